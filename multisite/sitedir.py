@@ -12,7 +12,7 @@ import glob
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from multisite import __version__, config, options
@@ -38,6 +38,7 @@ class Entry:
     stamp: Stamp
     file: SiteFile
     problems: tuple[Problem, ...]
+    racy: bool = field(default=False, compare=False)  # so fresh that a second write may look the same
     gone_since: float = 0.0  # monotonic seconds; 0 while its target exists
 
     @property
@@ -61,28 +62,28 @@ class Entry:
 
 def has_errors(problems: Iterable[Problem]) -> bool:
     """Tell whether one of `problems` is an error rather than a warning."""
-    return any(problem.severity == "error" for problem in problems)
+    return any(problem.is_error for problem in problems)
 
 
-def stamp_of(path: str, sources: Iterable[str], now: Callable[[], int] = time.time_ns) -> Stamp:
+def stamp_of(path: str, sources: Iterable[str]) -> Stamp:
     """Return what changes whenever the link `path` or one of the files behind it does.
 
     The link's own time counts too: touching it alone restarts the one site.
     """
     stamp: list[int] = []
-    newest = 0
     for look, name in [(os.lstat, path), *((os.stat, source) for source in sources)]:
         try:
             status = look(name)
         except OSError as error:
-            stamp.append(-(error.errno or 1))
-            continue
-        stamp += (status.st_mtime_ns, status.st_size, status.st_ino)
-        newest = max(newest, status.st_mtime_ns)
-    at = now()
-    if 0 <= at - newest < _TICK_NS:
-        stamp.append(at)  # never equal to a later one
+            stamp += (-(error.errno or 1), 0, 0)
+        else:
+            stamp += (status.st_mtime_ns, status.st_size, status.st_ino)
     return tuple(stamp)
+
+
+def is_racy(stamp: Stamp) -> bool:
+    """Tell whether what `stamp` describes was written within the clock's last ticks."""
+    return 0 <= time.time_ns() - max(stamp[::3], default=0) < _TICK_NS
 
 
 def enabled_paths(home: Home) -> list[str]:
@@ -115,6 +116,7 @@ class SiteDir:
         self.entries: dict[str, Entry] = {}
         self._clock = clock
         self._folders: Stamp = ()
+        self._folders_racy = True
         self._cache = StateFile(home, "sites") if cache else None
         self._store_at = 0.0
         self._dirty = False
@@ -124,30 +126,32 @@ class SiteDir:
     def scan(self) -> bool:
         """Look at every path; True if an entry came, changed or went."""
         self._folders = self._folder_stamp()
+        self._folders_racy = is_racy(self._folders)
         old, self.entries = self.entries, {}
         for path in enabled_paths(self.home):
             entry = self._current(path, old.get(path))
             if entry:
                 self.entries[path] = entry
-        changed = list(old.items()) != list(self.entries.items())
+        changed = list(old.values()) != list(self.entries.values())
         self._dirty |= changed
         self.flush()
         return changed
 
     def folders_changed(self) -> bool:
         """Tell, by a few stat calls, whether a path may have come or gone."""
-        return self._folder_stamp() != self._folders
+        stamp, racy = self._folders, self._folders_racy
+        return racy or self._folder_stamp() != stamp
 
     def refresh(self, path: str) -> bool:
         """Look at one path again; True if its entry changed or went."""
         old = self.entries.get(path)
         new = self._current(path, old)
-        if new is old:
-            return False
         if new:
             self.entries[path] = new
-        else:
+        elif old:
             del self.entries[path]
+        if new == old:
+            return False
         self._dirty = True
         self.flush()
         return True
@@ -164,20 +168,20 @@ class SiteDir:
 
     def _current(self, path: str, old: Entry | None) -> Entry | None:
         stamp = stamp_of(path, old.file.sources if old else (path,))
-        if old and stamp == old.stamp and self._environment_same(old.file) and not old.gone_since:
+        if old and stamp == old.stamp and not old.racy and not old.gone_since and self._environment_same(old.file):
             return old
         if not os.path.lexists(path):
             return None
         new = config.read_site(path, self.home.path)
         if new.sources != (old.file.sources if old else (path,)):
             stamp = stamp_of(path, new.sources)
-        if not has_errors(new.problems) or not old or old.broken:
-            return Entry(path, stamp, new, new.problems)
-        return self._keep(old, stamp, new)
+        if has_errors(new.problems) and old and not old.broken:
+            return self._keep(old, stamp, new)
+        return Entry(path, stamp, new, new.problems, is_racy(stamp))
 
     def _keep(self, old: Entry, stamp: Stamp, new: SiteFile) -> Entry | None:
         if os.path.exists(old.path):
-            return replace(old, stamp=stamp, problems=new.problems, gone_since=0.0)
+            return replace(old, stamp=stamp, problems=new.problems, racy=is_racy(stamp), gone_since=0.0)
         gone_since = old.gone_since or self._clock()
         if self._clock() - gone_since > _GONE_GRACE:
             return Entry(old.path, stamp, new, new.problems)
