@@ -58,9 +58,7 @@ def unique_name(site_name: str, path: str) -> str:
 
 
 def _identifier(text: str) -> str:
-    return re.sub(
-        r"[^A-Za-z0-9]", lambda match: "".join(f"_{byte:02x}" for byte in os.fsencode(match[0])), text
-    )
+    return re.sub(r"[^A-Za-z0-9]", lambda match: "".join(f"_{byte:02x}" for byte in os.fsencode(match[0])), text)
 
 
 def import_file(path: str, module_name: str) -> ModuleType:

@@ -106,7 +106,13 @@ class InProcessSite:
     """
 
     def __init__(
-        self, entry: Entry, site: Site, home: Home, ledger: Ledger, debug: bool = False, clock: Callable[[], float] = time.monotonic
+        self,
+        entry: Entry,
+        site: Site,
+        home: Home,
+        ledger: Ledger,
+        debug: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = entry.file.name
         self.check_at = 0.0
