@@ -107,7 +107,7 @@ def _report(watch: _Watch) -> None:
         return
     meanwhile = f" (or {', '.join(watch.changes.others)}, imported meanwhile)" if watch.changes.others else ""
     _log.warning(
-        "the import of site %s%s changed process-wide state, which was put back: %s",
+        "the import of site %s%s changed what the whole process shares (it is put back): %s",
         watch.site_name,
         meanwhile,
         "; ".join(watch.changes),

@@ -18,6 +18,7 @@ from multisite.errors import AppLoadError, MultisiteError, NeedsProcess
 from multisite.importer import Importer, PlainImporter, import_file, unique_name
 from multisite.loaders import django, moya, paste, plugin, python
 from multisite.loaders.reasons import NotLoaded
+from multisite.model import Problem
 
 if TYPE_CHECKING:
     from multisite.model import Site
@@ -125,10 +126,8 @@ def _is_asgi_error(site: Site) -> NeedsProcess:
 
 
 def _load_error(site: Site, error: NotLoaded) -> AppLoadError:
-    """The whole line: file, section, key, value, reason, remedy."""
     value = getattr(site, error.key)
-    remedy = f"; {error.remedy}" if error.remedy else ""
-    return AppLoadError(f"{site.file}: [service] {error.key} = {value}: {error.reason}{remedy}")
+    return AppLoadError(str(Problem(site.file, error.reason, "service", error.key, value, error.remedy)))
 
 
 def _target(site: Site) -> str:
