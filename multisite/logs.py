@@ -40,10 +40,10 @@ def configure(home: Home) -> tuple[Problem, ...]:
     """Set up logging as the home's logging.ini says; called again, it replaces what it did before.
 
     Without a logging.ini records go to standard error from INFO on, or, where the WSGI server configured the root
-    logger, to the root's handlers. An error in logging.ini is logged, and the file as a whole is not used.
+    logger, to the root's handlers. Where logging.ini has an error, the file as a whole is not used.
 
     Returns:
-        all problems of logging.ini and of the files that it extends.
+        all problems of logging.ini and of the files that it extends, for the caller to log.
     """
     install_site_in_records()
     path = os.path.join(home.path, home.projects.logging)
@@ -52,8 +52,6 @@ def configure(home: Home) -> tuple[Problem, ...]:
         problems = _configure_from(path) if os.path.exists(path) else None
         if problems is None or any(problem.severity == "error" for problem in problems):
             _configure_default()
-    for problem in problems or ():
-        _log.log(logging.ERROR if problem.severity == "error" else logging.WARNING, "%s", problem)
     return tuple(problems or ())
 
 

@@ -192,12 +192,11 @@ def test_an_extended_file_gives_what_the_extending_one_leaves_out(home):
     assert read_log(home) == " " * 14 + "short hello\n"
 
 
-def test_a_circle_of_extends_is_a_problem_of_the_last_file(home, capsys):
+def test_a_circle_of_extends_is_a_problem_of_the_last_file(home):
     write_ini(home, "extends = base.ini\n" + MOYA)
     base = write_ini(home, "extends = logging.ini\n", "base.ini")
     (problem,) = configure(home)
     assert (problem.file, problem.key, problem.reason) == (base, "extends", "extends itself")
-    assert "extends itself" in capsys.readouterr().err
 
 
 def test_a_memory_handler_flushes_to_its_target(home):
@@ -248,7 +247,8 @@ format = %(message
     }
     assert all(each.file == path and each.reason and each.remedy for each in problems)
     assert "did you mean file?" in [each.remedy for each in problems]
-    assert len(capsys.readouterr().err.splitlines()) == len(problems)
+    logging.getLogger("multisite").info("still heard")
+    assert "still heard" in capsys.readouterr().err
 
 
 def test_a_root_logger_is_required(home):
