@@ -156,10 +156,10 @@ class Places:
 
     def links_to(self, stem: str) -> Iterator[str]:
         """Links, under whatever name, that lead to the site file `stem`."""
-        wanted = _identity(self.source(stem))
+        wanted = identity(self.source(stem))
         for name in _names(self.enabled):
             path = os.path.join(self.enabled, name)
-            if wanted and fnmatch.fnmatch(name, self.pattern) and _identity(path) == wanted and os.path.islink(path):
+            if wanted and fnmatch.fnmatch(name, self.pattern) and identity(path) == wanted and os.path.islink(path):
                 yield path
 
     def enable(self, stem: str) -> Step:
@@ -202,7 +202,7 @@ def _names(folder: str) -> list[str]:
         return []
 
 
-def _identity(path: str) -> tuple[int, int] | None:
+def identity(path: str) -> tuple[int, int] | None:
     """Tell files apart without comparing names; None where nothing can be reached."""
     try:
         status = os.stat(path)

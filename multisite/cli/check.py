@@ -48,7 +48,7 @@ def enabled_problems(session: Session) -> list[Problem]:
     """Return the problems of the home, of its enabled sites, and of what these say they serve."""
     from multisite.cli.target import site_problems
 
-    found = [*session.home.problems, *session.catalogue.problems]
+    found = list(session.catalogue.problems)
     known = {(problem.file, problem.key) for problem in found}
     for name in _progress(list(session.catalogue.sites)):
         problems = site_problems(session.catalogue.site(name))
@@ -58,10 +58,7 @@ def enabled_problems(session: Session) -> list[Problem]:
 
 def disabled_problems(session: Session) -> list[Problem]:
     """Return the problems of the site files that no link enables."""
-    from multisite.cli.listing import disabled_stems
-
-    stems = _progress(disabled_stems(session))
-    return [problem for stem in stems for problem in session.read_available(stem).problems]
+    return [problem for file in session.disabled.values() for problem in file.problems]
 
 
 def _rows(problems: Iterable[Problem], enabled: bool) -> Iterator[dict[str, object]]:

@@ -47,7 +47,7 @@ def reload(session: Session) -> None:
 
     A file with an error keeps its last good version in service; the errors are said and the exit code is 1.
     """
-    problems = [*session.home.problems, *session.catalogue.problems]
+    problems = session.catalogue.problems
     os.utime(session.home.file)
     if session.as_json:
         say_json({"reloaded": session.home.file, "problems": [problem.as_dict() for problem in problems]})

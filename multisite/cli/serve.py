@@ -67,7 +67,7 @@ def is_loopback(address: str) -> bool:
 
 def announce(session: Session, addresses: Iterable[str]) -> None:
     """Say the problems, then where the sites are to be found."""
-    say_problems([*session.home.problems, *session.catalogue.problems])
+    say_problems(session.catalogue.problems)
     ports = [int(address.rpartition(":")[2]) for address in addresses if not address.startswith(("unix:", "fd://"))]
     for name, site in session.catalogue.sites.items():
         say(f"{name}: {' '.join(urls(site, ports[0] if ports else 80)) or 'no domain'}", err=True)

@@ -14,6 +14,7 @@ from multisite.errors import MultisiteError
 
 if TYPE_CHECKING:
     from multisite.catalogue import Catalogue
+    from multisite.claims import Ledger
     from multisite.model import Home, SiteFile
 
 
@@ -50,6 +51,13 @@ class Session:
         return catalogue.read(self.home)
 
     @cached_property
+    def ledger(self) -> Ledger:
+        """Which module names the workers have given to which site; only read here."""
+        from multisite.cli.verdict import ledger_of
+
+        return ledger_of(self.catalogue)
+
+    @cached_property
     def places(self) -> Places:
         """The directories of site files and of links."""
         return Places.of(self.home.path, self.home.projects.read)
@@ -58,6 +66,16 @@ class Session:
     def available(self) -> dict[str, SiteFile]:
         """Site files of ``sites-available`` by stem, those included that are enabled."""
         return {stem: self.read_available(stem) for stem in self.places.choices()}
+
+    @cached_property
+    def disabled(self) -> dict[str, SiteFile]:
+        """Site files of ``sites-available``, by stem, that nothing enabled leads to."""
+        from multisite.enabling import identity
+        from multisite.sitedir import enabled_paths
+
+        enabled = {identity(path) for path in enabled_paths(self.home)}
+        stems = (stem for stem in self.places.choices() if identity(self.places.source(stem)) not in enabled)
+        return {stem: self.read_available(stem) for stem in stems}
 
     def read_available(self, stem: str) -> SiteFile:
         """Read the site file `stem` of ``sites-available``."""
