@@ -64,18 +64,24 @@ def plan_enable(name: str, found: Found, source: Found, alias: str = "") -> Step
     """
     if source.fault:
         return Step("refuse", source.path, f"{source.path}: {source.fault}")
-    if found.kind in ("file", "other"):
-        return Step("refuse", found.path, f"{found.path} is not a link; it is left alone")
     if found.kind == "link" and found.real == source.real:
         return Step("keep", found.path, f"{name} is already enabled")
-    if found.kind == "link":
-        remedy = f"remove it with `multisite dissite {name}` first"
-        return Step("refuse", found.path, f"{found.path} leads to {found.real}, not to {source.path}; {remedy}")
+    if obstacle := _obstacle(name, found, source):
+        return Step("refuse", found.path, obstacle)
     if alias:
         return Step("keep", alias, f"{name} is already enabled (as {os.path.basename(alias)})")
     if found.kind == "nothing":
         return Step("create", found.path, f"enabled {name}")
     return Step("replace", found.path, f"enabled {name} (in place of a link that led nowhere)")
+
+
+def _obstacle(name: str, found: Found, source: Found) -> str:
+    """Return why the link cannot be made where something else stands, "" if it can."""
+    if found.kind in ("file", "other"):
+        return f"{found.path} is not a link; it is left alone"
+    if found.kind == "link":
+        return f"{found.path} leads to {found.real}, not to {source.path}; multisite dissite {name} removes it"
+    return ""
 
 
 def plan_disable(name: str, found: Found) -> Step:

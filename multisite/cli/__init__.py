@@ -35,7 +35,10 @@ Examples:
 
 
 @click.group(
-    cls=LazyGroup, commands_table=COMMANDS, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]}
+    cls=LazyGroup,
+    commands_table=COMMANDS,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option("--home", metavar="DIR", help="Directory of moya.conf; default $MOYA_SERVICE_HOME, then /etc/moya.")
 @click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for programs.")

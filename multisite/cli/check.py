@@ -23,7 +23,7 @@ Examples:
 """
 
 
-@click.command(epilog=EPILOG)
+@click.command(epilog=EPILOG, short_help="Say all problems of all files.")
 @pass_session
 def check(session: Session) -> None:
     """Say all problems of moya.conf and of all site files; exit code 1 if an enabled one has an error.

@@ -34,7 +34,7 @@ class Candidate:
     captures: dict[str, str] = field(default_factory=dict)
 
 
-@click.command(epilog=EPILOG)
+@click.command(epilog=EPILOG, short_help="Explain which site answers an address.")
 @click.argument("address", metavar="HOST[/PATH]", shell_complete=complete.domains)
 @pass_session
 def explain(session: Session, address: str) -> None:
@@ -67,13 +67,13 @@ def split_address(address: str) -> tuple[str, str]:
 
 
 def candidates(catalogue: Catalogue, host: str, path: str) -> list[Candidate]:
-    """Return the sites that claim `path` on `host`, the one that answers first (`dispatcher` goes by the same order)."""
+    """Return the sites that claim `path` on `host`, in the order in which `choice` asks them."""
     from multisite.hosts import is_pattern
 
     found = []
     for claim in catalogue.answering(host):
         for mount, name in claim.value:
-            if mount == "/" or path == mount or path.startswith(mount + "/"):
+            if mount in ("/", path) or path.startswith(mount + "/"):
                 rule = "default site" if not claim.domain else "pattern" if is_pattern(claim.domain) else "exact domain"
                 found.append(Candidate(name, rule, claim.domain, mount, dict(claim.captures)))
     return found
@@ -81,13 +81,13 @@ def candidates(catalogue: Catalogue, host: str, path: str) -> list[Candidate]:
 
 def describe(session: Session, host: str, path: str, found: list[Candidate]) -> dict[str, Any]:
     """Gather everything there is to say about the first of `found`."""
-    from multisite.cli.listing import _runs
+    from multisite.cli.listing import runs_how
     from multisite.cli.target import site_problems
     from multisite.cli.verdict import state_of
 
     first = found[0]
     entry, site = session.catalogue.entries[first.name], session.catalogue.site(first.name)
-    placement, reason = _runs(session, first.name)
+    placement, reason = runs_how(session, first.name)
     return {
         "host": host,
         "path": path,

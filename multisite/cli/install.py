@@ -26,7 +26,7 @@ Examples:
 """
 
 
-@click.command(epilog=INIT)
+@click.command(epilog=INIT, short_help="Make a home with a first site.")
 @click.option("--force", is_flag=True, help="Overwrite moya.conf and logging.ini.")
 @pass_session
 def init(session: Session, force: bool) -> None:
@@ -39,7 +39,7 @@ def init(session: Session, force: bool) -> None:
     scaffold(session, system, force)
 
 
-@click.command(epilog=INSTALL)
+@click.command(epilog=INSTALL, short_help="Make a home in /etc/moya.")
 @click.option("--force", is_flag=True, help="Overwrite moya.conf and logging.ini.")
 @pass_session
 def install(session: Session, force: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,7 +26,7 @@ Examples:
 """
 
 
-@click.command("list", epilog=LIST)
+@click.command("list", epilog=LIST, short_help="List all sites.")
 @pass_session
 def list_(session: Session) -> None:
     """List all sites: enabled, available, broken."""
@@ -39,7 +39,7 @@ def list_(session: Session) -> None:
     _say_other_problems(session, sites)
 
 
-@click.command(epilog=WHERE)
+@click.command(epilog=WHERE, short_help="Print the location of a site.")
 @click.argument("name", shell_complete=complete.sites)
 @pass_session
 def where(session: Session, name: str) -> None:
@@ -59,13 +59,15 @@ def enabled_rows(session: Session) -> Iterator[dict[str, Any]]:
     for problem in catalogue.problems:
         by_file.setdefault(problem.file, []).append(problem)
     for name, entry in catalogue.entries.items():
-        placement, reason = _runs(session, name)
+        placement, reason = runs_how(session, name)
         problems = by_file.get(entry.path, [])
         state = state_of(entry.broken, placement)
-        yield row(catalogue.site(name), entry.file, True, placement, reason, state, problems)
+        verdict = {"enabled": True, "placement": placement, "reason": reason, "state": state}
+        yield row(catalogue.site(name), entry.file, problems, **verdict)
 
 
-def _runs(session: Session, name: str) -> tuple[str | None, str]:
+def runs_how(session: Session, name: str) -> tuple[str | None, str]:
+    """Return (placement, reason) of an enabled site; a broken one has no placement."""
     from multisite.cli.verdict import placement_of
 
     if session.catalogue.entries[name].broken:
@@ -80,13 +82,15 @@ def disabled_rows(session: Session) -> Iterator[dict[str, Any]]:
 
     for file in session.disabled.values():
         site = make_site(file, session.home)
-        yield row(site, file, False, None, "it is not enabled", "stopped", list(file.problems))
+        verdict = {"enabled": False, "placement": None, "reason": "it is not enabled", "state": "stopped"}
+        yield row(site, file, file.problems, **verdict)
 
 
-def row(
-    site: Site, file: SiteFile, enabled: bool, placement: str | None, reason: str, state: str, problems: list[Problem]
-) -> dict[str, Any]:
-    """Return one site of the contract's document; a figure that nobody measures is null."""
+def row(site: Site, file: SiteFile, problems: Iterable[Problem], **verdict: Any) -> dict[str, Any]:
+    """Return one site of the contract's document; a figure that nobody measures is null.
+
+    `verdict` is what can be different from run to run: enabled, placement, reason, state.
+    """
     return {
         "name": file.name,
         "file": file.path,
@@ -94,11 +98,8 @@ def row(
         "mount": file.mount,
         "location": site.location,
         "application": site.application,
-        "enabled": enabled,
         "mode": site.mode,
-        "placement": placement,
-        "reason": reason,
-        "state": state,
+        **verdict,
         "pids": [],
         "requests": None,
         "in_flight": None,

@@ -22,7 +22,7 @@ Examples:
 """
 
 
-@click.command(epilog=RESTART)
+@click.command(epilog=RESTART, short_help="Restart sites.")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete.sites)
 @pass_session
 def restart(session: Session, names: tuple[str, ...]) -> None:
@@ -40,7 +40,7 @@ def restart(session: Session, names: tuple[str, ...]) -> None:
         say(f"{site.name}: every worker loads it anew within a second")
 
 
-@click.command(epilog=RELOAD)
+@click.command(epilog=RELOAD, short_help="Read the whole configuration again.")
 @pass_session
 def reload(session: Session) -> None:
     """Make every worker read moya.conf and all site files again.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from collections.abc import Iterable
@@ -12,7 +11,6 @@ import click
 
 from multisite.cli.output import say, say_problems
 from multisite.cli.session import Session, pass_session
-from multisite.hosts import is_pattern
 
 if TYPE_CHECKING:
     from multisite.model import SiteFile
@@ -28,19 +26,19 @@ Examples:
 """
 
 
-@click.command(epilog=EPILOG)
-@click.option("--bind", "binds", multiple=True, metavar="ADDRESS", help="HOST, HOST:PORT or unix:PATH; may be repeated.")
-@click.option("--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="Port to listen on.")
+@click.command(epilog=EPILOG, short_help="Serve the sites from this process.")
+@click.option("--bind", "binds", multiple=True, metavar="ADDRESS", help="HOST, HOST:PORT or unix:PATH; repeatable.")
+@click.option("--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="Port.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 @click.option("--threads", type=click.IntRange(1), default=4, show_default=True, help="Threads of each process.")
-@click.option("--reload", is_flag=True, help="Restart the workers when Python code changes (site files are live anyway).")
+@click.option("--reload", is_flag=True, help="Restart workers when code changes (site files are live).")
 @click.option("--debug", is_flag=True, help="Show tracebacks on error pages; on loopback addresses only.")
 @pass_session
 def serve(session: Session, binds: tuple[str, ...], port: int, workers: int, threads: int, **modes: bool) -> None:
     """Serve the sites of the home from this process, for development or without a front end."""
     addresses = [address_of(bind, port) for bind in binds or (DEFAULT_HOST,)]
     if modes["debug"] and not all(map(is_loopback, addresses)):
-        raise click.UsageError("--debug shows source code to visitors; it is refused on anything but loopback addresses")
+        raise click.UsageError("--debug shows source code to visitors, so it takes loopback addresses only")
     announce(session, addresses)
     os.environ["MOYA_SERVICE_HOME"] = session.home.path
     if modes["debug"]:
@@ -58,6 +56,8 @@ def address_of(bind: str, port: int) -> str:
 
 def is_loopback(address: str) -> bool:
     """Tell whether only this machine can connect to `address`; a unix socket may have a front end behind it."""
+    import ipaddress
+
     host = address.rpartition(":")[0].strip("[]")
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -75,6 +75,8 @@ def announce(session: Session, addresses: Iterable[str]) -> None:
 
 def urls(site: SiteFile, port: int) -> list[str]:
     """Return the addresses of `site` that can be opened; a pattern is shown as it is written."""
+    from multisite.hosts import is_pattern
+
     tail = ("" if port == 80 else f":{port}") + site.mount.rstrip("/") + "/"
     return [domain if is_pattern(domain) else f"http://{domain}{tail}" for domain in site.domains]
 

@@ -46,7 +46,7 @@ def _is_dynamic(node: ast.AST) -> bool:
 
 
 def _bindings(body: Iterable[ast.stmt], name: str) -> Iterator[ast.AST]:
-    """Yield what `name` is bound to, also under ``if``, ``try``, ``with`` and loops; the statement where it is not plain."""
+    """Yield what `name` is bound to, also under ``if``, ``try``, ``with`` and loops."""
     for node in body:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             if node.name == name:

@@ -25,7 +25,7 @@ Examples:
 """
 
 
-@click.command(epilog=ENSITE)
+@click.command(epilog=ENSITE, short_help="Enable sites.")
 @click.argument("names", metavar="NAME...", nargs=-1, shell_complete=complete.disabled)
 @pass_session
 def ensite(session: Session, names: tuple[str, ...]) -> None:
@@ -44,7 +44,7 @@ def ensite(session: Session, names: tuple[str, ...]) -> None:
     leave(steps)
 
 
-@click.command(epilog=DISSITE)
+@click.command(epilog=DISSITE, short_help="Disable sites.")
 @click.argument("names", metavar="NAME...", nargs=-1, shell_complete=complete.enabled)
 @pass_session
 def dissite(session: Session, names: tuple[str, ...]) -> None:
