@@ -1,0 +1,82 @@
+# multisite: what a checkout can do.  `make` alone prints this list.
+#
+# Everything starts from python3 and make.  The virtualenv lives in .venv; a stamp file in it says what was
+# installed, so that a second run starts at once and needs no network.
+
+PYTHON ?= python3
+VENV   ?= .venv
+PORT   ?= 8000
+WORKERS ?= 2
+THREADS ?= 8
+
+DEMO_HOME := $(CURDIR)/etc-moya
+BIN := $(VENV)/bin
+METADATA := setup.cfg pyproject.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-interpreters check lint types docs bench venv clean
+.DELETE_ON_ERROR:
+
+help:  ## print this list
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1#\2/p' $(MAKEFILE_LIST) | awk -F'#' '{ printf "%-26s%s\n", $$1, $$2 }'
+
+run: $(VENV)/stamp-demo  ## serve the demonstration sites on 127.0.0.1 (PORT=8000, WORKERS=2, THREADS=8)
+	@echo "The demonstration sites (Control-C stops them):"
+	@.ci/demo-urls $(PORT)
+	@MOYA_SERVICE_HOME='$(DEMO_HOME)' PATH='$(abspath $(BIN))':"$$PATH" \
+	    exec $(BIN)/gunicorn multisite.service:application \
+	    --bind 127.0.0.1:$(PORT) --workers $(WORKERS) --worker-class gthread --threads $(THREADS) --access-logfile -
+
+test: $(VENV)/stamp-test $(VENV)/stamp-servers  ## run all tests, real web servers included
+	@PATH='$(abspath $(BIN))':"$$PATH" $(BIN)/python -m pytest $(ARGS)
+
+test-interpreters:  ## run the tests without real servers on every other CPython >= 3.10 found here
+	@.ci/test-interpreters $(BIN)/python $(ARGS)
+
+check: lint types docs  ## ruff, mypy, and the documentation with warnings as errors
+
+lint: $(VENV)/stamp-check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/stamp-check
+	$(BIN)/mypy
+
+docs: $(VENV)/stamp-check  ## build the documentation into docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+bench: $(VENV)/stamp-test  ## measure: cost of the dispatch, start with many sites
+	@for bench in bench/*.py; do \
+	    case $$bench in "bench/*.py") echo "no benchmarks here yet"; continue;; bench/_*) continue;; esac; \
+	    echo "== $$bench"; PATH='$(abspath $(BIN))':"$$PATH" $(BIN)/python "$$bench" $(ARGS) || exit 1; \
+	done
+
+venv: $(VENV)/stamp-demo  ## make .venv with multisite (editable) and what its demonstration sites need
+
+clean:  ## remove the virtualenvs, what was built, and the demonstration's database
+	rm -rf $(VENV) .venv-[0-9]* build dist docs/_build docs/reference/options.rst *.egg-info
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf sites-available/django/var
+	find multisite tests docs sites-available bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# --- what is installed where ---------------------------------------------------------------------
+
+$(BIN)/python:
+	@.ci/venv $(VENV) $(PYTHON)
+
+$(VENV)/stamp-demo: $(METADATA) | $(BIN)/python
+	@.ci/install $(VENV) demo
+	@touch $@
+
+$(VENV)/stamp-test: $(METADATA) | $(BIN)/python
+	@.ci/install $(VENV) demo,test
+	@touch $@ $(VENV)/stamp-demo
+
+$(VENV)/stamp-check: $(METADATA) | $(BIN)/python
+	@.ci/install $(VENV) demo,test,docs,check
+	@touch $@ $(VENV)/stamp-demo $(VENV)/stamp-test
+
+$(VENV)/stamp-servers: $(METADATA) .ci/servers | $(BIN)/python $(VENV)/stamp-test
+	@.ci/servers $(VENV)
+	@touch $@

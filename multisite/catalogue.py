@@ -1,0 +1,126 @@
+"""The sites of a home as a whole: who has which name and which domain.
+
+Built anew from all entries, then only read; swapped whole when something changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from multisite import config
+from multisite.hosts import Found, HostTable
+from multisite.model import Home, Problem, Site, SiteFile
+from multisite.sitedir import Entry, SiteDir, has_errors
+
+Mounts = tuple[tuple[str, str], ...]  # (mount, site name), the longest mount first
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """Every enabled site by its name, and the host table over all of them."""
+
+    home: Home
+    entries: dict[str, Entry] = field(default_factory=dict)  # by site name, in read order
+    table: HostTable[Mounts] = field(default_factory=lambda: HostTable(()))
+    owners: dict[tuple[str, str], str] = field(default_factory=dict)  # (domain, mount) → site name
+    problems: tuple[Problem, ...] = ()
+
+    def site(self, name: str) -> Site:
+        """Return the site with all defaults filled in; KeyError if there is none of that name."""
+        return config.make_site(self.entries[name].file, self.home)
+
+    @property
+    def sites(self) -> dict[str, SiteFile]:
+        """What each site's file says, by name, in read order."""
+        return {name: entry.file for name, entry in self.entries.items()}
+
+    def answering(self, host: str) -> list[Found[Mounts]]:
+        """Return the claims that match a normalised host, the best first; the default site's where none does."""
+        found = self.table.lookup(host)
+        default = self.home.service.default_site
+        if not found and default in self.entries:
+            found = [Found("", (("/", default),), {})]
+        return found
+
+
+def read(home: Home) -> Catalogue:
+    """Read all sites of `home` in one go, as the command line does."""
+    folder = SiteDir(home, cache=False)
+    folder.scan()
+    return build(folder.entries.values(), home)
+
+
+def build(entries: Iterable[Entry], home: Home, previous: Catalogue | None = None) -> Catalogue:
+    """Give names and domains to `entries` in their order.
+
+    What two files claim, the earlier one gets, unless the later one had it in
+    `previous`: an addition never takes anything from a site that serves.
+    """
+    entries = list(entries)
+    problems = [problem for entry in entries for problem in entry.problems]
+    named, clashes = _name(entries, previous)
+    claims, owners, conflicts = _claim(named, previous)
+    problems += clashes + conflicts
+    default = home.service.default_site
+    if default and default not in named:
+        problems.append(
+            Problem(home.file, "no enabled site has this name", "service", "default_site", default, remedy="enable it or clear the key")
+        )
+    return Catalogue(home, named, HostTable(claims), owners, (*home.problems, *problems))
+
+
+def _name(entries: list[Entry], previous: Catalogue | None) -> tuple[dict[str, Entry], list[Problem]]:
+    before = previous.entries if previous else {}
+    holders: dict[str, Entry] = {}
+    for entry in entries:
+        name = entry.file.name
+        held = before.get(name)
+        if name not in holders or (held and held.path == entry.path):
+            holders[name] = entry
+    losers = [entry for entry in entries if holders[entry.file.name] is not entry]
+    problems = [
+        Problem(
+            entry.path,
+            f"{holders[entry.file.name].path} has this name too and keeps it",
+            "service",
+            "name",
+            entry.file.name,
+            remedy="give one of the two another name",
+        )
+        for entry in losers
+    ]
+    return {e.file.name: e for e in entries if holders[e.file.name] is e}, problems
+
+
+def _claim(
+    named: dict[str, Entry], previous: Catalogue | None
+) -> tuple[list[tuple[str, Mounts]], dict[tuple[str, str], str], list[Problem]]:
+    claims = [((domain, e.file.mount), name) for name, e in named.items() for domain in e.file.domains]
+    incumbents = previous.owners if previous else {}
+    owners: dict[tuple[str, str], str] = {}
+    for claim, name in claims:
+        if claim not in owners or incumbents.get(claim) == name:
+            owners[claim] = name
+    problems = [
+        _conflict(named[name], named[owners[claim]], *claim) for claim, name in claims if owners[claim] != name
+    ]
+    mounts: dict[str, list[tuple[str, str]]] = {}
+    for (domain, mount), name in owners.items():
+        mounts.setdefault(domain, []).append((mount, name))
+    return [(d, tuple(sorted(m, key=lambda pair: -len(pair[0])))) for d, m in mounts.items()], owners, problems
+
+
+def _conflict(loser: Entry, holder: Entry, domain: str, mount: str) -> Problem:
+    where = "" if mount == "/" else f" at {mount}"
+    return Problem(
+        loser.path,
+        f"{holder.path} claims this domain{where} too and keeps it",
+        "service",
+        "domains",
+        domain,
+        remedy="take it out of one of the two files, or give one a mount of its own",
+    )
+
+
+__all__ = ["Catalogue", "Mounts", "build", "has_errors", "read"]

@@ -1,0 +1,251 @@
+"""From a request to the site that answers it.
+
+The usual request costs one dictionary look-up by its raw Host header, one glance at the
+clock and one call. Everything else (normal form of the host, patterns, mounts, a look at
+the files) happens at a host's first request, or once a second.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+from multisite import choice, hosts, logs, pages
+from multisite.catalogue import Catalogue
+from multisite.claims import Ledger
+from multisite.errors import ConfigError, MultisiteError, UnknownHost
+from multisite.inprocess import WSGI, InProcessSite
+from multisite.live import LOOK_EVERY, LiveHome
+from multisite.statefile import StateFile
+from multisite.trusted import TrustedHeader
+
+Environ = dict[str, Any]
+
+MOST_HOSTS = 4096  # raw Host headers remembered; a client can invent as many as it likes
+
+_log = logging.getLogger("multisite.dispatcher")
+
+
+class Target(Protocol):
+    """What a host is remembered by: a site, or the choice between several.
+
+    `check_at` says from which monotonic second a request takes the long way.
+    """
+
+    name: str
+    app: WSGI
+    check_at: float
+
+
+class Dispatcher:
+    """The WSGI callable over all sites of a home, which is opened by the first request."""
+
+    def __init__(self, live: LiveHome, debug: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+        self._live = live
+        self._debug = debug
+        self._clock = clock
+        self._lock = threading.Lock()  # over the live home and the swap; never held during an import
+        self._catalogue: Catalogue | None = None
+        self._ledger: Ledger | None = None
+        self._header: TrustedHeader | None = None
+        self._sites: dict[str, InProcessSite] = {}  # those in use, by name
+        self._memory: dict[str, Target] = {}  # by raw host; only of hosts that a site answers
+        self._unusable: ConfigError | None = None
+        self._open_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Dispatcher {len(self._sites)} sites in use, {len(self._memory)} hosts remembered>"
+
+    def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        """Answer one request (PEP 3333)."""
+        target = self._memory.get(environ.get("HTTP_HOST", "")) if self._header is None else None
+        if target is None or self._clock() >= target.check_at:
+            return self._long_way(environ, start_response)
+        logs.current_site.set(target.name)
+        try:
+            return target.app(environ, start_response)
+        except BaseException as error:
+            return self._raised(error, environ, start_response)
+
+    def _long_way(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        logs.current_site.set("")
+        try:
+            self._look()
+            target = self._target(environ)
+        except MultisiteError as error:
+            return self._answer(error, environ, start_response)
+        if isinstance(target, InProcessSite):
+            return self._serve(target.name, environ, start_response)
+        try:
+            return target.app(environ, start_response)
+        except MultisiteError as error:
+            return self._answer(error, environ, start_response)
+
+    def _serve(self, name: str, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        """Serve by one site, after doing for it what is due every second."""
+        try:
+            site = self._checked(self._site(name))
+            logs.current_site.set(name)
+            return site.app(environ, start_response)
+        except BaseException as error:
+            return self._raised(error, environ, start_response)
+
+    # What is due
+
+    def _look(self) -> None:
+        """Open the home if that is still to be done; else do what is due every second."""
+        if self._catalogue is None:
+            with self._lock:
+                if self._catalogue is None:
+                    self._open()
+        elif self._lock.acquire(blocking=False):
+            try:
+                if self._live.look(self._clock()):
+                    self._swap()
+            finally:
+                self._lock.release()
+
+    def _open(self) -> None:
+        if self._unusable and self._clock() < self._open_at:
+            raise self._unusable
+        self._open_at = self._clock() + LOOK_EVERY
+        try:
+            self._live.open()
+        except ConfigError as error:
+            if str(self._unusable) != str(error):
+                _log.error("nothing can be served: %s", error)
+            self._unusable = error
+            raise
+        self._swap()
+
+    def _checked(self, site: InProcessSite) -> InProcessSite:
+        """Have `site` notice what changed since the last second; return the one to ask."""
+        now = self._clock()
+        if now < site.check_at:
+            return site
+        site.check_at = now + LOOK_EVERY
+        with self._lock:
+            if self._live.refresh(site.entry.path):
+                self._swap()
+        site = self._site(site.name)
+        site.look(now)
+        site.check_at = 0.0 if site.always_restarts() else now + LOOK_EVERY
+        return site
+
+    def _swap(self) -> None:
+        """Put the live catalogue in place of ours."""
+        new = self._live.catalogue
+        assert new
+        service = new.home.service
+        if not self._ledger or not self._catalogue or self._catalogue.home.state_dir != new.home.state_dir:
+            self._ledger = Ledger(StateFile(new.home, "claims"), self._still_claims)
+        self._header = TrustedHeader(service.host_header, service.trusted_proxies) if service.host_header else None
+        self._catalogue, self._memory = new, {}
+        for name, site in list(self._sites.items()):
+            if name in new.entries:
+                site.offer(new.entries[name], new.site(name), new.home)
+            else:
+                del self._sites[name]
+                site.close()
+                _log.info("site %s: no longer served", name)
+
+    def _still_claims(self, name: str, names: Mapping[str, str]) -> bool:
+        """Tell the ledger whether what a site once claimed is still its own."""
+        catalogue = self._live.catalogue
+        if catalogue is None or name not in catalogue.entries:
+            return False
+        location = catalogue.site(name).location
+        return not location or location in names.values()
+
+    # Who answers
+
+    def _target(self, environ: Environ) -> Target:
+        """Return who answers this request's host.
+
+        Raises:
+            BadHost, UnknownHost.
+        """
+        named = self._header.host(environ) if self._header else ""
+        raw = str(named or environ.get("HTTP_HOST") or environ.get("SERVER_NAME", ""))
+        return self._memory.get(raw) or self._find(raw)
+
+    def _find(self, raw: str) -> Target:
+        host = hosts.normalise(raw)
+        assert self._catalogue
+        if host not in self._catalogue.table.exact:
+            with self._lock:
+                if self._live.look_again():
+                    self._swap()
+        catalogue, memory = self._catalogue, self._memory
+        found = catalogue.answering(host)
+        if not found:
+            raise UnknownHost("No site answers here under this name")
+        if choice.is_plain(catalogue, found):
+            target: Target = self._site(found[0].value[0][1])
+        else:
+            target = choice.Choice(catalogue, host, found, self._serve)
+        if len(memory) >= MOST_HOSTS:
+            memory.clear()
+        memory[raw] = target  # the memory of the same catalogue: a swap has made a new one
+        return target
+
+    def _site(self, name: str) -> InProcessSite:
+        site = self._sites.get(name)
+        if site:
+            return site
+        with self._lock:
+            return self._sites.get(name) or self._new_site(name)
+
+    def _new_site(self, name: str) -> InProcessSite:
+        catalogue, ledger = self._catalogue, self._ledger
+        assert catalogue and ledger
+        if name not in catalogue.entries:
+            raise UnknownHost("No site answers here any more")
+        settled = catalogue.site(name)
+        logs.attach_site_log(settled)
+        site = InProcessSite(catalogue.entries[name], settled, catalogue.home, ledger, self._debug, self._clock)
+        self._sites[name] = site
+        return site
+
+    # Errors
+
+    def _raised(self, error: BaseException, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        """Answer for a site that raised; what is not its fault goes on."""
+        if isinstance(error, MultisiteError):
+            return self._answer(error, environ, start_response)
+        if isinstance(error, StopIteration) or not (isinstance(error, Exception) or _site_exits(error)):
+            raise error
+        incident = logs.incident()
+        logs.log_failure(logs.current_site.get(), incident, "the application failed", error)
+        detail = "".join(traceback.format_exception(error)) if self._debug else ""
+        page = pages.error_page(
+            500, "The site failed", "This site could not answer the request.", incident=incident, detail=detail
+        )
+        return page(environ, start_response, sys.exc_info())
+
+    def _answer(self, error: MultisiteError, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        if isinstance(error, ConfigError):
+            text = "The configuration of this server cannot be used; its log says why."
+            page = pages.error_page(error.status, "Not configured", text, retry_after=int(LOOK_EVERY) * 5)
+        else:
+            page = pages.for_error(error)
+        return page(environ, start_response)
+
+
+def _site_exits(error: BaseException) -> bool:
+    """Tell a site's ``sys.exit()`` from a server's own way to end a worker.
+
+    gunicorn raises SystemExit out of its signal handlers, in the middle of whatever runs.
+    """
+    if not isinstance(error, SystemExit):
+        return False
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    raised_in = str(trace.tb_frame.f_globals.get("__name__", "")) if trace else ""
+    return raised_in.partition(".")[0] not in ("gunicorn", "gevent", "granian", "waitress")

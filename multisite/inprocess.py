@@ -1,0 +1,387 @@
+"""A site that lives in this interpreter: imported at its first request, renewed on demand.
+
+`InProcessSite.app` is all that the dispatcher calls. It starts as the act of loading,
+becomes the site's own callable, or the page that says why there is none; what happens
+in between is under the site's own lock, so that no site waits for another's import.
+
+A generation is one import of a site. A reload makes the next one beside the one that
+serves and puts it in place only when it is whole.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, NoReturn
+
+from multisite import claims, finder, loader, logs, pages, sharing
+from multisite.claims import Ledger
+from multisite.errors import AppLoadError, BrokenSite, MultisiteError, NeedsProcess, SiteBusy
+from multisite.guard import Guard
+from multisite.model import Home, Site
+from multisite.sitedir import Entry, Stamp
+
+WSGI = Callable[..., Iterable[bytes]]
+
+LONGEST_PAUSE = 60.0  # seconds between two attempts to import a site that failed
+
+_guard = Guard()
+_log = logging.getLogger("multisite.inprocess")
+
+
+@dataclass(slots=True)
+class _Generation:
+    """One import of a site: its application and what it brought into the interpreter."""
+
+    app: WSGI
+    names: claims.Names
+    modules: frozenset[str]  # loaded by its first import, other sites' concurrent ones included
+
+
+@dataclass(slots=True)
+class _Failure:
+    """Why the newest attempt gave no application, and what will cause another one."""
+
+    error: MultisiteError
+    incident: str
+    retry_at: float
+    watched: tuple[str, ...] = ()
+    stamp: Stamp = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.stamp = _times(self.watched)
+
+    def over(self, now: float) -> bool:
+        """Tell whether another attempt may end otherwise."""
+        return now >= self.retry_at or _times(self.watched) != self.stamp
+
+
+def _times(paths: Iterable[str]) -> Stamp:
+    times = []
+    for path in paths:
+        try:
+            times.append(os.stat(path).st_mtime_ns)
+        except OSError:
+            times.append(-1)
+    return tuple(times)
+
+
+class _Importer:
+    """Where the modules of one generation come from (`loader.Importer`)."""
+
+    def __init__(self, site: Site, wanted: sharing.Wanted) -> None:
+        self.alone = wanted.alone
+        self.unique_name = loader.unique_name(site.name, wanted.alone) if wanted.alone else ""
+        self._plain = loader.PlainImporter(site)
+
+    def module(self, dotted: str) -> ModuleType:
+        if self.alone:
+            return loader.import_file(self.alone, self.unique_name)
+        return self._plain.module(dotted)
+
+    def file(self, path: str) -> ModuleType:
+        return loader.import_file(path, self.unique_name or self._plain.name_of(path))
+
+
+class InProcessSite:
+    """One enabled site in this worker.
+
+    Attributes:
+        name: the site's.
+        app: the WSGI callable that answers for it just now.
+        check_at: monotonic seconds from when `look` is due; the dispatcher's to keep.
+    """
+
+    def __init__(
+        self, entry: Entry, site: Site, home: Home, ledger: Ledger, debug: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.name = entry.file.name
+        self.check_at = 0.0
+        self.app: WSGI = self._first
+        self._entry, self._site, self._home = entry, site, home
+        self._ledger, self._debug, self._clock = ledger, debug, clock
+        self._lock = threading.Lock()
+        self._generation: _Generation | None = None
+        self._failure: _Failure | None = None
+        self._failures = 0
+        self._triggers: Stamp = ()
+        self._offer: tuple[Entry, Site, Home] | None = None
+
+    def __repr__(self) -> str:
+        state = "serving" if self._generation else "failed" if self._failure else "not used yet"
+        return f"<InProcessSite {self.name} {state}>"
+
+    @property
+    def entry(self) -> Entry:
+        """The site's entry that this has last been given."""
+        return self._entry
+
+    @property
+    def names(self) -> claims.Names:
+        """The module names that it holds in this interpreter."""
+        return self._generation.names if self._generation else {}
+
+    # From the dispatcher
+
+    def offer(self, entry: Entry, site: Site, home: Home) -> None:
+        """Take note of a newer catalogue; the site's own next request acts on it."""
+        newest_is_bad = entry.file is self._entry.file and entry.problems
+        same = entry.file == self._entry.file and entry.stamp == self._entry.stamp and site == self._site
+        if (same or newest_is_bad) and home.supervisor == self._home.supervisor:
+            self._entry, self._home = entry, home
+            return
+        self._offer = (entry, site, home)
+        self.check_at = 0.0
+
+    def look(self, now: float) -> None:
+        """Do what is due: take a changed file, obey a trigger, try again what failed."""
+        if self._offer:
+            self._renew()
+        elif self._failure and self._failure.over(now):
+            self._again()
+        elif self._generation and self._fired():
+            self._reload("its reload was asked for")
+
+    def always_restarts(self) -> bool:
+        """Tell whether ``tmp/always_restart.txt`` asks for a reload before each request."""
+        return bool(self._site.location) and os.path.exists(self._always())
+
+    def _renew(self) -> None:
+        with self._lock:
+            if not self._offer:
+                return
+            (self._entry, self._site, self._home), self._offer = self._offer, None
+            if not self._generation:
+                self._failure, self._failures, self.app = None, 0, self._first
+        if self._generation:
+            self._reload("its file changed")
+
+    def close(self) -> None:
+        """Take all that the site brought out of the interpreter; requests in flight go on."""
+        with self._lock:
+            finder.forget(self._unload())
+            self._generation = None
+            self.app = self._first
+
+    # Loading
+
+    def _first(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if not self._lock.acquire(timeout=self._site.start_timeout):
+            busy = SiteBusy("The site is still starting")
+            return pages.for_error(busy)(environ, start_response)
+        try:
+            if self.app == self._first:
+                self._load()
+        finally:
+            self._lock.release()
+        return self.app(environ, start_response)
+
+    def _load(self) -> None:
+        try:
+            self._serve(self._import())
+        except MultisiteError as error:
+            failure = self._fail(error, "the site cannot be served")
+            self.app = pages.for_error(error, incident=failure.incident, detail=self._detail(error))
+
+    def _again(self) -> None:
+        if self._generation:
+            self._reload("its last reload had failed")
+            return
+        with self._lock:
+            self.app = self._first
+
+    def _reload(self, reason: str) -> None:
+        """Import anew beside the old application, which stays if that fails."""
+        if not self._lock.acquire(blocking=False):
+            return  # somebody is at it
+        try:
+            token = logs.current_site.set(self.name)
+            _log.info("site %s: reloading, since %s", self.name, reason)
+            try:
+                self._serve(self._import())
+            except MultisiteError as error:
+                self._reload_failed(error)
+            finally:
+                logs.current_site.reset(token)
+        finally:
+            self._lock.release()
+
+    def _reload_failed(self, error: MultisiteError) -> None:
+        self._triggers = self._trigger_stamp()
+        if isinstance(error, NeedsProcess) and not sharing.place(self._site, self._home).shareable:
+            finder.forget(self._unload())
+            self._generation = None
+            failure = self._fail(error, "it may no longer run here")
+            self.app = pages.for_error(error, incident=failure.incident)
+        else:
+            self._fail(error, "its reload failed, so the old application goes on serving")
+
+    def _serve(self, generation: _Generation) -> None:
+        self._triggers = self._trigger_stamp()
+        self._generation, self._failure, self._failures = generation, None, 0
+        self.app = generation.app
+
+    def _import(self) -> _Generation:
+        """Make a new generation, or leave everything as it was and raise a MultisiteError."""
+        if self._entry.broken:
+            raise BrokenSite(next(p.reason for p in self._entry.problems if p.severity == "error"))
+        placement = sharing.place(self._site, self._home)
+        if not placement.shareable:
+            raise NeedsProcess(_sentence(placement.reason))
+        if self._site.location and not os.path.isdir(self._site.location):
+            raise AppLoadError(f"The location {self._site.location} is not a directory")
+        wanted = sharing.wanted(self._site)
+        return self._import_sharing(wanted)
+
+    def _import_sharing(self, wanted: sharing.Wanted) -> _Generation:
+        old = self._generation
+        importer = _Importer(self._site, wanted)
+        self._claim(wanted.names)
+        taken = finder.forget(self._stale(wanted, importer))
+        before = frozenset(sys.modules)
+        names = dict(wanted.names)
+        try:
+            app = self._run_import(wanted, importer, names)
+        except BaseException:
+            finder.forget({*names, importer.unique_name, *(m.partition(".")[0] for m in taken)})
+            sys.modules.update(taken)
+            self._unclaim(names, old)
+            raise
+        modules = (old.modules if old else frozenset()) | (frozenset(sys.modules) - before)
+        return _Generation(app, names, modules)
+
+    def _run_import(self, wanted: sharing.Wanted, importer: _Importer, names: claims.Names) -> WSGI:
+        django_before = _configured_django()
+        writes = sys.dont_write_bytecode
+        if self._site.location and sharing.just_written(self._site.location):
+            sys.dont_write_bytecode = True
+        try:
+            with _guard.watch(self.name) as changes:
+                app: WSGI = loader.load(self._site, importer)
+        finally:
+            sys.dont_write_bytecode = writes
+        more = sharing.more_names([path for path in changes.paths if path != self._site.location])
+        if not django_before and _configured_django():
+            more[claims.DJANGO] = self._site.location
+        if more.keys() - names.keys():
+            names |= more
+            self._claim(names)
+        if claims.DJANGO in names:
+            _fence_django(self.name)
+        return app
+
+    def _claim(self, names: claims.Names) -> None:
+        try:
+            self._ledger.acquire(self.name, names)
+        except NeedsProcess as error:
+            raise NeedsProcess(_sentence(error.reason)) from error
+        finder.finder.add(self.name, {n: root for n, root in names.items() if n != claims.DJANGO})
+
+    def _unclaim(self, names: claims.Names, old: _Generation | None) -> None:
+        finder.finder.remove(self.name)
+        self._ledger.release([self.name])
+        if old:
+            self._claim(old.names)
+
+    def _stale(self, wanted: sharing.Wanted, importer: _Importer) -> set[str]:
+        """Return the top-level names that must be imported anew for a new generation."""
+        names = {*wanted.names, *self.names} - {claims.DJANGO}
+        held = names | ({importer.unique_name} if importer.unique_name else set())
+        if self._generation and claims.DJANGO in self._generation.names:
+            # Django keeps settings, applications and routes in its own modules.
+            held |= finder.referring({*names, "django"}, self._generation.modules)
+        return held
+
+    def _unload(self) -> set[str]:
+        """Give up the claims; return the names whose modules nobody here needs any more."""
+        generation = self._generation
+        self._ledger.release([self.name])
+        names = finder.finder.remove(self.name)
+        names.add(loader.unique_name(self.name, self._site.application))
+        if generation and claims.DJANGO in generation.names:
+            names |= finder.referring({*names, "django"}, generation.modules)
+        return names
+
+    # Failing
+
+    def _fail(self, error: MultisiteError, message: str) -> _Failure:
+        last, incident = self._failure, logs.incident()
+        pause = min(2.0**self._failures, LONGEST_PAUSE)
+        if not isinstance(error, NeedsProcess):
+            self._failures += 1
+            logs.log_failure(self.name, incident, message, error)
+        elif last and last.error.reason == error.reason:
+            incident = last.incident  # looked at again every second, told once
+        else:
+            _log.warning("site %s: %s: %s (incident %s)", self.name, message, error.reason, incident)
+        self._failure = _Failure(error, incident, self._clock() + pause, self._watched(error))
+        return self._failure
+
+    def _watched(self, error: BaseException) -> tuple[str, ...]:
+        """Return the files whose change may mend what failed: those of the traceback, and the folder."""
+        if not self._site.location:
+            return ()
+        paths = {self._site.location, os.path.join(self._site.location, self._site.application.partition(":")[0])}
+        cause: BaseException | None = error
+        while cause:
+            paths |= {frame.filename for frame in traceback.extract_tb(cause.__traceback__)}
+            paths |= {cause.filename} if isinstance(cause, SyntaxError) and cause.filename else set()
+            cause = cause.__cause__ or cause.__context__
+        return tuple(sorted(p for p in paths if p.startswith(self._site.location)))
+
+    def _detail(self, error: MultisiteError) -> str:
+        return "".join(traceback.format_exception(error)) if self._debug else ""
+
+    # Triggers
+
+    def _fired(self) -> bool:
+        return self._trigger_stamp() != self._triggers or self.always_restarts()
+
+    def _always(self) -> str:
+        return os.path.join(self._site.location, "tmp", "always_restart.txt")
+
+    def _trigger_stamp(self) -> Stamp:
+        changes = os.path.join(self._home.temp_dir, "moyasrv", f"{self.name}.changes")
+        restart = os.path.join(self._site.location, "tmp", "restart.txt")
+        return _times((changes, restart, *self._site.touch_reload))
+
+
+def _sentence(reason: str) -> str:
+    return f"This site cannot share a process with others: {reason}"
+
+
+def _configured_django() -> bool:
+    conf = sys.modules.get("django.conf")
+    return bool(conf and conf.settings.configured)
+
+
+def _fence_django(owner: str) -> None:
+    """Make every other site's ``django.setup()`` fail.
+
+    Without this a second project would silently be served with the first one's
+    settings and database, since Django keeps both once per interpreter.
+    """
+    django = sys.modules.get("django")
+    if django is None or getattr(django.setup, "multisite_owner", "") == owner:
+        return
+    original = getattr(django.setup, "multisite_original", django.setup)
+
+    def setup(*args: Any, **kwargs: Any) -> None:
+        if logs.current_site.get() not in ("", owner):
+            _second_django(owner)
+        original(*args, **kwargs)
+
+    setup.multisite_owner, setup.multisite_original = owner, original  # type: ignore[attr-defined]
+    django.setup = setup  # type: ignore[attr-defined]
+
+
+def _second_django(owner: str) -> NoReturn:
+    reason = claims.conflict({claims.DJANGO: ""}, {owner: {claims.DJANGO: ""}})
+    raise NeedsProcess(_sentence(reason))

@@ -1,0 +1,198 @@
+"""What the configuration says, as plain values: problems, site files, sites, the home.
+
+Durations are float seconds on the monotonic clock, sizes are bytes, paths are absolute.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, astuple, dataclass, field
+from typing import Any
+
+from multisite.sections import ClusterOptions, ProjectsOptions, RouterOptions, ServiceOptions, SupervisorOptions
+from multisite.site import Site
+
+__all__ = [
+    "ClusterOptions",
+    "Home",
+    "Problem",
+    "ProjectsOptions",
+    "RouterOptions",
+    "ServiceOptions",
+    "Site",
+    "SiteFile",
+    "SupervisorOptions",
+]
+
+LONGEST_VALUE = 100  # characters of a value that a message repeats
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with the configuration, and what to do about it.
+
+    Attributes:
+        severity: "error" (the site is not served from this file) or "warning".
+        line: number of the line in the file, from 1; 0: not known.
+    """
+
+    file: str
+    reason: str
+    section: str = ""
+    key: str = ""
+    value: str = ""
+    remedy: str = ""
+    severity: str = "error"
+    line: int = 0
+
+    def __str__(self) -> str:
+        """Give one line: ``FILE:LINE: [section] key = value: reason; remedy``."""
+        setting = " = ".join(filter(None, (self.key, _shown(self.value))))
+        where = " ".join(filter(None, (f"[{self.section}]" if self.section else "", setting)))
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        reason = "; ".join(filter(None, (self.reason, self.remedy)))
+        return _one_line(": ".join(filter(None, (place, where, reason))))
+
+    @property
+    def is_error(self) -> bool:
+        """Tell whether this keeps the site from being served."""
+        return self.severity == "error"
+
+    def as_dict(self) -> dict[str, object]:
+        """Give all parts for ``--json``."""
+        return asdict(self)
+
+
+def _shown(value: str) -> str:
+    return value if len(value) <= LONGEST_VALUE else value[: LONGEST_VALUE - 1] + "…"
+
+
+def _one_line(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
+@dataclass(frozen=True)
+class SiteFile:
+    """What one site file says, and no more: light, JSON-able, what the cache keeps.
+
+    Attributes:
+        path: the file as globbed.
+        domains: each in the normal form of `hosts.check_pattern`; filled even where another key is wrong.
+        mount: "/" or a prefix without its final slash.
+        values: section → key → cast value; sequences are tuples of text.
+        sources: the file and its ``extends`` chain, absolute.
+        env_used: each ``$NAME`` that was looked up and what it was (None: not set).
+    """
+
+    path: str
+    name: str = ""
+    domains: tuple[str, ...] = ()
+    mount: str = "/"
+    values: dict[str, dict[str, Any]] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+    sources: tuple[str, ...] = ()
+    env_used: dict[str, str | None] = field(default_factory=dict)
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """The problems that keep this file from being served."""
+        return tuple(problem for problem in self.problems if problem.is_error)
+
+    def to_json(self) -> list[Any]:
+        """Give what `json.dumps` takes and `from_json` turns back into an equal object."""
+        problems = [astuple(problem) for problem in self.problems]
+        return [self.path, self.name, self.domains, self.mount, self.values, problems, self.sources, self.env_used]
+
+    @classmethod
+    def from_json(cls, data: object) -> SiteFile:
+        """Rebuild from `to_json`; raises ValueError when *data* has another shape."""
+        try:
+            record: Any = data
+            path, name, domains, mount, values, problems, sources, env_used = record
+            _expect(str, path, name, mount, *domains, *sources, *env_used)
+            _expect((str, type(None)), *env_used.values())
+            sections = {section: _thawed(keys) for section, keys in values.items()}
+            rebuilt = tuple(_problem(*problem) for problem in problems)
+            return cls(path, name, tuple(domains), mount, sections, rebuilt, tuple(sources), dict(env_used))
+        except (TypeError, AttributeError, LookupError) as error:
+            raise ValueError(f"not a site file's record: {error}") from None
+
+
+def _expect(kind: type | tuple[type, ...], *values: object) -> None:
+    for value in values:
+        if not isinstance(value, kind):
+            raise TypeError(f"{type(value).__name__} where {kind} belongs")
+
+
+def _thawed(keys: dict[str, Any]) -> dict[str, Any]:
+    for value in keys.values():
+        _expect((str, int, float, list, tuple), value)
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in keys.items()}
+
+
+def _problem(*parts: Any) -> Problem:
+    _expect(str, *parts[:-1])
+    _expect(int, parts[-1])
+    return Problem(*parts)
+
+
+@dataclass
+class Home:
+    """The home: the folder of moya.conf and what that file says.
+
+    Attributes:
+        path: the folder, absolute.
+        file: moya.conf in it, absolute.
+        defaults: checked keys of a site's [service] that every site starts from.
+        env: environment variables of every site.
+    """
+
+    path: str
+    file: str = ""
+    projects: ProjectsOptions = field(default_factory=ProjectsOptions)
+    service: ServiceOptions = field(default_factory=ServiceOptions)
+    supervisor: SupervisorOptions = field(default_factory=SupervisorOptions)
+    router: RouterOptions = field(default_factory=RouterOptions)
+    cluster: ClusterOptions = field(default_factory=ClusterOptions)
+    defaults: dict[str, Any] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False, compare=False)
+    uid: int = field(default_factory=os.getuid, repr=False, compare=False)
+
+    @property
+    def runtime_dir(self) -> str:
+        """Folder for sockets, locks and the scoreboard; not made here."""
+        return self.resolve(self.service.runtime_dir) or default_runtime_dir(self.environ, self.uid)
+
+    @property
+    def state_dir(self) -> str:
+        """Folder for caches, verdicts and statistics; not made here."""
+        return self.resolve(self.service.state_dir) or default_state_dir(self.environ, self.uid)
+
+    @property
+    def temp_dir(self) -> str:
+        """Folder whose ``moyasrv/NAME.changes`` files reload sites."""
+        return self.resolve(self.service.temp_dir) or tempfile.gettempdir()
+
+    def resolve(self, path: str) -> str:
+        """Make *path* absolute: ``~`` is the user's, anything relative counts from the home; "" stays ""."""
+        return os.path.normpath(os.path.join(self.path, os.path.expanduser(path))) if path else ""
+
+
+def default_runtime_dir(environ: Mapping[str, str], uid: int) -> str:
+    """Give the folder for sockets of this user (XDG Base Directory Specification)."""
+    if environ.get("XDG_RUNTIME_DIR", "").startswith("/"):
+        return os.path.join(environ["XDG_RUNTIME_DIR"], "multisite")
+    return "/run/multisite" if uid == 0 else os.path.join(tempfile.gettempdir(), f"multisite-{uid}")
+
+
+def default_state_dir(environ: Mapping[str, str], uid: int) -> str:
+    """Give the folder for lasting state of this user (XDG Base Directory Specification)."""
+    if environ.get("XDG_STATE_HOME", "").startswith("/"):
+        return os.path.join(environ["XDG_STATE_HOME"], "multisite")
+    return "/var/lib/multisite" if uid == 0 else os.path.expanduser("~/.local/state/multisite")

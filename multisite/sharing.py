@@ -1,0 +1,153 @@
+"""What a site would bring into a shared interpreter, looked up before it is imported.
+
+`place` joins the pure decision of `placement` with the facts of this process;
+`wanted` lists the module names that the site's directory holds.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import sys
+import time
+from dataclasses import dataclass, field
+from importlib.machinery import PathFinder
+
+from multisite import appspec, claims
+from multisite.appspec import AppSpec
+from multisite.errors import AppLoadError, NeedsProcess
+from multisite.model import Home, Site
+from multisite.placement import Facts, Placement, decide
+
+_DJANGO = re.compile(r"\bDJANGO_SETTINGS_MODULE\b|\bget_[aw]sgi_application\b|\bdjango\.setup\b")
+_RACY = 3.0  # seconds; a .pyc knows its source's time in whole seconds only
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """`names` are to be claimed; `alone` is the file to load under a name of its own, if any."""
+
+    spec: AppSpec
+    names: claims.Names = field(default_factory=dict)
+    alone: str = ""
+
+
+def facts(site: Site) -> Facts:
+    """Look up what the placement of `site` depends on."""
+    uid = os.geteuid()
+    return Facts(_user_name(uid), uid == 0, _owner(site.location))
+
+
+def place(site: Site, home: Home) -> Placement:
+    """Decide where `site` runs as far as its file and this process's user go."""
+    return decide(site, home, facts(site))
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _owner(path: str) -> str:
+    try:
+        return _user_name(os.stat(path).st_uid) if path else ""
+    except OSError:
+        return ""
+
+
+def wanted(site: Site) -> Wanted:
+    """Return what `site` would claim.
+
+    A site whose directory holds nothing but the one module it is may have that loaded
+    under a name of its own, so any number of sites can be an ``app.py``.
+
+    Raises:
+        AppLoadError: its `application` cannot be understood.
+        NeedsProcess: one of its modules would hide an installed one.
+    """
+    try:
+        spec = appspec.parse(site.application or "moya:")
+    except ValueError as error:
+        raise AppLoadError(str(error)) from error
+    names = claims.importable_names(site.location) if site.location else set()
+    entry = _entry_file(site, spec)
+    text = _read(entry)
+    stem = os.path.basename(entry).partition(".")[0]
+    alone = ""
+    if spec.kind == "file" or (spec.kind == "module" and names == {spec.target}):
+        alone = entry
+    if alone and not _mentions(text, stem):
+        names -= {stem} if os.path.dirname(entry) == site.location else set()
+    elif spec.kind == "module":
+        alone = ""
+    _refuse_hiding(names, site.location)
+    claimed = dict.fromkeys(names, site.location)
+    if spec.kind == "django" or _DJANGO.search(text):
+        claimed[claims.DJANGO] = site.location
+    return Wanted(spec, claimed, alone)
+
+
+def more_names(directories: list[str]) -> claims.Names:
+    """Return the names in directories that a site's code put on the import path itself."""
+    names: claims.Names = {}
+    for directory in directories:
+        found = claims.importable_names(directory) if _is_a_sites(directory) else set()
+        _refuse_hiding(found, directory)
+        names |= dict.fromkeys(found, directory)
+    return names
+
+
+def _is_a_sites(directory: str) -> bool:
+    return not directory.startswith((sys.prefix + os.sep, sys.base_prefix + os.sep))
+
+
+def _entry_file(site: Site, spec: AppSpec) -> str:
+    if spec.kind == "file":
+        return os.path.join(site.location, spec.target)
+    if spec.kind != "module" or not site.location:
+        return ""
+    path = os.path.join(site.location, *spec.target.split("."))
+    return next((p for p in (path + ".py", os.path.join(path, "__init__.py")) if os.path.isfile(p)), "")
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(1 << 20)
+    except OSError:
+        return ""
+
+
+def _mentions(text: str, module: str) -> bool:
+    """Whether the module imports itself by its plain name, as ``from app import db`` in app.py does."""
+    return re.search(rf"\b(?:import|from)\s+{re.escape(module)}\b", text) is not None
+
+
+def _refuse_hiding(names: set[str], directory: str) -> None:
+    for name in sorted(names):
+        if name in sys.stdlib_module_names:
+            raise NeedsProcess(f"its module '{name}' has the name of a standard one")
+        spec = PathFinder.find_spec(name)
+        places = [spec.origin] if spec and spec.origin else list(spec.submodule_search_locations or ()) if spec else []
+        if places and not any(_within(str(place), directory) for place in places):
+            raise NeedsProcess(f"its module '{name}' has the name of an installed one ({places[0]})")
+
+
+def _within(path: str, directory: str) -> bool:
+    return os.path.realpath(path).startswith(os.path.realpath(directory) + os.sep)
+
+
+def just_written(directory: str) -> bool:
+    """Tell whether a source in `directory` is so new that a .pyc made now could outlive its next edit."""
+    newest = 0.0
+    try:
+        for item in os.scandir(directory):
+            newest = max(newest, item.stat().st_mtime)
+            if item.is_dir() and item.name.isidentifier():
+                newest = max([newest, *(inner.stat().st_mtime for inner in os.scandir(item.path))])
+    except OSError:
+        pass
+    return time.time() - newest < _RACY

@@ -1,0 +1,223 @@
+"""A site with everything its file may say, typed; the fields declare the options.
+
+Durations are float seconds, sizes are bytes, paths are absolute. None: not set.
+"""
+
+# ruff: noqa: RUF009 (every option is declared by a call)
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from multisite.option import Option, option
+from multisite.sections import SupervisorOptions
+
+MODES = ("auto", "in-process", "spawned", "proxy")
+SERVERS = ("auto", "gunicorn", "asgi", "uwsgi", "granian", "command")
+PROTOCOLS = ("http", "uwsgi")
+
+
+def inherited(key: str, help: str, example: str) -> Any:
+    """Declare a site's own setting of an option of [supervisor]."""
+    parent: Option = SupervisorOptions.__dataclass_fields__[key].metadata["option"]
+    note = f"the value of [supervisor], {parent.default} where it has none"
+    return option(parent.kind, parent.default, help, note=note, example=example, limits=parent.limits)
+
+
+@dataclass(frozen=True)
+class Site:
+    """One site, with [defaults] and [supervisor] of moya.conf merged in.
+
+    Attributes:
+        file: path of the site file, as globbed.
+        overlay: sections of a Moya project's settings, as text.
+        env: the site's own [env] only.
+    """
+
+    file: str
+    name: str = option(
+        "name",
+        help="Name of the site in commands, logs and sockets: 1 to 64 letters, digits, '.', '_' and '-'.",
+        note="the file's name without .ini",
+        example="blog",
+    )
+    domains: tuple[str, ...] = option(
+        "list",
+        help="Domains the site answers: exact ones, or patterns with *, {name} (one label, captured) and {*name} (any "
+        "text, captured). The first is the canonical one.",
+        example="blog.example.com, *.blog.example.org, {user}.example.net",
+    )
+    mount: str = option(
+        "mount",
+        "/",
+        "Path prefix below which the site answers, so that several sites may share a domain. It becomes SCRIPT_NAME.",
+        example="/api",
+    )
+    location: str = option(
+        "path",
+        help="Working directory and import path of the site. A relative path counts from the folder of the real site "
+        "file, not of the link in sites-enabled.",
+        example="/srv/blog",
+    )
+    application: str = option(
+        "text",
+        help="What serves the site: module:callable, module:factory(), path/to/file.wsgi, paste:FILE.ini#name, "
+        "django:project.settings, asgi:module:app, or the name of an entry point in the group multisite.loaders.",
+        example="blog.wsgi:application",
+    )
+    ini: tuple[str, ...] = option(
+        "list",
+        help="Settings files of a Moya project, relative to location; the first that exists is used.",
+        note="production.ini, when location holds one and there is no application",
+        example="production.ini",
+    )
+    mode: str = option(
+        "choice",
+        "auto",
+        "Where the site runs: in-process shares the workers' interpreter, spawned has a process of its own, proxy "
+        "relays to upstreams, and auto chooses. in-process is a wish: a site that would harm its neighbours runs "
+        "spawned.",
+        choices=MODES,
+    )
+    python: str = option(
+        "path",
+        help="Virtualenv or interpreter of the site, relative to location. A site that names one runs spawned.",
+        note="the service's own interpreter",
+        example="/srv/blog/.venv",
+    )
+    server: str = option(
+        "choice",
+        "auto",
+        "Server that runs a spawned site; auto takes gunicorn for WSGI and an ASGI server for ASGI applications, and "
+        "command where command is set.",
+        choices=SERVERS,
+    )
+    command: tuple[str, ...] = option(
+        "argv",
+        help="Program that serves the site, with its arguments; no shell is involved. %HOST, %PORT, %UID, %GID and "
+        "%SOCKET are replaced in each argument.",
+        example="/srv/blog/bin/server --host %HOST --port %PORT",
+    )
+    protocol: str = option(
+        "choice", "http", "Protocol spoken on the socket of a spawned site: http or uwsgi.", choices=PROTOCOLS
+    )
+    upstreams: tuple[str, ...] = option(
+        "list",
+        help="Addresses that requests are relayed to with mode = proxy: http://HOST:PORT, uwsgi://HOST:PORT or "
+        "unix:/PATH.",
+        example="http://10.0.0.5:8000, unix:/run/x.sock, uwsgi://10.0.0.6:3031",
+    )
+    processes: int = option("integer", "1", "Number of processes of a spawned site.", limits=(1, 1024))
+    threads: int = option("integer", "1", "Number of threads in each process of a spawned site.", limits=(1, 4096))
+    user: str = option(
+        "text",
+        help="User that a spawned site runs as, when the service runs as root; owner stands for the owner of location. "
+        "root is refused unless [supervisor] allow_root is set.",
+        note="the owner of location, or [supervisor] default_user where that is root",
+        example="blog",
+    )
+    group: str = option(
+        "text",
+        help="Group that a spawned site runs as, when the service runs as root.",
+        note="the user's own group",
+        example="blog",
+    )
+    umask: int | None = option(
+        "octal", help="Umask of a spawned site, in octal.", note="inherited from the service", example="0027"
+    )
+    chroot: str = option(
+        "path",
+        help="Folder that becomes the root folder of a spawned site, when the service runs as root.",
+        example="/srv/jail",
+    )
+    max_requests: int = option(
+        "integer",
+        help="Number of requests after which a process of a spawned site is replaced. 0 never replaces it.",
+        default="0",
+        example="10000",
+        limits=(0, 10**12),
+    )
+    memory_limit: int | None = option(
+        "size",
+        help="Memory that one process of a spawned site may use; a process above it is replaced.",
+        note="no limit",
+        example="300M",
+        limits=(2**20, 2**50),
+    )
+    nice: int = option(
+        "integer",
+        "0",
+        "Scheduling priority of a spawned site: 19 yields to everybody, and below 0 needs root.",
+        example="5",
+        limits=(-20, 19),
+    )
+    nofile: int | None = option(
+        "integer",
+        help="Number of files and sockets a process of a spawned site may have open.",
+        note="inherited from the service",
+        example="1024",
+        limits=(16, 10**8),
+    )
+    idle_timeout: float = inherited(
+        "idle_timeout", "Time without a request after which the site's process is stopped. 0 keeps it running.", "15m"
+    )
+    start_timeout: float = inherited("start_timeout", "Time a process of the site may take until it is ready.", "30s")
+    drain_timeout: float = inherited(
+        "drain_timeout", "Time a process of the site has to finish its requests in flight before it is stopped.", "30s"
+    )
+    stop_timeout: float = inherited(
+        "stop_timeout", "Time between asking a process of the site to end and killing it.", "10s"
+    )
+    request_timeout: float = inherited(
+        "request_timeout",
+        "Time the site has to answer one request; after it the client gets a 504 page. 0 waits without end.",
+        "60s",
+    )
+    max_waiting: int = option(
+        "integer",
+        "100",
+        "Number of requests that may wait for a process of the site. One more gets a 503 page with Retry-After.",
+        limits=(0, 65535),
+    )
+    touch_reload: tuple[str, ...] = option(
+        "list",
+        help="Files, relative to location, whose change reloads the site; the site file, tmp/restart.txt and "
+        "tmp/always_restart.txt are watched in any case.",
+        example="wsgi.py",
+    )
+    redirect_to_canonical: bool = option(
+        "boolean",
+        "no",
+        "Redirect requests for any other domain of the site to its first domain.",
+    )
+    env: dict[str, str] = option(
+        "text",
+        help="Environment variable of the site. A site with variables of its own never shares an interpreter.",
+        section="env",
+        any_key=True,
+        example="DJANGO_SETTINGS_MODULE = blog.settings",
+    )
+    static: dict[str, tuple[str, ...]] = option(
+        "list",
+        help="URL prefix and the folder or file that answers below it; a missing file is a 404 page. The key check "
+        "names folders that are tried before the application.",
+        section="static",
+        any_key=True,
+        example="/static = /srv/blog/static",
+    )
+    access_log: str = option(
+        "path",
+        help="File that gets one line for each request of the site, relative to location.",
+        section="logging",
+        key="access",
+        example="/var/log/multisite/%(name)s.access.log",
+    )
+    error_log: str = option(
+        "path",
+        help="File that gets the site's log records and the output of its processes, relative to location.",
+        section="logging",
+        key="error",
+        example="/var/log/multisite/%(name)s.error.log",
+    )
+    overlay: dict[str, dict[str, str]] = field(default_factory=dict)

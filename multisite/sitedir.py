@@ -1,0 +1,213 @@
+"""The enabled site files: which there are, what they say, what changed.
+
+A file is read when it is new or its stamp changed, otherwise its last reading is kept,
+over restarts too (a checked cache). A file whose newest version has errors goes on
+standing for its last good one.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from multisite import __version__, config, options
+from multisite.model import Home, Problem, SiteFile
+from multisite.statefile import StateFile
+
+Stamp = tuple[int, ...]
+
+# A time stamp younger than this may hide a second write within one tick of the kernel's clock
+# (at most 10 ms), so what was read then is read once more.
+_TICK_NS = 20_000_000
+_GONE_GRACE = 2.0  # seconds that a missing target may be an editor's delete-and-write
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One path in a folder of enabled sites.
+
+    `file` is the version that serves; `problems` are those of the newest version.
+    """
+
+    path: str
+    stamp: Stamp
+    file: SiteFile
+    problems: tuple[Problem, ...]
+    racy: bool = field(default=False, compare=False)  # so fresh that a second write may look the same
+    gone_since: float = 0.0  # monotonic seconds; 0 while its target exists
+
+    @property
+    def broken(self) -> bool:
+        """Whether there is no version that could serve."""
+        return has_errors(self.file.problems)
+
+    def to_json(self) -> list[Any]:
+        """Return what `from_json` takes."""
+        current = self.problems != self.file.problems
+        return [self.path, self.stamp, self.file.to_json(), [p.as_dict() for p in self.problems] if current else None]
+
+    @classmethod
+    def from_json(cls, row: list[Any]) -> Entry:
+        """Raises ValueError, TypeError or KeyError for a row of another shape."""
+        path, stamp, file, problems = row
+        site_file = SiteFile.from_json(file)
+        own = site_file.problems if problems is None else tuple(Problem(**p) for p in problems)
+        return cls(path, tuple(map(int, stamp)), site_file, own)
+
+
+def has_errors(problems: Iterable[Problem]) -> bool:
+    """Tell whether one of `problems` is an error rather than a warning."""
+    return any(problem.is_error for problem in problems)
+
+
+def stamp_of(path: str, sources: Iterable[str]) -> Stamp:
+    """Return what changes whenever the link `path` or one of the files behind it does.
+
+    The link's own time counts too: touching it alone restarts the one site.
+    """
+    stamp: list[int] = []
+    for look, name in [(os.lstat, path), *((os.stat, source) for source in sources)]:
+        try:
+            status = look(name)
+        except OSError as error:
+            stamp += (-(error.errno or 1), 0, 0)
+        else:
+            stamp += (status.st_mtime_ns, status.st_size, status.st_ino)
+    return tuple(stamp)
+
+
+def is_racy(stamp: Stamp) -> bool:
+    """Tell whether what `stamp` describes was written within the clock's last ticks."""
+    return 0 <= time.time_ns() - max(stamp[::3], default=0) < _TICK_NS
+
+
+def enabled_paths(home: Home) -> list[str]:
+    """Return the paths that `[projects] read` names: in its order, sorted by name within each glob."""
+    paths: dict[str, None] = {}
+    for pattern in home.projects.read:
+        full = os.path.normpath(os.path.join(home.path, os.path.expanduser(pattern)))
+        paths.update(dict.fromkeys(_expand(full)))
+    return list(paths)
+
+
+def _expand(pattern: str) -> list[str]:
+    directory, name = os.path.split(pattern)
+    if glob.has_magic(directory) or "**" in name:
+        return sorted(glob.glob(pattern, recursive=True))
+    if not glob.has_magic(name):
+        return [pattern] if os.path.lexists(pattern) else []
+    try:
+        names = fnmatch.filter(os.listdir(directory), name)
+    except OSError:
+        return []
+    return [f"{directory}/{found}" for found in sorted(names) if not found.startswith(".")]
+
+
+class SiteDir:
+    """All entries of a home, kept up to date on demand."""
+
+    def __init__(self, home: Home, cache: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
+        self.home = home
+        self.entries: dict[str, Entry] = {}
+        self._clock = clock
+        self._folders: Stamp = ()
+        self._folders_racy = True
+        self._cache = StateFile(home, "sites") if cache else None
+        self._store_at = 0.0
+        self._dirty = False
+        if self._cache:
+            self.entries = self._remembered(self._cache.load())
+
+    def scan(self) -> bool:
+        """Look at every path; True if an entry came, changed or went."""
+        self._folders = self._folder_stamp()
+        self._folders_racy = is_racy(self._folders)
+        old, self.entries = self.entries, {}
+        for path in enabled_paths(self.home):
+            entry = self._current(path, old.get(path))
+            if entry:
+                self.entries[path] = entry
+        changed = list(old.values()) != list(self.entries.values())
+        self._dirty |= changed
+        self.flush()
+        return changed
+
+    def folders_changed(self) -> bool:
+        """Tell, by a few stat calls, whether a path may have come or gone."""
+        stamp, racy = self._folders, self._folders_racy
+        return racy or self._folder_stamp() != stamp
+
+    def refresh(self, path: str) -> bool:
+        """Look at one path again; True if its entry changed or went."""
+        old = self.entries.get(path)
+        new = self._current(path, old)
+        if new:
+            self.entries[path] = new
+        elif old:
+            del self.entries[path]
+        if new == old:
+            return False
+        self._dirty = True
+        self.flush()
+        return True
+
+    def flush(self) -> None:
+        """Write the cache if it is due: small homes at once, large ones at 2 % of the time at most."""
+        if not self._cache or not self._dirty or self._clock() < self._store_at:
+            return
+        begun = self._clock()
+        rows = [entry.to_json() for entry in self.entries.values()]
+        self._cache.store({"key": self._key(), "entries": rows})
+        self._dirty = False
+        self._store_at = self._clock() + 50 * (self._clock() - begun)
+
+    def _current(self, path: str, old: Entry | None) -> Entry | None:
+        stamp = stamp_of(path, old.file.sources if old else (path,))
+        if old and stamp == old.stamp and not old.racy and not old.gone_since and self._environment_same(old.file):
+            return old
+        if not os.path.lexists(path):
+            return None
+        new = config.read_site(path, self.home.path)
+        if new.sources != (old.file.sources if old else (path,)):
+            stamp = stamp_of(path, new.sources)
+        if has_errors(new.problems) and old and not old.broken:
+            return self._keep(old, stamp, new)
+        return Entry(path, stamp, new, new.problems, is_racy(stamp))
+
+    def _keep(self, old: Entry, stamp: Stamp, new: SiteFile) -> Entry | None:
+        if os.path.exists(old.path):
+            return replace(old, stamp=stamp, problems=new.problems, racy=is_racy(stamp), gone_since=0.0)
+        gone_since = old.gone_since or self._clock()
+        if self._clock() - gone_since > _GONE_GRACE:
+            return Entry(old.path, stamp, new, new.problems)
+        return replace(old, stamp=stamp, problems=new.problems, gone_since=gone_since)
+
+    def _folder_stamp(self) -> Stamp:
+        folders = dict.fromkeys(
+            os.path.dirname(os.path.normpath(os.path.join(self.home.path, os.path.expanduser(pattern))))
+            for pattern in self.home.projects.read
+        )
+        if any(map(glob.has_magic, folders)):
+            return tuple(map(hash, enabled_paths(self.home)))
+        return stamp_of(self.home.file, folders)
+
+    @staticmethod
+    def _environment_same(file: SiteFile) -> bool:
+        return not file.env_used or all(os.environ.get(name) == value for name, value in file.env_used.items())
+
+    def _key(self) -> list[str]:
+        return [__version__, options.fingerprint(), self.home.path]
+
+    def _remembered(self, document: Any) -> dict[str, Entry]:
+        try:
+            if document["key"] != self._key():
+                return {}
+            entries = map(Entry.from_json, document["entries"])
+            return {entry.path: entry for entry in entries}
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return {}

@@ -1,0 +1,73 @@
+"""JSON documents that a home keeps in its state directory.
+
+They are caches and notes that all workers and the command line share. Whoever could
+write one could steer us, so a document is believed only if it belongs to us (or to
+root) and nobody else may write it, and it is never more than JSON.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from multisite.model import Home
+
+
+class StateFile:
+    """One document, named `kind`, of one home; two homes may share a directory."""
+
+    def __init__(self, home: Home, kind: str) -> None:
+        key = hashlib.sha256(os.path.realpath(home.file).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+        self.directory = home.state_dir
+        self.path = os.path.join(self.directory, f"{kind}-{key}.json")
+
+    def load(self) -> Any:
+        """Return the document, or None where there is none that can be believed."""
+        try:
+            with open(self.path, "rb") as file:
+                status = os.fstat(file.fileno())
+                if status.st_uid not in (os.geteuid(), 0) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                    return None
+                return json.loads(file.read())
+        except (OSError, ValueError):
+            return None
+
+    def store(self, document: Any) -> bool:
+        """Replace the document atomically, mode 0600; False where that cannot be."""
+        try:
+            os.makedirs(self.directory, mode=0o700, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=self.directory, prefix=".state-")
+        except OSError:
+            return False
+        try:
+            with os.fdopen(handle, "w") as file:
+                json.dump(document, file, separators=(",", ":"))
+            os.replace(temporary, self.path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            return False
+        return True
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[bool]:
+        """Hold this document's lock; yields False where no lock can be had."""
+        try:
+            os.makedirs(self.directory, mode=0o700, exist_ok=True)
+            handle = os.open(self.path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError:
+            yield False
+            return
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield True
+        finally:
+            os.close(handle)

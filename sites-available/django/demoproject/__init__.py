@@ -1,0 +1,1 @@
+"""A small Django project: one page, and the admin."""
