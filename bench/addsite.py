@@ -25,7 +25,7 @@ DEADLINE = 5.0  # seconds
 def command(home: HomeDir, *words: str) -> None:
     """Run the command line tool to its end."""
     argv = [sys.executable, "-c", "from multisite.cli import main; main()", "--home", str(home.path), *words]
-    done = subprocess.run(argv, env=home.environ(), capture_output=True, text=True, check=False)
+    done = subprocess.run(argv, env=home.environ(), cwd=home.path, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(words)}: {done.stderr}")
 

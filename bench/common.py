@@ -112,12 +112,12 @@ def _number(pattern: str, report: str) -> str:
     return found[1] if found else "0"
 
 
-def _wrk_command(port: int, host: str, seconds: float, connections: int) -> list[str]:
+def _wrk_command(port: int, host: str, seconds: int, connections: int) -> list[str]:
     program = find_program("wrk") or sys.exit("bench: wrk is missing (apt-get install wrk)")
-    return [program, "-t1", f"-c{connections}", f"-d{seconds:g}s", "-H", f"Host: {host}", f"http://127.0.0.1:{port}/"]
+    return [program, "-t1", f"-c{connections}", f"-d{seconds}s", "-H", f"Host: {host}", f"http://127.0.0.1:{port}/"]
 
 
-def wrk(port: int, host: str, seconds: float, connections: int = 8) -> Load:
+def wrk(port: int, host: str, seconds: int, connections: int = 8) -> Load:
     """Ask one host for so many seconds."""
     load = Load()
     command = _wrk_command(port, host, seconds, connections)

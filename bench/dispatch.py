@@ -93,7 +93,7 @@ def whole_server(worker_class: str) -> Row:
         with bare_server as bare, hello_server(home, worker_class, "multisite.service:application") as ours:
             assert ours.ask(host).body == b"hello\n"
             for server in (bare, ours):
-                wrk(server.port, host, 0.5)
+                wrk(server.port, host, 1)
             for number in range(WHOLE_ROUNDS):
                 order = (bare, ours) if number % 2 else (ours, bare)
                 rate = {id(server): wrk(server.port, host, WHOLE_SECONDS).per_second for server in order}

@@ -45,7 +45,7 @@ def start(home: HomeDir, *, fresh: bool) -> dict[str, float]:
         shutil.rmtree(home.path / "state", ignore_errors=True)
         shutil.rmtree(home.path / "run", ignore_errors=True)
     done = subprocess.run(
-        [sys.executable, "-c", CHILD], env=home.environ(), capture_output=True, text=True, check=False
+        [sys.executable, "-c", CHILD], env=home.environ(), capture_output=True, text=True, cwd=home.path, check=False
     )
     if done.returncode:
         sys.exit(done.stderr)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -276,35 +276,21 @@ def assert_serves(server: Server, home: HomeDir) -> None:
 def debian_program(program: str, *packages: str) -> str:
     """The path of a program, from Debian's packages when it is missing and we are root; else a loud skip."""
     found = find_program(program)
-    if not found and os.geteuid() == 0 and shutil.which("apt-get"):
-        # RUNLEVEL=1 and policy-rc.d keep the package's own service from starting.
-        quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-        with no_services():
-            install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
-            subprocess.run(install, env=quiet, capture_output=True, timeout=300, check=False)
+    if not found and debian_install(*packages):
         found = find_program(program)
     return found or not_tested(f"{program}: not installed (apt-get install {' '.join(packages)})")
+
+
+def debian_install(*packages: str) -> bool:
+    """Install packages where that is possible and start no service of theirs; whether they are there now."""
+    install = [str(REPOSITORY / ".ci" / "apt"), *packages]
+    return subprocess.run(install, capture_output=True, timeout=300, check=False).returncode == 0
 
 
 def find_program(program: str) -> str | None:
     """Beside our interpreter, on the path, or where Debian keeps daemons."""
     places = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath), "/usr/sbin"]
     return shutil.which(program, path=os.pathsep.join(places))
-
-
-@contextlib.contextmanager
-def no_services() -> Iterator[None]:
-    """Forbid package scripts to start services, unless the machine already says so."""
-    policy = Path("/usr/sbin/policy-rc.d")
-    if policy.exists():
-        yield
-        return
-    policy.write_text("#!/bin/sh\nexit 101\n")
-    policy.chmod(0o755)
-    try:
-        yield
-    finally:
-        policy.unlink()
 
 
 def not_tested(reason: str) -> str:

@@ -8,7 +8,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from .harness import REPOSITORY, debian_program, not_tested
+from .harness import REPOSITORY, debian_install, debian_program, not_tested
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 # Other users have to read it, which a cache below /root would not allow.
@@ -27,6 +27,8 @@ def system_virtualenv() -> Path:
         raise PermissionError(f"{CACHE} belongs to somebody else; set MULTISITE_TEST_CACHE")
     if not (place / "ready").exists():
         try:
+            if not _has_ensurepip():
+                debian_install("python3-venv")
             _run([SYSTEM_PYTHON, "-m", "venv", "--clear", str(place)])
             _run([str(place / "bin" / "pip"), "install", "--quiet", *wanted])
         except subprocess.CalledProcessError as error:
@@ -45,7 +47,11 @@ def requirements() -> list[str]:
 
 def uwsgi_of_debian() -> str:
     """Debian's uWSGI, which takes Python as a plugin."""
-    return debian_program("uwsgi", "uwsgi-core", "uwsgi-plugin-python3", "python3-venv")
+    return debian_program("uwsgi", "uwsgi-core", "uwsgi-plugin-python3")
+
+
+def _has_ensurepip() -> bool:
+    return subprocess.run([SYSTEM_PYTHON, "-c", "import ensurepip"], capture_output=True, check=False).returncode == 0
 
 
 def _run(argv: list[str]) -> str:
