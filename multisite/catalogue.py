@@ -65,7 +65,14 @@ def build(entries: Iterable[Entry], home: Home, previous: Catalogue | None = Non
     default = home.service.default_site
     if default and default not in named:
         problems.append(
-            Problem(home.file, "no enabled site has this name", "service", "default_site", default, remedy="enable it or clear the key")
+            Problem(
+                home.file,
+                "no enabled site has this name",
+                "service",
+                "default_site",
+                default,
+                remedy="enable it or clear the key",
+            )
         )
     return Catalogue(home, named, HostTable(claims), owners, (*home.problems, *problems))
 
@@ -102,9 +109,7 @@ def _claim(
     for claim, name in claims:
         if claim not in owners or incumbents.get(claim) == name:
             owners[claim] = name
-    problems = [
-        _conflict(named[name], named[owners[claim]], *claim) for claim, name in claims if owners[claim] != name
-    ]
+    problems = [_conflict(named[name], named[owners[claim]], *claim) for claim, name in claims if owners[claim] != name]
     mounts: dict[str, list[tuple[str, str]]] = {}
     for (domain, mount), name in owners.items():
         mounts.setdefault(domain, []).append((mount, name))

@@ -185,7 +185,7 @@ class RouterOptions:
     )
     sql: str = option("text", help="Database that query is sent to, as a URL.", example="sqlite:///map.db")
     query: str = option(
-        "text",
+        "multiline",
         help="SQL statement that finds the address of a node; :key stands for the host.",
         example="SELECT node FROM map WHERE domain = :key",
     )

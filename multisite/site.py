@@ -192,7 +192,7 @@ class Site:
         "Redirect requests for any other domain of the site to its first domain.",
     )
     env: dict[str, str] = option(
-        "text",
+        "multiline",
         help="Environment variable of the site. A site with variables of its own never shares an interpreter.",
         section="env",
         any_key=True,

@@ -25,7 +25,14 @@ _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([bkmgt]?)(?:i?b)?", re.AS
 
 
 def text(value: str) -> str:
-    """Plain text; lines of a continued value are joined with a newline."""
+    """Plain text in one line."""
+    if "\n" in value:
+        raise ValueError("goes on in the next line")
+    return unquote(value)
+
+
+def multiline(value: str) -> str:
+    """Text whose continued lines are joined with a newline."""
     return unquote(value)
 
 
@@ -92,11 +99,6 @@ def list_of(value: str) -> tuple[str, ...]:
     return tuple(unquote(item) for item in split_items(value))
 
 
-def lines_of(value: str) -> tuple[str, ...]:
-    """Items one per line, for items that may hold commas themselves."""
-    return tuple(unquote(line.strip()) for line in value.split("\n") if line.strip())
-
-
 def argv(value: str) -> tuple[str, ...]:
     """Words of a command line, quoted as in a POSIX shell; no shell ever sees them."""
     try:
@@ -136,13 +138,13 @@ CASTS: dict[str, Callable[..., Any]] = {
     "size": size,
     "choice": choice,
     "list": list_of,
-    "lines": lines_of,
+    "multiline": multiline,
     "argv": argv,
     "name": name,
     "mount": mount,
 }
 #: kinds whose empty value means something ("none of it"); an empty value of any other kind means "not set"
-EMPTY: dict[str, Any] = {"name": "", "text": "", "path": "", "list": (), "lines": (), "argv": ()}
+EMPTY: dict[str, Any] = {"name": "", "text": "", "path": "", "multiline": "", "list": (), "argv": ()}
 
 
 def unquote(value: str) -> str:
@@ -178,6 +180,7 @@ def split_items(value: str) -> list[str]:
 
 def check_bounds(number: float, minimum: float, maximum: float, unit: str = "") -> None:
     """Raise ValueError unless minimum ≤ number ≤ maximum."""
+    minimum, maximum = float(minimum), float(maximum)
     if number < minimum:
         raise ValueError(f"is less than {minimum:.15g}{unit}")
     if number > maximum:

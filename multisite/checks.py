@@ -1,0 +1,158 @@
+"""Checking what a file says against the option table; every fault becomes a `Problem` (pure).
+
+The casts run as check functions of ConfigObj's Validator, over the configspec that
+`multisite.options` generates. Only the keys that a file holds are checked, because a
+whole ``ConfigObj.validate`` also visits the forty that it does not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from configobj import ConfigObj
+from configobj.validate import Validator
+
+from multisite import hosts
+from multisite.options import KNOWN, SITE_FILE, configspec
+from multisite.values import CASTS, EMPTY, did_you_mean
+
+Texts = dict[str, dict[str, str]]
+Values = dict[str, dict[str, Any]]
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_VALIDATOR = Validator(CASTS)
+RUNS = ("application", "command", "upstreams", "ini")
+
+
+class Fault(NamedTuple):
+    """A problem before it is known which file of an ``extends`` chain holds it."""
+
+    section: str
+    key: str
+    reason: str
+    remedy: str = ""
+    severity: str = "error"
+
+
+@lru_cache(maxsize=2)
+def _spec(file: str) -> Mapping[str, Mapping[str, str]]:
+    spec: Mapping[str, Mapping[str, str]] = ConfigObj(
+        configspec(file), _inspec=True, list_values=False, interpolation=False
+    )
+    return spec
+
+
+def check(texts: Texts, file: str, faults: list[Fault]) -> Values:
+    """Cast every value; the settings that a file has for its Moya project stay text."""
+    service = texts.get("service", {})
+    overlays = file == SITE_FILE and bool(service.get("ini")) and not service.get("application")
+    known, spec = KNOWN[file], _spec(file)
+    values: Values = {}
+    for section, keys in texts.items():
+        options, checks = known.get(section), spec.get(section, {})
+        cast: dict[str, Any] = {}
+        if options is None and not overlays:
+            faults.append(_unknown_section(file, section))
+            continue
+        for key, text in keys.items():
+            option = options.get(key) or options.get("") if options else None
+            if option is not None:
+                try:
+                    cast[key] = (
+                        _VALIDATOR.check(checks.get(key) or checks["__many__"], text) if text else EMPTY[option.kind]
+                    )
+                except KeyError:
+                    continue  # left empty, which means "not set" for this kind
+                except ValueError as error:
+                    remedy = "a line indented deeper than its key continues it" if "\n" in text else ""
+                    faults.append(Fault(section, key, str(error), remedy))
+            elif overlays and section != "service":
+                cast[key] = text
+            else:
+                faults.append(_unknown_key(file, section, key))
+        if cast:
+            values[section] = cast
+    return values
+
+
+def _unknown_section(file: str, section: str) -> Fault:
+    if not section:
+        return Fault("", "", "there are keys before the first section", "put [service] above them")
+    known = tuple(KNOWN[file])
+    return Fault(section, "", "unknown section" + did_you_mean(section, known), f"known are {', '.join(known)}")
+
+
+def _unknown_key(file: str, section: str, key: str) -> Fault:
+    known = KNOWN[file][section]
+    if guess := did_you_mean(key, tuple(known)):
+        return Fault(section, key, "unknown key" + guess)
+    elsewhere = next((name for name, options in KNOWN[file].items() if key in options), "")
+    return Fault(section, key, "unknown key", f"it belongs in [{elsewhere}]" if elsewhere else "remove it")
+
+
+def check_domains(domains: tuple[str, ...], faults: list[Fault]) -> tuple[str, ...]:
+    """Give the normal forms of those domains that are good, each once."""
+    good: dict[str, None] = {}
+    for domain in domains:
+        try:
+            good[hosts.check_pattern(domain)] = None
+        except ValueError as error:
+            faults.append(Fault("service", "domains", f"{domain[:100]!r} is no domain: {error}"))
+    return tuple(good)
+
+
+def in_doubt(faults: list[Fault]) -> bool:
+    """Tell whether a key that seems missing may be one that was told already."""
+    known = KNOWN[SITE_FILE]["service"]
+    return any(fault.key not in known or fault.key in (*RUNS, "domains") for fault in faults)
+
+
+def cross_check(
+    values: Values, service: Mapping[str, Any], domains: tuple[str, ...], doubt: bool = False
+) -> Iterator[Fault]:
+    """Find the keys that do not go together.
+
+    Args:
+        values: what the file says.
+        service: its [service] with the defaults of moya.conf merged in.
+        domains: the good ones.
+        doubt: a key that seems missing may be there, misspelt.
+    """
+    if not doubt and not any(service.get(key) for key in RUNS) and not values.get("static"):
+        yield Fault(
+            "service",
+            "application",
+            "the site has nothing to run",
+            "set application, command, upstreams or ini, or give it a [static] section",
+        )
+    if service.get("mode") == "proxy" and not service.get("upstreams"):
+        yield Fault("service", "mode", "there are no upstreams to relay to", "set upstreams")
+    if service.get("server") == "command" and not service.get("command"):
+        yield Fault("service", "server", "there is no command to run", "set command")
+    if service.get("ini") and not service.get("application") and not service.get("location"):
+        yield Fault("service", "ini", "a Moya project needs a location", "set location")
+    if service.get("redirect_to_canonical") and domains and hosts.is_pattern(domains[0]):
+        yield Fault(
+            "service",
+            "redirect_to_canonical",
+            f"the first domain, {domains[0]}, is a pattern and names no host",
+            "put an exact domain first",
+        )
+    yield from check_names(values)
+    if not doubt and not domains and not service.get("domains"):
+        reason = "the site has no domains, so only default_site reaches it"
+        yield Fault("service", "domains", reason, "set domains", "warning")
+
+
+def check_names(values: Values) -> Iterator[Fault]:
+    """Find keys of [env] that are no variables and keys of [static] that are no prefixes."""
+    for key in values.get("env", ()):
+        if not _VARIABLE.match(key):
+            yield Fault("env", key, "is not the name of an environment variable", "use letters, digits and _")
+    for key, paths in values.get("static", {}).items():
+        if key != "check" and not key.startswith("/"):
+            yield Fault("static", key, "a URL prefix starts with /" + did_you_mean(key, ("check",)))
+        elif not paths:
+            yield Fault("static", key, "names no folder or file", "write PREFIX = FOLDER")

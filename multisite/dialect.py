@@ -1,0 +1,226 @@
+"""The INI dialect: ConfigObj's, made friendlier, and a superset of Moya's (pure).
+
+`parse` folds the physical lines of a file into one canonical ``key=value`` line for
+each setting, which ConfigObj then reads. What folding adds: ``#`` and ``;`` at the
+start of a line and ``#`` after white space are comments, lines indented deeper than
+their key continue its value, a blank line ends it, and a bare word is a key with an
+empty value. A comma, a ``%`` or a ``#`` inside a value is itself. Folding also keeps
+hostile text away from ConfigObj's regular expressions, whose time is quadratic in
+runs of white space.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from configobj import ConfigObj, ConfigObjError, DuplicateError
+
+LONGEST_NAME = 200  # characters of a section's or key's name
+MOST_FAULTS = 20  # told for one file
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+_LINE_END = "\x1f"  # stands for a line end inside a folded value; a control character, so no file can hold it
+_QUOTES = ('"""', "'''")
+_COMMENT = re.compile(
+    r'''(?<![^\s,=])(?:"""(?:(?!""").)*""" | \'\'\'(?:(?!\'\'\').)*\'\'\' | (?:"[^"]*"|'[^']*')(?![^\s,]))
+        | (\s\#)''',
+    re.VERBOSE,
+)
+_ENVIRON = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
+_NAMED = re.compile(r"%\((\w+)\)s")
+
+
+class Fault(NamedTuple):
+    """A line that cannot be understood."""
+
+    line: int
+    section: str
+    key: str
+    reason: str
+    remedy: str
+
+
+class Document(NamedTuple):
+    """What a text says: section → key → text; keys before any section are in section ""."""
+
+    values: dict[str, dict[str, str]]
+    lines: dict[tuple[str, str], int]
+    faults: list[Fault]
+
+
+def parse(text: str) -> Document:
+    """Read INI text; a line that makes no sense becomes a fault and costs only itself."""
+    fold = _Fold(text.removeprefix("\ufeff").replace("\r\n", "\n"))
+    fold.run()
+    try:
+        config = ConfigObj(
+            [_LINE_END.join(parts) for parts in fold.folded], _inspec=True, list_values=False, interpolation=False
+        )
+    except ConfigObjError as error:
+        config = error.config
+        fold.faults += (_fault(broken, fold) for broken in error.errors)
+    top = {key: config[key] for key in config.scalars}
+    values = {"": top} if top else {}
+    for section in config.sections:
+        values[section] = dict(config[section])
+    if fold.continued:
+        for keys in values.values():
+            keys.update({key: value.replace(_LINE_END, "\n").lstrip("\n") for key, value in keys.items()})
+    return Document(values, fold.lines, _limited(fold.faults))
+
+
+def _fault(error: ConfigObjError, fold: _Fold) -> Fault:
+    number, section = fold.origins[error.line_number - 1]
+    key = error.line.partition("=")[0]
+    if isinstance(error, DuplicateError):
+        first = fold.lines.get((section, key), 0)
+        return Fault(number, section, key, f"is set twice, first in line {first}", "remove one of the two")
+    return Fault(number, section, key, "has text after the closing quotes", "end the line after them")
+
+
+def _limited(faults: list[Fault]) -> list[Fault]:
+    faults.sort(key=lambda fault: fault.line)
+    more = len(faults) - MOST_FAULTS
+    if more <= 0:
+        return faults
+    return [*faults[:MOST_FAULTS], Fault(0, "", "", f"{more} more lines cannot be understood", "")]
+
+
+class _Fold:
+    """One pass over the physical lines."""
+
+    def __init__(self, text: str) -> None:
+        self.physical = text.split("\n")
+        self.dirty = _CONTROL.search(text) is not None
+        self.folded: list[list[str]] = []  # canonical lines for ConfigObj, each with the lines that continue it
+        self.continued = False
+        self.origins: list[tuple[int, str]] = []  # of each folded line: number and section
+        self.lines: dict[tuple[str, str], int] = {}
+        self.faults: list[Fault] = []
+        self.section = ""
+        self.sections: dict[str, int] = {}
+        self.skipping = False  # within a section whose header is wrong
+        self.indent: int | None = None  # of the key whose value may go on
+        self.takes = False  # lines that go on belong to the last folded line
+        self.number = 0  # of the line that is being read, from 1
+
+    def run(self) -> None:
+        while self.number < len(self.physical):
+            raw = self.physical[self.number]
+            self.number += 1
+            line = raw.strip()
+            if not line:
+                self.indent = None
+            elif line[0] not in "#;":
+                self.read(raw, line)
+
+    def read(self, raw: str, line: str) -> None:
+        if self.dirty and (control := _CONTROL.search(raw)):
+            self.fault("", f"the line holds the control character {control[0]!r}", "remove it")
+            self.takes = False
+            return
+        indent = _indent(raw) if raw[0] in " \t" else 0
+        continues = self.indent is not None and indent > self.indent
+        if "#" in line and not (not continues and self.opens_block(line)):
+            line = _cut_comment(line)
+        if continues:
+            if self.takes:
+                self.folded[-1].append(line)
+                self.continued = True
+            return
+        self.indent = indent
+        self.takes = False
+        if line[0] == "[":
+            self.header(line)
+        elif not self.skipping:
+            self.setting(line)
+
+    def header(self, line: str) -> None:
+        self.indent = None
+        name = line[1:-1].strip()
+        self.skipping = True
+        if line[:2] == "[[":
+            return self.fault("", f"the section {line[:80]} is nested", "sections have one pair of brackets")
+        if line[-1] != "]" or not name or len(name) > LONGEST_NAME or any(char in name for char in "[]\"'"):
+            return self.fault("", f"{line[:80]} is not a section", "write [name] alone on its line")
+        if name in self.sections:
+            reason = f"the section appears twice, first in line {self.sections[name]}"
+            return self.fault("", reason, "put all its keys under one header", name)
+        self.skipping = False
+        self.section = name
+        self.sections[name] = self.lines[name, ""] = self.number
+        return self.emit(f"[{name}]")
+
+    def setting(self, line: str) -> None:
+        key, equals, value = line.partition("=")
+        key = key.rstrip()
+        if not equals and (":" in key or len(key.split()) > 1):
+            return self.fault("", f"the line {line[:80]!r} is not KEY = VALUE", "put = between the key and its value")
+        if len(key) > 1 and key[0] in "\"'" and key[-1] == key[0]:
+            key = key[1:-1].strip()
+        if not key or key[0] in "\"'[" or len(key) > LONGEST_NAME:
+            return self.fault("", f"the line {line[:80]!r} has no key", "write KEY = VALUE")
+        value = value.lstrip()
+        if value[:3] in _QUOTES and value.find(value[:3], 3) < 0:
+            return self.block(key, value)
+        self.lines.setdefault((self.section, key), self.number)
+        self.emit(f"{key}={value}")
+        self.takes = value[:3] not in _QUOTES
+        return None
+
+    def opens_block(self, line: str) -> bool:
+        value = line.partition("=")[2].lstrip()
+        return value[:3] in _QUOTES and value.find(value[:3], 3) < 0
+
+    def block(self, key: str, value: str) -> None:
+        """Take the lines up to the closing triple quote."""
+        quote = value[:3]
+        last = next((n for n in range(self.number, len(self.physical)) if quote in self.physical[n]), None)
+        if last is None:
+            return self.fault(key, "opens a quote and does not close it", f"end the value with {quote}")
+        lines = "\n".join([value, *self.physical[self.number : last + 1]])
+        self.lines.setdefault((self.section, key), self.number)
+        self.emit(f"{key}={_CONTROL.sub(chr(0xFFFD), lines).replace(chr(10), _LINE_END).rstrip()}")
+        self.continued = True
+        self.number = last + 1
+        return None
+
+    def emit(self, line: str) -> None:
+        self.folded.append([line])
+        self.origins.append((self.number, self.section))
+
+    def fault(self, key: str, reason: str, remedy: str, section: str | None = None) -> None:
+        self.faults.append(Fault(self.number, self.section if section is None else section, key, reason, remedy))
+
+
+def _indent(raw: str) -> int:
+    wide = raw.expandtabs()
+    return len(wide) - len(wide.lstrip())
+
+
+def _cut_comment(line: str) -> str:
+    for match in _COMMENT.finditer(line):
+        if match[1]:
+            return line[: match.start()].rstrip()
+    return line
+
+
+def expand_environ(value: str, environ: Mapping[str, str], used: dict[str, str | None]) -> str:
+    """Replace ``$NAME`` by the environment's, noting each look-up; an unset one stays (Moya's way)."""
+
+    def replacement(match: re.Match[str]) -> str:
+        found = used[match[1]] = environ.get(match[1])
+        return match[0] if found is None else found
+
+    return _ENVIRON.sub(replacement, value)
+
+
+def expand_names(value: str, names: Mapping[str, str]) -> str:
+    """Replace ``%(name)s`` by *names*; any other ``%`` is itself."""
+    return _NAMED.sub(lambda match: names.get(match[1], match[0]), value) if "%(" in value else value
+
+
+def has_control(value: str) -> bool:
+    """Tell whether a value holds a control character other than tab and line end."""
+    return _CONTROL.search(value) is not None

@@ -1,0 +1,116 @@
+"""The option table as text: the reference of the documentation and commented site files (pure)."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping
+
+from multisite.option import Option
+from multisite.options import HOME_FILE, SITE_FILE, default_text, of_section, sections
+
+#: kind → how a value is written
+KINDS = {
+    "text": "text",
+    "multiline": "text, which indented lines continue",
+    "path": "path",
+    "boolean": "yes or no",
+    "integer": "whole number",
+    "octal": "octal number",
+    "duration": "duration (500ms, 30 or 30s, 5m, 1h, 1d)",
+    "size": "size (4096, 64k, 512M, 2G)",
+    "choice": "one word",
+    "list": "list, comma separated or one item on each indented line",
+    "argv": "command line",
+    "name": "name",
+    "mount": "URL path",
+}
+_PURPOSE = {
+    (HOME_FILE, "projects"): "Where the site files are.",
+    (HOME_FILE, "service"): "The service as a whole.",
+    (HOME_FILE, "supervisor"): "The processes of spawned sites.",
+    (HOME_FILE, "router"): "Where hosts go that no site claims.",
+    (HOME_FILE, "cluster"): "What several machines share.",
+    (HOME_FILE, "env"): "Environment of every site.",
+    (SITE_FILE, "service"): "The site and how it runs.",
+    (SITE_FILE, "env"): "Environment of the site.",
+    (SITE_FILE, "static"): "Files served without the application.",
+    (SITE_FILE, "logging"): "Log files of the site.",
+}
+_INTRODUCTION = {
+    HOME_FILE: "The file ``moya.conf`` in the home. Its section ``[defaults]`` takes every key of a site file's "
+    "``[service]`` but ``name``, as the default of all sites.",
+    SITE_FILE: "One file for each site, enabled by a link in ``sites-enabled``. ``%(name)s``, ``%(location)s`` and "
+    "``%(home)s`` stand for the site's name, its location and the home; ``$NAME`` is the environment's.",
+}
+_TITLES = {HOME_FILE: "moya.conf", SITE_FILE: "Site files"}
+_OFFERED = ("domains", "location", "application", "mode", "python", "processes", "threads", "idle_timeout")
+
+
+def reference_rst() -> str:
+    """Give the reference page of all options as reStructuredText."""
+    lines = [".. This page is made from the option table.", "", *_title("Options", "=")]
+    for file, title in _TITLES.items():
+        lines += [*_title(title, "-"), *textwrap.wrap(_INTRODUCTION[file], 100), ""]
+        for section in sections(file):
+            lines += [*_title(f"[{section}]", "~"), _PURPOSE[file, section], ""]
+            for option in of_section(file, section):
+                lines += _entry(option)
+    return "\n".join(lines)
+
+
+def _title(text: str, underline: str) -> list[str]:
+    return [text, underline * len(text), ""]
+
+
+def _entry(option: Option) -> Iterator[str]:
+    yield f"``{option.key}``" if option.key else "*any key*"
+    yield from textwrap.wrap(_escaped(option.help), 96, initial_indent="   ", subsequent_indent="   ")
+    yield ""
+    yield f"   :Value: {', '.join(option.choices) or KINDS[option.kind]}{_limits(option)}"
+    if not option.any_key:
+        yield f"   :Default: {_escaped(default_text(option))}"
+    if option.example:
+        yield f"   :Example: ``{example_line(option)}``"
+    yield ""
+
+
+def _limits(option: Option) -> str:
+    if option.limits is None or option.kind != "integer":
+        return ""
+    return f" from {option.limits[0]} to {option.limits[1]}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("*", "\\*").replace("`", "\\`").replace("|", "\\|")
+
+
+def example_line(option: Option) -> str:
+    """Give a line that could stand in the file."""
+    return option.example if option.any_key else f"{option.key} = {option.example or option.default}"
+
+
+def site_template(values: Mapping[str, str]) -> str:
+    """Write a commented site file.
+
+    Args:
+        values: key of [service] → text. Keys that are not given and often used follow as comments.
+    """
+    lines = ["[service]"]
+    for option in of_section(SITE_FILE, "service"):
+        if option.key in values:
+            lines += ["", *_comment(option.help), _setting(option.key, values[option.key])]
+        elif option.key in _OFFERED:
+            lines += ["", *_comment(option.help), f"# {example_line(option)}"]
+    for section in sections(SITE_FILE)[1:]:
+        lines += ["", f"# [{section}]"]
+        lines += (f"# {example_line(option)}" for option in of_section(SITE_FILE, section))
+    return "\n".join(lines) + "\n"
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(text, 96, initial_indent="# ", subsequent_indent="# ")
+
+
+def _setting(key: str, value: str) -> str:
+    items = value.split("\n")
+    return f"{key} = {value}".rstrip() if len(items) == 1 else "\n".join([f"{key} =", *(f"    {i}" for i in items)])
