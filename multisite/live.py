@@ -48,7 +48,7 @@ class LiveHome:
         self._clock = clock
         self._look_at = self._scan_at = 0.0
         self._home_stamp: tuple[int, ...] = ()
-        self._logging: tuple[str, tuple[int, ...]] = ("", ())
+        self._logging: tuple[str, tuple[int, ...]] = ""
         self._folder: SiteDir | None = None
         self._logging_problems: tuple[Problem, ...] = ()
         self._told: set[Problem] = set()
@@ -107,13 +107,13 @@ class LiveHome:
 
     def _read_home(self) -> Home:
         path = config.find_home(self._asked_for)
-        self._home_stamp = stamp_of(os.path.join(path, "moya.conf"), ())
+        self._home_stamp = stamp_of(os.path.join(path, "moya.conf"))
         return config.read_home(path)
 
     def _changed_home(self) -> Home | None:
         """Return the home if moya.conf is another one and can be used."""
         assert self._folder
-        if stamp_of(self._folder.home.file, ()) == self._home_stamp:
+        if stamp_of(self._folder.home.file) == self._home_stamp:
             return None
         try:
             return self._read_home()
@@ -126,16 +126,13 @@ class LiveHome:
         """Make `home` the one that is served."""
         self._configure_logging(home)
         os.environ.update(home.env)
-        folder = SiteDir(home)
-        if self._folder and self._folder.home.projects == home.projects:
-            folder.entries = self._folder.entries
-        self._folder = folder
+        self._folder = SiteDir(home, known=self._folder)
         self._scan()
         self._swap()
 
     def _configure_logging(self, home: Home) -> None:
         path = os.path.join(home.path, home.projects.logging)
-        current = (path, stamp_of(path, ()))
+        current = (path, stamp_of(path))
         if current != self._logging:
             self._logging = current
             self._logging_problems = logs.configure(home)
