@@ -46,11 +46,9 @@ docs: $(VENV)/stamp-check  ## build the documentation into docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-bench: $(VENV)/stamp-test  ## measure: cost of the dispatch, start with many sites
-	@for bench in bench/*.py; do \
-	    case $$bench in "bench/*.py") echo "no benchmarks here yet"; continue;; bench/_*) continue;; esac; \
-	    echo "== $$bench"; PATH='$(abspath $(BIN))':"$$PATH" $(BIN)/python "$$bench" $(ARGS) || exit 1; \
-	done
+bench: $(VENV)/stamp-test  ## measure: cost of the dispatch, start with many sites, sites added under load
+	@command -v wrk >/dev/null || .ci/apt wrk
+	@PATH='$(abspath $(BIN))':"$$PATH" $(BIN)/python bench/run.py $(ARGS)
 
 venv: $(VENV)/stamp-demo  ## make .venv with multisite (editable) and what its demonstration sites need
 

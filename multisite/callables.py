@@ -19,16 +19,14 @@ def is_asgi(app: object) -> bool:
     """
     while isinstance(app, partial):
         app = app.func
-    if inspect.iscoroutinefunction(app):
-        return True
-    if not (inspect.isroutine(app) or inspect.isclass(app)):
-        return inspect.iscoroutinefunction(getattr(type(app), "__call__", None)) or _takes_scope(app)
-    return _takes_scope(app)
+    if not callable(app):
+        return False
+    plain = inspect.isroutine(app) or inspect.isclass(app)
+    return inspect.iscoroutinefunction(app if plain else type(app).__call__) or _takes_scope(app)
 
 
-def _takes_scope(app: object) -> bool:
-    names = _required_names(app) if callable(app) else ()
-    return names in (("scope",), ("scope", "receive", "send"))
+def _takes_scope(app: Callable[..., Any]) -> bool:
+    return _required_names(app) in (("scope",), ("scope", "receive", "send"))
 
 
 def _required_names(app: Callable[..., Any]) -> tuple[str, ...]:

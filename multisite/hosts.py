@@ -12,6 +12,7 @@ sites there are.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -72,10 +73,8 @@ def _to_ascii(name: str) -> str:
     # a hand-made request or a configuration file may have the name itself in UTF-8.
     import idna
 
-    try:
+    with contextlib.suppress(UnicodeError):
         name = name.encode("latin-1").decode("utf-8")
-    except UnicodeError:
-        pass
     try:
         return idna.encode(name, uts46=True).decode("ascii")
     except (idna.IDNAError, UnicodeError) as error:

@@ -1,7 +1,7 @@
 """How a site's modules come into this interpreter.
 
 `multisite.loader` says *what* to import and asks an `Importer` to do it, so that who hosts the
-site decides where its modules live. `PlainImporter` is for a process that is the site's own.
+site decides where its modules live.
 """
 
 from __future__ import annotations
@@ -30,12 +30,17 @@ class Importer(Protocol):
 
 
 class PlainImporter:
-    """Python's own import, with the site's location first in `sys.path` from now on."""
+    """Python's own import; it leaves `sys.path` alone."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
+
+    @classmethod
+    def alone(cls, site: Site) -> PlainImporter:
+        """For a process that is the site's own: its location comes first in `sys.path` from now on."""
         if site.location and site.location not in sys.path:
             sys.path.insert(0, site.location)
+        return cls(site)
 
     def module(self, dotted: str) -> ModuleType:
         """Import a dotted module; a file written a moment ago is seen."""
@@ -43,8 +48,12 @@ class PlainImporter:
         return importlib.import_module(dotted)
 
     def file(self, path: str) -> ModuleType:
-        """Execute a file as `unique_name` says."""
-        return import_file(path, unique_name(self._site.name, path))
+        """Execute a file under the name that `name_of` gives it."""
+        return import_file(path, self.name_of(path))
+
+    def name_of(self, path: str) -> str:
+        """The module name of a file of this site."""
+        return unique_name(self._site.name, path)
 
 
 def unique_name(site_name: str, path: str) -> str:

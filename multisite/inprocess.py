@@ -10,6 +10,7 @@ serves and puts it in place only when it is whole.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, NoReturn
 
-from multisite import claims, finder, loader, logs, pages, sharing
+from multisite import claims, finder, importer, loader, logs, pages, sharing
 from multisite.claims import Ledger
 from multisite.errors import AppLoadError, BrokenSite, MultisiteError, NeedsProcess, SiteBusy
 from multisite.guard import Guard
@@ -42,6 +43,7 @@ class _Generation:
 
     app: WSGI
     names: claims.Names
+    unique_name: str  # of the module it was loaded as, "" if that is one of `names`
     modules: frozenset[str]  # loaded by its first import, other sites' concurrent ones included
 
 
@@ -49,7 +51,7 @@ class _Generation:
 class _Failure:
     """Why the newest attempt gave no application, and what will cause another one."""
 
-    error: MultisiteError
+    reason: str  # rather than the error, whose traceback would keep the site's frames alive
     incident: str
     retry_at: float
     watched: tuple[str, ...] = ()
@@ -74,20 +76,24 @@ def _times(paths: Iterable[str]) -> Stamp:
 
 
 class _Importer:
-    """Where the modules of one generation come from (`loader.Importer`)."""
+    """Where the modules of one generation come from (`importer.Importer`).
+
+    The location never enters `sys.path`: the finder knows the site's names.
+    """
 
     def __init__(self, site: Site, wanted: sharing.Wanted) -> None:
+        self._site = site
         self.alone = wanted.alone
-        self.unique_name = loader.unique_name(site.name, wanted.alone) if wanted.alone else ""
-        self._plain = loader.PlainImporter(site)
+        self.unique_name = importer.unique_name(site.name, wanted.alone) if wanted.alone else ""
 
     def module(self, dotted: str) -> ModuleType:
         if self.alone:
-            return loader.import_file(self.alone, self.unique_name)
-        return self._plain.module(dotted)
+            return importer.import_file(self.alone, self.unique_name)
+        importlib.invalidate_caches()
+        return importlib.import_module(dotted)
 
     def file(self, path: str) -> ModuleType:
-        return loader.import_file(path, self.unique_name or self._plain.name_of(path))
+        return importer.import_file(path, self.unique_name or importer.unique_name(self._site.name, path))
 
 
 class InProcessSite:
@@ -248,31 +254,33 @@ class InProcessSite:
 
     def _import_sharing(self, wanted: sharing.Wanted) -> _Generation:
         old = self._generation
-        importer = _Importer(self._site, wanted)
+        source = _Importer(self._site, wanted)
         self._claim(wanted.names)
-        taken = finder.forget(self._stale(wanted, importer))
+        taken = finder.forget(self._stale(wanted, source.unique_name))
         before = frozenset(sys.modules)
         names = dict(wanted.names)
         try:
-            app = self._run_import(wanted, importer, names)
+            app = self._run_import(source, names)
         except BaseException:
-            finder.forget({*names, importer.unique_name, *(m.partition(".")[0] for m in taken)})
+            finder.forget({*names, source.unique_name, *(m.partition(".")[0] for m in taken)})
             sys.modules.update(taken)
             self._unclaim(names, old)
             raise
         modules = (old.modules if old else frozenset()) | (frozenset(sys.modules) - before)
-        return _Generation(app, names, modules)
+        return _Generation(app, names, source.unique_name, modules)
 
-    def _run_import(self, wanted: sharing.Wanted, importer: _Importer, names: claims.Names) -> WSGI:
+    def _run_import(self, source: _Importer, names: claims.Names) -> WSGI:
         django_before = _configured_django()
         writes = sys.dont_write_bytecode
         if self._site.location and sharing.just_written(self._site.location):
             sys.dont_write_bytecode = True
         try:
             with _guard.watch(self.name) as changes:
-                app: WSGI = loader.load(self._site, importer)
+                app: WSGI = loader.load(self._site, source)
         finally:
             sys.dont_write_bytecode = writes
+            for word in logs.restore():
+                _log.warning("site %s: its import changed %s; restored", self.name, word)
         more = sharing.more_names([path for path in changes.paths if path != self._site.location])
         if not django_before and _configured_django():
             more[claims.DJANGO] = self._site.location
@@ -296,23 +304,25 @@ class InProcessSite:
         if old:
             self._claim(old.names)
 
-    def _stale(self, wanted: sharing.Wanted, importer: _Importer) -> set[str]:
-        """Return the top-level names that must be imported anew for a new generation."""
-        names = {*wanted.names, *self.names} - {claims.DJANGO}
-        held = names | ({importer.unique_name} if importer.unique_name else set())
-        if self._generation and claims.DJANGO in self._generation.names:
-            # Django keeps settings, applications and routes in its own modules.
-            held |= finder.referring({*names, "django"}, self._generation.modules)
-        return held
+    def _stale(self, wanted: sharing.Wanted, unique_name: str) -> set[str]:
+        """Return the top-level names that a new generation must import anew."""
+        names = {*wanted.names, *self.names, unique_name}
+        return self._with_django(names, self._generation)
 
     def _unload(self) -> set[str]:
         """Give up the claims; return the names whose modules nobody here needs any more."""
         generation = self._generation
         self._ledger.release([self.name])
         names = finder.finder.remove(self.name)
-        names.add(loader.unique_name(self.name, self._site.application))
+        if generation:
+            names.add(generation.unique_name)
+        return self._with_django(names, generation)
+
+    @staticmethod
+    def _with_django(names: set[str], generation: _Generation | None) -> set[str]:
         if generation and claims.DJANGO in generation.names:
-            names |= finder.referring({*names, "django"}, generation.modules)
+            # Django keeps settings, applications and routes in its own modules.
+            return finder.referring({*names, "django"}, generation.modules)
         return names
 
     # Failing
@@ -323,11 +333,11 @@ class InProcessSite:
         if not isinstance(error, NeedsProcess):
             self._failures += 1
             logs.log_failure(self.name, incident, message, error)
-        elif last and last.error.reason == error.reason:
+        elif last and last.reason == error.reason:
             incident = last.incident  # looked at again every second, told once
         else:
             _log.warning("site %s: %s: %s (incident %s)", self.name, message, error.reason, incident)
-        self._failure = _Failure(error, incident, self._clock() + pause, self._watched(error))
+        self._failure = _Failure(error.reason, incident, self._clock() + pause, self._watched(error))
         return self._failure
 
     def _watched(self, error: BaseException) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ class LiveHome:
         self._home_stamp: tuple[int, ...] = ()
         self._logging: tuple[str, tuple[int, ...]] = ("", ())
         self._folder: SiteDir | None = None
+        self._logging_problems: tuple[Problem, ...] = ()
         self._told: set[Problem] = set()
         self.catalogue: Catalogue | None = None
 
@@ -105,29 +106,27 @@ class LiveHome:
 
     def _adopt(self, home: Home) -> None:
         """Make `home` the one that is served."""
-        problems = self._configure_logging(home)
+        self._configure_logging(home)
         os.environ.update(home.env)
         folder = SiteDir(home)
         if self._folder and self._folder.home.projects == home.projects:
             folder.entries = self._folder.entries
         self._folder = folder
         folder.scan()
-        self._tell((*home.problems, *problems))
         self._swap()
 
-    def _configure_logging(self, home: Home) -> tuple[Problem, ...]:
+    def _configure_logging(self, home: Home) -> None:
         path = os.path.join(home.path, home.projects.logging)
         current = (path, stamp_of(path, ()))
-        if current == self._logging:
-            return ()
-        self._logging = current
-        return logs.configure(home)
+        if current != self._logging:
+            self._logging = current
+            self._logging_problems = logs.configure(home)
 
     def _swap(self) -> bool:
         assert self._folder
         old = self.catalogue
         self.catalogue = catalogue.build(self._folder.entries.values(), self._folder.home, old)
-        self._tell(self.catalogue.problems)
+        self._tell((*self._logging_problems, *self.catalogue.problems))
         _log.info("%s sites, from %s", len(self.catalogue.entries), self._folder.home.path)
         return True
 

@@ -30,7 +30,7 @@ TITLES: dict[int, tuple[str, str]] = {
     403: ("Forbidden", "You may not see this page."),
     404: ("Not found", "There is no site at this address."),
     431: ("Request too large", "The header fields of this request are too large for the site."),
-    500: ("Site error", "This site has a problem. Its administrator has been told."),
+    500: ("Site error", "This site has a problem. The details are in the server log."),
     501: ("Not supported", "This site needs something that the server cannot do yet."),
     502: ("Bad answer", "This site gave an answer that could not be understood."),
     503: ("Not available", "This site is not available at the moment. Please try again later."),

@@ -20,7 +20,10 @@ from multisite.appspec import AppSpec, Call, parse
         ("blog:make_app()", AppSpec("module", "blog", "make_app", Call())),
         ("blog:make_app('x', debug=True)", AppSpec("module", "blog", "make_app", Call(("x",), {"debug": True}))),
         ("blog:make_app('a:b/c.py')", AppSpec("module", "blog", "make_app", Call(("a:b/c.py",)))),
-        ("blog:Sites.make([1, -2], {'a': None})", AppSpec("module", "blog", "Sites.make", Call(([1, -2], {"a": None})))),
+        (
+            "blog:Sites.make([1, -2], {'a': None})",
+            AppSpec("module", "blog", "Sites.make", Call(([1, -2], {"a": None}))),
+        ),
         ("café:app", AppSpec("module", "café", "app")),
         ("app.py", AppSpec("file", "app.py")),
         ("app.py:create()", AppSpec("file", "app.py", "create", Call())),

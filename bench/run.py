@@ -1,0 +1,39 @@
+"""All measurements, as one table.
+
+    python bench/run.py            prints the table
+    python bench/run.py --write    also keeps it in bench/RESULTS.md
+
+Exit code 1 when a target was missed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import addsite
+import dispatch
+import startup
+from common import print_rows
+
+
+def main() -> int:
+    rows = [row for part in (dispatch, startup, addsite) for row in part.measure()]
+    table = print_rows(rows)
+    if "--write" in sys.argv:
+        import gunicorn
+
+        machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, gunicorn {gunicorn.__version__}"
+        told = f"`make bench`, {datetime.date.today()}, {machine}. Medians of interleaved rounds."
+        text = f"# Results\n\n{told}\n\n{table}\n"
+        Path(__file__).with_name("RESULTS.md").write_text(text)
+    return int(any(row.met is False for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""How the documentation is built: MyST pages, and a reference generated from the option table."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+import multisite
+from multisite import options
+
+project = "multisite"
+author = "The multisite authors"
+copyright = "2026, The multisite authors"
+version = release = multisite.__version__
+
+extensions = ["myst_parser"]
+myst_enable_extensions = ["deflist", "colon_fence"]
+myst_heading_anchors = 3
+exclude_patterns = ["_build"]
+templates_path: list[str] = []
+nitpicky = True
+
+html_theme = "furo"
+html_title = f"multisite {release}"
+html_static_path: list[str] = []
+
+# Keys, defaults and help are written once, in the model; the page is made from them at each build and kept out of git.
+reference = HERE / "reference" / "options.rst"
+reference.parent.mkdir(exist_ok=True)
+text = options.reference_rst()
+if not reference.exists() or reference.read_text() != text:
+    reference.write_text(text)

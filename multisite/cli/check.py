@@ -1,0 +1,85 @@
+"""``multisite check``: every problem of every file in one run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from multisite.cli.output import say, say_json, say_problems
+from multisite.cli.session import Session, pass_session
+
+if TYPE_CHECKING:
+    from multisite.model import Problem
+
+SLOW = 200  # files; fewer are read before a progress bar could be seen
+
+EPILOG = """\b
+Examples:
+  multisite check
+  multisite --json check
+"""
+
+
+@click.command(epilog=EPILOG, short_help="Say all problems of all files.")
+@pass_session
+def check(session: Session) -> None:
+    """Say all problems of moya.conf and of all site files; exit code 1 if an enabled one has an error.
+
+    Files that are available but not enabled are read too; their problems are said apart and do not count. No
+    application is imported: what its module must define is looked up in the source text.
+    """
+    enabled = enabled_problems(session)
+    idle = disabled_problems(session)
+    errors = sum(problem.severity == "error" for problem in enabled)
+    if session.as_json:
+        say_json({"errors": errors, "problems": [*_rows(enabled, True), *_rows(idle, False)]})
+    else:
+        say_problems(enabled, err=False)
+        say_problems(idle, err=False, prefix="not enabled: ")
+        _sum_up(session, errors, len(enabled) - errors)
+    if errors:
+        raise SystemExit(1)
+
+
+def enabled_problems(session: Session) -> list[Problem]:
+    """Return the problems of the home, of its enabled sites, and of what these say they serve."""
+    from multisite.cli.target import site_problems
+
+    found = list(session.catalogue.problems)
+    known = {(problem.file, problem.key) for problem in found}
+    for name in _progress(list(session.catalogue.sites)):
+        problems = site_problems(session.catalogue.site(name))
+        found += (problem for problem in problems if (problem.file, problem.key) not in known)
+    return list(dict.fromkeys(found))
+
+
+def disabled_problems(session: Session) -> list[Problem]:
+    """Return the problems of the site files that no link enables."""
+    return [problem for file in session.disabled.values() for problem in file.problems]
+
+
+def _rows(problems: Iterable[Problem], enabled: bool) -> Iterator[dict[str, object]]:
+    return ({**problem.as_dict(), "enabled": enabled} for problem in problems)
+
+
+def _progress(names: list[str]) -> Iterable[str]:
+    if len(names) < SLOW or not sys.stderr.isatty():
+        return names
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(names, "checking", console=Console(stderr=True), transient=True)
+
+
+def _sum_up(session: Session, errors: int, warnings: int) -> None:
+    if not errors:
+        tail = f" ({_count(warnings, 'warning')})" if warnings else ""
+        return say(f"{session.home.path}: {_count(len(session.catalogue.sites), 'site')}, no errors{tail}")
+    say(f"multisite: {session.home.path}: {_count(errors, 'error')}, {_count(warnings, 'warning')}", err=True)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

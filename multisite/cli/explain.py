@@ -1,0 +1,149 @@
+"""``multisite explain``: which site answers an address, by which rule, and how it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from multisite.cli import complete
+from multisite.cli.group import did_you_mean, fail
+from multisite.cli.output import say, say_json, say_problems
+from multisite.cli.session import Session, pass_session
+
+if TYPE_CHECKING:
+    from multisite.catalogue import Catalogue
+
+EPILOG = """\b
+Examples:
+  multisite explain blog.example.com
+  multisite explain https://blog.example.com/api/items
+  multisite --json explain blog.example.com
+"""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One site that claims an address, with the rule by which it does."""
+
+    name: str
+    rule: str
+    domain: str
+    mount: str
+    captures: dict[str, str] = field(default_factory=dict)
+
+
+@click.command(epilog=EPILOG, short_help="Explain which site answers an address.")
+@click.argument("address", metavar="HOST[/PATH]", shell_complete=complete.domains)
+@pass_session
+def explain(session: Session, address: str) -> None:
+    """Explain which site answers HOST[/PATH], why, and how it runs.
+
+    A whole URL is taken too. Nothing is requested and no application is imported.
+    """
+    from multisite.hosts import normalise
+
+    raw, path = split_address(address)
+    host = normalise(raw)
+    found = candidates(session.catalogue, host, path)
+    if not found:
+        fail(_unknown(session, host, path))
+    answer = describe(session, host, path, found)
+    if session.as_json:
+        say_json(answer)
+    else:
+        _say(answer)
+        say_problems(p for p in session.catalogue.problems if p.file == answer["file"])
+    if answer["faults"] or answer["state"] == "broken":
+        raise SystemExit(1)
+
+
+def split_address(address: str) -> tuple[str, str]:
+    """Split what a user types or pastes into the raw host and the path."""
+    rest = address.partition("://")[2] if "://" in address else address
+    raw, slash, path = rest.partition("/")
+    return raw, slash + path.partition("?")[0].partition("#")[0] if slash else "/"
+
+
+def candidates(catalogue: Catalogue, host: str, path: str) -> list[Candidate]:
+    """Return the sites that claim `path` on `host`, in the order in which `choice` asks them."""
+    from multisite.hosts import is_pattern
+
+    found = []
+    for claim in catalogue.answering(host):
+        for mount, name in claim.value:
+            if mount in ("/", path) or path.startswith(mount + "/"):
+                rule = "default site" if not claim.domain else "pattern" if is_pattern(claim.domain) else "exact domain"
+                found.append(Candidate(name, rule, claim.domain, mount, dict(claim.captures)))
+    return found
+
+
+def describe(session: Session, host: str, path: str, found: list[Candidate]) -> dict[str, Any]:
+    """Gather everything there is to say about the first of `found`."""
+    from multisite.cli.listing import runs_how
+    from multisite.cli.target import site_problems
+    from multisite.cli.verdict import state_of
+
+    first = found[0]
+    entry, site = session.catalogue.entries[first.name], session.catalogue.site(first.name)
+    placement, reason = runs_how(session, first.name)
+    return {
+        "host": host,
+        "path": path,
+        "site": first.name,
+        "rule": first.rule,
+        "domain": first.domain,
+        "captures": first.captures,
+        "mount": first.mount,
+        "file": entry.path,
+        "location": site.location,
+        "application": site.application,
+        "placement": placement,
+        "reason": reason,
+        "state": state_of(entry.broken, placement),
+        "redirect": _redirect(site.redirect_to_canonical, site.domains, host),
+        "otherwise": [other.name for other in found[1:] if other.name != first.name],
+        "faults": [str(problem) for problem in ([] if entry.broken else site_problems(site))],
+    }
+
+
+def _redirect(wanted: bool, domains: tuple[str, ...], host: str) -> str:
+    """Return the canonical domain that a request for `host` is sent to, "" if it is answered as it is."""
+    from multisite.hosts import is_pattern
+
+    canonical = domains[0] if domains else ""
+    return canonical if wanted and canonical != host and not is_pattern(canonical) else ""
+
+
+def _say(answer: dict[str, Any]) -> None:
+    rule = f"{answer['rule']} {answer['domain']}".strip()
+    captures = ", ".join(f"{key} = {value}" for key, value in answer["captures"].items())
+    lines = {
+        "site": answer["site"],
+        "rule": f"{rule} ({captures})" if captures else rule,
+        "mount": answer["mount"] if answer["mount"] != "/" else "",
+        "file": answer["file"],
+        "location": answer["location"],
+        "application": answer["application"],
+        "runs": f"{answer['placement']}: {answer['reason']}" if answer["placement"] else f"not: {answer['reason']}",
+        "state": answer["state"],
+        "redirects to": answer["redirect"],
+        "otherwise": ", ".join(answer["otherwise"]) + " would answer" if answer["otherwise"] else "",
+    }
+    for label, text in lines.items():
+        if text:
+            say(f"{label + ':':13}{text}")
+    for fault in answer["faults"]:
+        say(f"error: {fault}", err=True)
+
+
+def _unknown(session: Session, host: str, path: str) -> str:
+    catalogue = session.catalogue
+    on_host = [mount for claim in catalogue.table.lookup(host) for mount, _ in claim.value]
+    if on_host:
+        return f"no site answers {path} on {host}; its mounts are {', '.join(sorted(on_host))}"
+    for file in session.disabled.values():
+        if host in file.domains:
+            return f"no site answers {host}; {file.name} would, but is not enabled (multisite ensite {file.name})"
+    return f"no site answers {host}{did_you_mean(host, catalogue.table.exact)}: it gets a 404 page"

@@ -1,0 +1,125 @@
+"""``multisite list`` and ``multisite where``: which sites there are and where they live."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from multisite.cli import complete
+from multisite.cli.output import say, say_json, say_table
+from multisite.cli.session import Session, pass_session
+
+if TYPE_CHECKING:
+    from multisite.model import Problem, Site, SiteFile
+
+LIST = """\b
+Examples:
+  multisite list
+  multisite --json list
+"""
+WHERE = """\b
+Examples:
+  multisite where blog
+  cd "$(multisite where blog)"
+"""
+
+
+@click.command("list", epilog=LIST, short_help="List all sites.")
+@pass_session
+def list_(session: Session) -> None:
+    """List all sites: enabled, available, broken."""
+    sites = [*enabled_rows(session), *disabled_rows(session)]
+    if session.as_json:
+        return say_json({"supervisor": None, "preloaders": [], "sites": sites})
+    if not sites:
+        return say(f"{session.home.path} has no sites; multisite new NAME makes one", err=True)
+    say_table(("name", "domains", "runs", "enabled", "state", "problems"), map(_cells, sites))
+    _say_other_problems(session, sites)
+
+
+@click.command(epilog=WHERE, short_help="Print the location of a site.")
+@click.argument("name", shell_complete=complete.sites)
+@pass_session
+def where(session: Session, name: str) -> None:
+    """Print the location of the site NAME: its working directory and import path."""
+    from multisite.config import make_site
+
+    location = make_site(session.enabled_site(name), session.home).location
+    say_json({"name": name, "location": location}) if session.as_json else say(location)
+
+
+def enabled_rows(session: Session) -> Iterator[dict[str, Any]]:
+    """Describe each enabled site as the contract's document does."""
+    from multisite.cli.verdict import state_of
+
+    catalogue = session.catalogue
+    by_file: dict[str, list[Problem]] = {}
+    for problem in catalogue.problems:
+        by_file.setdefault(problem.file, []).append(problem)
+    for name, entry in catalogue.entries.items():
+        placement, reason = runs_how(session, name)
+        problems = by_file.get(entry.path, [])
+        state = state_of(entry.broken, placement)
+        verdict = {"enabled": True, "placement": placement, "reason": reason, "state": state}
+        yield row(catalogue.site(name), entry.file, problems, **verdict)
+
+
+def runs_how(session: Session, name: str) -> tuple[str | None, str]:
+    """Return (placement, reason) of an enabled site; a broken one has no placement."""
+    from multisite.cli.verdict import placement_of
+
+    if session.catalogue.entries[name].broken:
+        return None, "its file has errors"
+    placement = placement_of(session.catalogue.site(name), session)
+    return placement.kind, placement.reason
+
+
+def disabled_rows(session: Session) -> Iterator[dict[str, Any]]:
+    """Describe each site file that is available and not enabled."""
+    from multisite.config import make_site
+
+    for file in session.disabled.values():
+        site = make_site(file, session.home)
+        verdict = {"enabled": False, "placement": None, "reason": "it is not enabled", "state": "stopped"}
+        yield row(site, file, file.problems, **verdict)
+
+
+def row(site: Site, file: SiteFile, problems: Iterable[Problem], **verdict: Any) -> dict[str, Any]:
+    """Return one site of the contract's document; a figure that nobody measures is null.
+
+    `verdict` is what can be different from run to run: enabled, placement, reason, state.
+    """
+    return {
+        "name": file.name,
+        "file": file.path,
+        "domains": list(file.domains),
+        "mount": file.mount,
+        "location": site.location,
+        "application": site.application,
+        "mode": site.mode,
+        **verdict,
+        "pids": [],
+        "requests": None,
+        "in_flight": None,
+        "memory": None,
+        "problems": [problem.as_dict() for problem in problems],
+    }
+
+
+def _cells(site: dict[str, Any]) -> tuple[str, ...]:
+    mount = "" if site["mount"] == "/" else site["mount"]
+    domains = "\n".join(domain + mount for domain in site["domains"])
+    problems = site["problems"]
+    told = problems[0]["reason"] if len(problems) == 1 else f"{len(problems)}, see multisite check" if problems else ""
+    enabled = "yes" if site["enabled"] else "no"
+    return site["name"], domains, site["placement"] or "-", enabled, site["state"], told
+
+
+def _say_other_problems(session: Session, sites: list[dict[str, Any]]) -> None:
+    """Say the problems of files that are no row of the table: moya.conf, and site files that lost their name."""
+    from multisite.cli.output import say_problems
+
+    files = {site["file"] for site in sites}
+    say_problems(problem for problem in session.catalogue.problems if problem.file not in files)

@@ -1,0 +1,111 @@
+"""The files of a new home, and writing them without overwriting anybody's work."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+MOYA_CONF = """\
+# The home of multisite: which sites there are, and what holds for all of them.
+# Every option is described in the documentation; `multisite check` says what is wrong here.
+
+[projects]
+# globs relative to this file, one per line
+read = sites-enabled/*.ini
+logging = logging.ini
+
+[service]
+# the site that answers hosts which no site claims (none: 404)
+default_site =
+# front ends whose X-Forwarded-* headers are believed
+trusted_proxies = 127.0.0.1, ::1, unix
+
+[defaults]
+# any key of a site's [service], for every site
+
+[env]
+# environment for every site
+"""
+
+LOGGING_INI = """\
+# The log of the service itself: warnings and errors of all sites, each with the site's name.
+
+[logger:root]
+handlers = stderr
+level = INFO
+
+[handler:stderr]
+class = StreamHandler
+args = (sys.stderr,)
+formatter = plain
+
+[formatter:plain]
+format = %(asctime)s %(levelname)s (%(site)s) %(name)s: %(message)s
+"""
+
+HELLO_INI = """\
+# A first site. `multisite dissite hello` takes it out of service.
+[service]
+domains = hello.localhost
+location = %(home)s/sites-available/hello
+application = hello:application
+"""
+
+HELLO_PY = '''\
+"""The smallest site: a WSGI callable (PEP 3333)."""
+
+
+def application(environ, start_response):
+    """Greet whoever asks."""
+    body = b"Hello from multisite.\\n"
+    start_response("200 OK", [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))])
+    return [body]
+'''
+
+BASHTOOLS = """\
+# source this file from ~/.bashrc: `moyacd NAME` changes to the location of a site
+moyacd () {
+    cd "$(moya-srv where "$1")"
+}
+alias moya-cd=moyacd
+"""
+
+FOLDERS = ("", "sites-available", "sites-enabled")
+HOME_FILES = {"moya.conf": MOYA_CONF, "logging.ini": LOGGING_INI}
+HELLO_FILES = {"sites-available/hello.ini": HELLO_INI, "sites-available/hello/hello.py": HELLO_PY}
+
+
+def make_home(home: str, files: dict[str, str], force: bool) -> Iterator[tuple[str, str]]:
+    """Create the folders and `files` of `home`; yield ("created" | "wrote" | "kept", path) for each.
+
+    Raises:
+        OSError: a folder or file cannot be made.
+    """
+    for folder in FOLDERS:
+        path = os.path.join(home, folder) if folder else home
+        if not os.path.isdir(path):
+            os.makedirs(path)
+            yield "created", path
+    for name, text in files.items():
+        path = os.path.join(home, name)
+        yield ("wrote" if write_new(path, text, force) else "kept"), path
+
+
+def write_new(path: str, text: str, force: bool = False) -> bool:
+    """Write `path` whole or not at all; False if it exists and `force` is not given."""
+    if os.path.lexists(path) and not force:
+        return False
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    temporary = f"{path}.{os.getpid()}~"
+    with open(temporary, "x", encoding="utf-8") as file:
+        file.write(text)
+    if force:
+        os.replace(temporary, path)
+        return True
+    try:
+        os.link(temporary, path)  # unlike replace, fails where another process was faster
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(temporary)
+    return True

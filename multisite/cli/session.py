@@ -1,0 +1,112 @@
+"""What one run of the command works on: the home, read when it is first needed."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import click
+
+from multisite.cli.group import did_you_mean
+from multisite.enabling import Places
+from multisite.errors import MultisiteError
+
+if TYPE_CHECKING:
+    from multisite.catalogue import Catalogue
+    from multisite.claims import Ledger
+    from multisite.model import Home, SiteFile
+
+
+class UnknownSite(MultisiteError):
+    """No site has the name that was asked for."""
+
+
+class Session:
+    """The home and its sites, and whether answers are JSON."""
+
+    def __init__(self, home: str | None = None, as_json: bool = False) -> None:
+        self.home_option = home
+        self.as_json = as_json
+
+    @cached_property
+    def home_path(self) -> str:
+        """Directory of ``moya.conf``, by the rule of `multisite.config.find_home`."""
+        from multisite.config import find_home
+
+        return find_home(self.home_option)
+
+    @cached_property
+    def home(self) -> Home:
+        """The home as ``moya.conf`` describes it."""
+        from multisite.config import read_home
+
+        return read_home(self.home_path)
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """Every enabled site and the host table, read afresh."""
+        from multisite import catalogue
+
+        return catalogue.read(self.home)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """Which module names the workers have given to which site; only read here."""
+        from multisite.cli.verdict import ledger_of
+
+        return ledger_of(self.catalogue)
+
+    @cached_property
+    def places(self) -> Places:
+        """The directories of site files and of links."""
+        return Places.of(self.home.path, self.home.projects.read)
+
+    @cached_property
+    def available(self) -> dict[str, SiteFile]:
+        """Site files of ``sites-available`` by stem, those included that are enabled."""
+        return {stem: self.read_available(stem) for stem in self.places.choices()}
+
+    @cached_property
+    def disabled(self) -> dict[str, SiteFile]:
+        """Site files of ``sites-available``, by stem, that nothing enabled leads to."""
+        from multisite.enabling import identity
+        from multisite.sitedir import enabled_paths
+
+        enabled = {identity(path) for path in enabled_paths(self.home)}
+        stems = (stem for stem in self.places.choices() if identity(self.places.source(stem)) not in enabled)
+        return {stem: self.read_available(stem) for stem in stems}
+
+    def read_available(self, stem: str) -> SiteFile:
+        """Read the site file `stem` of ``sites-available``."""
+        from multisite.config import read_site
+
+        return read_site(self.places.source(stem), self.home.path, defaults=self.home.defaults)
+
+    def enabled_site(self, name: str) -> SiteFile:
+        """Return the enabled site called `name`, or whose file is.
+
+        Raises:
+            UnknownSite: nothing enabled is called that.
+        """
+        sites = self.catalogue.sites
+        if name in sites:
+            return sites[name]
+        stem = stem_of(name)
+        for site in sites.values():
+            if stem in (site.name, stem_of(os.path.basename(site.path))):
+                return site
+        raise UnknownSite(self._unknown(name, stem, sites))
+
+    def _unknown(self, name: str, stem: str, sites: dict[str, SiteFile]) -> str:
+        if stem in self.places.choices():
+            return f"the site {stem} is not enabled; multisite ensite {stem} enables it"
+        return f"there is no site {name!r} in {self.home.path}{did_you_mean(stem, [*sites, *self.places.choices()])}"
+
+
+def stem_of(name: str) -> str:
+    """Strip ``.ini``: a site may be named the way its file is."""
+    return name[:-4] if name.endswith(".ini") else name
+
+
+pass_session = click.make_pass_decorator(Session)

@@ -1,0 +1,123 @@
+"""``multisite ensite`` and ``multisite dissite``: switch sites on and off."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterable, Sequence
+
+import click
+
+from multisite.cli import complete
+from multisite.cli.group import did_you_mean
+from multisite.cli.output import say, say_json, say_problems
+from multisite.cli.session import Session, pass_session, stem_of
+from multisite.enabling import Step
+
+ENSITE = """\b
+Examples:
+  multisite ensite blog
+  multisite ensite blog shop.ini 'demo-*'
+"""
+DISSITE = """\b
+Examples:
+  multisite dissite blog
+  multisite dissite 'demo-*'
+"""
+
+
+@click.command(epilog=ENSITE, short_help="Enable sites.")
+@click.argument("names", metavar="NAME...", nargs=-1, shell_complete=complete.disabled)
+@pass_session
+def ensite(session: Session, names: tuple[str, ...]) -> None:
+    """Enable sites: their next request is served, nothing is restarted.
+
+    NAME is a file of sites-available with or without .ini, or a quoted wildcard. Without a name the choices are
+    listed. A site whose file has errors is enabled all the same, and the errors are said.
+    """
+    places = session.places
+    if not names:
+        return say_choices(session, "available", places.choices())
+    steps = switch(names, places.choices(), _by_name(session), places.enable)
+    report(session, steps)
+    if any(step.action != "refuse" for _, step in steps):
+        _warn(session, [step.path for _, step in steps])
+    leave(steps)
+
+
+@click.command(epilog=DISSITE, short_help="Disable sites.")
+@click.argument("names", metavar="NAME...", nargs=-1, shell_complete=complete.enabled)
+@pass_session
+def dissite(session: Session, names: tuple[str, ...]) -> None:
+    """Disable sites: their links are removed, their files stay.
+
+    NAME is a link of sites-enabled with or without .ini, or a quoted wildcard. Without a name the choices are
+    listed. Links that lead nowhere are removed too; a file that is not a link is left alone.
+    """
+    places = session.places
+    if not names:
+        return say_choices(session, "enabled", places.enabled_choices())
+    choices = [*places.enabled_choices(), *places.choices()]
+    steps = switch(names, choices, _by_name(session), places.disable, places.enabled_choices())
+    report(session, steps)
+    leave(steps)
+
+
+def switch(
+    names: Iterable[str],
+    choices: Sequence[str],
+    by_name: Callable[[str], str],
+    act: Callable[[str], Step],
+    wild: Sequence[str] | None = None,
+) -> list[tuple[str, Step]]:
+    """Act on each of `names`; a wildcard stands for all of `wild` (default `choices`) that it matches."""
+    steps: list[tuple[str, Step]] = []
+    for name in names:
+        matches = fnmatch.filter(choices if wild is None else wild, stem_of(name)) if set(name) & set("*?[") else []
+        for stem in matches or [stem_of(name)]:
+            known = stem if stem in choices else by_name(stem)
+            steps.append((known or name, act(known) if known else _unknown(name, choices)))
+    return steps
+
+
+def _unknown(name: str, choices: Sequence[str]) -> Step:
+    if "/" in name:
+        return Step("refuse", "", f"{name!r} is a path; give the name of a file in sites-available")
+    return Step("refuse", "", f"there is no site {name!r}{did_you_mean(stem_of(name), dict.fromkeys(choices))}")
+
+
+def _by_name(session: Session) -> Callable[[str], str]:
+    """Return a function that finds the file whose ``[service] name`` is asked for, "" if none is."""
+
+    def find(name: str) -> str:
+        return next((stem for stem, file in session.available.items() if file.name == name), "")
+
+    return find
+
+
+def say_choices(session: Session, word: str, choices: Sequence[str]) -> None:
+    """List what could have been named."""
+    if session.as_json:
+        say_json({word: list(choices)})
+    else:
+        say(f"{word}: {' '.join(choices) or 'nothing'}")
+
+
+def report(session: Session, steps: Iterable[tuple[str, Step]]) -> None:
+    """Say what was done; refusals go to standard error."""
+    if session.as_json:
+        sites = [{"name": n, "action": s.action, "file": s.path, "message": s.message} for n, s in steps]
+        return say_json({"sites": sites})
+    for _, step in steps:
+        say(step.message if step.action != "refuse" else f"multisite: {step.message}", err=step.action == "refuse")
+
+
+def _warn(session: Session, paths: Iterable[str]) -> None:
+    """Say what is wrong with the files that were just enabled."""
+    wanted = set(paths)
+    say_problems(problem for problem in session.catalogue.problems if problem.file in wanted)
+
+
+def leave(steps: Iterable[tuple[str, Step]]) -> None:
+    """Leave with exit code 1 if anything was refused."""
+    if any(step.action == "refuse" for _, step in steps):
+        raise SystemExit(1)

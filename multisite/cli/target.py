@@ -1,0 +1,87 @@
+"""What a site says it serves, looked up without running it.
+
+``application = blog.wsgi:application`` promises a file and a name in it. Importing it would run the
+site's code as whoever types the command, so the source text is read instead. Where the text leaves it
+open (a star import, a module of another interpreter) nothing is said.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from importlib.machinery import PathFinder
+from typing import TYPE_CHECKING
+
+from multisite import appspec
+from multisite.cli.source import callable_fault
+from multisite.model import Problem
+
+if TYPE_CHECKING:
+    from multisite.appspec import AppSpec
+    from multisite.model import Site
+
+
+def site_problems(site: Site) -> list[Problem]:
+    """Return what is wrong with the location and the application of `site`, as far as can be seen."""
+    if site.location and not os.path.isdir(site.location):
+        reason = "it is not a directory" if os.path.exists(site.location) else "there is no such directory"
+        return [_problem(site, "location", site.location, reason, "create it or correct the path")]
+    reason = application_fault(site)
+    return [_problem(site, "application", site.application, reason, "")] if reason else []
+
+
+def _problem(site: Site, key: str, value: str, reason: str, remedy: str) -> Problem:
+    return Problem(file=site.file, section="service", key=key, value=value, reason=reason, remedy=remedy)
+
+
+def application_fault(site: Site) -> str:
+    """Return why the application cannot be what its file says, or ""."""
+    if not site.application or site.mode == "proxy":
+        return ""
+    try:
+        spec = appspec.parse(site.application)
+    except ValueError:
+        return ""  # a wrong value is a problem of the file, said where the file is read
+    return _file_fault(site, spec) if spec.is_file else _module_fault(site, spec)
+
+
+def _file_fault(site: Site, spec: AppSpec) -> str:
+    path = os.path.join(site.location, spec.target)
+    if not os.path.isfile(path):
+        return f"there is no file {path}"
+    return "" if spec.kind == "paste" else callable_fault(path, spec.candidates)
+
+
+def _module_fault(site: Site, spec: AppSpec) -> str:
+    if spec.kind not in ("module", "django", "asgi"):
+        return ""
+    literal = os.path.join(site.location, spec.target)
+    if spec.target.endswith(".wsgi") and os.path.isfile(literal):
+        return callable_fault(literal, spec.candidates)
+    origin = find_module(spec.target, _import_path(site))
+    if origin is None:
+        return "" if site.python else f"there is no module {spec.target} in {site.location or 'the import path'}"
+    if spec.kind == "django" or not origin.endswith(".py"):
+        return ""
+    return callable_fault(origin, spec.candidates)
+
+
+def _import_path(site: Site) -> list[str]:
+    """Return the folders that the site imports from; those of an interpreter of its own are not known here."""
+    folders = [site.location, *site.env.get("PYTHONPATH", "").split(os.pathsep)]
+    return [folder for folder in folders if folder] + ([] if site.python else sys.path)
+
+
+def find_module(module: str, path: Iterable[str]) -> str | None:
+    """Return the file of a module, "" if it has none (a namespace package), None if there is no such module."""
+    folders: list[str] | None = list(path)
+    origin = ""
+    parts = module.split(".")
+    for depth in range(1, len(parts) + 1):
+        spec = PathFinder.find_spec(".".join(parts[:depth]), folders) if folders is not None else None
+        if spec is None:
+            return None
+        origin = spec.origin or ""
+        folders = None if spec.submodule_search_locations is None else list(spec.submodule_search_locations)
+    return origin

@@ -1,0 +1,135 @@
+"""From a site to its app: the one place where a site's code is imported.
+
+Whatever goes wrong in there, a ``sys.exit()`` included, becomes one `AppLoadError` with the original as its
+``__cause__``: it costs that site and never the worker.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from multisite import appspec
+from multisite.appspec import AppSpec
+from multisite.blame import explain, is_for_the_worker
+from multisite.callables import is_asgi, refuses_wsgi
+from multisite.errors import AppLoadError, MultisiteError, NeedsProcess
+from multisite.importer import Importer, PlainImporter, import_file, unique_name
+from multisite.loaders import django, moya, paste, plugin, python
+from multisite.loaders.reasons import NotLoaded
+from multisite.model import Problem
+
+if TYPE_CHECKING:
+    from multisite.model import Site
+
+__all__ = ["App", "Importer", "PlainImporter", "import_file", "is_asgi", "load", "resolve", "unique_name"]
+
+App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+def load(site: Site, importer: Importer | None = None) -> App:
+    """Import the site's app. Runs the site's code in this thread, in the current working directory and environment.
+
+    Args:
+        site: its ``application``, ``location``, ``ini`` and ``overlay`` say what to import.
+        importer: where modules come from; by default Python's own import, with the location in `sys.path`.
+
+    Raises:
+        AppLoadError: anything is wrong with the site; the message names file, key, value, reason and remedy.
+        NeedsProcess: there is an app that cannot run here: ASGI, or a second Django project.
+    """
+    try:
+        return _checked(site, _load(site, importer))
+    except MultisiteError:
+        raise
+    except NotLoaded as error:
+        raise _load_error(site, error) from error.__cause__
+    except BaseException as error:
+        if is_for_the_worker(error):
+            raise
+        raise _load_error(site, explain(error, site.location, _target(site))) from error
+
+
+def resolve(site: Site) -> AppSpec:
+    """What the site's ``application`` means: its text and, for ``blog.wsgi``, whether that is a file in the location.
+
+    Raises:
+        ValueError: the text is none of the contract's forms.
+    """
+    if not site.application:
+        return AppSpec("moya", "")
+    spec = appspec.parse(site.application)
+    if spec.kind == "module" and spec.target.endswith(".wsgi") and _is_file(site, spec):
+        return spec.as_file()
+    return spec
+
+
+def _is_file(site: Site, spec: AppSpec) -> bool:
+    return os.path.isfile(os.path.join(site.location, spec.target))
+
+
+def _load(site: Site, importer: Importer | None) -> object:
+    if site.location and not os.path.isdir(site.location):
+        raise NotLoaded("there is no such directory", "restore it or correct the path", key="location")
+    try:
+        spec = resolve(site)
+    except ValueError as error:
+        raise NotLoaded(str(error)) from None
+    if spec.kind == "asgi":
+        raise _is_asgi_error(site)
+    return _by_kind(spec, site, importer or PlainImporter.alone(site))
+
+
+def _by_kind(spec: AppSpec, site: Site, importer: Importer) -> object:
+    match spec.kind:
+        case "file":
+            return python.load_file(spec, site.location, importer)
+        case "paste":
+            return paste.load(spec, site.location)
+        case "django":
+            return django.load(spec, importer)
+        case "moya":
+            return moya.load(site.location, site.ini, site.overlay)
+        case "plugin":
+            return plugin.load(spec.target, spec.attribute, site)
+    return _module_or_plugin(spec, site, importer)
+
+
+def _module_or_plugin(spec: AppSpec, site: Site, importer: Importer) -> object:
+    """``name`` and ``name:rest`` may be a plugin's too; it is asked when there is no such module."""
+    try:
+        return python.load_module(spec, importer)
+    except ModuleNotFoundError as error:
+        if error.name != spec.target or spec.target not in plugin.plugins().names:
+            raise
+    return plugin.load(spec.target, site.application.partition(":")[2].strip(), site)
+
+
+def _checked(site: Site, app: object) -> App:
+    """The app, if a WSGI server can call it."""
+    if not callable(app):
+        raise NotLoaded(f"it is {python.a(app)}, which cannot be called", "name the WSGI callable")
+    if is_asgi(app):
+        raise _is_asgi_error(site)
+    if refuses_wsgi(app):
+        name = getattr(app, "__name__", "it")
+        raise NotLoaded(
+            f"{name} cannot be called with (environ, start_response)",
+            f"if it makes the application, write it with parentheses: {site.application.partition('(')[0]}()",
+        )
+    return app
+
+
+def _is_asgi_error(site: Site) -> NeedsProcess:
+    return NeedsProcess(f"{site.application} is an ASGI application; it runs in a process of its own")
+
+
+def _load_error(site: Site, error: NotLoaded) -> AppLoadError:
+    value = getattr(site, error.key)
+    return AppLoadError(str(Problem(site.file, error.reason, "service", error.key, value, error.remedy)))
+
+
+def _target(site: Site) -> str:
+    """The module that was asked for, to tell a missing module from a missing dependency."""
+    return resolve(site).target

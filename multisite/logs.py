@@ -1,0 +1,239 @@
+"""The service's log: where it goes, whose site a record is about, and a site's own error log.
+
+Everything of ours is logged below the logger ``multisite``, and what concerns one site to ``multisite.site.NAME``.
+Loggers of others (the WSGI server's, the sites') are left alone unless logging.ini names them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from multisite import loggingini
+from multisite.loggingplan import LoggerPlan, make_plan
+from multisite.loghandlers import NO_SITE, ReopeningFileHandler
+from multisite.model import Problem
+
+if TYPE_CHECKING:
+    from multisite.model import Home
+    from multisite.site import Site
+
+#: name of the site that is served in this context; "" for the service itself
+current_site: ContextVar[str] = ContextVar("multisite_current_site", default="")
+
+SERVICE = "multisite"
+SITE_PREFIX = "multisite.site."
+DEFAULT_FORMAT = "%(asctime)s %(levelname)-8s %(where)s %(message)s"
+
+_log = logging.getLogger(SERVICE)
+_lock = threading.Lock()
+_installed: list[tuple[logging.Logger, logging.Handler]] = []  # what `configure` added
+_site_logs: dict[str, tuple[str, ReopeningFileHandler]] = {}  # site -> (path, handler)
+_told: set[Problem] = set()  # problems of site logs that were logged already
+
+
+def configure(home: Home) -> tuple[Problem, ...]:
+    """Set up logging as the home's logging.ini says; called again, it replaces what it did before.
+
+    Without a logging.ini records go to standard error from INFO on, or, where the WSGI server configured the root
+    logger, to the root's handlers. Where logging.ini has an error, the file as a whole is not used.
+
+    Returns:
+        all problems of logging.ini and of the files that it extends, for the caller to log.
+    """
+    install_site_in_records()
+    path = os.path.join(home.path, home.projects.logging)
+    with _lock:
+        _remove_installed()
+        problems = _configure_from(path) if os.path.exists(path) else None
+        if problems is None or any(problem.severity == "error" for problem in problems):
+            _configure_default()
+    return tuple(problems or ())
+
+
+def _configure_from(path: str) -> list[Problem]:
+    """Apply a logging.ini; nothing is changed if there is an error."""
+    plan, problems = make_plan(loggingini.read(path))
+    if plan is None:
+        return problems
+    handlers, faults = plan.build()
+    if faults:
+        for handler in handlers.values():
+            handler.close()
+        return problems + faults
+    _quiet_default()
+    for logger in plan.loggers:
+        _apply(logger, handlers)
+    if not any(logger.name == SERVICE or (not logger.name and logger.level) for logger in plan.loggers):
+        _log.setLevel(logging.INFO)  # else the root's WARNING would hide what Moya's service tells
+    return problems
+
+
+def _apply(plan: LoggerPlan, handlers: dict[str, logging.Handler]) -> None:
+    logger = logging.getLogger(plan.name)
+    logger.disabled = False
+    logger.propagate = plan.propagate
+    if plan.level is not None:
+        logger.setLevel(plan.level)
+    if plan.handlers is None:
+        return
+    for old in logger.handlers[:]:
+        if not isinstance(old, SiteLogHandler):
+            logger.removeHandler(old)
+    for name in plan.handlers:
+        logger.addHandler(handlers[name])
+        _installed.append((logger, handlers[name]))
+
+
+def _configure_default() -> None:
+    _log.setLevel(logging.INFO)
+    _log.propagate = bool(logging.root.handlers)
+    if not _log.propagate:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter(DEFAULT_FORMAT, defaults=NO_SITE))
+        _log.addHandler(handler)
+        _installed.append((_log, handler))
+
+
+def _quiet_default() -> None:
+    """Undo `_configure_default` for loggers that logging.ini does not name."""
+    _log.propagate = True
+    _log.setLevel(logging.NOTSET)
+
+
+def _remove_installed() -> None:
+    while _installed:
+        logger, handler = _installed.pop()
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def restore() -> tuple[str, ...]:
+    """Put back what a site's import took from our logging; call it after each import in this process.
+
+    `logging.config.dictConfig` disables every logger it does not name, unless it is told not to, and empties the root
+    logger; both are one forgotten line in a Django project's settings.
+
+    Returns:
+        what had to be put back, in words for a warning that names the site.
+    """
+    changes = []
+    if install_site_in_records():
+        changes.append("the log record factory")
+    with _lock:
+        disabled = [logger for logger in _ours() if logger.disabled]
+        missing = [(logger, handler) for logger, handler in _installed if handler not in logger.handlers]
+        for logger in disabled:
+            logger.disabled = False
+        for logger, handler in missing:
+            logger.addHandler(handler)
+    changes += [f"the logger {logger.name}" for logger in disabled]
+    changes += [f"a log handler of {logger.name}" for logger, _ in missing]
+    return tuple(changes)
+
+
+def _ours() -> list[logging.Logger]:
+    """The service's loggers and those of gunicorn, by name."""
+    known = sorted(logging.root.manager.loggerDict.items())
+    ours = [found for name, found in known if name.split(".")[0] in (SERVICE, "gunicorn")]
+    return [found for found in ours if isinstance(found, logging.Logger)]
+
+
+def install_site_in_records() -> bool:
+    """Give each log record a `site` and a `where`, the site in parentheses padded to 14 characters.
+
+    A record of ``multisite.site.NAME`` is about NAME wherever it is made; any other about `current_site`.
+    The factory that was there before is called by ours. True if something was installed now.
+    """
+    if hasattr(logging.makeLogRecord({}), "where"):
+        return False
+    previous = logging.getLogRecordFactory()
+
+    def factory(name: Any, *args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = previous(name, *args, **kwargs)
+        about = name[len(SITE_PREFIX) :] if name and name.startswith(SITE_PREFIX) else current_site.get()
+        record.site = about
+        record.where = f"({about})".ljust(14) if about else NO_SITE["where"]
+        return record
+
+    logging.setLogRecordFactory(factory)
+    return True
+
+
+def site_logger(site_name: str) -> logging.Logger:
+    """The logger for what the service has to say about one site."""
+    return logging.getLogger(SITE_PREFIX + site_name)
+
+
+class SiteLogHandler(ReopeningFileHandler):
+    """Writes a site's own error log: the records about that site and no other's."""
+
+    def __init__(self, site_name: str, path: str) -> None:
+        self.site_name = site_name
+        super().__init__(path)
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Leave out the site ``blog.eu``, whose logger is a child of the site ``blog``'s."""
+        return getattr(record, "site", "") == self.site_name and bool(super().filter(record))
+
+
+def attach_site_log(site: Site) -> tuple[Problem, ...]:
+    """Open the file that a site names as ``[logging] error``; called again, it follows a change.
+
+    A file that cannot be opened is a problem, logged once; the service's own log has the records all the same.
+    """
+    if not site.error_log:
+        detach_site_log(site.name)
+        return ()
+    with _lock:
+        path, _ = _site_logs.get(site.name, ("", None))
+    if path == site.error_log:
+        return ()
+    try:
+        handler = SiteLogHandler(site.name, site.error_log)
+    except (OSError, ValueError) as fault:
+        detach_site_log(site.name)
+        return (_tell_once(site, fault),)
+    detach_site_log(site.name)
+    with _lock:
+        _site_logs[site.name] = (site.error_log, handler)
+        site_logger(site.name).addHandler(handler)
+    return ()
+
+
+def detach_site_log(site_name: str) -> None:
+    """Close a site's own error log, if it has one."""
+    with _lock:
+        _, handler = _site_logs.pop(site_name, ("", None))
+        if handler:
+            site_logger(site_name).removeHandler(handler)
+            handler.close()
+
+
+def _tell_once(site: Site, fault: OSError | ValueError) -> Problem:
+    directory = os.path.dirname(site.error_log)
+    if isinstance(fault, FileNotFoundError):
+        remedy = f"create the directory {directory}"
+    else:
+        remedy = "name a file that the service's user may write"
+    reason = f"cannot be opened: {getattr(fault, 'strerror', None) or fault}"
+    problem = Problem(site.file, reason, section="logging", key="error", value=site.error_log, remedy=remedy)
+    if problem not in _told:
+        _told.add(problem)
+        site_logger(site.name).error("%s", problem)
+    return problem
+
+
+def incident() -> str:
+    """A name for one failure, eight hexadecimal digits: on the visitor's page and in the log."""
+    return secrets.token_hex(4)
+
+
+def log_failure(site_name: str, incident: str, message: str, exc: BaseException | None = None) -> None:
+    """Write one ERROR record about a failure of a site, with the traceback of `exc`."""
+    site_logger(site_name).error("incident %s: %s", incident, message, exc_info=exc)

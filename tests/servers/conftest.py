@@ -1,0 +1,34 @@
+"""Logs of running servers in the report of a failed test, and what could not be tested at the end."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from .harness import NOT_TESTED, RUNNING
+
+
+@pytest.fixture
+def public_path() -> Iterator[Path]:
+    """A temporary directory that other users may read (pytest's own are private): Apache's workers change user."""
+    path = Path(tempfile.mkdtemp(prefix="multisite-test-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None]:
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.failed:
+        report.sections += [(f"log of {' '.join(server.argv)}", server.log()[-8000:]) for server in RUNNING]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for reason in sorted(set(NOT_TESTED)):
+        terminalreporter.write_line(f"NOT TESTED: {reason}", yellow=True, bold=True)

@@ -1,0 +1,50 @@
+"""A neighbour under constant load while something else happens."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from dataclasses import dataclass, field
+
+from .harness import Client
+
+
+@dataclass
+class Load:
+    """Threads that ask one site without pause and keep whatever was not the right answer."""
+
+    port: int
+    host: str
+    right: str
+    threads: int = 4
+    asked: int = 0
+    failures: list[str] = field(default_factory=list)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __enter__(self) -> Load:
+        self._running = [threading.Thread(target=self._ask, daemon=True) for _ in range(self.threads)]
+        for thread in self._running:
+            thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stop.set()
+        for thread in self._running:
+            thread.join()
+
+    def _ask(self) -> None:
+        client = Client(self.port)
+        while not self._stop.is_set():
+            try:
+                answer = client.ask(self.host)
+                wrong = "" if (answer.status, answer.text) == (200, self.right) else f"{answer.status} {answer.text}"
+            except (OSError, http.client.HTTPException) as error:
+                wrong = repr(error)
+                client.close()
+                client = Client(self.port)
+            with self._lock:
+                self.asked += 1
+                if wrong:
+                    self.failures.append(wrong)
+        client.close()

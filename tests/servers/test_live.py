@@ -1,0 +1,147 @@
+"""Sites come, change and go under gunicorn with two workers, while a neighbour is asked without pause."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from .harness import HELLO, HomeDir, Server, eventually, gunicorn, two_sites
+from .load import Load
+
+pytestmark = pytest.mark.servers
+
+CHANGES = 20
+NOTICED = 2.0  # seconds; the promise is one, the rest is for a loaded machine
+ENOUGH = 12  # requests on fresh connections, so that both workers are met
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> HomeDir:
+    return two_sites(tmp_path_factory.mktemp("live"))
+
+
+@pytest.fixture(scope="module")
+def server(home: HomeDir) -> Iterator[Server]:
+    with gunicorn(home, "gthread", "--workers", "2", "--threads", "4") as running:
+        yield running
+
+
+@pytest.fixture
+def neighbour(server: Server) -> Iterator[Load]:
+    """Site a under load; the test fails if one of its requests did."""
+    workers = server.workers()
+    with Load(server.port, "a.test", "site a", threads=3) as load:
+        yield load
+    assert load.failures == []
+    assert load.asked > 10
+    assert server.workers() == workers, "a worker died or was replaced"
+
+
+def everywhere(server: Server, host: str, status: int, text: str | None = None) -> bool:
+    """Whether a row of fresh connections all get this answer."""
+    for _ in range(ENOUGH):
+        answer = server.ask(host)
+        if answer.status != status or (text is not None and answer.text != text):
+            return False
+    return True
+
+
+def test_a_new_site_is_right_at_its_first_request(server: Server, home: HomeDir, neighbour: Load) -> None:
+    """Twenty sites, one after another: the first request of each is already right."""
+    for number in range(CHANGES):
+        home.site(f"new{number}")
+        answer = server.ask(f"new{number}.test")
+        assert (answer.status, answer.text) == (200, f"site new{number}")
+
+
+def test_an_edit_is_live_within_a_second(server: Server, home: HomeDir, neighbour: Load) -> None:
+    """A site file that now names another application is followed by every worker."""
+    where = home.site("edited")
+    assert server.ask("edited.test").text == "site edited"
+    for number in range(CHANGES):
+        (where / f"version{number}.py").write_text(HELLO.replace("{text}", f"version {number}"))
+        application = f"version{number}:application"
+        home.ini("edited", f"[service]\ndomains = edited.test\nlocation = {where}\napplication = {application}\n")
+        eventually(
+            lambda text=f"version {number}": everywhere(server, "edited.test", 200, text),  # type: ignore[misc]
+            NOTICED,
+            f"version {number} is served",
+        )
+
+
+def test_an_edit_moves_a_domain(server: Server, home: HomeDir, neighbour: Load) -> None:
+    """The new name answers at once, the old one is 404 soon."""
+    where = home.site("moved", domains="old.test")
+    assert server.ask("old.test").status == 200
+    home.ini("moved", f"[service]\ndomains = fresh.test\nlocation = {where}\napplication = moved_app:application\n")
+    assert server.ask("fresh.test").text == "site moved"
+    eventually(lambda: everywhere(server, "old.test", 404), NOTICED, "the old domain is 404")
+
+
+def test_a_removed_site_is_404_soon(server: Server, home: HomeDir, neighbour: Load) -> None:
+    """Twenty removals; each host is unknown to both workers within a second or so."""
+    for number in range(CHANGES):
+        home.site(f"gone{number}")
+        assert server.ask(f"gone{number}.test").status == 200
+    for number in range(CHANGES):
+        home.disable(f"gone{number}")
+    for number in range(CHANGES):
+        eventually(
+            lambda host=f"gone{number}.test": everywhere(server, host, 404),  # type: ignore[misc]
+            NOTICED,
+            f"gone{number}.test is 404",
+        )
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"[service\n", b"\x00\x01\xff\xfe" * 100, b"[service]\ndomains = \xe9\n", b"[service]\nnonsense = 1\n", b""],
+    ids=["not INI", "binary", "latin-1", "unknown key", "empty"],
+)
+def test_a_broken_edit_keeps_the_last_good_version(
+    server: Server, home: HomeDir, neighbour: Load, damage: bytes, request: pytest.FixtureRequest
+) -> None:
+    """The site goes on as before, the log names the file once it was noticed, and the repair is followed."""
+    name = f"fragile{request.node.callspec.indices['damage']}"
+    where = home.site(name)
+    assert everywhere(server, f"{name}.test", 200, f"site {name}")
+    home.ini(name, damage)
+    eventually(lambda: server.ask(f"{name}.test") and f"{name}.ini" in server.log(), NOTICED, "the log says so")
+    assert everywhere(server, f"{name}.test", 200, f"site {name}")
+    (where / "repaired.py").write_text(HELLO.replace("{text}", "repaired"))
+    home.ini(name, f"[service]\ndomains = {name}.test\nlocation = {where}\napplication = repaired:application\n")
+    eventually(lambda: everywhere(server, f"{name}.test", 200, "repaired"), NOTICED, "the repair is served")
+
+
+def test_touching_restart_txt_reloads_the_code(server: Server, home: HomeDir, neighbour: Load) -> None:
+    """New code is served by both workers after `tmp/restart.txt` was touched, the old one until then."""
+    where = home.site("touched")
+    assert everywhere(server, "touched.test", 200, "site touched")
+    (where / "touched_app.py").write_text(HELLO.replace("{text}", "reloaded and longer"))
+    (where / "tmp").mkdir()
+    (where / "tmp" / "restart.txt").touch()
+    eventually(lambda: everywhere(server, "touched.test", 200, "reloaded and longer"), NOTICED, "the new code")
+
+
+def test_a_reload_that_fails_keeps_the_old_application(server: Server, home: HomeDir, neighbour: Load) -> None:
+    """A syntax error in the new code is in the log; visitors get the old answer."""
+    where = home.site("stale")
+    assert everywhere(server, "stale.test", 200, "site stale")
+    (where / "stale_app.py").write_text("this is no python\n")
+    (where / "tmp").mkdir()
+    (where / "tmp" / "restart.txt").touch()
+    eventually(lambda: server.ask("stale.test") and "SyntaxError" in server.log(), NOTICED, "the log says so")
+    assert everywhere(server, "stale.test", 200, "site stale")
+
+
+def test_hup_brings_every_site_back(server: Server, home: HomeDir) -> None:
+    """gunicorn's own reload replaces the workers, and the new ones serve the same sites."""
+    import signal
+
+    before = server.workers()
+    os.kill(server.process.pid, signal.SIGHUP)
+    eventually(lambda: server.workers() and not server.workers() & before, 15, "new workers")
+    assert everywhere(server, "a.test", 200, "site a")
+    assert everywhere(server, "b.test", 200, "site b")
