@@ -95,17 +95,3 @@ def fingerprint() -> str:
 def default_text(option: Option) -> str:
     """Say the default of *option* in words."""
     return option.note or option.default or "none"
-
-
-def reference_rst() -> str:
-    """Give the reference page of all options (`multisite.reference`)."""
-    from multisite import reference
-
-    return reference.reference_rst()
-
-
-def site_template(values: dict[str, str]) -> str:
-    """Write a commented site file (`multisite.reference`)."""
-    from multisite import reference
-
-    return reference.site_template(values)

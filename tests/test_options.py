@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from configobj import ConfigObj
 
-from multisite import options
+from multisite import options, reference
 from multisite.config import read_home, read_site
+from multisite.option import Option
 from multisite.options import HOME_FILE, KNOWN, OPTIONS, SITE_FILE
 from multisite.reference import example_line
 
@@ -43,13 +44,13 @@ def test_defaults_take_every_key_of_a_site_but_its_name() -> None:
 
 
 def test_the_reference_names_every_option() -> None:
-    page = options.reference_rst()
+    page = reference.reference_rst()
     for option in OPTIONS:
         assert f"``{option.key}``" in page or option.any_key
 
 
 @pytest.mark.parametrize("option", [o for o in OPTIONS if o.file == SITE_FILE], ids=lambda o: f"{o.section}.{o.key}")
-def test_every_example_of_a_site_can_be_copied_into_its_file(tmp_path: Path, option: options.Option) -> None:
+def test_every_example_of_a_site_can_be_copied_into_its_file(tmp_path: Path, option: Option) -> None:
     base = {"location": "/srv", "application": "a:b", "domains": "a.example"}
     lines = [f"{key} = {value}" for key, value in base.items() if key != option.key]
     if option.section != "service":
@@ -60,7 +61,7 @@ def test_every_example_of_a_site_can_be_copied_into_its_file(tmp_path: Path, opt
 
 
 @pytest.mark.parametrize("option", [o for o in OPTIONS if o.file == HOME_FILE], ids=lambda o: f"{o.section}.{o.key}")
-def test_every_example_of_a_home_can_be_copied_into_its_file(tmp_path: Path, option: options.Option) -> None:
+def test_every_example_of_a_home_can_be_copied_into_its_file(tmp_path: Path, option: Option) -> None:
     (tmp_path / "moya.conf").write_text(f"[{option.section}]\n{example_line(option)}\n")
     assert read_home(str(tmp_path), {}).problems == ()
 
@@ -68,7 +69,7 @@ def test_every_example_of_a_home_can_be_copied_into_its_file(tmp_path: Path, opt
 def test_a_site_template_reads_back_as_what_was_asked_for(tmp_path: Path) -> None:
     asked = {"domains": "a.example\n*.b.example", "location": "/srv/x # y", "application": "x:app"}
     path = tmp_path / "new.ini"
-    path.write_text(options.site_template(asked))
+    path.write_text(reference.site_template(asked))
     site = read_site(str(path), str(tmp_path))
     assert site.problems == ()
     assert site.domains == ("a.example", "*.b.example")
