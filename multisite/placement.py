@@ -56,7 +56,8 @@ def decide(site: Site, home: Home, facts: Facts) -> Placement:
 
 def _own_process(site: Site) -> str:
     for option, reason in _OWN_PROCESS.items():
-        if getattr(site, option) not in (None, "", (), {}):
+        value = getattr(site, option)
+        if value not in (None, "", (), {}) and (option, value) != ("nice", 0):
             return reason
     if site.server != "auto":
         return f"its file says server = {site.server}"

@@ -95,7 +95,13 @@ def ask(app: Any, host: str, path: str = "/", **environ: Any) -> Answer:
     from wsgiref.util import setup_testing_defaults
     from wsgiref.validate import validator
 
-    full: dict[str, Any] = {"PATH_INFO": path, "HTTP_HOST": host, "REMOTE_ADDR": "127.0.0.1", "QUERY_STRING": "", "SCRIPT_NAME": ""}
+    full: dict[str, Any] = {
+        "PATH_INFO": path,
+        "HTTP_HOST": host,
+        "REMOTE_ADDR": "127.0.0.1",
+        "QUERY_STRING": "",
+        "SCRIPT_NAME": "",
+    }
     full |= environ
     setup_testing_defaults(full)
     got: list[Any] = []

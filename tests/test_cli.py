@@ -419,7 +419,12 @@ def test_each_shell_gets_a_completion_script(run: Run, shell: str) -> None:
 
 
 def complete(home: pathlib.Path, words: str) -> set[str]:
-    env = {**os.environ, "_MULTISITE_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    env = {
+        **os.environ,
+        "_MULTISITE_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(words.count(" ")),
+    }
     env["MOYA_SERVICE_HOME"] = str(home)
     code = "from multisite.cli import main; main(prog_name='multisite')"
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
