@@ -38,8 +38,11 @@ class Target(Protocol):
     """
 
     name: str
-    app: WSGI
     check_at: float
+
+    @property
+    def app(self) -> WSGI:
+        """The WSGI callable that answers just now."""
 
 
 class Dispatcher:

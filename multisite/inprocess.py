@@ -51,7 +51,7 @@ class _Generation:
 class _Failure:
     """Why the newest attempt gave no application, and what will cause another one."""
 
-    error: MultisiteError
+    reason: str  # rather than the error, whose traceback would keep the site's frames alive
     incident: str
     retry_at: float
     watched: tuple[str, ...] = ()
@@ -333,11 +333,11 @@ class InProcessSite:
         if not isinstance(error, NeedsProcess):
             self._failures += 1
             logs.log_failure(self.name, incident, message, error)
-        elif last and last.error.reason == error.reason:
+        elif last and last.reason == error.reason:
             incident = last.incident  # looked at again every second, told once
         else:
             _log.warning("site %s: %s: %s (incident %s)", self.name, message, error.reason, incident)
-        self._failure = _Failure(error, incident, self._clock() + pause, self._watched(error))
+        self._failure = _Failure(error.reason, incident, self._clock() + pause, self._watched(error))
         return self._failure
 
     def _watched(self, error: BaseException) -> tuple[str, ...]:

@@ -8,10 +8,12 @@ share of the time.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from multisite import catalogue, config, logs
 from multisite.catalogue import Catalogue
@@ -24,6 +26,18 @@ _SCAN_SHARE = 20  # full looks that unknown hosts cause take at most 1/20 of the
 _SCAN_PAUSE = 0.05  # seconds between two such looks at least
 
 _log = logging.getLogger("multisite.live")
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Hold the garbage collector back: it would walk thousands of new sites again and again, none of them garbage."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class LiveHome:
@@ -47,7 +61,8 @@ class LiveHome:
             ConfigError: there is no home that can be used; call again later.
         """
         home = self._read_home()
-        self._adopt(home)
+        with _no_collection():
+            self._adopt(home)
         assert self.catalogue
         return self.catalogue
 
@@ -62,14 +77,9 @@ class LiveHome:
         """Look for the site that an unknown host may belong to; True if there is a new catalogue."""
         if self._look_at_folders():
             return True
-        assert self._folder
-        begun = self._clock()
-        if begun < self._scan_at:
+        if self._clock() < self._scan_at:
             return False
-        changed = self._folder.scan()
-        ended = self._clock()
-        self._scan_at = ended + max(_SCAN_PAUSE, _SCAN_SHARE * (ended - begun))
-        return changed and self._swap()
+        return self._scan() and self._swap()
 
     def refresh(self, path: str) -> bool:
         """Look at one site's own file; True if there is a new catalogue."""
@@ -85,7 +95,15 @@ class LiveHome:
         if home:
             self._adopt(home)
             return True
-        return self._folder.scan() and self._swap()
+        return self._scan() and self._swap()
+
+    def _scan(self) -> bool:
+        assert self._folder
+        begun = self._clock()
+        changed = self._folder.scan()
+        ended = self._clock()
+        self._scan_at = ended + max(_SCAN_PAUSE, _SCAN_SHARE * (ended - begun))
+        return changed
 
     def _read_home(self) -> Home:
         path = config.find_home(self._asked_for)
@@ -112,7 +130,7 @@ class LiveHome:
         if self._folder and self._folder.home.projects == home.projects:
             folder.entries = self._folder.entries
         self._folder = folder
-        folder.scan()
+        self._scan()
         self._swap()
 
     def _configure_logging(self, home: Home) -> None:

@@ -38,7 +38,6 @@ _OWN_PROCESS = {
     "memory_limit": "it has a memory_limit",
     "nice": "it sets nice",
     "nofile": "it sets nofile",
-    "umask": "it sets umask",
 }
 
 
@@ -56,8 +55,10 @@ def decide(site: Site, home: Home, facts: Facts) -> Placement:
 
 def _own_process(site: Site) -> str:
     for option, reason in _OWN_PROCESS.items():
-        if getattr(site, option) not in (None, "", (), {}):
+        if getattr(site, option):
             return reason
+    if site.umask is not None:
+        return "it sets umask"
     if site.server != "auto":
         return f"its file says server = {site.server}"
     if site.processes > 1:

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
 
-from multisite import appspec, claims
+from multisite import claims, loader
 from multisite.appspec import AppSpec
 from multisite.errors import AppLoadError, NeedsProcess
 from multisite.model import Home, Site
@@ -69,7 +69,7 @@ def wanted(site: Site) -> Wanted:
         NeedsProcess: one of its modules would hide an installed one.
     """
     try:
-        spec = appspec.parse(site.application or "moya:")
+        spec = loader.resolve(site)
     except ValueError as error:
         raise AppLoadError(str(error)) from error
     names = claims.importable_names(site.location) if site.location else set()

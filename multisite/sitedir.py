@@ -11,6 +11,7 @@ import fnmatch
 import glob
 import os
 import time
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -200,8 +201,8 @@ class SiteDir:
     def _environment_same(file: SiteFile) -> bool:
         return not file.env_used or all(os.environ.get(name) == value for name, value in file.env_used.items())
 
-    def _key(self) -> list[str]:
-        return [__version__, options.fingerprint(), self.home.path]
+    def _key(self) -> list[Any]:
+        return [__version__, zlib.crc32(repr(options.OPTIONS).encode()), self.home.path]
 
     def _remembered(self, document: Any) -> dict[str, Entry]:
         try:

@@ -76,5 +76,5 @@ def did_you_mean(word: str, known: Any) -> str:
     """Return `` (did you mean …?)`` for the nearest of `known`, or ""."""
     import difflib
 
-    near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
+    near = difflib.get_close_matches(word, dict.fromkeys(known), n=3, cutoff=0.6)
     return f" (did you mean {' or '.join(near)}?)" if near else ""

@@ -42,7 +42,8 @@ def new(
         raise click.UsageError(f"{name!r} is no name for a site: 1 to 64 letters, digits, '.', '_' and '-'")
     path = session.places.source(stem)
     folder = os.path.abspath(location or ".")
-    text = site_template(stem, domains=domains or (f"{stem}.localhost",), location=folder, application=application)
+    chosen = {"domains": ", ".join(domains) or f"{stem}.localhost", "location": folder, "application": application}
+    text = site_template(chosen)
     if not write_new(path, text):
         fail(f"{path} exists and is left as it is")
     if enable:

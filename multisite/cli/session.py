@@ -81,7 +81,7 @@ class Session:
         """Read the site file `stem` of ``sites-available``."""
         from multisite.config import read_site
 
-        return read_site(self.places.source(stem), self.home.path)
+        return read_site(self.places.source(stem), self.home.path, defaults=self.home.defaults)
 
     def enabled_site(self, name: str) -> SiteFile:
         """Return the enabled site called `name`, or whose file is.

@@ -1,0 +1,466 @@
+"""The multisite command, on real homes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from multisite.cli import COMMANDS, main
+
+Run = Callable[..., Result]
+
+APP = "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'']\n"
+
+
+@pytest.fixture
+def home(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    """Make an empty home of which this process may share the workers' interpreter."""
+    home = tmp_path / "home"
+    for folder in ("sites-available", "sites-enabled"):
+        (home / folder).mkdir(parents=True)
+    settings = f"[service]\nstate_dir = {tmp_path}/state\ntemp_dir = {tmp_path}/tmp\n[supervisor]\nallow_root = yes\n"
+    (home / "moya.conf").write_text("[projects]\nread = sites-enabled/*.ini\n" + settings)
+    monkeypatch.delenv("MOYA_SERVICE_HOME", raising=False)
+    return home
+
+
+@pytest.fixture
+def run(home: pathlib.Path) -> Run:
+    """Run one command on the home; before its name stand the words in `options`."""
+
+    def run(*words: str, options: tuple[str, ...] = ()) -> Result:
+        return CliRunner().invoke(main, ["--home", str(home), *options, *words], prog_name="multisite")
+
+    return run
+
+
+def add(home: pathlib.Path, name: str, text: str = "", code: str = APP, enable: bool = True) -> pathlib.Path:
+    """Write a site that works, with `text` added to its [service]."""
+    location = home.parent / "code" / name
+    location.mkdir(parents=True, exist_ok=True)
+    module = name.replace("-", "_")
+    (location / f"{module}_app.py").write_text(code)
+    own = "" if "domains" in text else f"domains = {name}.example.com\n"
+    own += "" if "location" in text else f"location = {location}\n"
+    body = f"[service]\n{own}application = {module}_app:application\n{text}\n"
+    path = home / "sites-available" / f"{name}.ini"
+    path.write_text(body)
+    if enable:
+        (home / "sites-enabled" / path.name).symlink_to(f"../sites-available/{path.name}")
+    return path
+
+
+def answer(result: Result) -> Any:
+    return json.loads(result.stdout)
+
+
+# ensite, dissite
+
+
+def test_ensite_and_dissite_are_idempotent_and_take_names_with_and_without_ini(home: pathlib.Path, run: Run) -> None:
+    add(home, "blog", enable=False)
+    add(home, "shop", enable=False)
+    first = run("ensite", "blog", "shop.ini")
+    assert first.exit_code == 0
+    assert first.stdout == "enabled blog\nenabled shop\n"
+    assert os.readlink(home / "sites-enabled/shop.ini") == "../sites-available/shop.ini"
+    assert run("ensite", "blog").stdout == "blog is already enabled\n"
+    assert run("dissite", "blog.ini").stdout == "disabled blog\n"
+    assert run("dissite", "blog").stdout == "blog is already disabled\n"
+    assert (home / "sites-available/blog.ini").exists()
+
+
+def test_an_unknown_site_is_guessed_at_and_the_others_are_enabled_all_the_same(home: pathlib.Path, run: Run) -> None:
+    add(home, "blog", enable=False)
+    result = run("ensite", "blgo", "blog")
+    assert result.exit_code == 1
+    assert result.stderr == "multisite: there is no site 'blgo' (did you mean blog?)\n"
+    assert (home / "sites-enabled/blog.ini").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["../blog", "/etc/passwd", "", ".", "..", "blog\x00"])
+def test_a_name_never_leads_out_of_the_directories(home: pathlib.Path, run: Run, name: str) -> None:
+    add(home, "blog", enable=False)
+    (home / "blog.ini").write_text("[service]\n")
+    assert run("ensite", name).exit_code == 1
+    assert run("dissite", name).exit_code == 1
+    assert list((home / "sites-enabled").iterdir()) == []
+
+
+def test_a_site_is_found_by_the_name_that_its_file_gives(home: pathlib.Path, run: Run) -> None:
+    add(home, "blog", "name = journal", enable=False)
+    assert run("ensite", "journal").stdout == "enabled blog\n"
+    assert run("dissite", "journal").stdout == "disabled blog\n"
+
+
+def test_wildcards_stand_for_all_that_they_match(home: pathlib.Path, run: Run) -> None:
+    for name in ("demo-a", "demo-b", "other"):
+        add(home, name, enable=False)
+    assert run("ensite", "demo-*").stdout == "enabled demo-a\nenabled demo-b\n"
+    assert run("dissite", "*").stdout == "disabled demo-a\ndisabled demo-b\n"
+    assert run("dissite", "*").exit_code == 1
+
+
+def test_without_a_name_the_choices_are_listed(home: pathlib.Path, run: Run) -> None:
+    add(home, "blog")
+    add(home, "shop", enable=False)
+    assert run("ensite").stdout == "available: blog shop\n"
+    assert run("dissite").stdout == "enabled: blog\n"
+    assert answer(run("dissite", options=("--json",))) == {"enabled": ["blog"]}
+
+
+def test_a_file_with_errors_is_enabled_with_a_warning(home: pathlib.Path, run: Run) -> None:
+    add(home, "blog", "thraeds = 4", enable=False)
+    result = run("ensite", "blog")
+    assert result.exit_code == 0
+    assert "enabled blog" in result.stdout
+    assert "thraeds" in result.stderr
+    assert "threads" in result.stderr
+
+
+def test_a_domain_that_is_taken_is_said_when_the_site_is_enabled(home: pathlib.Path, run: Run) -> None:
+    add(home, "a", "domains = x.example.com")
+    add(home, "b", "domains = x.example.com", enable=False)
+    result = run("ensite", "b")
+    assert "sites-enabled/a.ini claims this domain too" in result.stderr
+
+
+def test_dangling_links_are_removed_and_regular_files_are_not(home: pathlib.Path, run: Run) -> None:
+    (home / "sites-enabled/gone.ini").symlink_to("../sites-available/gone.ini")
+    (home / "sites-enabled/mine.ini").write_text("[service]\n")
+    assert run("dissite", "gone").exit_code == 0
+    result = run("dissite", "mine")
+    assert result.exit_code == 1
+    assert "not a link" in result.stderr
+    assert [path.name for path in (home / "sites-enabled").iterdir()] == ["mine.ini"]
+
+
+# list, where, check
+
+
+def test_list_as_json_has_the_shape_of_the_contract(home: pathlib.Path, run: Run) -> None:
+    add(home, "blog")
+    add(home, "broken", "threads = many")
+    add(home, "idle", enable=False)
+    add(home, "own", "mode = spawned")
+    document = answer(run("list", options=("--json",)))
+    assert document["supervisor"] is None
+    assert document["preloaders"] == []
+    sites = {site["name"]: site for site in document["sites"]}
+    assert list(sites) == ["blog", "broken", "own", "idle"]
+    states = {name: (site["enabled"], site["placement"], site["state"]) for name, site in sites.items()}
+    assert states == {
+        "blog": (True, "in-process", "in-process"),
+        "broken": (True, None, "broken"),
+        "own": (True, "spawned", "stopped"),
+        "idle": (False, None, "stopped"),
+    }
+    assert sites["blog"]["domains"] == ["blog.example.com"]
+    assert sites["blog"]["file"] == str(home / "sites-enabled/blog.ini")
+    assert sites["blog"]["pids"] == []
+    assert sites["blog"]["requests"] is sites["blog"]["in_flight"] is sites["blog"]["memory"] is None
+    assert sites["broken"]["problems"][0]["key"] == "threads"
+
+
+def test_a_table_in_a_pipe_is_neither_cut_nor_coloured(home: pathlib.Path, run: Run) -> None:
+    long = ".".join(["a" * 60] * 3) + ".example.com"
+    add(home, "blog", f"domains = {long}")
+    result = run("list")
+    assert result.exit_code == 0
+    assert long in result.stdout
+    assert "\x1b" not in result.stdout
+
+
+def test_what_a_file_says_cannot_steer_the_terminal(home: pathlib.Path, run: Run) -> None:
+    add(home, "blog", "location = /tmp/\x1b[31mred [bold]x[/bold]")
+    for command in (("list",), ("check",), ("where", "blog"), ("explain", "blog.example.com")):
+        result = run(*command)
+        assert "\x1b" not in result.output
+        assert not isinstance(result.exception, Exception)
+
+
+def test_where_prints_the_location(home: pathlib.Path, run: Run) -> None:
+    add(home, "blog")
+    assert run("where", "blog").stdout == f"{home.parent}/code/blog\n"
+    unknown = run("where", "blgo")
+    assert unknown.exit_code == 1
+    assert "did you mean blog?" in unknown.stderr
+
+
+def test_where_says_that_a_site_is_not_enabled(home: pathlib.Path, run: Run) -> None:
+    add(home, "blog", enable=False)
+    assert run("where", "blog").stderr == (
+        "multisite: the site blog is not enabled; multisite ensite blog enables it\n"
+    )
+
+
+def test_check_says_every_problem_of_every_file_in_one_run(home: pathlib.Path, run: Run) -> None:
+    add(home, "a", "threads = many\nmode = sideways")
+    add(home, "b", "location = /no/such/place")
+    add(home, "c", code="application = 42\n")
+    add(home, "d", code="import nothing_in_particular\n")
+    (home / "sites-enabled/gone.ini").symlink_to("../sites-available/gone.ini")
+    (home / "sites-enabled/loop.ini").symlink_to("loop.ini")
+    (home / "sites-enabled/dir.ini").mkdir()
+    result = run("check")
+    assert result.exit_code == 1
+    for word in ("many", "sideways", "/no/such/place", "not callable", "no application", "gone", "loop", "dir"):
+        assert word in result.stdout, word
+    assert result.stderr.count("\n") == 1
+
+
+def test_check_of_a_clean_home_is_silent_but_for_one_line(home: pathlib.Path, run: Run) -> None:
+    add(home, "blog")
+    result = run("check")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{home}: 1 site, no errors\n"
+
+
+def test_files_that_are_not_enabled_are_checked_and_do_not_count(home: pathlib.Path, run: Run) -> None:
+    add(home, "blog")
+    add(home, "draft", "threads = many", enable=False)
+    result = run("check")
+    assert result.exit_code == 0
+    assert "not enabled: error: " in result.stdout
+    document = answer(run("check", options=("--json",)))
+    assert document["errors"] == 0
+    assert [(problem["key"], problem["enabled"]) for problem in document["problems"]] == [("threads", False)]
+
+
+def test_two_links_that_name_two_sites_alike_are_explained(home: pathlib.Path, run: Run) -> None:
+    add(home, "blog")
+    (home / "sites-enabled/again.ini").symlink_to("../sites-available/blog.ini")
+    result = run("check")
+    assert result.exit_code == 1
+    assert "again.ini" in result.stdout
+    assert "blog.ini" in result.stdout
+
+
+# explain
+
+
+def test_explain_names_site_rule_file_and_placement(home: pathlib.Path, run: Run) -> None:
+    add(home, "blog", "domains = blog.example.com, *.example.org")
+    add(home, "api", "domains = blog.example.com\nmount = /api\nmode = spawned")
+    root = answer(run("explain", "Blog.Example.COM.:8000", options=("--json",)))
+    assert (root["site"], root["rule"], root["placement"]) == ("blog", "exact domain", "in-process")
+    assert root["file"] == str(home / "sites-enabled/blog.ini")
+    mounted = answer(run("explain", "http://blog.example.com/api/x?y=1", options=("--json",)))
+    assert (mounted["site"], mounted["mount"], mounted["otherwise"]) == ("api", "/api", ["blog"])
+    assert mounted["reason"] == "its file says mode = spawned"
+    pattern = run("explain", "any.example.org")
+    assert "pattern *.example.org" in pattern.stdout
+
+
+def test_explain_says_why_nobody_answers(home: pathlib.Path, run: Run) -> None:
+    add(home, "blog")
+    add(home, "shop", enable=False)
+    add(home, "api", "domains = api.example.com\nmount = /v1")
+    near = run("explain", "blgo.example.com")
+    assert near.exit_code == 1
+    assert "did you mean blog.example.com" in near.stderr
+    assert "multisite ensite shop" in run("explain", "shop.example.com").stderr
+    assert "its mounts are /v1" in run("explain", "api.example.com/v2").stderr
+    assert run("explain", "exa mple..com").exit_code == 1
+
+
+def test_explain_says_what_will_fail(home: pathlib.Path, run: Run) -> None:
+    add(home, "gone", "location = /no/such/place")
+    result = run("explain", "gone.example.com")
+    assert result.exit_code == 1
+    assert "/no/such/place" in result.stderr
+
+
+def test_explain_knows_the_default_site_and_the_canonical_domain(home: pathlib.Path, run: Run) -> None:
+    add(home, "blog", "domains = blog.example.com, www.example.com\nredirect_to_canonical = yes")
+    conf = home / "moya.conf"
+    conf.write_text(conf.read_text().replace("[service]\n", "[service]\ndefault_site = blog\n"))
+    assert answer(run("explain", "www.example.com", options=("--json",)))["redirect"] == "blog.example.com"
+    assert answer(run("explain", "else.where", options=("--json",)))["rule"] == "default site"
+
+
+# restart, reload
+
+
+def test_restart_touches_the_link_and_not_the_file_behind_it(home: pathlib.Path, run: Run) -> None:
+    path = add(home, "blog")
+    link = home / "sites-enabled/blog.ini"
+    os.utime(link, (1, 1), follow_symlinks=False)
+    before = path.stat().st_mtime_ns
+    assert run("restart", "blog").exit_code == 0
+    assert link.lstat().st_mtime > 1
+    assert path.stat().st_mtime_ns == before
+    assert not (home.parent / "tmp").exists()
+
+
+def test_restart_touches_the_changes_file_only_where_its_directory_is_ours(home: pathlib.Path, run: Run) -> None:
+    add(home, "blog")
+    (home.parent / "tmp/moyasrv").mkdir(parents=True)
+    run("restart", "blog")
+    assert (home.parent / "tmp/moyasrv/blog.changes").exists()
+
+
+def test_restart_of_an_unknown_site_restarts_nothing(home: pathlib.Path, run: Run) -> None:
+    add(home, "blog")
+    link = home / "sites-enabled/blog.ini"
+    os.utime(link, (1, 1), follow_symlinks=False)
+    assert run("restart", "blog", "nope").exit_code == 1
+    assert link.lstat().st_mtime == 1
+
+
+def test_reload_touches_moya_conf_and_says_the_problems(home: pathlib.Path, run: Run) -> None:
+    add(home, "blog")
+    os.utime(home / "moya.conf", (1, 1))
+    assert run("reload").exit_code == 0
+    assert (home / "moya.conf").stat().st_mtime > 1
+    add(home, "broken", "threads = many")
+    os.utime(home / "moya.conf", (1, 1))
+    result = run("reload")
+    assert result.exit_code == 1
+    assert "many" in result.stderr
+    assert (home / "moya.conf").stat().st_mtime > 1
+
+
+# init, new
+
+
+def test_init_makes_a_home_that_checks_clean_and_never_overwrites(tmp_path: pathlib.Path) -> None:
+    home = tmp_path / "fresh"
+    words = ["--home", str(home)]
+    assert CliRunner().invoke(main, [*words, "init"]).exit_code == 0
+    checked = CliRunner().invoke(main, [*words, "check"])
+    assert checked.exit_code == 0, checked.output
+    assert os.readlink(home / "sites-enabled/hello.ini") == "../sites-available/hello.ini"
+    (home / "moya.conf").write_text("[projects]\n# mine\n")
+    assert "kept" in CliRunner().invoke(main, [*words, "init"]).stdout
+    assert "# mine" in (home / "moya.conf").read_text()
+    CliRunner().invoke(main, [*words, "install", "--force"])
+    assert "# mine" not in (home / "moya.conf").read_text()
+    assert all("allow_root" not in path.read_text() for path in home.rglob("*") if path.is_file())
+
+
+def test_a_disabled_first_site_stays_disabled_when_init_runs_again(tmp_path: pathlib.Path) -> None:
+    words = ["--home", str(tmp_path / "fresh")]
+    for command in (["init"], ["dissite", "hello"], ["init", "--force"]):
+        assert CliRunner().invoke(main, words + command).exit_code == 0
+    assert list((tmp_path / "fresh/sites-enabled").iterdir()) == []
+
+
+def test_new_writes_a_file_that_can_be_enabled_and_refuses_to_overwrite(home: pathlib.Path, run: Run) -> None:
+    add(home, "unused", enable=False)
+    location = home.parent / "code/unused"
+    words = ("--domain", "a.example.com", "--domain", "*.b.example.com", "--location", str(location))
+    result = run("new", "blog", *words, "--application", "unused_app:application", "--enable")
+    assert result.exit_code == 0, result.output
+    assert run("check").exit_code == 0, run("check").output
+    site = next(s for s in answer(run("list", options=("--json",)))["sites"] if s["name"] == "blog")
+    assert site["domains"] == ["a.example.com", "*.b.example.com"]
+    assert site["location"] == str(location)
+    assert site["application"] == "unused_app:application"
+    before = (home / "sites-available/blog.ini").read_bytes()
+    again = run("new", "blog")
+    assert again.exit_code == 1
+    assert (home / "sites-available/blog.ini").read_bytes() == before
+
+
+def test_new_refuses_names_that_no_site_may_have(run: Run) -> None:
+    for name in ("../x", "a/b", ".hidden", "x" * 70):
+        assert run("new", name).exit_code == 2
+
+
+# the command as a whole
+
+
+def test_every_command_has_a_help_text_with_an_example(run: Run) -> None:
+    for name in COMMANDS:
+        result = run(name, "--help")
+        assert result.exit_code == 0
+        assert f"multisite {name}" in result.stdout.partition("Examples:")[2] or name == "list", name
+
+
+def test_an_option_after_the_command_is_told_where_it_belongs(run: Run) -> None:
+    result = run("list", "--json")
+    assert result.exit_code == 2
+    assert "--json stands before the command" in result.stderr
+
+
+def test_an_unknown_command_is_a_usage_error_with_a_guess(run: Run) -> None:
+    result = run("lst")
+    assert result.exit_code == 2
+    assert "did you mean list?" in result.stderr
+
+
+def test_a_missing_home_is_one_line(tmp_path: pathlib.Path) -> None:
+    result = CliRunner().invoke(main, ["--home", str(tmp_path / "none"), "list"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("multisite: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_home_that_cannot_be_written_is_one_line(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = CliRunner().invoke(main, ["--home", str(tmp_path / "file/home"), "init"])
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_gets_a_completion_script(run: Run, shell: str) -> None:
+    result = run("completion", shell)
+    assert result.exit_code == 0
+    assert "_MULTISITE_COMPLETE" in result.stdout
+
+
+def complete(home: pathlib.Path, words: str) -> set[str]:
+    env = {
+        **os.environ,
+        "_MULTISITE_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(words.count(" ")),
+    }
+    env["MOYA_SERVICE_HOME"] = str(home)
+    code = "from multisite.cli import main; main(prog_name='multisite')"
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    assert not done.stderr
+    return {line.partition(",")[2] for line in done.stdout.splitlines()} - {""}
+
+
+def test_site_names_complete_after_each_command(home: pathlib.Path) -> None:
+    add(home, "blog")
+    add(home, "shop", enable=False)
+    assert complete(home, "multisite ensite ") == {"shop"}
+    assert complete(home, "multisite dissite ") == {"blog"}
+    assert complete(home, "multisite where b") == {"blog"}
+    assert complete(home, "multisite explain b") == {"blog.example.com"}
+    assert complete(home / "none", "multisite ensite ") == set()
+
+
+def test_the_help_imports_nothing_that_is_slow() -> None:
+    """Tables, servers and parsers are imported by the commands that use them."""
+    code = (
+        "import sys\nfrom multisite.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "print([m for m in ('rich', 'gunicorn', 'werkzeug', 'configobj', 'idna', 'multisite.config') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_reader_that_goes_away_is_no_error(home: pathlib.Path) -> None:
+    for number in range(400):
+        add(home, f"site-{number:03}")
+    code = "from multisite.cli import main; main(prog_name='multisite')"
+    words = [sys.executable, "-c", code, "--home", str(home), "--json", "list"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout and process.stderr
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.stderr.read() == b""
