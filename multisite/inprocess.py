@@ -374,8 +374,9 @@ def _sentence(reason: str) -> str:
 
 
 def _configured_django() -> bool:
-    conf = sys.modules.get("django.conf")
-    return bool(conf and conf.settings.configured)
+    # Another thread may be in the middle of importing it; and the truth of the settings themselves would set Django up.
+    settings = getattr(sys.modules.get("django.conf"), "settings", None)
+    return settings is not None and bool(settings.configured)
 
 
 def _fence_django(owner: str) -> None:

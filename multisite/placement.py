@@ -36,8 +36,8 @@ _OWN_PROCESS = {
     "chroot": "it wants a chroot",
     "command": "it has a command of its own",
     "memory_limit": "it has a memory_limit",
+    "nice": "it sets nice",
     "nofile": "it sets nofile",
-    "umask": "it sets umask",
 }
 
 
@@ -55,10 +55,10 @@ def decide(site: Site, home: Home, facts: Facts) -> Placement:
 
 def _own_process(site: Site) -> str:
     for option, reason in _OWN_PROCESS.items():
-        if getattr(site, option) not in (None, "", (), {}):
+        if getattr(site, option):
             return reason
-    if site.nice:
-        return "it sets nice"
+    if site.umask is not None:
+        return "it sets umask"
     if site.server != "auto":
         return f"its file says server = {site.server}"
     if site.processes > 1:

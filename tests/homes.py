@@ -81,7 +81,7 @@ class Answer:
     """What one request got."""
 
     def __init__(self, status: str, headers: list[tuple[str, str]], body: bytes) -> None:
-        self.status = int(status.split()[0])
+        self.status = int(status.split(maxsplit=1)[0])
         self.headers = {name.lower(): value for name, value in headers}
         self.body = body
         self.text = body.decode()
@@ -95,7 +95,13 @@ def ask(app: Any, host: str, path: str = "/", **environ: Any) -> Answer:
     from wsgiref.util import setup_testing_defaults
     from wsgiref.validate import validator
 
-    full: dict[str, Any] = {"PATH_INFO": path, "HTTP_HOST": host, "REMOTE_ADDR": "127.0.0.1", "QUERY_STRING": "", "SCRIPT_NAME": ""}
+    full: dict[str, Any] = {
+        "PATH_INFO": path,
+        "HTTP_HOST": host,
+        "REMOTE_ADDR": "127.0.0.1",
+        "QUERY_STRING": "",
+        "SCRIPT_NAME": "",
+    }
     full |= environ
     setup_testing_defaults(full)
     got: list[Any] = []

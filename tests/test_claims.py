@@ -23,9 +23,23 @@ def state(path: Path) -> StateFile:
 
 
 def test_a_folder_offers_its_modules_and_packages_and_nothing_else(tmp_path: Path) -> None:
-    for name in ("app.py", "helper.py", "fast.cpython-311-x86_64-linux-gnu.so", "fast2.abi3.so", "not-a-name.py", "notes.txt", "x.pyc"):
+    for name in (
+        "app.py",
+        "helper.py",
+        "fast.cpython-311-x86_64-linux-gnu.so",
+        "fast2.abi3.so",
+        "not-a-name.py",
+        "notes.txt",
+        "x.pyc",
+    ):
         (tmp_path / name).touch()
-    for name in ("package/__init__.py", "space/module.py", "templates/page.html", "__pycache__/app.py", "tests/test_x.py"):
+    for name in (
+        "package/__init__.py",
+        "space/module.py",
+        "templates/page.html",
+        "__pycache__/app.py",
+        "tests/test_x.py",
+    ):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).touch()
     assert importable_names(str(tmp_path)) == {"app", "helper", "fast", "fast2", "package", "space"}

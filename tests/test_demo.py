@@ -15,6 +15,11 @@ from multisite.service import Service
 CHECKOUT = Path(__file__).parent.parent
 
 
+def process_state() -> tuple[str, dict[str, str]]:
+    """What sites share: the working directory and the environment (pytest writes a variable of its own into it)."""
+    return os.getcwd(), {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+
+
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service on a copy of the demonstration, so that no test writes into the checkout."""
@@ -22,9 +27,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     for name in ("etc-moya", "sites-available", "sites-enabled"):
         ignored = shutil.ignore_patterns("var", "__pycache__")
         shutil.copytree(CHECKOUT / name, copy / name, symlinks=True, ignore=ignored)
-    before = os.getcwd(), dict(os.environ)
-    yield Service(home=str(copy / "etc-moya"))
-    assert (os.getcwd(), dict(os.environ)) == before, "serving the sites changed the working directory or environment"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(copy / "state"))
+        patch.setenv("XDG_RUNTIME_DIR", str(copy / "run"))
+        before = process_state()
+        yield Service(home=str(copy / "etc-moya"))
+        assert process_state() == before, "serving the sites changed the working directory or the environment"
 
 
 def client(service: Service, host: str) -> TestApp:

@@ -55,11 +55,14 @@ def test_without_a_host_header_the_servers_name_counts(home: TestHome) -> None:
 
 
 def test_patterns_give_their_captures_to_the_site(home: TestHome) -> None:
-    home.code("a", app="""
+    home.code(
+        "a",
+        app="""
         def application(environ, start_response):
             start_response("200 OK", [("Content-Type", "text/plain")])
             return [repr((environ["multisite.captures"], environ["wsgiorg.routing_args"])).encode()]
-    """)
+    """,
+    )
     home.ini("a", domains="{user}.a.test")
     assert home.get("ann.a.test").text == repr(({"user": "ann"}, ((), {"user": "ann"})))
 
@@ -108,11 +111,20 @@ def test_the_canonical_domain_is_redirected_to(home: TestHome) -> None:
 
 
 def test_the_hosts_header_of_a_front_end_is_believed_from_trusted_peers_only(home: TestHome, tmp_path: Path) -> None:
-    conf = MOYA_CONF.replace("[service]\n", "[service]\nhost_header = X-Canonical-Host\ntrusted_proxies = 127.0.0.1, 10.0.0.0/8, unix\n")
+    conf = MOYA_CONF.replace(
+        "[service]\n", "[service]\nhost_header = X-Canonical-Host\ntrusted_proxies = 127.0.0.1, 10.0.0.0/8, unix\n"
+    )
     home = TestHome(tmp_path, conf)
     home.hello("a")
     home.hello("b")
-    for peer, answer in (("127.0.0.1", "b"), ("10.1.2.3", "b"), ("", "b"), ("::ffff:10.0.0.1", "b"), ("192.0.2.1", "a"), ("junk", "a")):
+    for peer, answer in (
+        ("127.0.0.1", "b"),
+        ("10.1.2.3", "b"),
+        ("", "b"),
+        ("::ffff:10.0.0.1", "b"),
+        ("192.0.2.1", "a"),
+        ("junk", "a"),
+    ):
         assert home.get("a.test", REMOTE_ADDR=peer, HTTP_X_CANONICAL_HOST="b.test").text == answer
     assert home.get("a.test").text == "a"
 
@@ -140,7 +152,14 @@ def test_in_debug_mode_the_page_shows_the_traceback(home: TestHome) -> None:
 
 @pytest.mark.parametrize(
     "code",
-    ["import sys; sys.exit(3)", "1/0", "application = 42", "x = 1", "def application(:", "raise KeyboardInterrupt if 0 else OSError('x')"],
+    [
+        "import sys; sys.exit(3)",
+        "1/0",
+        "application = 42",
+        "x = 1",
+        "def application(:",
+        "raise KeyboardInterrupt if 0 else OSError('x')",
+    ],
 )
 def test_whatever_an_import_does_it_costs_that_site_only(home: TestHome, code: str) -> None:
     home.hello("good")
@@ -152,10 +171,13 @@ def test_whatever_an_import_does_it_costs_that_site_only(home: TestHome, code: s
 
 @pytest.mark.parametrize("failure", ["raise ValueError('private')", "import sys; sys.exit('private')"])
 def test_an_exception_while_answering_is_a_500_with_an_incident(home: TestHome, failure: str) -> None:
-    home.code("bad", app=f"""
+    home.code(
+        "bad",
+        app=f"""
         def application(environ, start_response):
             {failure}
-    """)
+    """,
+    )
     home.ini("bad")
     answer = home.get("bad.test")
     assert answer.status == 500
@@ -173,12 +195,15 @@ def test_a_failed_import_is_tried_again_when_its_file_changes(home: TestHome) ->
 
 
 def test_a_failed_import_is_tried_again_after_a_growing_pause(home: TestHome) -> None:
-    home.code("a", app="""
+    home.code(
+        "a",
+        app="""
         import os
         os.environ["TRIES"] = str(int(os.environ.get("TRIES", 0)) + 1)
         open(TRIES, "a").write("x")
         1/0
-    """.replace("TRIES, ", repr(str(home.path / "tries")) + ", "))
+    """.replace("TRIES, ", repr(str(home.path / "tries")) + ", "),
+    )
     home.ini("a")
     for _ in range(100):
         home.get("a.test")
@@ -223,7 +248,9 @@ def test_a_domain_added_to_a_file_in_place_is_found_by_its_first_request(home: T
     assert home.get("also.test").text == "a"
 
 
-def test_an_edit_that_does_not_parse_leaves_the_last_good_version(home: TestHome, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_edit_that_does_not_parse_leaves_the_last_good_version(
+    home: TestHome, caplog: pytest.LogCaptureFixture
+) -> None:
     home.hello("a")
     assert home.get("a.test").text == "a"
     home.ini("a", "[service\ndomains == ")
@@ -279,7 +306,9 @@ def test_always_restart_reloads_before_each_request(home: TestHome) -> None:
         assert home.get("a.test").text == text
 
 
-def test_a_reload_that_fails_keeps_the_old_application_and_is_tried_again(home: TestHome, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_reload_that_fails_keeps_the_old_application_and_is_tried_again(
+    home: TestHome, caplog: pytest.LogCaptureFixture
+) -> None:
     home.code("a", app="import helper\napplication = helper.application", helper=HELLO.format(text="one"))
     home.ini("a", touch_reload="app.py")
     assert home.get("a.test").text == "one"
@@ -316,14 +345,18 @@ def test_a_clash_of_modules_is_told_and_never_mixed_up(home: TestHome) -> None:
 
 def test_a_site_does_not_see_its_neighbours_modules(home: TestHome) -> None:
     home.code("a", app="from local_settings import application", local_settings=HELLO.format(text="a"))
-    home.code("b", main="""
+    home.code(
+        "b",
+        main="""
         try:
             from local_settings import application
         except ImportError:
             def application(environ, start_response):
                 start_response("200 OK", [("Content-Type", "text/plain")])
                 return [b"b"]
-    """, more="")
+    """,
+        more="",
+    )
     home.ini("a")
     home.ini("b", application="main:application")
     assert home.get("a.test").text == "a"
@@ -342,7 +375,9 @@ def test_a_site_does_not_see_its_neighbours_modules(home: TestHome) -> None:
 )
 def test_a_site_that_may_not_share_is_not_imported_and_says_why(home: TestHome, extra: str, reason: str) -> None:
     home.code("a", app="raise AssertionError('imported')")
-    home.ini("a", f"[service]\ndomains = a.test\nlocation = {home.path}/sites/a\napplication = app:application\n{extra}")
+    home.ini(
+        "a", f"[service]\ndomains = a.test\nlocation = {home.path}/sites/a\napplication = app:application\n{extra}"
+    )
     answer = home.get("a.test", HTTP_ACCEPT="application/json")
     assert answer.status == 503
     assert reason in json.loads(answer.text)["text"]
@@ -360,7 +395,11 @@ def test_root_serves_no_site_unless_allowed(tmp_path: Path) -> None:
 
 def test_the_state_that_an_import_changes_is_put_back(home: TestHome, caplog: pytest.LogCaptureFixture) -> None:
     cwd, environ, path = os.getcwd(), dict(os.environ), list(sys.path)
-    home.code("a", app="import os, sys\nos.chdir('/')\nos.environ['LEAK'] = '1'\nsys.path.insert(0, '/tmp')\n" + HELLO.format(text="a"))
+    home.code(
+        "a",
+        app="import os, sys\nos.chdir('/')\nos.environ['LEAK'] = '1'\nsys.path.insert(0, '/tmp')\n"
+        + HELLO.format(text="a"),
+    )
     home.ini("a")
     assert home.get("a.test").text == "a"
     assert (os.getcwd(), dict(os.environ), sys.path) == (cwd, environ, path)
@@ -406,7 +445,9 @@ def test_a_moya_conf_that_breaks_leaves_the_last_good_version(home: TestHome) ->
     assert home.get("a.test").text == "a"
 
 
-def test_a_domain_claimed_twice_stays_with_the_site_that_has_it(home: TestHome, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_domain_claimed_twice_stays_with_the_site_that_has_it(
+    home: TestHome, caplog: pytest.LogCaptureFixture
+) -> None:
     home.hello("b", domains="d.test")
     assert home.get("d.test").text == "b"
     home.hello("a", domains="d.test, a.test")  # earlier in the order of names

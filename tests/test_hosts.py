@@ -32,8 +32,37 @@ def test_a_host_has_one_normal_form(raw: str, host: str) -> None:
 
 @pytest.mark.parametrize(
     "raw",
-    ["", ".", "..", "a..b", "-a.b", "a-.b", " a", "a b", "a/b", "../x", "a\0b", "a\r\nX: y", "a:b", "a:99999", "a:80:80"]
-    + ["[::1", "[::1%eth0]", "[zz]", "[1.2.3.4]", "::1", "x" * 64, "a." * 127 + "a", "x" * 10_000, "a@b", "%61", "{a}", "*"],
+    [
+        "",
+        ".",
+        "..",
+        "a..b",
+        "-a.b",
+        "a-.b",
+        " a",
+        "a b",
+        "a/b",
+        "../x",
+        "a\0b",
+        "a\r\nX: y",
+        "a:b",
+        "a:99999",
+        "a:80:80",
+    ]
+    + [
+        "[::1",
+        "[::1%eth0]",
+        "[zz]",
+        "[1.2.3.4]",
+        "::1",
+        "x" * 64,
+        "a." * 127 + "a",
+        "x" * 10_000,
+        "a@b",
+        "%61",
+        "{a}",
+        "*",
+    ],
 )
 def test_what_is_no_host_is_refused(raw: str) -> None:
     with pytest.raises(BadHost) as caught:
@@ -54,7 +83,9 @@ def test_any_text_is_a_normal_host_or_refused(raw: str) -> None:
     assert not set(host) & set("/\\\0\r\n \"'<>%")
 
 
-@pytest.mark.parametrize("text", ["example.com:80", "http://example.com", "a b", "a/b", "{a}.{a}", "*.a..b", "", "{1}.x"])
+@pytest.mark.parametrize(
+    "text", ["example.com:80", "http://example.com", "a b", "a/b", "{a}.{a}", "*.a..b", "", "{1}.x"]
+)
 def test_what_is_no_domain_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         check_pattern(text)
@@ -109,7 +140,10 @@ def test_nobody_answers_an_unknown_host() -> None:
     assert HostTable([("a.test", 1), ("*.b.test", 2)]).lookup("c.test") == []
 
 
-@given(st.lists(st.sampled_from(["a", "b", "*", "{x}", "{*y}"]), min_size=1, max_size=4), st.lists(st.sampled_from("ab"), min_size=1, max_size=4))
+@given(
+    st.lists(st.sampled_from(["a", "b", "*", "{x}", "{*y}"]), min_size=1, max_size=4),
+    st.lists(st.sampled_from("ab"), min_size=1, max_size=4),
+)
 def test_filing_by_suffix_finds_what_trying_every_pattern_finds(pattern: list[str], host: list[str]) -> None:
     domain, name = ".".join(pattern), ".".join(host)
     assume(domain.count("{x}") < 2 and domain.count("{*y}") < 2)
