@@ -9,7 +9,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 import multisite
-from multisite import options
+from multisite.reference import reference_rst
 
 project = "multisite"
 author = "The multisite authors"
@@ -30,6 +30,6 @@ html_static_path: list[str] = []
 # Keys, defaults and help are written once, in the model; the page is made from them at each build and kept out of git.
 reference = HERE / "reference" / "options.rst"
 reference.parent.mkdir(exist_ok=True)
-text = options.reference_rst()
+text = reference_rst()
 if not reference.exists() or reference.read_text() != text:
     reference.write_text(text)

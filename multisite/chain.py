@@ -35,8 +35,9 @@ class Chain:
 
     def read(self) -> None:
         """Follow ``extends`` from the file itself; what a nearer file says wins."""
-        path, link = self.path, self.path
-        while path:
+        path: str | None = self.path
+        link = self.path
+        while path is not None:
             real = _real(path)
             if real in self.sources or len(self.sources) == LONGEST_CHAIN:
                 self._add(link, Fault("", "extends", "the files extend one another in a circle", "remove one extends"))
@@ -89,14 +90,14 @@ class Chain:
                 if "%(" in value:
                     keys[key] = dialect.expand_names(value, names)
 
-    def base(self, texts: Texts, real: str) -> str:
-        """Take ``extends`` out of the texts; "": there is none."""
+    def base(self, texts: Texts, real: str) -> str | None:
+        """Take ``extends`` out of the texts; None: there is none."""
         top = texts.get("", {})
         base = top.pop("extends", "")
         if not top:
             texts.pop("", None)
         base = base or texts.get("service", {}).pop("extends", "")
-        return os.path.join(os.path.dirname(real), base.strip("\"'")) if base else ""
+        return os.path.join(os.path.dirname(real), base.strip("\"'")) if base else None
 
     def _add(self, path: str, fault: Fault, value: str = "", line: int = 0) -> None:
         section, key, reason, remedy, severity = fault
@@ -108,6 +109,7 @@ class Chain:
             where = (fault.section, fault.key)
             path, line = next(((path, lines[where]) for path, lines in self.origins if where in lines), (self.path, 0))
             self._add(path, fault, self.texts.get(fault.section, {}).get(fault.key, ""), line)
+        self.problems.sort(key=lambda problem: (problem.file != self.path, problem.line))
         more = len(self.problems) - MOST_PROBLEMS
         if more > 0:
             self.problems[MOST_PROBLEMS:] = [Problem(self.path, f"has {more} more problems")]

@@ -23,6 +23,7 @@ Texts = dict[str, dict[str, str]]
 Values = dict[str, dict[str, Any]]
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _VALIDATOR = Validator(CASTS)
+MOST_GUESSES = 50  # "did you mean" costs a millisecond, and a file of junk has 100,000 unknown keys
 RUNS = ("application", "command", "upstreams", "ini")
 
 
@@ -54,7 +55,8 @@ def check(texts: Texts, file: str, faults: list[Fault]) -> Values:
         options, checks = known.get(section), spec.get(section, {})
         cast: dict[str, Any] = {}
         if options is None and not overlays:
-            faults.append(_unknown_section(file, section))
+            guess = len(faults) < MOST_GUESSES
+            faults.append(_unknown_section(file, section) if guess else Fault(section, "", "unknown section"))
             continue
         for key, text in keys.items():
             option = options.get(key) or options.get("") if options else None
@@ -71,7 +73,8 @@ def check(texts: Texts, file: str, faults: list[Fault]) -> Values:
             elif overlays and section != "service":
                 cast[key] = text
             else:
-                faults.append(_unknown_key(file, section, key))
+                guess = len(faults) < MOST_GUESSES
+                faults.append(_unknown_key(file, section, key) if guess else Fault(section, key, "unknown key"))
         if cast:
             values[section] = cast
     return values
@@ -153,6 +156,6 @@ def check_names(values: Values) -> Iterator[Fault]:
             yield Fault("env", key, "is not the name of an environment variable", "use letters, digits and _")
     for key, paths in values.get("static", {}).items():
         if key != "check" and not key.startswith("/"):
-            yield Fault("static", key, "a URL prefix starts with /" + did_you_mean(key, ("check",)))
+            yield Fault("static", key, "a URL prefix starts with /", "write /PREFIX or check")
         elif not paths:
             yield Fault("static", key, "names no folder or file", "write PREFIX = FOLDER")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,7 +59,16 @@ def read_home(home: str, environ: Mapping[str, str] = os.environ) -> Home:
         section: declaring(**_set(values.get(section, {}))) for section, declaring in SECTIONS.items()
     }
     defaults, env = values.get("defaults", {}), values.get("env", {})
-    return Home(home, file, **sections, defaults=defaults, env=env, problems=chain.report(faults), environ=environ)
+    return Home(
+        home,
+        file,
+        **sections,
+        defaults=defaults,
+        env=env,
+        problems=chain.report(faults),
+        environ=environ,
+        system_temp=tempfile.gettempdir(),
+    )
 
 
 def _set(values: dict[str, Any]) -> dict[str, Any]:

@@ -8,10 +8,12 @@ share of the time.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from multisite import catalogue, config, logs
 from multisite.catalogue import Catalogue
@@ -26,6 +28,18 @@ _SCAN_PAUSE = 0.05  # seconds between two such looks at least
 _log = logging.getLogger("multisite.live")
 
 
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Hold the garbage collector back: it would walk thousands of new sites again and again, none of them garbage."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 class LiveHome:
     """The catalogue of one home, kept current by its caller's `look`."""
 
@@ -34,7 +48,7 @@ class LiveHome:
         self._clock = clock
         self._look_at = self._scan_at = 0.0
         self._home_stamp: tuple[int, ...] = ()
-        self._logging: tuple[str, tuple[int, ...]] = ("", ())
+        self._logging: tuple[str, tuple[int, ...]] = ""
         self._folder: SiteDir | None = None
         self._logging_problems: tuple[Problem, ...] = ()
         self._told: set[Problem] = set()
@@ -47,7 +61,8 @@ class LiveHome:
             ConfigError: there is no home that can be used; call again later.
         """
         home = self._read_home()
-        self._adopt(home)
+        with _no_collection():
+            self._adopt(home)
         assert self.catalogue
         return self.catalogue
 
@@ -62,14 +77,9 @@ class LiveHome:
         """Look for the site that an unknown host may belong to; True if there is a new catalogue."""
         if self._look_at_folders():
             return True
-        assert self._folder
-        begun = self._clock()
-        if begun < self._scan_at:
+        if self._clock() < self._scan_at:
             return False
-        changed = self._folder.scan()
-        ended = self._clock()
-        self._scan_at = ended + max(_SCAN_PAUSE, _SCAN_SHARE * (ended - begun))
-        return changed and self._swap()
+        return self._scan() and self._swap()
 
     def refresh(self, path: str) -> bool:
         """Look at one site's own file; True if there is a new catalogue."""
@@ -85,17 +95,25 @@ class LiveHome:
         if home:
             self._adopt(home)
             return True
-        return self._folder.scan() and self._swap()
+        return self._scan() and self._swap()
+
+    def _scan(self) -> bool:
+        assert self._folder
+        begun = self._clock()
+        changed = self._folder.scan()
+        ended = self._clock()
+        self._scan_at = ended + max(_SCAN_PAUSE, _SCAN_SHARE * (ended - begun))
+        return changed
 
     def _read_home(self) -> Home:
         path = config.find_home(self._asked_for)
-        self._home_stamp = stamp_of(os.path.join(path, "moya.conf"), ())
+        self._home_stamp = stamp_of(os.path.join(path, "moya.conf"))
         return config.read_home(path)
 
     def _changed_home(self) -> Home | None:
         """Return the home if moya.conf is another one and can be used."""
         assert self._folder
-        if stamp_of(self._folder.home.file, ()) == self._home_stamp:
+        if stamp_of(self._folder.home.file) == self._home_stamp:
             return None
         try:
             return self._read_home()
@@ -108,16 +126,13 @@ class LiveHome:
         """Make `home` the one that is served."""
         self._configure_logging(home)
         os.environ.update(home.env)
-        folder = SiteDir(home)
-        if self._folder and self._folder.home.projects == home.projects:
-            folder.entries = self._folder.entries
-        self._folder = folder
-        folder.scan()
+        self._folder = SiteDir(home, known=self._folder)
+        self._scan()
         self._swap()
 
     def _configure_logging(self, home: Home) -> None:
         path = os.path.join(home.path, home.projects.logging)
-        current = (path, stamp_of(path, ()))
+        current = (path, stamp_of(path))
         if current != self._logging:
             self._logging = current
             self._logging_problems = logs.configure(home)

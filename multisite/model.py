@@ -6,7 +6,6 @@ Durations are float seconds on the monotonic clock, sizes are bytes, paths are a
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
@@ -113,6 +112,7 @@ class SiteFile:
         try:
             record: Any = data
             path, name, domains, mount, values, problems, sources, env_used = record
+            _expect((list, tuple), domains, sources, problems)
             _expect(str, path, name, mount, *domains, *sources, *env_used)
             _expect((str, type(None)), *env_used.values())
             sections = {section: _thawed(keys) for section, keys in values.items()}
@@ -149,6 +149,7 @@ class Home:
         file: moya.conf in it, absolute.
         defaults: checked keys of a site's [service] that every site starts from.
         env: environment variables of every site.
+        environ, uid, system_temp: of this process; the default folders follow from them.
     """
 
     path: str
@@ -163,11 +164,12 @@ class Home:
     problems: tuple[Problem, ...] = ()
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False, compare=False)
     uid: int = field(default_factory=os.getuid, repr=False, compare=False)
+    system_temp: str = field(default="/tmp", repr=False, compare=False)
 
     @property
     def runtime_dir(self) -> str:
         """Folder for sockets, locks and the scoreboard; not made here."""
-        return self.resolve(self.service.runtime_dir) or default_runtime_dir(self.environ, self.uid)
+        return self.resolve(self.service.runtime_dir) or default_runtime_dir(self.environ, self.uid, self.system_temp)
 
     @property
     def state_dir(self) -> str:
@@ -177,18 +179,18 @@ class Home:
     @property
     def temp_dir(self) -> str:
         """Folder whose ``moyasrv/NAME.changes`` files reload sites."""
-        return self.resolve(self.service.temp_dir) or tempfile.gettempdir()
+        return self.resolve(self.service.temp_dir) or self.system_temp
 
     def resolve(self, path: str) -> str:
         """Make *path* absolute: ``~`` is the user's, anything relative counts from the home; "" stays ""."""
         return os.path.normpath(os.path.join(self.path, os.path.expanduser(path))) if path else ""
 
 
-def default_runtime_dir(environ: Mapping[str, str], uid: int) -> str:
+def default_runtime_dir(environ: Mapping[str, str], uid: int, system_temp: str) -> str:
     """Give the folder for sockets of this user (XDG Base Directory Specification)."""
     if environ.get("XDG_RUNTIME_DIR", "").startswith("/"):
         return os.path.join(environ["XDG_RUNTIME_DIR"], "multisite")
-    return "/run/multisite" if uid == 0 else os.path.join(tempfile.gettempdir(), f"multisite-{uid}")
+    return "/run/multisite" if uid == 0 else os.path.join(system_temp, f"multisite-{uid}")
 
 
 def default_state_dir(environ: Mapping[str, str], uid: int) -> str:

@@ -5,6 +5,7 @@ Parsing, the checks, ``multisite new`` and the reference in the documentation re
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import Field, fields, replace
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from multisite.model import ClusterOptions, ProjectsOptions, RouterOptions, ServiceOptions, Site, SupervisorOptions
 from multisite.option import Option
 
+READING = 1  # raise it when the dialect, the checks or `SiteFile` change
 HOME_FILE = "moya.conf"
 SITE_FILE = "site"
 #: section of moya.conf → its dataclass
@@ -85,20 +87,11 @@ def configspec(file: str) -> list[str]:
     return lines
 
 
+def fingerprint() -> str:
+    """Give a text that changes when site files would be read differently, for caches of them."""
+    return f"{READING}-{zlib.crc32(chr(10).join(configspec(SITE_FILE)).encode()):08x}"
+
+
 def default_text(option: Option) -> str:
     """Say the default of *option* in words."""
     return option.note or option.default or "none"
-
-
-def reference_rst() -> str:
-    """Give the reference page of all options (`multisite.reference`)."""
-    from multisite import reference
-
-    return reference.reference_rst()
-
-
-def site_template(values: dict[str, str]) -> str:
-    """Write a commented site file (`multisite.reference`)."""
-    from multisite import reference
-
-    return reference.site_template(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Mapping
 
@@ -112,5 +113,7 @@ def _comment(text: str) -> list[str]:
 
 
 def _setting(key: str, value: str) -> str:
+    if re.search(r"\s#|^[\"']", value) and '"' not in value:
+        value = f'"{value}"'
     items = value.split("\n")
     return f"{key} = {value}".rstrip() if len(items) == 1 else "\n".join([f"{key} =", *(f"    {i}" for i in items)])

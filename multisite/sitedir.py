@@ -66,13 +66,13 @@ def has_errors(problems: Iterable[Problem]) -> bool:
     return any(problem.is_error for problem in problems)
 
 
-def stamp_of(path: str, sources: Iterable[str]) -> Stamp:
-    """Return what changes whenever the link `path` or one of the files behind it does.
+def stamp_of(path: str, sources: Iterable[str] = ()) -> Stamp:
+    """Return what changes whenever the link `path`, its target or one of the files it extends does.
 
     The link's own time counts too: touching it alone restarts the one site.
     """
     stamp: list[int] = []
-    for look, name in [(os.lstat, path), *((os.stat, source) for source in sources)]:
+    for look, name in [(os.lstat, path), (os.stat, path), *((os.stat, source) for source in sources)]:
         try:
             status = look(name)
         except OSError as error:
@@ -112,7 +112,13 @@ def _expand(pattern: str) -> list[str]:
 class SiteDir:
     """All entries of a home, kept up to date on demand."""
 
-    def __init__(self, home: Home, cache: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        home: Home,
+        cache: bool = True,
+        known: SiteDir | None = None,  # of the same files, under an earlier moya.conf
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.home = home
         self.entries: dict[str, Entry] = {}
         self._clock = clock
@@ -121,7 +127,9 @@ class SiteDir:
         self._cache = StateFile(home, "sites") if cache else None
         self._store_at = 0.0
         self._dirty = False
-        if self._cache:
+        if known and known._key() == self._key():
+            self.entries = known.entries
+        elif self._cache:
             self.entries = self._remembered(self._cache.load())
 
     def scan(self) -> bool:
@@ -168,14 +176,14 @@ class SiteDir:
         self._store_at = self._clock() + 50 * (self._clock() - begun)
 
     def _current(self, path: str, old: Entry | None) -> Entry | None:
-        stamp = stamp_of(path, old.file.sources if old else (path,))
+        stamp = stamp_of(path, old.file.sources[1:] if old else ())
         if old and stamp == old.stamp and not old.racy and not old.gone_since and self._environment_same(old.file):
             return old
         if not os.path.lexists(path):
             return None
-        new = config.read_site(path, self.home.path)
-        if new.sources != (old.file.sources if old else (path,)):
-            stamp = stamp_of(path, new.sources)
+        new = config.read_site(path, self.home.path, defaults=self.home.defaults)
+        if new.sources[1:] != (old.file.sources[1:] if old else ()):
+            stamp = stamp_of(path, new.sources[1:])
         if has_errors(new.problems) and old and not old.broken:
             return self._keep(old, stamp, new)
         return Entry(path, stamp, new, new.problems, is_racy(stamp))
@@ -202,7 +210,7 @@ class SiteDir:
         return not file.env_used or all(os.environ.get(name) == value for name, value in file.env_used.items())
 
     def _key(self) -> list[Any]:
-        return [__version__, zlib.crc32(repr(options.OPTIONS).encode()), self.home.path]
+        return [__version__, zlib.crc32(repr(options.OPTIONS).encode()), self.home.path, repr(self.home.defaults)]
 
     def _remembered(self, document: Any) -> dict[str, Entry]:
         try:

@@ -49,7 +49,7 @@ class StateFile:
             return False
         try:
             with os.fdopen(handle, "w") as file:
-                json.dump(document, file, separators=(",", ":"))
+                file.write(json.dumps(document, separators=(",", ":")))  # not dump(), which is Python, not C
             os.replace(temporary, self.path)
         except OSError:
             with contextlib.suppress(OSError):

@@ -81,7 +81,7 @@ class Answer:
     """What one request got."""
 
     def __init__(self, status: str, headers: list[tuple[str, str]], body: bytes) -> None:
-        self.status = int(status.split()[0])
+        self.status = int(status.split(maxsplit=1)[0])
         self.headers = {name.lower(): value for name, value in headers}
         self.body = body
         self.text = body.decode()

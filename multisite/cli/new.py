@@ -35,7 +35,7 @@ def new(
     A file that exists is not overwritten.
     """
     from multisite.cli.scaffold import write_new
-    from multisite.options import site_template
+    from multisite.reference import site_template
 
     stem = stem_of(name)
     if not _NAME.match(stem):
