@@ -11,7 +11,6 @@ import fnmatch
 import glob
 import os
 import time
-import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -210,7 +209,7 @@ class SiteDir:
         return not file.env_used or all(os.environ.get(name) == value for name, value in file.env_used.items())
 
     def _key(self) -> list[Any]:
-        return [__version__, zlib.crc32(repr(options.OPTIONS).encode()), self.home.path, repr(self.home.defaults)]
+        return [__version__, options.fingerprint(), self.home.path, repr(self.home.defaults)]
 
     def _remembered(self, document: Any) -> dict[str, Entry]:
         try:

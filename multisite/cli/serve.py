@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8000
+_QUIET = {"control_socket_disable": True}  # every gunicorn of a user would open the same one; older ones have none
+_OTHER = ("unix:", "fd://")  # addresses without a port
 
 EPILOG = """\b
 Examples:
@@ -28,30 +30,33 @@ Examples:
 
 @click.command(epilog=EPILOG, short_help="Serve the sites from this process.")
 @click.option("--bind", "binds", multiple=True, metavar="ADDRESS", help="HOST, HOST:PORT or unix:PATH; repeatable.")
-@click.option("--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="Port.")
+@click.option("--port", type=click.IntRange(1, 65535), default=DEFAULT_PORT, show_default=True, help="Port.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 @click.option("--threads", type=click.IntRange(1), default=4, show_default=True, help="Threads of each process.")
 @click.option("--reload", is_flag=True, help="Restart workers when code changes (site files are live).")
 @click.option("--debug", is_flag=True, help="Show tracebacks on error pages; on loopback addresses only.")
 @pass_session
-def serve(session: Session, binds: tuple[str, ...], port: int, workers: int, threads: int, **modes: bool) -> None:
+def serve(
+    session: Session, binds: tuple[str, ...], port: int, workers: int, threads: int, *, reload: bool, debug: bool
+) -> None:
     """Serve the sites of the home from this process, for development or without a front end."""
     addresses = [address_of(bind, port) for bind in binds or (DEFAULT_HOST,)]
-    if modes["debug"] and not all(map(is_loopback, addresses)):
+    if debug and not all(map(is_loopback, addresses)):
         raise click.UsageError("--debug shows source code to visitors, so it takes loopback addresses only")
     announce(session, addresses)
     os.environ["MOYA_SERVICE_HOME"] = session.home.path
-    if modes["debug"]:
+    if debug:
         os.environ["MULTISITE_DEBUG"] = "1"
-    run({"bind": addresses, "workers": workers, "threads": threads, "reload": modes["reload"]})
+    run({"bind": addresses, "workers": workers, "threads": threads, "reload": reload})
 
 
 def address_of(bind: str, port: int) -> str:
     """Complete `bind` to an address as gunicorn takes it: ``HOST:PORT`` or ``unix:PATH``."""
-    if bind.startswith(("unix:", "fd://")) or re.search(r"[^:\]]:\d+\Z|\]:\d+\Z", bind):
+    if bind.startswith(_OTHER):
         return bind
-    host = f"[{bind}]" if bind.count(":") > 1 and bind[0] != "[" else bind
-    return f"{host}:{port}"
+    if bind.count(":") > 1 and bind[0] != "[":
+        return f"[{bind}]:{port}"
+    return bind if re.search(r":\d+\Z", bind) else f"{bind}:{port}"
 
 
 def is_loopback(address: str) -> bool:
@@ -66,32 +71,40 @@ def is_loopback(address: str) -> bool:
 
 
 def announce(session: Session, addresses: Iterable[str]) -> None:
-    """Say the problems, then where the sites are to be found."""
+    """Say the problems, then where the sites are to be found, and which do not run in the workers."""
+    from multisite.cli.listing import runs_how
+
     say_problems(session.catalogue.problems)
-    ports = [int(address.rpartition(":")[2]) for address in addresses if not address.startswith(("unix:", "fd://"))]
+    port = next((address.rpartition(":")[2] for address in addresses if not address.startswith(_OTHER)), "")
     for name, site in session.catalogue.sites.items():
-        say(f"{name}: {' '.join(urls(site, ports[0] if ports else 80)) or 'no domain'}", err=True)
+        where = " ".join(urls(site, port) if port else site.domains) or "no domain"
+        placement, reason = runs_how(session, name)
+        say(
+            f"{name}: {where}" + ("" if placement == "in-process" else f" ({placement or 'broken'}: {reason})"),
+            err=True,
+        )
 
 
-def urls(site: SiteFile, port: int) -> list[str]:
+def urls(site: SiteFile, port: str) -> list[str]:
     """Return the addresses of `site` that can be opened; a pattern is shown as it is written."""
     from multisite.hosts import is_pattern
 
-    tail = ("" if port == 80 else f":{port}") + site.mount.rstrip("/") + "/"
+    tail = ("" if port == "80" else f":{port}") + site.mount.rstrip("/") + "/"
     return [domain if is_pattern(domain) else f"http://{domain}{tail}" for domain in site.domains]
 
 
 def run(settings: dict[str, Any]) -> None:
     """Run gunicorn until it is told to stop."""
-    from gunicorn.app.base import BaseApplication
+    from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 
     class Standalone(BaseApplication):  # type: ignore[misc]
         """gunicorn without a configuration file and without its own command line."""
 
         def load_config(self) -> None:
             """Take our settings alone."""
-            for key, value in settings.items():
-                self.cfg.set(key, value)
+            for key, value in {**settings, **_QUIET}.items():
+                if key in self.cfg.settings:
+                    self.cfg.set(key, value)
 
         def load(self) -> Any:
             """Import the dispatcher, in the worker."""

@@ -70,7 +70,7 @@ class HomeDir:
     def conf(self, text: str) -> None:
         (self.path / "moya.conf").write_text(text)
 
-    def site(self, name: str, code: str | None = None, *, enable: bool = True, **keys: str) -> Path:
+    def site(self, name: str, code: str | None = None, /, *, enable: bool = True, **keys: str) -> Path:
         """Write site `name` (default: answers ``site NAME`` on NAME.test) and return its directory."""
         where = self.path / "sites" / name
         where.mkdir(exist_ok=True)

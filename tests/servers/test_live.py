@@ -110,8 +110,8 @@ def test_a_broken_edit_keeps_the_last_good_version(
     home.ini(name, damage)
     eventually(lambda: server.ask(f"{name}.test") and f"{name}.ini" in server.log(), NOTICED, "the log says so")
     assert everywhere(server, f"{name}.test", 200, f"site {name}")
-    (where / "repaired.py").write_text(HELLO.replace("{text}", "repaired"))
-    home.ini(name, f"[service]\ndomains = {name}.test\nlocation = {where}\napplication = repaired:application\n")
+    (where / f"{name}_repaired.py").write_text(HELLO.replace("{text}", "repaired"))
+    home.ini(name, f"[service]\ndomains = {name}.test\nlocation = {where}\napplication = {name}_repaired:application\n")
     eventually(lambda: everywhere(server, f"{name}.test", 200, "repaired"), NOTICED, "the repair is served")
 
 
