@@ -373,9 +373,20 @@ class InProcessSite:
         return os.path.join(self._site.location, "tmp", "always_restart.txt")
 
     def _trigger_stamp(self) -> Stamp:
-        changes = os.path.join(self._home.temp_dir, "moyasrv", f"{self.name}.changes")
         restart = os.path.join(self._site.location, "tmp", "restart.txt")
-        return _times((changes, restart, *self._site.touch_reload))
+        return (*_times((restart, *self._site.touch_reload)), self._changes_time())
+
+    def _changes_time(self) -> int:
+        """Return the time of Moya's ``.changes`` file, if it comes from root or who owns the site file.
+
+        Its folder is in a place where anybody may write first.
+        """
+        try:
+            status = os.lstat(os.path.join(self._home.temp_dir, "moyasrv", f"{self.name}.changes"))
+            owners = {0, os.geteuid(), os.stat(self._entry.path).st_uid}
+        except OSError:
+            return -1
+        return status.st_mtime_ns if status.st_uid in owners else -1
 
 
 def _sentence(reason: str) -> str:

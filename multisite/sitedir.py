@@ -66,14 +66,14 @@ def has_errors(problems: Iterable[Problem]) -> bool:
 
 
 def stamp_of(path: str, sources: Iterable[str] = ()) -> Stamp:
-    """Return what changes whenever the link `path`, its target or one of the files it extends does.
+    """Return what changes whenever the file at `path`, or one of those it extends, does.
 
-    The link's own time counts too: touching it alone restarts the one site.
+    A link's own time does not count: anybody may set that.
     """
     stamp: list[int] = []
-    for look, name in [(os.lstat, path), (os.stat, path), *((os.stat, source) for source in sources)]:
+    for name in (path, *sources):
         try:
-            status = look(name)
+            status = os.stat(name)
         except OSError as error:
             stamp += (-(error.errno or 1), 0, 0)
         else:

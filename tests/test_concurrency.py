@@ -66,7 +66,7 @@ def test_a_hanging_import_holds_up_no_other_site(home: TestHome, gate: threading
 
 def test_who_waits_too_long_for_an_import_is_told_to_come_back(home: TestHome, gate: threading.Event) -> None:
     home.code("slow", app=SLOW + HELLO.format(text="slow"))
-    home.ini("slow", start_timeout="10ms")
+    home.ini("slow", start_timeout="0.1")
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(home.get, "slow.test")
         assert sys.entered.wait(PATIENCE)  # type: ignore[attr-defined]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 
 import click
 
@@ -33,7 +32,6 @@ def restart(session: Session, names: tuple[str, ...]) -> None:
     sites = [session.enabled_site(name) for name in names]
     for site in sites:
         stamp(site.path)
-        touch_changes(session.home.temp_dir, site.name)
     if session.as_json:
         return say_json({"restarted": [site.name for site in sites]})
     for site in sites:
@@ -59,26 +57,12 @@ def reload(session: Session) -> None:
 
 
 def stamp(path: str) -> None:
-    """Set the time of `path` to now; of a link, not of the file that it leads to."""
+    """Set the time of the file that `path` leads to; a link's own time could be set by anybody."""
     try:
-        os.utime(path, follow_symlinks=False)
+        os.utime(path)
     except OSError as error:
         error.filename = path  # utime does not say it
         raise
-
-
-def touch_changes(temp_dir: str, name: str) -> None:
-    """Set the time of Moya's ``moyasrv/<name>.changes`` where that directory exists and is ours.
-
-    A directory in a shared ``/tmp`` that belongs to somebody else is not written to.
-    """
-    folder = os.path.join(temp_dir, "moyasrv")
-    try:
-        status = os.lstat(folder)
-    except OSError:
-        return
-    if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():
-        touch(os.path.join(folder, f"{name}.changes"))
 
 
 def touch(path: str) -> None:
