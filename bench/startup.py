@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from common import HomeDir, Row, fill, median, new_home, print_rows
 
 SITES = 5_000
-ROUNDS = 3
+ROUNDS = 5
 
 # Import, then the first answer (404, so that no site is imported): seconds, and PSS in KiB.
 CHILD = """
@@ -64,13 +64,14 @@ def measure() -> list[Row]:
     seconds = {
         name: median(one["start"] for one in runs) for name, runs in (("first", first), ("next", after), ("1", alone))
     }
-    floor = f"{seconds['1']:.3f} s with one site, imports included"
+    imports = median(one["import"] for one in after)
     kib = {
         name: (median(one["pss"] for one in runs) - median(one["pss"] for one in alone)) / (SITES - 1)
         for name, runs in (("first", first), ("next", after))
     }
     worst = max(kib.values())
-    first_figure, next_figure = f"{seconds['first']:.2f} s", f"{seconds['next']:.3f} s ({floor})"
+    first_figure = f"{seconds['first']:.2f} s"
+    next_figure = f"{seconds['next']:.3f} s (imports {imports:.3f} s; with one site {seconds['1']:.3f} s)"
     memory = f"{kib['first']:.1f} KiB after a first start, {kib['next']:.1f} after a next one"
     return [
         Row(f"first start with {SITES:,} site files", first_figure, "≤ 1.0 s", seconds["first"] <= 1.0),

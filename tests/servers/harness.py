@@ -110,7 +110,6 @@ class HomeDir:
             "MOYA_SERVICE_HOME": str(self.path),
             "PYTHONPATH": str(PACKAGE_ROOT),
             "PYTHONUNBUFFERED": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
             "XDG_RUNTIME_DIR": str(self.path / "run"),
             "XDG_STATE_HOME": str(self.path / "state"),
         }

@@ -47,7 +47,7 @@ def test_a_home_that_cannot_be_read_costs_no_worker(tmp_path: Path, spoil: Calla
     spoil(home)
     with one_worker(home) as server:
         workers = server.workers()
-        assert server.ask("a.test").status in (404, 500, 503)
+        assert server.ask("a.test").status == 503
         assert any("moya.conf" in line for line in server.log().splitlines())
         if (tmp_path / "moya.conf").is_dir():
             (tmp_path / "moya.conf").rmdir()
@@ -62,7 +62,7 @@ def test_a_home_that_is_not_there_costs_no_worker(tmp_path: Path) -> None:
     server = one_worker(home)
     server.env["MOYA_SERVICE_HOME"] = str(tmp_path / "nowhere")
     with server:
-        assert server.ask("a.test").status in (404, 500, 503)
+        assert server.ask("a.test").status == 503
         assert "nowhere" in server.log()
 
 
@@ -75,7 +75,7 @@ def test_an_unreadable_home_costs_no_worker(tmp_path: Path) -> None:
         setpriv = find_program("setpriv") or not_tested("an unreadable home, as root: setpriv (util-linux)")
         server.argv = [setpriv, "--bounding-set=-dac_override,-dac_read_search", *server.argv]
     with server:
-        assert server.ask("a.test").status in (404, 500, 503)
+        assert server.ask("a.test").status == 503
         assert any("moya.conf" in line for line in server.log().splitlines())
 
 
