@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,3 +111,19 @@ def test_the_sites_do_not_mix(service: Service) -> None:
     for _ in range(20):
         for host, mark in marks.items():
             assert mark in browsers[host].get("/"), host
+
+
+def test_django_is_made_once_by_many_workers(tmp_path: Path) -> None:
+    """Workers that import a fresh checkout's project at the same moment agree on one secret key and one user."""
+    project = tmp_path / "django"
+    shutil.copytree(CHECKOUT / "sites-available/django", project, ignore=shutil.ignore_patterns("var", "__pycache__"))
+    program = (
+        "from demoproject.wsgi import application, settings\n"
+        "from django.contrib.auth import get_user_model\n"
+        "print(settings.SECRET_KEY, get_user_model().objects.count())\n"
+    )
+    argv = [sys.executable, "-c", program]
+    workers = [subprocess.Popen(argv, cwd=project, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    answers = {worker.communicate(timeout=60)[0] for worker in workers}
+    assert [worker.returncode for worker in workers] == [0, 0, 0]
+    assert len(answers) == 1 and answers.pop().endswith(" 1\n")
