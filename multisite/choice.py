@@ -22,6 +22,16 @@ def is_plain(catalogue: Catalogue, found: list[Found[Mounts]]) -> bool:
     return mount == "/" and not best.captures and not catalogue.site(name).redirect_to_canonical
 
 
+def ways(found: list[Found[Mounts]]) -> list[tuple[str, str, Found[Mounts]]]:
+    """Return (mount, site name, claim) in the order in which a path is tried: the best claim first, its longest mount first."""
+    return [(mount, name, claim) for claim in found for mount, name in claim.value]
+
+
+def covers(mount: str, path: str) -> bool:
+    """Tell whether `path` is at or beneath `mount`."""
+    return mount in ("/", path) or path.startswith(mount + "/")
+
+
 class Choice:
     """Chooses among `found`, the claims on one host, request by request."""
 
@@ -31,8 +41,8 @@ class Choice:
     def __init__(self, catalogue: Catalogue, host: str, found: list[Found[Mounts]], serve: Serve) -> None:
         self._host = host
         self._serve = serve
-        self._ways = [(mount, name, claim.captures) for claim in found for mount, name in claim.value]
-        sites = {name: catalogue.site(name) for _mount, name, _captures in self._ways}
+        self._ways = ways(found)
+        sites = {name: catalogue.site(name) for _mount, name, _claim in self._ways}
         self._canonical = {
             name: site.domains[0]
             for name, site in sites.items()
@@ -46,19 +56,18 @@ class Choice:
             UnknownHost: the path is under none.
         """
         path = environ.get("PATH_INFO", "")
-        for mount, name, captures in self._ways:
-            if mount == "/" or path == mount or path.startswith(mount + "/"):
-                break
-        else:
+        way = next((way for way in self._ways if covers(way[0], path)), None)
+        if way is None:
             raise UnknownHost("No site answers here under this path")
+        mount, name, claim = way
         if name in self._canonical:
             return self._redirect(self._canonical[name], environ, start_response)
         if mount != "/":
             environ["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + mount
             environ["PATH_INFO"] = path[len(mount) :]
-        if captures:
-            environ["multisite.captures"] = dict(captures)
-            environ["wsgiorg.routing_args"] = ((), dict(captures))
+        if claim.captures:
+            environ["multisite.captures"] = dict(claim.captures)
+            environ["wsgiorg.routing_args"] = ((), dict(claim.captures))
         return self._serve(name, environ, start_response)
 
     def _redirect(self, domain: str, environ: Environ, start_response: Any) -> Iterable[bytes]:

@@ -203,7 +203,7 @@ class Dispatcher:
             raise UnknownHost("No site answers here any more")
         entry, settled = current.entries[name], current.site(name)
         verdicts = Verdicts(current.home)
-        site = InProcessSite(entry, settled, current.home, ledger, verdicts, self._debug, self._clock)
+        site = InProcessSite(entry, settled, current.home, ledger, verdicts, debug=self._debug, clock=self._clock)
         self._sites[name] = site
         return site
 

@@ -113,6 +113,7 @@ class InProcessSite:
         home: Home,
         ledger: Ledger,
         verdicts: Verdicts,
+        *,
         debug: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

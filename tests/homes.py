@@ -9,7 +9,14 @@ from typing import Any
 
 from multisite.service import Service
 
-MOYA_CONF = "[projects]\nread = sites-enabled/*.ini\n[service]\nstate_dir = state\ntemp_dir = temp\n[supervisor]\nallow_root = yes\n"
+MOYA_CONF = """[projects]
+read = sites-enabled/*.ini
+[service]
+state_dir = state
+temp_dir = temp
+[supervisor]
+allow_root = yes
+"""
 
 HELLO = """
 def application(environ, start_response):

@@ -48,8 +48,6 @@ def test_a_host_has_one_normal_form(raw: str, host: str) -> None:
         "a:b",
         "a:99999",
         "a:80:80",
-    ]
-    + [
         "[::1",
         "[::1%eth0]",
         "[zz]",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import time
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -68,14 +69,14 @@ def split_address(address: str) -> tuple[str, str]:
 
 def candidates(catalogue: Catalogue, host: str, path: str) -> list[Candidate]:
     """Return the sites that claim `path` on `host`, in the order in which `choice` asks them."""
+    from multisite import choice
     from multisite.hosts import is_pattern
 
     found = []
-    for claim in catalogue.answering(host):
-        for mount, name in claim.value:
-            if mount in ("/", path) or path.startswith(mount + "/"):
-                rule = "default site" if not claim.domain else "pattern" if is_pattern(claim.domain) else "exact domain"
-                found.append(Candidate(name, rule, claim.domain, mount, dict(claim.captures)))
+    for mount, name, claim in choice.ways(catalogue.answering(host)):
+        if choice.covers(mount, path):
+            rule = "default site" if not claim.domain else "pattern" if is_pattern(claim.domain) else "exact domain"
+            found.append(Candidate(name, rule, claim.domain, mount, dict(claim.captures)))
     return found
 
 
@@ -102,10 +103,27 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
         "placement": placement,
         "reason": reason,
         "state": state_of(entry.broken, placement),
+        "failure": _failure(session, first.name),
         "redirect": _redirect(site.redirect_to_canonical, site.domains, host),
         "otherwise": [other.name for other in found[1:] if other.name != first.name],
         "faults": [str(problem) for problem in ([] if entry.broken else site_problems(site))],
     }
+
+
+def _failure(session: Session, name: str) -> dict[str, Any] | None:
+    """Return what the workers noted when they last failed to load the site, None if they serve it (or never tried)."""
+    from multisite.verdicts import Verdicts
+
+    verdict = Verdicts(session.home).all().get(name)
+    return asdict(verdict) if verdict else None
+
+
+def _happened(failure: dict[str, Any] | None) -> str:
+    if not failure:
+        return ""
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(failure["at"]))
+    then = "; an older application goes on serving" if failure["serving"] else ""
+    return f"failed at {when}, incident {failure['incident']}: {failure['reason']}{then}"
 
 
 def _redirect(wanted: bool, domains: tuple[str, ...], host: str) -> str:
@@ -128,6 +146,7 @@ def _say(answer: dict[str, Any]) -> None:
         "application": answer["application"],
         "runs": f"{answer['placement']}: {answer['reason']}" if answer["placement"] else f"not: {answer['reason']}",
         "state": answer["state"],
+        "happened": _happened(answer["failure"]),
         "redirects to": answer["redirect"],
         "otherwise": ", ".join(answer["otherwise"]) + " would answer" if answer["otherwise"] else "",
     }

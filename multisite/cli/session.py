@@ -53,9 +53,9 @@ class Session:
     @cached_property
     def ledger(self) -> Ledger:
         """Which module names the workers have given to which site; only read here."""
-        from multisite.cli.verdict import ledger_of
+        from multisite import catalogue
 
-        return ledger_of(self.catalogue)
+        return catalogue.ledger(self.home, lambda: self.catalogue)
 
     @cached_property
     def places(self) -> Places:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from multisite import claims, sharing
 from multisite.errors import AppLoadError, NeedsProcess
 from multisite.placement import Placement
-from multisite.statefile import StateFile
 
 if TYPE_CHECKING:
-    from multisite.catalogue import Catalogue
     from multisite.cli.session import Session
     from multisite.model import Site
 
@@ -29,18 +26,6 @@ def placement_of(site: Site, session: Session) -> Placement:
         return placement
     clash = claims.conflict(names, session.ledger.others(site.name))
     return Placement("spawned", clash) if clash else placement
-
-
-def ledger_of(catalogue: Catalogue) -> claims.Ledger:
-    """Return the claims that the workers have written down, by the rule they go by themselves."""
-
-    def is_live(name: str, names: Mapping[str, str]) -> bool:
-        if name not in catalogue.entries:
-            return False
-        location = catalogue.site(name).location
-        return not location or not names or location in names.values()
-
-    return claims.Ledger(StateFile(catalogue.home, "claims"), is_live)
 
 
 def state_of(broken: bool, placement: str | None) -> str:
