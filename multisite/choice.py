@@ -23,7 +23,7 @@ def is_plain(catalogue: Catalogue, found: list[Found[Mounts]]) -> bool:
 
 
 def ways(found: list[Found[Mounts]]) -> list[tuple[str, str, Found[Mounts]]]:
-    """Return (mount, site name, claim) in the order in which a path is tried: the best claim first, its longest mount first."""
+    """Return (mount, site name, claim) in the order in which a path is tried: best claim, then longest mount first."""
     return [(mount, name, claim) for claim in found for mount, name in claim.value]
 
 
