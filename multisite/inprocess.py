@@ -10,6 +10,7 @@ serves and puts it in place only when it is whole.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
@@ -17,7 +18,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, NoReturn
@@ -129,6 +130,7 @@ class InProcessSite:
         self._failures = 0
         self._triggers: Stamp = ()
         self._offer: tuple[Entry, Site, Home] | None = None
+        self._closed = False
         logs.attach_site_log(site)
 
     def __repr__(self) -> str:
@@ -171,8 +173,8 @@ class InProcessSite:
         return bool(self._site.location) and os.path.exists(self._always())
 
     def _renew(self) -> None:
-        with self._lock:
-            if not self._offer:
+        with self._unless_busy() as free:
+            if not free or not self._offer:
                 return
             (self._entry, self._site, self._home), self._offer = self._offer, None
             logs.attach_site_log(self._site)
@@ -183,26 +185,48 @@ class InProcessSite:
 
     def close(self) -> None:
         """Take all that the site brought out of the interpreter; requests in flight go on."""
-        with self._lock:
-            finder.forget(self._unload())
-            self._generation = None
-            self.app = pages.for_error(UnknownHost("No site answers here any more"))
-        logs.detach_site_log(self.name)
+        self._closed = True
+        with self._unless_busy():
+            pass  # who is busy with it takes it out at the end
 
     # Loading
+
+    @contextlib.contextmanager
+    def _unless_busy(self) -> Iterator[bool]:
+        """Hold the site's lock if it is free; yields whether it was."""
+        if not self._lock.acquire(blocking=False):
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        if self._closed:
+            self._drop()
+            self.app = pages.for_error(UnknownHost("No site answers here any more"))
+            logs.detach_site_log(self.name)
+        self._lock.release()
+
+    def _drop(self) -> None:
+        finder.forget(self._unload())
+        self._generation = None
 
     def _first(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if not self._lock.acquire(timeout=self._site.start_timeout):
             busy = SiteBusy("The site is still starting")
             return pages.for_error(busy)(environ, start_response)
         try:
-            if self.app == self._first:
+            if self.app == self._first and not self._closed:
                 self._load()
+            app = self.app  # even if the site was taken out of service meanwhile
         finally:
-            self._lock.release()
-        return self.app(environ, start_response)
+            self._release()
+        return app(environ, start_response)
 
     def _load(self) -> None:
+        self._triggers = self._trigger_stamp()  # before the import, so that nothing after it is missed
         try:
             self._serve(self._import())
         except MultisiteError as error:
@@ -213,14 +237,16 @@ class InProcessSite:
         if self._generation:
             self._reload("its last reload had failed")
             return
-        with self._lock:
-            self.app = self._first
+        with self._unless_busy() as free:
+            if free:
+                self.app = self._first
 
     def _reload(self, reason: str) -> None:
         """Import anew beside the old application, which stays if that fails."""
-        if not self._lock.acquire(blocking=False):
-            return  # somebody is at it
-        try:
+        with self._unless_busy() as free:
+            if not free:
+                return  # somebody is at it
+            self._triggers = self._trigger_stamp()
             token = logs.current_site.set(self.name)
             _log.info("site %s: reloading, since %s", self.name, reason)
             try:
@@ -229,21 +255,16 @@ class InProcessSite:
                 self._reload_failed(error)
             finally:
                 logs.current_site.reset(token)
-        finally:
-            self._lock.release()
 
     def _reload_failed(self, error: MultisiteError) -> None:
-        self._triggers = self._trigger_stamp()
         if isinstance(error, NeedsProcess) and not sharing.place(self._site, self._home).shareable:
-            finder.forget(self._unload())
-            self._generation = None
+            self._drop()
             failure = self._fail(error, "it may no longer run here")
             self.app = pages.for_error(error, incident=failure.incident)
         else:
             self._fail(error, "its reload failed, so the old application goes on serving")
 
     def _serve(self, generation: _Generation) -> None:
-        self._triggers = self._trigger_stamp()
         self._generation, self._failure, self._failures = generation, None, 0
         self.app = generation.app
         self._verdicts.clear(self.name)
