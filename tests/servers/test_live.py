@@ -125,6 +125,21 @@ def test_touching_restart_txt_reloads_the_code(server: Server, home: HomeDir, ne
     eventually(lambda: everywhere(server, "touched.test", 200, "reloaded and longer"), NOTICED, "the new code")
 
 
+def test_new_code_of_the_same_size_is_not_mistaken_for_the_old(server: Server, home: HomeDir, neighbour: Load) -> None:
+    """Python's compiled files tell versions apart by size and whole seconds; a quick edit must not fall for that."""
+    where = home.site("quick")
+    (where / "tmp").mkdir()
+    assert server.ask("quick.test").text == "site quick"
+    for number in range(3):
+        (where / "quick_app.py").write_text(HELLO.replace("{text}", f"take {number:05}"))
+        (where / "tmp" / "restart.txt").touch()
+        eventually(
+            lambda text=f"take {number:05}": everywhere(server, "quick.test", 200, text),  # type: ignore[misc]
+            NOTICED,
+            f"take {number}",
+        )
+
+
 def test_a_reload_that_fails_keeps_the_old_application(server: Server, home: HomeDir, neighbour: Load) -> None:
     """A syntax error in the new code is in the log; visitors get the old answer."""
     where = home.site("stale")
