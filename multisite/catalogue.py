@@ -5,13 +5,15 @@ Built anew from all entries, then only read; swapped whole when something change
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from multisite import config
+from multisite import config, sharing
+from multisite.claims import Ledger
 from multisite.hosts import Found, HostTable
 from multisite.model import Home, Problem, Site, SiteFile
-from multisite.sitedir import Entry, SiteDir, has_errors
+from multisite.sitedir import Entry, SiteDir
+from multisite.statefile import StateFile
 
 Mounts = tuple[tuple[str, str], ...]  # (mount, site name), the longest mount first
 
@@ -49,6 +51,16 @@ def read(home: Home) -> Catalogue:
     folder = SiteDir(home, cache=False)
     folder.scan()
     return build(folder.entries.values(), home)
+
+
+def ledger(home: Home, current: Callable[[], Catalogue | None]) -> Ledger:
+    """Return the claims on module names of `home`; those of sites that are no longer so in `current` do not count."""
+
+    def is_live(name: str, names: Mapping[str, str]) -> bool:
+        sites = current()
+        return sites is not None and name in sites.entries and sharing.holds(sites.site(name), home, names)
+
+    return Ledger(StateFile(home, "claims"), is_live)
 
 
 def build(entries: Iterable[Entry], home: Home, previous: Catalogue | None = None) -> Catalogue:
@@ -126,6 +138,3 @@ def _conflict(loser: Entry, holder: Entry, domain: str, mount: str) -> Problem:
         domain,
         remedy="take it out of one of the two files, or give one a mount of its own",
     )
-
-
-__all__ = ["Catalogue", "Mounts", "build", "has_errors", "read"]

@@ -87,16 +87,16 @@ class Ledger:
         """Claim `names` for `site`, in place of what it had.
 
         Raises:
-            NeedsProcess: another site has one of them; then `site` has none.
+            NeedsProcess: another site has one of them; then `site` keeps what it had.
         """
         with self._file.locked():
             claims = self.others(site)
             reason = conflict(names, claims)
-            if names and not reason:
+            if reason:
+                raise NeedsProcess(reason)
+            if names:
                 claims[site] = dict(names)
             self._store(claims)
-        if reason:
-            raise NeedsProcess(reason)
 
     def release(self, sites: Iterable[str]) -> None:
         """Give up all that `sites` hold."""
@@ -107,7 +107,8 @@ class Ledger:
                 self._store({name: held for name, held in claims.items() if name not in sites})
 
     def _load(self) -> dict[str, Names]:
-        return _checked(self._file.load()) or dict(self._here)
+        document = self._file.load()
+        return dict(self._here) if document is None else _checked(document)
 
     def _store(self, claims: dict[str, Names]) -> None:
         self._here = claims

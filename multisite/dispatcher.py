@@ -12,17 +12,17 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from multisite import choice, hosts, logs, pages
+from multisite import catalogue, choice, hosts, logs, pages
 from multisite.catalogue import Catalogue
 from multisite.claims import Ledger
 from multisite.errors import ConfigError, MultisiteError, UnknownHost
 from multisite.inprocess import WSGI, InProcessSite
 from multisite.live import LOOK_EVERY, LiveHome
-from multisite.statefile import StateFile
 from multisite.trusted import TrustedHeader
+from multisite.verdicts import Verdicts
 
 Environ = dict[str, Any]
 
@@ -146,7 +146,7 @@ class Dispatcher:
         assert new
         service = new.home.service
         if not self._ledger or not self._catalogue or self._catalogue.home.state_dir != new.home.state_dir:
-            self._ledger = Ledger(StateFile(new.home, "claims"), self._still_claims)
+            self._ledger = catalogue.ledger(new.home, lambda: self._live.catalogue)
         self._header = TrustedHeader(service.host_header, service.trusted_proxies) if service.host_header else None
         self._catalogue, self._memory = new, {}
         for name, site in list(self._sites.items()):
@@ -156,14 +156,6 @@ class Dispatcher:
                 del self._sites[name]
                 site.close()
                 _log.info("site %s: no longer served", name)
-
-    def _still_claims(self, name: str, names: Mapping[str, str]) -> bool:
-        """Tell the ledger whether what a site once claimed is still its own."""
-        catalogue = self._live.catalogue
-        if catalogue is None or name not in catalogue.entries:
-            return False
-        location = catalogue.site(name).location
-        return not location or location in names.values()
 
     # Who answers
 
@@ -184,14 +176,14 @@ class Dispatcher:
             with self._lock:
                 if self._live.look_again():
                     self._swap()
-        catalogue, memory = self._catalogue, self._memory
-        found = catalogue.answering(host)
+        current, memory = self._catalogue, self._memory
+        found = current.answering(host)
         if not found:
             raise UnknownHost("No site answers here under this name")
-        if choice.is_plain(catalogue, found):
+        if choice.is_plain(current, found):
             target: Target = self._site(found[0].value[0][1])
         else:
-            target = choice.Choice(catalogue, host, found, self._serve)
+            target = choice.Choice(current, host, found, self._serve)
         if len(memory) >= MOST_HOSTS:
             memory.clear()
         memory[raw] = target  # the memory of the same catalogue: a swap has made a new one
@@ -205,13 +197,13 @@ class Dispatcher:
             return self._sites.get(name) or self._new_site(name)
 
     def _new_site(self, name: str) -> InProcessSite:
-        catalogue, ledger = self._catalogue, self._ledger
-        assert catalogue and ledger
-        if name not in catalogue.entries:
+        current, ledger = self._catalogue, self._ledger
+        assert current and ledger
+        if name not in current.entries:
             raise UnknownHost("No site answers here any more")
-        settled = catalogue.site(name)
-        logs.attach_site_log(settled)
-        site = InProcessSite(catalogue.entries[name], settled, catalogue.home, ledger, self._debug, self._clock)
+        entry, settled = current.entries[name], current.site(name)
+        verdicts = Verdicts(current.home)
+        site = InProcessSite(entry, settled, current.home, ledger, verdicts, self._debug, self._clock)
         self._sites[name] = site
         return site
 

@@ -6,12 +6,13 @@ anything (`plan_enable`, `plan_disable`), and `Places` knows the directories and
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fnmatch
 import os
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from multisite.errors import MultisiteError
@@ -121,7 +122,7 @@ def look(path: str) -> Found:
     return Found(path, "link" if is_link else "file", text, os.path.realpath(path))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Places:
     """Where a home keeps its site files (`available`) and the links to them (`enabled`, found by `pattern`)."""
 
@@ -160,18 +161,23 @@ class Places:
         """Path at which the site file `stem` is enabled."""
         return os.path.join(self.enabled, link_name(self.pattern, stem))
 
-    def links_to(self, stem: str) -> Iterator[str]:
-        """Links, under whatever name, that lead to the site file `stem`."""
+    @cached_property
+    def _links(self) -> dict[tuple[int, int] | None, str]:
+        """The links that there are at first sight, by the file that they lead to; looked up once."""
+        paths = (
+            os.path.join(self.enabled, n) for n in sorted(_names(self.enabled)) if fnmatch.fnmatch(n, self.pattern)
+        )
+        return {identity(path): path for path in paths if os.path.islink(path)}
+
+    def link_to(self, stem: str) -> str:
+        """Return the link, under whatever name, that leads to the site file `stem`; "" if there is none."""
         wanted = identity(self.source(stem))
-        for name in _names(self.enabled):
-            path = os.path.join(self.enabled, name)
-            if wanted and fnmatch.fnmatch(name, self.pattern) and identity(path) == wanted and os.path.islink(path):
-                yield path
+        return self._links.get(wanted, "") if wanted else ""
 
     def enable(self, stem: str) -> Step:
         """Enable the site file `stem`; doing it twice changes nothing."""
         found, source = look(self.link(stem)), look(self.source(stem))
-        alias = next(self.links_to(stem), "") if found.kind != "link" else ""
+        alias = self.link_to(stem) if found.kind != "link" else ""
         step = plan_enable(stem, found, source, alias)
         if step.action in ("create", "replace"):
             self._write_link(step.path, source.path)
@@ -180,7 +186,7 @@ class Places:
     def disable(self, stem: str) -> Step:
         """Disable the site file `stem`; a link under another name counts when there is none under its own."""
         found = look(self.link(stem))
-        if found.kind == "nothing" and (alias := next(self.links_to(stem), "")):
+        if found.kind == "nothing" and (alias := self.link_to(stem)):
             found = look(alias)
         step = plan_disable(stem, found)
         if step.action == "remove":
@@ -193,11 +199,14 @@ class Places:
         folder, name = os.path.split(source)
         target = os.path.relpath(os.path.join(os.path.realpath(folder), name), os.path.realpath(self.enabled))
         temporary = os.path.join(self.enabled, f".{os.path.basename(path)}.{os.getpid()}")
-        os.symlink(target, temporary)
         try:
+            os.symlink(target, temporary)
             os.replace(temporary, path)
+        except OSError as error:
+            error.filename, error.filename2 = path, None  # what the user knows of
+            raise
         finally:
-            if os.path.lexists(temporary):
+            with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
 
 

@@ -16,7 +16,8 @@ import contextlib
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Generic, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from multisite.errors import BadHost
 
@@ -150,7 +151,8 @@ def _suffixes(host: str) -> Iterator[str]:
         yield host[position + 1 :]
 
 
-class Found(NamedTuple, Generic[T]):
+@dataclass(frozen=True, slots=True)
+class Found(Generic[T]):
     """One claim that answers a host."""
 
     domain: str  # as claimed: the host itself or a pattern
@@ -158,7 +160,8 @@ class Found(NamedTuple, Generic[T]):
     captures: Mapping[str, str]
 
 
-class _Pattern(NamedTuple, Generic[T]):
+@dataclass(frozen=True, slots=True)
+class _Pattern(Generic[T]):
     order: int
     domain: str
     regex: re.Pattern[str]

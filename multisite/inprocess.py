@@ -24,10 +24,11 @@ from typing import Any, NoReturn
 
 from multisite import claims, finder, importer, loader, logs, pages, sharing
 from multisite.claims import Ledger
-from multisite.errors import AppLoadError, BrokenSite, MultisiteError, NeedsProcess, SiteBusy
+from multisite.errors import AppLoadError, BrokenSite, MultisiteError, NeedsProcess, SiteBusy, UnknownHost
 from multisite.guard import Guard
 from multisite.model import Home, Site
 from multisite.sitedir import Entry, Stamp
+from multisite.verdicts import Verdicts
 
 WSGI = Callable[..., Iterable[bytes]]
 
@@ -111,6 +112,7 @@ class InProcessSite:
         site: Site,
         home: Home,
         ledger: Ledger,
+        verdicts: Verdicts,
         debug: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -118,13 +120,15 @@ class InProcessSite:
         self.check_at = 0.0
         self.app: WSGI = self._first
         self._entry, self._site, self._home = entry, site, home
-        self._ledger, self._debug, self._clock = ledger, debug, clock
+        self._ledger, self._verdicts = ledger, verdicts
+        self._debug, self._clock = debug, clock
         self._lock = threading.Lock()
         self._generation: _Generation | None = None
         self._failure: _Failure | None = None
         self._failures = 0
         self._triggers: Stamp = ()
         self._offer: tuple[Entry, Site, Home] | None = None
+        logs.attach_site_log(site)
 
     def __repr__(self) -> str:
         state = "serving" if self._generation else "failed" if self._failure else "not used yet"
@@ -170,6 +174,7 @@ class InProcessSite:
             if not self._offer:
                 return
             (self._entry, self._site, self._home), self._offer = self._offer, None
+            logs.attach_site_log(self._site)
             if not self._generation:
                 self._failure, self._failures, self.app = None, 0, self._first
         if self._generation:
@@ -180,7 +185,8 @@ class InProcessSite:
         with self._lock:
             finder.forget(self._unload())
             self._generation = None
-            self.app = self._first
+            self.app = pages.for_error(UnknownHost("No site answers here any more"))
+        logs.detach_site_log(self.name)
 
     # Loading
 
@@ -239,6 +245,7 @@ class InProcessSite:
         self._triggers = self._trigger_stamp()
         self._generation, self._failure, self._failures = generation, None, 0
         self.app = generation.app
+        self._verdicts.clear(self.name)
 
     def _import(self) -> _Generation:
         """Make a new generation, or leave everything as it was and raise a MultisiteError."""
@@ -337,6 +344,8 @@ class InProcessSite:
             incident = last.incident  # looked at again every second, told once
         else:
             _log.warning("site %s: %s: %s (incident %s)", self.name, message, error.reason, incident)
+        if not last or last.reason != error.reason:
+            self._verdicts.note(self.name, error.reason, incident, serving=self._generation is not None)
         self._failure = _Failure(error.reason, incident, self._clock() + pause, self._watched(error))
         return self._failure
 

@@ -48,7 +48,7 @@ class LiveHome:
         self._clock = clock
         self._look_at = self._scan_at = 0.0
         self._home_stamp: tuple[int, ...] = ()
-        self._logging: tuple[str, tuple[int, ...]] = ""
+        self._logging: tuple[str, tuple[int, ...]] = ("", ())
         self._folder: SiteDir | None = None
         self._logging_problems: tuple[Problem, ...] = ()
         self._told: set[Problem] = set()

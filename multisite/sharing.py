@@ -11,6 +11,7 @@ import pwd
 import re
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
 
@@ -42,6 +43,11 @@ def facts(site: Site) -> Facts:
 def place(site: Site, home: Home) -> Placement:
     """Decide where `site` runs as far as its file and this process's user go."""
     return decide(site, home, facts(site))
+
+
+def holds(site: Site, home: Home, names: Mapping[str, str]) -> bool:
+    """Tell whether `site`, as its file is now, still lives where it claimed `names`."""
+    return place(site, home).shareable and (not site.location or site.location in names.values())
 
 
 def _user_name(uid: int) -> str:

@@ -1,8 +1,8 @@
 """JSON documents that a home keeps in its state directory.
 
 They are caches and notes that all workers and the command line share. Whoever could
-write one could steer us, so a document is believed only if it belongs to us (or to
-root) and nobody else may write it, and it is never more than JSON.
+write one could steer us, so a document is believed only if it belongs to us or to root
+and nobody else may write it, and it is never more than JSON.
 """
 
 from __future__ import annotations
@@ -34,11 +34,16 @@ class StateFile:
         try:
             with open(self.path, "rb") as file:
                 status = os.fstat(file.fileno())
-                if status.st_uid not in (os.geteuid(), 0) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                if status.st_uid not in self._believed() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
                     return None
                 return json.loads(file.read())
         except (OSError, ValueError):
             return None
+
+    def _believed(self) -> set[int]:
+        # Root's command line reads what workers under another user wrote into their own directory.
+        ours = {os.geteuid(), 0}
+        return ours | {os.stat(self.directory).st_uid} if os.geteuid() == 0 else ours
 
     def store(self, document: Any) -> bool:
         """Replace the document atomically, mode 0600; False where that cannot be."""

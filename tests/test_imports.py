@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     (
         "one kind of input and output",
         "config chain textfile sitedir enabling statefile claims sharing finder guard process_state loader loaders "
-        "importer blame logs loghandlers loggingini loggingplan",
+        "importer blame verdicts logs loghandlers loggingini loggingplan",
     ),
     (
         "pure",

@@ -51,7 +51,7 @@ class LazyGroup(click.Group):
         except MultisiteError as error:
             fail(error.reason)
         except OSError as error:
-            if error.errno == errno.EPIPE or not error.filename:
+            if error.errno == errno.EPIPE:
                 raise
             fail(describe(error))
         except KeyboardInterrupt:
@@ -69,7 +69,8 @@ def fail(reason: str) -> None:
 def describe(error: OSError) -> str:
     """Say an error of the operating system with the file it is about."""
     hint = "; do you need sudo?" if error.errno in (errno.EACCES, errno.EPERM) else ""
-    return f"{error.filename}: {(error.strerror or 'failed').lower()}{hint}"
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{(error.strerror or 'it failed').lower()}{hint}"
 
 
 def did_you_mean(word: str, known: Any) -> str:

@@ -65,9 +65,10 @@ def restart(session: Session, name: str) -> None:
     """Restart a project server."""
     from multisite.cli.restart import touch
 
+    project = _project(session, name)
     folder = os.path.join(session.home.temp_dir, "moyasrv")
     os.makedirs(folder, mode=0o755, exist_ok=True)
-    touch(os.path.join(folder, f"{_project(session, name)}.changes"))
+    touch(os.path.join(folder, f"{project}.changes"))
 
 
 @main.command()

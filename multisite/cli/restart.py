@@ -32,7 +32,7 @@ def restart(session: Session, names: tuple[str, ...]) -> None:
     """
     sites = [session.enabled_site(name) for name in names]
     for site in sites:
-        os.utime(site.path, follow_symlinks=False)
+        stamp(site.path)
         touch_changes(session.home.temp_dir, site.name)
     if session.as_json:
         return say_json({"restarted": [site.name for site in sites]})
@@ -48,7 +48,7 @@ def reload(session: Session) -> None:
     A file with an error keeps its last good version in service; the errors are said and the exit code is 1.
     """
     problems = session.catalogue.problems
-    os.utime(session.home.file)
+    stamp(session.home.file)
     if session.as_json:
         say_json({"reloaded": session.home.file, "problems": [problem.as_dict() for problem in problems]})
     else:
@@ -56,6 +56,15 @@ def reload(session: Session) -> None:
         say(f"every worker reads {session.home.path} again within a second")
     if any(problem.severity == "error" for problem in problems):
         raise SystemExit(1)
+
+
+def stamp(path: str) -> None:
+    """Set the time of `path` to now; of a link, not of the file that it leads to."""
+    try:
+        os.utime(path, follow_symlinks=False)
+    except OSError as error:
+        error.filename = path  # utime does not say it
+        raise
 
 
 def touch_changes(temp_dir: str, name: str) -> None:

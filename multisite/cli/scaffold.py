@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 
@@ -97,15 +98,19 @@ def write_new(path: str, text: str, force: bool = False) -> bool:
         return False
     os.makedirs(os.path.dirname(path), exist_ok=True)
     temporary = f"{path}.{os.getpid()}~"
-    with open(temporary, "x", encoding="utf-8") as file:
-        file.write(text)
-    if force:
-        os.replace(temporary, path)
-        return True
     try:
-        os.link(temporary, path)  # unlike replace, fails where another process was faster
+        with open(temporary, "x", encoding="utf-8") as file:
+            file.write(text)
+        if force:
+            os.replace(temporary, path)
+        else:
+            os.link(temporary, path)  # fails, unlike replace, where another process was faster
     except FileExistsError:
         return False
+    except OSError as error:
+        error.filename, error.filename2 = path, None  # what the user knows of
+        raise
     finally:
-        os.unlink(temporary)
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
     return True
