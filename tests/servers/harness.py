@@ -132,7 +132,13 @@ class Server:
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                self.argv, env=self.env, cwd=self.log_path.parent, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self.argv,
+                env=self.env,
+                cwd=self.log_path.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         RUNNING.append(self)
         try:
@@ -161,6 +167,8 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        with contextlib.suppress(ProcessLookupError):  # workers that outlived their master
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     def ask(self, host: str, path: str = "/", **more: object) -> Answer:
         return ask(self.port, host, path, **more)  # type: ignore[arg-type]
