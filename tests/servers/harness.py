@@ -26,10 +26,13 @@ RUNNING: list[Server] = []  # for the report of a failed test
 NOT_TESTED: list[str] = []  # printed at the end of the run
 
 HELLO = """
+import os
+
 def application(environ, start_response):
     size = int(environ.get("CONTENT_LENGTH") or 0)
     body = b"{text} " + environ["wsgi.input"].read(size) if size else b"{text}"
-    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    headers = [("Content-Length", str(len(body))), ("X-Worker", str(os.getpid()))]
+    start_response("200 OK", [("Content-Type", "text/plain"), *headers])
     return [body]
 """
 
