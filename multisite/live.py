@@ -126,7 +126,7 @@ class LiveHome:
         """Make `home` the one that is served."""
         self._configure_logging(home)
         os.environ.update(home.env)
-        self._folder = SiteDir(home, known=self._folder)
+        self._folder = SiteDir(home, known=self._folder, clock=self._clock)
         self._scan()
         self._swap()
 

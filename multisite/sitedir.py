@@ -38,6 +38,7 @@ class Entry:
     stamp: Stamp
     file: SiteFile
     problems: tuple[Problem, ...]
+    good_at: int = field(default=0, compare=False)  # when the version that serves was written, Unix nanoseconds
     racy: bool = field(default=False, compare=False)  # so fresh that a second write may look the same
     gone_since: float = 0.0  # monotonic seconds; 0 while its target exists
 
@@ -49,15 +50,16 @@ class Entry:
     def to_json(self) -> list[Any]:
         """Return what `from_json` takes."""
         current = self.problems != self.file.problems
-        return [self.path, self.stamp, self.file.to_json(), [p.as_dict() for p in self.problems] if current else None]
+        newest = [p.as_dict() for p in self.problems] if current else None
+        return [self.path, self.stamp, self.file.to_json(), newest, self.good_at]
 
     @classmethod
     def from_json(cls, row: list[Any]) -> Entry:
         """Raises ValueError, TypeError or KeyError for a row of another shape."""
-        path, stamp, file, problems = row
+        path, stamp, file, problems, good_at = row
         site_file = SiteFile.from_json(file)
         own = site_file.problems if problems is None else tuple(Problem(**p) for p in problems)
-        return cls(path, tuple(map(int, stamp)), site_file, own)
+        return cls(path, tuple(map(int, stamp)), site_file, own, int(good_at))
 
 
 def has_errors(problems: Iterable[Problem]) -> bool:
@@ -108,6 +110,10 @@ def _expand(pattern: str) -> list[str]:
     return [f"{directory}/{found}" for found in sorted(names) if not found.startswith(".")]
 
 
+def _later(ours: Entry, theirs: Entry | None) -> Entry:
+    return theirs if theirs and not theirs.broken and theirs.good_at > ours.good_at else ours
+
+
 class SiteDir:
     """All entries of a home, kept up to date on demand."""
 
@@ -126,10 +132,11 @@ class SiteDir:
         self._cache = StateFile(home, "sites") if cache else None
         self._store_at = 0.0
         self._dirty = False
+        self._cache_stamp: Stamp = ()
         if known and known._key() == self._key():
             self.entries = known.entries
         elif self._cache:
-            self.entries = self._remembered(self._cache.load())
+            self.entries = self._stored()
 
     def scan(self) -> bool:
         """Look at every path; True if an entry came, changed or went."""
@@ -169,8 +176,10 @@ class SiteDir:
         if not self._cache or not self._dirty or self._clock() < self._store_at:
             return
         begun = self._clock()
-        rows = [entry.to_json() for entry in self.entries.values()]
+        theirs = self._stored()
+        rows = [_later(entry, theirs.get(path)).to_json() for path, entry in self.entries.items()]
         self._cache.store({"key": self._key(), "entries": rows})
+        self._cache_stamp = stamp_of(self._cache.path)
         self._dirty = False
         self._store_at = self._clock() + 50 * (self._clock() - begun)
 
@@ -185,15 +194,24 @@ class SiteDir:
             stamp = stamp_of(path, new.sources[1:])
         if has_errors(new.problems) and old and not old.broken:
             return self._keep(old, stamp, new)
-        return Entry(path, stamp, new, new.problems, is_racy(stamp))
+        return Entry(path, stamp, new, new.problems, stamp[0], is_racy(stamp))
 
-    def _keep(self, old: Entry, stamp: Stamp, new: SiteFile) -> Entry | None:
+    def _keep(self, old: Entry, stamp: Stamp, new: SiteFile) -> Entry:
+        """Return the entry that goes on standing for the last good version, whichever worker has seen that."""
+        good = _later(old, self._stored().get(old.path))
         if os.path.exists(old.path):
-            return replace(old, stamp=stamp, problems=new.problems, racy=is_racy(stamp), gone_since=0.0)
+            return replace(good, stamp=stamp, problems=new.problems, racy=is_racy(stamp), gone_since=0.0)
         gone_since = old.gone_since or self._clock()
         if self._clock() - gone_since > _GONE_GRACE:
             return Entry(old.path, stamp, new, new.problems)
-        return replace(old, stamp=stamp, problems=new.problems, gone_since=gone_since)
+        return replace(good, stamp=stamp, problems=new.problems, gone_since=gone_since)
+
+    def _stored(self) -> dict[str, Entry]:
+        """Return what another worker has put into the cache since we last read or wrote it."""
+        if not self._cache or stamp_of(self._cache.path) == self._cache_stamp:
+            return {}
+        self._cache_stamp = stamp_of(self._cache.path)
+        return self._remembered(self._cache.load())
 
     def _folder_stamp(self) -> Stamp:
         folders = dict.fromkeys(

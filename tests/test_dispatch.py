@@ -486,3 +486,20 @@ def test_remembered_hosts_are_bounded(home: TestHome) -> None:
     for n in range(MOST_HOSTS + 10):
         assert home.service({"HTTP_HOST": f"h{n}.w.test", "PATH_INFO": "/"}, lambda *a: None)
     assert len(home.service._memory) <= MOST_HOSTS
+
+
+def test_the_last_good_version_is_that_of_all_workers(home: TestHome) -> None:
+    """A worker that was idle while a good edit came goes on with it all the same when the next edit is bad."""
+    home.hello("a")
+    idle = TestHome(home.path)
+    assert [home.get("a.test").text, idle.get("a.test").text] == ["a", "a"]
+    home.code("a", app=HELLO.format(text="two"))
+    home.ini("a", domains="a.test, new.test")
+    os.utime(home.path / "sites-available/a.ini", ns=(2**61, 2**61))
+    home.later()
+    assert home.get("a.test").text == "two"
+    home.ini("a", "[service\n==")
+    os.utime(home.path / "sites-available/a.ini", ns=(2**61 + 1, 2**61 + 1))
+    idle.later()
+    assert idle.get("a.test").text == "two"
+    assert idle.get("new.test").text == "two"
