@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "multisite"
 # From the top to the bottom.  A module may import what stands in a lower layer, and in its own layer as long as no
 # circle comes of it; docs/architecture.md explains the layers.
 LAYERS: tuple[tuple[str, str], ...] = (
-    ("entry", "service cli"),
+    ("entry", "__main__ service cli"),
     ("assembly", "dispatcher"),
     ("actors", "inprocess choice live catalogue"),
     (
