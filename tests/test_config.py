@@ -87,6 +87,10 @@ def test_a_key_in_the_wrong_section_is_sent_to_the_right_one(tmp_path: Path) -> 
         ("[service]\ndomains = *.example\nredirect_to_canonical = yes\napplication = a:b\n", "is a pattern"),
         ("[service]\ndomains = a.example\nini = production.ini\n", "needs a location"),
         ("domains = a.example\n" + GOOD, "before the first section"),
+        ("[service]\ndomains = a.example\napplication = a b\n", "neither a module nor a file"),
+        ("[service]\ndomains = a.example\napplication = a:make(*x)\n", "may not have * or **"),
+        (GOOD + "[enviroment]\nA = b\n", "did you mean env?"),
+        ("extends = gone.inc\n" + GOOD, "gone.inc does not exist"),
     ],
 )
 def test_one_fault_is_one_problem(tmp_path: Path, text: str, part: str) -> None:
