@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 from multisite import claims, finder, importer, loader, logs, pages, sharing
 from multisite.claims import Ledger
-from multisite.errors import AppLoadError, BrokenSite, MultisiteError, NeedsProcess, SiteBusy, UnknownHost
+from multisite.errors import BrokenSite, MultisiteError, NeedsProcess, SiteBusy, UnknownHost
 from multisite.guard import Guard
 from multisite.model import Home, Site
 from multisite.sitedir import Entry, Stamp
@@ -272,14 +272,11 @@ class InProcessSite:
     def _import(self) -> _Generation:
         """Make a new generation, or leave everything as it was and raise a MultisiteError."""
         if self._entry.broken:
-            raise BrokenSite(next(p.reason for p in self._entry.problems if p.severity == "error"))
+            raise BrokenSite(next(str(problem) for problem in self._entry.problems if problem.is_error))
         placement = sharing.place(self._site, self._home)
         if not placement.shareable:
             raise NeedsProcess(_sentence(placement.reason))
-        if self._site.location and not os.path.isdir(self._site.location):
-            raise AppLoadError(f"The location {self._site.location} is not a directory")
-        wanted = sharing.wanted(self._site)
-        return self._import_sharing(wanted)
+        return self._import_sharing(sharing.wanted(self._site))
 
     def _import_sharing(self, wanted: sharing.Wanted) -> _Generation:
         old = self._generation
@@ -361,11 +358,12 @@ class InProcessSite:
         pause = min(2.0**self._failures, LONGEST_PAUSE)
         if not isinstance(error, NeedsProcess):
             self._failures += 1
-            logs.log_failure(self.name, incident, message, error)
+            traced = error if error.__cause__ else None  # the site's own traceback, not ours
+            logs.log_failure(self.name, incident, f"{message}: {error.reason}", traced)
         elif last and last.reason == error.reason:
             incident = last.incident  # looked at again every second, told once
         else:
-            _log.warning("site %s: %s: %s (incident %s)", self.name, message, error.reason, incident)
+            logs.site_logger(self.name).warning("incident %s: %s: %s", incident, message, error.reason)
         if not last or last.reason != error.reason:
             self._verdicts.note(self.name, error.reason, incident, serving=self._generation is not None)
         self._failure = _Failure(error.reason, incident, self._clock() + pause, self._watched(error))

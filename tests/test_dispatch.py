@@ -144,6 +144,25 @@ def test_an_import_error_costs_one_site_and_hides_its_reason(home: TestHome, cap
     assert home.get("good.test").text == "good"
 
 
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"location": "/no/such/place"}, "[service] location = /no/such/place: there is no such directory"),
+        ({"application": "gone:app"}, "[service] application = gone:app: there is no module 'gone'"),
+        ({"threads": "many"}, "[service] threads = many: is not a whole number"),
+    ],
+)
+def test_the_line_of_an_incident_says_file_section_key_and_reason(
+    home: TestHome, caplog: pytest.LogCaptureFixture, keys: dict[str, str], told: str
+) -> None:
+    home.code("bad", app="")
+    file = home.ini("bad", **keys)
+    assert home.get("bad.test").status == 500
+    line = next(r.getMessage() for r in caplog.records if r.getMessage().startswith("incident "))
+    assert file.name in line
+    assert told in line
+
+
 def test_in_debug_mode_the_page_shows_the_traceback(home: TestHome) -> None:
     home.code("bad", app="import nothing_of_that_name")
     home.ini("bad")
