@@ -19,7 +19,8 @@ from multisite import catalogue, choice, hosts, logs, pages
 from multisite.catalogue import Catalogue
 from multisite.claims import Ledger
 from multisite.errors import ConfigError, MultisiteError, UnknownHost
-from multisite.inprocess import WSGI, InProcessSite
+from multisite.generation import WSGI
+from multisite.inprocess import InProcessSite
 from multisite.live import LOOK_EVERY, LiveHome
 from multisite.trusted import TrustedHeader
 from multisite.verdicts import Verdicts

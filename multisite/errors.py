@@ -64,10 +64,18 @@ class BrokenSite(MultisiteError):
 
 
 class NeedsProcess(MultisiteError):
-    """The site may not share this interpreter; the reason says why."""
+    """The site may not share this interpreter.
+
+    Attributes:
+        why: completes "…, because …".
+    """
 
     status = 503
     retry_after = 60
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"This site cannot share a process with others: {why}")
+        self.why = why
 
 
 class SiteBusy(MultisiteError):

@@ -15,11 +15,11 @@ PACKAGE = Path(__file__).parent.parent / "multisite"
 LAYERS: tuple[tuple[str, str], ...] = (
     ("entry", "__main__ service cli"),
     ("assembly", "dispatcher"),
-    ("actors", "inprocess choice live catalogue"),
+    ("actors", "inprocess generation choice live catalogue"),
     (
         "one kind of input and output",
-        "config chain textfile sitedir enabling statefile claims sharing mentions finder guard process_state loader "
-        "loaders importer blame verdicts logs loghandlers loggingini loggingplan",
+        "config chain textfile sitedir enabling statefile claims sharing mentions finder django_fence guard process_state "
+        "loader loaders importer blame verdicts logs loghandlers loggingini loggingplan",
     ),
     (
         "pure",

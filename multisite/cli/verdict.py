@@ -21,7 +21,7 @@ def placement_of(site: Site, session: Session) -> Placement:
     try:
         names = sharing.wanted(site).names
     except NeedsProcess as error:
-        return Placement("spawned", error.reason)
+        return Placement("spawned", error.why)
     except AppLoadError:
         return placement
     clash = claims.conflict(names, session.ledger.others(site.name))
