@@ -72,9 +72,10 @@ class NeedsProcess(MultisiteError):
 
     status = 503
     retry_after = 60
+    opening = "This site cannot share a process with others: "
 
     def __init__(self, why: str) -> None:
-        super().__init__(f"This site cannot share a process with others: {why}")
+        super().__init__(self.opening + why)
         self.why = why
 
 

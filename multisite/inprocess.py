@@ -255,7 +255,8 @@ class InProcessSite:
         else:
             logs.site_logger(self.name).warning("incident %s: %s: %s", incident, message, error.reason)
         if not last or last.reason != error.reason:
-            self._verdicts.note(self.name, error.reason, incident, serving=self._generation is not None)
+            serving, own = self._generation is not None, isinstance(error, NeedsProcess)
+            self._verdicts.note(self.name, error.reason, incident, serving=serving, own_process=own)
         self._failure = _Failure(error.reason, incident, self._clock() + pause, self._watched(error))
         return self._failure
 

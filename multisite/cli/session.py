@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from multisite.catalogue import Catalogue
     from multisite.claims import Ledger
     from multisite.model import Home, SiteFile
+    from multisite.verdicts import Verdict
 
 
 class UnknownSite(MultisiteError):
@@ -56,6 +57,13 @@ class Session:
         from multisite import catalogue
 
         return catalogue.ledger(self.home, lambda: self.catalogue)
+
+    @cached_property
+    def verdicts(self) -> dict[str, Verdict]:
+        """What the workers noted when they last failed to load a site, by its name."""
+        from multisite.verdicts import Verdicts
+
+        return Verdicts(self.home).all()
 
     @cached_property
     def places(self) -> Places:
