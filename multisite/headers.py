@@ -12,20 +12,39 @@ Environ = Mapping[str, Any]
 
 #: fields that concern one connection only (RFC 9110 section 7.6.1); of a response, in lower case
 HOP_BY_HOP = frozenset(
-    "connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer trailers "
-    "transfer-encoding upgrade".split()
+    [
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "trailers",
+        "transfer-encoding",
+        "upgrade",
+    ]
 )
 
 #: of a request, besides: the server has answered Expect itself, and Proxy becomes the variable HTTP_PROXY of a
 #: CGI-like program, which clients obey (CVE-2016-5387)
 _NOT_RELAYED = frozenset(
-    {"HTTP_" + name.upper().replace("-", "_") for name in HOP_BY_HOP} | {"HTTP_EXPECT", "HTTP_HTTP2_SETTINGS", "HTTP_PROXY"}
+    {"HTTP_" + name.upper().replace("-", "_") for name in HOP_BY_HOP}
+    | {"HTTP_EXPECT", "HTTP_HTTP2_SETTINGS", "HTTP_PROXY"}
 )
 
 #: what front ends tell about their client under other names than X-Forwarded-*; mod_wsgi's families, in
 #: WSGITrustedProxyHeaders, and RFC 7239
 _CLAIMS = frozenset(
-    "HTTP_FORWARDED HTTP_X_CLIENT_IP HTTP_X_REAL_IP HTTP_X_HTTPS HTTP_X_SCHEME HTTP_X_HOST HTTP_X_SCRIPT_NAME".split()
+    [
+        "HTTP_FORWARDED",
+        "HTTP_X_CLIENT_IP",
+        "HTTP_X_REAL_IP",
+        "HTTP_X_HTTPS",
+        "HTTP_X_SCHEME",
+        "HTTP_X_HOST",
+        "HTTP_X_SCRIPT_NAME",
+    ]
 )
 _FORWARDED = "HTTP_X_FORWARDED_"
 

@@ -19,8 +19,20 @@ BODY = "multisite.body"  # the key under which "chunked" says how the body is se
 #: PEP 3333's variables of a request, and what servers add about the same request. Nothing else: wsgiref for one puts
 #: the administrator's whole environment into every environ.
 VARIABLES = frozenset(
-    "REQUEST_METHOD SCRIPT_NAME PATH_INFO QUERY_STRING CONTENT_TYPE CONTENT_LENGTH RAW_URI REQUEST_URI REQUEST_SCHEME "
-    "HTTPS AUTH_TYPE wsgi.url_scheme".split()
+    [
+        "REQUEST_METHOD",
+        "SCRIPT_NAME",
+        "PATH_INFO",
+        "QUERY_STRING",
+        "CONTENT_TYPE",
+        "CONTENT_LENGTH",
+        "RAW_URI",
+        "REQUEST_URI",
+        "REQUEST_SCHEME",
+        "HTTPS",
+        "AUTH_TYPE",
+        "wsgi.url_scheme",
+    ]
 )
 FAMILIES = ("SERVER_", "REMOTE_")
 

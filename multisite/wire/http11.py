@@ -22,7 +22,7 @@ _STATUS = re.compile(r"HTTP/1\.([01]) ([1-5]\d\d)(?: (.*))?")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _CGI = frozenset({"status"})  # what some CGI-like programs leave in; other servers would obey it
-_DROPPED = HOP_BY_HOP | _CGI
+_DROPPED = HOP_BY_HOP | _CGI | {"content-length"}  # which is checked and added again
 
 
 class Head(NamedTuple):
@@ -35,13 +35,16 @@ class Head(NamedTuple):
     chunked: bool
 
 
-def encode(environ: Mapping[str, Any], fields: Iterable[tuple[str, str]], chunked: bool) -> bytes:
-    """Return the head of a request; its body follows, in chunks or of CONTENT_LENGTH bytes.
+def encode(
+    environ: Mapping[str, Any], fields: Iterable[tuple[str, str]], length: int | None, chunked: bool = False
+) -> bytes:
+    """Return the head of a request; its body follows.
 
     Args:
         environ: of the request.
         fields: its header fields that are passed on, under their ``HTTP_*`` keys.
-        chunked: how the body will be sent.
+        length: of the body in bytes, None where none is said.
+        chunked: whether the body is sent in chunks.
 
     Raises:
         BadRequest: a control character would make another request out of it.
@@ -54,8 +57,8 @@ def encode(environ: Mapping[str, Any], fields: Iterable[tuple[str, str]], chunke
         lines.append(f"Content-Type: {environ['CONTENT_TYPE']}")
     if chunked:
         lines.append("Transfer-Encoding: chunked")
-    elif environ.get("CONTENT_LENGTH"):
-        lines.append(f"Content-Length: {environ['CONTENT_LENGTH']}")
+    elif length is not None:
+        lines.append(f"Content-Length: {length}")
     lines.append("Connection: close\r\n\r\n")
     head = "\r\n".join(lines)
     ends = len(lines) + 1
@@ -120,9 +123,7 @@ def _fields(lines: list[str], dropped: frozenset[str]) -> tuple[list[tuple[str, 
             field = _repaired(line, field, colon)
         value = value.replace("\t", " ").strip()  # PEP 3333 has no control character in a value
         lower = field.lower()
-        if lower == "content-length" and lower not in special:
-            fields.append((field, value))
-        if lower in dropped or lower == "content-length":
+        if lower in dropped:
             special.setdefault(lower, []).append(value)
         else:
             fields.append((field, value))
@@ -145,13 +146,11 @@ def _head(code: int, status: str, minor: str, fields: list[tuple[str, str]], spe
         if chunked:
             raise UpstreamProtocolError("the answer has both Transfer-Encoding and Content-Length")
         length = _length(special["content-length"])
-    gone = set(connection_options(",".join(special.get("connection", ()))))
-    if code < 200 or code == 204:  # RFC 9110 section 8.6
-        gone.add("content-length")
-    if gone:
-        fields = [(field, value) for field, value in fields if field.lower() not in gone]
-    elif length is not None:
-        fields = [(field, str(length)) if field.lower() == "content-length" else (field, value) for field, value in fields]
+    named = connection_options(",".join(special.get("connection", ())))
+    if named:
+        fields = [(field, value) for field, value in fields if field.lower() not in named]
+    if length is not None and code >= 200 and code != 204:  # RFC 9110 section 8.6
+        fields.append(("Content-Length", str(length)))
     return Head(code, status, fields, length, chunked)
 
 

@@ -14,10 +14,20 @@ from multisite.wire.target import raw_target
 
 MOST = 65535  # bytes of variables: what 16 bits can say
 
-_VARIABLES = (
-    "REQUEST_METHOD SCRIPT_NAME PATH_INFO QUERY_STRING CONTENT_TYPE SERVER_NAME SERVER_PORT SERVER_PROTOCOL "
-    "REMOTE_ADDR REMOTE_PORT REMOTE_USER AUTH_TYPE"
-).split()
+_VARIABLES = [
+    "REQUEST_METHOD",
+    "SCRIPT_NAME",
+    "PATH_INFO",
+    "QUERY_STRING",
+    "CONTENT_TYPE",
+    "SERVER_NAME",
+    "SERVER_PORT",
+    "SERVER_PROTOCOL",
+    "REMOTE_ADDR",
+    "REMOTE_PORT",
+    "REMOTE_USER",
+    "AUTH_TYPE",
+]
 
 
 def encode(
