@@ -15,17 +15,18 @@ PACKAGE = Path(__file__).parent.parent / "multisite"
 LAYERS: tuple[tuple[str, str], ...] = (
     ("entry", "__main__ service cli"),
     ("assembly", "dispatcher"),
-    ("actors", "inprocess generation choice live catalogue"),
+    ("actors", "inprocess generation choice spawned supervisor live catalogue proxy balance"),
     (
         "one kind of input and output",
         "config chain textfile sitedir enabling statefile claims sharing mentions finder django_fence guard "
-        "process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan",
+        "process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan upload upstream",
     ),
     (
         "pure",
-        "appspec callables checks dialect errors hosts literals model option options pages placement reference "
-        "sections site trusted values",
+        "appspec callables checks dialect endpoint errors headers hosts literals model option options pages placement "
+        "reference sections site trusted values wire",
     ),
+    ("apart: it lives in the sites' interpreters", "runner"),
 )
 # The option table offers what is written from it, so that its readers need to know one module only.
 DELIBERATE = frozenset({("options", "reference")})
@@ -134,7 +135,9 @@ def test_pure_modules_do_no_input_or_output(unit: str) -> None:
     """Decisions stand apart from files, sockets, threads and clocks."""
     if not exists(unit):
         pytest.fail(f"the table names {unit}, which does not exist")
-    found = {name.partition(".")[0] for _, name in imported(PACKAGE / f"{unit}.py")}
+    found = {
+        name.partition(".")[0] for path in modules() if unit_of(dotted(path)) == unit for _, name in imported(path)
+    }
     assert not found & IMPURE
 
 
