@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "multisite"
 LAYERS: tuple[tuple[str, str], ...] = (
     ("entry", "service cli"),
     ("assembly", "dispatcher"),
-    ("actors", "inprocess choice live catalogue"),
+    ("actors", "inprocess choice supervisor live catalogue"),
     (
         "one kind of input and output",
         "config chain textfile sitedir enabling statefile claims sharing finder guard process_state loader loaders "
