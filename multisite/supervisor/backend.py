@@ -24,7 +24,7 @@ class Exit:
 
     state: State
     reason: str
-    clean: bool
+    code: int | None  # exit status; negative: the signal; None: there was no process
     served: float  # seconds that it was RUNNING
 
 
@@ -48,6 +48,7 @@ class Backend:
         self.launch: Launch | None = None
         self.journey = Journey(loop.now())
         self.started = 0.0
+        self.status = ""  # what it said last of its start
         self.exit: Exit | None = None
         self._loop = loop
         self._tell = tell
@@ -168,11 +169,11 @@ class Backend:
         process.kill(self.pid)  # what is left of its group
         reason = self._failure_text or process.describe_end(status)
         served = now - self.started if self.state is not State.STARTING and self.started else 0.0
-        self.exit = Exit(self.state, reason, status == 0, served)
+        self.exit = Exit(self.state, reason, os.waitstatus_to_exitcode(status), served)
         self.pid = 0
         return self.exit
 
     def cannot_spawn(self, reason: str) -> Exit:
         """Take note that there is no process."""
-        self.exit = Exit(self.state, reason, False, 0.0)
+        self.exit = Exit(self.state, reason, None, 0.0)
         return self.exit

@@ -25,7 +25,9 @@ from multisite.supervisor.planner import SiteView
 from multisite.supervisor.privilege import Refused
 from multisite.supervisor.process import Launch, Limits
 from multisite.supervisor.rundir import RuntimeDir
+from multisite.supervisor.scoreboard import Figures, Scoreboard
 
+NOT_LOADED = 3  # the exit status of our runner for an application that cannot be imported; its STATUS= says why
 NO_CONNECTIONS = Connections()
 HANDOVER_PATIENCE = 5.0  # seconds that a replacement waits for room before its predecessor makes some
 PROBE_FIRST, PROBE_LONGEST = 0.01, 0.25  # seconds between two looks whether a silent server has begun to accept
@@ -81,6 +83,7 @@ class Crew:
         link = "uwsgi.sock" if site.protocol == "uwsgi" else "http.sock"
         self.listener = Listener(shared.rundir.socket(site.name), link, shared.group)
         self.log = SiteLog(site)
+        self.scoreboard = Scoreboard(shared.rundir.board(site.name))
         self._logger = logs.site_logger(site.name)
         self._wanted_since: float | None = None
         self._failures = 0
@@ -124,8 +127,10 @@ class Crew:
         lasting = [backend for backend in alive if not backend.leaving and not backend.obsolete]
         held = any(backend.state in (State.BACKOFF, State.FATAL) for backend in self.backends)
         running = bool(alive) and all(backend.state is State.RUNNING for backend in alive)
-        self._note_use(now, connected)
-        idle = running and not connected.open and not connected.waiting
+        figures = self.figures()
+        in_flight = connected.open if figures.in_flight is None else figures.in_flight
+        self._note_use(now, in_flight + connected.waiting, figures)
+        idle = running and not in_flight and not connected.waiting
         return SiteView(
             self.site.name,
             missing=0 if held else max(0, self.site.processes - len(lasting)),
@@ -140,12 +145,18 @@ class Crew:
             failures=self._failures,
         )
 
-    def _note_use(self, now: float, connected: Connections) -> None:
-        """Move the last use on, by the kernel's time of the last connection; a clock that jumps cannot move it far."""
+    def figures(self) -> Figures:
+        """Return what the site's own processes count, where they do."""
+        return self.scoreboard.read(self.pids)
+
+    def _note_use(self, now: float, busy: int, figures: Figures) -> None:
+        """Move the last use on: by the scoreboard, else by the kernel's time of the last connection."""
         stamp = self.listener.last_use()
-        if connected.open or connected.waiting:
+        if busy:
             self._last_use = now
-        elif stamp != self._last_stamp:
+        elif figures.in_flight is not None:
+            self._last_use = max(self._last_use, figures.last_use)
+        elif stamp != self._last_stamp:  # of the wall clock, whose jumps may not move it far
             self._last_use = max(self._last_use, now - min(2.0, max(0.0, time.time() - stamp)))
         self._last_stamp = stamp
 
@@ -227,7 +238,7 @@ class Crew:
         backend.journey.enter("prepare", self._loop.now())
         try:
             how = self._plan(slot, serial)
-            self._prepare(how)
+            self._prepare(how, slot)
             self.listener.open(self.site.max_waiting, self.domains)
             backend.spawn(how, self.listener.fileno(), self._shared.limits, self.log)
         except Refused as error:
@@ -247,27 +258,31 @@ class Crew:
             environ=os.environ,
             notify=self._shared.notify,
             private=self._shared.rundir.private(self.site.name),
-            board="",
+            board=self.scoreboard.path,
             mark=f"{self._shared.mark}:{self.site.name}:{serial}",
             slot=slot,
         )
         return launch.plan(self.site, self.home, around)
 
-    def _prepare(self, how: Launch) -> None:
-        if not launch.needs_private(self.site):
-            return
-        folder = self._shared.rundir.private(self.site.name)
-        os.makedirs(folder, 0o700, exist_ok=True)
-        if how.identity.change:
-            os.chown(folder, how.identity.uid, how.identity.gid)
+    def _prepare(self, how: Launch, slot: int) -> None:
+        """Make what belongs to the site's own user."""
+        if how.job:
+            self.scoreboard.make(how.identity, slot)
+        if launch.needs_private(self.site):
+            folder = self._shared.rundir.private(self.site.name)
+            os.makedirs(folder, 0o700, exist_ok=True)
+            if how.identity.change:
+                os.chown(folder, how.identity.uid, how.identity.gid)
 
     # Readiness
 
-    def ready(self, pid: int) -> None:
-        """Take note that the process, or one of its session, says it is ready."""
+    def told(self, pid: int, variables: dict[str, str]) -> None:
+        """Take note of what the process `pid`, or one of its session, says (sd_notify(3))."""
         for backend in self.backends:
             if backend.pid == pid and backend.state is State.STARTING:
-                self._is_ready(backend)
+                backend.status = variables.get("STATUS", backend.status)[:1000]
+                if variables.get("READY") == "1":
+                    self._is_ready(backend)
 
     def _is_ready(self, backend: Backend) -> None:
         self._end_probe()
@@ -392,7 +407,7 @@ class Crew:
     @staticmethod
     def _is_planned(backend: Backend, exit_: Exit) -> bool:
         ours = bool(backend.launch and backend.launch.job)
-        return exit_.state is State.RUNNING and exit_.clean and ours and backend.site.max_requests > 0
+        return exit_.state is State.RUNNING and exit_.code == 0 and ours and backend.site.max_requests > 0
 
     def _keep_old(self, backend: Backend, exit_: Exit) -> None:
         """The replacement failed: what runs goes on."""
@@ -415,6 +430,8 @@ class Crew:
     def _report(self, backend: Backend, exit_: Exit) -> None:
         when = "while serving" if exit_.state is State.RUNNING else "before it was ready"
         reason = exit_.reason if backend.launch is None else f"{exit_.reason} {when}"
+        if exit_.code == NOT_LOADED and backend.status and backend.launch and backend.launch.job:
+            reason = backend.status
         if backend.reason == "start_timeout":
             reason = f"it was not ready within {self.site.start_timeout:g} s"
         backend.journey.fail(reason, logs.incident(), self._loop.now())
@@ -513,6 +530,8 @@ class Crew:
         self._end_probe()
         self.stop("disabled")
         self._close()
+        self.scoreboard.close()
+        self.log.close()
 
     def kill(self) -> None:
         """End all processes at once."""

@@ -20,7 +20,7 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 RUNNER = os.path.join(os.path.dirname(_HERE), "runner", "__main__.py")
 RELAY = os.path.join(_HERE, "relay.py")
 GUNICORN_CONFIG = os.path.join(_HERE, "gunicorn_config.py")
-RUNNER_KINDS = ("module", "file", "django", "paste", "asgi")
+RUNNER_KINDS = ("module", "file", "django", "paste", "asgi", "moya")
 
 
 @dataclass(frozen=True)
@@ -143,12 +143,15 @@ def _job(site: Site, around: Surroundings, worker: str) -> dict[str, Any]:
         raise Refused(f"application = {site.application}: {error}") from None
     if spec.kind not in RUNNER_KINDS:
         raise Refused(f"application = {site.application or site.ini}: sites of this kind cannot be spawned yet")
-    call = {"args": list(spec.call.args), "kwargs": spec.call.kwargs} if spec.call else {"args": None, "kwargs": None}
+    # As repr(), because JSON has no tuples and no bytes; they were literals in the site's file.
+    call = {"args": repr(spec.call.args), "kwargs": repr(spec.call.kwargs)} if spec.call else {}
     return {
         "name": site.name,
         "spec": {"kind": spec.kind, "target": spec.target, "attribute": spec.attribute, **call},
         "location": site.location,
         "ini": list(site.ini),
+        "overlay": site.overlay,
+        "processes": site.processes,
         "worker": worker,
         "threads": site.threads,
         "max_requests": site.max_requests,

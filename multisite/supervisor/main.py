@@ -147,10 +147,9 @@ class Supervisor:
 
     def _told(self) -> None:
         for pid, variables in self._notify.receive():
-            if variables.get("READY") == "1":
-                leader = process.session(pid) or pid
-                for crew in self.crews.values():
-                    crew.ready(leader)
+            leader = process.session(pid) or pid
+            for crew in self.crews.values():
+                crew.told(leader, variables)
 
     def _tick(self) -> None:
         now = self._loop.now()
