@@ -19,10 +19,12 @@ class MultisiteError(Exception):
         status: the HTTP status this error is answered with.
         reason: one sentence for a person, without a final period.
         retry_after: seconds for a ``Retry-After`` header, or None.
+        incident: what names it in a log, "" where nothing was logged.
     """
 
     status = 500
     retry_after: int | None = None
+    incident = ""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

@@ -19,14 +19,14 @@ LAYERS: tuple[tuple[str, str], ...] = (
     (
         "one kind of input and output",
         "config chain textfile sitedir enabling statefile claims sharing mentions finder django_fence guard "
-        "process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan upload upstream",
+        "process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan upload upstream "
+        "runner",
     ),
     (
         "pure",
         "appspec callables checks dialect endpoint errors headers hosts literals model option options pages placement "
         "reference sections site trusted values wire",
     ),
-    ("apart: it lives in the sites' interpreters", "runner"),
 )
 # The option table offers what is written from it, so that its readers need to know one module only.
 DELIBERATE = frozenset({("options", "reference")})

@@ -1,0 +1,97 @@
+"""Threads that take connections from one listening socket and answer them, one each at a time.
+
+The threads take turns: one of them waits for a connection, and hands the turn on before it answers. So the thread
+that accepts is the one that answers, with no queue and no second wake-up in between, and any number of threads costs
+what one does. With one thread, that is the main thread, as under gunicorn's sync worker.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import threading
+import time
+
+from .connection import Connection, Listener
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Acceptor:
+    """Accepts until it is told to stop, or has accepted `most` connections (0: no bound).
+
+    Attributes:
+        active: what each thread is answering now.
+    """
+
+    def __init__(self, listener: Listener, handle: Callable[[Connection], None], threads: int, most: int) -> None:
+        self.active: dict[int, Connection] = {}
+        self._listener = listener
+        self._handle = handle
+        self._threads = threads
+        self._left = most or -1
+        self._turn = threading.Lock()
+        self._alive = True
+        self._wake = os.pipe()
+        os.set_blocking(self._wake[1], False)
+        self._poll = select.poll()
+        self._poll.register(listener, select.POLLIN)
+        self._poll.register(self._wake[0], select.POLLIN)
+
+    def run(self) -> None:
+        """Returns when nothing is accepted any more and everything accepted is answered."""
+        if self._threads == 1:
+            self._loop()
+            return
+        threads = [threading.Thread(target=self._loop, name=f"request-{n}", daemon=True) for n in range(self._threads)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def stop(self) -> None:
+        """Accept nothing more; may be called from a signal handler and from any thread."""
+        self._alive = False
+        try:
+            os.write(self._wake[1], b"1")
+        except BlockingIOError:
+            pass
+
+    def _loop(self) -> None:
+        me = threading.get_ident()
+        active = self.active
+        while self._alive:
+            with self._turn:
+                connection = self._next()
+            if connection is None:
+                return
+            active[me] = connection
+            try:
+                self._handle(connection)
+            finally:
+                del active[me]
+                connection.close()
+
+    def _next(self) -> Connection | None:
+        """The next connection; None when there will be none."""
+        while self._alive:
+            try:
+                connection = self._listener.accept()[0]
+            except BlockingIOError:
+                self._poll.poll()
+            except OSError as error:
+                if error.errno in NO_ROOM:
+                    time.sleep(0.05)
+                elif error.errno != errno.ECONNABORTED:
+                    raise
+            else:
+                self._left -= 1
+                if not self._left:
+                    self.stop()
+                return connection
+        return None

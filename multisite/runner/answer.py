@@ -1,0 +1,226 @@
+"""The answer of a WSGI app as HTTP/1.1 on a connection that carries one request (PEP 3333).
+
+What the app says is what is sent: the server in front adds Date and Server, as it does for its own apps. A body
+whose length the app does not tell goes in chunks, so that one cut short can be told from one that ended.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from typing import Any
+
+# RFC 9110, section 5.6.2 and 5.5; RFC 9112, section 4.
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_NOT_IN_A_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
+_STATUS = re.compile(r"[1-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?")
+_HOP_BY_HOP = frozenset(
+    [
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailers",
+        "transfer-encoding",
+        "upgrade",
+    ]
+)
+_JOIN_BELOW = 65536  # copying so much is cheaper than a system call
+_lower_names: dict[str, str] = {}
+
+
+class FileWrapper:
+    """``wsgi.file_wrapper``: a file that is sent in one call where the kernel can."""
+
+    def __init__(self, filelike: Any, blksize: int = 8192) -> None:
+        self.filelike = filelike
+        self.blksize = blksize
+        if hasattr(filelike, "close"):
+            self.close = filelike.close
+
+    def __iter__(self) -> FileWrapper:
+        return self
+
+    def __next__(self) -> bytes:
+        data: bytes = self.filelike.read(self.blksize)
+        if data:
+            return data
+        raise StopIteration
+
+
+class Answer:
+    """One answer: `start_response` for the app, and what writes what the app returns.
+
+    Attributes:
+        status: the code, 0 before the app told it.
+        is_begun: something has been sent.
+    """
+
+    def __init__(self, connection: socket.socket, method: str, protocol: str) -> None:
+        self.status = 0
+        self.is_begun = False
+        self._connection = connection
+        self._is_head = method == "HEAD"
+        self._has_body = not self._is_head
+        self._takes_hints = protocol != "HTTP/1.0"
+        self._head = ""
+        self._length: int | None = None
+        self._sent = 0
+
+    def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        """As PEP 3333 says.
+
+        Raises:
+            ValueError, TypeError: HTTP cannot say that.
+        """
+        if exc_info:
+            try:
+                if self.is_begun:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None
+        elif self._head:
+            raise AssertionError("start_response() has been called already, and without exc_info")
+        if not _STATUS.fullmatch(status):
+            raise ValueError(f"{status!r} is no status")
+        code = int(status[:3])
+        lines, self._length = header_lines(headers)
+        self._head = f"HTTP/1.1 {status}\r\n{lines}"
+        self.status = code
+        self._has_body = self._has_body and code not in (204, 304) and code >= 200
+        return self.write
+
+    def early_hints(self, headers: list[tuple[Any, Any]]) -> None:
+        """``wsgi.early_hints``: a 103 (RFC 8297) before the answer, for clients of HTTP/1.1."""
+        if self._takes_hints and not self.is_begun:
+            lines, _ = header_lines([(_text(name), _text(value)) for name, value in headers])
+            self._connection.sendall(f"HTTP/1.1 103 Early Hints\r\n{lines}\r\n".encode("latin-1"))
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of the body, and the head before the first; an empty piece sends nothing (PEP 3333)."""
+        piece = self._piece(data)
+        if piece:
+            self._send(piece)
+
+    def send(self, result: Any) -> None:
+        """All that the app returned."""
+        if isinstance(result, FileWrapper) and self._send_file(result):
+            return
+        if type(result) in (list, tuple):
+            self._end(result[0] if len(result) == 1 else b"".join(result))
+            return
+        for data in result:
+            self.write(data)
+        self._end(b"")
+
+    def refuse(self, status: str) -> None:
+        """An answer of our own, in place of the app's."""
+        page = f"<html><head><title>{status[4:]}</title></head><body><h1>{status[4:]}</h1></body></html>\n".encode()
+        head = f"HTTP/1.1 {status}\r\nContent-Type: text/html\r\nContent-Length: {len(page)}\r\n\r\n"
+        self.status = int(status[:3])
+        self.is_begun = True
+        self._connection.sendall(head.encode() + (b"" if self._is_head else page))
+
+    def _end(self, data: bytes) -> None:
+        """The last piece, and the end of the chunks with it."""
+        piece = self._piece(data)
+        if self._length is None and self._has_body:
+            piece += b"0\r\n\r\n"
+        if piece or not self.is_begun:
+            self._send(piece)
+
+    def _piece(self, data: bytes) -> bytes:
+        """What of `data` belongs to the answer, as it is sent."""
+        if not isinstance(data, bytes):
+            raise TypeError(f"a body is made of bytes, not of {type(data).__name__}")
+        if self._length is None:
+            return b"%x\r\n%b\r\n" % (len(data), data) if data and self._has_body else b""
+        data = data[: max(0, self._length - self._sent)]
+        self._sent += len(data)
+        return data if self._has_body else b""
+
+    def _send(self, data: bytes) -> None:
+        if not self.is_begun:
+            head = self._whole_head()
+            if len(data) > _JOIN_BELOW:
+                self._connection.sendall(head)
+            else:
+                data = head + data
+        if data:
+            self._connection.sendall(data)
+
+    def _whole_head(self) -> bytes:
+        if not self._head:
+            raise AssertionError("the application returned without calling start_response()")
+        self.is_begun = True
+        is_chunked = self._length is None and self._has_body
+        return (self._head + ("Transfer-Encoding: chunked\r\n\r\n" if is_chunked else "\r\n")).encode("latin-1")
+
+    def _send_file(self, wrapper: FileWrapper) -> bool:
+        """Whether the kernel could do it."""
+        file = wrapper.filelike
+        try:
+            offset = os.lseek(file.fileno(), 0, os.SEEK_CUR)
+            count = os.fstat(file.fileno()).st_size - offset
+        except (OSError, AttributeError):  # io.UnsupportedOperation is an OSError
+            return False
+        if self._length is not None:
+            count = min(count, self._length - self._sent)
+        if count <= 0 or not self._has_body:
+            self._end(b"")
+            return True
+        is_chunked = self._length is None
+        self._send(b"%x\r\n" % count if is_chunked else b"")
+        self._sent += self._connection.sendfile(file, offset, count)
+        if is_chunked:
+            self._connection.sendall(b"\r\n0\r\n\r\n")
+        return True
+
+    @property
+    def is_short(self) -> bool:
+        """The app gave less than it had announced."""
+        return self._has_body and self._length is not None and self._sent < self._length
+
+
+def header_lines(headers: list[tuple[str, str]]) -> tuple[str, int | None]:
+    """The lines of a head, without those that concern a connection only, and the length that they tell.
+
+    Raises:
+        ValueError, TypeError: a name or a value would break out of its line, or is not text.
+    """
+    lines = []
+    length = None
+    for name, value in headers:
+        lower = _lower_names.get(name) or _checked(name)
+        if lower in _HOP_BY_HOP:
+            continue
+        if _NOT_IN_A_VALUE.search(value):
+            raise ValueError(f"the value of the header {name} has a character that HTTP does not allow")
+        if lower == "content-length":
+            length = _length(value, length)
+        lines.append(f"{name}: {value}\r\n")
+    return "".join(lines), length
+
+
+def _checked(name: str) -> str:
+    if not _TOKEN.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of a header")
+    if len(_lower_names) < 1000:
+        _lower_names[name] = name.lower()
+    return name.lower()
+
+
+def _length(value: str, other: int | None) -> int:
+    value = value.strip()
+    if not (value.isascii() and value.isdigit()) or (other is not None and int(value) != other):
+        raise ValueError(f"{value!r} is no Content-Length, or contradicts another")
+    return int(value)
+
+
+def _text(value: Any) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else value

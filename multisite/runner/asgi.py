@@ -1,0 +1,123 @@
+"""A backend of an ASGI site: gunicorn's asgi worker, on our socket and with nobody above it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from time import monotonic
+
+from gunicorn.asgi.lifespan import LifespanManager, LifespanStartupFailed
+from gunicorn.workers.gasgi import ASGIWorker
+
+from .asgiprotocol import Protocol
+from .board import opened
+from .job import Job
+from .notify import Notifier
+from .settings import settings
+from .watchdog import Watchdog
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+NOT_STARTED = 3
+PULSE = 0.5
+
+
+class Pulse:
+    """What the watchdog looks at: an event loop that runs stamps `since`."""
+
+    def __init__(self) -> None:
+        self.since = monotonic()
+
+    def beat(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Stamp it, and again in a while."""
+        self.since = monotonic()
+        loop.call_later(PULSE, self.beat, loop)
+
+    def __str__(self) -> str:
+        return "the event loop"
+
+
+class Backend(ASGIWorker):  # type: ignore[misc]
+    """Serves one ASGI app until it is told to stop."""
+
+    def __init__(self, app: Any, job: Job, notifier: Notifier) -> None:
+        # Not the worker's own __init__, which makes a file for the arbiter to watch.
+        self.asgi = app
+        self.cfg, self.log = settings(1, job.processes)
+        self.board = opened(job.board, job.slot, os.getpid())
+        self.nr = self.nr_conns = 0
+        self.max_requests = job.max_requests or sys.maxsize
+        self.state: dict[str, Any] = {}
+        self.lifespan: Any = None
+        self.servers: list[Any] = []
+        self.sockets = [socket.socket(fileno=job.listen)]
+        self._quick_shutdown = False
+        self._stopped: asyncio.Event | None = None
+        self._alive = True
+        self._notifier = notifier
+        self._pulse = Pulse()
+        active: Any = {0: self._pulse}
+        self._watchdog = Watchdog(job.request_timeout, active, lambda: None, notifier)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it goes on; the protocol ends it after `max_requests`."""
+        return self._alive
+
+    @alive.setter
+    def alive(self, alive: bool) -> None:
+        self._alive = alive
+        if not alive and self._stopped is not None:
+            self._stopped.set()
+
+    def run(self) -> None:
+        """Returns after the last request."""
+        self._set_up_loop()
+        try:
+            self.loop.run_until_complete(self._serve())
+        finally:
+            self._cleanup()
+
+    def _set_up_loop(self) -> None:
+        if sys.version_info < (3, 10):  # locks that the site made while it was imported belong to the loop of then
+            self.loop = asyncio.get_event_loop()
+        else:
+            self._setup_event_loop()
+        self.loop.add_signal_handler(signal.SIGTERM, self._terminate)
+        for number in (signal.SIGQUIT, signal.SIGINT):
+            self.loop.add_signal_handler(number, os._exit, 0)
+
+    def _terminate(self) -> None:
+        self.loop.add_signal_handler(signal.SIGTERM, os._exit, 0)
+        self.alive = False
+
+    async def _serve(self) -> None:
+        self._stopped = asyncio.Event()
+        await self._start_lifespan()
+        listener = self.sockets[0]
+        # uvloop knows unix sockets by this method only, and asyncio's would unlink the supervisor's path.
+        is_foreign = listener.family == socket.AF_UNIX and not isinstance(self.loop, asyncio.BaseEventLoop)
+        create = self.loop.create_unix_server if is_foreign else self.loop.create_server
+        self.servers.append(await create(lambda: Protocol(self), sock=listener))
+        self._pulse.beat(self.loop)
+        self._watchdog.start()
+        self._notifier.ready()
+        await self._stopped.wait()
+        await self._shutdown()
+
+    async def _start_lifespan(self) -> None:
+        """Tell the app that it starts; most know nothing of that, and one that refuses is not served."""
+        self.lifespan = LifespanManager(self.asgi, self.log, self.state)
+        try:
+            await self.lifespan.startup()
+        except LifespanStartupFailed as error:
+            print(f"The application refuses to start: {error}", file=sys.stderr, flush=True)
+            self._notifier.status(f"the application refuses to start: {error}")
+            os._exit(NOT_STARTED)
+        except Exception:  # the app has no lifespan: gunicorn's manager raises RuntimeError for whatever it raised
+            self.lifespan = None

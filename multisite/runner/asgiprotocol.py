@@ -1,0 +1,152 @@
+"""One connection of an ASGI site: plain HTTP as gunicorn's protocol reads it, or the dispatcher's envelope.
+
+An envelope is turned into the HTTP head that it was made of, so that gunicorn's protocol does the rest; what that
+head cannot say (who the client is, the scheme, the mount) is put into the scope. Nothing in it is believed that a
+client can write.
+"""
+
+from __future__ import annotations
+
+import sys
+from urllib.parse import quote
+
+from gunicorn.asgi.protocol import ASGIProtocol
+
+from .envelope import BODY, FIRST, BadEnvelope, size_of, variables_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+NOT_HEADERS = ("HTTP_TRANSFER_ENCODING", "HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE")
+
+
+class Protocol(ASGIProtocol):  # type: ignore[misc]
+    """gunicorn's protocol, with a second way for a request to come in, and a count of the requests."""
+
+    def __init__(self, worker: Any) -> None:
+        super().__init__(worker)
+        self._board = worker.board
+        self._start: bytes | None = b""
+        self._variables: dict[str, Any] = {}
+        self._failed = False
+        self._received = self._sent = 0
+
+    def data_received(self, data: bytes) -> None:
+        """As asyncio says; the first byte tells the language."""
+        self._received += len(data)
+        if self._start is not None:
+            self._start += data
+            try:
+                data = self._opened(self._start)
+            except BadEnvelope as error:
+                print(f"A request of the dispatcher cannot be read: {error}", file=sys.stderr)
+                self._close_transport()
+                return
+            if not data:
+                return
+            self._start = None
+        super().data_received(data)
+
+    def _opened(self, start: bytes) -> bytes:
+        """What gunicorn is to read; nothing, as long as an envelope is not whole."""
+        if not start.startswith(FIRST):
+            return start
+        size = size_of(start)
+        if not size or len(start) < size:
+            return b""
+        self._variables = variables_of(start[:size])
+        self._keepalive = 0  # one request on each connection
+        self._forwarded_trust = ({}, [])
+        self._secure_names = frozenset()
+        return head_of(self._variables) + start[size:]
+
+    def _on_headers_complete(self) -> Any:
+        skip = super()._on_headers_complete()
+        if self._variables:
+            self._current_request.scheme = self._variables.get("wsgi.url_scheme", "http")
+        return skip
+
+    def _build_http_scope(self, request: Any, sockname: Any, peername: Any) -> dict[str, Any]:
+        return self._as_sent(super()._build_http_scope(request, sockname, peername))
+
+    def _build_websocket_scope(self, request: Any, sockname: Any, peername: Any) -> dict[str, Any]:
+        return self._as_sent(super()._build_websocket_scope(request, sockname, peername))
+
+    def _as_sent(self, scope: dict[str, Any]) -> dict[str, Any]:
+        """The scope with what the variables of an envelope say."""
+        variables = self._variables
+        if variables:
+            address, name = variables.get("REMOTE_ADDR", ""), variables.get("SERVER_NAME", "")
+            scope["client"] = (address, _number(variables.get("REMOTE_PORT", ""))) if address else None
+            scope["server"] = (name, _number(variables.get("SERVER_PORT", ""))) if name else None
+            scope["root_path"] = _text(variables.get("SCRIPT_NAME", ""))
+            scope["http_version"] = variables.get("SERVER_PROTOCOL", "HTTP/1.1")[5:]
+        return scope
+
+    async def _handle_http_request(self, *args: Any, **kwargs: Any) -> Any:
+        return await self._counted(super()._handle_http_request(*args, **kwargs))
+
+    async def _handle_websocket(self, *args: Any, **kwargs: Any) -> Any:
+        return await self._counted(super()._handle_websocket(*args, **kwargs))
+
+    async def _counted(self, handling: Any) -> Any:
+        began = self._board.begin()
+        self._failed = False
+        try:
+            return await handling
+        finally:
+            self._board.end(began, self._failed, self._received, self._sent)
+            self._received = self._sent = 0
+
+    def _send_response_start(self, status: int, *args: Any, **kwargs: Any) -> None:
+        self._failed = status >= 500
+        super()._send_response_start(status, *args, **kwargs)
+
+    def _send_error_response(self, status: int, *args: Any, **kwargs: Any) -> None:
+        self._failed = status >= 500
+        super()._send_error_response(status, *args, **kwargs)
+
+    def _safe_write(self, data: bytes) -> None:
+        self._sent += len(data)
+        super()._safe_write(data)
+
+
+def head_of(variables: dict[str, Any]) -> bytes:
+    """The head of a request in HTTP/1.1.
+
+    It is of that version whatever the client speaks, so that the answer is framed; without a Host it cannot be.
+    """
+    version = "1.1" if "HTTP_HOST" in variables else "1.0"
+    lines = [f"{variables['REQUEST_METHOD']} {_target(variables)} HTTP/{version}"]
+    if variables.get("CONTENT_TYPE"):
+        lines.append(f"content-type: {variables['CONTENT_TYPE']}")
+    if variables.get(BODY) == "chunked":
+        lines.append("transfer-encoding: chunked")
+    elif variables.get("CONTENT_LENGTH"):
+        lines.append(f"content-length: {variables['CONTENT_LENGTH']}")
+    lines += [
+        f"{key[5:].replace('_', '-').lower()}: {value}"
+        for key, value in variables.items()
+        if key.startswith("HTTP_") and key not in NOT_HEADERS
+    ]
+    return "\r\n".join([*lines, "\r\n"]).encode("latin-1")
+
+
+def _target(variables: dict[str, Any]) -> str:
+    """The target as the client wrote it; where only its parts are known, or it names a host, one made of these."""
+    raw: str = variables.get("RAW_URI", "")
+    if raw.startswith("/") or raw == "*":
+        return raw
+    path = variables.get("SCRIPT_NAME", "") + variables.get("PATH_INFO", "")
+    query = variables.get("QUERY_STRING", "")
+    return quote(path.encode("latin-1"), safe="/;:@&=+$,!*'()~") + (f"?{query}" if query else "")
+
+
+def _text(path: str) -> str:
+    """A path of WSGI (bytes as latin-1) as ASGI has it (UTF-8)."""
+    return path.encode("latin-1").decode("utf-8", "replace")
+
+
+def _number(port: str) -> int:
+    return int(port) if port.isdigit() else 0

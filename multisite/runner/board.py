@@ -1,0 +1,182 @@
+"""The scoreboard of a site: what each of its processes counts, in a file that the supervisor reads.
+
+The file holds one record of `SIZE` bytes for each slot; a process writes its own slot and no other, so no lock is
+needed between processes. Every cell is an unsigned 64-bit number, written by one store, so a reader never sees half
+of one. Times are nanoseconds of the monotonic clock, which all processes of a machine share.
+
+The file belongs to the site's user, who can write anything into it or cut it short. Therefore readers `read` it (a
+mapping of a file that shrinks kills its reader with SIGBUS) and bound what they find; a hostile site can falsify its
+own figures, and nothing else. The counts go on from one process of a slot to the next.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+import threading
+from array import array
+from bisect import bisect_left
+from time import monotonic_ns
+
+TYPE_CHECKING = False  # importing typing would cost each backend milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# The upper bounds of the latency buckets in seconds; the last bucket has none.
+LATENCIES = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+FIELDS = (
+    "magic",  # MAGIC once a process has written here
+    "pid",
+    "started",  # when this process began to serve
+    "starts",  # how many processes have had this slot
+    "in_flight",
+    "requests",  # received, in all processes of this slot
+    "errors",  # answers of 500 and above, and those cut short
+    "last_use",  # when a request last began or ended
+    "busy",  # nanoseconds spent on requests
+    "received",  # bytes
+    "sent",  # bytes
+)
+MAGIC = 0x4D53424F41524401
+CELLS = 32
+SIZE = CELLS * 8
+_BUCKETS = len(FIELDS)
+_LARGEST = 2**53  # what JSON readers hold exactly
+_PID, _STARTED, _STARTS, _IN_FLIGHT, _REQUESTS, _ERRORS, _LAST_USE, _BUSY, _RECEIVED, _SENT = range(1, _BUCKETS)
+
+
+class Board:
+    """The writer of one slot; its threads share it.
+
+    Args:
+        path: the file of the site's scoreboard; it is made longer where it is too short. "" counts for nobody.
+        slot: the number of this process among those of the site, from 0.
+
+    Raises:
+        OSError: the file cannot be opened or mapped.
+    """
+
+    def __init__(self, path: str, slot: int, pid: int) -> None:
+        self._lock = threading.Lock()
+        self._cells = _mapped(path, slot)
+        cells = self._cells
+        if cells[0] != MAGIC:
+            cells[1:CELLS] = memoryview(array("Q", bytes(SIZE - 8)))
+        cells[_PID] = pid
+        cells[_IN_FLIGHT] = 0
+        cells[_STARTS] = _next(cells[_STARTS])
+        cells[_STARTED] = cells[_LAST_USE] = monotonic_ns()
+        cells[0] = MAGIC
+
+    def begin(self) -> int:
+        """A request has arrived; give the returned time to `end`."""
+        now = monotonic_ns()
+        cells = self._cells
+        with self._lock:
+            cells[_IN_FLIGHT] += 1
+            cells[_REQUESTS] = _next(cells[_REQUESTS])
+            cells[_LAST_USE] = now
+        return now
+
+    def end(self, began: int, failed: bool, received: int = 0, sent: int = 0) -> None:
+        """That request is answered, or given up."""
+        now = monotonic_ns()
+        took = now - began
+        cells = self._cells
+        bucket = _BUCKETS + bisect_left(LATENCIES, took * 1e-9)
+        with self._lock:
+            cells[_IN_FLIGHT] -= 1
+            cells[_LAST_USE] = now
+            cells[_BUSY] = _next(cells[_BUSY], took)
+            cells[_RECEIVED] = _next(cells[_RECEIVED], received)
+            cells[_SENT] = _next(cells[_SENT], sent)
+            cells[bucket] = _next(cells[bucket])
+            if failed:
+                cells[_ERRORS] = _next(cells[_ERRORS])
+
+
+def opened(path: str, slot: int, pid: int) -> Board:
+    """The writer of the slot; where the file cannot be had, one that counts for nobody, since a site can do without."""
+    try:
+        return Board(path, slot, pid)
+    except OSError as error:
+        print(f"The scoreboard cannot be written: {error}", file=sys.stderr)
+        return Board("", 0, pid)
+
+
+def _next(value: int, step: int = 1) -> int:
+    return (value + step) & 0xFFFFFFFFFFFFFFFF
+
+
+def _mapped(path: str, slot: int) -> memoryview:
+    """The cells of the slot; the mapping lives as long as they do."""
+    if not path:
+        return memoryview(bytearray(SIZE)).cast("Q")
+    end = (slot + 1) * SIZE
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        if os.fstat(file).st_size < end:
+            os.truncate(file, end)
+        mapping = mmap.mmap(file, end)
+    finally:
+        os.close(file)
+    return memoryview(mapping)[slot * SIZE : end].cast("Q")
+
+
+class Record:
+    """What was read from one slot, bounded; times are seconds of the monotonic clock.
+
+    `latencies` has a count for each of `LATENCIES` and one for all that took longer.
+    """
+
+    __slots__ = (
+        "busy",
+        "errors",
+        "in_flight",
+        "last_use",
+        "latencies",
+        "pid",
+        "received",
+        "requests",
+        "sent",
+        "started",
+        "starts",
+    )
+
+    def __init__(self, cells: Sequence[int], now: int) -> None:
+        bounded = [min(cell, _LARGEST) for cell in cells]
+        self.pid = min(bounded[_PID], 2**22)
+        self.started = min(cells[_STARTED], now) / 1e9
+        self.starts = bounded[_STARTS]
+        self.in_flight = min(bounded[_IN_FLIGHT], 2**16)
+        self.requests = bounded[_REQUESTS]
+        self.errors = bounded[_ERRORS]
+        self.last_use = min(cells[_LAST_USE], now) / 1e9
+        self.busy = bounded[_BUSY] / 1e9
+        self.received = bounded[_RECEIVED]
+        self.sent = bounded[_SENT]
+        self.latencies = tuple(bounded[_BUCKETS : _BUCKETS + len(LATENCIES) + 1])
+
+    def __repr__(self) -> str:
+        return f"<Record pid={self.pid} in_flight={self.in_flight} requests={self.requests}>"
+
+
+def read(file: int, slot: int) -> Record | None:
+    """What the slot says, or None where no process has written it (yet, or the file was cut short).
+
+    Args:
+        file: a descriptor of the scoreboard.
+        slot: the number of the process among those of the site.
+    """
+    data = os.pread(file, SIZE, slot * SIZE)
+    return record_of(data, monotonic_ns())
+
+
+def record_of(data: bytes, now: int) -> Record | None:
+    """The record in `data`, as seen at the time `now`."""
+    if len(data) < SIZE:
+        return None
+    cells = array("Q", data)
+    return Record(cells, now) if cells[0] == MAGIC else None

@@ -1,0 +1,168 @@
+"""The listening socket and its connections, which know how long they have waited and for whom.
+
+A request that makes no progress for too long is the site's fault or the peer's. While a connection waits for its
+peer, its own limit bounds it and costs no more than the connection; all other time is the site's, and the `Watchdog`
+looks at `Connection.since`. System calls are tried without waiting first, so that a quick exchange sets no timers.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from time import monotonic
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from _typeshed import ReadableBuffer
+
+FOREVER = float("inf")
+HEAD_LIMIT = 10.0  # seconds that a connection may stay silent before its request
+
+_recv = socket.socket.recv
+_send = socket.socket.send
+_sendall = socket.socket.sendall
+_DONTWAIT = socket.MSG_DONTWAIT
+
+
+class Listener(socket.socket):
+    """The inherited listening socket; it never waits."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(fileno=descriptor)
+        self.setblocking(False)
+        self._kind = (self.family, self.type, self.proto)
+
+    def accept(self) -> tuple[Connection, Any]:
+        """The next connection and its address.
+
+        Raises:
+            BlockingIOError: there is none.
+        """
+        descriptor, address = self._accept()  # type: ignore[attr-defined]
+        return Connection(*self._kind, fileno=descriptor), address
+
+
+class Connection(socket.socket):
+    """One connection, for one request.
+
+    Attributes:
+        since: when the site last made progress with the request; `FOREVER` while the peer is waited for.
+        limit: seconds to wait for the peer at a time, 0 for ever.
+        environ: the request, once it is known.
+        gone: the peer left, or was too slow, before all was read or written.
+        failed: the site's answer is an error.
+    """
+
+    __slots__ = ("_limited", "environ", "failed", "gone", "limit", "received", "sent", "since")
+
+    def __init__(self, family: int, kind: int, proto: int, fileno: int) -> None:
+        super().__init__(family, kind, proto, fileno)
+        self.since = monotonic()
+        self.limit = HEAD_LIMIT
+        self.environ: Mapping[str, Any] = {}
+        self.gone = self.failed = False
+        self.received = self.sent = 0
+        self._limited = 0.0
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        """Up to `size` bytes.
+
+        Raises:
+            TimeoutError: the peer sent nothing within the limit.
+            OSError: it is gone.
+        """
+        try:
+            data = _recv(self, size, flags | _DONTWAIT)
+        except BlockingIOError:
+            if self.gettimeout() is not None:
+                return _recv(self, size, flags)  # somebody who took the socket over set a timeout of its own
+            data = self._recv_later(size, flags)
+        except OSError:
+            self.gone = True
+            raise
+        if not flags & socket.MSG_PEEK:
+            self.received += len(data)
+        return data
+
+    def _recv_later(self, size: int, flags: int) -> bytes:
+        self._wait()
+        try:
+            return _recv(self, size, flags)
+        except BlockingIOError:
+            raise self._too_slow("sent") from None
+        except OSError:
+            self.gone = True
+            raise
+        finally:
+            self.since = monotonic()
+
+    def sendall(self, data: ReadableBuffer, flags: int = 0) -> None:
+        """Send all of `data`.
+
+        Raises:
+            TimeoutError: the peer took nothing within the limit.
+            OSError: it is gone.
+        """
+        view = memoryview(data)
+        try:
+            sent = _send(self, view, flags | _DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.gone = True
+            raise
+        self.sent += sent
+        if sent < len(view):
+            self._send_later(view[sent:], flags)
+        self.since = monotonic()
+
+    def _send_later(self, view: memoryview, flags: int) -> None:
+        self._wait()
+        try:
+            _sendall(self, view, flags)
+        except BlockingIOError:
+            raise self._too_slow("took") from None
+        except OSError:
+            self.gone = True
+            raise
+        self.sent += len(view)
+
+    def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
+        """As of `socket.socket`, within the limit."""
+        self.since = FOREVER
+        self.settimeout(self.limit or None)
+        try:
+            sent = super().sendfile(file, offset, count)
+        except OSError:
+            self.gone = True
+            raise
+        finally:
+            self.settimeout(None)
+            self.since = monotonic()
+        self.sent += sent
+        return sent
+
+    def _wait(self) -> None:
+        """From now on the peer is waited for."""
+        self.since = FOREVER
+        if self._limited != self.limit and self.gettimeout() is None:
+            self._limited = self.limit
+            whole = int(self.limit)
+            interval = struct.pack("@ll", whole, int((self.limit - whole) * 1_000_000))
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, interval)
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, interval)
+
+    def _too_slow(self, did: str) -> TimeoutError:
+        self.gone = True
+        return TimeoutError(errno.ETIMEDOUT, f"the peer {did} nothing for {self.limit:g} s")
+
+    def __str__(self) -> str:
+        """What it serves, for the log."""
+        environ = self.environ
+        host = environ.get("HTTP_HOST") or environ.get("SERVER_NAME", "")
+        target = environ.get("RAW_URI") or environ.get("PATH_INFO", "")
+        return f"{environ.get('REQUEST_METHOD', 'request')} {host}{target}"

@@ -1,0 +1,184 @@
+"""The request as the dispatcher sends it: the byte 1, a length, a JSON object of the variables, then the body.
+
+The first byte of HTTP is that of a method, and a front end writes it, so no client can send an envelope. The body is
+exactly ``CONTENT_LENGTH`` bytes, or in chunks (RFC 9112, section 7.1) where ``multisite.body`` says "chunked".
+"""
+
+from __future__ import annotations
+
+import io
+import json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from typing import Any
+
+FIRST = b"\x01"
+BODY = "multisite.body"
+LARGEST = 1 << 20
+RECEIVE = 16384
+LONGEST_LINE = 4096
+BUFFER = 65536
+
+
+class BadEnvelope(Exception):
+    """The other side does not speak our language."""
+
+
+class Gone(ConnectionResetError):
+    """The other side left before it had sent all of the request."""
+
+
+def size_of(start: bytes) -> int:
+    """The length of the whole envelope, body not included, told from its first five bytes; 0 with fewer.
+
+    Raises:
+        BadEnvelope: it would be longer than any server lets a request be.
+    """
+    if len(start) < 5:
+        return 0
+    length = int.from_bytes(start[1:5], "big")
+    if length > LARGEST:
+        raise BadEnvelope(f"an envelope of {length} bytes")
+    return 5 + length
+
+
+def variables_of(envelope: bytes) -> dict[str, Any]:
+    """The variables of a whole envelope.
+
+    Raises:
+        BadEnvelope: it is no JSON object.
+    """
+    try:
+        variables = json.loads(envelope[5:])
+    except ValueError as error:
+        raise BadEnvelope(str(error)) from None
+    if not isinstance(variables, dict):
+        raise BadEnvelope("no JSON object")
+    return variables
+
+
+def receive(connection: socket.socket) -> tuple[dict[str, Any], bytes]:
+    """The variables, and what has already arrived of the body.
+
+    Raises:
+        BadEnvelope: this is no envelope.
+        Gone: the peer left.
+    """
+    data = connection.recv(RECEIVE)
+    size = size_of(data)
+    while not size or len(data) < size:
+        more = connection.recv(BUFFER)
+        if not more:
+            raise Gone("the dispatcher left in the middle of a request")
+        data += more
+        size = size or size_of(data)
+    return variables_of(data[:size]), data[size:]
+
+
+def body_of(variables: dict[str, Any], start: bytes, connection: socket.socket) -> Any:
+    """``wsgi.input``: it ends where the body ends. Takes `BODY` out of the variables.
+
+    Raises:
+        BadEnvelope: the length is none.
+    """
+    if variables.pop(BODY, "") == "chunked":
+        return io.BufferedReader(ChunkedBody(start, connection), BUFFER)
+    length = variables.get("CONTENT_LENGTH") or "0"
+    if not length.isdigit():
+        raise BadEnvelope(f"a body of {length!r} bytes")
+    if len(start) >= int(length):
+        return io.BytesIO(start[: int(length)])
+    return io.BufferedReader(SizedBody(start, connection, int(length)), BUFFER)
+
+
+class _Body(io.RawIOBase):
+    """A body that is still arriving: `_start` is what was received of it and not yet read."""
+
+    def __init__(self, start: bytes, connection: socket.socket) -> None:
+        self._start = start
+        self._connection = connection
+
+    def readable(self) -> bool:
+        return True
+
+    def _receive(self, most: int) -> bytes:
+        """Up to `most` bytes, at least one.
+
+        Raises:
+            Gone: the body ends too early; what is there of it must not be taken for the whole.
+        """
+        data = self._start[:most]
+        if data:
+            self._start = self._start[most:]
+            return data
+        data = self._connection.recv(most)
+        if not data:
+            raise Gone("the client left before it had sent the whole body")
+        return data
+
+
+class SizedBody(_Body):
+    """Exactly `length` bytes."""
+
+    def __init__(self, start: bytes, connection: socket.socket, length: int) -> None:
+        super().__init__(start, connection)
+        self._left = length
+
+    def readinto(self, buffer: Any) -> int:
+        """As of `io.RawIOBase`."""
+        most = min(len(buffer), self._left)
+        if not most:
+            return 0
+        data = self._receive(most)
+        self._left -= len(data)
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class ChunkedBody(_Body):
+    """Chunks; their extensions and the trailers are passed over.
+
+    Raises (on reading):
+        BadEnvelope: the framing is wrong. Our own relay wrote it, so this is not the client's doing.
+    """
+
+    _left: int = 0  # of the current chunk
+    _is_first = True
+    _is_over = False
+
+    def readinto(self, buffer: Any) -> int:
+        """As of `io.RawIOBase`."""
+        if not self._left and not self._is_over:
+            self._next_chunk()
+        if self._is_over:
+            return 0
+        data = self._receive(min(len(buffer), self._left))
+        self._left -= len(data)
+        buffer[: len(data)] = data
+        return len(data)
+
+    def _next_chunk(self) -> None:
+        if not self._is_first and self._line():
+            raise BadEnvelope("a chunk that is longer than it says")
+        self._is_first = False
+        digits = self._line().partition(b";")[0].strip()
+        if not digits or len(digits) > 16 or digits.strip(b"0123456789abcdefABCDEF"):
+            raise BadEnvelope(f"a chunk of {digits[:20]!r} bytes")
+        self._left = int(digits, 16)
+        if not self._left:
+            self._is_over = True
+            while self._line():
+                pass
+
+    def _line(self) -> bytes:
+        while b"\r\n" not in self._start:
+            if len(self._start) > LONGEST_LINE:
+                raise BadEnvelope("a line without an end")
+            data = self._connection.recv(BUFFER)
+            if not data:
+                raise Gone("the client left before it had sent the whole body")
+            self._start += data
+        line, _, self._start = self._start.partition(b"\r\n")
+        return line

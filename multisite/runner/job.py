@@ -1,0 +1,114 @@
+"""What the supervisor hands over: a listening socket, a job, and an address to report to.
+
+All of it comes in descriptors and environment variables, and is gone from the environment before the site's code
+runs, so that neither the site nor what it starts takes any of it for its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+    from typing import Any
+
+FIRST_DESCRIPTOR = 3  # sd_listen_fds(3)
+VARIABLES = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "MULTISITE_JOB")
+
+
+class BadJob(Exception):
+    """The backend was not started as the supervisor starts it."""
+
+
+class Spec:
+    """Where the app is: `multisite.appspec.AppSpec` as JSON.
+
+    ``args`` and ``kwargs`` are null where the attribute is no factory. Each may also be the `repr` of its value,
+    since JSON has no tuples and no bytes.
+    """
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self.kind: str = spec["kind"]
+        self.target: str = spec.get("target") or ""
+        self.attribute: str = spec.get("attribute") or ""
+        args, kwargs = spec.get("args"), spec.get("kwargs")
+        self.is_call = args is not None or kwargs is not None
+        self.args: tuple[Any, ...] = tuple(_literal(args) or ())
+        self.kwargs: dict[str, Any] = dict(_literal(kwargs) or {})
+
+
+class Job:
+    """One backend's orders.
+
+    Attributes:
+        listen: the descriptor of the listening socket.
+        notify: where to report to, "" for nowhere.
+        threads: how many requests at once.
+        processes: how many such processes the site has.
+        max_requests: after how many requests to leave, 0 for never.
+        request_timeout: seconds in which a request has to make progress, 0 for ever.
+    """
+
+    def __init__(self, job: dict[str, Any], listen: int, notify: str) -> None:
+        self.listen = listen
+        self.notify = notify
+        self.name: str = job["name"]
+        self.spec = Spec(job["spec"])
+        self.location: str = job.get("location") or ""
+        self.ini: list[str] = list(_listed(job.get("ini")))
+        self.overlay: dict[str, dict[str, str]] = job.get("overlay") or {}
+        self.worker: str = job.get("worker") or "auto"
+        self.threads = max(1, int(job.get("threads") or 1))
+        self.processes = max(1, int(job.get("processes") or 1))
+        self.max_requests = _with_jitter(int(job.get("max_requests") or 0), int(job.get("max_requests_jitter") or 0))
+        self.request_timeout = float(job.get("request_timeout") or 0)
+        self.gunicorn: str = job.get("gunicorn") or ""
+        self.board: str = job.get("board") or ""
+        self.slot = int(job.get("slot") or 0)
+        self.debug = bool(job.get("debug"))
+
+
+def take(environ: MutableMapping[str, str]) -> Job:
+    """The job of this process; what said so is taken out of `environ`.
+
+    Raises:
+        BadJob: something is missing or was meant for another process.
+    """
+    found = {name: environ.pop(name, "") for name in VARIABLES}
+    if found["LISTEN_PID"] not in ("", str(os.getpid())) or found["LISTEN_FDS"] != "1":
+        raise BadJob("no listening socket was handed over (LISTEN_FDS=1); multisite's supervisor starts this program")
+    try:
+        job = json.loads(_read(int(found["MULTISITE_JOB"])))
+        os.set_inheritable(FIRST_DESCRIPTOR, False)
+        return Job(job, FIRST_DESCRIPTOR, found["NOTIFY_SOCKET"])
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise BadJob(f"the job cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _read(descriptor: int) -> bytes:
+    """All of a pipe, or of a memory file whoever's position it is at; closed afterwards."""
+    with open(descriptor, "rb") as file:
+        if file.seekable():
+            file.seek(0)
+        return file.read()
+
+
+def _literal(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    import ast
+
+    return ast.literal_eval(value)
+
+
+def _listed(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) and value else value or []
+
+
+def _with_jitter(count: int, jitter: int) -> int:
+    """`count` and up to `jitter` more, so that processes started together do not leave together."""
+    if count <= 0 or jitter <= 0:
+        return max(count, 0)
+    return count + int.from_bytes(os.urandom(4), "big") % (jitter + 1)

@@ -1,0 +1,40 @@
+"""Telling the supervisor: the datagrams of sd_notify(3)."""
+
+from __future__ import annotations
+
+import socket
+
+LONGEST = 1000
+
+
+class Notifier:
+    """Sends to the socket that ``NOTIFY_SOCKET`` named; with "" it tells nobody."""
+
+    def __init__(self, address: str) -> None:
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+
+    def ready(self) -> None:
+        """The backend accepts requests."""
+        self._send("READY=1\nSTATUS=serving")
+
+    def stopping(self, why: str) -> None:
+        """It accepts no more of them."""
+        self._send(f"STOPPING=1\nSTATUS={_line(why)}")
+
+    def status(self, text: str) -> None:
+        """What a user should know about it, in one line."""
+        self._send(f"STATUS={_line(text)}")
+
+    def _send(self, text: str) -> None:
+        """A supervisor that is gone, or does not read, must not hold up a site."""
+        if not self._address:
+            return
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
+                sender.sendto(text.encode("utf-8", "replace"), self._address)
+        except OSError:
+            pass
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:LONGEST]

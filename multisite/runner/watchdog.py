@@ -1,0 +1,69 @@
+"""Requests that hang: their Python stacks go to the log, and the process leaves.
+
+A thread looks at the active connections now and then. A request whose site has made no progress with it for the
+request timeout hangs: the stacks of all threads are printed, nothing more is accepted, the other requests get
+`GRACE` seconds to end, and the process exits with `STATUS`. Where the hung code does not even let this thread run (a
+regular expression that never ends holds the interpreter), a timer outside the interpreter, wound up at each look,
+prints the stacks and exits with 1.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+import threading
+from time import monotonic
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .connection import Connection
+    from .notify import Notifier
+
+STATUS = 4
+GRACE = 5.0
+STDERR = 2
+
+
+class Watchdog:
+    """Watches `active` with a thread of its own, once started."""
+
+    def __init__(
+        self, timeout: float, active: dict[int, Connection], stop: Callable[[], None], notifier: Notifier
+    ) -> None:
+        self._timeout = timeout
+        self._active = active
+        self._stop = stop
+        self._notifier = notifier
+        self._interval = min(max(timeout / 4, 0.05), 5.0)
+        self._pause = threading.Event()
+
+    def start(self) -> None:
+        """Begin to watch; with no timeout there is nothing to watch."""
+        if self._timeout > 0:
+            threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    def _watch(self) -> None:
+        while True:
+            faulthandler.dump_traceback_later(self._timeout + 2 * self._interval + GRACE, exit=True, file=STDERR)
+            hung = self._hung()
+            if hung:
+                self._leave(hung)
+            self._pause.wait(self._interval)
+
+    def _hung(self) -> list[Connection]:
+        latest = monotonic() - self._timeout
+        return [connection for connection in list(self._active.values()) if connection.since < latest]
+
+    def _leave(self, hung: list[Connection]) -> None:
+        what = f"no progress for {self._timeout:g} s with {', '.join(map(str, hung))}"
+        print(f"Replacing this process: {what}. The stacks of its threads:", file=sys.stderr, flush=True)
+        faulthandler.dump_traceback(file=STDERR, all_threads=True)
+        self._notifier.stopping(what)
+        self._stop()
+        deadline = monotonic() + min(GRACE, self._timeout)
+        while monotonic() < deadline and len(self._active) > len(self._hung()):
+            self._pause.wait(0.02)
+        os._exit(STATUS)

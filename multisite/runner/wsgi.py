@@ -1,0 +1,67 @@
+"""A backend of a WSGI site: who accepts, who answers, who counts and who watches."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+
+from .accept import Acceptor
+from .board import opened
+from .connection import Connection, Listener
+from .direct import Direct
+from .envelope import FIRST
+from .job import Job
+from .notify import Notifier
+from .relayed import Relayed
+from .watchdog import Watchdog
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class Backend:
+    """Serves one WSGI app until it is told to stop."""
+
+    def __init__(self, app: Any, job: Job, notifier: Notifier) -> None:
+        listener = Listener(job.listen)
+        threads = 1 if job.worker == "sync" else job.threads
+        self._relayed = Relayed(app, threads > 1, job.processes > 1, job.request_timeout)
+        self._direct = Direct(app, listener, threads > 1, job.processes, job.request_timeout)
+        self._board = opened(job.board, job.slot, os.getpid())
+        self._acceptor = Acceptor(listener, self._handle, threads, job.max_requests)
+        self._notifier = notifier
+        self._watchdog = Watchdog(job.request_timeout, self._acceptor.active, self._acceptor.stop, notifier)
+
+    def run(self) -> None:
+        """Returns after the last request; SIGTERM, or the bound of `max_requests`, makes one the last."""
+        signal.signal(signal.SIGTERM, self._terminate)
+        for number in (signal.SIGQUIT, signal.SIGINT):
+            signal.signal(number, _quit)
+        self._watchdog.start()
+        self._notifier.ready()
+        self._acceptor.run()
+
+    def _terminate(self, number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, _quit)
+        self._acceptor.stop()
+
+    def _handle(self, connection: Connection) -> None:
+        """One connection; one that brings nothing (a probe) is no request."""
+        try:
+            first = connection.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return
+        if not first:
+            return
+        began = self._board.begin()
+        try:
+            (self._relayed if first == FIRST else self._direct).serve(connection)
+        finally:
+            self._board.end(began, connection.failed, connection.received, connection.sent)
+
+
+def _quit(number: int, frame: object) -> None:
+    """At once, whatever is in flight."""
+    os._exit(0)
