@@ -228,11 +228,13 @@ class InProcessSite:
         """Have the site served from elsewhere; where that cannot be, say why it is not served."""
         if self._generation:
             self._drop()
-        failure = self._fail(error, "it cannot share the workers' process")
         if self._elsewhere:
+            _log.info("site %s: runs outside the workers: %s", self.name, error.why)
+            self._verdicts.note(self.name, error.reason, "", serving=False, own_process=True)
             self._failure = None
             self.app = self._elsewhere(self._site, self._home)
         else:
+            failure = self._fail(error, "it cannot share the workers' process")
             self.app = pages.for_error(error, incident=failure.incident)
 
     def _serve(self, newest: Generation) -> None:
