@@ -47,8 +47,8 @@ class Catalogue:
 
 
 def read(home: Home) -> Catalogue:
-    """Read all sites of `home` in one go, as the command line does."""
-    folder = SiteDir(home, cache=False)
+    """Read all sites of `home` in one go, as the command line does; a last good version that serves counts."""
+    folder = SiteDir(home, store=False)
     folder.scan()
     return build(folder.entries.values(), home)
 

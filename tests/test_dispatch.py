@@ -251,6 +251,17 @@ def test_a_new_exact_domain_beats_a_pattern_at_once(home: TestHome) -> None:
     assert home.get("b.w.test").text == "exact"
 
 
+def test_a_new_site_is_served_at_once_where_the_default_site_answered(tmp_path: Path) -> None:
+    home = TestHome(tmp_path, MOYA_CONF.replace("[service]\n", "[service]\ndefault_site = any\n"))
+    home.hello("any")
+    assert home.get("new.test").text == "any"
+    home.hello("new")
+    assert home.get("new.test").text == "new"
+    home.disable("new")
+    home.later()
+    assert home.get("new.test").text == "any"
+
+
 def test_a_changed_site_file_is_live_within_a_second(home: TestHome) -> None:
     home.hello("a")
     assert home.get("a.test").text == "a"
