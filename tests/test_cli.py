@@ -222,6 +222,17 @@ def test_check_says_every_problem_of_every_file_in_one_run(home: pathlib.Path, r
     assert result.stderr.count("\n") == 1
 
 
+def test_check_says_the_problems_of_logging_ini(home: pathlib.Path, run: Run) -> None:
+    log = home.parent / "made.log"
+    handler = f"[handler:file]\nclass = FileHandler\nargs = ({str(log)!r},)\n"
+    (home / "logging.ini").write_text(f"[logger:root]\nhandlers = file, gone\nlevel = LOUD\n{handler}")
+    result = run("check")
+    assert result.exit_code == 1
+    assert "[logger:root] level = LOUD: is no level" in result.stdout
+    assert "no handler is called 'gone'" in result.stdout
+    assert not log.exists()
+
+
 def test_check_of_a_clean_home_is_silent_but_for_one_line(home: pathlib.Path, run: Run) -> None:
     add(home, "blog")
     result = run("check")

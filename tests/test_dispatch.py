@@ -529,9 +529,12 @@ def test_two_files_with_one_name_are_both_named(home: TestHome, caplog: pytest.L
     home.hello("a", name="same")
     home.hello("b", name="same")
     assert home.get("a.test").text == "a"
-    assert home.get("b.test").status == 404
+    assert home.get("b.test").status == 500
     assert "a.ini" in caplog.text
     assert "b.ini" in caplog.text
+    home.ini("b", name="other")
+    home.later()
+    assert home.get("b.test").text == "b"
 
 
 def test_remembered_hosts_are_bounded(home: TestHome) -> None:
