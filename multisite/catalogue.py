@@ -5,8 +5,9 @@ Built anew from all entries, then only read; swapped whole when something change
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from multisite import config, sharing
 from multisite.claims import Ledger
@@ -47,8 +48,8 @@ class Catalogue:
 
 
 def read(home: Home) -> Catalogue:
-    """Read all sites of `home` in one go, as the command line does."""
-    folder = SiteDir(home, cache=False)
+    """Read all sites of `home` in one go, as the command line does; a last good version that serves counts."""
+    folder = SiteDir(home, store=False)
     folder.scan()
     return build(folder.entries.values(), home)
 
@@ -97,19 +98,36 @@ def _name(entries: list[Entry], previous: Catalogue | None) -> tuple[dict[str, E
         held = before.get(name)
         if name not in holders or (held and held.path == entry.path):
             holders[name] = entry
-    losers = [entry for entry in entries if holders[entry.file.name] is not entry]
-    problems = [
-        Problem(
-            entry.path,
-            f"{holders[entry.file.name].path} has this name too and keeps it",
-            "service",
-            "name",
-            entry.file.name,
-            remedy="give one of the two another name",
-        )
-        for entry in losers
-    ]
-    return {e.file.name: e for e in entries if holders[e.file.name] is e}, problems
+    named: dict[str, Entry] = {}
+    problems = []
+    for entry in entries:
+        holder = holders[entry.file.name]
+        if holder is entry:
+            named[entry.file.name] = entry
+            continue
+        problems.append(_same_name(entry, holder))
+        loser = _renamed(entry, problems[-1], holders.keys() | named.keys())
+        named[loser.file.name] = loser
+    return named, problems
+
+
+def _same_name(loser: Entry, holder: Entry) -> Problem:
+    return Problem(
+        loser.path,
+        f"{holder.path} has this name too and keeps it",
+        "service",
+        "name",
+        loser.file.name,
+        remedy="give one of the two another name",
+    )
+
+
+def _renamed(entry: Entry, problem: Problem, taken: Iterable[str]) -> Entry:
+    """Return a broken site under a free name, so that its domains answer with an error page."""
+    stem = entry.file.name[:60]
+    name = next(each for each in (f"{stem}-{number}" for number in itertools.count(2)) if each not in taken)
+    file = replace(entry.file, name=name, problems=(*entry.file.problems, problem))
+    return replace(entry, file=file, problems=(*entry.problems, problem))
 
 
 def _claim(

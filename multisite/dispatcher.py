@@ -196,9 +196,10 @@ class Dispatcher:
             target: Target = self._site(found[0].value[0][1])
         else:
             target = choice.Choice(current, host, found, self._serve)
-        if len(memory) >= MOST_HOSTS:
-            memory.clear()
-        memory[raw] = target
+        if found[0].domain:  # else nobody knows the host yet, and a new site may
+            if len(memory) >= MOST_HOSTS:
+                memory.clear()
+            memory[raw] = target
         return target
 
     def _site(self, name: str) -> InProcessSite:

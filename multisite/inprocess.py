@@ -115,7 +115,7 @@ class InProcessSite:
 
     def offer(self, entry: Entry, site: Site, home: Home) -> None:
         """Take note of a newer catalogue; the site's own next request acts on it."""
-        newest_is_bad = entry.file is self._entry.file and entry.problems
+        newest_is_bad = entry.problems != entry.file.problems and entry.file == self._entry.file
         same = entry.file == self._entry.file and entry.stamp == self._entry.stamp and site == self._site
         if (same or newest_is_bad) and home.supervisor == self._home.supervisor:
             self._entry, self._home = entry, home

@@ -121,6 +121,7 @@ class SiteDir:
         self,
         home: Home,
         cache: bool = True,
+        store: bool = True,
         known: SiteDir | None = None,  # of the same files, under an earlier moya.conf
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -130,7 +131,7 @@ class SiteDir:
         self._folders: Stamp = ()
         self._folders_racy = True
         self._cache = StateFile(home, "sites") if cache else None
-        self._store_at = 0.0
+        self._store_at = 0.0 if store else float("inf")
         self._dirty = False
         self._cache_stamp: Stamp = ()
         if known and known._key() == self._key():

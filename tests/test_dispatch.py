@@ -251,6 +251,17 @@ def test_a_new_exact_domain_beats_a_pattern_at_once(home: TestHome) -> None:
     assert home.get("b.w.test").text == "exact"
 
 
+def test_a_new_site_is_served_at_once_where_the_default_site_answered(tmp_path: Path) -> None:
+    home = TestHome(tmp_path, MOYA_CONF.replace("[service]\n", "[service]\ndefault_site = any\n"))
+    home.hello("any")
+    assert home.get("new.test").text == "any"
+    home.hello("new")
+    assert home.get("new.test").text == "new"
+    home.disable("new")
+    home.later()
+    assert home.get("new.test").text == "any"
+
+
 def test_a_changed_site_file_is_live_within_a_second(home: TestHome) -> None:
     home.hello("a")
     assert home.get("a.test").text == "a"
@@ -518,9 +529,12 @@ def test_two_files_with_one_name_are_both_named(home: TestHome, caplog: pytest.L
     home.hello("a", name="same")
     home.hello("b", name="same")
     assert home.get("a.test").text == "a"
-    assert home.get("b.test").status == 404
+    assert home.get("b.test").status == 500
     assert "a.ini" in caplog.text
     assert "b.ini" in caplog.text
+    home.ini("b", name="other")
+    home.later()
+    assert home.get("b.test").text == "b"
 
 
 def test_remembered_hosts_are_bounded(home: TestHome) -> None:

@@ -43,10 +43,14 @@ def explain(session: Session, address: str) -> None:
 
     A whole URL is taken too. Nothing is requested and no application is imported.
     """
+    from multisite.errors import BadHost
     from multisite.hosts import normalise
 
     raw, path = split_address(address)
-    host = normalise(raw)
+    try:
+        host = normalise(raw)
+    except BadHost:
+        fail(f"{raw[:100]!r} is no host name: it gets a 400 page")
     found = candidates(session.catalogue, host, path)
     if not found:
         fail(_unknown(session, host, path))

@@ -40,13 +40,13 @@ def list_(session: Session) -> None:
 
 
 @click.command(epilog=WHERE, short_help="Print the location of a site.")
-@click.argument("name", shell_complete=complete.sites)
+@click.argument("name", shell_complete=complete.known)
 @pass_session
 def where(session: Session, name: str) -> None:
-    """Print the location of the site NAME: its working directory and import path."""
+    """Print the location of the site NAME, enabled or not: its working directory and import path."""
     from multisite.config import make_site
 
-    location = make_site(session.enabled_site(name), session.home).location
+    location = make_site(session.known_site(name), session.home).location
     say_json({"name": name, "location": location}) if session.as_json else say(location)
 
 

@@ -106,6 +106,21 @@ class Session:
                 return site
         raise UnknownSite(self._unknown(name, stem, sites))
 
+    def known_site(self, name: str) -> SiteFile:
+        """Return the site called `name`, enabled or only available.
+
+        Raises:
+            UnknownSite: there is none.
+        """
+        try:
+            return self.enabled_site(name)
+        except UnknownSite:
+            stem = stem_of(name)
+            for available, file in self.disabled.items():
+                if stem in (available, file.name):
+                    return file
+            raise
+
     def _unknown(self, name: str, stem: str, sites: dict[str, SiteFile]) -> str:
         if stem in self.places.choices():
             return f"the site {stem} is not enabled; multisite ensite {stem} enables it"
