@@ -49,7 +49,7 @@ class Balancer:
         return self._proxies[last].relay(environ, start_response, upload)
 
     def _order(self) -> list[int]:
-        count, now = len(self._proxies), self._clock()
-        first = next(self._turn) % count
-        turn = [(first + step) % count for step in range(count)]
-        return sorted(turn, key=lambda number: self._avoided[number] > now)
+        now = self._clock()
+        live = [number for number, until in enumerate(self._avoided) if until <= now]
+        first = next(self._turn) % (len(live) or 1)
+        return live[first:] + live[:first] + [number for number, until in enumerate(self._avoided) if until > now]

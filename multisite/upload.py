@@ -38,7 +38,8 @@ class Upload:
         self.chunked = self.length is None and _ends_by_itself(environ)
         self._left = self.length or 0
         self.first = self.read()
-        self.chunked = self.chunked and bool(self.first)  # no body at all
+        while self._left and len(self.first) < PIECE:  # some servers return what has arrived
+            self.first += self.read()
 
     @property
     def has_more(self) -> bool:
