@@ -51,7 +51,7 @@ def read(home: Home) -> Catalogue:
     """Read all sites of `home` in one go, as the command line does; a last good version that serves counts."""
     folder = SiteDir(home, store=False)
     folder.scan()
-    return build(folder.entries.values(), home)
+    return build(folder.entries.values(), home, problems=folder.problems)
 
 
 def ledger(home: Home, current: Callable[[], Catalogue | None]) -> Ledger:
@@ -64,14 +64,16 @@ def ledger(home: Home, current: Callable[[], Catalogue | None]) -> Ledger:
     return Ledger(StateFile(home, "claims"), is_live)
 
 
-def build(entries: Iterable[Entry], home: Home, previous: Catalogue | None = None) -> Catalogue:
+def build(
+    entries: Iterable[Entry], home: Home, previous: Catalogue | None = None, problems: Iterable[Problem] = ()
+) -> Catalogue:
     """Give names and domains to `entries` in their order.
 
     What two files claim, the earlier one gets, unless the later one had it in
-    `previous`: an addition never takes anything from a site that serves.
+    `previous`: an addition never takes anything from a site that serves. `problems` are those of the folders.
     """
     entries = list(entries)
-    problems = [problem for entry in entries for problem in entry.problems]
+    problems = [*problems, *(problem for entry in entries for problem in entry.problems)]
     named, clashes = _name(entries, previous)
     claims, owners, conflicts = _claim(named, previous)
     problems += clashes + conflicts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from multisite import dialect
@@ -21,6 +21,7 @@ class Chain:
 
     path: str
     environ: Mapping[str, str]
+    commented: Container[str] | None = None  # sections in which a comment may end a line (`dialect.parse`)
     texts: Texts = field(default_factory=dict)
     origins: list[tuple[str, dict[tuple[str, str], int]]] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
@@ -61,7 +62,7 @@ class Chain:
             else:
                 self._add(link, Fault("", "extends", f"{path} {error.reason}", error.remedy))
             return {}
-        document = dialect.parse(text)
+        document = dialect.parse(text, self.commented)
         self.origins.append((path, document.lines))
         if undecodable:
             self.misread = True

@@ -244,6 +244,14 @@ def test_extends_in_a_circle_and_into_nothing_are_problems(tmp_path: Path) -> No
 # -- Moya ------------------------------------------------------------------------------------------------------------
 
 
+def test_a_moya_project_s_settings_have_comments_on_lines_of_their_own_only(tmp_path: Path) -> None:
+    text = "[service]\ndomains = m.example  # ours\nlocation = /srv/m\nini = production.ini\n"
+    file = site_file(tmp_path, text + "[settings]  # theirs\n# a comment\ncolour = #fff\ntitle = Blog #1\n    and #2\n")
+    assert file.problems == ()
+    assert file.domains == ("m.example",)
+    assert file.values["settings"] == {"colour": "#fff", "title": "Blog #1\nand #2"}
+
+
 def test_a_moya_project_keeps_its_own_sections(tmp_path: Path) -> None:
     file = site_file(
         tmp_path,

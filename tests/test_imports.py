@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("actors", "inprocess generation choice spawned supervisor live catalogue proxy balance"),
     (
         "one kind of input and output",
-        "config chain textfile sitedir enabling statefile claims sharing mentions finder django_fence guard "
+        "config chain textfile globs sitedir enabling statefile claims sharing mentions finder django_fence guard "
         "process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan upload upstream "
         "runner",
     ),

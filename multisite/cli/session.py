@@ -79,7 +79,7 @@ class Session:
     def disabled(self) -> dict[str, SiteFile]:
         """Site files of ``sites-available``, by stem, that nothing enabled leads to."""
         from multisite.enabling import identity
-        from multisite.sitedir import enabled_paths
+        from multisite.globs import enabled_paths
 
         enabled = {identity(path) for path in enabled_paths(self.home)}
         stems = (stem for stem in self.places.choices() if identity(self.places.source(stem)) not in enabled)
