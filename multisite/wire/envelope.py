@@ -41,12 +41,19 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 def encode(environ: Mapping[str, Any], chunked: bool) -> bytes:
     """Return the envelope of a request; its body follows."""
-    variables = {
-        key: value
-        for key, value in environ.items()
-        if (key[:5] == "HTTP_" or key in VARIABLES or key[:7] in FAMILIES) and type(value) is str
-    }
+    variables = {key: value for key, value in environ.items() if type(value) is str and (_kept.get(key) or _keep(key))}
     if chunked:
         variables[BODY] = "chunked"
     text = _encode(variables).encode("ascii")
     return FIRST + len(text).to_bytes(4, "big") + text
+
+
+_MOST_KEPT = 1024  # keys remembered; a client can invent as many as it likes
+_kept: dict[str, bool] = {}
+
+
+def _keep(key: str) -> bool:
+    keep = key[:5] == "HTTP_" or key[:7] in FAMILIES or key in VARIABLES
+    if keep and len(_kept) < _MOST_KEPT:
+        _kept[key] = True
+    return keep
