@@ -121,6 +121,11 @@ def test_uwsgi_variables_that_are_too_large_are_431(fields: list[tuple[str, str]
     assert caught.value.status == 431
 
 
+def test_an_envelope_that_is_too_large_is_431() -> None:
+    with pytest.raises(RequestTooLarge):
+        envelope.encode(ENVIRON | {"HTTP_COOKIE": "\xe9" * 200000}, chunked=False)
+
+
 def test_an_envelope_has_the_strings_of_the_request_and_nothing_else() -> None:
     """wsgiref for one puts the administrator's environment into every environ."""
     environ = ENVIRON | {
