@@ -27,8 +27,7 @@ EARLY_HINTS = 103
 MOST_INTERIM = 100  # 1xx answers before the one that counts
 
 #: what gunicorn adds to every answer, whether it is there or not
-_GUNICORNS = frozenset({"date", "server"})
-_NOTHING: frozenset[str] = frozenset()
+_BEHIND_GUNICORN = http11.DROPPED | {"date", "server"}
 
 _log = logging.getLogger("multisite.proxy")
 
@@ -140,10 +139,11 @@ class Proxy:
 
     def _head(self, exchange: Exchange, environ: Environ) -> tuple[Head, bytes]:
         """Return the head of the answer and what came with it; interim answers are passed over."""
-        drop = _GUNICORNS if environ.get("SERVER_SOFTWARE", "")[:8] == "gunicorn" else _NOTHING
+        gunicorn = environ.get("SERVER_SOFTWARE", "")[:8] == "gunicorn"
+        dropped = _BEHIND_GUNICORN if gunicorn else http11.DROPPED
         data, interim = b"", 0
         while True:
-            parsed = http11.parse_head(data, drop) if data else None
+            parsed = http11.parse_head(data, dropped) if data else None
             if parsed is None:
                 data = self._more(exchange, data)
                 continue

@@ -121,6 +121,11 @@ def test_uwsgi_variables_that_are_too_large_are_431(fields: list[tuple[str, str]
     assert caught.value.status == 431
 
 
+def test_an_envelope_that_is_too_large_is_431() -> None:
+    with pytest.raises(RequestTooLarge):
+        envelope.encode(ENVIRON | {"HTTP_COOKIE": "\xe9" * 200000}, chunked=False)
+
+
 def test_an_envelope_has_the_strings_of_the_request_and_nothing_else() -> None:
     """wsgiref for one puts the administrator's environment into every environ."""
     environ = ENVIRON | {
@@ -151,9 +156,9 @@ def parsed(head: bytes) -> http11.Head:
 
 def test_the_head_of_an_answer() -> None:
     data = b"HTTP/1.1 200 Very OK\r\nA: 1\r\nSet-Cookie: x\r\nset-cookie:\ty \r\nContent-Length: 3\r\n\r\nabc"
-    head, rest = http11.parse_head(data) or (None, b"")
+    head, rest = http11.parse_head(data.replace(b"Very", b"Very\t")) or (None, b"")
     assert head
-    assert (head.code, head.status, head.length, head.chunked, rest) == (200, "200 Very OK", 3, False, b"abc")
+    assert (head.code, head.status, head.length, head.chunked, rest) == (200, "200 Very  OK", 3, False, b"abc")
     assert head.fields == [("A", "1"), ("Set-Cookie", "x"), ("set-cookie", "y"), ("Content-Length", "3")]
 
 
@@ -181,7 +186,7 @@ def test_fields_of_one_connection_end_here() -> None:
 
 
 def test_fields_that_the_server_adds_itself_can_be_left_out() -> None:
-    found = http11.parse_head(b"HTTP/1.1 200 OK\r\nDate: x\r\nA: 1\r\n\r\n", frozenset({"date"}))
+    found = http11.parse_head(b"HTTP/1.1 200 OK\r\nDate: x\r\nA: 1\r\n\r\n", http11.DROPPED | {"date"})
     assert found
     assert found[0].fields == [("A", "1")]
 

@@ -16,13 +16,18 @@ LARGEST_HEAD = 65536  # bytes of an answer's head; nginx takes 4 or 8 KiB, Apach
 MOST_FIELDS = 500
 NO_CONTENT = (204, 304)
 
-_END = re.compile(rb"\r?\n\r?\n")  # RFC 9112 section 2.2: a recipient may take a bare LF for the end of a line
-_CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f]")  # all but tab and line feed
-_STATUS = re.compile(r"HTTP/1\.([01]) ([1-5]\d\d)(?: (.*))?")
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
+_TEXT = r"[^\0-\x08\n-\x1f\x7f]*"  # no control character but tab
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 section 5.6.2
+_END = re.compile(rb"\n\r?\n")  # RFC 9112 section 2.2: a recipient may take a bare LF for the end of a line
+_STATUS = re.compile(rf"HTTP/1\.([01]) ([1-5]\d\d)(?: ({_TEXT}))?", re.ASCII)
+_FIELDS = re.compile(rf"(?:{_TOKEN}:{_TEXT}\n)*")
+_FIELD = re.compile(r"([^:\n]+):([^\n]*)\n")
+_SPACED = re.compile(rf"^({_TOKEN})[ ]+:", re.MULTILINE)
 _LENGTH = re.compile(r"[0-9]{1,18}")
-_CGI = frozenset({"status"})  # what some CGI-like programs leave in; other servers would obey it
-_DROPPED = HOP_BY_HOP | _CGI | {"content-length"}  # which is checked and added again
+
+#: fields of an answer that are not passed on as they are, in lower case: Status is left in by CGI-like programs, and
+#: obeyed by some servers; Content-Length is checked and added again
+DROPPED = HOP_BY_HOP | {"status", "content-length"}
 
 
 class Head(NamedTuple):
@@ -67,12 +72,12 @@ def encode(
     return head.encode("latin-1")
 
 
-def parse_head(data: bytes, drop: frozenset[str] = frozenset()) -> tuple[Head, bytes] | None:
+def parse_head(data: bytes, dropped: frozenset[str] = DROPPED) -> tuple[Head, bytes] | None:
     """Return the head at the beginning of `data` and what comes after it; None while it is not whole.
 
     Args:
         data: what was received so far.
-        drop: fields to leave out, in lower case, besides the hop-by-hop ones.
+        dropped: fields to leave out, in lower case: `DROPPED`, or more than these.
 
     Raises:
         UpstreamProtocolError: it is not the head of an HTTP/1.x answer, or too large.
@@ -84,17 +89,15 @@ def parse_head(data: bytes, drop: frozenset[str] = frozenset()) -> tuple[Head, b
         if data[:5] != b"HTTP/"[: len(data)]:
             raise UpstreamProtocolError(f"the answer is not HTTP: {data[:20]!r}")
         return None
-    text = data[: end.start()].decode("latin-1").replace("\r\n", "\n")
-    if _CONTROL.search(text):
-        raise UpstreamProtocolError("the head of the answer has control characters")
-    first, *lines = text.split("\n")
+    text = data[: end.start() + 1].decode("latin-1").replace("\r\n", "\n")
+    if "\t" in text:
+        text = text.replace("\t", " ")  # PEP 3333 has no control character in a status or a value
+    first, _, lines = text.partition("\n")
     status = _STATUS.fullmatch(first)
     if not status:
         raise UpstreamProtocolError(f"the answer is not HTTP/1.x: {first[:40]!r}")
-    if len(lines) > MOST_FIELDS:
-        raise UpstreamProtocolError(f"the answer has more than {MOST_FIELDS} header fields")
     code = int(status[2])
-    fields, special = _fields(lines, _DROPPED | drop if drop else _DROPPED)
+    fields, special = _fields(lines, dropped)
     return _head(code, f"{code} {status[3] or _phrase(code)}", status[1], fields, special), data[end.end() :]
 
 
@@ -113,30 +116,33 @@ def body_of(head: Head, method: str, forgive: bool) -> Body:
     return UntilClose(forgive) if head.length is None else Sized(head.length)
 
 
-def _fields(lines: list[str], dropped: frozenset[str]) -> tuple[list[tuple[str, str]], dict[str, list[str]]]:
+def _fields(lines: str, dropped: frozenset[str]) -> tuple[list[tuple[str, str]], dict[str, list[str]]]:
     """Return the fields to pass on, and the values of those that are about the connection."""
+    if not _FIELDS.fullmatch(lines):
+        lines = _repaired(lines)
+    found = _FIELD.findall(lines)
+    if len(found) > MOST_FIELDS:
+        raise UpstreamProtocolError(f"the answer has more than {MOST_FIELDS} header fields")
     fields: list[tuple[str, str]] = []
     special: dict[str, list[str]] = {}
-    for line in lines:
-        field, colon, value = line.partition(":")
-        if not colon or not _TOKEN.fullmatch(field):
-            field = _repaired(line, field, colon)
-        value = value.replace("\t", " ").strip()  # PEP 3333 has no control character in a value
+    for field, value in found:
         lower = field.lower()
         if lower in dropped:
-            special.setdefault(lower, []).append(value)
+            special.setdefault(lower, []).append(value.strip(" "))
         else:
-            fields.append((field, value))
+            fields.append((field, value.strip(" ")))
     return fields, special
 
 
-def _repaired(line: str, field: str, colon: str) -> str:
-    if line[:1] in " \t":  # RFC 9112 section 5.2; a relay may refuse it
-        raise UpstreamProtocolError("the answer has a folded header field")
-    stripped = field.rstrip(" \t")  # section 5.1: a relay removes white space before the colon
-    if not colon or not _TOKEN.fullmatch(stripped):
-        raise UpstreamProtocolError(f"the answer has a header field without a name: {line[:40]!r}")
-    return stripped
+def _repaired(lines: str) -> str:
+    """Remove white space before colons, as a relay does (RFC 9112 section 5.1); refuse anything else."""
+    lines = _SPACED.sub(r"\1:", lines)
+    good = _FIELDS.match(lines)
+    wrong = lines[good.end() :] if good else lines
+    if wrong:
+        what = "a folded header field" if wrong[0] == " " else "a wrong header field"  # section 5.2
+        raise UpstreamProtocolError(f"the answer has {what}: {wrong.partition(chr(10))[0][:40]!r}")
+    return lines
 
 
 def _head(code: int, status: str, minor: str, fields: list[tuple[str, str]], special: dict[str, list[str]]) -> Head:
