@@ -19,7 +19,8 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _NOT_IN_A_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 _STATUS = re.compile(r"[1-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?")
 _HOP_BY_HOP = frozenset(
-    "connection keep-alive proxy-authenticate proxy-authorization te trailers transfer-encoding upgrade".split()
+    ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailers")
+    + ("transfer-encoding", "upgrade")
 )
 _JOIN_BELOW = 65536  # copying so much is cheaper than a system call
 _lower_names: dict[str, str] = {}

@@ -95,6 +95,7 @@ class Backend(ASGIWorker):  # type: ignore[misc]
     def _terminate(self) -> None:
         self.loop.add_signal_handler(signal.SIGTERM, os._exit, 0)
         self.alive = False
+        self._notifier.stopping("finishing what is in flight")
 
     async def _serve(self) -> None:
         self._stopped = asyncio.Event()

@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 
 FOREVER = float("inf")
 HEAD_LIMIT = 10.0  # seconds that a connection may stay silent before its request
+LINGER = 2.0  # seconds to wait for the peer to close, where it may still send a body that nobody reads
 
 _recv = socket.socket.recv
 _send = socket.socket.send
 _sendall = socket.socket.sendall
-_DONTWAIT = socket.MSG_DONTWAIT
+# Plain numbers: the operators of an IntFlag would cost a tenth of the time of a small request.
+_DONTWAIT = int(socket.MSG_DONTWAIT)
+PEEK = int(socket.MSG_PEEK)
 
 
 class Listener(socket.socket):
@@ -78,13 +81,11 @@ class Connection(socket.socket):
         try:
             data = _recv(self, size, flags | _DONTWAIT)
         except BlockingIOError:
-            if self.gettimeout() is not None:
-                return _recv(self, size, flags)  # somebody who took the socket over set a timeout of its own
             data = self._recv_later(size, flags)
         except OSError:
             self.gone = True
             raise
-        if not flags & socket.MSG_PEEK:
+        if not flags & PEEK:
             self.received += len(data)
         return data
 
@@ -145,6 +146,22 @@ class Connection(socket.socket):
             self.since = monotonic()
         self.sent += sent
         return sent
+
+    def linger(self) -> None:
+        """Say that the answer is over, and wait until the peer has read it.
+
+        Closing with bytes unread would reset the connection, and the answer might be lost with it.
+        """
+        if self.gone:
+            return
+        try:
+            self.shutdown(socket.SHUT_WR)
+            self.limit = LINGER
+            deadline = monotonic() + LINGER
+            while monotonic() < deadline and self.recv(65536):
+                pass
+        except OSError:
+            pass
 
     def _wait(self) -> None:
         """From now on the peer is waited for."""
