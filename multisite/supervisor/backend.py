@@ -48,6 +48,7 @@ class Backend:
         self.launch: Launch | None = None
         self.journey = Journey(loop.now())
         self.started = 0.0
+        self.ready_at = 0.0  # when it is taken for ready, where nothing else can show it
         self.status = ""  # what it said last of its start
         self.exit: Exit | None = None
         self._loop = loop

@@ -75,6 +75,8 @@ class Client:
                 return str(self.ask({"do": "ensure", "site": site})["socket"])
             except SupervisorError as error:
                 raise SiteUnavailable(error) from None
+            except RuntimeDirError as error:
+                raise BackendUnavailable(error.reason, RETRY_AFTER) from None
             except (NotRunning, TimeoutError):
                 self._start_if_needed()
             if time.monotonic() >= deadline:
@@ -109,6 +111,7 @@ class Client:
         return json.dumps({**request, "home": self._home.path}).encode() + b"\n"
 
     def _connect(self) -> socket.socket:
+        self._rundir.check_length()
         connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connected.settimeout(ANSWER_WITHIN)
         try:

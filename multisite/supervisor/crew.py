@@ -30,7 +30,9 @@ from multisite.supervisor.scoreboard import Figures, Scoreboard
 NOT_LOADED = 3  # the exit status of our runner for an application that cannot be imported; its STATUS= says why
 NO_CONNECTIONS = Connections()
 HANDOVER_PATIENCE = 5.0  # seconds that a replacement waits for room before its predecessor makes some
+SETTLED_AFTER = 1.0  # seconds after which a silent server beside its predecessor is taken for ready
 PROBE_FIRST, PROBE_LONGEST = 0.01, 0.25  # seconds between two looks whether a silent server has begun to accept
+SERVING = (State.STARTING, State.RUNNING)  # a silent server may have taken requests before it is known to be ready
 _STATES = (
     State.RUNNING,
     State.STARTING,
@@ -86,9 +88,10 @@ class Crew:
         self.scoreboard = Scoreboard(shared.rundir.board(site.name))
         self._logger = logs.site_logger(site.name)
         self._wanted_since: float | None = None
+        self._start_cost = 0.0  # seconds that the last start took
         self._failures = 0
         self._failed_at = 0.0
-        self._refused = False
+        self._refused = ""  # why it could not be started as its file says
         self._last_use = self._loop.now()
         self._last_stamp = 0.0
         self._probe: socket.socket | None = None
@@ -141,7 +144,7 @@ class Crew:
             idle_since=self._last_use if idle else None,
             idle_timeout=self.site.idle_timeout,
             memory=self.memory,
-            start_cost=self.journey.duration if self.journey else 0.0,
+            start_cost=self._start_cost,
             failures=self._failures,
         )
 
@@ -173,17 +176,24 @@ class Crew:
         Raises:
             Unavailable: no process can be had before some time has passed or something has changed.
         """
-        if self.state is State.FATAL and self._refused:
-            self.reset()
         if not self.pids:
-            try:
-                self._plan(0, self._shared.serial)
-            except Refused as error:
-                self._give_up(str(error))
-        if self.state in (State.BACKOFF, State.FATAL) and self._failures != 1:
+            self._check_plan()
+        if self.state is State.FATAL or (self.state is State.BACKOFF and self._failures > 1):
             raise self._unavailable()
         self._open()
         return self.listener.path
+
+    def _check_plan(self) -> None:
+        """Enter FATAL where the site could not be started as its file says, and leave it when it could."""
+        try:
+            self._plan(0, self._shared.serial)
+        except Refused as error:
+            if self._refused != str(error):
+                self.reset()
+                self._give_up(str(error))
+        else:
+            if self._refused:
+                self.reset()
 
     def _open(self) -> None:
         try:
@@ -251,7 +261,7 @@ class Crew:
             for note in how.notes:
                 self._logger.info("%s", note)
             if not how.told:
-                self._begin_probe()
+                self._begin_probe(backend)
 
     def _plan(self, slot: int, serial: int) -> Launch:
         around = Surroundings(
@@ -285,16 +295,23 @@ class Crew:
                     self._is_ready(backend)
 
     def _is_ready(self, backend: Backend) -> None:
-        self._end_probe()
         backend.feed(Event.READY, f"ready after {self._loop.now() - backend.journey.begun:.3f} s")
         self._last_use = max(self._last_use, self._loop.now())
         self.replace_failure = ""
-        old = next((one for one in self.backends if one.obsolete and one.state is State.RUNNING), None)
-        if old:
+        self._start_cost = backend.journey.duration
+        old = next((one for one in self.backends if one.obsolete and one.state in SERVING), None)
+        if old and not backend.obsolete:
             old.feed(Event.STOP, old.obsolete)
 
-    def _begin_probe(self) -> None:
-        """Connect to the socket: that a silent server accepts this shows that it is ready."""
+    def _begin_probe(self, backend: Backend) -> None:
+        """Connect to the socket: that a silent server accepts this shows that it is ready.
+
+        Where a predecessor accepts as well, it shows nothing; there the new one is ready when it has lasted.
+        """
+        if any(one.state in (State.RUNNING, State.DRAINING) or one.obsolete for one in self.backends):
+            lasting = max(SETTLED_AFTER, 2 * self._start_cost)
+            backend.ready_at = self._loop.now() + min(lasting, self.site.start_timeout * 0.9)
+            return
         self._end_probe()
         self._probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         with contextlib.suppress(OSError):  # the queue is full, so there is something to be accepted in any case
@@ -309,19 +326,24 @@ class Crew:
 
     def look_for_silent(self, now: float, connected: Connections) -> None:
         """Take servers that say nothing for ready when they have accepted a connection."""
+        for backend in self.backends:
+            if backend.state is State.STARTING and backend.ready_at and now >= backend.ready_at:
+                self._is_ready(backend)
         if not self._probe or now < self._probe_at:
             return
         self._probe_pause = min(PROBE_LONGEST, self._probe_pause * 1.4)
         self._probe_at = now + self._probe_pause
         if connected.open or not connected.waiting:
             for backend in self.backends:
-                if backend.state is State.STARTING:
+                if backend.state is State.STARTING and not backend.ready_at:
                     self._is_ready(backend)
+            self._end_probe()
 
     @property
     def next_look(self) -> float | None:
         """Monotonic seconds of the next look at a silent server, or None."""
-        return self._probe_at if self._probe else None
+        looks = [one.ready_at for one in self.backends if one.state is State.STARTING and one.ready_at]
+        return min([*looks, *([self._probe_at] if self._probe else [])], default=None)
 
     # Ending
 
@@ -337,14 +359,10 @@ class Crew:
     def replace(self, reason: str) -> None:
         """Have new backends beside the running ones, which end when the new ones are ready."""
         self.reset()
-        running = [backend for backend in self.backends if backend.state is State.RUNNING]
         for backend in self.backends:
-            if backend.state is State.STARTING:
-                backend.feed(Event.STOP, reason)
-        for backend in running:
-            backend.obsolete = reason
-        if running:
-            self._wanted_since = self._loop.now()
+            if backend.state in SERVING:
+                backend.obsolete = reason
+                self._wanted_since = self._wanted_since or self._loop.now()
 
     def limit_memory(self, sizes: dict[int, int]) -> None:
         """Replace backends whose size in bytes is above the site's memory_limit."""
@@ -359,7 +377,7 @@ class Crew:
 
     def reset(self) -> None:
         """Forget all failures."""
-        self._failures, self._refused, self.replace_failure = 0, False, ""
+        self._failures, self._refused, self.replace_failure = 0, "", ""
         for backend in list(self.backends):
             if backend.state in (State.BACKOFF, State.FATAL):
                 backend.feed(Event.RESET)
@@ -377,7 +395,8 @@ class Crew:
     def _ended(self, backend: Backend, refused: bool = False) -> None:
         exit_ = backend.exit
         assert exit_
-        self._end_probe()
+        if not any(one.state is State.STARTING for one in self.backends if one is not backend):
+            self._end_probe()
         if exit_.state in (State.STARTING, State.RUNNING):
             self._failed(backend, exit_, refused)
         else:
@@ -397,7 +416,7 @@ class Crew:
         self._report(backend, exit_)
         delay = planner.backoff(self._failures, random.random)
         backend.feed(Event.EXITED, exit_.reason, delay)
-        self._refused = refused
+        self._refused = exit_.reason if refused else ""
         if refused or planner.gives_up(self._failures):
             backend.feed(Event.GIVE_UP, exit_.reason)
         others = any(one.alive for one in self.backends if one is not backend)
@@ -412,10 +431,11 @@ class Crew:
     def _keep_old(self, backend: Backend, exit_: Exit) -> None:
         """The replacement failed: what runs goes on."""
         self._report(backend, exit_)
-        self.replace_failure = exit_.reason
-        self._wanted_since = None
-        for one in self.backends:
-            one.obsolete = ""
+        if not backend.obsolete:
+            self.replace_failure = exit_.reason
+            self._wanted_since = None
+            for one in self.backends:
+                one.obsolete = ""
         backend.feed(Event.EXITED, exit_.reason)
         backend.feed(Event.STOP)
 

@@ -12,7 +12,8 @@ import os
 import socket
 from collections.abc import Iterable
 
-LONGEST_PATH = 107  # bytes of sun_path without the final zero, unix(7)
+from multisite.supervisor.rundir import LONGEST_PATH
+
 _FAR = 2**62  # nanoseconds
 
 

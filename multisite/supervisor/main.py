@@ -256,7 +256,7 @@ class Supervisor:
 
     def _crew(self, name: str) -> Crew:
         crew = self.crews.get(name)
-        if crew:
+        if crew and name in self.catalogue.entries:
             return crew
         site = self._site(name)
         crew = self.crews[name] = Crew(site, self.home, self._domains(name), self._shared)

@@ -12,6 +12,7 @@ from multisite.model import Home
 
 CONTROL = "control.sock"
 LOCK = "supervisor.lock"
+LONGEST_PATH = 107  # bytes of sun_path without the final zero, unix(7)
 FOLDERS = ("sites", "domains", "board", "private")
 
 
@@ -53,6 +54,7 @@ class RuntimeDir:
         Raises:
             RuntimeDirError: they cannot be made, or are somebody else's.
         """
+        self.check_length()
         try:
             os.makedirs(self.path, self.mode, exist_ok=True)
             self._check()
@@ -61,6 +63,15 @@ class RuntimeDir:
                     os.mkdir(os.path.join(self.path, folder), self.mode)
         except OSError as error:
             raise self._error(f"{error.filename or self.path}: {(error.strerror or 'it fails').lower()}") from None
+
+    def check_length(self) -> None:
+        """Refuse a path that no socket address can hold.
+
+        Raises:
+            RuntimeDirError: even the control socket could not be bound.
+        """
+        if len(os.fsencode(self.control)) > LONGEST_PATH:
+            raise self._error(f"the path of a socket in it is longer than {LONGEST_PATH} bytes")
 
     def _check(self) -> None:
         """Refuse a directory in which somebody else could put a socket in place of ours."""
