@@ -125,7 +125,8 @@ def error_page(
 def for_error(exc: MultisiteError, incident: str = "", detail: str = "") -> Page:
     """The page an error is answered with; its reason is shown if it is one that visitors are told."""
     reason = shorten(exc.reason) if isinstance(exc, TOLD) else ""
-    return error_page(exc.status, text=reason, incident=incident or exc.incident, detail=detail, retry_after=exc.retry_after)
+    incident = incident or exc.incident
+    return error_page(exc.status, text=reason, incident=incident, detail=detail, retry_after=exc.retry_after)
 
 
 def redirect(location: str, status: int = 308) -> Page:

@@ -20,8 +20,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     (
         "one kind of input and output",
         "config chain textfile globs sitedir enabling statefile claims sharing mentions finder django_fence guard "
-        "process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan upload upstream "
-        "runner",
+        "process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan upload upstream",
     ),
     ("what runs in a site's interpreter", "runner"),
     (
