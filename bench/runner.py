@@ -17,8 +17,8 @@ from typing import Protocol
 
 from common import HELLO, Row, median, print_rows
 
-from tests.runner.harness import Backend, envelope, receive_all
 from tests.runner.harness import ENVIRON as VARIABLES
+from tests.runner.harness import Backend, envelope, receive_all
 
 FLASK = """\
 import flask

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import ENVIRON, Backend, Answer, backend, envelope, receive_all
+from .harness import ENVIRON, Answer, Backend, backend, envelope, receive_all
 
 APP = '''
 import json, os, subprocess, sys
