@@ -93,8 +93,8 @@ class Connection(socket.socket):
         self._wait()
         try:
             return _recv(self, size, flags)
-        except BlockingIOError:
-            raise self._too_slow("sent") from None
+        except BlockingIOError as error:
+            raise self._too_slow("sent", error) from None
         except OSError:
             self.gone = True
             raise
@@ -125,8 +125,8 @@ class Connection(socket.socket):
         self._wait()
         try:
             _sendall(self, view, flags)
-        except BlockingIOError:
-            raise self._too_slow("took") from None
+        except BlockingIOError as error:
+            raise self._too_slow("took", error) from None
         except OSError:
             self.gone = True
             raise
@@ -173,7 +173,9 @@ class Connection(socket.socket):
             self.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, interval)
             self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, interval)
 
-    def _too_slow(self, did: str) -> TimeoutError:
+    def _too_slow(self, did: str, error: OSError) -> OSError:
+        if self.gettimeout() == 0:
+            return error  # an app that took the socket over has made it so
         self.gone = True
         return TimeoutError(errno.ETIMEDOUT, f"the peer {did} nothing for {self.limit:g} s")
 

@@ -24,6 +24,7 @@ from multisite.runner import board
 SCRIPT = Path(board.__file__).with_name("__main__.py")
 GUNICORN = str(Path(gunicorn.__file__).parent)
 WITHIN = 20.0
+QUEUE = 128
 
 ENVIRON = {
     "REQUEST_METHOD": "GET",
@@ -100,7 +101,7 @@ class Backend:
         }
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(self.socket_path)
-        self.listener.listen(128)
+        self.listener.listen(QUEUE)
         self.notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notices.bind(str(folder / "notify.sock"))
         self.told: list[str] = []
@@ -206,10 +207,7 @@ class Backend:
 
 
 def receive_all(client: socket.socket) -> bytes:
-    data = b""
-    while more := client.recv(65536):
-        data += more
-    return data
+    return b"".join(iter(lambda: client.recv(65536), b""))
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import ENVIRON, SCRIPT, WITHIN, Backend, backend, envelope, receive_all, spec
+from .harness import ENVIRON, QUEUE, SCRIPT, WITHIN, Backend, backend, envelope, receive_all, spec
 
 WAITING = """
 import os, re, sys, threading, time
@@ -235,7 +235,7 @@ def test_an_unknown_module_says_so(tmp_path: Path) -> None:
 
 def test_it_is_not_started_by_hand(tmp_path: Path) -> None:
     """Without a socket it says who starts it."""
-    done = subprocess.run([sys.executable, str(SCRIPT)], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run([sys.executable, str(SCRIPT)], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 2
     assert "LISTEN_FDS" in done.stderr and "Traceback" not in done.stderr
 
@@ -243,7 +243,7 @@ def test_it_is_not_started_by_hand(tmp_path: Path) -> None:
 def test_a_job_for_another_process_is_refused(tmp_path: Path) -> None:
     """LISTEN_PID is that of the process it was meant for."""
     environ = {**os.environ, "LISTEN_FDS": "1", "LISTEN_PID": "1", "MULTISITE_JOB": "0"}
-    done = subprocess.run([sys.executable, str(SCRIPT)], env=environ, capture_output=True, text=True, input="{}")
+    done = subprocess.run([sys.executable, str(SCRIPT)], env=environ, capture_output=True, text=True, check=False)
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
 
 
@@ -274,6 +274,24 @@ def test_many_at_once_are_all_answered(tmp_path: Path) -> None:
             thread.join()
         assert answers == [b"ok"] * 800
         assert site.wait_for(in_flight=0).requests == 800
+
+
+@pytest.mark.parametrize("kind", ["wsgi", "asgi"])
+def test_the_length_of_the_queue_is_the_supervisors(tmp_path: Path, kind: str) -> None:
+    """As many requests may wait as the socket was made for, whoever serves it."""
+    code = WAITING if kind == "wsgi" else "async def application(scope, receive, send): ..."
+    with backend(tmp_path, code) as site:
+        site.process.send_signal(signal.SIGSTOP)
+        waiting = []
+        with pytest.raises(BlockingIOError):
+            while True:
+                client = socket.socket(socket.AF_UNIX)
+                client.setblocking(False)
+                waiting.append(client)
+                client.connect(site.socket_path)
+        assert len(waiting) - 1 >= QUEUE
+        for client in waiting:
+            client.close()
 
 
 def test_no_descriptors_left(tmp_path: Path) -> None:
