@@ -19,7 +19,8 @@ from multisite import catalogue, choice, hosts, logs, pages
 from multisite.catalogue import Catalogue
 from multisite.claims import Ledger
 from multisite.errors import ConfigError, MultisiteError, UnknownHost
-from multisite.inprocess import WSGI, InProcessSite
+from multisite.generation import WSGI
+from multisite.inprocess import InProcessSite
 from multisite.live import LOOK_EVERY, LiveHome
 from multisite.trusted import TrustedHeader
 from multisite.verdicts import Verdicts
@@ -186,9 +187,10 @@ class Dispatcher:
             target: Target = self._site(found[0].value[0][1])
         else:
             target = choice.Choice(current, host, found, self._serve)
-        if len(memory) >= MOST_HOSTS:
-            memory.clear()
-        memory[raw] = target
+        if found[0].domain:  # else nobody knows the host yet, and a new site may
+            if len(memory) >= MOST_HOSTS:
+                memory.clear()
+            memory[raw] = target
         return target
 
     def _site(self, name: str) -> InProcessSite:

@@ -7,7 +7,6 @@ standing for its last good one.
 
 from __future__ import annotations
 
-import fnmatch
 import glob
 import os
 import time
@@ -15,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from multisite import __version__, config, options
+from multisite import __version__, config, globs, options
 from multisite.model import Home, Problem, SiteFile
 from multisite.statefile import StateFile
 
@@ -88,26 +87,15 @@ def is_racy(stamp: Stamp) -> bool:
     return 0 <= time.time_ns() - max(stamp[::3], default=0) < _TICK_NS
 
 
-def enabled_paths(home: Home) -> list[str]:
-    """Return the paths that `[projects] read` names: in its order, sorted by name within each glob."""
-    paths: dict[str, None] = {}
-    for pattern in home.projects.read:
-        full = os.path.normpath(os.path.join(home.path, os.path.expanduser(pattern)))
-        paths.update(dict.fromkeys(_expand(full)))
-    return list(paths)
-
-
-def _expand(pattern: str) -> list[str]:
-    directory, name = os.path.split(pattern)
-    if glob.has_magic(directory) or "**" in name:
-        return sorted(glob.glob(pattern, recursive=True))
-    if not glob.has_magic(name):
-        return [pattern] if os.path.lexists(pattern) else []
+def _is_gone(path: str, look: Callable[[str], object]) -> bool:
+    """Tell whether nothing is there; what may not be looked at is."""
     try:
-        names = fnmatch.filter(os.listdir(directory), name)
-    except OSError:
-        return []
-    return [f"{directory}/{found}" for found in sorted(names) if not found.startswith(".")]
+        look(path)
+    except OSError as error:
+        return error.errno in globs.GONE
+    except ValueError:
+        return True
+    return False
 
 
 def _later(ours: Entry, theirs: Entry | None) -> Entry:
@@ -121,16 +109,18 @@ class SiteDir:
         self,
         home: Home,
         cache: bool = True,
+        store: bool = True,
         known: SiteDir | None = None,  # of the same files, under an earlier moya.conf
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.home = home
         self.entries: dict[str, Entry] = {}
+        self.problems: tuple[Problem, ...] = ()  # of the folders
         self._clock = clock
         self._folders: Stamp = ()
         self._folders_racy = True
         self._cache = StateFile(home, "sites") if cache else None
-        self._store_at = 0.0
+        self._store_at = 0.0 if store else float("inf")
         self._dirty = False
         self._cache_stamp: Stamp = ()
         if known and known._key() == self._key():
@@ -142,15 +132,18 @@ class SiteDir:
         """Look at every path; True if an entry came, changed or went."""
         self._folders = self._folder_stamp()
         self._folders_racy = is_racy(self._folders)
+        told, unlisted = self.problems, globs.unlisted(self.home)
+        self.problems = tuple(globs.problem(self.home, *fault) for fault in unlisted.items())
         old, self.entries = self.entries, {}
-        for path in enabled_paths(self.home):
+        known = [path for path in old if os.path.dirname(path) in unlisted]  # not gone, perhaps, but out of sight
+        for path in dict.fromkeys([*globs.enabled_paths(self.home), *known]):
             entry = self._current(path, old.get(path))
             if entry:
                 self.entries[path] = entry
         changed = list(old.values()) != list(self.entries.values())
         self._dirty |= changed
         self.flush()
-        return changed
+        return changed or self.problems != told
 
     def folders_changed(self) -> bool:
         """Tell, by a few stat calls, whether a path may have come or gone."""
@@ -187,7 +180,7 @@ class SiteDir:
         stamp = stamp_of(path, old.file.sources[1:] if old else ())
         if old and stamp == old.stamp and not old.racy and not old.gone_since and self._environment_same(old.file):
             return old
-        if not os.path.lexists(path):
+        if _is_gone(path, os.lstat):
             return None
         new = config.read_site(path, self.home.path, defaults=self.home.defaults)
         if new.sources[1:] != (old.file.sources[1:] if old else ()):
@@ -199,7 +192,7 @@ class SiteDir:
     def _keep(self, old: Entry, stamp: Stamp, new: SiteFile) -> Entry:
         """Return the entry that goes on standing for the last good version, whichever worker has seen that."""
         good = _later(old, self._stored().get(old.path))
-        if os.path.exists(old.path):
+        if not _is_gone(old.path, os.stat):
             return replace(good, stamp=stamp, problems=new.problems, racy=is_racy(stamp), gone_since=0.0)
         gone_since = old.gone_since or self._clock()
         if self._clock() - gone_since > _GONE_GRACE:
@@ -214,12 +207,9 @@ class SiteDir:
         return self._remembered(self._cache.load())
 
     def _folder_stamp(self) -> Stamp:
-        folders = dict.fromkeys(
-            os.path.dirname(os.path.normpath(os.path.join(self.home.path, os.path.expanduser(pattern))))
-            for pattern in self.home.projects.read
-        )
+        folders = globs.folders(self.home)
         if any(map(glob.has_magic, folders)):
-            return tuple(map(hash, enabled_paths(self.home)))
+            return tuple(map(hash, globs.enabled_paths(self.home)))
         return stamp_of(self.home.file, folders)
 
     @staticmethod

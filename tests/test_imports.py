@@ -15,11 +15,12 @@ PACKAGE = Path(__file__).parent.parent / "multisite"
 LAYERS: tuple[tuple[str, str], ...] = (
     ("entry", "__main__ service cli"),
     ("assembly", "dispatcher"),
-    ("actors", "inprocess choice live catalogue proxy balance"),
+    ("actors", "inprocess generation choice live catalogue proxy balance"),
     (
         "one kind of input and output",
-        "config chain textfile sitedir enabling statefile claims sharing finder guard process_state loader loaders "
-        "importer blame verdicts logs loghandlers loggingini loggingplan upload upstream",
+        "config chain textfile globs sitedir enabling statefile claims sharing mentions finder django_fence guard "
+        "process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan upload "
+        "upstream",
     ),
     (
         "pure",
