@@ -16,7 +16,7 @@ from multisite.endpoint import Endpoint
 from multisite.model import Home, Site
 from multisite.proxy import Environ, Proxy
 from multisite.supervisor.client import Client
-from multisite.trusted import TrustedPeers
+from multisite.trusted import TrustedProxies
 
 WSGI = Callable[..., Iterable[bytes]]
 
@@ -27,7 +27,7 @@ class SpawnedSite:
     def __init__(self, site: Site, home: Home) -> None:
         self._site = site
         self._client = Client(home)
-        self._trusts = TrustedPeers(home.service.trusted_proxies).trusts
+        self._trusts = TrustedProxies(home.service.trusted_proxies).trusts
         self._proxy: Proxy | None = None
 
     def __repr__(self) -> str:
@@ -67,7 +67,7 @@ def app(site: Site, home: Home) -> WSGI:
 
 
 def _upstreams(site: Site, home: Home) -> WSGI:
-    trusts = TrustedPeers(home.service.trusted_proxies).trusts
+    trusts = TrustedProxies(home.service.trusted_proxies).trusts
     proxies = [
         Proxy(Endpoint.parse(text, site.protocol), request_timeout=site.request_timeout, trusts=trusts)
         for text in site.upstreams

@@ -37,41 +37,14 @@ class TrustedProxies:
         return any(ip in network for network in self._networks)
 
 
-class TrustedPeers:
-    """The peers that are among `proxies`: addresses, networks or ``unix`` (a peer without an address)."""
-
-    def __init__(self, proxies: Iterable[str]) -> None:
-        self._unix = "unix" in proxies
-        self._networks = [ipaddress.ip_network(proxy, strict=False) for proxy in proxies if proxy != "unix"]
-        self._known: dict[str, bool] = {}
-
-    def trusts(self, address: str) -> bool:
-        """Tell whether the peer with this address (REMOTE_ADDR) is trusted."""
-        known = self._known.get(address)
-        if known is None:
-            known = self._contains(address) if address else self._unix
-            if len(self._known) >= _MOST_PEERS:
-                self._known.clear()
-            self._known[address] = known
-        return known
-
-    def _contains(self, address: str) -> bool:
-        try:
-            ip = ipaddress.ip_address(address.partition("%")[0])
-        except ValueError:
-            return False
-        ip = getattr(ip, "ipv4_mapped", None) or ip
-        return any(ip in network for network in self._networks)
-
-
 class TrustedHeader:
-    """`header`, in which a front end names the host, is believed from trusted `proxies` only."""
+    """`header` names the host where the peer is one of `proxies`."""
 
     def __init__(self, header: str, proxies: Iterable[str]) -> None:
         self._variable = "HTTP_" + header.upper().replace("-", "_")
-        self._peers = TrustedPeers(proxies)
+        self._proxies = TrustedProxies(proxies)
 
     def host(self, environ: dict[str, Any]) -> str:
         """Return the host that the front end names, "" if it names none or is not trusted."""
         value = environ.get(self._variable)
-        return str(value) if value and self._peers.trusts(environ.get("REMOTE_ADDR", "")) else ""
+        return str(value) if value and self._proxies.trusts(environ.get("REMOTE_ADDR", "")) else ""

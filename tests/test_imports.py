@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,16 +139,6 @@ def test_pure_modules_do_no_input_or_output(unit: str) -> None:
         name.partition(".")[0] for path in modules() if unit_of(dotted(path)) == unit for _, name in imported(path)
     }
     assert not found & IMPURE
-
-
-@pytest.mark.parametrize("path", sorted((PACKAGE / "runner").glob("*.py")), ids=dotted)
-def test_the_runner_stands_alone(path: Path) -> None:
-    """It runs where nothing of ours is installed: the standard library and gunicorn only, in the syntax of 3.9."""
-    ast.parse(path.read_text(), feature_version=(3, 9))
-    for line, name in imported(path):
-        top = "multisite" if name.startswith("multisite.runner") else name.partition(".")[0]
-        assert top in sys.stdlib_module_names or top in ("gunicorn", "multisite"), f"{path}:{line}: {name}"
-        assert not ours(name) or name.startswith("multisite.runner"), f"{path}:{line}: {name}"
 
 
 def test_the_reader_of_imports_sees_the_hidden_ones(tmp_path: Path) -> None:

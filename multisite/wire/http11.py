@@ -169,10 +169,10 @@ def _is_chunked(values: list[str], minor: str) -> bool:
 
 def _length(values: list[str]) -> int:
     # RFC 9112 section 6.3: a list of the same value is that value.
-    lengths = {part.strip() for value in values for part in value.split(",")}
-    if len(lengths) != 1 or not _LENGTH.fullmatch(next(iter(lengths))):
-        raise UpstreamProtocolError(f"the answer has a wrong Content-Length: {', '.join(sorted(lengths))[:40]!r}")
-    return int(lengths.pop())
+    first, *others = ",".join(values).split(",")
+    if not _LENGTH.fullmatch(first) or any(other.strip() != first for other in others):
+        raise UpstreamProtocolError(f"the answer has a wrong Content-Length: {', '.join(values)[:40]!r}")
+    return int(first)
 
 
 def _phrase(code: int) -> str:
