@@ -473,7 +473,6 @@ class Crew:
             return
         if backend in self.backends:
             self.backends.remove(backend)
-        self._keep_up()
         if not self.backends and (self.listener.is_open or self._failures):
             try:
                 self._open()
@@ -509,6 +508,7 @@ class Crew:
                 backend.feed(Event.RESET)
                 self._settle(backend)
         self._make_room(now)
+        self._keep_up()
 
     def _expire(self, backend: Backend) -> None:
         if backend.state is State.STARTING:

@@ -236,13 +236,16 @@ def kill(pid: int) -> None:
 
 
 def _signal(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
+    """Send a signal; 0, 1 and -1 stand for whole groups of processes, or all there are, and get none."""
+    if pid > 1:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _signal_group(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)
+    if pid > 1:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, number)
 
 
 def reap() -> Iterator[tuple[int, int]]:

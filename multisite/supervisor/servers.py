@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import dataclass
 
 from multisite.supervisor import process
 from multisite.supervisor.loop import Loop
 
 MOST_SERVERS = 1000
+
+
+@dataclass(frozen=True)
+class _Server:
+    """What is known of a server that is watched: its pidfd, its command line, its auxiliary vector."""
+
+    descriptor: int
+    command: bytes
+    vector: bytes
 
 
 class Servers:
@@ -19,7 +29,7 @@ class Servers:
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._watched: dict[int, tuple[int, bytes]] = {}  # pid → pidfd, command line
+        self._watched: dict[int, _Server] = {}  # by pid
         self.seen_any = False
 
     def __bool__(self) -> bool:
@@ -41,30 +51,37 @@ class Servers:
             descriptor = os.pidfd_open(pid)
         except OSError:
             return  # it is gone already
-        self._watched[pid] = (descriptor, command_line(pid))
+        self._watched[pid] = _Server(descriptor, command_line(pid), _read(pid, "auxv"))
         self.seen_any = True
         self._loop.watch(descriptor, lambda _events: self._gone(pid))
 
     def _gone(self, pid: int) -> None:
-        descriptor, command = self._watched.pop(pid)
-        self._loop.forget(descriptor)
-        os.close(descriptor)
-        if command and not self._watched:
-            self._look_for_successor(pid, command)
+        server = self._watched.pop(pid)
+        self._loop.forget(server.descriptor)
+        os.close(server.descriptor)
+        if not self._watched:
+            self._look_for_successor(pid, server)
 
-    def _look_for_successor(self, gone: int, command: bytes) -> None:
-        """A server that replaced itself (gunicorn's USR2) has the same command line; its workers ask us in time."""
-        ours = os.getpid()
+    def _look_for_successor(self, gone: int, server: _Server) -> None:
+        """Find who replaced a server (gunicorn's USR2): its workers will ask us in time.
+
+        gunicorn tells its successor its own pid; others execute the same command line. What was forked from
+        the server that is gone is a worker of it, and will go too.
+        """
+        upgraded = str(gone).encode()
         for pid in process.processes():
-            if pid not in (gone, ours) and command_line(pid) == command:
+            if pid == os.getpid() or (server.vector and _read(pid, "auxv") == server.vector):
+                continue
+            same = bool(server.command) and command_line(pid) == server.command
+            if same or process.environment(pid).get(b"GUNICORN_PID") == upgraded:
                 self._watch(server_of(pid))
 
     def close(self) -> None:
         """Watch none of them any more."""
-        for descriptor, _ in self._watched.values():
-            self._loop.forget(descriptor)
+        for server in self._watched.values():
+            self._loop.forget(server.descriptor)
             with contextlib.suppress(OSError):
-                os.close(descriptor)
+                os.close(server.descriptor)
         self._watched.clear()
 
 

@@ -15,6 +15,7 @@ def _mark(pid: int) -> str:
 
 
 def _kill(pid: int) -> None:
+    assert pid > 1
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signal.SIGKILL)
 
@@ -32,6 +33,7 @@ def orphans(mark: str) -> int:
 
 def of_another(prefix: str) -> int:
     """Kill whatever still runs of a supervisor that was killed; `prefix` is how its marks begin."""
+    assert prefix, "everything begins with nothing"
     found = [pid for pid in process.processes() if pid != os.getpid() and _mark(pid).startswith(prefix)]
     for pid in found:
         _kill(pid)

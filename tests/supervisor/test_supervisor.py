@@ -256,7 +256,7 @@ def test_what_a_site_daemonises_goes_with_it_and_a_neighbours_stays(home: Superv
 
     folders = [home.site(name, textwrap.dedent(code) + SERVER) for name in ("a", "b")]
     pids = [pid_of(home.get(name)) for name in ("a", "b")]
-    helpers = [int(wait_until((folder / "helper").read_text)) for folder in folders]
+    helpers = [int(wait_until(lambda path=folder / "helper": path.exists() and path.read_text())) for folder in folders]
     os.kill(pids[0], signal.SIGKILL)
     wait_until(lambda: not is_running(helpers[0]))
     assert is_running(helpers[1])
@@ -409,4 +409,13 @@ def test_logs_are_followed(home: SupervisedHome) -> None:
     home.get("blog", "/two")
     assert next(answers)["lines"] == ["asked /two"]
     answers.close()  # type: ignore[attr-defined]
+    assert home.get("blog")
+
+
+def test_a_supervisor_that_leaves_takes_its_sockets_along(home: SupervisedHome) -> None:
+    home.site("blog")
+    home.get("blog")
+    os.kill(home.pid, signal.SIGTERM)
+    wait_until(lambda: not any(map(is_running, home.supervisors)))
+    assert [path.name for path in Path(home.rundir.path).rglob("*") if not path.is_dir()] == ["supervisor.lock"]
     assert home.get("blog")
