@@ -31,8 +31,8 @@ def orphans(mark: str) -> int:
 
 
 def of_another(prefix: str) -> int:
-    """Kill whatever still runs of a supervisor that was killed; `prefix` is how its marks begin."""
-    found = [pid for pid in process.processes() if pid != os.getpid() and _mark(pid).startswith(prefix)]
+    """Kill whatever still runs of a supervisor that was killed; its marks begin with `prefix` and a colon."""
+    found = [pid for pid in process.processes() if pid != os.getpid() and _mark(pid).startswith(prefix + ":")]
     for pid in found:
         _kill(pid)
     return len(found)
