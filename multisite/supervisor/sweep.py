@@ -32,9 +32,9 @@ def orphans(mark: str) -> int:
 
 
 def of_another(prefix: str) -> int:
-    """Kill whatever still runs of a supervisor that was killed; `prefix` is how its marks begin."""
+    """Kill whatever still runs of a supervisor that was killed; its marks begin with `prefix` and a colon."""
     assert prefix, "everything begins with nothing"
-    found = [pid for pid in process.processes() if pid != os.getpid() and _mark(pid).startswith(prefix)]
+    found = [pid for pid in process.processes() if pid != os.getpid() and _mark(pid).startswith(prefix + ":")]
     for pid in found:
         _kill(pid)
     return len(found)
