@@ -180,7 +180,7 @@ class Crew:
                 self._plan(0, self._shared.serial)
             except Refused as error:
                 self._give_up(str(error))
-        if self.state in (State.BACKOFF, State.FATAL) and self._failures != 1:
+        if self.state is State.FATAL or (self.state is State.BACKOFF and self._failures != 1):
             raise self._unavailable()
         self._open()
         return self.listener.path

@@ -316,7 +316,7 @@ def test_nothing_outlives_the_server(home: HomeDir, end: int, worker: tuple[str,
     """After the master's end, however it came, no process of this home runs, helpers of a site included."""
     home.site("a", mode="spawned")
     home.site("helper", HELPER, mode="spawned")
-    with gunicorn(home, *worker) as server:
+    with gunicorn(home, *worker, "--timeout", "4") as server:  # a sync worker looks for its master every 2 s then
         pid_of(server.ask("a.test"))
         helper = int(server.ask("helper.test").text)
         assert alive(helper)
