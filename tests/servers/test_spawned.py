@@ -27,7 +27,9 @@ def home(tmp_path: Path) -> HomeDir:
     return HomeDir(tmp_path).create()
 
 
-@pytest.fixture(params=[("sync", "--workers", "3"), ("gthread", "--workers", "2", "--threads", "8")], ids=lambda p: p[0])
+@pytest.fixture(
+    params=[("sync", "--workers", "3"), ("gthread", "--workers", "2", "--threads", "8")], ids=lambda p: p[0]
+)
 def worker(request: pytest.FixtureRequest) -> tuple[str, ...]:
     """Worker class and options of the front server."""
     options: tuple[str, ...] = request.param
@@ -100,7 +102,9 @@ def flask_venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return venv
 
 
-def test_python_names_a_virtualenv_with_nothing_of_ours(home: HomeDir, flask_venv: Path, worker: tuple[str, ...]) -> None:
+def test_python_names_a_virtualenv_with_nothing_of_ours(
+    home: HomeDir, flask_venv: Path, worker: tuple[str, ...]
+) -> None:
     """`python =` is all it takes; the site sees its own packages, its folder and a clean environment."""
     where = home.site("venv", IN_A_VENV, application="venv_app:app", python=str(flask_venv))
     with gunicorn(home, *worker) as server:
@@ -443,7 +447,15 @@ def test_asgi_applications(home: HomeDir, prefix: str, worker: tuple[str, ...]) 
         for number in range(5):
             answer = server.ask("async.test", f"/x%2Fy?n={number}", method="POST", body=b"posted")
             assert pid_of(answer) not in server.workers()
-            assert json.loads(answer.text) == ["POST", "/x/y", f"n={number}", "http", "127.0.0.1", "async.test", "posted"]
+            assert json.loads(answer.text) == [
+                "POST",
+                "/x/y",
+                f"n={number}",
+                "http",
+                "127.0.0.1",
+                "async.test",
+                "posted",
+            ]
 
 
 def test_fastapi(home: HomeDir) -> None:
