@@ -173,17 +173,24 @@ class Crew:
         Raises:
             Unavailable: no process can be had before some time has passed or something has changed.
         """
-        if self.state is State.FATAL and self._refused:
-            self.reset()
         if not self.pids:
-            try:
-                self._plan(0, self._shared.serial)
-            except Refused as error:
-                self._give_up(str(error))
+            self._look_for_refusal()
         if self.state is State.FATAL or (self.state is State.BACKOFF and self._failures != 1):
             raise self._unavailable()
         self._open()
         return self.listener.path
+
+    def _look_for_refusal(self) -> None:
+        """Find out what is wrong without a start; the same refusal is reported once, however many visitors come."""
+        was_refused = self.state is State.FATAL and self._refused
+        try:
+            self._plan(0, self._shared.serial)
+        except Refused as error:
+            if not (was_refused and self.failure and self.failure.failure == str(error)):
+                self._give_up(str(error))
+        else:
+            if was_refused:
+                self.reset()
 
     def _open(self) -> None:
         try:

@@ -121,8 +121,20 @@ def test_a_virtualenv_that_lacks_something_is_told(home: HomeDir, tmp_path: Path
     home.site("gone", python=str(tmp_path / "nowhere"))
     with one_worker(home) as server:
         for name, reason in (("bare", "No module named 'flask'"), ("gone", "nowhere")):
-            assert server.ask(f"{name}.test").status == 503
+            refused = server.ask(f"{name}.test", accept="application/json")
+            assert refused.status == 503
+            assert json.loads(refused.text)["incident"] in server.log()
             assert any(reason in line and name in line for line in server.log().splitlines()), server.log()
+
+
+def test_a_refusal_is_told_once_and_mended(home: HomeDir, tmp_path: Path) -> None:
+    """Twenty visitors of a site whose interpreter is missing make one report; it serves once that is there."""
+    home.site("gone", python=str(tmp_path / "later"))
+    with one_worker(home) as server:
+        assert {server.ask("gone.test").status for _ in range(20)} == {503}
+        assert len([line for line in server.log().splitlines() if "incident" in line and "later" in line]) == 1
+        make_venv(tmp_path / "later")
+        answers(server, "gone", "site gone", 5)
 
 
 SETTING = """
