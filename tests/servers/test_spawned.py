@@ -27,7 +27,9 @@ def home(tmp_path: Path) -> HomeDir:
     return HomeDir(tmp_path).create()
 
 
-@pytest.fixture(params=[("sync", "--workers", "3"), ("gthread", "--workers", "2", "--threads", "8")], ids=lambda p: p[0])
+@pytest.fixture(
+    params=[("sync", "--workers", "3"), ("gthread", "--workers", "2", "--threads", "8")], ids=lambda p: p[0]
+)
 def worker(request: pytest.FixtureRequest) -> tuple[str, ...]:
     """Worker class and options of the front server."""
     options: tuple[str, ...] = request.param
@@ -100,7 +102,9 @@ def flask_venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return venv
 
 
-def test_python_names_a_virtualenv_with_nothing_of_ours(home: HomeDir, flask_venv: Path, worker: tuple[str, ...]) -> None:
+def test_python_names_a_virtualenv_with_nothing_of_ours(
+    home: HomeDir, flask_venv: Path, worker: tuple[str, ...]
+) -> None:
     """`python =` is all it takes; the site sees its own packages, its folder and a clean environment."""
     where = home.site("venv", IN_A_VENV, application="venv_app:app", python=str(flask_venv))
     with gunicorn(home, *worker) as server:
@@ -117,8 +121,20 @@ def test_a_virtualenv_that_lacks_something_is_told(home: HomeDir, tmp_path: Path
     home.site("gone", python=str(tmp_path / "nowhere"))
     with one_worker(home) as server:
         for name, reason in (("bare", "No module named 'flask'"), ("gone", "nowhere")):
-            assert server.ask(f"{name}.test").status == 503
+            refused = server.ask(f"{name}.test", accept="application/json")
+            assert refused.status == 503
+            assert json.loads(refused.text)["incident"] in server.log()
             assert any(reason in line and name in line for line in server.log().splitlines()), server.log()
+
+
+def test_a_refusal_is_told_once_and_mended(home: HomeDir, tmp_path: Path) -> None:
+    """Twenty visitors of a site whose interpreter is missing make one report; it serves once that is there."""
+    home.site("gone", python=str(tmp_path / "later"))
+    with one_worker(home) as server:
+        assert {server.ask("gone.test").status for _ in range(20)} == {503}
+        assert len([line for line in server.log().splitlines() if "incident" in line and "later" in line]) == 1
+        make_venv(tmp_path / "later")
+        answers(server, "gone", "site gone", 5)
 
 
 SETTING = """
@@ -316,7 +332,7 @@ def test_nothing_outlives_the_server(home: HomeDir, end: int, worker: tuple[str,
     """After the master's end, however it came, no process of this home runs, helpers of a site included."""
     home.site("a", mode="spawned")
     home.site("helper", HELPER, mode="spawned")
-    with gunicorn(home, *worker) as server:
+    with gunicorn(home, *worker, "--timeout", "4") as server:  # a sync worker looks for its master every 2 s then
         pid_of(server.ask("a.test"))
         helper = int(server.ask("helper.test").text)
         assert alive(helper)
@@ -443,7 +459,15 @@ def test_asgi_applications(home: HomeDir, prefix: str, worker: tuple[str, ...]) 
         for number in range(5):
             answer = server.ask("async.test", f"/x%2Fy?n={number}", method="POST", body=b"posted")
             assert pid_of(answer) not in server.workers()
-            assert json.loads(answer.text) == ["POST", "/x/y", f"n={number}", "http", "127.0.0.1", "async.test", "posted"]
+            assert json.loads(answer.text) == [
+                "POST",
+                "/x/y",
+                f"n={number}",
+                "http",
+                "127.0.0.1",
+                "async.test",
+                "posted",
+            ]
 
 
 def test_fastapi(home: HomeDir) -> None:
