@@ -136,7 +136,7 @@ class Crew:
         idle = running and not in_flight and not connected.waiting
         return SiteView(
             self.site.name,
-            missing=0 if held else max(0, self.site.processes - len(lasting)),
+            missing=0 if held else max(0, launch.backends(self.site) - len(lasting)),
             wanted_since=self._wanted_since,
             processes=len(alive),
             leaving=sum(backend.leaving for backend in alive),
@@ -482,7 +482,7 @@ class Crew:
     def _keep_up(self) -> None:
         """Have as many processes as the file says, as long as one serves."""
         serving = [backend for backend in self.backends if backend.state is State.RUNNING and not backend.obsolete]
-        if serving and len(serving) < self.site.processes and self._wanted_since is None:
+        if serving and len(serving) < launch.backends(self.site) and self._wanted_since is None:
             self._wanted_since = self._loop.now()
 
     # Time
