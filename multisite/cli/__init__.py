@@ -18,9 +18,13 @@ COMMANDS = {
     "where": "multisite.cli.listing:where",
     "check": "multisite.cli.check:check",
     "explain": "multisite.cli.explain:explain",
+    "status": "multisite.cli.status:status",
+    "logs": "multisite.cli.status:logs",
+    "stop": "multisite.cli.restart:stop",
     "restart": "multisite.cli.restart:restart",
     "reload": "multisite.cli.restart:reload",
     "serve": "multisite.cli.serve:serve",
+    "supervise": "multisite.cli.supervise:supervise",
     "completion": "multisite.cli.completion:completion",
 }
 
@@ -40,7 +44,9 @@ Examples:
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.option("--home", metavar="DIR", help="Directory of moya.conf; default $MOYA_SERVICE_HOME, then /etc/moya.")
+@click.option(
+    "--home", metavar="DIR", help="Directory of moya.conf; default $MOYA_SERVICE_HOME, /etc/moya or ./etc-moya."
+)
 @click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for programs.")
 @click.version_option(__version__, prog_name="multisite")
 @click.pass_context

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,9 +31,9 @@ Examples:
 @pass_session
 def list_(session: Session) -> None:
     """List all sites: enabled, available, broken."""
-    sites = [*enabled_rows(session), *disabled_rows(session)]
     if session.as_json:
-        return say_json({"supervisor": None, "preloaders": [], "sites": sites})
+        return say_json(document(session))
+    sites = rows(session)
     if not sites:
         return say(f"{session.home.path} has no sites; multisite new NAME makes one", err=True)
     say_table(("name", "domains", "runs", "enabled", "state", "problems"), map(_cells, sites))
@@ -40,40 +41,54 @@ def list_(session: Session) -> None:
 
 
 @click.command(epilog=WHERE, short_help="Print the location of a site.")
-@click.argument("name", shell_complete=complete.sites)
+@click.argument("name", shell_complete=complete.known)
 @pass_session
 def where(session: Session, name: str) -> None:
-    """Print the location of the site NAME: its working directory and import path."""
+    """Print the location of the site NAME, enabled or not: its working directory and import path."""
     from multisite.config import make_site
 
-    location = make_site(session.enabled_site(name), session.home).location
+    location = make_site(session.known_site(name), session.home).location
     say_json({"name": name, "location": location}) if session.as_json else say(location)
+
+
+def document(session: Session) -> dict[str, Any]:
+    """Return what ``list`` and ``status`` print for programs."""
+    told = session.supervisor
+    return {"supervisor": told["supervisor"] if told else None, "preloaders": [], "sites": rows(session)}
+
+
+def rows(session: Session) -> list[dict[str, Any]]:
+    """Describe all sites, those first that are enabled."""
+    return [*map(partial(_live, session), enabled_rows(session)), *disabled_rows(session)]
+
+
+def _live(session: Session, site: dict[str, Any]) -> dict[str, Any]:
+    """Add what the supervisor knows of an enabled site; where it keeps processes for it, it knows better."""
+    told = session.supervisor
+    known = told["sites"].get(site["name"]) if told else None
+    if not known:
+        return site
+    held = known["pids"] or known["state"] in ("backoff", "fatal")
+    state = known["state"] if held or site["placement"] == "spawned" else site["state"]
+    figures = {key: known[key] for key in ("pids", "requests", "in_flight", "memory", "waiting", "idle", "failure")}
+    return {**site, **figures, "state": state, "replace_failure": known["replace_failure"]}
 
 
 def enabled_rows(session: Session) -> Iterator[dict[str, Any]]:
     """Describe each enabled site as the contract's document does."""
-    from multisite.cli.verdict import state_of
+    from multisite.cli.verdict import judge
 
     catalogue = session.catalogue
     by_file: dict[str, list[Problem]] = {}
     for problem in catalogue.problems:
         by_file.setdefault(problem.file, []).append(problem)
     for name, entry in catalogue.entries.items():
-        placement, reason = runs_how(session, name)
+        found = judge(session, name)
         problems = by_file.get(entry.path, [])
-        state = state_of(entry.broken, placement)
-        verdict = {"enabled": True, "placement": placement, "reason": reason, "state": state}
+        told = {problem.key for problem in problems}
+        problems = [*problems, *(problem for problem in found.faults if problem.key not in told)]
+        verdict = {"enabled": True, "placement": found.placement, "reason": found.reason, "state": found.state}
         yield row(catalogue.site(name), entry.file, problems, **verdict)
-
-
-def runs_how(session: Session, name: str) -> tuple[str | None, str]:
-    """Return (placement, reason) of an enabled site; a broken one has no placement."""
-    from multisite.cli.verdict import placement_of
-
-    if session.catalogue.entries[name].broken:
-        return None, "its file has errors"
-    placement = placement_of(session.catalogue.site(name), session)
-    return placement.kind, placement.reason
 
 
 def disabled_rows(session: Session) -> Iterator[dict[str, Any]]:

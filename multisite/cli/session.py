@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from multisite.catalogue import Catalogue
     from multisite.claims import Ledger
     from multisite.model import Home, SiteFile
+    from multisite.verdicts import Verdict
 
 
 class UnknownSite(MultisiteError):
@@ -51,11 +52,32 @@ class Session:
         return catalogue.read(self.home)
 
     @cached_property
+    def supervisor(self) -> dict[str, Any] | None:
+        """What the supervisor of the home tells of itself and its sites; None where there is none."""
+        return self.ask("status")
+
+    def ask(self, command: str, **arguments: Any) -> dict[str, Any] | None:
+        """Ask the supervisor of the home; None where there is none."""
+        from multisite.supervisor.client import Client, NotRunning
+
+        try:
+            return Client(self.home).ask({"do": command, **arguments})
+        except NotRunning:
+            return None
+
+    @cached_property
     def ledger(self) -> Ledger:
         """Which module names the workers have given to which site; only read here."""
         from multisite import catalogue
 
         return catalogue.ledger(self.home, lambda: self.catalogue)
+
+    @cached_property
+    def verdicts(self) -> dict[str, Verdict]:
+        """What the workers noted when they last failed to load a site, by its name."""
+        from multisite.verdicts import Verdicts
+
+        return Verdicts(self.home).all()
 
     @cached_property
     def places(self) -> Places:
@@ -71,7 +93,7 @@ class Session:
     def disabled(self) -> dict[str, SiteFile]:
         """Site files of ``sites-available``, by stem, that nothing enabled leads to."""
         from multisite.enabling import identity
-        from multisite.sitedir import enabled_paths
+        from multisite.globs import enabled_paths
 
         enabled = {identity(path) for path in enabled_paths(self.home)}
         stems = (stem for stem in self.places.choices() if identity(self.places.source(stem)) not in enabled)
@@ -97,6 +119,21 @@ class Session:
             if stem in (site.name, stem_of(os.path.basename(site.path))):
                 return site
         raise UnknownSite(self._unknown(name, stem, sites))
+
+    def known_site(self, name: str) -> SiteFile:
+        """Return the site called `name`, enabled or only available.
+
+        Raises:
+            UnknownSite: there is none.
+        """
+        try:
+            return self.enabled_site(name)
+        except UnknownSite:
+            stem = stem_of(name)
+            for available, file in self.disabled.items():
+                if stem in (available, file.name):
+                    return file
+            raise
 
     def _unknown(self, name: str, stem: str, sites: dict[str, SiteFile]) -> str:
         if stem in self.places.choices():
