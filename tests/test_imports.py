@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
         "config chain textfile globs sitedir enabling statefile claims sharing mentions finder django_fence guard "
         "process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan",
     ),
+    ("what runs in a site's interpreter", "runner"),
     (
         "pure",
         "appspec callables checks dialect errors hosts literals model option options pages placement reference "
@@ -136,6 +138,16 @@ def test_pure_modules_do_no_input_or_output(unit: str) -> None:
         pytest.fail(f"the table names {unit}, which does not exist")
     found = {name.partition(".")[0] for _, name in imported(PACKAGE / f"{unit}.py")}
     assert not found & IMPURE
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "runner").glob("*.py")), ids=dotted)
+def test_the_runner_stands_alone(path: Path) -> None:
+    """It runs where nothing of ours is installed: the standard library and gunicorn only, in the syntax of 3.9."""
+    ast.parse(path.read_text(), feature_version=(3, 9))
+    for line, name in imported(path):
+        top = "multisite" if name.startswith("multisite.runner") else name.partition(".")[0]
+        assert top in sys.stdlib_module_names or top in ("gunicorn", "multisite"), f"{path}:{line}: {name}"
+        assert not ours(name) or name.startswith("multisite.runner"), f"{path}:{line}: {name}"
 
 
 def test_the_reader_of_imports_sees_the_hidden_ones(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def urls(site: SiteFile, port: str) -> list[str]:
 
 def run(settings: dict[str, Any]) -> None:
     """Run gunicorn until it is told to stop."""
-    from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
+    from gunicorn.app.base import BaseApplication
 
     class Standalone(BaseApplication):  # type: ignore[misc]
         """gunicorn without a configuration file and without its own command line."""

@@ -1,8 +1,9 @@
 """Threads that take connections from one listening socket and answer them, one each at a time.
 
-The threads take turns: one of them waits for a connection, and hands the turn on before it answers. So the thread
-that accepts is the one that answers, with no queue and no second wake-up in between, and any number of threads costs
-what one does. With one thread, that is the main thread, as under gunicorn's sync worker.
+Each thread waits for the socket by itself, and the kernel wakes one of them for each connection (EPOLLEXCLUSIVE,
+epoll_ctl(2)): the first that is free. So the thread that accepts is the one that answers, with no queue and no second
+wake-up in between; one request after another is answered by one thread, and the others stay asleep. With one thread,
+that is the main thread, as under gunicorn's sync worker.
 """
 
 from __future__ import annotations
@@ -35,13 +36,10 @@ class Acceptor:
         self._handle = handle
         self._threads = threads
         self._left = most or -1
-        self._turn = threading.Lock()
+        self._counting = threading.Lock()
         self._alive = True
         self._wake = os.pipe()
         os.set_blocking(self._wake[1], False)
-        self._poll = select.poll()
-        self._poll.register(listener, select.POLLIN)
-        self._poll.register(self._wake[0], select.POLLIN)
 
     def run(self) -> None:
         """Returns when nothing is accepted any more and everything accepted is answered."""
@@ -65,9 +63,11 @@ class Acceptor:
     def _loop(self) -> None:
         me = threading.get_ident()
         active = self.active
-        while self._alive:
-            with self._turn:
-                connection = self._next()
+        poll = select.epoll()
+        poll.register(self._listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+        poll.register(self._wake[0], select.EPOLLIN)
+        while True:
+            connection = self._next(poll)
             if connection is None:
                 return
             active[me] = connection
@@ -77,21 +77,25 @@ class Acceptor:
                 del active[me]
                 connection.close()
 
-    def _next(self) -> Connection | None:
+    def _next(self, poll: select.epoll) -> Connection | None:
         """The next connection; None when there will be none."""
         while self._alive:
             try:
                 connection = self._listener.accept()[0]
             except BlockingIOError:
-                self._poll.poll()
+                poll.poll()
             except OSError as error:
                 if error.errno in NO_ROOM:
                     time.sleep(0.05)
                 elif error.errno != errno.ECONNABORTED:
                     raise
             else:
-                self._left -= 1
-                if not self._left:
-                    self.stop()
+                self._count()
                 return connection
         return None
+
+    def _count(self) -> None:
+        with self._counting:
+            self._left -= 1
+            if not self._left:
+                self.stop()

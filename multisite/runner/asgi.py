@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 NOT_STARTED = 3
 PULSE = 0.5
+AT_ONCE = 100
 
 
 class Pulse:
@@ -55,7 +56,10 @@ class Backend(ASGIWorker):  # type: ignore[misc]
         self.state: dict[str, Any] = {}
         self.lifespan: Any = None
         self.servers: list[Any] = []
-        self.sockets = [socket.socket(fileno=job.listen)]
+        self.sockets: list[Any] = []
+        self._listener = socket.socket(fileno=job.listen)
+        self._listener.setblocking(False)
+        self._arriving: set[asyncio.Task[Any]] = set()
         self._quick_shutdown = False
         self._stopped: asyncio.Event | None = None
         self._alive = True
@@ -95,20 +99,41 @@ class Backend(ASGIWorker):  # type: ignore[misc]
     def _terminate(self) -> None:
         self.loop.add_signal_handler(signal.SIGTERM, os._exit, 0)
         self.alive = False
+        self._notifier.stopping("finishing what is in flight")
 
     async def _serve(self) -> None:
         self._stopped = asyncio.Event()
         await self._start_lifespan()
-        listener = self.sockets[0]
-        # uvloop knows unix sockets by this method only, and asyncio's would unlink the supervisor's path.
-        is_foreign = listener.family == socket.AF_UNIX and not isinstance(self.loop, asyncio.BaseEventLoop)
-        create = self.loop.create_unix_server if is_foreign else self.loop.create_server
-        self.servers.append(await create(lambda: Protocol(self), sock=listener))
+        self._listen()
         self._pulse.beat(self.loop)
         self._watchdog.start()
         self._notifier.ready()
         await self._stopped.wait()
+        self.loop.remove_reader(self._listener)
+        if self._arriving:
+            await asyncio.wait(self._arriving)
         await self._shutdown()
+
+    def _listen(self) -> None:
+        if self.alive:
+            self.loop.add_reader(self._listener, self._accept)
+
+    def _accept(self) -> None:
+        """Take what has arrived. asyncio's own servers would set the length of the queue, and remove the path."""
+        for _ in range(AT_ONCE):
+            try:
+                client, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                print(f"A connection cannot be accepted: {error}", file=sys.stderr)
+                self.loop.remove_reader(self._listener)
+                self.loop.call_later(PULSE, self._listen)
+                return
+            client.setblocking(False)
+            task = self.loop.create_task(self.loop.connect_accepted_socket(lambda: Protocol(self), client))
+            self._arriving.add(task)
+            task.add_done_callback(self._arriving.discard)
 
     async def _start_lifespan(self) -> None:
         """Tell the app that it starts; most know nothing of that, and one that refuses is not served."""

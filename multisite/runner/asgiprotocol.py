@@ -57,8 +57,8 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
             return b""
         self._variables = variables_of(start[:size])
         self._keepalive = 0  # one request on each connection
-        self._forwarded_trust = ({}, [])
-        self._secure_names = frozenset()
+        self._forwarded_trust: Any = ({}, [])
+        self._secure_names: Any = frozenset()
         return head_of(self._variables) + start[size:]
 
     def _on_headers_complete(self) -> Any:

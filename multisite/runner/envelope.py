@@ -51,7 +51,7 @@ def variables_of(envelope: bytes) -> dict[str, Any]:
         BadEnvelope: it is no JSON object.
     """
     try:
-        variables = json.loads(envelope[5:])
+        variables = json.loads(envelope[5:].decode())
     except ValueError as error:
         raise BadEnvelope(str(error)) from None
     if not isinstance(variables, dict):
@@ -86,7 +86,7 @@ def body_of(variables: dict[str, Any], start: bytes, connection: socket.socket) 
     if variables.pop(BODY, "") == "chunked":
         return io.BufferedReader(ChunkedBody(start, connection), BUFFER)
     length = variables.get("CONTENT_LENGTH") or "0"
-    if not length.isdigit():
+    if not (length.isascii() and length.isdigit()):
         raise BadEnvelope(f"a body of {length!r} bytes")
     if len(start) >= int(length):
         return io.BytesIO(start[: int(length)])

@@ -77,7 +77,7 @@ def _import_file(path: str) -> ModuleType:
     sys.modules[name] = module
     # blog.wsgi and blog.py would share one .pyc.
     code = loader.get_code(name) if path.endswith(".py") else loader.source_to_code(loader.get_data(path), path)
-    exec(code, module.__dict__)
+    exec(code or "", module.__dict__)
     return sys.modules.get(name, module)
 
 

@@ -73,7 +73,7 @@ def _backend(app: Any, orders: job.Job, notifier: Notifier) -> Any:
 
 
 def _leave() -> None:
-    """Exit as Python does, but not later than `LEAVE_WITHIN`: nothing is accepted while a thread of the site goes on."""
+    """Exit as Python does, but not later than `LEAVE_WITHIN`: a thread of the site may go on for ever."""
     timer = threading.Timer(LEAVE_WITHIN, os._exit, (0,))
     timer.daemon = True
     timer.start()

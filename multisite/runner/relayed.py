@@ -7,8 +7,6 @@ The app sees the environ that it would see in the dispatcher's own process under
 from __future__ import annotations
 
 import io
-import select
-import socket
 import sys
 
 from .answer import Answer, FileWrapper
@@ -19,8 +17,6 @@ from .report import report
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-LINGER = 2.0  # seconds to wait for the other side to close, where it still sends a body that nobody reads
 
 
 class Relayed:
@@ -58,7 +54,7 @@ class Relayed:
         self._answer(environ, answer, connection)
         connection.failed = answer.status >= 500 or answer.is_short
         if not isinstance(body, io.BytesIO):
-            _let_go(connection)
+            connection.linger()
 
     def _answer(self, environ: dict[str, Any], answer: Answer, connection: Connection) -> None:
         """Call the app; its errors, ``sys.exit()`` included, end here."""
@@ -83,17 +79,5 @@ class Relayed:
 def _refuse(answer: Answer) -> None:
     try:
         answer.refuse("500 Internal Server Error")
-    except OSError:
-        pass
-
-
-def _let_go(connection: Connection) -> None:
-    """Closing with bytes unread would reset the connection, and the answer might be lost with it."""
-    try:
-        connection.shutdown(socket.SHUT_WR)
-        poll = select.poll()
-        poll.register(connection, select.POLLIN)
-        while poll.poll(LINGER * 1000) and connection.recv(65536):
-            pass
     except OSError:
         pass

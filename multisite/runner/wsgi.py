@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 
 from .accept import Acceptor
 from .board import opened
-from .connection import Connection, Listener
+from .connection import PEEK, Connection, Listener
 from .direct import Direct
 from .envelope import FIRST
 from .job import Job
@@ -46,11 +45,12 @@ class Backend:
     def _terminate(self, number: int, frame: object) -> None:
         signal.signal(signal.SIGTERM, _quit)
         self._acceptor.stop()
+        self._notifier.stopping("finishing what is in flight")
 
     def _handle(self, connection: Connection) -> None:
         """One connection; one that brings nothing (a probe) is no request."""
         try:
-            first = connection.recv(1, socket.MSG_PEEK)
+            first = connection.recv(1, PEEK)
         except OSError:
             return
         if not first:

@@ -1,0 +1,227 @@
+"""Backends started as the supervisor starts them, and both languages that they understand."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import gunicorn
+
+from multisite.runner import board
+
+SCRIPT = Path(board.__file__).with_name("__main__.py")
+GUNICORN = str(Path(gunicorn.__file__).parent)
+WITHIN = 20.0
+QUEUE = 128
+
+ENVIRON = {
+    "REQUEST_METHOD": "GET",
+    "SCRIPT_NAME": "",
+    "PATH_INFO": "/",
+    "RAW_URI": "/",
+    "QUERY_STRING": "",
+    "SERVER_PROTOCOL": "HTTP/1.1",
+    "SERVER_NAME": "site.test",
+    "SERVER_PORT": "443",
+    "SERVER_SOFTWARE": "gunicorn/27",
+    "REMOTE_ADDR": "203.0.113.9",
+    "REMOTE_PORT": "4711",
+    "wsgi.url_scheme": "https",
+    "HTTP_HOST": "site.test",
+}
+
+
+def envelope(variables: dict[str, str], body: bytes = b"") -> bytes:
+    """A request as the dispatcher sends it."""
+    head = json.dumps(variables).encode()
+    return b"\x01" + len(head).to_bytes(4, "big") + head + body
+
+
+def spec(target: str, attribute: str = "", kind: str = "module", **more: Any) -> dict[str, Any]:
+    return {"kind": kind, "target": target, "attribute": attribute, "args": None, "kwargs": None, **more}
+
+
+class Answer:
+    """What came back on one connection."""
+
+    def __init__(self, raw: bytes, method: str) -> None:
+        self.raw = raw
+        response = http.client.HTTPResponse(_Bytes(raw), method=method)  # type: ignore[arg-type]
+        response.begin()
+        self.status = response.status
+        self.headers = response.headers
+        self.has_length = "content-length" in self.headers or self.headers.get("transfer-encoding") == "chunked"
+        self.body = response.read()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class _Bytes:
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+
+    def makefile(self, mode: str) -> Any:
+        import io
+
+        return io.BytesIO(self._raw)
+
+
+class Backend:
+    """One process of a site, with the supervisor's ends of its descriptors."""
+
+    def __init__(self, folder: Path, python: str = sys.executable, **job: Any) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.socket_path = str(folder / "site.sock")
+        self.board_path = str(folder / "board")
+        self.log_path = folder / "log"
+        self.job = {
+            "name": "site",
+            "spec": spec("app"),
+            "location": str(folder),
+            "worker": "auto",
+            "threads": 1,
+            "gunicorn": GUNICORN,
+            "board": self.board_path,
+            "slot": 0,
+            **job,
+        }
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(self.socket_path)
+        self.listener.listen(QUEUE)
+        self.notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notices.bind(str(folder / "notify.sock"))
+        self.told: list[str] = []
+        self.began = time.monotonic()
+        self.process = self._start(python, folder)
+
+    def _start(self, python: str, folder: Path) -> subprocess.Popen[bytes]:
+        memory = os.memfd_create("job")
+        os.write(memory, json.dumps(self.job).encode())
+        environ = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "LANG": "C.UTF-8", **self.job.get("env", {})}
+        environ |= {"LISTEN_FDS": "1", "MULTISITE_JOB": "4", "NOTIFY_SOCKET": self.notices.getsockname()}
+        # A descriptor that is already in its place would keep its close-on-exec flag, so both go the long way.
+        shell = f'LISTEN_PID=$$; export LISTEN_PID; exec "$@" 3<&{self.listener.fileno()} 4<&{memory}'
+        with self.log_path.open("ab") as log:
+            process = subprocess.Popen(
+                ["bash", "-c", shell, "sh", python, "-u", str(SCRIPT)],
+                env=environ,
+                cwd=self.job["location"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(self.listener.fileno(), memory),
+            )
+        os.close(memory)
+        return process
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def wait_ready(self) -> float:
+        """Seconds from the start to READY=1."""
+        while not any(notice.startswith("READY=1") for notice in self.told):
+            readable, _, _ = select.select([self.notices], [], [], 0.05)
+            if readable:
+                self.told.append(self.notices.recv(4096).decode())
+            elif self.process.poll() is not None:
+                raise AssertionError(f"exit {self.process.returncode}:\n{self.log}")
+            assert time.monotonic() < self.began + WITHIN, self.log
+        return time.monotonic() - self.began
+
+    def notice(self) -> str:
+        """The next thing that it tells."""
+        self.notices.settimeout(WITHIN)
+        return self.notices.recv(4096).decode()
+
+    def connect(self) -> socket.socket:
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(WITHIN)
+        client.connect(self.socket_path)
+        return client
+
+    def exchange(self, data: bytes, method: str = "GET") -> Answer:
+        with self.connect() as client:
+            client.sendall(data)
+            return Answer(receive_all(client), method)
+
+    def ask(self, path: str = "/", body: bytes = b"", **variables: str) -> Answer:
+        """One request in an envelope."""
+        path_info, _, query = path.partition("?")
+        asked = {**ENVIRON, "PATH_INFO": path_info, "RAW_URI": path, "QUERY_STRING": query, **variables}
+        if body and "multisite.body" not in asked:
+            asked["CONTENT_LENGTH"] = str(len(body))
+        return self.exchange(envelope(asked, body), asked["REQUEST_METHOD"])
+
+    def http(self, path: str = "/", method: str = "GET", body: bytes = b"", **headers: str) -> Answer:
+        """One request in HTTP."""
+        headers = {"Host": "site.test", "Connection": "close", **headers}
+        if body:
+            headers["Content-Length"] = str(len(body))
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        return self.exchange(f"{method} {path} HTTP/1.1\r\n{lines}\r\n".encode() + body, method)
+
+    def record(self, slot: int = 0) -> board.Record:
+        with open(self.board_path, "rb") as file:
+            found = board.read(file.fileno(), slot)
+        assert found is not None
+        return found
+
+    def wait_for(self, slot: int = 0, **wanted: int) -> board.Record:
+        """The record, once it says what is wanted."""
+        deadline = time.monotonic() + WITHIN
+        while True:
+            record = self.record(slot)
+            if all(getattr(record, name) == value for name, value in wanted.items()):
+                return record
+            assert time.monotonic() < deadline, f"{record} never had {wanted}"
+            time.sleep(0.005)
+
+    def terminate(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.exit()
+
+    def exit(self) -> int:
+        return self.process.wait(WITHIN)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self.listener.close()
+        self.notices.close()
+
+
+def receive_all(client: socket.socket) -> bytes:
+    return b"".join(iter(lambda: client.recv(65536), b""))
+
+
+@contextmanager
+def backend(
+    folder: Path, code: str = "", python: str = sys.executable, wait: bool = True, **job: Any
+) -> Iterator[Backend]:
+    """A backend of `code`, which is written to app.py."""
+    if code:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "app.py").write_text(textwrap.dedent(code))
+    started = Backend(folder, python, **job)
+    try:
+        if wait:
+            started.wait_ready()
+        yield started
+    finally:
+        started.close()

@@ -1,0 +1,296 @@
+"""ASGI sites: the scope they see, lifespan, WebSockets, and how they end."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .harness import ENVIRON, Answer, Backend, backend, envelope, receive_all, spec
+
+APP = """
+import asyncio, sys, time
+
+seen = []
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            message = await receive()
+            print(message["type"], flush=True)
+            scope["state"]["began"] = True
+            await send({"type": message["type"] + ".complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+    await globals()[scope["path"].rpartition("/")[2]](scope, receive, send)
+
+async def answer(send, body, status=200):
+    await send({"type": "http.response.start", "status": status, "headers": [(b"x-a", b"1"), (b"x-a", b"2")]})
+    await send({"type": "http.response.body", "body": body})
+
+async def body_of(receive):
+    body = b""
+    while True:
+        message = await receive()
+        assert message["type"] == "http.request", message
+        body += message["body"]
+        if not message["more_body"]:
+            return body
+
+async def show(scope, receive, send):
+    await answer(send, repr(scope).encode())
+
+async def echo(scope, receive, send):
+    await answer(send, await body_of(receive))
+
+async def breaks(scope, receive, send):
+    raise RuntimeError("no luck")
+
+async def breaks_late(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"some", "more_body": True})
+    raise RuntimeError("too late")
+
+async def waits(scope, receive, send):
+    print("waiting", flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, lambda: open("gate").read())
+    await answer(send, b"ok")
+
+async def blocks(scope, receive, send):
+    time.sleep(3600)
+
+async def leaves(scope, receive, send):
+    print("waiting", flush=True)
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    print("the client left", flush=True)
+
+async def ws(scope, receive, send):
+    assert (await receive())["type"] == "websocket.connect"
+    await send({"type": "websocket.accept"})
+    message = await receive()
+    await send({"type": "websocket.send", "text": message["text"] + " " + scope["scheme"]})
+    await send({"type": "websocket.close"})
+"""
+SPEC = spec("app", "app")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    with backend(tmp_path_factory.mktemp("site"), APP, spec=SPEC) as started:
+        yield started
+
+
+def scope_of(answer: Answer) -> dict[str, Any]:
+    found: dict[str, Any] = ast.literal_eval(answer.body.decode())
+    return found
+
+
+def test_the_scope_of_a_relayed_request(site: Backend) -> None:
+    """Client, server, scheme, mount and headers are those that the dispatcher saw, and nothing is added."""
+    scope = scope_of(
+        site.ask("/m%C3%BC/a%2Fb/show?q=%20", SCRIPT_NAME="/m\xc3\xbc", HTTP_X_FORWARDED_PROTO="http", HTTP_X_A="1,2")
+    )
+    assert (scope["type"], scope["method"], scope["scheme"], scope["http_version"]) == ("http", "GET", "https", "1.1")
+    assert (scope["path"], scope["raw_path"], scope["query_string"]) == (
+        "/mü/a/b/show",
+        b"/m%C3%BC/a%2Fb/show",
+        b"q=%20",
+    )
+    assert (scope["root_path"], scope["client"], scope["server"]) == ("/mü", ("203.0.113.9", 4711), ("site.test", 443))
+    assert scope["headers"] == [(b"host", b"site.test"), (b"x-forwarded-proto", b"http"), (b"x-a", b"1,2")]
+    assert scope["state"] == {"began": True}
+
+
+def test_the_scope_is_that_of_plain_http(site: Backend) -> None:
+    """Both ways give the same keys, and the same of what a request says itself."""
+    direct = scope_of(site.http("/show?a", **{"X-B": "c"}))
+    relayed = scope_of(site.ask("/show?a", HTTP_CONNECTION="close", HTTP_X_B="c", **{"wsgi.url_scheme": "http"}))
+    for scope in (direct, relayed):
+        del scope["client"], scope["server"]
+    assert relayed == direct
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"RAW_URI": "http://site.test/x/show?a=b"},
+        {"RAW_URI": ""},
+    ],
+)
+def test_a_target_is_made_where_there_is_none(site: Backend, variables: dict[str, str]) -> None:
+    """Of its parts, if the server in front does not give it, or it names a host."""
+    scope = scope_of(site.ask("/", PATH_INFO="/x\xc3\xa9 ?/show", QUERY_STRING="a=b", **variables))
+    assert (scope["path"], scope["query_string"]) == ("/xé ?/show", b"a=b")
+
+
+def test_a_client_of_http_1_0_without_a_host(site: Backend) -> None:
+    """Its version is seen, and its answer whole."""
+    variables = {**ENVIRON, "SERVER_PROTOCOL": "HTTP/1.0", "PATH_INFO": "/show", "RAW_URI": "/show"}
+    del variables["HTTP_HOST"]
+    scope = scope_of(site.exchange(envelope(variables)))
+    assert (scope["http_version"], scope["headers"]) == ("1.0", [])
+
+
+@pytest.mark.parametrize("size", [0, 1, 100_000, 20 << 20])
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_bodies_go_in_and_out(site: Backend, size: int, is_chunked: bool) -> None:
+    """Of any size, with or without a length."""
+    body = os.urandom(size)
+    variables = {**ENVIRON, "REQUEST_METHOD": "POST", "RAW_URI": "/echo"}
+    if is_chunked:
+        framed = (b"%x\r\n%b\r\n" % (size, body) if size else b"") + b"0\r\n\r\n"
+        sent = envelope({**variables, "HTTP_TRANSFER_ENCODING": "chunked", "multisite.body": "chunked"}, framed)
+    else:
+        sent = envelope({**variables, "CONTENT_LENGTH": str(size)}, body)
+    with site.connect() as client:
+        threading.Thread(target=client.sendall, args=(sent,), daemon=True).start()
+        answer = Answer(receive_all(client), "POST")
+    assert answer.body == body and answer.has_length
+    assert answer.headers.get_all("X-A") == ["1", "2"]
+
+
+@pytest.mark.parametrize("cut", [1, 3, 5, 40])
+def test_an_envelope_may_arrive_in_pieces(site: Backend, cut: int) -> None:
+    """Wherever it is cut."""
+    sent = envelope({**ENVIRON, "REQUEST_METHOD": "POST", "RAW_URI": "/echo", "CONTENT_LENGTH": "3"}, b"abc")
+    with site.connect() as client:
+        for start in range(0, len(sent), cut):
+            client.sendall(sent[start : start + cut])
+        assert Answer(receive_all(client), "POST").body == b"abc"
+
+
+def test_errors_are_counted_and_shown(site: Backend) -> None:
+    """500 for the visitor, the traceback for the log, one more error on the board."""
+    before = site.wait_for(in_flight=0)
+    assert site.ask("/breaks").status == 500
+    after = site.wait_for(in_flight=0)
+    assert (after.requests, after.errors) == (before.requests + 1, before.errors + 1)
+    assert "RuntimeError: no luck" in site.log
+
+
+def test_an_answer_that_was_cut_short_shows(site: Backend) -> None:
+    """The chunks do not end."""
+    with pytest.raises(Exception, match="IncompleteRead"):
+        site.ask("/breaks_late")
+
+
+def test_nonsense_costs_its_connection_only(site: Backend) -> None:
+    """It is closed, and the log says why."""
+    with site.connect() as client:
+        client.sendall(b"\x01\xff\xff\xff\xff")
+        assert receive_all(client) == b""
+    assert "cannot be read" in site.log
+
+
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+def test_websockets(site: Backend, scheme: str) -> None:
+    """An upgrade in plain HTTP, and one in an envelope."""
+    key = base64.b64encode(os.urandom(16)).decode()
+    if scheme == "ws":
+        sent = (f"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n").encode()  # fmt: skip
+    else:
+        sent = envelope({**ENVIRON, "RAW_URI": "/ws", "HTTP_UPGRADE": "websocket", "HTTP_CONNECTION": "Upgrade",
+                         "HTTP_SEC_WEBSOCKET_VERSION": "13", "HTTP_SEC_WEBSOCKET_KEY": key})  # fmt: skip
+    with site.connect() as client:
+        client.sendall(sent)
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += client.recv(1000)
+        assert data.startswith(b"HTTP/1.1 101 ")
+        mask = os.urandom(4)
+        client.sendall(b"\x81\x85" + mask + bytes(byte ^ mask[i % 4] for i, byte in enumerate(b"hello")))
+        text = b"hello " + scheme.encode()
+        while text not in data:
+            data += client.recv(1000)
+
+
+def test_a_client_that_leaves_frees_the_app(site: Backend) -> None:
+    """The app is told."""
+    client = site.connect()
+    client.sendall(envelope({**ENVIRON, "RAW_URI": "/leaves"}))
+    site.wait_for(in_flight=1)
+    client.close()
+    site.wait_for(in_flight=0)
+    assert "the client left" in site.log
+
+
+def test_it_finishes_what_is_in_flight_and_says_goodbye_to_the_app(tmp_path: Path) -> None:
+    """SIGTERM: the request is answered, lifespan ends, the socket stays where it is."""
+    os.mkfifo(tmp_path / "gate")
+    with backend(tmp_path, APP, spec=SPEC) as site:
+        client = site.connect()
+        client.sendall(envelope({**ENVIRON, "RAW_URI": "/waits"}))
+        site.wait_for(in_flight=1)
+        site.process.send_signal(signal.SIGTERM)
+        assert site.notice().startswith("STOPPING=1")
+        (tmp_path / "gate").write_text("open")
+        assert Answer(receive_all(client), "GET").body == b"ok"
+        assert site.exit() == 0
+        assert site.log.split() == ["lifespan.startup", "waiting", "lifespan.shutdown"]
+        assert os.path.exists(site.socket_path)
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGQUIT], [signal.SIGTERM, signal.SIGTERM]])
+def test_at_once_means_at_once(tmp_path: Path, signals: list[signal.Signals]) -> None:
+    """SIGQUIT and a second SIGTERM wait for nothing."""
+    os.mkfifo(tmp_path / "gate")
+    with backend(tmp_path, APP, spec=SPEC) as site:
+        client = site.connect()
+        client.sendall(envelope({**ENVIRON, "RAW_URI": "/waits"}))
+        site.wait_for(in_flight=1)
+        for number in signals[:-1]:
+            site.process.send_signal(number)
+            assert site.notice().startswith("STOPPING=1")
+        site.process.send_signal(signals[-1])
+        assert site.exit() == 0
+
+
+def test_it_leaves_after_so_many_requests(tmp_path: Path) -> None:
+    """And its status is 0."""
+    with backend(tmp_path, APP, spec=SPEC, max_requests=5) as site:
+        assert [site.ask("/show").status for _ in range(5)] == [200] * 5
+        assert site.exit() == 0
+
+
+def test_a_blocked_event_loop_is_shown_and_ended(tmp_path: Path) -> None:
+    """The stack of what blocks it is in the log; the status is 4."""
+    with backend(tmp_path, APP, spec=SPEC, request_timeout=1.5) as site:
+        with site.connect() as client:
+            client.sendall(envelope({**ENVIRON, "RAW_URI": "/blocks"}))
+            assert site.exit() == 4
+        assert "no progress for 1.5 s with the event loop" in site.log
+        assert "in blocks" in site.log
+
+
+def test_an_app_that_refuses_to_start(tmp_path: Path) -> None:
+    """lifespan.startup.failed is a failed start, with its reason."""
+    code = """
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no database"})
+    """
+    with backend(tmp_path, code, spec=SPEC, wait=False) as site:
+        assert site.exit() == 3
+        assert "no database" in site.log
+        assert "no database" in [site.notice(), site.notice()][-1]
+
+
+def test_an_app_without_lifespan(tmp_path: Path) -> None:
+    """Most know nothing of it."""
+    code = """
+    async def app(scope, receive, send):
+        assert scope["type"] == "http"
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+    """
+    with backend(tmp_path, code, spec=SPEC) as site:
+        assert site.ask().status == 204

@@ -1,0 +1,184 @@
+"""Every way to say where the app is, and which gunicorn a site gets."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from multisite.runner.apps import is_asgi
+
+from .harness import GUNICORN, Backend, backend, spec
+
+HELLO = """
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [TEXT]
+app = application
+TEXT = b"{text}"
+def make(*args, **kwargs):
+    def made(environ, start_response):
+        start_response("200 OK", [])
+        return [repr((args, kwargs)).encode()]
+    return made
+class box:
+    inner = application
+    inside = staticmethod(application)
+"""
+
+
+def write(folder: Path, name: str, text: str) -> None:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "text"),
+    [
+        (spec("pkg.wsgi"), b"module"),
+        (spec("pkg.wsgi", "app"), b"module"),
+        (spec("pkg.wsgi", "box.inside"), b"module"),
+        (spec("wsgi/site.wsgi", kind="file"), b"file"),
+        (spec("wsgi/only.py", kind="file"), b"(('only',), {})"),
+        (spec("wsgi/only.py", "app", kind="file"), b"(('only',), {})"),
+        (spec("pkg.wsgi", "make", args=[1, "a"], kwargs={"b": None}), b"((1, 'a'), {'b': None})"),
+        (spec("pkg.wsgi", "make", args="(1, (2,), b'x')", kwargs="{}"), b"((1, (2,), b'x'), {})"),
+        (spec("pkg.wsgi", "make", args=[], kwargs={}), b"((), {})"),
+        (spec("development.ini", kind="paste"), b"main"),
+        (spec("development.ini", "other", kind="paste"), b"other"),
+        (spec("project.settings", kind="django"), b"/hello"),
+    ],
+    ids=lambda value: f"{value['kind']}-{value['target']}-{value['attribute']}" if isinstance(value, dict) else "",
+)
+def test_kinds(tmp_path: Path, wanted: dict[str, Any], text: bytes) -> None:
+    """A module, a file, a factory with its arguments, a PasteDeploy file, a Django project."""
+    write(tmp_path, "pkg/__init__.py", "")
+    write(tmp_path, "pkg/wsgi.py", HELLO.replace("{text}", "module"))
+    write(tmp_path, "wsgi/site.wsgi", HELLO.replace("{text}", "file"))
+    write(tmp_path, "wsgi/only.py", "from pkg.wsgi import make\napp = make('only')\n")
+    write(tmp_path, "paster.py", "def factory(settings, text):\n    import pkg.wsgi as w\n"
+          "    def app(environ, start_response):\n        start_response('200 OK', [])\n"
+          "        return [text.encode()]\n    return app\n")  # fmt: skip
+    write(tmp_path, "development.ini", "[app:main]\npaste.app_factory = paster:factory\ntext = main\n"
+          "[app:other]\npaste.app_factory = paster:factory\ntext = other\n")  # fmt: skip
+    write(tmp_path, "project/__init__.py", "")
+    write(tmp_path, "project/urls.py", "from django.http import HttpResponse\nfrom django.urls import re_path\n"
+          "urlpatterns = [re_path('', lambda request: HttpResponse(request.path))]\n")  # fmt: skip
+    write(tmp_path, "project/settings.py", "SECRET_KEY = 'x'\nROOT_URLCONF = 'project.urls'\nALLOWED_HOSTS = ['*']\n")
+    with backend(tmp_path, spec=wanted) as site:
+        assert site.ask("/hello").body == text
+
+
+def test_the_location_comes_first(tmp_path: Path) -> None:
+    """A site's module wins over one of the same name elsewhere, ours included."""
+    for name in ("main", "wsgi", "board", "envelope"):
+        write(tmp_path, f"{name}.py", f"NAME = 'the site'\n{HELLO}".replace("{text}", name))
+    write(tmp_path, "app.py", "import main, board, envelope\nassert main.NAME == board.NAME == envelope.NAME\n"
+          "from wsgi import application\n")  # fmt: skip
+    with backend(tmp_path) as site:
+        assert site.ask().body == b"wsgi"
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    """With its whole path."""
+    with backend(tmp_path, spec=spec("wsgi/site.wsgi", kind="file"), wait=False) as site:
+        assert site.exit() == 3
+        assert f"there is no file {tmp_path}/wsgi/site.wsgi" in site.log
+
+
+def test_a_kind_that_needs_our_packages(tmp_path: Path) -> None:
+    """A loader of another package lives in our interpreter."""
+    with backend(tmp_path, spec=spec("php", kind="plugin"), wait=False) as site:
+        assert site.exit() == 3
+        assert "'plugin'" in site.log
+
+
+# --- ASGI or WSGI ---------------------------------------------------------------------------------------------------
+
+
+async def coroutine(scope: Any, receive: Any, send: Any) -> None: ...
+
+
+def plain(environ: Any, start_response: Any) -> None: ...
+
+
+def hidden(scope: Any, receive: Any, send: Any) -> Any: ...
+
+
+class Asynchronous:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+    def method(self, environ: Any, start_response: Any) -> None: ...
+
+
+class OldStyle:
+    def __init__(self, scope: Any) -> None: ...
+
+
+class Wsgi:
+    def __init__(self, environ: Any, start_response: Any) -> None: ...
+
+
+def test_asgi_is_recognised() -> None:
+    """By what a call makes or takes, through partial and instances."""
+    from functools import partial
+
+    assert [is_asgi(app) for app in (coroutine, hidden, Asynchronous(), OldStyle, partial(coroutine))] == [True] * 5
+    others = (plain, Asynchronous().method, Wsgi, partial(plain), len, "text", None)
+    assert [is_asgi(app) for app in others] == [False] * len(others)
+
+
+# --- which gunicorn -------------------------------------------------------------------------------------------------
+
+SHOW = """
+def application(environ, start_response):
+    import gunicorn
+    start_response("200 OK", [])
+    return [f"{gunicorn.__version__} {gunicorn.__file__}".encode()]
+"""
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> str:
+    """An interpreter with nothing installed."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    return str(tmp_path / "venv/bin/python")
+
+
+def imported_by(site: Backend) -> str:
+    shown = site.http().body.decode()
+    assert site.ask().body.decode() == shown
+    return shown
+
+
+def test_a_site_without_gunicorn_gets_ours(tmp_path: Path, bare: str) -> None:
+    """Under that name alone: nothing beside it can be imported."""
+    code = SHOW + "\ntry:\n    import click\nexcept ImportError:\n    pass\nelse:\n    raise RuntimeError('leaks')\n"
+    with backend(tmp_path / "site", code, python=bare) as site:
+        assert imported_by(site).endswith(f" {GUNICORN}/__init__.py")
+
+
+@pytest.mark.parametrize(("version", "is_own"), [("(23, 0, 0)", True), ("(21, 2, 0)", False), ("what()", False)])
+def test_a_gunicorn_of_the_site_wins_if_it_will_do(tmp_path: Path, bare: str, version: str, is_own: bool) -> None:
+    """The site's own, where it has what we need; an old one would not answer."""
+    site_packages = next((tmp_path / "venv/lib").glob("python*/site-packages"))
+    shutil.copytree(GUNICORN, site_packages / "gunicorn", ignore=shutil.ignore_patterns("__pycache__"))
+    init = site_packages / "gunicorn/__init__.py"
+    text = init.read_text()
+    old = next(line for line in text.splitlines() if line.startswith("version_info"))
+    what = "what = lambda: (1, 0)\n" if version == "what()" else ""
+    init.write_text(text.replace(old, f"{what}version_info = {version}"))
+    with backend(tmp_path / "site", SHOW, python=bare) as site:
+        assert imported_by(site).endswith(f" {init}" if is_own else f" {GUNICORN}/__init__.py")
+
+
+def test_a_configuration_called_gunicorn_is_in_nobodys_way(tmp_path: Path, bare: str) -> None:
+    """Many a project has a gunicorn.py beside its app."""
+    write(tmp_path / "site", "gunicorn.py", "workers = 3\n")
+    with backend(tmp_path / "site", SHOW, python=bare) as site:
+        assert imported_by(site).endswith(f" {GUNICORN}/__init__.py")
