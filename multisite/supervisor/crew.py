@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from multisite import logs
 from multisite.model import Home, Site
+from multisite.sitedir import Stamp
 from multisite.supervisor import launch, planner, process
 from multisite.supervisor.backend import Backend, Exit
 from multisite.supervisor.connections import Connections
@@ -73,8 +74,8 @@ class Unavailable(Exception):
 class Crew:
     """One spawned site: from one to many backends on one listening socket."""
 
-    def __init__(self, site: Site, home: Home, domains: tuple[str, ...], shared: Shared) -> None:
-        self.site, self.home, self.domains = site, home, domains
+    def __init__(self, site: Site, home: Home, domains: tuple[str, ...], stamp: Stamp, shared: Shared) -> None:
+        self.site, self.home, self.domains, self._file_stamp = site, home, domains, stamp
         self.backends: list[Backend] = []
         self.journey: Journey | None = None  # of the last start
         self.failure: Journey | None = None  # of the last start or run that failed; None once one was well
@@ -559,10 +560,10 @@ class Crew:
             if backend.pid:
                 process.kill(backend.pid)
 
-    def offer(self, site: Site, home: Home, domains: tuple[str, ...]) -> None:
-        """Take a newer version of the site's file; running processes are replaced if it differs."""
-        changed = site != self.site
-        self.site, self.home, self.domains = site, home, domains
+    def offer(self, site: Site, home: Home, domains: tuple[str, ...], stamp: Stamp) -> None:
+        """Take a newer version of the site's file; running processes are replaced if it differs, or was touched."""
+        changed = site != self.site or stamp != self._file_stamp or home.env != self.home.env
+        self.site, self.home, self.domains, self._file_stamp = site, home, domains, stamp
         if changed:
             self.log.close()
             self.log = SiteLog(site, self.log.followers)

@@ -14,7 +14,7 @@ from multisite import loader
 from multisite.model import Home, Site
 from multisite.supervisor import environment, privilege, template
 from multisite.supervisor.privilege import Refused
-from multisite.supervisor.process import JOB, Identity, Launch
+from multisite.supervisor.process import JOB, Launch
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 RUNNER = os.path.join(os.path.dirname(_HERE), "runner", "__main__.py")
@@ -263,14 +263,14 @@ def _beside(python: str, name: str, plain: Launch) -> str:
     return found
 
 
+def backends(site: Site) -> int:
+    """Return how many backends a site has: servers that fork their own workers are one, whatever `processes` says."""
+    return 1 if site.server in ("gunicorn", "uwsgi", "granian") else site.processes
+
+
 def needs_private(site: Site) -> bool:
     """Tell whether the site's command binds a socket of its own."""
     return "SOCKET" in template.placeholders(site.command)
-
-
-def owner(launch: Launch) -> Identity:
-    """Return who the files made for a process should belong to."""
-    return launch.identity
 
 
 _SERVERS = {

@@ -83,7 +83,7 @@ class Supervisor:
 
     def _recover(self) -> None:
         """Clear away what a supervisor that was killed left in the runtime directory and among the processes."""
-        left = sweep.of_another(self._shared.mark)
+        left = sweep.of_another(self._shared.mark + ":")
         if left:
             _log.warning("ended %s processes of an earlier supervisor", left)
         for folder, _, names in os.walk(self._rundir.path, topdown=False):
@@ -211,7 +211,8 @@ class Supervisor:
         """Bring the crews into line with the configuration as it is now."""
         for name, crew in list(self.crews.items()):
             if name in self.catalogue.entries:
-                crew.offer(self.catalogue.site(name), self.home, self._domains(name))
+                stamp = self.catalogue.entries[name].stamp
+                crew.offer(self.catalogue.site(name), self.home, self._domains(name), stamp)
             else:
                 crew.close()
 
@@ -259,7 +260,8 @@ class Supervisor:
         if crew and name in self.catalogue.entries:
             return crew
         site = self._site(name)
-        crew = self.crews[name] = Crew(site, self.home, self._domains(name), self._shared)
+        stamp = self.catalogue.entries[name].stamp
+        crew = self.crews[name] = Crew(site, self.home, self._domains(name), stamp, self._shared)
         self._triggers.pulled(site, self.home)  # from now on
         return crew
 

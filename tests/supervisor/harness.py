@@ -18,6 +18,7 @@ from multisite.supervisor import process, sweep
 from multisite.supervisor.client import Client, NotRunning
 from multisite.supervisor.main import mark_of
 from multisite.supervisor.rundir import RuntimeDir
+from multisite.supervisor.servers import command_line
 
 # A threaded HTTP server on an inherited socket, which says nothing when it is ready.
 SERVER = """
@@ -144,7 +145,7 @@ class SupervisedHome:
         """Return the processes of this home's sites."""
         if not os.path.isdir(self.rundir.path):
             return []
-        prefix = mark_of(self.rundir)
+        prefix = mark_of(self.rundir) + ":"
         return [pid for pid in process.processes() if sweep._mark(pid).startswith(prefix) and is_running(pid)]
 
     def close(self) -> None:
@@ -152,10 +153,15 @@ class SupervisedHome:
         with contextlib.suppress(NotRunning):
             self.supervisors.add(self.pid)
         for pid in self.supervisors:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-        wait_until(lambda: not any(map(is_running, self.supervisors)), 20)
+            if self._is_ours(pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: not any(map(self._is_ours, self.supervisors)), 20)
         wait_until(lambda: not self.left())
+
+    def _is_ours(self, pid: int) -> bool:
+        """Tell whether a supervisor of this home still has that pid, which others may get later."""
+        return is_running(pid) and os.fsencode(str(self.path)) in command_line(pid)
 
 
 @contextlib.contextmanager
