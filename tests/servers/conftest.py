@@ -24,14 +24,15 @@ def public_path() -> Iterator[Path]:
 @pytest.fixture(autouse=True)
 def nothing_left_running() -> Iterator[None]:
     """After the end of a server nothing of its home runs, whatever happened to it. What does is named, not killed."""
-    HOMES.clear()
+    before = len(HOMES)
     yield
-    try:
-        for home in HOMES:
-            eventually(lambda home=home: not home.processes(), 10, f"{home.path}: no process is left")  # type: ignore[misc]
-    finally:
-        for home in HOMES:
-            shutil.rmtree(home.runtime, ignore_errors=True)
+    for home in HOMES[before:]:
+        eventually(lambda home=home: not home.processes(), 10, f"{home.path}: no process is left")  # type: ignore[misc]
+
+
+def pytest_sessionfinish() -> None:
+    for home in HOMES:
+        shutil.rmtree(home.runtime, ignore_errors=True)
 
 
 @pytest.hookimpl(hookwrapper=True)
