@@ -5,8 +5,9 @@ Built anew from all entries, then only read; swapped whole when something change
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from multisite import config, sharing
 from multisite.claims import Ledger
@@ -47,10 +48,10 @@ class Catalogue:
 
 
 def read(home: Home) -> Catalogue:
-    """Read all sites of `home` in one go, as the command line does."""
-    folder = SiteDir(home, cache=False)
+    """Read all sites of `home` in one go, as the command line does; a last good version that serves counts."""
+    folder = SiteDir(home, store=False)
     folder.scan()
-    return build(folder.entries.values(), home)
+    return build(folder.entries.values(), home, problems=folder.problems)
 
 
 def ledger(home: Home, current: Callable[[], Catalogue | None]) -> Ledger:
@@ -63,14 +64,16 @@ def ledger(home: Home, current: Callable[[], Catalogue | None]) -> Ledger:
     return Ledger(StateFile(home, "claims"), is_live)
 
 
-def build(entries: Iterable[Entry], home: Home, previous: Catalogue | None = None) -> Catalogue:
+def build(
+    entries: Iterable[Entry], home: Home, previous: Catalogue | None = None, problems: Iterable[Problem] = ()
+) -> Catalogue:
     """Give names and domains to `entries` in their order.
 
     What two files claim, the earlier one gets, unless the later one had it in
-    `previous`: an addition never takes anything from a site that serves.
+    `previous`: an addition never takes anything from a site that serves. `problems` are those of the folders.
     """
     entries = list(entries)
-    problems = [problem for entry in entries for problem in entry.problems]
+    problems = [*problems, *(problem for entry in entries for problem in entry.problems)]
     named, clashes = _name(entries, previous)
     claims, owners, conflicts = _claim(named, previous)
     problems += clashes + conflicts
@@ -97,19 +100,36 @@ def _name(entries: list[Entry], previous: Catalogue | None) -> tuple[dict[str, E
         held = before.get(name)
         if name not in holders or (held and held.path == entry.path):
             holders[name] = entry
-    losers = [entry for entry in entries if holders[entry.file.name] is not entry]
-    problems = [
-        Problem(
-            entry.path,
-            f"{holders[entry.file.name].path} has this name too and keeps it",
-            "service",
-            "name",
-            entry.file.name,
-            remedy="give one of the two another name",
-        )
-        for entry in losers
-    ]
-    return {e.file.name: e for e in entries if holders[e.file.name] is e}, problems
+    named: dict[str, Entry] = {}
+    problems = []
+    for entry in entries:
+        holder = holders[entry.file.name]
+        if holder is entry:
+            named[entry.file.name] = entry
+            continue
+        problems.append(_same_name(entry, holder))
+        loser = _renamed(entry, problems[-1], holders.keys() | named.keys())
+        named[loser.file.name] = loser
+    return named, problems
+
+
+def _same_name(loser: Entry, holder: Entry) -> Problem:
+    return Problem(
+        loser.path,
+        f"{holder.path} has this name too and keeps it",
+        "service",
+        "name",
+        loser.file.name,
+        remedy="give one of the two another name",
+    )
+
+
+def _renamed(entry: Entry, problem: Problem, taken: Iterable[str]) -> Entry:
+    """Return a broken site under a free name, so that its domains answer with an error page."""
+    stem = entry.file.name[:60]
+    name = next(each for each in (f"{stem}-{number}" for number in itertools.count(2)) if each not in taken)
+    file = replace(entry.file, name=name, problems=(*entry.file.problems, problem))
+    return replace(entry, file=file, problems=(*entry.problems, problem))
 
 
 def _claim(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from multisite import dialect
@@ -21,6 +21,7 @@ class Chain:
 
     path: str
     environ: Mapping[str, str]
+    commented: Container[str] | None = None  # sections in which a comment may end a line (`dialect.parse`)
     texts: Texts = field(default_factory=dict)
     origins: list[tuple[str, dict[tuple[str, str], int]]] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
@@ -43,22 +44,25 @@ class Chain:
                 self._add(link, Fault("", "extends", "the files extend one another in a circle", "remove one extends"))
                 return
             self.sources.append(real)
-            texts = self.load(path)
+            texts = self.load(path, link)
             link, path = path, self.base(texts, real)
             for section, keys in texts.items():
                 mine = self.texts.setdefault(section, keys)
                 if mine is not keys:
                     self.texts[section] = {**keys, **mine}
 
-    def load(self, path: str) -> Texts:
-        """Read one file of the chain, noting its problems."""
+    def load(self, path: str, link: str) -> Texts:
+        """Read one file of the chain, noting its problems; `link` is the file that extends it, or itself."""
         try:
             text, undecodable = decode(read_bytes(path))
         except Unusable as error:
             self.misread = True
-            self.problems.append(Problem(path, error.reason, remedy=error.remedy))
+            if path == link:
+                self.problems.append(Problem(path, error.reason, remedy=error.remedy))
+            else:
+                self._add(link, Fault("", "extends", f"{path} {error.reason}", error.remedy))
             return {}
-        document = dialect.parse(text)
+        document = dialect.parse(text, self.commented)
         self.origins.append((path, document.lines))
         if undecodable:
             self.misread = True

@@ -21,6 +21,8 @@ DJANGO = "<django>"  # claimed by the one Django project that an interpreter can
 # Files that lie in nearly every project's folder and that no serving code imports.
 NEVER_SERVED = frozenset({"conftest", "docs", "fabfile", "manage", "noxfile", "setup", "tasks", "test", "tests"})
 
+MOST_NAMES = 8  # of clashing modules that a reason repeats
+
 Names = dict[str, str]  # top-level name → the directory that it is imported from
 
 
@@ -63,11 +65,15 @@ def conflict(names: Mapping[str, str], others: Mapping[str, Mapping[str, str]]) 
     Two sites that import a name from the same directory mean the same module.
     """
     for other, held in others.items():
-        for name in sorted(names.keys() & held.keys()):
-            if name == DJANGO:
-                return f"it is a second Django project: '{other}' is the one that this interpreter can hold"
-            if names[name] != held[name]:
-                return f"its module '{name}' clashes with the '{name}' of site '{other}', which came first"
+        if DJANGO in names.keys() & held.keys():
+            return f"it is a second Django project: '{other}' is the one that this interpreter can hold"
+        clashing = [name for name in sorted(names.keys() & held.keys()) if names[name] != held[name]]
+        if len(clashing) == 1:
+            return f"its module '{clashing[0]}' clashes with the '{clashing[0]}' of site '{other}', which came first"
+        if clashing:
+            told = ", ".join(f"'{name}'" for name in clashing[:MOST_NAMES])
+            more = ", …" if len(clashing) > MOST_NAMES else ""
+            return f"its modules {told}{more} clash with those of site '{other}', which came first"
     return ""
 
 

@@ -87,7 +87,7 @@ def read_site(
         environ: where ``$NAME`` is looked up.
         defaults: the [defaults] of moya.conf, so that a key they set is not missed here.
     """
-    chain = Chain(path, environ)
+    chain = Chain(path, environ, KNOWN[SITE_FILE])
     chain.read()
     faults: list[Fault] = []
     names = {"home": home, "name": _site_name(path, chain.texts, home, faults)}

@@ -12,7 +12,7 @@ runs of white space.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import NamedTuple
 
 from configobj import ConfigObj, ConfigObjError, DuplicateError
@@ -49,9 +49,15 @@ class Document(NamedTuple):
     faults: list[Fault]
 
 
-def parse(text: str) -> Document:
-    """Read INI text; a line that makes no sense becomes a fault and costs only itself."""
-    fold = _Fold(text.removeprefix("\ufeff").replace("\r\n", "\n"))
+def parse(text: str, commented: Container[str] | None = None) -> Document:
+    """Read INI text; a line that makes no sense becomes a fault and costs only itself.
+
+    Args:
+        text: of the whole file.
+        commented: the sections in which ``#`` after white space begins a comment; None: in all. The others are a Moya
+            project's, and for Moya only a whole line is a comment.
+    """
+    fold = _Fold(text.removeprefix("\ufeff").replace("\r\n", "\n"), commented)
     fold.run()
     try:
         config = ConfigObj(
@@ -90,7 +96,8 @@ def _limited(faults: list[Fault]) -> list[Fault]:
 class _Fold:
     """One pass over the physical lines."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, commented: Container[str] | None) -> None:
+        self.commented = commented
         self.physical = text.split("\n")
         self.dirty = _CONTROL.search(text) is not None
         self.folded: list[list[str]] = []  # canonical lines for ConfigObj, each with the lines that continue it
@@ -122,7 +129,7 @@ class _Fold:
             return
         indent = _indent(raw) if raw[0] in " \t" else 0
         continues = self.indent is not None and indent > self.indent
-        if "#" in line and not (not continues and self.opens_block(line)):
+        if "#" in line and self.may_comment(line) and not (not continues and self.opens_block(line)):
             line = _cut_comment(line)
         if continues:
             if self.takes:
@@ -135,6 +142,9 @@ class _Fold:
             self.header(line)
         elif not self.skipping:
             self.setting(line)
+
+    def may_comment(self, line: str) -> bool:
+        return self.commented is None or not self.section or self.section in self.commented or line[0] == "["
 
     def header(self, line: str) -> None:
         self.indent = None

@@ -19,7 +19,8 @@ from multisite import catalogue, choice, hosts, logs, pages
 from multisite.catalogue import Catalogue
 from multisite.claims import Ledger
 from multisite.errors import ConfigError, MultisiteError, UnknownHost
-from multisite.inprocess import WSGI, InProcessSite
+from multisite.generation import WSGI
+from multisite.inprocess import InProcessSite
 from multisite.live import LOOK_EVERY, LiveHome
 from multisite.trusted import TrustedHeader
 from multisite.verdicts import Verdicts
@@ -115,7 +116,7 @@ class Dispatcher:
 
     def _open(self) -> None:
         if self._unusable and self._clock() < self._open_at:
-            raise self._unusable
+            raise ConfigError(*self._unusable.problems)  # a new one: a traceback grows with each raise
         self._open_at = self._clock() + LOOK_EVERY
         try:
             self._live.open()
@@ -148,7 +149,8 @@ class Dispatcher:
         if not self._ledger or not self._catalogue or self._catalogue.home.state_dir != new.home.state_dir:
             self._ledger = catalogue.ledger(new.home, lambda: self._live.catalogue)
         self._header = TrustedHeader(service.host_header, service.trusted_proxies) if service.host_header else None
-        self._catalogue, self._memory = new, {}
+        self._catalogue = new
+        self._memory = {}
         for name, site in list(self._sites.items()):
             if name in new.entries:
                 site.offer(new.entries[name], new.site(name), new.home)
@@ -176,7 +178,8 @@ class Dispatcher:
             with self._lock:
                 if self._live.look_again():
                     self._swap()
-        current, memory = self._catalogue, self._memory
+        memory = self._memory  # read first: a swap puts the catalogue in place before its memory
+        current = self._catalogue
         found = current.answering(host)
         if not found:
             raise UnknownHost("No site answers here under this name")
@@ -184,9 +187,10 @@ class Dispatcher:
             target: Target = self._site(found[0].value[0][1])
         else:
             target = choice.Choice(current, host, found, self._serve)
-        if len(memory) >= MOST_HOSTS:
-            memory.clear()
-        memory[raw] = target  # the memory of the same catalogue: a swap has made a new one
+        if found[0].domain:  # else nobody knows the host yet, and a new site may
+            if len(memory) >= MOST_HOSTS:
+                memory.clear()
+            memory[raw] = target
         return target
 
     def _site(self, name: str) -> InProcessSite:

@@ -64,10 +64,19 @@ class BrokenSite(MultisiteError):
 
 
 class NeedsProcess(MultisiteError):
-    """The site may not share this interpreter; the reason says why."""
+    """The site may not share this interpreter.
+
+    Attributes:
+        why: completes "…, because …".
+    """
 
     status = 503
     retry_after = 60
+    opening = "This site cannot share a process with others: "
+
+    def __init__(self, why: str) -> None:
+        super().__init__(self.opening + why)
+        self.why = why
 
 
 class SiteBusy(MultisiteError):

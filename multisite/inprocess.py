@@ -10,42 +10,27 @@ serves and puts it in place only when it is whole.
 
 from __future__ import annotations
 
-import importlib
+import contextlib
 import logging
 import os
-import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
-from multisite import claims, finder, importer, loader, logs, pages, sharing
+from multisite import claims, generation, logs, pages, sharing
 from multisite.claims import Ledger
-from multisite.errors import AppLoadError, BrokenSite, MultisiteError, NeedsProcess, SiteBusy, UnknownHost
-from multisite.guard import Guard
+from multisite.errors import BrokenSite, MultisiteError, NeedsProcess, SiteBusy, UnknownHost
+from multisite.generation import WSGI, Generation
 from multisite.model import Home, Site
 from multisite.sitedir import Entry, Stamp
 from multisite.verdicts import Verdicts
 
-WSGI = Callable[..., Iterable[bytes]]
-
 LONGEST_PAUSE = 60.0  # seconds between two attempts to import a site that failed
 
-_guard = Guard()
 _log = logging.getLogger("multisite.inprocess")
-
-
-@dataclass(slots=True)
-class _Generation:
-    """One import of a site: its application and what it brought into the interpreter."""
-
-    app: WSGI
-    names: claims.Names
-    unique_name: str  # of the module it was loaded as, "" if that is one of `names`
-    modules: frozenset[str]  # loaded by its first import, other sites' concurrent ones included
 
 
 @dataclass(slots=True)
@@ -76,27 +61,6 @@ def _times(paths: Iterable[str]) -> Stamp:
     return tuple(times)
 
 
-class _Importer:
-    """Where the modules of one generation come from (`importer.Importer`).
-
-    The location never enters `sys.path`: the finder knows the site's names.
-    """
-
-    def __init__(self, site: Site, wanted: sharing.Wanted) -> None:
-        self._site = site
-        self.alone = wanted.alone
-        self.unique_name = importer.unique_name(site.name, wanted.alone) if wanted.alone else ""
-
-    def module(self, dotted: str) -> ModuleType:
-        if self.alone:
-            return importer.import_file(self.alone, self.unique_name)
-        importlib.invalidate_caches()
-        return importlib.import_module(dotted)
-
-    def file(self, path: str) -> ModuleType:
-        return importer.import_file(path, self.unique_name or importer.unique_name(self._site.name, path))
-
-
 class InProcessSite:
     """One enabled site in this worker.
 
@@ -124,11 +88,12 @@ class InProcessSite:
         self._ledger, self._verdicts = ledger, verdicts
         self._debug, self._clock = debug, clock
         self._lock = threading.Lock()
-        self._generation: _Generation | None = None
+        self._generation: Generation | None = None
         self._failure: _Failure | None = None
         self._failures = 0
         self._triggers: Stamp = ()
         self._offer: tuple[Entry, Site, Home] | None = None
+        self._closed = False
         logs.attach_site_log(site)
 
     def __repr__(self) -> str:
@@ -149,7 +114,7 @@ class InProcessSite:
 
     def offer(self, entry: Entry, site: Site, home: Home) -> None:
         """Take note of a newer catalogue; the site's own next request acts on it."""
-        newest_is_bad = entry.file is self._entry.file and entry.problems
+        newest_is_bad = entry.problems != entry.file.problems and entry.file == self._entry.file
         same = entry.file == self._entry.file and entry.stamp == self._entry.stamp and site == self._site
         if (same or newest_is_bad) and home.supervisor == self._home.supervisor:
             self._entry, self._home = entry, home
@@ -171,8 +136,8 @@ class InProcessSite:
         return bool(self._site.location) and os.path.exists(self._always())
 
     def _renew(self) -> None:
-        with self._lock:
-            if not self._offer:
+        with self._unless_busy() as free:
+            if not free or not self._offer:
                 return
             (self._entry, self._site, self._home), self._offer = self._offer, None
             logs.attach_site_log(self._site)
@@ -183,26 +148,48 @@ class InProcessSite:
 
     def close(self) -> None:
         """Take all that the site brought out of the interpreter; requests in flight go on."""
-        with self._lock:
-            finder.forget(self._unload())
-            self._generation = None
-            self.app = pages.for_error(UnknownHost("No site answers here any more"))
-        logs.detach_site_log(self.name)
+        self._closed = True
+        with self._unless_busy():
+            pass  # who is busy with it takes it out at the end
 
     # Loading
+
+    @contextlib.contextmanager
+    def _unless_busy(self) -> Iterator[bool]:
+        """Hold the site's lock if it is free; yields whether it was."""
+        if not self._lock.acquire(blocking=False):
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        if self._closed:
+            self._drop()
+            self.app = pages.for_error(UnknownHost("No site answers here any more"))
+            logs.detach_site_log(self.name)
+        self._lock.release()
+
+    def _drop(self) -> None:
+        generation.drop(self._site, self._ledger, self._generation)
+        self._generation = None
 
     def _first(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if not self._lock.acquire(timeout=self._site.start_timeout):
             busy = SiteBusy("The site is still starting")
             return pages.for_error(busy)(environ, start_response)
         try:
-            if self.app == self._first:
+            if self.app == self._first and not self._closed:
                 self._load()
+            app = self.app  # even if the site was taken out of service meanwhile
         finally:
-            self._lock.release()
-        return self.app(environ, start_response)
+            self._release()
+        return app(environ, start_response)
 
     def _load(self) -> None:
+        self._triggers = self._trigger_stamp()  # before the import, so that nothing after it is missed
         try:
             self._serve(self._import())
         except MultisiteError as error:
@@ -213,14 +200,16 @@ class InProcessSite:
         if self._generation:
             self._reload("its last reload had failed")
             return
-        with self._lock:
-            self.app = self._first
+        with self._unless_busy() as free:
+            if free:
+                self.app = self._first
 
     def _reload(self, reason: str) -> None:
         """Import anew beside the old application, which stays if that fails."""
-        if not self._lock.acquire(blocking=False):
-            return  # somebody is at it
-        try:
+        with self._unless_busy() as free:
+            if not free:
+                return  # somebody is at it
+            self._triggers = self._trigger_stamp()
             token = logs.current_site.set(self.name)
             _log.info("site %s: reloading, since %s", self.name, reason)
             try:
@@ -229,109 +218,28 @@ class InProcessSite:
                 self._reload_failed(error)
             finally:
                 logs.current_site.reset(token)
-        finally:
-            self._lock.release()
 
     def _reload_failed(self, error: MultisiteError) -> None:
-        self._triggers = self._trigger_stamp()
         if isinstance(error, NeedsProcess) and not sharing.place(self._site, self._home).shareable:
-            finder.forget(self._unload())
-            self._generation = None
+            self._drop()
             failure = self._fail(error, "it may no longer run here")
             self.app = pages.for_error(error, incident=failure.incident)
         else:
             self._fail(error, "its reload failed, so the old application goes on serving")
 
-    def _serve(self, generation: _Generation) -> None:
-        self._triggers = self._trigger_stamp()
-        self._generation, self._failure, self._failures = generation, None, 0
-        self.app = generation.app
+    def _serve(self, newest: Generation) -> None:
+        self._generation, self._failure, self._failures = newest, None, 0
+        self.app = newest.app
         self._verdicts.clear(self.name)
 
-    def _import(self) -> _Generation:
+    def _import(self) -> Generation:
         """Make a new generation, or leave everything as it was and raise a MultisiteError."""
         if self._entry.broken:
-            raise BrokenSite(next(p.reason for p in self._entry.problems if p.severity == "error"))
+            raise BrokenSite(next(str(problem) for problem in self._entry.problems if problem.is_error))
         placement = sharing.place(self._site, self._home)
         if not placement.shareable:
-            raise NeedsProcess(_sentence(placement.reason))
-        if self._site.location and not os.path.isdir(self._site.location):
-            raise AppLoadError(f"The location {self._site.location} is not a directory")
-        wanted = sharing.wanted(self._site)
-        return self._import_sharing(wanted)
-
-    def _import_sharing(self, wanted: sharing.Wanted) -> _Generation:
-        old = self._generation
-        source = _Importer(self._site, wanted)
-        self._claim(wanted.names)
-        taken = finder.forget(self._stale(wanted, source.unique_name))
-        before = frozenset(sys.modules)
-        names = dict(wanted.names)
-        try:
-            app = self._run_import(source, names)
-        except BaseException:
-            finder.forget({*names, source.unique_name, *(m.partition(".")[0] for m in taken)})
-            sys.modules.update(taken)
-            self._unclaim(names, old)
-            raise
-        modules = (old.modules if old else frozenset()) | (frozenset(sys.modules) - before)
-        return _Generation(app, names, source.unique_name, modules)
-
-    def _run_import(self, source: _Importer, names: claims.Names) -> WSGI:
-        django_before = _configured_django()
-        writes = sys.dont_write_bytecode
-        if self._site.location and sharing.just_written(self._site.location):
-            sys.dont_write_bytecode = True
-        try:
-            with _guard.watch(self.name) as changes:
-                app: WSGI = loader.load(self._site, source)
-        finally:
-            sys.dont_write_bytecode = writes
-            for word in logs.restore():
-                _log.warning("site %s: its import changed %s; restored", self.name, word)
-        more = sharing.more_names([path for path in changes.paths if path != self._site.location])
-        if not django_before and _configured_django():
-            more[claims.DJANGO] = self._site.location
-        if more.keys() - names.keys():
-            names |= more
-            self._claim(names)
-        if claims.DJANGO in names:
-            _fence_django(self.name)
-        return app
-
-    def _claim(self, names: claims.Names) -> None:
-        try:
-            self._ledger.acquire(self.name, names)
-        except NeedsProcess as error:
-            raise NeedsProcess(_sentence(error.reason)) from error
-        finder.finder.add(self.name, {n: root for n, root in names.items() if n != claims.DJANGO})
-
-    def _unclaim(self, names: claims.Names, old: _Generation | None) -> None:
-        finder.finder.remove(self.name)
-        self._ledger.release([self.name])
-        if old:
-            self._claim(old.names)
-
-    def _stale(self, wanted: sharing.Wanted, unique_name: str) -> set[str]:
-        """Return the top-level names that a new generation must import anew."""
-        names = {*wanted.names, *self.names, unique_name}
-        return self._with_django(names, self._generation)
-
-    def _unload(self) -> set[str]:
-        """Give up the claims; return the names whose modules nobody here needs any more."""
-        generation = self._generation
-        self._ledger.release([self.name])
-        names = finder.finder.remove(self.name)
-        if generation:
-            names.add(generation.unique_name)
-        return self._with_django(names, generation)
-
-    @staticmethod
-    def _with_django(names: set[str], generation: _Generation | None) -> set[str]:
-        if generation and claims.DJANGO in generation.names:
-            # Django keeps settings, applications and routes in its own modules.
-            return finder.referring({*names, "django"}, generation.modules)
-        return names
+            raise NeedsProcess(placement.reason)
+        return generation.make(self._site, self._ledger, self._generation)
 
     # Failing
 
@@ -340,13 +248,15 @@ class InProcessSite:
         pause = min(2.0**self._failures, LONGEST_PAUSE)
         if not isinstance(error, NeedsProcess):
             self._failures += 1
-            logs.log_failure(self.name, incident, message, error)
+            traced = error if error.__cause__ else None  # the site's own traceback, not ours
+            logs.log_failure(self.name, incident, f"{message}: {error.reason}", traced)
         elif last and last.reason == error.reason:
             incident = last.incident  # looked at again every second, told once
         else:
-            _log.warning("site %s: %s: %s (incident %s)", self.name, message, error.reason, incident)
+            logs.site_logger(self.name).warning("incident %s: %s: %s", incident, message, error.reason)
         if not last or last.reason != error.reason:
-            self._verdicts.note(self.name, error.reason, incident, serving=self._generation is not None)
+            serving, own = self._generation is not None, isinstance(error, NeedsProcess)
+            self._verdicts.note(self.name, error.reason, incident, serving=serving, own_process=own)
         self._failure = _Failure(error.reason, incident, self._clock() + pause, self._watched(error))
         return self._failure
 
@@ -388,38 +298,3 @@ class InProcessSite:
         except OSError:
             return -1
         return status.st_mtime_ns if status.st_uid in owners else -1
-
-
-def _sentence(reason: str) -> str:
-    return f"This site cannot share a process with others: {reason}"
-
-
-def _configured_django() -> bool:
-    # Another thread may be in the middle of importing it; and the truth of the settings themselves would set Django up.
-    settings = getattr(sys.modules.get("django.conf"), "settings", None)
-    return settings is not None and bool(settings.configured)
-
-
-def _fence_django(owner: str) -> None:
-    """Make every other site's ``django.setup()`` fail.
-
-    Without this a second project would silently be served with the first one's
-    settings and database, since Django keeps both once per interpreter.
-    """
-    django = sys.modules.get("django")
-    if django is None or getattr(django.setup, "multisite_owner", "") == owner:
-        return
-    original = getattr(django.setup, "multisite_original", django.setup)
-
-    def setup(*args: Any, **kwargs: Any) -> None:
-        if logs.current_site.get() not in ("", owner):
-            _second_django(owner)
-        original(*args, **kwargs)
-
-    setup.multisite_owner, setup.multisite_original = owner, original  # type: ignore[attr-defined]
-    django.setup = setup  # type: ignore[attr-defined]
-
-
-def _second_django(owner: str) -> NoReturn:
-    reason = claims.conflict({claims.DJANGO: ""}, {owner: {claims.DJANGO: ""}})
-    raise NeedsProcess(_sentence(reason))

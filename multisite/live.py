@@ -126,7 +126,7 @@ class LiveHome:
         """Make `home` the one that is served."""
         self._configure_logging(home)
         os.environ.update(home.env)
-        self._folder = SiteDir(home, known=self._folder)
+        self._folder = SiteDir(home, known=self._folder, clock=self._clock)
         self._scan()
         self._swap()
 
@@ -140,7 +140,8 @@ class LiveHome:
     def _swap(self) -> bool:
         assert self._folder
         old = self.catalogue
-        self.catalogue = catalogue.build(self._folder.entries.values(), self._folder.home, old)
+        folder = self._folder
+        self.catalogue = catalogue.build(folder.entries.values(), folder.home, old, folder.problems)
         self._tell((*self._logging_problems, *self.catalogue.problems))
         _log.info("%s sites, from %s", len(self.catalogue.entries), self._folder.home.path)
         return True

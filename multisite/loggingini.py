@@ -122,6 +122,9 @@ def _unreadable(path: str, fault: Exception) -> Problem:
             return Problem(path, f"cannot be read: {fault.strerror}", remedy="correct its name or its permissions")
         case UnicodeDecodeError():
             return Problem(path, f"is not UTF-8 (byte {fault.start})", remedy="save it in UTF-8")
+        case _ if isinstance(fault, AttributeError) or _is_indented(fault):
+            reason = "has an indented line below a key without a value"
+            return Problem(path, reason, remedy="write key = value, or take out the indent")
         case configparser.ParsingError():
             line = next((number for number, _ in fault.errors), 1) - 1
             return Problem(path, "is neither a section nor key = value", remedy="correct the line", line=line)
@@ -129,11 +132,14 @@ def _unreadable(path: str, fault: Exception) -> Problem:
             key = getattr(fault, "option", "")
             line = (fault.lineno or 1) - 1
             return Problem(path, "stands here twice", section=fault.section, key=key, remedy="remove one", line=line)
-        case AttributeError():
-            reason = "has an indented line below a key without a value"
-            return Problem(path, reason, remedy="write key = value, or take out the indent")
         case _:
             return Problem(path, str(fault), remedy="write a logging configuration there")
+
+
+def _is_indented(fault: Exception) -> bool:
+    """Whether it is what Python 3.13 raises where earlier ones stumbled over an AttributeError."""
+    kind = getattr(configparser, "MultilineContinuationError", ())
+    return isinstance(fault, kind)
 
 
 def _take_moya_dialect(

@@ -55,6 +55,12 @@ def configure(home: Home) -> tuple[Problem, ...]:
     return tuple(problems or ())
 
 
+def problems_of(home: Home) -> tuple[Problem, ...]:
+    """Return what is wrong with the home's logging.ini, which is only read here: no handler is made."""
+    path = os.path.join(home.path, home.projects.logging)
+    return tuple(make_plan(loggingini.read(path))[1]) if os.path.exists(path) else ()
+
+
 def _configure_from(path: str) -> list[Problem]:
     """Apply a logging.ini; nothing is changed if there is an error."""
     plan, problems = make_plan(loggingini.read(path))

@@ -109,16 +109,17 @@ class SiteFile:
     @classmethod
     def from_json(cls, data: object) -> SiteFile:
         """Rebuild from `to_json`; raises ValueError when *data* has another shape."""
+        record: Any = data
         try:
-            record: Any = data
             path, name, domains, mount, values, problems, sources, env_used = record
             _expect((list, tuple), domains, sources, problems)
             _expect(str, path, name, mount, *domains, *sources, *env_used)
-            _expect((str, type(None)), *env_used.values())
+            if env_used:
+                _expect((str, type(None)), *env_used.values())
             sections = {section: _thawed(keys) for section, keys in values.items()}
             rebuilt = tuple(_problem(*problem) for problem in problems)
-            return cls(path, name, tuple(domains), mount, sections, rebuilt, tuple(sources), dict(env_used))
-        except (TypeError, AttributeError, LookupError) as error:
+            return cls(path, name, tuple(domains), mount, sections, rebuilt, tuple(sources), env_used)
+        except (TypeError, AttributeError, LookupError, ValueError) as error:
             raise ValueError(f"not a site file's record: {error}") from None
 
 
@@ -128,10 +129,15 @@ def _expect(kind: type | tuple[type, ...], *values: object) -> None:
             raise TypeError(f"{type(value).__name__} where {kind} belongs")
 
 
+_KEPT = frozenset({str, int, float, bool, tuple})  # kinds of values that JSON leaves as they are, and ours
+
+
 def _thawed(keys: dict[str, Any]) -> dict[str, Any]:
-    for value in keys.values():
-        _expect((str, int, float, list, tuple), value)
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in keys.items()}
+    for key, value in keys.items():
+        if type(value) not in _KEPT:
+            _expect(list, value)
+            keys[key] = tuple(value)
+    return keys
 
 
 def _problem(*parts: Any) -> Problem:

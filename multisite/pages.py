@@ -14,9 +14,6 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from werkzeug.datastructures import MIMEAccept
-from werkzeug.http import parse_accept_header
-
 from multisite.errors import BadHost, MultisiteError, NeedsProcess, SiteBusy, UnknownHost
 
 if TYPE_CHECKING:
@@ -77,7 +74,7 @@ class Page:
 
     def render(self, accept: str) -> tuple[str, bytes]:
         """The content type and body for an `Accept` value; HTML where nothing else is preferred."""
-        media_type = parse_accept_header(accept, MIMEAccept).best_match(RENDERERS, "text/html")
+        media_type = _best_of(RENDERERS, accept) if accept else "text/html"
         text = RENDERERS[media_type](self)
         return media_type, text.encode("utf-8", "replace")
 
@@ -91,6 +88,14 @@ class Page:
             ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'"),
             *self.headers,
         ]
+
+
+def _best_of(offered: Iterable[str], accept: str) -> str:
+    # Imported here: werkzeug brings its server and its test client along, 50 ms that only an error page needs.
+    from werkzeug.datastructures import MIMEAccept
+    from werkzeug.http import parse_accept_header
+
+    return parse_accept_header(accept, MIMEAccept).best_match(offered, "text/html")
 
 
 def error_page(

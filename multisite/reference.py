@@ -24,6 +24,7 @@ KINDS = {
     "argv": "command line",
     "name": "name",
     "mount": "URL path",
+    "application": "text, in one of these forms",
 }
 _PURPOSE = {
     (HOME_FILE, "projects"): "Where the site files are.",

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
 
-from multisite import claims, loader
+from multisite import claims, loader, mentions
 from multisite.appspec import AppSpec
 from multisite.errors import AppLoadError, NeedsProcess
 from multisite.model import Home, Site
@@ -67,8 +67,8 @@ def _owner(path: str) -> str:
 def wanted(site: Site) -> Wanted:
     """Return what `site` would claim.
 
-    A site whose directory holds nothing but the one module it is may have that loaded
-    under a name of its own, so any number of sites can be an ``app.py``.
+    A module that none of the site's other files imports may be loaded under a name of its
+    own, so any number of sites can be an ``app.py``.
 
     Raises:
         AppLoadError: its `application` cannot be understood.
@@ -80,18 +80,15 @@ def wanted(site: Site) -> Wanted:
         raise AppLoadError(str(error)) from error
     names = claims.importable_names(site.location) if site.location else set()
     entry = _entry_file(site, spec)
-    text = _read(entry)
     stem = os.path.basename(entry).partition(".")[0]
-    alone = ""
-    if spec.kind == "file" or (spec.kind == "module" and names == {spec.target}):
-        alone = entry
-    if alone and not _mentions(text, stem):
-        names -= {stem} if os.path.dirname(entry) == site.location else set()
-    elif spec.kind == "module":
-        alone = ""
+    top_level = entry == os.path.join(site.location, f"{stem}.py")
+    unnamed = top_level and not mentions.is_imported(stem, site.location, names)
+    alone = entry if spec.kind == "file" or (spec.kind == "module" and unnamed) else ""
+    if alone and unnamed:
+        names.discard(stem)
     _refuse_hiding(names, site.location)
     claimed = dict.fromkeys(names, site.location)
-    if spec.kind == "django" or _DJANGO.search(text):
+    if spec.kind == "django" or _DJANGO.search(mentions.read(entry)):
         claimed[claims.DJANGO] = site.location
     return Wanted(spec, claimed, alone)
 
@@ -117,19 +114,6 @@ def _entry_file(site: Site, spec: AppSpec) -> str:
         return ""
     path = os.path.join(site.location, *spec.target.split("."))
     return next((p for p in (path + ".py", os.path.join(path, "__init__.py")) if os.path.isfile(p)), "")
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(1 << 20)
-    except OSError:
-        return ""
-
-
-def _mentions(text: str, module: str) -> bool:
-    """Whether the module imports itself by its plain name, as ``from app import db`` in app.py does."""
-    return re.search(rf"\b(?:import|from)\s+{re.escape(module)}\b", text) is not None
 
 
 def _refuse_hiding(names: set[str], directory: str) -> None:

@@ -61,7 +61,7 @@ class Site:
         example="/srv/blog",
     )
     application: str = option(
-        "text",
+        "application",
         help="What serves the site: module:callable, module:factory(), path/to/file.wsgi, paste:FILE.ini#name, "
         "django:project.settings, asgi:module:app, or the name of an entry point in the group multisite.loaders.",
         example="blog.wsgi:application",

@@ -7,7 +7,6 @@ standing for its last good one.
 
 from __future__ import annotations
 
-import fnmatch
 import glob
 import os
 import time
@@ -15,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from multisite import __version__, config, options
+from multisite import __version__, config, globs, options
 from multisite.model import Home, Problem, SiteFile
 from multisite.statefile import StateFile
 
@@ -38,6 +37,7 @@ class Entry:
     stamp: Stamp
     file: SiteFile
     problems: tuple[Problem, ...]
+    good_at: int = field(default=0, compare=False)  # when the version that serves was written, Unix nanoseconds
     racy: bool = field(default=False, compare=False)  # so fresh that a second write may look the same
     gone_since: float = 0.0  # monotonic seconds; 0 while its target exists
 
@@ -49,15 +49,16 @@ class Entry:
     def to_json(self) -> list[Any]:
         """Return what `from_json` takes."""
         current = self.problems != self.file.problems
-        return [self.path, self.stamp, self.file.to_json(), [p.as_dict() for p in self.problems] if current else None]
+        newest = [p.as_dict() for p in self.problems] if current else None
+        return [self.path, self.stamp, self.file.to_json(), newest, self.good_at]
 
     @classmethod
     def from_json(cls, row: list[Any]) -> Entry:
         """Raises ValueError, TypeError or KeyError for a row of another shape."""
-        path, stamp, file, problems = row
+        path, stamp, file, problems, good_at = row
         site_file = SiteFile.from_json(file)
         own = site_file.problems if problems is None else tuple(Problem(**p) for p in problems)
-        return cls(path, tuple(map(int, stamp)), site_file, own)
+        return cls(path, tuple(map(int, stamp)), site_file, own, int(good_at))
 
 
 def has_errors(problems: Iterable[Problem]) -> bool:
@@ -86,26 +87,19 @@ def is_racy(stamp: Stamp) -> bool:
     return 0 <= time.time_ns() - max(stamp[::3], default=0) < _TICK_NS
 
 
-def enabled_paths(home: Home) -> list[str]:
-    """Return the paths that `[projects] read` names: in its order, sorted by name within each glob."""
-    paths: dict[str, None] = {}
-    for pattern in home.projects.read:
-        full = os.path.normpath(os.path.join(home.path, os.path.expanduser(pattern)))
-        paths.update(dict.fromkeys(_expand(full)))
-    return list(paths)
-
-
-def _expand(pattern: str) -> list[str]:
-    directory, name = os.path.split(pattern)
-    if glob.has_magic(directory) or "**" in name:
-        return sorted(glob.glob(pattern, recursive=True))
-    if not glob.has_magic(name):
-        return [pattern] if os.path.lexists(pattern) else []
+def _is_gone(path: str, look: Callable[[str], object]) -> bool:
+    """Tell whether nothing is there; what may not be looked at is."""
     try:
-        names = fnmatch.filter(os.listdir(directory), name)
-    except OSError:
-        return []
-    return [f"{directory}/{found}" for found in sorted(names) if not found.startswith(".")]
+        look(path)
+    except OSError as error:
+        return error.errno in globs.GONE
+    except ValueError:
+        return True
+    return False
+
+
+def _later(ours: Entry, theirs: Entry | None) -> Entry:
+    return theirs if theirs and not theirs.broken and theirs.good_at > ours.good_at else ours
 
 
 class SiteDir:
@@ -115,35 +109,41 @@ class SiteDir:
         self,
         home: Home,
         cache: bool = True,
+        store: bool = True,
         known: SiteDir | None = None,  # of the same files, under an earlier moya.conf
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.home = home
         self.entries: dict[str, Entry] = {}
+        self.problems: tuple[Problem, ...] = ()  # of the folders
         self._clock = clock
         self._folders: Stamp = ()
         self._folders_racy = True
         self._cache = StateFile(home, "sites") if cache else None
-        self._store_at = 0.0
+        self._store_at = 0.0 if store else float("inf")
         self._dirty = False
+        self._cache_stamp: Stamp = ()
         if known and known._key() == self._key():
             self.entries = known.entries
         elif self._cache:
-            self.entries = self._remembered(self._cache.load())
+            self.entries = self._stored()
 
     def scan(self) -> bool:
         """Look at every path; True if an entry came, changed or went."""
         self._folders = self._folder_stamp()
         self._folders_racy = is_racy(self._folders)
+        told, unlisted = self.problems, globs.unlisted(self.home)
+        self.problems = tuple(globs.problem(self.home, *fault) for fault in unlisted.items())
         old, self.entries = self.entries, {}
-        for path in enabled_paths(self.home):
+        known = [path for path in old if os.path.dirname(path) in unlisted]  # not gone, perhaps, but out of sight
+        for path in dict.fromkeys([*globs.enabled_paths(self.home), *known]):
             entry = self._current(path, old.get(path))
             if entry:
                 self.entries[path] = entry
         changed = list(old.values()) != list(self.entries.values())
         self._dirty |= changed
         self.flush()
-        return changed
+        return changed or self.problems != told
 
     def folders_changed(self) -> bool:
         """Tell, by a few stat calls, whether a path may have come or gone."""
@@ -169,8 +169,10 @@ class SiteDir:
         if not self._cache or not self._dirty or self._clock() < self._store_at:
             return
         begun = self._clock()
-        rows = [entry.to_json() for entry in self.entries.values()]
+        theirs = self._stored()
+        rows = [_later(entry, theirs.get(path)).to_json() for path, entry in self.entries.items()]
         self._cache.store({"key": self._key(), "entries": rows})
+        self._cache_stamp = stamp_of(self._cache.path)
         self._dirty = False
         self._store_at = self._clock() + 50 * (self._clock() - begun)
 
@@ -178,30 +180,36 @@ class SiteDir:
         stamp = stamp_of(path, old.file.sources[1:] if old else ())
         if old and stamp == old.stamp and not old.racy and not old.gone_since and self._environment_same(old.file):
             return old
-        if not os.path.lexists(path):
+        if _is_gone(path, os.lstat):
             return None
         new = config.read_site(path, self.home.path, defaults=self.home.defaults)
         if new.sources[1:] != (old.file.sources[1:] if old else ()):
             stamp = stamp_of(path, new.sources[1:])
         if has_errors(new.problems) and old and not old.broken:
             return self._keep(old, stamp, new)
-        return Entry(path, stamp, new, new.problems, is_racy(stamp))
+        return Entry(path, stamp, new, new.problems, stamp[0], is_racy(stamp))
 
-    def _keep(self, old: Entry, stamp: Stamp, new: SiteFile) -> Entry | None:
-        if os.path.exists(old.path):
-            return replace(old, stamp=stamp, problems=new.problems, racy=is_racy(stamp), gone_since=0.0)
+    def _keep(self, old: Entry, stamp: Stamp, new: SiteFile) -> Entry:
+        """Return the entry that goes on standing for the last good version, whichever worker has seen that."""
+        good = _later(old, self._stored().get(old.path))
+        if not _is_gone(old.path, os.stat):
+            return replace(good, stamp=stamp, problems=new.problems, racy=is_racy(stamp), gone_since=0.0)
         gone_since = old.gone_since or self._clock()
         if self._clock() - gone_since > _GONE_GRACE:
             return Entry(old.path, stamp, new, new.problems)
-        return replace(old, stamp=stamp, problems=new.problems, gone_since=gone_since)
+        return replace(good, stamp=stamp, problems=new.problems, gone_since=gone_since)
+
+    def _stored(self) -> dict[str, Entry]:
+        """Return what another worker has put into the cache since we last read or wrote it."""
+        if not self._cache or stamp_of(self._cache.path) == self._cache_stamp:
+            return {}
+        self._cache_stamp = stamp_of(self._cache.path)
+        return self._remembered(self._cache.load())
 
     def _folder_stamp(self) -> Stamp:
-        folders = dict.fromkeys(
-            os.path.dirname(os.path.normpath(os.path.join(self.home.path, os.path.expanduser(pattern))))
-            for pattern in self.home.projects.read
-        )
+        folders = globs.folders(self.home)
         if any(map(glob.has_magic, folders)):
-            return tuple(map(hash, enabled_paths(self.home)))
+            return tuple(map(hash, globs.enabled_paths(self.home)))
         return stamp_of(self.home.file, folders)
 
     @staticmethod

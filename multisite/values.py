@@ -14,6 +14,8 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
+from multisite import appspec
+
 TRUE = frozenset({"yes", "true", "on", "1"})
 FALSE = frozenset({"no", "false", "off", "0"})
 SECONDS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -127,6 +129,13 @@ def mount(value: str) -> str:
     return path.rstrip("/") or "/"
 
 
+def application(value: str) -> str:
+    """One of the forms of ``application =`` (`multisite.appspec`), as text."""
+    word = text(value)
+    appspec.parse(word)
+    return word
+
+
 #: kind of an option → its cast; also the check functions of the configspec
 CASTS: dict[str, Callable[..., Any]] = {
     "text": text,
@@ -142,9 +151,10 @@ CASTS: dict[str, Callable[..., Any]] = {
     "argv": argv,
     "name": name,
     "mount": mount,
+    "application": application,
 }
 #: kinds whose empty value means something ("none of it"); an empty value of any other kind means "not set"
-EMPTY: dict[str, Any] = {"name": "", "text": "", "path": "", "multiline": "", "list": (), "argv": ()}
+EMPTY: dict[str, Any] = {"name": "", "text": "", "path": "", "application": "", "multiline": "", "list": (), "argv": ()}
 
 
 def unquote(value: str) -> str:
@@ -189,5 +199,7 @@ def check_bounds(number: float, minimum: float, maximum: float, unit: str = "") 
 
 def did_you_mean(word: str, known: object) -> str:
     """Say the nearest of *known* words as "; did you mean X?", or nothing."""
-    close = get_close_matches(word[:80], list(known), n=1, cutoff=0.6)  # type: ignore[call-overload]
+    words: list[str] = list(known)  # type: ignore[call-overload]
+    begun = [each for each in words if len(each) > 2 and word.startswith(each)]
+    close = get_close_matches(word[:80], words, n=1, cutoff=0.6) or begun
     return f"; did you mean {close[0]}?" if close else ""

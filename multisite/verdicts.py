@@ -16,12 +16,21 @@ from multisite.statefile import StateFile
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One failure: `at` is Unix time, `serving` tells whether an older application goes on."""
+    """One failure: `at` is Unix time, `serving` tells whether an older application goes on.
+
+    `own_process` tells that it is no failure of the site: it may not live in a process with others.
+    """
 
     reason: str
     incident: str
     at: float
     serving: bool = False
+    own_process: bool = False
+
+    @property
+    def broken(self) -> bool:
+        """Whether visitors get an error page."""
+        return not self.serving and not self.own_process
 
 
 class Verdicts:
@@ -38,9 +47,9 @@ class Verdicts:
         except (AttributeError, TypeError):
             return {}
 
-    def note(self, site: str, reason: str, incident: str, serving: bool) -> None:
+    def note(self, site: str, reason: str, incident: str, *, serving: bool, own_process: bool) -> None:
         """Note that `site` has failed."""
-        verdict = Verdict(reason, incident, time.time(), serving)
+        verdict = Verdict(reason, incident, time.time(), serving, own_process)
         self._change({site: asdict(verdict)})
 
     def clear(self, site: str) -> None:

@@ -59,6 +59,12 @@ def test_a_conflict_names_module_and_site() -> None:
     assert "'other'" in reason
 
 
+def test_a_conflict_names_all_modules_that_clash() -> None:
+    names = {"app": "/a", "helper": "/a", "own": "/a"}
+    reason = conflict(names, {"other": {"app": "/b", "helper": "/b"}})
+    assert "its modules 'app', 'helper' clash with those of site 'other'" in reason
+
+
 def test_only_one_django_project() -> None:
     assert "second Django project" in conflict({DJANGO: "/a"}, {"other": {DJANGO: "/b"}})
 

@@ -14,6 +14,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from multisite.cli import COMMANDS, main
+from multisite.config import read_home
+from multisite.errors import NeedsProcess
+from multisite.sitedir import SiteDir
+from multisite.verdicts import Verdicts
 
 Run = Callable[..., Result]
 
@@ -195,9 +199,10 @@ def test_where_prints_the_location(home: pathlib.Path, run: Run) -> None:
     assert "did you mean blog?" in unknown.stderr
 
 
-def test_where_says_that_a_site_is_not_enabled(home: pathlib.Path, run: Run) -> None:
+def test_where_knows_a_site_that_is_not_enabled_and_restart_says_that_it_is_not(home: pathlib.Path, run: Run) -> None:
     add(home, "blog", enable=False)
-    assert run("where", "blog").stderr == (
+    assert run("where", "blog").stdout == f"{home.parent}/code/blog\n"
+    assert run("restart", "blog").stderr == (
         "multisite: the site blog is not enabled; multisite ensite blog enables it\n"
     )
 
@@ -215,6 +220,17 @@ def test_check_says_every_problem_of_every_file_in_one_run(home: pathlib.Path, r
     for word in ("many", "sideways", "/no/such/place", "not callable", "no application", "gone", "loop", "dir"):
         assert word in result.stdout, word
     assert result.stderr.count("\n") == 1
+
+
+def test_check_says_the_problems_of_logging_ini(home: pathlib.Path, run: Run) -> None:
+    log = home.parent / "made.log"
+    handler = f"[handler:file]\nclass = FileHandler\nargs = ({str(log)!r},)\n"
+    (home / "logging.ini").write_text(f"[logger:root]\nhandlers = file, gone\nlevel = LOUD\n{handler}")
+    result = run("check")
+    assert result.exit_code == 1
+    assert "[logger:root] level = LOUD: is no level" in result.stdout
+    assert "no handler is called 'gone'" in result.stdout
+    assert not log.exists()
 
 
 def test_check_of_a_clean_home_is_silent_but_for_one_line(home: pathlib.Path, run: Run) -> None:
@@ -269,7 +285,9 @@ def test_explain_says_why_nobody_answers(home: pathlib.Path, run: Run) -> None:
     assert "did you mean blog.example.com" in near.stderr
     assert "multisite ensite shop" in run("explain", "shop.example.com").stderr
     assert "its mounts are /v1" in run("explain", "api.example.com/v2").stderr
-    assert run("explain", "exa mple..com").exit_code == 1
+    bad = run("explain", "exa mple..com")
+    assert bad.exit_code == 1
+    assert bad.stderr == "multisite: 'exa mple..com' is no host name: it gets a 400 page\n"
 
 
 def test_explain_says_what_will_fail(home: pathlib.Path, run: Run) -> None:
@@ -277,6 +295,33 @@ def test_explain_says_what_will_fail(home: pathlib.Path, run: Run) -> None:
     result = run("explain", "gone.example.com")
     assert result.exit_code == 1
     assert "/no/such/place" in result.stderr
+    row = next(site for site in answer(run("list", options=("--json",)))["sites"] if site["name"] == "gone")
+    assert row["state"] == "broken"
+    assert [problem["key"] for problem in row["problems"]] == ["location"]
+
+
+def test_explain_says_what_happened_to_a_site_in_the_workers(home: pathlib.Path, run: Run) -> None:
+    add(home, "apart")
+    add(home, "failed")
+    add(home, "kept")
+    verdicts = Verdicts(read_home(str(home)))
+    verdicts.note("apart", NeedsProcess("it is an ASGI application").reason, "1", serving=False, own_process=True)
+    verdicts.note("failed", "no module", "2", serving=False, own_process=False)
+    verdicts.note("kept", "no module", "3", serving=True, own_process=False)
+    told = {n: answer(run("explain", f"{n}.example.com", options=("--json",))) for n in ("apart", "failed", "kept")}
+    assert (told["apart"]["placement"], told["apart"]["reason"]) == ("spawned", "it is an ASGI application")
+    assert [told[name]["state"] for name in told] == ["stopped", "broken", "in-process"]
+    assert told["failed"]["failure"]["incident"] == "2"
+
+
+def test_a_bad_edit_is_told_beside_the_version_that_serves(home: pathlib.Path, run: Run) -> None:
+    path = add(home, "blog")
+    SiteDir(read_home(str(home))).scan()  # as a worker does
+    path.write_text(path.read_text().replace("[service]", "[servce]"))
+    assert "unknown section" in run("check").stdout
+    assert run("check").exit_code == 1
+    told = answer(run("explain", "blog.example.com", options=("--json",)))
+    assert (told["site"], told["state"]) == ("blog", "in-process")
 
 
 def test_explain_knows_the_default_site_and_the_canonical_domain(home: pathlib.Path, run: Run) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pathlib
 
 import pytest
+from importlib_metadata import EntryPoint, EntryPoints
 
 from multisite.cli.target import application_fault, find_module, site_problems
+from multisite.loaders import plugin
 from multisite.site import Site
 
 
@@ -79,6 +81,7 @@ def test_nothing_is_run(tmp_path: pathlib.Path) -> None:
         ("paste:nope.ini", "there is no file"),
         ("web/nope.wsgi", "there is no file"),
         ("asgi:blog:nope", "there is no nope"),
+        ("nope:/srv/pages", "neither a module nor a loader"),
     ],
 )
 def test_what_is_not_there_is_named(tmp_path: pathlib.Path, application: str, word: str) -> None:
@@ -101,6 +104,15 @@ def test_what_is_not_there_is_named(tmp_path: pathlib.Path, application: str, wo
 def test_each_form_finds_what_is_there(tmp_path: pathlib.Path, application: str, name: str) -> None:
     code = "def create_app(x): ...\ndef application(e, s): ...\nobj = create_app(1)\n"
     assert fault(tmp_path, application, code, name) == ""
+
+
+@pytest.mark.parametrize("application", ["wiki", "wiki:main", "wiki:/srv/pages"])
+def test_a_loader_of_another_package_is_there(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, application: str
+) -> None:
+    entry = EntryPoint("wiki", "wikiserver:load", plugin.GROUP)
+    monkeypatch.setattr(plugin, "plugins", lambda: EntryPoints([entry]))
+    assert fault(tmp_path, application, "") == ""
 
 
 def test_an_interpreter_of_its_own_may_have_what_we_have_not(tmp_path: pathlib.Path) -> None:

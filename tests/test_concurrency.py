@@ -104,6 +104,24 @@ def test_a_site_that_is_removed_while_asked_for_is_not_imported_again(home: Test
     assert site.names == {}
 
 
+def test_removing_a_site_does_not_wait_for_its_import(home: TestHome, gate: threading.Event) -> None:
+    home.hello("known")
+    home.code("slow", app=SLOW + HELLO.format(text="slow"), extra="")
+    home.ini("slow")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(home.get, "slow.test")
+        assert sys.entered.wait(PATIENCE)  # type: ignore[attr-defined]
+        slow = home.service._sites["slow"]
+        home.disable("slow")
+        home.later()
+        assert home.get("slow.test").status == 404
+        assert home.get("known.test").text == "known"
+        gate.set()
+        assert waiting.result(PATIENCE).text == "slow"  # it was accepted while the site was there
+    assert slow.names == {}
+    assert "extra" not in sys.modules
+
+
 def test_answers_are_never_crossed(home: TestHome) -> None:
     """Sites with modules of their own, asked by many threads, with sites coming and going meanwhile."""
     for n in range(8):

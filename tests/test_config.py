@@ -87,6 +87,10 @@ def test_a_key_in_the_wrong_section_is_sent_to_the_right_one(tmp_path: Path) -> 
         ("[service]\ndomains = *.example\nredirect_to_canonical = yes\napplication = a:b\n", "is a pattern"),
         ("[service]\ndomains = a.example\nini = production.ini\n", "needs a location"),
         ("domains = a.example\n" + GOOD, "before the first section"),
+        ("[service]\ndomains = a.example\napplication = a b\n", "neither a module nor a file"),
+        ("[service]\ndomains = a.example\napplication = a:make(*x)\n", "may not have * or **"),
+        (GOOD + "[enviroment]\nA = b\n", "did you mean env?"),
+        ("extends = gone.inc\n" + GOOD, "gone.inc does not exist"),
     ],
 )
 def test_one_fault_is_one_problem(tmp_path: Path, text: str, part: str) -> None:
@@ -238,6 +242,14 @@ def test_extends_in_a_circle_and_into_nothing_are_problems(tmp_path: Path) -> No
 
 
 # -- Moya ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_moya_project_s_settings_have_comments_on_lines_of_their_own_only(tmp_path: Path) -> None:
+    text = "[service]\ndomains = m.example  # ours\nlocation = /srv/m\nini = production.ini\n"
+    file = site_file(tmp_path, text + "[settings]  # theirs\n# a comment\ncolour = #fff\ntitle = Blog #1\n    and #2\n")
+    assert file.problems == ()
+    assert file.domains == ("m.example",)
+    assert file.values["settings"] == {"colour": "#fff", "title": "Blog #1\nand #2"}
 
 
 def test_a_moya_project_keeps_its_own_sections(tmp_path: Path) -> None:

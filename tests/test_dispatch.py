@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import sys
@@ -143,6 +144,25 @@ def test_an_import_error_costs_one_site_and_hides_its_reason(home: TestHome, cap
     assert home.get("good.test").text == "good"
 
 
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"location": "/no/such/place"}, "[service] location = /no/such/place: there is no such directory"),
+        ({"application": "gone:app"}, "[service] application = gone:app: there is no module 'gone'"),
+        ({"threads": "many"}, "[service] threads = many: is not a whole number"),
+    ],
+)
+def test_the_line_of_an_incident_says_file_section_key_and_reason(
+    home: TestHome, caplog: pytest.LogCaptureFixture, keys: dict[str, str], told: str
+) -> None:
+    home.code("bad", app="")
+    file = home.ini("bad", **keys)
+    assert home.get("bad.test").status == 500
+    line = next(r.getMessage() for r in caplog.records if r.getMessage().startswith("incident "))
+    assert file.name in line
+    assert told in line
+
+
 def test_in_debug_mode_the_page_shows_the_traceback(home: TestHome) -> None:
     home.code("bad", app="import nothing_of_that_name")
     home.ini("bad")
@@ -229,6 +249,17 @@ def test_a_new_exact_domain_beats_a_pattern_at_once(home: TestHome) -> None:
     assert home.get("a.w.test").text == "wild"
     home.hello("exact", domains="b.w.test")
     assert home.get("b.w.test").text == "exact"
+
+
+def test_a_new_site_is_served_at_once_where_the_default_site_answered(tmp_path: Path) -> None:
+    home = TestHome(tmp_path, MOYA_CONF.replace("[service]\n", "[service]\ndefault_site = any\n"))
+    home.hello("any")
+    assert home.get("new.test").text == "any"
+    home.hello("new")
+    assert home.get("new.test").text == "new"
+    home.disable("new")
+    home.later()
+    assert home.get("new.test").text == "any"
 
 
 def test_a_changed_site_file_is_live_within_a_second(home: TestHome) -> None:
@@ -342,6 +373,30 @@ def test_two_sites_that_are_both_app_py_share(home: TestHome) -> None:
     assert "app" not in sys.modules
 
 
+def test_sites_that_are_app_py_share_where_their_other_modules_differ(home: TestHome) -> None:
+    for name in "ab":
+        home.code(name, app=f"from {name}_helper import application", **{f"{name}_helper": HELLO.format(text=name)})
+        home.ini(name, application="app:application")
+    assert [home.get(f"{n}.test").text for n in "abab"] == ["a", "b", "a", "b"]
+
+
+def test_an_app_py_that_the_sites_own_modules_import_is_claimed(home: TestHome) -> None:
+    for name in "ab":
+        views = "def answer():\n    from app import TEXT\n    return TEXT.encode()\n"
+        app = f"""
+            import {name}_views
+            TEXT = "{name}"
+            def application(environ, start_response):
+                start_response("200 OK", [("Content-Type", "text/plain")])
+                return [{name}_views.answer()]
+            """
+        home.code(name, app=app, **{f"{name}_views": views})
+        home.ini(name, application="app:application")
+    assert home.get("a.test").text == "a"
+    assert "its module 'app' clashes" in html.unescape(home.get("b.test").text)
+    assert home.get("a.test").text == "a"
+
+
 def test_a_clash_of_modules_is_told_and_never_mixed_up(home: TestHome) -> None:
     for name in "ab":
         home.code(name, app="from helper import application", helper=HELLO.format(text=name))
@@ -349,7 +404,7 @@ def test_a_clash_of_modules_is_told_and_never_mixed_up(home: TestHome) -> None:
     assert home.get("a.test").text == "a"
     answer = home.get("b.test")
     assert answer.status == 503
-    assert "'app'" in answer.text or "&#39;app&#39;" in answer.text or "&#x27;app&#x27;" in answer.text
+    assert "its module 'helper' clashes with the 'helper' of site 'a'" in html.unescape(answer.text)
     home.disable("a")
     home.later()
     assert home.get("a.test").status == 404
@@ -474,9 +529,12 @@ def test_two_files_with_one_name_are_both_named(home: TestHome, caplog: pytest.L
     home.hello("a", name="same")
     home.hello("b", name="same")
     assert home.get("a.test").text == "a"
-    assert home.get("b.test").status == 404
+    assert home.get("b.test").status == 500
     assert "a.ini" in caplog.text
     assert "b.ini" in caplog.text
+    home.ini("b", name="other")
+    home.later()
+    assert home.get("b.test").text == "b"
 
 
 def test_remembered_hosts_are_bounded(home: TestHome) -> None:
@@ -486,3 +544,20 @@ def test_remembered_hosts_are_bounded(home: TestHome) -> None:
     for n in range(MOST_HOSTS + 10):
         assert home.service({"HTTP_HOST": f"h{n}.w.test", "PATH_INFO": "/"}, lambda *a: None)
     assert len(home.service._memory) <= MOST_HOSTS
+
+
+def test_the_last_good_version_is_that_of_all_workers(home: TestHome) -> None:
+    """A worker that was idle while a good edit came goes on with it all the same when the next edit is bad."""
+    home.hello("a")
+    idle = TestHome(home.path)
+    assert [home.get("a.test").text, idle.get("a.test").text] == ["a", "a"]
+    home.code("a", app=HELLO.format(text="two"))
+    home.ini("a", domains="a.test, new.test")
+    os.utime(home.path / "sites-available/a.ini", ns=(2**61, 2**61))
+    home.later()
+    assert home.get("a.test").text == "two"
+    home.ini("a", "[service\n==")
+    os.utime(home.path / "sites-available/a.ini", ns=(2**61 + 1, 2**61 + 1))
+    idle.later()
+    assert idle.get("a.test").text == "two"
+    assert idle.get("new.test").text == "two"

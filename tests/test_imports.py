@@ -14,13 +14,13 @@ PACKAGE = Path(__file__).parent.parent / "multisite"
 # From the top to the bottom.  A module may import what stands in a lower layer, and in its own layer as long as no
 # circle comes of it; docs/architecture.md explains the layers.
 LAYERS: tuple[tuple[str, str], ...] = (
-    ("entry", "service cli"),
+    ("entry", "__main__ service cli"),
     ("assembly", "dispatcher"),
-    ("actors", "inprocess choice live catalogue"),
+    ("actors", "inprocess generation choice live catalogue"),
     (
         "one kind of input and output",
-        "config chain textfile sitedir enabling statefile claims sharing finder guard process_state loader loaders "
-        "importer blame verdicts logs loghandlers loggingini loggingplan",
+        "config chain textfile globs sitedir enabling statefile claims sharing mentions finder django_fence guard "
+        "process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan",
     ),
     ("what runs in a site's interpreter", "runner"),
     (

@@ -40,7 +40,9 @@ Examples:
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.option("--home", metavar="DIR", help="Directory of moya.conf; default $MOYA_SERVICE_HOME, then /etc/moya.")
+@click.option(
+    "--home", metavar="DIR", help="Directory of moya.conf; default $MOYA_SERVICE_HOME, /etc/moya or ./etc-moya."
+)
 @click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for programs.")
 @click.version_option(__version__, prog_name="multisite")
 @click.pass_context

@@ -26,7 +26,7 @@ Examples:
 @click.command(epilog=EPILOG, short_help="Say all problems of all files.")
 @pass_session
 def check(session: Session) -> None:
-    """Say all problems of moya.conf and of all site files; exit code 1 if an enabled one has an error.
+    """Say all problems of moya.conf, logging.ini and all site files; exit code 1 if an enabled one has an error.
 
     Files that are available but not enabled are read too; their problems are said apart and do not count. No
     application is imported: what its module must define is looked up in the source text.
@@ -45,10 +45,11 @@ def check(session: Session) -> None:
 
 
 def enabled_problems(session: Session) -> list[Problem]:
-    """Return the problems of the home, of its enabled sites, and of what these say they serve."""
+    """Return the problems of the home, its logging.ini, its enabled sites, and of what these say they serve."""
+    from multisite import logs
     from multisite.cli.target import site_problems
 
-    found = list(session.catalogue.problems)
+    found = [*logs.problems_of(session.home), *session.catalogue.problems]
     known = {(problem.file, problem.key) for problem in found}
     for name in _progress(list(session.catalogue.sites)):
         problems = site_problems(session.catalogue.site(name))

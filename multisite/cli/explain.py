@@ -43,10 +43,14 @@ def explain(session: Session, address: str) -> None:
 
     A whole URL is taken too. Nothing is requested and no application is imported.
     """
+    from multisite.errors import BadHost
     from multisite.hosts import normalise
 
     raw, path = split_address(address)
-    host = normalise(raw)
+    try:
+        host = normalise(raw)
+    except BadHost:
+        fail(f"{raw[:100]!r} is no host name: it gets a 400 page")
     found = candidates(session.catalogue, host, path)
     if not found:
         fail(_unknown(session, host, path))
@@ -82,13 +86,11 @@ def candidates(catalogue: Catalogue, host: str, path: str) -> list[Candidate]:
 
 def describe(session: Session, host: str, path: str, found: list[Candidate]) -> dict[str, Any]:
     """Gather everything there is to say about the first of `found`."""
-    from multisite.cli.listing import runs_how
-    from multisite.cli.target import site_problems
-    from multisite.cli.verdict import state_of
+    from multisite.cli.verdict import judge
 
     first = found[0]
     entry, site = session.catalogue.entries[first.name], session.catalogue.site(first.name)
-    placement, reason = runs_how(session, first.name)
+    found_out = judge(session, first.name)
     return {
         "host": host,
         "path": path,
@@ -100,22 +102,14 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
         "file": entry.path,
         "location": site.location,
         "application": site.application,
-        "placement": placement,
-        "reason": reason,
-        "state": state_of(entry.broken, placement),
-        "failure": _failure(session, first.name),
+        "placement": found_out.placement,
+        "reason": found_out.reason,
+        "state": found_out.state,
+        "failure": asdict(found_out.failure) if found_out.failure else None,
         "redirect": _redirect(site.redirect_to_canonical, site.domains, host),
         "otherwise": [other.name for other in found[1:] if other.name != first.name],
-        "faults": [str(problem) for problem in ([] if entry.broken else site_problems(site))],
+        "faults": [str(problem) for problem in found_out.faults],
     }
-
-
-def _failure(session: Session, name: str) -> dict[str, Any] | None:
-    """Return what the workers noted when they last failed to load the site, None if they serve it (or never tried)."""
-    from multisite.verdicts import Verdicts
-
-    verdict = Verdicts(session.home).all().get(name)
-    return asdict(verdict) if verdict else None
 
 
 def _happened(failure: dict[str, Any] | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -58,7 +58,7 @@ class LazyGroup(click.Group):
             raise SystemExit(INTERRUPTED) from None
 
 
-def fail(reason: str) -> None:
+def fail(reason: str) -> NoReturn:
     """Say `reason` in one line on standard error and leave with exit code 1."""
     from multisite.cli.output import printable
 

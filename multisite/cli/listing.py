@@ -40,40 +40,31 @@ def list_(session: Session) -> None:
 
 
 @click.command(epilog=WHERE, short_help="Print the location of a site.")
-@click.argument("name", shell_complete=complete.sites)
+@click.argument("name", shell_complete=complete.known)
 @pass_session
 def where(session: Session, name: str) -> None:
-    """Print the location of the site NAME: its working directory and import path."""
+    """Print the location of the site NAME, enabled or not: its working directory and import path."""
     from multisite.config import make_site
 
-    location = make_site(session.enabled_site(name), session.home).location
+    location = make_site(session.known_site(name), session.home).location
     say_json({"name": name, "location": location}) if session.as_json else say(location)
 
 
 def enabled_rows(session: Session) -> Iterator[dict[str, Any]]:
     """Describe each enabled site as the contract's document does."""
-    from multisite.cli.verdict import state_of
+    from multisite.cli.verdict import judge
 
     catalogue = session.catalogue
     by_file: dict[str, list[Problem]] = {}
     for problem in catalogue.problems:
         by_file.setdefault(problem.file, []).append(problem)
     for name, entry in catalogue.entries.items():
-        placement, reason = runs_how(session, name)
+        found = judge(session, name)
         problems = by_file.get(entry.path, [])
-        state = state_of(entry.broken, placement)
-        verdict = {"enabled": True, "placement": placement, "reason": reason, "state": state}
+        told = {problem.key for problem in problems}
+        problems = [*problems, *(problem for problem in found.faults if problem.key not in told)]
+        verdict = {"enabled": True, "placement": found.placement, "reason": found.reason, "state": found.state}
         yield row(catalogue.site(name), entry.file, problems, **verdict)
-
-
-def runs_how(session: Session, name: str) -> tuple[str | None, str]:
-    """Return (placement, reason) of an enabled site; a broken one has no placement."""
-    from multisite.cli.verdict import placement_of
-
-    if session.catalogue.entries[name].broken:
-        return None, "its file has errors"
-    placement = placement_of(session.catalogue.site(name), session)
-    return placement.kind, placement.reason
 
 
 def disabled_rows(session: Session) -> Iterator[dict[str, Any]]:

@@ -72,15 +72,16 @@ def is_loopback(address: str) -> bool:
 
 def announce(session: Session, addresses: Iterable[str]) -> None:
     """Say the problems, then where the sites are to be found, and which do not run in the workers."""
-    from multisite.cli.listing import runs_how
+    from multisite.cli.verdict import judge
 
     say_problems(session.catalogue.problems)
     port = next((address.rpartition(":")[2] for address in addresses if not address.startswith(_OTHER)), "")
     for name, site in session.catalogue.sites.items():
         where = " ".join(urls(site, port) if port else site.domains) or "no domain"
-        placement, reason = runs_how(session, name)
+        found = judge(session, name)
         say(
-            f"{name}: {where}" + ("" if placement == "in-process" else f" ({placement or 'broken'}: {reason})"),
+            f"{name}: {where}"
+            + ("" if found.placement == "in-process" else f" ({found.placement or 'broken'}: {found.reason})"),
             err=True,
         )
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from multisite.catalogue import Catalogue
     from multisite.claims import Ledger
     from multisite.model import Home, SiteFile
+    from multisite.verdicts import Verdict
 
 
 class UnknownSite(MultisiteError):
@@ -58,6 +59,13 @@ class Session:
         return catalogue.ledger(self.home, lambda: self.catalogue)
 
     @cached_property
+    def verdicts(self) -> dict[str, Verdict]:
+        """What the workers noted when they last failed to load a site, by its name."""
+        from multisite.verdicts import Verdicts
+
+        return Verdicts(self.home).all()
+
+    @cached_property
     def places(self) -> Places:
         """The directories of site files and of links."""
         return Places.of(self.home.path, self.home.projects.read)
@@ -71,7 +79,7 @@ class Session:
     def disabled(self) -> dict[str, SiteFile]:
         """Site files of ``sites-available``, by stem, that nothing enabled leads to."""
         from multisite.enabling import identity
-        from multisite.sitedir import enabled_paths
+        from multisite.globs import enabled_paths
 
         enabled = {identity(path) for path in enabled_paths(self.home)}
         stems = (stem for stem in self.places.choices() if identity(self.places.source(stem)) not in enabled)
@@ -97,6 +105,21 @@ class Session:
             if stem in (site.name, stem_of(os.path.basename(site.path))):
                 return site
         raise UnknownSite(self._unknown(name, stem, sites))
+
+    def known_site(self, name: str) -> SiteFile:
+        """Return the site called `name`, enabled or only available.
+
+        Raises:
+            UnknownSite: there is none.
+        """
+        try:
+            return self.enabled_site(name)
+        except UnknownSite:
+            stem = stem_of(name)
+            for available, file in self.disabled.items():
+                if stem in (available, file.name):
+                    return file
+            raise
 
     def _unknown(self, name: str, stem: str, sites: dict[str, SiteFile]) -> str:
         if stem in self.places.choices():

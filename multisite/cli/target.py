@@ -54,6 +54,8 @@ def _file_fault(site: Site, spec: AppSpec) -> str:
 
 
 def _module_fault(site: Site, spec: AppSpec) -> str:
+    if spec.kind == "plugin":
+        return "" if _has_loader(spec.target) else f"there is neither a module nor a loader named {spec.target!r}"
     if spec.kind not in ("module", "django", "asgi"):
         return ""
     literal = os.path.join(site.location, spec.target)
@@ -61,10 +63,17 @@ def _module_fault(site: Site, spec: AppSpec) -> str:
         return callable_fault(literal, spec.candidates)
     origin = find_module(spec.target, _import_path(site))
     if origin is None:
-        return "" if site.python else f"there is no module {spec.target} in {site.location or 'the import path'}"
+        may_be = site.python or (spec.kind == "module" and _has_loader(spec.target))
+        return "" if may_be else f"there is no module {spec.target} in {site.location or 'the import path'}"
     if spec.kind == "django" or not origin.endswith(".py"):
         return ""
     return callable_fault(origin, spec.candidates)
+
+
+def _has_loader(name: str) -> bool:
+    from multisite.loaders.plugin import plugins
+
+    return name in plugins().names
 
 
 def _import_path(site: Site) -> list[str]:

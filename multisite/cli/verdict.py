@@ -2,15 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from multisite import claims, sharing
+from multisite.cli.target import site_problems
 from multisite.errors import AppLoadError, NeedsProcess
 from multisite.placement import Placement
 
 if TYPE_CHECKING:
     from multisite.cli.session import Session
-    from multisite.model import Site
+    from multisite.model import Problem, Site
+    from multisite.verdicts import Verdict
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What there is to say of an enabled site.
+
+    Attributes:
+        placement: "in-process", "spawned" or "proxy"; None for a site whose file has errors.
+        state: one of the contract's words.
+        faults: what is wrong with what the file promises to serve.
+        failure: what the workers noted, if they could not load it when they last tried.
+    """
+
+    placement: str | None
+    reason: str
+    state: str
+    faults: tuple[Problem, ...] = ()
+    failure: Verdict | None = None
+
+
+def judge(session: Session, name: str) -> Judgement:
+    """Judge the enabled site `name`."""
+    failure = session.verdicts.get(name)
+    if session.catalogue.entries[name].broken:
+        return Judgement(None, "its file has errors", "broken", failure=failure)
+    site = session.catalogue.site(name)
+    placement, faults = placement_of(site, session), tuple(site_problems(site))
+    if failure and failure.own_process and placement.shareable:
+        placement = Placement("spawned", failure.reason.removeprefix(NeedsProcess.opening))
+    if failure and failure.serving:
+        state = "in-process"
+    elif faults or (failure and failure.broken):
+        state = "broken"
+    else:  # one with a process of its own has no state that we know
+        state = "in-process" if placement.shareable else "stopped"
+    return Judgement(placement.kind, placement.reason, state, faults, failure)
 
 
 def placement_of(site: Site, session: Session) -> Placement:
@@ -21,15 +60,8 @@ def placement_of(site: Site, session: Session) -> Placement:
     try:
         names = sharing.wanted(site).names
     except NeedsProcess as error:
-        return Placement("spawned", error.reason)
+        return Placement("spawned", error.why)
     except AppLoadError:
         return placement
     clash = claims.conflict(names, session.ledger.others(site.name))
     return Placement("spawned", clash) if clash else placement
-
-
-def state_of(broken: bool, placement: str | None) -> str:
-    """Return an enabled site's state in the contract's words; one with a process of its own has none that we know."""
-    if broken:
-        return "broken"
-    return "in-process" if placement == "in-process" else "stopped"

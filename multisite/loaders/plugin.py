@@ -20,11 +20,11 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from importlib_metadata import EntryPoints, entry_points
-
 from multisite.loaders.reasons import NotLoaded, did_you_mean
 
 if TYPE_CHECKING:
+    from importlib_metadata import EntryPoints
+
     from multisite.model import Site
 
 GROUP = "multisite.loaders"
@@ -33,6 +33,8 @@ GROUP = "multisite.loaders"
 @cache
 def plugins() -> EntryPoints:
     """The installed loaders; looked for once in a process."""
+    from importlib_metadata import entry_points
+
     return entry_points(group=GROUP)
 
 

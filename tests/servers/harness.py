@@ -26,10 +26,13 @@ RUNNING: list[Server] = []  # for the report of a failed test
 NOT_TESTED: list[str] = []  # printed at the end of the run
 
 HELLO = """
+import os
+
 def application(environ, start_response):
     size = int(environ.get("CONTENT_LENGTH") or 0)
     body = b"{text} " + environ["wsgi.input"].read(size) if size else b"{text}"
-    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    headers = [("Content-Length", str(len(body))), ("X-Worker", str(os.getpid()))]
+    start_response("200 OK", [("Content-Type", "text/plain"), *headers])
     return [body]
 """
 
@@ -132,7 +135,13 @@ class Server:
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                self.argv, env=self.env, cwd=self.log_path.parent, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self.argv,
+                env=self.env,
+                cwd=self.log_path.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         RUNNING.append(self)
         try:
@@ -161,6 +170,8 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        with contextlib.suppress(ProcessLookupError):  # workers that outlived their master
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     def ask(self, host: str, path: str = "/", **more: object) -> Answer:
         return ask(self.port, host, path, **more)  # type: ignore[arg-type]
