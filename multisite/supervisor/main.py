@@ -83,7 +83,7 @@ class Supervisor:
 
     def _recover(self) -> None:
         """Clear away what a supervisor that was killed left in the runtime directory and among the processes."""
-        left = sweep.of_another(self._shared.mark + ":")
+        left = sweep.of_another(self._shared.mark)
         if left:
             _log.warning("ended %s processes of an earlier supervisor", left)
         for folder, _, names in os.walk(self._rundir.path, topdown=False):
