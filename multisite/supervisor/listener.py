@@ -113,7 +113,3 @@ class Listener:
         for folder in self._folders:
             self._unlink(folder)
         self._folders = []
-
-    def drop_queue(self) -> None:
-        """Reset those that wait while a process still holds the socket: a new one takes its place."""
-        self.close()

@@ -156,8 +156,13 @@ class SupervisedHome:
             if self._is_ours(pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
-        wait_until(lambda: not any(map(self._is_ours, self.supervisors)), 20)
-        wait_until(lambda: not self.left())
+        try:
+            wait_until(lambda: not any(map(self._is_ours, self.supervisors)), 20)
+            wait_until(lambda: not self.left())
+        finally:
+            for pid in self.left():  # a test that fails leaves nothing either
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def _is_ours(self, pid: int) -> bool:
         """Tell whether a supervisor of this home still has that pid, which others may get later."""

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from multisite.supervisor import process
+from multisite.supervisor.servers import command_line
 
 from .harness import SERVER, SupervisedHome, is_running, supervised, wait_until
 
@@ -103,6 +104,10 @@ class Gunicorn:
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
         self.process.wait()
+        for pid in process.processes():  # orphaned workers look for their master now and then only
+            if os.fsencode(str(self.path)) in command_line(pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture
