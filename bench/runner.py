@@ -1,6 +1,6 @@
 """One process of a site against ``gunicorn -w1`` started by hand: start, memory, and CPU for each request.
 
-Run it as ``python bench/runner.py``; it needs Flask in the interpreter that runs it.
+Run it as ``python bench/runner.py``; it needs Flask and FastAPI in the interpreter that runs it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,16 @@ application = flask.Flask(__name__)
 @application.get("/")
 def hello():
     return "hello\\n"
+"""
+ASGI = """\
+import fastapi
+
+application = fastapi.FastAPI()
+
+
+@application.get("/")
+async def hello():
+    return "hello"
 """
 ROUNDS = 7
 REQUESTS = 4000
@@ -66,9 +76,10 @@ class Runner(Backend):
 class Gunicorn:
     """``gunicorn -w1`` by hand."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, worker: str) -> None:
         self.socket_path = str(folder / "gunicorn.sock")
-        command = [sys.executable, "-m", "gunicorn", "-w1", "--no-control-socket", "-b", f"unix:{self.socket_path}"]
+        command = [sys.executable, "-m", "gunicorn", "-w1", "-k", worker, "--no-control-socket"]
+        command += ["-b", f"unix:{self.socket_path}"]
         with (folder / "log").open("ab") as log:
             self.process = subprocess.Popen([*command, "app:application"], cwd=folder, stdout=log, stderr=log)
 
@@ -85,6 +96,7 @@ class Gunicorn:
 def ask(path: str, request: bytes) -> bytes:
     """One request on a connection of its own."""
     with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(30)
         client.connect(path)
         client.sendall(request)
         return receive_all(client)
@@ -134,7 +146,7 @@ def measured(start: Callable[[], Running], request: bytes) -> tuple[float, float
     return tuple(median(column) for column in zip(*runs, strict=True))  # type: ignore[return-value]
 
 
-def rows_of(name: str, code: str) -> list[Row]:
+def rows_of(name: str, code: str, worker: str = "sync") -> list[Row]:
     """One app, by hand and by the runner in both languages."""
     with tempfile.TemporaryDirectory(prefix="multisite-bench-") as path:
         numbers = iter(range(1000))
@@ -145,7 +157,7 @@ def rows_of(name: str, code: str) -> list[Row]:
             (made / "app.py").write_text(code)
             return made
 
-        hand = measured(lambda: Gunicorn(folder()), IN_HTTP)
+        hand = measured(lambda: Gunicorn(folder(), worker), IN_HTTP)
         relayed = measured(lambda: Runner(folder()), IN_ENVELOPE)
         direct = measured(lambda: Runner(folder()), IN_HTTP)
         threads = measured(lambda: Runner(folder(), threads=4), IN_ENVELOPE)
@@ -167,4 +179,4 @@ def rows_of(name: str, code: str) -> list[Row]:
 
 
 if __name__ == "__main__":
-    print_rows(rows_of("hello", HELLO) + rows_of("Flask", FLASK))
+    print_rows(rows_of("hello", HELLO) + rows_of("Flask", FLASK) + rows_of("FastAPI", ASGI, "asgi"))

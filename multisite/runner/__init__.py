@@ -5,3 +5,5 @@ they use the standard library of CPython 3.9 and later, import nothing else of m
 relatively, because their package goes by another name there. The supervisor imports `multisite.runner.board` to
 read what a backend counts.
 """
+
+from __future__ import annotations

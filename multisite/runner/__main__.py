@@ -5,6 +5,8 @@ The folder of a script is the first entry of `sys.path` (unless ``-P`` or ``-I``
 ``__mp_main__`` in the processes that it spawns; nothing happens there.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import signal
 import threading
 import time
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+SIGNALS_WITHIN = 0.5  # seconds, while the last requests are answered by other threads
 
 
 class Acceptor:
@@ -38,34 +40,54 @@ class Acceptor:
         self._left = most or -1
         self._counting = threading.Lock()
         self._alive = True
-        self._wake = os.pipe()
-        os.set_blocking(self._wake[1], False)
+        self._stopped = os.pipe()
+        self._signals = os.pipe()
+        for descriptor in (self._stopped[1], self._signals[0], self._signals[1]):
+            os.set_blocking(descriptor, False)
 
     def run(self) -> None:
-        """Returns when nothing is accepted any more and everything accepted is answered."""
+        """Returns when nothing is accepted any more and everything accepted is answered; for the main thread."""
+        # A signal that arrives between two lines of Python and a wait would not end the wait; its byte does.
+        signal.set_wakeup_fd(self._signals[1], warn_on_full_buffer=False)
         if self._threads == 1:
-            self._loop()
+            self._loop(self._new_poll(for_signals=True, for_connections=True))
             return
-        threads = [threading.Thread(target=self._loop, name=f"request-{n}", daemon=True) for n in range(self._threads)]
+        polls = [self._new_poll(for_signals=False, for_connections=True) for _ in range(self._threads)]
+        threads = [threading.Thread(target=self._loop, args=(poll,), daemon=True) for poll in polls]
         for thread in threads:
             thread.start()
+        poll = self._new_poll(for_signals=True, for_connections=False)
+        while self._alive:
+            self._wait(poll)
         for thread in threads:
-            thread.join()
+            while thread.is_alive():
+                thread.join(SIGNALS_WITHIN)
 
     def stop(self) -> None:
         """Accept nothing more; may be called from a signal handler and from any thread."""
         self._alive = False
         try:
-            os.write(self._wake[1], b"1")
+            os.write(self._stopped[1], b"1")
         except BlockingIOError:
             pass
 
-    def _loop(self) -> None:
+    def _new_poll(self, for_signals: bool, for_connections: bool) -> select.epoll:
+        poll = select.epoll()
+        poll.register(self._stopped[0], select.EPOLLIN)
+        if for_signals:
+            poll.register(self._signals[0], select.EPOLLIN)
+        if for_connections:
+            poll.register(self._listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+        return poll
+
+    def _wait(self, poll: select.epoll) -> None:
+        for descriptor, _ in poll.poll():
+            if descriptor == self._signals[0]:
+                os.read(descriptor, 4096)
+
+    def _loop(self, poll: select.epoll) -> None:
         me = threading.get_ident()
         active = self.active
-        poll = select.epoll()
-        poll.register(self._listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
-        poll.register(self._wake[0], select.EPOLLIN)
         while True:
             connection = self._next(poll)
             if connection is None:
@@ -83,7 +105,7 @@ class Acceptor:
             try:
                 connection = self._listener.accept()[0]
             except BlockingIOError:
-                poll.poll()
+                self._wait(poll)
             except OSError as error:
                 if error.errno in NO_ROOM:
                     time.sleep(0.05)

@@ -48,14 +48,14 @@ def variables_of(envelope: bytes) -> dict[str, Any]:
     """The variables of a whole envelope.
 
     Raises:
-        BadEnvelope: it is no JSON object.
+        BadEnvelope: it is no JSON object of such.
     """
     try:
         variables = json.loads(envelope[5:].decode())
     except ValueError as error:
         raise BadEnvelope(str(error)) from None
-    if not isinstance(variables, dict):
-        raise BadEnvelope("no JSON object")
+    if not isinstance(variables, dict) or "REQUEST_METHOD" not in variables:
+        raise BadEnvelope("no JSON object of a request's variables")
     return variables
 
 
@@ -85,7 +85,7 @@ def body_of(variables: dict[str, Any], start: bytes, connection: socket.socket) 
     """
     if variables.pop(BODY, "") == "chunked":
         return io.BufferedReader(ChunkedBody(start, connection), BUFFER)
-    length = variables.get("CONTENT_LENGTH") or "0"
+    length = str(variables.get("CONTENT_LENGTH") or 0)
     if not (length.isascii() and length.isdigit()):
         raise BadEnvelope(f"a body of {length!r} bytes")
     if len(start) >= int(length):

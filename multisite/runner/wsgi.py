@@ -13,6 +13,7 @@ from .envelope import FIRST
 from .job import Job
 from .notify import Notifier
 from .relayed import Relayed
+from .report import report
 from .watchdog import Watchdog
 
 TYPE_CHECKING = False
@@ -58,6 +59,9 @@ class Backend:
         began = self._board.begin()
         try:
             (self._relayed if first == FIRST else self._direct).serve(connection)
+        except Exception as error:  # not the app's, whose errors end below: gunicorn cannot be imported, or worse
+            connection.failed = True
+            report(error, f"{connection} cannot be answered")
         finally:
             self._board.end(began, connection.failed, connection.received, connection.sent)
 

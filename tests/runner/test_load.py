@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 from multisite.runner.apps import is_asgi
 
-from .harness import GUNICORN, Backend, backend, spec
+from .harness import GUNICORN, Backend, backend, receive_all, spec
 
 HELLO = """
 def application(environ, start_response):
@@ -175,6 +176,20 @@ def test_a_gunicorn_of_the_site_wins_if_it_will_do(tmp_path: Path, bare: str, ve
     init.write_text(text.replace(old, f"{what}version_info = {version}"))
     with backend(tmp_path / "site", SHOW, python=bare) as site:
         assert imported_by(site).endswith(f" {init}" if is_own else f" {GUNICORN}/__init__.py")
+
+
+def test_a_gunicorn_that_cannot_be_read_costs_plain_http_only(tmp_path: Path, bare: str) -> None:
+    """A site's user may not be allowed to read our installation; what the dispatcher relays needs none of it."""
+    code = HELLO.replace("{text}", "served")
+    with backend(tmp_path / "site", code, bare, gunicorn=str(tmp_path / "missing"), threads=2) as site:
+        for _ in range(3):
+            with site.connect() as client:
+                client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                with contextlib.suppress(ConnectionResetError):  # the request was not even read
+                    assert receive_all(client) == b""
+        assert site.ask().body == b"served"
+        assert "No module named 'gunicorn'" in site.log
+        assert site.record().errors == 3
 
 
 def test_a_configuration_called_gunicorn_is_in_nobodys_way(tmp_path: Path, bare: str) -> None:
