@@ -22,6 +22,7 @@ from multisite.errors import ConfigError, MultisiteError, UnknownHost
 from multisite.generation import WSGI
 from multisite.inprocess import InProcessSite
 from multisite.live import LOOK_EVERY, LiveHome
+from multisite.model import Home, Site
 from multisite.trusted import TrustedHeader
 from multisite.verdicts import Verdicts
 
@@ -49,8 +50,16 @@ class Target(Protocol):
 class Dispatcher:
     """The WSGI callable over all sites of a home, which is opened by the first request."""
 
-    def __init__(self, live: LiveHome, debug: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        live: LiveHome,
+        *,
+        elsewhere: Callable[[Site, Home], WSGI] | None = None,  # for sites that cannot live in this process
+        debug: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._live = live
+        self._elsewhere = elsewhere
         self._debug = debug
         self._clock = clock
         self._lock = threading.Lock()  # over the live home and the swap; never held during an import
@@ -207,7 +216,16 @@ class Dispatcher:
             raise UnknownHost("No site answers here any more")
         entry, settled = current.entries[name], current.site(name)
         verdicts = Verdicts(current.home)
-        site = InProcessSite(entry, settled, current.home, ledger, verdicts, debug=self._debug, clock=self._clock)
+        site = InProcessSite(
+            entry,
+            settled,
+            current.home,
+            ledger,
+            verdicts,
+            elsewhere=self._elsewhere,
+            debug=self._debug,
+            clock=self._clock,
+        )
         self._sites[name] = site
         return site
 

@@ -19,10 +19,12 @@ class MultisiteError(Exception):
         status: the HTTP status this error is answered with.
         reason: one sentence for a person, without a final period.
         retry_after: seconds for a ``Retry-After`` header, or None.
+        incident: what names it in a log, "" where nothing was logged.
     """
 
     status = 500
     retry_after: int | None = None
+    incident = ""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -84,3 +86,61 @@ class SiteBusy(MultisiteError):
 
     status = 503
     retry_after = 5
+
+
+class BackendUnavailable(MultisiteError):
+    """The site has no process that could take this request now: queue full, backoff, given up."""
+
+    status = 503
+
+    def __init__(self, reason: str, retry_after: int = 5) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class UpstreamError(MultisiteError):
+    """What went wrong between us and the endpoint that a request was relayed to."""
+
+    status = 502
+
+
+class ConnectFailed(UpstreamError):
+    """The endpoint could not be reached; nothing of the request was sent."""
+
+
+class UpstreamProtocolError(UpstreamError):
+    """The answer is none, is cut short, or breaks the rules of HTTP (RFC 9112)."""
+
+
+class NoAnswer(UpstreamProtocolError):
+    """The connection was closed before one byte of an answer; the request may have been executed."""
+
+
+class UpstreamTimeout(UpstreamError):
+    """The endpoint let its time pass: to take the request, to answer, or between two parts of the answer."""
+
+    status = 504
+
+
+class RequestTooLarge(MultisiteError):
+    """The request's header fields do not fit what the endpoint's protocol can carry."""
+
+    status = 431
+
+
+class BodyTooLarge(MultisiteError):
+    """A request body without a length is larger than what is kept for an endpoint that needs to know it."""
+
+    status = 413
+
+
+class BadRequest(MultisiteError):
+    """What the server let through cannot be passed on: control characters, a length that is no number."""
+
+    status = 400
+
+
+class ClientDisconnected(MultisiteError):
+    """The client left before its request was whole; the answer reaches nobody (RFC 9112 section 8)."""
+
+    status = 400

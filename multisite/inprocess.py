@@ -1,4 +1,4 @@
-"""A site that lives in this interpreter: imported at its first request, renewed on demand.
+"""A site as this worker has it: imported here at its first request, or served from elsewhere.
 
 `InProcessSite.app` is all that the dispatcher calls. It starts as the act of loading,
 becomes the site's own callable, or the page that says why there is none; what happens
@@ -78,6 +78,7 @@ class InProcessSite:
         ledger: Ledger,
         verdicts: Verdicts,
         *,
+        elsewhere: Callable[[Site, Home], WSGI] | None = None,
         debug: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -85,7 +86,7 @@ class InProcessSite:
         self.check_at = 0.0
         self.app: WSGI = self._first
         self._entry, self._site, self._home = entry, site, home
-        self._ledger, self._verdicts = ledger, verdicts
+        self._ledger, self._verdicts, self._elsewhere = ledger, verdicts, elsewhere
         self._debug, self._clock = debug, clock
         self._lock = threading.Lock()
         self._generation: Generation | None = None
@@ -192,6 +193,8 @@ class InProcessSite:
         self._triggers = self._trigger_stamp()  # before the import, so that nothing after it is missed
         try:
             self._serve(self._import())
+        except NeedsProcess as error:
+            self._move_out(error)
         except MultisiteError as error:
             failure = self._fail(error, "the site cannot be served")
             self.app = pages.for_error(error, incident=failure.incident, detail=self._detail(error))
@@ -214,18 +217,25 @@ class InProcessSite:
             _log.info("site %s: reloading, since %s", self.name, reason)
             try:
                 self._serve(self._import())
+            except NeedsProcess as error:
+                self._move_out(error)
             except MultisiteError as error:
-                self._reload_failed(error)
+                self._fail(error, "its reload failed, so the old application goes on serving")
             finally:
                 logs.current_site.reset(token)
 
-    def _reload_failed(self, error: MultisiteError) -> None:
-        if isinstance(error, NeedsProcess) and not sharing.place(self._site, self._home).shareable:
+    def _move_out(self, error: NeedsProcess) -> None:
+        """Have the site served from elsewhere; where that cannot be, say why it is not served."""
+        if self._generation:
             self._drop()
-            failure = self._fail(error, "it may no longer run here")
-            self.app = pages.for_error(error, incident=failure.incident)
+        if self._elsewhere:
+            _log.info("site %s: runs outside the workers: %s", self.name, error.why)
+            self._verdicts.note(self.name, error.reason, "", serving=False, own_process=True)
+            self._failure = None
+            self.app = self._elsewhere(self._site, self._home)
         else:
-            self._fail(error, "its reload failed, so the old application goes on serving")
+            failure = self._fail(error, "it cannot share the workers' process")
+            self.app = pages.for_error(error, incident=failure.incident)
 
     def _serve(self, newest: Generation) -> None:
         self._generation, self._failure, self._failures = newest, None, 0
@@ -253,7 +263,7 @@ class InProcessSite:
         elif last and last.reason == error.reason:
             incident = last.incident  # looked at again every second, told once
         else:
-            logs.site_logger(self.name).warning("incident %s: %s: %s", incident, message, error.reason)
+            logs.site_logger(self.name).warning("incident %s: %s: %s", incident, message, error.why)
         if not last or last.reason != error.reason:
             serving, own = self._generation is not None, isinstance(error, NeedsProcess)
             self._verdicts.note(self.name, error.reason, incident, serving=serving, own_process=own)

@@ -26,6 +26,7 @@ TITLES: dict[int, tuple[str, str]] = {
     400: ("Bad request", "The server could not understand this request."),
     403: ("Forbidden", "You may not see this page."),
     404: ("Not found", "There is no site at this address."),
+    413: ("Request too large", "The body of this request is too large for the site."),
     431: ("Request too large", "The header fields of this request are too large for the site."),
     500: ("Site error", "This site has a problem. The details are in the server log."),
     501: ("Not supported", "This site needs something that the server cannot do yet."),
@@ -125,6 +126,7 @@ def error_page(
 def for_error(exc: MultisiteError, incident: str = "", detail: str = "") -> Page:
     """The page an error is answered with; its reason is shown if it is one that visitors are told."""
     reason = shorten(exc.reason) if isinstance(exc, TOLD) else ""
+    incident = incident or exc.incident
     return error_page(exc.status, text=reason, incident=incident, detail=detail, retry_after=exc.retry_after)
 
 

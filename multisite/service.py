@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from multisite import spawned
 from multisite.dispatcher import Dispatcher
 from multisite.live import LiveHome
 
@@ -24,7 +25,7 @@ class Service(Dispatcher):
     def __init__(self, home: str | None = None, debug: bool | None = None) -> None:
         if debug is None:
             debug = os.environ.get("MULTISITE_DEBUG", "") == "1"
-        super().__init__(LiveHome(home), debug)
+        super().__init__(LiveHome(home), elsewhere=spawned.app if spawned.is_possible() else None, debug=debug)
 
 
 application = Service()

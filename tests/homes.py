@@ -38,6 +38,7 @@ class TestHome:
         (path / "moya.conf").write_text(moya_conf)
         self.now = 1000.0
         self.service = Service(str(path))
+        self.service._elsewhere = None  # sites that cannot share say why; tests/servers has them served
         self.service._clock = self.service._live._clock = lambda: self.now
 
     def code(self, site: str, **files: str) -> Path:

@@ -173,7 +173,9 @@ def test_every_module_says_what_it_is_for() -> None:
     for path in (CHECKOUT / "multisite").rglob("*.py"):
         text = path.read_text()
         assert text.startswith(('"""', "#!")), path
-        assert "from __future__ import annotations" in text or "import" not in text, path
+        started_as_a_script = path.parts[-2:] == ("runner", "__main__.py")  # by Pythons of any age
+        imports = re.search(r"^(from|import) ", text, re.MULTILINE)
+        assert started_as_a_script or not imports or "from __future__ import annotations" in text, path
 
 
 def test_no_pickle_and_no_eval() -> None:

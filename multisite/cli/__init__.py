@@ -18,9 +18,13 @@ COMMANDS = {
     "where": "multisite.cli.listing:where",
     "check": "multisite.cli.check:check",
     "explain": "multisite.cli.explain:explain",
+    "status": "multisite.cli.status:status",
+    "logs": "multisite.cli.status:logs",
+    "stop": "multisite.cli.restart:stop",
     "restart": "multisite.cli.restart:restart",
     "reload": "multisite.cli.restart:reload",
     "serve": "multisite.cli.serve:serve",
+    "supervise": "multisite.cli.supervise:supervise",
     "completion": "multisite.cli.completion:completion",
 }
 

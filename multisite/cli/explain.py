@@ -113,7 +113,7 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
 
 
 def _happened(failure: dict[str, Any] | None) -> str:
-    if not failure:
+    if not failure or failure["own_process"]:
         return ""
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(failure["at"]))
     then = "; an older application goes on serving" if failure["serving"] else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,9 +31,9 @@ Examples:
 @pass_session
 def list_(session: Session) -> None:
     """List all sites: enabled, available, broken."""
-    sites = [*enabled_rows(session), *disabled_rows(session)]
     if session.as_json:
-        return say_json({"supervisor": None, "preloaders": [], "sites": sites})
+        return say_json(document(session))
+    sites = rows(session)
     if not sites:
         return say(f"{session.home.path} has no sites; multisite new NAME makes one", err=True)
     say_table(("name", "domains", "runs", "enabled", "state", "problems"), map(_cells, sites))
@@ -48,6 +49,29 @@ def where(session: Session, name: str) -> None:
 
     location = make_site(session.known_site(name), session.home).location
     say_json({"name": name, "location": location}) if session.as_json else say(location)
+
+
+def document(session: Session) -> dict[str, Any]:
+    """Return what ``list`` and ``status`` print for programs."""
+    told = session.supervisor
+    return {"supervisor": told["supervisor"] if told else None, "preloaders": [], "sites": rows(session)}
+
+
+def rows(session: Session) -> list[dict[str, Any]]:
+    """Describe all sites, those first that are enabled."""
+    return [*map(partial(_live, session), enabled_rows(session)), *disabled_rows(session)]
+
+
+def _live(session: Session, site: dict[str, Any]) -> dict[str, Any]:
+    """Add what the supervisor knows of an enabled site; where it keeps processes for it, it knows better."""
+    told = session.supervisor
+    known = told["sites"].get(site["name"]) if told else None
+    if not known:
+        return site
+    held = known["pids"] or known["state"] in ("backoff", "fatal")
+    state = known["state"] if held or site["placement"] == "spawned" else site["state"]
+    figures = {key: known[key] for key in ("pids", "requests", "in_flight", "memory", "waiting", "idle", "failure")}
+    return {**site, **figures, "state": state, "replace_failure": known["replace_failure"]}
 
 
 def enabled_rows(session: Session) -> Iterator[dict[str, Any]]:

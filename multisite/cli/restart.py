@@ -15,6 +15,10 @@ Examples:
   multisite restart blog
   multisite restart blog shop
 """
+STOP = """\b
+Examples:
+  multisite stop blog
+"""
 RELOAD = """\b
 Examples:
   multisite reload
@@ -38,6 +42,22 @@ def restart(session: Session, names: tuple[str, ...]) -> None:
         say(f"{site.name}: every worker loads it anew within a second")
 
 
+@click.command(epilog=STOP, short_help="Stop the processes of sites.")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete.sites)
+@pass_session
+def stop(session: Session, names: tuple[str, ...]) -> None:
+    """End the processes of sites when their requests are answered; the next request starts them again.
+
+    A site that shares the workers' interpreter has none; dissite takes it out of service.
+    """
+    sites = [session.enabled_site(name) for name in names]
+    answers = {site.name: session.ask("stop", site=site.name) or {"done": "it was not running"} for site in sites}
+    if session.as_json:
+        return say_json({"stopped": answers})
+    for name, answer in answers.items():
+        say(f"{name}: {answer['done']}")
+
+
 @click.command(epilog=RELOAD, short_help="Read the whole configuration again.")
 @pass_session
 def reload(session: Session) -> None:
@@ -47,6 +67,7 @@ def reload(session: Session) -> None:
     """
     problems = session.catalogue.problems
     stamp(session.home.file)
+    session.ask("reload")
     if session.as_json:
         say_json({"reloaded": session.home.file, "problems": [problem.as_dict() for problem in problems]})
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -50,6 +50,20 @@ class Session:
         from multisite import catalogue
 
         return catalogue.read(self.home)
+
+    @cached_property
+    def supervisor(self) -> dict[str, Any] | None:
+        """What the supervisor of the home tells of itself and its sites; None where there is none."""
+        return self.ask("status")
+
+    def ask(self, command: str, **arguments: Any) -> dict[str, Any] | None:
+        """Ask the supervisor of the home; None where there is none."""
+        from multisite.supervisor.client import Client, NotRunning
+
+        try:
+            return Client(self.home).ask({"do": command, **arguments})
+        except NotRunning:
+            return None
 
     @cached_property
     def ledger(self) -> Ledger:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import NOT_TESTED, RUNNING
+from .harness import HOMES, NOT_TESTED, RUNNING, eventually
 
 
 @pytest.fixture
@@ -19,6 +19,20 @@ def public_path() -> Iterator[Path]:
     path.chmod(0o755)
     yield path
     shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running() -> Iterator[None]:
+    """After the end of a server nothing of its home runs, whatever happened to it. What does is named, not killed."""
+    before = len(HOMES)
+    yield
+    for home in HOMES[before:]:
+        eventually(lambda home=home: not home.processes(), 10, f"{home.path}: no process is left")  # type: ignore[misc]
+
+
+def pytest_sessionfinish() -> None:
+    for home in HOMES:
+        shutil.rmtree(home.runtime, ignore_errors=True)
 
 
 @pytest.hookimpl(hookwrapper=True)

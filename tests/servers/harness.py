@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ STOP_DEADLINE = 10.0  # seconds between SIGTERM and SIGKILL
 
 RUNNING: list[Server] = []  # for the report of a failed test
 NOT_TESTED: list[str] = []  # printed at the end of the run
+HOMES: list[HomeDir] = []  # all that were made, to be cleared away
 
 HELLO = """
 import os
@@ -62,8 +64,12 @@ class HomeDir:
     """A home under construction; links are made and removed as `ensite` and `dissite` do."""
 
     path: Path
+    runtime: Path = field(init=False)  # not below `path`: the address of a unix socket holds 107 bytes
 
     def create(self) -> HomeDir:
+        self.runtime = Path(tempfile.mkdtemp(prefix="ms-"))
+        self.runtime.chmod(0o755)
+        HOMES.append(self)
         for name in ("sites-available", "sites-enabled", "sites"):
             (self.path / name).mkdir(parents=True, exist_ok=True)
         # Tests run as root in containers; without this no site would share root's interpreter.
@@ -107,15 +113,38 @@ class HomeDir:
         return self.path / "sites-enabled" / f"{name}.ini"
 
     def environ(self) -> dict[str, str]:
-        """The environment of a server of this home, with run-time files kept beside it."""
+        """The environment of a server of this home, with its run-time files in places of its own."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("GUNICORN_", "PYTEST_", "XDG_"))}
         return inherited | {
             "MOYA_SERVICE_HOME": str(self.path),
             "PYTHONPATH": str(PACKAGE_ROOT),
             "PYTHONUNBUFFERED": "1",
-            "XDG_RUNTIME_DIR": str(self.path / "run"),
+            "XDG_RUNTIME_DIR": str(self.runtime),
             "XDG_STATE_HOME": str(self.path / "state"),
         }
+
+    def processes(self, *, backends: bool = False) -> dict[int, str]:
+        """All processes whose environment or command line names this home, or only those of its spawned sites."""
+        run_time = self.runtime / "multisite"
+        named = [] if backends else [os.fsencode(self.path), os.fsencode(self.runtime)]
+        with contextlib.suppress(FileNotFoundError):  # no supervisor has been started
+            status = run_time.stat()
+            named.append(f"MULTISITE_BACKEND={status.st_dev:x}.{status.st_ino:x}:".encode())
+        found = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) not in (1, os.getpid(), os.getppid()):
+                with contextlib.suppress(OSError):
+                    command = (entry / "cmdline").read_bytes()
+                    texts = (command, (entry / "environ").read_bytes())
+                    if any(name in text for name in named for text in texts):
+                        found[int(entry.name)] = command.replace(b"\0", b" ").decode(errors="replace")
+        return found
+
+    def multisite(self, *arguments: str) -> str:
+        """What the command prints."""
+        argv = [sys.executable, "-m", "multisite", *arguments]
+        run = subprocess.run(argv, env=self.environ(), capture_output=True, text=True, timeout=30, check=False)
+        return run.stdout + run.stderr
 
 
 # --- the process ----------------------------------------------------------------------------------------------------

@@ -100,10 +100,10 @@ def test_mod_wsgi_serves_two_domains(public_path: Path, mode: str) -> None:
     apache = apache_with_mod_wsgi()
     home, port = two_sites(public_path), free_port()
     shutil.copytree(PACKAGE_ROOT / "multisite", public_path / "package" / "multisite")
-    for name in ("run", "state"):
-        (public_path / name).mkdir()
+    for path in (home.runtime, public_path / "run", public_path / "state"):
+        path.mkdir(exist_ok=True)
         if os.geteuid() == 0:
-            shutil.chown(public_path / name, user_and_group()[0])
+            shutil.chown(path, user_and_group()[0])
     configuration = write_configuration(home, port, mode)
     environ = home.environ()
     del environ["PYTHONPATH"]

@@ -1,4 +1,4 @@
-"""Sites that share a worker's interpreter never get each other's code; those that would are told so."""
+"""Sites that share a worker's interpreter never get each other's code; those that would run elsewhere."""
 
 from __future__ import annotations
 
@@ -138,32 +138,44 @@ def helped_site(home: HomeDir, name: str, module: str) -> None:
 
 
 @pytest.mark.parametrize("order", [("one", "two"), ("two", "one")], ids=["one first", "two first"])
-def test_a_clashing_helper_is_refused_and_named(tmp_path: Path, order: tuple[str, str]) -> None:
-    """Whichever is used first has the name; the other is 503 with a reason that names the module and the site."""
+def test_a_clashing_helper_runs_elsewhere_and_is_named(tmp_path: Path, order: tuple[str, str]) -> None:
+    """Whichever is used first has the name; the other has a process of its own, and explain says why."""
     home = HomeDir(tmp_path).create()
     helped_site(home, "one", "app")
     helped_site(home, "two", "main")
     first, second = order
     with gunicorn(home, "gthread", "--workers", "1", "--threads", "2") as server:
         for _ in range(5):
-            assert server.ask(f"{first}.test").text == f"helper of {first}"
-            refused = server.ask(f"{second}.test", accept="application/json")
-            assert refused.status == 503
-            assert f"helper of {first}" not in refused.text
+            for name in order:
+                answer = server.ask(f"{name}.test")
+                assert (answer.status, answer.text) == (200, f"helper of {name}")
+        assert len(home.processes(backends=True)) == 1
         told = [line for line in server.log().splitlines() if "helper" in line and second in line]
         assert told, "the log does not name the module"
         assert any(first in line for line in told), "the log does not name the other site"
+        explained = line_of(home.multisite("explain", f"{second}.test"), "runs:")
+        assert "spawned" in explained
+        assert "helper" in explained
+        assert first in explained
+        assert "in-process" in line_of(home.multisite("explain", f"{first}.test"), "runs:")
 
 
-def test_a_second_django_project_is_refused_with_a_reason(tmp_path: Path) -> None:
-    """One interpreter has one Django settings module; the second project is not served by the first."""
+def line_of(text: str, label: str) -> str:
+    """The line that begins with `label`."""
+    return next((line for line in text.splitlines() if line.startswith(label)), f"no {label!r} in: {text}")
+
+
+def test_a_second_django_project_runs_elsewhere_with_a_reason(tmp_path: Path) -> None:
+    """One interpreter has one Django settings module; the second project is served by a process of its own."""
     home = HomeDir(tmp_path).create()
     django_site(home, "first")
     django_site(home, "second")
     with gunicorn(home, "gthread", "--workers", "1", "--threads", "2") as server:
         for number in range(5):
-            assert server.ask("first.test", f"/x?n={number}").text == f"first first.test /x {number}"
-            refused = server.ask("second.test", f"/x?n={number}")
-            assert refused.status == 503
-            assert not refused.text.startswith("first ")
+            for name in ("first", "second"):
+                assert server.ask(f"{name}.test", f"/x?n={number}").text == f"{name} {name}.test /x {number}"
+        assert len(home.processes(backends=True)) == 1
         assert any("Django" in line and "second" in line for line in server.log().splitlines())
+        explained = line_of(home.multisite("explain", "second.test"), "runs:")
+        assert "spawned" in explained
+        assert "Django" in explained

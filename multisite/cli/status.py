@@ -1,0 +1,135 @@
+"""``multisite status`` and ``multisite logs``: what the processes of sites do, and what they said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from multisite.cli import complete
+from multisite.cli.group import fail
+from multisite.cli.output import say, say_json, say_table
+from multisite.cli.session import Session, pass_session
+
+STATUS = """\b
+Examples:
+  multisite status
+  multisite --json status
+"""
+LOGS = """\b
+Examples:
+  multisite logs blog
+  multisite logs -f blog
+"""
+HEADER = ("name", "runs", "state", "pids", "requests", "in flight", "waiting", "memory", "idle")
+
+
+@click.command(epilog=STATUS, short_help="Show the processes of all sites.")
+@pass_session
+def status(session: Session) -> None:
+    """Show the supervisor and, for each enabled site, its state, processes, requests and memory."""
+    from multisite.cli.listing import document
+
+    told = document(session)
+    if session.as_json:
+        return say_json(told)
+    say(_headline(told["supervisor"]))
+    enabled = [site for site in told["sites"] if site["enabled"]]
+    if enabled:
+        say_table(HEADER, map(_cells, enabled))
+    for site in enabled:
+        _say_failure(site)
+
+
+def _headline(supervisor: dict[str, Any] | None) -> str:
+    if not supervisor:
+        return "no supervisor runs; the first request for a site with a process of its own starts it"
+    backends = f"{supervisor['backends']} of {supervisor['max_backends']} backends"
+    return f"supervisor {supervisor['pid']}, up {duration(supervisor['uptime'])}, {backends}"
+
+
+def _cells(site: dict[str, Any]) -> tuple[str, ...]:
+    pids = " ".join(map(str, site["pids"]))
+    figures = (_number(site.get(key)) for key in ("requests", "in_flight", "waiting"))
+    memory = f"{site['memory'] / 2**20:.1f} MiB" if site["memory"] else "-"
+    idle = site.get("idle")
+    return (
+        site["name"],
+        site["placement"] or "-",
+        site["state"],
+        pids or "-",
+        *figures,
+        memory,
+        "-" if idle is None else duration(idle),
+    )
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else str(value)
+
+
+def _say_failure(site: dict[str, Any]) -> None:
+    """Say why a site failed last, as its start report has it."""
+    if site.get("replace_failure"):
+        say(f"{site['name']}: the old process goes on, the new one failed: {site['replace_failure']}")
+    failure = site.get("failure")
+    if not failure:
+        return
+    say(f"{site['name']}: incident {failure['incident']}: {failure['failure']}")
+    for step in failure["steps"]:
+        say(f"    {step['step']}: {step['seconds'] * 1000:.0f} ms")
+    for line in failure["output"]:
+        say(f"    | {line}")
+
+
+def duration(seconds: float) -> str:
+    """Say a time in its largest whole unit: ``42s``, ``7m``, ``3h``, ``2d``."""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds:.0f}s"
+
+
+@click.command(epilog=LOGS, short_help="Show what a site printed.")
+@click.option("-f", "--follow", is_flag=True, help="Go on as more is printed, until interrupted.")
+@click.argument("name", shell_complete=complete.sites)
+@pass_session
+def logs(session: Session, name: str, follow: bool) -> None:
+    """Show the last lines that the processes of the site NAME printed, or those of its error log."""
+    site = session.enabled_site(name)
+    if follow:
+        return _follow(session, site.name)
+    lines = _lines(session, site.name)
+    if session.as_json:
+        return say_json({"name": site.name, "lines": lines})
+    _say_lines(lines)
+
+
+def _lines(session: Session, name: str) -> list[str]:
+    answer = session.ask("logs", site=name)
+    lines = list(answer["lines"]) if answer else []
+    path = session.catalogue.site(name).error_log
+    return lines if lines or not path else _tail(path)
+
+
+def _tail(path: str) -> list[str]:
+    """Return the last lines of a file, of its last 64 KiB at most."""
+    with open(path, "rb") as file:
+        file.seek(max(0, file.seek(0, 2) - 65536))
+        return file.read().decode("utf-8", "replace").splitlines()[-40:]
+
+
+def _follow(session: Session, name: str) -> None:
+    from multisite.supervisor.client import Client, NotRunning
+
+    try:
+        for answer in Client(session.home).follow({"do": "logs", "site": name, "follow": True}):
+            _say_lines(answer["lines"])
+    except NotRunning:
+        fail("no supervisor runs, so there is nothing to follow")
+
+
+def _say_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        say(line)

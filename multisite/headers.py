@@ -1,0 +1,127 @@
+"""Which header fields a relay passes on, and what it says about the client.
+
+Fields of a request stand in the environ as ``HTTP_*`` (PEP 3333); they are named here by these keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+Environ = Mapping[str, Any]
+
+#: fields that concern one connection only (RFC 9110 section 7.6.1); of a response, in lower case
+HOP_BY_HOP = frozenset(
+    [
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "trailers",
+        "transfer-encoding",
+        "upgrade",
+    ]
+)
+
+#: of a request, besides: the server has answered Expect itself, and Proxy becomes the variable HTTP_PROXY of a
+#: CGI-like program, which clients obey (CVE-2016-5387)
+_NOT_RELAYED = frozenset(
+    {"HTTP_" + name.upper().replace("-", "_") for name in HOP_BY_HOP}
+    | {"HTTP_EXPECT", "HTTP_HTTP2_SETTINGS", "HTTP_PROXY"}
+)
+
+#: what front ends tell about their client under other names than X-Forwarded-*; mod_wsgi's families, in
+#: WSGITrustedProxyHeaders, and RFC 7239
+_CLAIMS = frozenset(
+    [
+        "HTTP_FORWARDED",
+        "HTTP_X_CLIENT_IP",
+        "HTTP_X_REAL_IP",
+        "HTTP_X_HTTPS",
+        "HTTP_X_SCHEME",
+        "HTTP_X_HOST",
+        "HTTP_X_SCRIPT_NAME",
+    ]
+)
+_FORWARDED = "HTTP_X_FORWARDED_"
+
+
+def relayed(environ: Environ, trusted: bool) -> Iterator[tuple[str, str]]:
+    """Yield key and value of each request header that is passed on as it is, in the order of `environ`.
+
+    What a peer that is not trusted claims about somebody else is left out, as whole families.
+    """
+    named = connection_options(environ.get("HTTP_CONNECTION", ""))
+    # A Connection field cannot make a relay forget whom the request is for.
+    drop = _NOT_RELAYED | {_key(name) for name in named} - {"HTTP_HOST"} if named else _NOT_RELAYED
+    for key, value in environ.items():
+        if key[:5] != "HTTP_" or key in drop or (not trusted and (key in _CLAIMS or key[:17] == _FORWARDED)):
+            continue
+        yield key, value
+
+
+def forwarded(environ: Environ, trusted: bool) -> list[tuple[str, str]]:
+    """Return key and value of the X-Forwarded-* fields that tell an upstream of the client.
+
+    A trusted peer's own are kept, and the peer is added to the end of X-Forwarded-For. The port is the one in the
+    address that the client used, since the server behind a front end listens on another one.
+    """
+    told = environ if trusted else {}
+    address = environ.get("REMOTE_ADDR", "")
+    chain = ", ".join(filter(None, (told.get("HTTP_X_FORWARDED_FOR", ""), address)))
+    scheme = told.get("HTTP_X_FORWARDED_PROTO") or environ.get("wsgi.url_scheme", "http")
+    host = told.get("HTTP_X_FORWARDED_HOST") or host_field(environ)
+    port = told.get("HTTP_X_FORWARDED_PORT") or _port(host) or ("443" if scheme == "https" else "80")
+    fields = [
+        ("HTTP_X_FORWARDED_FOR", chain),
+        ("HTTP_X_FORWARDED_PROTO", scheme),
+        ("HTTP_X_FORWARDED_HOST", host),
+        ("HTTP_X_FORWARDED_PORT", port),
+    ]
+    return fields if chain else fields[1:]  # the peer of a unix socket has no address
+
+
+def to_upstream(environ: Environ, trusted: bool) -> list[tuple[str, str]]:
+    """Return all request headers for a foreign server: those relayed, and X-Forwarded-* in their place."""
+    fields = dict(relayed(environ, trusted))
+    fields.update(forwarded(environ, trusted))
+    return list(fields.items())
+
+
+def host_field(environ: Environ) -> str:
+    """Return the Host field as it was sent; an HTTP/1.0 request may have none (RFC 9112 section 3.2)."""
+    host: str = environ.get("HTTP_HOST", "")
+    return host or f"{environ.get('SERVER_NAME', '')}:{environ.get('SERVER_PORT', '')}".rstrip(":")
+
+
+def connection_options(value: str) -> list[str]:
+    """Return the names that a Connection field makes hop-by-hop too, in lower case."""
+    if value in ("", "close", "keep-alive", "Keep-Alive"):
+        return []
+    return [name for name in (part.strip().lower() for part in value.split(",")) if name]
+
+
+def name(key: str) -> str:
+    """Return the field name of an environ key: ``HTTP_X_REAL_IP`` is ``X-Real-Ip`` (case says nothing)."""
+    known = _names.get(key)
+    if known is None:
+        known = key[5:].replace("_", "-").title()
+        if len(_names) < _MOST_NAMES:
+            _names[key] = known
+    return known
+
+
+_MOST_NAMES = 1024  # remembered; a client can invent as many as it likes
+_names: dict[str, str] = {}
+
+
+def _key(field: str) -> str:
+    return "HTTP_" + field.upper().replace("-", "_")
+
+
+def _port(host: str) -> str:
+    port = host.rpartition(":")[2] if ":" in host and not host.endswith("]") else ""
+    return port if port.isdigit() else ""

@@ -1,0 +1,180 @@
+"""One backend: its state, its process, its one deadline."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from multisite.model import Site
+from multisite.supervisor import lifecycle, process
+from multisite.supervisor.journey import Journey
+from multisite.supervisor.lifecycle import Action, Event, State
+from multisite.supervisor.loop import Loop
+from multisite.supervisor.output import Output, SiteLog
+from multisite.supervisor.process import Launch, Limits, Spawned
+
+KILL_EVERY = 5.0  # seconds between two SIGKILLs, for a process that the kernel holds
+
+
+@dataclass
+class Exit:
+    """How a process ended and in which state of its life."""
+
+    state: State
+    reason: str
+    code: int | None  # exit status; negative: the signal; None: there was no process
+    served: float  # seconds that it was RUNNING
+
+
+class Backend:
+    """A process of a site, from before it exists until after it is gone.
+
+    Attributes:
+        slot: its place among the processes of its site, from 0.
+        serial: grows with each backend; its leftovers are marked with it.
+        obsolete: why it is to be replaced ("" if it is not): it serves until its successor is ready.
+    """
+
+    def __init__(self, site: Site, slot: int, serial: int, loop: Loop, tell: Callable[[str], None]) -> None:
+        self.site, self.slot, self.serial = site, slot, serial
+        self.state = State.STOPPED
+        self.pid = 0
+        self.deadline: float | None = None
+        self.since = loop.now()
+        self.reason = ""
+        self.obsolete = ""
+        self.launch: Launch | None = None
+        self.journey = Journey(loop.now())
+        self.started = 0.0
+        self.ready_at = 0.0  # when it is taken for ready, where nothing else can show it
+        self.status = ""  # what it said last of its start
+        self.exit: Exit | None = None
+        self._loop = loop
+        self._tell = tell
+        self._output: Output | None = None
+        self._failure = -1
+        self._failure_text = ""
+
+    def __repr__(self) -> str:
+        seconds = self._loop.now() - self.since
+        return f"<Backend {self.site.name}.{self.slot} {self.state.name} pid={self.pid} for {seconds:.1f}s>"
+
+    @property
+    def alive(self) -> bool:
+        """Whether it owns a process."""
+        return self.state in lifecycle.OWNS_PROCESS
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it has been asked to end."""
+        return self.state in (State.DRAINING, State.STOPPING)
+
+    def feed(self, event: Event, reason: str = "", delay: float = 0.0) -> None:
+        """Let `event` happen: the table says what becomes of it; nobody else writes the state."""
+        old = self.state
+        self.state, action = lifecycle.step(old, event)
+        now = self._loop.now()
+        if self.state is not old:
+            self.since = now
+            self.reason = reason or self.reason
+            self.deadline = None
+        self._act(action, now, delay)
+        if self.state is not old:
+            said = (
+                f"{self.state.value}" + (f" ({reason})" if reason else "") + (f", pid {self.pid}" if self.pid else "")
+            )
+            self._tell(said)
+
+    def _act(self, action: Action, now: float, delay: float) -> None:
+        if action is Action.SPAWN:
+            self.deadline = now + self.site.start_timeout
+        elif action is Action.SERVE:
+            self.started = now
+            self.journey.leave(now)
+        elif action is Action.DRAIN:
+            self.deadline = now + self.site.drain_timeout
+            if self.launch and self.launch.graceful:
+                process.terminate(self.pid)
+        elif action is Action.TERMINATE:
+            self.deadline = now + self.site.stop_timeout
+            process.terminate(self.pid)
+            process.thaw(self.pid)
+        elif action is Action.KILL:
+            self.deadline = now + KILL_EVERY
+            process.kill(self.pid)
+        elif action is Action.WAIT:
+            self.deadline = now + delay
+
+    # Its process
+
+    def spawn(self, launch: Launch, listener: int, limits: Limits, log: SiteLog) -> None:
+        """Make the process.
+
+        Raises:
+            OSError: none can be made.
+        """
+        now = self._loop.now()
+        self.launch = launch
+        self.journey.enter("fork and run", now)
+        spawned: Spawned = process.spawn(launch, listener, limits)
+        self.pid = spawned.pid
+        self._failure = spawned.failure
+        self._output = Output(spawned.output, log, self.journey.tail)
+        self._loop.watch(spawned.failure, lambda _events: self._runs())
+        self._loop.watch(self._output, lambda _events: self._read())
+
+    def _runs(self) -> None:
+        """Note that the process has become its program, or keep why it could not."""
+        data = b""
+        with contextlib.suppress(OSError):
+            data = os.read(self._failure, 4096)
+        self._failure_text = data.decode("utf-8", "replace")
+        self._close_failure()
+        if not data:
+            self.journey.enter("start up", self._loop.now())
+
+    def _close_failure(self) -> None:
+        if self._failure >= 0:
+            self._loop.forget(self._failure)
+            os.close(self._failure)
+            self._failure = -1
+
+    def _read(self) -> None:
+        assert self._output
+        if not self._output.read(self._loop.now()):
+            self._close_output()
+        elif self._output.waits_until:
+            self._loop.forget(self._output)
+
+    def resume_output(self, now: float) -> None:
+        """Read on where a flood of output was held back."""
+        if self._output and not self._loop.watches(self._output) and now >= self._output.waits_until:
+            self._loop.watch(self._output, lambda _events: self._read())
+
+    def _close_output(self) -> None:
+        if self._output:
+            self._loop.forget(self._output)
+            self._output.close()
+            self._output = None
+
+    def ended(self, status: int) -> Exit:
+        """Take note of the process's end; the event is the caller's to feed."""
+        now = self._loop.now()
+        if self._failure >= 0:
+            self._runs()
+        if self._output:
+            self._output.drain(now)
+        self._close_output()
+        process.kill(self.pid)  # what is left of its group
+        reason = self._failure_text or process.describe_end(status)
+        served = now - self.started if self.state is not State.STARTING and self.started else 0.0
+        self.exit = Exit(self.state, reason, os.waitstatus_to_exitcode(status), served)
+        self.pid = 0
+        return self.exit
+
+    def cannot_spawn(self, reason: str) -> Exit:
+        """Take note that there is no process."""
+        self.exit = Exit(self.state, reason, None, 0.0)
+        return self.exit

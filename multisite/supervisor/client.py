@@ -1,0 +1,165 @@
+"""How workers and commands talk to the supervisor, and how the first worker that needs it starts it.
+
+A client keeps nothing open, so threads may share it and a fork spoils nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from multisite.errors import BackendUnavailable, MultisiteError
+from multisite.model import Home
+from multisite.supervisor import environment
+from multisite.supervisor.control import peer_of
+from multisite.supervisor.launch import own_interpreter
+from multisite.supervisor.rundir import RuntimeDir, RuntimeDirError
+
+START_WITHIN = 10.0  # seconds for a supervisor to come up
+ANSWER_WITHIN = 10.0
+RETRY_AFTER = 5  # seconds
+_PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+_GONE = (FileNotFoundError, ConnectionRefusedError, ConnectionResetError, BrokenPipeError, NotADirectoryError)
+
+
+class NotRunning(MultisiteError):
+    """There is no supervisor."""
+
+
+class SupervisorError(MultisiteError):
+    """The supervisor refused; `status` and `retry_after` are as it said."""
+
+    def __init__(self, answer: dict[str, Any]) -> None:
+        super().__init__(str(answer.get("error")))
+        self.status = int(answer.get("status", 503))
+        self.retry_after = answer.get("retry_after")
+        self.incident = str(answer.get("incident") or "")
+
+
+class SiteUnavailable(BackendUnavailable):
+    """The supervisor has no process for a site; `incident` names the failure in the log, "" where there is none."""
+
+    def __init__(self, error: SupervisorError) -> None:
+        super().__init__(error.reason, error.retry_after or RETRY_AFTER)
+        self.status = error.status
+        self.incident = error.incident
+
+
+class Client:
+    """Talks to the supervisor of `home`."""
+
+    def __init__(self, home: Home, start_within: float = START_WITHIN) -> None:
+        self._home = home
+        self._rundir = RuntimeDir(home)
+        self._start_within = start_within
+
+    def ensure(self, site: str) -> str:
+        """Return the path of the listening socket of `site`, starting the supervisor if there is none.
+
+        The caller's server is registered: the supervisor leaves with the last one.
+
+        Raises:
+            BackendUnavailable: no process of the site can be had just now; it says when to ask again.
+        """
+        deadline = time.monotonic() + self._start_within
+        pause = 0.005
+        while True:
+            try:
+                return str(self.ask({"do": "ensure", "site": site})["socket"])
+            except SupervisorError as error:
+                raise SiteUnavailable(error) from None
+            except RuntimeDirError as error:
+                raise BackendUnavailable(error.reason, RETRY_AFTER) from None
+            except (NotRunning, TimeoutError):
+                self._start_if_needed()
+            if time.monotonic() >= deadline:
+                raise BackendUnavailable("the supervisor does not start; the log says why", RETRY_AFTER)
+            time.sleep(pause)
+            pause = min(0.1, pause * 1.5)
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Send one request and return the answer; starts nothing.
+
+        Raises:
+            NotRunning: there is no supervisor.
+            SupervisorError: it refused.
+        """
+        with self._connect() as connected:
+            try:
+                connected.sendall(self._encode(request))
+                line = connected.makefile("rb").readline()
+            except _GONE:
+                line = b""
+        return _decode(line)
+
+    def follow(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Send one request and yield answers until the supervisor ends."""
+        with self._connect() as connected:
+            connected.settimeout(None)
+            connected.sendall(self._encode(request))
+            for line in connected.makefile("rb"):
+                yield _decode(line)
+
+    def _encode(self, request: dict[str, Any]) -> bytes:
+        return json.dumps({**request, "home": self._home.path}).encode() + b"\n"
+
+    def _connect(self) -> socket.socket:
+        self._rundir.check_length()
+        connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connected.settimeout(ANSWER_WITHIN)
+        try:
+            connected.connect(self._rundir.control)
+            if peer_of(connected)[1] not in (os.geteuid(), 0):
+                raise RuntimeDirError(f"{self._rundir.control} belongs to somebody else's process")
+        except BaseException as error:
+            connected.close()
+            if isinstance(error, _GONE):
+                raise NotRunning("the supervisor does not run") from None
+            if isinstance(error, PermissionError):
+                reason = f"{self._rundir.control}: permission denied; the supervisor runs as another user"
+                raise BackendUnavailable(reason, RETRY_AFTER) from None
+            raise
+        return connected
+
+    def _start_if_needed(self) -> None:
+        """Start the supervisor unless somebody else does."""
+        try:
+            self._rundir.make()
+            lock = self._rundir.lock()
+            if lock is None:
+                return
+            try:
+                start(self._home.path, lock)
+            finally:
+                os.close(lock)
+        except RuntimeDirError as error:
+            raise BackendUnavailable(error.reason, RETRY_AFTER) from None
+        except OSError as error:
+            raise BackendUnavailable(f"the supervisor cannot be started: {error}", RETRY_AFTER) from None
+
+
+def _decode(line: bytes) -> dict[str, Any]:
+    if not line.endswith(b"\n"):
+        raise NotRunning("the supervisor has just left")
+    answer: dict[str, Any] = json.loads(line)
+    if "error" in answer:
+        raise SupervisorError(answer)
+    return answer
+
+
+def start(home: str, lock: int, popen: Callable[..., Any] = subprocess.Popen) -> None:
+    """Start the supervisor of `home`, detached; it inherits the lock and nothing else that is open but the log."""
+    env = environment.scrub(os.environ)
+    env["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([_PACKAGE_PARENT, *filter(os.path.isabs, sys.path)]))
+    argv = [own_interpreter(), "-m", "multisite.supervisor", "--home", home, "--lock-fd", str(lock)]
+    starter = popen(
+        argv, cwd="/", env=env, pass_fds=(lock,), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, close_fds=True
+    )
+    starter.wait()

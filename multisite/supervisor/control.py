@@ -1,0 +1,138 @@
+"""The control socket: one JSON object in, one out, a line each; for the same user and root only."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from multisite.supervisor.loop import Loop
+
+LONGEST_REQUEST = 65536
+LONGEST_ANSWER_KEPT = 16 << 20  # bytes that a slow reader may leave waiting
+_PEER = struct.Struct("3i")  # pid, uid, gid: SO_PEERCRED, unix(7)
+
+Answer = dict[str, Any]
+Handler = Callable[[Answer, "Connection"], Answer | None]
+
+_log = logging.getLogger("multisite.supervisor")
+
+
+def peer_of(connected: socket.socket) -> tuple[int, int, int]:
+    """Return pid, uid and gid of who made the other end."""
+    data = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    pid, uid, gid = _PEER.unpack(data)
+    return pid, uid, gid
+
+
+class Connection:
+    """One client; `pid` is the process that connected."""
+
+    def __init__(self, connected: socket.socket, loop: Loop, handler: Handler) -> None:
+        self.pid, self.uid, _ = peer_of(connected)
+        self.on_close: Callable[[], None] | None = None
+        self._socket, self._loop, self._handler = connected, loop, handler
+        self._received = b""
+        self._to_send = b""
+        self._socket.setblocking(False)
+        loop.watch(self._socket, self._ready)
+
+    def _ready(self, _events: int) -> None:
+        try:
+            if self._to_send:
+                self._flush()
+            data = self._socket.recv(LONGEST_REQUEST)
+        except BlockingIOError:
+            return
+        except OSError:
+            return self.close()
+        self._received += data
+        if not data or len(self._received) > LONGEST_REQUEST:
+            return self.close()
+        *lines, self._received = self._received.split(b"\n")
+        for line in lines:
+            self._take(line)
+
+    def _take(self, line: bytes) -> None:
+        try:
+            request = json.loads(line)
+            if not isinstance(request, dict):
+                raise ValueError
+        except ValueError:
+            return self.send({"error": "this is not a JSON object", "status": 400})
+        answer = self._handler(request, self)
+        if answer is not None:
+            self.send(answer)
+
+    def send(self, answer: Answer) -> None:
+        """Send one line; a reader that does not keep up is dropped."""
+        self._to_send += json.dumps(answer, separators=(",", ":")).encode() + b"\n"
+        if len(self._to_send) > LONGEST_ANSWER_KEPT:
+            return self.close()
+        with contextlib.suppress(BlockingIOError):
+            try:
+                self._flush()
+            except BlockingIOError:
+                raise
+            except OSError:
+                return self.close()
+        if self._socket.fileno() >= 0:
+            self._loop.watch(self._socket, self._ready, write=bool(self._to_send))
+
+    def _flush(self) -> None:
+        while self._to_send:
+            sent = self._socket.send(self._to_send)
+            self._to_send = self._to_send[sent:]
+        self._loop.watch(self._socket, self._ready)
+
+    def close(self) -> None:
+        """End it."""
+        self._loop.forget(self._socket)
+        self._socket.close()
+        if self.on_close:
+            self.on_close()
+            self.on_close = None
+
+
+class Control:
+    """The listening end."""
+
+    def __init__(self, path: str, loop: Loop, handler: Handler) -> None:
+        self.path = path
+        self._loop, self._handler = loop, handler
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        temporary = f"{path}.{os.getpid()}"
+        old_umask = os.umask(0o177)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            self._socket.bind(temporary)
+        finally:
+            os.umask(old_umask)
+        self._socket.listen(128)
+        self._socket.setblocking(False)
+        os.replace(temporary, path)  # nobody ever finds a socket that does not listen yet
+        loop.watch(self._socket, self._accept)
+
+    def _accept(self, _events: int) -> None:
+        while True:
+            try:
+                connected, _ = self._socket.accept()
+            except OSError:
+                return
+            connection = Connection(connected, self._loop, self._handler)
+            if connection.uid not in (os.geteuid(), 0):
+                _log.warning("the user %s was refused at %s", connection.uid, self.path)
+                connection.close()
+
+    def close(self) -> None:
+        """Take no more connections."""
+        self._loop.forget(self._socket)
+        self._socket.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)

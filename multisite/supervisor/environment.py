@@ -1,0 +1,35 @@
+"""The environment of a site's processes: scrubbed, then what the configuration says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from multisite.supervisor.process import Identity
+
+MARKER = "MULTISITE_BACKEND"  # by which a site's leftovers are known
+_KEPT = ("PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# A gunicorn that sees GUNICORN_PID takes itself for a re-executed one; the others belong to our own service manager.
+_SERVERS_OWN = ("GUNICORN_", "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_", "WEB_CONCURRENCY", "SERVER_SOFTWARE", "UWSGI_")
+
+
+def base(environ: Mapping[str, str], who: Identity) -> dict[str, str]:
+    """Return what every process starts from: nothing of the administrator's own but language, time zone and PATH."""
+    kept = {name: value for name, value in environ.items() if name in _KEPT or name.startswith("LC_")}
+    own = {"HOME": who.home, "USER": who.name, "LOGNAME": who.name, "SHELL": "/bin/sh"}
+    return {"PATH": _DEFAULT_PATH, "LANG": "C.UTF-8", **kept, **own}
+
+
+def with_venv(env: dict[str, str], python: str) -> dict[str, str]:
+    """Return `env` as ``activate`` leaves it, where `python` is the interpreter of a virtualenv."""
+    folder = os.path.dirname(python)
+    prefix = os.path.dirname(folder)
+    if not os.path.isfile(os.path.join(prefix, "pyvenv.cfg")):
+        return env
+    return {**env, "VIRTUAL_ENV": prefix, "PATH": f"{folder}{os.pathsep}{env['PATH']}"}
+
+
+def scrub(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return `environ` without what a WSGI server or service manager put there for itself."""
+    return {name: value for name, value in environ.items() if not name.startswith(_SERVERS_OWN)}

@@ -1,0 +1,283 @@
+"""From a site to the process that serves it: which program, told what, in which surroundings."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from multisite import loader
+from multisite.model import Home, Site
+from multisite.supervisor import environment, privilege, template
+from multisite.supervisor.privilege import Refused
+from multisite.supervisor.process import JOB, Launch
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+RUNNER = os.path.join(os.path.dirname(_HERE), "runner", "__main__.py")
+RELAY = os.path.join(_HERE, "relay.py")
+GUNICORN_CONFIG = os.path.join(_HERE, "gunicorn_config.py")
+RUNNER_KINDS = ("module", "file", "django", "paste", "asgi", "moya")
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a launch needs to know of its supervisor.
+
+    Attributes:
+        private: folder for the socket that a command binds itself.
+        board: path of the site's scoreboard file, "" for none.
+        mark: value of the variable by which leftovers are known.
+    """
+
+    environ: Mapping[str, str]
+    notify: str
+    private: str
+    board: str = ""
+    mark: str = ""
+    slot: int = 0
+
+
+def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch:
+    """Decide how to start one process of `site`.
+
+    Args:
+        site: as its file says.
+        home: of the site.
+        around: the supervisor's.
+        host: what ``%HOST`` stands for; the canonical domain where it is empty.
+
+    Raises:
+        Refused: it cannot be started as its file says.
+    """
+    _check_location(site)
+    server = "command" if site.server == "auto" and site.command else site.server
+    python = "" if server == "command" else interpreter(site)
+    program = site.command[0] if server == "command" and site.command else python
+    who, remark = privilege.identity(site, home, program if os.path.isabs(program) else "")
+    env = environment.base(around.environ, who)
+    env = environment.with_venv(env, python or interpreter(site) if site.python else python)
+    env |= home.env
+    env |= site.env
+    env |= {environment.MARKER: around.mark, "NOTIFY_SOCKET": around.notify}
+    plain = Launch(
+        argv=(),
+        env=env,
+        cwd=_inside(site.chroot, site.location or who.home or "/"),
+        identity=who,
+        chroot=site.chroot,
+        umask=0o022 if site.umask is None else site.umask,
+        nice=site.nice,
+        nofile=site.nofile,
+        notes=(remark,) if remark else (),
+    )
+    return _SERVERS[server](plain, site, python, around, host or canonical(site))
+
+
+def _check_location(site: Site) -> None:
+    if site.location and not os.path.isdir(site.location):
+        raise Refused(f"location {site.location}: there is no such directory; restore it or correct the path")
+
+
+def canonical(site: Site) -> str:
+    """Return the first exact domain of `site`, or its name."""
+    return next((domain for domain in site.domains if not set(domain) & set("*{}")), site.name)
+
+
+def interpreter(site: Site) -> str:
+    """Return the path of the Python that runs `site`.
+
+    Raises:
+        Refused: there is none where its file says.
+    """
+    if not site.python:
+        return own_interpreter()
+    if not os.path.exists(site.python):
+        raise Refused(f"python = {site.python}: there is no such file or directory; make the virtualenv or correct it")
+    if not os.path.isdir(site.python):
+        return site.python
+    for name in ("bin/python", "bin/python3"):
+        path = os.path.join(site.python, name)
+        if os.path.exists(path):
+            return path
+    raise Refused(f"python = {site.python}: it is no virtualenv, it has no bin/python; correct the path")
+
+
+def own_interpreter() -> str:
+    """Return the path of the Python that runs us: `sys.executable` is not that inside Apache or uWSGI."""
+    names = (f"python{sys.version_info[0]}.{sys.version_info[1]}", "python3", "python")
+    paths = [sys.executable or "", *(os.path.join(sys.prefix, "bin", name) for name in names)]
+    paths += [os.path.join(sys.base_prefix, "bin", name) for name in names]
+    for path in paths:
+        if os.path.basename(path).startswith(("python", "pypy")) and os.access(path, os.X_OK):
+            return path
+    return shutil.which("python3") or "python3"
+
+
+def _inside(chroot: str, path: str) -> str:
+    """Return `path` as it is called within `chroot`."""
+    if chroot and (path + "/").startswith(chroot.rstrip("/") + "/"):
+        return "/" + os.path.relpath(path, chroot) if path != chroot else "/"
+    return path
+
+
+# The servers
+
+
+def _runner(plain: Launch, site: Site, python: str, around: Surroundings, host: str) -> Launch:
+    """Our own runner: gunicorn's worker classes without an arbiter."""
+    worker = "asgi" if site.server == "asgi" else "auto"
+    job = _job(site, around, worker)
+    env = {**plain.env, "MULTISITE_JOB": str(JOB)}
+    argv = (python, "-u", RUNNER)
+    return replace(plain, argv=argv, env=env, job=json.dumps(job).encode(), told=True, graceful=True)
+
+
+def _job(site: Site, around: Surroundings, worker: str) -> dict[str, Any]:
+    try:
+        spec = loader.resolve(site)
+    except ValueError as error:
+        raise Refused(f"application = {site.application}: {error}") from None
+    if spec.kind not in RUNNER_KINDS:
+        raise Refused(f"application = {site.application or site.ini}: sites of this kind cannot be spawned yet")
+    # As repr(), because JSON has no tuples and no bytes; they were literals in the site's file.
+    call = {"args": repr(spec.call.args), "kwargs": repr(spec.call.kwargs)} if spec.call else {}
+    return {
+        "name": site.name,
+        "spec": {"kind": spec.kind, "target": spec.target, "attribute": spec.attribute, **call},
+        "location": site.location,
+        "ini": list(site.ini),
+        "overlay": site.overlay,
+        "processes": site.processes,
+        "worker": worker,
+        "threads": site.threads,
+        "max_requests": site.max_requests,
+        "max_requests_jitter": site.max_requests // 10,
+        "request_timeout": site.request_timeout,
+        "gunicorn": _gunicorn(),
+        "board": around.board,
+        "slot": around.slot,
+        "debug": False,
+    }
+
+
+def _gunicorn() -> str:
+    """Return the folder of our own gunicorn."""
+    from importlib.util import find_spec
+
+    spec = find_spec("gunicorn")
+    return next(iter(spec.submodule_search_locations or ()), "") if spec else ""
+
+
+def _command(plain: Launch, site: Site, python: str, around: Surroundings, host: str) -> Launch:
+    """Any program: one that takes the socket over (sd_listen_fds), or one that is told a port or a path to bind."""
+    if not site.command:
+        raise Refused("server = command and there is no command; say which one with command =")
+    strange = template.unknown(site.command)
+    if strange:
+        known = ", ".join("%" + name for name in template.NAMES)
+        raise Refused(f"command has the placeholder %{strange[0]}, which means nothing; there are {known} and %%")
+    found = template.placeholders(site.command)
+    who = plain.identity
+    values = {"HOST": host, "UID": str(who.uid), "GID": str(who.gid), "%": "%"}
+    if not found & {"PORT", "SOCKET"}:
+        return replace(plain, argv=_found(plain, template.render(site.command, values)))
+    private = os.path.join(around.private, f"{around.slot}.sock") if "SOCKET" in found else ""
+    values |= {"SOCKET": private}
+    return _relayed(plain, template.render(site.command, {**values, "%": "%%"}), private, host)
+
+
+def _found(plain: Launch, argv: tuple[str, ...]) -> tuple[str, ...]:
+    """Check that the program is there, so that the reason is told without a process."""
+    if plain.chroot or "/" in argv[0]:
+        return argv
+    if not shutil.which(argv[0], path=plain.env["PATH"]):
+        raise Refused(f"command {argv[0]}: there is no such program in {plain.env['PATH']}; write its full path")
+    return argv
+
+
+def _relayed(plain: Launch, argv: tuple[str, ...], private: str, host: str) -> Launch:
+    """A command that only knows a port or a path of its own: the relay takes the site's socket and passes on."""
+    _found(plain, argv)
+    told = ("--socket", private) if private else ("--port", host)
+    python = own_interpreter()
+    return replace(plain, argv=(python, "-I", "-S", RELAY, *told, "--", *argv), told=True, graceful=True)
+
+
+def _uwsgi(plain: Launch, site: Site, python: str, around: Surroundings, host: str) -> Launch:
+    """UWSGI, which finds the socket on descriptor 0."""
+    spec = _spec(site, ("module", "file", "django", "paste"), "uwsgi")
+    uwsgi = _beside(python, "uwsgi", plain)
+    argv = [uwsgi, "--master", "--die-on-term", "--need-app", "--auto-procname"]
+    argv += ["--protocol", site.protocol, "--processes", str(site.processes), "--threads", str(site.threads)]
+    argv += ["--plugins-dir", "/usr/lib/uwsgi/plugins", "--plugin", "python3"] if uwsgi == "/usr/bin/uwsgi" else []
+    argv += ["--max-requests", str(site.max_requests)] if site.max_requests else []
+    argv += ["--harakiri", str(int(site.request_timeout) or 1)] if site.request_timeout else []
+    argv += ["--virtualenv", site.python] if site.python and os.path.isdir(site.python) else []
+    argv += ["--file" if spec[0] == "file" else "--module", spec[1]]
+    return replace(plain, argv=tuple(argv), socket_as_stdin=True)
+
+
+def _gunicorn_server(plain: Launch, site: Site, python: str, around: Surroundings, host: str) -> Launch:
+    """The site's own gunicorn with an arbiter of its own."""
+    spec = _spec(site, ("module", "django", "asgi"), "gunicorn")
+    argv = [python, "-m", "gunicorn", "--config", GUNICORN_CONFIG, "--workers", str(site.processes)]
+    argv += ["--threads", str(site.threads)] if site.threads > 1 else []
+    argv += ["--worker-class", "asgi"] if spec[0] == "asgi" else []
+    argv += ["--max-requests", str(site.max_requests), "--max-requests-jitter", str(site.max_requests // 10)]
+    argv += ["--timeout", str(int(site.request_timeout)), "--graceful-timeout", str(max(1, int(site.drain_timeout)))]
+    return replace(plain, argv=(*argv, spec[1]), told=True, graceful=True)
+
+
+def _granian(plain: Launch, site: Site, python: str, around: Surroundings, host: str) -> Launch:
+    """Granian, which binds its own port."""
+    spec = _spec(site, ("module", "django", "asgi"), "granian")
+    interface = "asgi" if spec[0] == "asgi" else "wsgi"
+    argv = [_beside(python, "granian", plain), "--interface", interface, "--host", "127.0.0.1", "--port", "%PORT"]
+    argv += ["--workers", str(site.processes), "--blocking-threads", str(site.threads)] if interface == "wsgi" else []
+    return _relayed(plain, (*argv, "--no-ws" if interface == "wsgi" else "--ws", spec[1]), "", host)
+
+
+def _spec(site: Site, kinds: tuple[str, ...], server: str) -> tuple[str, str]:
+    """Return (kind, what the server is told); a factory and the kinds that it does not know are refused."""
+    try:
+        spec = loader.resolve(site)
+    except ValueError as error:
+        raise Refused(f"application = {site.application}: {error}") from None
+    if spec.kind not in kinds or spec.call or spec.kind in ("paste", "django"):
+        raise Refused(f"server = {server} cannot run application = {site.application}; use server = auto")
+    if spec.kind == "file":
+        return "file", os.path.join(site.location, spec.target)
+    return spec.kind, f"{spec.target}:{spec.candidates[0]}"
+
+
+def _beside(python: str, name: str, plain: Launch) -> str:
+    """Return the program `name` of the site's virtualenv, else of PATH."""
+    path = os.path.join(os.path.dirname(python), name)
+    found = path if os.access(path, os.X_OK) else shutil.which(name, path=plain.env["PATH"])
+    if not found:
+        raise Refused(f"server = {name}: it is not installed; install it into the site's virtualenv or the system")
+    return found
+
+
+def backends(site: Site) -> int:
+    """Return how many backends a site has: servers that fork their own workers are one, whatever `processes` says."""
+    return 1 if site.server in ("gunicorn", "uwsgi", "granian") else site.processes
+
+
+def needs_private(site: Site) -> bool:
+    """Tell whether the site's command binds a socket of its own."""
+    return "SOCKET" in template.placeholders(site.command)
+
+
+_SERVERS = {
+    "auto": _runner,
+    "asgi": _runner,
+    "command": _command,
+    "uwsgi": _uwsgi,
+    "gunicorn": _gunicorn_server,
+    "granian": _granian,
+}

@@ -1,0 +1,115 @@
+"""A site's listening socket, which outlives its processes, and the folders that lead front ends to it.
+
+The kernel's queue of this socket is the waiting room: while no process of the site runs, its being
+readable is what starts one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Iterable
+
+from multisite.supervisor.rundir import LONGEST_PATH
+
+_FAR = 2**62  # nanoseconds
+
+
+class Listener:
+    """The socket at `path`, which is open or not."""
+
+    def __init__(self, path: str, link: str = "http.sock", group: int | None = None) -> None:
+        self.path = path
+        self._link = link
+        self._group = group
+        self._socket: socket.socket | None = None
+        self._folders: list[str] = []
+
+    @property
+    def is_open(self) -> bool:
+        """Whether connections are taken."""
+        return self._socket is not None
+
+    def fileno(self) -> int:
+        """Return the descriptor; -1 while closed."""
+        return self._socket.fileno() if self._socket else -1
+
+    def open(self, backlog: int, domains: Iterable[str] = ()) -> None:
+        """Bind the socket anew if it is not open, and put a link to it into the folder of each domain.
+
+        Raises:
+            OSError: it cannot be bound; the message says why.
+        """
+        if not self._socket:
+            self._socket = self._bind(backlog)
+        elif not os.path.exists(self.path):  # a server that cleans up took it
+            self._socket.close()
+            self._socket = self._bind(backlog)
+        self._link_from(domains)
+
+    def _bind(self, backlog: int) -> socket.socket:
+        if len(os.fsencode(self.path)) > LONGEST_PATH:
+            reason = f"the path is longer than {LONGEST_PATH} bytes; choose a shorter [service] runtime_dir"
+            raise OSError(errno.ENAMETOOLONG, reason, self.path)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
+        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        old_umask = os.umask(0o177)
+        try:
+            bound.bind(self.path)
+            bound.listen(max(1, backlog))
+            bound.setblocking(False)
+            if self._group is not None:
+                os.chown(self.path, -1, self._group)
+                os.chmod(self.path, 0o660)
+            # A file's access time moves when it is older than the change of the contents (relatime, mount(8)); with
+            # that in the far future each connect(2) sets it, and `last_use` can tell when the site was asked last.
+            os.utime(self.path, ns=(0, _FAR))
+        except OSError:
+            bound.close()
+            raise
+        finally:
+            os.umask(old_umask)
+        return bound
+
+    def last_use(self) -> float:
+        """Return the Unix time of the last connection; 0.0: there was none."""
+        try:
+            return os.stat(self.path).st_atime
+        except OSError:
+            return 0.0
+
+    def _link_from(self, domains: Iterable[str]) -> None:
+        root = os.path.dirname(os.path.dirname(self.path))
+        wanted = [os.path.join(root, "domains", domain) for domain in domains]
+        for folder in set(self._folders) - set(wanted):
+            self._unlink(folder)
+        self._folders = wanted
+        target = os.path.join("..", "..", "sites", os.path.basename(self.path))
+        for folder in wanted:
+            os.makedirs(folder, 0o755, exist_ok=True)
+            link = os.path.join(folder, self._link)
+            if not os.path.islink(link) or os.readlink(link) != target:
+                temporary = f"{link}.new"
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(temporary)
+                os.symlink(target, temporary)
+                os.replace(temporary, link)
+
+    def _unlink(self, folder: str) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(folder, self._link))
+            os.rmdir(folder)
+
+    def close(self) -> None:
+        """Take no more connections; those that wait are reset."""
+        if self._socket:
+            self._socket.close()
+            self._socket = None
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+        for folder in self._folders:
+            self._unlink(folder)
+        self._folders = []

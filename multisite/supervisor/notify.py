@@ -1,0 +1,59 @@
+"""Readiness that is told: the receiving end of sd_notify(3).
+
+One datagram socket with an abstract name serves all backends, chroots included. Who speaks is known
+by the credentials that the kernel adds.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import struct
+
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
+
+
+class NotifySocket:
+    """What backends find in NOTIFY_SOCKET."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._socket.setblocking(False)
+        self.name = f"@multisite/{os.getpid()}/{secrets.token_hex(8)}"
+        self._socket.bind("\0" + self.name[1:])
+
+    def fileno(self) -> int:
+        """Return the descriptor, for a selector."""
+        return self._socket.fileno()
+
+    def receive(self) -> list[tuple[int, dict[str, str]]]:
+        """Return (pid, variables) of each datagram that has come."""
+        messages: list[tuple[int, dict[str, str]]] = []
+        while True:
+            try:
+                data, extra, _flags, _address = self._socket.recvmsg(4096, socket.CMSG_SPACE(_CREDENTIALS.size))
+            except BlockingIOError:
+                return messages
+            for level, kind, content in extra:
+                if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
+                    messages.append((_CREDENTIALS.unpack(content[: _CREDENTIALS.size])[0], _variables(data)))
+
+    def close(self) -> None:
+        """Close it."""
+        self._socket.close()
+
+
+def _variables(data: bytes) -> dict[str, str]:
+    lines = data.decode("utf-8", "replace").splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+def tell(address: str, message: str) -> None:
+    """Send `message` to the manager of this process itself; nothing happens where there is none."""
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.connect("\0" + address[1:] if address.startswith("@") else address)
+        sender.send(message.encode())

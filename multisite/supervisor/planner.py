@@ -1,0 +1,181 @@
+"""What to start and what to stop: the decisions, pure.
+
+The loop describes every site that matters just now (`SiteView`) and acts on what `plan` answers.
+Times are monotonic seconds, memory is bytes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+BACKOFF_FIRST = 0.5  # seconds before the second retry; the first is immediate
+BACKOFF_LONGEST = 60.0
+GIVE_UP_AFTER = 6  # failures in a row
+FATAL_PAUSE = 300.0  # seconds after which a site that was given up may try once more
+STABLE_AFTER = 2.0  # seconds of serving that end a row of failures
+
+
+@dataclass(frozen=True, slots=True)
+class SiteView:
+    """One site as the planner sees it.
+
+    Attributes:
+        missing: processes that it lacks and that may be started (none in BACKOFF or FATAL).
+        wanted_since: since when somebody waits for one; None: nobody does.
+        processes: how many of its processes live, whatever their state.
+        leaving: how many of these have been asked to end.
+        idle_since: last use, if nothing is in flight or waiting and all processes serve; else None.
+        start_cost: seconds that its last start took.
+    """
+
+    name: str
+    missing: int = 1
+    wanted_since: float | None = None
+    processes: int = 0
+    leaving: int = 0
+    starting: int = 0
+    idle_since: float | None = None
+    idle_timeout: float = 0.0
+    memory: int = 0
+    start_cost: float = 0.0
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What all sites together may have."""
+
+    max_backends: int
+    memory_budget: int | None = None
+    starting_at_once: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start `count` processes of a site."""
+
+    name: str
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Stop all processes of a site; `reason` is idle or evicted."""
+
+    name: str
+    reason: str
+
+
+Decision = Start | Stop
+
+
+@dataclass
+class SpawnBudget:
+    """How often sites that fail may be started: over all sites, so that looping ones cannot eat the machine."""
+
+    most: int = 10
+    window: float = 10.0  # seconds
+    _starts: deque[float] = field(default_factory=deque)
+
+    def take(self, now: float) -> bool:
+        """Take one start out of the budget; False if there is none left."""
+        while self._starts and now - self._starts[0] >= self.window:
+            self._starts.popleft()
+        if len(self._starts) >= self.most:
+            return False
+        self._starts.append(now)
+        return True
+
+
+def plan(sites: Sequence[SiteView], limits: Limits, now: float, budget: SpawnBudget) -> list[Decision]:
+    """Decide what is to be stopped and started at this moment."""
+    stops = [Stop(site.name, "idle") for site in sites if _is_overdue(site, now)]
+    gone = {stop.name for stop in stops}
+    for site in _too_much_memory([site for site in sites if site.name not in gone], limits, now):
+        stops.append(Stop(site.name, "evicted"))
+        gone.add(site.name)
+    starts, crowded = _starts(sites, limits, now, budget)
+    leaving = sum(site.processes if site.name in gone else site.leaving for site in sites)
+    victims = (site for site in by_worth(sites, now) if site.name not in gone)
+    for site in victims if crowded > leaving else ():
+        stops.append(Stop(site.name, "evicted"))
+        leaving += site.processes
+        if leaving >= crowded:
+            break
+    return [*stops, *starts]
+
+
+def _is_overdue(site: SiteView, now: float) -> bool:
+    return bool(_is_idle(site) and site.idle_timeout and now - (site.idle_since or 0.0) >= site.idle_timeout)
+
+
+def _is_idle(site: SiteView) -> bool:
+    """A site with a request in flight, or one that waits, is never idle."""
+    return site.idle_since is not None and site.wanted_since is None and site.processes > site.leaving
+
+
+def _too_much_memory(sites: Sequence[SiteView], limits: Limits, now: float) -> list[SiteView]:
+    if not limits.memory_budget:
+        return []
+    excess = sum(site.memory for site in sites if not site.leaving) - limits.memory_budget
+    chosen = []
+    for site in by_worth(sites, now):
+        if excess <= 0:
+            break
+        chosen.append(site)
+        excess -= site.memory
+    return chosen
+
+
+def _starts(sites: Sequence[SiteView], limits: Limits, now: float, budget: SpawnBudget) -> tuple[list[Start], int]:
+    """Return the starts there is room for, and how many processes there is none for; who waits longest is first."""
+    room = limits.max_backends - sum(site.processes for site in sites)
+    slots = limits.starting_at_once - sum(site.starting for site in sites)
+    starts, crowded = [], 0
+    for site in sorted(_waiting(sites), key=lambda site: site.wanted_since or 0.0):
+        if room < 1:
+            crowded += min(site.missing, limits.max_backends)
+        elif slots < 1 or (site.failures and not budget.take(now)):
+            continue
+        else:
+            count = min(site.missing, room)
+            starts.append(Start(site.name, count))
+            room, slots = room - count, slots - count
+    return starts, crowded
+
+
+def _waiting(sites: Iterable[SiteView]) -> Iterable[SiteView]:
+    return (site for site in sites if site.wanted_since is not None and site.missing)
+
+
+def by_worth(sites: Iterable[SiteView], now: float) -> list[SiteView]:
+    """Return the idle sites, the one that is cheapest to lose first.
+
+    That is the least recently used one, weighed by memory and cost of starting. Both weigh by orders
+    of magnitude only: between sites that are alike, time alone decides.
+    """
+    return sorted(filter(_is_idle, sites), key=lambda site: -_worth_losing(site, now))
+
+
+def _worth_losing(site: SiteView, now: float) -> float:
+    idle = now - (site.idle_since or 0.0)
+    return idle * _magnitude(site.memory / 2**20) / _magnitude(site.start_cost * 10)
+
+
+def _magnitude(value: float) -> float:
+    """Round down to a power of ten, at least 1."""
+    return float(10 ** (len(str(int(value))) - 1))
+
+
+def backoff(failures: int, random: Callable[[], float]) -> float:
+    """Return the pause in seconds after so many failures in a row: none after the first, then doubling, ± 25 %."""
+    if failures <= 1:
+        return 0.0
+    return float(min(BACKOFF_LONGEST, BACKOFF_FIRST * 2 ** (failures - 2)) * (0.75 + 0.5 * random()))
+
+
+def gives_up(failures: int) -> bool:
+    """Tell whether a site has failed too often in a row to be tried again."""
+    return failures >= GIVE_UP_AFTER

@@ -1,0 +1,155 @@
+"""Who a spawned site runs as: never root by accident, refused with a reason where it would be unsafe."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+from dataclasses import replace
+
+from multisite.model import Home, Site
+from multisite.supervisor.process import Identity
+
+ALLOW = "say [supervisor] allow_root = yes in moya.conf if that is meant"
+
+
+class Refused(Exception):
+    """The site cannot be started as its file says; the message is a sentence with a remedy."""
+
+
+def identity(site: Site, home: Home, program: str = "") -> tuple[Identity, str]:
+    """Decide who `site` runs as; returns that and a remark for the start report.
+
+    Args:
+        site: its user, group, location and chroot count.
+        home: its default_user and allow_root count.
+        program: the interpreter or server that is going to be run, "" where it is not known.
+
+    Raises:
+        Refused: the configuration asks for what cannot or must not be.
+    """
+    if os.geteuid() != 0:
+        return _own(site), ""
+    who, remark = _chosen(site, home, program)
+    if site.group:
+        who = _with_group(who, site.group)
+    if 0 in (who.uid, who.gid) and not home.supervisor.allow_root:
+        raise Refused(f"it would run as root; name a user in its file, or {ALLOW}")
+    for path in filter(None, (site.location, program)):
+        _check_owner(path, who)
+    return who, remark
+
+
+def _own(site: Site) -> Identity:
+    """The supervisor's own user, for want of another."""
+    uid, gid = os.geteuid(), os.getegid()
+    who = _by_uid(uid)
+    remedy = "start the service as root, or take the key out"
+    if site.chroot:
+        raise Refused(f"chroot needs root, and the supervisor runs as '{who.name}'; {remedy}")
+    wanted = _owner(site) if site.user == "owner" else _user(site.user) if site.user else who
+    if wanted.uid != uid:
+        raise Refused(f"user = {site.user} needs root, and the supervisor runs as '{who.name}'; {remedy}")
+    if site.group and _gid(site.group) not in (gid, *os.getgroups()):
+        raise Refused(f"group = {site.group} needs root or membership, and '{who.name}' has neither; {remedy}")
+    return replace(who, change=False)
+
+
+def _chosen(site: Site, home: Home, program: str) -> tuple[Identity, str]:
+    if site.user and site.user != "owner":
+        return _user(site.user), ""
+    who = _owner(site)
+    if who.uid != 0:
+        return who, ""
+    if site.user == "owner":
+        raise Refused("user = owner, and its location belongs to root; give the location to a user, or name one")
+    who = _user(home.supervisor.default_user)
+    hidden = next((path for path in (site.location, program) if path and not _reaches(who, path)), "")
+    if not hidden:
+        return who, f"runs as '{who.name}' because its location belongs to root"
+    if home.supervisor.allow_root:
+        return replace(_by_uid(0), change=True), f"runs as root because '{who.name}' cannot reach {hidden}"
+    raise Refused(
+        f"its location belongs to root, so it would run as '{who.name}', who cannot reach {hidden}; "
+        "give the location to the user that it shall run as, or name one with user ="
+    )
+
+
+def _owner(site: Site) -> Identity:
+    if not site.location:
+        return _by_uid(os.geteuid())
+    try:
+        return _by_uid(os.stat(site.location).st_uid)
+    except OSError as error:
+        raise Refused(f"location {site.location}: {error.strerror}") from None
+
+
+def _user(name: str) -> Identity:
+    try:
+        return _by_entry(pwd.getpwnam(name))
+    except KeyError:
+        if name.isdigit():
+            return _by_uid(int(name))
+        raise Refused(f"there is no user '{name}' on this machine; correct user =, or create the user") from None
+
+
+def _by_uid(uid: int) -> Identity:
+    try:
+        return _by_entry(pwd.getpwuid(uid))
+    except KeyError:
+        return Identity(uid, uid, (uid,), str(uid), "/", change=True)
+
+
+def _by_entry(entry: pwd.struct_passwd) -> Identity:
+    groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
+    return Identity(entry.pw_uid, entry.pw_gid, groups, entry.pw_name, entry.pw_dir or "/", change=True)
+
+
+def _gid(name: str) -> int:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        if name.isdigit():
+            return int(name)
+        raise Refused(f"there is no group '{name}' on this machine; correct group =, or create it") from None
+
+
+def _with_group(who: Identity, name: str) -> Identity:
+    gid = _gid(name)
+    return replace(who, gid=gid, groups=tuple(dict.fromkeys((gid, *who.groups))), change=True)
+
+
+def _reaches(who: Identity, path: str) -> bool:
+    """Tell whether the permission bits let `who` into `path`; what access lists add is not seen."""
+    path = os.path.realpath(path)
+    while True:
+        try:
+            status = os.stat(path)
+        except OSError:
+            return False
+        if not _may(who, status, 0o5 if stat.S_ISREG(status.st_mode) else 0o1):
+            return False
+        if path == "/":
+            return True
+        path = os.path.dirname(path)
+
+
+def _may(who: Identity, status: os.stat_result, bits: int) -> bool:
+    if who.uid in (0, status.st_uid):
+        return who.uid == 0 or status.st_mode >> 6 & bits == bits
+    if status.st_gid in (who.gid, *who.groups):
+        return status.st_mode >> 3 & bits == bits
+    return status.st_mode & bits == bits
+
+
+def _check_owner(path: str, who: Identity) -> None:
+    """Refuse code that a stranger could change: nobody else may write it, and root runs only root's."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return  # told by the step that needs it
+    if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+        raise Refused(f"{path} may be written by everybody; take that away with chmod o-w")
+    if who.uid == 0 and (status.st_uid != 0 or (status.st_mode & stat.S_IWGRP and status.st_gid != 0)):
+        raise Refused(f"it runs as root and {path} may be written by others than root; let it run as their owner")

@@ -1,0 +1,126 @@
+"""The runtime directory: one supervisor's at a time, with the narrowest modes that let the right people in."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+
+from multisite.errors import MultisiteError
+from multisite.model import Home
+
+CONTROL = "control.sock"
+LOCK = "supervisor.lock"
+LONGEST_PATH = 107  # bytes of sun_path without the final zero, unix(7)
+FOLDERS = ("sites", "domains", "board", "private")
+
+
+class RuntimeDirError(MultisiteError):
+    """The runtime directory cannot be used; the reason names it and a remedy."""
+
+    status = 503
+    retry_after = 30
+
+
+class RuntimeDir:
+    """Paths of one home's runtime directory."""
+
+    def __init__(self, home: Home) -> None:
+        self.path = home.runtime_dir
+        self.home = home.path
+        self.mode = 0o711 if os.geteuid() == 0 else 0o700
+
+    @property
+    def control(self) -> str:
+        """Path of the control socket."""
+        return os.path.join(self.path, CONTROL)
+
+    def socket(self, site: str) -> str:
+        """Path of a site's listening socket."""
+        return os.path.join(self.path, "sites", site + ".sock")
+
+    def board(self, site: str) -> str:
+        """Path of a site's scoreboard file."""
+        return os.path.join(self.path, "board", site)
+
+    def private(self, site: str) -> str:
+        """Folder that belongs to a site's own user, for the socket that its command binds."""
+        return os.path.join(self.path, "private", site)
+
+    def make(self) -> None:
+        """Make the directory and its folders.
+
+        Raises:
+            RuntimeDirError: they cannot be made, or are somebody else's.
+        """
+        self.check_length()
+        try:
+            os.makedirs(self.path, self.mode, exist_ok=True)
+            self._check()
+            for folder in FOLDERS:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(os.path.join(self.path, folder), self.mode)
+        except OSError as error:
+            raise self._error(f"{error.filename or self.path}: {(error.strerror or 'it fails').lower()}") from None
+
+    def check_length(self) -> None:
+        """Refuse a path that no socket address can hold.
+
+        Raises:
+            RuntimeDirError: even the control socket could not be bound.
+        """
+        if len(os.fsencode(self.control)) > LONGEST_PATH:
+            raise self._error(f"the path of a socket in it is longer than {LONGEST_PATH} bytes")
+
+    def _check(self) -> None:
+        """Refuse a directory in which somebody else could put a socket in place of ours."""
+        status = os.stat(self.path)
+        if status.st_uid not in (os.geteuid(), 0):
+            raise self._error(f"it belongs to the user {status.st_uid}")
+        if status.st_mode & (stat.S_IWOTH | stat.S_IWGRP) and not status.st_mode & stat.S_ISVTX:
+            raise self._error("others may write it")
+        if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) & ~0o755:
+            os.chmod(self.path, self.mode)
+
+    def lock(self) -> int | None:
+        """Take the lock that a supervisor holds for life; None if another has it.
+
+        Raises:
+            RuntimeDirError: the lock file cannot be made.
+        """
+        path = os.path.join(self.path, LOCK)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise self._error(f"{path}: {(error.strerror or 'it fails').lower()}") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            return None
+        return descriptor
+
+    def sign(self, descriptor: int) -> None:
+        """Write into the lock who holds it."""
+        text = f"{os.getpid()}\n{self.home}\n".encode("utf-8", "surrogateescape")
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, text, 0)
+
+    def holder(self) -> tuple[int, str]:
+        """Return pid and home of who signed the lock last; (0, "") where nobody did."""
+        try:
+            with open(os.path.join(self.path, LOCK), encoding="utf-8", errors="surrogateescape") as file:
+                pid, home, *_ = file.read(8192).split("\n")
+            return int(pid), home
+        except (OSError, ValueError):
+            return 0, ""
+
+    def other_home(self) -> RuntimeDirError:
+        """The error that the supervisor of another home has this directory."""
+        pid, home = self.holder()
+        return self._error(f"the home {home or '?'} uses it (process {pid})")
+
+    def _error(self, reason: str) -> RuntimeDirError:
+        remedy = "set another one with [service] runtime_dir in moya.conf"
+        return RuntimeDirError(f"the runtime directory {self.path} cannot be used: {reason}; {remedy}")

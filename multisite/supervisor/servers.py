@@ -1,0 +1,119 @@
+"""The WSGI servers that the supervisor serves: it leaves with the last of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+
+from multisite.supervisor import process
+from multisite.supervisor.loop import Loop
+
+MOST_SERVERS = 1000
+
+
+@dataclass(frozen=True)
+class _Server:
+    """What is known of a server that is watched: its pidfd, its command line, its auxiliary vector."""
+
+    descriptor: int
+    command: bytes
+    vector: bytes
+
+
+class Servers:
+    """The server processes that asked for something, each watched until it ends.
+
+    A worker comes and goes; what counts is the process that would start its successor.
+    """
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._watched: dict[int, _Server] = {}  # by pid
+        self.seen_any = False
+
+    def __bool__(self) -> bool:
+        return bool(self._watched)
+
+    @property
+    def pids(self) -> list[int]:
+        """Their processes."""
+        return sorted(self._watched)
+
+    def register(self, caller: int) -> None:
+        """Watch the server that `caller` is a worker of."""
+        self._watch(server_of(caller))
+
+    def _watch(self, pid: int) -> None:
+        if pid in self._watched or pid <= 1 or len(self._watched) >= MOST_SERVERS:
+            return
+        try:
+            descriptor = os.pidfd_open(pid)
+        except OSError:
+            return  # it is gone already
+        self._watched[pid] = _Server(descriptor, command_line(pid), _read(pid, "auxv"))
+        self.seen_any = True
+        self._loop.watch(descriptor, lambda _events: self._gone(pid))
+
+    def _gone(self, pid: int) -> None:
+        server = self._watched.pop(pid)
+        self._loop.forget(server.descriptor)
+        os.close(server.descriptor)
+        if not self._watched:
+            self._look_for_successor(pid, server)
+
+    def _look_for_successor(self, gone: int, server: _Server) -> None:
+        """Find who replaced a server (gunicorn's USR2): its workers will ask us in time.
+
+        gunicorn tells its successor its own pid; others execute the same command line. What was forked from
+        the server that is gone is a worker of it, and will go too.
+        """
+        upgraded = str(gone).encode()
+        for pid in process.processes():
+            if pid == os.getpid() or (server.vector and _read(pid, "auxv") == server.vector):
+                continue
+            same = bool(server.command) and command_line(pid) == server.command
+            if same or process.environment(pid).get(b"GUNICORN_PID") == upgraded:
+                self._watch(server_of(pid))
+
+    def close(self) -> None:
+        """Watch none of them any more."""
+        for server in self._watched.values():
+            self._loop.forget(server.descriptor)
+            with contextlib.suppress(OSError):
+                os.close(server.descriptor)
+        self._watched.clear()
+
+
+def server_of(pid: int) -> int:
+    """Return the topmost ancestor of `pid` that is the same program, forked and not executed anew.
+
+    The kernel gives every execution another auxiliary vector (it holds the address of random bytes);
+    where we may not read that, the command line has to do.
+    """
+    while True:
+        parent = process.parent(pid)
+        if parent <= 1 or not _same_program(pid, parent):
+            return pid
+        pid = parent
+
+
+def _same_program(child: int, parent: int) -> bool:
+    vectors = _read(child, "auxv"), _read(parent, "auxv")
+    if all(vectors):
+        return vectors[0] == vectors[1]
+    command = command_line(child)
+    return bool(command) and command == command_line(parent)
+
+
+def command_line(pid: int) -> bytes:
+    """Return the command line of a process, empty if it is gone."""
+    return _read(pid, "cmdline")
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        with open(f"/proc/{pid}/{name}", "rb") as file:
+            return file.read(1 << 16)
+    except OSError:
+        return b""

@@ -1,0 +1,45 @@
+"""What ``status`` tells of a site."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from multisite.supervisor import process
+from multisite.supervisor.connections import Connections
+from multisite.supervisor.crew import NO_CONNECTIONS, Crew
+from multisite.supervisor.lifecycle import State
+from multisite.supervisor.scoreboard import Figures
+
+
+def describe(crew: Crew, now: float) -> dict[str, Any]:
+    """Return one site as JSON takes it: times are seconds from now, memory is bytes."""
+    connected = crew.connected() if crew.pids else NO_CONNECTIONS
+    figures = crew.figures()
+    failure = crew.failure or (crew.journey if crew.journey and crew.journey.failure else None)
+    return {
+        "state": crew.state.value,
+        "pids": crew.pids,
+        "socket": crew.listener.path if crew.listener.is_open else None,
+        "in_flight": _in_flight(figures, connected),
+        "waiting": connected.waiting,
+        "requests": figures.requests,
+        "errors": figures.errors,
+        "busy": round(figures.busy, 6),
+        "received": figures.received,
+        "sent": figures.sent,
+        "memory": sum(map(process.memory, crew.pids)),
+        "starts": crew.starts,
+        "idle": round(now - crew.last_use, 3) if crew.state is State.RUNNING else None,
+        "backends": [
+            {"pid": b.pid, "state": b.state.value, "seconds": round(now - b.since, 3), "reason": b.reason}
+            for b in crew.backends
+        ],
+        "journey": crew.journey.as_dict() if crew.journey else None,
+        "failure": failure.as_dict() if failure else None,
+        "replace_failure": crew.replace_failure,
+    }
+
+
+def _in_flight(figures: Figures, connected: Connections) -> int:
+    """What the processes count, else the open connections that the kernel knows."""
+    return connected.open if figures.in_flight is None else figures.in_flight

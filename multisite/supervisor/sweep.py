@@ -1,0 +1,46 @@
+"""What a site leaves behind: helpers in sessions of their own, known by a mark in their environment."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+
+from multisite.supervisor import process
+from multisite.supervisor.environment import MARKER
+
+
+def _mark(pid: int) -> str:
+    return process.environment(pid).get(MARKER.encode(), b"").decode("utf-8", "replace")
+
+
+def _kill(pid: int) -> None:
+    assert pid > 1
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def orphans(mark: str) -> int:
+    """Kill those of our own children that a backend marked `mark` left to us; returns how many.
+
+    A helper of another site is not touched.
+    """
+    found = [pid for pid in process.children() if _mark(pid) == mark]
+    for pid in found:
+        _kill(pid)
+    return len(found)
+
+
+def of_another(prefix: str) -> int:
+    """Kill whatever still runs of a supervisor that was killed; its marks begin with `prefix` and a colon."""
+    assert prefix, "everything begins with nothing"
+    found = [pid for pid in process.processes() if pid != os.getpid() and _mark(pid).startswith(prefix + ":")]
+    for pid in found:
+        _kill(pid)
+    return len(found)
+
+
+def all_children() -> None:
+    """Kill every child that we still have."""
+    for pid in process.children():
+        _kill(pid)

@@ -1,0 +1,40 @@
+"""Files whose change reloads a site: its own list, and those of Moya, Passenger and mod_wsgi users."""
+
+from __future__ import annotations
+
+import os
+
+from multisite.model import Home, Site
+
+_ALWAYS = os.path.join("tmp", "restart.txt")
+
+
+def paths(site: Site, home: Home) -> tuple[str, ...]:
+    """Return the files whose change reloads `site`; its own file is looked at elsewhere."""
+    changes = os.path.join(home.temp_dir, "moyasrv", f"{site.name}.changes")
+    own = (os.path.join(site.location, _ALWAYS),) if site.location else ()
+    return (*own, *site.touch_reload, changes)
+
+
+def _times(names: tuple[str, ...]) -> tuple[int, ...]:
+    times = []
+    for name in names:
+        try:
+            times.append(os.stat(name).st_mtime_ns)
+        except OSError:
+            times.append(0)
+    return tuple(times)
+
+
+class Triggers:
+    """The times of all trigger files when they were last looked at."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[int, ...]] = {}
+
+    def pulled(self, site: Site, home: Home) -> bool:
+        """Tell whether one of the site's files changed since the last look; the first look tells nothing."""
+        times = _times(paths(site, home))
+        seen = self._seen.get(site.name, times)
+        self._seen[site.name] = times
+        return len(seen) == len(times) and any(new > old for new, old in zip(times, seen, strict=True))

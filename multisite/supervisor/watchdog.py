@@ -1,0 +1,85 @@
+"""The supervisor's parent: what the supervisor leaves behind when it is killed falls to it, and it ends that.
+
+Children of the supervisor die with it (PR_SET_PDEATHSIG). Their own children, in sessions of their own,
+would live on; as the nearest subreaper this process is given them. It holds the lock meanwhile, so that
+the next supervisor finds nothing of the last one. It imports next to nothing, and does nothing but wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+
+from multisite.supervisor.prctl import PR_SET_CHILD_SUBREAPER, prctl, set_name
+
+PATIENCE = 5.0  # seconds for what was killed to be gone
+_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def guard() -> int:
+    """Fork: return in the child, with a descriptor to be written when all is ready; the parent never returns."""
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, False)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
+    child = os.fork()
+    if child == 0:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
+        os.close(reader)
+        return writer
+    os.close(writer)
+    code = 1
+    try:
+        code = _watch(child, reader)
+    finally:
+        os._exit(code)
+
+
+def _watch(child: int, reader: int) -> int:
+    for number in _FORWARDED:
+        signal.signal(number, lambda got, _frame: os.kill(child, got))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
+    set_name("multisite-guard")
+    if os.read(reader, 1):
+        _tell_ready()
+    status = _wait_for(child)
+    _end_orphans()
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _tell_ready() -> None:
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        from multisite.supervisor.notify import tell
+
+        with contextlib.suppress(OSError):
+            tell(address, "READY=1")
+
+
+def _wait_for(child: int) -> int:
+    while True:
+        pid, status = os.waitpid(-1, 0)
+        if pid == child:
+            return status
+
+
+def _end_orphans() -> None:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            for pid in _children():
+                os.kill(pid, signal.SIGKILL)
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                time.sleep(0.001)
+        except ChildProcessError:
+            return
+        except ProcessLookupError:
+            continue
+
+
+def _children() -> list[int]:
+    with open(f"/proc/self/task/{os.getpid()}/children") as file:
+        return [int(pid) for pid in file.read().split()]

@@ -1,0 +1,189 @@
+"""The socket to an endpoint: connect, send and receive, each within its time.
+
+Sockets never block; `select.poll` waits for them, and is looked up when it is used because gevent replaces it.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import select
+import socket
+import time
+
+from multisite.endpoint import Endpoint
+from multisite.errors import BackendUnavailable, ConnectFailed, UpstreamTimeout
+from multisite.upload import Upload
+from multisite.wire.framing import LAST_CHUNK, chunk
+
+PIECE = 65536  # bytes received at once
+
+_NONBLOCKING = socket.SOCK_STREAM | socket.SOCK_NONBLOCK  # at no further system call
+_IN, _OUT = 1, 4  # select.POLLIN and POLLOUT, the same on every Linux
+
+
+def connect(endpoint: Endpoint, timeout: float) -> socket.socket:
+    """Return a socket connected to `endpoint`.
+
+    Args:
+        endpoint: whom to connect to.
+        timeout: seconds for all its addresses together.
+
+    Raises:
+        ConnectFailed: nobody listens there.
+        BackendUnavailable: somebody does, and as many requests wait as may.
+    """
+    if endpoint.path:
+        return _connect_unix(endpoint)
+    deadline = time.monotonic() + timeout
+    try:
+        found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise ConnectFailed(f"{endpoint}: {error.strerror}") from error
+    failure = ConnectFailed(f"{endpoint}: no address")
+    for family, _type, _protocol, _name, address in found:
+        try:
+            return _connect_tcp(family, address, deadline)
+        except OSError as error:
+            failure = ConnectFailed(f"{endpoint}: {error.strerror or error}")
+    raise failure
+
+
+class Exchange:
+    """One request being sent and its answer being received, in whatever order the endpoint wants.
+
+    An endpoint may answer before it took the whole request, and may need its answer taken before it reads on.
+    So what is left of the body is sent between two parts of the answer.
+
+    Attributes:
+        was_reset: whether the answer ended by an error of the connection rather than a close.
+    """
+
+    __slots__ = ("_deadline", "_frames", "_out", "_sending", "_sent", "_sock", "_timeout", "_upload", "was_reset")
+
+    def __init__(self, sock: socket.socket, head: bytes, upload: Upload, framed: bool, timeout: float) -> None:
+        """Send the head and the first piece of the body.
+
+        Args:
+            sock: a connected socket, which is ours from now on unless we raise.
+            head: of the request.
+            upload: its body, ours as well.
+            framed: whether the body is sent in chunks.
+            timeout: seconds between two signs of life while the request is sent, and from then to an answer; 0 for
+                no limit.
+
+        Raises:
+            ConnectFailed: the endpoint was gone before a byte could be sent.
+        """
+        self._sock = sock
+        self._upload = upload
+        self._frames = framed
+        first = upload.first
+        self._out: bytes | memoryview = head + (chunk(first) if framed else first) if first else head
+        self._sending, self._sent = True, False
+        self.was_reset = False
+        self.allow(timeout)
+        self._send()
+
+    def allow(self, timeout: float) -> None:
+        """Give the endpoint `timeout` seconds from now on."""
+        self._timeout = timeout
+        self._deadline = time.monotonic() + timeout if timeout else math.inf
+
+    def receive(self) -> bytes:
+        """Return the next part of the answer, at most 64 KiB, b"" at its end.
+
+        Raises:
+            UpstreamTimeout: the time that was allowed is over.
+            ClientDisconnected: the body of the request is not all there.
+        """
+        while True:
+            while self._sending and not self._wait(_IN | _OUT) & ~_OUT:
+                self._send()
+            if not self._sending:
+                self._wait(_IN)
+            try:
+                return self._sock.recv(PIECE)
+            except BlockingIOError:
+                continue
+            except OSError:
+                self.was_reset = True
+                return b""
+
+    def close(self) -> None:
+        """Free the endpoint, which may be in the middle of its answer."""
+        self._sock.close()
+        self._upload.close()
+
+    def _send(self) -> None:
+        out = self._out or self._next()
+        try:
+            sent = self._sock.send(out, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            self._out = out
+            return
+        except OSError as error:  # it wants no more; what it has to say can still be received
+            if not self._sent:
+                raise ConnectFailed(f"the connection was closed before it was used: {error.strerror}") from error
+            self._sending = False
+            return
+        self._sent = True
+        self._out = memoryview(out)[sent:] if sent < len(out) else b""
+        self._sending = bool(self._out) or self._upload.has_more
+        self.allow(self._timeout)
+
+    def _next(self) -> bytes:
+        piece = self._upload.read()
+        if not self._frames:
+            return piece
+        return chunk(piece) if piece else LAST_CHUNK
+
+    def _wait(self, events: int) -> int:
+        poll = select.poll()
+        poll.register(self._sock, events)
+        left = self._deadline - time.monotonic()
+        ready = poll.poll(None if left == math.inf else max(0, math.ceil(left * 1000)))
+        if not ready:
+            raise UpstreamTimeout(f"nothing came for {self._timeout:g} s")
+        return ready[0][1]
+
+
+def _connect_unix(endpoint: Endpoint) -> socket.socket:
+    sock = _new(socket.AF_UNIX)
+    try:
+        sock.connect(endpoint.path)
+    except BlockingIOError:
+        sock.close()
+        raise BackendUnavailable(f"{endpoint}: its queue is full") from None
+    except OSError as error:
+        sock.close()
+        raise ConnectFailed(f"{endpoint}: {error.strerror or error}") from error
+    return sock
+
+
+def _connect_tcp(family: int, address: object, deadline: float) -> socket.socket:
+    sock = _new(family)
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        code = sock.connect_ex(address)  # type: ignore[arg-type]
+        if code == errno.EINPROGRESS:
+            poll = select.poll()
+            poll.register(sock, _OUT)
+            if not poll.poll(max(0, math.ceil((deadline - time.monotonic()) * 1000))):
+                code = errno.ETIMEDOUT
+            else:
+                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _new(family: int) -> socket.socket:
+    sock = socket.socket(family, _NONBLOCKING)
+    if sock.gettimeout() != 0:  # a socket of gevent's
+        sock.setblocking(False)
+    return sock

@@ -1,0 +1,68 @@
+"""The environ of one request, as our own runner takes it on a site's socket.
+
+A client's bytes never come first on that socket: a front end that goes there directly begins with the name of a
+method. So an envelope cannot be forged, and what a site reads out of it is what the server told us, nothing added.
+
+``0x01``, the length of the rest as an unsigned 32-bit integer (big endian), a JSON object of the variables; then the
+body: as many bytes as CONTENT_LENGTH says, or in chunks (RFC 9112 section 7.1) where BODY says so, or none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from multisite.errors import RequestTooLarge
+
+FIRST = b"\x01"
+MOST = 1 << 20  # bytes of variables that the runner takes; no server lets half of that through
+BODY = "multisite.body"  # the key under which "chunked" says how the body is sent
+
+#: PEP 3333's variables of a request, and what servers add about the same request. Nothing else: wsgiref for one puts
+#: the administrator's whole environment into every environ.
+VARIABLES = frozenset(
+    [
+        "REQUEST_METHOD",
+        "SCRIPT_NAME",
+        "PATH_INFO",
+        "QUERY_STRING",
+        "CONTENT_TYPE",
+        "CONTENT_LENGTH",
+        "RAW_URI",
+        "REQUEST_URI",
+        "REQUEST_SCHEME",
+        "HTTPS",
+        "AUTH_TYPE",
+        "wsgi.url_scheme",
+    ]
+)
+FAMILIES = ("SERVER_", "REMOTE_")
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def encode(environ: Mapping[str, Any], chunked: bool) -> bytes:
+    """Return the envelope of a request; its body follows.
+
+    Raises:
+        RequestTooLarge: the variables are larger than the runner takes.
+    """
+    variables = {key: value for key, value in environ.items() if type(value) is str and (_kept.get(key) or _keep(key))}
+    if chunked:
+        variables[BODY] = "chunked"
+    text = _encode(variables).encode("ascii")
+    if len(text) > MOST:
+        raise RequestTooLarge(f"the variables of the request are {len(text)} bytes; an envelope carries {MOST}")
+    return FIRST + len(text).to_bytes(4, "big") + text
+
+
+_MOST_KEPT = 1024  # keys remembered; a client can invent as many as it likes
+_kept: dict[str, bool] = {}
+
+
+def _keep(key: str) -> bool:
+    keep = key[:5] == "HTTP_" or key[:7] in FAMILIES or key in VARIABLES
+    if keep and len(_kept) < _MOST_KEPT:
+        _kept[key] = True
+    return keep

@@ -1,0 +1,482 @@
+"""Sites with processes of their own behind real gunicorns: started once, answered exactly once, nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from .harness import Answer, HomeDir, Server, eventually, gunicorn, not_tested
+from .load import Load
+
+pytestmark = pytest.mark.servers
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> HomeDir:
+    return HomeDir(tmp_path).create()
+
+
+@pytest.fixture(
+    params=[("sync", "--workers", "3"), ("gthread", "--workers", "2", "--threads", "8")], ids=lambda p: p[0]
+)
+def worker(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """Worker class and options of the front server."""
+    options: tuple[str, ...] = request.param
+    return options
+
+
+def one_worker(home: HomeDir) -> Server:
+    return gunicorn(home, "gthread", "--workers", "1", "--threads", "8")
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def pid_of(answer: Answer) -> int:
+    """The process that a site of the harness says it runs in."""
+    assert answer.status == 200, answer.text
+    return int(answer.headers["x-worker"])
+
+
+def supervisor_of(home: HomeDir) -> int:
+    """The process that has signed the lock of the runtime directory."""
+    return int((home.runtime / "multisite" / "supervisor.lock").read_text().split()[0])
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: not alive(pid), 5, f"{pid} is dead")
+
+
+def answers(server: Server, name: str, text: str, within: float) -> None:
+    eventually(lambda: server.ask(f"{name}.test").text == text, within, f"{name} answers {text!r}")
+
+
+# --- an interpreter and an environment of its own -------------------------------------------------------------------
+
+IN_A_VENV = """
+import importlib.util, os, sys
+before = sorted(name for name in sys.modules if name.partition(".")[0] == "multisite")
+import flask
+
+app = flask.Flask(__name__)
+
+@app.route("/")
+def tell():
+    unwanted = ("GUNICORN_", "LISTEN_", "NOTIFY_", "MULTISITE_JOB", "MOYA_", "PYTHON")
+    return {
+        "prefix": sys.prefix, "ours": before, "importable": importlib.util.find_spec("multisite") is not None,
+        "flask": flask.__file__, "cwd": os.getcwd(), "leaked": sorted(n for n in os.environ if n.startswith(unwanted)),
+    }
+"""
+
+
+def make_venv(path: Path) -> Path:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", path], check=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def flask_venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtualenv that has Flask and nothing of ours."""
+    venv = make_venv(tmp_path_factory.mktemp("venv") / "flask")
+    argv = [sys.executable, "-m", "pip", "--python", str(venv / "bin" / "python"), "install", "--quiet", "flask"]
+    run = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+    if run.returncode:
+        not_tested(f"a site in a virtualenv of its own: {run.stderr[-200:]}")
+    return venv
+
+
+def test_python_names_a_virtualenv_with_nothing_of_ours(
+    home: HomeDir, flask_venv: Path, worker: tuple[str, ...]
+) -> None:
+    """`python =` is all it takes; the site sees its own packages, its folder and a clean environment."""
+    where = home.site("venv", IN_A_VENV, application="venv_app:app", python=str(flask_venv))
+    with gunicorn(home, *worker) as server:
+        for _ in range(5):
+            told = json.loads(server.ask("venv.test").text)
+            assert told.pop("flask").startswith(str(flask_venv))
+            right = {"prefix": str(flask_venv), "cwd": str(where), "ours": [], "importable": False, "leaked": []}
+            assert told == right
+
+
+def test_a_virtualenv_that_lacks_something_is_told(home: HomeDir, tmp_path: Path) -> None:
+    """503, and the log names the module, or the interpreter, that is missing."""
+    home.site("bare", IN_A_VENV, application="bare_app:app", python=str(make_venv(tmp_path / "empty")))
+    home.site("gone", python=str(tmp_path / "nowhere"))
+    with one_worker(home) as server:
+        for name, reason in (("bare", "No module named 'flask'"), ("gone", "nowhere")):
+            refused = server.ask(f"{name}.test", accept="application/json")
+            assert refused.status == 503
+            assert json.loads(refused.text)["incident"] in server.log()
+            assert any(reason in line and name in line for line in server.log().splitlines()), server.log()
+
+
+def test_a_refusal_is_told_once_and_mended(home: HomeDir, tmp_path: Path) -> None:
+    """Twenty visitors of a site whose interpreter is missing make one report; it serves once that is there."""
+    home.site("gone", python=str(tmp_path / "later"))
+    with one_worker(home) as server:
+        assert {server.ask("gone.test").status for _ in range(20)} == {503}
+        assert len([line for line in server.log().splitlines() if "incident" in line and "later" in line]) == 1
+        make_venv(tmp_path / "later")
+        answers(server, "gone", "site gone", 5)
+
+
+SETTING = """
+import os
+
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain"), ("X-Worker", str(os.getpid()))])
+    return [repr((os.environ.get("COLOUR"), os.environ.get("SHARED"))).encode()]
+"""
+
+
+def env_site(home: HomeDir, name: str, colour: str) -> Path:
+    """A site that tells the colour which its [env] sets; returns its file."""
+    home.site(name, SETTING, enable=False)
+    text = (home.path / "sites-available" / f"{name}.ini").read_text()
+    return home.ini(name, f"{text}[env]\nCOLOUR = {colour}\n")
+
+
+def test_env_reaches_its_site_and_no_neighbour(home: HomeDir, worker: tuple[str, ...]) -> None:
+    """Two sites set one variable differently, a third does not; moya.conf's own reaches the spawned ones as well."""
+    home.conf("[projects]\nread = sites-enabled/*.ini\n[supervisor]\nallow_root = yes\n[env]\nSHARED = all\n")
+    env_site(home, "red", "red")
+    env_site(home, "blue", "blue")
+    home.site("none", SETTING)
+    with gunicorn(home, *worker) as server:
+        for _ in range(5):
+            assert server.ask("red.test").text == "('red', 'all')"
+            assert server.ask("blue.test").text == "('blue', 'all')"
+            assert server.ask("none.test").text.startswith("(None, ")
+
+
+# --- starting and stopping ------------------------------------------------------------------------------------------
+
+DIGEST = """
+import hashlib
+
+def application(environ, start_response):
+    stream, digest, size = environ["wsgi.input"], hashlib.sha256(), 0
+    while block := stream.read(65536):
+        digest.update(block)
+        size += len(block)
+    with open("calls", "a") as calls:
+        calls.write("once")
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [f"{size} {digest.hexdigest()}".encode()]
+"""
+
+
+def post(port: int, host: str, body: bytes, *, chunked: bool) -> str:
+    wire = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    pieces = (body[at : at + 30_000] for at in range(0, len(body), 30_000))
+    wire.request("POST", "/", pieces if chunked else body, {"Host": host}, encode_chunked=chunked)
+    answer = wire.getresponse()
+    text = answer.read().decode()
+    wire.close()
+    return text if answer.status == 200 else f"{answer.status} {text}"
+
+
+def test_cold_posts_are_answered_exactly_once(home: HomeDir, worker: tuple[str, ...]) -> None:
+    """The request that starts a site has its body digested right and once, from 1 byte to 5 MB, chunked or not."""
+    cases = [(f"{kind}{size}", size, kind) for size in (1, 65_537, 5_000_000) for kind in ("plain", "chunked")]
+    where = {name: home.site(name, DIGEST, mode="spawned") for name, _, _ in cases}
+    with gunicorn(home, *worker) as server:
+        for name, size, kind in cases:
+            body = os.urandom(size)
+            got = post(server.port, f"{name}.test", body, chunked=kind == "chunked")
+            assert got == f"{size} {hashlib.sha256(body).hexdigest()}", name
+            assert (where[name] / "calls").read_text() == "once", name
+
+
+SLEEPS = """
+import os, time
+with open("starts", "a") as starts:
+    starts.write(f"{os.getpid()}\\n")
+time.sleep(0.3)
+
+def application(environ, start_response):
+    time.sleep(float(environ["PATH_INFO"][1:] or 0))
+    start_response("200 OK", [("X-Worker", str(os.getpid()))])
+    return [b"slept"]
+"""
+
+
+def test_many_first_requests_start_one_process(home: HomeDir, worker: tuple[str, ...]) -> None:
+    """Forty parallel requests, in several workers, wait for one and the same process."""
+    where = home.site("slow", SLEEPS, mode="spawned")
+    with gunicorn(home, *worker) as server, ThreadPoolExecutor(40) as pool:
+        got = list(pool.map(lambda _: server.ask("slow.test"), range(40)))
+        assert {(answer.status, answer.text) for answer in got} == {(200, "slept")}
+        assert (where / "starts").read_text().split() == [got[0].headers["x-worker"]]
+        assert len(home.processes(backends=True)) == 1
+
+
+def test_an_idle_site_stops_and_starts_again(home: HomeDir) -> None:
+    """After idle_timeout the process is gone, but not under a request; the next request starts another."""
+    home.site("idle", mode="spawned", idle_timeout="1s")
+    where = home.site("busy", SLEEPS, mode="spawned", idle_timeout="1s")
+    home.site("stays", mode="spawned")
+    with one_worker(home) as server, ThreadPoolExecutor(1) as pool:
+        stays, first = pid_of(server.ask("stays.test")), pid_of(server.ask("idle.test"))
+        long = pool.submit(server.ask, "busy.test", "/2")
+        eventually(lambda: not alive(first), 6, "the idle process is gone")
+        assert (long.result().status, long.result().text) == (200, "slept")
+        assert len((where / "starts").read_text().split()) == 1
+        assert pid_of(server.ask("idle.test")) != first
+        assert pid_of(server.ask("stays.test")) == stays
+
+
+def test_max_backends_is_never_exceeded(home: HomeDir) -> None:
+    """Four sites take turns in two places, asked one after the other and all at once."""
+    home.conf("[projects]\nread = sites-enabled/*.ini\n[supervisor]\nallow_root = yes\nmax_backends = 2\n")
+    names = ["n1", "n2", "n3", "n4"]
+    for name in names:
+        home.site(name, mode="spawned")
+    seen: set[int] = set()
+    done = threading.Event()
+
+    def count() -> None:
+        while not done.wait(0.02):
+            seen.add(len(home.processes(backends=True)))
+
+    counter = threading.Thread(target=count)
+    with one_worker(home) as server, ThreadPoolExecutor(4) as pool:
+        counter.start()
+        try:
+            for name in names:
+                assert server.ask(f"{name}.test").text == f"site {name}"
+            texts = list(pool.map(lambda name: server.ask(f"{name}.test").text, names * 2))
+            assert texts == [f"site {name}" for name in names * 2]
+        finally:
+            done.set()
+            counter.join()
+    assert max(seen) == 2
+
+
+# --- killing --------------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_backend_is_replaced(home: HomeDir, worker: tuple[str, ...]) -> None:
+    """The next request is answered by another process; the neighbours notice nothing."""
+    home.site("a", mode="spawned")
+    home.site("b", mode="spawned")
+    with gunicorn(home, *worker) as server:
+        first, other = pid_of(server.ask("a.test")), pid_of(server.ask("b.test"))
+        with Load(server.port, "b.test", "site b", threads=1) as load:
+            kill(first)
+            assert pid_of(server.ask("a.test")) not in (first, other)
+        assert load.failures == []
+        assert pid_of(server.ask("b.test")) == other
+
+
+def test_a_killed_supervisor_is_replaced(home: HomeDir, worker: tuple[str, ...]) -> None:
+    """Its processes go with it; every site answers again within seconds, and in-process ones all along."""
+    home.site("a", mode="spawned")
+    home.site("b", mode="spawned")
+    home.site("shared")
+    with gunicorn(home, *worker) as server:
+        old = {pid_of(server.ask("a.test")), pid_of(server.ask("b.test"))}
+        supervisor = supervisor_of(home)
+        with Load(server.port, "shared.test", "site shared", threads=1) as load:
+            os.kill(supervisor, signal.SIGKILL)
+            answers(server, "a", "site a", 5)
+            answers(server, "b", "site b", 5)
+        assert load.failures == []
+        eventually(lambda: not any(map(alive, old)), 5, "the old processes are gone")
+        assert supervisor_of(home) != supervisor
+        assert {server.ask(f"{name}.test").status for name in ("a", "b") * 10} == {200}
+        assert len(home.processes(backends=True)) == 2
+
+
+def test_a_killed_worker_costs_no_backend(home: HomeDir) -> None:
+    """The worker that started the supervisor is killed; supervisor and site go on."""
+    home.site("a", mode="spawned")
+    with one_worker(home) as server:
+        backend, supervisor = pid_of(server.ask("a.test")), supervisor_of(home)
+        (worker,) = server.workers()
+        kill(worker)
+        eventually(lambda: server.workers() - {worker}, 10, "another worker")
+        assert pid_of(server.ask("a.test")) == backend
+        assert supervisor_of(home) == supervisor
+
+
+HELPER = """
+import subprocess
+child = subprocess.Popen(["sleep", "300"], start_new_session=True)
+
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [str(child.pid).encode()]
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL], ids=["TERM", "KILL"])
+def test_nothing_outlives_the_server(home: HomeDir, end: int, worker: tuple[str, ...]) -> None:
+    """After the master's end, however it came, no process of this home runs, helpers of a site included."""
+    home.site("a", mode="spawned")
+    home.site("helper", HELPER, mode="spawned")
+    with gunicorn(home, *worker, "--timeout", "4") as server:  # a sync worker looks for its master every 2 s then
+        pid_of(server.ask("a.test"))
+        helper = int(server.ask("helper.test").text)
+        assert alive(helper)
+        server.process.send_signal(end)
+        server.process.wait(10)
+        eventually(lambda: not home.processes(), 10, "nothing runs")
+        assert not alive(helper)
+        assert not list((home.runtime / "multisite").rglob("*.sock"))
+
+
+# --- failing and changing -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mend", ["code", "file"])
+def test_a_site_that_does_not_start_is_told_and_mended(home: HomeDir, mend: str) -> None:
+    """503 with Retry-After and an incident that the log explains; neighbours are served; an edit mends it."""
+    where = home.site("bad", "import module_that_is_not\n", mode="spawned")
+    other = home.site("mended")
+    home.site("good", mode="spawned")
+    with one_worker(home) as server:
+        for _ in range(3):
+            refused = server.ask("bad.test", accept="application/json")
+            assert refused.status == 503
+            assert int(refused.headers["retry-after"]) >= 1
+            assert server.ask("good.test").text == "site good"
+        incident = json.loads(refused.text)["incident"]
+        told = [line for line in server.log().splitlines() if incident in line]
+        assert told, f"{incident} is not in the log"
+        assert "module_that_is_not" in told[0]
+        if mend == "code":
+            (where / "bad_app.py").write_text((other / "mended_app.py").read_text())
+        else:
+            ini = (home.path / "sites-available" / "bad.ini").read_text()
+            home.ini("bad", ini.replace(str(where), str(other)).replace("bad_app", "mended_app"))
+        answers(server, "bad", "site mended", 15)
+
+
+def test_a_broken_file_leaves_the_last_good_version(home: HomeDir) -> None:
+    """A typing error in the file of a running spawned site changes nothing; its correction restarts the process."""
+    file = env_site(home, "red", "red")
+    text = file.read_text()
+    with one_worker(home) as server:
+        first = server.ask("red.test")
+        home.ini("red", text.replace("[service]", "[service"))
+        eventually(lambda: server.ask("red.test") and "red.ini" in server.log(), 5, "the log names the file")
+        assert pid_of(server.ask("red.test")) == pid_of(first)
+        home.ini("red", text.replace("= red\n", "= pink\n"))
+        answers(server, "red", "('pink', None)", 8)
+        assert pid_of(server.ask("red.test")) != pid_of(first)
+
+
+def test_an_edited_file_loses_no_request(home: HomeDir) -> None:
+    """The site is asked without pause while its file changes and another process takes over."""
+    text = env_site(home, "red", "red").read_text()
+    with one_worker(home) as server:
+        old = pid_of(server.ask("red.test"))
+        with Load(server.port, "red.test", "('red', None)", threads=2) as load:
+            home.ini("red", text + "OTHER = x\n")
+            eventually(lambda: pid_of(server.ask("red.test")) != old, 8, "another process")
+            eventually(lambda: not alive(old), 8, "the old process is gone")
+        assert load.failures == []
+
+
+def test_a_slow_site_keeps_to_its_own_process(home: HomeDir) -> None:
+    """While one site's only process sleeps, another spawned site and a shared one are answered."""
+    home.site("slow", SLEEPS, mode="spawned")
+    home.site("quick", mode="spawned")
+    home.site("shared")
+    with one_worker(home) as server, ThreadPoolExecutor(3) as pool:
+        sleeping = [pool.submit(server.ask, "slow.test", "/1") for _ in range(3)]
+        asked = 0
+        while not all(each.done() for each in sleeping):
+            for name in ("quick", "shared"):
+                assert server.ask(f"{name}.test").text == f"site {name}"
+                asked += 1
+        assert {each.result().text for each in sleeping} == {"slept"}
+        assert asked > 20
+
+
+# --- ASGI -----------------------------------------------------------------------------------------------------------
+
+ASGI = """
+import json, os
+
+async def application(scope, receive, send):
+    assert scope["type"] == "http", scope["type"]
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body")
+    told = [scope["method"], scope["path"], scope["query_string"].decode(), scope["scheme"], scope["client"][0],
+            dict(scope["headers"])[b"host"].decode(), body.decode()]
+    headers = [(b"content-type", b"application/json"), (b"x-worker", str(os.getpid()).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps(told).encode()})
+"""
+
+FASTAPI = """
+from contextlib import asynccontextmanager
+from fastapi import FastAPI
+
+@asynccontextmanager
+async def lifespan(app):
+    app.state.begun = "begun"
+    yield
+
+app = FastAPI(lifespan=lifespan)
+
+@app.get("/items/{number}")
+async def item(number: int, q: str = ""):
+    return {"number": number, "q": q, "lifespan": app.state.begun}
+"""
+
+
+@pytest.mark.parametrize("prefix", ["", "asgi:"])
+def test_asgi_applications(home: HomeDir, prefix: str, worker: tuple[str, ...]) -> None:
+    """A coroutine is recognised, with the prefix and without."""
+    where = home.site("async", ASGI, enable=False)
+    text = (home.path / "sites-available" / "async.ini").read_text()
+    home.ini("async", text.replace("async_app:application", prefix + "async_main:application"))
+    (where / "async_main.py").write_text(ASGI)
+    with gunicorn(home, *worker) as server:
+        for number in range(5):
+            answer = server.ask("async.test", f"/x%2Fy?n={number}", method="POST", body=b"posted")
+            assert pid_of(answer) not in server.workers()
+            assert json.loads(answer.text) == [
+                "POST",
+                "/x/y",
+                f"n={number}",
+                "http",
+                "127.0.0.1",
+                "async.test",
+                "posted",
+            ]
+
+
+def test_fastapi(home: HomeDir) -> None:
+    """A FastAPI application with its lifespan."""
+    with contextlib.suppress(ImportError):
+        import fastapi  # noqa: F401
+    if "fastapi" not in sys.modules:
+        not_tested("FastAPI: pip install fastapi")
+    home.site("fast", FASTAPI, application="fast_app:app")
+    with one_worker(home) as server:
+        assert json.loads(server.ask("fast.test", "/items/7?q=z").text) == {"number": 7, "q": "z", "lifespan": "begun"}
+        assert server.ask("fast.test", "/nowhere").status == 404

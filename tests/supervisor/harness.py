@@ -1,0 +1,196 @@
+"""A home with spawned sites, its supervisor, and the proof that nothing of it is left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from multisite import config
+from multisite.supervisor import process, sweep
+from multisite.supervisor.client import Client, NotRunning
+from multisite.supervisor.main import mark_of
+from multisite.supervisor.rundir import RuntimeDir
+from multisite.supervisor.servers import command_line
+
+# A threaded HTTP server on an inherited socket, which says nothing when it is ready.
+SERVER = """
+import http.server, os, socket, socketserver, sys, time
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path.startswith("/sleep/"):
+            time.sleep(float(self.path[7:]))
+        if self.path == "/die":
+            os._exit(9)
+        body = f"{os.getpid()} {os.environ.get('GREETING', '')}".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def address_string(self):
+        return "client"
+
+    def log_message(self, *args):
+        pass
+
+class Server(http.server.ThreadingHTTPServer):
+    def __init__(self):
+        socketserver.BaseServer.__init__(self, ("", 0), Handler)
+        self.socket = socket.socket(fileno=3)
+
+    def get_request(self):
+        return self.socket.accept()[0], ("client", 0)
+
+if __name__ == "__main__":
+    print("serving", flush=True)
+    Server().serve_forever()
+"""
+
+MOYA_CONF = """[service]
+state_dir = state
+temp_dir = temp
+runtime_dir = run
+[supervisor]
+allow_root = yes
+{supervisor}
+"""
+
+
+def wait_until(what: Callable[[], Any], seconds: float = 10.0) -> Any:
+    """Return the first true answer of `what`; fails when time is up."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        answer = what()
+        if answer:
+            return answer
+        time.sleep(0.01)
+    raise AssertionError(f"waited {seconds} s in vain")
+
+
+def is_running(pid: int) -> bool:
+    """Tell whether a process lives; one that only waits to be reaped does not."""
+    fields = process.stat(pid)
+    return bool(fields) and fields[0] != "Z"
+
+
+class SupervisedHome:
+    """Site files and code in `path`, and a client of the supervisor."""
+
+    def __init__(self, path: Path, supervisor: str = "") -> None:
+        self.path = path
+        for name in ("sites-enabled", "temp"):
+            (path / name).mkdir(parents=True, exist_ok=True)
+        (path / "moya.conf").write_text(MOYA_CONF.format(supervisor=supervisor))
+        self.home = config.read_home(str(path))
+        self.client = Client(self.home)
+        self.rundir = RuntimeDir(self.home)
+        self.supervisors: set[int] = set()
+
+    def site(self, name: str, code: str = SERVER, more: str = "", **keys: str) -> Path:
+        """Write a site whose command runs `code`, unless `keys` say otherwise."""
+        folder = self.path / "sites" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "srv.py").write_text(textwrap.dedent(code))
+        keys = {"domains": f"{name}.test", "location": str(folder), **keys}
+        if not {"application", "command"} & set(keys):
+            keys["command"] = f"{sys.executable} srv.py"
+        body = "[service]\n" + "".join(f"{key} = {value}\n" for key, value in keys.items())
+        (self.path / "sites-enabled" / f"{name}.ini").write_text(body + textwrap.dedent(more))
+        return folder
+
+    def app(self, name: str, code: str, **keys: str) -> Path:
+        """Write a WSGI site that our own runner serves."""
+        folder = self.site(name, **{"application": "app:application", "mode": "spawned", **keys})
+        (folder / "app.py").write_text(textwrap.dedent(code))
+        return folder
+
+    def ensure(self, name: str) -> str:
+        """Return the site's socket; whoever answers is remembered."""
+        path = self.client.ensure(name)
+        self.supervisors.add(self.pid)
+        return path
+
+    def get(self, name: str, path: str = "/", seconds: float = 20.0) -> str:
+        """Ask a site over its socket; returns the body."""
+        return ask(self.ensure(name), path, seconds)
+
+    def status(self) -> dict[str, Any]:
+        """What ``status`` tells."""
+        return self.client.ask({"do": "status"})
+
+    def state(self, name: str) -> dict[str, Any]:
+        """What ``status`` tells of one site."""
+        state: dict[str, Any] = self.status()["sites"][name]
+        return state
+
+    def wait_for(self, name: str, state: str, seconds: float = 10.0) -> dict[str, Any]:
+        """Wait until a site is in a state."""
+        return dict(wait_until(lambda: (s := self.state(name))["state"] == state and s, seconds))
+
+    @property
+    def pid(self) -> int:
+        """The supervisor's process."""
+        return int(self.client.ask({"do": "ping"})["pid"])
+
+    def left(self) -> list[int]:
+        """Return the processes of this home's sites."""
+        if not os.path.isdir(self.rundir.path):
+            return []
+        prefix = mark_of(self.rundir) + ":"
+        return [pid for pid in process.processes() if sweep._mark(pid).startswith(prefix) and is_running(pid)]
+
+    def close(self) -> None:
+        """End the supervisor and prove that nothing is left."""
+        with contextlib.suppress(NotRunning):
+            self.supervisors.add(self.pid)
+        for pid in self.supervisors:
+            if self._is_ours(pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+        try:
+            wait_until(lambda: not any(map(self._is_ours, self.supervisors)), 20)
+            wait_until(lambda: not self.left())
+        finally:
+            for pid in self.left():  # a test that fails leaves nothing either
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def _is_ours(self, pid: int) -> bool:
+        """Tell whether a supervisor of this home still has that pid, which others may get later."""
+        return is_running(pid) and os.fsencode(str(self.path)) in command_line(pid)
+
+
+@contextlib.contextmanager
+def supervised(path: Path, supervisor: str = "") -> Iterator[SupervisedHome]:
+    """A home whose supervisor is gone afterwards."""
+    home = SupervisedHome(path, supervisor)
+    try:
+        yield home
+    finally:
+        home.close()
+
+
+def ask(path: str, target: str = "/", seconds: float = 20.0) -> str:
+    """GET over a unix socket; returns the body.
+
+    Raises:
+        OSError: there was no whole answer.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connected:
+        connected.settimeout(seconds)
+        connected.connect(path)
+        connected.sendall(f"GET {target} HTTP/1.0\r\nHost: x\r\n\r\n".encode())
+        data = b"".join(iter(lambda: connected.recv(65536), b""))
+    head, separator, body = data.partition(b"\r\n\r\n")
+    if not separator or b" 200 " not in head.split(b"\r\n")[0]:
+        raise ConnectionError(f"no answer: {data!r}")
+    return body.decode()

@@ -1,0 +1,144 @@
+"""The commands that talk to the supervisor, typed as a person would."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .harness import SERVER, SupervisedHome, is_running, supervised, wait_until
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[SupervisedHome]:
+    with supervised(tmp_path) as made:
+        yield made
+
+
+def typed(home: SupervisedHome, *words: str, code: int = 0) -> str:
+    """Run the command; returns what it printed."""
+    argv = [sys.executable, "-m", "multisite", "--home", str(home.path), *words]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == code, done.stderr
+    return done.stdout + done.stderr
+
+
+def site_in(home: SupervisedHome, name: str, command: str = "status") -> dict[str, Any]:
+    document = json.loads(typed(home, "--json", command))
+    return next(site for site in document["sites"] if site["name"] == name)
+
+
+def test_without_a_supervisor_everything_is_stopped(home: SupervisedHome) -> None:
+    home.site("blog")
+    document = json.loads(typed(home, "--json", "status"))
+    assert document["supervisor"] is None
+    assert document["preloaders"] == []
+    assert (document["sites"][0]["state"], document["sites"][0]["placement"]) == ("stopped", "spawned")
+    assert "no supervisor runs" in typed(home, "status")
+    assert typed(home, "stop", "blog") == "blog: it was not running\n"
+
+
+def test_status_and_list_show_processes(home: SupervisedHome) -> None:
+    home.site("blog")
+    home.get("blog")
+    home.wait_for("blog", "running")
+    for command in ("status", "list"):
+        site = site_in(home, "blog", command)
+        assert (site["state"], site["pids"]) == ("running", home.state("blog")["pids"])
+        assert site["memory"] > 1 << 20
+    assert str(home.state("blog")["pids"][0]) in typed(home, "status")
+    assert str(home.pid) in typed(home, "status")
+
+
+def test_status_tells_a_failed_start_with_its_steps_and_its_output(home: SupervisedHome) -> None:
+    home.site("bad", "print('no flask here')\nraise SystemExit(3)")
+    with pytest.raises(OSError):
+        home.get("bad")
+    home.wait_for("bad", "backoff")
+    shown = typed(home, "status")
+    assert "exited with code 3" in shown
+    assert "| no flask here" in shown
+    assert "start up:" in shown
+
+
+def test_stop_ends_the_processes_and_the_next_request_starts_them(home: SupervisedHome) -> None:
+    home.site("blog")
+    pid = int(home.get("blog").split()[0])
+    assert typed(home, "stop", "blog") == "blog: stopping\n"
+    wait_until(lambda: not is_running(pid))
+    assert home.get("blog")
+
+
+def test_restart_replaces_the_process(home: SupervisedHome) -> None:
+    home.site("blog")
+    first = home.get("blog")
+    typed(home, "restart", "blog")
+    wait_until(lambda: home.get("blog") != first)
+
+
+def test_logs_shows_what_was_printed_and_goes_on(home: SupervisedHome) -> None:
+    home.site("blog", SERVER.replace("if self.path ==", "print(self.path, flush=True)\n        if self.path =="))
+    home.get("blog", "/one")
+    wait_until(lambda: typed(home, "logs", "blog") == "serving\n/one\n")
+    argv = [sys.executable, "-m", "multisite", "--home", str(home.path), "logs", "-f", "blog"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout
+        assert [following.stdout.readline() for _ in range(2)] == ["serving\n", "/one\n"]
+        home.get("blog", "/two")
+        assert following.stdout.readline() == "/two\n"
+        following.send_signal(signal.SIGINT)
+    assert following.returncode == 130
+
+
+def test_logs_of_a_site_that_nobody_started_are_those_of_its_file(home: SupervisedHome) -> None:
+    log = home.path / "blog.log"
+    log.write_text("from last time\n")
+    home.site("blog", more=f"[logging]\nerror = {log}\n")
+    assert typed(home, "logs", "blog") == "from last time\n"
+    assert "nothing to follow" in typed(home, "logs", "-f", "blog", code=1)
+
+
+@pytest.fixture
+def foreground(home: SupervisedHome, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`multisite supervise` as systemd would start it: with an address to be told on."""
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(address)
+        notify.settimeout(20)
+        argv = [sys.executable, "-m", "multisite", "--home", str(home.path), "supervise"]
+        with subprocess.Popen(argv, env={**os.environ, "NOTIFY_SOCKET": address}) as process:
+            try:
+                assert notify.recv(100) == b"READY=1"
+                yield process
+            finally:
+                process.terminate()
+
+
+def test_in_the_foreground_it_tells_systemd_and_stays_until_it_is_told_to_leave(
+    home: SupervisedHome, foreground: subprocess.Popen[bytes]
+) -> None:
+    home.site("blog")
+    pid = int(home.get("blog").split()[0])
+    assert "runs already" in typed(home, "supervise", code=1)
+    foreground.terminate()
+    assert foreground.wait(20) == 0
+    assert not is_running(pid)
+    assert not home.left()
+
+
+def test_a_killed_supervisor_in_the_foreground_ends_with_an_error_for_systemd(
+    home: SupervisedHome, foreground: subprocess.Popen[bytes]
+) -> None:
+    home.site("blog")
+    pid = int(home.get("blog").split()[0])
+    os.kill(home.pid, signal.SIGKILL)
+    assert foreground.wait(20) == 128 + signal.SIGKILL
+    wait_until(lambda: not is_running(pid))

@@ -1,0 +1,133 @@
+"""What is started and stopped, decided without a process, a socket or a clock."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multisite.supervisor import planner
+from multisite.supervisor.planner import Limits, SiteView, SpawnBudget, Start, Stop, plan
+
+NOW = 1000.0
+
+
+def decide(*sites: SiteView, most: int = 3, memory: int | None = None, budget: SpawnBudget | None = None) -> list:
+    return plan(sites, Limits(most, memory), NOW, budget or SpawnBudget())
+
+
+def idle(name: str, seconds: float, **more: object) -> SiteView:
+    return SiteView(name, missing=0, processes=1, idle_since=NOW - seconds, **more)  # type: ignore[arg-type]
+
+
+def busy(name: str) -> SiteView:
+    return SiteView(name, missing=0, processes=1, idle_timeout=1.0)
+
+
+def waiting(name: str, since: float = NOW, **more: object) -> SiteView:
+    return SiteView(name, wanted_since=since, **more)  # type: ignore[arg-type]
+
+
+def test_a_site_somebody_waits_for_is_started() -> None:
+    assert decide(waiting("a")) == [Start("a")]
+
+
+def test_all_its_processes_are_started() -> None:
+    assert decide(waiting("a", missing=2)) == [Start("a", 2)]
+
+
+def test_a_site_in_backoff_is_not_started() -> None:
+    assert decide(waiting("a", missing=0)) == []
+
+
+def test_an_idle_site_is_stopped_after_its_own_timeout() -> None:
+    assert decide(idle("a", 5.0, idle_timeout=5.0), idle("b", 5.0, idle_timeout=6.0)) == [Stop("a", "idle")]
+
+
+def test_a_timeout_of_zero_never_stops() -> None:
+    assert decide(idle("a", 1e6, idle_timeout=0.0)) == []
+
+
+def test_a_request_in_flight_is_never_idle() -> None:
+    assert decide(busy("a")) == []
+
+
+def test_the_least_recently_used_makes_room_and_nothing_starts_until_it_is_gone() -> None:
+    full = [idle("old", 50), idle("new", 5), busy("c")]
+    assert decide(*full, waiting("d")) == [Stop("old", "evicted")]
+
+
+def test_room_that_is_being_made_is_counted() -> None:
+    """One more look before the evicted one has ended evicts nobody else."""
+    leaving = SiteView("old", missing=0, processes=1, leaving=1)
+    assert decide(leaving, idle("new", 5), busy("c"), waiting("d")) == []
+
+
+def test_where_all_are_busy_the_new_one_waits() -> None:
+    assert decide(busy("a"), busy("b"), busy("c"), waiting("d")) == []
+
+
+def test_who_waits_longest_is_first() -> None:
+    assert decide(busy("a"), busy("b"), waiting("late", NOW), waiting("early", NOW - 1)) == [Start("early")]
+
+
+def test_memory_counts_only_when_it_differs_by_much() -> None:
+    alike = [idle("old", 50, memory=30 << 20), idle("new", 40, memory=45 << 20)]
+    assert decide(*alike, waiting("d"), most=2) == [Stop("old", "evicted")]
+    heavy = [idle("old", 50, memory=30 << 20), idle("new", 40, memory=900 << 20)]
+    assert decide(*heavy, waiting("d"), most=2) == [Stop("new", "evicted")]
+
+
+def test_above_the_memory_budget_idle_ones_go() -> None:
+    sites = [idle("old", 50, memory=60), idle("new", 5, memory=60), busy("c")]
+    assert decide(*sites, memory=100) == [Stop("old", "evicted")]
+
+
+def test_failing_sites_share_a_budget_and_healthy_ones_do_not_feel_it() -> None:
+    budget = SpawnBudget(most=2, window=10.0)
+    failing = [waiting(f"f{number}", failures=1) for number in range(4)]
+    decided = decide(*failing, waiting("healthy"), most=50, budget=budget)
+    assert len(decided) == 3
+    assert Start("healthy") in decided
+    assert not budget.take(NOW + 9.9)
+    assert budget.take(NOW + 10.0)
+
+
+def test_the_first_failure_is_retried_at_once_and_then_pauses_double() -> None:
+    pauses = [planner.backoff(failures, lambda: 0.5) for failures in range(1, 5)]
+    assert pauses == [0.0, 0.5, 1.0, 2.0]
+    assert planner.backoff(100, lambda: 1.0) == planner.BACKOFF_LONGEST * 1.25
+    assert not planner.gives_up(planner.GIVE_UP_AFTER - 1)
+    assert planner.gives_up(planner.GIVE_UP_AFTER)
+
+
+@st.composite
+def views(draw: st.DrawFn, name: str) -> SiteView:
+    processes = draw(st.integers(0, 3))
+    leaving = draw(st.integers(0, processes))
+    starting = draw(st.integers(0, processes - leaving))
+    settled = processes and not leaving and not starting
+    return SiteView(
+        name,
+        missing=draw(st.integers(0, 3)),
+        wanted_since=draw(st.none() | st.floats(0, NOW)),
+        processes=processes,
+        leaving=leaving,
+        starting=starting,
+        idle_since=draw(st.none() | st.floats(0, NOW)) if settled else None,
+        idle_timeout=draw(st.sampled_from([0.0, 1.0, 300.0])),
+        memory=draw(st.integers(0, 2**32)),
+        failures=draw(st.integers(0, 3)),
+    )
+
+
+@given(st.data(), st.integers(1, 10))
+def test_never_too_many_never_a_busy_one_never_twice(data: st.DataObject, most: int) -> None:
+    """Whatever the situation: the bound holds, and only idle sites are stopped."""
+    sites = [data.draw(views(f"s{number}")) for number in range(data.draw(st.integers(0, 12)))]
+    by_name = {site.name: site for site in sites}
+    decisions = plan(sites, Limits(most), NOW, SpawnBudget())
+    started = [decision for decision in decisions if isinstance(decision, Start)]
+    alive = sum(site.processes for site in sites)
+    assert alive + sum(start.count for start in started) <= max(most, alive)
+    assert all(by_name[decision.name].idle_since is not None for decision in decisions if isinstance(decision, Stop))
+    assert len({decision.name for decision in decisions}) == len(decisions)

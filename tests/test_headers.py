@@ -1,0 +1,105 @@
+"""Which header fields are passed on, and what an upstream is told about the client."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from multisite import headers
+
+CLIENT = {"REMOTE_ADDR": "192.0.2.1", "wsgi.url_scheme": "http", "HTTP_HOST": "a.example:8080"}
+CLAIMS = [
+    "HTTP_X_FORWARDED_FOR HTTP_X_CLIENT_IP HTTP_X_REAL_IP HTTP_FORWARDED",
+    "HTTP_X_FORWARDED_HTTPS HTTP_X_FORWARDED_PROTO HTTP_X_FORWARDED_SCHEME HTTP_X_FORWARDED_SSL HTTP_X_HTTPS "
+    "HTTP_X_SCHEME",
+    "HTTP_X_FORWARDED_HOST HTTP_X_HOST",
+    "HTTP_X_FORWARDED_PORT",
+    "HTTP_X_FORWARDED_SERVER",
+    "HTTP_X_SCRIPT_NAME HTTP_X_FORWARDED_SCRIPT_NAME HTTP_X_FORWARDED_PREFIX",
+]
+
+
+def sent(trusted: bool = False, **environ: Any) -> dict[str, str]:
+    return dict(headers.to_upstream(CLIENT | environ, trusted))
+
+
+@pytest.mark.parametrize("family", CLAIMS)
+def test_what_a_stranger_claims_is_dropped_as_a_whole_family(family: str) -> None:
+    claimed = dict.fromkeys(family.split(), "spoofed")
+    assert "spoofed" not in sent(**claimed).values()
+    assert not dict(headers.relayed(CLIENT | claimed, trusted=False)).keys() & claimed.keys()
+
+
+@pytest.mark.parametrize("family", CLAIMS)
+def test_what_a_trusted_front_end_says_is_kept(family: str) -> None:
+    said = dict.fromkeys(family.split(), "203.0.113.9")
+    assert all("203.0.113.9" in sent(trusted=True, **said)[key] for key in said)
+
+
+def test_the_upstream_is_told_of_the_client() -> None:
+    told = sent()
+    assert told["HTTP_X_FORWARDED_FOR"] == "192.0.2.1"
+    assert told["HTTP_X_FORWARDED_PROTO"] == "http"
+    assert told["HTTP_X_FORWARDED_HOST"] == told["HTTP_HOST"] == "a.example:8080"
+    assert told["HTTP_X_FORWARDED_PORT"] == "8080"
+
+
+def test_a_trusted_peer_is_added_to_the_end_of_the_chain() -> None:
+    told = sent(trusted=True, HTTP_X_FORWARDED_FOR="203.0.113.9, 10.0.0.1", HTTP_X_FORWARDED_PROTO="https")
+    assert told["HTTP_X_FORWARDED_FOR"] == "203.0.113.9, 10.0.0.1, 192.0.2.1"
+    assert told["HTTP_X_FORWARDED_PROTO"] == "https"
+
+
+def test_the_port_is_the_one_that_the_client_used() -> None:
+    https = {"HTTP_X_FORWARDED_PROTO": "https", "HTTP_HOST": "a.example", "SERVER_PORT": "8000"}
+    assert sent(trusted=True, **https)["HTTP_X_FORWARDED_PORT"] == "443"
+    assert sent(**https)["HTTP_X_FORWARDED_PORT"] == "80"
+    assert sent(HTTP_HOST="[::1]")["HTTP_X_FORWARDED_PORT"] == "80"
+
+
+def test_a_peer_without_an_address_is_not_named() -> None:
+    assert "HTTP_X_FORWARDED_FOR" not in sent(REMOTE_ADDR="")
+    assert (
+        sent(trusted=True, REMOTE_ADDR="", HTTP_X_FORWARDED_FOR="203.0.113.9")["HTTP_X_FORWARDED_FOR"] == "203.0.113.9"
+    )
+
+
+def test_fields_of_one_connection_are_not_passed_on() -> None:
+    hop = {
+        "HTTP_CONNECTION": "close, X-Secret,  keep-alive",
+        "HTTP_X_SECRET": "1",
+        "HTTP_KEEP_ALIVE": "5",
+        "HTTP_TE": "trailers",
+        "HTTP_TRAILER": "x",
+        "HTTP_TRANSFER_ENCODING": "chunked",
+        "HTTP_UPGRADE": "websocket",
+        "HTTP_PROXY_AUTHORIZATION": "basic",
+        "HTTP_PROXY_CONNECTION": "close",
+        "HTTP_EXPECT": "100-continue",
+        "HTTP_PROXY": "http://evil.example",
+    }
+    assert not sent(**hop).keys() & hop.keys()
+
+
+def test_a_client_cannot_have_the_host_or_the_chain_dropped() -> None:
+    told = sent(trusted=True, HTTP_CONNECTION="Host, X-Forwarded-For", HTTP_X_FORWARDED_FOR="203.0.113.9")
+    assert told["HTTP_HOST"] == "a.example:8080"
+    assert told["HTTP_X_FORWARDED_FOR"] == "203.0.113.9, 192.0.2.1"
+
+
+def test_the_others_keep_their_order() -> None:
+    environ = {"HTTP_B": "1", "HTTP_HOST": "h", "HTTP_A": "2", "CONTENT_TYPE": "text/plain", "wsgi.errors": None}
+    assert [key for key, _ in headers.relayed(environ, trusted=True)] == ["HTTP_B", "HTTP_HOST", "HTTP_A"]
+
+
+def test_names_of_fields_are_remembered_and_their_number_is_bounded() -> None:
+    assert headers.name("HTTP_X_REAL_IP") == headers.name("HTTP_X_REAL_IP") == "X-Real-Ip"
+    for number in range(2000):
+        assert headers.name(f"HTTP_X_{number}") == f"X-{number}"
+    assert len(headers._names) <= 1024
+
+
+def test_a_request_without_a_host_gets_the_servers_name() -> None:
+    assert headers.host_field({"SERVER_NAME": "a", "SERVER_PORT": "80"}) == "a:80"
+    assert headers.host_field({"SERVER_NAME": "a", "SERVER_PORT": ""}) == "a"
