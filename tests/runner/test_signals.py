@@ -25,7 +25,7 @@ def test_it_stops_whenever_it_is_told(tmp_path: Path, threads: int) -> None:
     for number in range(30):
         with backend(tmp_path / str(number), OK, threads=threads) as site:
             for _ in range(number % 4):
-                assert site.ask().body == b"ok"
+                assert site.ask().body == site.http().body == b"ok"
             assert site.terminate() == 0
 
 

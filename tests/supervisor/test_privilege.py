@@ -172,7 +172,7 @@ def test_no_signal_is_ignored_because_the_supervisor_ignores_it(tmp_path: Path) 
         with pytest.raises(OSError):
             home.get("a")
         (line,) = home.wait_for("a", "backoff")["failure"]["output"]
-        assert int(line.split()[1], 16) == 0
+        assert int(line.split()[1], 16) & 0x7FFFFFFF == 0  # 1 to 31; libc has the real-time ones
 
 
 @as_root
