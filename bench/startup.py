@@ -44,8 +44,10 @@ def start(home: HomeDir, *, fresh: bool) -> dict[str, float]:
     if fresh:
         shutil.rmtree(home.path / "state", ignore_errors=True)
         shutil.rmtree(home.path / "run", ignore_errors=True)
+    environ = home.environ()
+    environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its byte code
     done = subprocess.run(
-        [sys.executable, "-c", CHILD], env=home.environ(), capture_output=True, text=True, cwd=home.path, check=False
+        [sys.executable, "-c", CHILD], env=environ, capture_output=True, text=True, cwd=home.path, check=False
     )
     if done.returncode:
         sys.exit(done.stderr)
@@ -57,6 +59,7 @@ def measure() -> list[Row]:
     with new_home() as small, new_home() as large:
         fill(small, 1)
         fill(large, SITES)
+        start(small, fresh=True)  # which writes the byte code
         first = [start(large, fresh=True) for _ in range(ROUNDS)]
         after = [start(large, fresh=False) for _ in range(ROUNDS)]
         start(small, fresh=True)

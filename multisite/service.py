@@ -7,10 +7,26 @@ one that cannot be used is answered with 503 until it can.
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
-from multisite import spawned
 from multisite.dispatcher import Dispatcher
 from multisite.live import LiveHome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from multisite.model import Home, Site
+
+
+def _elsewhere(site: Site, home: Home) -> Callable[..., Iterable[bytes]]:
+    """Serve a site in processes of its own, or from its upstreams."""
+    from multisite import spawned  # a worker without such sites never loads the relay
+
+    return spawned.app(site, home)
+
+
+# What the supervisor stands on: Linux 5.3 and Python 3.9 have it.
+_CAN_SPAWN = hasattr(os, "pidfd_open")
 
 
 class Service(Dispatcher):
@@ -25,7 +41,7 @@ class Service(Dispatcher):
     def __init__(self, home: str | None = None, debug: bool | None = None) -> None:
         if debug is None:
             debug = os.environ.get("MULTISITE_DEBUG", "") == "1"
-        super().__init__(LiveHome(home), elsewhere=spawned.app if spawned.is_possible() else None, debug=debug)
+        super().__init__(LiveHome(home), elsewhere=_elsewhere if _CAN_SPAWN else None, debug=debug)
 
 
 application = Service()

@@ -7,7 +7,6 @@ for that socket once, and again only when nobody answers there.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -73,8 +72,3 @@ def _upstreams(site: Site, home: Home) -> WSGI:
         for text in site.upstreams
     ]
     return Balancer(proxies)
-
-
-def is_possible() -> bool:
-    """Tell whether this system can run sites in processes of their own (Linux: pidfd, SO_PEERCRED)."""
-    return hasattr(os, "pidfd_open")
