@@ -88,7 +88,8 @@ def test_logs_shows_what_was_printed_and_goes_on(home: SupervisedHome) -> None:
     home.site("blog", SERVER.replace("if self.path ==", "print(self.path, flush=True)\n        if self.path =="))
     home.get("blog", "/one")
     wait_until(lambda: typed(home, "logs", "blog") == "serving\n/one\n")
-    argv = [sys.executable, "-m", "multisite", "--home", str(home.path), "logs", "-f", "blog"]
+    heed_interrupts = ["env", "--default-signal=INT"]  # a shell starts its background jobs with ^C ignored
+    argv = [*heed_interrupts, sys.executable, "-m", "multisite", "--home", str(home.path), "logs", "-f", "blog"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as following:
         assert following.stdout
         assert [following.stdout.readline() for _ in range(2)] == ["serving\n", "/one\n"]
