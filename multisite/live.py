@@ -63,6 +63,7 @@ class LiveHome:
         home = self._read_home()
         with _no_collection():
             self._adopt(home)
+        gc.freeze()  # what is there now is there to stay: no later collection has to walk it
         assert self.catalogue
         return self.catalogue
 

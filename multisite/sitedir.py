@@ -26,7 +26,7 @@ _TICK_NS = 20_000_000
 _GONE_GRACE = 2.0  # seconds that a missing target may be an editor's delete-and-write
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # never changed once made; frozen would double the time that thousands take
 class Entry:
     """One path in a folder of enabled sites.
 
