@@ -25,7 +25,7 @@ from multisite.claims import Ledger
 from multisite.errors import BrokenSite, MultisiteError, NeedsProcess, SiteBusy, UnknownHost
 from multisite.generation import WSGI, Generation
 from multisite.model import Home, Site
-from multisite.sitedir import Entry, Stamp
+from multisite.sitedir import Entry, Stamp, changes_time
 from multisite.verdicts import Verdicts
 
 LONGEST_PAUSE = 60.0  # seconds between two attempts to import a site that failed
@@ -295,16 +295,4 @@ class InProcessSite:
 
     def _trigger_stamp(self) -> Stamp:
         restart = os.path.join(self._site.location, "tmp", "restart.txt")
-        return (*_times((restart, *self._site.touch_reload)), self._changes_time())
-
-    def _changes_time(self) -> int:
-        """Return the time of Moya's ``.changes`` file, if it comes from root or who owns the site file.
-
-        Its folder is in a place where anybody may write first.
-        """
-        try:
-            status = os.lstat(os.path.join(self._home.temp_dir, "moyasrv", f"{self.name}.changes"))
-            owners = {0, os.geteuid(), os.stat(self._entry.path).st_uid}
-        except OSError:
-            return -1
-        return status.st_mtime_ns if status.st_uid in owners else -1
+        return (*_times((restart, *self._site.touch_reload)), changes_time(self._home, self.name, self._entry.path))

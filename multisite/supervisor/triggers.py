@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 
 from multisite.model import Home, Site
+from multisite.sitedir import changes_time
 
 _ALWAYS = os.path.join("tmp", "restart.txt")
 
 
-def paths(site: Site, home: Home) -> tuple[str, ...]:
+def paths(site: Site) -> tuple[str, ...]:
     """Return the files whose change reloads `site`; its own file is looked at elsewhere."""
-    changes = os.path.join(home.temp_dir, "moyasrv", f"{site.name}.changes")
     own = (os.path.join(site.location, _ALWAYS),) if site.location else ()
-    return (*own, *site.touch_reload, changes)
+    return (*own, *site.touch_reload)
 
 
 def _times(names: tuple[str, ...]) -> tuple[int, ...]:
@@ -34,7 +34,7 @@ class Triggers:
 
     def pulled(self, site: Site, home: Home) -> bool:
         """Tell whether one of the site's files changed since the last look; the first look tells nothing."""
-        times = _times(paths(site, home))
+        times = (*_times(paths(site)), changes_time(home, site.name, site.file))
         seen = self._seen.get(site.name, times)
         self._seen[site.name] = times
         return len(seen) == len(times) and any(new > old for new, old in zip(times, seen, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import http.client
 import os
@@ -68,6 +69,7 @@ class HomeDir:
 
     def create(self) -> HomeDir:
         self.runtime = Path(tempfile.mkdtemp(prefix="ms-"))
+        atexit.register(shutil.rmtree, self.runtime, ignore_errors=True)
         self.runtime.chmod(0o755)
         HOMES.append(self)
         for name in ("sites-available", "sites-enabled", "sites"):
