@@ -147,6 +147,14 @@ class SupervisorOptions:
         "site may set its own.",
         limits=(0, _DAY),
     )
+    preload: str = option(
+        "choice",
+        "auto",
+        "auto: from the second start on, processes of sites that have the interpreter and the user in common are "
+        "forked from one process that has imported their frameworks already. no: each is started by itself. A site may "
+        "set its own.",
+        choices=("auto", "no"),
+    )
 
 
 @dataclass(frozen=True, slots=True)

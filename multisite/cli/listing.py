@@ -54,7 +54,8 @@ def where(session: Session, name: str) -> None:
 def document(session: Session) -> dict[str, Any]:
     """Return what ``list`` and ``status`` print for programs."""
     told = session.supervisor
-    return {"supervisor": told["supervisor"] if told else None, "preloaders": [], "sites": rows(session)}
+    supervisor, preloaders = (told["supervisor"], told["preloaders"]) if told else (None, [])
+    return {"supervisor": supervisor, "preloaders": preloaders, "sites": rows(session)}
 
 
 def rows(session: Session) -> list[dict[str, Any]]:

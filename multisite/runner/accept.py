@@ -30,12 +30,13 @@ class Acceptor:
 
     Attributes:
         active: what each thread is answering now.
+        handle: answers one connection.
     """
 
     def __init__(self, listener: Listener, handle: Callable[[Connection], None], threads: int, most: int) -> None:
         self.active: dict[int, Connection] = {}
         self._listener = listener
-        self._handle = handle
+        self.handle = handle
         self._threads = threads
         self._left = most or -1
         self._counting = threading.Lock()
@@ -94,7 +95,7 @@ class Acceptor:
                 return
             active[me] = connection
             try:
-                self._handle(connection)
+                self.handle(connection)
             finally:
                 del active[me]
                 connection.close()

@@ -21,10 +21,12 @@ from .watchdog import Watchdog
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 NOT_STARTED = 3
 PULSE = 0.5
+LEARN_AFTER = 1.0  # seconds, in which a first request has come or not
 AT_ONCE = 100
 
 
@@ -79,13 +81,21 @@ class Backend(ASGIWorker):  # type: ignore[misc]
         if not alive and self._stopped is not None:
             self._stopped.set()
 
-    def run(self) -> None:
-        """Returns after the last request."""
+    def run(self, learn: Callable[[], None] | None = None) -> None:
+        """Returns after the last request.
+
+        Args:
+            learn: is called when the app is ready, and after the last request.
+        """
         self._set_up_loop()
+        if learn:
+            self.loop.call_later(LEARN_AFTER, learn)
         try:
             self.loop.run_until_complete(self._serve())
         finally:
             self._cleanup()
+        if learn:
+            learn()
 
     def _set_up_loop(self) -> None:
         if sys.version_info < (3, 10):  # locks that the site made while it was imported belong to the loop of then

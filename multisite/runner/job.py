@@ -49,6 +49,7 @@ class Job:
         processes: how many such processes the site has.
         max_requests: after how many requests to leave, 0 for never.
         request_timeout: seconds in which a request has to make progress, 0 for ever.
+        learn: tell what the site imports.
     """
 
     def __init__(self, job: dict[str, Any], listen: int, notify: str) -> None:
@@ -67,6 +68,7 @@ class Job:
         self.gunicorn: str = job.get("gunicorn") or ""
         self.board: str = job.get("board") or ""
         self.slot = int(job.get("slot") or 0)
+        self.learn = bool(job.get("learn"))
         self.debug = bool(job.get("debug"))
 
 

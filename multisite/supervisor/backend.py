@@ -9,12 +9,16 @@ from dataclasses import dataclass
 
 from multisite.model import Site
 from multisite.supervisor import lifecycle, process
+from multisite.supervisor.birth import Birth
 from multisite.supervisor.journey import Journey
 from multisite.supervisor.lifecycle import Action, Event, State
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.output import Output, SiteLog
+from multisite.supervisor.preloader import Preloader
+from multisite.supervisor.preloaders import Preloaders
 from multisite.supervisor.process import Launch, Limits, Spawned
 
+BORN_WITHIN = 5.0  # seconds, or else the preloader does not answer
 KILL_EVERY = 5.0  # seconds between two SIGKILLs, for a process that the kernel holds
 
 
@@ -56,6 +60,10 @@ class Backend:
         self._output: Output | None = None
         self._failure = -1
         self._failure_text = ""
+        self._birth: Birth | None = None
+        self._birth_due = 0.0
+        self._preloader: Preloader | None = None
+        self._lost: Callable[[], None] = lambda: None
 
     def __repr__(self) -> str:
         seconds = self._loop.now() - self.since
@@ -109,20 +117,82 @@ class Backend:
 
     # Its process
 
+    def fork(
+        self, launch: Launch, listener: int, log: SiteLog, preloaders: Preloaders, lost: Callable[[], None]
+    ) -> bool:
+        """Have a preloader make the process; False where it needs a plain start.
+
+        Args:
+            launch: what it is to be.
+            listener: descriptor of the site's socket.
+            log: of the site.
+            preloaders: one of which may make it.
+            lost: is called if it turns out later that there is no process.
+        """
+        forked = preloaders.fork(launch, listener)
+        if isinstance(forked, str):
+            self.journey.way = f"plain start: {forked}"
+            return False
+        preloader, birth, output = forked
+        self.launch, self._preloader, self._lost = launch, preloader, lost
+        self.journey.way = f"forked from process {preloader.pid}"
+        self.journey.enter("fork", self._loop.now())
+        self._birth, self._birth_due = birth, self._loop.now() + BORN_WITHIN
+        self._loop.watch(birth, lambda _events: self.hear())
+        self._listen_to(output, log)
+        return True
+
+    def hear(self) -> None:
+        """Take note of what has come of a fork."""
+        birth, preloader = self._birth, self._preloader
+        if not birth or not preloader:
+            return
+        birth.hear()
+        if birth.pid and not self.pid:
+            self.pid = birth.pid
+            preloader.born.add(birth.pid)
+            if self.state is not State.STARTING:
+                process.kill(self.pid)
+        if birth.over:
+            self._end_birth(birth)
+
+    def _end_birth(self, birth: Birth) -> None:
+        self._failure_text = birth.failure
+        self._birth = None
+        self._loop.forget(birth)
+        birth.close()
+        if self.pid:
+            self.journey.enter("start up", self._loop.now())
+        else:
+            self.journey.way = f"plain start: {birth.refused or 'the preloader has not made it'}"
+            self._close_output()
+            self._lost()
+
+    def is_overdue(self, now: float) -> Preloader | None:
+        """Return the preloader that should have made the process by now; nobody waits for it any longer."""
+        if not self._birth or self.pid or now < self._birth_due:
+            return None
+        preloader = self._preloader
+        self._birth.give_up()
+        self.hear()
+        return preloader
+
     def spawn(self, launch: Launch, listener: int, limits: Limits, log: SiteLog) -> None:
         """Make the process.
 
         Raises:
             OSError: none can be made.
         """
-        now = self._loop.now()
         self.launch = launch
-        self.journey.enter("fork and run", now)
+        self.journey.enter("fork and run", self._loop.now())
         spawned: Spawned = process.spawn(launch, listener, limits)
         self.pid = spawned.pid
         self._failure = spawned.failure
-        self._output = Output(spawned.output, log, self.journey.tail)
         self._loop.watch(spawned.failure, lambda _events: self._runs())
+        self._listen_to(spawned.output, log)
+
+    def _listen_to(self, output: int, log: SiteLog) -> None:
+        self._output = Output(output, log, self.journey.tail)
         self._loop.watch(self._output, lambda _events: self._read())
 
     def _runs(self) -> None:
@@ -164,6 +234,7 @@ class Backend:
         now = self._loop.now()
         if self._failure >= 0:
             self._runs()
+        self.hear()
         if self._output:
             self._output.drain(now)
         self._close_output()

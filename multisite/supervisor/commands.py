@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from multisite.supervisor.control import Answer, Connection
 from multisite.supervisor.failures import Unavailable
+from multisite.supervisor.preloaders import Preloaders
 from multisite.supervisor.roster import Roster
 from multisite.supervisor.rundir import RuntimeDir
 from multisite.supervisor.servers import Servers
@@ -22,6 +23,7 @@ class Commands:
         rundir: of this supervisor.
         look_soon: has the configuration looked at.
         now: tells the monotonic time.
+        preloaders: that they are about, too.
     """
 
     def __init__(
@@ -31,7 +33,9 @@ class Commands:
         rundir: RuntimeDir,
         look_soon: Callable[[], None],
         now: Callable[[], float],
+        preloaders: Preloaders,
     ) -> None:
+        self._preloaders = preloaders
         self._roster, self._servers, self._rundir, self._look_soon, self._now = roster, servers, rundir, look_soon, now
         self._started = now()
 
@@ -70,6 +74,7 @@ class Commands:
                 "backends": sum(len(crew.pids) for crew in crews),
                 "max_backends": self._roster.home.supervisor.max_backends,
             },
+            "preloaders": self._preloaders.describe(),
             "sites": {name: describe(crew, self._now()) for name, crew in self._roster.items()},
         }
 

@@ -20,6 +20,7 @@ from multisite.supervisor.lifecycle import Event, State
 from multisite.supervisor.listener import Listener
 from multisite.supervisor.output import SiteLog
 from multisite.supervisor.privilege import Refused
+from multisite.supervisor.process import Launch
 from multisite.supervisor.readiness import Readiness
 from multisite.supervisor.scoreboard import Figures, Scoreboard
 from multisite.supervisor.shared import Shared
@@ -144,8 +145,7 @@ class Crew:
         try:
             how = self._launcher.plan(backend.slot, backend.serial)
             self._launcher.prepare(how, backend.slot)
-            self.room.open()
-            backend.spawn(how, self.listener.fileno(), self._shared.limits, self.log)
+            self._make(backend, how)
         except Refused as error:
             backend.cannot_spawn(str(error))
             self._ended(backend, refused=True)
@@ -158,6 +158,30 @@ class Crew:
             if not how.told:
                 self._readiness.expect(backend, self.backends, self._loop.now(), self.start_cost)
 
+    def _make(self, backend: Backend, how: Launch) -> None:
+        """Have a preloader make the process, or make it ourselves.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        self.room.open()
+        listener, preloaders = self.listener.fileno(), self._shared.preloaders
+        if not backend.fork(how, listener, self.log, preloaders, lambda: self._lost(backend)):
+            backend.spawn(how, listener, self._shared.limits, self.log)
+
+    def _lost(self, backend: Backend) -> None:
+        """A preloader has not made the process."""
+        if backend.state is not State.STARTING or not backend.launch:
+            backend.cannot_spawn(backend.reason)
+            self._ended(backend)
+            return
+        try:
+            self.room.open()
+            backend.spawn(backend.launch, self.listener.fileno(), self._shared.limits, self.log)
+        except OSError as error:
+            backend.cannot_spawn(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))
+            self._ended(backend)
+
     def _new_backend(self) -> Backend:
         backend = Backend(self.site, self.backends.free_slot, self._shared.next_serial(), self._loop, self._say)
         self.backends.append(backend)
@@ -169,6 +193,8 @@ class Crew:
     def told(self, pid: int, variables: dict[str, str]) -> None:
         """Take note of what the process `pid`, or one of its session, says (sd_notify(3))."""
         backend = self.backends.of(pid)
+        if backend and backend.launch and "MODULES" in variables:
+            self._shared.preloaders.learn(backend.launch, variables["MODULES"])
         if backend and backend.state is State.STARTING:
             backend.status = variables.get("STATUS", backend.status)[:1000]
             if variables.get("READY") == "1":
@@ -181,6 +207,13 @@ class Crew:
         self.failures.replacement = ""
         self.start_cost = backend.journey.duration
         replacement.relieve(self.backends, backend)
+        if backend.launch:
+            self._shared.preloaders.served(backend.launch)
+
+    def hear(self) -> None:
+        """Take note of the processes that preloaders have made for it."""
+        for backend in list(self.backends):
+            backend.hear()
 
     @property
     def next_look(self) -> float | None:
@@ -244,6 +277,9 @@ class Crew:
         for backend in list(self.backends):
             backend.resume_output(now)
             draining.end_if_drained(backend, connected, self.connected)
+            overdue = backend.is_overdue(now)
+            if overdue:
+                self._shared.preloaders.lost(overdue)
             self._heed_time(backend, now)
         if self.room.since is not None:
             replacement.make_room(self.backends, now - self.room.since)

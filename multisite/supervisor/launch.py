@@ -61,11 +61,13 @@ def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch
     env = environment.base(around.environ, who)
     env = environment.with_venv(env, python or interpreter(site) if site.python else python)
     env |= home.env
+    shared = dict(env)
     env |= site.env
     env |= {environment.MARKER: around.mark, "NOTIFY_SOCKET": around.notify}
     plain = Launch(
         argv=(),
         env=env,
+        shared_env=shared,
         cwd=_inside(site.chroot, site.location or who.home or "/"),
         identity=who,
         chroot=site.chroot,
@@ -133,7 +135,17 @@ def _runner(plain: Launch, site: Site, python: str, around: Surroundings, host: 
     job = _job(site, around, worker)
     env = {**plain.env, "MULTISITE_JOB": str(JOB)}
     argv = (python, "-u", RUNNER)
-    return replace(plain, argv=argv, env=env, job=json.dumps(job).encode(), told=True, graceful=True)
+    return replace(
+        plain,
+        argv=argv,
+        env=env,
+        job=json.dumps(job).encode(),
+        told=True,
+        graceful=True,
+        location=site.location,
+        gunicorn=job["gunicorn"],
+        preload="" if site.preload == "auto" else "preload = no",
+    )
 
 
 def _job(site: Site, around: Surroundings, worker: str) -> dict[str, Any]:
@@ -160,6 +172,7 @@ def _job(site: Site, around: Surroundings, worker: str) -> dict[str, Any]:
         "gunicorn": _gunicorn(),
         "board": around.board,
         "slot": around.slot,
+        "learn": site.preload == "auto" and not site.chroot,
         "debug": False,
     }
 

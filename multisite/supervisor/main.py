@@ -21,6 +21,7 @@ from multisite.supervisor.memory import Scales
 from multisite.supervisor.notify import NotifySocket
 from multisite.supervisor.planner import SpawnBudget
 from multisite.supervisor.prctl import set_name
+from multisite.supervisor.preloaders import Preloaders
 from multisite.supervisor.process import Limits
 from multisite.supervisor.roster import Roster
 from multisite.supervisor.rundir import RuntimeDir
@@ -56,7 +57,9 @@ class Supervisor:
         limits = Limits()
         limits.raise_own()
         process.become_subreaper()
-        self._shared = Shared(self._loop, rundir, limits, self._notify.name, rundir.mark)
+        assert live.catalogue
+        self._preloaders = Preloaders(live.catalogue.home, self._loop, limits, rundir.mark)
+        self._shared = Shared(self._loop, rundir, limits, self._notify.name, rundir.mark, self._preloaders)
         self._roster = Roster(live, self._shared)
         self._budget = SpawnBudget()
         self._scales = Scales()
@@ -65,7 +68,7 @@ class Supervisor:
         self._loop.watch(self._notify, lambda _events: self._told())
         self._loop.catch(signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         self._recover()
-        commands = Commands(self._roster, self._servers, rundir, self.look_soon, self._loop.now)
+        commands = Commands(self._roster, self._servers, rundir, self.look_soon, self._loop.now, self._preloaders)
         self._control = Control(rundir.control, self._loop, commands.answer)
 
     def look_soon(self) -> None:
@@ -118,15 +121,26 @@ class Supervisor:
             self.look_soon()
 
     def _reap(self) -> None:
-        for pid, status in process.reap():
+        for pid in process.ended():
+            self._hear()
+            status = process.reap(pid)
+            if self._preloaders.ended(pid):
+                continue
             for crew in self._roster.values():
                 backend = crew.ended(pid, status)
                 if backend:
                     sweep.orphans(self._shared.mark_of(crew.site.name, backend.serial))
                     break
 
+    def _hear(self) -> None:
+        """Learn whose new processes are, before anything else is known of them."""
+        for crew in self._roster.busy:
+            crew.hear()
+
     def _told(self) -> None:
-        for pid, variables in self._notify.receive():
+        messages = self._notify.receive()
+        self._hear()
+        for pid, variables in messages:
             leader = process.session(pid) or pid
             for crew in self._roster.values():
                 crew.told(leader, variables)
@@ -137,6 +151,7 @@ class Supervisor:
             self._look_at = now + LOOK_EVERY
             self._roster.look(now)
             self._scales.weigh(self._roster.values(), self._roster.home.supervisor.memory_budget, now)
+            self._preloaders.tick(now)
         busy = self._roster.busy
         if not busy:
             self._crowded = False
@@ -165,6 +180,7 @@ class Supervisor:
         """Stop everything: ask, wait, kill; then remove our sockets."""
         _log.info("supervisor of %s leaves", self._roster.home.path)
         self._control.close()
+        self._preloaders.close()
         for crew in self._roster.values():
             crew.close()
         deadline = self._loop.now() + max((crew.site.stop_timeout for crew in self._roster.values()), default=0.0)
@@ -190,7 +206,8 @@ class Supervisor:
     def _wait_for_children() -> None:
         deadline = time.monotonic() + 5.0
         while process.children() and time.monotonic() < deadline:
-            list(process.reap())
+            for pid in process.ended():
+                process.reap(pid)
             time.sleep(0.002)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from multisite.supervisor.loop import Loop
+from multisite.supervisor.preloaders import Preloaders
 from multisite.supervisor.process import Limits
 from multisite.supervisor.rundir import RuntimeDir
 
@@ -17,6 +18,7 @@ class Shared:
         notify: address at which processes say that they are ready.
         mark: how the marks of all backends begin.
         group: who may connect to the sites' sockets besides ourselves; None: nobody.
+        preloaders: who may make a process faster.
         serial: number of the last backend.
     """
 
@@ -25,6 +27,7 @@ class Shared:
     limits: Limits
     notify: str
     mark: str
+    preloaders: Preloaders
     group: int | None = None
     serial: int = 0
 
