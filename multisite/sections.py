@@ -150,8 +150,8 @@ class SupervisorOptions:
     preload: str = option(
         "choice",
         "auto",
-        "auto: from the second start on, processes of sites that have the interpreter and the user in common are "
-        "forked from one process that has imported their frameworks already. no: each is started by itself. A site may "
+        "Auto: from the second start on, processes of sites that have the interpreter and the user in common are "
+        "forked from one process that has imported their frameworks already. No: each is started by itself. A site may "
         "set its own.",
         choices=("auto", "no"),
     )

@@ -177,8 +177,8 @@ class Site:
     )
     preload: str = inherited(
         "preload",
-        "auto: from their second start on, processes of the site are forked from a process that has its frameworks "
-        "imported already. no: each is started by itself.",
+        "Auto: from their second start on, processes of the site are forked from a process that has its frameworks "
+        "imported already. No: each is started by itself.",
         "no",
     )
     max_waiting: int = option(

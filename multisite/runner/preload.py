@@ -1,7 +1,7 @@
 """The preloader: it imports what the sites of one interpreter and user have in common, and forks their backends.
 
 Started like a backend, with a control socket in the place of the listening socket. What it says there is one JSON
-object for each message: ``ready``, or ``spoiled`` by the import of a module, which leaves behind what no other site
+object for each message: ``ready``, or ``spoilt`` by the import of a module, which leaves behind what no other site
 may get. It ends when the supervisor closes the socket, and when the files that it has imported have changed.
 """
 
@@ -28,7 +28,6 @@ ROOM = "MULTISITE_ROOM"  # makes the memory of the environment large enough for 
 CONTROL = 3
 NAME = b"multisite-preld"
 DESCRIPTORS = 5
-DJANGO = "DJANGO_SETTINGS_MODULE"
 # They patch the standard library, keep one state for random numbers, or have threads behind our back.
 NEVER = frozenset({"gevent", "eventlet", "numpy", "grpc", "torch", "tensorflow", "ddtrace", "newrelic", "coverage"})
 OURS = (".wsgi", ".direct", ".settings", ".learn")  # what most backends need of the runner itself
@@ -64,7 +63,9 @@ class Preloader:
         self._failed: list[str] = []
         self._files: dict[str, tuple[int, int]] = {}
         forked.set_name(NAME)
-        injected.inject(orders["gunicorn"], injected.FOR_WSGI)
+        is_own = injected.inject(orders["gunicorn"], injected.FOR_ASGI)
+        if injected.inject(orders["gunicorn"], injected.FOR_WSGI) != is_own:
+            self._denied |= {injected.NAME}  # one for some sites, and another for others
 
     def load(self, modules: Iterable[str]) -> None:
         """Import `modules`, and tell how that went; one that spoils the process ends it."""
@@ -74,22 +75,21 @@ class Preloader:
             importlib.import_module(name, __package__)
         reads = purity.watched(os.environ)
         facts = purity.facts()
-        asked: set[str] = said_at_startup()
         for name in modules:
             if name in sys.modules or self._is_denied(name):
                 continue
             self._try(name)
-            got = reads.take()
-            spoils = _why_not(got) or purity.broken(facts, purity.facts())
-            if spoils:
-                self._leave({"spoiled": name, "reason": spoils})
-            asked |= got
+            what = purity.broken(facts, purity.facts())
+            spoilt = {name: what} if what else reads.tainted()
+            if spoilt:
+                self._leave({"spoilt": spoilt})
         purity.unwatched(os.environ)
         self._note_files()
         gc.collect()
         gc.freeze()
-        told = {"modules": len(sys.modules) - len(self._before), "reads": sorted(asked), "failed": self._failed}
-        self._tell({"ready": told})
+        new = len(sys.modules) - len(self._before)
+        asked = sorted(reads.names | said_at_startup())
+        self._tell({"ready": {"modules": new, "reads": asked, "failed": self._failed}})
 
     def _is_denied(self, name: str) -> bool:
         return any(name == denied or name.startswith(denied + ".") for denied in self._denied)
@@ -101,7 +101,7 @@ class Preloader:
         except Exception:
             self._failed.append(name)
         except BaseException:
-            self._leave({"spoiled": name, "reason": "ends the process"})
+            self._leave({"spoilt": {name: "ends the process"}})
 
     def _refuse_strangers(self) -> None:
         """Root imports nothing that somebody else could have written."""
@@ -184,9 +184,3 @@ def _stamp(path: str) -> tuple[int, int]:
         return (0, 0)
     return (status.st_mtime_ns, status.st_ino)
 
-
-def _why_not(names: set[str]) -> str:
-    """Why a module that asks for these environment variables may not be shared, "" if it may."""
-    if DJANGO in names:
-        return "asks for Django's settings"
-    return "asks for all environment variables" if purity.EVERYTHING in names else ""

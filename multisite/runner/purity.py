@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 NUMBERS = tuple(range(1, signal.NSIG))
-EVERYTHING = "*"
+DJANGO = b"DJANGO_SETTINGS_MODULE"
 
 
 def facts() -> dict[str, Any]:
@@ -78,24 +78,38 @@ def _is_django_configured() -> bool:
 
 
 class Reads(dict):  # type: ignore[type-arg]
-    """The inside of `os.environ`, which notes the names that somebody asks for."""
+    """The inside of `os.environ`, which notes who asks for what.
+
+    Attributes:
+        names: of the variables that somebody has asked for.
+        askers: modules whose import has asked for something that is each site's own, and what that is.
+    """
 
     def __init__(self, inside: dict[bytes, bytes]) -> None:
         super().__init__(inside)
         self.names: set[str] = set()
+        self.askers: dict[str, str] = {}
 
     def __getitem__(self, name: bytes) -> bytes:
-        self.names.add(os.fsdecode(name))
+        if name == DJANGO:
+            self._note("asks for Django's settings")
+        else:
+            self.names.add(os.fsdecode(name))
         return super().__getitem__(name)  # type: ignore[no-any-return]
 
     def __iter__(self) -> Iterator[bytes]:
-        self.names.add(EVERYTHING)
+        self._note("asks for all environment variables")
         return super().__iter__()
 
-    def take(self) -> set[str]:
-        """The names since the last time."""
-        names, self.names = self.names, set()
-        return names
+    def _note(self, what: str) -> None:
+        for name, module in list(sys.modules.items()):
+            if getattr(getattr(module, "__spec__", None), "_initializing", False):
+                self.askers.setdefault(name, what)
+
+    def tainted(self) -> dict[str, str]:
+        """Those askers that have been imported all the same, whatever they made of the answer."""
+        askers, self.askers = self.askers, {}
+        return {name: what for name, what in askers.items() if name in sys.modules}
 
 
 def watched(environ: MutableMapping[str, str]) -> Reads:

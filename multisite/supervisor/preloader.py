@@ -32,7 +32,7 @@ class Preloader:
         changed: is called when it has said something, or is gone.
 
     Attributes:
-        spoiled: (module, reason) of the import that no fork may inherit.
+        spoilt: modules whose import no fork may inherit, and why.
         refused: why it may not be.
         failed: modules that could not be imported.
         pair: whose sites it forks.
@@ -52,7 +52,7 @@ class Preloader:
         self.pair, self.like, self.modules = like.pair, like, frozenset(modules)
         self.since = self.last_fork = loop.now()
         self.ready = self.gone = False
-        self.spoiled: tuple[str, str] | None = None
+        self.spoilt: dict[str, str] = {}
         self.refused = ""
         self.failed: list[str] = []
         self.loaded = self.forks = self.memory = 0
@@ -155,8 +155,9 @@ class Preloader:
             self.reads = frozenset(map(str, told.get("reads", ())[:_MOST_READS]))
             self.failed = list(map(str, told.get("failed", ())))
             self.ready = True
-        if "spoiled" in message:
-            self.spoiled = str(message["spoiled"]), str(message.get("reason"))[:200]
+        spoilt = message.get("spoilt")
+        if isinstance(spoilt, dict):
+            self.spoilt = {str(name): str(reason) for name, reason in spoilt.items()}
         if "refused" in message:
             self.refused = str(message["refused"])[:500]
 

@@ -104,9 +104,9 @@ class Preloaders:
         known = self._known(preloader.pair)
         if preloader.refused:
             self._give_up(preloader, preloader.refused)
-        elif preloader.spoiled:
-            module, reason = preloader.spoiled
-            known.deny(module, reason)
+        elif preloader.spoilt:
+            for module, reason in preloader.spoilt.items():
+                known.deny(module, reason)
             self._learned.change()
             self._dismiss(preloader)
             if self._may_fail(preloader.pair):
