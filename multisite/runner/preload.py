@@ -79,7 +79,7 @@ class Preloader:
             if name in sys.modules or self._is_denied(name):
                 continue
             self._try(name)
-            what = purity.broken(facts, purity.facts())
+            what = _brought() or purity.broken(facts, purity.facts())
             spoilt = {name: what} if what else reads.tainted()
             if spoilt:
                 self._leave({"spoilt": spoilt})
@@ -174,6 +174,11 @@ class Preloader:
         return any(_stamp(path) != stamp for path, stamp in self._files.items())
 
 
+def _brought() -> str:
+    """What has been imported that may not be, on behalf of another module."""
+    return next((f"imports {name}" for name in NEVER if name in sys.modules), "")
+
+
 CHANGED = "what is installed there has changed"
 
 
@@ -183,4 +188,3 @@ def _stamp(path: str) -> tuple[int, int]:
     except OSError:
         return (0, 0)
     return (status.st_mtime_ns, status.st_ino)
-

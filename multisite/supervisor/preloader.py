@@ -83,7 +83,7 @@ class Preloader:
         finally:
             theirs.close()
         self.pid, self._output, self._failure = spawned.pid, spawned.output, spawned.failure
-        loop.watch(self._control, lambda _events: self._hear())
+        loop.watch(self._control, lambda _events: self.hear())
         loop.watch(self._output, lambda _events: self._read())
 
     def __repr__(self) -> str:
@@ -130,13 +130,12 @@ class Preloader:
         }
         return json.dumps(orders).encode()
 
-    def _hear(self) -> None:
+    def hear(self) -> None:
+        """Take the next thing that it has said."""
         try:
             data = self._control.recv(_LONGEST)
-        except BlockingIOError:
+        except OSError:  # nothing, or we have closed it
             return
-        except OSError:
-            data = b""
         try:
             message = json.loads(data) if data else None
             if isinstance(message, dict):

@@ -147,6 +147,7 @@ class Preloaders:
             preloader.born.discard(pid)
         for preloader in [*self._all.values(), *self._leaving]:
             if preloader.pid == pid:
+                preloader.hear()  # its last words may not have been read
                 self._bury(preloader)
                 return True
         return False
@@ -201,5 +202,7 @@ class Preloaders:
     def close(self) -> None:
         """End them all."""
         self._learned.keep()
-        for preloader in [*self._all.values(), *self._leaving]:
+        for preloader in list(self._all.values()):
+            self._dismiss(preloader)
+        for preloader in self._leaving:
             preloader.kill()
