@@ -118,13 +118,17 @@ class Supervisor:
         due = [self._look_at]
         if self._crowded:
             due.append(now + CROWDED_PAUSE)
-        for crew in self.crews.values():
+        for crew in self._busy():
             due += [moment for moment in (crew.deadline, crew.next_look) if moment is not None]
             if crew.state is State.RUNNING and crew.site.idle_timeout:
                 due.append(max(now + 0.02, crew.last_use + crew.site.idle_timeout))
             elif crew.state is State.DRAINING:
                 due.append(now + CROWDED_PAUSE)
         return min(due) - now
+
+    def _busy(self) -> list[Crew]:
+        """Those there is something to watch of: a few of all that were ever asked for."""
+        return [crew for crew in self.crews.values() if crew.is_busy]
 
     def _signals(self) -> None:
         came, self._loop.signals = self._loop.signals, set()
@@ -136,7 +140,7 @@ class Supervisor:
 
     def _reap(self) -> None:
         for pid, status in process.reap():
-            for crew in self.crews.values():
+            for crew in self._busy():
                 mark = next((self._mark(crew, b.serial) for b in crew.backends if b.pid == pid), "")
                 if mark and crew.ended(pid, status):
                     sweep.orphans(mark)
@@ -148,7 +152,7 @@ class Supervisor:
     def _told(self) -> None:
         for pid, variables in self._notify.receive():
             leader = process.session(pid) or pid
-            for crew in self.crews.values():
+            for crew in self._busy():
                 crew.told(leader, variables)
 
     def _tick(self) -> None:
@@ -156,7 +160,7 @@ class Supervisor:
         if now >= self._look_at:
             self._look_at = now + LOOK_EVERY
             self._look(now)
-        busy = [crew for crew in self.crews.values() if crew.is_busy]
+        busy = self._busy()
         if not busy:
             self._crowded = False
             return

@@ -135,14 +135,17 @@ def _starts(sites: Sequence[SiteView], limits: Limits, now: float, budget: Spawn
     slots = limits.starting_at_once - sum(site.starting for site in sites)
     starts, crowded = [], 0
     for site in sorted(_waiting(sites), key=lambda site: site.wanted_since or 0.0):
+        if slots < 1:  # nobody makes room for what could not be started yet
+            break
+        count = min(site.missing, room if room > 0 else limits.max_backends)
         if room < 1:
-            crowded += min(site.missing, limits.max_backends)
-        elif slots < 1 or (site.failures and not budget.take(now)):
+            crowded += count
+        elif site.failures and not budget.take(now):
             continue
         else:
-            count = min(site.missing, room)
             starts.append(Start(site.name, count))
-            room, slots = room - count, slots - count
+            room -= count
+        slots -= count
     return starts, crowded
 
 

@@ -241,8 +241,8 @@ class Answer:
 class Client:
     """One keep-alive connection; `ask` sends any Host, however wrong."""
 
-    def __init__(self, port: int) -> None:
-        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=15)
+    def __init__(self, port: int, timeout: float = 15.0) -> None:
+        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
 
     def ask(self, host: str, path: str = "/", method: str = "GET", body: bytes = b"", accept: str = "*/*") -> Answer:
         wire = self.connection
