@@ -263,6 +263,145 @@ def rows(options: Options, asked: Asked, watch: Watch, took: float, supervisor: 
     name = f"{options.sites:,} sites, {options.backends} backends, {took:.0f} s"
     most, starts = max(watch.counts, default=0), len(asked.processes)
     failed = f"{len(asked.failures)} of {asked.count:,} ({asked.count / took:.0f} a second, {len(asked.sites)} sites)"
+    costs = f"{supervisor / max(1, starts) * 1000:.1f} ms a start"
+    costs += f", workers {workers / max(1, asked.count) * 1000:.1f} ms a request"
+    found = [pid]
+    for one in found:
+        with contextlib.suppress(OSError):
+            found += map(int, Path(f"/proc/{one}/task/{one}/children").read_text().split())
+    return found[1:]
+
+
+def site_sockets(home: HomeDir) -> set[str]:
+    """The listening sockets of all sites, as /proc/PID/fd names them."""
+    folder, found = f"{home.runtime}/multisite/sites/", set()
+    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+        fields = line.split(None, 7)
+        if len(fields) > 7 and fields[7].startswith(folder) and int(fields[3], 16) & LISTENS:
+            found.add(f"socket:[{fields[6]}]")
+    return found
+
+
+def holds_one(pid: int, sockets: set[str]) -> bool:
+    """Tell whether a process has one of these sockets open."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/{pid}/fd/{name}") in sockets:
+                    return True
+    return False
+
+
+def pss(pid: int) -> float:
+    """MiB, 0 when the process is gone."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"Pss: +(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text())
+        return int(found[1]) / 1024 if found else 0.0
+    return 0.0
+
+
+def processor_seconds(pid: int) -> float:
+    """What a process used so far (proc(5): utime and stime); 0 when it is gone."""
+    with contextlib.suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
+
+
+@dataclass
+class Watch:
+    """Samples taken beside the load."""
+
+    home: HomeDir
+    server: Server
+    most: int = 0
+    counts: list[int] = field(default_factory=list)
+    memory: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: {"supervisor": [], "workers": []})
+
+    def supervisor(self) -> int:
+        """Its process, which has signed the lock; 0 before there is one."""
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            return int((self.home.runtime / "multisite" / "supervisor.lock").read_text().split()[0])
+        return 0
+
+    def count(self) -> None:
+        supervisor = self.supervisor()
+        if supervisor:
+            sockets = site_sockets(self.home)
+            self.counts.append(sum(holds_one(pid, sockets) for pid in descendants(supervisor)))
+
+    def weigh(self, now: float) -> None:
+        self.memory["supervisor"].append((now, pss(self.supervisor())))
+        self.memory["workers"].append((now, sum(map(pss, self.server.workers()))))
+
+
+@contextlib.contextmanager
+def repeated(what: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Call it again and again beside the block."""
+    done = threading.Event()
+
+    def repeat() -> None:
+        while not done.wait(seconds):
+            what()
+
+    thread = threading.Thread(target=repeat)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def slope(samples: list[tuple[float, float]]) -> float:
+    """Units a minute of the line that fits best."""
+    times, values = zip(*samples, strict=True)
+    at, middle = sum(times) / len(times), sum(values) / len(values)
+    square = sum((one - at) ** 2 for one in times) or 1.0
+    return 60 * sum((one - at) * (value - middle) for one, value in samples) / square
+
+
+# --- the table ------------------------------------------------------------------------------------------------------
+
+
+def fill(home: HomeDir, options: Options) -> None:
+    """The enabled sites, each with a process of its own."""
+    home.conf(
+        f"[projects]\nread = sites-enabled/*.ini\n[supervisor]\nallow_root = yes\nmax_backends = {options.backends}\n"
+    )
+    for number in range(options.sites):
+        home.site(f"s{number}", CODE, mode="spawned")
+
+
+def measure(options: Options | None = None) -> list[Row]:
+    options = options or Options()
+    asked = Asked()
+    with new_home() as home:
+        fill(home, options)
+        with gunicorn(home, options.worker, "--workers", "2", "--threads", "8") as server:
+            watch = Watch(home, server)
+            began = time.monotonic()
+            arguments = [
+                (server.port, options, seed, began + options.seconds, asked) for seed in range(options.clients)
+            ]
+            threads = [threading.Thread(target=visit, args=one) for one in arguments]
+            with repeated(watch.count, SAMPLE_EVERY), repeated(lambda: watch.weigh(time.monotonic()), WEIGH_EVERY):
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+            used = processor_seconds(watch.supervisor())
+            workers = sum(map(processor_seconds, server.workers()))
+            took = time.monotonic() - began
+    for failure in asked.failures[:20]:
+        print(failure, file=sys.stderr)
+    return rows(options, asked, watch, took, used, workers)
+
+
+def rows(options: Options, asked: Asked, watch: Watch, took: float, supervisor: float, workers: float) -> list[Row]:
+    name = f"{options.sites:,} sites, {options.backends} backends, {took:.0f} s"
+    most, starts = max(watch.counts, default=0), len(asked.processes)
+    failed = f"{len(asked.failures)} of {asked.count:,} ({asked.count / took:.0f} a second, {len(asked.sites)} sites)"
     costs = f"{supervisor / max(1, starts) * 1000:.1f} ms a start, workers {workers / max(1, asked.count) * 1000:.1f} ms a request"
     found = [
         Row(f"{name}: wrong or failed answers", failed, "0", not asked.failures and asked.count > 0),

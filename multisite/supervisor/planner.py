@@ -73,7 +73,7 @@ Decision = Start | Stop
 
 @dataclass
 class SpawnBudget:
-    """How often sites that fail may be started: over all sites, so that looping ones cannot eat the machine."""
+    """How often sites that fail again and again may be started: over all, so that loops cannot eat the machine."""
 
     most: int = 10
     window: float = 10.0  # seconds
@@ -140,7 +140,7 @@ def _starts(sites: Sequence[SiteView], limits: Limits, now: float, budget: Spawn
         count = min(site.missing, room if room > 0 else limits.max_backends)
         if room < 1:
             crowded += count
-        elif site.failures and not budget.take(now):
+        elif site.failures > 1 and not budget.take(now):  # a process that was killed once is no loop
             continue
         else:
             starts.append(Start(site.name, count))

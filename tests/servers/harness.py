@@ -26,6 +26,7 @@ STOP_DEADLINE = 10.0  # seconds between SIGTERM and SIGKILL
 
 RUNNING: list[Server] = []  # for the report of a failed test
 NOT_TESTED: list[str] = []  # printed at the end of the run
+MEASURED: list[str] = []  # printed as well
 HOMES: list[HomeDir] = []  # all that were made, to be cleared away
 
 HELLO = """
