@@ -160,12 +160,7 @@ class Passage:
             return
         if self._incoming.head:  # before, drops must not stretch the time
             exchange.allow(self._route.stall_timeout)
-        if data:
-            content = self._incoming.feed(data)
-        else:
-            self._incoming.end(exchange.was_reset)
-            content = b""
-        self._received(content)
+        self._received(self._incoming.take(data, exchange.was_reset))
 
     def _received(self, content: bytes) -> None:
         incoming, outgoing = self._incoming, self._outgoing
@@ -185,6 +180,8 @@ class Passage:
         self._out = b"".join(parts)
         if self._out or self._ends:
             self._flush()
+        if incoming.failure and self._wire.fileno() >= 0:
+            raise incoming.failure
 
     def _answered(self, head: Head) -> None:
         self.status, self.headers = head.status, head.fields

@@ -143,11 +143,9 @@ def _first(route: Route, exchange: Exchange, incoming: Incoming) -> bytes:
     content = b""
     while left > 0 and exchange.wait(READABLE, left):
         data = exchange.pull()
-        if data:
-            content += incoming.feed(data)
-        elif data is not None:
-            incoming.end(exchange.was_reset)
-        if incoming.done or incoming.switches or len(content) >= PIECE:
+        if data is not None:
+            content += incoming.take(data, exchange.was_reset)
+        if incoming.done or incoming.switches or incoming.failure or len(content) >= PIECE:
             return content
         if incoming.head and (incoming.head.length or 0) > PIECE:
             return content
@@ -267,11 +265,7 @@ def _wait_for(
 ) -> Iterable[bytes]:
     """Wait for the head of the answer, and pass on the body as the server asks for it."""
     while incoming.head is None:
-        data = exchange.receive()
-        if data:
-            content = incoming.feed(data)
-        else:
-            incoming.end(exchange.was_reset)
+        content = incoming.take(exchange.receive(), exchange.was_reset)
         for fields in incoming.hints:
             if "wsgi.early_hints" in environ:
                 environ["wsgi.early_hints"](fields)
@@ -329,13 +323,11 @@ class Answer:
         exchange, incoming = self._exchange, self._incoming
         while not incoming.done:
             exchange.allow(self._timeout)
-            data = exchange.receive()
-            if not data:
-                incoming.end(exchange.was_reset)
-                continue
-            content = incoming.feed(data)
+            content = incoming.take(exchange.receive(), exchange.was_reset)
             if content:
                 return content
+            if incoming.failure:
+                raise incoming.failure
         raise StopIteration
 
     def close(self) -> None:

@@ -29,14 +29,19 @@ class Incoming:
     Attributes:
         head: of the answer, None before it is whole.
         done: all of the answer is there.
+        failure: why the body cannot be read on.
         hints: the fields of each 103, for whoever can pass them on; in order.
     """
 
-    __slots__ = ("_body", "_dropped", "_forgive", "_interim", "_method", "_rest", "_upgrade", "done", "head", "hints")
+    __slots__ = (
+        *("_body", "_dropped", "_forgive", "_interim", "_method", "_rest", "_upgrade"),
+        *("done", "failure", "head", "hints"),
+    )
 
     def __init__(self, method: str, *, dates: bool = True, forgive: bool = False, upgrade: bool = False) -> None:
         self.head: Head | None = None
         self.done = False
+        self.failure: UpstreamProtocolError | None = None
         self.hints: list[Fields] = []
         self._method = method
         self._dropped = http11.DROPPED if dates else _BEHIND_GUNICORN
@@ -45,6 +50,25 @@ class Incoming:
         self._interim = 0
         self._rest = b""
         self._body: Body | None = None
+
+    def take(self, data: bytes, reset: bool) -> bytes:
+        """Return the content that is in `data`, which is b"" at the end of the connection.
+
+        What is wrong in the body is kept in `failure`: the head can be passed on, and be followed by a cut.
+
+        Raises:
+            UpstreamProtocolError: it is wrong from the beginning.
+        """
+        begun = self.head is not None
+        try:
+            if data:
+                return self.feed(data)
+            self.end(reset)
+        except UpstreamProtocolError as error:
+            if not begun:
+                raise
+            self.failure = error
+        return b""
 
     @property
     def switches(self) -> bool:
