@@ -670,8 +670,8 @@ def test_a_path_is_split_into_names_or_refused() -> None:
 
 def test_prefixes_with_and_without_a_final_slash_are_one() -> None:
     prefixes = Prefixes({"/a": ("x",), "/a/": ("y",), "/a/b": ("z",)})
-    assert prefixes.find("/a/c") == ("/a", ("x", "y"))
-    assert prefixes.find("/a/b/c") == ("/a/b", ("z",))
+    assert prefixes.find("/a/c") == ("/a", (b"x", b"y"))
+    assert prefixes.find("/a/b/c") == ("/a/b", (b"z",))
     assert prefixes.find("/ab") is None
 
 

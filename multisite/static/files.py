@@ -68,19 +68,21 @@ class StaticFiles:
             prefix, folders = found
             return self._below(path[len(prefix) :], folders, environ, start_response)
         if self._check and environ["REQUEST_METHOD"] in ("GET", "HEAD"):
-            try:
-                return self._first_of(self._check, path, environ, start_response)
-            except OSError as error:
-                if error.errno not in _MISSING + _FORBIDDEN:
-                    raise
+            candidates = self._candidates(self._check, path)
+            if candidates:
+                try:
+                    return self._first_of(candidates, environ, start_response)
+                except OSError as error:
+                    if error.errno not in _MISSING + _FORBIDDEN:
+                        raise
         return None
 
-    def _below(self, rest: str, folders: Iterable[str], environ: Environ, start_response: Any) -> Iterable[bytes]:
+    def _below(self, rest: str, folders: Iterable[bytes], environ: Environ, start_response: Any) -> Iterable[bytes]:
         """Answer under a prefix, whatever there is."""
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return _NOT_ALLOWED(environ, start_response)
         try:
-            return self._first_of(map(os.fsencode, folders), rest, environ, start_response)
+            return self._first_of(self._candidates(folders, rest), environ, start_response)
         except OSError as error:
             if error.errno in _FORBIDDEN:
                 return _REFUSED(environ, start_response)
@@ -88,25 +90,33 @@ class StaticFiles:
                 raise
             return _NOT_FOUND(environ, start_response)
 
-    def _first_of(self, folders: Iterable[bytes], path: str, environ: Environ, start_response: Any) -> Iterable[bytes]:
-        """Answer from the first of `folders` that has the file; raises OSError where none has."""
+    def _candidates(self, places: Iterable[bytes], path: str) -> list[tuple[bytes, list[bytes]]]:
+        """Return the files that there seem to be for a path, each as a folder and names below it.
+
+        Only a look, which costs less than an attempt to open what is not there; what is shown is decided later.
+        """
         parts = names(path, self._hidden)
         if parts is None:
-            raise FileNotFoundError(errno.ENOENT, "no file has this name")
+            return []
         wanted = [[*parts, index] for index in self._index] if path[-1:] == "/" else [parts]
+        return [(place, each) for place in places for each in wanted if os.access(b"/".join((place, *each)), os.F_OK)]
+
+    def _first_of(
+        self, candidates: Iterable[tuple[bytes, list[bytes]]], environ: Environ, start_response: Any
+    ) -> Iterable[bytes]:
+        """Answer with the first file that can be had; raises OSError where there is none."""
         reason: OSError = FileNotFoundError(errno.ENOENT, "there is no such file")
-        for folder in folders:
-            for each in wanted:
-                try:
-                    reached, name = self._reach(folder, each)
-                except OSError as error:
-                    if error.errno not in _MISSING:
-                        reason = error
-                    continue
-                try:
-                    return self._send(reached, name, environ, start_response)
-                finally:
-                    reached.close()
+        for place, parts in candidates:
+            try:
+                reached, name = self._reach(place, parts)
+            except OSError as error:
+                if error.errno not in _MISSING:
+                    reason = error
+                continue
+            try:
+                return self._send(reached, name, environ, start_response)
+            finally:
+                reached.close()
         raise reason
 
     def _reach(self, place: bytes, parts: list[bytes]) -> tuple[Reached, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 LONGEST = 4096  # bytes of a path; PATH_MAX of Linux, and no file system has longer ones
@@ -38,17 +39,17 @@ class Prefixes:
     """The prefixes of ``[static]``, found by the first name of a path."""
 
     def __init__(self, prefixes: Mapping[str, tuple[str, ...]]) -> None:
-        merged: dict[str, tuple[str, ...]] = {}
+        merged: dict[str, tuple[bytes, ...]] = {}
         for prefix, places in prefixes.items():
             plain = prefix.rstrip("/").encode().decode("latin-1")
-            merged[plain] = merged.get(plain, ()) + places
-        self._by_first: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
+            merged[plain] = merged.get(plain, ()) + tuple(map(os.fsencode, places))
+        self._by_first: dict[str, list[tuple[str, tuple[bytes, ...]]]] = {}
         for prefix in sorted(merged, key=len, reverse=True):
             self._by_first.setdefault(first(prefix), []).append((prefix, merged[prefix]))
         root = self._by_first.pop("", None)
         self._root = root[0] if root else None
 
-    def find(self, path: str) -> tuple[str, tuple[str, ...]] | None:
+    def find(self, path: str) -> tuple[str, tuple[bytes, ...]] | None:
         """Return the longest prefix that `path` is at or below, and its folders and files."""
         for entry in self._by_first.get(first(path), ()):
             prefix = entry[0]
