@@ -246,15 +246,24 @@ class Site:
         example="/static = /srv/blog/static",
     )
     access_log: str = option(
-        "path",
-        help="File that gets one line for each request of the site, relative to location.",
+        "log",
+        help="File that gets one line for each request of the site, relative to location; or a syslog daemon.",
         section="logging",
         key="access",
         example="/var/log/multisite/%(name)s.access.log",
     )
+    access_format: str = option(
+        "format",
+        "combined",
+        "Lines of the access log: combined, which is Apache's with site, seconds and who answered at the end; json, one "
+        "object a line; or a text with fields in braces, such as {remote}, {uri}, {status} and {http_x_request_id}.",
+        section="logging",
+        example="{iso} {remote} {method} {uri} {status} {bytes} {seconds}",
+    )
     error_log: str = option(
-        "path",
-        help="File that gets the site's log records and the output of its processes, relative to location.",
+        "log",
+        help="File that gets the site's log records and the output of its processes, relative to location; or a syslog "
+        "daemon.",
         section="logging",
         key="error",
         example="/var/log/multisite/%(name)s.error.log",

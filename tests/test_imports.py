@@ -19,13 +19,13 @@ LAYERS: tuple[tuple[str, str], ...] = (
     (
         "one kind of input and output",
         "config chain textfile globs sitedir enabling statefile claims sharing mentions finder django_fence guard "
-        "process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan static "
-        "upload upstream",
+        "process_state loader loaders importer blame verdicts logs logfile loghandlers loggingini loggingplan "
+        "access beneath static upload upstream",
     ),
     ("what runs in a site's interpreter", "runner"),
     (
         "pure",
-        "appspec callables checks dialect endpoint errors filerules headers hosts literals model option options pages "
+        "appspec callables checks dialect endpoint errors filerules headers hosts literals logformat model option options pages "
         "placement reference sections site trusted values wire",
     ),
 )

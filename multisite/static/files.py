@@ -19,7 +19,7 @@ from multisite import filerules, pages
 from multisite.filerules import MediaTypes
 from multisite.model import Home, Site
 from multisite.static import bodies, conditions
-from multisite.static.beneath import Reached, beside, reach
+from multisite.beneath import Reached, beside, reach
 from multisite.static.paths import Prefixes, names
 from multisite.static.representation import Expires, Headers, Representation, stamp_of
 from multisite.trusted import TrustedProxies
