@@ -118,14 +118,13 @@ class Supervisor:
             self.look_soon()
 
     def _reap(self) -> None:
-        for pid, status in process.reap():
-            busy = self._roster.busy
-            for crew in busy:
-                backend = crew.ended(pid, status)
-                if backend:
-                    known = {pid for crew in busy for pid in crew.pids}
-                    sweep.orphans(self._shared.mark_of(crew.site.name, backend.serial), known)
-                    break
+        ended = list(process.reap())
+        for pid, status in ended:
+            any(crew.ended(pid, status) for crew in self._roster.busy)
+        if ended:
+            alive = [(crew, backend) for crew in self._roster.busy for backend in crew.backends if backend.pid]
+            living = {self._shared.mark_of(crew.site.name, backend.serial) for crew, backend in alive}
+            sweep.strays(self._shared.mark, living, {backend.pid for _, backend in alive})
 
     def _told(self) -> None:
         for pid, variables in self._notify.receive():
@@ -176,8 +175,7 @@ class Supervisor:
             self._tick_leaving()
         for crew in self._roster.values():
             crew.kill()
-        sweep.all_children()
-        self._wait_for_children()
+        self._end_children()
         self._recover()
         self._servers.close()
         self._notify.close()
@@ -189,9 +187,11 @@ class Supervisor:
                 crew.tick(self._loop.now(), connected.get(crew.listener.path, NO_CONNECTIONS))
 
     @staticmethod
-    def _wait_for_children() -> None:
+    def _end_children() -> None:
+        """Kill what is left, again and again: the children of what is dead fall to us."""
         deadline = time.monotonic() + 5.0
         while process.children() and time.monotonic() < deadline:
+            sweep.all_children()
             list(process.reap())
             time.sleep(0.002)
 

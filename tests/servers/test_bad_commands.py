@@ -90,10 +90,11 @@ def unharmed(server: Server) -> Iterator[None]:
 # --- starts that fail -----------------------------------------------------------------------------------------------
 
 DAEMONISES = """
-import http.server, os, sys
+import http.server, os, sys, time
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
+        time.sleep(0.3)  # its parent is gone before it listens
         address = ("127.0.0.1", int(sys.argv[1]))
         http.server.ThreadingHTTPServer(address, http.server.SimpleHTTPRequestHandler).serve_forever()
     os._exit(0)
@@ -174,7 +175,7 @@ def test_starts_that_hang_hold_up_nobody_else(tmp_path: Path) -> None:
     home = new_home(tmp_path)
     for number in range(12):
         home.site(f"hangs{number}", SLEEPS, mode="spawned", start_timeout="20s", stop_timeout="1s")
-    with gunicorn(home, "gthread", "--workers", "1", "--threads", "20") as server:
+    with one_worker(home) as server:
         waiting = [Client(server.port) for _ in range(12)]
         for number, client in enumerate(waiting):
             client.connection.request("GET", "/", headers={"Host": f"hangs{number}.test"})
@@ -441,7 +442,7 @@ def assert_commands_know(home: HomeDir, names: list[str]) -> None:
     listed = json.loads(home.multisite("--json", "list"))
     assert {site["name"] for site in listed["sites"]} == {*names, *GOOD}
     assert "state:       running, process " in home.multisite("explain", "bomb.test")
-    assert home.multisite("restart", "burns").startswith("burns: restarting")
+    assert home.multisite("restart", "burns").startswith("burns: another process is started")
 
 
 def test_the_end_of_the_server_is_the_end_of_all_of_it(tmp_path: Path) -> None:
