@@ -35,7 +35,7 @@ _NOT_RELAYED = frozenset(
 
 #: what front ends tell about their client under other names than X-Forwarded-*; mod_wsgi's families, in
 #: WSGITrustedProxyHeaders, and RFC 7239
-_CLAIMS = frozenset(
+CLAIMS = frozenset(
     [
         "HTTP_FORWARDED",
         "HTTP_X_CLIENT_IP",
@@ -46,7 +46,7 @@ _CLAIMS = frozenset(
         "HTTP_X_SCRIPT_NAME",
     ]
 )
-_FORWARDED = "HTTP_X_FORWARDED_"
+FAMILY = "HTTP_X_FORWARDED_"
 
 
 def relayed(environ: Environ, trusted: bool) -> Iterator[tuple[str, str]]:
@@ -58,7 +58,7 @@ def relayed(environ: Environ, trusted: bool) -> Iterator[tuple[str, str]]:
     # A Connection field cannot make a relay forget whom the request is for.
     drop = _NOT_RELAYED | {_key(name) for name in named} - {"HTTP_HOST"} if named else _NOT_RELAYED
     for key, value in environ.items():
-        if key[:5] != "HTTP_" or key in drop or (not trusted and (key in _CLAIMS or key[:17] == _FORWARDED)):
+        if key[:5] != "HTTP_" or key in drop or (not trusted and (key in CLAIMS or key[:17] == FAMILY)):
             continue
         yield key, value
 

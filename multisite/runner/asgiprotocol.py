@@ -87,9 +87,10 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         request = self._current_request
         if self._variables:
             request.scheme = self._variables.get("wsgi.url_scheme", "http")
-        elif not self._believes:
-            request.headers_bytes = [field for field in request.headers_bytes if not _is_claim(field[0])]
-            request.headers = [field for field in request.headers if not _is_claim(field[0].encode("latin-1"))]
+        elif not self._believes and any(map(_is_claim, request.headers_bytes)):
+            headers = zip(request.headers_bytes, request.headers)
+            kept = [both for both in headers if not _is_claim(both[0])]
+            request.headers_bytes, request.headers = [raw for raw, _ in kept], [text for _, text in kept]
         return skip
 
     def _build_http_scope(self, request: Any, sockname: Any, peername: Any) -> dict[str, Any]:
@@ -145,9 +146,16 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         super()._safe_write(data)
 
 
-def _is_claim(name: bytes) -> bool:
-    key = "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
-    return key in CLAIMS or key.startswith(FAMILY)
+def _is_claim(field: tuple[bytes, bytes]) -> bool:
+    return field[0] in _CLAIMS or field[0].startswith(_FAMILY)
+
+
+def _name(key: str) -> bytes:
+    return key[5:].replace("_", "-").lower().encode()
+
+
+_CLAIMS = frozenset(map(_name, CLAIMS))
+_FAMILY = _name(FAMILY)
 
 
 def _check_whole(start: bytes, size: int) -> None:
