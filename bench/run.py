@@ -21,11 +21,12 @@ import direct
 import dispatch
 import runner
 import startup
+import static
 from common import print_rows
 
 
 def main() -> int:
-    rows = [row for part in (dispatch, startup, addsite, runner, direct) for row in part.measure()]
+    rows = [row for part in (dispatch, static, startup, addsite, runner, direct) for row in part.measure()]
     table = print_rows(rows)
     if "--write" in sys.argv:
         import gunicorn

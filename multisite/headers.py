@@ -49,6 +49,20 @@ CLAIMS = frozenset(
 FAMILY = "HTTP_X_FORWARDED_"
 
 
+def drop_claims(environ: dict[str, Any]) -> None:
+    """Take out of `environ` what a peer that is not trusted says about somebody else, as whole families.
+
+    Nearly always all keys are known to be harmless, which is seen at once.
+    """
+    if environ.keys() <= _harmless:
+        return
+    for key in list(environ):
+        if key[:17] == FAMILY or key in CLAIMS:
+            del environ[key]
+        elif len(_harmless) < _MOST_NAMES:
+            _harmless.add(key)
+
+
 def relayed(environ: Environ, trusted: bool) -> Iterator[tuple[str, str]]:
     """Yield key and value of each request header that is passed on as it is, in the order of `environ`.
 
@@ -84,6 +98,14 @@ def forwarded(environ: Environ, trusted: bool) -> list[tuple[str, str]]:
     return fields if chain else fields[1:]  # the peer of a unix socket has no address
 
 
+def upgrade_of(environ: Environ) -> str:
+    """Return the protocol that the request wants to go on with, "" if it is none that is passed on."""
+    wanted: str = environ.get("HTTP_UPGRADE", "")
+    if wanted.lower() != "websocket" or "upgrade" not in environ.get("HTTP_CONNECTION", "").lower():
+        return ""
+    return wanted
+
+
 def to_upstream(environ: Environ, trusted: bool) -> list[tuple[str, str]]:
     """Return all request headers for a foreign server: those relayed, and X-Forwarded-* in their place."""
     fields = dict(relayed(environ, trusted))
@@ -116,6 +138,7 @@ def name(key: str) -> str:
 
 _MOST_NAMES = 1024  # remembered; a client can invent as many as it likes
 _names: dict[str, str] = {}
+_harmless: set[str] = set()
 
 
 def _key(field: str) -> str:
