@@ -19,7 +19,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-NO_WEBSOCKETS = "WebSockets cannot be relayed by the server in front of this site.\n"
 NOT_HEADERS = ("HTTP_TRANSFER_ENCODING", "HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE")
 
 
@@ -40,7 +39,6 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         self._first = start
         self._is_client = is_client
         self._variables: dict[str, Any] = {}
-        self._may_upgrade = True
         self._failed = False
         self._received = self._sent = 0
 
@@ -76,7 +74,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         if not size or len(start) < size:
             return b""
         self._variables = variables = variables_of(start[:size])
-        is_chunked, self._may_upgrade = tell_apart(variables)
+        is_chunked = tell_apart(variables)
         self._keepalive = 0  # one request on each connection
         self._forwarded_trust: Any = ({}, [])
         self._secure_names: Any = frozenset()
@@ -118,11 +116,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         return await self._counted(super()._handle_http_request(*args, **kwargs))
 
     async def _handle_websocket(self, *args: Any, **kwargs: Any) -> Any:
-        handling = super()._handle_websocket(*args, **kwargs) if self._may_upgrade else self._refuse_websocket()
-        return await self._counted(handling)
-
-    async def _refuse_websocket(self) -> None:
-        self._send_error_response(501, NO_WEBSOCKETS)
+        return await self._counted(super()._handle_websocket(*args, **kwargs))
 
     async def _counted(self, handling: Any) -> Any:
         began = self._board.begin()
