@@ -66,7 +66,7 @@ class Dispatcher:
         self._catalogue: Catalogue | None = None
         self._ledger: Ledger | None = None
         self._header: TrustedHeader | None = None
-        self._trusts = TrustedProxies(()).trusts
+        self._believed = TrustedProxies(())
         self._sites: dict[str, InProcessSite] = {}  # those in use, by name
         self._memory: dict[str, Target] = {}  # by raw host; only of hosts that a site answers
         self._unusable: ConfigError | None = None
@@ -81,7 +81,7 @@ class Dispatcher:
         if target is None or self._clock() >= target.check_at:
             return self._long_way(environ, start_response)
         logs.current_site.set(target.name)
-        if not self._trusts(environ.get("REMOTE_ADDR", "")):
+        if not self._believed[environ.get("REMOTE_ADDR", "")]:
             headers.drop_claims(environ)
         try:
             return target.app(environ, start_response)
@@ -95,7 +95,7 @@ class Dispatcher:
             target = self._target(environ)
         except MultisiteError as error:
             return self._answer(error, environ, start_response)
-        if not self._trusts(environ.get("REMOTE_ADDR", "")):
+        if not self._believed[environ.get("REMOTE_ADDR", "")]:
             headers.drop_claims(environ)
         if isinstance(target, InProcessSite):
             return self._serve(target.name, environ, start_response)
@@ -163,7 +163,7 @@ class Dispatcher:
         if not self._ledger or not self._catalogue or self._catalogue.home.state_dir != new.home.state_dir:
             self._ledger = catalogue.ledger(new.home, lambda: self._live.catalogue)
         self._header = TrustedHeader(service.host_header, service.trusted_proxies) if service.host_header else None
-        self._trusts = TrustedProxies(service.trusted_proxies).trusts
+        self._believed = TrustedProxies(service.trusted_proxies)
         self._catalogue = new
         self._memory = {}
         for name, site in list(self._sites.items()):
