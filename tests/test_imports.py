@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     (
         "one kind of input and output",
         "config chain textfile globs sitedir enabling statefile claims sharing mentions finder django_fence guard "
-        "process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan upload upstream "
+        "handoff process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan upload upstream "
         "client relayloop tunnel queued share threads logfile access beneath static",
     ),
     ("what runs in a site's interpreter", "runner"),
