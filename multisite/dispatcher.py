@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from multisite import catalogue, choice, hosts, logs, pages
+from multisite import catalogue, choice, headers, hosts, logs, pages
 from multisite.catalogue import Catalogue
 from multisite.claims import Ledger
 from multisite.errors import ConfigError, MultisiteError, UnknownHost
@@ -23,7 +23,7 @@ from multisite.generation import WSGI
 from multisite.inprocess import InProcessSite
 from multisite.live import LOOK_EVERY, LiveHome
 from multisite.model import Home, Site
-from multisite.trusted import TrustedHeader
+from multisite.trusted import TrustedHeader, TrustedProxies
 from multisite.verdicts import Verdicts
 
 Environ = dict[str, Any]
@@ -66,6 +66,7 @@ class Dispatcher:
         self._catalogue: Catalogue | None = None
         self._ledger: Ledger | None = None
         self._header: TrustedHeader | None = None
+        self._believed = TrustedProxies(())
         self._sites: dict[str, InProcessSite] = {}  # those in use, by name
         self._memory: dict[str, Target] = {}  # by raw host; only of hosts that a site answers
         self._unusable: ConfigError | None = None
@@ -80,6 +81,8 @@ class Dispatcher:
         if target is None or self._clock() >= target.check_at:
             return self._long_way(environ, start_response)
         logs.current_site.set(target.name)
+        if not self._believed[environ.get("REMOTE_ADDR", "")]:
+            headers.drop_claims(environ)
         try:
             return target.app(environ, start_response)
         except BaseException as error:
@@ -92,6 +95,8 @@ class Dispatcher:
             target = self._target(environ)
         except MultisiteError as error:
             return self._answer(error, environ, start_response)
+        if not self._believed[environ.get("REMOTE_ADDR", "")]:
+            headers.drop_claims(environ)
         if isinstance(target, InProcessSite):
             return self._serve(target.name, environ, start_response)
         try:
@@ -158,6 +163,7 @@ class Dispatcher:
         if not self._ledger or not self._catalogue or self._catalogue.home.state_dir != new.home.state_dir:
             self._ledger = catalogue.ledger(new.home, lambda: self._live.catalogue)
         self._header = TrustedHeader(service.host_header, service.trusted_proxies) if service.host_header else None
+        self._believed = TrustedProxies(service.trusted_proxies)
         self._catalogue = new
         self._memory = {}
         for name, site in list(self._sites.items()):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("site-packages", "dist-packages")
 MOST = 4000  # names
+known: set[str] = set()  # what the supervisor knows of already, because this process was forked with it
 LONGEST = 60_000  # bytes that are told
 
 
@@ -31,13 +32,16 @@ class Learner:
         """Tell the names of all modules of the interpreter, in the order of their imports."""
         if len(sys.modules) > self._told:
             self._told = len(sys.modules)
-            self._notifier.modules(names(self._gunicorn))
+            found = names(self._gunicorn)
+            if found:
+                self._notifier.modules(found)
 
 
 def names(gunicorn: str = "") -> str:
     """The modules that were imported from the interpreter's own folders, separated by blanks, within bounds."""
     folders = tuple(folder + os.sep for folder in _folders(gunicorn))
-    found = [name for name, module in list(sys.modules.items()) if _is_from(folders, name, module)]
+    new = ((name, module) for name, module in list(sys.modules.items()) if name not in known)
+    found = [name for name, module in new if _is_from(folders, name, module)]
     text = " ".join(found[:MOST])
     return text if len(text) <= LONGEST else text[:LONGEST].rpartition(" ")[0]
 

@@ -14,7 +14,7 @@ import os
 import socket
 import sys
 
-from . import forked, injected, purity
+from . import forked, injected, learn, purity
 from .forked import Request
 from .startup import said_at_startup, strangers
 
@@ -30,7 +30,7 @@ NAME = b"multisite-preld"
 DESCRIPTORS = 5
 # They patch the standard library, keep one state for random numbers, or have threads behind our back.
 NEVER = frozenset({"gevent", "eventlet", "numpy", "grpc", "torch", "tensorflow", "ddtrace", "newrelic", "coverage"})
-OURS = (".wsgi", ".direct", ".settings", ".learn")  # what most backends need of the runner itself
+OURS = (".wsgi", ".direct", ".settings")  # what most backends need of the runner itself
 
 
 def preload() -> None:
@@ -85,6 +85,7 @@ class Preloader:
                 self._leave({"spoilt": spoilt})
         purity.unwatched(os.environ)
         self._note_files()
+        learn.known.update(sys.modules)
         gc.collect()
         gc.freeze()
         new = len(sys.modules) - len(self._before)

@@ -11,7 +11,7 @@ from multisite.supervisor.preloaders import Preloaders
 from multisite.supervisor.roster import Roster
 from multisite.supervisor.rundir import RuntimeDir
 from multisite.supervisor.servers import Servers
-from multisite.supervisor.status import describe
+from multisite.supervisor.status import describe_all
 
 
 class Commands:
@@ -75,7 +75,7 @@ class Commands:
                 "max_backends": self._roster.home.supervisor.max_backends,
             },
             "preloaders": self._preloaders.describe(),
-            "sites": {name: describe(crew, self._now()) for name, crew in self._roster.items()},
+            "sites": describe_all(self._roster, self._roster.connections(), self._now()),
         }
 
     def _restart(self, request: Answer, _connection: Connection) -> Answer:

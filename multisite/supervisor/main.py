@@ -104,7 +104,7 @@ class Supervisor:
         due = [self._look_at]
         if self._crowded:
             due.append(now + CROWDED_PAUSE)
-        for crew in self._roster.values():
+        for crew in self._roster.busy:
             due += [moment for moment in (crew.backends.deadline, crew.next_look) if moment is not None]
             if crew.state is State.RUNNING and crew.site.idle_timeout:
                 due.append(max(now + 0.02, crew.activity.last_use + crew.site.idle_timeout))
@@ -121,16 +121,17 @@ class Supervisor:
             self.look_soon()
 
     def _reap(self) -> None:
+        anybody = False
         for pid in process.ended():
+            anybody = True
             self._hear()
             status = process.reap(pid)
-            if self._preloaders.ended(pid):
-                continue
-            for crew in self._roster.values():
-                backend = crew.ended(pid, status)
-                if backend:
-                    sweep.orphans(self._shared.mark_of(crew.site.name, backend.serial))
-                    break
+            self._preloaders.ended(pid) or any(crew.ended(pid, status) for crew in self._roster.busy)
+        if anybody:
+            alive = [(crew, one) for crew in self._roster.busy for one in crew.backends if one.pid or one.is_unborn]
+            living = {self._shared.mark_of(crew.site.name, one.serial) for crew, one in alive}
+            known = {one.pid for _, one in alive} | self._preloaders.pids
+            sweep.strays(self._shared.mark, living | self._preloaders.marks, known)
 
     def _hear(self) -> None:
         """Learn whose new processes are, before anything else is known of them."""
@@ -142,7 +143,7 @@ class Supervisor:
         self._hear()
         for pid, variables in messages:
             leader = process.session(pid) or pid
-            for crew in self._roster.values():
+            for crew in self._roster.busy:
                 crew.told(leader, variables)
 
     def _tick(self) -> None:
@@ -190,8 +191,7 @@ class Supervisor:
             self._tick_leaving()
         for crew in self._roster.values():
             crew.kill()
-        sweep.all_children()
-        self._wait_for_children()
+        self._end_children()
         self._recover()
         self._servers.close()
         self._notify.close()
@@ -203,9 +203,11 @@ class Supervisor:
                 crew.tick(self._loop.now(), connected.get(crew.listener.path, NO_CONNECTIONS))
 
     @staticmethod
-    def _wait_for_children() -> None:
+    def _end_children() -> None:
+        """Kill what is left, again and again: the children of what is dead fall to us."""
         deadline = time.monotonic() + 5.0
         while process.children() and time.monotonic() < deadline:
+            sweep.all_children()
             for pid in process.ended():
                 process.reap(pid)
             time.sleep(0.002)

@@ -13,6 +13,7 @@ from typing import Any
 from multisite.model import Home
 from multisite.supervisor import faithful, process
 from multisite.supervisor.birth import Birth
+from multisite.supervisor.environment import MARKER
 from multisite.supervisor.learned import Knowledge, Learned
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.preloader import Preloader
@@ -43,6 +44,16 @@ class Preloaders:
         self._all: dict[Pair, Preloader] = {}
         self._leaving: list[Preloader] = []
         self._serial = 0
+
+    @property
+    def pids(self) -> set[int]:
+        """Their processes."""
+        return {preloader.pid for preloader in [*self._all.values(), *self._leaving]}
+
+    @property
+    def marks(self) -> set[str]:
+        """The marks of those that may have forked a process that has no mark of its own yet."""
+        return {preloader.env[MARKER] for preloader in [*self._all.values(), *self._leaving]}
 
     # Starts of sites
 

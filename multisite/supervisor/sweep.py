@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Container
 
 from multisite.supervisor import process
 from multisite.supervisor.environment import MARKER
@@ -20,12 +21,19 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def orphans(mark: str) -> int:
-    """Kill those of our own children that a backend marked `mark` left to us; returns how many.
+def strays(prefix: str, living: Container[str], known: Container[int]) -> int:
+    """Kill those of our own children that a backend left to us which is gone; returns how many.
 
-    A helper of another site is not touched.
+    What they have started themselves falls to us when they are dead, so this is done after each death. A helper
+    of a site that lives is not touched.
+
+    Args:
+        prefix: how all our marks begin, up to the first colon.
+        living: the marks of all backends that there are.
+        known: pids that need no look.
     """
-    found = [pid for pid in process.children() if _mark(pid) == mark]
+    marks = {pid: _mark(pid) for pid in process.children() if pid not in known}
+    found = [pid for pid, mark in marks.items() if mark.startswith(prefix + ":") and mark not in living]
     for pid in found:
         _kill(pid)
     return len(found)
