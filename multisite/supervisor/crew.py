@@ -99,6 +99,12 @@ class Crew:
         """Ask the kernel for this site's connections now."""
         return connections(os.path.dirname(self.listener.path)).get(self.listener.path, NO_CONNECTIONS)
 
+    def needs_connections(self, now: float) -> bool:
+        """Tell whether what is to be done now depends on what the kernel knows of the connections."""
+        due = self.activity.last_use + self.site.idle_timeout if self.site.idle_timeout else None
+        idle = due is not None and now >= due and self.state is State.RUNNING
+        return idle or self.next_look is not None or self.backends.any_in(State.DRAINING)
+
     # The listening socket
 
     def ensure(self) -> str:

@@ -12,14 +12,13 @@ from multisite.errors import ConfigError
 from multisite.live import LiveHome
 from multisite.supervisor import planner, process, sweep
 from multisite.supervisor.commands import Commands
-from multisite.supervisor.connections import Connections
 from multisite.supervisor.control import Control
 from multisite.supervisor.crew import NO_CONNECTIONS, Crew
 from multisite.supervisor.lifecycle import State
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.memory import Scales
 from multisite.supervisor.notify import NotifySocket
-from multisite.supervisor.planner import SpawnBudget
+from multisite.supervisor.planner import SiteView, SpawnBudget
 from multisite.supervisor.prctl import set_name
 from multisite.supervisor.preloaders import Preloaders
 from multisite.supervisor.process import Limits
@@ -27,9 +26,10 @@ from multisite.supervisor.roster import Roster
 from multisite.supervisor.rundir import RuntimeDir
 from multisite.supervisor.servers import Servers
 from multisite.supervisor.shared import Shared
-from multisite.supervisor.view import view
+from multisite.supervisor.view import at_a_glance, view
 
 LOOK_EVERY = 1.0  # seconds between two looks at the configuration
+SURVEY_EVERY = 0.5  # seconds between two looks at who is idle
 CROWDED_PAUSE = 0.05  # seconds between two attempts to find room
 LONELY_AT_FIRST = 10.0  # seconds that a detached supervisor waits for its first server
 
@@ -63,7 +63,7 @@ class Supervisor:
         self._roster = Roster(live, self._shared)
         self._budget = SpawnBudget()
         self._scales = Scales()
-        self._look_at = 0.0
+        self._look_at = self._survey_at = 0.0
         self._crowded = False
         self._loop.watch(self._notify, lambda _events: self._told())
         self._loop.catch(signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -157,13 +157,31 @@ class Supervisor:
         if not busy:
             self._crowded = False
             return
+        if self._is_survey_due(busy, now):
+            self._survey(busy, now)
+            return
+        for crew in busy:
+            crew.tick(now, NO_CONNECTIONS)
+        if any(crew.is_waiting for crew in busy):
+            self._plan([at_a_glance(crew, now) for crew in busy], now)
+            if self._crowded:
+                self._survey(busy, now)
+
+    def _is_survey_due(self, busy: list[Crew], now: float) -> bool:
+        """Tell whether it is time to ask who is idle, and what the kernel knows of all connections.
+
+        Where many sites live that takes milliseconds, for which nobody who waits for a process is to wait.
+        """
+        return now >= self._survey_at or self._crowded or any(crew.needs_connections(now) for crew in busy)
+
+    def _survey(self, busy: list[Crew], now: float) -> None:
+        self._survey_at = now + SURVEY_EVERY
         connected = self._roster.connections()
         for crew in busy:
             crew.tick(now, connected.get(crew.listener.path, NO_CONNECTIONS))
-        self._plan(busy, connected, now)
+        self._plan([view(crew, now, connected.get(crew.listener.path, NO_CONNECTIONS)) for crew in busy], now)
 
-    def _plan(self, busy: list[Crew], connected: dict[str, Connections], now: float) -> None:
-        views = [view(crew, now, connected.get(crew.listener.path, NO_CONNECTIONS)) for crew in busy]
+    def _plan(self, views: list[SiteView], now: float) -> None:
         options = self._roster.home.supervisor
         limits = planner.Limits(options.max_backends, options.memory_budget, 2 * (os.cpu_count() or 1) + 2)
         decisions = planner.plan(views, limits, now, self._budget)
@@ -173,7 +191,7 @@ class Supervisor:
                 crew.stop(decision.reason)
             else:
                 crew.start(decision.count)
-        self._crowded = any(crew.is_waiting for crew in busy)
+        self._crowded = any(self._roster[seen.name].is_waiting for seen in views)
 
     # The end
 
