@@ -1,0 +1,243 @@
+"""Caddy: a site for each group of exact domains, and one for all other hosts; https://caddyserver.com/docs/caddyfile."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterator
+
+from multisite.frontends import names
+from multisite.frontends.view import CLAIMS, UNDERSCORED, Block, Front, Static, Unwritable, comment, has_control
+from multisite.hosts import is_pattern
+
+HEAD = """\
+# Save this file as /etc/caddy/Caddyfile, or import it there, then:
+#     caddy validate --config /etc/caddy/Caddyfile && systemctl reload caddy
+# A new site is answered at once, without a reload; run the command again to have rules of its own for it.
+
+# A connection towards multisite carries one request and is closed (keepalive off). That is fastest, since multisite can
+# hand such a connection over to the site, and it is safe: no site ever holds a connection on which the next visitor of
+# another site is to come.
+"""
+DIRECT = """\
+# Requests go straight to a site whose own socket is open, with no Python in between: whether it is, a folder named
+# like the domain says. Caddy must be allowed to connect: put its user into the group of [supervisor] socket_group in
+# moya.conf. Everything else goes to multisite, which starts sites, so that no request is lost and none is sent twice.
+"""
+LINKS = "Caddy follows links wherever they lead, so multisite serves its files; --follow-links has Caddy serve them."
+_FILE = re.compile(r"[A-Za-z0-9._-]+\Z")
+
+
+def render(front: Front) -> str:
+    """Return the configuration; it ends in whole sites."""
+    exact = [block for block in front.blocks if not is_pattern(block.domains[0])]
+    patterns = [block for block in front.blocks if is_pattern(block.domains[0])]
+    parts = [[comment(front.title) + "\n" + HEAD + ("\n" + DIRECT if front.folders else "")]]
+    if _certificates_on_demand(front):
+        parts.append(list(_ask(front)))
+    parts += [list(_site(block, front)) for block in exact]
+    if patterns or front.rest:
+        parts.append(list(_others(patterns, front)))
+    return "\n".join("".join(f"{line}\n" for line in part) for part in parts)
+
+
+def quoted(text: str) -> str:
+    """Return `text` as one token that means itself.
+
+    Raises:
+        Unwritable: Caddy would take a part of it for something else.
+    """
+    if has_control(text) or "{" in text or "`" in text:
+        raise Unwritable("it holds a character that Caddy takes for something else")
+    return f"`{text}`"
+
+
+def _certificates_on_demand(front: Front) -> bool:
+    return bool(front.ask) and not front.listen and front.rest
+
+
+def _ask(front: Front) -> Iterator[str]:
+    yield comment(
+        "Certificates of hosts that no site below names are fetched at their first visit. Caddy asks multisite"
+    )
+    yield comment("whether a site claims the host, so that nobody makes it fetch certificates for names of his own.")
+    yield "{"
+    yield "    on_demand_tls {"
+    yield f"        ask {quoted(front.ask)}"
+    yield "    }"
+    yield "}"
+
+
+def _site(block: Block, front: Front) -> Iterator[str]:
+    yield from (comment(f"{name}{f' at {mount}' if mount != '/' else ''}") for mount, name in block.sites)
+    yield ", ".join(address for domain in block.domains for address in _addresses(domain, front)) + " {"
+    yield from (f"    {line}" for line in _inside(block.log, front))
+    yield "    route {"
+    yield from (f"        {line}" for line in _routes(block, front))
+    yield "    }"
+    yield "}"
+
+
+def _addresses(domain: str, front: Front) -> Iterator[str]:
+    if not front.listen:
+        yield domain
+    for port in sorted({listen.port for listen in front.listen}):
+        yield f"http://{domain}:{port}"
+
+
+def _others(patterns: list[Block], front: Front) -> Iterator[str]:
+    if front.rest:
+        yield comment("All other hosts: patterns, sites that are newer than this file, and the page for unknown ones.")
+    if _certificates_on_demand(front):
+        yield "https:// {"
+        yield "    tls {"
+        yield "        on_demand"
+        yield "    }"
+    else:
+        yield ", ".join(_addresses("", front) if front.listen else ["http://"]) + " {"
+    yield from (f"    {line}" for line in _inside("multisite", front))
+    yield "    route {"
+    for number, block in enumerate(patterns, 1):
+        either = "|".join(map(names.expression, block.domains))
+        yield from (comment(f"{name}{f' at {mount}' if mount != '/' else ''}", " " * 8) for mount, name in block.sites)
+        yield f"        @site{number} header_regexp Host `(?i)^({either})(:[0-9]+)?$`"
+        yield f"        handle @site{number} {{"
+        yield from (f"            {line}" for line in _routes(block, front))
+        yield "        }"
+    yield "        handle {"
+    rest = Block("", (), ("*",), timeout=front.timeout, direct=not front.blocks)
+    yield from (f"            {line}" for line in _routes(rest, front))
+    yield "        }"
+    yield "    }"
+    yield "}"
+
+
+def _inside(log: str, front: Front) -> Iterator[str]:
+    hosts = sorted({listen.host for listen in front.listen if listen.host})
+    if any(listen.path for listen in front.listen):
+        raise Unwritable("--listen takes a port for Caddy")
+    if hosts:
+        yield f"bind {' '.join(hosts)}"
+    yield "log {"
+    yield f"    output file {quoted(f'{front.logs}/{log}.access.log')}"
+    yield "}"
+    if front.max_body:
+        yield "request_body {"
+        yield f"    max_size {front.max_body}"
+        yield "}"
+
+
+def _routes(block: Block, front: Front) -> Iterator[str]:
+    yield from (comment(reason) for reason in block.left)
+    whole = True
+    if (block.static or block.check) and not front.follow_links:
+        whole = False
+        yield comment(LINKS)
+    else:
+        for number, rule in enumerate(block.static, 1):
+            try:
+                yield from list(_static(rule, number))
+            except Unwritable as error:
+                whole = False
+                yield comment(f"{rule.prefix or '/'} is left to multisite: {error}.")
+        try:
+            yield from list(_check(block.check))
+        except Unwritable as error:
+            yield comment(f"The folders of check are left to multisite: {error}.")
+    if all(rule.prefix for rule in block.static) or not whole:
+        yield from _application(block, front, bool(block.direct and whole and front.folders))
+
+
+def _static(rule: Static, number: int) -> Iterator[str]:
+    if rule.file:
+        folder, file = posixpath.split(rule.file)
+        if not _FILE.match(file):
+            raise Unwritable("its file has a name that Caddy takes for something else")
+        yield f"@static{number} path_regexp `^{names.path(rule.prefix)}$`"
+        yield f"handle @static{number} {{"
+        yield f"    rewrite * /{file}"
+        yield from (f"    {line}" for line in _serve(folder))
+        yield "}"
+        return
+    yield f"@static{number} path_regexp `^{names.path(rule.prefix)}/`"
+    yield f"handle @static{number} {{"
+    if rule.prefix:
+        yield f"    uri strip_prefix {rule.prefix}"
+    *others, last = rule.folders
+    for turn, folder in enumerate(others, 1):
+        yield from (f"    {line}" for line in _if_there(f"static{number}_{turn}", folder))
+    yield "    handle {"
+    yield from (f"        {line}" for line in _serve(last))
+    yield "    }"
+    yield "}"
+
+
+def _check(folders: tuple[str, ...]) -> Iterator[str]:
+    for number, folder in enumerate(folders, 1):
+        yield from _if_there(f"check{number}", folder)
+
+
+def _if_there(name: str, folder: str) -> Iterator[str]:
+    yield f"@{name} {{"
+    yield "    method GET HEAD"
+    yield "    file {"
+    yield f"        root {quoted(folder)}"
+    yield "        try_files {path}"
+    yield "    }"
+    yield "}"
+    yield f"handle @{name} {{"
+    yield from (f"    {line}" for line in _serve(folder))
+    yield "}"
+
+
+def _serve(folder: str) -> Iterator[str]:
+    yield f"root * {quoted(folder)}"
+    yield "file_server"
+
+
+def _application(block: Block, front: Front, direct: bool) -> Iterator[str]:
+    if direct:
+        yield "@direct {"
+        yield "    header_regexp Host `^[a-z0-9_][a-z0-9_.-]*(:[0-9]+)?$`"
+        for domain in front.indirect:
+            yield f"    not host {domain}"
+        yield "    file {"
+        yield f"        root {quoted(front.folders)}"
+        yield "        try_files /{host}/"
+        yield "    }"
+        yield "}"
+        yield "handle @direct {"
+        yield from (
+            f"    {line}" for line in _proxy(f"`unix/{_plain(front.folders)}/{{host}}/http.sock`", block, front)
+        )
+        yield "}"
+    yield "handle {"
+    yield from (f"    {line}" for line in _proxy(_upstream(front), block, front))
+    yield "}"
+
+
+def _proxy(to: str, block: Block, front: Front) -> Iterator[str]:
+    yield f"reverse_proxy {to} {{"
+    yield comment("What a client claims of itself ends here; Caddy sets X-Forwarded-For, -Proto and -Host.", "    ")
+    named = [front.host_header] if re.fullmatch(r"[A-Za-z0-9-]+", front.host_header) else []
+    yield from (f"    header_up -{name}" for name in (*named, *CLAIMS, *UNDERSCORED, "X-Forwarded-Port"))
+    yield "    transport http {"
+    yield "        dial_timeout 5s"
+    yield comment("request_timeout and start_timeout, and a little: the page that says why is multisite's", " " * 8)
+    yield f"        response_header_timeout {block.timeout}s"
+    yield "        keepalive off"
+    yield "    }"
+    yield "}"
+
+
+def _upstream(front: Front) -> str:
+    upstream = front.upstream
+    if upstream.path:
+        if upstream.path.startswith("\0"):
+            raise Unwritable("Caddy cannot connect to an abstract socket")
+        return f"`unix/{_plain(upstream.path)}`"
+    return f"{f'[{upstream.host}]' if ':' in upstream.host else upstream.host}:{upstream.port}"
+
+
+def _plain(text: str) -> str:
+    return quoted(text)[1:-1]
