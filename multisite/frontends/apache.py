@@ -136,6 +136,8 @@ def _files(block: Block, front: Front) -> Iterator[str]:
 
 def _static(rule: Static, front: Front) -> Iterator[str]:
     path = names.path(rule.prefix)
+    yield 'RewriteCond "%{REQUEST_METHOD}" "!^(GET|HEAD)$"'
+    yield f'RewriteRule "^{path}{"$" if rule.file else "/"}" - [R=405,L]'
     if rule.file:
         yield f'RewriteRule "^{path}$" {quoted(rule.file)} [L]'
         yield from _allow(posixpath.dirname(rule.file), front, posixpath.basename(rule.file))

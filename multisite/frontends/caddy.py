@@ -35,6 +35,7 @@ def render(front: Front) -> str:
     parts = [[comment(front.title) + "\n" + HEAD + ("\n" + DIRECT if front.folders else "")]]
     if _certificates_on_demand(front):
         parts.append(list(_ask(front)))
+    parts.append(list(_shared(front)))
     parts += [list(_site(block, front)) for block in exact]
     if patterns or front.rest:
         parts.append(list(_others(patterns, front)))
@@ -149,26 +150,37 @@ def _routes(block: Block, front: Front) -> Iterator[str]:
 
 
 def _static(rule: Static, number: int) -> Iterator[str]:
-    if rule.file:
-        folder, file = posixpath.split(rule.file)
-        if not _FILE.match(file):
-            raise Unwritable("its file has a name that Caddy takes for something else")
-        yield f"@static{number} path_regexp `^{names.path(rule.prefix)}$`"
-        yield f"handle @static{number} {{"
-        yield f"    rewrite * /{file}"
-        yield from (f"    {line}" for line in _serve(folder))
-        yield "}"
-        return
-    yield f"@static{number} path_regexp `^{names.path(rule.prefix)}/`"
-    yield f"handle @static{number} {{"
+    name = f"static{number}"
+    path = f"path_regexp `^{names.path(rule.prefix)}{'$' if rule.file else '/'}`"
+    yield f"@{name} {{"
+    yield f"    {path}"
+    yield "    method GET HEAD"
+    yield "}"
+    yield f"handle @{name} {{"
+    yield from (f"    {line}" for line in (_one_file(rule) if rule.file else _folders(rule, name)))
+    yield "}"
+    yield f"@{name}_other {path}"
+    yield f"handle @{name}_other {{"
+    yield "    respond 405"
+    yield "}"
+
+
+def _one_file(rule: Static) -> Iterator[str]:
+    folder, file = posixpath.split(rule.file)
+    if not _FILE.match(file):
+        raise Unwritable("its file has a name that Caddy takes for something else")
+    yield f"rewrite * /{file}"
+    yield from _serve(folder)
+
+
+def _folders(rule: Static, name: str) -> Iterator[str]:
     if rule.prefix:
-        yield f"    uri strip_prefix {rule.prefix}"
+        yield f"uri strip_prefix {rule.prefix}"
     *others, last = rule.folders
     for turn, folder in enumerate(others, 1):
-        yield from (f"    {line}" for line in _if_there(f"static{number}_{turn}", folder))
-    yield "    handle {"
-    yield from (f"        {line}" for line in _serve(last))
-    yield "    }"
+        yield from _if_there(f"{name}_{turn}", folder)
+    yield "handle {"
+    yield from (f"    {line}" for line in _serve(last))
     yield "}"
 
 
@@ -217,15 +229,28 @@ def _application(block: Block, front: Front, direct: bool) -> Iterator[str]:
 
 
 def _proxy(to: str, block: Block, front: Front) -> Iterator[str]:
-    yield f"reverse_proxy {to} {{"
-    yield comment("What a client claims of itself ends here; Caddy sets X-Forwarded-For, -Proto and -Host.", "    ")
+    yield f"import {_snippet(front)} {to} {block.timeout}s"
+
+
+def _snippet(front: Front) -> str:
+    """Return a name that other files, for other sites, do not use: Caddy takes each name once."""
+    names = [] if front.rest else sorted({name for block in front.blocks for _, name in block.sites})
+    return "-".join(["multisite", *names])
+
+
+def _shared(front: Front) -> Iterator[str]:
+    """How a request is passed on, to an address and with a time limit."""
     named = [front.host_header] if re.fullmatch(r"[A-Za-z0-9-]+", front.host_header) else []
-    yield from (f"    header_up -{name}" for name in (*named, *CLAIMS, *UNDERSCORED, "X-Forwarded-Port"))
-    yield "    transport http {"
-    yield "        dial_timeout 5s"
-    yield comment("request_timeout and start_timeout, and a little: the page that says why is multisite's", " " * 8)
-    yield f"        response_header_timeout {block.timeout}s"
-    yield "        keepalive off"
+    yield f"({_snippet(front)}) {{"
+    yield "    reverse_proxy {args.0} {"
+    yield comment("What a client claims of itself ends here; Caddy sets X-Forwarded-For, -Proto and -Host.", " " * 8)
+    yield from (f"        header_up -{name}" for name in (*named, *CLAIMS, *UNDERSCORED, "X-Forwarded-Port"))
+    yield "        transport http {"
+    yield "            dial_timeout 5s"
+    yield comment("request_timeout and start_timeout, and a little: the page that says why is multisite's", " " * 12)
+    yield "            response_header_timeout {args.1}"
+    yield "            keepalive off"
+    yield "        }"
     yield "    }"
     yield "}"
 

@@ -68,7 +68,7 @@ def _proxy(front: Front) -> Iterator[str]:
     yield f"accesslog.filename = {quoted(f'{front.logs}/multisite.access.log')}"
     yield comment("What a client claims of itself ends here: an empty field is not passed on.")
     named = [front.host_header] if re.fullmatch(r"[A-Za-z0-9-]+", front.host_header) else []
-    gone = ("X-Forwarded-For", *named, *CLAIMS, *UNDERSCORED)
+    gone = ("X-Forwarded-For", "X-Forwarded-Port", *named, *CLAIMS, *UNDERSCORED)
     yield "setenv.set-request-header = ("
     yield from (f'    "{name}" => "",' for name in gone)
     yield ")"
@@ -80,7 +80,7 @@ def _proxy(front: Front) -> Iterator[str]:
     )
     yield comment("of another site is to come. Timeouts: the page that says why a site does not answer is multisite's.")
     yield 'proxy.header = ( "upgrade" => "enable" )'
-    timeouts = f'"connect-timeout" => 5, "read-timeout" => {front.timeout}'
+    timeouts = f'"connect-timeout" => 5, "read-timeout" => {front.timeout}, "disable-time" => 0'
     yield f'proxy.server = ( "" => ( ( {_upstream(front)}, {timeouts} ) ) )'
 
 
