@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from multisite.endpoint import Endpoint
 from multisite.frontends import names, plan
-from multisite.frontends.view import Block, Front, Listen, Unwritable
+from multisite.frontends.view import Block, Front, Listen, Static, Unwritable
 from multisite.hosts import HostTable, check_pattern, compile_pattern
 from multisite.site import Site
 
@@ -101,7 +101,7 @@ def many(draw: st.DrawFn) -> plan.Sites:
 
 
 def front_of(planned: plan.Sites, **more: object) -> Front:
-    return Front("test", plan.blocks(planned), follow_links=True, listen=(Listen("127.0.0.1", 8080),), **more)  # type: ignore[arg-type]
+    return Front("test", plan.blocks(planned), listen=(Listen("127.0.0.1", 8080),), **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -210,7 +210,7 @@ STATIC: Mapping[str, tuple[str, ...]] = {"/s": ("/srv/s",)}
 def test_another_mount_takes_what_is_its_own(mount: str, rules: int, left: int) -> None:
     """A rule is made only where no other site could answer."""
     block = only(sites(site("a", "a.test", static=STATIC), site("b", "a.test", mount=mount)))
-    assert (len(block.static), len(block.left)) == (rules, left)
+    assert (sum(bool(rule.folders) for rule in block.static), len(block.left)) == (rules, left)
     assert not block.direct
 
 
@@ -219,6 +219,32 @@ def test_a_prefix_that_is_not_plain_is_left_to_us(prefix: str) -> None:
     block = only(sites(site("a", "a.test", static={prefix: ("/srv/s",)})))
     assert not block.static and len(block.left) == 1
     assert not block.direct
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"static_types": (".md text/plain",)}, {"static_send": "x-sendfile"}, {"static_expires": ("*.css 1d", "5m")}],
+)
+def test_what_only_we_can_do_is_left_to_us(more: dict[str, object]) -> None:
+    block = only(sites(site("a", "a.test", static={**STATIC, "check": ("/srv/p",)}, **more)))
+    assert [rule.folders for rule in block.static] == [()] and block.check is None
+    assert len(block.left) == 2
+
+
+def test_a_prefix_in_two_spellings_is_one() -> None:
+    block = only(sites(site("a", "a.test", static={"/s": ("/srv/1",), "/s/": ("/srv/2",)}, static_expires=("5m",))))
+    assert [(rule.prefix, rule.folders, rule.fresh) for rule in block.static] == [("/s", ("/srv/1", "/srv/2"), 300)]
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+@pytest.mark.parametrize(
+    ("path", "plain"),
+    [("/a.css", 1), ("/a/b", 1), ("/.git/x", 0), ("/a/.x", 0), ("", 2), ("/", 2), ("/a/", 2), ("//a", 2)],
+)
+def test_a_rule_is_for_plain_paths(hidden: bool, path: str, plain: int) -> None:
+    """Names that begin with a dot are served where the site says so; folders are ours."""
+    rule = Static("/s", ("/srv/s",), hidden=hidden)
+    assert bool(re.fullmatch(rule.rest, path)) == (plain == 1 or (plain == 0 and hidden))
 
 
 def test_prefixes_are_ordered_and_carry_their_mount() -> None:

@@ -53,7 +53,6 @@ Examples:
 @click.option("--logs", metavar="DIR", help="Folder of the access logs. [/var/log/nginx, …]")
 @click.option("--max-body", default="100M", show_default=True, metavar="SIZE", help="Largest request; 0: no limit.")
 @click.option("--tls", metavar="DIR", help="Certificates: DIR/DOMAIN/fullchain.pem and privkey.pem.")
-@click.option("--follow-links", is_flag=True, help="Follow links in static folders wherever they lead.")
 @click.option("--check", is_flag=True, help="Have the server check the syntax; nothing is printed if it refuses.")
 @click.option("--output", "-o", metavar="FILE", help="Replace FILE in one step instead of printing.")
 @click.argument("names", metavar="[SITE]...", nargs=-1, shell_complete=complete.sites)
@@ -102,14 +101,13 @@ class Asked:
         logs: str | None,
         max_body: str,
         tls: str | None,
-        follow_links: bool,
     ) -> None:
         self._session = session
         self._server = server
         self._names = {session.enabled_site(name).name for name in names}
         self._listen, self._upstream, self._max_body = listen, upstream, max_body
         self._generic, self._direct, self._uwsgi, self._wsgi = generic, direct, uwsgi, wsgi
-        self._logs, self._tls, self._follow_links = logs, tls, follow_links
+        self._logs, self._tls = logs, tls
         self._refuse_nonsense()
 
     def _refuse_nonsense(self) -> None:
@@ -148,7 +146,6 @@ class Asked:
             folders=os.path.join(home.runtime_dir, "domains") if direct else "",
             indirect=plan.indirect(sites) if direct and self._generic else (),
             host_header=home.service.host_header,
-            follow_links=self._follow_links,
             script=os.path.join(session.home.path, "multisite.wsgi") if self._wsgi else "",
             home=home.path,
         )
@@ -200,7 +197,6 @@ class Asked:
             "--direct": self._direct,
             "--uwsgi": self._uwsgi,
             "--wsgi": self._wsgi,
-            "--follow-links": self._follow_links,
         }
         values = [("--listen", text) for text in self._listen]
         values += [("--upstream", self._upstream), ("--max-body", self._max_body)]

@@ -121,52 +121,50 @@ def _inside(block: Block, front: Front) -> Iterator[str]:
 def _files(block: Block, front: Front) -> Iterator[str]:
     if any(map(names.has_label, block.domains)):
         if block.static or block.check:
-            yield comment("Its files are left to multisite: an alias of Apache cannot say {name}, which is one label.")
+            yield comment(
+                "Its files are served by multisite: an alias of Apache cannot say {name}, which is one label."
+            )
         return
-    for rule in block.static:
+    for rule in [*block.static, *([block.check] if block.check else [])]:
+        path = names.path(rule.prefix)
+        if not rule.folders and not rule.file:
+            yield f'RewriteRule "^{path}(?:/|$)" - [S={len(block.static)}]'
         try:
-            yield from list(_static(rule, front))
+            yield from list(_static(rule, path))
         except Unwritable as error:
-            yield comment(f"{rule.prefix or '/'} is left to multisite: {error}.")
-    try:
-        yield from list(_check(block.check, front))
-    except Unwritable as error:
-        yield comment(f"The folders of check are left to multisite: {error}.")
+            yield comment(f"{rule.prefix or '/'} is served by multisite: {error}.")
 
 
-def _static(rule: Static, front: Front) -> Iterator[str]:
-    path = names.path(rule.prefix)
-    yield 'RewriteCond "%{REQUEST_METHOD}" "!^(GET|HEAD)$"'
-    yield f'RewriteRule "^{path}{"$" if rule.file else "/"}" - [R=405,L]'
-    if rule.file:
-        yield f'RewriteRule "^{path}$" {quoted(rule.file)} [L]'
-        yield from _allow(posixpath.dirname(rule.file), front, posixpath.basename(rule.file))
-        return
-    *others, last = (folder.rstrip("/") for folder in rule.folders)
-    for folder in others:
-        yield f'RewriteCond {quoted(folder)[:-1]}/$1" -f'
-        yield f'RewriteRule "^{path}/(.*)$" {quoted(folder)[:-1]}/$1" [L]'
-    yield f'RewriteRule "^{path}/(.*)$" {quoted(last)[:-1]}/$1" [L]'
-    for folder in rule.folders:
-        yield from _allow(folder, front)
-
-
-def _check(folders: tuple[str, ...], front: Front) -> Iterator[str]:
-    for folder in folders:
+def _static(rule: Static, path: str) -> Iterator[str]:
+    """A rule applies to files that there are and that Apache itself would show (-F), links considered."""
+    pairs = [(folder, "$1", f"^{path}({rule.rest})$") for folder in rule.folders]
+    pairs += [(rule.file, "", f"^{path}$")] if rule.file else []
+    for place, rest, pattern in pairs:
+        to = quoted(place.rstrip("/"))[:-1] + rest + '"'
         yield 'RewriteCond "%{REQUEST_METHOD}" "^(GET|HEAD)$"'
-        yield f'RewriteCond {quoted(folder.rstrip("/"))[:-1]}/$1" -f'
-        yield f'RewriteRule "^/([^?]*)$" {quoted(folder.rstrip("/"))[:-1]}/$1" [L]'
-        yield from _allow(folder, front)
+        yield f"RewriteCond {to} -F"
+        yield f'RewriteRule "{pattern}" {to} [L]'
+        folder, file = (place, "") if rest else posixpath.split(place)
+        yield from _allow(folder, rule, file)
 
 
-def _allow(folder: str, front: Front, file: str = "") -> Iterator[str]:
-    """A link is followed to what its owner owns: to publish somebody else's files takes more than a link to them."""
+#: static_links → what Apache follows; links that lead inside are followed by multisite, to which the others are left
+LINKS = {"all": "FollowSymLinks", "owner": "SymLinksIfOwnerMatch"}
+
+
+def _allow(folder: str, rule: Static, file: str = "") -> Iterator[str]:
     yield f"<Directory {quoted(folder)}>"
     yield "    AllowOverride None"
-    yield f"    Options {'FollowSymLinks' if front.follow_links else 'SymLinksIfOwnerMatch'}"
-    yield from [f"    <Files {quoted(file)}>"] if file else []
-    yield "    Require all granted"
-    yield from ["    </Files>"] if file else []
+    yield f"    Options {LINKS.get(rule.links, 'None')}"
+    indent = "    "
+    if file:
+        yield f"    <Files {quoted(file)}>"
+        indent *= 2
+    yield f"{indent}Require all granted"
+    if rule.fresh is not None:
+        yield f'{indent}Header set Cache-Control "{f"max-age={rule.fresh}" if rule.fresh else "no-cache"}"'
+    if file:
+        yield "    </Files>"
     yield "</Directory>"
 
 

@@ -7,7 +7,17 @@ import re
 from collections.abc import Iterator
 
 from multisite.frontends import names
-from multisite.frontends.view import CLAIMS, UNDERSCORED, Block, Front, Static, Unwritable, comment, has_control
+from multisite.frontends.view import (
+    CLAIMS,
+    UNDERSCORED,
+    Block,
+    Front,
+    Static,
+    Unwritable,
+    comment,
+    has_control,
+    without_check,
+)
 from multisite.hosts import is_pattern
 
 HEAD = """\
@@ -24,7 +34,6 @@ DIRECT = """\
 # like the domain says. Caddy must be allowed to connect: put its user into the group of [supervisor] socket_group in
 # moya.conf. Everything else goes to multisite, which starts sites, so that no request is lost and none is sent twice.
 """
-LINKS = "Caddy follows links wherever they lead, so multisite serves its files; --follow-links has Caddy serve them."
 _FILE = re.compile(r"[A-Za-z0-9._-]+\Z")
 
 
@@ -130,81 +139,45 @@ def _inside(log: str, front: Front) -> Iterator[str]:
 
 def _routes(block: Block, front: Front) -> Iterator[str]:
     yield from (comment(reason) for reason in block.left)
-    whole = True
-    if (block.static or block.check) and not front.follow_links:
-        whole = False
-        yield comment(LINKS)
-    else:
-        for number, rule in enumerate(block.static, 1):
-            try:
-                yield from list(_static(rule, number))
-            except Unwritable as error:
-                whole = False
-                yield comment(f"{rule.prefix or '/'} is left to multisite: {error}.")
+    rules = [*block.static, *([block.check] if block.check else [])]
+    for number, rule in enumerate(rules, 1):
         try:
-            yield from list(_check(block.check))
+            yield from list(_static(rule, number))
         except Unwritable as error:
-            yield comment(f"The folders of check are left to multisite: {error}.")
-    if all(rule.prefix for rule in block.static) or not whole:
-        yield from _application(block, front, bool(block.direct and whole and front.folders))
+            yield comment(f"{rule.prefix or '/'} is served by multisite: {error}.")
+        if rule is not block.check:
+            yield f"@prefix{number} path_regexp `^{names.path(rule.prefix)}(/|$)`"
+            yield f"handle @prefix{number} {{"
+            yield from (f"    {line}" for line in _proxy(_upstream(front), block, front))
+            yield "}"
+    yield from _application(block, front, bool(block.direct and front.folders))
 
 
 def _static(rule: Static, number: int) -> Iterator[str]:
-    name = f"static{number}"
-    path = f"path_regexp `^{names.path(rule.prefix)}{'$' if rule.file else '/'}`"
-    yield f"@{name} {{"
-    yield f"    {path}"
-    yield "    method GET HEAD"
-    yield "}"
-    yield f"handle @{name} {{"
-    yield from (f"    {line}" for line in (_one_file(rule) if rule.file else _folders(rule, name)))
-    yield "}"
-    yield f"@{name}_other {path}"
-    yield f"handle @{name}_other {{"
-    yield "    respond 405"
-    yield "}"
-
-
-def _one_file(rule: Static) -> Iterator[str]:
-    folder, file = posixpath.split(rule.file)
-    if not _FILE.match(file):
-        raise Unwritable("its file has a name that Caddy takes for something else")
-    yield f"rewrite * /{file}"
-    yield from _serve(folder)
-
-
-def _folders(rule: Static, name: str) -> Iterator[str]:
-    if rule.prefix:
-        yield f"uri strip_prefix {rule.prefix}"
-    *others, last = rule.folders
-    for turn, folder in enumerate(others, 1):
-        yield from _if_there(f"{name}_{turn}", folder)
-    yield "handle {"
-    yield from (f"    {line}" for line in _serve(last))
-    yield "}"
-
-
-def _check(folders: tuple[str, ...]) -> Iterator[str]:
-    for number, folder in enumerate(folders, 1):
-        yield from _if_there(f"check{number}", folder)
-
-
-def _if_there(name: str, folder: str) -> Iterator[str]:
-    yield f"@{name} {{"
-    yield "    method GET HEAD"
-    yield "    file {"
-    yield f"        root {quoted(folder)}"
-    yield "        try_files {path}"
-    yield "    }"
-    yield "}"
-    yield f"handle @{name} {{"
-    yield from (f"    {line}" for line in _serve(folder))
-    yield "}"
-
-
-def _serve(folder: str) -> Iterator[str]:
-    yield f"root * {quoted(folder)}"
-    yield "file_server"
+    places = [(folder, "") for folder in rule.folders]
+    places += [posixpath.split(rule.file)] if rule.file else []
+    if places and rule.links != "all":
+        raise Unwritable(without_check("Caddy"))
+    for turn, (folder, file) in enumerate(places, 1):
+        if file and not _FILE.match(file):
+            raise Unwritable("its file has a name that Caddy takes for something else")
+        name = f"static{number}_{turn}"
+        wanted = f"/{file}" if file else "{re." + name + ".1}"
+        yield f"@{name} {{"
+        yield f"    path_regexp {name} `^{names.path(rule.prefix)}{'' if file else f'({rule.rest})'}$`"
+        yield "    method GET HEAD"
+        yield "    file {"
+        yield f"        root {quoted(folder)}"
+        yield f"        try_files {wanted}"
+        yield "    }"
+        yield "}"
+        yield f"handle @{name} {{"
+        yield f"    rewrite * {wanted}"
+        yield f"    root * {quoted(folder)}"
+        if rule.fresh is not None:
+            yield f'    header Cache-Control "{f"max-age={rule.fresh}" if rule.fresh else "no-cache"}"'
+        yield "    file_server"
+        yield "}"
 
 
 def _application(block: Block, front: Front, direct: bool) -> Iterator[str]:

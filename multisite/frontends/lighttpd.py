@@ -9,7 +9,17 @@ import re
 from collections.abc import Iterator
 
 from multisite.frontends import names
-from multisite.frontends.view import CLAIMS, UNDERSCORED, Block, Front, Static, Unwritable, comment, has_control
+from multisite.frontends.view import (
+    CLAIMS,
+    UNDERSCORED,
+    Block,
+    Front,
+    Static,
+    Unwritable,
+    comment,
+    has_control,
+    without_check,
+)
 
 HEAD = """\
 # Save this file and include it in lighttpd.conf, or have lighttpd run the command at each start:
@@ -99,32 +109,37 @@ def _host(block: Block, front: Front) -> Iterator[str]:
     yield f"    accesslog.filename = {quoted(f'{front.logs}/{block.log}.access.log')}"
     yield from (comment(reason, "    ") for reason in block.left)
     if block.check:
-        yield comment("The folders of check are left to multisite: lighttpd cannot go on to the application.", "    ")
+        yield comment(
+            "The folders of check are served by multisite: lighttpd has no way on to the application.", "    "
+        )
     rules = []
     for rule in block.static:
         try:
-            rules.append(_alias(rule))
+            rules += [_alias(rule, block)] if rule.folders or rule.file else []
         except Unwritable as error:
-            yield comment(f"{rule.prefix or '/'} is left to multisite: {error}.", "    ")
+            yield comment(f"{rule.prefix or '/'} is served by multisite: {error}.", "    ")
     yield "    alias.url = ("
     yield from (f"        {line}," for line, _ in rules)
     yield "    )"
     if rules:
-        yield f'    $HTTP["url"] =~ "^({"|".join(path for _, path in rules)})" {{'
+        yield f'    $HTTP["url"] =~ "^({"|".join(path for _, path in rules)})$" {{'
         yield '        $HTTP["request-method"] =~ "^(GET|HEAD)$" {'
         yield "            proxy.server = ()"
-        yield from [] if front.follow_links else ['            server.follow-symlink = "disable"']
         yield "        }"
         yield "    }"
     yield "}"
 
 
-def _alias(rule: Static) -> tuple[str, str]:
+def _alias(rule: Static, block: Block) -> tuple[str, str]:
     """Return the alias and the expression of the paths that it is for."""
     path = names.path(rule.prefix)
+    if rule.links != "all":
+        raise Unwritable(without_check("lighttpd"))
+    if any(other.prefix.startswith(f"{rule.prefix}/") and not other.folders for other in block.static):
+        raise Unwritable("a prefix beneath it is")
+    if len(rule.folders) > 1 or rule.fresh is not None:
+        raise Unwritable("it has several folders, or static_expires")
     if rule.file:
-        return f'"{rule.prefix}" => {quoted(rule.file)}', f"{path}$"
-    if len(rule.folders) > 1:
-        raise Unwritable("lighttpd has one folder for each prefix")
+        return f'"{rule.prefix}" => {quoted(rule.file)}', path
     folder = rule.folders[0].rstrip("/") + "/"
-    return f'"{rule.prefix}/" => {quoted(folder)}', f"{path}/"
+    return f'"{rule.prefix}/" => {quoted(folder)}', f"{path}{rule.rest}"

@@ -92,16 +92,15 @@ def _server(block: Block, front: Front, native: frozenset[str]) -> Iterator[str]
     yield f"    access_log {quoted(f'{front.logs}/{block.log}.access.log')} combined;"
     yield from _settings(front, block.timeout)
     yield from (comment(reason, "    ") for reason in block.left)
-    whole = True
-    for rule in block.static:
-        try:
-            yield from (f"    {line}" for line in list(_static(rule, front)))
-        except Unwritable as error:
-            whole = False
-            yield comment(f"{rule.prefix or '/'} is left to multisite: {error}", "    ")
-    if all(rule.prefix for rule in block.static):
-        direct = bool(block.direct and front.folders and whole)
-        yield from _application(block, front, direct)
+    direct = bool(block.direct and front.folders)
+    for number, rule in enumerate(block.static):
+        nested = any(rule.prefix.startswith(f"{other.prefix}/") for other in block.static[number:])
+        yield from _static(rule, front, apart=direct or nested)
+    if block.static or block.check:
+        yield from _pass(front, "    ", False, "@multisite")
+    if block.check:
+        yield from _check(block.check)
+    yield from _pass(front, "    ", direct)
     yield "}"
 
 
@@ -203,53 +202,44 @@ def _variable(header: str) -> str:
     return "HTTP_" + header.upper().replace("-", "_")
 
 
-def _static(rule: Static, front: Front) -> Iterator[str]:
-    if rule.file:
-        yield f"location = {quoted(rule.prefix)} {{"
-        yield f"    alias {quoted(rule.file)};"
-        yield from _links(front)
-    elif len(rule.folders) == 1:
-        folder = rule.folders[0].rstrip("/") + "/"
-        yield f'location ^~ {quoted(rule.prefix)[:-1]}/" {{'
-        yield f"    alias {quoted(folder)};"
-        yield from _links(front, folder)
-    else:
-        yield f'location ^~ {quoted(rule.prefix)[:-1]}/" {{'
-        yield "    root /;"
-        yield f'    rewrite "^{names.path(rule.prefix)}(/.*)$" $1 break;'
-        yield f"    try_files {_each(rule.folders)} =404;"
-        yield from _links(front)
-    yield "}"
+def _static(rule: Static, front: Front, apart: bool) -> Iterator[str]:
+    """Yield a location for the files, and one for what else is at the prefix where that must not go further."""
+    path = names.path(rule.prefix)
+    try:
+        if rule.file:
+            yield from _location(f"= {quoted(rule.prefix)}", quoted(rule.file), rule)
+        elif rule.folders:
+            yield from _location(f'~ "^{path}({rule.rest})$"', _each(rule.folders), rule)
+    except Unwritable as error:
+        apart = True
+        yield comment(f"{rule.prefix or '/'} is served by multisite: {error}.", "    ")
+    if apart or not (rule.folders or rule.file):
+        yield from _pass(front, "    ", False, f'~ "^{path}(?:/|$)"')
 
 
-def _links(front: Front, folder: str = "") -> Iterator[str]:
-    """A link is followed to what its owner owns: to publish somebody else's files takes more than a link to them."""
-    if not front.follow_links:
-        start = " " + quoted(f"from={folder}") if folder else ""
-        yield f"    disable_symlinks if_not_owner{start};"
+def _check(rule: Static) -> Iterator[str]:
+    try:
+        yield from _location(f'~ "^({rule.rest})$"', _each(rule.folders), rule)
+    except Unwritable as error:
+        yield comment(f"The folders of check are served by multisite: {error}.", "    ")
+
+
+def _location(where: str, tried: str, rule: Static) -> Iterator[str]:
+    yield f"    location {where} {{"
+    yield "        root /;"
+    yield f"        try_files {tried} @multisite;"
+    yield "        error_page 403 405 = @multisite;  # it has been executed by nobody yet"
+    yield from [f"        disable_symlinks {LINKS[rule.links]};"] if rule.links in LINKS else []
+    yield from [f"        expires {f'{rule.fresh}s' if rule.fresh else 'epoch'};"] if rule.fresh is not None else []
+    yield "    }"
+
+
+#: static_links → what nginx follows; links that lead inside are followed by multisite, to which the others are left
+LINKS = {"none": "on", "inside": "on", "owner": "if_not_owner"}
 
 
 def _each(folders: tuple[str, ...]) -> str:
-    return " ".join(quoted(folder.rstrip("/"), "$uri") for folder in folders)
-
-
-def _application(block: Block, front: Front, direct: bool) -> Iterator[str]:
-    if not block.check:
-        yield from _pass(front, "    ", direct)
-        return
-    try:
-        tried = _each(block.check)
-    except Unwritable as error:
-        yield comment(f"The folders of check are left to multisite: {error}", "    ")
-        yield from _pass(front, "    ", False)
-        return
-    yield "    location / {"
-    yield "        root /;"
-    yield f"        try_files {tried} @multisite;"
-    yield "        error_page 405 = @multisite;  # a file takes no POST; the application may"
-    yield from (f"    {line}" for line in _links(front))
-    yield "    }"
-    yield from _pass(front, "    ", False, "@multisite")
+    return " ".join(quoted(folder.rstrip("/"), "$1") for folder in folders)
 
 
 def _pass(front: Front, indent: str, direct: bool, where: str = "/") -> Iterator[str]:

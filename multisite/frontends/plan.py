@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from multisite import values
 from multisite.frontends.view import Block, Static, has_control
 from multisite.hosts import is_pattern
 from multisite.model import Site
@@ -87,30 +88,34 @@ def _redirects(domain: str, site: Site) -> bool:
 
 
 def _is_whole(site: Site) -> bool:
-    """Tell whether the socket of `site` speaks HTTP and answers all its requests."""
-    return not site.static and site.protocol == "http"
+    """Tell whether the socket of `site` speaks HTTP and answers all its requests, with nothing of ours to do."""
+    return not site.static and _speaks_http(site)
+
+
+def _speaks_http(site: Site) -> bool:
+    return site.protocol == "http" and not site.access_log
 
 
 def _block(key: Key, domains: list[str], sites: Sites) -> Block:
     mounts = [mount for mount, _, _ in key]
     rules: list[Static] = []
-    check: tuple[str, ...] = ()
+    check: Static | None = None
     left: list[str] = []
     for mount, name, redirects in key:
-        site = sites.sites[name]
         if redirects or name in sites.broken:
             continue
-        for prefix, paths in site.static.items():
-            if prefix == "check":
-                check = paths if mount == "/" else check
-                left += [f"the folders of check of {name} are {BY_US}: it has a mount"] if mount != "/" else []
-                continue
-            rule, reason = _rule(mount, prefix, paths, mounts, sites)
+        site = sites.sites[name]
+        for prefix, paths in _merged(mount, site):
+            rule, reason = _rule(prefix, paths, site, [m for m in mounts if len(m) > len(mount)], sites)
             rules += [rule] if rule else []
-            left += [f"{prefix} of {name} is {BY_US}: {reason}"] if reason else []
+            left += [f"{prefix or '/'} of {name} is {BY_US}: {reason}."] if reason else []
+        tried = site.static.get("check", ())
+        reason = _hindrance("", tried, site, ()) or ("it has a mount" if mount != "/" else "") if tried else ""
+        left += [f"The folders of check of {name} are {BY_US}: {reason}."] if reason else []
+        check = _files("", tried, site) if tried and not reason else check
     first, owner = domains[0], key[-1][1]
     site = sites.sites[owner]
-    plain = len(key) == 1 and mounts == ["/"] and not key[0][2] and not is_pattern(first)
+    alone = len(key) == 1 and mounts == ["/"] and not key[0][2] and owner not in sites.broken
     return Block(
         owner,
         tuple((mount, name) for mount, name, _ in key),
@@ -119,7 +124,7 @@ def _block(key: Key, domains: list[str], sites: Sites) -> Block:
         check,
         tuple(left),
         timeout(sites.sites[name] for _, name, _ in key),
-        plain and not check and not left and site.protocol == "http" and owner not in sites.broken,
+        alone and not is_pattern(first) and "check" not in site.static and not left and _speaks_http(site),
         re.sub(r"[^A-Za-z0-9_.-]", "_", owner if is_pattern(first) else first),
         sites.certificate(first),
     )
@@ -128,29 +133,55 @@ def _block(key: Key, domains: list[str], sites: Sites) -> Block:
 BY_US = "served by multisite"
 
 
+def _merged(mount: str, site: Site) -> Iterable[tuple[str, tuple[str, ...]]]:
+    """Yield each whole prefix of `site` once, with its paths: /s and /s/ are the same."""
+    merged: dict[str, tuple[str, ...]] = {}
+    for prefix, paths in site.static.items():
+        if prefix != "check":
+            whole = (mount.rstrip("/") + prefix).rstrip("/")
+            merged[whole] = merged.get(whole, ()) + paths
+    return merged.items()
+
+
 def _rule(
-    mount: str, prefix: str, paths: tuple[str, ...], mounts: Iterable[str], sites: Sites
+    prefix: str, paths: tuple[str, ...], site: Site, others: Collection[str], sites: Sites
 ) -> tuple[Static | None, str]:
-    """Return the rule, or the reason why there is none; neither where another site has what it covers."""
-    whole = (mount.rstrip("/") + prefix).rstrip("/")
-    others = [other for other in mounts if len(other) > len(mount)]
-    if any(_covers(other, whole) for other in others):
+    """Return the rule, and the reason where it is one that passes on; none for what another site answers.
+
+    Args:
+        others: the mounts that are longer than this site's.
+    """
+    if any(_covers(other, prefix) for other in others):
         return None, ""
-    files = [path for path in paths if sites.is_file(path)]
-    reason = _hindrance(whole, paths, files)
-    if any(_covers(whole, other) for other in others):
-        reason = "another site is mounted beneath it"
-    if reason:
-        return None, reason
-    return (Static(whole, (), files[0]) if files else Static(whole, paths)), ""
-
-
-def _hindrance(prefix: str, paths: tuple[str, ...], files: list[str]) -> str:
     if not _PLAIN_PATH.match(prefix) or {".", ".."} & set(prefix.split("/")):
-        return "the prefix is not a plain path"
+        return None, "the prefix is not a plain path"
+    files = [path for path in paths if sites.is_file(path)]
+    reason = _hindrance(prefix, paths, site, files)
+    if any(_covers(prefix, other) for other in others):
+        reason = "another site is mounted beneath it"
+    strange = [other for other, _ in _merged("", site) if not _PLAIN_PATH.match(other)]
+    if any(_covers(prefix.removeprefix(site.mount.rstrip("/")), other) for other in strange):
+        reason = "a prefix beneath it is not a plain path"
+    if reason:
+        return Static(prefix), reason
+    return _files(prefix, () if files else paths, site, files[0] if files else ""), ""
+
+
+def _files(prefix: str, folders: tuple[str, ...], site: Site, file: str = "") -> Static:
+    fresh = [int(values.duration(item)) for item in site.static_expires]
+    return Static(prefix, folders, file, site.static_links, site.static_hidden, fresh[-1] if fresh else None)
+
+
+def _hindrance(prefix: str, paths: tuple[str, ...], site: Site, files: Collection[str]) -> str:
+    """Return why no rule can be made of these paths, or ""."""
     if not paths or any(has_control(path) or not path.startswith("/") for path in paths):
         return "a path in it cannot be written"
-    return "it has a file among several" if files and (len(paths) > 1 or not prefix) else ""
+    if files and (len(paths) > 1 or not prefix):
+        return "it has a file among several"
+    if site.static_types or site.static_send:
+        return "the site sets static_types or static_send"
+    patterned = any(len(item.split()) > 1 for item in site.static_expires)
+    return "static_expires has a pattern" if patterned else ""
 
 
 def _covers(mount: str, path: str) -> bool:

@@ -23,17 +23,31 @@ class Unwritable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Static:
-    """Files below a URL prefix.
+    """Files below a URL prefix; without `folders` and `file`, multisite is asked for whatever is there.
+
+    A front end answers for plain files that are there. The rest (a folder and its index, a link that may not be
+    followed, a file that is missing, another method) it leaves to multisite, whose answer is the site's policy.
 
     Attributes:
         prefix: whole path, mount included, without a final slash; "" is everything.
-        folders: tried in this order; none where `file` is set.
+        folders: tried in this order.
         file: answers `prefix` itself.
+        links: the site's static_links.
+        hidden: whether names that start with a dot are served.
+        fresh: seconds for caches; None says nothing.
     """
 
     prefix: str
     folders: tuple[str, ...] = ()
     file: str = ""
+    links: str = "inside"
+    hidden: bool = False
+    fresh: int | None = None
+
+    @property
+    def rest(self) -> str:
+        """Regular expression of a plain path below the prefix, with its first slash."""
+        return f"(?:/{'' if self.hidden else '[^/.]'}[^/]{'+' if self.hidden else '*'})+"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +59,7 @@ class Block:
         sites: whose domains these are, each with its mount.
         domains: exact ones, or patterns in the order in which they are tried; never both.
         static: the longest prefix first.
-        check: folders tried before the application of the site at "/".
+        check: files tried before the application of the site at "/".
         left: what the dispatcher does because no rule can, in sentences.
         timeout: seconds that the slowest of the sites may take to answer.
         direct: whether all that is not static may go straight to the site's own socket.
@@ -56,7 +70,7 @@ class Block:
     sites: tuple[tuple[str, str], ...]
     domains: tuple[str, ...]
     static: tuple[Static, ...] = ()
-    check: tuple[str, ...] = ()
+    check: Static | None = None
     left: tuple[str, ...] = ()
     timeout: int = 60
     direct: bool = False
@@ -110,7 +124,6 @@ class Front:
         folders: of the exact domains that can be had directly; "" where nothing goes direct.
         indirect: exact domains that have such a folder and must come to the dispatcher all the same.
         host_header: the header that the dispatcher believes a front end about the host.
-        follow_links: whether links in static folders are followed wherever they lead.
         script: file that Apache's mod_wsgi loads; "" proxies.
         ask: address at which Caddy asks whether a host is ours; "" where there is none.
     """
@@ -126,7 +139,6 @@ class Front:
     folders: str = ""
     indirect: tuple[str, ...] = ()
     host_header: str = ""
-    follow_links: bool = False
     script: str = ""
     home: str = ""
     ask: str = ""
@@ -155,6 +167,13 @@ UNDERSCORED = ("SCRIPT_NAME", "PATH_INFO")
 def comment(text: str, indent: str = "") -> str:
     """Return `text` as a comment line, on which nothing can end it."""
     return f"{indent}# {_CONTROL.sub('?', text)}"
+
+
+def without_check(name: str) -> str:
+    """Return why a server that cannot hold back links leaves files to multisite."""
+    return (
+        f"{name} follows links wherever they lead; static_links = all in the site's file has it serve them all the same"
+    )
 
 
 def has_control(text: str) -> bool:

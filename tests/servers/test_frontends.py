@@ -172,7 +172,7 @@ def home(public_path: Path) -> HomeDir:
         static.mkdir()
         (static / "hello.css").write_text(f"/* {name} */")
         site = home.path / "sites-available" / f"{name}.ini"
-        home.ini(name, site.read_text() + f"[static]\n/static = {static}\n")
+        home.ini(name, site.read_text() + f"static_links = all\n[static]\n/static = {static}\n")
     return home
 
 
@@ -189,7 +189,7 @@ def told(answer: Answer) -> dict[str, str]:
 
 def test_three_sites(front: FrontEnd) -> None:
     """Static and dynamic content of an in-process, a warm and a cold site, with a log of its own for each."""
-    with gunicorn(front.home) as behind, front.started(behind.port, "--follow-links") as server:
+    with gunicorn(front.home) as behind, front.started(behind.port) as server:
 
         def ask(name: str, path: str = "/", **more: object) -> Answer:
             return server.ask(f"{name}.test:{server.port}", path, **more)
@@ -203,8 +203,7 @@ def test_three_sites(front: FrontEnd) -> None:
         first = told(ask("cold", method="POST", body=b"posted"))
         assert (first["REQUEST_METHOD"], first["body"]) == ("POST", "posted")
         assert ask("cold", "/static/nothing.css").status == 404
-        if front.kind != "lighttpd":  # it leaves all but GET and HEAD to multisite
-            assert ask("cold", "/static/hello.css", method="POST", body=b"x").status == 405
+        assert ask("cold", "/static/hello.css", method="POST", body=b"x").status == 405
         assert ask("unknown").status == 404
     for name, path in (("shared", "/x?y=1"), ("warm", "/static/hello.css"), ("cold", "POST")):
         log = (front.home.path / "log" / f"{name}.test.access.log").read_text()
@@ -278,14 +277,13 @@ def test_paths_and_connections_arrive_as_they_should(front: FrontEnd) -> None:
 
 def test_a_restart_behind_is_survived(front: FrontEnd) -> None:
     """The front end goes on when gunicorn is gone, and serves again when it is back."""
-    with gunicorn(front.home) as behind, front.started(behind.port, "--follow-links") as server:
+    with gunicorn(front.home) as behind, front.started(behind.port) as server:
         assert server.ask("shared.test").status == 200
         port = behind.port
         behind.process.terminate()
         behind.process.wait(20)
         assert server.ask("shared.test").status in (502, 503)
-        if front.kind != "caddy":
-            assert server.ask("shared.test", "/static/hello.css").status == 200
+        assert server.ask("shared.test", "/static/hello.css").status == 200
         again = gunicorn(front.home)
         again.argv[again.argv.index(f"127.0.0.1:{again.port}")] = f"127.0.0.1:{port}"
         again.port = port
@@ -328,7 +326,7 @@ def test_direct(home: HomeDir) -> None:
     """A warm site is asked at its own socket, with nobody in between; everything else goes to the dispatcher."""
     for kind in ("nginx", "caddy"):
         front = FrontEnd(kind, home)
-        with gunicorn(home) as behind, front.started(behind.port, "--direct", "--follow-links") as server:
+        with gunicorn(home) as behind, front.started(behind.port, "--direct") as server:
             cold = told(server.ask("cold.test", method="POST", body=b"posted"))
             assert (cold["REQUEST_METHOD"], cold["body"]) == ("POST", "posted")
             folder = home.runtime / "multisite" / "domains" / "cold.test"
@@ -342,3 +340,76 @@ def test_direct(home: HomeDir) -> None:
             assert server.ask("unknown.test").status == 404
             for host in (".", "..", "../x", "-", "a..b"):
                 assert server.ask(host).status in (400, 404, 502)
+
+
+POLICIES = {  # static_links → what is answered for links that lead inside, to the owner's own, and to somebody else's
+    "inside": (200, 404, 404),
+    "none": (404, 404, 404),
+    "owner": (200, 200, 404),
+    "all": (200, 200, 200),
+}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_files_are_the_same_whoever_serves_them(front: FrontEnd, policy: str) -> None:
+    """Folders, mounts, single files, links, hidden names and check: with and without a front end."""
+    home = front.home
+    where = home.site("files", TELL, enable=False)
+    for folder, name, text in (
+        ("one", "a.css", "one a"),
+        ("two", "a.css", "two a"),
+        ("two", "b.css", "two b"),
+        ("two", ".hidden", "secret"),
+        ("two/sub", "index.html", "index"),
+        ("public", "robots.txt", "robots"),
+        ("public", "index.html", "home"),
+        ("elsewhere", "own", "own"),
+        ("sp ace", "x y.css", "blank"),
+    ):
+        (where / folder).mkdir(parents=True, exist_ok=True)
+        (where / folder / name).write_text(text)
+    (where / "icon").write_text("icon")
+    (where / "two" / "inside").symlink_to("b.css")
+    (where / "two" / "own").symlink_to(where / "elsewhere" / "own")
+    (where / "two" / "foreign").symlink_to(where / "foreign")
+    (where / "foreign").write_text("foreign")
+    if os.geteuid() == 0:
+        os.chown(where / "foreign", 12345, 12345)
+    static = f"[static]\n/s = {where}/one, {where}/two\n/sp = {where}/sp ace\n/icon.ico = {where}/icon\n"
+    keys = f"location = {where}\nstatic_links = {policy}\nstatic_expires = 5m\n"
+    check = f"check = {where}/public\n"
+    application = "application = files_app:application\n"
+    home.ini("files", f"[service]\ndomains = files.test, *.wild.test\n{application}{keys}{static}{check}")
+    home.ini("mounted", f"[service]\ndomains = files.test\nmount = /m\n{application}{keys}{static}")
+    with gunicorn(home) as behind, front.started(behind.port) as server:
+        for host in ("files.test", "x.wild.test"):
+            for path, status, text in cases(policy):
+                answers = [each.ask(host, path) for each in (behind, server)]
+                assert [answer.status for answer in answers] == [status, status], (host, path, answers)
+                if text:
+                    assert [answer.text for answer in answers] == [text, text], (host, path)
+                    assert [answer.headers.get("cache-control") for answer in answers] == ["max-age=300"] * 2, path
+        for path in ("/robots.txt", "/s2", "/x%2Fy"):
+            posted = told(server.ask("files.test", path, method="POST", body=b"to the application"))
+            assert (posted["body"], posted["RAW_URI"]) == ("to the application", path)
+        assert told(server.ask("files.test", "/m/x%2Fy?q"))["RAW_URI"] == "/m/x%2Fy?q"
+
+
+def cases(policy: str) -> Iterator[tuple[str, int, str]]:
+    inside, own, foreign = POLICIES[policy]
+    for mount in ("", "/m"):
+        yield f"{mount}/s/a.css", 200, "one a"
+        yield f"{mount}/s/b.css", 200, "two b"
+        yield f"{mount}/s/c.css", 404, ""
+        yield f"{mount}/s/.hidden", 404, ""
+        yield f"{mount}/s/sub", 301, ""
+        yield f"{mount}/s/sub/", 200, "index"
+        yield f"{mount}/s/inside", inside, "two b" if inside == 200 else ""
+        yield f"{mount}/s/own", own, "own" if own == 200 else ""
+        if os.geteuid() == 0:
+            yield f"{mount}/s/foreign", foreign, "foreign" if foreign == 200 else ""
+        yield f"{mount}/sp/x%20y.css", 200, "blank"
+        yield f"{mount}/icon.ico", 200, "icon"
+        yield f"{mount}/s/../../../etc/passwd", 404, ""
+    yield "/robots.txt", 200, "robots"
+    yield "/", 200, "home"
