@@ -191,14 +191,18 @@ def _command(plain: Launch, site: Site, python: str, around: Surroundings, host:
         return replace(plain, argv=_found(plain, template.render(site.command, values)))
     private = os.path.join(around.private, f"{around.slot}.sock") if "SOCKET" in found else ""
     values |= {"SOCKET": private}
-    return _relayed(plain, template.render(site.command, {**values, "%": "%%"}), private, host)
+    argv = template.render(site.command, {**values, "%": "%%"})
+    return _relayed(plain, argv, private, host if "HOST" in found else "")
 
 
 def _found(plain: Launch, argv: tuple[str, ...]) -> tuple[str, ...]:
     """Check that the program is there, so that the reason is told without a process."""
-    if plain.chroot or "/" in argv[0]:
+    if plain.chroot:
         return argv
-    if not shutil.which(argv[0], path=plain.env["PATH"]):
+    if "/" in argv[0]:
+        if not os.path.exists(os.path.join(plain.cwd, argv[0])):
+            raise Refused(f"command {argv[0]}: there is no such program; install it or correct the path")
+    elif not shutil.which(argv[0], path=plain.env["PATH"]):
         raise Refused(f"command {argv[0]}: there is no such program in {plain.env['PATH']}; write its full path")
     return argv
 

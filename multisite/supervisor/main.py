@@ -119,10 +119,12 @@ class Supervisor:
 
     def _reap(self) -> None:
         for pid, status in process.reap():
-            for crew in self._roster.busy:
+            busy = self._roster.busy
+            for crew in busy:
                 backend = crew.ended(pid, status)
                 if backend:
-                    sweep.orphans(self._shared.mark_of(crew.site.name, backend.serial))
+                    known = {pid for crew in busy for pid in crew.pids}
+                    sweep.orphans(self._shared.mark_of(crew.site.name, backend.serial), known)
                     break
 
     def _told(self) -> None:
