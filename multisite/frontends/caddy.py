@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from multisite.frontends import names
 from multisite.frontends.view import (
@@ -139,45 +139,61 @@ def _inside(log: str, front: Front) -> Iterator[str]:
 
 def _routes(block: Block, front: Front) -> Iterator[str]:
     yield from (comment(reason) for reason in block.left)
-    rules = [*block.static, *([block.check] if block.check else [])]
-    for number, rule in enumerate(rules, 1):
-        try:
-            yield from list(_static(rule, number))
-        except Unwritable as error:
-            yield comment(f"{rule.prefix or '/'} is served by multisite: {error}.")
-        if rule is not block.check:
-            yield f"@prefix{number} path_regexp `^{names.path(rule.prefix)}(/|$)`"
-            yield f"handle @prefix{number} {{"
-            yield from (f"    {line}" for line in _proxy(_upstream(front), block, front))
-            yield "}"
+    dispatcher = list(_handle("", _proxy(_upstream(front), block, front)))
+    for number, rule in enumerate(block.static, 1):
+        yield f"@prefix{number} path_regexp `^{names.path(rule.prefix)}(/|$)`"
+        yield from _handle(f" @prefix{number}", [*_files(rule, f"static{number}", dispatcher), *dispatcher])
+    if block.check:
+        yield from _files(block.check, "check", dispatcher)
     yield from _application(block, front, bool(block.direct and front.folders))
 
 
-def _static(rule: Static, number: int) -> Iterator[str]:
-    places = [(folder, "") for folder in rule.folders]
-    places += [posixpath.split(rule.file)] if rule.file else []
-    if places and rule.links != "all":
+def _handle(matcher: str, lines: Iterable[str]) -> Iterator[str]:
+    yield f"handle{matcher} {{"
+    yield from (f"    {line}" for line in lines)
+    yield "}"
+
+
+def _files(rule: Static, name: str, otherwise: list[str]) -> Iterator[str]:
+    """Yield handles for the files that are there, or a comment where Caddy cannot serve them."""
+    try:
+        if rule.folders or rule.file:
+            yield from list(_found(rule, name, otherwise))
+    except Unwritable as error:
+        yield comment(f"{rule.prefix or '/'} is served by multisite: {error}.")
+
+
+def _found(rule: Static, name: str, otherwise: list[str]) -> Iterator[str]:
+    """Yield two steps: one condition needs what another found, and Caddy tries those of one matcher in no order."""
+    if rule.links != "all":
         raise Unwritable(without_check("Caddy"))
-    for turn, (folder, file) in enumerate(places, 1):
-        if file and not _FILE.match(file):
+    folders, file = rule.folders, ""
+    if rule.file:
+        folder, file = posixpath.split(rule.file)
+        folders = (folder,)
+        if not _FILE.match(file):
             raise Unwritable("its file has a name that Caddy takes for something else")
-        name = f"static{number}_{turn}"
-        wanted = f"/{file}" if file else "{re." + name + ".1}"
-        yield f"@{name} {{"
-        yield f"    path_regexp {name} `^{names.path(rule.prefix)}{'' if file else f'({rule.rest})'}$`"
-        yield "    method GET HEAD"
-        yield "    file {"
-        yield f"        root {quoted(folder)}"
-        yield f"        try_files {wanted}"
-        yield "    }"
-        yield "}"
-        yield f"handle @{name} {{"
-        yield f"    rewrite * {wanted}"
-        yield f"    root * {quoted(folder)}"
-        if rule.fresh is not None:
-            yield f'    header Cache-Control "{f"max-age={rule.fresh}" if rule.fresh else "no-cache"}"'
-        yield "    file_server"
-        yield "}"
+    yield f"@{name} {{"
+    yield "    method GET HEAD"
+    yield f"    path_regexp {name} `^{names.path(rule.prefix)}{'' if file else f'({rule.rest})'}$`"
+    yield "}"
+    inside: list[str] = []
+    for turn, folder in enumerate(folders, 1):
+        inside += [f"@{name}_{turn} file {{", f"    root {quoted(folder)}"]
+        inside += [f"    try_files {f'/{file}' if file else f'{{re.{name}.1}}'}", "}"]
+        inside += _handle(f" @{name}_{turn}", _serve(folder, file, rule))
+    yield from _handle(f" @{name}", [*inside, *otherwise])
+
+
+def _serve(folder: str, file: str, rule: Static) -> Iterator[str]:
+    if file:
+        yield f"rewrite * /{file}"
+    elif rule.prefix:
+        yield f"uri strip_prefix {rule.prefix}"
+    if rule.fresh is not None:
+        yield f'header Cache-Control "{f"max-age={rule.fresh}" if rule.fresh else "no-cache"}"'
+    yield f"root * {quoted(folder)}"
+    yield "file_server"
 
 
 def _application(block: Block, front: Front, direct: bool) -> Iterator[str]:
