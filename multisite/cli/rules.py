@@ -148,7 +148,17 @@ class Asked:
             host_header=home.service.host_header,
             script=os.path.join(session.home.path, "multisite.wsgi") if self._wsgi else "",
             home=home.path,
+            ask=self._ask(upstream),
         )
+
+    def _ask(self, upstream: Endpoint) -> str:
+        """Return the address at which the dispatcher says whether a host is ours, if it is there to be asked."""
+        from multisite import ask
+
+        host = f"[{upstream.host}]" if ":" in upstream.host else upstream.host
+        if host not in ask.LOOPBACK or self._session.catalogue.table.lookup(host):
+            return ""
+        return f"http://{host}:{upstream.port}{ask.PATH}"
 
     def _sites(self) -> Sites:
         from multisite.frontends.plan import Sites
