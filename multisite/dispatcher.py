@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from multisite import catalogue, choice, headers, hosts, logs, pages
+from multisite import ask, catalogue, choice, headers, hosts, logs, pages
 from multisite.catalogue import Catalogue
 from multisite.claims import Ledger
 from multisite.errors import ConfigError, MultisiteError, UnknownHost
@@ -184,17 +184,30 @@ class Dispatcher:
         """
         named = self._header.host(environ) if self._header else ""
         raw = str(named or environ.get("HTTP_HOST") or environ.get("SERVER_NAME", ""))
-        return self._memory.get(raw) or self._find(raw)
+        known = self._memory.get(raw)
+        if known is None and ask.is_question(environ) and not self._claims(hosts.normalise(raw)):
+            return ask.Ask(self._claims)
+        return known or self._find(raw)
 
-    def _find(self, raw: str) -> Target:
-        host = hosts.normalise(raw)
+    def _claims(self, host: str) -> bool:
+        """Tell whether a domain of a site matches `host`."""
+        return bool(self._newest(host).table.lookup(host))
+
+    def _newest(self, host: str) -> Catalogue:
+        """Return the catalogue, read anew if `host` may be that of a site enabled a moment ago."""
         assert self._catalogue
         if host not in self._catalogue.table.exact:
             with self._lock:
                 if self._live.look_again():
                     self._swap()
+        return self._catalogue
+
+    def _find(self, raw: str) -> Target:
+        host = hosts.normalise(raw)
+        self._newest(host)
         memory = self._memory  # read first: a swap puts the catalogue in place before its memory
         current = self._catalogue
+        assert current
         found = current.answering(host)
         if not found:
             raise UnknownHost("No site answers here under this name")
