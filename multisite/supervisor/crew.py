@@ -14,6 +14,8 @@ from multisite.supervisor.backends import Backends
 from multisite.supervisor.connections import Connections, connections
 from multisite.supervisor.exits import Exits
 from multisite.supervisor.failures import Failures
+from multisite.supervisor.handover import Keeper
+from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.journey import Journey
 from multisite.supervisor.launcher import Launcher
 from multisite.supervisor.lifecycle import Event, State
@@ -26,6 +28,7 @@ from multisite.supervisor.shared import Shared
 from multisite.supervisor.waiting import WaitingRoom
 
 NO_CONNECTIONS = Connections()
+_PACKED = ("memory", "starts", "start_cost")
 
 
 class Crew:
@@ -60,6 +63,40 @@ class Crew:
 
     def __repr__(self) -> str:
         return f"<Crew {self.site.name} {self.state.name} {len(self.pids)} processes>"
+
+    def pack(self, keep: Keeper) -> Packed:
+        """Return what `take_over` takes."""
+        return {
+            **{name: getattr(self, name) for name in _PACKED},
+            "stamp": self._file_stamp,
+            "wanted_since": self.room.since,
+            "journey": self.journey.pack() if self.journey else None,
+            "failures": self.failures.pack(),
+            "activity": self.activity.pack(),
+            "listener": self.listener.pack(keep),
+            "scoreboard": self.scoreboard.pack(keep),
+            "backends": [[one.slot, one.serial, one.pack(keep)] for one in self.backends],
+        }
+
+    def take_over(self, state: Packed) -> None:
+        """Go on where another program was."""
+        for name in _PACKED:
+            setattr(self, name, state[name])
+        self.failures.take_over(state["failures"])
+        self.activity.take_over(state["activity"])
+        self.listener.take_over(state["listener"])
+        self.scoreboard.take_over(state["scoreboard"])
+        self.room.since = state["wanted_since"]
+        self.journey = Journey.taken_over(state["journey"]) if state["journey"] else None
+        for slot, serial, packed in state["backends"]:
+            backend = Backend(self.site, slot, serial, self._loop, self._say)
+            backend.take_over(packed, self.log)
+            self.backends.append(backend)
+            self.journey = backend.journey  # the last that was started
+            if backend.state is State.STARTING and not backend.told and not backend.ready_at:
+                self._readiness.expect(backend, self.backends[:-1], self._loop.now(), self.start_cost)
+        if self.listener.is_open and not self.backends:
+            self.room.ensure(watch=True)
 
     # As others see it
 

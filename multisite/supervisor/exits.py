@@ -94,5 +94,4 @@ class Exits:
 
 def _is_planned(backend: Backend, exit_: Exit) -> bool:
     """Tell whether a runner of ours left after its `max_requests`."""
-    ours = bool(backend.launch and backend.launch.job)
-    return exit_.state is State.RUNNING and exit_.code == 0 and ours and backend.site.max_requests > 0
+    return exit_.state is State.RUNNING and exit_.code == 0 and backend.ours and backend.site.max_requests > 0

@@ -8,10 +8,12 @@ import random
 from multisite import logs
 from multisite.supervisor import planner
 from multisite.supervisor.backend import Backend, Exit
+from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.journey import Journey
 from multisite.supervisor.lifecycle import State
 
 NOT_LOADED = 3  # the exit status of our runner for an application that cannot be imported; its STATUS= says why
+_PACKED = ("in_a_row", "refused", "replacement", "_counted_at")
 PAUSE_UNKNOWN = 60.0  # seconds that somebody is sent away for where no deadline is known
 
 
@@ -40,6 +42,17 @@ class Failures:
         self.replacement = ""
         self._counted_at = 0.0
         self._logger = logger
+
+    def pack(self) -> Packed:
+        """Return what `take_over` takes."""
+        last = self.last.pack() if self.last else None
+        return {**{name: getattr(self, name) for name in _PACKED}, "last": last}
+
+    def take_over(self, state: Packed) -> None:
+        """Go on where another program was."""
+        for name in _PACKED:
+            setattr(self, name, state[name])
+        self.last = Journey.taken_over(state["last"]) if state["last"] else None
 
     def count(self, backend: Backend, exit_: Exit, now: float) -> float:
         """Count a failure, several processes that fail together as one; returns the pause before the next start."""
@@ -79,7 +92,7 @@ class Failures:
 def _reason(backend: Backend, exit_: Exit) -> str:
     if backend.reason == "start_timeout":
         return f"it was not ready within {backend.site.start_timeout:g} s"
-    if exit_.code == NOT_LOADED and backend.status and backend.launch and backend.launch.job:
+    if exit_.code == NOT_LOADED and backend.status and backend.ours:
         return backend.status
     when = "while serving" if exit_.state is State.RUNNING else "before it was ready"
-    return exit_.reason if backend.launch is None else f"{exit_.reason} {when}"
+    return exit_.reason if exit_.code is None else f"{exit_.reason} {when}"

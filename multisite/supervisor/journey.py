@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Any
 
 MOST_LINES = 40
 LONGEST_LINE = 1000  # characters of a line that are kept
@@ -66,6 +67,18 @@ class Journey:
     def duration(self) -> float:
         """Seconds that all finished steps took."""
         return sum(seconds for _, seconds in self.steps)
+
+    def pack(self) -> dict[str, Any]:
+        """Return what `taken_over` takes."""
+        tail = [list(self.tail.lines), self.tail._open]
+        return {**vars(self), "tail": tail}
+
+    @classmethod
+    def taken_over(cls, state: dict[str, Any]) -> Journey:
+        """Return the journey that another program packed."""
+        lines, rest = state["tail"]
+        steps = [(str(step), float(seconds)) for step, seconds in state["steps"]]
+        return cls(**{**state, "steps": steps, "tail": Tail(deque(lines, MOST_LINES), rest)})
 
     def as_dict(self) -> dict[str, object]:
         """Describe it for ``status``."""

@@ -12,6 +12,8 @@ import os
 import socket
 from collections.abc import Iterable
 
+from multisite.supervisor.handover import Keeper, taken
+from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.rundir import LONGEST_PATH
 
 _FAR = 2**62  # nanoseconds
@@ -73,6 +75,17 @@ class Listener:
         finally:
             os.umask(old_umask)
         return bound
+
+    def pack(self, keep: Keeper) -> Packed:
+        """Return what `take_over` takes."""
+        return {"socket": keep(self.fileno()), "folders": self._folders}
+
+    def take_over(self, state: Packed) -> None:
+        """Go on where another program was."""
+        if state["socket"] >= 0:
+            self._socket = socket.socket(fileno=taken(state["socket"]))
+            self._socket.setblocking(False)
+        self._folders = state["folders"]
 
     def last_use(self) -> float:
         """Return the Unix time of the last connection; 0.0: there was none."""

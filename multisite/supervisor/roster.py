@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import os
+from dataclasses import asdict, fields, replace
 
 from multisite import hosts
 from multisite.catalogue import Catalogue
@@ -13,6 +15,7 @@ from multisite.supervisor.backends import HELD
 from multisite.supervisor.connections import Connections, connections
 from multisite.supervisor.crew import Crew
 from multisite.supervisor.failures import Unavailable
+from multisite.supervisor.handover import Keeper, State
 from multisite.supervisor.shared import Shared
 from multisite.supervisor.triggers import Triggers
 
@@ -33,6 +36,24 @@ class Roster(dict[str, Crew]):
         super().__init__()
         self._live, self._shared = live, shared
         self._triggers = Triggers()
+
+    def pack(self, keep: Keeper) -> State:
+        """Return what `take_over` takes."""
+        # A site as repr(), because JSON has no tuples.
+        crews = [[repr(asdict(crew.site)), crew.domains, crew.pack(keep)] for crew in self.values()]
+        return {"crews": crews, "env": self.home.env, "triggers": self._triggers.pack()}
+
+    def take_over(self, state: State) -> None:
+        """Go on where another program was; what changed meanwhile is heeded."""
+        self._triggers.take_over(state["triggers"])
+        then = replace(self.home, env=state["env"])
+        known = {field.name for field in fields(Site)}
+        for site, domains, packed in state["crews"]:
+            values = {name: value for name, value in ast.literal_eval(site).items() if name in known}
+            crew = Crew(Site(**values), then, tuple(domains), tuple(packed["stamp"]), self._shared)
+            self[crew.site.name] = crew
+            crew.take_over(packed)
+        self._swap()
 
     @property
     def catalogue(self) -> Catalogue:
@@ -106,11 +127,11 @@ class Roster(dict[str, Crew]):
 
     def _swap(self) -> None:
         for name, crew in list(self.items()):
-            if name in self.catalogue.entries:
-                stamp = self.catalogue.entries[name].stamp
-                crew.offer(self.catalogue.site(name), self.home, self._domains(name), stamp)
-            else:
+            entry = self.catalogue.entries.get(name)
+            if not entry:
                 crew.close()
+            elif not entry.broken:
+                crew.offer(self.catalogue.site(name), self.home, self._domains(name), entry.stamp)
 
     def _domains(self, name: str) -> tuple[str, ...]:
         """Return the domains that lead to this site alone, whatever the path."""

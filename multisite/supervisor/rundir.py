@@ -24,10 +24,10 @@ class RuntimeDirError(MultisiteError):
 
 
 class RuntimeDir:
-    """Paths of one home's runtime directory."""
+    """Paths of one home's runtime directory; `path` is where it is, if the home says another one by now."""
 
-    def __init__(self, home: Home) -> None:
-        self.path = home.runtime_dir
+    def __init__(self, home: Home, path: str = "") -> None:
+        self.path = path or home.runtime_dir
         self.home = home.path
         self.mode = 0o711 if os.geteuid() == 0 else 0o700
 

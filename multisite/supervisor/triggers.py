@@ -32,6 +32,14 @@ class Triggers:
     def __init__(self) -> None:
         self._seen: dict[str, tuple[int, ...]] = {}
 
+    def pack(self) -> dict[str, tuple[int, ...]]:
+        """Return what `take_over` takes."""
+        return self._seen
+
+    def take_over(self, state: dict[str, list[int]]) -> None:
+        """Go on where another program was."""
+        self._seen = {name: tuple(times) for name, times in state.items()}
+
     def pulled(self, site: Site, home: Home) -> bool:
         """Tell whether one of the site's files changed since the last look; the first look tells nothing."""
         times = (*_times(paths(site)), changes_time(home, site.name, site.file))
