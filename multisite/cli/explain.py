@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,7 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
     first = found[0]
     entry, site = session.catalogue.entries[first.name], session.catalogue.site(first.name)
     found_out = judge(session, first.name)
+    failure = found_out.failure
     return {
         "host": host,
         "path": path,
@@ -105,7 +107,7 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
         "placement": found_out.placement,
         "reason": found_out.reason,
         "state": found_out.state,
-        "failure": asdict(found_out.failure) if found_out.failure else None,
+        "failure": {**asdict(failure), "outdated": failure.outdated} if failure else None,
         "redirect": _redirect(site.redirect_to_canonical, site.domains, host),
         "otherwise": [other.name for other in found[1:] if other.name != first.name],
         "faults": [str(problem) for problem in found_out.faults],
@@ -117,6 +119,7 @@ def _happened(failure: dict[str, Any] | None) -> str:
         return ""
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(failure["at"]))
     then = "; an older application goes on serving" if failure["serving"] else ""
+    then += "; something changed since, and its next request tries again" if failure["outdated"] else ""
     return f"failed at {when}, incident {failure['incident']}: {failure['reason']}{then}"
 
 
@@ -147,8 +150,18 @@ def _say(answer: dict[str, Any]) -> None:
     for label, text in lines.items():
         if text:
             say(f"{label + ':':13}{text}")
+        if text and label == "happened":
+            say_journey(answer["failure"]["steps"], answer["failure"]["output"])
     for fault in answer["faults"]:
         say(f"error: {fault}", err=True)
+
+
+def say_journey(steps: Iterable[tuple[str, float]], output: Iterable[str]) -> None:
+    """Say what a failed start went through, and the last that the process printed."""
+    for step, seconds in steps:
+        say(f"    {step}: {seconds * 1000:.0f} ms")
+    for line in output:
+        say(f"    | {line}")
 
 
 def _unknown(session: Session, host: str, path: str) -> str:

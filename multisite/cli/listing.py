@@ -14,6 +14,7 @@ from multisite.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
     from multisite.model import Problem, Site, SiteFile
+    from multisite.verdicts import Verdict
 
 LIST = """\b
 Examples:
@@ -69,9 +70,10 @@ def _live(session: Session, site: dict[str, Any]) -> dict[str, Any]:
     if not known:
         return site
     held = known["pids"] or known["state"] in ("backoff", "fatal")
-    state = known["state"] if held or site["placement"] == "spawned" else site["state"]
-    figures = {key: known[key] for key in ("pids", "requests", "in_flight", "memory", "waiting", "idle", "failure")}
-    return {**site, **figures, "state": state, "replace_failure": known["replace_failure"]}
+    state = known["state"] if held else site["state"]
+    figures = {key: known[key] for key in ("pids", "requests", "in_flight", "memory", "waiting", "idle")}
+    failure = known["failure"] or site["failure"]
+    return {**site, **figures, "state": state, "failure": failure, "replace_failure": known["replace_failure"]}
 
 
 def enabled_rows(session: Session) -> Iterator[dict[str, Any]]:
@@ -88,7 +90,16 @@ def enabled_rows(session: Session) -> Iterator[dict[str, Any]]:
         told = {problem.key for problem in problems}
         problems = [*problems, *(problem for problem in found.faults if problem.key not in told)]
         verdict = {"enabled": True, "placement": found.placement, "reason": found.reason, "state": found.state}
-        yield row(catalogue.site(name), entry.file, problems, **verdict)
+        yield row(catalogue.site(name), entry.file, problems, **verdict, failure=failure_of(found.failure))
+
+
+def failure_of(verdict: Verdict | None) -> dict[str, Any] | None:
+    """Return a failure as the supervisor tells it: its reason, and for a start its steps and the last output."""
+    if not verdict or verdict.own_process:
+        return None
+    steps = [{"step": step, "seconds": round(seconds, 4)} for step, seconds in verdict.steps]
+    told = {"failure": verdict.reason, "incident": verdict.incident, "at": verdict.at}
+    return {**told, "steps": steps, "output": list(verdict.output)}
 
 
 def disabled_rows(session: Session) -> Iterator[dict[str, Any]]:
@@ -98,13 +109,13 @@ def disabled_rows(session: Session) -> Iterator[dict[str, Any]]:
     for file in session.disabled.values():
         site = make_site(file, session.home)
         verdict = {"enabled": False, "placement": None, "reason": "it is not enabled", "state": "stopped"}
-        yield row(site, file, file.problems, **verdict)
+        yield row(site, file, file.problems, **verdict, failure=None)
 
 
 def row(site: Site, file: SiteFile, problems: Iterable[Problem], **verdict: Any) -> dict[str, Any]:
     """Return one site of the contract's document; a figure that nobody measures is null.
 
-    `verdict` is what can be different from run to run: enabled, placement, reason, state.
+    `verdict` is what can be different from run to run: enabled, placement, reason, state, failure.
     """
     return {
         "name": file.name,
@@ -128,6 +139,8 @@ def _cells(site: dict[str, Any]) -> tuple[str, ...]:
     domains = "\n".join(domain + mount for domain in site["domains"])
     problems = site["problems"]
     told = problems[0]["reason"] if len(problems) == 1 else f"{len(problems)}, see multisite check" if problems else ""
+    if not told and site["failure"] and site["state"] in ("broken", "backoff", "fatal"):
+        told = site["failure"]["failure"]
     enabled = "yes" if site["enabled"] else "no"
     return site["name"], domains, site["placement"] or "-", enabled, site["state"], told
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from multisite.cli import complete
+from multisite.cli.explain import say_journey
 from multisite.cli.group import fail
 from multisite.cli.output import say, say_json, say_table
 from multisite.cli.session import Session, pass_session
@@ -77,10 +78,7 @@ def _say_failure(site: dict[str, Any]) -> None:
     if not failure:
         return
     say(f"{site['name']}: incident {failure['incident']}: {failure['failure']}")
-    for step in failure["steps"]:
-        say(f"    {step['step']}: {step['seconds'] * 1000:.0f} ms")
-    for line in failure["output"]:
-        say(f"    | {line}")
+    say_journey(((step["step"], step["seconds"]) for step in failure["steps"]), failure["output"])
 
 
 def duration(seconds: float) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from multisite import claims, sharing
 from multisite.cli.target import site_problems
-from multisite.errors import AppLoadError, NeedsProcess
+from multisite.errors import AppLoadError, MultisiteError, NeedsProcess
 from multisite.placement import Placement
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Judgement:
         placement: "in-process", "spawned" or "proxy"; None for a site whose file has errors.
         state: one of the contract's words.
         faults: what is wrong with what the file promises to serve.
-        failure: what the workers noted, if they could not load it when they last tried.
+        failure: what the workers or the supervisor noted, if it could not be loaded or started the last time.
     """
 
     placement: str | None
@@ -43,13 +43,22 @@ def judge(session: Session, name: str) -> Judgement:
     placement, faults = placement_of(site, session), tuple(site_problems(site))
     if failure and failure.own_process and placement.shareable:
         placement = Placement("spawned", failure.reason.removeprefix(NeedsProcess.opening))
-    if failure and failure.serving:
-        state = "in-process"
-    elif faults or (failure and failure.broken):
+    if not placement.shareable:
+        failure = session.failed_starts.get(name)
+    state = "in-process" if placement.shareable else _state_of_processes(session, name)
+    if (faults or (failure and failure.broken)) and state in ("in-process", "stopped"):
         state = "broken"
-    else:  # one with a process of its own has no state that we know
-        state = "in-process" if placement.shareable else "stopped"
     return Judgement(placement.kind, placement.reason, state, faults, failure)
+
+
+def _state_of_processes(session: Session, name: str) -> str:
+    """Return what the supervisor says; where there is none, or it does not talk to us, nothing is known to run."""
+    try:
+        told = session.supervisor
+    except MultisiteError:
+        told = None
+    known = told["sites"].get(name) if told else None
+    return str(known["state"]) if known else "stopped"
 
 
 def placement_of(site: Site, session: Session) -> Placement:

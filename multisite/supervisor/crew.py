@@ -49,7 +49,7 @@ class Crew:
         self.start_cost = 0.0
         self._shared, self._loop = shared, shared.loop
         self._logger = logs.site_logger(site.name)
-        self.failures = Failures(self._logger)
+        self.failures = Failures(site.name, shared.notes, self._logger)
         self.activity = Activity(self._loop.now())
         link = "uwsgi.sock" if site.protocol == "uwsgi" else "http.sock"
         self.listener = Listener(shared.rundir.socket(site.name), link, shared.group)
@@ -215,7 +215,7 @@ class Crew:
         now = self._loop.now()
         backend.feed(Event.READY, f"ready after {now - backend.journey.begun:.3f} s")
         self.activity.used(now)
-        self.failures.replacement = ""
+        self.failures.ready(backend.journey)
         self.start_cost = backend.journey.duration
         replacement.relieve(self.backends, backend)
 

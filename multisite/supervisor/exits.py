@@ -41,7 +41,7 @@ class Exits:
 
     def _keep_old(self, backend: Backend, exit_: Exit) -> None:
         """The replacement failed: what runs goes on."""
-        self._failures.report(backend, exit_, self._loop.now())
+        self._failures.report(backend, exit_, self._loop.now(), serving=True)
         if not backend.obsolete:
             self._failures.replacement = exit_.reason
             self._room.since = None

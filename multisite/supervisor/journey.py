@@ -89,8 +89,12 @@ class Journey:
             "output": list(self.tail.lines),
         }
 
-    def __str__(self) -> str:
-        """One line of steps, and a line for each of the last lines of output."""
+    @property
+    def headline(self) -> str:
+        """One line with all steps."""
         steps = ", ".join(f"{step} {seconds * 1000:.0f} ms" for step, seconds in self.steps)
-        said = [f"    {line}" for line in self.tail.lines]
-        return "\n".join([f"{self.failure or 'started'} ({steps})", *said])
+        return f"{self.failure or 'started'} ({steps})"
+
+    def __str__(self) -> str:
+        """The headline, and a line for each of the last lines of output."""
+        return "\n".join([self.headline, *(f"    {line}" for line in self.tail.lines)])

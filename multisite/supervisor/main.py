@@ -26,6 +26,7 @@ from multisite.supervisor.servers import Servers
 from multisite.supervisor.shared import Shared
 from multisite.supervisor.upgrade import HELD_BACK, Upgrade, arrived
 from multisite.supervisor.view import view
+from multisite.verdicts import of_starts
 
 LOOK_EVERY = 1.0  # seconds between two looks at the configuration
 CROWDED_PAUSE = 0.05  # seconds between two attempts to find room
@@ -58,7 +59,8 @@ class Supervisor:
         self._limits = Limits(tuple(state["nofile"])) if state else Limits()
         self._limits.raise_own()
         process.become_subreaper()
-        self._shared = Shared(self._loop, rundir, self._limits, self._notify.name, rundir.mark)
+        notes = of_starts(live.home)
+        self._shared = Shared(self._loop, rundir, self._limits, notes, self._notify.name, rundir.mark)
         self._roster = Roster(live, self._shared)
         self._budget = SpawnBudget()
         self._scales = Scales()
