@@ -18,17 +18,8 @@ from multisite.supervisor.output import Output, SiteLog
 from multisite.supervisor.process import Launch, Limits, Spawned
 
 _PACKED = (
-    "pid",
-    "deadline",
-    "since",
-    "reason",
-    "obsolete",
-    "ours",
-    "told",
-    "graceful",
-    "started",
-    "ready_at",
-    "status",
+    *("pid", "deadline", "since", "reason", "obsolete", "started", "ready_at", "status"),
+    *("memory", "ours", "told", "graceful"),
 )
 KILL_EVERY = 5.0  # seconds between two SIGKILLs, for a process that the kernel holds
 
@@ -50,6 +41,7 @@ class Backend:
         slot: its place among the processes of its site, from 0.
         serial: grows with each backend; its leftovers are marked with it.
         obsolete: why it is to be replaced ("" if it is not): it serves until its successor is ready.
+        memory: bytes that it and its session used when that was measured last; 0: not yet.
         ours: it is our own runner.
         told: it says itself when it is ready.
         graceful: SIGTERM has it finish its requests and leave.
@@ -63,6 +55,7 @@ class Backend:
         self.since = loop.now()
         self.reason = ""
         self.obsolete = ""
+        self.memory = 0
         self.ours = self.told = self.graceful = False
         self.journey = Journey(loop.now())
         self.started = 0.0

@@ -28,7 +28,7 @@ from multisite.supervisor.shared import Shared
 from multisite.supervisor.waiting import WaitingRoom
 
 NO_CONNECTIONS = Connections()
-_PACKED = ("memory", "starts", "start_cost")
+_PACKED = ("starts", "start_cost")
 
 
 class Crew:
@@ -36,7 +36,6 @@ class Crew:
 
     Attributes:
         journey: of the last start.
-        memory: bytes of all its processes, where that is measured.
         starts: how many there have been.
         start_cost: seconds that the last one took.
     """
@@ -45,7 +44,7 @@ class Crew:
         self.site, self.home, self.domains, self._file_stamp = site, home, domains, stamp
         self.backends = Backends()
         self.journey: Journey | None = None
-        self.memory = self.starts = 0
+        self.starts = 0
         self.start_cost = 0.0
         self._shared, self._loop = shared, shared.loop
         self._logger = logs.site_logger(site.name)
@@ -241,9 +240,9 @@ class Crew:
         if replacement.mark_all(self.backends, reason):
             self.room.want()
 
-    def limit_memory(self, sizes: dict[int, int]) -> None:
-        """Replace backends whose size in bytes is above the site's memory_limit."""
-        if replacement.mark_large(self.backends, self.site.memory_limit, sizes, self._logger):
+    def limit_memory(self) -> None:
+        """Replace backends that use more than the site's memory_limit."""
+        if replacement.mark_large(self.backends, self.site.memory_limit, self._logger):
             self.room.want()
 
     def reset(self) -> None:

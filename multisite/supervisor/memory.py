@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 
 from multisite.supervisor import process
 from multisite.supervisor.crew import Crew
 
 EVERY = 5.0  # seconds between two measurements
+SHARE = 100  # measuring takes at most 1/100 of the time: the kernel walks all pages of a process for it
 
 
 class Scales:
@@ -20,15 +22,17 @@ class Scales:
         """Measure memory where it counts, and replace what has grown too large, if it is time to."""
         if now < self._at:
             return
-        self._at = now + EVERY
-        wanted = [crew for crew in crews if crew.pids and (budget or crew.site.memory_limit)]
-        if not wanted:
-            return
-        members = _by_session()
+        begun = time.monotonic()
+        self._weigh([crew for crew in crews if crew.pids and (budget or crew.site.memory_limit)])
+        self._at = now + max(EVERY, SHARE * (time.monotonic() - begun))
+
+    @staticmethod
+    def _weigh(wanted: Sequence[Crew]) -> None:
+        members = _by_session() if wanted else {}
         for crew in wanted:
-            sizes = {pid: sum(map(process.memory, members.get(pid, ()))) for pid in crew.pids}
-            crew.memory = sum(sizes.values())
-            crew.limit_memory(sizes)
+            for backend in crew.backends:
+                backend.memory = sum(map(process.memory, members.get(backend.pid, ())))
+            crew.limit_memory()
 
 
 def _by_session() -> dict[int, list[int]]:
