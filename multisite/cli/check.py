@@ -48,8 +48,10 @@ def enabled_problems(session: Session) -> list[Problem]:
     """Return the problems of the home, its logging.ini, its enabled sites, and of what these say they serve."""
     from multisite import logs
     from multisite.cli.target import site_problems
+    from multisite.supervisor import access
 
-    found = [*logs.problems_of(session.home), *session.catalogue.problems]
+    group = access.problem_of(session.home)
+    found = [*logs.problems_of(session.home), *session.catalogue.problems, *([group] if group else [])]
     known = {(problem.file, problem.key) for problem in found}
     for name in _progress(list(session.catalogue.sites)):
         problems = site_problems(session.catalogue.site(name))

@@ -51,7 +51,7 @@ class Crew:
         self.failures = Failures(site.name, shared.notes, self._logger)
         self.activity = Activity(self._loop.now())
         link = "uwsgi.sock" if site.protocol == "uwsgi" else "http.sock"
-        self.listener = Listener(shared.rundir.socket(site.name), link, shared.group)
+        self.listener = Listener(shared.rundir.socket(site.name), shared.rundir, link)
         self.room = WaitingRoom(self.listener, self._loop, self._logger, self.want)
         self.room.backlog, self.room.domains = site.max_waiting, domains
         self.log = SiteLog(site)

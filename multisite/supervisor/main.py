@@ -76,6 +76,7 @@ class Supervisor:
             self._take_over(state)
         else:
             self._recover()
+            self._roster.let_in()
         self._control = Control(rundir.control, self._loop, commands.answer, state and state["control"])
         for connection in list(self._control.connections):
             commands.follow(connection)

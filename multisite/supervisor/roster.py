@@ -10,12 +10,14 @@ from dataclasses import asdict, fields, replace
 from multisite import hosts
 from multisite.catalogue import Catalogue
 from multisite.live import LiveHome
-from multisite.model import Home, Site
+from multisite.model import Home, Problem, Site
+from multisite.supervisor import access
 from multisite.supervisor.backends import HELD
 from multisite.supervisor.connections import Connections, connections
 from multisite.supervisor.crew import Crew
 from multisite.supervisor.failures import Unavailable
 from multisite.supervisor.handover import Keeper, State
+from multisite.supervisor.rundir import RuntimeDirError
 from multisite.supervisor.shared import Shared
 from multisite.supervisor.triggers import Triggers
 
@@ -36,6 +38,7 @@ class Roster(dict[str, Crew]):
         super().__init__()
         self._live, self._shared = live, shared
         self._triggers = Triggers()
+        self._told: Problem | None = None
 
     def pack(self, keep: Keeper) -> State:
         """Return what `take_over` takes."""
@@ -126,12 +129,24 @@ class Roster(dict[str, Crew]):
                 del self[crew.site.name]
 
     def _swap(self) -> None:
+        self.let_in()
         for name, crew in list(self.items()):
             entry = self.catalogue.entries.get(name)
             if not entry:
                 crew.close()
             elif not entry.broken:
                 crew.offer(self.catalogue.site(name), self.home, self._domains(name), entry.stamp)
+
+    def let_in(self) -> None:
+        """Open the runtime directory to whom moya.conf says, and say so where that cannot be."""
+        problem = access.problem_of(self.home)
+        if problem and problem != self._told:
+            _log.error("%s", problem)
+        self._told = problem
+        try:
+            self._shared.rundir.let_in(access.access_of(self.home))
+        except RuntimeDirError as error:
+            _log.error("%s", error.reason)
 
     def _domains(self, name: str) -> tuple[str, ...]:
         """Return the domains that lead to this site alone, whatever the path."""

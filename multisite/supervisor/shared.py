@@ -18,7 +18,6 @@ class Shared:
         notes: of the last failure of each site.
         notify: address at which processes say that they are ready.
         mark: how the marks of all backends begin.
-        group: who may connect to the sites' sockets besides ourselves; None: nobody.
         serial: number of the last backend.
     """
 
@@ -28,7 +27,6 @@ class Shared:
     notes: Verdicts
     notify: str
     mark: str
-    group: int | None = None
     serial: int = 0
 
     def next_serial(self) -> int:
