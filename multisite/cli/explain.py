@@ -1,9 +1,8 @@
-"""``multisite explain``: which site answers an address, by which rule, and how it runs."""
+"""``multisite explain``: which site answers an address, by which rule, how it runs and what happened."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from multisite.cli import complete
 from multisite.cli.group import did_you_mean, fail
 from multisite.cli.output import say, say_json, say_problems
 from multisite.cli.session import Session, pass_session
+from multisite.cli.status import say_failure, say_journey
 
 if TYPE_CHECKING:
     from multisite.catalogue import Catalogue
@@ -40,7 +40,7 @@ class Candidate:
 @click.argument("address", metavar="HOST[/PATH]", shell_complete=complete.domains)
 @pass_session
 def explain(session: Session, address: str) -> None:
-    """Explain which site answers HOST[/PATH], why, and how it runs.
+    """Explain which site answers HOST[/PATH], why, how it runs and what happened.
 
     A whole URL is taken too. Nothing is requested and no application is imported.
     """
@@ -87,12 +87,14 @@ def candidates(catalogue: Catalogue, host: str, path: str) -> list[Candidate]:
 
 def describe(session: Session, host: str, path: str, found: list[Candidate]) -> dict[str, Any]:
     """Gather everything there is to say about the first of `found`."""
+    from multisite.cli.listing import live
     from multisite.cli.verdict import judge
 
     first = found[0]
     entry, site = session.catalogue.entries[first.name], session.catalogue.site(first.name)
     found_out = judge(session, first.name)
     failure = found_out.failure
+    state, figures = live(session, first.name, found_out.placement, found_out.state)
     return {
         "host": host,
         "path": path,
@@ -106,7 +108,8 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
         "application": site.application,
         "placement": found_out.placement,
         "reason": found_out.reason,
-        "state": found_out.state,
+        "state": state,
+        "processes": figures or None,
         "failure": {**asdict(failure), "outdated": failure.outdated} if failure else None,
         "redirect": _redirect(site.redirect_to_canonical, site.domains, host),
         "otherwise": [other.name for other in found[1:] if other.name != first.name],
@@ -121,6 +124,23 @@ def _happened(failure: dict[str, Any] | None) -> str:
     then = "; an older application goes on serving" if failure["serving"] else ""
     then += "; something changed since, and its next request tries again" if failure["outdated"] else ""
     return f"failed at {when}, incident {failure['incident']}: {failure['reason']}{then}"
+
+
+def _figures(processes: dict[str, Any]) -> str:
+    """Say what the processes of a site do, if there are any."""
+    if not processes.get("pids"):
+        return ""
+    said = f", process {' '.join(map(str, processes['pids']))}, {processes['memory'] / 2**20:.1f} MiB"
+    if processes["requests"] is not None:
+        said += f", {processes['requests']} requests"
+    return f"{said}, {processes['in_flight']} in flight, {processes['waiting']} waiting"
+
+
+def _last_start(processes: dict[str, Any]) -> str:
+    journey = processes.get("journey")
+    if not journey or journey["failure"]:  # that is told at length
+        return ""
+    return ", ".join(f"{step['step']} {step['seconds'] * 1000:.0f} ms" for step in journey["steps"])
 
 
 def _redirect(wanted: bool, domains: tuple[str, ...], host: str) -> str:
@@ -142,7 +162,8 @@ def _say(answer: dict[str, Any]) -> None:
         "location": answer["location"],
         "application": answer["application"],
         "runs": f"{answer['placement']}: {answer['reason']}" if answer["placement"] else f"not: {answer['reason']}",
-        "state": answer["state"],
+        "state": answer["state"] + _figures(answer["processes"] or {}),
+        "last start": _last_start(answer["processes"] or {}),
         "happened": _happened(answer["failure"]),
         "redirects to": answer["redirect"],
         "otherwise": ", ".join(answer["otherwise"]) + " would answer" if answer["otherwise"] else "",
@@ -150,18 +171,12 @@ def _say(answer: dict[str, Any]) -> None:
     for label, text in lines.items():
         if text:
             say(f"{label + ':':13}{text}")
-        if text and label == "happened":
+        if text and label == "happened" and not (answer["processes"] or {}).get("failure"):
             say_journey(answer["failure"]["steps"], answer["failure"]["output"])
+    if answer["processes"]:
+        say_failure({"name": answer["site"], **answer["processes"]})
     for fault in answer["faults"]:
         say(f"error: {fault}", err=True)
-
-
-def say_journey(steps: Iterable[tuple[str, float]], output: Iterable[str]) -> None:
-    """Say what a failed start went through, and the last that the process printed."""
-    for step, seconds in steps:
-        say(f"    {step}: {seconds * 1000:.0f} ms")
-    for line in output:
-        say(f"    | {line}")
 
 
 def _unknown(session: Session, host: str, path: str) -> str:

@@ -11,6 +11,7 @@ import click
 from multisite.cli import complete
 from multisite.cli.output import say, say_json, say_table
 from multisite.cli.session import Session, pass_session
+from multisite.errors import MultisiteError
 
 if TYPE_CHECKING:
     from multisite.model import Problem, Site, SiteFile
@@ -63,17 +64,30 @@ def rows(session: Session) -> list[dict[str, Any]]:
     return [*map(partial(_live, session), enabled_rows(session)), *disabled_rows(session)]
 
 
-def _live(session: Session, site: dict[str, Any]) -> dict[str, Any]:
-    """Add what the supervisor knows of an enabled site; where it keeps processes for it, it knows better."""
-    told = session.supervisor
-    known = told["sites"].get(site["name"]) if told else None
+FIGURES = ("pids", "requests", "in_flight", "memory", "waiting", "idle", "journey", "failure", "replace_failure")
+
+
+def live(session: Session, name: str, placement: str | None, state: str) -> tuple[str, dict[str, Any]]:
+    """Return the state of an enabled site and its figures, none where the supervisor knows nothing of it.
+
+    Where the supervisor keeps processes for a site, it knows the state better; where it does not talk to us,
+    nothing is known.
+    """
+    try:
+        told = session.supervisor
+    except MultisiteError:
+        return state, {}
+    known = told["sites"].get(name) if told else None
     if not known:
-        return site
+        return state, {}
     held = known["pids"] or known["state"] in ("backoff", "fatal")
-    state = known["state"] if held else site["state"]
-    figures = {key: known[key] for key in ("pids", "requests", "in_flight", "memory", "waiting", "idle")}
-    failure = known["failure"] or site["failure"]
-    return {**site, **figures, "state": state, "failure": failure, "replace_failure": known["replace_failure"]}
+    state = known["state"] if held or (placement == "spawned" and state != "broken") else state
+    return state, {key: known[key] for key in FIGURES}
+
+
+def _live(session: Session, site: dict[str, Any]) -> dict[str, Any]:
+    state, figures = live(session, site["name"], site["placement"], site["state"])
+    return {**site, **figures, "state": state, "failure": figures.get("failure") or site["failure"]}
 
 
 def enabled_rows(session: Session) -> Iterator[dict[str, Any]]:

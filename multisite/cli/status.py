@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from multisite.cli import complete
-from multisite.cli.explain import say_journey
 from multisite.cli.group import fail
 from multisite.cli.output import say, say_json, say_table
 from multisite.cli.session import Session, pass_session
@@ -40,7 +39,7 @@ def status(session: Session) -> None:
     if enabled:
         say_table(HEADER, map(_cells, enabled))
     for site in enabled:
-        _say_failure(site)
+        say_failure(site)
 
 
 def _headline(supervisor: dict[str, Any] | None) -> str:
@@ -70,7 +69,7 @@ def _number(value: int | None) -> str:
     return "-" if value is None else str(value)
 
 
-def _say_failure(site: dict[str, Any]) -> None:
+def say_failure(site: dict[str, Any]) -> None:
     """Say why a site failed last, as its start report has it."""
     if site.get("replace_failure"):
         say(f"{site['name']}: the old process goes on, the new one failed: {site['replace_failure']}")
@@ -79,6 +78,14 @@ def _say_failure(site: dict[str, Any]) -> None:
         return
     say(f"{site['name']}: incident {failure['incident']}: {failure['failure']}")
     say_journey(((step["step"], step["seconds"]) for step in failure["steps"]), failure["output"])
+
+
+def say_journey(steps: Iterable[tuple[str, float]], output: Iterable[str]) -> None:
+    """Say what a failed start went through, and the last that the process printed."""
+    for step, seconds in steps:
+        say(f"    {step}: {seconds * 1000:.0f} ms")
+    for line in output:
+        say(f"    | {line}")
 
 
 def duration(seconds: float) -> str:

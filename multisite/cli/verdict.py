@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from multisite import claims, sharing
 from multisite.cli.target import site_problems
-from multisite.errors import AppLoadError, MultisiteError, NeedsProcess
+from multisite.errors import AppLoadError, NeedsProcess
 from multisite.placement import Placement
 
 if TYPE_CHECKING:
@@ -45,26 +45,16 @@ def judge(session: Session, name: str) -> Judgement:
         placement = Placement("spawned", failure.reason.removeprefix(NeedsProcess.opening))
     if not placement.shareable:
         failure = session.failed_starts.get(name)
-    state = "in-process" if placement.shareable else _state_of_processes(session, name)
-    if (faults or (failure and failure.broken)) and state in ("in-process", "stopped"):
+    state = "in-process" if placement.shareable else "stopped"
+    if faults or (failure and failure.broken):
         state = "broken"
     return Judgement(placement.kind, placement.reason, state, faults, failure)
-
-
-def _state_of_processes(session: Session, name: str) -> str:
-    """Return what the supervisor says; where there is none, or it does not talk to us, nothing is known to run."""
-    try:
-        told = session.supervisor
-    except MultisiteError:
-        told = None
-    known = told["sites"].get(name) if told else None
-    return str(known["state"]) if known else "stopped"
 
 
 def placement_of(site: Site, session: Session) -> Placement:
     """Decide where `site` runs, clashes with the modules of other sites included."""
     placement = sharing.place(site, session.home)
-    if not placement.shareable:
+    if not placement.shareable or site.files_only:
         return placement
     try:
         names = sharing.wanted(site).names

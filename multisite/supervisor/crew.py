@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from multisite import logs
 from multisite.model import Home, Site
@@ -240,8 +241,10 @@ class Crew:
         if replacement.mark_all(self.backends, reason):
             self.room.want()
 
-    def limit_memory(self) -> None:
-        """Replace backends that use more than the site's memory_limit."""
+    def weigh(self, sizes: Mapping[int, int]) -> None:
+        """Note how many bytes each process uses, and replace those above the site's memory_limit."""
+        for backend in self.backends:
+            backend.memory = sizes.get(backend.pid, 0)
         if replacement.mark_large(self.backends, self.site.memory_limit, self._logger):
             self.room.want()
 

@@ -114,9 +114,19 @@ class Failures:
 
 
 def _reason(backend: Backend, exit_: Exit) -> str:
+    if exit_.code is None:
+        return exit_.reason
     if backend.reason == "start_timeout":
-        return f"it was not ready within {backend.site.start_timeout:g} s"
+        return f"it was not ready within {backend.site.start_timeout:g} s{_what_it_lacks(backend)}"
     if exit_.code == NOT_LOADED and backend.status and backend.ours:
         return backend.status
-    when = "while serving" if exit_.state is State.RUNNING else "before it was ready"
-    return exit_.reason if exit_.code is None else f"{exit_.reason} {when}"
+    if exit_.state is State.RUNNING:
+        return f"{exit_.reason} while serving"
+    forked = exit_.code == 0 and backend.site.command
+    return f"{exit_.reason} before it was ready" + ("; a command has to stay in the foreground" if forked else "")
+
+
+def _what_it_lacks(backend: Backend) -> str:
+    if backend.status:
+        return f": {backend.status}"
+    return "" if backend.told else ": it took no connection from the socket that it was given (LISTEN_FDS)"

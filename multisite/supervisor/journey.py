@@ -93,7 +93,7 @@ class Journey:
     def headline(self) -> str:
         """One line with all steps."""
         steps = ", ".join(f"{step} {seconds * 1000:.0f} ms" for step, seconds in self.steps)
-        return f"{self.failure or 'started'} ({steps})"
+        return (self.failure or "started") + (f" ({steps})" if steps else "")
 
     def __str__(self) -> str:
         """The headline, and a line for each of the last lines of output."""

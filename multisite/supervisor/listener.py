@@ -62,7 +62,6 @@ class Listener:
         try:
             bound.bind(self.path)
             bound.listen(max(1, backlog))
-            bound.setblocking(False)
             # A file's access time moves when it is older than the change of the contents (relatime, mount(8)); with
             # that in the far future each connect(2) sets it, and `last_use` can tell when the site was asked last.
             os.utime(self.path, ns=(0, _FAR))
@@ -81,7 +80,6 @@ class Listener:
         """Go on where another program was."""
         if state["socket"] >= 0:
             self._socket = socket.socket(fileno=taken(state["socket"]))
-            self._socket.setblocking(False)
         self._folders = state["folders"]
 
     def last_use(self) -> float:
