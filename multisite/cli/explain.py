@@ -114,6 +114,7 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
         "redirect": _redirect(site.redirect_to_canonical, site.domains, host),
         "otherwise": [other.name for other in found[1:] if other.name != first.name],
         "faults": [str(problem) for problem in found_out.faults],
+        "warnings": [str(problem) for problem in found_out.doubts],
     }
 
 
@@ -177,6 +178,8 @@ def _say(answer: dict[str, Any]) -> None:
         say_failure({"name": answer["site"], **answer["processes"]})
     for fault in answer["faults"]:
         say(f"error: {fault}", err=True)
+    for doubt in answer["warnings"]:
+        say(f"warning: {doubt}", err=True)
 
 
 def _unknown(session: Session, host: str, path: str) -> str:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import http.client
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,15 +30,6 @@ STRAIGHT = """
 """
 
 
-@pytest.fixture
-def open_path() -> Iterator[Path]:
-    """A folder that everybody can reach, as pytest's are not."""
-    path = Path(tempfile.mkdtemp(prefix="multisite-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
-
-
 def get(port: int, host: str) -> tuple[int, str]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     connection.request("GET", "/", headers={"Host": host})
@@ -52,17 +40,17 @@ def get(port: int, host: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(("key", "status"), [("socket_group = www-data", 200), ("", 404)], ids=["group", "nobody"])
-def test_nginx_reaches_a_cold_and_a_warm_site_if_its_group_is_let_in(open_path: Path, key: str, status: int) -> None:
+def test_nginx_reaches_a_cold_and_a_warm_site_if_its_group_is_let_in(public_path: Path, key: str, status: int) -> None:
     """Its workers run as www-data; without the group they do not even see the folder of the domain."""
     nginx, port = debian_program("nginx", "nginx-light"), free_port()
-    with supervised(open_path, key) as home:
+    with supervised(public_path, key) as home:
         home.site("blog")
         home.ensure("blog")
-        settings = open_path / "nginx.conf"
+        settings = public_path / "nginx.conf"
         site = STRAIGHT.format(port=port, run=home.rundir.path)
-        settings.write_text("user www-data;\n" + NGINX.format(root=open_path, site=site))
-        argv = [nginx, "-p", str(open_path), "-c", str(settings)]
-        with Server(argv, port, open_path / "nginx.log", dict(os.environ)):
+        settings.write_text("user www-data;\n" + NGINX.format(root=public_path, site=site))
+        argv = [nginx, "-p", str(public_path), "-c", str(settings)]
+        with Server(argv, port, public_path / "nginx.log", dict(os.environ)):
             for _ in range(2):
                 found, body = get(port, "blog.test")
                 assert found == status

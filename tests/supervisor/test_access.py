@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import grp
 import os
-import shutil
 import socket
 import stat
 import subprocess
 import sys
-import tempfile
-from ast import literal_eval
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,40 +17,11 @@ from multisite.supervisor import access
 from multisite.supervisor.listener import Listener
 from multisite.supervisor.rundir import RuntimeDir
 
-from .harness import SupervisedHome, ask, supervised, wait_until
+from .harness import SupervisedHome, as_user, ask, supervised, wait_until
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
 GROUP = "socket_group = www-data"
 WWW, NOBODY = (33, 33), (65534, 65534)  # uid, gid of www-data and nobody
-
-
-@pytest.fixture
-def open_path() -> Iterator[Path]:
-    """A folder that everybody can reach, as pytest's are not."""
-    path = Path(tempfile.mkdtemp(prefix="multisite-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
-
-
-def as_user(uid: int, gid: int, what: Callable[[], Any], groups: tuple[int, ...] = ()) -> Any:
-    """Do something as somebody else, in a child; returns what came of it, or the name of the exception."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setgroups(groups)
-            os.setgid(gid)
-            os.setuid(uid)
-            answer = what()
-        except BaseException as error:
-            answer = type(error).__name__
-        os.write(writer, repr(answer).encode())
-        os._exit(0)
-    os.close(writer)
-    os.waitpid(child, 0)
-    with open(reader) as file:
-        return literal_eval(file.read())
 
 
 def connects(path: Path) -> bool:
