@@ -31,6 +31,7 @@ class Surroundings:
         private: folder for the socket that a command binds itself.
         board: path of the site's scoreboard file, "" for none.
         mark: value of the variable by which leftovers are known.
+        trusts_front_end: whether a front end that comes to the site's own socket is a trusted proxy.
     """
 
     environ: Mapping[str, str]
@@ -39,6 +40,7 @@ class Surroundings:
     board: str = ""
     mark: str = ""
     slot: int = 0
+    trusts_front_end: bool = False
 
 
 def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch:
@@ -74,6 +76,7 @@ def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch
         nofile=site.nofile,
         notes=(remark,) if remark else (),
     )
+    around = replace(around, trusts_front_end="unix" in home.service.trusted_proxies)
     return _SERVERS[server](plain, site, python, around, host or canonical(site))
 
 
@@ -157,6 +160,7 @@ def _job(site: Site, around: Surroundings, worker: str) -> dict[str, Any]:
         "max_requests": site.max_requests,
         "max_requests_jitter": site.max_requests // 10,
         "request_timeout": site.request_timeout,
+        "trusts_front_end": around.trusts_front_end,
         "gunicorn": _gunicorn(),
         "board": around.board,
         "slot": around.slot,
