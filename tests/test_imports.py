@@ -20,13 +20,13 @@ LAYERS: tuple[tuple[str, str], ...] = (
         "one kind of input and output",
         "config chain textfile globs sitedir enabling statefile claims sharing mentions finder django_fence guard "
         "process_state loader loaders importer blame verdicts logs logfile loghandlers loggingini loggingplan upload "
-        "upstream client relayloop tunnel queued share threads access beneath static usage",
+        "upstream client relayloop tunnel queued share threads access beneath static usage visit",
     ),
     ("what runs in a site's interpreter", "runner"),
     (
         "pure",
-        "appspec callables checks dialect endpoint errors filerules headers hosts literals logformat model option options "
-        "pages placement reference sections site trusted values wire pace",
+        "appspec callables checks dialect endpoint errors filerules headers hosts literals logformat model option "
+        "options pages placement recorded reference sections site trusted values wire pace",
     ),
 )
 # The option table offers what is written from it, so that its readers need to know one module only.

@@ -28,6 +28,7 @@ BUFFER = 65536
 
 _decode = json.JSONDecoder().raw_decode
 
+
 class BadEnvelope(Exception):
     """The other side does not speak our language."""
 

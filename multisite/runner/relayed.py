@@ -65,4 +65,3 @@ class Relayed:
         except OSError:
             return None
         return environ, body
-
