@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 from multisite import ask, catalogue, choice, headers, hosts, logs, pages
@@ -31,6 +32,9 @@ Environ = dict[str, Any]
 MOST_HOSTS = 4096  # raw Host headers remembered; a client can invent as many as it likes
 
 _log = logging.getLogger("multisite.dispatcher")
+
+#: id of an error on its way from `_rescue` to the server, so that it is not told twice
+_told: ContextVar[int] = ContextVar("multisite_told", default=0)
 
 
 class Target(Protocol):
@@ -241,6 +245,7 @@ class Dispatcher:
             current.home,
             ledger,
             verdicts,
+            rescue=self._rescue,
             elsewhere=self._elsewhere,
             debug=self._debug,
             clock=self._clock,
@@ -250,8 +255,19 @@ class Dispatcher:
 
     # Errors
 
+    def _rescue(self, error: BaseException, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        """Answer for an app behind the layers of its site; what is raised again has been told."""
+        try:
+            return self._raised(error, environ, start_response)
+        except BaseException as again:
+            _told.set(id(again))
+            raise
+
     def _raised(self, error: BaseException, environ: Environ, start_response: Any) -> Iterable[bytes]:
         """Answer for a site that raised; what is not its fault goes on."""
+        if _told.get() == id(error):
+            _told.set(0)
+            raise error
         if isinstance(error, MultisiteError):
             return self._answer(error, environ, start_response)
         if isinstance(error, StopIteration) or not (isinstance(error, Exception) or _site_exits(error)):
