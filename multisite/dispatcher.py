@@ -13,9 +13,10 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from typing import Any, Protocol
 
-from multisite import catalogue, choice, headers, hosts, logs, pages
+from multisite import ask, catalogue, choice, headers, hosts, logs, pages
 from multisite.catalogue import Catalogue
 from multisite.claims import Ledger
 from multisite.errors import ConfigError, MultisiteError, UnknownHost
@@ -31,6 +32,9 @@ Environ = dict[str, Any]
 MOST_HOSTS = 4096  # raw Host headers remembered; a client can invent as many as it likes
 
 _log = logging.getLogger("multisite.dispatcher")
+
+#: id of an error on its way from `_rescue` to the server, so that it is not told twice
+_told: ContextVar[int] = ContextVar("multisite_told", default=0)
 
 
 class Target(Protocol):
@@ -184,17 +188,30 @@ class Dispatcher:
         """
         named = self._header.host(environ) if self._header else ""
         raw = str(named or environ.get("HTTP_HOST") or environ.get("SERVER_NAME", ""))
-        return self._memory.get(raw) or self._find(raw)
+        known = self._memory.get(raw)
+        if known is None and ask.is_question(environ) and not self._claims(hosts.normalise(raw)):
+            return ask.Ask(self._claims)
+        return known or self._find(raw)
 
-    def _find(self, raw: str) -> Target:
-        host = hosts.normalise(raw)
+    def _claims(self, host: str) -> bool:
+        """Tell whether a domain of a site matches `host`."""
+        return bool(self._newest(host).table.lookup(host))
+
+    def _newest(self, host: str) -> Catalogue:
+        """Return the catalogue, read anew if `host` may be that of a site enabled a moment ago."""
         assert self._catalogue
         if host not in self._catalogue.table.exact:
             with self._lock:
                 if self._live.look_again():
                     self._swap()
+        return self._catalogue
+
+    def _find(self, raw: str) -> Target:
+        host = hosts.normalise(raw)
+        self._newest(host)
         memory = self._memory  # read first: a swap puts the catalogue in place before its memory
         current = self._catalogue
+        assert current
         found = current.answering(host)
         if not found:
             raise UnknownHost("No site answers here under this name")
@@ -228,6 +245,7 @@ class Dispatcher:
             current.home,
             ledger,
             verdicts,
+            rescue=self._rescue,
             elsewhere=self._elsewhere,
             debug=self._debug,
             clock=self._clock,
@@ -237,8 +255,19 @@ class Dispatcher:
 
     # Errors
 
+    def _rescue(self, error: BaseException, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        """Answer for an app behind the layers of its site; what is raised again has been told."""
+        try:
+            return self._raised(error, environ, start_response)
+        except BaseException as again:
+            _told.set(id(again))
+            raise
+
     def _raised(self, error: BaseException, environ: Environ, start_response: Any) -> Iterable[bytes]:
         """Answer for a site that raised; what is not its fault goes on."""
+        if _told.get() == id(error):
+            _told.set(0)
+            raise error
         if isinstance(error, MultisiteError):
             return self._answer(error, environ, start_response)
         if isinstance(error, StopIteration) or not (isinstance(error, Exception) or _site_exits(error)):

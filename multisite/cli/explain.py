@@ -12,7 +12,7 @@ from multisite.cli import complete
 from multisite.cli.group import did_you_mean, fail
 from multisite.cli.output import say, say_json, say_problems
 from multisite.cli.session import Session, pass_session
-from multisite.cli.status import say_failure
+from multisite.cli.status import say_failure, say_journey
 
 if TYPE_CHECKING:
     from multisite.catalogue import Catalogue
@@ -93,6 +93,7 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
     first = found[0]
     entry, site = session.catalogue.entries[first.name], session.catalogue.site(first.name)
     found_out = judge(session, first.name)
+    failure = found_out.failure
     state, figures = live(session, first.name, found_out.placement, found_out.state)
     return {
         "host": host,
@@ -109,10 +110,11 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
         "reason": found_out.reason,
         "state": state,
         "processes": figures or None,
-        "failure": asdict(found_out.failure) if found_out.failure else None,
+        "failure": {**asdict(failure), "outdated": failure.outdated} if failure else None,
         "redirect": _redirect(site.redirect_to_canonical, site.domains, host),
         "otherwise": [other.name for other in found[1:] if other.name != first.name],
         "faults": [str(problem) for problem in found_out.faults],
+        "warnings": [str(problem) for problem in found_out.doubts],
     }
 
 
@@ -121,6 +123,7 @@ def _happened(failure: dict[str, Any] | None) -> str:
         return ""
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(failure["at"]))
     then = "; an older application goes on serving" if failure["serving"] else ""
+    then += "; something changed since, and its next request tries again" if failure["outdated"] else ""
     return f"failed at {when}, incident {failure['incident']}: {failure['reason']}{then}"
 
 
@@ -169,10 +172,14 @@ def _say(answer: dict[str, Any]) -> None:
     for label, text in lines.items():
         if text:
             say(f"{label + ':':13}{text}")
+        if text and label == "happened" and not (answer["processes"] or {}).get("failure"):
+            say_journey(answer["failure"]["steps"], answer["failure"]["output"])
     if answer["processes"]:
         say_failure({"name": answer["site"], **answer["processes"]})
     for fault in answer["faults"]:
         say(f"error: {fault}", err=True)
+    for doubt in answer["warnings"]:
+        say(f"warning: {doubt}", err=True)
 
 
 def _unknown(session: Session, host: str, path: str) -> str:

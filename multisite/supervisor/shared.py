@@ -8,6 +8,7 @@ from multisite.supervisor.loop import Loop
 from multisite.supervisor.preloaders import Preloaders
 from multisite.supervisor.process import Limits
 from multisite.supervisor.rundir import RuntimeDir
+from multisite.verdicts import Verdicts
 
 
 @dataclass
@@ -15,9 +16,9 @@ class Shared:
     """The supervisor's own things that every crew uses.
 
     Attributes:
+        notes: of the last failure of each site.
         notify: address at which processes say that they are ready.
         mark: how the marks of all backends begin.
-        group: who may connect to the sites' sockets besides ourselves; None: nobody.
         preloaders: who may make a process faster.
         serial: number of the last backend.
     """
@@ -25,10 +26,10 @@ class Shared:
     loop: Loop
     rundir: RuntimeDir
     limits: Limits
+    notes: Verdicts
     notify: str
     mark: str
     preloaders: Preloaders
-    group: int | None = None
     serial: int = 0
 
     def next_serial(self) -> int:
