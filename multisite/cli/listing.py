@@ -56,7 +56,7 @@ def where(session: Session, name: str) -> None:
 def document(session: Session) -> dict[str, Any]:
     """Return what ``list`` and ``status`` print for programs."""
     told = session.supervisor
-    supervisor, preloaders = (told["supervisor"], told["preloaders"]) if told else (None, [])
+    supervisor, preloaders = (told["supervisor"], told.get("preloaders", [])) if told else (None, [])
     return {"supervisor": supervisor, "preloaders": preloaders, "sites": rows(session)}
 
 

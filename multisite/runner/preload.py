@@ -13,6 +13,7 @@ import json
 import os
 import socket
 import sys
+import time
 
 from . import forked, injected, learn, purity
 from .forked import Request
@@ -28,6 +29,7 @@ ROOM = "MULTISITE_ROOM"  # makes the memory of the environment large enough for 
 CONTROL = 3
 NAME = b"multisite-preld"
 DESCRIPTORS = 5
+LOOK_EVERY = 1.0  # seconds
 # They patch the standard library, keep one state for random numbers, or have threads behind our back.
 NEVER = frozenset({"gevent", "eventlet", "numpy", "grpc", "torch", "tensorflow", "ddtrace", "newrelic", "coverage"})
 OURS = (".wsgi", ".direct", ".settings")  # what most backends need of the runner itself
@@ -62,6 +64,7 @@ class Preloader:
         self._denied = NEVER | set(orders["denied"])
         self._failed: list[str] = []
         self._files: dict[str, tuple[int, int]] = {}
+        self._looked_at = 0.0
         forked.set_name(NAME)
         is_own = injected.inject(orders["gunicorn"], injected.FOR_ASGI)
         if injected.inject(orders["gunicorn"], injected.FOR_WSGI) != is_own:
@@ -73,6 +76,7 @@ class Preloader:
             self._refuse_strangers()
         for name in OURS:
             importlib.import_module(name, __package__)
+        gc.disable()  # what it clears away would leave holes, and each child its copies of the pages around them
         reads = purity.watched(os.environ)
         facts = purity.facts()
         for name in modules:
@@ -86,7 +90,6 @@ class Preloader:
         purity.unwatched(os.environ)
         self._note_files()
         learn.known.update(sys.modules)
-        gc.collect()
         gc.freeze()
         new = len(sys.modules) - len(self._before)
         asked = sorted(reads.names | said_at_startup())
@@ -130,6 +133,7 @@ class Preloader:
             if why:
                 request.channel.send(b"no " + why.encode("utf-8", "replace"))
             elif forked.fork(request, self._supervisor, self._name):
+                gc.enable()
                 self._control.detach()  # its descriptor is the site's listening socket now
                 return
             request.close()
@@ -172,6 +176,11 @@ class Preloader:
             self._files[path] = _stamp(path)
 
     def _has_changed(self) -> bool:
+        """Whether any file is another now; of starts within one second, the first asks for all."""
+        now = time.monotonic()
+        if now < self._looked_at + LOOK_EVERY:
+            return False
+        self._looked_at = now
         return any(_stamp(path) != stamp for path, stamp in self._files.items())
 
 
