@@ -100,7 +100,8 @@ class SupervisorOptions:
     )
     memory_budget: int | None = option(
         "size",
-        help="Memory that all backends together may use, as proportional set size. Above it idle backends are stopped.",
+        help="Memory that all backends and preloaders together may use, as proportional set size. Above it idle ones "
+        "are stopped.",
         note="no limit",
         example="2G",
     )

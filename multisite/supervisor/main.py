@@ -212,8 +212,7 @@ class Supervisor:
             self._look_at = now + LOOK_EVERY
             self._upgrade.tick(now)
             self._roster.look(now)
-            self._scales.weigh(self._roster.values(), self._roster.home.supervisor.memory_budget, now)
-            self._preloaders.tick(now)
+            self._weigh(now)
         busy = self._roster.busy
         if not busy:
             self._crowded = False
@@ -227,6 +226,17 @@ class Supervisor:
             self._plan([at_a_glance(crew, now) for crew in busy], now)
             if self._crowded:
                 self._survey(busy, now)
+
+    def _weigh(self, now: float) -> None:
+        """Measure memory where there is a bound to it."""
+        budget, crews = self._roster.home.supervisor.memory_budget, self._roster.values()
+        self._scales.weigh(crews, budget, now)
+        used = (
+            sum(backend.memory for crew in crews for backend in crew.backends) + self._preloaders.weigh(now)
+            if budget
+            else 0
+        )
+        self._preloaders.tick(now, crowded=bool(budget and used > budget))
 
     def _is_survey_due(self, busy: list[Crew], now: float) -> bool:
         """Tell whether it is time to ask who is idle, and what the kernel knows of all connections.
@@ -244,7 +254,8 @@ class Supervisor:
 
     def _plan(self, views: list[SiteView], now: float) -> None:
         options = self._roster.home.supervisor
-        limits = planner.Limits(options.max_backends, options.memory_budget, 2 * (os.cpu_count() or 1) + 2)
+        budget = options.memory_budget and max(1, options.memory_budget - self._preloaders.memory)
+        limits = planner.Limits(options.max_backends, budget, 2 * (os.cpu_count() or 1) + 2)
         decisions = planner.plan(views, limits, now, self._budget)
         for decision in decisions:
             crew = self._roster[decision.name]

@@ -55,7 +55,7 @@ class Preloader:
         self.spoilt: dict[str, str] = {}
         self.refused = ""
         self.failed: list[str] = []
-        self.loaded = self.forks = self.memory = 0
+        self.loaded = self.forks = 0
         self.reads: frozenset[str] = frozenset()
         self.born: set[int] = set()
         self.env = {**like.shared_env, MARKER: mark}

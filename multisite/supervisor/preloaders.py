@@ -23,6 +23,7 @@ PAYS_FROM = 2  # starts of sites of a pair
 IDLE = 300.0  # seconds without a fork and without a child
 LOADING = 60.0  # seconds that it may take to import everything
 MOST_FAILURES = 12  # of a pair, spoilt imports included
+WEIGH_EVERY = 5.0  # seconds
 OUTGROWN = 20  # modules that it has not, but its sites have
 
 _log = logging.getLogger("multisite.supervisor")
@@ -33,6 +34,9 @@ class Preloaders:
 
     Args:
         mark: how the marks of all processes of this supervisor begin.
+
+    Attributes:
+        memory: bytes of all, where that has been measured.
     """
 
     def __init__(self, home: Home, loop: Loop, limits: Limits, mark: str) -> None:
@@ -43,7 +47,8 @@ class Preloaders:
         self._off: dict[Pair, str] = {}
         self._all: dict[Pair, Preloader] = {}
         self._leaving: list[Preloader] = []
-        self._serial = 0
+        self._serial = self.memory = 0
+        self._weigh_at = 0.0
 
     @property
     def pids(self) -> set[int]:
@@ -185,11 +190,12 @@ class Preloaders:
                 self._dismiss(preloader)
         self._learned.keep()
 
-    def weigh(self) -> int:
-        """Measure their memory; returns bytes."""
-        for preloader in self._all.values():
-            preloader.memory = process.memory(preloader.pid)
-        return sum(preloader.memory for preloader in self._all.values())
+    def weigh(self, now: float) -> int:
+        """Measure their memory now and then; returns bytes."""
+        if now >= self._weigh_at:
+            self._weigh_at = now + WEIGH_EVERY
+            self.memory = sum(process.memory(pid) for pid in self.pids)
+        return self.memory
 
     def describe(self) -> list[dict[str, Any]]:
         """Tell of them as JSON takes it."""

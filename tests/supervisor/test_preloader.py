@@ -427,6 +427,14 @@ def test_root_preloads_nothing_that_another_could_have_written(home: SupervisedH
     assert preloaders(home) == []
 
 
+def test_it_leaves_where_memory_is_short(tmp_path: Path) -> None:
+    """Idle sites go for the sake of the budget, and then a preloader that nobody was forked from."""
+    with supervised(tmp_path, "memory_budget = 1M\nidle_timeout = 1h") as home:
+        found = warm_up(home)
+        wait_until(lambda: not is_running(found["pid"]), 30)
+        assert preloaders(home) == []
+
+
 # kill -9 of each in turn
 
 
