@@ -66,6 +66,7 @@ class InProcessSite:
 
     Attributes:
         name: the site's.
+        key: by which the dispatcher knows it; its host is that of an instance of a hosting site, else "".
         app: the WSGI callable that answers for it just now.
         check_at: monotonic seconds from when `look` is due; the dispatcher's to keep.
     """
@@ -83,6 +84,7 @@ class InProcessSite:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = entry.file.name
+        self.key = (self.name, "")
         self.check_at = 0.0
         self.app: WSGI = self._first
         self._entry, self._site, self._home = entry, site, home
@@ -95,7 +97,8 @@ class InProcessSite:
         self._triggers: Stamp = ()
         self._offer: tuple[Entry, Site, Home] | None = None
         self._closed = False
-        logs.attach_site_log(site)
+        if not site.host:  # the supervisor writes those of a thousand instances
+            logs.attach_site_log(site)
 
     def __repr__(self) -> str:
         state = "serving" if self._generation else "failed" if self._failure else "not used yet"
@@ -229,8 +232,9 @@ class InProcessSite:
         if self._generation:
             self._drop()
         if self._elsewhere:
-            _log.info("site %s: runs outside the workers: %s", self.name, error.why)
-            self._verdicts.note(self.name, error.reason, "", serving=False, own_process=True)
+            if not self._site.host:
+                _log.info("site %s: runs outside the workers: %s", self.name, error.why)
+                self._verdicts.note(self.name, error.reason, "", serving=False, own_process=True)
             self._failure = None
             self.app = self._elsewhere(self._site, self._home)
         else:

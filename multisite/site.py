@@ -33,6 +33,8 @@ class Site:
         file: path of the site file, as globbed.
         overlay: sections of a Moya project's settings, as text.
         env: the site's own [env] only.
+        host: which host this is the instance of its hosting site for, "" for any other site; see `multisite.hosting`.
+        template: the name of that hosting site.
     """
 
     file: str
@@ -57,7 +59,9 @@ class Site:
     location: str = option(
         "path",
         help="Working directory and import path of the site. A relative path counts from the folder of the real site "
-        "file, not of the link in sites-enabled.",
+        "file, not of the link in sites-enabled. With %HOST in it, each host that has such a folder is a site of its "
+        "own, with processes of its own, and %HOST stands for it in all other values too; so does %USER for what the "
+        "domain {user}.example.net captures.",
         example="/srv/blog",
     )
     application: str = option(
@@ -221,3 +225,10 @@ class Site:
         example="/var/log/multisite/%(name)s.error.log",
     )
     overlay: dict[str, dict[str, str]] = field(default_factory=dict)
+    host: str = ""
+    template: str = ""
+
+    @property
+    def entry_name(self) -> str:
+        """Name that the site's file has among the enabled ones."""
+        return self.template or self.name

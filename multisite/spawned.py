@@ -44,7 +44,7 @@ class SpawnedSite:
         return proxy(environ, start_response)
 
     def _meet(self) -> Proxy:
-        path = self._client.ensure(self._site.name)
+        path = self._client.ensure(self._site.entry_name, self._site.host)
         return Proxy(
             Endpoint.parse("unix:" + path),
             speaks="envelope" if self._site.server == "auto" and not self._site.command else self._site.protocol,
@@ -55,7 +55,7 @@ class SpawnedSite:
 
     def _again(self) -> None:
         """Have the supervisor listen again, or say why it does not."""
-        self._client.ensure(self._site.name)
+        self._client.ensure(self._site.entry_name, self._site.host)
 
 
 def app(site: Site, home: Home) -> WSGI:

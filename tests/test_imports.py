@@ -18,14 +18,14 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("actors", "inprocess generation choice spawned supervisor live catalogue proxy balance"),
     (
         "one kind of input and output",
-        "config chain textfile globs sitedir enabling statefile claims sharing mentions finder django_fence guard "
+        "config chain textfile globs sitedir enabling statefile claims sharing mentions finder django_fence guard hosted "
         "process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan upload upstream",
     ),
     ("what runs in a site's interpreter", "runner"),
     (
         "pure",
-        "appspec callables checks dialect endpoint errors headers hosts literals model option options pages placement "
-        "reference sections site trusted values wire",
+        "appspec callables checks dialect endpoint errors headers hosting hosts literals model option options pages "
+        "placement reference sections site template trusted values wire",
     ),
 )
 # The option table offers what is written from it, so that its readers need to know one module only.

@@ -60,10 +60,14 @@ class Client:
         self._rundir = RuntimeDir(home)
         self._start_within = start_within
 
-    def ensure(self, site: str) -> str:
+    def ensure(self, site: str, host: str = "") -> str:
         """Return the path of the listening socket of `site`, starting the supervisor if there is none.
 
         The caller's server is registered: the supervisor leaves with the last one.
+
+        Args:
+            site: its name.
+            host: of its instance, if it is a hosting site.
 
         Raises:
             BackendUnavailable: no process of the site can be had just now; it says when to ask again.
@@ -72,7 +76,7 @@ class Client:
         pause = 0.005
         while True:
             try:
-                return str(self.ask({"do": "ensure", "site": site})["socket"])
+                return str(self.ask({"do": "ensure", "site": site, "host": host})["socket"])
             except SupervisorError as error:
                 raise SiteUnavailable(error) from None
             except RuntimeDirError as error:

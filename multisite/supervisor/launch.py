@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from multisite import loader
+from multisite import loader, template
 from multisite.model import Home, Site
-from multisite.supervisor import environment, privilege, template
+from multisite.supervisor import environment, privilege
 from multisite.supervisor.privilege import Refused
 from multisite.supervisor.process import JOB, Launch
 
@@ -178,7 +178,7 @@ def _command(plain: Launch, site: Site, python: str, around: Surroundings, host:
         raise Refused("server = command and there is no command; say which one with command =")
     strange = template.unknown(site.command)
     if strange:
-        known = ", ".join("%" + name for name in template.NAMES)
+        known = template.listed(template.NAMES)
         raise Refused(f"command has the placeholder %{strange[0]}, which means nothing; there are {known} and %%")
     found = template.placeholders(site.command)
     who = plain.identity
