@@ -48,6 +48,12 @@ class RuntimeDir:
         """Folder that belongs to a site's own user, for the socket that its command binds."""
         return os.path.join(self.path, "private", site)
 
+    @property
+    def mark(self) -> str:
+        """How the marks begin by which the processes of this directory's sites are known."""
+        status = os.stat(self.path)
+        return f"{status.st_dev:x}.{status.st_ino:x}"
+
     def make(self) -> None:
         """Make the directory and its folders.
 
@@ -63,6 +69,18 @@ class RuntimeDir:
                     os.mkdir(os.path.join(self.path, folder), self.mode)
         except OSError as error:
             raise self._error(f"{error.filename or self.path}: {(error.strerror or 'it fails').lower()}") from None
+
+    def clear(self) -> None:
+        """Remove all that a supervisor left in the folders."""
+        for folder, _, names in os.walk(self.path, topdown=False):
+            if folder == self.path:
+                continue
+            for name in names:
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(folder, name))
+            if os.path.dirname(folder) != self.path:
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)
 
     def check_length(self) -> None:
         """Refuse a path that no socket address can hold.

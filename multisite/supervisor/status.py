@@ -15,7 +15,7 @@ def describe(crew: Crew, now: float) -> dict[str, Any]:
     """Return one site as JSON takes it: times are seconds from now, memory is bytes."""
     connected = crew.connected() if crew.pids else NO_CONNECTIONS
     figures = crew.figures()
-    failure = crew.failure or (crew.journey if crew.journey and crew.journey.failure else None)
+    failure = crew.failures.last or (crew.journey if crew.journey and crew.journey.failure else None)
     return {
         "state": crew.state.value,
         "pids": crew.pids,
@@ -29,14 +29,14 @@ def describe(crew: Crew, now: float) -> dict[str, Any]:
         "sent": figures.sent,
         "memory": sum(map(process.memory, crew.pids)),
         "starts": crew.starts,
-        "idle": round(now - crew.last_use, 3) if crew.state is State.RUNNING else None,
+        "idle": round(now - crew.activity.last_use, 3) if crew.state is State.RUNNING else None,
         "backends": [
             {"pid": b.pid, "state": b.state.value, "seconds": round(now - b.since, 3), "reason": b.reason}
             for b in crew.backends
         ],
         "journey": crew.journey.as_dict() if crew.journey else None,
         "failure": failure.as_dict() if failure else None,
-        "replace_failure": crew.replace_failure,
+        "replace_failure": crew.failures.replacement,
     }
 
 

@@ -16,7 +16,6 @@ from typing import Any
 from multisite import config
 from multisite.supervisor import process, sweep
 from multisite.supervisor.client import Client, NotRunning
-from multisite.supervisor.main import mark_of
 from multisite.supervisor.rundir import RuntimeDir
 from multisite.supervisor.servers import command_line
 
@@ -145,7 +144,7 @@ class SupervisedHome:
         """Return the processes of this home's sites."""
         if not os.path.isdir(self.rundir.path):
             return []
-        prefix = mark_of(self.rundir) + ":"
+        prefix = self.rundir.mark + ":"
         return [pid for pid in process.processes() if sweep._mark(pid).startswith(prefix) and is_running(pid)]
 
     def close(self) -> None:

@@ -1,0 +1,122 @@
+"""What the control socket's clients may ask, and the answers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from multisite.supervisor.control import Answer, Connection
+from multisite.supervisor.failures import Unavailable
+from multisite.supervisor.roster import Roster
+from multisite.supervisor.rundir import RuntimeDir
+from multisite.supervisor.servers import Servers
+from multisite.supervisor.status import describe
+
+
+class Commands:
+    """Answers requests.
+
+    Args:
+        roster: the sites that they are about.
+        servers: those who ask for a site's socket are registered there.
+        rundir: of this supervisor.
+        look_soon: has the configuration looked at.
+        now: tells the monotonic time.
+    """
+
+    def __init__(
+        self,
+        roster: Roster,
+        servers: Servers,
+        rundir: RuntimeDir,
+        look_soon: Callable[[], None],
+        now: Callable[[], float],
+    ) -> None:
+        self._roster, self._servers, self._rundir, self._look_soon, self._now = roster, servers, rundir, look_soon, now
+        self._started = now()
+
+    def answer(self, request: Answer, connection: Connection) -> Answer | None:
+        """Return the answer to one request; None: the command sends its answers itself."""
+        home = request.get("home")
+        if home and os.path.realpath(str(home)) != os.path.realpath(self._roster.home.path):
+            return {"error": self._rundir.other_home().reason, "status": 503}
+        handler = _COMMANDS.get(str(request.get("do")))
+        if not handler:
+            return {"error": f"there is no command {request.get('do')!r}", "status": 400}
+        try:
+            return handler(self, request, connection)
+        except Unavailable as error:
+            wait = max(1, round(error.retry_after))
+            return {"error": error.reason, "status": 503, "retry_after": wait, "incident": error.incident}
+        except KeyError:
+            return {"error": f"there is no site {request.get('site')!r}", "status": 404}
+
+    def _ping(self, _request: Answer, _connection: Connection) -> Answer:
+        return {"pid": os.getpid(), "home": self._roster.home.path}
+
+    def _ensure(self, request: Answer, connection: Connection) -> Answer:
+        self._servers.register(connection.pid)
+        return {"socket": self._roster.crew(str(request["site"])).ensure()}
+
+    def _status(self, _request: Answer, _connection: Connection) -> Answer:
+        crews = self._roster.values()
+        return {
+            "supervisor": {
+                "pid": os.getpid(),
+                "home": self._roster.home.path,
+                "runtime_dir": self._rundir.path,
+                "uptime": round(self._now() - self._started, 3),
+                "servers": self._servers.pids,
+                "backends": sum(len(crew.pids) for crew in crews),
+                "max_backends": self._roster.home.supervisor.max_backends,
+            },
+            "sites": {name: describe(crew, self._now()) for name, crew in self._roster.items()},
+        }
+
+    def _restart(self, request: Answer, _connection: Connection) -> Answer:
+        name = str(request["site"])
+        crew = self._roster.get(name)
+        if not crew:
+            self._roster.site(name)
+            return {"done": "it was not running"}
+        crew.replace("restart")
+        return {"done": "restarting" if crew.pids else "it starts with its next request"}
+
+    def _stop(self, request: Answer, _connection: Connection) -> Answer:
+        name = str(request["site"])
+        crew = self._roster.get(name)
+        if not crew:
+            self._roster.site(name)
+            return {"done": "it was not running"}
+        pids = crew.pids
+        crew.stop("asked")
+        return {"done": "stopping" if pids else "it was not running", "pids": pids}
+
+    def _reload(self, _request: Answer, _connection: Connection) -> Answer:
+        self._look_soon()
+        return {"done": "reading the configuration"}
+
+    def _logs(self, request: Answer, connection: Connection) -> Answer | None:
+        crew = self._roster.crew(str(request["site"]))
+        lines = list(crew.journey.tail.lines) if crew.journey else []
+        if not request.get("follow"):
+            return {"lines": lines}
+        connection.send({"lines": lines})
+
+        def follow(new: list[str]) -> None:
+            connection.send({"lines": new})
+
+        crew.log.followers.append(follow)
+        connection.on_close = lambda: crew.log.followers.remove(follow)
+        return None
+
+
+_COMMANDS: dict[str, Callable[[Commands, Answer, Connection], Answer | None]] = {
+    "ping": Commands._ping,
+    "ensure": Commands._ensure,
+    "status": Commands._status,
+    "restart": Commands._restart,
+    "stop": Commands._stop,
+    "reload": Commands._reload,
+    "logs": Commands._logs,
+}
