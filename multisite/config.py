@@ -170,7 +170,9 @@ def make_site(file: SiteFile, home: Home, host: str = "", found: Mapping[str, st
             merged["command"] = hosting.fill_command(_expand(values[option.key], names, {}), found)
         elif option.key in values:
             merged[option.attribute] = _expand(values[option.key], names, found)
-    merged.update(name=names["name"], domains=(host,) if host else file.domains, mount=file.mount, overlay=_overlay(own))
+    merged.update(
+        name=names["name"], domains=(host,) if host else file.domains, mount=file.mount, overlay=_overlay(own)
+    )
     if host:
         merged.update(host=host, template=file.name)
     _resolve_paths(merged, location or folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 
@@ -9,6 +10,9 @@ from multisite.errors import BadHost
 from multisite.hosts import normalise
 
 Stamp = tuple[int, ...]
+PARTS = 4  # of a stamp
+APPLICATIONS = ("wsgi.py", "app.wsgi", "passenger_wsgi.py", "app.py", "application.py", "asgi.py", "main.py")
+_MOST_LOOKED_AT = 1000  # names in a folder
 
 
 def stamp_of(folder: str) -> Stamp:
@@ -39,3 +43,19 @@ def canonical(location: str, host: str) -> str:
         return normalise(target) if normalise(target) == target else host
     except (OSError, BadHost):
         return host
+
+
+def application(folder: str) -> str:
+    """Return the file that a site without ``application`` serves from its folder, "" where there is none.
+
+    It is the first of `APPLICATIONS`, else the only file that ends in ``.wsgi``.
+    """
+    for name in APPLICATIONS:
+        if os.path.isfile(os.path.join(folder, name)):
+            return name
+    try:
+        with os.scandir(folder) as entries:
+            found = [each.name for each in itertools.islice(entries, _MOST_LOOKED_AT) if each.name.endswith(".wsgi")]
+    except OSError:
+        return ""
+    return found[0] if len(found) == 1 else ""

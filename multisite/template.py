@@ -1,6 +1,6 @@
 """Luisito's templates: ``%HOST %PORT %SOCKET %UID %GID`` in a command's arguments, ``%%`` for a percent sign.
 
-In a site whose location has one, ``%HOST`` and what its domains capture stand in other values too (`multisite.hosting`).
+In a site whose location has ``%HOST``, it stands in other values too (`multisite.hosting`).
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ def name(value: str) -> str:
     word = unquote(value)
     if not NAME.fullmatch(word):
         raise ValueError(
-            "is not a name of 1 to 64 letters, digits, '.', '_' and '-' that starts with a letter or digit, without '..'"
+            "is not a name of 1 to 64 letters, digits, '.', '_' and '-' that starts with a letter or digit, and no '..'"
         )
     return word
 

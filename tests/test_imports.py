@@ -18,8 +18,9 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("actors", "inprocess generation choice spawned supervisor live catalogue proxy balance"),
     (
         "one kind of input and output",
-        "config chain textfile globs sitedir enabling statefile claims sharing mentions finder django_fence guard hosted "
-        "process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan upload upstream",
+        "config chain textfile globs hosted sitedir enabling statefile claims sharing mentions finder django_fence "
+        "guard process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan upload "
+        "upstream",
     ),
     ("what runs in a site's interpreter", "runner"),
     (

@@ -56,7 +56,7 @@ class Commands:
 
     def _ensure(self, request: Answer, connection: Connection) -> Answer:
         self._servers.register(connection.pid)
-        return {"socket": self._roster.crew(str(request["site"])).ensure()}
+        return {"socket": self._roster.crew(*_asked(request)).ensure()}
 
     def _status(self, _request: Answer, _connection: Connection) -> Answer:
         crews = self._roster.values()
@@ -74,22 +74,18 @@ class Commands:
         }
 
     def _restart(self, request: Answer, _connection: Connection) -> Answer:
-        name = str(request["site"])
-        crew = self._roster.get(name)
-        if not crew:
-            self._roster.site(name)
+        crews = self._roster.asked_for(*_asked(request))
+        for crew in crews:
+            crew.replace("restart")
+        if not crews:
             return {"done": "it was not running"}
-        crew.replace("restart")
-        return {"done": "restarting" if crew.pids else "it starts with its next request"}
+        return {"done": "restarting" if any(crew.pids for crew in crews) else "it starts with its next request"}
 
     def _stop(self, request: Answer, _connection: Connection) -> Answer:
-        name = str(request["site"])
-        crew = self._roster.get(name)
-        if not crew:
-            self._roster.site(name)
-            return {"done": "it was not running"}
-        pids = crew.pids
-        crew.stop("asked")
+        crews = self._roster.asked_for(*_asked(request))
+        pids = [pid for crew in crews for pid in crew.pids]
+        for crew in crews:
+            crew.stop("asked")
         return {"done": "stopping" if pids else "it was not running", "pids": pids}
 
     def _reload(self, _request: Answer, _connection: Connection) -> Answer:
@@ -97,7 +93,7 @@ class Commands:
         return {"done": "reading the configuration"}
 
     def _logs(self, request: Answer, connection: Connection) -> Answer | None:
-        crew = self._roster.crew(str(request["site"]))
+        crew = self._roster.crew(*_asked(request))
         lines = list(crew.journey.tail.lines) if crew.journey else []
         if not request.get("follow"):
             return {"lines": lines}
@@ -109,6 +105,11 @@ class Commands:
         crew.log.followers.append(follow)
         connection.on_close = lambda: crew.log.followers.remove(follow)
         return None
+
+
+def _asked(request: Answer) -> tuple[str, str]:
+    """Return whom a request is about: the name of a site, and the host of its instance if it says so."""
+    return str(request["site"]), str(request.get("host") or "")
 
 
 _COMMANDS: dict[str, Callable[[Commands, Answer, Connection], Answer | None]] = {

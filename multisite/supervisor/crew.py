@@ -32,6 +32,7 @@ class Crew:
     """One spawned site: from one to many backends on one listening socket.
 
     Attributes:
+        stamp: of the version of its site that it has.
         journey: of the last start.
         memory: bytes of all its processes, where that is measured.
         starts: how many there have been.
@@ -39,7 +40,7 @@ class Crew:
     """
 
     def __init__(self, site: Site, home: Home, domains: tuple[str, ...], stamp: Stamp, shared: Shared) -> None:
-        self.site, self.home, self.domains, self._file_stamp = site, home, domains, stamp
+        self.site, self.home, self.domains, self.stamp = site, home, domains, stamp
         self.backends = Backends()
         self.journey: Journey | None = None
         self.memory = self.starts = 0
@@ -280,8 +281,8 @@ class Crew:
 
     def offer(self, site: Site, home: Home, domains: tuple[str, ...], stamp: Stamp) -> None:
         """Take a newer version of the site's file; running processes are replaced if it differs, or was touched."""
-        changed = site != self.site or stamp != self._file_stamp or home.env != self.home.env
-        self.site, self.home, self.domains, self._file_stamp = site, home, domains, stamp
+        changed = site != self.site or stamp != self.stamp or home.env != self.home.env
+        self.site, self.home, self.domains, self.stamp = site, home, domains, stamp
         self._launcher = Launcher(site, home, self._shared, self.scoreboard)
         self.room.backlog, self.room.domains = site.max_waiting, domains
         if changed:

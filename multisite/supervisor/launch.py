@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from multisite import loader, template
+from multisite import hosted, loader, template
 from multisite.model import Home, Site
 from multisite.supervisor import environment, privilege
 from multisite.supervisor.privilege import Refused
@@ -54,6 +54,7 @@ def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch
         Refused: it cannot be started as its file says.
     """
     _check_location(site)
+    site = _with_application(site)
     server = "command" if site.server == "auto" and site.command else site.server
     python = "" if server == "command" else interpreter(site)
     program = site.command[0] if server == "command" and site.command else python
@@ -75,6 +76,17 @@ def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch
         notes=(remark,) if remark else (),
     )
     return _SERVERS[server](plain, site, python, around, host or canonical(site))
+
+
+def _with_application(site: Site) -> Site:
+    """Have an instance whose file names no application serve what its folder holds."""
+    if not site.host or site.application or site.command or site.ini:
+        return site
+    found = hosted.application(site.location)
+    if not found:
+        names = ", ".join(hosted.APPLICATIONS)
+        raise Refused(f"location {site.location} has none of {names} and not just one .wsgi; put one there")
+    return replace(site, application=found)
 
 
 def _check_location(site: Site) -> None:

@@ -26,6 +26,7 @@ class Listener:
         self._group = group
         self._socket: socket.socket | None = None
         self._folders: list[str] = []
+        self.is_withdrawn = False
 
     @property
     def is_open(self) -> bool:
@@ -42,12 +43,26 @@ class Listener:
         Raises:
             OSError: it cannot be bound; the message says why.
         """
+        if self.is_withdrawn:
+            self.is_withdrawn = False
+            with contextlib.suppress(OSError):
+                os.rename(self._aside, self.path)
         if not self._socket:
             self._socket = self._bind(backlog)
         elif not os.path.exists(self.path):  # a server that cleans up took it
             self._socket.close()
             self._socket = self._bind(backlog)
         self._link_from(domains)
+
+    def withdraw(self) -> None:
+        """Let nobody new connect until `open`; whoever has connected is taken care of all the same."""
+        with contextlib.suppress(OSError):
+            os.rename(self.path, self._aside)
+            self.is_withdrawn = True
+
+    @property
+    def _aside(self) -> str:
+        return self.path + "-"
 
     def _bind(self, backlog: int) -> socket.socket:
         if len(os.fsencode(self.path)) > LONGEST_PATH:
@@ -109,7 +124,8 @@ class Listener:
             self._socket.close()
             self._socket = None
             with contextlib.suppress(OSError):
-                os.unlink(self.path)
+                os.unlink(self._aside if self.is_withdrawn else self.path)
+            self.is_withdrawn = False
         for folder in self._folders:
             self._unlink(folder)
         self._folders = []
