@@ -42,12 +42,15 @@ _OWN_PROCESS = {
 }
 
 
+HOSTING = "each host of its file is a site of its own"
+
+
 def decide(site: Site, home: Home, facts: Facts) -> Placement:
     """Place `site`; clashes with other sites are decided later, by their claims."""
     if site.mode == "proxy" or (site.mode == "auto" and site.upstreams):
         return Placement("proxy", "its file names the upstreams")
     if site.host or hosting.is_hosting(site.location):
-        return Placement("spawned", "each host of its file is a site of its own")
+        return Placement("spawned", HOSTING)
     if site.mode == "spawned":
         return Placement("spawned", "its file says mode = spawned")
     reason = _own_process(site) or _other_user(site, facts) or _root(home, facts)

@@ -15,6 +15,7 @@ from multisite.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
     from multisite.catalogue import Catalogue
+    from multisite.site import Site
 
 EPILOG = """\b
 Examples:
@@ -86,30 +87,48 @@ def candidates(catalogue: Catalogue, host: str, path: str) -> list[Candidate]:
 
 def describe(session: Session, host: str, path: str, found: list[Candidate]) -> dict[str, Any]:
     """Gather everything there is to say about the first of `found`."""
+    from multisite import hosted
     from multisite.cli.verdict import judge
 
     first = found[0]
-    entry, site = session.catalogue.entries[first.name], session.catalogue.site(first.name)
-    found_out = judge(session, first.name)
+    site = _site(session, first.name, host)
+    found_out = judge(session, site)
     return {
         "host": host,
         "path": path,
-        "site": first.name,
+        "site": site.name,
         "rule": first.rule,
         "domain": first.domain,
         "captures": first.captures,
         "mount": first.mount,
-        "file": entry.path,
+        "file": site.file,
         "location": site.location,
-        "application": site.application,
+        "application": site.application or (hosted.application(site.location) if site.host else ""),
         "placement": found_out.placement,
         "reason": found_out.reason,
-        "state": found_out.state,
+        "state": _state(session, site) or found_out.state,
         "failure": asdict(found_out.failure) if found_out.failure else None,
-        "redirect": _redirect(site.redirect_to_canonical, site.domains, host),
+        "redirect": _redirect(session, first.name, host),
         "otherwise": [other.name for other in found[1:] if other.name != first.name],
         "faults": [str(problem) for problem in found_out.faults],
     }
+
+
+def _site(session: Session, name: str, host: str) -> Site:
+    """Return what answers: a site, or the instance of a hosting site."""
+    site = session.catalogue.hosting(name)
+    if not site:
+        return session.catalogue.site(name)
+    instance = session.catalogue.instance(name, host)
+    if not instance:
+        fail(f"{name} answers {host}, but there is no folder for it at {site.location}: it gets a 404 page")
+    return instance[1]
+
+
+def _state(session: Session, site: Site) -> str:
+    """Return the state of an instance, if the supervisor keeps one."""
+    told = session.supervisor if site.host else None
+    return str(told["sites"].get(site.name, {}).get("state", "")) if told else ""
 
 
 def _happened(failure: dict[str, Any] | None) -> str:
@@ -120,12 +139,12 @@ def _happened(failure: dict[str, Any] | None) -> str:
     return f"failed at {when}, incident {failure['incident']}: {failure['reason']}{then}"
 
 
-def _redirect(wanted: bool, domains: tuple[str, ...], host: str) -> str:
+def _redirect(session: Session, name: str, host: str) -> str:
     """Return the canonical domain that a request for `host` is sent to, "" if it is answered as it is."""
-    from multisite.hosts import is_pattern
+    from multisite import choice
 
-    canonical = domains[0] if domains else ""
-    return canonical if wanted and canonical != host and not is_pattern(canonical) else ""
+    canonical = choice.canonical_host(session.catalogue, choice.key_of(session.catalogue, name, host))
+    return canonical if canonical != host else ""
 
 
 def _say(answer: dict[str, Any]) -> None:

@@ -31,11 +31,15 @@ Examples:
 def restart(session: Session, names: tuple[str, ...]) -> None:
     """Restart sites: their applications are loaded anew, other sites notice nothing.
 
-    If the new code cannot be loaded, the old application goes on serving.
+    If the new code cannot be loaded, the old application goes on serving. A hosting site is named by its name, which
+    means all its hosts, or by one of these.
     """
-    sites = [session.enabled_site(name) for name in names]
+    sites = [session.named(name).site for name in names]
     for site in sites:
-        stamp(site.path)
+        if site.host:
+            session.ask("restart", site=site.template, host=site.host)
+        else:
+            stamp(site.file)
     if session.as_json:
         return say_json({"restarted": [site.name for site in sites]})
     for site in sites:
@@ -48,10 +52,13 @@ def restart(session: Session, names: tuple[str, ...]) -> None:
 def stop(session: Session, names: tuple[str, ...]) -> None:
     """End the processes of sites when their requests are answered; the next request starts them again.
 
-    A site that shares the workers' interpreter has none; dissite takes it out of service.
+    A site that shares the workers' interpreter has none; dissite takes it out of service. A hosting site is named by
+    its name, which means all its hosts, or by one of these.
     """
-    sites = [session.enabled_site(name) for name in names]
-    answers = {site.name: session.ask("stop", site=site.name) or {"done": "it was not running"} for site in sites}
+    sites = [session.named(name) for name in names]
+    answers = {
+        named.site.name: session.ask("stop", **named.request) or {"done": "it was not running"} for named in sites
+    }
     if session.as_json:
         return say_json({"stopped": answers})
     for name, answer in answers.items():

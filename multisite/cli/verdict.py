@@ -34,12 +34,11 @@ class Judgement:
     failure: Verdict | None = None
 
 
-def judge(session: Session, name: str) -> Judgement:
-    """Judge the enabled site `name`."""
-    failure = session.verdicts.get(name)
-    if session.catalogue.entries[name].broken:
+def judge(session: Session, site: Site) -> Judgement:
+    """Judge an enabled site."""
+    failure = session.verdicts.get(site.name)
+    if session.catalogue.entries[site.entry_name].broken:
         return Judgement(None, "its file has errors", "broken", failure=failure)
-    site = session.catalogue.site(name)
     placement, faults = placement_of(site, session), tuple(site_problems(site))
     if failure and failure.own_process and placement.shareable:
         placement = Placement("spawned", failure.reason.removeprefix(NeedsProcess.opening))

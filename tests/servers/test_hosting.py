@@ -19,7 +19,7 @@ APP = """
 import json, os
 
 def application(environ, start_response):
-    told = {"text": "TEXT", "pid": os.getpid(), "cwd": os.getcwd(), "host": environ["HTTP_HOST"], "env": dict(os.environ)}
+    told = {"text": "TEXT", "pid": os.getpid(), "cwd": os.getcwd(), "env": dict(os.environ)}
     body = json.dumps(told).encode()
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
     return [body]
@@ -103,7 +103,14 @@ def test_an_unknown_folder_is_a_404_and_no_process(hosting: Hosting, server: Ser
     for number in range(30):
         assert server.ask(f"no{number}.hosting.test").status == 404
     assert server.ask("file.hosting.test").status == 404
-    for host in ("../secret", "..", "../secret.hosting.test", "%2e%2e.hosting.test", "a/b.hosting.test", ".hosting.test"):
+    for host in (
+        "../secret",
+        "..",
+        "../secret.hosting.test",
+        "%2e%2e.hosting.test",
+        "a/b.hosting.test",
+        ".hosting.test",
+    ):
         assert server.ask(host).status in (400, 404)
     assert server.ask(f"{'x' * 64}.hosting.test").status == 400
     assert server.ask(f"{'x' * 63}.hosting.test").status == 404
@@ -185,7 +192,7 @@ EVERYTHING = """
 domains = {{user}}.users.test
 location = {root}/%USER/www
 python = %(location)s/.venv
-application = site:make("%USER")
+application = served:make("%USER")
 [env]
 SITE_HOST = %HOST
 SITE_USER = %USER
@@ -209,14 +216,14 @@ def test_everything_in_the_file_follows_the_host(hosting: Hosting) -> None:
     """What a domain captures, virtualenv, environment, application and log."""
     hosting.write(EVERYTHING)
     for user in ("ann", "bob"):
-        where = hosting.folder(f"{user}/www", MAKE, "site.py")
+        where = hosting.folder(f"{user}/www", MAKE, "served.py")
         os.system(f"{sys.executable} -m venv --without-pip {where}/.venv")
     with gunicorn(hosting.home, "gthread", "--workers", "1", "--threads", "4") as server:
         for user in ("ann", "bob"):
             host, venv = f"{user}.users.test", f"{hosting.root}/{user}/www/.venv"
             assert json.loads(server.ask(host).text) == [user, venv, host, user, f"{venv}/bin"]
             log = hosting.root / user / f"hosting..{host}.log"
-            eventually(lambda log=log: "asked" in log.read_text(), 5)  # type: ignore[misc]
+            eventually(lambda log=log: log.exists() and "asked" in log.read_text(), 5)  # type: ignore[misc]
 
 
 COMMAND = """
