@@ -8,13 +8,13 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
-from multisite import checks, dialect, hosting
+from multisite import checks, dialect, hosting, policies
 from multisite.chain import Chain
 from multisite.checks import Fault, Texts, Values
 from multisite.errors import ConfigError
 from multisite.model import Home, Problem, Site, SiteFile
 from multisite.options import HOME_FILE, INHERITED, KNOWN, OPTIONS, SECTIONS, SITE_FILE
-from multisite.values import NAME
+from multisite.values import NAME, did_you_mean
 
 SYSTEM_HOME = "/etc/moya"
 MOYA_SETTINGS = "production.ini"
@@ -55,6 +55,7 @@ def read_home(home: str, environ: Mapping[str, str] = os.environ) -> Home:
     faults: list[Fault] = []
     values = checks.check(chain.texts, HOME_FILE, faults)
     faults += checks.check_names(values)
+    faults += _check_policy(values)
     sections: dict[str, Any] = {
         section: declaring(**_set(values.get(section, {}))) for section, declaring in SECTIONS.items()
     }
@@ -69,6 +70,16 @@ def read_home(home: str, environ: Mapping[str, str] = os.environ) -> Home:
         environ=environ,
         system_temp=tempfile.gettempdir(),
     )
+
+
+def _check_policy(values: Values) -> list[Fault]:
+    policy = values.get("supervisor", {}).get("user_policy") or policies.OWNER
+    if policies.is_known(policy):
+        return []
+    remedy = f"there are {', '.join(policies.names())}; a package offers one in the group {policies.GROUP}"
+    return [
+        Fault("supervisor", "user_policy", "there is no such policy" + did_you_mean(policy, policies.names()), remedy)
+    ]
 
 
 def _set(values: dict[str, Any]) -> dict[str, Any]:

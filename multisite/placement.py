@@ -34,6 +34,7 @@ class Placement:
 _OWN_PROCESS = {
     "python": "it has a Python of its own",
     "env": "it has an [env] of its own, and sites in one process share one environment",
+    "pass_env": "it wants variables of the service's own environment",
     "chroot": "it wants a chroot",
     "command": "it has a command of its own",
     "memory_limit": "it has a memory_limit",
@@ -65,6 +66,12 @@ def _own_process(site: Site) -> str:
             return reason
     if site.umask is not None:
         return "it sets umask"
+    return _other_ways(site)
+
+
+def _other_ways(site: Site) -> str:
+    if site.env_mode == "replace":
+        return "its file says env_mode = replace"
     if site.server != "auto":
         return f"its file says server = {site.server}"
     if site.processes > 1:

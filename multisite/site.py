@@ -16,6 +16,7 @@ from multisite.sections import SupervisorOptions
 MODES = ("auto", "in-process", "spawned", "proxy")
 SERVERS = ("auto", "gunicorn", "asgi", "uwsgi", "granian", "command")
 PROTOCOLS = ("http", "uwsgi")
+ENV_MODES = ("extend", "replace")
 
 
 def inherited(key: str, help: str, example: str) -> Any:
@@ -194,6 +195,20 @@ class Site:
         "boolean",
         "no",
         "Redirect requests for any other domain of the site to its first domain.",
+    )
+    env_mode: str = option(
+        "choice",
+        "extend",
+        "What [env] does to the environment of a spawned site: extend adds to what every process gets (PATH, language, "
+        "time zone, HOME, USER and those of the virtualenv), replace leaves that out: then there is nothing but the "
+        "[env] of moya.conf and of the site.",
+        choices=ENV_MODES,
+    )
+    pass_env: tuple[str, ...] = option(
+        "list",
+        help="Variables of the service's own environment that a spawned site gets, too, as names or shell patterns. "
+        "PYTHONPATH and what belongs to the server or to multisite itself is never passed on.",
+        example="DATABASE_URL, AWS_*",
     )
     env: dict[str, str] = option(
         "multiline",

@@ -19,8 +19,8 @@ LAYERS: tuple[tuple[str, str], ...] = (
     (
         "one kind of input and output",
         "config chain textfile globs hosted sitedir enabling statefile claims sharing mentions finder django_fence "
-        "guard process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan upload "
-        "upstream",
+        "guard policies process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan "
+        "upload upstream",
     ),
     ("what runs in a site's interpreter", "runner"),
     (

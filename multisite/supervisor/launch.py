@@ -59,9 +59,7 @@ def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch
     python = "" if server == "command" else interpreter(site)
     program = site.command[0] if server == "command" and site.command else python
     who, remark = privilege.identity(site, home, program if os.path.isabs(program) else "")
-    env = environment.base(around.environ, who)
-    env = environment.with_venv(env, python or interpreter(site) if site.python else python)
-    env |= home.env
+    env = environment.around(site, home, around.environ, who, python or interpreter(site) if site.python else python)
     env |= site.env
     env |= {environment.MARKER: around.mark, "NOTIFY_SOCKET": around.notify}
     plain = Launch(
@@ -206,8 +204,9 @@ def _found(plain: Launch, argv: tuple[str, ...]) -> tuple[str, ...]:
     """Check that the program is there, so that the reason is told without a process."""
     if plain.chroot or "/" in argv[0]:
         return argv
-    if not shutil.which(argv[0], path=plain.env["PATH"]):
-        raise Refused(f"command {argv[0]}: there is no such program in {plain.env['PATH']}; write its full path")
+    path = plain.env.get("PATH", os.defpath)
+    if not shutil.which(argv[0], path=path):
+        raise Refused(f"command {argv[0]}: there is no such program in {path}; write its full path")
     return argv
 
 
@@ -269,7 +268,7 @@ def _spec(site: Site, kinds: tuple[str, ...], server: str) -> tuple[str, str]:
 def _beside(python: str, name: str, plain: Launch) -> str:
     """Return the program `name` of the site's virtualenv, else of PATH."""
     path = os.path.join(os.path.dirname(python), name)
-    found = path if os.access(path, os.X_OK) else shutil.which(name, path=plain.env["PATH"])
+    found = path if os.access(path, os.X_OK) else shutil.which(name, path=plain.env.get("PATH", os.defpath))
     if not found:
         raise Refused(f"server = {name}: it is not installed; install it into the site's virtualenv or the system")
     return found
