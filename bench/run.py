@@ -19,11 +19,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 import addsite
 import dispatch
 import startup
+import static
 from common import print_rows
 
 
 def main() -> int:
-    rows = [row for part in (dispatch, startup, addsite) for row in part.measure()]
+    rows = [row for part in (dispatch, static, startup, addsite) for row in part.measure()]
     table = print_rows(rows)
     if "--write" in sys.argv:
         import gunicorn

@@ -7,9 +7,15 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from multisite.errors import BackendUnavailable, ConnectFailed
-from multisite.proxy import Environ, Proxy
+from multisite.client import Environ
+from multisite.errors import BackendUnavailable, ConnectFailed, MultisiteError
+from multisite.pace import Pace
+from multisite.proxy import Proxy
+from multisite.queued import Queued
+from multisite.relay import NotNow, relay
+from multisite.share import Share
 from multisite.upload import Upload
+from multisite.upstream import Exchange
 
 AVOIDED = 10.0  # seconds in which an endpoint that could not be reached is asked last
 
@@ -17,7 +23,15 @@ AVOIDED = 10.0  # seconds in which an endpoint that could not be reached is aske
 class Balancer:
     """A WSGI callable over `proxies`. A request goes to another endpoint only while nothing of it was sent."""
 
-    def __init__(self, proxies: Sequence[Proxy], clock: Callable[[], float] = time.monotonic) -> None:
+    can_explain = False
+
+    def __init__(
+        self, proxies: Sequence[Proxy], clock: Callable[[], float] = time.monotonic, share: Share | None = None
+    ) -> None:
+        self.pace = Pace()
+        self.queue = Queued()
+        self.share = share or Share()
+        self.stall_timeout = proxies[0].stall_timeout
         self._proxies = proxies
         self._clock = clock
         self._turn = itertools.count()  # its next() is atomic
@@ -32,21 +46,20 @@ class Balancer:
         Raises:
             MultisiteError: there is no answer; of several failures to connect, the last.
         """
-        upload = Upload(environ)
-        try:
-            return self._relay(environ, start_response, upload)
-        except BaseException:
-            upload.close()
-            raise
+        return relay(self, environ, start_response)
 
-    def _relay(self, environ: Environ, start_response: Any, upload: Upload) -> Iterable[bytes]:
+    def begin(self, environ: Environ, upload: Upload, hurry: bool) -> Exchange:
+        """Send a request to one of them (see `relay.Route`)."""
         *others, last = self._order()
         for number in others:
             try:
-                return self._proxies[number].relay(environ, start_response, upload)
-            except (ConnectFailed, BackendUnavailable):
+                return self._proxies[number].begin(environ, upload, hurry)
+            except (ConnectFailed, BackendUnavailable, NotNow):
                 self._avoided[number] = self._clock() + AVOIDED
-        return self._proxies[last].relay(environ, start_response, upload)
+        return self._proxies[last].begin(environ, upload, hurry)
+
+    def explain(self, error: MultisiteError) -> None:
+        """Nobody knows better."""
 
     def _order(self) -> list[int]:
         now = self._clock()

@@ -58,6 +58,8 @@ class Catalogue:
             return self.instance(name, canonical)
         entry = self.entries[name]
         settled = config.make_site(entry.file, self.home, host, found)
+        if settled.files_only:
+            settled = replace(settled, application=hosted.application(settled.location))
         file = replace(entry.file, name=settled.name, domains=(host,))
         return replace(entry, file=file, stamp=(*entry.stamp, *stamp)), settled
 

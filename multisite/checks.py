@@ -18,7 +18,7 @@ from configobj.validate import Validator
 from multisite import hosting, hosts, template
 from multisite.endpoint import Endpoint
 from multisite.options import KNOWN, SITE_FILE, configspec
-from multisite.values import CASTS, EMPTY, did_you_mean
+from multisite.values import CASTS, EMPTY, did_you_mean, mount
 
 Texts = dict[str, dict[str, str]]
 Values = dict[str, dict[str, Any]]
@@ -192,5 +192,15 @@ def check_names(values: Values) -> Iterator[Fault]:
     for key, paths in values.get("static", {}).items():
         if key != "check" and not key.startswith("/"):
             yield Fault("static", key, "a URL prefix starts with /", "write /PREFIX or check")
+        elif key != "check" and (fault := _prefix_fault(key)):
+            yield Fault("static", key, fault, "write the prefix as it stands in the URL, decoded")
         elif not paths:
             yield Fault("static", key, "names no folder or file", "write PREFIX = FOLDER")
+
+
+def _prefix_fault(prefix: str) -> str:
+    try:
+        mount(prefix)
+    except ValueError as error:
+        return str(error)
+    return ""

@@ -216,7 +216,9 @@ def _resolve_paths(merged: dict[str, Any], base: str) -> None:
     """Make the paths of a site absolute; relative ones count from *base*."""
 
     def absolute(path: str) -> str:
-        return os.path.normpath(os.path.join(base, os.path.expanduser(path))) if path else ""
+        if not path or path.startswith("syslog:"):
+            return path
+        return os.path.normpath(os.path.join(base, os.path.expanduser(path)))
 
     for attribute in ("python", "chroot", "access_log", "error_log"):
         if merged.get(attribute):

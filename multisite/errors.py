@@ -82,7 +82,7 @@ class NeedsProcess(MultisiteError):
 
 
 class SiteBusy(MultisiteError):
-    """The site is still being imported; try again."""
+    """The site has as much to do as it may have at once, or is still being imported; try again."""
 
     status = 503
     retry_after = 5
@@ -108,6 +108,10 @@ class ConnectFailed(UpstreamError):
     """The endpoint could not be reached; nothing of the request was sent."""
 
 
+class ConnectTimeout(ConnectFailed):
+    """The endpoint said neither yes nor no in time; it might with more."""
+
+
 class UpstreamProtocolError(UpstreamError):
     """The answer is none, is cut short, or breaks the rules of HTTP (RFC 9112)."""
 
@@ -120,6 +124,12 @@ class UpstreamTimeout(UpstreamError):
     """The endpoint let its time pass: to take the request, to answer, or between two parts of the answer."""
 
     status = 504
+
+
+class NoUpgrade(MultisiteError):
+    """The request asks for a WebSocket, and the server does not let us have the client's connection."""
+
+    status = 501
 
 
 class RequestTooLarge(MultisiteError):

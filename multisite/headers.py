@@ -84,6 +84,14 @@ def forwarded(environ: Environ, trusted: bool) -> list[tuple[str, str]]:
     return fields if chain else fields[1:]  # the peer of a unix socket has no address
 
 
+def upgrade_of(environ: Environ) -> str:
+    """Return the protocol that the request wants to go on with, "" if it is none that is passed on."""
+    wanted: str = environ.get("HTTP_UPGRADE", "")
+    if wanted.lower() != "websocket" or "upgrade" not in environ.get("HTTP_CONNECTION", "").lower():
+        return ""
+    return wanted
+
+
 def to_upstream(environ: Environ, trusted: bool) -> list[tuple[str, str]]:
     """Return all request headers for a foreign server: those relayed, and X-Forwarded-* in their place."""
     fields = dict(relayed(environ, trusted))

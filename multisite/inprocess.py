@@ -24,6 +24,7 @@ from multisite import claims, generation, logs, pages, sharing
 from multisite.claims import Ledger
 from multisite.errors import BrokenSite, MultisiteError, NeedsProcess, SiteBusy, UnknownHost
 from multisite.generation import WSGI, Generation
+from multisite.layers import IN_PROCESS, PAGE, PROXY, SPAWNED, Layers
 from multisite.model import Home, Site
 from multisite.sitedir import Entry, Stamp, changes_time
 from multisite.verdicts import Verdicts
@@ -31,6 +32,9 @@ from multisite.verdicts import Verdicts
 LONGEST_PAUSE = 60.0  # seconds between two attempts to import a site that failed
 
 _log = logging.getLogger("multisite.inprocess")
+
+#: what a site without an application answers beside its files
+_NO_FILE = pages.error_page(404, text="There is no file at this address.")
 
 
 @dataclass(slots=True)
@@ -86,7 +90,6 @@ class InProcessSite:
         self.name = entry.file.name
         self.key = (self.name, "")
         self.check_at = 0.0
-        self.app: WSGI = self._first
         self._entry, self._site, self._home = entry, site, home
         self._ledger, self._verdicts, self._elsewhere = ledger, verdicts, elsewhere
         self._debug, self._clock = debug, clock
@@ -99,10 +102,17 @@ class InProcessSite:
         self._closed = False
         if not site.host:  # the supervisor writes those of a thousand instances
             logs.attach_site_log(site)
+        self._layers = Layers(entry, site, home)
+        self._put(self._first)
 
     def __repr__(self) -> str:
         state = "serving" if self._generation else "failed" if self._failure else "not used yet"
         return f"<InProcessSite {self.name} {state}>"
+
+    def _put(self, app: WSGI, how: str = PAGE) -> None:
+        """Have `app` answer, behind what every request of the site passes."""
+        self._answering, self._how = app, how
+        self.app: WSGI = self._layers.around(app)
 
     @property
     def entry(self) -> Entry:
@@ -145,8 +155,10 @@ class InProcessSite:
                 return
             (self._entry, self._site, self._home), self._offer = self._offer, None
             logs.attach_site_log(self._site)
+            self._layers = Layers(self._entry, self._site, self._home)
             if not self._generation:
-                self._failure, self._failures, self.app = None, 0, self._first
+                self._failure, self._failures, self._answering = None, 0, self._first
+            self._put(self._answering, self._how)
         if self._generation:
             self._reload("its file changed")
 
@@ -172,7 +184,7 @@ class InProcessSite:
     def _release(self) -> None:
         if self._closed:
             self._drop()
-            self.app = pages.for_error(UnknownHost("No site answers here any more"))
+            self._put(pages.for_error(UnknownHost("No site answers here any more")))
             logs.detach_site_log(self.name)
         self._lock.release()
 
@@ -185,9 +197,9 @@ class InProcessSite:
             busy = SiteBusy("The site is still starting")
             return pages.for_error(busy)(environ, start_response)
         try:
-            if self.app == self._first and not self._closed:
+            if self._answering == self._first and not self._closed:
                 self._load()
-            app = self.app  # even if the site was taken out of service meanwhile
+            app = self._answering  # even if the site was taken out of service meanwhile
         finally:
             self._release()
         return app(environ, start_response)
@@ -200,7 +212,7 @@ class InProcessSite:
             self._move_out(error)
         except MultisiteError as error:
             failure = self._fail(error, "the site cannot be served")
-            self.app = pages.for_error(error, incident=failure.incident, detail=self._detail(error))
+            self._put(pages.for_error(error, incident=failure.incident, detail=self._detail(error)))
 
     def _again(self) -> None:
         if self._generation:
@@ -208,7 +220,7 @@ class InProcessSite:
             return
         with self._unless_busy() as free:
             if free:
-                self.app = self._first
+                self._put(self._first)
 
     def _reload(self, reason: str) -> None:
         """Import anew beside the old application, which stays if that fails."""
@@ -236,20 +248,22 @@ class InProcessSite:
                 _log.info("site %s: runs outside the workers: %s", self.name, error.why)
                 self._verdicts.note(self.name, error.reason, "", serving=False, own_process=True)
             self._failure = None
-            self.app = self._elsewhere(self._site, self._home)
+            self._put(self._elsewhere(self._site, self._home), PROXY if self._site.upstreams else SPAWNED)
         else:
             failure = self._fail(error, "it cannot share the workers' process")
-            self.app = pages.for_error(error, incident=failure.incident)
+            self._put(pages.for_error(error, incident=failure.incident))
 
     def _serve(self, newest: Generation) -> None:
         self._generation, self._failure, self._failures = newest, None, 0
-        self.app = newest.app
+        self._put(newest.app, IN_PROCESS)
         self._verdicts.clear(self.name)
 
     def _import(self) -> Generation:
         """Make a new generation, or leave everything as it was and raise a MultisiteError."""
         if self._entry.broken:
             raise BrokenSite(next(str(problem) for problem in self._entry.problems if problem.is_error))
+        if self._site.files_only:
+            return Generation(_NO_FILE, {}, "", frozenset())
         placement = sharing.place(self._site, self._home)
         if not placement.shareable:
             raise NeedsProcess(placement.reason)

@@ -13,9 +13,9 @@ import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from multisite import loggingini
+from multisite import loggingini, logformat
 from multisite.loggingplan import LoggerPlan, make_plan
-from multisite.loghandlers import NO_SITE, ReopeningFileHandler
+from multisite.loghandlers import NO_SITE, ReopeningFileHandler, SyslogHandler
 from multisite.model import Problem
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ DEFAULT_FORMAT = "%(asctime)s %(levelname)-8s %(where)s %(message)s"
 _log = logging.getLogger(SERVICE)
 _lock = threading.Lock()
 _installed: list[tuple[logging.Logger, logging.Handler]] = []  # what `configure` added
-_site_logs: dict[str, tuple[str, ReopeningFileHandler]] = {}  # site -> (path, handler)
+_site_logs: dict[str, tuple[str, SiteLogHandler]] = {}  # site -> (path, handler)
 _told: set[Problem] = set()  # problems of site logs that were logged already
 
 
@@ -175,13 +175,27 @@ def site_logger(site_name: str) -> logging.Logger:
     return logging.getLogger(SITE_PREFIX + site_name)
 
 
-class SiteLogHandler(ReopeningFileHandler):
+class SiteLogHandler(logging.Handler):
     """Writes a site's own error log: the records about that site and no other's."""
 
-    def __init__(self, site_name: str, path: str) -> None:
+    def __init__(self, site_name: str, target: str) -> None:
+        super().__init__()
         self.site_name = site_name
-        super().__init__(path)
-        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        syslog = logformat.parse_syslog(target)
+        if syslog:
+            self._to: logging.Handler = SyslogHandler(syslog, f"multisite: {site_name}")
+        else:
+            self._to = ReopeningFileHandler(target)
+            self._to.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass a record on."""
+        self._to.handle(record)
+
+    def close(self) -> None:
+        """Close the file, or the connection."""
+        self._to.close()
+        super().close()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Leave out the site ``blog.eu``, whose logger is a child of the site ``blog``'s."""
@@ -204,7 +218,7 @@ def attach_site_log(site: Site) -> tuple[Problem, ...]:
         handler = SiteLogHandler(site.name, site.error_log)
     except (OSError, ValueError) as fault:
         detach_site_log(site.name)
-        return (_tell_once(site, fault),)
+        return (tell_once(site, "error", site.error_log, fault),)
     detach_site_log(site.name)
     with _lock:
         _site_logs[site.name] = (site.error_log, handler)
@@ -221,14 +235,17 @@ def detach_site_log(site_name: str) -> None:
             handler.close()
 
 
-def _tell_once(site: Site, fault: OSError | ValueError) -> Problem:
-    directory = os.path.dirname(site.error_log)
-    if isinstance(fault, FileNotFoundError):
+def tell_once(site: Site, key: str, target: str, fault: OSError | ValueError) -> Problem:
+    """Log that a log of a site cannot be opened, which costs nothing but that log."""
+    directory = os.path.dirname(target)
+    if target.startswith("syslog:"):
+        remedy = "start a syslog daemon, or name a file"
+    elif isinstance(fault, FileNotFoundError):
         remedy = f"create the directory {directory}"
     else:
         remedy = "name a file that the service's user may write"
     reason = f"cannot be opened: {getattr(fault, 'strerror', None) or fault}"
-    problem = Problem(site.file, reason, section="logging", key="error", value=site.error_log, remedy=remedy)
+    problem = Problem(site.file, reason, section="logging", key=key, value=target, remedy=remedy)
     if problem not in _told:
         _told.add(problem)
         site_logger(site.name).error("%s", problem)

@@ -48,6 +48,8 @@ HOSTING = "each host of its file is a site of its own"
 
 def decide(site: Site, home: Home, facts: Facts) -> Placement:
     """Place `site`; clashes with other sites are decided later, by their claims."""
+    if site.files_only:
+        return Placement("in-process", "it has files and no application")
     if site.mode == "proxy" or (site.mode == "auto" and site.upstreams):
         return Placement("proxy", "its file names the upstreams")
     if site.host or hosting.is_hosting(site.location):

@@ -17,6 +17,7 @@ MODES = ("auto", "in-process", "spawned", "proxy")
 SERVERS = ("auto", "gunicorn", "asgi", "uwsgi", "granian", "command")
 PROTOCOLS = ("http", "uwsgi")
 ENV_MODES = ("extend", "replace")
+LINKS = ("inside", "owner", "none", "all")
 
 
 def inherited(key: str, help: str, example: str) -> Any:
@@ -210,6 +211,44 @@ class Site:
         "PYTHONPATH and what belongs to the server or to multisite itself is never passed on.",
         example="DATABASE_URL, AWS_*",
     )
+    static_index: tuple[str, ...] = option(
+        "list",
+        "index.html",
+        "Files that answer for a folder of [static], the first that exists. Empty: a folder is a 404 page.",
+        example="index.html, index.htm",
+    )
+    static_expires: tuple[str, ...] = option(
+        "expiries",
+        help="Time that static files stay fresh in a client's cache, sent as Cache-Control and Expires. A pattern "
+        "before a duration makes it that of the files whose URL path or name matches; the first match decides. 0 sends "
+        "no-cache.",
+        note="none is said, and clients guess",
+        example="/assets/* 365d, *.woff2 30d, 5m",
+    )
+    static_types: tuple[str, ...] = option(
+        "types",
+        help="Media types of file extensions, where the usual one is not meant.",
+        example=".md text/plain, .glb model/gltf-binary",
+    )
+    static_links: str = option(
+        "choice",
+        "inside",
+        "Symbolic links below a folder of [static] that are followed: inside, those that lead below it again; owner, "
+        "those that lead to what belongs to the link's owner, and root's; all; or none.",
+        choices=LINKS,
+    )
+    static_hidden: bool = option(
+        "boolean",
+        "no",
+        "Serve static files whose path has a name that starts with a dot. /.well-known is served in any case.",
+    )
+    static_send: str = option(
+        "sender",
+        help="Have the front end send static files: the answer names the file's path in X-Sendfile, or, behind "
+        "/PREFIX, in X-Accel-Redirect. Only a front end among trusted_proxies is answered so.",
+        note="the server sends them",
+        example="x-accel-redirect /files",
+    )
     env: dict[str, str] = option(
         "multiline",
         help="Environment variable of the site. A site with variables of its own never shares an interpreter.",
@@ -219,22 +258,31 @@ class Site:
     )
     static: dict[str, tuple[str, ...]] = option(
         "list",
-        help="URL prefix and the folder or file that answers below it; a missing file is a 404 page. The key check "
-        "names folders that are tried before the application.",
+        help="URL prefix, counted from the site's mount, and the folders or the file that answer below it, relative to "
+        "location; a missing file is a 404 page. The key check names folders that are tried before the application.",
         section="static",
         any_key=True,
         example="/static = /srv/blog/static",
     )
     access_log: str = option(
-        "path",
-        help="File that gets one line for each request of the site, relative to location.",
+        "log",
+        help="File that gets one line for each request of the site, relative to location; or a syslog daemon.",
         section="logging",
         key="access",
         example="/var/log/multisite/%(name)s.access.log",
     )
+    access_format: str = option(
+        "format",
+        "combined",
+        "Lines of the access log: combined, which is Apache's with site, seconds and who answered at the end; json, one "
+        "object a line; or a text with fields in braces, such as {remote}, {uri}, {status} and {http_x_request_id}.",
+        section="logging",
+        example="{iso} {remote} {method} {uri} {status} {bytes} {seconds}",
+    )
     error_log: str = option(
-        "path",
-        help="File that gets the site's log records and the output of its processes, relative to location.",
+        "log",
+        help="File that gets the site's log records and the output of its processes, relative to location; or a syslog "
+        "daemon.",
         section="logging",
         key="error",
         example="/var/log/multisite/%(name)s.error.log",
@@ -247,3 +295,8 @@ class Site:
     def entry_name(self) -> str:
         """Name that the site's file has among the enabled ones."""
         return self.template or self.name
+
+    @property
+    def files_only(self) -> bool:
+        """Whether the site has static files and nothing to run."""
+        return bool(self.static) and not (self.application or self.command or self.upstreams or self.ini)

@@ -10,12 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from multisite import threads
 from multisite.balance import Balancer
+from multisite.client import Environ
 from multisite.endpoint import Endpoint
+from multisite.errors import MultisiteError
 from multisite.model import Home, Site
-from multisite.proxy import Environ, Proxy
+from multisite.pace import Pace
+from multisite.proxy import Proxy
+from multisite.queued import Queued
+from multisite.relay import NotNow, relay
+from multisite.share import Share
 from multisite.supervisor.client import Client
 from multisite.trusted import TrustedProxies
+from multisite.upload import Upload
+from multisite.upstream import Exchange
 
 WSGI = Callable[..., Iterable[bytes]]
 
@@ -23,7 +32,13 @@ WSGI = Callable[..., Iterable[bytes]]
 class SpawnedSite:
     """The WSGI callable of one site with processes of its own."""
 
+    can_explain = True
+    stall_timeout = 300.0
+
     def __init__(self, site: Site, home: Home) -> None:
+        self.pace = Pace()
+        self.queue = Queued(max(1, site.max_waiting))
+        self.share = Share(threads.of_this_server)
         self._site = site
         self._client = Client(home)
         self._trusts = TrustedProxies(home.service.trusted_proxies).trusts
@@ -32,16 +47,30 @@ class SpawnedSite:
     def __repr__(self) -> str:
         return f"<SpawnedSite {self._site.name} {self._proxy or 'not asked for yet'}>"
 
+    def __str__(self) -> str:
+        return f"site {self._site.name}"
+
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         """Relay one request (PEP 3333).
 
         Raises:
             BackendUnavailable: there is no process, and there will be none soon.
         """
+        return relay(self, environ, start_response)
+
+    def begin(self, environ: Environ, upload: Upload, hurry: bool) -> Exchange:
+        """Send a request (see `relay.Route`)."""
         proxy = self._proxy
         if proxy is None:
+            if hurry:
+                raise NotNow  # a supervisor may have to be started
             proxy = self._proxy = self._meet()
-        return proxy(environ, start_response)
+        return proxy.begin(environ, upload, hurry)
+
+    def explain(self, error: MultisiteError) -> None:
+        """Ask the supervisor why there was no answer (see `relay.Route`)."""
+        if self._proxy:
+            self._proxy.explain(error)
 
     def _meet(self) -> Proxy:
         path = self._client.ensure(self._site.entry_name, self._site.host)
@@ -71,4 +100,4 @@ def _upstreams(site: Site, home: Home) -> WSGI:
         Proxy(Endpoint.parse(text, site.protocol), request_timeout=site.request_timeout, trusts=trusts)
         for text in site.upstreams
     ]
-    return Balancer(proxies)
+    return Balancer(proxies, share=Share(threads.of_this_server))

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from multisite.errors import BadRequest, BodyTooLarge, ClientDisconnected
+from multisite.errors import BackendUnavailable, BadRequest, BodyTooLarge, ClientDisconnected
 
 PIECE = 65536  # bytes read at once
 IN_MEMORY = 1 << 20  # bytes of a body without a length that are kept in memory
@@ -70,22 +70,53 @@ class Upload:
         """
         if not self.chunked:
             return
-        self._spool = spool = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115  `close` closes it
-        piece = self.first
-        while piece:
-            spool.write(piece)
-            if spool.tell() > IN_ALL:
-                raise BodyTooLarge("The request body has no length and is too large to be kept")
-            piece = self.read()
+        spool = self._spooled(self.first)
+        if self.chunked:
+            raise BodyTooLarge("The request body has no length and is too large to be kept")
         self.length = self._left = spool.tell()
         spool.seek(0)
         self._read = spool.read
         self.first = self.read()
 
+    def keep(self) -> bool:
+        """Take in what is left, so that `read` never waits for the client again.
+
+        Returns:
+            False where there is more of it than may be kept; nothing is lost, and `read` waits in the end.
+        """
+        if not self.has_more or self._spool:
+            return True
+        if self._left > IN_ALL:
+            return False
+        without_end, server = self.chunked, self._read
+        spool = self._spooled(b"")
+        whole = not self.chunked
+        self.chunked, self._left = without_end, 0 if without_end else spool.tell()
+        spool.seek(0)
+        self._read = spool.read if whole else _both(spool.read, server)
+        return whole
+
+    def _spooled(self, begun: bytes) -> Any:
+        """Return what is left of the body after `begun`, or as much of it as may be kept, in a temporary file."""
+        self._spool = spool = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115  `close` closes it
+        piece = begun
+        while True:
+            try:
+                spool.write(piece)
+            except OSError as error:
+                raise BackendUnavailable(f"the body of a request cannot be kept: {error.strerror}") from error
+            if not self.has_more or spool.tell() > IN_ALL:
+                return spool
+            piece = self.read()
+
     def close(self) -> None:
         """Forget what was kept; the rest of the body is left unread."""
         if self._spool:
             self._spool.close()
+
+
+def _both(first: Callable[[int], bytes], second: Callable[[int], bytes]) -> Callable[[int], bytes]:
+    return lambda size: first(size) or second(size)
 
 
 def _length(text: str) -> int | None:

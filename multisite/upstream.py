@@ -6,14 +6,16 @@ Sockets never block; `select.poll` waits for them, and is looked up when it is u
 from __future__ import annotations
 
 import errno
+import fcntl
 import math
 import os
 import select
 import socket
+import termios
 import time
 
 from multisite.endpoint import Endpoint
-from multisite.errors import BackendUnavailable, ConnectFailed, UpstreamTimeout
+from multisite.errors import BackendUnavailable, ConnectFailed, ConnectTimeout, UpstreamTimeout
 from multisite.upload import Upload
 from multisite.wire.framing import LAST_CHUNK, chunk
 
@@ -46,8 +48,13 @@ def connect(endpoint: Endpoint, timeout: float) -> socket.socket:
         try:
             return _connect_tcp(family, address, deadline)
         except OSError as error:
-            failure = ConnectFailed(f"{endpoint}: {error.strerror or error}")
+            kind = ConnectTimeout if error.errno == errno.ETIMEDOUT else ConnectFailed
+            failure = kind(f"{endpoint}: {error.strerror or error}")
     raise failure
+
+
+#: what `Exchange.wait` is asked for, and returns
+READABLE, WRITABLE = _IN, _OUT
 
 
 class Exchange:
@@ -57,10 +64,18 @@ class Exchange:
     So what is left of the body is sent between two parts of the answer.
 
     Attributes:
+        upload: the body of the request, ours.
+        sending: not all of the request was sent yet.
+        sent_at: monotonic seconds when something of the request was last sent.
+        deadline: monotonic seconds by which the next sign of life is due.
+        timeout: what was last allowed, in seconds.
         was_reset: whether the answer ended by an error of the connection rather than a close.
     """
 
-    __slots__ = ("_deadline", "_frames", "_out", "_sending", "_sent", "_sock", "_timeout", "_upload", "was_reset")
+    __slots__ = (
+        *("_frames", "_out", "_sent", "_sock"),
+        *("deadline", "sending", "sent_at", "timeout", "upload", "was_reset"),
+    )
 
     def __init__(self, sock: socket.socket, head: bytes, upload: Upload, framed: bool, timeout: float) -> None:
         """Send the head and the first piece of the body.
@@ -77,46 +92,55 @@ class Exchange:
             ConnectFailed: the endpoint was gone before a byte could be sent.
         """
         self._sock = sock
-        self._upload = upload
+        self.upload = upload
         self._frames = framed
         first = upload.first
         self._out: bytes | memoryview = head + (chunk(first) if framed else first) if first else head
-        self._sending, self._sent = True, False
+        self.sending, self._sent = True, False
         self.was_reset = False
         self.allow(timeout)
-        self._send()
+        self.sent_at = 0.0
+        self.push()
+
+    def fileno(self) -> int:
+        """Return the descriptor, for those who wait for many."""
+        return self._sock.fileno()
+
+    @property
+    def connection(self) -> socket.socket:
+        """The connection; it stays ours."""
+        return self._sock
 
     def allow(self, timeout: float) -> None:
         """Give the endpoint `timeout` seconds from now on."""
-        self._timeout = timeout
-        self._deadline = time.monotonic() + timeout if timeout else math.inf
+        self.timeout = timeout
+        self.deadline = time.monotonic() + timeout if timeout else math.inf
 
     def receive(self) -> bytes:
-        """Return the next part of the answer, at most 64 KiB, b"" at its end.
+        """Wait for the next part of the answer; at most 64 KiB, b"" at its end.
 
         Raises:
             UpstreamTimeout: the time that was allowed is over.
             ClientDisconnected: the body of the request is not all there.
         """
         while True:
-            while self._sending and not self._wait(_IN | _OUT) & ~_OUT:
-                self._send()
-            if not self._sending:
+            while self.sending and not self._wait(_IN | _OUT) & ~_OUT:
+                self.push()
+            if not self.sending:
                 self._wait(_IN)
-            try:
-                return self._sock.recv(PIECE)
-            except BlockingIOError:
-                continue
-            except OSError:
-                self.was_reset = True
-                return b""
+            data = self.pull()
+            if data is not None:
+                return data
 
-    def close(self) -> None:
-        """Free the endpoint, which may be in the middle of its answer."""
-        self._sock.close()
-        self._upload.close()
+    def wait(self, events: int, seconds: float) -> int:
+        """Wait so long for `READABLE`, `WRITABLE` or both; return what is, 0 for nothing."""
+        poll = select.poll()
+        poll.register(self._sock, events)
+        ready = poll.poll(seconds * 1000)
+        return ready[0][1] if ready else 0
 
-    def _send(self) -> None:
+    def push(self) -> None:
+        """Send what the endpoint takes of the request just now, one piece at most."""
         out = self._out or self._next()
         try:
             sent = self._sock.send(out, socket.MSG_NOSIGNAL)
@@ -126,27 +150,62 @@ class Exchange:
         except OSError as error:  # it wants no more; what it has to say can still be received
             if not self._sent:
                 raise ConnectFailed(f"the connection was closed before it was used: {error.strerror}") from error
-            self._sending = False
+            self.sending = False
             return
         self._sent = True
         self._out = memoryview(out)[sent:] if sent < len(out) else b""
-        self._sending = bool(self._out) or self._upload.has_more
-        self.allow(self._timeout)
+        self.sending = bool(self._out) or self.upload.has_more
+        self.sent_at = now = time.monotonic()
+        self.deadline = now + self.timeout if self.timeout else math.inf
+
+    def pull(self) -> bytes | None:
+        """Return what has arrived of the answer, at most 64 KiB; b"" at its end, None if nothing has."""
+        try:
+            return self._sock.recv(PIECE)
+        except BlockingIOError:
+            return None
+        except OSError:
+            self.was_reset = True
+            return b""
+
+    def is_taken(self) -> bool:
+        """Tell whether the endpoint has read what was sent; of a unix socket only the kernel knows (unix(7))."""
+        if self._sock.family != socket.AF_UNIX:
+            return True
+        try:
+            left = fcntl.ioctl(self._sock.fileno(), termios.TIOCOUTQ, bytes(4))
+        except (OSError, ValueError):
+            return True
+        return not any(left)
+
+    def detach(self) -> socket.socket:
+        """Return the connection, which is the caller's from now on."""
+        self.upload.close()
+        return self._sock
+
+    def close(self) -> None:
+        """Free the endpoint, which may be in the middle of its answer."""
+        self._sock.close()
+        self.upload.close()
 
     def _next(self) -> bytes:
-        piece = self._upload.read()
+        piece = self.upload.read()
         if not self._frames:
             return piece
         return chunk(piece) if piece else LAST_CHUNK
 
     def _wait(self, events: int) -> int:
+        left = self.deadline - time.monotonic()
         poll = select.poll()
         poll.register(self._sock, events)
-        left = self._deadline - time.monotonic()
         ready = poll.poll(None if left == math.inf else max(0, math.ceil(left * 1000)))
         if not ready:
-            raise UpstreamTimeout(f"nothing came for {self._timeout:g} s")
+            raise self.late()
         return ready[0][1]
+
+    def late(self) -> UpstreamTimeout:
+        """Return the error for an endpoint that let its time pass."""
+        return UpstreamTimeout(f"nothing came for {self.timeout:g} s")
 
 
 def _connect_unix(endpoint: Endpoint) -> socket.socket:

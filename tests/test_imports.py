@@ -15,18 +15,18 @@ PACKAGE = Path(__file__).parent.parent / "multisite"
 LAYERS: tuple[tuple[str, str], ...] = (
     ("entry", "__main__ service cli"),
     ("assembly", "dispatcher"),
-    ("actors", "inprocess generation choice spawned supervisor live catalogue proxy balance"),
+    ("actors", "inprocess generation choice spawned supervisor live catalogue proxy balance relay passage layers"),
     (
         "one kind of input and output",
         "config chain textfile globs hosted sitedir enabling statefile claims sharing mentions finder django_fence "
         "guard policies process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan "
-        "upload upstream",
+        "upload upstream client relayloop tunnel queued share threads logfile access beneath static",
     ),
     ("what runs in a site's interpreter", "runner"),
     (
         "pure",
         "appspec callables checks dialect endpoint errors headers hosting hosts literals model option options pages "
-        "placement reference sections site template trusted values wire",
+        "placement reference sections site template trusted values wire pace filerules logformat",
     ),
 )
 # The option table offers what is written from it, so that its readers need to know one module only.

@@ -47,12 +47,13 @@ def check(session: Session) -> None:
 def enabled_problems(session: Session) -> list[Problem]:
     """Return the problems of the home, its logging.ini, its enabled sites, and of what these say they serve."""
     from multisite import logs
-    from multisite.cli.target import site_problems
+    from multisite.cli.target import site_problems, static_problems
 
     found = [*logs.problems_of(session.home), *session.catalogue.problems]
     known = {(problem.file, problem.key) for problem in found}
     for name in _progress(list(session.catalogue.sites)):
-        problems = site_problems(session.catalogue.site(name))
+        site = session.catalogue.site(name)
+        problems = [*site_problems(site), *static_problems(site)]
         found += (problem for problem in problems if (problem.file, problem.key) not in known)
     return list(dict.fromkeys(found))
 

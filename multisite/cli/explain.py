@@ -1,4 +1,4 @@
-"""``multisite explain``: which site answers an address, by which rule, and how it runs."""
+"""``multisite explain``: which site answers an address, by which rule, how it runs and what happened."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from multisite.cli import complete
 from multisite.cli.group import did_you_mean, fail
 from multisite.cli.output import say, say_json, say_problems
 from multisite.cli.session import Session, pass_session
+from multisite.cli.status import say_failure
 
 if TYPE_CHECKING:
     from multisite.catalogue import Catalogue
@@ -40,7 +41,7 @@ class Candidate:
 @click.argument("address", metavar="HOST[/PATH]", shell_complete=complete.domains)
 @pass_session
 def explain(session: Session, address: str) -> None:
-    """Explain which site answers HOST[/PATH], why, and how it runs.
+    """Explain which site answers HOST[/PATH], why, how it runs and what happened.
 
     A whole URL is taken too. Nothing is requested and no application is imported.
     """
@@ -88,11 +89,13 @@ def candidates(catalogue: Catalogue, host: str, path: str) -> list[Candidate]:
 def describe(session: Session, host: str, path: str, found: list[Candidate]) -> dict[str, Any]:
     """Gather everything there is to say about the first of `found`."""
     from multisite import hosted
+    from multisite.cli.listing import live
     from multisite.cli.verdict import judge
 
     first = found[0]
     site = _site(session, first.name, host)
     found_out = judge(session, site)
+    state, figures = live(session, site.name, found_out.placement, found_out.state)
     return {
         "host": host,
         "path": path,
@@ -106,7 +109,8 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
         "application": site.application or (hosted.application(site.location) if site.host else ""),
         "placement": found_out.placement,
         "reason": found_out.reason,
-        "state": _state(session, site) or found_out.state,
+        "state": state,
+        "processes": figures or None,
         "failure": asdict(found_out.failure) if found_out.failure else None,
         "redirect": _redirect(session, first.name, host),
         "otherwise": [other.name for other in found[1:] if other.name != first.name],
@@ -125,18 +129,29 @@ def _site(session: Session, name: str, host: str) -> Site:
     return instance[1]
 
 
-def _state(session: Session, site: Site) -> str:
-    """Return the state of an instance, if the supervisor keeps one."""
-    told = session.supervisor if site.host else None
-    return str(told["sites"].get(site.name, {}).get("state", "")) if told else ""
-
-
 def _happened(failure: dict[str, Any] | None) -> str:
     if not failure or failure["own_process"]:
         return ""
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(failure["at"]))
     then = "; an older application goes on serving" if failure["serving"] else ""
     return f"failed at {when}, incident {failure['incident']}: {failure['reason']}{then}"
+
+
+def _figures(processes: dict[str, Any]) -> str:
+    """Say what the processes of a site do, if there are any."""
+    if not processes.get("pids"):
+        return ""
+    said = f", process {' '.join(map(str, processes['pids']))}, {processes['memory'] / 2**20:.1f} MiB"
+    if processes["requests"] is not None:
+        said += f", {processes['requests']} requests"
+    return f"{said}, {processes['in_flight']} in flight, {processes['waiting']} waiting"
+
+
+def _last_start(processes: dict[str, Any]) -> str:
+    journey = processes.get("journey")
+    if not journey or journey["failure"]:  # that is told at length
+        return ""
+    return ", ".join(f"{step['step']} {step['seconds'] * 1000:.0f} ms" for step in journey["steps"])
 
 
 def _redirect(session: Session, name: str, host: str) -> str:
@@ -158,7 +173,8 @@ def _say(answer: dict[str, Any]) -> None:
         "location": answer["location"],
         "application": answer["application"],
         "runs": f"{answer['placement']}: {answer['reason']}" if answer["placement"] else f"not: {answer['reason']}",
-        "state": answer["state"],
+        "state": answer["state"] + _figures(answer["processes"] or {}),
+        "last start": _last_start(answer["processes"] or {}),
         "happened": _happened(answer["failure"]),
         "redirects to": answer["redirect"],
         "otherwise": ", ".join(answer["otherwise"]) + " would answer" if answer["otherwise"] else "",
@@ -166,6 +182,8 @@ def _say(answer: dict[str, Any]) -> None:
     for label, text in lines.items():
         if text:
             say(f"{label + ':':13}{text}")
+    if answer["processes"]:
+        say_failure({"name": answer["site"], **answer["processes"]})
     for fault in answer["faults"]:
         say(f"error: {fault}", err=True)
 

@@ -87,16 +87,26 @@ def instance_rows(session: Session) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def _live(session: Session, site: dict[str, Any]) -> dict[str, Any]:
-    """Add what the supervisor knows of an enabled site; where it keeps processes for it, it knows better."""
+FIGURES = ("pids", "requests", "in_flight", "memory", "waiting", "idle", "journey", "failure", "replace_failure")
+
+
+def live(session: Session, name: str, placement: str | None, state: str) -> tuple[str, dict[str, Any]]:
+    """Return the state of an enabled site and its figures, none where the supervisor knows nothing of it.
+
+    Where the supervisor keeps processes for a site, it knows the state better.
+    """
     told = session.supervisor
-    known = told["sites"].get(site["name"]) if told else None
+    known = told["sites"].get(name) if told else None
     if not known:
-        return site
+        return state, {}
     held = known["pids"] or known["state"] in ("backoff", "fatal")
-    state = known["state"] if held or site["placement"] == "spawned" else site["state"]
-    figures = {key: known[key] for key in ("pids", "requests", "in_flight", "memory", "waiting", "idle", "failure")}
-    return {**site, **figures, "state": state, "replace_failure": known["replace_failure"]}
+    state = known["state"] if held or (placement == "spawned" and state != "broken") else state
+    return state, {key: known[key] for key in FIGURES}
+
+
+def _live(session: Session, site: dict[str, Any]) -> dict[str, Any]:
+    state, figures = live(session, site["name"], site["placement"], site["state"])
+    return {**site, **figures, "state": state}
 
 
 def enabled_rows(session: Session) -> Iterator[dict[str, Any]]:

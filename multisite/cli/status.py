@@ -39,7 +39,7 @@ def status(session: Session) -> None:
     if enabled:
         say_table(HEADER, map(_cells, enabled))
     for site in enabled:
-        _say_failure(site)
+        say_failure(site)
 
 
 def _headline(supervisor: dict[str, Any] | None) -> str:
@@ -69,7 +69,7 @@ def _number(value: int | None) -> str:
     return "-" if value is None else str(value)
 
 
-def _say_failure(site: dict[str, Any]) -> None:
+def say_failure(site: dict[str, Any]) -> None:
     """Say why a site failed last, as its start report has it."""
     if site.get("replace_failure"):
         say(f"{site['name']}: the old process goes on, the new one failed: {site['replace_failure']}")

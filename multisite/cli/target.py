@@ -42,6 +42,24 @@ def _hosting_problems(site: Site) -> list[Problem]:
     return [_problem(site, "location", site.location, reason, "create it or correct the path")]
 
 
+def static_problems(site: Site) -> list[Problem]:
+    """Return warnings for the places of [static] where there is nothing."""
+    return [
+        Problem(
+            site.file,
+            "there is no such folder or file",
+            "static",
+            prefix,
+            place,
+            "create it or correct the path",
+            severity="warning",
+        )
+        for prefix, places in site.static.items()
+        for place in places
+        if not os.path.exists(place)
+    ]
+
+
 def _problem(site: Site, key: str, value: str, reason: str, remedy: str) -> Problem:
     return Problem(file=site.file, section="service", key=key, value=value, reason=reason, remedy=remedy)
 

@@ -54,7 +54,7 @@ def judge(session: Session, site: Site) -> Judgement:
 def placement_of(site: Site, session: Session) -> Placement:
     """Decide where `site` runs, clashes with the modules of other sites included."""
     placement = sharing.place(site, session.home)
-    if not placement.shareable:
+    if not placement.shareable or site.files_only:
         return placement
     try:
         names = sharing.wanted(site).names

@@ -12,25 +12,43 @@ from urllib.parse import quote
 
 from gunicorn.asgi.protocol import ASGIProtocol
 
-from .envelope import BODY, FIRST, BadEnvelope, size_of, variables_of
+from .envelope import CAPTURES, FIRST, WITH_CLIENT, BadEnvelope, size_of, tell_apart, variables_of
+from .request import CLAIMS, FAMILY, TRUSTED_PEER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+NO_WEBSOCKETS = "WebSockets cannot be relayed by the server in front of this site.\n"
 NOT_HEADERS = ("HTTP_TRANSFER_ENCODING", "HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE")
 
 
 class Protocol(ASGIProtocol):  # type: ignore[misc]
-    """gunicorn's protocol, with a second way for a request to come in, and a count of the requests."""
+    """gunicorn's protocol, with a second way for a request to come in, and a count of the requests.
 
-    def __init__(self, worker: Any) -> None:
+    Args:
+        worker: the `Backend`.
+        start: what has already been received.
+        is_client: whether the connection is that of a client, and `start` all that the dispatcher says of it.
+    """
+
+    def __init__(self, worker: Any, start: bytes, is_client: bool) -> None:
         super().__init__(worker)
         self._board = worker.board
+        self._believes = worker.trusts_front_end
         self._start: bytes | None = b""
+        self._first = start
+        self._is_client = is_client
         self._variables: dict[str, Any] = {}
+        self._may_upgrade = True
         self._failed = False
         self._received = self._sent = 0
+
+    def connection_made(self, transport: Any) -> None:
+        """As asyncio says; what came first is taken now."""
+        super().connection_made(transport)
+        self.data_received(self._first)
+        self._first = b""
 
     def data_received(self, data: bytes) -> None:
         """As asyncio says; the first byte tells the language."""
@@ -50,21 +68,28 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
 
     def _opened(self, start: bytes) -> bytes:
         """What gunicorn is to read; nothing, as long as an envelope is not whole."""
-        if not start.startswith(FIRST):
+        if not start.startswith(WITH_CLIENT if self._is_client else FIRST):
             return start
         size = size_of(start)
+        if self._is_client:
+            _check_whole(start, size)
         if not size or len(start) < size:
             return b""
-        self._variables = variables_of(start[:size])
+        self._variables = variables = variables_of(start[:size])
+        is_chunked, self._may_upgrade = tell_apart(variables)
         self._keepalive = 0  # one request on each connection
         self._forwarded_trust: Any = ({}, [])
         self._secure_names: Any = frozenset()
-        return head_of(self._variables) + start[size:]
+        return head_of(variables, is_chunked, self._is_client) + start[size:]
 
     def _on_headers_complete(self) -> Any:
         skip = super()._on_headers_complete()
+        request = self._current_request
         if self._variables:
-            self._current_request.scheme = self._variables.get("wsgi.url_scheme", "http")
+            request.scheme = self._variables.get("wsgi.url_scheme", "http")
+        elif not self._believes:
+            request.headers_bytes = [field for field in request.headers_bytes if not _is_claim(field[0])]
+            request.headers = [field for field in request.headers if not _is_claim(field[0].encode("latin-1"))]
         return skip
 
     def _build_http_scope(self, request: Any, sockname: Any, peername: Any) -> dict[str, Any]:
@@ -82,13 +107,21 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
             scope["server"] = (name, _number(variables.get("SERVER_PORT", ""))) if name else None
             scope["root_path"] = _text(variables.get("SCRIPT_NAME", ""))
             scope["http_version"] = variables.get("SERVER_PROTOCOL", "HTTP/1.1")[5:]
+            if CAPTURES in variables:
+                scope[CAPTURES] = variables[CAPTURES]
+        elif self._believes:
+            scope["client"] = (TRUSTED_PEER, 0)
         return scope
 
     async def _handle_http_request(self, *args: Any, **kwargs: Any) -> Any:
         return await self._counted(super()._handle_http_request(*args, **kwargs))
 
     async def _handle_websocket(self, *args: Any, **kwargs: Any) -> Any:
-        return await self._counted(super()._handle_websocket(*args, **kwargs))
+        handling = super()._handle_websocket(*args, **kwargs) if self._may_upgrade else self._refuse_websocket()
+        return await self._counted(handling)
+
+    async def _refuse_websocket(self) -> None:
+        self._send_error_response(501, NO_WEBSOCKETS)
 
     async def _counted(self, handling: Any) -> Any:
         began = self._board.begin()
@@ -112,16 +145,33 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         super()._safe_write(data)
 
 
-def head_of(variables: dict[str, Any]) -> bytes:
-    """The head of a request in HTTP/1.1.
+def _is_claim(name: bytes) -> bool:
+    key = "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
+    return key in CLAIMS or key.startswith(FAMILY)
 
-    It is of that version whatever the client speaks, so that the answer is framed; without a Host it cannot be.
+
+def _check_whole(start: bytes, size: int) -> None:
+    """No more will come of a request that was handed over."""
+    if not size or len(start) < size:
+        raise BadEnvelope("half of one, with a client")
+    length = str(variables_of(start[:size]).get("CONTENT_LENGTH") or 0)
+    if not (length.isascii() and length.isdigit()) or len(start) - size != int(length):
+        raise BadEnvelope(f"a body of {len(start) - size} bytes for {length}, with a client")
+
+
+def head_of(variables: dict[str, Any], is_chunked: bool, is_client: bool) -> bytes:
+    """The head of a request in HTTP/1.
+
+    To the dispatcher it is of HTTP/1.1 whatever the client speaks, so that the answer is framed; without a Host it
+    cannot be.
     """
     version = "1.1" if "HTTP_HOST" in variables else "1.0"
+    if is_client and variables.get("SERVER_PROTOCOL") == "HTTP/1.0":
+        version = "1.0"
     lines = [f"{variables['REQUEST_METHOD']} {_target(variables)} HTTP/{version}"]
     if variables.get("CONTENT_TYPE"):
         lines.append(f"content-type: {variables['CONTENT_TYPE']}")
-    if variables.get(BODY) == "chunked":
+    if is_chunked:
         lines.append("transfer-encoding: chunked")
     elif variables.get("CONTENT_LENGTH"):
         lines.append(f"content-length: {variables['CONTENT_LENGTH']}")

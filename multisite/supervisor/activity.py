@@ -30,7 +30,7 @@ class Activity:
         if busy:
             self.last_use = now
         elif figures.in_flight is not None:
-            self.used(figures.last_use)
+            self.used(min(now, figures.last_use))  # a site can write anything there
         elif stamp != self._stamp:  # of the wall clock, whose jumps may not move it far
             self.used(now - min(2.0, max(0.0, time.time() - stamp)))
         self._stamp = stamp

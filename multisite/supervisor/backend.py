@@ -24,7 +24,7 @@ class Exit:
 
     state: State
     reason: str
-    code: int | None  # exit status; negative: the signal; None: there was no process
+    code: int | None  # exit status; negative: the signal; None: there was no process, or it never ran its program
     served: float  # seconds that it was RUNNING
 
 
@@ -170,7 +170,8 @@ class Backend:
         process.kill(self.pid)  # what is left of its group
         reason = self._failure_text or process.describe_end(status)
         served = now - self.started if self.state is not State.STARTING and self.started else 0.0
-        self.exit = Exit(self.state, reason, os.waitstatus_to_exitcode(status), served)
+        code = None if self._failure_text else os.waitstatus_to_exitcode(status)
+        self.exit = Exit(self.state, reason, code, served)
         self.pid = 0
         return self.exit
 

@@ -10,7 +10,7 @@ from multisite.supervisor.failures import Unavailable
 from multisite.supervisor.roster import Roster
 from multisite.supervisor.rundir import RuntimeDir
 from multisite.supervisor.servers import Servers
-from multisite.supervisor.status import describe
+from multisite.supervisor.status import describe_all
 
 
 class Commands:
@@ -70,7 +70,7 @@ class Commands:
                 "backends": sum(len(crew.pids) for crew in crews),
                 "max_backends": self._roster.home.supervisor.max_backends,
             },
-            "sites": {name: describe(crew, self._now()) for name, crew in self._roster.items()},
+            "sites": describe_all(self._roster, self._roster.connections(), self._now()),
         }
 
     def _restart(self, request: Answer, _connection: Connection) -> Answer:

@@ -77,9 +77,20 @@ class Failures:
 
 
 def _reason(backend: Backend, exit_: Exit) -> str:
+    if exit_.code is None:
+        return exit_.reason
     if backend.reason == "start_timeout":
-        return f"it was not ready within {backend.site.start_timeout:g} s"
+        return f"it was not ready within {backend.site.start_timeout:g} s{_what_it_lacks(backend)}"
     if exit_.code == NOT_LOADED and backend.status and backend.launch and backend.launch.job:
         return backend.status
-    when = "while serving" if exit_.state is State.RUNNING else "before it was ready"
-    return exit_.reason if backend.launch is None else f"{exit_.reason} {when}"
+    if exit_.state is State.RUNNING:
+        return f"{exit_.reason} while serving"
+    forked = exit_.code == 0 and backend.site.command
+    return f"{exit_.reason} before it was ready" + ("; a command has to stay in the foreground" if forked else "")
+
+
+def _what_it_lacks(backend: Backend) -> str:
+    if backend.status:
+        return f": {backend.status}"
+    silent = backend.launch and not backend.launch.told
+    return ": it took no connection from the socket that it was given (LISTEN_FDS)" if silent else ""

@@ -80,4 +80,4 @@ class Journey:
         """One line of steps, and a line for each of the last lines of output."""
         steps = ", ".join(f"{step} {seconds * 1000:.0f} ms" for step, seconds in self.steps)
         said = [f"    {line}" for line in self.tail.lines]
-        return "\n".join([f"{self.failure or 'started'} ({steps})", *said])
+        return "\n".join([(self.failure or "started") + (f" ({steps})" if steps else ""), *said])

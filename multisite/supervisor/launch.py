@@ -31,6 +31,7 @@ class Surroundings:
         private: folder for the socket that a command binds itself.
         board: path of the site's scoreboard file, "" for none.
         mark: value of the variable by which leftovers are known.
+        trusts_front_end: whether a front end that comes to the site's own socket is a trusted proxy.
     """
 
     environ: Mapping[str, str]
@@ -39,6 +40,7 @@ class Surroundings:
     board: str = ""
     mark: str = ""
     slot: int = 0
+    trusts_front_end: bool = False
 
 
 def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch:
@@ -73,6 +75,7 @@ def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch
         nofile=site.nofile,
         notes=(remark,) if remark else (),
     )
+    around = replace(around, trusts_front_end="unix" in home.service.trusted_proxies)
     return _SERVERS[server](plain, site, python, around, host or canonical(site))
 
 
@@ -167,6 +170,7 @@ def _job(site: Site, around: Surroundings, worker: str) -> dict[str, Any]:
         "max_requests": site.max_requests,
         "max_requests_jitter": site.max_requests // 10,
         "request_timeout": site.request_timeout,
+        "trusts_front_end": around.trusts_front_end,
         "gunicorn": _gunicorn(),
         "board": around.board,
         "slot": around.slot,
@@ -197,15 +201,19 @@ def _command(plain: Launch, site: Site, python: str, around: Surroundings, host:
         return replace(plain, argv=_found(plain, template.render(site.command, values)))
     private = os.path.join(around.private, f"{around.slot}.sock") if "SOCKET" in found else ""
     values |= {"SOCKET": private}
-    return _relayed(plain, template.render(site.command, {**values, "%": "%%"}), private, host)
+    argv = template.render(site.command, {**values, "%": "%%"})
+    return _relayed(plain, argv, private, host if "HOST" in found else "")
 
 
 def _found(plain: Launch, argv: tuple[str, ...]) -> tuple[str, ...]:
     """Check that the program is there, so that the reason is told without a process."""
-    if plain.chroot or "/" in argv[0]:
+    if plain.chroot:
         return argv
     path = plain.env.get("PATH", os.defpath)
-    if not shutil.which(argv[0], path=path):
+    if "/" in argv[0]:
+        if not os.path.exists(os.path.join(plain.cwd, argv[0])):
+            raise Refused(f"command {argv[0]}: there is no such program; install it or correct the path")
+    elif not shutil.which(argv[0], path=path):
         raise Refused(f"command {argv[0]}: there is no such program in {path}; write its full path")
     return argv
 

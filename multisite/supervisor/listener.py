@@ -75,7 +75,6 @@ class Listener:
         try:
             bound.bind(self.path)
             bound.listen(max(1, backlog))
-            bound.setblocking(False)
             if self._group is not None:
                 os.chown(self.path, -1, self._group)
                 os.chmod(self.path, 0o660)

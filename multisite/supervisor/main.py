@@ -101,7 +101,7 @@ class Supervisor:
         due = [self._look_at]
         if self._crowded:
             due.append(now + CROWDED_PAUSE)
-        for crew in self._roster.values():
+        for crew in self._roster.busy:
             due += [moment for moment in (crew.backends.deadline, crew.next_look) if moment is not None]
             if crew.state is State.RUNNING and crew.site.idle_timeout:
                 due.append(max(now + 0.02, crew.activity.last_use + crew.site.idle_timeout))
@@ -119,16 +119,18 @@ class Supervisor:
 
     def _reap(self) -> None:
         for pid, status in process.reap():
-            for crew in self._roster.values():
+            busy = self._roster.busy
+            for crew in busy:
                 backend = crew.ended(pid, status)
                 if backend:
-                    sweep.orphans(self._shared.mark_of(crew.site.name, backend.serial))
+                    known = {pid for crew in busy for pid in crew.pids}
+                    sweep.orphans(self._shared.mark_of(crew.site.name, backend.serial), known)
                     break
 
     def _told(self) -> None:
         for pid, variables in self._notify.receive():
             leader = process.session(pid) or pid
-            for crew in self._roster.values():
+            for crew in self._roster.busy:
                 crew.told(leader, variables)
 
     def _tick(self) -> None:

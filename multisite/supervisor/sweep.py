@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Container
 
 from multisite.supervisor import process
 from multisite.supervisor.environment import MARKER
@@ -20,12 +21,12 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def orphans(mark: str) -> int:
+def orphans(mark: str, known: Container[int] = ()) -> int:
     """Kill those of our own children that a backend marked `mark` left to us; returns how many.
 
-    A helper of another site is not touched.
+    A helper of another site is not touched, and `known` processes need no look.
     """
-    found = [pid for pid in process.children() if _mark(pid) == mark]
+    found = [pid for pid in process.children() if pid not in known and _mark(pid) == mark]
     for pid in found:
         _kill(pid)
     return len(found)

@@ -4,7 +4,10 @@ A client's bytes never come first on that socket: a front end that goes there di
 method. So an envelope cannot be forged, and what a site reads out of it is what the server told us, nothing added.
 
 ``0x01``, the length of the rest as an unsigned 32-bit integer (big endian), a JSON object of the variables; then the
-body: as many bytes as CONTENT_LENGTH says, or in chunks (RFC 9112 section 7.1) where BODY says so, or none.
+body: as many bytes as CONTENT_LENGTH says, or in chunks (RFC 9112 section 7.1) where BODY says so, or none. ``0x02``
+instead says that the client's own connection comes along (SCM_RIGHTS, unix(7)), and the whole body.
+
+What is told apart from the client's request has a key that no header can have: BODY, UPGRADE and CAPTURES.
 """
 
 from __future__ import annotations
@@ -16,8 +19,11 @@ from typing import Any
 from multisite.errors import RequestTooLarge
 
 FIRST = b"\x01"
+WITH_CLIENT = b"\x02"
 MOST = 1 << 20  # bytes of variables that the runner takes; no server lets half of that through
 BODY = "multisite.body"  # the key under which "chunked" says how the body is sent
+UPGRADE = "multisite.upgrade"  # "yes" where the connection is the client's from end to end, once the answer is a 101
+CAPTURES = "multisite.captures"  # what the host's pattern captured, an object of strings
 
 #: PEP 3333's variables of a request, and what servers add about the same request. Nothing else: wsgiref for one puts
 #: the administrator's whole environment into every environ.
@@ -42,27 +48,39 @@ FAMILIES = ("SERVER_", "REMOTE_")
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
-def encode(environ: Mapping[str, Any], chunked: bool) -> bytes:
+def encode(environ: Mapping[str, Any], chunked: bool, *, upgrade: bool = False, first: bytes = FIRST) -> bytes:
     """Return the envelope of a request; its body follows.
+
+    Args:
+        environ: of the request.
+        chunked: whether the body is sent in chunks.
+        upgrade: whether bytes are passed both ways after a 101 (RFC 9110 section 7.8).
+        first: `FIRST`, or `WITH_CLIENT`.
 
     Raises:
         RequestTooLarge: the variables are larger than the runner takes.
     """
-    variables = {key: value for key, value in environ.items() if type(value) is str and (_kept.get(key) or _keep(key))}
+    variables: dict[str, Any] = {
+        key: value for key, value in environ.items() if type(value) is str and (key in _kept or _keep(key))
+    }
     if chunked:
         variables[BODY] = "chunked"
+    if upgrade:
+        variables[UPGRADE] = "yes"
+    if CAPTURES in environ:
+        variables[CAPTURES] = dict(environ[CAPTURES])
     text = _encode(variables).encode("ascii")
     if len(text) > MOST:
         raise RequestTooLarge(f"the variables of the request are {len(text)} bytes; an envelope carries {MOST}")
-    return FIRST + len(text).to_bytes(4, "big") + text
+    return first + len(text).to_bytes(4, "big") + text
 
 
 _MOST_KEPT = 1024  # keys remembered; a client can invent as many as it likes
-_kept: dict[str, bool] = {}
+_kept: set[str] = set()
 
 
 def _keep(key: str) -> bool:
     keep = key[:5] == "HTTP_" or key[:7] in FAMILIES or key in VARIABLES
     if keep and len(_kept) < _MOST_KEPT:
-        _kept[key] = True
+        _kept.add(key)
     return keep

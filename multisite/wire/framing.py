@@ -79,6 +79,19 @@ class UntilClose:
         self.done = True
 
 
+class Raw:
+    """What another protocol says, after a 101: everything, until the connection ends."""
+
+    done = False
+
+    def feed(self, data: bytes) -> bytes:
+        """Return `data`."""
+        return data
+
+    def end(self, reset: bool) -> None:
+        """Take it as the end."""
+
+
 class Chunked:
     """A body in chunks, each with its size before it (RFC 9112 section 7.1); trailers are dropped."""
 

@@ -41,7 +41,11 @@ class Head(NamedTuple):
 
 
 def encode(
-    environ: Mapping[str, Any], fields: Iterable[tuple[str, str]], length: int | None, chunked: bool = False
+    environ: Mapping[str, Any],
+    fields: Iterable[tuple[str, str]],
+    length: int | None,
+    chunked: bool = False,
+    upgrade: str = "",
 ) -> bytes:
     """Return the head of a request; its body follows.
 
@@ -50,6 +54,7 @@ def encode(
         fields: its header fields that are passed on, under their ``HTTP_*`` keys.
         length: of the body in bytes, None where none is said.
         chunked: whether the body is sent in chunks.
+        upgrade: the protocol to go on with on this connection, if the other side agrees.
 
     Raises:
         BadRequest: a control character would make another request out of it.
@@ -64,9 +69,9 @@ def encode(
         lines.append("Transfer-Encoding: chunked")
     elif length is not None:
         lines.append(f"Content-Length: {length}")
-    lines.append("Connection: close\r\n\r\n")
+    lines.append(f"Upgrade: {upgrade}\r\nConnection: Upgrade\r\n\r\n" if upgrade else "Connection: close\r\n\r\n")
     head = "\r\n".join(lines)
-    ends = len(lines) + 1
+    ends = len(lines) + (2 if upgrade else 1)
     if head.count("\n") != ends or head.count("\r") != ends or "\0" in head:
         raise BadRequest("The request has a control character in its header fields")
     return head.encode("latin-1")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import base64
 import os
 import signal
 import threading
@@ -72,12 +71,6 @@ async def leaves(scope, receive, send):
         pass
     print("the client left", flush=True)
 
-async def ws(scope, receive, send):
-    assert (await receive())["type"] == "websocket.connect"
-    await send({"type": "websocket.accept"})
-    message = await receive()
-    await send({"type": "websocket.send", "text": message["text"] + " " + scope["scheme"]})
-    await send({"type": "websocket.close"})
 """
 SPEC = spec("app", "app")
 
@@ -188,29 +181,6 @@ def test_nonsense_costs_its_connection_only(site: Backend) -> None:
         client.sendall(b"\x01\xff\xff\xff\xff")
         assert receive_all(client) == b""
     assert "cannot be read" in site.log
-
-
-@pytest.mark.parametrize("scheme", ["ws", "wss"])
-def test_websockets(site: Backend, scheme: str) -> None:
-    """An upgrade in plain HTTP, and one in an envelope."""
-    key = base64.b64encode(os.urandom(16)).decode()
-    if scheme == "ws":
-        sent = (f"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n").encode()  # fmt: skip
-    else:
-        sent = envelope({**ENVIRON, "RAW_URI": "/ws", "HTTP_UPGRADE": "websocket", "HTTP_CONNECTION": "Upgrade",
-                         "HTTP_SEC_WEBSOCKET_VERSION": "13", "HTTP_SEC_WEBSOCKET_KEY": key})  # fmt: skip
-    with site.connect() as client:
-        client.sendall(sent)
-        data = b""
-        while b"\r\n\r\n" not in data:
-            data += client.recv(1000)
-        assert data.startswith(b"HTTP/1.1 101 ")
-        mask = os.urandom(4)
-        client.sendall(b"\x81\x85" + mask + bytes(byte ^ mask[i % 4] for i, byte in enumerate(b"hello")))
-        text = b"hello " + scheme.encode()
-        while text not in data:
-            data += client.recv(1000)
 
 
 def test_a_client_that_leaves_frees_the_app(site: Backend) -> None:

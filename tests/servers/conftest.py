@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import HOMES, NOT_TESTED, RUNNING, eventually
+from .harness import HOMES, MEASURED, NOT_TESTED, RUNNING, eventually
 
 
 @pytest.fixture
@@ -44,5 +44,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for figure in MEASURED:
+        terminalreporter.write_line(f"MEASURED: {figure}")
     for reason in sorted(set(NOT_TESTED)):
         terminalreporter.write_line(f"NOT TESTED: {reason}", yellow=True, bold=True)

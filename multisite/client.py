@@ -1,0 +1,203 @@
+"""The client's connection, where the server lets us have it.
+
+gunicorn puts the socket of the client into the environ. Whoever takes it can answer later, from another thread, while
+the worker goes on to the next request. gunicorn then has to be left with something that it can close: the sync worker
+is content with a closed socket; the gthread worker calls methods of it that fail on a closed one, and would count
+the connection twice, so it gets the end of a dead socket pair under its own descriptor. `Ended` out of the
+callable ends the request in either (a StopIteration, which both take for the end of a connection).
+
+Not taken: a TLS socket, whose keys are gunicorn's; HTTP/2, where the connection is not one client's request; the
+uwsgi protocol; gevent's sockets, where a greenlet may wait as long as it likes anyhow.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+from datetime import timedelta
+from typing import Any, NoReturn
+
+Environ = dict[str, Any]
+
+PROTOCOLS = ("HTTP/1.0", "HTTP/1.1")
+
+
+class Worker:
+    """What we know of the gunicorn worker that this process is.
+
+    Attributes:
+        logs_access: it writes an access log, or counts in its place.
+        grace: seconds that it has for its last requests.
+        recycles: it ends because it has answered as many requests as it may, and nobody waits for its end.
+    """
+
+    def __init__(self, worker: Any) -> None:
+        self._worker = worker
+        self.pid = os.getpid()
+        names = {kind.__name__ for kind in type(worker).__mro__}
+        self.closes_always = "SyncWorker" in names
+        self.usable = (self.closes_always or "ThreadWorker" in names) and _speaks_http(worker.cfg)
+        self.threads = int(worker.cfg.threads) if "ThreadWorker" in names else 1
+        self.grace = float(worker.cfg.graceful_timeout)
+        log = worker.log
+        own = type(log).access.__module__ == "gunicorn.glogging"
+        self.logs_access = not own or getattr(log, "access_log_enabled", True)
+
+    @property
+    def recycles(self) -> bool:
+        """Whether it ends by itself, after `max_requests`."""
+        return bool(self._worker.nr >= self._worker.max_requests)
+
+    def log_access(self, told: Any, environ: Environ, seconds: float) -> None:
+        """Write the line of a request whose answer gunicorn knows nothing of."""
+        fields = [(key[5:].replace("_", "-"), value) for key, value in environ.items() if key[:5] == "HTTP_"]
+        self._worker.log.access(told, fields, environ, timedelta(seconds=seconds))
+
+    def when_interrupted(self, call: Any) -> None:
+        """Have `call` called when the worker is told to end at once."""
+        before = self._worker.cfg.worker_int
+
+        def hook(worker: Any) -> None:
+            call()
+            before(worker)
+
+        self._worker.cfg.set("worker_int", hook)
+
+    def when_ending(self, call: Any) -> None:
+        """Have `call` called when the worker has stopped to accept and its own requests are answered."""
+        before = self._worker.cfg.worker_exit
+
+        def hook(arbiter: Any, worker: Any) -> None:
+            try:
+                call()
+            finally:
+                before(arbiter, worker)
+
+        self._worker.cfg.set("worker_exit", hook)
+
+    def close_listeners(self) -> None:
+        """Let go of the sockets on which it accepted."""
+        for listener in self._worker.sockets:
+            listener.close()
+
+
+def _speaks_http(cfg: Any) -> bool:
+    return str(getattr(cfg, "protocol", "http")) == "http" and not cfg.is_ssl
+
+
+def find_worker() -> Worker | None:
+    """Return the gunicorn worker that this process is; its signal handlers belong to it."""
+    global _worker
+    if _worker is None or _worker.pid != os.getpid():
+        owner = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+        if not all(hasattr(owner, name) for name in ("cfg", "log", "nr", "max_requests")):
+            return None
+        _worker = Worker(owner)
+    return _worker
+
+
+_worker: Worker | None = None
+
+
+class Connection:
+    """The connection of one client, which has sent its request and waits.
+
+    Attributes:
+        worker: whose it is.
+        ends: it carries no other request after this one, whatever we do.
+    """
+
+    __slots__ = ("_sock", "ends", "worker")
+
+    def __init__(self, sock: socket.socket, worker: Worker, ends: bool) -> None:
+        self._sock = sock
+        self.worker = worker
+        self.ends = ends
+
+    def take(self) -> socket.socket:
+        """Return the connection as a socket of ours that never waits; gunicorn has it no more.
+
+        Raises:
+            OSError: no descriptor is left; nothing has changed.
+        """
+        sock = self._sock
+        if self.worker.closes_always:
+            ours = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
+        else:
+            ours = sock.dup()
+            os.dup2(_dead(), sock.fileno(), inheritable=False)
+        ours.setblocking(False)
+        return ours
+
+    def send(self, data: bytes) -> int:
+        """Send what the client takes of `data` without waiting; return how much that was."""
+        try:
+            return self._sock.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return len(data)  # it left; nobody can be told
+
+    def close(self) -> None:
+        """Close it at once, so that the client need not be waited for."""
+        if self.worker.closes_always:
+            self._sock.close()
+        else:
+            os.dup2(_dead(), self._sock.fileno(), inheritable=False)
+
+
+class Ended(StopIteration):
+    """Raised out of the WSGI callable: the connection has been taken care of."""
+
+
+def end() -> NoReturn:
+    """Have gunicorn forget a request whose connection it has no more."""
+    raise Ended
+
+
+def connection(environ: Environ) -> Connection | None:
+    """Return the client's connection if it can be taken."""
+    sock = environ.get("gunicorn.socket")
+    if sock is None or type(sock).__module__ != "socket":  # gevent's classes are elsewhere, TLS is in ssl
+        return None
+    if environ["SERVER_PROTOCOL"] not in PROTOCOLS:
+        return None
+    worker = _worker
+    if worker is None or worker.pid != os.getpid():
+        worker = find_worker()
+    if worker is None or not worker.usable:
+        return None
+    return Connection(sock, worker, worker.closes_always or _says_close(environ))
+
+
+def _says_close(environ: Environ) -> bool:
+    """Tell whether no other request can come on this connection (RFC 9112 section 9.3)."""
+    said = environ.get("HTTP_CONNECTION", "").lower()
+    if environ["SERVER_PROTOCOL"] == "HTTP/1.0":
+        return "keep-alive" not in said
+    return "close" in said
+
+
+_dead_end: socket.socket | None = None
+
+
+def _dead() -> int:
+    """Return a descriptor at whose other end nobody is."""
+    global _dead_end
+    if _dead_end is None:
+        ours, other = socket.socketpair()
+        other.close()
+        _dead_end = ours
+    return _dead_end.fileno()
+
+
+def has_left(sock: socket.socket) -> bool:
+    """Tell whether the client has said that it sends nothing more, which may mean that it has gone."""
+    try:
+        return sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        return error.errno in (errno.ECONNRESET, errno.ENOTCONN)

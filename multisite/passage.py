@@ -1,0 +1,334 @@
+"""One request whose answer is not at once there, in the loop of its process.
+
+At most one piece of the answer is held: the next is received when the client has taken the last, and of the request
+the next is read when the backend has taken the last. A client that leaves frees the backend at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import Any
+
+from multisite import client, logs, pages
+from multisite.client import Environ, Worker
+from multisite.errors import MultisiteError, NoAnswer, UpstreamError
+from multisite.relayloop import RelayLoop
+from multisite.tunnel import Tunnel
+from multisite.upstream import Exchange
+from multisite.wire.http11 import Head
+from multisite.wire.incoming import Incoming
+from multisite.wire.outgoing import Outgoing
+
+CLIENT_TIMEOUT = 60.0  # seconds in which a client takes something of its answer; nginx's send_timeout
+LOOK_AT_QUEUE = 1.0  # seconds between two looks whether the backend has taken a request
+
+_IN, _OUT, _LEFT = select.EPOLLIN, select.EPOLLOUT, select.EPOLLRDHUP
+_GONE = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+_RESET = struct.pack("ii", 1, 0)  # struct linger: close with a reset
+
+_log = logging.getLogger("multisite.passage")
+
+
+class Passage:
+    """Takes one request through: an `Exchange` with the backend on one side, the client's connection on the other.
+
+    Args:
+        loop: whose thread does everything but this call.
+        route: where the request went; tells what went wrong, and has the timeouts.
+        wire: the client's connection, ours.
+        worker: whose it was.
+        environ: of the request.
+        incoming, outgoing: the answer so far.
+    """
+
+    def __init__(
+        self,
+        loop: RelayLoop,
+        route: Any,
+        wire: socket.socket,
+        worker: Worker,
+        environ: Environ,
+        incoming: Incoming,
+        outgoing: Outgoing,
+        began: float,
+    ) -> None:
+        self.deadline = self.due = math.inf
+        self.status = ""  # as gunicorn's access log wants to know it, from here
+        self.headers: list[tuple[str, str]] = []
+        self._loop = loop
+        self._route = route
+        self._wire = wire
+        self._worker = worker
+        self._environ = environ
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._began = began
+        self._site = logs.current_site.get()
+        self._exchange: Exchange | None = None
+        self._out: bytes | memoryview = b""
+        self._ends = False  # when all of `_out` is sent
+        self._wire_events = self._exchange_events = 0
+        self._half_closed = client.has_left(wire)  # before any answer: it says all it has to say that way
+
+    def __repr__(self) -> str:
+        return f"<Passage {self._environ.get('RAW_URI', '')} {self.status}>"
+
+    @property
+    def sent(self) -> int:
+        """Bytes of the body that were sent."""
+        return self._outgoing.sent
+
+    def sockets(self) -> list[socket.socket]:
+        """Return the connections."""
+        return [self._wire] + ([self._exchange.connection] if self._exchange else [])
+
+    # How it comes into the loop
+
+    def go_on(self, exchange: Exchange, content: bytes) -> None:
+        """Go on with an exchange that has begun; `content` is what came of the body already."""
+        self._exchange = exchange
+        self._loop.add(self)
+        self._step(lambda: self._received(content))
+
+    def finish(self, rest: bytes | memoryview) -> None:
+        """Send the rest of an answer that is complete."""
+        self._loop.add(self)
+        self._out, self._ends = rest, True
+        self._step(self._flush)
+
+    def refuse(self, error: MultisiteError) -> None:
+        """Answer with the page for `error`."""
+        self._loop.add(self)
+        self._step(lambda: self._fail(error))
+
+    # From the loop
+
+    def ready(self, descriptor: int, events: int) -> None:
+        """Move what can be moved."""
+        if descriptor == self._wire.fileno():
+            if events & _GONE:
+                self.abort()
+                return
+            self._step(self._flush)
+        elif self._exchange:
+            if self._exchange.sending and events & _OUT:
+                self._step(self._exchange.push)
+            if self._exchange and events & ~_OUT:
+                self._step(self._receive)
+
+    def expired(self, now: float) -> None:
+        """Give up on the side that is waited for, or see whether the request has been taken."""
+        if self._out or not self._exchange:
+            self.abort()
+        elif self._route.queue.is_waiting(self._exchange) and now < self._exchange.deadline:
+            if self._route.queue.look(self._exchange):
+                self._exchange.allow(self._exchange.timeout)
+            self._step(lambda: None)
+        else:
+            self._fail(self._route.queue.late(self._exchange))
+            self._step(lambda: None)
+
+    def abort(self) -> None:
+        """Close both sides, whatever is lost."""
+        self._drop_exchange()
+        self._close(reset=True)
+
+    # The answer
+
+    def _step(self, action: Callable[[], None]) -> None:
+        """Do something, answer for its errors, and wait for what comes next."""
+        try:
+            action()
+        except MultisiteError as error:
+            self._fail(error)
+        if self._wire.fileno() >= 0:
+            self._wait()
+
+    def _receive(self) -> None:
+        exchange = self._exchange
+        assert exchange
+        data = exchange.pull()
+        if data is None:
+            return
+        if self._incoming.head:  # before, drops must not stretch the time
+            exchange.allow(self._route.stall_timeout)
+        self._received(self._incoming.take(data, exchange.was_reset))
+
+    def _received(self, content: bytes) -> None:
+        incoming, outgoing = self._incoming, self._outgoing
+        parts = [outgoing.hints(fields) for fields in incoming.hints]
+        incoming.hints.clear()
+        if incoming.head and not outgoing.begun:
+            self._answered(incoming.head)
+            if incoming.switches:
+                self._switch(incoming.head, content)
+                return
+            parts.append(outgoing.head(incoming.head, date()))
+        parts.append(outgoing.content(content))
+        if incoming.done:
+            parts.append(outgoing.end())
+            self._ends = True
+            self._drop_exchange()
+        self._out = b"".join(parts)
+        if self._out or self._ends:
+            self._flush()
+        if incoming.failure and self._wire.fileno() >= 0:
+            raise incoming.failure
+
+    def _answered(self, head: Head) -> None:
+        self.status, self.headers = head.status, head.fields
+        now = time.monotonic()
+        self._route.pace.took(now - self._began, now)
+        assert self._exchange
+        self._route.queue.leave(self._exchange)
+        self._exchange.allow(self._route.stall_timeout)
+
+    def _flush(self) -> None:
+        """Send what the client takes."""
+        while self._out:
+            try:
+                sent = self._wire.send(self._out, socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                return
+            except OSError:
+                self.abort()
+                return
+            self._out = memoryview(self._out)[sent:] if sent < len(self._out) else b""
+        if self._ends:
+            self._close(reset=False)
+
+    def _switch(self, head: Head, content: bytes) -> None:
+        """Make a tunnel of both connections."""
+        exchange, self._exchange = self._exchange, None
+        assert exchange
+        begin = self._outgoing.switch(head, self._environ["HTTP_UPGRADE"])
+        self._unwatch(exchange)
+        self._unwatch_wire()
+        self._loop.remove(self)
+        self._log_access()
+        wire = socket.socket(fileno=self._wire.detach())
+        Tunnel(self._loop, wire, exchange.detach(), begin + content).start()
+
+    # Errors
+
+    def _fail(self, error: MultisiteError) -> None:
+        """Answer with a page, or cut short what was begun."""
+        self._drop_exchange()
+        if isinstance(error, NoAnswer) and not self._outgoing.begun and self._explain(error):
+            return
+        self._tell(error)
+        if self._outgoing.begun:
+            if self._out and not self._outgoing.bare:
+                self._ends = True  # what was received before is the client's
+            else:
+                self._close(reset=self._outgoing.bare)
+            return
+        self._page(error)
+
+    def _explain(self, error: NoAnswer) -> bool:
+        """Have a helper ask why there was no answer, which may take a while."""
+
+        def ask() -> None:
+            told: MultisiteError = error
+            try:
+                self._route.explain(error)
+            except MultisiteError as better:
+                told = better
+            self._loop.call(lambda: self._step(lambda: self._page(told)))
+
+        self.deadline = math.inf
+        return bool(self._route.can_explain) and self._loop.later(ask)
+
+    def _page(self, error: MultisiteError) -> None:
+        if self._wire.fileno() < 0:
+            return
+        page: list[Any] = []
+        body = b"".join(pages.for_error(error)(self._environ, lambda *told: page.extend(told[:2])))  # type: ignore[arg-type]
+        self.status, self.headers = page
+        head = Head(error.status, self.status, self.headers, len(body), False)
+        self._out, self._ends = self._outgoing.whole(head, body, date()), True
+        self._flush()
+
+    def _tell(self, error: MultisiteError) -> None:
+        if isinstance(error, UpstreamError):
+            token = logs.current_site.set(self._site)
+            cut = "an answer was cut short: " if self._outgoing.begun else ""
+            _log.warning("%s: %s%s", self._route, cut, error)
+            logs.current_site.reset(token)
+
+    # Waiting
+
+    def _wait(self) -> None:
+        """Wait for what is possible and of use."""
+        wanted = (0 if self._half_closed else _LEFT) | (_OUT if self._out else 0)
+        self._loop.watch(self, self._wire.fileno(), wanted, self._wire_events)
+        self._wire_events = wanted
+        exchange = self._exchange
+        if exchange:
+            events = (_OUT if exchange.sending else 0) | (0 if self._out else _IN)
+            self._loop.watch(self, exchange.fileno(), events, self._exchange_events)
+            self._exchange_events = events
+        self.deadline = self._next_deadline(exchange)
+        self._loop.schedule(self)
+
+    def _next_deadline(self, exchange: Exchange | None) -> float:
+        if self._out:
+            return time.monotonic() + CLIENT_TIMEOUT
+        if exchange is None:
+            return math.inf
+        if self._route.queue.is_waiting(exchange):
+            return min(exchange.deadline, time.monotonic() + LOOK_AT_QUEUE)
+        return exchange.deadline
+
+    def _drop_exchange(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange:
+            self._route.queue.leave(exchange)
+            self._unwatch(exchange)
+            exchange.close()
+
+    def _unwatch(self, exchange: Exchange) -> None:
+        self._loop.watch(self, exchange.fileno(), 0, self._exchange_events)
+        self._exchange_events = 0
+
+    def _unwatch_wire(self) -> None:
+        self._loop.watch(self, self._wire.fileno(), 0, self._wire_events)
+        self._wire_events = 0
+
+    def _close(self, reset: bool) -> None:
+        """End the client's connection; a reset is how a client learns that its answer is not whole."""
+        if self._wire.fileno() < 0:
+            return
+        self._unwatch_wire()
+        self._loop.remove(self)
+        with contextlib.suppress(OSError):
+            if reset and self._outgoing.bare:
+                self._wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            else:
+                self._wire.recv(65536)  # what a client sent too much would make a reset of the close
+        self._wire.close()
+        self._log_access()
+
+    def _log_access(self) -> None:
+        if self._worker.logs_access and self.status:
+            self._worker.log_access(self, self._environ, time.monotonic() - self._began)
+
+
+def date() -> str:
+    """Return the time for a Date field (RFC 9110 section 6.6.1)."""
+    global _last
+    now = int(time.time())
+    if _last[0] != now:
+        _last = (now, formatdate(now, usegmt=True))
+    return _last[1]
+
+
+_last = (0, "")

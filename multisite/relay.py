@@ -1,0 +1,338 @@
+"""One request to a backend and back, as the thread of a worker has it.
+
+The thread sends the request and waits a moment for the answer (`pace`). What takes longer, or does not fit into one
+piece, goes on in the relay loop of the process, if the server lets us have the client's connection (`client`); else
+this thread waits, one of the site's share of the threads (`share`).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NoReturn, Protocol
+
+from multisite import client, passage, relayloop
+from multisite.client import Connection, Environ
+from multisite.errors import BackendUnavailable, MultisiteError, NoUpgrade, SiteBusy, UpstreamError
+from multisite.headers import upgrade_of
+from multisite.pace import Pace
+from multisite.passage import Passage
+from multisite.queued import Queued
+from multisite.share import Share
+from multisite.upload import Upload
+from multisite.upstream import PIECE, READABLE, WRITABLE, Exchange
+from multisite.wire.incoming import Incoming
+from multisite.wire.outgoing import Outgoing
+
+TAKES_PROMPTLY = 0.05  # seconds in which a backend takes the next piece of a body that its worker still relays
+
+_log = logging.getLogger("multisite.relay")
+
+
+class NotNow(Exception):
+    """What was asked for can be had, but not at once."""
+
+
+class Route(Protocol):
+    """Where requests go: a site's processes, or its upstreams."""
+
+    pace: Pace
+    queue: Queued
+    share: Share
+    stall_timeout: float
+    can_explain: bool
+
+    def begin(self, environ: Environ, upload: Upload, hurry: bool) -> Exchange:
+        """Send the request, the first piece of its body at least.
+
+        Raises:
+            NotNow: in a hurry, that would take time; nothing was sent.
+            MultisiteError: it cannot be sent; after `ConnectFailed` and `BackendUnavailable` nothing was.
+        """
+
+    def explain(self, error: MultisiteError) -> None:
+        """Ask why there was no answer, which may take time; raise the error that says it better."""
+
+
+def relay(route: Route, environ: Environ, start_response: Any) -> Iterable[bytes]:
+    """Relay one request (PEP 3333).
+
+    Raises:
+        MultisiteError: there is no answer; nothing of one was passed on, and the error knows its status.
+        StopIteration: the client's connection has been taken care of (`client.end`).
+    """
+    upload = Upload(environ)
+    try:
+        connection = client.connection(environ)
+        if connection is None:
+            return _wait_here(route, environ, start_response, upload)
+        return _hurry(_Request(route, environ, upload, connection), start_response)
+    except client.Ended:
+        raise
+    except BaseException:
+        upload.close()
+        raise
+
+
+class _Request:
+    """A request whose client's connection can be taken."""
+
+    def __init__(self, route: Route, environ: Environ, upload: Upload, connection: Connection) -> None:
+        self.route = route
+        self.environ = environ
+        self.upload = upload
+        self.connection = connection
+        self.began = time.monotonic()
+
+    def incoming(self) -> Incoming:
+        """Return what reads the answer."""
+        environ = self.environ
+        upgrade = "HTTP_UPGRADE" in environ and bool(upgrade_of(environ))
+        return Incoming(environ["REQUEST_METHOD"], dates=False, forgive=bool(self.upload.first), upgrade=upgrade)
+
+    def outgoing(self) -> Outgoing:
+        """Return what words the answer for the client."""
+        environ = self.environ
+        return Outgoing(environ["REQUEST_METHOD"], environ["SERVER_PROTOCOL"], "gunicorn")
+
+
+def _hurry(request: _Request, start_response: Any) -> Iterable[bytes]:
+    """Answer at once, or leave the rest to the loop."""
+    route = request.route
+    route.queue.check()
+    try:
+        exchange = route.begin(request.environ, request.upload, True)
+    except NotNow:
+        _begin_later(request)
+    incoming = request.incoming()
+    try:
+        if exchange.sending and not _send(exchange) and not request.upload.keep():
+            return _wait_for(route, exchange, incoming, request.environ, start_response, None)
+        content = _first(route, exchange, incoming)
+        if incoming.done and not incoming.hints:
+            exchange.close()
+            return _answer(request, incoming, content, start_response)
+        if not request.upload.keep():
+            return _wait_for(route, exchange, incoming, request.environ, start_response, None, content)
+        _hand_over(request, exchange, incoming, content)
+    except client.Ended:
+        raise
+    except BaseException as error:
+        exchange.close()
+        if isinstance(error, MultisiteError):
+            _explain(route, error)
+        raise
+
+
+def _send(exchange: Exchange) -> bool:
+    """Send the body as long as the backend takes it promptly; tell whether all of it was sent, or answered."""
+    while exchange.sending:
+        events = exchange.wait(READABLE | WRITABLE, TAKES_PROMPTLY)
+        if not events:
+            return False
+        if events & ~WRITABLE:
+            return True
+        exchange.push()
+    return True
+
+
+def _first(route: Route, exchange: Exchange, incoming: Incoming) -> bytes:
+    """Return the content that comes in time; some 64 KiB at most."""
+    patience = left = route.pace.patience(time.monotonic())
+    content = b""
+    while left > 0 and exchange.wait(READABLE, left):
+        data = exchange.pull()
+        if data is not None:
+            content += incoming.take(data, exchange.was_reset)
+        if incoming.done or incoming.switches or incoming.failure or len(content) >= PIECE:
+            return content
+        if incoming.head and (incoming.head.length or 0) > PIECE:
+            return content
+        left = exchange.sent_at + patience - time.monotonic()
+    if patience:
+        route.pace.was_slow(time.monotonic())
+    return content
+
+
+def _answer(request: _Request, incoming: Incoming, content: bytes, start_response: Any) -> Iterable[bytes]:
+    """Pass on an answer that is complete."""
+    head, connection = incoming.head, request.connection
+    assert head
+    if not connection.ends or connection.worker.logs_access or request.upload.has_more:
+        start_response(head.status, head.fields)
+        return [content] if content else []
+    outgoing = request.outgoing()
+    data = outgoing.whole(head, content, passage.date())
+    sent = connection.send(data)
+    if sent < len(data):
+        _take(request, incoming, outgoing, lambda new: new.finish(data[sent:]))
+    connection.close()
+    client.end()
+
+
+def _hand_over(request: _Request, exchange: Exchange, incoming: Incoming, content: bytes) -> NoReturn:
+    if incoming.head is None:
+        request.route.queue.enter(exchange)
+    else:
+        exchange.allow(request.route.stall_timeout)
+    _take(request, incoming, request.outgoing(), lambda new: new.go_on(exchange, content))
+
+
+def _begin_later(request: _Request) -> NoReturn:
+    """Have a helper send the request."""
+    route, environ, upload = request.route, request.environ, request.upload
+    if not upload.keep():
+        raise SiteBusy("a body so large cannot be kept until the site can be reached")
+    loop = relayloop.current()
+
+    def begin(new: Passage) -> None:
+        def errand() -> None:
+            try:
+                exchange = route.begin(environ, upload, False)
+            except MultisiteError as error:
+                failure = error  # Python forgets the name of an exception after its clause
+                upload.close()
+                loop.call(lambda: new.refuse(failure))
+                return
+            route.queue.enter(exchange)
+            loop.call(lambda: new.go_on(exchange, b""))
+
+        if not loop.later(errand):
+            upload.close()
+            loop.call(lambda: new.refuse(SiteBusy("too many requests are waiting for sites to be reached")))
+
+    _take(request, request.incoming(), request.outgoing(), begin, now=True)
+
+
+def _take(
+    request: _Request, incoming: Incoming, outgoing: Outgoing, go_on: Callable[[Passage], None], now: bool = False
+) -> NoReturn:
+    """Take the client's connection into the loop; gunicorn is through with the request."""
+    loop = relayloop.current()
+    connection = request.connection
+    try:
+        wire = connection.take()
+    except OSError as error:
+        raise BackendUnavailable(f"a client's connection cannot be taken: {error.strerror}") from error
+    new = Passage(loop, request.route, wire, connection.worker, request.environ, incoming, outgoing, request.began)
+    if now:
+        go_on(new)
+    else:
+        loop.call(lambda: go_on(new))
+    client.end()
+
+
+def _explain(route: Route, error: MultisiteError) -> None:
+    """Log what went wrong, unless somebody knows better what to tell the visitor."""
+    route.explain(error)
+    if isinstance(error, UpstreamError):
+        _log.warning("%s: %s", route, error)
+
+
+# Where the thread waits
+
+
+def _wait_here(route: Route, environ: Environ, start_response: Any, upload: Upload) -> Iterable[bytes]:
+    """Relay a request in this thread, from the beginning to the end."""
+    if "HTTP_UPGRADE" in environ and upgrade_of(environ):
+        raise NoUpgrade("this server does not let WebSockets through")
+    release = route.share.take()
+    try:
+        exchange = route.begin(environ, upload, False)
+        gunicorn = environ.get("SERVER_SOFTWARE", "")[:8] == "gunicorn"
+        incoming = Incoming(environ["REQUEST_METHOD"], dates=not gunicorn, forgive=bool(upload.first))
+        try:
+            return _wait_for(route, exchange, incoming, environ, start_response, release)
+        except BaseException as error:
+            exchange.close()
+            if isinstance(error, MultisiteError):
+                _explain(route, error)
+            raise
+    except BaseException:
+        release()
+        raise
+
+
+def _wait_for(
+    route: Route,
+    exchange: Exchange,
+    incoming: Incoming,
+    environ: Environ,
+    start_response: Any,
+    release: Callable[[], None] | None,
+    content: bytes = b"",
+) -> Iterable[bytes]:
+    """Wait for the head of the answer, and pass on the body as the server asks for it."""
+    while incoming.head is None:
+        content = incoming.take(exchange.receive(), exchange.was_reset)
+        for fields in incoming.hints:
+            if "wsgi.early_hints" in environ:
+                environ["wsgi.early_hints"](fields)
+        incoming.hints.clear()
+    answer = Answer(exchange, incoming, content, route.stall_timeout, release)
+    try:
+        start_response(incoming.head.status, incoming.head.fields)
+    except BaseException:
+        answer.close()
+        raise
+    if not incoming.done:
+        return answer
+    answer.close()  # the usual case: all of it came at once
+    return [content] if content else []
+
+
+class Answer:
+    """The body of an answer on its way. Whoever iterates closes it (PEP 3333), which frees the endpoint.
+
+    A body that ends too early raises, so that the server ends its own answer short too rather than well.
+    """
+
+    __slots__ = ("_exchange", "_first", "_incoming", "_release", "_timeout")
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        incoming: Incoming,
+        first: bytes,
+        timeout: float,
+        release: Callable[[], None] | None = None,
+    ) -> None:
+        self._exchange = exchange
+        self._incoming = incoming
+        self._first = first
+        self._timeout = timeout
+        self._release = release
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        first, self._first = self._first, b""
+        if first:
+            return first
+        try:
+            return self._next()
+        except BaseException as error:
+            if not isinstance(error, StopIteration):
+                _log.warning("an answer was cut short: %s", error)
+            self.close()
+            raise
+
+    def _next(self) -> bytes:
+        exchange, incoming = self._exchange, self._incoming
+        while not incoming.done:
+            exchange.allow(self._timeout)
+            content = incoming.take(exchange.receive(), exchange.was_reset)
+            if content:
+                return content
+            if incoming.failure:
+                raise incoming.failure
+        raise StopIteration
+
+    def close(self) -> None:
+        """Let go of the endpoint; once or more often."""
+        self._exchange.close()
+        release, self._release = self._release, None
+        if release:
+            release()
