@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import quote
 
-from multisite import pages
+from multisite import hosts, pages
 from multisite.catalogue import Catalogue, Mounts
-from multisite.errors import UnknownHost
+from multisite.errors import BadHost, UnknownHost
 from multisite.hosts import Found
+from multisite.trusted import TrustedProxies, forwarded_host, scheme_of
 
 Environ = dict[str, Any]
 Key = tuple[str, str]  # name of a site, and, if that is a hosting site, the host
@@ -43,6 +44,7 @@ class Choice:
     """Chooses among `found`, the claims on one host, request by request.
 
     Attributes:
+        key: has the host.
         lasts: whether each of the sites is there; a folder that a hosting site has not got yet may come.
     """
 
@@ -52,6 +54,7 @@ class Choice:
     def __init__(self, catalogue: Catalogue, raw: str, host: str, found: list[Found[Mounts]], serve: Serve) -> None:
         self.key = ("", host)
         self._port = _port(raw)
+        self._proxies = TrustedProxies(catalogue.home.service.trusted_proxies)
         self._serve = serve
         self._ways = [(mount, key_of(catalogue, name, host), claim) for mount, name, claim in ways(found)]
         keys = {key for _mount, key, _claim in self._ways}
@@ -70,7 +73,7 @@ class Choice:
         if way is None:
             raise UnknownHost("No site answers here under this path")
         mount, key, claim = way
-        if key in self._canonical:
+        if key in self._canonical and not self._came_from(self._canonical[key], environ):
             return self._redirect(self._canonical[key], environ, start_response)
         if mount != "/":
             environ["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + mount
@@ -80,10 +83,17 @@ class Choice:
             environ["wsgiorg.routing_args"] = ((), dict(claim.captures))
         return self._serve(key, environ, start_response)
 
+    def _came_from(self, domain: str, environ: Environ) -> bool:
+        """Tell whether the client asked for `domain` already, and a front end for another one."""
+        try:
+            return hosts.normalise(forwarded_host(environ, self._proxies)) == domain
+        except BadHost:
+            return False
+
     def _redirect(self, domain: str, environ: Environ, start_response: Any) -> Iterable[bytes]:
         # RFC 9110 section 15.4: 308 keeps the method where a 301 would turn a POST into a GET.
         status = 301 if environ.get("REQUEST_METHOD") in ("GET", "HEAD") else 308
-        location = f"{environ['wsgi.url_scheme']}://{domain}{self._port}{_target(environ)}"
+        location = f"{scheme_of(environ, self._proxies)}://{domain}{self._port}{_target(environ)}"
         return pages.redirect(location, status)(environ, start_response)
 
 
@@ -100,12 +110,12 @@ def canonical_host(catalogue: Catalogue, key: Key) -> str:
         instance = catalogue.instance(name, host)
         return instance[1].host if instance else ""
     first = next(iter(site.domains), "")
-    return first if catalogue.owners.get((first, site.mount)) == name else ""
+    owned = catalogue.owners.get((first, site.mount)) == name
+    return first if owned and not hosts.is_pattern(first) else ""
 
 
 def _port(raw: str) -> str:
-    host = raw
-    port = host.rpartition(":")[2] if ":" in host and not host.endswith("]") else ""
+    port = raw.rpartition(":")[2] if ":" in raw and not raw.endswith("]") else ""
     return f":{port}" if port.isdigit() else ""
 
 

@@ -180,6 +180,18 @@ class Site:
         "Time the site has to answer one request; after it the client gets a 504 page. 0 waits without end.",
         "60s",
     )
+    ignore_activity: tuple[str, ...] = option(
+        "list",
+        help="Paths, as shell patterns, whose requests neither wake nor keep awake a spawned site: health checks, for "
+        "instance. While the site runs they are answered as usual; while it is stopped, with 503 and Retry-After.",
+        example="/health, /metrics*",
+    )
+    ignore_agents: tuple[str, ...] = option(
+        "list",
+        help="Programs whose requests neither wake nor keep awake a spawned site, as in ignore_activity: parts of the "
+        "User-Agent header, in any case, in which * stands for any text.",
+        example="bot, crawler, UptimeRobot, kube-probe",
+    )
     max_waiting: int = option(
         "integer",
         "100",

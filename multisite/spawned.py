@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from multisite import threads
+from multisite.activity import QUIET, Ignored
 from multisite.balance import Balancer
 from multisite.client import Environ
 from multisite.endpoint import Endpoint
-from multisite.errors import MultisiteError
+from multisite.errors import Asleep, MultisiteError
 from multisite.model import Home, Site
 from multisite.pace import Pace
 from multisite.proxy import Proxy
@@ -42,6 +43,7 @@ class SpawnedSite:
         self._site = site
         self._client = Client(home)
         self._trusts = TrustedProxies(home.service.trusted_proxies).trusts
+        self._ignored = Ignored(site.ignore_activity, site.ignore_agents)
         self._proxy: Proxy | None = None
 
     def __repr__(self) -> str:
@@ -55,7 +57,12 @@ class SpawnedSite:
 
         Raises:
             BackendUnavailable: there is no process, and there will be none soon.
+            Asleep: there is none, and the request is one that does not start any.
         """
+        if self._ignored and self._ignored.matches(environ):
+            if not self._client.is_awake(self._site.entry_name, self._site.host):
+                raise Asleep("The site is asleep, and this request does not wake it")
+            environ[QUIET] = "yes"
         return relay(self, environ, start_response)
 
     def begin(self, environ: Environ, upload: Upload, hurry: bool) -> Exchange:

@@ -25,8 +25,8 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("what runs in a site's interpreter", "runner"),
     (
         "pure",
-        "appspec callables checks dialect endpoint errors headers hosting hosts literals model option options pages "
-        "placement reference sections site template trusted values wire pace filerules logformat",
+        "activity appspec callables checks dialect endpoint errors headers hosting hosts literals model option options "
+        "pages placement reference sections site template trusted values wire pace filerules logformat",
     ),
 )
 # The option table offers what is written from it, so that its readers need to know one module only.

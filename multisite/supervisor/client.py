@@ -88,6 +88,13 @@ class Client:
             time.sleep(pause)
             pause = min(0.1, pause * 1.5)
 
+    def is_awake(self, site: str, host: str = "") -> bool:
+        """Tell whether a process of `site` serves, for a request that is to be ignored; starts nothing."""
+        try:
+            return bool(self.ask({"do": "awake", "site": site, "host": host})["awake"])
+        except (SupervisorError, NotRunning, RuntimeDirError, BackendUnavailable, TimeoutError):
+            return False
+
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """Send one request and return the answer; starts nothing.
 

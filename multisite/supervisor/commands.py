@@ -7,10 +7,13 @@ from collections.abc import Callable
 
 from multisite.supervisor.control import Answer, Connection
 from multisite.supervisor.failures import Unavailable
+from multisite.supervisor.lifecycle import State
 from multisite.supervisor.roster import Roster
 from multisite.supervisor.rundir import RuntimeDir
 from multisite.supervisor.servers import Servers
 from multisite.supervisor.status import describe_all
+
+AWAKE = (State.STARTING, State.RUNNING)  # of one that drains, a request could start a successor
 
 
 class Commands:
@@ -57,6 +60,13 @@ class Commands:
     def _ensure(self, request: Answer, connection: Connection) -> Answer:
         self._servers.register(connection.pid)
         return {"socket": self._roster.crew(*_asked(request)).ensure()}
+
+    def _awake(self, request: Answer, _connection: Connection) -> Answer:
+        """Tell whether a request that is no use of the site would find a process."""
+        crews = self._roster.asked_for(*_asked(request))
+        for crew in crews:
+            crew.activity.excuse()
+        return {"awake": any(crew.state in AWAKE for crew in crews)}
 
     def _status(self, _request: Answer, _connection: Connection) -> Answer:
         crews = self._roster.values()
@@ -115,6 +125,7 @@ def _asked(request: Answer) -> tuple[str, str]:
 _COMMANDS: dict[str, Callable[[Commands, Answer, Connection], Answer | None]] = {
     "ping": Commands._ping,
     "ensure": Commands._ensure,
+    "awake": Commands._awake,
     "status": Commands._status,
     "restart": Commands._restart,
     "stop": Commands._stop,

@@ -100,8 +100,10 @@ class Roster(dict[str, Crew]):
             self._live.look_again()
         elif self._live.refresh(entry.path):
             self._swap()
-        if self.catalogue.entries[name].broken:
-            raise Unavailable("its file has errors; multisite check says which", BROKEN_RETRY_AFTER)
+        entry = self.catalogue.entries[name]
+        if entry.broken:
+            error = next(str(problem) for problem in entry.problems if problem.is_error)
+            raise Unavailable(f"its file has errors: {error}", BROKEN_RETRY_AFTER)
         found = self._settled(name, host)
         if not found:
             raise KeyError(name)
@@ -164,6 +166,8 @@ class Roster(dict[str, Crew]):
 
     def _domains(self, site: Site) -> tuple[str, ...]:
         """Return the domains that lead to this site alone, whatever the path."""
+        if site.ignore_activity or site.ignore_agents:
+            return ()  # a front end that goes there by itself would wake it
         if site.host:
             best = self.catalogue.answering(site.host)[:1]
             return (site.host,) if best and best[0].value == (("/", site.template),) else ()
