@@ -7,6 +7,8 @@ for that socket once, and again only when nobody answers there.
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -63,6 +65,8 @@ class SpawnedSite:
             if not self._client.is_awake(self._site.entry_name, self._site.host):
                 raise Asleep("The site is asleep, and this request does not wake it")
             environ[QUIET] = "yes"
+        elif self._ignored and self._proxy:
+            self._mark(self._proxy)
         return relay(self, environ, start_response)
 
     def begin(self, environ: Environ, upload: Upload, hurry: bool) -> Exchange:
@@ -78,6 +82,13 @@ class SpawnedSite:
         """Ask the supervisor why there was no answer (see `relay.Route`)."""
         if self._proxy:
             self._proxy.explain(error)
+
+    @staticmethod
+    def _mark(proxy: Proxy) -> None:
+        """Leave word that the site is used, for a supervisor that sees connections only."""
+        if proxy.speaks != "envelope":
+            with contextlib.suppress(OSError):
+                os.utime(proxy.endpoint.path)
 
     def _meet(self) -> Proxy:
         path = self._client.ensure(self._site.entry_name, self._site.host)

@@ -64,8 +64,6 @@ class Commands:
     def _awake(self, request: Answer, _connection: Connection) -> Answer:
         """Tell whether a request that is no use of the site would find a process."""
         crews = self._roster.asked_for(*_asked(request))
-        for crew in crews:
-            crew.activity.excuse()
         return {"awake": any(crew.state in AWAKE for crew in crews)}
 
     def _status(self, _request: Answer, _connection: Connection) -> Answer:

@@ -92,7 +92,10 @@ class Crew:
         """Note whether the site is used; returns how many requests and connections are."""
         figures = self.figures()
         busy = connected.waiting + (connected.open if figures.in_flight is None else figures.in_flight)
-        self.activity.look(now, busy, figures, self.listener.last_use())
+        if figures.in_flight is None and (self.site.ignore_activity or self.site.ignore_agents):
+            self.activity.look(now, 0, figures, self.listener.last_mark())
+        else:
+            self.activity.look(now, busy - figures.quiet, figures, self.listener.last_use())
         return busy
 
     def connected(self) -> Connections:

@@ -95,6 +95,17 @@ class Listener:
         except OSError:
             return 0.0
 
+    def last_mark(self) -> float:
+        """Return the Unix time of the last connection that a worker has marked as a use; 0.0: there was none.
+
+        Servers that count nothing cannot tell health checks from requests; the workers can.
+        """
+        try:
+            modified = os.stat(self.path).st_mtime_ns
+        except OSError:
+            return 0.0
+        return 0.0 if modified >= _FAR else modified / 1e9
+
     def _link_from(self, domains: Iterable[str]) -> None:
         root = os.path.dirname(os.path.dirname(self.path))
         wanted = [os.path.join(root, "domains", domain) for domain in domains]
