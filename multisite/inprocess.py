@@ -284,7 +284,8 @@ class InProcessSite:
             logs.site_logger(self.name).warning("incident %s: %s: %s", incident, message, error.why)
         if not last or last.reason != error.reason:
             serving, own = self._generation is not None, isinstance(error, NeedsProcess)
-            self._verdicts.note(self.name, error.reason, incident, serving=serving, own_process=own)
+            watched = (self._entry.path, *self._watched(error))
+            self._verdicts.note(self.name, error.reason, incident, serving=serving, own_process=own, watched=watched)
         self._failure = _Failure(error.reason, incident, self._clock() + pause, self._watched(error))
         return self._failure
 

@@ -122,6 +122,13 @@ class SupervisorOptions:
         "no",
         "Let sites run as root. Meant for containers and demonstrations.",
     )
+    socket_group: str = option(
+        "text",
+        help="Group that may connect to the sites' sockets besides the service's own user: that of a front end that "
+        "goes straight to them.",
+        note="nobody else may",
+        example="www-data",
+    )
     idle_timeout: float = option(
         "duration",
         "5m",

@@ -12,7 +12,7 @@ from multisite.cli import complete
 from multisite.cli.group import did_you_mean, fail
 from multisite.cli.output import say, say_json, say_problems
 from multisite.cli.session import Session, pass_session
-from multisite.cli.status import say_failure
+from multisite.cli.status import say_failure, say_journey
 
 if TYPE_CHECKING:
     from multisite.catalogue import Catalogue
@@ -95,6 +95,7 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
     first = found[0]
     site = _site(session, first.name, host)
     found_out = judge(session, site)
+    failure = found_out.failure
     state, figures = live(session, site.name, found_out.placement, found_out.state)
     return {
         "host": host,
@@ -111,10 +112,11 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
         "reason": found_out.reason,
         "state": state,
         "processes": figures or None,
-        "failure": asdict(found_out.failure) if found_out.failure else None,
+        "failure": {**asdict(failure), "outdated": failure.outdated} if failure else None,
         "redirect": _redirect(session, first.name, host),
         "otherwise": [other.name for other in found[1:] if other.name != first.name],
         "faults": [str(problem) for problem in found_out.faults],
+        "warnings": [str(problem) for problem in found_out.doubts],
     }
 
 
@@ -134,6 +136,7 @@ def _happened(failure: dict[str, Any] | None) -> str:
         return ""
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(failure["at"]))
     then = "; an older application goes on serving" if failure["serving"] else ""
+    then += "; something changed since, and its next request tries again" if failure["outdated"] else ""
     return f"failed at {when}, incident {failure['incident']}: {failure['reason']}{then}"
 
 
@@ -182,10 +185,14 @@ def _say(answer: dict[str, Any]) -> None:
     for label, text in lines.items():
         if text:
             say(f"{label + ':':13}{text}")
+        if text and label == "happened" and not (answer["processes"] or {}).get("failure"):
+            say_journey(answer["failure"]["steps"], answer["failure"]["output"])
     if answer["processes"]:
         say_failure({"name": answer["site"], **answer["processes"]})
     for fault in answer["faults"]:
         say(f"error: {fault}", err=True)
+    for doubt in answer["warnings"]:
+        say(f"warning: {doubt}", err=True)
 
 
 def _unknown(session: Session, host: str, path: str) -> str:

@@ -22,6 +22,7 @@ Examples:
 RELOAD = """\b
 Examples:
   multisite reload
+  multisite reload --supervisor
 """
 
 
@@ -66,12 +67,18 @@ def stop(session: Session, names: tuple[str, ...]) -> None:
 
 
 @click.command(epilog=RELOAD, short_help="Read the whole configuration again.")
+@click.option("--supervisor", is_flag=True, help="Have the supervisor run the program that is installed now.")
 @pass_session
-def reload(session: Session) -> None:
+def reload(session: Session, supervisor: bool) -> None:
     """Make every worker read moya.conf and all site files again.
 
     A file with an error keeps its last good version in service; the errors are said and the exit code is 1.
+
+    With --supervisor, after an upgrade of multisite, the supervisor becomes the new program in the same process:
+    the processes of the sites stay, and no request is lost. If the new program does not start, the old one stays.
     """
+    if supervisor:
+        return renew(session)
     problems = session.catalogue.problems
     stamp(session.home.file)
     session.ask("reload")
@@ -82,6 +89,24 @@ def reload(session: Session) -> None:
         say(f"every worker reads {session.home.path} again within a second")
     if any(problem.severity == "error" for problem in problems):
         raise SystemExit(1)
+
+
+def renew(session: Session) -> None:
+    """Have the supervisor run the program that is installed now.
+
+    Raises:
+        SupervisorError: it does not start, and the old one stays.
+    """
+    from multisite.supervisor.client import Client, NotRunning
+    from multisite.supervisor.upgrade import PATIENCE
+
+    try:
+        answer = Client(session.home).ask({"do": "upgrade"}, within=2 * PATIENCE)
+    except NotRunning:
+        answer = {"done": "no supervisor runs; the next one will be the program that is installed now"}
+    if session.as_json:
+        return say_json(answer)
+    say(f"{answer['done']}{', version ' + answer['version'] if 'version' in answer else ''}")
 
 
 def stamp(path: str) -> None:

@@ -96,6 +96,13 @@ class Session:
         return Verdicts(self.home).all()
 
     @cached_property
+    def failed_starts(self) -> dict[str, Verdict]:
+        """What the supervisor noted when it last failed to start a site, by its name."""
+        from multisite import verdicts
+
+        return verdicts.of_starts(self.home).all()
+
+    @cached_property
     def places(self) -> Places:
         """The directories of site files and of links."""
         return Places.of(self.home.path, self.home.projects.read)

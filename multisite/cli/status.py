@@ -77,9 +77,14 @@ def say_failure(site: dict[str, Any]) -> None:
     if not failure:
         return
     say(f"{site['name']}: incident {failure['incident']}: {failure['failure']}")
-    for step in failure["steps"]:
-        say(f"    {step['step']}: {step['seconds'] * 1000:.0f} ms")
-    for line in failure["output"]:
+    say_journey(((step["step"], step["seconds"]) for step in failure["steps"]), failure["output"])
+
+
+def say_journey(steps: Iterable[tuple[str, float]], output: Iterable[str]) -> None:
+    """Say what a failed start went through, and the last that the process printed."""
+    for step, seconds in steps:
+        say(f"    {step}: {seconds * 1000:.0f} ms")
+    for line in output:
         say(f"    | {line}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from multisite import __version__
 from multisite.supervisor.control import Answer, Connection
 from multisite.supervisor.failures import Unavailable
 from multisite.supervisor.lifecycle import State
@@ -24,7 +25,9 @@ class Commands:
         servers: those who ask for a site's socket are registered there.
         rundir: of this supervisor.
         look_soon: has the configuration looked at.
-        now: tells the monotonic time.
+        begin_upgrade: has the new program tried, which answers the connection later.
+        clock: tells the monotonic time.
+        started: when this supervisor was.
     """
 
     def __init__(
@@ -33,10 +36,13 @@ class Commands:
         servers: Servers,
         rundir: RuntimeDir,
         look_soon: Callable[[], None],
-        now: Callable[[], float],
+        begin_upgrade: Callable[[Connection], None],
+        clock: Callable[[], float],
+        started: float,
     ) -> None:
-        self._roster, self._servers, self._rundir, self._look_soon, self._now = roster, servers, rundir, look_soon, now
-        self._started = now()
+        self._roster, self._servers, self._rundir = roster, servers, rundir
+        self._look_soon, self._begin_upgrade = look_soon, begin_upgrade
+        self._now, self._started = clock, started
 
     def answer(self, request: Answer, connection: Connection) -> Answer | None:
         """Return the answer to one request; None: the command sends its answers itself."""
@@ -51,6 +57,8 @@ class Commands:
         except Unavailable as error:
             wait = max(1, round(error.retry_after))
             return {"error": error.reason, "status": 503, "retry_after": wait, "incident": error.incident}
+        except OSError as error:
+            return {"error": f"{error.filename or request['do']}: {error.strerror}", "status": 503, "retry_after": 30}
         except KeyError:
             return {"error": f"there is no site {request.get('site')!r}", "status": 404}
 
@@ -71,6 +79,7 @@ class Commands:
         return {
             "supervisor": {
                 "pid": os.getpid(),
+                "version": __version__,
                 "home": self._roster.home.path,
                 "runtime_dir": self._rundir.path,
                 "uptime": round(self._now() - self._started, 3),
@@ -100,19 +109,30 @@ class Commands:
         self._look_soon()
         return {"done": "reading the configuration"}
 
+    def _upgrade(self, _request: Answer, connection: Connection) -> None:
+        self._begin_upgrade(connection)
+
     def _logs(self, request: Answer, connection: Connection) -> Answer | None:
         crew = self._roster.crew(*_asked(request))
         lines = list(crew.journey.tail.lines) if crew.journey else []
         if not request.get("follow"):
             return {"lines": lines}
         connection.send({"lines": lines})
+        connection.follows = crew.site.name
+        self.follow(connection)
+        return None
 
-        def follow(new: list[str]) -> None:
+    def follow(self, connection: Connection) -> None:
+        """Tell a connection the output of the site that it follows."""
+        crew = self._roster.get(connection.follows)
+        if not crew:
+            return
+
+        def tell(new: list[str]) -> None:
             connection.send({"lines": new})
 
-        crew.log.followers.append(follow)
-        connection.on_close = lambda: crew.log.followers.remove(follow)
-        return None
+        crew.log.followers.append(tell)
+        connection.on_close.append(lambda: crew.log.followers.remove(tell))
 
 
 def _asked(request: Answer) -> tuple[str, str]:
@@ -128,5 +148,6 @@ _COMMANDS: dict[str, Callable[[Commands, Answer, Connection], Answer | None]] = 
     "restart": Commands._restart,
     "stop": Commands._stop,
     "reload": Commands._reload,
+    "upgrade": Commands._upgrade,
     "logs": Commands._logs,
 }

@@ -90,6 +90,15 @@ def _with_application(site: Site) -> Site:
     return replace(site, application=found)
 
 
+def obstacle(site: Site, home: Home) -> Refused | None:
+    """Return why `site` could not be started as its file says by who we are, as far as is known without a start."""
+    try:
+        plan(site, home, Surroundings(os.environ, "", "/"))
+    except Refused as error:
+        return error
+    return None
+
+
 def _check_location(site: Site) -> None:
     if site.location and not os.path.isdir(site.location):
         raise Refused(f"location {site.location}: there is no such directory; restore it or correct the path")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import os
+from dataclasses import asdict, fields, replace
 
 from multisite import hosted, hosting, hosts
 from multisite.catalogue import Catalogue
 from multisite.live import LiveHome
-from multisite.model import Home, Site
+from multisite.model import Home, Problem, Site
 from multisite.sitedir import Entry
+from multisite.supervisor import access
 from multisite.supervisor.backends import HELD
 from multisite.supervisor.connections import Connections, connections
 from multisite.supervisor.crew import Crew
 from multisite.supervisor.failures import Unavailable
+from multisite.supervisor.handover import Keeper, State
+from multisite.supervisor.rundir import RuntimeDirError
 from multisite.supervisor.shared import Shared
 from multisite.supervisor.triggers import Triggers
 
@@ -35,6 +40,25 @@ class Roster(dict[str, Crew]):
         super().__init__()
         self._live, self._shared = live, shared
         self._triggers = Triggers()
+        self._told: Problem | None = None
+
+    def pack(self, keep: Keeper) -> State:
+        """Return what `take_over` takes."""
+        # A site as repr(), because JSON has no tuples.
+        crews = [[repr(asdict(crew.site)), crew.domains, crew.pack(keep)] for crew in self.values()]
+        return {"crews": crews, "env": self.home.env, "triggers": self._triggers.pack()}
+
+    def take_over(self, state: State) -> None:
+        """Go on where another program was; what changed meanwhile is heeded."""
+        self._triggers.take_over(state["triggers"])
+        then = replace(self.home, env=state["env"])
+        known = {field.name for field in fields(Site)}
+        for site, domains, packed in state["crews"]:
+            values = {name: value for name, value in ast.literal_eval(site).items() if name in known}
+            crew = Crew(Site(**values), then, tuple(domains), tuple(packed["stamp"]), self._shared)
+            self[crew.site.name] = crew
+            crew.take_over(packed)
+        self._swap()
 
     @property
     def catalogue(self) -> Catalogue:
@@ -153,12 +177,26 @@ class Roster(dict[str, Crew]):
             crew.listener.withdraw()
 
     def _swap(self) -> None:
+        self.let_in()
         for crew in list(self.values()):
             self._offer(crew)
+
+    def let_in(self) -> None:
+        """Open the runtime directory to whom moya.conf says, and say so where that cannot be."""
+        problem = access.problem_of(self.home)
+        if problem and problem != self._told:
+            _log.error("%s", problem)
+        self._told = problem
+        try:
+            self._shared.rundir.let_in(access.access_of(self.home))
+        except RuntimeDirError as error:
+            _log.error("%s", error.reason)
 
     def _offer(self, crew: Crew) -> None:
         """Have a crew take the newest version of its site, or leave where there is none."""
         found = self._settled(crew.site.entry_name, crew.site.host)
+        if found and found[0].broken:
+            return
         if found and found[1].name == crew.site.name:
             crew.offer(found[1], self.home, self._domains(found[1]), found[0].stamp)
         else:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from multisite.runner import board
+from multisite.supervisor.handover import Keeper, taken
 from multisite.supervisor.process import Identity
 
 
@@ -54,6 +55,14 @@ class Scoreboard:
         if owner.change:
             os.fchown(self._file, owner.uid, owner.gid)
         self._slots = max(self._slots, slot + 1)
+
+    def pack(self, keep: Keeper) -> list[int]:
+        """Return what `take_over` takes."""
+        return [keep(self._file), self._slots]
+
+    def take_over(self, state: list[int]) -> None:
+        """Go on where another program was."""
+        self._file, self._slots = taken(state[0]), state[1]
 
     def read(self, pids: Iterable[int]) -> Figures:
         """Return what all slots say together; what is in flight counts for `pids` only, not for the dead."""
