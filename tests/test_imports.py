@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
         "one kind of input and output",
         "config chain textfile globs hosted sitedir enabling statefile claims sharing mentions finder django_fence "
         "guard policies process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan "
-        "upload upstream client relayloop tunnel queued share threads logfile access beneath static",
+        "upload upstream tally client relayloop tunnel queued share threads logfile access beneath static",
     ),
     ("what runs in a site's interpreter", "runner"),
     (

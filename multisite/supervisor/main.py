@@ -167,12 +167,12 @@ class Supervisor:
             self._upgrade.failed(str(error))
 
     def _reap(self) -> None:
-        for pid, status in process.reap():
+        for pid, status, spent in process.reap():
             if self._upgrade.ended(pid, status):
                 continue
             busy = self._roster.busy
             for crew in busy:
-                backend = crew.ended(pid, status)
+                backend = crew.ended(pid, status, spent)
                 if backend:
                     known = {pid for crew in busy for pid in crew.pids}
                     sweep.orphans(self._shared.mark_of(crew.site.name, backend.serial), known)
@@ -229,6 +229,7 @@ class Supervisor:
         for crew in self._roster.values():
             crew.kill()
         sweep.all_children()
+        self._roster.put_away()
         self._recover()
         self._servers.close()
         self._notify.close()
