@@ -13,9 +13,10 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from typing import Any, Protocol
 
-from multisite import catalogue, choice, hosts, logs, pages
+from multisite import ask, catalogue, choice, headers, hosts, logs, pages
 from multisite.catalogue import Catalogue
 from multisite.claims import Ledger
 from multisite.errors import ConfigError, MultisiteError, UnknownHost
@@ -24,7 +25,7 @@ from multisite.inprocess import InProcessSite
 from multisite.live import LOOK_EVERY, LiveHome
 from multisite.model import Home, Site
 from multisite.sitedir import Entry
-from multisite.trusted import TrustedHeader
+from multisite.trusted import TrustedHeader, TrustedProxies
 from multisite.verdicts import Verdicts
 
 Environ = dict[str, Any]
@@ -34,6 +35,9 @@ MOST_HOSTS = 4096  # raw Host headers remembered; a client can invent as many as
 MOST_INSTANCES = 4096  # hosts of hosting sites that are remembered with what answers for them
 
 _log = logging.getLogger("multisite.dispatcher")
+
+#: id of an error on its way from `_rescue` to the server, so that it is not told twice
+_told: ContextVar[int] = ContextVar("multisite_told", default=0)
 
 
 class Target(Protocol):
@@ -70,6 +74,7 @@ class Dispatcher:
         self._catalogue: Catalogue | None = None
         self._ledger: Ledger | None = None
         self._header: TrustedHeader | None = None
+        self._believed = TrustedProxies(())
         self._sites: dict[Key, InProcessSite] = {}  # those in use
         self._memory: dict[str, Target] = {}  # by raw host; only of hosts that a site answers
         self._unusable: ConfigError | None = None
@@ -84,6 +89,8 @@ class Dispatcher:
         if target is None or self._clock() >= target.check_at:
             return self._long_way(environ, start_response)
         logs.current_site.set(target.name)
+        if not self._believed[environ.get("REMOTE_ADDR", "")]:
+            headers.drop_claims(environ)
         try:
             return target.app(environ, start_response)
         except BaseException as error:
@@ -96,6 +103,8 @@ class Dispatcher:
             target = self._target(environ)
         except MultisiteError as error:
             return self._answer(error, environ, start_response)
+        if not self._believed[environ.get("REMOTE_ADDR", "")]:
+            headers.drop_claims(environ)
         if isinstance(target, InProcessSite):
             return self._serve(target.key, environ, start_response)
         try:
@@ -178,6 +187,7 @@ class Dispatcher:
         if not self._ledger or not self._catalogue or self._catalogue.home.state_dir != new.home.state_dir:
             self._ledger = catalogue.ledger(new.home, lambda: self._live.catalogue)
         self._header = TrustedHeader(service.host_header, service.trusted_proxies) if service.host_header else None
+        self._believed = TrustedProxies(service.trusted_proxies)
         self._catalogue = new
         self._forget_instances()
         for key, site in list(self._sites.items()):
@@ -199,17 +209,32 @@ class Dispatcher:
         """
         named = self._header.host(environ) if self._header else ""
         raw = str(named or environ.get("HTTP_HOST") or environ.get("SERVER_NAME", ""))
-        return self._memory.get(raw) or self._find(raw)
+        known = self._memory.get(raw)
+        if known is None and ask.is_question(environ) and not self._claims(hosts.normalise(raw)):
+            return ask.Ask(self._claims)
+        return known or self._find(raw)
 
-    def _find(self, raw: str) -> Target:
-        host = hosts.normalise(raw)
+    def _claims(self, host: str) -> bool:
+        """Tell whether a domain of a site matches `host`, which of a hosting site has a folder."""
+        current = self._newest(host)
+        ways = choice.ways(current.table.lookup(host))
+        return any(not current.hosting(name) or current.instance(name, host) for _mount, name, _claim in ways)
+
+    def _newest(self, host: str) -> Catalogue:
+        """Return the catalogue, read anew if `host` may be that of a site enabled a moment ago."""
         assert self._catalogue
         if host not in self._catalogue.table.exact:
             with self._lock:
                 if self._live.look_again():
                     self._swap()
+        return self._catalogue
+
+    def _find(self, raw: str) -> Target:
+        host = hosts.normalise(raw)
+        self._newest(host)
         memory = self._memory  # read first: a swap puts the catalogue in place before its memory
         current = self._catalogue
+        assert current
         found = current.answering(host)
         if not found:
             raise UnknownHost("No site answers here under this name")
@@ -245,6 +270,7 @@ class Dispatcher:
             current.home,
             ledger,
             verdicts,
+            rescue=self._rescue,
             elsewhere=self._elsewhere,
             debug=self._debug,
             clock=self._clock,
@@ -271,8 +297,19 @@ class Dispatcher:
 
     # Errors
 
+    def _rescue(self, error: BaseException, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        """Answer for an app behind the layers of its site; what is raised again has been told."""
+        try:
+            return self._raised(error, environ, start_response)
+        except BaseException as again:
+            _told.set(id(again))
+            raise
+
     def _raised(self, error: BaseException, environ: Environ, start_response: Any) -> Iterable[bytes]:
         """Answer for a site that raised; what is not its fault goes on."""
+        if _told.get() == id(error):
+            _told.set(0)
+            raise error
         if isinstance(error, MultisiteError):
             return self._answer(error, environ, start_response)
         if isinstance(error, StopIteration) or not (isinstance(error, Exception) or _site_exits(error)):

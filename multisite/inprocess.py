@@ -20,14 +20,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from multisite import claims, generation, logs, pages, sharing
+from multisite import claims, generation, logs, pages, sharing, visit
 from multisite.claims import Ledger
 from multisite.errors import BrokenSite, MultisiteError, NeedsProcess, SiteBusy, UnknownHost
 from multisite.generation import WSGI, Generation
-from multisite.layers import IN_PROCESS, PAGE, PROXY, SPAWNED, Layers
+from multisite.layers import Layers, Rescue
 from multisite.model import Home, Site
 from multisite.sitedir import Entry, Stamp, changes_time
 from multisite.verdicts import Verdicts
+from multisite.visit import IN_PROCESS, PAGE, PROXY, SPAWNED
 
 LONGEST_PAUSE = 60.0  # seconds between two attempts to import a site that failed
 
@@ -83,6 +84,7 @@ class InProcessSite:
         ledger: Ledger,
         verdicts: Verdicts,
         *,
+        rescue: Rescue,
         elsewhere: Callable[[Site, Home], WSGI] | None = None,
         debug: bool = False,
         clock: Callable[[], float] = time.monotonic,
@@ -102,7 +104,8 @@ class InProcessSite:
         self._closed = False
         if not site.host:  # the supervisor writes those of a thousand instances
             logs.attach_site_log(site)
-        self._layers = Layers(entry, site, home)
+        self._rescue = rescue
+        self._layers = Layers(entry, site, home, rescue)
         self._put(self._first)
 
     def __repr__(self) -> str:
@@ -112,7 +115,7 @@ class InProcessSite:
     def _put(self, app: WSGI, how: str = PAGE) -> None:
         """Have `app` answer, behind what every request of the site passes."""
         self._answering, self._how = app, how
-        self.app: WSGI = self._layers.around(app)
+        self.app: WSGI = self._layers.around(app, how)
 
     @property
     def entry(self) -> Entry:
@@ -138,6 +141,7 @@ class InProcessSite:
 
     def look(self, now: float) -> None:
         """Do what is due: take a changed file, obey a trigger, try again what failed."""
+        self._layers.look()
         if self._offer:
             self._renew()
         elif self._failure and self._failure.over(now):
@@ -155,7 +159,7 @@ class InProcessSite:
                 return
             (self._entry, self._site, self._home), self._offer = self._offer, None
             logs.attach_site_log(self._site)
-            self._layers = Layers(self._entry, self._site, self._home)
+            self._layers = Layers(self._entry, self._site, self._home, self._rescue)
             if not self._generation:
                 self._failure, self._failures, self._answering = None, 0, self._first
             self._put(self._answering, self._how)
@@ -200,6 +204,8 @@ class InProcessSite:
             if self._answering == self._first and not self._closed:
                 self._load()
             app = self._answering  # even if the site was taken out of service meanwhile
+            if self._how == IN_PROCESS:
+                environ.pop(visit.KEY, None)
         finally:
             self._release()
         return app(environ, start_response)

@@ -286,8 +286,8 @@ class Site:
     access_format: str = option(
         "format",
         "combined",
-        "Lines of the access log: combined, which is Apache's with site, seconds and who answered at the end; json, one "
-        "object a line; or a text with fields in braces, such as {remote}, {uri}, {status} and {http_x_request_id}.",
+        "Lines of the access log: combined, which is Apache's with site, seconds and who answered at the end; json, "
+        "one object a line; or a text with fields in braces, such as {remote}, {uri} and {http_x_request_id}.",
         section="logging",
         example="{iso} {remote} {method} {uri} {status} {bytes} {seconds}",
     )

@@ -20,13 +20,13 @@ LAYERS: tuple[tuple[str, str], ...] = (
         "one kind of input and output",
         "config chain textfile globs hosted sitedir enabling statefile claims sharing mentions finder django_fence "
         "guard policies process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan "
-        "upload upstream tally client relayloop tunnel queued share threads logfile access beneath static",
+        "upload upstream tally client relayloop tunnel queued share threads logfile access beneath static usage visit",
     ),
     ("what runs in a site's interpreter", "runner"),
     (
         "pure",
-        "activity appspec callables checks dialect endpoint errors headers hosting hosts literals model option options "
-        "pages placement reference sections site template trusted values wire pace filerules logformat",
+        "appspec callables checks dialect endpoint errors headers hosts literals model option options pages placement "
+        "reference sections site trusted values wire pace filerules logformat recorded activity hosting template",
     ),
 )
 # The option table offers what is written from it, so that its readers need to know one module only.

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 FIRST = b"\x01"
 WITH_CLIENT = b"\x02"
 BODY = "multisite.body"
-UPGRADE = "multisite.upgrade"
 CAPTURES = "multisite.captures"
 ROUTING = "wsgiorg.routing_args"
 LARGEST = 1 << 20
@@ -90,12 +89,12 @@ def receive(connection: socket.socket, data: bytes) -> tuple[dict[str, Any], byt
     return variables_of(data[:size]), data[size:]
 
 
-def tell_apart(variables: dict[str, Any]) -> tuple[bool, bool]:
+def tell_apart(variables: dict[str, Any]) -> bool:
     """Take out of the variables what the dispatcher says about the request, and no client can.
 
     Returns:
-        Whether the body is in chunks, and whether the connection may go on in another protocol. What the host's
-        pattern captured is put where the dispatcher has it for the sites of its own process.
+        Whether the body is in chunks. What the host's pattern captured is put where the dispatcher has it for the
+        sites of its own process.
 
     Raises:
         BadEnvelope: the captures are none.
@@ -105,7 +104,7 @@ def tell_apart(variables: dict[str, Any]) -> tuple[bool, bool]:
         if type(captures) is not dict:
             raise BadEnvelope("captures that are no JSON object")
         variables[ROUTING] = ((), dict(captures))
-    return variables.pop(BODY, "") == "chunked", bool(variables.pop(UPGRADE, ""))
+    return bool(variables.pop(BODY, "") == "chunked")
 
 
 def body_of(variables: dict[str, Any], is_chunked: bool, start: bytes, connection: socket.socket) -> Any:

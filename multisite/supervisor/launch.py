@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from multisite import hosted, loader, template
@@ -20,7 +20,6 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 RUNNER = os.path.join(os.path.dirname(_HERE), "runner", "__main__.py")
 RELAY = os.path.join(_HERE, "relay.py")
 GUNICORN_CONFIG = os.path.join(_HERE, "gunicorn_config.py")
-RUNNER_KINDS = ("module", "file", "django", "paste", "asgi", "moya")
 
 
 @dataclass(frozen=True)
@@ -163,16 +162,16 @@ def _job(site: Site, around: Surroundings, worker: str) -> dict[str, Any]:
         spec = loader.resolve(site)
     except ValueError as error:
         raise Refused(f"application = {site.application}: {error}") from None
-    if spec.kind not in RUNNER_KINDS:
-        raise Refused(f"application = {site.application or site.ini}: sites of this kind cannot be spawned yet")
     # As repr(), because JSON has no tuples and no bytes; they were literals in the site's file.
     call = {"args": repr(spec.call.args), "kwargs": repr(spec.call.kwargs)} if spec.call else {}
+    may_be_plugin = spec.kind == "plugin" or (spec.kind == "module" and "." not in spec.target)
     return {
         "name": site.name,
         "spec": {"kind": spec.kind, "target": spec.target, "attribute": spec.attribute, **call},
         "location": site.location,
         "ini": list(site.ini),
         "overlay": site.overlay,
+        "site": asdict(site) if may_be_plugin else {},
         "processes": site.processes,
         "worker": worker,
         "threads": site.threads,

@@ -27,7 +27,8 @@ listener = socket.socket(fileno=3)
 while True:
     connection, _ = listener.accept()
     if connection.recv(65536):
-        connection.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\nConnection: close\\r\\n\\r\\n" % len(body) + body)
+        head = b"HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\nConnection: close\\r\\n\\r\\n"
+        connection.sendall(head % len(body) + body)
     connection.close()
 """
 KINDS = {
