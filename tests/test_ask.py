@@ -68,3 +68,11 @@ def test_the_default_site_claims_no_host(tmp_path: Path) -> None:
     home.hello("any")
     assert asked(home, "domain=other.test") == 404
     assert home.get("other.test").text == "any"
+
+
+def test_of_a_hosting_site_only_hosts_with_a_folder_count(home: TestHome) -> None:
+    """Else anybody could have certificates made for names that he invents."""
+    home.ini("many", f"[service]\ndomains = *.many.test\nlocation = {home.path}/%HOST\n")
+    (home.path / "a.many.test").mkdir()
+    assert asked(home, "domain=a.many.test") == 200
+    assert asked(home, "domain=b.many.test") == 404
