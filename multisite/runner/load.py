@@ -43,10 +43,8 @@ def _by_kind(job: Job, spec: Spec) -> Any:
         return _find_app(_import_file(os.path.join(job.location, spec.target)), spec)
     if spec.kind == "asgi":
         return _find_app(importlib.import_module(spec.target), spec)
-    if spec.kind == "module":
+    if spec.kind in ("module", "plugin"):
         return _module_or_plugin(job, spec)
-    if spec.kind == "plugin":
-        return _plugin(job, spec)
     if spec.kind == "django":
         return _django(spec.target, job.worker == "asgi")
     if spec.kind == "paste":
@@ -59,27 +57,18 @@ def _by_kind(job: Job, spec: Spec) -> Any:
 def _module_or_plugin(job: Job, spec: Spec) -> Any:
     """``name`` and ``name:rest`` may be a plugin's too; it is asked when there is no such module."""
     try:
-        module = importlib.import_module(spec.target)
+        if spec.kind == "module":
+            return _find_app(importlib.import_module(spec.target), spec)
     except ModuleNotFoundError as error:
         if error.name != spec.target or "." in spec.target:
             raise
-        from . import plugins
-
-        point = plugins.find(spec.target)
-        if point is None:
-            raise
-        return plugins.load(point, job.site)
-    return _find_app(module, spec)
-
-
-def _plugin(job: Job, spec: Spec) -> Any:
     from . import plugins
 
     point = plugins.find(spec.target)
     if point is None:
         raise NotLoaded(
-            f"there is neither a module nor a loader named {spec.target!r} in {sys.prefix}; "
-            "install the package that offers it there, or write application = like blog.wsgi:application"
+            f"there is neither a module nor a loader named {spec.target!r} in {sys.prefix}; install what has it there, "
+            "or write application = like blog.wsgi:application"
         )
     return plugins.load(point, job.site)
 
