@@ -95,12 +95,16 @@ class Acceptor:
             poll.register(self._listener, EPOLLIN | EPOLLEXCLUSIVE)
         return poll
 
-    def _wait(self, poll: epoll) -> None:
+    def _wait(self, poll: epoll) -> bool:
+        """Wait until something happens; returns whether it was that there is a connection."""
+        woken = False
         for descriptor, _ in poll.poll():
             if descriptor == self._signals[0]:
                 self._signalled(os.read(descriptor, 4096))
+            woken |= descriptor == self._listener.fileno()
+        return woken
 
-    def _guarded(self, do: Callable[[epoll], None], poll: epoll) -> None:
+    def _guarded(self, do: Callable[[epoll], object], poll: epoll) -> None:
         """End the process if it cannot go on: a thread that ended alone would leave it deaf."""
         try:
             do(poll)
@@ -128,11 +132,13 @@ class Acceptor:
 
     def _next(self, poll: epoll) -> Connection | None:
         """The next connection; None when there will be none."""
-        while self._alive:
+        # Who has been woken for a connection takes it even when told to stop meanwhile: the kernel woke nobody else.
+        woken = False
+        while self._alive or woken:
             try:
                 connection = self._listener.accept()[0]
             except BlockingIOError:
-                self._wait(poll)
+                woken = self._alive and self._wait(poll)
             except OSError as error:
                 if error.errno in NO_ROOM:
                     sleep(0.05)

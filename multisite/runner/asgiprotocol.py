@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from gunicorn.asgi.protocol import ASGIProtocol
 
-from .envelope import CAPTURES, FIRST, WITH_CLIENT, BadEnvelope, size_of, tell_apart, variables_of
+from .envelope import CAPTURES, FIRST, WITH_CLIENT, BadEnvelope, is_quiet, size_of, tell_apart, variables_of
 from .forks import leave_if_child
 from .report import say
 from .request import CLAIMS, FAMILY, TRUSTED_PEER
@@ -40,7 +40,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         self._first = start
         self._is_client = is_client
         self._variables: dict[str, Any] = {}
-        self._failed = False
+        self._failed = self._quiet = False
         self._received = self._sent = 0
 
     def connection_made(self, transport: Any) -> None:
@@ -76,6 +76,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
             return b""
         self._variables = variables = variables_of(start[:size])
         is_chunked = tell_apart(variables)
+        self._quiet = is_quiet(start)
         self._keepalive = 0  # one request on each connection
         self._forwarded_trust: Any = ({}, [])
         self._secure_names: Any = frozenset()
@@ -120,13 +121,13 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         return await self._counted(super()._handle_websocket(*args, **kwargs))
 
     async def _counted(self, handling: Any) -> Any:
-        began = self._board.begin()
+        began = self._board.begin(self._quiet)
         self._failed = False
         try:
             return await handling
         finally:
             leave_if_child()
-            self._board.end(began, self._failed, self._received, self._sent)
+            self._board.end(began, self._failed, self._received, self._sent, self._quiet)
             self._received = self._sent = 0
 
     def _send_response_start(self, status: int, *args: Any, **kwargs: Any) -> None:

@@ -39,10 +39,8 @@ def load(job: Job) -> Any:
 
 
 def _by_kind(job: Job, spec: Spec) -> Any:
-    if spec.kind == "file" or (spec.kind == "asgi" and _is_path(spec.target)):
-        return _find_app(_import_file(os.path.join(job.location, spec.target)), spec)
-    if spec.kind == "asgi":
-        return _find_app(importlib.import_module(spec.target), spec)
+    if spec.kind in ("file", "asgi"):
+        return _find_app(_code(job, spec), spec)
     if spec.kind in ("module", "plugin"):
         return _module_or_plugin(job, spec)
     if spec.kind == "django":
@@ -52,6 +50,12 @@ def _by_kind(job: Job, spec: Spec) -> Any:
     if spec.kind == "moya":
         return _moya(job)
     raise NotLoaded(f"an application of the kind {spec.kind!r} cannot run in a process of its own; name its callable")
+
+
+def _code(job: Job, spec: Spec) -> Any:
+    if spec.kind == "file" or _is_path(spec.target):
+        return _import_file(os.path.join(job.location, spec.target))
+    return importlib.import_module(spec.target)
 
 
 def _module_or_plugin(job: Job, spec: Spec) -> Any:

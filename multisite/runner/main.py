@@ -53,7 +53,7 @@ def _load(orders: job.Job, notifier: Notifier) -> Any:
     except NotLoaded as error:
         _give_up(orders, notifier, str(error))
     except BaseException as error:
-        _give_up(orders, notifier, report(error, f"{orders.name} cannot be loaded"))
+        _leave_unloaded(notifier, report(error, f"{orders.name} cannot be loaded"))
     _open_standard_streams()
     if not _is_socket(orders.listen):
         _give_up(orders, notifier, "its import closes or replaces descriptors that it did not open")
@@ -78,6 +78,10 @@ def _is_socket(descriptor: int) -> bool:
 
 def _give_up(orders: job.Job, notifier: Notifier, reason: str) -> NoReturn:
     say(f"{orders.name}: {reason}")
+    _leave_unloaded(notifier, reason)
+
+
+def _leave_unloaded(notifier: Notifier, reason: str) -> NoReturn:
     notifier.status(reason)
     os._exit(NOT_LOADED)  # threads that the site has started must not keep it
 

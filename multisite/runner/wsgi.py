@@ -11,7 +11,7 @@ from .board import opened
 from .call import Caller
 from .connection import Connection, Listener
 from .direct import Direct
-from .envelope import FIRST, WITH_CLIENT
+from .envelope import FIRST, WITH_CLIENT, is_quiet
 from .forks import leave_if_child, watch
 from .job import Job
 from .notify import Notifier
@@ -66,7 +66,8 @@ class Backend:
             return
         if not start:
             return
-        began = self._board.begin()
+        quiet = is_quiet(start)
+        began = self._board.begin(quiet)
         try:
             self._serve(connection, start, client)
         except Exception as error:  # not the app's, whose errors end below: gunicorn cannot be imported, or worse
@@ -74,7 +75,7 @@ class Backend:
             report(error, f"{connection} cannot be answered")
         finally:
             leave_if_child()
-            self._board.end(began, connection.failed, connection.received, connection.sent)
+            self._board.end(began, connection.failed, connection.received, connection.sent, quiet)
 
     def _serve(self, connection: Connection, start: bytes, client: int) -> None:
         """By the first byte, in which nobody can lie: a client's bytes never come first on this socket."""

@@ -16,6 +16,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from multisite.activity import QUIET
 from multisite.errors import RequestTooLarge
 
 FIRST = b"\x01"
@@ -42,6 +43,7 @@ VARIABLES = frozenset(
         "wsgi.url_scheme",
     ]
 )
+_IS_QUIET = 0x80000000  # in the length, which is never so large: the request is no use of the site
 FAMILIES = ("SERVER_", "REMOTE_")
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -68,7 +70,8 @@ def encode(environ: Mapping[str, Any], chunked: bool, first: bytes = FIRST) -> b
     text = _encode(variables).encode("ascii")
     if len(text) > MOST:
         raise RequestTooLarge(f"the variables of the request are {len(text)} bytes; an envelope carries {MOST}")
-    return first + len(text).to_bytes(4, "big") + text
+    length = len(text) | _IS_QUIET if QUIET in environ else len(text)
+    return first + length.to_bytes(4, "big") + text
 
 
 _MOST_KEPT = 1024  # keys remembered; a client can invent as many as it likes

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from pathlib import Path
 
@@ -275,7 +273,8 @@ def test_a_site_that_leaves_in_a_request(tmp_path: Path) -> None:
 def test_a_patched_standard_library(tmp_path: Path) -> None:
     """A site that gevent has patched is served as under gunicorn's sync worker, and still watched."""
     pytest.importorskip("gevent")
-    code = "import gevent.monkey; gevent.monkey.patch_all()\n" + BAD.replace("threading.Event().wait()", "time.sleep(99)")
+    patched = "import gevent.monkey; gevent.monkey.patch_all()\n"
+    code = patched + BAD.replace("threading.Event().wait()", "time.sleep(99)")
     with backend(tmp_path, code, request_timeout=1.0, threads=4) as site:
         for answer in (site.ask(), site.http(), site.http("/", **{"X-Odd!": "x"}), site.http("/", "POST", b"x" * 9999)):
             assert (answer.status, answer.body) == (200, b"ok")
@@ -296,15 +295,3 @@ def test_children_of_handed_over_clients(tmp_path: Path) -> None:
             hand_over(site, {**ENVIRON, "PATH_INFO": "/forks"}, ours)
             data = receive_all(client)
             assert data.count(b"HTTP/1.1 200 OK") == 1 and data.endswith(b"ok")
-
-
-def test_a_process_that_was_told_twice(tmp_path: Path) -> None:
-    """A handler of the site in place of ours does not undo that a second SIGTERM means at once."""
-    with backend(tmp_path, BAD, threads=2) as site:
-        with site.connect() as client:
-            client.sendall(envelope({**ENVIRON, "PATH_INFO": "/hangs"}))
-            site.wait_for(in_flight=1)
-            for _ in range(2):
-                os.kill(site.process.pid, signal.SIGTERM)
-                site.notices.settimeout(0.5)
-            assert site.exit() == 0
