@@ -67,7 +67,6 @@ class Roster(dict[str, Crew]):
         site = self.site(name)
         stamp = self.catalogue.entries[name].stamp
         crew = self[name] = Crew(site, self.home, self._domains(name), stamp, self._shared)
-        self._triggers.pulled(site, self.home)  # from now on
         return crew
 
     def site(self, name: str) -> Site:
@@ -99,10 +98,17 @@ class Roster(dict[str, Crew]):
         if changed:
             self._swap()
         for crew in list(self.values()):
-            if self._triggers.pulled(crew.site, self.home):
-                _pull(crew)
-            elif not crew.is_busy and not crew.listener.is_open:
+            if crew.is_busy:
+                if self._triggers.pulled(crew.site, self.home):
+                    _pull(crew)
+            elif not crew.listener.is_open:
                 del self[crew.site.name]
+
+    def starting(self, name: str) -> Crew:
+        """Return a crew that is to start a process: from now on its files may ask for another."""
+        crew = self[name]
+        self._triggers.begin(crew.site, self.home)
+        return crew
 
     def _swap(self) -> None:
         for name, crew in list(self.items()):
