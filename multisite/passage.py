@@ -17,7 +17,7 @@ from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any
 
-from multisite import client, logs, pages
+from multisite import client, logs, pages, visit
 from multisite.client import Environ, Worker
 from multisite.errors import MultisiteError, NoAnswer, UpstreamError
 from multisite.relayloop import RelayLoop
@@ -324,6 +324,10 @@ class Passage:
     def _log_access(self) -> None:
         if self._worker.logs_access and self.status:
             self._worker.log_access(self, self._environ, time.monotonic() - self._began)
+        head = self._incoming.head
+        status = self.status or (head.status if head else "")
+        whole = (self._ends and not self._out) or self._incoming.switches
+        visit.ended(self._environ, int(status[:3] or 0), self.sent, cut=not whole)
 
 
 def date() -> str:

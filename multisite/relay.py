@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn, Protocol
 
-from multisite import client, logs, passage, relayloop
+from multisite import client, logs, passage, relayloop, visit
 from multisite.client import Connection, Environ
 from multisite.errors import BackendUnavailable, MultisiteError, NoUpgrade, SiteBusy, UpstreamError
 from multisite.headers import upgrade_of
@@ -168,6 +168,7 @@ def _answer(request: _Request, incoming: Incoming, content: bytes, start_respons
     if sent < len(data):
         _take(request, incoming, outgoing, lambda new: new.finish(data[sent:]))
     connection.close()
+    visit.ended(request.environ, head.code, len(content))
     client.end()
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Container
 
 from multisite.supervisor import process
 from multisite.supervisor.environment import MARKER
+
+PATIENCE = 5.0  # seconds for what was killed to be gone
 
 
 def _mark(pid: int) -> str:
@@ -49,6 +52,10 @@ def of_another(prefix: str) -> int:
 
 
 def all_children() -> None:
-    """Kill every child that we still have."""
-    for pid in process.children():
-        _kill(pid)
+    """Kill every child that we have, again and again, a bounded time: the children of what is dead fall to us."""
+    deadline = time.monotonic() + PATIENCE
+    while process.children() and time.monotonic() < deadline:
+        for pid in process.children():
+            _kill(pid)
+        list(process.reap())
+        time.sleep(0.002)
