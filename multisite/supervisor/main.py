@@ -203,11 +203,10 @@ class Supervisor:
         limits = planner.Limits(options.max_backends, options.memory_budget, 2 * (os.cpu_count() or 1) + 2)
         decisions = planner.plan(views, limits, now, self._budget)
         for decision in decisions:
-            crew = self._roster[decision.name]
             if isinstance(decision, planner.Stop):
-                crew.stop(decision.reason)
+                self._roster[decision.name].stop(decision.reason)
             else:
-                crew.start(decision.count)
+                self._roster.starting(decision.name).start(decision.count)
         self._crowded = any(crew.is_waiting for crew in busy)
 
     # The end
