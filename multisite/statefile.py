@@ -29,9 +29,9 @@ class StateFile:
 
     def __init__(self, home: Home, kind: str, guides_us: bool = False) -> None:
         self._guides_us = guides_us
-        key = hashlib.sha256(os.path.realpath(home.file).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+        self.key = hashlib.sha256(os.path.realpath(home.file).encode("utf-8", "surrogateescape")).hexdigest()[:12]
         self.directory = home.state_dir
-        self.path = os.path.join(self.directory, f"{kind}-{key}.json")
+        self.path = os.path.join(self.directory, f"{kind}-{self.key}.json")
 
     def load(self) -> Any:
         """Return the document, or None where there is none that can be believed."""

@@ -10,7 +10,7 @@ import click
 
 from multisite.cli import complete
 from multisite.cli.output import say, say_json, say_table
-from multisite.cli.session import Session, pass_session
+from multisite.cli.session import Session, UnknownSite, pass_session
 from multisite.errors import MultisiteError
 
 if TYPE_CHECKING:
@@ -47,10 +47,17 @@ def list_(session: Session) -> None:
 @pass_session
 def where(session: Session, name: str) -> None:
     """Print the location of the site NAME, enabled or not: its working directory and import path."""
+    location = _location(session, name)
+    say_json({"name": name, "location": location}) if session.as_json else say(location)
+
+
+def _location(session: Session, name: str) -> str:
     from multisite.config import make_site
 
-    location = make_site(session.known_site(name), session.home).location
-    say_json({"name": name, "location": location}) if session.as_json else say(location)
+    try:
+        return session.named(name).site.location
+    except UnknownSite:
+        return make_site(session.known_site(name), session.home).location
 
 
 def document(session: Session) -> dict[str, Any]:
@@ -60,8 +67,26 @@ def document(session: Session) -> dict[str, Any]:
 
 
 def rows(session: Session) -> list[dict[str, Any]]:
-    """Describe all sites, those first that are enabled."""
-    return [*map(partial(_live, session), enabled_rows(session)), *disabled_rows(session)]
+    """Describe all sites, those first that are enabled; an instance follows its hosting site once it was asked for."""
+    instances = instance_rows(session)
+    live = map(partial(_live, session), enabled_rows(session))
+    enabled = [one for site in live for one in (site, *instances.get(site["name"], ()))]
+    return [*enabled, *disabled_rows(session)]
+
+
+def instance_rows(session: Session) -> dict[str, list[dict[str, Any]]]:
+    """Describe the instances that the supervisor knows, by the name of their hosting site."""
+    from multisite.placement import HOSTING
+
+    found: dict[str, list[dict[str, Any]]] = {}
+    for _name, known in sorted(session.supervisor["sites"].items()) if session.supervisor else ():
+        instance = session.catalogue.instance(known["template"], known["host"]) if known["host"] else None
+        if instance:
+            entry, site = instance
+            verdict = {"enabled": True, "placement": "spawned", "reason": HOSTING, "state": known["state"]}
+            one = row(site, entry.file, (), **verdict, host=site.host, template=site.template)
+            found.setdefault(site.template, []).append(_live(session, one))
+    return found
 
 
 FIGURES = ("pids", "requests", "in_flight", "memory", "waiting", "idle", "journey", "failure", "replace_failure")
@@ -99,12 +124,13 @@ def enabled_rows(session: Session) -> Iterator[dict[str, Any]]:
     for problem in catalogue.problems:
         by_file.setdefault(problem.file, []).append(problem)
     for name, entry in catalogue.entries.items():
-        found = judge(session, name)
+        site = catalogue.site(name)
+        found = judge(session, site)
         problems = by_file.get(entry.path, [])
         told = {problem.key for problem in problems}
         problems = [*problems, *(problem for problem in found.faults if problem.key not in told)]
         verdict = {"enabled": True, "placement": found.placement, "reason": found.reason, "state": found.state}
-        yield row(catalogue.site(name), entry.file, problems, **verdict, failure=failure_of(found.failure))
+        yield row(site, entry.file, problems, **verdict, failure=failure_of(found.failure))
 
 
 def failure_of(verdict: Verdict | None) -> dict[str, Any] | None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import click
 
 from multisite.cli import complete
 from multisite.cli.output import say, say_json, say_problems
 from multisite.cli.session import Session, pass_session
+
+if TYPE_CHECKING:
+    from multisite.model import Site
 
 RESTART = """\b
 Examples:
@@ -32,15 +36,32 @@ Examples:
 def restart(session: Session, names: tuple[str, ...]) -> None:
     """Restart sites: their applications are loaded anew, other sites notice nothing.
 
-    If the new code cannot be loaded, the old application goes on serving.
+    If the new code cannot be loaded, the old application goes on serving. A hosting site is named by its name, which
+    means all its hosts, or by one of these.
     """
-    sites = [session.enabled_site(name) for name in names]
-    for site in sites:
-        stamp(site.path)
+    done = {site.name: _restart(session, site) for site in (session.named(name).site for name in names)}
     if session.as_json:
-        return say_json({"restarted": [site.name for site in sites]})
-    for site in sites:
-        say(f"{site.name}: every worker loads it anew within a second")
+        return say_json({"restarted": list(done)})
+    for name, what in done.items():
+        say(f"{name}: {what}")
+
+
+def _restart(session: Session, site: Site) -> str:
+    """Restart a site where it runs: its processes, or its application in the workers."""
+    from multisite.cli.listing import live
+
+    if site.host:
+        answer = session.ask("restart", site=site.template, host=site.host)
+        return str(answer["done"]) if answer else "nothing of it runs"
+    state, figures = live(session, site.name, None, "")
+    if state:
+        answer = session.ask("restart", site=site.name)
+        if answer and figures["pids"]:
+            return "another process is started; the old one goes on until that is ready"
+        if answer:
+            return str(answer["done"])
+    stamp(site.file)
+    return "every worker loads it anew within a second"
 
 
 @click.command(epilog=STOP, short_help="Stop the processes of sites.")
@@ -49,10 +70,13 @@ def restart(session: Session, names: tuple[str, ...]) -> None:
 def stop(session: Session, names: tuple[str, ...]) -> None:
     """End the processes of sites when their requests are answered; the next request starts them again.
 
-    A site that shares the workers' interpreter has none; dissite takes it out of service.
+    A site that shares the workers' interpreter has none; dissite takes it out of service. A hosting site is named by
+    its name, which means all its hosts, or by one of these.
     """
-    sites = [session.enabled_site(name) for name in names]
-    answers = {site.name: session.ask("stop", site=site.name) or {"done": "it was not running"} for site in sites}
+    sites = [session.named(name) for name in names]
+    answers = {
+        named.site.name: session.ask("stop", **named.request) or {"done": "it was not running"} for named in sites
+    }
     if session.as_json:
         return say_json({"stopped": answers})
     for name, answer in answers.items():

@@ -57,10 +57,14 @@ class Client:
         self._rundir = RuntimeDir(home)
         self._start_within = start_within
 
-    def ensure(self, site: str) -> str:
+    def ensure(self, site: str, host: str = "") -> str:
         """Return the path of the listening socket of `site`, starting the supervisor if there is none.
 
         The caller's server is registered: the supervisor leaves with the last one.
+
+        Args:
+            site: its name.
+            host: of its instance, if it is a hosting site.
 
         Raises:
             BackendUnavailable: no process of the site can be had just now; it says when to ask again.
@@ -69,7 +73,7 @@ class Client:
         pause = 0.005
         while True:
             try:
-                return str(self.ask({"do": "ensure", "site": site})["socket"])
+                return str(self.ask({"do": "ensure", "site": site, "host": host})["socket"])
             except SupervisorError as error:
                 raise SiteUnavailable(error) from None
             except RuntimeDirError as error:
@@ -80,6 +84,13 @@ class Client:
                 raise BackendUnavailable("the supervisor does not start; the log says why", RETRY_AFTER)
             time.sleep(pause)
             pause = min(0.1, pause * 1.5)
+
+    def is_awake(self, site: str, host: str = "") -> bool:
+        """Tell whether a process of `site` serves, for a request that is to be ignored; starts nothing."""
+        try:
+            return bool(self.ask({"do": "awake", "site": site, "host": host})["awake"])
+        except (SupervisorError, NotRunning, RuntimeDirError, BackendUnavailable, TimeoutError):
+            return False
 
     def ask(self, request: dict[str, Any], within: float = ANSWER_WITHIN) -> dict[str, Any]:
         """Send one request and return the answer, which may take so many seconds; starts nothing.

@@ -36,13 +36,14 @@ class Crew:
     """One spawned site: from one to many backends on one listening socket.
 
     Attributes:
+        stamp: of the version of its site that it has.
         journey: of the last start.
         starts: how many there have been.
         start_cost: seconds that the last one took.
     """
 
     def __init__(self, site: Site, home: Home, domains: tuple[str, ...], stamp: Stamp, shared: Shared) -> None:
-        self.site, self.home, self.domains, self._file_stamp = site, home, domains, stamp
+        self.site, self.home, self.domains, self.stamp = site, home, domains, stamp
         self.backends = Backends()
         self.journey: Journey | None = None
         self.starts = 0
@@ -68,7 +69,7 @@ class Crew:
         """Return what `take_over` takes."""
         return {
             **{name: getattr(self, name) for name in _PACKED},
-            "stamp": self._file_stamp,
+            "stamp": self.stamp,
             "wanted_since": self.room.since,
             "journey": self.journey.pack() if self.journey else None,
             "failures": self.failures.pack(),
@@ -128,7 +129,10 @@ class Crew:
         """Note whether the site is used; returns how many requests and connections are."""
         figures = self.figures()
         busy = connected.waiting + (connected.open if figures.in_flight is None else figures.in_flight)
-        self.activity.look(now, busy, figures, self.listener.last_use())
+        if figures.in_flight is None and (self.site.ignore_activity or self.site.ignore_agents):
+            self.activity.look(now, 0, figures, self.listener.last_mark())
+        else:
+            self.activity.look(now, busy - figures.quiet, figures, self.listener.last_use())
         return busy
 
     def connected(self) -> Connections:
@@ -319,8 +323,8 @@ class Crew:
 
     def offer(self, site: Site, home: Home, domains: tuple[str, ...], stamp: Stamp) -> None:
         """Take a newer version of the site's file; running processes are replaced if it differs, or was touched."""
-        changed = site != self.site or stamp != self._file_stamp or home.env != self.home.env
-        self.site, self.home, self.domains, self._file_stamp = site, home, domains, stamp
+        changed = site != self.site or stamp != self.stamp or home.env != self.home.env
+        self.site, self.home, self.domains, self.stamp = site, home, domains, stamp
         self._launcher = Launcher(site, home, self._shared, self.scoreboard)
         self.room.backlog, self.room.domains = site.max_waiting, domains
         if changed:

@@ -167,16 +167,13 @@ class Supervisor:
             self._upgrade.failed(str(error))
 
     def _reap(self) -> None:
-        for pid, status in process.reap():
-            if self._upgrade.ended(pid, status):
-                continue
-            busy = self._roster.busy
-            for crew in busy:
-                backend = crew.ended(pid, status)
-                if backend:
-                    known = {pid for crew in busy for pid in crew.pids}
-                    sweep.orphans(self._shared.mark_of(crew.site.name, backend.serial), known)
-                    break
+        ended = [(pid, status) for pid, status in process.reap() if not self._upgrade.ended(pid, status)]
+        for pid, status in ended:
+            any(crew.ended(pid, status) for crew in self._roster.busy)
+        if ended:
+            alive = [(crew, backend) for crew in self._roster.busy for backend in crew.backends if backend.pid]
+            living = {self._shared.mark_of(crew.site.name, backend.serial) for crew, backend in alive}
+            sweep.strays(self._shared.mark, living, {backend.pid for _, backend in alive})
 
     def _told(self) -> None:
         for pid, variables in self._notify.receive():

@@ -57,3 +57,7 @@ class Triggers:
         seen = self._seen.get(site.name, times)
         self._seen[site.name] = times
         return len(seen) == len(times) and any(new > old for new, old in zip(times, seen, strict=True))
+
+    def forget(self, site: Site) -> None:
+        """Remember nothing of a site."""
+        self._seen.pop(site.name, None)
