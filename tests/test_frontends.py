@@ -6,11 +6,13 @@ import importlib
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from multisite.ask import PATH
 from multisite.endpoint import Endpoint
 from multisite.frontends import names, plan
 from multisite.frontends.view import Block, Front, Listen, Static, Unwritable
@@ -313,3 +315,24 @@ def test_only_some_sites(server: str) -> None:
     assert "b.test" in text or "b[.]test" in text
     assert "a.test" not in text and "a[.]test" not in text
     assert "All other hosts" not in text
+
+
+# --- the documentation ----------------------------------------------------------------------------------------------
+
+DEPLOY = Path(__file__).parent.parent / "docs" / "deploy"
+
+
+def example(server: str) -> str:
+    """What the pages show: one site, of the home /etc/moya."""
+    blog = site("blog", "blog.example.com", "www.example.com", static={"/static": ("/srv/blog/static",)})
+    logs = {"apache": "/var/log/apache2"}.get(server, f"/var/log/{server}")
+    title = f"multisite --home /etc/moya create-rules --{server}"
+    front = Front(title, plan.blocks(sites(blog)), max_body=100 * 2**20, logs=logs, ask="http://127.0.0.1:8000" + PATH)
+    return rendered(server, front)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_the_pages_show_what_the_command_prints(server: str) -> None:
+    """The example of docs/deploy/SERVER.md is the command's own; when it changes, it is to be pasted there anew."""
+    page = (DEPLOY / f"{server}.md").read_text()
+    assert example(server).strip() in page, f"docs/deploy/{server}.md should show:\n\n{example(server)}"

@@ -25,7 +25,7 @@ from multisite.frontends.view import Front
 from tests.runner.websocket import ACCEPT, FIELDS, WebSocket
 from tests.test_frontends import front_of, many, rendered
 
-from .harness import Answer, HomeDir, Server, debian_program, eventually, free_port, gunicorn
+from .harness import Answer, HomeDir, Server, assert_serves, debian_program, eventually, free_port, gunicorn
 
 pytestmark = pytest.mark.servers
 
@@ -319,6 +319,14 @@ def test_generic(front: FrontEnd) -> None:
         assert [path.name for path in logs.parent.iterdir()] == ["late.test"]
 
 
+def test_every_host_is_passed_on(front: FrontEnd) -> None:
+    """The generic block carries all domains, unknown and bad ones too."""
+    for name in ("a", "b"):
+        front.home.site(name)
+    with gunicorn(front.home) as behind, front.started(behind.port, "--generic") as server:
+        assert_serves(server, front.home)
+
+
 @contextlib.contextmanager
 def stopped(pids: set[int]) -> Iterator[None]:
     """These processes do nothing meanwhile."""
@@ -421,6 +429,7 @@ CHECKED = [("/robots.txt", "robots"), ("/", "home")]
 
 ECHO = """
 async def application(scope, receive, send):
+    assert scope["type"] == "websocket", scope
     await receive()
     await send({"type": "websocket.accept"})
     while (message := await receive())["type"] == "websocket.receive":
