@@ -35,6 +35,7 @@ class Ask:
     """Answers by `claims`, which tells whether a site's domains match a normalised host."""
 
     name = ""
+    key = ("", "")
     check_at = float("inf")
 
     def __init__(self, claims: Callable[[str], bool]) -> None:

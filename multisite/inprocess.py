@@ -20,14 +20,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from multisite import claims, generation, logs, pages, sharing
+from multisite import claims, generation, logs, pages, sharing, visit
 from multisite.claims import Ledger
 from multisite.errors import BrokenSite, MultisiteError, NeedsProcess, SiteBusy, UnknownHost
 from multisite.generation import WSGI, Generation
-from multisite.layers import IN_PROCESS, PAGE, PROXY, SPAWNED, Layers
+from multisite.layers import Layers, Rescue
 from multisite.model import Home, Site
 from multisite.sitedir import Entry, Stamp, changes_time
 from multisite.verdicts import Verdicts
+from multisite.visit import IN_PROCESS, PAGE, PROXY, SPAWNED
 
 LONGEST_PAUSE = 60.0  # seconds between two attempts to import a site that failed
 
@@ -70,6 +71,7 @@ class InProcessSite:
 
     Attributes:
         name: the site's.
+        key: by which the dispatcher knows it; its host is that of an instance of a hosting site, else "".
         app: the WSGI callable that answers for it just now.
         check_at: monotonic seconds from when `look` is due; the dispatcher's to keep.
     """
@@ -82,11 +84,13 @@ class InProcessSite:
         ledger: Ledger,
         verdicts: Verdicts,
         *,
+        rescue: Rescue,
         elsewhere: Callable[[Site, Home], WSGI] | None = None,
         debug: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = entry.file.name
+        self.key = (self.name, "")
         self.check_at = 0.0
         self._entry, self._site, self._home = entry, site, home
         self._ledger, self._verdicts, self._elsewhere = ledger, verdicts, elsewhere
@@ -98,8 +102,10 @@ class InProcessSite:
         self._triggers: Stamp = ()
         self._offer: tuple[Entry, Site, Home] | None = None
         self._closed = False
-        logs.attach_site_log(site)
-        self._layers = Layers(entry, site, home)
+        if not site.host:  # the supervisor writes those of a thousand instances
+            logs.attach_site_log(site)
+        self._rescue = rescue
+        self._layers = Layers(entry, site, home, rescue)
         self._put(self._first)
 
     def __repr__(self) -> str:
@@ -109,7 +115,7 @@ class InProcessSite:
     def _put(self, app: WSGI, how: str = PAGE) -> None:
         """Have `app` answer, behind what every request of the site passes."""
         self._answering, self._how = app, how
-        self.app: WSGI = self._layers.around(app)
+        self.app: WSGI = self._layers.around(app, how)
 
     @property
     def entry(self) -> Entry:
@@ -135,6 +141,7 @@ class InProcessSite:
 
     def look(self, now: float) -> None:
         """Do what is due: take a changed file, obey a trigger, try again what failed."""
+        self._layers.look()
         if self._offer:
             self._renew()
         elif self._failure and self._failure.over(now):
@@ -152,7 +159,7 @@ class InProcessSite:
                 return
             (self._entry, self._site, self._home), self._offer = self._offer, None
             logs.attach_site_log(self._site)
-            self._layers = Layers(self._entry, self._site, self._home)
+            self._layers = Layers(self._entry, self._site, self._home, self._rescue)
             if not self._generation:
                 self._failure, self._failures, self._answering = None, 0, self._first
             self._put(self._answering, self._how)
@@ -197,6 +204,8 @@ class InProcessSite:
             if self._answering == self._first and not self._closed:
                 self._load()
             app = self._answering  # even if the site was taken out of service meanwhile
+            if self._how == IN_PROCESS:
+                environ.pop(visit.KEY, None)
         finally:
             self._release()
         return app(environ, start_response)
@@ -241,8 +250,9 @@ class InProcessSite:
         if self._generation:
             self._drop()
         if self._elsewhere:
-            _log.info("site %s: runs outside the workers: %s", self.name, error.why)
-            self._verdicts.note(self.name, error.reason, "", serving=False, own_process=True)
+            if not self._site.host:
+                _log.info("site %s: runs outside the workers: %s", self.name, error.why)
+                self._verdicts.note(self.name, error.reason, "", serving=False, own_process=True)
             self._failure = None
             self._put(self._elsewhere(self._site, self._home), PROXY if self._site.upstreams else SPAWNED)
         else:
@@ -280,7 +290,8 @@ class InProcessSite:
             logs.site_logger(self.name).warning("incident %s: %s: %s", incident, message, error.why)
         if not last or last.reason != error.reason:
             serving, own = self._generation is not None, isinstance(error, NeedsProcess)
-            self._verdicts.note(self.name, error.reason, incident, serving=serving, own_process=own)
+            watched = (self._entry.path, *self._watched(error))
+            self._verdicts.note(self.name, error.reason, incident, serving=serving, own_process=own, watched=watched)
         self._failure = _Failure(error.reason, incident, self._clock() + pause, self._watched(error))
         return self._failure
 

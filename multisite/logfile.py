@@ -73,7 +73,7 @@ class LogFile:
     def __init__(self, path: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.path = path
         self._clock = clock
-        self._told = False
+        self._told = ""  # what of a fault that lasts was told already
         self._file = -1
         self._file = open_append(path)
         self._stamp = _stamp(os.fstat(self._file))
@@ -90,30 +90,33 @@ class LogFile:
         try:
             if os.write(self._file, data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            self._told = False
+            if self._told == "write":
+                self._told = ""
         except OSError as error:
-            self._tell(error)
+            self._tell("write", error)
 
     def _look(self) -> None:
         """Open the file anew if it has been renamed or removed."""
         self._look_at = self._clock() + LOOK_EVERY
         with contextlib.suppress(OSError):
             if _stamp(os.stat(self.path)) == self._stamp:
+                self._told = self._told if self._told == "write" else ""
                 return
         try:
             new = open_append(self.path)
         except OSError as error:
-            self._tell(error)
+            self._tell("open", error)
             return
+        self._told = ""
         try:
             self._stamp = _stamp(os.fstat(new))
             os.dup2(new, self._file, inheritable=False)
         finally:
             os.close(new)
 
-    def _tell(self, error: OSError) -> None:
+    def _tell(self, what: str, error: OSError) -> None:
         if not self._told:
-            self._told = True
+            self._told = what
             print(f"multisite: cannot write to the log {self.path}: {error.strerror}", file=sys.stderr)
 
     def __del__(self) -> None:

@@ -61,11 +61,6 @@ def parse(text: str) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def fields_of(text: str) -> frozenset[str]:
-    """Return the fields that a format needs."""
-    return frozenset(_AS_JSON if text == "json" else (name for _, name in parse(text) if name))
-
-
 def line_of(text: str) -> Line:
     """Return what turns the values of a request into a line, without its end.
 
@@ -107,9 +102,10 @@ def decoded(value: str) -> str:
     return value.encode("latin-1", "backslashreplace").decode("utf-8", "backslashreplace")
 
 
-def header_key(name: str) -> str:
-    """Return the environ key of a field ``http_NAME``; "" for any other."""
-    return name.upper() if name.startswith(_HEADER) else ""
+def environ_keys(text: str) -> dict[str, str]:
+    """Return the environ's key of each field that a format has beside those of the combined one."""
+    named = {name: name.upper() for _, name in parse("" if text == "json" else text) if name.startswith(_HEADER)}
+    return {"host": "HTTP_HOST", "scheme": "wsgi.url_scheme", **named}
 
 
 class Syslog(NamedTuple):
@@ -120,10 +116,8 @@ class Syslog(NamedTuple):
     port: int = 514
 
 
-FACILITIES = (
-    "auth authpriv cron daemon ftp kern lpr mail news syslog user uucp "
-    "local0 local1 local2 local3 local4 local5 local6 local7"
-).split()
+_USUAL = ("auth", "authpriv", "cron", "daemon", "ftp", "kern", "lpr", "mail", "news", "syslog", "user", "uucp")
+FACILITIES = (*_USUAL, *(f"local{number}" for number in range(8)))
 
 
 def parse_syslog(target: str) -> Syslog | None:

@@ -54,10 +54,8 @@ class ReopeningFileHandler(logging.handlers.WatchedFileHandler):
 
 def _open_log(path: str, flags: int) -> int:
     """Open for a log: readable for owner and group alone; a FIFO nobody reads fails instead of hanging."""
-    if flags & os.O_APPEND:
-        descriptor = open_append(path)
-    else:
-        descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY, 0o640)
+    appends = flags & os.O_APPEND
+    descriptor = open_append(path) if appends else os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY, 0o640)
     os.set_blocking(descriptor, True)
     return descriptor
 
@@ -75,6 +73,11 @@ class LocalSysLogHandler(logging.handlers.SysLogHandler):
             raise FileNotFoundError(2, "no syslog daemon listens on this machine", SYSLOG_SOCKETS[0])
         super().__init__(address, facility)
 
+    def _connect_unixsocket(self, address: str) -> None:
+        """Connect, now and when the daemon was restarted; nobody who logs shall wait for it."""
+        super()._connect_unixsocket(address)  # type: ignore[misc]
+        self.socket.setblocking(False)  # type: ignore[attr-defined]
+
 
 class SyslogLines:
     """Sends lines to a syslog daemon; one that does not keep up loses lines rather than holding whoever logs.
@@ -90,16 +93,13 @@ class SyslogLines:
         else:
             handler = LocalSysLogHandler(facility)
         handler.ident = f"{tag}: "
-        handler.handleError = self._tell  # type: ignore[method-assign]
+        setattr(handler, "handleError", self._tell)  # noqa: B010 (its own prints a traceback for each record)
         self._handler = handler
         self._told = False
 
     def write(self, line: str, level: int = logging.INFO) -> None:
         """Send one line; line ends in it become ``#012``, as rsyslog writes them."""
         record = logging.LogRecord("", level, "", 0, line.replace("\n", "#012"), None, None)
-        socket = getattr(self._handler, "socket", None)
-        if socket is not None:
-            socket.setblocking(False)
         self._handler.handle(record)
 
     def _tell(self, _record: logging.LogRecord) -> None:
@@ -116,8 +116,8 @@ class SyslogHandler(logging.Handler):
     """Sends records to syslog as `SyslogLines` does."""
 
     def __init__(self, target: Syslog, tag: str) -> None:
-        super().__init__()
         self._lines = SyslogLines(target, tag)
+        super().__init__()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send a record."""

@@ -13,7 +13,9 @@ import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from multisite import loggingini, logformat
+from multisite import loggingini
+from multisite.errors import MultisiteError
+from multisite.logformat import Syslog, parse_syslog
 from multisite.loggingplan import LoggerPlan, make_plan
 from multisite.loghandlers import NO_SITE, ReopeningFileHandler, SyslogHandler
 from multisite.model import Problem
@@ -32,7 +34,7 @@ DEFAULT_FORMAT = "%(asctime)s %(levelname)-8s %(where)s %(message)s"
 _log = logging.getLogger(SERVICE)
 _lock = threading.Lock()
 _installed: list[tuple[logging.Logger, logging.Handler]] = []  # what `configure` added
-_site_logs: dict[str, tuple[str, SiteLogHandler]] = {}  # site -> (path, handler)
+_site_logs: dict[str, tuple[str, SiteLogHandler | SiteSyslogHandler]] = {}  # site -> (path, handler)
 _told: set[Problem] = set()  # problems of site logs that were logged already
 
 
@@ -88,7 +90,7 @@ def _apply(plan: LoggerPlan, handlers: dict[str, logging.Handler]) -> None:
     if plan.handlers is None:
         return
     for old in logger.handlers[:]:
-        if not isinstance(old, SiteLogHandler):
+        if not isinstance(old, (SiteLogHandler, SiteSyslogHandler)):
             logger.removeHandler(old)
     for name in plan.handlers:
         logger.addHandler(handlers[name])
@@ -175,31 +177,34 @@ def site_logger(site_name: str) -> logging.Logger:
     return logging.getLogger(SITE_PREFIX + site_name)
 
 
-class SiteLogHandler(logging.Handler):
+class SiteLogHandler(ReopeningFileHandler):
     """Writes a site's own error log: the records about that site and no other's."""
 
-    def __init__(self, site_name: str, target: str) -> None:
-        super().__init__()
+    def __init__(self, site_name: str, path: str) -> None:
         self.site_name = site_name
-        syslog = logformat.parse_syslog(target)
-        if syslog:
-            self._to: logging.Handler = SyslogHandler(syslog, f"multisite: {site_name}")
-        else:
-            self._to = ReopeningFileHandler(target)
-            self._to.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Pass a record on."""
-        self._to.handle(record)
-
-    def close(self) -> None:
-        """Close the file, or the connection."""
-        self._to.close()
-        super().close()
+        super().__init__(path)
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Leave out the site ``blog.eu``, whose logger is a child of the site ``blog``'s."""
         return getattr(record, "site", "") == self.site_name and bool(super().filter(record))
+
+
+class SiteSyslogHandler(SyslogHandler):
+    """Sends to syslog what `SiteLogHandler` writes to a file."""
+
+    def __init__(self, site_name: str, target: Syslog) -> None:
+        self.site_name = site_name
+        super().__init__(target, f"multisite: {site_name}")
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Leave out other sites."""
+        return getattr(record, "site", "") == self.site_name and bool(super().filter(record))
+
+
+def _site_handler(site: Site) -> SiteLogHandler | SiteSyslogHandler:
+    syslog = parse_syslog(site.error_log)
+    return SiteSyslogHandler(site.name, syslog) if syslog else SiteLogHandler(site.name, site.error_log)
 
 
 def attach_site_log(site: Site) -> tuple[Problem, ...]:
@@ -215,7 +220,7 @@ def attach_site_log(site: Site) -> tuple[Problem, ...]:
     if path == site.error_log:
         return ()
     try:
-        handler = SiteLogHandler(site.name, site.error_log)
+        handler = _site_handler(site)
     except (OSError, ValueError) as fault:
         detach_site_log(site.name)
         return (tell_once(site, "error", site.error_log, fault),)
@@ -255,6 +260,13 @@ def tell_once(site: Site, key: str, target: str, fault: OSError | ValueError) ->
 def incident() -> str:
     """A name for one failure, eight hexadecimal digits: on the visitor's page and in the log."""
     return secrets.token_hex(4)
+
+
+def note(logger: logging.Logger, error: MultisiteError, where: object) -> None:
+    """Log, once, what a visitor is told no reason of, under the incident that the visitor's page shows."""
+    if not error.incident:
+        error.incident = incident()
+        logger.warning("incident %s: %s: %s", error.incident, where, error)
 
 
 def log_failure(site_name: str, incident: str, message: str, exc: BaseException | None = None) -> None:

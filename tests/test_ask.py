@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from multisite.ask import PATH
-
 from tests.homes import TestHome
 
 

@@ -20,13 +20,13 @@ LAYERS: tuple[tuple[str, str], ...] = (
         "one kind of input and output",
         "config chain textfile globs sitedir enabling statefile claims sharing mentions finder django_fence guard "
         "process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan upload upstream "
-        "client relayloop tunnel queued share threads logfile access beneath static",
+        "client relayloop tunnel queued share threads logfile access beneath static usage visit hosted policies",
     ),
     ("what runs in a site's interpreter", "runner"),
     (
         "pure",
-        "appspec ask callables checks dialect endpoint errors frontends headers hosts literals model option options pages "
-        "placement reference sections site trusted values wire pace filerules logformat",
+        "appspec callables checks dialect endpoint errors headers hosts literals model option options pages placement "
+        "reference sections site trusted values wire pace filerules logformat recorded activity hosting template",
     ),
 )
 # The option table offers what is written from it, so that its readers need to know one module only.

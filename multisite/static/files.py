@@ -16,10 +16,10 @@ from typing import Any
 from urllib.parse import quote, quote_from_bytes
 
 from multisite import filerules, pages
+from multisite.beneath import Reached, beside, reach
 from multisite.filerules import MediaTypes
 from multisite.model import Home, Site
 from multisite.static import bodies, conditions
-from multisite.beneath import Reached, beside, reach
 from multisite.static.paths import Prefixes, names
 from multisite.static.representation import Expires, Headers, Representation, stamp_of
 from multisite.trusted import TrustedProxies

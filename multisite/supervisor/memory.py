@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Mapping
 
 from multisite.supervisor import process
 from multisite.supervisor.crew import Crew
 
 EVERY = 5.0  # seconds between two measurements of all that counts for the budget
+SHARE = 100  # measuring takes at most 1/100 of the time: the kernel walks all pages of a process for it
 
 
 class Scales:
     """Weighs the processes of crews now and then."""
 
     def __init__(self) -> None:
-        self._at = 0.0
+        self._at = self._all_at = 0.0
 
     def weigh(self, crews: Iterable[Crew], budget: int | None, now: float) -> None:
         """Measure memory where it counts, and replace what has grown too large.
@@ -23,17 +25,19 @@ class Scales:
         Resident sizes cost nothing to look up. As they are never smaller than the proportional ones, the latter
         are measured at every call only where the former are above a site's own limit.
         """
+        if now < self._at:
+            return
         alive = [crew for crew in crews if crew.pids]
         wanted = [crew for crew in alive if _looks_large(crew)]
-        if budget and now >= self._at:
-            self._at, wanted = now + EVERY, alive
+        if budget and now >= self._all_at:
+            self._all_at, wanted = now + EVERY, alive
         if not wanted:
             return
+        begun = time.monotonic()
         members = by_session()
         for crew in wanted:
-            sizes = weighed(crew.pids, members)
-            crew.memory = sum(sizes.values())
-            crew.limit_memory(sizes)
+            crew.weigh(weighed(crew.pids, members))
+        self._at = now + SHARE * (time.monotonic() - begun)
 
 
 def _looks_large(crew: Crew) -> bool:

@@ -81,6 +81,14 @@ class SpawnBudget:
     window: float = 10.0  # seconds
     _starts: deque[float] = field(default_factory=deque)
 
+    def pack(self) -> list[float]:
+        """Return what `take_over` takes."""
+        return list(self._starts)
+
+    def take_over(self, state: list[float]) -> None:
+        """Go on where another program was."""
+        self._starts = deque(state)
+
     def take(self, now: float) -> bool:
         """Take one start out of the budget; False if there is none left."""
         while self._starts and now - self._starts[0] >= self.window:

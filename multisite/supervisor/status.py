@@ -34,6 +34,8 @@ def describe(crew: Crew, connected: Connections, members: Mapping[int, Iterable[
     failure = crew.failures.last or (crew.journey if crew.journey and crew.journey.failure else None)
     return {
         "state": crew.state.value,
+        "host": crew.site.host,
+        "template": crew.site.template,
         "pids": crew.pids,
         "socket": crew.listener.path if crew.listener.is_open else None,
         "in_flight": _in_flight(figures, connected),

@@ -27,7 +27,7 @@ def view(crew: Crew, now: float, connected: Connections) -> SiteView:
         starting=sum(one.state is State.STARTING and now - one.since < planner.BUSY_STARTING for one in alive),
         idle_since=crew.activity.last_use if running and not busy else None,
         idle_timeout=crew.site.idle_timeout,
-        memory=crew.memory,
+        memory=sum(backend.memory for backend in alive),
         start_cost=crew.start_cost,
         failures=crew.failures.in_a_row,
     )

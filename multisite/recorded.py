@@ -18,8 +18,19 @@ class Recorded:
         ended: called once, when the server has closed the answer (PEP 3333).
     """
 
-    __slots__ = ("_body", "_close", "_ended", "_failed", "_headers", "_next", "_start", "_status", "_whole", "_write")
-    __slots__ += ("sent",)
+    __slots__ = (
+        "_body",
+        "_close",
+        "_ended",
+        "_failed",
+        "_headers",
+        "_next",
+        "_start",
+        "_status",
+        "_whole",
+        "_write",
+        "sent",
+    )
 
     def __init__(self, start_response: Any, ended: Ended) -> None:
         self._start = start_response

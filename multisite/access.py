@@ -1,8 +1,4 @@
-"""The access log of one site.
-
-`AccessLog.begin` is called when a request comes, and `Visit.done` once when its answer has ended, by whoever ends it:
-the layer around the site's app, or the relay loop that has taken the request over.
-"""
+"""The access log of one site: what is noted of a request when it comes, and the line when its answer has ended."""
 
 from __future__ import annotations
 
@@ -33,18 +29,18 @@ class AccessLog:
     def __init__(self, site: Site, home: Home) -> None:
         self.site = site.name
         text = site.access_format
-        self.fields = logformat.fields_of(text)
-        self.headers = {name: logformat.header_key(name) for name in self.fields if logformat.header_key(name)}
+        #: fields that the combined format has not, and their keys of the environ
+        self.more = {} if text == "combined" else logformat.environ_keys(text)
         self.safe = logformat.decoded if text == "json" else logformat.plain
-        self.line = logformat.line_of(text)
+        self.format = logformat.line_of(text)
         self._trusts = TrustedProxies(home.service.trusted_proxies).trusts
         syslog = logformat.parse_syslog(site.access_log)
         target: LogFile | SyslogLines = SyslogLines(syslog, "multisite") if syslog else LogFile(site.access_log)
         self.write = target.write
 
-    def begin(self, environ: Environ, how: str) -> Visit:
-        """Note a request that has come; `how` is who answers it."""
-        return Visit(self, environ, how)
+    def line(self, environ: Environ) -> Line:
+        """Note a request that has come."""
+        return Line(self, environ)
 
     def client(self, environ: Environ) -> str:
         """Return the client's address: the last one that no trusted proxy stands behind."""
@@ -58,20 +54,14 @@ class AccessLog:
         return address
 
 
-class Visit:
-    """One request on its way, for the line about it.
+class Line:
+    """The line about one request."""
 
-    Attributes:
-        how: who answers: in-process, spawned, proxy, static or page.
-    """
+    __slots__ = ("_client", "_environ", "_log", "_method", "_peer", "_protocol", "_uri")
 
-    __slots__ = ("_began", "_client", "_environ", "_log", "_method", "_peer", "_protocol", "_uri", "how")
-
-    def __init__(self, log: AccessLog, environ: Environ, how: str) -> None:
+    def __init__(self, log: AccessLog, environ: Environ) -> None:
         self._log = log
         self._environ = environ
-        self._began = time.monotonic()
-        self.how = how
         # Now, since an application may write what it likes into its environ.
         get = environ.get
         self._method = get("REQUEST_METHOD", "")
@@ -80,25 +70,18 @@ class Visit:
         self._peer = get("REMOTE_ADDR", "")
         self._client = log.client(environ)
 
-    def done(self, status: int, sent: int, *, cut: bool = False, seconds: float | None = None) -> None:
-        """Write the line; call it once.
-
-        Args:
-            status: of the answer; 0 where the client left before there was one.
-            sent: bytes of the body that were passed on.
-            cut: whether the answer did not arrive whole.
-            seconds: that it took; by default since `AccessLog.begin`.
-        """
+    def write(self, status: int, sent: int, cut: bool, seconds: float, how: str) -> None:
+        """Write it (see `multisite.visit.Visit.done`)."""
         log = self._log
-        took = time.monotonic() - self._began if seconds is None else seconds
-        get, safe = self._environ.get, log.safe
+        log.write(log.format(self._values(status, sent, f"{how},cut" if cut else how, seconds)))
+
+    def _values(self, status: int, sent: int, how: str, seconds: float) -> dict[str, str]:
+        get, safe = self._environ.get, self._log.safe
         apache, iso = now()
         values = {
             "remote": safe(self._client or "-"),
-            "peer": safe(self._peer or "-"),
             "user": safe(get("REMOTE_USER") or "-"),
             "time": apache,
-            "iso": iso,
             "method": safe(self._method),
             "uri": safe(self._uri),
             "protocol": safe(self._protocol),
@@ -106,22 +89,21 @@ class Visit:
             "bytes": str(sent),
             "referer": safe(get("HTTP_REFERER") or "-"),
             "agent": safe(get("HTTP_USER_AGENT") or "-"),
-            "host": safe(get("HTTP_HOST") or "-"),
-            "scheme": safe(get("wsgi.url_scheme") or "-"),
-            "site": log.site,
-            "seconds": f"{took:.6f}",
-            "how": self.how + ",cut" if cut else self.how,
-            "pid": str(os.getpid()),
+            "site": self._log.site,
+            "seconds": f"{seconds:.6f}",
+            "how": how,
         }
-        for name, key in log.headers.items():
-            values[name] = safe(get(key) or "-")
-        log.write(log.line(values))
+        if self._log.more:
+            values |= {name: safe(get(key) or "-") for name, key in self._log.more.items()}
+            values |= {"peer": safe(self._peer or "-"), "iso": iso, "pid": str(os.getpid())}
+        return values
 
 
 def _uri(environ: Environ) -> str:
     from urllib.parse import quote
 
-    path = quote(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""), safe="/:@!$&'()*+,;=~", encoding="latin-1")
+    path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    path = quote(path, safe="/:@!$&'()*+,;=~", encoding="latin-1", errors="replace")
     query = environ.get("QUERY_STRING", "")
     return f"{path}?{query}" if query else path
 
