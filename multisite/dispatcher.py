@@ -215,8 +215,8 @@ class Dispatcher:
         return known or self._find(raw)
 
     def _claims(self, host: str) -> bool:
-        """Tell whether a domain of a site matches `host`."""
-        return bool(self._newest(host).table.lookup(host))
+        """Tell whether a site answers `host`, be it one that was enabled a moment ago."""
+        return self._newest(host).claims(host)
 
     def _newest(self, host: str) -> Catalogue:
         """Return the catalogue, read anew if `host` may be that of a site enabled a moment ago."""

@@ -233,6 +233,13 @@ def test_what_only_we_can_do_is_left_to_us(more: dict[str, object]) -> None:
     assert len(block.left) == 2
 
 
+def test_a_hosting_site_has_no_rules() -> None:
+    """Its paths are other ones for each host."""
+    block = only(sites(site("a", "a.test", location="/srv/%HOST", static={"/s": ("/srv/%HOST/s",), "check": ("/p",)})))
+    assert not block.static and not block.check and len(block.left) == 1
+    assert not block.direct
+
+
 def test_a_prefix_in_two_spellings_is_one() -> None:
     block = only(sites(site("a", "a.test", static={"/s": ("/srv/1",), "/s/": ("/srv/2",)}, static_expires=("5m",))))
     assert [(rule.prefix, rule.folders, rule.fresh) for rule in block.static] == [("/s", ("/srv/1", "/srv/2"), 300)]

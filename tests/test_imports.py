@@ -25,8 +25,9 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("what runs in a site's interpreter", "runner"),
     (
         "pure",
-        "appspec callables checks dialect endpoint errors headers hosts literals model option options pages placement "
-        "reference sections site trusted values wire pace filerules logformat recorded activity hosting template",
+        "appspec ask callables checks dialect endpoint errors frontends headers hosts literals model option "
+        "options pages placement reference sections site trusted values wire pace filerules logformat "
+        "recorded activity hosting template",
     ),
 )
 # The option table offers what is written from it, so that its readers need to know one module only.
