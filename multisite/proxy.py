@@ -17,7 +17,8 @@ from multisite.endpoint import Endpoint
 from multisite.errors import ConnectFailed, ConnectTimeout, MultisiteError, NoAnswer, UpstreamError
 from multisite.pace import Pace
 from multisite.queued import Queued
-from multisite.relay import NotNow, relay
+from multisite.relay import relay
+from multisite.route import NotNow
 from multisite.share import Share
 from multisite.upload import Upload
 from multisite.upstream import Exchange

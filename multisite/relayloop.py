@@ -213,7 +213,10 @@ class RelayLoop:
         for descriptor, events in self._poll.poll(self._pause(most)):
             owner = self._owners.get(descriptor)
             if owner is not None:
-                self._guarded(owner, lambda owner=owner, d=descriptor, e=events: owner.ready(d, e))  # type: ignore[misc]
+                try:
+                    owner.ready(descriptor, events)
+                except Exception:
+                    self._failed(owner)
             elif descriptor == self._wake:
                 os.eventfd_read(self._wake)
         while self._inbox:
@@ -235,16 +238,17 @@ class RelayLoop:
                 continue  # it has gone, or has an earlier entry
             watcher.due = math.inf
             if watcher.deadline <= now:
-                self._guarded(watcher, lambda watcher=watcher: watcher.expired(now))  # type: ignore[misc]
+                try:
+                    watcher.expired(now)
+                except Exception:
+                    self._failed(watcher)
             if watcher in self._watchers:
                 self.schedule(watcher)
 
-    def _guarded(self, watcher: Watcher, step: Callable[[], None]) -> None:
-        try:
-            step()
-        except Exception:  # one request's fault is not the others'
-            _log.exception("a relayed request failed")
-            watcher.abort()
+    def _failed(self, watcher: Watcher) -> None:
+        """One request's fault is not the others'."""
+        _log.exception("a relayed request failed")
+        watcher.abort()
 
     def forget(self) -> None:
         """In a forked child: let go of the parent's connections."""

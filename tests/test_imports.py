@@ -15,12 +15,15 @@ PACKAGE = Path(__file__).parent.parent / "multisite"
 LAYERS: tuple[tuple[str, str], ...] = (
     ("entry", "__main__ service cli"),
     ("assembly", "dispatcher"),
-    ("actors", "inprocess generation choice spawned supervisor live catalogue proxy balance relay passage"),
+    (
+        "actors",
+        "inprocess generation choice spawned supervisor live catalogue proxy balance relay passage request pending",
+    ),
     (
         "one kind of input and output",
         "config chain textfile globs sitedir enabling statefile claims sharing mentions finder django_fence guard "
         "process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan upload upstream "
-        "client relayloop tunnel queued share threads",
+        "client relayloop tunnel queued share threads route",
     ),
     ("what runs in a site's interpreter", "runner"),
     (

@@ -39,7 +39,7 @@ VARIABLES = frozenset(
 )
 FAMILIES = ("SERVER_", "REMOTE_")
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+_quoted = json.encoder.encode_basestring_ascii
 
 
 def encode(environ: Mapping[str, Any], chunked: bool) -> bytes:
@@ -48,21 +48,28 @@ def encode(environ: Mapping[str, Any], chunked: bool) -> bytes:
     Raises:
         RequestTooLarge: the variables are larger than the runner takes.
     """
-    variables = {key: value for key, value in environ.items() if type(value) is str and (_kept.get(key) or _keep(key))}
+    members = [
+        (_kept.get(key) or _keep(key)) + _quoted(value)
+        for key, value in environ.items()
+        if type(value) is str and (key in _kept or _keep(key))
+    ]
     if chunked:
-        variables[BODY] = "chunked"
-    text = _encode(variables).encode("ascii")
+        members.append(f'"{BODY}":"chunked"')
+    text = f"{{{','.join(members)}}}".encode("ascii")
     if len(text) > MOST:
         raise RequestTooLarge(f"the variables of the request are {len(text)} bytes; an envelope carries {MOST}")
     return FIRST + len(text).to_bytes(4, "big") + text
 
 
 _MOST_KEPT = 1024  # keys remembered; a client can invent as many as it likes
-_kept: dict[str, bool] = {}
+_kept: dict[str, str] = {}  # with the beginning of their members
 
 
-def _keep(key: str) -> bool:
-    keep = key[:5] == "HTTP_" or key[:7] in FAMILIES or key in VARIABLES
-    if keep and len(_kept) < _MOST_KEPT:
-        _kept[key] = True
-    return keep
+def _keep(key: str) -> str:
+    """Return the beginning of a member, "" for a key that is left out."""
+    if not (key[:5] == "HTTP_" or key[:7] in FAMILIES or key in VARIABLES):
+        return ""
+    begin = f"{_quoted(key)}:"
+    if len(_kept) < _MOST_KEPT:
+        _kept[key] = begin
+    return begin
