@@ -21,6 +21,8 @@ from typing import Any, NoReturn
 
 Environ = dict[str, Any]
 
+_AT_ONCE = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
 PROTOCOLS = ("HTTP/1.0", "HTTP/1.1")
 
 
@@ -134,24 +136,22 @@ class Connection:
         self.ends = said_last or worker.is_single
 
     def take(self) -> socket.socket:
-        """Return the connection as a socket of ours that never waits; gunicorn has it no more.
+        """Return the connection as a socket of ours; gunicorn has it no more.
 
         Raises:
             OSError: no descriptor is left; nothing has changed.
         """
         sock = self._sock
         if self.worker.is_single:
-            ours = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
-        else:
-            ours = sock.dup()
-            os.dup2(_dead(), sock.fileno(), inheritable=False)
-        ours.setblocking(False)
+            return socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
+        ours = sock.dup()
+        os.dup2(_dead(), sock.fileno(), inheritable=False)
         return ours
 
     def send(self, data: bytes) -> int:
         """Send what the client takes of `data` without waiting; return how much that was."""
         try:
-            return self._sock.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            return self._sock.send(data, _AT_ONCE)
         except BlockingIOError:
             return 0
         except OSError:

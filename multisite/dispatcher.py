@@ -82,6 +82,8 @@ class Dispatcher:
         logs.current_site.set(target.name)
         try:
             return target.app(environ, start_response)
+        except StopIteration:  # gunicorn's sign that nothing is to be answered
+            raise
         except BaseException as error:
             return self._raised(error, environ, start_response)
 

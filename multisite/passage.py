@@ -54,6 +54,7 @@ class Passage:
         self._loop = loop
         self._route = request.route
         self._wire = request.wire
+        self._wire.setblocking(False)
         self._worker = request.connection.worker
         self._environ = request.environ
         self._incoming = request.incoming

@@ -25,8 +25,8 @@ MOMENT = 0.001  # seconds until the loop sees to an answer; epoll_wait(2) knows 
 QUIET = 50  # moments without a request in hand after which the loop looks no more
 
 _IN = select.POLLIN
-_DONTWAIT = int(socket.MSG_DONTWAIT)
-_NOSIGNAL = int(socket.MSG_NOSIGNAL)
+_DONTWAIT = int(socket.MSG_DONTWAIT)  # the operators of an IntFlag are slow
+_AT_ONCE = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
 class Pending:
@@ -99,7 +99,7 @@ class Pending:
         assert wire
         data = request.whole(request.content)
         try:
-            sent = wire.send(data, _DONTWAIT | _NOSIGNAL)
+            sent = wire.send(data, _AT_ONCE)
         except BlockingIOError:
             sent = 0
         except OSError:

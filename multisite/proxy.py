@@ -7,11 +7,10 @@ another attempt is made only while not one byte of it was sent.
 from __future__ import annotations
 
 import logging
-import socket
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from multisite import headers, upstream
+from multisite import headers
 from multisite.client import Environ
 from multisite.endpoint import Endpoint
 from multisite.errors import ConnectFailed, ConnectTimeout, MultisiteError, NoAnswer, UpstreamError
@@ -132,9 +131,4 @@ class Proxy:
         return self._exchange(head, upload, self._connect_timeout)
 
     def _exchange(self, head: bytes, upload: Upload, timeout: float) -> Exchange:
-        sock: socket.socket = upstream.connect(self.endpoint, timeout)
-        try:
-            return Exchange(sock, head, upload, upload.chunked, self._request_timeout)
-        except BaseException:
-            sock.close()
-            raise
+        return Exchange(self.endpoint, timeout, head, upload, self._request_timeout)
