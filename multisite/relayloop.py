@@ -116,7 +116,8 @@ class RelayLoop:
         deadline = time.monotonic() + grace
         while len(self) and time.monotonic() < deadline and not self._stopping:
             self._ended.wait(0.05)
-        self.stop()
+        if not self._stopping:
+            self.stop()
 
     def finish_errands(self, grace: float) -> None:
         """Wait until no helper is busy: no child can go on with what it does."""
@@ -251,10 +252,13 @@ class RelayLoop:
         watcher.abort()
 
     def forget(self) -> None:
-        """In a forked child: let go of the parent's connections."""
+        """Let go of connections that another process goes on with, at this or the other side of a fork."""
+        self._stopping = True
         for watcher in self._watchers:
             for sock in watcher.sockets():
                 sock.close()
+        self._watchers.clear()
+        self._inbox.clear()
         self._poll.close()
         os.close(self._wake)
 
