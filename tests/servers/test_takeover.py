@@ -320,6 +320,7 @@ while True:
             open(sys.argv[1], "ab").write(asked)
     except OSError:
         pass
+    wire.close()
 """
 
 NGINX = """
