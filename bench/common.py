@@ -112,15 +112,23 @@ def _number(pattern: str, report: str) -> str:
     return found[1] if found else "0"
 
 
-def _wrk_command(port: int, host: str, seconds: int, connections: int) -> list[str]:
+def _wrk_command(port: int, host: str, seconds: int, connections: int, path: str = "/") -> list[str]:
     program = find_program("wrk") or sys.exit("bench: wrk is missing (apt-get install wrk)")
-    return [program, "-t1", f"-c{connections}", f"-d{seconds}s", "-H", f"Host: {host}", f"http://127.0.0.1:{port}/"]
+    return [
+        program,
+        "-t1",
+        f"-c{connections}",
+        f"-d{seconds}s",
+        "-H",
+        f"Host: {host}",
+        f"http://127.0.0.1:{port}{path}",
+    ]
 
 
-def wrk(port: int, host: str, seconds: int, connections: int = 8) -> Load:
+def wrk(port: int, host: str, seconds: int, connections: int = 8, path: str = "/") -> Load:
     """Ask one host for so many seconds."""
     load = Load()
-    command = _wrk_command(port, host, seconds, connections)
+    command = _wrk_command(port, host, seconds, connections, path)
     load.read(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return load
 

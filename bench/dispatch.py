@@ -108,10 +108,10 @@ def whole_server(worker_class: str) -> list[Row]:
     ]
 
 
-def ask_and_account(server: Server, host: str, account: list[float]) -> float:
+def ask_and_account(server: Server, host: str, account: list[float], path: str = "/") -> float:
     """Requests per second of one round; its processor time and requests are added to `account`."""
     before = processor_seconds(server)
-    load = wrk(server.port, host, WHOLE_SECONDS)
+    load = wrk(server.port, host, WHOLE_SECONDS, path=path)
     account[0] += processor_seconds(server) - before
     account[1] += load.requests
     assert not load.failures, f"{load.failures} failed requests"

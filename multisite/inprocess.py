@@ -20,17 +20,22 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from multisite import claims, generation, logs, pages, sharing
+from multisite import claims, generation, logs, pages, sharing, visit
 from multisite.claims import Ledger
 from multisite.errors import BrokenSite, MultisiteError, NeedsProcess, SiteBusy, UnknownHost
 from multisite.generation import WSGI, Generation
+from multisite.layers import Layers, Rescue
 from multisite.model import Home, Site
 from multisite.sitedir import Entry, Stamp, changes_time
 from multisite.verdicts import Verdicts
+from multisite.visit import IN_PROCESS, PAGE, PROXY, SPAWNED
 
 LONGEST_PAUSE = 60.0  # seconds between two attempts to import a site that failed
 
 _log = logging.getLogger("multisite.inprocess")
+
+#: what a site without an application answers beside its files
+_NO_FILE = pages.error_page(404, text="There is no file at this address.")
 
 
 @dataclass(slots=True)
@@ -66,6 +71,7 @@ class InProcessSite:
 
     Attributes:
         name: the site's.
+        key: by which the dispatcher knows it; its host is that of an instance of a hosting site, else "".
         app: the WSGI callable that answers for it just now.
         check_at: monotonic seconds from when `look` is due; the dispatcher's to keep.
     """
@@ -78,13 +84,14 @@ class InProcessSite:
         ledger: Ledger,
         verdicts: Verdicts,
         *,
+        rescue: Rescue,
         elsewhere: Callable[[Site, Home], WSGI] | None = None,
         debug: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = entry.file.name
+        self.key = (self.name, "")
         self.check_at = 0.0
-        self.app: WSGI = self._first
         self._entry, self._site, self._home = entry, site, home
         self._ledger, self._verdicts, self._elsewhere = ledger, verdicts, elsewhere
         self._debug, self._clock = debug, clock
@@ -95,11 +102,20 @@ class InProcessSite:
         self._triggers: Stamp = ()
         self._offer: tuple[Entry, Site, Home] | None = None
         self._closed = False
-        logs.attach_site_log(site)
+        if not site.host:  # the supervisor writes those of a thousand instances
+            logs.attach_site_log(site)
+        self._rescue = rescue
+        self._layers = Layers(entry, site, home, rescue)
+        self._put(self._first)
 
     def __repr__(self) -> str:
         state = "serving" if self._generation else "failed" if self._failure else "not used yet"
         return f"<InProcessSite {self.name} {state}>"
+
+    def _put(self, app: WSGI, how: str = PAGE) -> None:
+        """Have `app` answer, behind what every request of the site passes."""
+        self._answering, self._how = app, how
+        self.app: WSGI = self._layers.around(app, how)
 
     @property
     def entry(self) -> Entry:
@@ -125,6 +141,7 @@ class InProcessSite:
 
     def look(self, now: float) -> None:
         """Do what is due: take a changed file, obey a trigger, try again what failed."""
+        self._layers.look()
         if self._offer:
             self._renew()
         elif self._failure and self._failure.over(now):
@@ -142,8 +159,10 @@ class InProcessSite:
                 return
             (self._entry, self._site, self._home), self._offer = self._offer, None
             logs.attach_site_log(self._site)
+            self._layers = Layers(self._entry, self._site, self._home, self._rescue)
             if not self._generation:
-                self._failure, self._failures, self.app = None, 0, self._first
+                self._failure, self._failures, self._answering = None, 0, self._first
+            self._put(self._answering, self._how)
         if self._generation:
             self._reload("its file changed")
 
@@ -169,7 +188,7 @@ class InProcessSite:
     def _release(self) -> None:
         if self._closed:
             self._drop()
-            self.app = pages.for_error(UnknownHost("No site answers here any more"))
+            self._put(pages.for_error(UnknownHost("No site answers here any more")))
             logs.detach_site_log(self.name)
         self._lock.release()
 
@@ -182,9 +201,11 @@ class InProcessSite:
             busy = SiteBusy("The site is still starting")
             return pages.for_error(busy)(environ, start_response)
         try:
-            if self.app == self._first and not self._closed:
+            if self._answering == self._first and not self._closed:
                 self._load()
-            app = self.app  # even if the site was taken out of service meanwhile
+            app = self._answering  # even if the site was taken out of service meanwhile
+            if self._how == IN_PROCESS:
+                environ.pop(visit.KEY, None)
         finally:
             self._release()
         return app(environ, start_response)
@@ -197,7 +218,7 @@ class InProcessSite:
             self._move_out(error)
         except MultisiteError as error:
             failure = self._fail(error, "the site cannot be served")
-            self.app = pages.for_error(error, incident=failure.incident, detail=self._detail(error))
+            self._put(pages.for_error(error, incident=failure.incident, detail=self._detail(error)))
 
     def _again(self) -> None:
         if self._generation:
@@ -205,7 +226,7 @@ class InProcessSite:
             return
         with self._unless_busy() as free:
             if free:
-                self.app = self._first
+                self._put(self._first)
 
     def _reload(self, reason: str) -> None:
         """Import anew beside the old application, which stays if that fails."""
@@ -229,23 +250,26 @@ class InProcessSite:
         if self._generation:
             self._drop()
         if self._elsewhere:
-            _log.info("site %s: runs outside the workers: %s", self.name, error.why)
-            self._verdicts.note(self.name, error.reason, "", serving=False, own_process=True)
+            if not self._site.host:
+                _log.info("site %s: runs outside the workers: %s", self.name, error.why)
+                self._verdicts.note(self.name, error.reason, "", serving=False, own_process=True)
             self._failure = None
-            self.app = self._elsewhere(self._site, self._home)
+            self._put(self._elsewhere(self._site, self._home), PROXY if self._site.upstreams else SPAWNED)
         else:
             failure = self._fail(error, "it cannot share the workers' process")
-            self.app = pages.for_error(error, incident=failure.incident)
+            self._put(pages.for_error(error, incident=failure.incident))
 
     def _serve(self, newest: Generation) -> None:
         self._generation, self._failure, self._failures = newest, None, 0
-        self.app = newest.app
+        self._put(newest.app, IN_PROCESS)
         self._verdicts.clear(self.name)
 
     def _import(self) -> Generation:
         """Make a new generation, or leave everything as it was and raise a MultisiteError."""
         if self._entry.broken:
             raise BrokenSite(next(str(problem) for problem in self._entry.problems if problem.is_error))
+        if self._site.files_only:
+            return Generation(_NO_FILE, {}, "", frozenset())
         placement = sharing.place(self._site, self._home)
         if not placement.shareable:
             raise NeedsProcess(placement.reason)
@@ -266,7 +290,8 @@ class InProcessSite:
             logs.site_logger(self.name).warning("incident %s: %s: %s", incident, message, error.why)
         if not last or last.reason != error.reason:
             serving, own = self._generation is not None, isinstance(error, NeedsProcess)
-            self._verdicts.note(self.name, error.reason, incident, serving=serving, own_process=own)
+            watched = (self._entry.path, *self._watched(error))
+            self._verdicts.note(self.name, error.reason, incident, serving=serving, own_process=own, watched=watched)
         self._failure = _Failure(error.reason, incident, self._clock() + pause, self._watched(error))
         return self._failure
 

@@ -8,6 +8,9 @@ import os
 import sys
 from typing import IO, Any
 
+from multisite.logfile import open_append
+from multisite.logformat import Syslog
+
 #: where a platform's syslog daemon listens, tried in this order
 SYSLOG_SOCKETS = ("/dev/log", "/var/run/syslog", "/var/run/log")
 
@@ -51,7 +54,8 @@ class ReopeningFileHandler(logging.handlers.WatchedFileHandler):
 
 def _open_log(path: str, flags: int) -> int:
     """Open for a log: readable for owner and group alone; a FIFO nobody reads fails instead of hanging."""
-    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY, 0o640)
+    appends = flags & os.O_APPEND
+    descriptor = open_append(path) if appends else os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY, 0o640)
     os.set_blocking(descriptor, True)
     return descriptor
 
@@ -63,11 +67,66 @@ class LocalSysLogHandler(logging.handlers.SysLogHandler):
         OSError: no syslog daemon listens; the library's handler would fail at each record instead.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, facility: int = logging.handlers.SysLogHandler.LOG_USER) -> None:
         address = next(filter(os.path.exists, SYSLOG_SOCKETS), None)
         if address is None:
             raise FileNotFoundError(2, "no syslog daemon listens on this machine", SYSLOG_SOCKETS[0])
-        super().__init__(address)
+        super().__init__(address, facility)
+
+    def _connect_unixsocket(self, address: str) -> None:
+        """Connect, now and when the daemon was restarted; nobody who logs shall wait for it."""
+        super()._connect_unixsocket(address)  # type: ignore[misc]
+        self.socket.setblocking(False)  # type: ignore[attr-defined]
+
+
+class SyslogLines:
+    """Sends lines to a syslog daemon; one that does not keep up loses lines rather than holding whoever logs.
+
+    Raises:
+        OSError: there is no such daemon.
+    """
+
+    def __init__(self, target: Syslog, tag: str) -> None:
+        facility = logging.handlers.SysLogHandler.facility_names[target.facility]
+        if target.host:
+            handler = logging.handlers.SysLogHandler((target.host, target.port), facility)
+        else:
+            handler = LocalSysLogHandler(facility)
+        handler.ident = f"{tag}: "
+        setattr(handler, "handleError", self._tell)  # noqa: B010 (its own prints a traceback for each record)
+        self._handler = handler
+        self._told = False
+
+    def write(self, line: str, level: int = logging.INFO) -> None:
+        """Send one line; line ends in it become ``#012``, as rsyslog writes them."""
+        record = logging.LogRecord("", level, "", 0, line.replace("\n", "#012"), None, None)
+        self._handler.handle(record)
+
+    def _tell(self, _record: logging.LogRecord) -> None:
+        if not self._told:
+            self._told = True
+            print(f"multisite: cannot write to syslog: {sys.exc_info()[1]}", file=sys.stderr)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._handler.close()
+
+
+class SyslogHandler(logging.Handler):
+    """Sends records to syslog as `SyslogLines` does."""
+
+    def __init__(self, target: Syslog, tag: str) -> None:
+        self._lines = SyslogLines(target, tag)
+        super().__init__()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send a record."""
+        self._lines.write(self.format(record), record.levelno)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._lines.close()
+        super().close()
 
 
 class SitePrefixFormatter(logging.Formatter):

@@ -14,8 +14,10 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from multisite import loggingini
+from multisite.errors import MultisiteError
+from multisite.logformat import Syslog, parse_syslog
 from multisite.loggingplan import LoggerPlan, make_plan
-from multisite.loghandlers import NO_SITE, ReopeningFileHandler
+from multisite.loghandlers import NO_SITE, ReopeningFileHandler, SyslogHandler
 from multisite.model import Problem
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ DEFAULT_FORMAT = "%(asctime)s %(levelname)-8s %(where)s %(message)s"
 _log = logging.getLogger(SERVICE)
 _lock = threading.Lock()
 _installed: list[tuple[logging.Logger, logging.Handler]] = []  # what `configure` added
-_site_logs: dict[str, tuple[str, ReopeningFileHandler]] = {}  # site -> (path, handler)
+_site_logs: dict[str, tuple[str, SiteLogHandler | SiteSyslogHandler]] = {}  # site -> (path, handler)
 _told: set[Problem] = set()  # problems of site logs that were logged already
 
 
@@ -88,7 +90,7 @@ def _apply(plan: LoggerPlan, handlers: dict[str, logging.Handler]) -> None:
     if plan.handlers is None:
         return
     for old in logger.handlers[:]:
-        if not isinstance(old, SiteLogHandler):
+        if not isinstance(old, (SiteLogHandler, SiteSyslogHandler)):
             logger.removeHandler(old)
     for name in plan.handlers:
         logger.addHandler(handlers[name])
@@ -188,6 +190,23 @@ class SiteLogHandler(ReopeningFileHandler):
         return getattr(record, "site", "") == self.site_name and bool(super().filter(record))
 
 
+class SiteSyslogHandler(SyslogHandler):
+    """Sends to syslog what `SiteLogHandler` writes to a file."""
+
+    def __init__(self, site_name: str, target: Syslog) -> None:
+        self.site_name = site_name
+        super().__init__(target, f"multisite: {site_name}")
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Leave out other sites."""
+        return getattr(record, "site", "") == self.site_name and bool(super().filter(record))
+
+
+def _site_handler(site: Site) -> SiteLogHandler | SiteSyslogHandler:
+    syslog = parse_syslog(site.error_log)
+    return SiteSyslogHandler(site.name, syslog) if syslog else SiteLogHandler(site.name, site.error_log)
+
+
 def attach_site_log(site: Site) -> tuple[Problem, ...]:
     """Open the file that a site names as ``[logging] error``; called again, it follows a change.
 
@@ -201,10 +220,10 @@ def attach_site_log(site: Site) -> tuple[Problem, ...]:
     if path == site.error_log:
         return ()
     try:
-        handler = SiteLogHandler(site.name, site.error_log)
+        handler = _site_handler(site)
     except (OSError, ValueError) as fault:
         detach_site_log(site.name)
-        return (_tell_once(site, fault),)
+        return (tell_once(site, "error", site.error_log, fault),)
     detach_site_log(site.name)
     with _lock:
         _site_logs[site.name] = (site.error_log, handler)
@@ -221,14 +240,17 @@ def detach_site_log(site_name: str) -> None:
             handler.close()
 
 
-def _tell_once(site: Site, fault: OSError | ValueError) -> Problem:
-    directory = os.path.dirname(site.error_log)
-    if isinstance(fault, FileNotFoundError):
+def tell_once(site: Site, key: str, target: str, fault: OSError | ValueError) -> Problem:
+    """Log that a log of a site cannot be opened, which costs nothing but that log."""
+    directory = os.path.dirname(target)
+    if target.startswith("syslog:"):
+        remedy = "start a syslog daemon, or name a file"
+    elif isinstance(fault, FileNotFoundError):
         remedy = f"create the directory {directory}"
     else:
         remedy = "name a file that the service's user may write"
     reason = f"cannot be opened: {getattr(fault, 'strerror', None) or fault}"
-    problem = Problem(site.file, reason, section="logging", key="error", value=site.error_log, remedy=remedy)
+    problem = Problem(site.file, reason, section="logging", key=key, value=target, remedy=remedy)
     if problem not in _told:
         _told.add(problem)
         site_logger(site.name).error("%s", problem)
@@ -238,6 +260,13 @@ def _tell_once(site: Site, fault: OSError | ValueError) -> Problem:
 def incident() -> str:
     """A name for one failure, eight hexadecimal digits: on the visitor's page and in the log."""
     return secrets.token_hex(4)
+
+
+def note(logger: logging.Logger, error: MultisiteError, where: object) -> None:
+    """Log, once, what a visitor is told no reason of, under the incident that the visitor's page shows."""
+    if not error.incident:
+        error.incident = incident()
+        logger.warning("incident %s: %s: %s", error.incident, where, error)
 
 
 def log_failure(site_name: str, incident: str, message: str, exc: BaseException | None = None) -> None:

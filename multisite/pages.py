@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from multisite.errors import BadHost, MultisiteError, NeedsProcess, NoUpgrade, SiteBusy, UnknownHost
+from multisite.errors import Asleep, BadHost, MultisiteError, NeedsProcess, NoUpgrade, SiteBusy, UnknownHost
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -26,7 +26,10 @@ TITLES: dict[int, tuple[str, str]] = {
     400: ("Bad request", "The server could not understand this request."),
     403: ("Forbidden", "You may not see this page."),
     404: ("Not found", "There is no site at this address."),
+    405: ("Not allowed", "This address does not take requests of this kind."),
+    412: ("Changed", "What is at this address is not what was asked for."),
     413: ("Request too large", "The body of this request is too large for the site."),
+    416: ("No such part", "What is at this address has no such part."),
     431: ("Request too large", "The header fields of this request are too large for the site."),
     500: ("Site error", "This site has a problem. The details are in the server log."),
     501: ("Not supported", "This site needs something that the server cannot do yet."),
@@ -36,7 +39,7 @@ TITLES: dict[int, tuple[str, str]] = {
 }
 
 #: errors whose reason is written for a visitor; the others' may name files and stays in the log
-TOLD = (BadHost, UnknownHost, NeedsProcess, NoUpgrade, SiteBusy)
+TOLD = (Asleep, BadHost, UnknownHost, NeedsProcess, NoUpgrade, SiteBusy)
 
 #: a reason may quote what the client sent; a page stays small all the same (characters)
 LONGEST_TEXT = 300

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
-from multisite import client, logs, pages
+from multisite import client, logs, pages, visit
 from multisite.errors import MultisiteError, NoAnswer, UpstreamError
 from multisite.relayloop import RelayLoop
 from multisite.tunnel import Tunnel
@@ -213,13 +213,17 @@ class Passage:
         self._drop_exchange()
         if isinstance(error, NoAnswer) and not self._outgoing.begun and self._explain(error):
             return
-        self._tell(error)
         if self._outgoing.begun:
+            self._tell(error)
             if self._out and not self._outgoing.bare:
                 self._ends = True  # what was received before is the client's
             else:
                 self._close(reset=self._outgoing.bare)
             return
+        self._refuse(error)
+
+    def _refuse(self, error: MultisiteError) -> None:
+        self._tell(error)
         self._page(error)
 
     def _explain(self, error: NoAnswer) -> bool:
@@ -231,7 +235,7 @@ class Passage:
                 self._route.explain(error)
             except MultisiteError as better:
                 told = better
-            self._loop.call(lambda: self._step(lambda: self._page(told)))
+            self._loop.call(lambda: self._step(lambda: self._refuse(told)))
 
         self.deadline = math.inf
         return bool(self._route.can_explain) and self._loop.later(ask)
@@ -249,8 +253,8 @@ class Passage:
     def _tell(self, error: MultisiteError) -> None:
         if isinstance(error, UpstreamError):
             token = logs.current_site.set(self._site)
-            cut = "an answer was cut short: " if self._outgoing.begun else ""
-            _log.warning("%s: %s%s", self._route, cut, error)
+            cut = ": an answer was cut short" if self._outgoing.begun else ""
+            logs.note(_log, error, f"{self._route}{cut}")
             logs.current_site.reset(token)
 
     # Waiting
@@ -309,6 +313,10 @@ class Passage:
     def _log_access(self) -> None:
         if self._worker.logs_access and self.status:
             self._worker.log_access(self, self._environ, time.monotonic() - self._began)
+        head = self._incoming.head
+        status = self.status or (head.status if head else "")
+        whole = (self._ends and not self._out) or self._incoming.switches
+        visit.ended(self._environ, int(status[:3] or 0), self.sent, cut=not whole)
 
 
 def date() -> str:

@@ -14,7 +14,7 @@ import select
 import socket
 import time
 
-from multisite import relayloop
+from multisite import relayloop, visit
 from multisite.client import Worker
 from multisite.errors import MultisiteError
 from multisite.relayloop import RelayLoop
@@ -111,6 +111,7 @@ class Pending:
             with contextlib.suppress(OSError):
                 wire.recv(65536, _DONTWAIT)  # what it sent too much would make a reset of the close
         wire.close()
+        visit.ended(request.environ, request.code, len(request.content))
         if self._worker.logs_access:
             self._worker.log_access(_Told(request), request.environ, time.monotonic() - request.began)
 

@@ -25,6 +25,11 @@ KINDS = {
     "name": "name",
     "mount": "URL path",
     "application": "text, in one of these forms",
+    "expiries": "list of durations, each behind the pattern it is for, if any",
+    "types": "list of a file extension and a media type",
+    "log": "path, or syslog:, syslog:FACILITY or syslog:FACILITY@HOST:PORT",
+    "format": "combined, json, or text with fields in braces",
+    "sender": "x-sendfile or x-accel-redirect /PREFIX",
 }
 _PURPOSE = {
     (HOME_FILE, "projects"): "Where the site files are.",

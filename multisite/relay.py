@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
-from multisite import client, pending, relayloop
+from multisite import client, logs, pending, relayloop, visit
 from multisite.client import Environ
 from multisite.errors import MultisiteError, NoUpgrade, SiteBusy, UpstreamError
 from multisite.headers import upgrade_of
@@ -125,8 +125,9 @@ def _answer(request: Request, content: bytes, start_response: Any) -> Iterable[b
     if sent < len(data):
         request.take()
         request.finish(data[sent:])
-    else:
-        connection.close()
+        client.end()
+    connection.close()
+    visit.ended(request.environ, request.code, len(content))
     client.end()
 
 
@@ -156,7 +157,7 @@ def _explain(route: Route, error: MultisiteError) -> None:
     """Log what went wrong, unless somebody knows better what to tell the visitor."""
     route.explain(error)
     if isinstance(error, UpstreamError):
-        _log.warning("%s: %s", route, error)
+        logs.note(_log, error, route)
 
 
 # Where the thread waits

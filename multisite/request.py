@@ -66,6 +66,12 @@ class Request:
         assert head
         return self.outgoing.whole(head, content, date())
 
+    @property
+    def code(self) -> int:
+        """The status of the answer, once its head is there."""
+        head = self.incoming.head
+        return head.code if head else 0
+
     # What the relay loop does from here on; from any thread
 
     def hand_over(self) -> None:

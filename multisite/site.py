@@ -16,6 +16,8 @@ from multisite.sections import SupervisorOptions
 MODES = ("auto", "in-process", "spawned", "proxy")
 SERVERS = ("auto", "gunicorn", "asgi", "uwsgi", "granian", "command")
 PROTOCOLS = ("http", "uwsgi")
+ENV_MODES = ("extend", "replace")
+LINKS = ("inside", "owner", "none", "all")
 
 
 def inherited(key: str, help: str, example: str) -> Any:
@@ -33,6 +35,8 @@ class Site:
         file: path of the site file, as globbed.
         overlay: sections of a Moya project's settings, as text.
         env: the site's own [env] only.
+        host: which host this is the instance of its hosting site for, "" for any other site; see `multisite.hosting`.
+        template: the name of that hosting site.
     """
 
     file: str
@@ -57,7 +61,9 @@ class Site:
     location: str = option(
         "path",
         help="Working directory and import path of the site. A relative path counts from the folder of the real site "
-        "file, not of the link in sites-enabled.",
+        "file, not of the link in sites-enabled. With %HOST in it, each host that has such a folder is a site of its "
+        "own, with processes of its own, and %HOST stands for it in all other values too; so does %USER for what the "
+        "domain {user}.example.net captures.",
         example="/srv/blog",
     )
     application: str = option(
@@ -174,6 +180,18 @@ class Site:
         "Time the site has to answer one request; after it the client gets a 504 page. 0 waits without end.",
         "60s",
     )
+    ignore_activity: tuple[str, ...] = option(
+        "list",
+        help="Paths, as shell patterns, whose requests neither wake nor keep awake a spawned site: health checks, for "
+        "instance. While the site runs they are answered as usual; while it is stopped, with 503 and Retry-After.",
+        example="/health, /metrics*",
+    )
+    ignore_agents: tuple[str, ...] = option(
+        "list",
+        help="Programs whose requests neither wake nor keep awake a spawned site, as in ignore_activity: parts of the "
+        "User-Agent header, in any case, in which * stands for any text.",
+        example="bot, crawler, UptimeRobot, kube-probe",
+    )
     max_waiting: int = option(
         "integer",
         "100",
@@ -191,6 +209,58 @@ class Site:
         "no",
         "Redirect requests for any other domain of the site to its first domain.",
     )
+    env_mode: str = option(
+        "choice",
+        "extend",
+        "What [env] does to the environment of a spawned site: extend adds to what every process gets (PATH, language, "
+        "time zone, HOME, USER and those of the virtualenv), replace leaves that out: then there is nothing but the "
+        "[env] of moya.conf and of the site.",
+        choices=ENV_MODES,
+    )
+    pass_env: tuple[str, ...] = option(
+        "list",
+        help="Variables of the service's own environment that a spawned site gets, too, as names or shell patterns. "
+        "PYTHONPATH and what belongs to the server or to multisite itself is never passed on.",
+        example="DATABASE_URL, AWS_*",
+    )
+    static_index: tuple[str, ...] = option(
+        "list",
+        "index.html",
+        "Files that answer for a folder of [static], the first that exists. Empty: a folder is a 404 page.",
+        example="index.html, index.htm",
+    )
+    static_expires: tuple[str, ...] = option(
+        "expiries",
+        help="Time that static files stay fresh in a client's cache, sent as Cache-Control and Expires. A pattern "
+        "before a duration makes it that of the files whose URL path or name matches; the first match decides. 0 sends "
+        "no-cache.",
+        note="none is said, and clients guess",
+        example="/assets/* 365d, *.woff2 30d, 5m",
+    )
+    static_types: tuple[str, ...] = option(
+        "types",
+        help="Media types of file extensions, where the usual one is not meant.",
+        example=".md text/plain, .glb model/gltf-binary",
+    )
+    static_links: str = option(
+        "choice",
+        "inside",
+        "Symbolic links below a folder of [static] that are followed: inside, those that lead below it again; owner, "
+        "those that lead to what belongs to the link's owner, and root's; all; or none.",
+        choices=LINKS,
+    )
+    static_hidden: bool = option(
+        "boolean",
+        "no",
+        "Serve static files whose path has a name that starts with a dot. /.well-known is served in any case.",
+    )
+    static_send: str = option(
+        "sender",
+        help="Have the front end send static files: the answer names the file's path in X-Sendfile, or, behind "
+        "/PREFIX, in X-Accel-Redirect. Only a front end among trusted_proxies is answered so.",
+        note="the server sends them",
+        example="x-accel-redirect /files",
+    )
     env: dict[str, str] = option(
         "multiline",
         help="Environment variable of the site. A site with variables of its own never shares an interpreter.",
@@ -200,24 +270,45 @@ class Site:
     )
     static: dict[str, tuple[str, ...]] = option(
         "list",
-        help="URL prefix and the folder or file that answers below it; a missing file is a 404 page. The key check "
-        "names folders that are tried before the application.",
+        help="URL prefix, counted from the site's mount, and the folders or the file that answer below it, relative to "
+        "location; a missing file is a 404 page. The key check names folders that are tried before the application.",
         section="static",
         any_key=True,
         example="/static = /srv/blog/static",
     )
     access_log: str = option(
-        "path",
-        help="File that gets one line for each request of the site, relative to location.",
+        "log",
+        help="File that gets one line for each request of the site, relative to location; or a syslog daemon.",
         section="logging",
         key="access",
         example="/var/log/multisite/%(name)s.access.log",
     )
+    access_format: str = option(
+        "format",
+        "combined",
+        "Lines of the access log: combined, which is Apache's with site, seconds and who answered at the end; json, "
+        "one object a line; or a text with fields in braces, such as {remote}, {uri} and {http_x_request_id}.",
+        section="logging",
+        example="{iso} {remote} {method} {uri} {status} {bytes} {seconds}",
+    )
     error_log: str = option(
-        "path",
-        help="File that gets the site's log records and the output of its processes, relative to location.",
+        "log",
+        help="File that gets the site's log records and the output of its processes, relative to location; or a syslog "
+        "daemon.",
         section="logging",
         key="error",
         example="/var/log/multisite/%(name)s.error.log",
     )
     overlay: dict[str, dict[str, str]] = field(default_factory=dict)
+    host: str = ""
+    template: str = ""
+
+    @property
+    def entry_name(self) -> str:
+        """Name that the site's file has among the enabled ones."""
+        return self.template or self.name
+
+    @property
+    def files_only(self) -> bool:
+        """Whether the site has static files and nothing to run."""
+        return bool(self.static) and not (self.application or self.command or self.upstreams or self.ini)

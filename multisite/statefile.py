@@ -25,9 +25,9 @@ class StateFile:
     """One document, named `kind`, of one home; two homes may share a directory."""
 
     def __init__(self, home: Home, kind: str) -> None:
-        key = hashlib.sha256(os.path.realpath(home.file).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+        self.key = hashlib.sha256(os.path.realpath(home.file).encode("utf-8", "surrogateescape")).hexdigest()[:12]
         self.directory = home.state_dir
-        self.path = os.path.join(self.directory, f"{kind}-{key}.json")
+        self.path = os.path.join(self.directory, f"{kind}-{self.key}.json")
 
     def load(self) -> Any:
         """Return the document, or None where there is none that can be believed."""

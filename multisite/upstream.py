@@ -26,24 +26,33 @@ _NOSIGNAL = int(socket.MSG_NOSIGNAL)  # the operators of an IntFlag are slow
 _IN, _OUT = 1, 4  # select.POLLIN and POLLOUT, the same on every Linux
 
 
-def connect(endpoint: Endpoint, timeout: float, first: bytes) -> tuple[socket.socket, int]:
-    """Connect to `endpoint` and send what it takes of `first` at once.
-
-    Both in one, since the connection alone wakes the endpoint already, which should find something to read.
+def connect(endpoint: Endpoint, timeout: float) -> socket.socket:
+    """Return a socket connected to `endpoint`, which never blocks.
 
     Args:
         endpoint: whom to connect to.
         timeout: seconds for all its addresses together.
-        first: the beginning of a request.
-
-    Returns:
-        the socket, which never blocks, and how many bytes were sent.
 
     Raises:
-        ConnectFailed: nobody listens there, or has gone before a byte could be sent.
+        ConnectFailed: nobody listens there.
         BackendUnavailable: somebody does, and as many requests wait as may.
     """
-    sock = _connect_unix(endpoint) if endpoint.path else _connect_any(endpoint, timeout)
+    return _connect_unix(endpoint) if endpoint.path else _connect_any(endpoint, timeout)
+
+
+def begin(endpoint: Endpoint, timeout: float, first: bytes) -> tuple[socket.socket, int]:
+    """Connect to `endpoint` and send what it takes of `first` at once.
+
+    Both in one, since the connection alone wakes the endpoint already, which should find something to read.
+
+    Returns:
+        the socket, and how many bytes were sent.
+
+    Raises:
+        ConnectFailed: as `connect`; or it was gone before a byte could be sent.
+        BackendUnavailable: as `connect`.
+    """
+    sock = connect(endpoint, timeout)
     try:
         return sock, sock.send(first, _NOSIGNAL)
     except BlockingIOError:
@@ -106,12 +115,12 @@ class Exchange:
                 no limit.
 
         Raises:
-            ConnectFailed, BackendUnavailable: as `connect`; nothing was sent.
+            ConnectFailed, BackendUnavailable: as `begin`; nothing was sent.
         """
         self._frames = upload.chunked
         first = upload.first
         out = head + (chunk(first) if self._frames else first) if first else head
-        self._sock, sent = connect(endpoint, connect_timeout, out)
+        self._sock, sent = begin(endpoint, connect_timeout, out)
         self.sent_at = now = time.monotonic()
         self.upload = upload
         self._out: bytes | memoryview = memoryview(out)[sent:] if sent < len(out) else b""

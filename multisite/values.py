@@ -14,14 +14,15 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
-from multisite import appspec
+from multisite import appspec, filerules, logformat
 
 TRUE = frozenset({"yes", "true", "on", "1"})
 FALSE = frozenset({"no", "false", "off", "0"})
 SECONDS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 BYTES = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 LONGEST_DURATION = 10 * 366 * 86400.0
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+#: ".." stands between site and host in the names of instances (`multisite.hosting`)
+NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*(ms|[smhd]?)", re.ASCII | re.IGNORECASE)
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([bkmgt]?)(?:i?b)?", re.ASCII | re.IGNORECASE)
 
@@ -114,7 +115,7 @@ def name(value: str) -> str:
     word = unquote(value)
     if not NAME.fullmatch(word):
         raise ValueError(
-            "is not a name of 1 to 64 letters, digits, '.', '_' and '-' that starts with a letter or digit"
+            "is not a name of 1 to 64 letters, digits, '.', '_' and '-' that starts with a letter or digit, and no '..'"
         )
     return word
 
@@ -136,6 +137,44 @@ def application(value: str) -> str:
     return word
 
 
+def expiries(value: str) -> tuple[str, ...]:
+    """Durations, each behind the pattern it is for, if any."""
+    items = list_of(value)
+    for item in items:
+        filerules.parse_expiry(item, duration)
+    return items
+
+
+def media_types(value: str) -> tuple[str, ...]:
+    """File extensions, each with its media type."""
+    items = list_of(value)
+    for item in items:
+        filerules.parse_type(item)
+    return items
+
+
+def sender(value: str) -> str:
+    """How a front end is told to send a file."""
+    word = text(value)
+    filerules.parse_sender(word)
+    return word
+
+
+def log(value: str) -> str:
+    """Path of a log file, or a syslog daemon."""
+    target = text(value)
+    logformat.parse_syslog(target)
+    return target
+
+
+def access_format(value: str) -> str:
+    """Word or template for the lines of an access log."""
+    template = text(value)
+    if template != "json":
+        logformat.parse(template)
+    return template
+
+
 #: kind of an option → its cast; also the check functions of the configspec
 CASTS: dict[str, Callable[..., Any]] = {
     "text": text,
@@ -152,9 +191,15 @@ CASTS: dict[str, Callable[..., Any]] = {
     "name": name,
     "mount": mount,
     "application": application,
+    "expiries": expiries,
+    "types": media_types,
+    "sender": sender,
+    "log": log,
+    "format": access_format,
 }
 #: kinds whose empty value means something ("none of it"); an empty value of any other kind means "not set"
 EMPTY: dict[str, Any] = {"name": "", "text": "", "path": "", "application": "", "multiline": "", "list": (), "argv": ()}
+EMPTY |= {"expiries": (), "types": (), "sender": "", "log": "", "format": ""}
 
 
 def unquote(value: str) -> str:

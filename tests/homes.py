@@ -13,6 +13,7 @@ MOYA_CONF = """[projects]
 read = sites-enabled/*.ini
 [service]
 state_dir = state
+runtime_dir = run
 temp_dir = temp
 [supervisor]
 allow_root = yes

@@ -35,7 +35,6 @@ from multisite.errors import (
 from multisite.proxy import Proxy
 from multisite.trusted import TrustedProxies
 from tests.backends import PATIENCE, Backend, Talk, begun, exactly, get, saying, take, take_envelope
-from tests.ways import way  # noqa: F401  every test of a path is run in all ways
 
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
 TEXT = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"

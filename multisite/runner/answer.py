@@ -1,13 +1,15 @@
-"""The answer of a WSGI app as HTTP/1.1 on a connection that carries one request (PEP 3333).
+"""The answer of a WSGI app as HTTP/1 on a connection that carries one request (PEP 3333).
 
-What the app says is what is sent: the server in front adds Date and Server, as it does for its own apps. A body
-whose length the app does not tell goes in chunks, so that one cut short can be told from one that ended.
+To the dispatcher goes what the app says and no more: the server in front adds Date and Server, as it does for its own
+apps. A body whose length the app does not tell goes in chunks, so that one cut short can be told from one that ended.
+Where nobody of ours stands between the app and the client, the answer is a `Whole` one.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,8 +22,13 @@ _NOT_IN_A_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 _STATUS = re.compile(r"[1-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?")
 _HOP_BY_HOP = {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailers"}
 _HOP_BY_HOP |= {"transfer-encoding", "upgrade"}
+_LENGTH = {"content-length"}
+_OURS = _HOP_BY_HOP | {"date", "server"}
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("", "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _JOIN_BELOW = 65536  # copying so much is cheaper than a system call
 _lower_names: dict[str, str] = {}
+_date = (0, "")  # the second, and how it is written
 
 
 class FileWrapper:
@@ -51,12 +58,18 @@ class Answer:
         is_begun: something has been sent.
     """
 
+    _version = "HTTP/1.1"
+    _ours = ""  # header lines
+    _dropped = _HOP_BY_HOP
+    _in_chunks = True
+
     def __init__(self, connection: socket.socket, method: str, protocol: str) -> None:
         self.status = 0
         self.is_begun = False
         self._connection = connection
         self._is_head = method == "HEAD"
         self._has_body = not self._is_head
+        self._is_chunked = False
         self._takes_hints = protocol != "HTTP/1.0"
         self._head = ""
         self._length: int | None = None
@@ -79,16 +92,20 @@ class Answer:
         if not _STATUS.fullmatch(status):
             raise ValueError(f"{status!r} is no status")
         code = int(status[:3])
-        lines, self._length = header_lines(headers)
-        self._head = f"HTTP/1.1 {status}\r\n{lines}"
+        # RFC 9110, section 8.6: a 204 says no length.
+        dropped = self._dropped | _LENGTH if code == 204 else self._dropped
+        lines, self._length = header_lines(headers, dropped)
+        self._has_body = not self._is_head and code not in (204, 304) and code >= 200
+        self._is_chunked = self._in_chunks and self._has_body and self._length is None
+        framing = "Transfer-Encoding: chunked\r\n" if self._is_chunked else ""
+        self._head = f"{self._version} {status}\r\n{self._ours}{framing}{lines}"
         self.status = code
-        self._has_body = self._has_body and code not in (204, 304) and code >= 200
         return self.write
 
     def early_hints(self, headers: list[tuple[Any, Any]]) -> None:
         """``wsgi.early_hints``: a 103 (RFC 8297) before the answer, for clients of HTTP/1.1."""
         if self._takes_hints and not self.is_begun:
-            lines, _ = header_lines([(_text(name), _text(value)) for name, value in headers])
+            lines, _ = header_lines([(_text(name), _text(value)) for name, value in headers], self._dropped)
             self._connection.sendall(f"HTTP/1.1 103 Early Hints\r\n{lines}\r\n".encode("latin-1"))
 
     def write(self, data: bytes) -> None:
@@ -111,7 +128,8 @@ class Answer:
     def refuse(self, status: str) -> None:
         """An answer of our own, in place of the app's."""
         page = f"<html><head><title>{status[4:]}</title></head><body><h1>{status[4:]}</h1></body></html>\n".encode()
-        head = f"HTTP/1.1 {status}\r\nContent-Type: text/html\r\nContent-Length: {len(page)}\r\n\r\n"
+        ours = f"{self._version} {status}\r\n{self._ours}"
+        head = f"{ours}Content-Type: text/html\r\nContent-Length: {len(page)}\r\n\r\n"
         self.status = int(status[:3])
         self.is_begun = True
         self._connection.sendall(head.encode() + (b"" if self._is_head else page))
@@ -119,7 +137,7 @@ class Answer:
     def _end(self, data: bytes) -> None:
         """The last piece, and the end of the chunks with it."""
         piece = self._piece(data)
-        if self._length is None and self._has_body:
+        if self._is_chunked:
             piece += b"0\r\n\r\n"
         if piece or not self.is_begun:
             self._send(piece)
@@ -129,7 +147,9 @@ class Answer:
         if not isinstance(data, bytes):
             raise TypeError(f"a body is made of bytes, not of {type(data).__name__}")
         if self._length is None:
-            return b"%x\r\n%b\r\n" % (len(data), data) if data and self._has_body else b""
+            if not self._is_chunked:
+                return data if self._has_body else b""
+            return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
         data = data[: max(0, self._length - self._sent)]
         self._sent += len(data)
         return data if self._has_body else b""
@@ -148,8 +168,7 @@ class Answer:
         if not self._head:
             raise AssertionError("the application returned without calling start_response()")
         self.is_begun = True
-        is_chunked = self._length is None and self._has_body
-        return (self._head + ("Transfer-Encoding: chunked\r\n\r\n" if is_chunked else "\r\n")).encode("latin-1")
+        return (self._head + "\r\n").encode("latin-1")
 
     def _send_file(self, wrapper: FileWrapper) -> bool:
         """Whether the kernel could do it."""
@@ -164,10 +183,9 @@ class Answer:
         if count <= 0 or not self._has_body:
             self._end(b"")
             return True
-        is_chunked = self._length is None
-        self._send(b"%x\r\n" % count if is_chunked else b"")
+        self._send(b"%x\r\n" % count if self._is_chunked else b"")
         self._sent += self._connection.sendfile(file, offset, count)
-        if is_chunked:
+        if self._is_chunked:
             self._connection.sendall(b"\r\n0\r\n\r\n")
         return True
 
@@ -177,8 +195,34 @@ class Answer:
         return self._has_body and self._length is not None and self._sent < self._length
 
 
-def header_lines(headers: list[tuple[str, str]]) -> tuple[str, int | None]:
-    """The lines of a head, without those that concern a connection only, and the length that they tell.
+class Whole(Answer):
+    """An answer that needs nobody to complete it: with Server and Date, as of the client's version, ended by a close.
+
+    The head is that of gunicorn's sync worker, which would have served the client otherwise.
+    """
+
+    _dropped = _OURS
+
+    def __init__(self, connection: socket.socket, method: str, protocol: str) -> None:
+        super().__init__(connection, method, protocol)
+        self._version = "HTTP/1.0" if protocol == "HTTP/1.0" else "HTTP/1.1"
+        self._in_chunks = self._takes_hints
+        self._ours = f"Server: gunicorn\r\nDate: {date()}\r\nConnection: close\r\n"
+
+
+def date() -> str:
+    """The time as a Date field has it (RFC 9110, section 5.6.7)."""
+    global _date
+    now = int(time.time())
+    if _date[0] != now:
+        year, month, day, hour, minute, second, weekday = time.gmtime(now)[:7]
+        clock = f"{hour:02}:{minute:02}:{second:02}"
+        _date = now, f"{_DAYS[weekday]}, {day:02} {_MONTHS[month]} {year:04} {clock} GMT"
+    return _date[1]
+
+
+def header_lines(headers: list[tuple[str, str]], dropped: set[str]) -> tuple[str, int | None]:
+    """The lines of a head, without those that are `dropped`, and the length that they tell.
 
     Raises:
         ValueError, TypeError: a name or a value would break out of its line, or is not text.
@@ -187,7 +231,7 @@ def header_lines(headers: list[tuple[str, str]]) -> tuple[str, int | None]:
     length = None
     for name, value in headers:
         lower = _lower_names.get(name) or _checked(name)
-        if lower in _HOP_BY_HOP:
+        if lower in dropped:
             continue
         if _NOT_IN_A_VALUE.search(value):
             raise ValueError(f"the value of the header {name} has a character that HTTP does not allow")

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 from time import monotonic
 
+from gunicorn.asgi import protocol as gunicorn_protocol
 from gunicorn.asgi.lifespan import LifespanManager, LifespanStartupFailed
 from gunicorn.workers.gasgi import ASGIWorker
 
+from .arrivals import Arrivals
 from .asgiprotocol import Protocol
 from .board import opened
 from .job import Job
 from .notify import Notifier
-from .settings import settings
+from .settings import Log, settings
 from .watchdog import Watchdog
 
 TYPE_CHECKING = False
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 
 NOT_STARTED = 3
 PULSE = 0.5
-AT_ONCE = 100
+
+# 16,384 short strings, which gunicorn makes to save the making of one: two MiB. It does without where one is missing.
+getattr(gunicorn_protocol, "_CHUNK_PREFIXES", {}).clear()
 
 
 class Pulse:
@@ -49,7 +52,9 @@ class Backend(ASGIWorker):  # type: ignore[misc]
     def __init__(self, app: Any, job: Job, notifier: Notifier) -> None:
         # Not the worker's own __init__, which makes a file for the arbiter to watch.
         self.asgi = app
-        self.cfg, self.log = settings(1, job.processes)
+        self.cfg = settings(job.processes, job.trusts_front_end, pre_request=None, post_request=None)
+        self.log = Log()
+        self.trusts_front_end = job.trusts_front_end
         self.board = opened(job.board, job.slot, os.getpid())
         self.nr = self.nr_conns = 0
         self.max_requests = job.max_requests or sys.maxsize
@@ -57,9 +62,7 @@ class Backend(ASGIWorker):  # type: ignore[misc]
         self.lifespan: Any = None
         self.servers: list[Any] = []
         self.sockets: list[Any] = []
-        self._listener = socket.socket(fileno=job.listen)
-        self._listener.setblocking(False)
-        self._arriving: set[asyncio.Task[Any]] = set()
+        self._arrivals = Arrivals(job.listen, lambda start, is_client: Protocol(self, start, is_client))
         self._quick_shutdown = False
         self._stopped: asyncio.Event | None = None
         self._alive = True
@@ -104,36 +107,13 @@ class Backend(ASGIWorker):  # type: ignore[misc]
     async def _serve(self) -> None:
         self._stopped = asyncio.Event()
         await self._start_lifespan()
-        self._listen()
+        self._arrivals.start(self.loop)
         self._pulse.beat(self.loop)
         self._watchdog.start()
         self._notifier.ready()
         await self._stopped.wait()
-        self.loop.remove_reader(self._listener)
-        if self._arriving:
-            await asyncio.wait(self._arriving)
+        await self._arrivals.stop()
         await self._shutdown()
-
-    def _listen(self) -> None:
-        if self.alive:
-            self.loop.add_reader(self._listener, self._accept)
-
-    def _accept(self) -> None:
-        """Take what has arrived. asyncio's own servers would set the length of the queue, and remove the path."""
-        for _ in range(AT_ONCE):
-            try:
-                client, _ = self._listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                print(f"A connection cannot be accepted: {error}", file=sys.stderr)
-                self.loop.remove_reader(self._listener)
-                self.loop.call_later(PULSE, self._listen)
-                return
-            client.setblocking(False)
-            task = self.loop.create_task(self.loop.connect_accepted_socket(lambda: Protocol(self), client))
-            self._arriving.add(task)
-            task.add_done_callback(self._arriving.discard)
 
     async def _start_lifespan(self) -> None:
         """Tell the app that it starts; most know nothing of that, and one that refuses is not served."""

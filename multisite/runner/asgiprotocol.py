@@ -12,7 +12,8 @@ from urllib.parse import quote
 
 from gunicorn.asgi.protocol import ASGIProtocol
 
-from .envelope import BODY, FIRST, BadEnvelope, size_of, variables_of
+from .envelope import CAPTURES, FIRST, WITH_CLIENT, BadEnvelope, is_quiet, size_of, tell_apart, variables_of
+from .request import CLAIMS, FAMILY, TRUSTED_PEER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,15 +23,30 @@ NOT_HEADERS = ("HTTP_TRANSFER_ENCODING", "HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TY
 
 
 class Protocol(ASGIProtocol):  # type: ignore[misc]
-    """gunicorn's protocol, with a second way for a request to come in, and a count of the requests."""
+    """gunicorn's protocol, with a second way for a request to come in, and a count of the requests.
 
-    def __init__(self, worker: Any) -> None:
+    Args:
+        worker: the `Backend`.
+        start: what has already been received.
+        is_client: whether the connection is that of a client, and `start` all that the dispatcher says of it.
+    """
+
+    def __init__(self, worker: Any, start: bytes, is_client: bool) -> None:
         super().__init__(worker)
         self._board = worker.board
+        self._believes = worker.trusts_front_end
         self._start: bytes | None = b""
+        self._first = start
+        self._is_client = is_client
         self._variables: dict[str, Any] = {}
-        self._failed = False
+        self._failed = self._quiet = False
         self._received = self._sent = 0
+
+    def connection_made(self, transport: Any) -> None:
+        """As asyncio says; what came first is taken now."""
+        super().connection_made(transport)
+        self.data_received(self._first)
+        self._first = b""
 
     def data_received(self, data: bytes) -> None:
         """As asyncio says; the first byte tells the language."""
@@ -50,21 +66,30 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
 
     def _opened(self, start: bytes) -> bytes:
         """What gunicorn is to read; nothing, as long as an envelope is not whole."""
-        if not start.startswith(FIRST):
+        if not start.startswith(WITH_CLIENT if self._is_client else FIRST):
             return start
         size = size_of(start)
+        if self._is_client:
+            _check_whole(start, size)
         if not size or len(start) < size:
             return b""
-        self._variables = variables_of(start[:size])
+        self._variables = variables = variables_of(start[:size])
+        is_chunked = tell_apart(variables)
+        self._quiet = is_quiet(start)
         self._keepalive = 0  # one request on each connection
         self._forwarded_trust: Any = ({}, [])
         self._secure_names: Any = frozenset()
-        return head_of(self._variables) + start[size:]
+        return head_of(variables, is_chunked, self._is_client) + start[size:]
 
     def _on_headers_complete(self) -> Any:
         skip = super()._on_headers_complete()
+        request = self._current_request
         if self._variables:
-            self._current_request.scheme = self._variables.get("wsgi.url_scheme", "http")
+            request.scheme = self._variables.get("wsgi.url_scheme", "http")
+        elif not self._believes and any(map(_is_claim, request.headers_bytes)):
+            headers = zip(request.headers_bytes, request.headers)
+            kept = [both for both in headers if not _is_claim(both[0])]
+            request.headers_bytes, request.headers = [raw for raw, _ in kept], [text for _, text in kept]
         return skip
 
     def _build_http_scope(self, request: Any, sockname: Any, peername: Any) -> dict[str, Any]:
@@ -82,6 +107,10 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
             scope["server"] = (name, _number(variables.get("SERVER_PORT", ""))) if name else None
             scope["root_path"] = _text(variables.get("SCRIPT_NAME", ""))
             scope["http_version"] = variables.get("SERVER_PROTOCOL", "HTTP/1.1")[5:]
+            if CAPTURES in variables:
+                scope[CAPTURES] = variables[CAPTURES]
+        elif self._believes:
+            scope["client"] = (TRUSTED_PEER, 0)
         return scope
 
     async def _handle_http_request(self, *args: Any, **kwargs: Any) -> Any:
@@ -91,12 +120,12 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         return await self._counted(super()._handle_websocket(*args, **kwargs))
 
     async def _counted(self, handling: Any) -> Any:
-        began = self._board.begin()
+        began = self._board.begin(self._quiet)
         self._failed = False
         try:
             return await handling
         finally:
-            self._board.end(began, self._failed, self._received, self._sent)
+            self._board.end(began, self._failed, self._received, self._sent, self._quiet)
             self._received = self._sent = 0
 
     def _send_response_start(self, status: int, *args: Any, **kwargs: Any) -> None:
@@ -112,16 +141,40 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         super()._safe_write(data)
 
 
-def head_of(variables: dict[str, Any]) -> bytes:
-    """The head of a request in HTTP/1.1.
+def _is_claim(field: tuple[bytes, bytes]) -> bool:
+    return field[0] in _CLAIMS or field[0].startswith(_FAMILY)
 
-    It is of that version whatever the client speaks, so that the answer is framed; without a Host it cannot be.
+
+def _name(key: str) -> bytes:
+    return key[5:].replace("_", "-").lower().encode()
+
+
+_CLAIMS = frozenset(map(_name, CLAIMS))
+_FAMILY = _name(FAMILY)
+
+
+def _check_whole(start: bytes, size: int) -> None:
+    """No more will come of a request that was handed over."""
+    if not size or len(start) < size:
+        raise BadEnvelope("half of one, with a client")
+    length = str(variables_of(start[:size]).get("CONTENT_LENGTH") or 0)
+    if not (length.isascii() and length.isdigit()) or len(start) - size != int(length):
+        raise BadEnvelope(f"a body of {len(start) - size} bytes for {length}, with a client")
+
+
+def head_of(variables: dict[str, Any], is_chunked: bool, is_client: bool) -> bytes:
+    """The head of a request in HTTP/1.
+
+    To the dispatcher it is of HTTP/1.1 whatever the client speaks, so that the answer is framed; without a Host it
+    cannot be.
     """
     version = "1.1" if "HTTP_HOST" in variables else "1.0"
+    if is_client and variables.get("SERVER_PROTOCOL") == "HTTP/1.0":
+        version = "1.0"
     lines = [f"{variables['REQUEST_METHOD']} {_target(variables)} HTTP/{version}"]
     if variables.get("CONTENT_TYPE"):
         lines.append(f"content-type: {variables['CONTENT_TYPE']}")
-    if variables.get(BODY) == "chunked":
+    if is_chunked:
         lines.append("transfer-encoding: chunked")
     elif variables.get("CONTENT_LENGTH"):
         lines.append(f"content-length: {variables['CONTENT_LENGTH']}")

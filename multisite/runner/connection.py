@@ -8,8 +8,10 @@ looks at `Connection.since`. System calls are tried without waiting first, so th
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
+import sys
 from time import monotonic
 
 TYPE_CHECKING = False
@@ -22,13 +24,22 @@ if TYPE_CHECKING:
 FOREVER = float("inf")
 HEAD_LIMIT = 10.0  # seconds that a connection may stay silent before its request
 LINGER = 2.0  # seconds to wait for the peer to close, where it may still send a body that nobody reads
+RECEIVE = 16384
 
 _recv = socket.socket.recv
+_recvmsg = socket.socket.recvmsg
 _send = socket.socket.send
 _sendall = socket.socket.sendall
 # Plain numbers: the operators of an IntFlag would cost a tenth of the time of a small request.
 _DONTWAIT = int(socket.MSG_DONTWAIT)
-PEEK = int(socket.MSG_PEEK)
+_PEEK = int(socket.MSG_PEEK)
+ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
+ONE_DESCRIPTOR = socket.CMSG_LEN(4)  # the kernel closes what does not fit
+
+
+def descriptor_in(ancillary: list[Any]) -> int:
+    """The descriptor that came with a message (`ONE_DESCRIPTOR` at most), or -1."""
+    return int.from_bytes(ancillary[0][2], sys.byteorder) if ancillary else -1
 
 
 class Listener(socket.socket):
@@ -56,20 +67,38 @@ class Connection(socket.socket):
         since: when the site last made progress with the request; `FOREVER` while the peer is waited for.
         limit: seconds to wait for the peer at a time, 0 for ever.
         environ: the request, once it is known.
+        ahead: what has been received and is still to be read.
         gone: the peer left, or was too slow, before all was read or written.
         failed: the site's answer is an error.
     """
 
-    __slots__ = ("_limited", "environ", "failed", "gone", "limit", "received", "sent", "since")
+    __slots__ = ("_limited", "ahead", "environ", "failed", "gone", "limit", "received", "sent", "since")
 
     def __init__(self, family: int, kind: int, proto: int, fileno: int) -> None:
         super().__init__(family, kind, proto, fileno)
         self.since = monotonic()
         self.limit = HEAD_LIMIT
         self.environ: Mapping[str, Any] = {}
+        self.ahead = b""
         self.gone = self.failed = False
         self.received = self.sent = 0
-        self._limited = 0.0
+        self._limited = -1.0
+
+    def first(self) -> tuple[bytes, int]:
+        """What comes first, and the descriptor that comes with it (unix(7)), or -1.
+
+        Raises:
+            OSError: as of `recv`.
+        """
+        try:
+            data, ancillary, _, _ = _recvmsg(self, RECEIVE, ONE_DESCRIPTOR, _DONTWAIT | ON_EXEC)
+        except BlockingIOError:
+            data, ancillary, _, _ = self._later(_recvmsg, RECEIVE, ONE_DESCRIPTOR, ON_EXEC)
+        except OSError:
+            self.gone = True
+            raise
+        self.received = len(data)
+        return data, descriptor_in(ancillary)
 
     def recv(self, size: int, flags: int = 0) -> bytes:
         """Up to `size` bytes.
@@ -78,21 +107,26 @@ class Connection(socket.socket):
             TimeoutError: the peer sent nothing within the limit.
             OSError: it is gone.
         """
+        if self.ahead:
+            data = self.ahead[:size]
+            if not flags & _PEEK:
+                self.ahead = self.ahead[size:]
+            return data
         try:
             data = _recv(self, size, flags | _DONTWAIT)
         except BlockingIOError:
-            data = self._recv_later(size, flags)
+            data = self._later(_recv, size, flags)
         except OSError:
             self.gone = True
             raise
-        if not flags & PEEK:
+        if not flags & _PEEK:
             self.received += len(data)
         return data
 
-    def _recv_later(self, size: int, flags: int) -> bytes:
+    def _later(self, receive: Any, *arguments: int) -> Any:
         self._wait()
         try:
-            return _recv(self, size, flags)
+            return receive(self, *arguments)
         except BlockingIOError as error:
             raise self._too_slow("sent", error) from None
         except OSError:
@@ -100,6 +134,19 @@ class Connection(socket.socket):
             raise
         finally:
             self.since = monotonic()
+
+    def become(self, descriptor: int) -> None:
+        """Go on as the connection of `descriptor`, which is ours; the one so far is closed."""
+        os.dup2(descriptor, self.fileno(), inheritable=False)
+        os.close(descriptor)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the peer has sent something that nobody read."""
+        try:
+            return bool(_recv(self, 1, _PEEK | _DONTWAIT))
+        except OSError:
+            return False
 
     def sendall(self, data: ReadableBuffer, flags: int = 0) -> None:
         """Send all of `data`.
@@ -168,6 +215,7 @@ class Connection(socket.socket):
         self.since = FOREVER
         if self._limited != self.limit and self.gettimeout() is None:
             self._limited = self.limit
+            os.set_blocking(self.fileno(), True)  # one handed over is as the process wanted it that had it
             whole = int(self.limit)
             interval = struct.pack("@ll", whole, int((self.limit - whole) * 1_000_000))
             self.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, interval)

@@ -1,15 +1,21 @@
-"""WSGI: HTTP from a front end that comes straight to the site's socket, answered by gunicorn's sync worker.
+"""WSGI: HTTP from a front end that comes straight to the site's socket.
 
-gunicorn is imported by the first such request: most sites get none, and save 10 MiB.
+Requests as front ends write them are read here; all others are answered by gunicorn's sync worker, which is imported
+by the first of them: most sites get none, and save 10 MiB.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 
+from .answer import Whole
+from .call import Caller
 from .connection import Connection, Listener
-from .settings import settings
+from .envelope import sized_body
+from .request import END, believe, environ_of
+from .settings import Log, settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,19 +23,36 @@ if TYPE_CHECKING:
 
 
 class Direct:
-    """Serves plain HTTP with a WSGI app."""
+    """Serves plain HTTP with a WSGI app.
 
-    def __init__(self, app: Any, listener: Listener, is_multithread: bool, processes: int, limit: float) -> None:
-        self._app = app
+    Args:
+        is_trusted: whether what the front end says about its client is believed.
+    """
+
+    def __init__(self, caller: Caller, listener: Listener, processes: int, is_trusted: bool) -> None:
+        self._caller = caller
         self._listener = listener
-        self._is_multithread = is_multithread
         self._processes = processes
-        self._limit = limit
+        self._is_trusted = is_trusted
+        self._software = _software()
         self._lock = threading.Lock()
         self._worker: Any = None
 
-    def serve(self, connection: Connection) -> None:
-        """Answer the request of this connection; the caller closes it."""
+    def serve(self, connection: Connection, start: bytes) -> None:
+        """Answer the request that begins with `start`; the caller closes the connection."""
+        head, end, rest = start.partition(END)
+        environ = environ_of(head, self._is_trusted) if end else None
+        if environ is None or "SCRIPT_NAME" in os.environ:
+            connection.ahead = start
+            self._leave_to_gunicorn(connection)
+            return
+        environ["SERVER_SOFTWARE"] = self._software
+        environ["gunicorn.socket"] = connection
+        body = sized_body(environ.get("CONTENT_LENGTH", "0"), rest, connection)
+        answer = Whole(connection, environ["REQUEST_METHOD"], environ["SERVER_PROTOCOL"])
+        self._caller.serve(environ, body, answer, connection)
+
+    def _leave_to_gunicorn(self, connection: Connection) -> None:
         with self._lock:
             self._worker = self._worker or self._new_worker()
         self._worker.handle(self._listener, connection, connection.getpeername())
@@ -39,8 +62,8 @@ class Direct:
         from gunicorn.workers.sync import SyncWorker
 
         worker = SyncWorker.__new__(SyncWorker)  # __init__ makes a file for the arbiter to watch
-        worker.cfg, worker.log = settings(2 if self._is_multithread else 1, self._processes)
-        worker.cfg.set("post_request", _note)
+        worker.cfg = settings(self._processes, self._is_trusted, pre_request=_begin, post_request=_note)
+        worker.log = Log()
         worker.nr = 0
         worker.max_requests = sys.maxsize
         worker.alive = True
@@ -49,10 +72,24 @@ class Direct:
 
     def _call(self, environ: dict[str, Any], start_response: Any) -> Any:
         connection = environ["gunicorn.socket"]
-        connection.limit = self._limit
+        connection.limit = self._caller.limit
+        believe(environ, self._is_trusted)
         connection.environ = environ
-        environ["wsgi.multithread"] = self._is_multithread
-        return self._app(environ, start_response)
+        environ["wsgi.multithread"] = self._caller.is_multithread
+        return self._caller.app(environ, start_response)
+
+
+def _software() -> str:
+    """What gunicorn calls itself; its package alone is small."""
+    try:
+        from gunicorn import SERVER_SOFTWARE
+    except ImportError:  # a site's user may not read our installation
+        return "gunicorn"
+    return str(SERVER_SOFTWARE)
+
+
+def _begin(worker: Any, request: Any) -> None:
+    """The hook ``pre_request``."""
 
 
 def _note(worker: Any, request: Any, environ: dict[str, Any], response: Any) -> None:

@@ -1,7 +1,8 @@
 """The request as the dispatcher sends it: the byte 1, a length, a JSON object of the variables, then the body.
 
 The first byte of HTTP is that of a method, and a front end writes it, so no client can send an envelope. The body is
-exactly ``CONTENT_LENGTH`` bytes, or in chunks (RFC 9112, section 7.1) where ``multisite.body`` says "chunked".
+exactly ``CONTENT_LENGTH`` bytes, or in chunks (RFC 9112, section 7.1) where ``multisite.body`` says "chunked". With
+the byte 2 instead of 1 comes a descriptor, the client's own connection, which is to be answered (unix(7), SCM_RIGHTS).
 """
 
 from __future__ import annotations
@@ -15,11 +16,17 @@ if TYPE_CHECKING:
     from typing import Any
 
 FIRST = b"\x01"
+WITH_CLIENT = b"\x02"
 BODY = "multisite.body"
+CAPTURES = "multisite.captures"
+ROUTING = "wsgiorg.routing_args"
 LARGEST = 1 << 20
+IS_QUIET = 0x80000000  # in the length, which is never so large: the request is no use of the site
 RECEIVE = 16384
 LONGEST_LINE = 4096
 BUFFER = 65536
+
+_decode = json.JSONDecoder().raw_decode
 
 
 class BadEnvelope(Exception):
@@ -38,10 +45,15 @@ def size_of(start: bytes) -> int:
     """
     if len(start) < 5:
         return 0
-    length = int.from_bytes(start[1:5], "big")
+    length = int.from_bytes(start[1:5], "big") & ~IS_QUIET
     if length > LARGEST:
         raise BadEnvelope(f"an envelope of {length} bytes")
     return 5 + length
+
+
+def is_quiet(start: bytes) -> bool:
+    """Whether what begins so is an envelope with a request that is no use of the site."""
+    return start[:1] in (FIRST, WITH_CLIENT) and bool(int.from_bytes(start[1:5], "big") & IS_QUIET) and len(start) > 4
 
 
 def variables_of(envelope: bytes) -> dict[str, Any]:
@@ -51,22 +63,22 @@ def variables_of(envelope: bytes) -> dict[str, Any]:
         BadEnvelope: it is no JSON object of such.
     """
     try:
-        variables = json.loads(envelope[5:].decode())
-    except ValueError as error:
+        text = envelope[5:].decode()
+        variables, end = _decode(text)
+    except (ValueError, RecursionError) as error:
         raise BadEnvelope(str(error)) from None
-    if not isinstance(variables, dict) or "REQUEST_METHOD" not in variables:
+    if end != len(text) or type(variables) is not dict or "REQUEST_METHOD" not in variables:
         raise BadEnvelope("no JSON object of a request's variables")
     return variables
 
 
-def receive(connection: socket.socket) -> tuple[dict[str, Any], bytes]:
-    """The variables, and what has already arrived of the body.
+def receive(connection: socket.socket, data: bytes) -> tuple[dict[str, Any], bytes]:
+    """The variables of the envelope that begins with `data`, and what has already arrived of the body.
 
     Raises:
         BadEnvelope: this is no envelope.
         Gone: the peer left.
     """
-    data = connection.recv(RECEIVE)
     size = size_of(data)
     while not size or len(data) < size:
         more = connection.recv(BUFFER)
@@ -77,15 +89,41 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], bytes]:
     return variables_of(data[:size]), data[size:]
 
 
-def body_of(variables: dict[str, Any], start: bytes, connection: socket.socket) -> Any:
-    """``wsgi.input``: it ends where the body ends. Takes `BODY` out of the variables.
+def tell_apart(variables: dict[str, Any]) -> bool:
+    """Take out of the variables what the dispatcher says about the request, and no client can.
+
+    Returns:
+        Whether the body is in chunks. What the host's pattern captured is put where the dispatcher has it for the
+        sites of its own process.
+
+    Raises:
+        BadEnvelope: the captures are none.
+    """
+    if CAPTURES in variables:
+        captures = variables[CAPTURES]
+        if type(captures) is not dict:
+            raise BadEnvelope("captures that are no JSON object")
+        variables[ROUTING] = ((), dict(captures))
+    return bool(variables.pop(BODY, "") == "chunked")
+
+
+def body_of(variables: dict[str, Any], is_chunked: bool, start: bytes, connection: socket.socket) -> Any:
+    """``wsgi.input``: it ends where the body ends.
 
     Raises:
         BadEnvelope: the length is none.
     """
-    if variables.pop(BODY, "") == "chunked":
+    if is_chunked:
         return io.BufferedReader(ChunkedBody(start, connection), BUFFER)
-    length = str(variables.get("CONTENT_LENGTH") or 0)
+    return sized_body(str(variables.get("CONTENT_LENGTH") or 0), start, connection)
+
+
+def sized_body(length: str, start: bytes, connection: socket.socket) -> Any:
+    """``wsgi.input`` of so many bytes, the first of which are in `start`.
+
+    Raises:
+        BadEnvelope: the length is none.
+    """
     if not (length.isascii() and length.isdigit()):
         raise BadEnvelope(f"a body of {length!r} bytes")
     if len(start) >= int(length):

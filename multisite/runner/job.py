@@ -45,10 +45,12 @@ class Job:
     Attributes:
         listen: the descriptor of the listening socket.
         notify: where to report to, "" for nowhere.
+        site: what its file says, for the loaders of other packages.
         threads: how many requests at once.
         processes: how many such processes the site has.
         max_requests: after how many requests to leave, 0 for never.
         request_timeout: seconds in which a request has to make progress, 0 for ever.
+        trusts_front_end: whether a front end that comes straight to the socket is believed about its clients.
     """
 
     def __init__(self, job: dict[str, Any], listen: int, notify: str) -> None:
@@ -59,11 +61,13 @@ class Job:
         self.location: str = job.get("location") or ""
         self.ini: list[str] = list(_listed(job.get("ini")))
         self.overlay: dict[str, dict[str, str]] = job.get("overlay") or {}
+        self.site: dict[str, Any] = job.get("site") or {}
         self.worker: str = job.get("worker") or "auto"
         self.threads = max(1, int(job.get("threads") or 1))
         self.processes = max(1, int(job.get("processes") or 1))
         self.max_requests = _with_jitter(int(job.get("max_requests") or 0), int(job.get("max_requests_jitter") or 0))
         self.request_timeout = float(job.get("request_timeout") or 0)
+        self.trusts_front_end = bool(job.get("trusts_front_end"))
         self.gunicorn: str = job.get("gunicorn") or ""
         self.board: str = job.get("board") or ""
         self.slot = int(job.get("slot") or 0)

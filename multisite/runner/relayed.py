@@ -1,18 +1,20 @@
 """WSGI: one request from the dispatcher to the app and back.
 
 The app sees the environ that it would see in the dispatcher's own process under gunicorn, except for
-``gunicorn.socket``: the connection is the dispatcher's and not the client's, so nobody may take it over.
+``gunicorn.socket``: the connection is the dispatcher's and not the client's, so nobody may take it over. A request
+that was handed over brings the client's own connection; it is answered there, whole, and closed.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import sys
 
-from .answer import Answer, FileWrapper
+from .answer import Answer, Whole
+from .call import Caller
 from .connection import Connection
-from .envelope import BadEnvelope, Gone, body_of, receive
-from .report import report
+from .envelope import BadEnvelope, body_of, receive, tell_apart
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,62 +24,44 @@ if TYPE_CHECKING:
 class Relayed:
     """Serves envelopes with a WSGI app."""
 
-    def __init__(self, app: Any, is_multithread: bool, is_multiprocess: bool, limit: float) -> None:
-        self._app = app
-        self._limit = limit
-        self._constant = {
-            "wsgi.version": (1, 0),
-            "wsgi.multithread": is_multithread,
-            "wsgi.multiprocess": is_multiprocess,
-            "wsgi.run_once": False,
-            "wsgi.file_wrapper": FileWrapper,
-            "wsgi.input_terminated": True,
-        }
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
 
-    def serve(self, connection: Connection) -> None:
-        """Answer the request of this connection; the caller closes it."""
-        try:
-            environ, start = receive(connection)
-            body = body_of(environ, start, connection)
-        except BadEnvelope as error:
-            print(f"A request of the dispatcher cannot be read: {error}", file=sys.stderr)
+    def serve(self, connection: Connection, start: bytes) -> None:
+        """Answer the request that begins with `start`; the caller closes the connection."""
+        read = self._read(connection, start)
+        if not read:
             return
-        except OSError:
-            return
-        connection.limit = self._limit
+        environ, body = read
         answer = Answer(connection, environ["REQUEST_METHOD"], environ.get("SERVER_PROTOCOL", ""))
-        environ.update(self._constant)
-        environ["wsgi.input"] = body
-        environ["wsgi.errors"] = sys.stderr
-        environ["wsgi.early_hints"] = answer.early_hints
-        connection.environ = environ
-        self._answer(environ, answer, connection)
-        connection.failed = answer.status >= 500 or answer.is_short
-        if not isinstance(body, io.BytesIO):
+        self._caller.serve(environ, body, answer, connection)
+
+    def serve_client(self, connection: Connection, start: bytes, client: int) -> None:
+        """Answer on the connection `client`, as which `connection` goes on."""
+        read = self._read(connection, start)
+        if not read:
+            os.close(client)
+            return
+        environ, body = read
+        try:
+            body = io.BytesIO(body.read())  # before it is the client that is read from
+        except OSError:
+            os.close(client)
+            return
+        connection.become(client)
+        answer = Whole(connection, environ["REQUEST_METHOD"], environ.get("SERVER_PROTOCOL", ""))
+        self._caller.serve(environ, body, answer, connection)
+        if connection.has_more:  # closing now would reset the connection, and the answer might be lost with it
             connection.linger()
 
-    def _answer(self, environ: dict[str, Any], answer: Answer, connection: Connection) -> None:
-        """Call the app; its errors, ``sys.exit()`` included, end here."""
+    def _read(self, connection: Connection, start: bytes) -> tuple[dict[str, Any], Any] | None:
         try:
-            result = self._app(environ, answer.start_response)
-            try:
-                answer.send(result)
-            finally:
-                if hasattr(result, "close"):
-                    result.close()
-        except BaseException as error:
-            connection.failed = True
-            if connection.gone or isinstance(error, Gone):
-                return
-            report(error, f"Error handling {connection}")
-            if not answer.is_begun:
-                _refuse(answer)
-            else:
-                answer.status = 500
-
-
-def _refuse(answer: Answer) -> None:
-    try:
-        answer.refuse("500 Internal Server Error")
-    except OSError:
-        pass
+            environ, rest = receive(connection, start)
+            is_chunked = tell_apart(environ)
+            body = body_of(environ, is_chunked, rest, connection)
+        except BadEnvelope as error:
+            print(f"A request of the dispatcher cannot be read: {error}", file=sys.stderr)
+            return None
+        except OSError:
+            return None
+        return environ, body

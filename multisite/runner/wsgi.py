@@ -7,9 +7,10 @@ import signal
 
 from .accept import Acceptor
 from .board import opened
-from .connection import PEEK, Connection, Listener
+from .call import Caller
+from .connection import Connection, Listener
 from .direct import Direct
-from .envelope import FIRST
+from .envelope import FIRST, WITH_CLIENT, is_quiet
 from .job import Job
 from .notify import Notifier
 from .relayed import Relayed
@@ -27,8 +28,9 @@ class Backend:
     def __init__(self, app: Any, job: Job, notifier: Notifier) -> None:
         listener = Listener(job.listen)
         threads = 1 if job.worker == "sync" else job.threads
-        self._relayed = Relayed(app, threads > 1, job.processes > 1, job.request_timeout)
-        self._direct = Direct(app, listener, threads > 1, job.processes, job.request_timeout)
+        caller = Caller(app, threads > 1, job.processes > 1, job.request_timeout)
+        self._relayed = Relayed(caller)
+        self._direct = Direct(caller, listener, job.processes, job.trusts_front_end)
         self._board = opened(job.board, job.slot, os.getpid())
         self._acceptor = Acceptor(listener, self._handle, threads, job.max_requests)
         self._notifier = notifier
@@ -51,19 +53,32 @@ class Backend:
     def _handle(self, connection: Connection) -> None:
         """One connection; one that brings nothing (a probe) is no request."""
         try:
-            first = connection.recv(1, PEEK)
+            start, client = connection.first()
         except OSError:
             return
-        if not first:
+        if not start:
             return
-        began = self._board.begin()
+        quiet = is_quiet(start)
+        began = self._board.begin(quiet)
         try:
-            (self._relayed if first == FIRST else self._direct).serve(connection)
+            self._serve(connection, start, client)
         except Exception as error:  # not the app's, whose errors end below: gunicorn cannot be imported, or worse
             connection.failed = True
             report(error, f"{connection} cannot be answered")
         finally:
-            self._board.end(began, connection.failed, connection.received, connection.sent)
+            self._board.end(began, connection.failed, connection.received, connection.sent, quiet)
+
+    def _serve(self, connection: Connection, start: bytes, client: int) -> None:
+        """By the first byte, in which nobody can lie: a client's bytes never come first on this socket."""
+        if client >= 0 and start.startswith(WITH_CLIENT):
+            self._relayed.serve_client(connection, start, client)
+            return
+        if client >= 0:
+            os.close(client)  # nobody asked for it
+        if start.startswith(FIRST):
+            self._relayed.serve(connection, start)
+        else:
+            self._direct.serve(connection, start)
 
 
 def _quit(number: int, frame: object) -> None:

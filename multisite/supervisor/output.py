@@ -7,6 +7,9 @@ import os
 from collections.abc import Callable
 
 from multisite import logs
+from multisite.logfile import open_append
+from multisite.logformat import Syslog, parse_syslog
+from multisite.loghandlers import SyslogLines
 from multisite.model import Site
 from multisite.supervisor.journey import Tail
 
@@ -21,7 +24,9 @@ class SiteLog:
     def __init__(self, site: Site, followers: list[Callable[[list[str]], None]] | None = None) -> None:
         self.name = site.name
         self.followers = followers if followers is not None else []  # called with all new lines
-        self._path = site.error_log
+        self._syslog = parse_syslog(site.error_log)
+        self._path = "" if self._syslog else site.error_log
+        self._sender: SyslogLines | None = None
         self._file = -1
         self._stamp = (0, 0)
         self._second = 0
@@ -53,6 +58,9 @@ class SiteLog:
             self._append([f"multisite: {left_out} lines of output left out"])
 
     def _append(self, lines: list[str]) -> None:
+        if self._syslog:
+            self._send(self._syslog, lines)
+            return
         if not self._path:
             for line in lines:
                 logs.site_logger(self.name).info("%s", line)
@@ -67,6 +75,17 @@ class SiteLog:
                 self._told = True
                 logs.site_logger(self.name).error("%s: cannot be written: %s", self._path, error.strerror)
 
+    def _send(self, target: Syslog, lines: list[str]) -> None:
+        try:
+            self._sender = self._sender or SyslogLines(target, f"multisite: {self.name}")
+        except OSError as error:
+            if not self._told:
+                self._told = True
+                logs.site_logger(self.name).error("syslog cannot be reached: %s", error.strerror)
+            return
+        for line in lines:
+            self._sender.write(line)
+
     def _open(self) -> None:
         """Open the file, again when it was renamed or removed (logrotate)."""
         with contextlib.suppress(OSError):
@@ -74,13 +93,15 @@ class SiteLog:
             if self._file >= 0 and (status.st_dev, status.st_ino) == self._stamp:
                 return
         self.close()
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
-        self._file = os.open(self._path, flags, 0o640)
+        self._file = open_append(self._path)
         status = os.fstat(self._file)
         self._stamp = (status.st_dev, status.st_ino)
 
     def close(self) -> None:
         """Close the file."""
+        if self._sender:
+            self._sender.close()
+            self._sender = None
         if self._file >= 0:
             os.close(self._file)
             self._file = -1

@@ -15,6 +15,7 @@ BACKOFF_LONGEST = 60.0
 GIVE_UP_AFTER = 6  # failures in a row
 FATAL_PAUSE = 300.0  # seconds after which a site that was given up may try once more
 STABLE_AFTER = 2.0  # seconds of serving that end a row of failures
+BUSY_STARTING = 3.0  # seconds that a start uses the processor; one that takes longer waits for something else
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class SiteView:
         wanted_since: since when somebody waits for one; None: nobody does.
         processes: how many of its processes live, whatever their state.
         leaving: how many of these have been asked to end.
+        starting: how many of these began to start a short while ago (`BUSY_STARTING`).
         idle_since: last use, if nothing is in flight or waiting and all processes serve; else None.
         start_cost: seconds that its last start took.
     """
@@ -73,11 +75,19 @@ Decision = Start | Stop
 
 @dataclass
 class SpawnBudget:
-    """How often sites that fail may be started: over all sites, so that looping ones cannot eat the machine."""
+    """How often sites that fail again and again may be started: over all, so that loops cannot eat the machine."""
 
     most: int = 10
     window: float = 10.0  # seconds
     _starts: deque[float] = field(default_factory=deque)
+
+    def pack(self) -> list[float]:
+        """Return what `take_over` takes."""
+        return list(self._starts)
+
+    def take_over(self, state: list[float]) -> None:
+        """Go on where another program was."""
+        self._starts = deque(state)
 
     def take(self, now: float) -> bool:
         """Take one start out of the budget; False if there is none left."""
@@ -135,14 +145,17 @@ def _starts(sites: Sequence[SiteView], limits: Limits, now: float, budget: Spawn
     slots = limits.starting_at_once - sum(site.starting for site in sites)
     starts, crowded = [], 0
     for site in sorted(_waiting(sites), key=lambda site: site.wanted_since or 0.0):
+        if slots < 1:  # nobody makes room for what could not be started yet
+            break
+        count = min(site.missing, room if room > 0 else limits.max_backends)
         if room < 1:
-            crowded += min(site.missing, limits.max_backends)
-        elif slots < 1 or (site.failures and not budget.take(now)):
+            crowded += count
+        elif site.failures > 1 and not budget.take(now):  # a process that was killed once is no loop
             continue
         else:
-            count = min(site.missing, room)
             starts.append(Start(site.name, count))
-            room, slots = room - count, slots - count
+            room -= count
+        slots -= count
     return starts, crowded
 
 

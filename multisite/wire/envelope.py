@@ -4,7 +4,10 @@ A client's bytes never come first on that socket: a front end that goes there di
 method. So an envelope cannot be forged, and what a site reads out of it is what the server told us, nothing added.
 
 ``0x01``, the length of the rest as an unsigned 32-bit integer (big endian), a JSON object of the variables; then the
-body: as many bytes as CONTENT_LENGTH says, or in chunks (RFC 9112 section 7.1) where BODY says so, or none.
+body: as many bytes as CONTENT_LENGTH says, or in chunks (RFC 9112 section 7.1) where BODY says so, or none. ``0x02``
+instead says that the client's own connection comes along (SCM_RIGHTS, unix(7)), and the whole body.
+
+What is told apart from the client's request has a key that no header can have: BODY and CAPTURES.
 """
 
 from __future__ import annotations
@@ -13,11 +16,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from multisite.activity import QUIET
 from multisite.errors import RequestTooLarge
 
 FIRST = b"\x01"
+WITH_CLIENT = b"\x02"
 MOST = 1 << 20  # bytes of variables that the runner takes; no server lets half of that through
 BODY = "multisite.body"  # the key under which "chunked" says how the body is sent
+CAPTURES = "multisite.captures"  # what the host's pattern captured, an object of strings
 
 #: PEP 3333's variables of a request, and what servers add about the same request. Nothing else: wsgiref for one puts
 #: the administrator's whole environment into every environ.
@@ -37,13 +43,20 @@ VARIABLES = frozenset(
         "wsgi.url_scheme",
     ]
 )
+_IS_QUIET = 0x80000000  # in the length, which is never so large: the request is no use of the site
 FAMILIES = ("SERVER_", "REMOTE_")
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 _quoted = json.encoder.encode_basestring_ascii
 
 
-def encode(environ: Mapping[str, Any], chunked: bool) -> bytes:
+def encode(environ: Mapping[str, Any], chunked: bool, first: bytes = FIRST) -> bytes:
     """Return the envelope of a request; its body follows.
+
+    Args:
+        environ: of the request.
+        chunked: whether the body is sent in chunks.
+        first: `FIRST`, or `WITH_CLIENT`.
 
     Raises:
         RequestTooLarge: the variables are larger than the runner takes.
@@ -55,10 +68,13 @@ def encode(environ: Mapping[str, Any], chunked: bool) -> bytes:
     ]
     if chunked:
         members.append(f'"{BODY}":"chunked"')
+    if CAPTURES in environ:
+        members.append(f"{_quoted(CAPTURES)}:{_encode(dict(environ[CAPTURES]))}")
     text = f"{{{','.join(members)}}}".encode("ascii")
     if len(text) > MOST:
         raise RequestTooLarge(f"the variables of the request are {len(text)} bytes; an envelope carries {MOST}")
-    return FIRST + len(text).to_bytes(4, "big") + text
+    length = len(text) | _IS_QUIET if QUIET in environ else len(text)
+    return first + length.to_bytes(4, "big") + text
 
 
 _MOST_KEPT = 1024  # keys remembered; a client can invent as many as it likes

@@ -43,10 +43,17 @@ ENVIRON = {
 }
 
 
-def envelope(variables: dict[str, str], body: bytes = b"") -> bytes:
+def envelope(variables: dict[str, Any], body: bytes = b"") -> bytes:
     """A request as the dispatcher sends it."""
     head = json.dumps(variables).encode()
     return b"\x01" + len(head).to_bytes(4, "big") + head + body
+
+
+def hand_over(site: Backend, variables: dict[str, Any], client: socket.socket, body: bytes = b"") -> None:
+    """Give the site the client's own connection, as the dispatcher does, and let go of it."""
+    with site.connect() as connection:
+        socket.send_fds(connection, [b"\x02" + envelope(variables, body)[1:]], [client.fileno()])
+    client.close()
 
 
 def spec(target: str, attribute: str = "", kind: str = "module", **more: Any) -> dict[str, Any]:

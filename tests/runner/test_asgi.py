@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import base64
 import os
 import signal
 import threading
@@ -72,12 +71,6 @@ async def leaves(scope, receive, send):
         pass
     print("the client left", flush=True)
 
-async def ws(scope, receive, send):
-    assert (await receive())["type"] == "websocket.connect"
-    await send({"type": "websocket.accept"})
-    message = await receive()
-    await send({"type": "websocket.send", "text": message["text"] + " " + scope["scheme"]})
-    await send({"type": "websocket.close"})
 """
 SPEC = spec("app", "app")
 
@@ -190,29 +183,6 @@ def test_nonsense_costs_its_connection_only(site: Backend) -> None:
     assert "cannot be read" in site.log
 
 
-@pytest.mark.parametrize("scheme", ["ws", "wss"])
-def test_websockets(site: Backend, scheme: str) -> None:
-    """An upgrade in plain HTTP, and one in an envelope."""
-    key = base64.b64encode(os.urandom(16)).decode()
-    if scheme == "ws":
-        sent = (f"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n").encode()  # fmt: skip
-    else:
-        sent = envelope({**ENVIRON, "RAW_URI": "/ws", "HTTP_UPGRADE": "websocket", "HTTP_CONNECTION": "Upgrade",
-                         "HTTP_SEC_WEBSOCKET_VERSION": "13", "HTTP_SEC_WEBSOCKET_KEY": key})  # fmt: skip
-    with site.connect() as client:
-        client.sendall(sent)
-        data = b""
-        while b"\r\n\r\n" not in data:
-            data += client.recv(1000)
-        assert data.startswith(b"HTTP/1.1 101 ")
-        mask = os.urandom(4)
-        client.sendall(b"\x81\x85" + mask + bytes(byte ^ mask[i % 4] for i, byte in enumerate(b"hello")))
-        text = b"hello " + scheme.encode()
-        while text not in data:
-            data += client.recv(1000)
-
-
 def test_a_client_that_leaves_frees_the_app(site: Backend) -> None:
     """The app is told."""
     client = site.connect()
@@ -294,3 +264,43 @@ def test_an_app_without_lifespan(tmp_path: Path) -> None:
     """
     with backend(tmp_path, code, spec=SPEC) as site:
         assert site.ask().status == 204
+
+
+CLAIMS = {"X-Forwarded-For": "198.51.100.7", "X-Forwarded-Proto": "https", "X-Real-Ip": "198.51.100.7", "X-B": "c"}
+
+
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_what_a_front_end_says_of_its_client(tmp_path: Path, is_trusted: bool) -> None:
+    """Straight from it: believed if it is a trusted proxy, and never seen by the site if it is not."""
+    with backend(tmp_path, APP, spec=SPEC, trusts_front_end=is_trusted) as site:
+        scope = scope_of(site.http("/show", **CLAIMS))
+        names = [name.decode() for name, _ in scope["headers"]]
+        if is_trusted:
+            assert (scope["client"], scope["scheme"]) == (("127.0.0.1", 0), "https")
+            assert names == ["host", "connection", "x-forwarded-for", "x-forwarded-proto", "x-real-ip", "x-b"]
+        else:
+            assert (scope["client"], scope["scheme"]) == (None, "http")
+            assert names == ["host", "connection", "x-b"]
+
+
+def test_captures_of_a_pattern(site: Backend) -> None:
+    """What the host's pattern captured is in the scope, and no header can put it there."""
+    assert scope_of(site.ask("/show", **{"multisite.captures": {"user": "ann"}}))["multisite.captures"] == {
+        "user": "ann"
+    }
+    scope = scope_of(site.http("/show", **{"Multisite.captures": "x", "Multisite-Captures": "x"}))
+    assert "multisite.captures" not in scope
+
+
+def test_gunicorns_settings_are_not_loaded(tmp_path: Path) -> None:
+    """What a request and a WebSocket need of them is written down; its modules for other things stay away."""
+    code = """
+    import sys
+    async def app(scope, receive, send):
+        found = [name for name in ("gunicorn.config", "gunicorn.glogging", "argparse") if name in sys.modules]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": repr(found).encode()})
+    """
+    with backend(tmp_path, code, spec=SPEC) as site:
+        for _ in range(2):
+            assert site.ask().body == site.http().body == b"[]"

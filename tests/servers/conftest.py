@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import HOMES, NOT_TESTED, RUNNING, eventually
+from .harness import HOMES, MEASURED, NOT_TESTED, RUNNING, eventually
 
 
 @pytest.fixture
@@ -27,7 +27,10 @@ def nothing_left_running() -> Iterator[None]:
     before = len(HOMES)
     yield
     for home in HOMES[before:]:
-        eventually(lambda home=home: not home.processes(), 10, f"{home.path}: no process is left")  # type: ignore[misc]
+        try:
+            eventually(lambda home=home: not home.processes(), 10)  # type: ignore[misc]
+        except AssertionError:
+            raise AssertionError(f"{home.path}: these processes are left: {home.processes()}") from None
 
 
 def pytest_sessionfinish() -> None:
@@ -44,5 +47,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for figure in MEASURED:
+        terminalreporter.write_line(f"MEASURED: {figure}")
     for reason in sorted(set(NOT_TESTED)):
         terminalreporter.write_line(f"NOT TESTED: {reason}", yellow=True, bold=True)

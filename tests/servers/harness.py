@@ -26,6 +26,7 @@ STOP_DEADLINE = 10.0  # seconds between SIGTERM and SIGKILL
 
 RUNNING: list[Server] = []  # for the report of a failed test
 NOT_TESTED: list[str] = []  # printed at the end of the run
+MEASURED: list[str] = []  # printed as well
 HOMES: list[HomeDir] = []  # all that were made, to be cleared away
 
 HELLO = """
@@ -241,8 +242,8 @@ class Answer:
 class Client:
     """One keep-alive connection; `ask` sends any Host, however wrong."""
 
-    def __init__(self, port: int) -> None:
-        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=15)
+    def __init__(self, port: int, timeout: float = 15.0) -> None:
+        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
 
     def ask(self, host: str, path: str = "/", method: str = "GET", body: bytes = b"", accept: str = "*/*") -> Answer:
         wire = self.connection

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import threading
+import time
 from dataclasses import dataclass, field
 
 from .harness import Client
@@ -19,6 +20,7 @@ class Load:
     threads: int = 4
     asked: int = 0
     failures: list[str] = field(default_factory=list)
+    begun: list[float] = field(default_factory=list)  # monotonic seconds, of each failed request
     _stop: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -36,6 +38,7 @@ class Load:
     def _ask(self) -> None:
         client = Client(self.port)
         while not self._stop.is_set():
+            begun = time.monotonic()
             try:
                 answer = client.ask(self.host)
                 wrong = "" if (answer.status, answer.text) == (200, self.right) else f"{answer.status} {answer.text}"
@@ -47,4 +50,5 @@ class Load:
                 self.asked += 1
                 if wrong:
                     self.failures.append(wrong)
+                    self.begun.append(begun)
         client.close()

@@ -9,6 +9,7 @@ import socket
 import sys
 import textwrap
 import time
+from ast import literal_eval
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from typing import Any
 from multisite import config
 from multisite.supervisor import process, sweep
 from multisite.supervisor.client import Client, NotRunning
-from multisite.supervisor.main import mark_of
 from multisite.supervisor.rundir import RuntimeDir
 from multisite.supervisor.servers import command_line
 
@@ -145,7 +145,7 @@ class SupervisedHome:
         """Return the processes of this home's sites."""
         if not os.path.isdir(self.rundir.path):
             return []
-        prefix = mark_of(self.rundir) + ":"
+        prefix = self.rundir.mark + ":"
         return [pid for pid in process.processes() if sweep._mark(pid).startswith(prefix) and is_running(pid)]
 
     def close(self) -> None:
@@ -194,3 +194,23 @@ def ask(path: str, target: str = "/", seconds: float = 20.0) -> str:
     if not separator or b" 200 " not in head.split(b"\r\n")[0]:
         raise ConnectionError(f"no answer: {data!r}")
     return body.decode()
+
+
+def as_user(uid: int, gid: int, what: Callable[[], Any], groups: tuple[int, ...] = ()) -> Any:
+    """Do something as somebody else, in a child; returns what came of it, or the name of the exception."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups(groups)
+            os.setgid(gid)
+            os.setuid(uid)
+            answer = what()
+        except BaseException as error:
+            answer = type(error).__name__
+        os.write(writer, repr(answer).encode())
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with open(reader) as file:
+        return literal_eval(file.read())

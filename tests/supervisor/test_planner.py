@@ -84,12 +84,23 @@ def test_above_the_memory_budget_idle_ones_go() -> None:
 
 def test_failing_sites_share_a_budget_and_healthy_ones_do_not_feel_it() -> None:
     budget = SpawnBudget(most=2, window=10.0)
-    failing = [waiting(f"f{number}", failures=1) for number in range(4)]
+    failing = [waiting(f"f{number}", failures=2) for number in range(4)]
     decided = decide(*failing, waiting("healthy"), most=50, budget=budget)
     assert len(decided) == 3
     assert Start("healthy") in decided
     assert not budget.take(NOW + 9.9)
     assert budget.take(NOW + 10.0)
+
+
+def test_a_first_failure_needs_no_budget() -> None:
+    """Many good processes that are killed at one stroke are all replaced at once."""
+    killed = [waiting(f"k{number}", failures=1) for number in range(4)]
+    assert len(decide(*killed, most=50, budget=SpawnBudget(most=0))) == 4
+
+
+def test_nobody_makes_room_for_a_start_that_waits_for_other_starts() -> None:
+    starting = SiteView("s", missing=0, processes=8, starting=8)
+    assert decide(starting, idle("old", 50), waiting("d"), most=9) == []
 
 
 def test_the_first_failure_is_retried_at_once_and_then_pauses_double() -> None:

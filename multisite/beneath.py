@@ -1,0 +1,236 @@
+"""Opening a file below a folder, and never one outside it, whoever changes links in the meantime.
+
+Every step is made from the folder that was opened before, with O_NOFOLLOW, so nothing that was checked can be
+replaced before it is used. A link costs a slower walk, in which each is read and judged by the configured policy:
+
+* ``none``: no link is followed.
+* ``inside``: where it leads to is below the root again.
+* ``owner``: what it leads to belongs to the link's own owner (as Apache's SymLinksIfOwnerMatch); a link that root
+  made may lead anywhere.
+* ``all``: the kernel follows whatever there is.
+
+The root itself is the administrator's word and is opened as it is written; only a process that runs as root, to which
+the kernel would give everything, walks to it by the rule of owners too.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Sequence
+
+POLICIES = ("inside", "owner", "none", "all")
+MOST_LINKS = 20
+
+_FOLDER = os.O_RDONLY | getattr(os, "O_PATH", 0) | os.O_DIRECTORY | os.O_CLOEXEC
+# O_NONBLOCK: a FIFO that nobody writes is refused a line later rather than waited for.
+_FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_ITEM = getattr(os, "O_PATH", os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC
+_IS_LINK = (errno.ELOOP, errno.ENOTDIR)
+
+
+class Reached:
+    """An open file or folder, and the open folder that it lies in; whoever gets them closes both."""
+
+    __slots__ = ("file", "folder")
+
+    def __init__(self, folder: int, file: int) -> None:
+        self.folder = folder
+        self.file = file
+
+    def replace(self, file: int) -> None:
+        """Have another file of the same folder in place of this one."""
+        os.close(self.file)
+        self.file = file
+
+    def take(self) -> int:
+        """Return the file, which is the caller's from now on."""
+        file, self.file = self.file, -1
+        return file
+
+    def close(self) -> None:
+        """Close the folder, and the file unless it was taken."""
+        os.close(self.folder)
+        if self.file >= 0:
+            os.close(self.file)
+
+
+def reach(root: bytes, names: Sequence[bytes], policy: str, *, trusting: bool) -> Reached:
+    """Open what `names` lead to from the folder `root`; it may be anything but a link.
+
+    Args:
+        trusting: whether links in the path of `root` itself are followed without a question.
+
+    Raises:
+        OSError: there is no such file, or none that may be opened.
+    """
+    if policy == "all":
+        return _anything(b"/".join((root, *names)))
+    folder = open_folder(root, trusting=trusting)
+    try:
+        return _straight(folder, names)
+    except OSError as error:
+        if error.errno not in _IS_LINK or policy == "none":
+            raise
+    if policy == "inside":
+        return _Walk(root, open_folder(root, trusting=trusting)).to(names)
+    return _Walk(os.path.realpath(root) if trusting else root, None).to(names)
+
+
+def open_folder(path: bytes, *, trusting: bool) -> int:
+    """Open a folder; where we are not `trusting`, by the rule of owners.
+
+    Raises:
+        OSError: there is none, or none that may be opened.
+    """
+    if trusting:
+        return os.open(path, _FOLDER)
+    names = [name for name in path.split(b"/") if name]
+    root = os.open(b"/", _FOLDER)
+    if not names:
+        return root
+    try:
+        reached = _straight(root, names, _FOLDER)
+    except OSError as error:
+        if error.errno not in _IS_LINK:
+            raise
+        reached = _Walk(b"/", None).to(names, _FOLDER)
+    found = reached.take()
+    reached.close()
+    return found
+
+
+def _straight(folder: int, names: Sequence[bytes], flags: int = _FILE) -> Reached:
+    """Go the way on which there is no link; closes `folder` where there is one."""
+    try:
+        for name in names[:-1]:
+            inner = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        last = names[-1] if names else b"."
+        return Reached(folder, os.open(last, flags | os.O_NOFOLLOW, dir_fd=folder))
+    except BaseException:
+        os.close(folder)
+        raise
+
+
+def beside(folder: int, name: bytes) -> int:
+    """Open another file of an open folder; a link is none.
+
+    Raises:
+        OSError: there is none, or none that may be opened.
+    """
+    return os.open(name, _FILE | os.O_NOFOLLOW, dir_fd=folder)
+
+
+def _anything(path: bytes) -> Reached:
+    folder = os.open(os.path.dirname(path), _FOLDER)
+    try:
+        mode = os.stat(path).st_mode  # before it is opened: for a device that alone may be an action
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise FileNotFoundError(errno.ENOENT, "it is neither a file nor a folder", path)
+        return Reached(folder, os.open(path, _FILE))
+    except BaseException:
+        os.close(folder)
+        raise
+
+
+class _Walk:
+    """One walk that follows links by our own hand.
+
+    Args:
+        root: where it starts.
+        bottom: an open descriptor of it, below which no link may lead; None where owners are compared instead.
+    """
+
+    def __init__(self, root: bytes, bottom: int | None) -> None:
+        self._root = root
+        self._inside = bottom is not None
+        self._stack = [os.open(b"/", _FOLDER) if bottom is None else bottom]
+        self._todo: list[bytes] = []
+        self._owed: list[tuple[int, int]] = []  # how much is still to do when a link has been followed; its owner
+        self._links = 0
+
+    def to(self, names: Iterable[bytes], flags: int = _FILE) -> Reached:
+        """Walk, and open the last name with `flags`."""
+        start = [] if self._inside else [name for name in self._root.split(b"/") if name]
+        self._todo = [*start, *names][::-1]
+        try:
+            while self._todo:
+                found = self._step(self._todo.pop(), flags)
+                if found is not None:
+                    return Reached(self._stack.pop(), found)
+            found = os.open(b".", flags, dir_fd=self._stack[-1])
+            return Reached(self._stack.pop(), found)
+        finally:
+            for descriptor in self._stack:
+                os.close(descriptor)
+
+    def _step(self, name: bytes, flags: int) -> int | None:
+        """Go to `name`; returns what it is if that was the end of the way."""
+        here = self._stack[-1]
+        if name == b"..":
+            self._up()
+            self._settle(os.fstat(self._stack[-1]))
+            return None
+        item = os.open(name, _ITEM, dir_fd=here)
+        status = os.fstat(item)
+        if stat.S_ISLNK(status.st_mode):
+            try:
+                target = os.readlink(b"", dir_fd=item)
+            finally:
+                os.close(item)
+            self._follow(target, status.st_uid)
+            return None
+        if stat.S_ISDIR(status.st_mode) and self._todo:
+            self._stack.append(item)
+            self._settle(status)
+            return None
+        os.close(item)
+        if self._todo:
+            raise NotADirectoryError(errno.ENOTDIR, "it is not a folder", name)
+        found = os.open(name, flags | os.O_NOFOLLOW, dir_fd=here)
+        try:
+            self._settle(os.fstat(found))
+        except BaseException:
+            os.close(found)
+            raise
+        return found
+
+    def _up(self) -> None:
+        if len(self._stack) > 1:
+            os.close(self._stack.pop())
+        elif self._inside:
+            raise PermissionError(errno.EACCES, "a link leads out of the folder", self._root)
+
+    def _follow(self, target: bytes, owner: int) -> None:
+        self._links += 1
+        if self._links > MOST_LINKS:
+            raise OSError(errno.ELOOP, "too many links", self._root)
+        if not self._inside and owner:
+            self._owed.append((len(self._todo), owner))
+        if target.startswith(b"/"):
+            target = self._from_bottom(target)
+            while len(self._stack) > 1:
+                os.close(self._stack.pop())
+        names = [name for name in target.split(b"/") if name not in (b"", b".")]
+        self._todo += names[::-1]
+        if not names:
+            self._settle(os.fstat(self._stack[-1]))
+
+    def _from_bottom(self, target: bytes) -> bytes:
+        """Return the rest of an absolute target, counted from where the stack starts."""
+        if not self._inside:
+            return target
+        for root in (self._root, os.path.realpath(self._root)):
+            if target == root or target.startswith(root + b"/"):
+                return target[len(root) :]
+        raise PermissionError(errno.EACCES, "a link leads out of the folder", self._root)
+
+    def _settle(self, status: os.stat_result) -> None:
+        """Compare the owners of all links whose end this is."""
+        while self._owed and self._owed[-1][0] >= len(self._todo):
+            _, owner = self._owed.pop()
+            if owner != status.st_uid:
+                raise PermissionError(errno.EACCES, "a link belongs to somebody else than what it leads to", self._root)

@@ -1,0 +1,145 @@
+"""How static files are served, as the ``static_*`` options say it (pure)."""
+
+from __future__ import annotations
+
+import fnmatch
+import mimetypes
+import re
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+#: what no interpreter before 3.13 knows, or knows otherwise than today's browsers
+NEWER_TYPES = {
+    ".avif": "image/avif",
+    ".br": "application/x-brotli",
+    ".gz": "application/gzip",
+    ".js": "text/javascript",
+    ".map": "application/json",
+    ".md": "text/markdown",
+    ".mjs": "text/javascript",
+    ".otf": "font/otf",
+    ".ttf": "font/ttf",
+    ".wasm": "application/wasm",
+    ".webmanifest": "application/manifest+json",
+    ".webp": "image/webp",
+    ".woff": "font/woff",
+    ".woff2": "font/woff2",
+    ".zst": "application/zstd",
+}
+UNKNOWN_TYPE = "application/octet-stream"
+_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+(?:\s*;\s*[\w-]+=[\w.+-]+)?", re.ASCII)
+_SENDERS = {"x-sendfile": "X-Sendfile", "x-accel-redirect": "X-Accel-Redirect"}
+
+
+class Expiry(NamedTuple):
+    """For how long what a pattern matches stays fresh; the pattern "" matches everything."""
+
+    pattern: str
+    seconds: int
+
+
+def parse_expiry(item: str, duration: Callable[[str], float]) -> Expiry:
+    """Read ``1h`` or ``*.woff2 30d``.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    *pattern, text = item.split()
+    if len(pattern) > 1:
+        raise ValueError(f"{item!r} is neither a duration nor a pattern and a duration")
+    return Expiry(pattern[0] if pattern else "", int(duration(text)))
+
+
+def freshness(expiries: Iterable[Expiry], path: str) -> int | None:
+    """Return the seconds that the answer for a URL path stays fresh; the first pattern that matches decides."""
+    usual = None
+    for pattern, seconds in expiries:
+        if not pattern:
+            usual = seconds
+        elif fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path.rpartition("/")[2], pattern):
+            return seconds
+    return usual
+
+
+def parse_type(item: str) -> tuple[str, str]:
+    """Read ``.md text/markdown``.
+
+    Raises:
+        ValueError: it is no extension and media type.
+    """
+    extension, _, media_type = item.partition(" ")
+    if not extension.startswith(".") or "/" in extension or not _TYPE.fullmatch(media_type.strip()):
+        raise ValueError(f"{item!r} is no extension and media type such as .md text/markdown")
+    return extension.lower(), media_type.strip()
+
+
+class MediaTypes:
+    """Media types by file extension: the standard library's, the newer ones, and `more`.
+
+    The machine's own tables are left out, so that a site is served alike everywhere.
+    """
+
+    def __init__(self, more: Iterable[tuple[str, str]] = ()) -> None:
+        known = mimetypes.MimeTypes()  # `types_map` would be the module's, which may have read /etc/mime.types
+        self._types = {**known.types_map[True], **NEWER_TYPES, **dict(more)}
+
+    def of(self, name: str) -> str:
+        """Return the Content-Type of a file; text is UTF-8."""
+        dot = name.rfind(".")
+        found = self._types.get(name[dot:].lower(), UNKNOWN_TYPE) if dot >= 0 else UNKNOWN_TYPE
+        return f"{found}; charset=utf-8" if found[:5] == "text/" and "charset" not in found else found
+
+
+class Sender(NamedTuple):
+    """The response header by which a front end is told to send a file itself, and what stands before its path."""
+
+    header: str
+    prefix: str
+
+
+def parse_sender(text: str) -> Sender | None:
+    """Read ``x-sendfile`` or ``x-accel-redirect /PREFIX``; None for "".
+
+    Raises:
+        ValueError: it is neither.
+    """
+    header, _, prefix = text.partition(" ")
+    prefix = prefix.strip()
+    if not text:
+        return None
+    if header.lower() not in _SENDERS or (header.lower() == "x-accel-redirect") != prefix.startswith("/"):
+        raise ValueError("is neither x-sendfile nor x-accel-redirect /PREFIX")
+    return Sender(_SENDERS[header.lower()], prefix.rstrip("/"))
+
+
+def accepted(header: str) -> dict[str, float]:
+    """Return the quality of each coding in an Accept-Encoding value (RFC 9110 section 12.5.3); 0 refuses it."""
+    found: dict[str, float] = {}
+    for item in header.lower().split(","):
+        coding, *parameters = (part.strip() for part in item.split(";"))
+        quality = 1.0
+        for parameter in parameters:
+            if parameter.startswith("q="):
+                quality = _quality(parameter[2:])
+        if coding:
+            found["gzip" if coding == "x-gzip" else coding] = quality
+    return found
+
+
+def _quality(text: str) -> float:
+    return float(text) if re.fullmatch(r"[01](?:\.[0-9]{0,3})?", text, re.ASCII) else 0.0
+
+
+def best_coding(header: str, offered: Iterable[str]) -> str:
+    """Return the coding of those `offered`, in our order of preference, that the client likes best.
+
+    "" is the file as it is, which is taken where the client says it likes that better.
+    """
+    wanted = accepted(header)
+    others = wanted.get("*", 0.0)
+    best, quality = "", wanted.get("identity", 0.0)
+    for coding in offered:
+        liked = wanted.get(coding, others)
+        if liked > quality or (liked == quality and liked and not best):
+            best, quality = coding, liked
+    return best

@@ -1,0 +1,121 @@
+"""What every request of a site passes before its app: its counts, its access log, its static files.
+
+A site without access log and static files pays for one count. The first requests of each second are measured in
+full (`multisite.usage`), which costs a few microseconds and is bounded for that reason.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from multisite import logs, usage, visit
+from multisite.model import Home, Site
+from multisite.recorded import Recorded
+from multisite.sitedir import Entry
+from multisite.visit import IN_PROCESS, PAGE, STATIC, Visit
+
+WSGI = Callable[..., Iterable[bytes]]
+Environ = dict[str, Any]
+Rescue = Callable[[BaseException, Environ, Any], Iterable[bytes]]  # answers for an app that raised, or raises again
+
+
+class Layers:
+    """The layers of one site, as its file says.
+
+    Args:
+        rescue: answers for an app that raised; what it raises itself goes on to the server.
+    """
+
+    def __init__(self, entry: Entry, site: Site, home: Home, rescue: Rescue) -> None:
+        self._rescue = rescue
+        self._how = PAGE
+        self._tally = usage.of_worker(home, _folder).tally(site.name)
+        self._files: Callable[..., Iterable[bytes] | None] | None = None
+        self._line: Callable[[Environ], Any] | None = None
+        if site.static and not entry.broken:
+            from multisite.static import StaticFiles  # a worker without such sites never loads it
+
+            self._files = StaticFiles(site, home)
+        if site.access_log:
+            self._line = _access_log(site, home)
+
+    def look(self) -> None:
+        """Do what is due every second."""
+        self._tally.left = usage.MEASURED
+
+    def around(self, app: WSGI, how: str) -> WSGI:
+        """Return `app` behind the layers; `how` is who it is."""
+        self._how = how
+        measured = self._measured(app)
+        if self._line:
+            return measured
+        files, tally, cells, requests = self._files, self._tally, self._tally.cells, usage.REQUESTS
+
+        def counted(environ: Environ, start_response: Any) -> Iterable[bytes]:
+            if tally.left > 0:
+                return measured(environ, start_response)
+            cells[requests] += 1
+            return app(environ, start_response)
+
+        def counted_files(environ: Environ, start_response: Any) -> Iterable[bytes]:
+            if tally.left > 0:
+                return measured(environ, start_response)
+            cells[requests] += 1
+            body = files(environ, start_response) if files else None
+            return app(environ, start_response) if body is None else body
+
+        return counted_files if files else counted
+
+    def _measured(self, app: WSGI) -> WSGI:
+        """Return `app` with each request followed to the end of its answer."""
+        files, line, tally, rescue = self._files, self._line, self._tally, self._rescue
+
+        def answer(environ: Environ, start_response: Any) -> Iterable[bytes]:
+            this = Visit(tally, line(environ) if line else None, self._how)
+            if self._how != IN_PROCESS:
+                environ[visit.KEY] = this
+            recorded = Recorded(start_response, this.done)
+            try:
+                body = files(environ, recorded.start) if files else None
+                if body is None:
+                    body = app(environ, recorded.start)
+                    this.how = self._how  # now, since the first request is what finds out
+                else:
+                    this.how = STATIC
+            except BaseException as error:
+                this.how = self._how
+                if self._how in visit.ELSEWHERE and isinstance(error, StopIteration):
+                    raise  # whoever took the connection ends the visit
+                this.how = PAGE
+                try:
+                    body = rescue(error, environ, recorded.start)
+                except BaseException:
+                    recorded.end()
+                    raise
+            return recorded.around(body, environ)
+
+        return answer
+
+
+def _folder(home: Home) -> str:
+    """Return the folder for the counts of workers; "" where it cannot be had."""
+    from multisite.supervisor.rundir import RuntimeDir, RuntimeDirError
+
+    rundir = RuntimeDir(home)
+    try:
+        rundir.make()
+    except RuntimeDirError:
+        return ""  # the supervisor's client says so to whom it concerns
+    return os.path.join(rundir.path, usage.FOLDER)
+
+
+def _access_log(site: Site, home: Home) -> Callable[[Environ], Any] | None:
+    from multisite.access import AccessLog
+
+    try:
+        return AccessLog(site, home).line
+    except (OSError, ValueError) as fault:
+        logs.tell_once(site, "access", site.access_log, fault)
+        return None

@@ -1,0 +1,77 @@
+"""Calling a WSGI app: one request, one answer, and whatever the app raises ends here."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+from .answer import Answer, FileWrapper
+from .connection import Connection
+from .envelope import Gone
+from .report import report
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class Caller:
+    """Calls `app` with what every environ has (PEP 3333).
+
+    Args:
+        app: the site's.
+        is_multithread, is_multiprocess: what the environ says of that.
+        limit: seconds that the client may take between two signs of life.
+    """
+
+    def __init__(self, app: Any, is_multithread: bool, is_multiprocess: bool, limit: float) -> None:
+        self.app = app
+        self.is_multithread = is_multithread
+        self.limit = limit
+        self._constant = {
+            "wsgi.version": (1, 0),
+            "wsgi.multithread": is_multithread,
+            "wsgi.multiprocess": is_multiprocess,
+            "wsgi.run_once": False,
+            "wsgi.file_wrapper": FileWrapper,
+            "wsgi.input_terminated": True,
+        }
+
+    def serve(self, environ: dict[str, Any], body: Any, answer: Answer, connection: Connection) -> None:
+        """Answer a request; what of its body nobody read does not cost the client the answer."""
+        connection.limit = self.limit
+        environ.update(self._constant)
+        environ["wsgi.input"] = body
+        environ["wsgi.errors"] = sys.stderr
+        environ["wsgi.early_hints"] = answer.early_hints
+        connection.environ = environ
+        self._call(environ, answer, connection)
+        connection.failed = answer.status >= 500 or answer.is_short
+        if type(body) is not io.BytesIO:
+            connection.linger()
+
+    def _call(self, environ: dict[str, Any], answer: Answer, connection: Connection) -> None:
+        """Call the app; its errors, ``sys.exit()`` included, end here."""
+        try:
+            result = self.app(environ, answer.start_response)
+            try:
+                answer.send(result)
+            finally:
+                if hasattr(result, "close"):
+                    result.close()
+        except BaseException as error:
+            connection.failed = True
+            if connection.gone or isinstance(error, Gone):
+                return
+            report(error, f"Error handling {connection}")
+            if not answer.is_begun:
+                _refuse(answer)
+            else:
+                answer.status = 500
+
+
+def _refuse(answer: Answer) -> None:
+    try:
+        answer.refuse("500 Internal Server Error")
+    except OSError:
+        pass

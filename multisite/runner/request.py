@@ -1,0 +1,127 @@
+"""The head of a request in HTTP/1, as front ends write it.
+
+What is read here, gunicorn accepts too, and makes the same environ of it (a test compares them); everything that is
+any less plain is left to gunicorn's own parser, which knows what is dangerous. So a site that is asked by a front end
+needs no gunicorn in its memory until somebody sends chunks, an upgrade, or nonsense.
+"""
+
+from __future__ import annotations
+
+import re
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+LONGEST = 4000  # of a head; gunicorn takes at least a line of that
+MOST_FIELDS = 90
+END = b"\r\n\r\n"
+
+_LINE = re.compile(r"([A-Z]{3,20}) (/(?!/)[!-\"$-~]*) (HTTP/1\.[01])")
+_NAME = re.compile(r"[A-Za-z0-9-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_OTHERWISE = frozenset({"HTTP_TRANSFER_ENCODING", "HTTP_EXPECT", "HTTP_UPGRADE"})  # gunicorn's to understand
+_MOST_KEYS = 1000
+_keys: dict[str, str] = {}
+_PORTS = {"http": "80", "https": "443"}
+
+#: by which a front end says that the client came by https: gunicorn's ``secure_scheme_headers``
+SCHEMES = (("HTTP_X_FORWARDED_PROTO", "https"), ("HTTP_X_FORWARDED_PROTOCOL", "ssl"), ("HTTP_X_FORWARDED_SSL", "on"))
+_ONCE = frozenset({"HTTP_HOST", "CONTENT_TYPE", "CONTENT_LENGTH", *(key for key, _ in SCHEMES)})
+
+#: what a peer says about somebody else, besides X-Forwarded-*; the dispatcher's list (`multisite.headers`)
+CLAIMS = frozenset(
+    [
+        "HTTP_FORWARDED",
+        "HTTP_X_CLIENT_IP",
+        "HTTP_X_REAL_IP",
+        "HTTP_X_HTTPS",
+        "HTTP_X_SCHEME",
+        "HTTP_X_HOST",
+        "HTTP_X_SCRIPT_NAME",
+    ]
+)
+FAMILY = "HTTP_X_FORWARDED_"
+
+#: where a front end that is believed asks from; it has no address of its own on a unix socket
+TRUSTED_PEER = "127.0.0.1"
+
+
+def environ_of(head: bytes, is_trusted: bool) -> dict[str, Any] | None:
+    """The strings of the environ; None where gunicorn has to look.
+
+    Args:
+        head: all up to the empty line.
+        is_trusted: whether what the front end says about its client is believed.
+    """
+    text = head.decode("latin-1")
+    first, *lines = text.split("\r\n")
+    line = _LINE.fullmatch(first)
+    count = len(lines)
+    if not line or len(text) > LONGEST or count > MOST_FIELDS or _CONTROL.search(text):
+        return None
+    if text.count("\n") != count or text.count("\r") != count:
+        return None
+    method, target, protocol = line.groups()
+    path, _, query = target.partition("?")
+    environ = {
+        "REQUEST_METHOD": method,
+        "QUERY_STRING": query,
+        "RAW_URI": target,
+        "SERVER_PROTOCOL": protocol,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": _ESCAPE.sub(_unescaped, path) if "%" in path else path,
+    }
+    if not _add(lines, environ) or not believe(environ, is_trusted):
+        return None
+    # On a unix socket the server has the name and port that the client asked for.
+    name, *port = environ["HTTP_HOST"].split(":")
+    environ["SERVER_NAME"] = name
+    environ["SERVER_PORT"] = port[0] if port else _PORTS[environ["wsgi.url_scheme"]]
+    return environ
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    return chr(int(escape[1], 16))
+
+
+def _add(lines: list[str], environ: dict[str, Any]) -> bool:
+    """Whether all fields are plain."""
+    for line in lines:
+        name, colon, value = line.partition(":")
+        key = _keys.get(name) or _key(name)
+        if not key or not colon:
+            return False
+        value = value.strip(" \t")
+        if key in environ:
+            if key in _ONCE:
+                return False
+            value = f"{environ[key]},{value}"
+        environ[key] = value
+    length = environ.get("CONTENT_LENGTH", "0")
+    return bool(environ.get("HTTP_HOST")) and length.isascii() and length.isdigit()
+
+
+def _key(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        return ""
+    key = "HTTP_" + name.upper().replace("-", "_")
+    if key in _OTHERWISE:
+        return ""
+    if key in ("HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH"):
+        key = key[5:]
+    if len(_keys) < _MOST_KEYS:
+        _keys[name] = key
+    return key
+
+
+def believe(environ: dict[str, Any], is_trusted: bool) -> bool:
+    """Add who asks and by which scheme, or drop what is said about that; return whether it agrees with itself."""
+    if not is_trusted:
+        for key in [key for key in environ if key in CLAIMS or key.startswith(FAMILY)]:
+            del environ[key]
+    said = {"https" if environ[key] == word else "http" for key, word in SCHEMES if key in environ}
+    environ["wsgi.url_scheme"] = min(said, default="http")
+    environ["REMOTE_ADDR"] = TRUSTED_PEER if is_trusted else ""
+    return len(said) < 2

@@ -1,0 +1,44 @@
+"""When a site was used last."""
+
+from __future__ import annotations
+
+import time
+
+from multisite.supervisor.scoreboard import Figures
+
+
+class Activity:
+    """The last use of a site: by the scoreboard, else by the kernel's time of the last connection."""
+
+    def __init__(self, now: float) -> None:
+        self.last_use = now  # monotonic seconds
+        self._stamp = 0.0
+
+    def pack(self) -> list[float]:
+        """Return what `take_over` takes."""
+        return [self.last_use, self._stamp]
+
+    def take_over(self, state: list[float]) -> None:
+        """Go on where another program was."""
+        self.last_use, self._stamp = state
+
+    def used(self, now: float) -> None:
+        """Note that the site is used at this moment."""
+        self.last_use = max(self.last_use, now)
+
+    def look(self, now: float, busy: int, figures: Figures, stamp: float) -> None:
+        """Move the last use on.
+
+        Args:
+            now: monotonic seconds.
+            busy: requests in flight and connections that wait, as far as they are a use of the site.
+            figures: what the site's own processes count.
+            stamp: Unix time of the last connection, or of the last that counts (`Listener`).
+        """
+        if busy:
+            self.last_use = now
+        elif figures.in_flight is not None:
+            self.used(min(now, figures.last_use))  # a site can write anything there
+        elif stamp != self._stamp:  # of the wall clock, whose jumps may not move it far
+            self.used(now - min(2.0, max(0.0, time.time() - stamp)))
+        self._stamp = stamp

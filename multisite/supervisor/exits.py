@@ -1,0 +1,97 @@
+"""What follows from the end of a process: put away, tried again, given up, or what runs goes on."""
+
+from __future__ import annotations
+
+import contextlib
+
+from multisite.supervisor import planner, replacement
+from multisite.supervisor.backend import Backend, Exit
+from multisite.supervisor.backends import HELD, Backends
+from multisite.supervisor.failures import Failures, Unavailable
+from multisite.supervisor.lifecycle import Event, State
+from multisite.supervisor.loop import Loop
+from multisite.supervisor.waiting import WaitingRoom
+
+UNASKED = (State.STARTING, State.RUNNING)
+
+
+class Exits:
+    """Decides for the backends of one site."""
+
+    def __init__(self, backends: Backends, failures: Failures, room: WaitingRoom, loop: Loop) -> None:
+        self._backends, self._failures, self._room, self._loop = backends, failures, room, loop
+
+    def take(self, backend: Backend, *, refused: bool = False) -> None:
+        """Feed `backend`, which has its `exit`, what has become of it; `refused`: it would fail again and again."""
+        self._feed(backend, refused)
+        self.settle(backend)
+
+    def _feed(self, backend: Backend, refused: bool) -> None:
+        exit_ = backend.exit
+        assert exit_
+        if exit_.state not in UNASKED:
+            backend.feed(Event.EXITED, backend.reason)
+        elif _is_planned(backend, exit_):
+            backend.feed(Event.EXITED, "max_requests")
+            self._room.want()
+        elif exit_.state is State.STARTING and any(one.obsolete for one in self._backends):
+            self._keep_old(backend, exit_)
+        else:
+            self._failed(backend, exit_, refused)
+
+    def _keep_old(self, backend: Backend, exit_: Exit) -> None:
+        """The replacement failed: what runs goes on."""
+        self._failures.report(backend, exit_, self._loop.now(), serving=True)
+        if not backend.obsolete:
+            self._failures.replacement = exit_.reason
+            self._room.since = None
+            replacement.keep_all(self._backends)
+        backend.feed(Event.EXITED, exit_.reason)
+        backend.feed(Event.STOP)
+
+    def _failed(self, backend: Backend, exit_: Exit, refused: bool) -> None:
+        now = self._loop.now()
+        delay = self._failures.count(backend, exit_, now)
+        self._failures.report(backend, exit_, now)
+        self._failures.refused = exit_.reason if refused else ""
+        backend.feed(Event.EXITED, exit_.reason, delay)
+        if refused or planner.gives_up(self._failures.in_a_row):
+            backend.feed(Event.GIVE_UP, exit_.reason)
+        others = any(one.alive for one in self._backends if one is not backend)
+        if (delay or refused) and not others:
+            self._room.close()
+
+    def settle(self, backend: Backend) -> None:
+        """Put away a backend that has come to rest."""
+        if backend.state is not State.STOPPED:
+            return
+        if backend in self._backends:
+            self._backends.remove(backend)
+        if not self._backends and (self._room.listener.is_open or self._failures.in_a_row):
+            with contextlib.suppress(Unavailable):
+                self._room.ensure(watch=True)
+
+    def reset(self) -> None:
+        """Forget all failures."""
+        self._failures.reset()
+        for backend in [backend for backend in self._backends if backend.state in HELD]:
+            backend.feed(Event.RESET)
+            self.settle(backend)
+
+    def expire(self, backend: Backend) -> None:
+        """A deadline has passed."""
+        if backend.state is State.STARTING:
+            backend.reason = "start_timeout"
+        backend.feed(Event.DEADLINE, backend.reason)
+        self.settle(backend)
+
+    def try_once(self, backend: Backend) -> None:
+        """Allow one attempt after all."""
+        self._failures.try_once()
+        backend.feed(Event.RESET)
+        self.settle(backend)
+
+
+def _is_planned(backend: Backend, exit_: Exit) -> bool:
+    """Tell whether a runner of ours left after its `max_requests`."""
+    return exit_.state is State.RUNNING and exit_.code == 0 and backend.ours and backend.site.max_requests > 0

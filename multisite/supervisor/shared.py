@@ -1,0 +1,39 @@
+"""What all crews have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from multisite.supervisor.loop import Loop
+from multisite.supervisor.process import Limits
+from multisite.supervisor.rundir import RuntimeDir
+from multisite.verdicts import Verdicts
+
+
+@dataclass
+class Shared:
+    """The supervisor's own things that every crew uses.
+
+    Attributes:
+        notes: of the last failure of each site.
+        notify: address at which processes say that they are ready.
+        mark: how the marks of all backends begin.
+        serial: number of the last backend.
+    """
+
+    loop: Loop
+    rundir: RuntimeDir
+    limits: Limits
+    notes: Verdicts
+    notify: str
+    mark: str
+    serial: int = 0
+
+    def next_serial(self) -> int:
+        """Return a number that no backend has had."""
+        self.serial += 1
+        return self.serial
+
+    def mark_of(self, site: str, serial: int) -> str:
+        """Return the mark of one backend, by which its leftovers are known."""
+        return f"{self.mark}:{site}:{serial}"

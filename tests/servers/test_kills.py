@@ -1,0 +1,196 @@
+"""kill -9 of everything in turn while several sites are asked without pause: each costs what was inside it, no more.
+
+How long a site is away is measured and printed at the end of the run; the promise is one second, the tests give a
+loaded machine more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .harness import MEASURED, HomeDir, Server, eventually, find_program, gunicorn, not_tested
+from .load import Load
+from .test_spawned import alive, pid_of, supervisor_of
+
+pytestmark = pytest.mark.servers
+
+SPAWNED = ("a", "b", "c")
+NAMES = (*SPAWNED, "shared")
+BACK = 8.0  # seconds until a site must answer again; about one is promised
+WORKERS = [("sync", "--workers", "3"), ("gthread", "--workers", "2", "--threads", "8")]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> HomeDir:
+    made = HomeDir(tmp_path).create()
+    for name in SPAWNED:
+        made.site(name, mode="spawned")
+    made.site("shared", mode="in-process")
+    return made
+
+
+@pytest.fixture(params=WORKERS, ids=lambda options: options[0])
+def server(home: HomeDir, request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server whose sites have all been met by all workers."""
+    with gunicorn(home, *request.param) as running:
+        for name in NAMES * 5:
+            assert running.ask(f"{name}.test").text == f"site {name}"
+        yield running
+
+
+@contextlib.contextmanager
+def all_asked(server: Server) -> Iterator[dict[str, Load]]:
+    """Each site under load of its own."""
+    with contextlib.ExitStack() as stack:
+        yield {
+            name: stack.enter_context(Load(server.port, f"{name}.test", f"site {name}", threads=1)) for name in NAMES
+        }
+
+
+def kill(pid: int) -> float:
+    """End a process; returns the moment after which nothing of it can be asked."""
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: not alive(pid), 5, f"{pid} is dead")
+    return time.monotonic()
+
+
+def away(server: Server, what: str, names: tuple[str, ...]) -> None:
+    """Wait until all these sites answer rightly and note how long that took."""
+    took = eventually(lambda: all(is_right(server, name) for name in names), BACK, f"{names} answer after {what}")
+    MEASURED.append(f"{what} killed, {server.argv[6]}: all sites answer after {took * 1000:.0f} ms")
+
+
+def is_right(server: Server, name: str) -> bool:
+    with contextlib.suppress(OSError):
+        return server.ask(f"{name}.test").text == f"site {name}"
+    return False
+
+
+def unharmed(loads: dict[str, Load], *names: str) -> None:
+    for name in names:
+        assert loads[name].failures == [], name
+        assert loads[name].asked > 5, f"{name} was not asked"
+
+
+def in_flight_only(load: Load, until: float, most: int = 1) -> None:
+    """What failed had been begun before the end of what was killed: at most one request of each client."""
+    assert len(load.failures) <= most, load.failures
+    assert all(begun <= until for begun in load.begun), (load.failures, load.begun, until)
+
+
+def test_a_killed_backend_costs_its_own_requests_only(server: Server) -> None:
+    """One site after another loses its process; its neighbours lose nothing, and it comes back at once."""
+    for name in SPAWNED:
+        others = [other for other in NAMES if other != name]
+        old = pid_of(server.ask(f"{name}.test"))
+        with all_asked(server) as loads:
+            ended = kill(old)
+            away(server, "a backend", (name,))
+            eventually(lambda loads=loads: all(load.asked > 5 for load in loads.values()), BACK, "load")
+        unharmed(loads, *others)
+        in_flight_only(loads[name], ended)
+        assert pid_of(server.ask(f"{name}.test")) != old
+
+
+def test_all_backends_killed_at_one_stroke_come_back_together(server: Server, home: HomeDir) -> None:
+    """No budget for failing sites holds them up."""
+    old = [pid_of(server.ask(f"{name}.test")) for name in SPAWNED]
+    with all_asked(server) as loads:
+        for pid in old:
+            os.kill(pid, signal.SIGKILL)
+        ended = max(map(kill_again, old))
+        away(server, "all backends", SPAWNED)
+    unharmed(loads, "shared")
+    for name in SPAWNED:
+        in_flight_only(loads[name], ended)
+
+
+def kill_again(pid: int) -> float:
+    eventually(lambda: not alive(pid), 5, f"{pid} is dead")
+    return time.monotonic()
+
+
+def test_a_killed_worker_costs_what_was_inside_it(server: Server) -> None:
+    """Its connections break, at most one for each client; no backend and no supervisor ends with it."""
+    before = {name: pid_of(server.ask(f"{name}.test")) for name in SPAWNED}
+    victim = min(server.workers())
+    with all_asked(server) as loads:
+        ended = kill(victim)
+        away(server, "a worker", NAMES)
+        eventually(lambda: len(server.workers() - {victim}) >= 2, 10, "another worker")
+        eventually(lambda: all(load.asked > 20 for load in loads.values()), BACK, "load")
+    for load in loads.values():
+        in_flight_only(load, ended)
+        assert all("site" not in failure and not failure[0].isdigit() for failure in load.failures), load.failures
+    assert {name: pid_of(server.ask(f"{name}.test")) for name in SPAWNED} == before
+
+
+@pytest.mark.parametrize("victim", ["supervisor", "guard"])
+def test_a_killed_supervisor_costs_what_was_in_flight(server: Server, home: HomeDir, victim: str) -> None:
+    """In-process sites notice nothing; the others are back at once, with one process each. Its guard is no loss."""
+    supervisor = supervisor_of(home)
+    old = [pid_of(server.ask(f"{name}.test")) for name in SPAWNED]
+    parent = int(Path(f"/proc/{supervisor}/stat").read_text().rpartition(")")[2].split()[1])
+    assert parent > 1
+    with all_asked(server) as loads:
+        ended = kill(parent if victim == "guard" else supervisor)
+        if victim == "supervisor":
+            ended = max(map(kill_again, old))
+        away(server, f"the {victim}", NAMES)
+        eventually(lambda: all(load.asked > 5 for load in loads.values()), BACK, "load")
+    unharmed(loads, "shared")
+    for name in SPAWNED:
+        in_flight_only(loads[name], ended, most=int(victim == "supervisor"))
+    assert (supervisor_of(home) == supervisor) == (victim == "guard")
+    eventually(lambda: len(home.processes(backends=True)) == len(SPAWNED), 5, "one process for each site")
+
+
+def test_a_killed_master_takes_all_along_and_blocks_no_next_start(home: HomeDir) -> None:
+    """kill -9 of gunicorn's master under load: nothing is left of the home, and the next server starts as if new."""
+    # Orphaned gthread workers serve their keep-alive clients as long as this says.
+    options = ("--workers", "2", "--threads", "8", "--graceful-timeout", "2")
+    with gunicorn(home, "gthread", *options) as server:
+        for name in NAMES:
+            assert server.ask(f"{name}.test").text == f"site {name}"
+        with all_asked(server) as loads:
+            kill(server.process.pid)
+            server.process.wait()
+            eventually(lambda: not home.processes(), 15, "nothing of the home runs")
+        assert all(load.asked > 0 for load in loads.values())
+    starts_anew(home)
+
+
+def test_a_machine_that_went_down_blocks_no_next_start(home: HomeDir) -> None:
+    """Everything is killed at one stroke, guard included, so that nobody clears anything away."""
+    unshare = find_program("unshare") or not_tested("everything killed at one stroke: unshare (util-linux)")
+    isolated = [unshare, "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if subprocess.run([*isolated, "true"], capture_output=True, check=False).returncode:
+        not_tested("everything killed at one stroke: unshare --pid is not permitted")
+    server = gunicorn(home, "sync", "--workers", "2")
+    server.argv = [*isolated, *server.argv]
+    with server:
+        for name in NAMES:
+            assert server.ask(f"{name}.test").text == f"site {name}"
+        kill(server.process.pid)
+        server.process.wait()
+        eventually(lambda: not home.processes(), 5, "nothing of the home runs")
+        assert list((home.runtime / "multisite").rglob("*.sock")), "nobody cleared away"
+    starts_anew(home)
+
+
+def starts_anew(home: HomeDir) -> None:
+    with gunicorn(home, "gthread", "--workers", "1", "--threads", "4") as server:
+        begun = time.monotonic()
+        for name in NAMES:
+            answer = server.ask(f"{name}.test")
+            assert (answer.status, answer.text) == (200, f"site {name}")
+        MEASURED.append(f"a new server after that: all sites answer after {(time.monotonic() - begun) * 1000:.0f} ms")
+        assert alive(supervisor_of(home))
