@@ -343,7 +343,7 @@ http {{
         location / {{
             proxy_pass http://workers;
             proxy_http_version 1.1;
-            proxy_set_header Connection "";
+            proxy_set_header Connection {connection};
             proxy_set_header Host $http_host;
             proxy_set_header Upgrade $http_upgrade;
         }}
@@ -353,12 +353,12 @@ http {{
 
 
 @contextlib.contextmanager
-def behind_nginx(home: HomeDir, behind: Server) -> Iterator[Server]:
-    """nginx that keeps its connections to the workers."""
+def behind_nginx(home: HomeDir, behind: Server, upgrade: bool = False) -> Iterator[Server]:
+    """nginx that keeps its connections to the workers, or has them changed to another protocol."""
     nginx = debian_program("nginx", "nginx-light")
-    port, root = free_port(), home.path / "nginx"
+    port, root, connection = free_port(), home.path / "nginx", "Upgrade" if upgrade else '""'
     root.mkdir()
-    (root / "nginx.conf").write_text(NGINX.format(root=root, behind=behind.port, port=port))
+    (root / "nginx.conf").write_text(NGINX.format(root=root, behind=behind.port, port=port, connection=connection))
     argv = [nginx, "-p", str(root), "-c", str(root / "nginx.conf")]
     with Server(argv, port, root / "nginx.log", home.environ()) as server:
         yield server
