@@ -94,6 +94,8 @@ class Dispatcher:
             headers.drop_claims(environ)
         try:
             return target.app(environ, start_response)
+        except StopIteration:  # gunicorn's sign that nothing is to be answered
+            raise
         except BaseException as error:
             return self._raised(error, environ, start_response)
 
