@@ -111,6 +111,13 @@ class SupervisorOptions:
         "When the service runs as root: the user of a spawned site whose location belongs to root. Other sites run as "
         "the owner of their location.",
     )
+    user_policy: str = option(
+        "text",
+        "owner",
+        "When the service runs as root: who a spawned site runs as whose file names no user. owner: the owner of its "
+        "location, or default_user where that is root, with the owner's groups. directory: user and group that the "
+        "location belongs to. Or the name of an entry point in the group multisite.policies.",
+    )
     allow_root: bool = option(
         "boolean",
         "no",

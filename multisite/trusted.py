@@ -41,8 +41,25 @@ class TrustedProxies(dict[str, bool]):
         return any(ip in network for network in self._networks)
 
 
+def scheme_of(environ: dict[str, Any], proxies: TrustedProxies) -> str:
+    """Return the scheme that the client used: what a trusted front end says, else the server's."""
+    told = _told(environ, "HTTP_X_FORWARDED_PROTO", proxies).lower()
+    return told if told in ("http", "https") else str(environ["wsgi.url_scheme"])
+
+
+def forwarded_host(environ: dict[str, Any], proxies: TrustedProxies) -> str:
+    """Return the host that a trusted front end says the client asked for, "" if none does."""
+    return _told(environ, "HTTP_X_FORWARDED_HOST", proxies)
+
+
+def _told(environ: dict[str, Any], variable: str, proxies: TrustedProxies) -> str:
+    value = environ.get(variable, "")
+    believed = value and proxies.trusts(environ.get("REMOTE_ADDR", ""))
+    return str(value).partition(",")[0].strip() if believed else ""
+
+
 class TrustedHeader:
-    """`header` names the host where the peer is one of `proxies`."""
+    """`header` names the host where the peer is one of `proxies`; from anybody else it is taken out."""
 
     def __init__(self, header: str, proxies: Iterable[str]) -> None:
         self._variable = "HTTP_" + header.upper().replace("-", "_")
@@ -51,4 +68,9 @@ class TrustedHeader:
     def host(self, environ: dict[str, Any]) -> str:
         """Return the host that the front end names, "" if it names none or is not trusted."""
         value = environ.get(self._variable)
-        return str(value) if value and self._proxies.trusts(environ.get("REMOTE_ADDR", "")) else ""
+        if value is None:
+            return ""
+        if self._proxies.trusts(environ.get("REMOTE_ADDR", "")):
+            return str(value)
+        del environ[self._variable]  # a site may believe it
+        return ""

@@ -16,6 +16,7 @@ from multisite.cli.status import say_failure, say_journey
 
 if TYPE_CHECKING:
     from multisite.catalogue import Catalogue
+    from multisite.site import Site
 
 EPILOG = """\b
 Examples:
@@ -87,32 +88,33 @@ def candidates(catalogue: Catalogue, host: str, path: str) -> list[Candidate]:
 
 def describe(session: Session, host: str, path: str, found: list[Candidate]) -> dict[str, Any]:
     """Gather everything there is to say about the first of `found`."""
+    from multisite import hosted
     from multisite.cli.listing import live
     from multisite.cli.verdict import judge
 
     first = found[0]
-    entry, site = session.catalogue.entries[first.name], session.catalogue.site(first.name)
-    found_out = judge(session, first.name)
+    site = _site(session, first.name, host)
+    found_out = judge(session, site)
     failure = found_out.failure
-    state, figures = live(session, first.name, found_out.placement, found_out.state)
+    state, figures = live(session, site.name, found_out.placement, found_out.state)
     return {
         "host": host,
         "path": path,
-        "site": first.name,
+        "site": site.name,
         "rule": first.rule,
         "domain": first.domain,
         "captures": first.captures,
         "mount": first.mount,
-        "file": entry.path,
+        "file": site.file,
         "location": site.location,
-        "application": site.application,
+        "application": site.application or (hosted.application(site.location) if site.host else ""),
         "placement": found_out.placement,
         "reason": found_out.reason,
         "state": state,
         "processes": figures or None,
         "failure": {**asdict(failure), "outdated": failure.outdated} if failure else None,
         "start": _start(session, first.name),
-        "redirect": _redirect(site.redirect_to_canonical, site.domains, host),
+        "redirect": _redirect(session, first.name, host),
         "otherwise": [other.name for other in found[1:] if other.name != first.name],
         "faults": [str(problem) for problem in found_out.faults],
         "warnings": [str(problem) for problem in found_out.doubts],
@@ -123,6 +125,17 @@ def _start(session: Session, name: str) -> str:
     """Say how the site's last process came about, forked or plain and why; "" if there has been none."""
     told = (session.supervisor or {}).get("sites", {}).get(name) or {}
     return str((told.get("journey") or {}).get("way", ""))
+
+
+def _site(session: Session, name: str, host: str) -> Site:
+    """Return what answers: a site, or the instance of a hosting site."""
+    site = session.catalogue.hosting(name)
+    if not site:
+        return session.catalogue.site(name)
+    instance = session.catalogue.instance(name, host)
+    if not instance:
+        fail(f"{name} answers {host}, but there is no folder for it at {site.location}: it gets a 404 page")
+    return instance[1]
 
 
 def _happened(failure: dict[str, Any] | None) -> str:
@@ -151,12 +164,12 @@ def _last_start(processes: dict[str, Any]) -> str:
     return ", ".join(f"{step['step']} {step['seconds'] * 1000:.0f} ms" for step in journey["steps"])
 
 
-def _redirect(wanted: bool, domains: tuple[str, ...], host: str) -> str:
+def _redirect(session: Session, name: str, host: str) -> str:
     """Return the canonical domain that a request for `host` is sent to, "" if it is answered as it is."""
-    from multisite.hosts import is_pattern
+    from multisite import choice
 
-    canonical = domains[0] if domains else ""
-    return canonical if wanted and canonical != host and not is_pattern(canonical) else ""
+    canonical = choice.canonical_host(session.catalogue, choice.key_of(session.catalogue, name, host))
+    return canonical if canonical != host else ""
 
 
 def _say(answer: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,9 @@ import click
 
 from multisite.cli import complete
 from multisite.cli.output import say, say_json, say_table
-from multisite.cli.session import Session, pass_session
+from multisite.cli.session import Session, UnknownSite, pass_session
 from multisite.errors import MultisiteError
+from multisite.tally import Tally
 
 if TYPE_CHECKING:
     from multisite.model import Problem, Site, SiteFile
@@ -47,10 +49,17 @@ def list_(session: Session) -> None:
 @pass_session
 def where(session: Session, name: str) -> None:
     """Print the location of the site NAME, enabled or not: its working directory and import path."""
+    location = _location(session, name)
+    say_json({"name": name, "location": location}) if session.as_json else say(location)
+
+
+def _location(session: Session, name: str) -> str:
     from multisite.config import make_site
 
-    location = make_site(session.known_site(name), session.home).location
-    say_json({"name": name, "location": location}) if session.as_json else say(location)
+    try:
+        return session.named(name).site.location
+    except UnknownSite:
+        return make_site(session.known_site(name), session.home).location
 
 
 def document(session: Session) -> dict[str, Any]:
@@ -61,11 +70,30 @@ def document(session: Session) -> dict[str, Any]:
 
 
 def rows(session: Session) -> list[dict[str, Any]]:
-    """Describe all sites, those first that are enabled."""
-    return [*map(partial(_live, session), enabled_rows(session)), *disabled_rows(session)]
+    """Describe all sites, those first that are enabled; an instance follows its hosting site once it was asked for."""
+    instances = instance_rows(session)
+    live = map(partial(_live, session), enabled_rows(session))
+    enabled = [one for site in live for one in (site, *instances.get(site["name"], ()))]
+    return [*enabled, *disabled_rows(session)]
 
 
-FIGURES = ("pids", "requests", "in_flight", "memory", "waiting", "idle", "journey", "failure", "replace_failure")
+def instance_rows(session: Session) -> dict[str, list[dict[str, Any]]]:
+    """Describe the instances that the supervisor knows, by the name of their hosting site."""
+    from multisite.placement import HOSTING
+
+    found: dict[str, list[dict[str, Any]]] = {}
+    for _name, known in sorted(session.supervisor["sites"].items()) if session.supervisor else ():
+        instance = session.catalogue.instance(known["template"], known["host"]) if known["host"] else None
+        if instance:
+            entry, site = instance
+            verdict = {"enabled": True, "placement": "spawned", "reason": HOSTING, "state": known["state"]}
+            one = row(site, entry.file, (), **verdict, failure=None, host=site.host, template=site.template)
+            found.setdefault(site.template, []).append(_live(session, one))
+    return found
+
+
+FIGURES = ("pids", "in_flight", "memory", "waiting", "idle", "up_since", "journey", "failure", "replace_failure")
+USED = tuple(field.name for field in fields(Tally))
 
 
 def live(session: Session, name: str, placement: str | None, state: str) -> tuple[str, dict[str, Any]]:
@@ -80,10 +108,11 @@ def live(session: Session, name: str, placement: str | None, state: str) -> tupl
         return state, {}
     known = told["sites"].get(name) if told else None
     if not known:
-        return state, {}
+        kept = session.tallies.get(name)
+        return state, kept.as_dict() if kept else {}
     held = known["pids"] or known["state"] in ("backoff", "fatal")
     state = known["state"] if held or (placement == "spawned" and state != "broken") else state
-    return state, {key: known[key] for key in FIGURES}
+    return state, {key: known[key] for key in (*FIGURES, *USED)}
 
 
 def _live(session: Session, site: dict[str, Any]) -> dict[str, Any]:
@@ -100,12 +129,13 @@ def enabled_rows(session: Session) -> Iterator[dict[str, Any]]:
     for problem in catalogue.problems:
         by_file.setdefault(problem.file, []).append(problem)
     for name, entry in catalogue.entries.items():
-        found = judge(session, name)
+        site = catalogue.site(name)
+        found = judge(session, site)
         problems = by_file.get(entry.path, [])
         told = {problem.key for problem in problems}
         problems = [*problems, *(problem for problem in found.faults if problem.key not in told)]
         verdict = {"enabled": True, "placement": found.placement, "reason": found.reason, "state": found.state}
-        yield row(catalogue.site(name), entry.file, problems, **verdict, failure=failure_of(found.failure))
+        yield row(site, entry.file, problems, **verdict, failure=failure_of(found.failure))
 
 
 def failure_of(verdict: Verdict | None) -> dict[str, Any] | None:
@@ -142,9 +172,10 @@ def row(site: Site, file: SiteFile, problems: Iterable[Problem], **verdict: Any)
         "mode": site.mode,
         **verdict,
         "pids": [],
-        "requests": None,
         "in_flight": None,
         "memory": None,
+        "up_since": None,
+        **dict.fromkeys(USED),
         "problems": [problem.as_dict() for problem in problems],
     }
 

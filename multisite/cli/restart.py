@@ -12,7 +12,7 @@ from multisite.cli.output import say, say_json, say_problems
 from multisite.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
-    from multisite.model import SiteFile
+    from multisite.model import Site
 
 RESTART = """\b
 Examples:
@@ -36,9 +36,10 @@ Examples:
 def restart(session: Session, names: tuple[str, ...]) -> None:
     """Restart sites: their applications are loaded anew, other sites notice nothing.
 
-    If the new code cannot be loaded, the old application goes on serving.
+    If the new code cannot be loaded, the old application goes on serving. A hosting site is named by its name, which
+    means all its hosts, or by one of these.
     """
-    sites = [session.enabled_site(name) for name in names]
+    sites = [session.named(name).site for name in names]  # all, before anything is done
     done = {site.name: _restart(session, site) for site in sites}
     if session.as_json:
         return say_json({"restarted": list(done)})
@@ -46,10 +47,13 @@ def restart(session: Session, names: tuple[str, ...]) -> None:
         say(f"{name}: {what}")
 
 
-def _restart(session: Session, site: SiteFile) -> str:
+def _restart(session: Session, site: Site) -> str:
     """Restart a site where it runs: its processes, or its application in the workers."""
     from multisite.cli.listing import live
 
+    if site.host:
+        answer = session.ask("restart", site=site.template, host=site.host)
+        return str(answer["done"]) if answer else "nothing of it runs"
     state, figures = live(session, site.name, None, "")
     if state:
         answer = session.ask("restart", site=site.name)
@@ -57,7 +61,7 @@ def _restart(session: Session, site: SiteFile) -> str:
             return "another process is started; the old one goes on until that is ready"
         if answer:
             return str(answer["done"])
-    stamp(site.path)
+    stamp(site.file)
     return "every worker loads it anew within a second"
 
 
@@ -67,10 +71,13 @@ def _restart(session: Session, site: SiteFile) -> str:
 def stop(session: Session, names: tuple[str, ...]) -> None:
     """End the processes of sites when their requests are answered; the next request starts them again.
 
-    A site that shares the workers' interpreter has none; dissite takes it out of service.
+    A site that shares the workers' interpreter has none; dissite takes it out of service. A hosting site is named by
+    its name, which means all its hosts, or by one of these.
     """
-    sites = [session.enabled_site(name) for name in names]
-    answers = {site.name: session.ask("stop", site=site.name) or {"done": "it was not running"} for site in sites}
+    sites = [session.named(name) for name in names]
+    answers = {
+        named.site.name: session.ask("stop", **named.request) or {"done": "it was not running"} for named in sites
+    }
     if session.as_json:
         return say_json({"stopped": answers})
     for name, answer in answers.items():

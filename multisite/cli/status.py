@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,7 +11,7 @@ import click
 from multisite.cli import complete
 from multisite.cli.group import fail
 from multisite.cli.output import say, say_json, say_table
-from multisite.cli.session import Session, pass_session
+from multisite.cli.session import Named, Session, pass_session
 
 STATUS = """\b
 Examples:
@@ -22,13 +23,20 @@ Examples:
   multisite logs blog
   multisite logs -f blog
 """
-HEADER = ("name", "runs", "state", "pids", "requests", "in flight", "waiting", "memory", "idle")
+HEADER = (
+    *("name", "runs", "state", "pids", "up"),
+    *("requests", "errors", "in flight", "waiting", "starts", "cpu", "memory", "idle"),
+)
 
 
 @click.command(epilog=STATUS, short_help="Show the processes of all sites.")
 @pass_session
 def status(session: Session) -> None:
-    """Show the supervisor and, for each enabled site, its state, processes, requests and memory."""
+    """Show the supervisor and, for each enabled site, its state, its processes and what it has used.
+
+    Requests, errors, starts and processor time are sums over all processes that a site has had, those before the last
+    restart of the supervisor included; --json has more of them.
+    """
     from multisite.cli.listing import document
 
     told = document(session)
@@ -60,15 +68,18 @@ def _preloader(told: dict[str, Any]) -> str:
 
 def _cells(site: dict[str, Any]) -> tuple[str, ...]:
     pids = " ".join(map(str, site["pids"]))
-    figures = (_number(site.get(key)) for key in ("requests", "in_flight", "waiting"))
+    figures = (_number(site.get(key)) for key in ("requests", "errors", "in_flight", "waiting", "starts"))
     memory = f"{site['memory'] / 2**20:.1f} MiB" if site["memory"] else "-"
-    idle = site.get("idle")
+    used = time.time() - site["last_use"] if site["last_use"] else None
+    idle = used if site.get("idle") is None else site["idle"]
     return (
         site["name"],
         site["placement"] or "-",
         site["state"],
         pids or "-",
+        "-" if site["up_since"] is None else duration(time.time() - site["up_since"]),
         *figures,
+        "-" if site["cpu"] is None else f"{site['cpu']:.1f}s",
         memory,
         "-" if idle is None else duration(idle),
     )
@@ -111,19 +122,19 @@ def duration(seconds: float) -> str:
 @pass_session
 def logs(session: Session, name: str, follow: bool) -> None:
     """Show the last lines that the processes of the site NAME printed, or those of its error log."""
-    site = session.enabled_site(name)
+    named = session.named(name)
     if follow:
-        return _follow(session, site.name)
-    lines = _lines(session, site.name)
+        return _follow(session, named)
+    lines = _lines(session, named)
     if session.as_json:
-        return say_json({"name": site.name, "lines": lines})
+        return say_json({"name": named.site.name, "lines": lines})
     _say_lines(lines)
 
 
-def _lines(session: Session, name: str) -> list[str]:
-    answer = session.ask("logs", site=name)
+def _lines(session: Session, named: Named) -> list[str]:
+    answer = session.ask("logs", **named.request)
     lines = list(answer["lines"]) if answer else []
-    path = session.catalogue.site(name).error_log
+    path = named.site.error_log
     return lines if lines or not path else _tail(path)
 
 
@@ -134,11 +145,11 @@ def _tail(path: str) -> list[str]:
         return file.read().decode("utf-8", "replace").splitlines()[-40:]
 
 
-def _follow(session: Session, name: str) -> None:
+def _follow(session: Session, named: Named) -> None:
     from multisite.supervisor.client import Client, NotRunning
 
     try:
-        for answer in Client(session.home).follow({"do": "logs", "site": name, "follow": True}):
+        for answer in Client(session.home).follow({"do": "logs", **named.request, "follow": True}):
             _say_lines(answer["lines"])
     except NotRunning:
         fail("no supervisor runs, so there is nothing to follow")

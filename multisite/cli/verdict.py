@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from multisite import claims, sharing
+from multisite import claims, hosting, sharing
 from multisite.cli.start import start_problems
 from multisite.cli.target import site_problems
 from multisite.errors import AppLoadError, NeedsProcess
@@ -37,19 +37,20 @@ class Judgement:
     doubts: tuple[Problem, ...] = ()
 
 
-def judge(session: Session, name: str) -> Judgement:
-    """Judge the enabled site `name`."""
-    failure = session.verdicts.get(name)
-    if session.catalogue.entries[name].broken:
+def judge(session: Session, site: Site) -> Judgement:
+    """Judge an enabled site."""
+    failure = session.verdicts.get(site.name)
+    if session.catalogue.entries[site.entry_name].broken:
         return Judgement(None, "its file has errors", "broken", failure=failure)
-    site = session.catalogue.site(name)
-    placement, problems = placement_of(site, session), site_problems(site) or start_problems(site, session.home)
+    placement, problems = placement_of(site, session), site_problems(site)
+    if not problems and not hosting.is_hosting(site.location):
+        problems = start_problems(site, session.home)
     faults = tuple(problem for problem in problems if problem.is_error)
     doubts = tuple(problem for problem in problems if not problem.is_error)
     if failure and failure.own_process and placement.shareable:
         placement = Placement("spawned", failure.reason.removeprefix(NeedsProcess.opening))
     if not placement.shareable:
-        failure = session.failed_starts.get(name)
+        failure = session.failed_starts.get(site.name)
     state = "in-process" if placement.shareable else "stopped"
     if faults or (failure and failure.broken):
         state = "broken"

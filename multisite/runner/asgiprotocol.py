@@ -7,12 +7,13 @@ client can write.
 
 from __future__ import annotations
 
-import sys
 from urllib.parse import quote
 
 from gunicorn.asgi.protocol import ASGIProtocol
 
-from .envelope import CAPTURES, FIRST, WITH_CLIENT, BadEnvelope, size_of, tell_apart, variables_of
+from .envelope import CAPTURES, FIRST, WITH_CLIENT, BadEnvelope, is_quiet, size_of, tell_apart, variables_of
+from .forks import leave_if_child
+from .report import say
 from .request import CLAIMS, FAMILY, TRUSTED_PEER
 
 TYPE_CHECKING = False
@@ -39,7 +40,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         self._first = start
         self._is_client = is_client
         self._variables: dict[str, Any] = {}
-        self._failed = False
+        self._failed = self._quiet = False
         self._received = self._sent = 0
 
     def connection_made(self, transport: Any) -> None:
@@ -56,7 +57,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
             try:
                 data = self._opened(self._start)
             except BadEnvelope as error:
-                print(f"A request of the dispatcher cannot be read: {error}", file=sys.stderr)
+                say(f"A request of the dispatcher cannot be read: {error}")
                 self._close_transport()
                 return
             if not data:
@@ -75,6 +76,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
             return b""
         self._variables = variables = variables_of(start[:size])
         is_chunked = tell_apart(variables)
+        self._quiet = is_quiet(start)
         self._keepalive = 0  # one request on each connection
         self._forwarded_trust: Any = ({}, [])
         self._secure_names: Any = frozenset()
@@ -119,12 +121,13 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         return await self._counted(super()._handle_websocket(*args, **kwargs))
 
     async def _counted(self, handling: Any) -> Any:
-        began = self._board.begin()
+        began = self._board.begin(self._quiet)
         self._failed = False
         try:
             return await handling
         finally:
-            self._board.end(began, self._failed, self._received, self._sent)
+            leave_if_child()
+            self._board.end(began, self._failed, self._received, self._sent, self._quiet)
             self._received = self._sent = 0
 
     def _send_response_start(self, status: int, *args: Any, **kwargs: Any) -> None:
@@ -136,6 +139,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         super()._send_error_response(status, *args, **kwargs)
 
     def _safe_write(self, data: bytes) -> None:
+        leave_if_child()
         self._sent += len(data)
         super()._safe_write(data)
 

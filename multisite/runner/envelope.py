@@ -21,6 +21,7 @@ BODY = "multisite.body"
 CAPTURES = "multisite.captures"
 ROUTING = "wsgiorg.routing_args"
 LARGEST = 1 << 20
+IS_QUIET = 0x80000000  # in the length, which is never so large: the request is no use of the site
 RECEIVE = 16384
 LONGEST_LINE = 4096
 BUFFER = 65536
@@ -44,10 +45,15 @@ def size_of(start: bytes) -> int:
     """
     if len(start) < 5:
         return 0
-    length = int.from_bytes(start[1:5], "big")
+    length = int.from_bytes(start[1:5], "big") & ~IS_QUIET
     if length > LARGEST:
         raise BadEnvelope(f"an envelope of {length} bytes")
     return 5 + length
+
+
+def is_quiet(start: bytes) -> bool:
+    """Whether what begins so is an envelope with a request that is no use of the site."""
+    return start[:1] in (FIRST, WITH_CLIENT) and bool(int.from_bytes(start[1:5], "big") & IS_QUIET) and len(start) > 4
 
 
 def variables_of(envelope: bytes) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from functools import partial
 
 from .accept import Acceptor
@@ -11,7 +12,8 @@ from .board import opened
 from .call import Caller
 from .connection import Connection, Listener
 from .direct import Direct
-from .envelope import FIRST, WITH_CLIENT
+from .envelope import FIRST, WITH_CLIENT, is_quiet
+from .forks import leave_if_child, watch
 from .job import Job
 from .notify import Notifier
 from .relayed import Relayed
@@ -29,12 +31,12 @@ class Backend:
 
     def __init__(self, app: Any, job: Job, notifier: Notifier) -> None:
         listener = Listener(job.listen)
-        threads = 1 if job.worker == "sync" else job.threads
+        threads = 1 if job.worker == "sync" or _is_patched() else job.threads
         caller = Caller(app, threads > 1, job.processes > 1, job.request_timeout)
         self._relayed = Relayed(caller)
         self._direct = Direct(caller, listener, job.processes, job.trusts_front_end)
         self._board = opened(job.board, job.slot, os.getpid())
-        self._acceptor = Acceptor(listener, self._handle, threads, job.max_requests)
+        self._acceptor = Acceptor(listener, self._handle, self._signalled, threads, job.max_requests)
         self._notifier = notifier
         self._watchdog = Watchdog(job.request_timeout, self._acceptor.active, self._acceptor.stop, notifier)
 
@@ -47,6 +49,7 @@ class Backend:
         signal.signal(signal.SIGTERM, self._terminate)
         for number in (signal.SIGQUIT, signal.SIGINT):
             signal.signal(number, _quit)
+        watch()
         self._watchdog.start()
         self._notifier.ready()
         if learn:
@@ -66,6 +69,11 @@ class Backend:
         connection.close()  # who waits for the end of the answer is not to wait for what follows
         learn()
 
+    def _signalled(self, numbers: bytes) -> None:
+        """Signals have arrived; the site may have put a handler in place of ours, which has run."""
+        if signal.SIGTERM in numbers and signal.getsignal(signal.SIGTERM) not in (self._terminate, _quit):
+            self._terminate(signal.SIGTERM, None)
+
     def _handle(self, connection: Connection) -> None:
         """One connection; one that brings nothing (a probe) is no request."""
         try:
@@ -74,14 +82,16 @@ class Backend:
             return
         if not start:
             return
-        began = self._board.begin()
+        quiet = is_quiet(start)
+        began = self._board.begin(quiet)
         try:
             self._serve(connection, start, client)
         except Exception as error:  # not the app's, whose errors end below: gunicorn cannot be imported, or worse
             connection.failed = True
             report(error, f"{connection} cannot be answered")
         finally:
-            self._board.end(began, connection.failed, connection.received, connection.sent)
+            leave_if_child()
+            self._board.end(began, connection.failed, connection.received, connection.sent, quiet)
 
     def _serve(self, connection: Connection, start: bytes, client: int) -> None:
         """By the first byte, in which nobody can lie: a client's bytes never come first on this socket."""
@@ -94,6 +104,12 @@ class Backend:
             self._relayed.serve(connection, start)
         else:
             self._direct.serve(connection, start)
+
+
+def _is_patched() -> bool:
+    """Whether gevent has put greenlets in place of threads; they would wait for each other."""
+    monkey: Any = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
 def _quit(number: int, frame: object) -> None:

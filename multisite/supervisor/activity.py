@@ -31,9 +31,9 @@ class Activity:
 
         Args:
             now: monotonic seconds.
-            busy: requests in flight and connections that wait.
+            busy: requests in flight and connections that wait, as far as they are a use of the site.
             figures: what the site's own processes count.
-            stamp: Unix time of the last connection (`Listener.last_use`).
+            stamp: Unix time of the last connection, or of the last that counts (`Listener`).
         """
         if busy:
             self.last_use = now

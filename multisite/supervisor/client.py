@@ -57,10 +57,14 @@ class Client:
         self._rundir = RuntimeDir(home)
         self._start_within = start_within
 
-    def ensure(self, site: str) -> str:
+    def ensure(self, site: str, host: str = "") -> str:
         """Return the path of the listening socket of `site`, starting the supervisor if there is none.
 
         The caller's server is registered: the supervisor leaves with the last one.
+
+        Args:
+            site: its name.
+            host: of its instance, if it is a hosting site.
 
         Raises:
             BackendUnavailable: no process of the site can be had just now; it says when to ask again.
@@ -69,7 +73,7 @@ class Client:
         pause = 0.005
         while True:
             try:
-                return str(self.ask({"do": "ensure", "site": site})["socket"])
+                return str(self.ask({"do": "ensure", "site": site, "host": host})["socket"])
             except SupervisorError as error:
                 raise SiteUnavailable(error) from None
             except RuntimeDirError as error:
@@ -80,6 +84,13 @@ class Client:
                 raise BackendUnavailable("the supervisor does not start; the log says why", RETRY_AFTER)
             time.sleep(pause)
             pause = min(0.1, pause * 1.5)
+
+    def is_awake(self, site: str, host: str = "") -> bool:
+        """Tell whether a process of `site` serves, for a request that is to be ignored; starts nothing."""
+        try:
+            return bool(self.ask({"do": "awake", "site": site, "host": host})["awake"])
+        except (SupervisorError, NotRunning, RuntimeDirError, BackendUnavailable, TimeoutError):
+            return False
 
     def ask(self, request: dict[str, Any], within: float = ANSWER_WITHIN) -> dict[str, Any]:
         """Send one request and return the answer, which may take so many seconds; starts nothing.
@@ -110,19 +121,28 @@ class Client:
 
     def _connect(self) -> socket.socket:
         self._rundir.check_length()
+        try:
+            return self._connect_to(self._rundir.control)
+        except PermissionError:
+            pass  # a supervisor of another user may let our group in
+        try:
+            return self._connect_to(self._rundir.workers)
+        except (PermissionError, NotRunning):
+            remedy = "[supervisor] socket_group in moya.conf can let this user's group in"
+            reason = f"{self._rundir.control}: permission denied; the supervisor runs as another user; {remedy}"
+            raise BackendUnavailable(reason, RETRY_AFTER) from None
+
+    def _connect_to(self, path: str) -> socket.socket:
         connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connected.settimeout(ANSWER_WITHIN)
         try:
-            connected.connect(self._rundir.control)
+            connected.connect(path)
             if peer_of(connected)[1] not in (os.geteuid(), 0):
-                raise RuntimeDirError(f"{self._rundir.control} belongs to somebody else's process")
+                raise RuntimeDirError(f"{path} belongs to somebody else's process")
         except BaseException as error:
             connected.close()
             if isinstance(error, _GONE):
                 raise NotRunning("the supervisor does not run") from None
-            if isinstance(error, PermissionError):
-                reason = f"{self._rundir.control}: permission denied; the supervisor runs as another user"
-                raise BackendUnavailable(reason, RETRY_AFTER) from None
             raise
         return connected
 

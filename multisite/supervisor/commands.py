@@ -8,11 +8,14 @@ from collections.abc import Callable
 from multisite import __version__
 from multisite.supervisor.control import Answer, Connection
 from multisite.supervisor.failures import Unavailable
+from multisite.supervisor.lifecycle import State
 from multisite.supervisor.preloaders import Preloaders
 from multisite.supervisor.roster import Roster
 from multisite.supervisor.rundir import RuntimeDir
 from multisite.supervisor.servers import Servers
 from multisite.supervisor.status import describe_all
+
+AWAKE = (State.STARTING, State.RUNNING)  # of one that drains, a request could start a successor
 
 
 class Commands:
@@ -68,7 +71,12 @@ class Commands:
 
     def _ensure(self, request: Answer, connection: Connection) -> Answer:
         self._servers.register(connection.pid)
-        return {"socket": self._roster.crew(str(request["site"])).ensure()}
+        return {"socket": self._roster.crew(*_asked(request)).ensure()}
+
+    def _awake(self, request: Answer, _connection: Connection) -> Answer:
+        """Tell whether a request that is no use of the site would find a process."""
+        crews = self._roster.asked_for(*_asked(request))
+        return {"awake": any(crew.state in AWAKE for crew in crews)}
 
     def _status(self, _request: Answer, _connection: Connection) -> Answer:
         crews = self._roster.values()
@@ -84,26 +92,22 @@ class Commands:
                 "max_backends": self._roster.home.supervisor.max_backends,
             },
             "preloaders": self._preloaders.describe(),
-            "sites": describe_all(self._roster, self._roster.connections(), self._now()),
+            "sites": describe_all(self._roster, self._roster.accounts, self._roster.connections(), self._now()),
         }
 
     def _restart(self, request: Answer, _connection: Connection) -> Answer:
-        name = str(request["site"])
-        crew = self._roster.get(name)
-        if not crew:
-            self._roster.site(name)
+        crews = self._roster.asked_for(*_asked(request))
+        for crew in crews:
+            crew.replace("restart")
+        if not crews:
             return {"done": "it was not running"}
-        crew.replace("restart")
-        return {"done": "restarting" if crew.pids else "it starts with its next request"}
+        return {"done": "restarting" if any(crew.pids for crew in crews) else "it starts with its next request"}
 
     def _stop(self, request: Answer, _connection: Connection) -> Answer:
-        name = str(request["site"])
-        crew = self._roster.get(name)
-        if not crew:
-            self._roster.site(name)
-            return {"done": "it was not running"}
-        pids = crew.pids
-        crew.stop("asked")
+        crews = self._roster.asked_for(*_asked(request))
+        pids = [pid for crew in crews for pid in crew.pids]
+        for crew in crews:
+            crew.stop("asked")
         return {"done": "stopping" if pids else "it was not running", "pids": pids}
 
     def _reload(self, _request: Answer, _connection: Connection) -> Answer:
@@ -114,7 +118,7 @@ class Commands:
         self._begin_upgrade(connection)
 
     def _logs(self, request: Answer, connection: Connection) -> Answer | None:
-        crew = self._roster.crew(str(request["site"]))
+        crew = self._roster.crew(*_asked(request))
         lines = list(crew.journey.tail.lines) if crew.journey else []
         if not request.get("follow"):
             return {"lines": lines}
@@ -136,9 +140,15 @@ class Commands:
         connection.on_close.append(lambda: crew.log.followers.remove(tell))
 
 
+def _asked(request: Answer) -> tuple[str, str]:
+    """Return whom a request is about: the name of a site, and the host of its instance if it says so."""
+    return str(request["site"]), str(request.get("host") or "")
+
+
 _COMMANDS: dict[str, Callable[[Commands, Answer, Connection], Answer | None]] = {
     "ping": Commands._ping,
     "ensure": Commands._ensure,
+    "awake": Commands._awake,
     "status": Commands._status,
     "restart": Commands._restart,
     "stop": Commands._stop,

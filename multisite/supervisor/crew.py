@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 
 from multisite import logs
@@ -28,25 +29,31 @@ from multisite.supervisor.readiness import Readiness
 from multisite.supervisor.scoreboard import Figures, Scoreboard
 from multisite.supervisor.shared import Shared
 from multisite.supervisor.waiting import WaitingRoom
+from multisite.tally import Tally
 
 NO_CONNECTIONS = Connections()
-_PACKED = ("starts", "start_cost")
+_PACKED = ("starts", "cold_starts", "first_start", "cpu", "alive", "start_cost")
 
 
 class Crew:
     """One spawned site: from one to many backends on one listening socket.
 
     Attributes:
+        stamp: of the version of its site that it has.
         journey: of the last start.
-        starts: how many there have been.
+        starts: how many there have been; cold_starts: how many of them because somebody waited while nothing ran.
+        first_start: Unix time; 0.0: never.
+        cpu, alive: seconds of processor time and of service of the processes that have ended.
         start_cost: seconds that the last one took.
     """
 
     def __init__(self, site: Site, home: Home, domains: tuple[str, ...], stamp: Stamp, shared: Shared) -> None:
-        self.site, self.home, self.domains, self._file_stamp = site, home, domains, stamp
+        self.site, self.home, self.domains, self.stamp = site, home, domains, stamp
         self.backends = Backends()
         self.journey: Journey | None = None
-        self.starts = 0
+        self.starts = self.cold_starts = 0
+        self.first_start = self.cpu = self.alive = 0.0
+        self._is_asked_for = False
         self.start_cost = 0.0
         self._shared, self._loop = shared, shared.loop
         self._logger = logs.site_logger(site.name)
@@ -69,7 +76,7 @@ class Crew:
         """Return what `take_over` takes."""
         return {
             **{name: getattr(self, name) for name in _PACKED},
-            "stamp": self._file_stamp,
+            "stamp": self.stamp,
             "wanted_since": self.room.since,
             "journey": self.journey.pack() if self.journey else None,
             "failures": self.failures.pack(),
@@ -125,11 +132,37 @@ class Crew:
         """Return what the site's own processes count, where they do."""
         return self.scoreboard.read(self.pids)
 
+    def tally(self, wall: float, cpu: float | None = None) -> Tally:
+        """Return what the site has used since this crew was made.
+
+        Args:
+            wall: Unix seconds now.
+            cpu: seconds of its living processes, where that is known; else they are asked, without their children.
+        """
+        now, figures = self._loop.now(), self.figures()
+        living = sum(map(process.cpu, self.pids)) if cpu is None else cpu
+        return Tally(
+            self.starts,
+            self.cold_starts,
+            figures.requests,
+            figures.errors,
+            figures.busy,
+            figures.received,
+            figures.sent,
+            self.cpu + living,
+            self.alive + sum(now - since for since in self.backends.serving_since),
+            self.first_start,
+            wall - (now - self.activity.last_use) if self.starts else 0.0,
+        )
+
     def look_at_use(self, now: float, connected: Connections) -> int:
         """Note whether the site is used; returns how many requests and connections are."""
         figures = self.figures()
         busy = connected.waiting + (connected.open if figures.in_flight is None else figures.in_flight)
-        self.activity.look(now, busy, figures, self.listener.last_use())
+        if figures.in_flight is None and (self.site.ignore_activity or self.site.ignore_agents):
+            self.activity.look(now, 0, figures, self.listener.last_mark())
+        else:
+            self.activity.look(now, busy - figures.quiet, figures, self.listener.last_use())
         return busy
 
     def connected(self) -> Connections:
@@ -171,6 +204,7 @@ class Crew:
 
     def want(self) -> None:
         """Note that somebody waits."""
+        self._is_asked_for = True
         self.room.want()
         self.activity.used(self._loop.now())
 
@@ -178,6 +212,8 @@ class Crew:
 
     def start(self, count: int) -> None:
         """Start `count` more backends."""
+        self.cold_starts += self._is_asked_for and not self.backends.alive
+        self._is_asked_for = False
         self.room.served()
         for _ in range(count):
             self._start_one()
@@ -185,6 +221,7 @@ class Crew:
     def _start_one(self) -> None:
         backend = self._new_backend()
         self.starts += 1
+        self.first_start = self.first_start or time.time()
         try:
             how = self._launcher.plan(backend.slot, backend.serial)
             self._launcher.prepare(how, backend.slot)
@@ -296,11 +333,12 @@ class Crew:
         """Forget all failures."""
         self._exits.reset()
 
-    def ended(self, pid: int, status: int) -> Backend | None:
+    def ended(self, pid: int, status: int, spent: float) -> Backend | None:
         """Take note of the end of a process; returns the backend that it was, None if it is none of ours."""
         backend = self.backends.of(pid)
         if backend:
-            backend.ended(status)
+            self.cpu += spent
+            self.alive += backend.ended(status).served
             self._ended(backend)
         return backend
 
@@ -356,6 +394,10 @@ class Crew:
         self._readiness.end()
         self.stop("disabled")
         self.room.close()
+        self.log.close()
+
+    def put_away(self) -> None:
+        """Let go of what outlives the processes: nothing of the site runs any more."""
         self.scoreboard.close()
         self.log.close()
 
@@ -366,8 +408,8 @@ class Crew:
 
     def offer(self, site: Site, home: Home, domains: tuple[str, ...], stamp: Stamp) -> None:
         """Take a newer version of the site's file; running processes are replaced if it differs, or was touched."""
-        changed = site != self.site or stamp != self._file_stamp or home.env != self.home.env
-        self.site, self.home, self.domains, self._file_stamp = site, home, domains, stamp
+        changed = site != self.site or stamp != self.stamp or home.env != self.home.env
+        self.site, self.home, self.domains, self.stamp = site, home, domains, stamp
         self._launcher = Launcher(site, home, self._shared, self.scoreboard)
         self.room.backlog, self.room.domains = site.max_waiting, domains
         if changed:

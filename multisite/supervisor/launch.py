@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
 
-from multisite import loader
+from multisite import hosted, loader, template
 from multisite.model import Home, Site
-from multisite.supervisor import environment, privilege, template
+from multisite.supervisor import environment, privilege
 from multisite.supervisor.privilege import Refused
 from multisite.supervisor.process import JOB, Launch
 
@@ -56,14 +56,14 @@ def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch
         Refused: it cannot be started as its file says.
     """
     _check_location(site)
+    site = _with_application(site)
     server = "command" if site.server == "auto" and site.command else site.server
     python = "" if server == "command" else interpreter(site)
     program = site.command[0] if server == "command" and site.command else python
     who, remark = privilege.identity(site, home, program if os.path.isabs(program) else "")
-    env = environment.base(around.environ, who)
-    env = environment.with_venv(env, python or interpreter(site) if site.python else python)
-    env |= home.env
-    shared = dict(env)
+    path = python or interpreter(site) if site.python else python
+    env = environment.around(site, home, around.environ, who, path)
+    shared = environment.with_venv({**environment.base(around.environ, who), **home.env}, path)
     env |= site.env
     env |= {environment.MARKER: around.mark, "NOTIFY_SOCKET": around.notify}
     plain = Launch(
@@ -80,6 +80,17 @@ def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch
     )
     around = replace(around, trusts_front_end="unix" in home.service.trusted_proxies)
     return _SERVERS[server](plain, site, python, around, host or canonical(site))
+
+
+def _with_application(site: Site) -> Site:
+    """Have an instance whose file names no application serve what its folder holds."""
+    if not site.host or site.application or site.command or site.ini:
+        return site
+    found = hosted.application(site.location)
+    if not found:
+        names = ", ".join(hosted.APPLICATIONS)
+        raise Refused(f"location {site.location} has none of {names} and not just one .wsgi; put one there")
+    return replace(site, application=found)
 
 
 def obstacle(site: Site, home: Home) -> Refused | None:
@@ -205,7 +216,7 @@ def _command(plain: Launch, site: Site, python: str, around: Surroundings, host:
         raise Refused("server = command and there is no command; say which one with command =")
     strange = template.unknown(site.command)
     if strange:
-        known = ", ".join("%" + name for name in template.NAMES)
+        known = template.listed(template.NAMES)
         raise Refused(f"command has the placeholder %{strange[0]}, which means nothing; there are {known} and %%")
     found = template.placeholders(site.command)
     who = plain.identity
@@ -222,11 +233,12 @@ def _found(plain: Launch, argv: tuple[str, ...]) -> tuple[str, ...]:
     """Check that the program is there, so that the reason is told without a process."""
     if plain.chroot:
         return argv
+    path = plain.env.get("PATH", os.defpath)
     if "/" in argv[0]:
         if not os.path.exists(os.path.join(plain.cwd, argv[0])):
             raise Refused(f"command {argv[0]}: there is no such program; install it or correct the path")
-    elif not shutil.which(argv[0], path=plain.env["PATH"]):
-        raise Refused(f"command {argv[0]}: there is no such program in {plain.env['PATH']}; write its full path")
+    elif not shutil.which(argv[0], path=path):
+        raise Refused(f"command {argv[0]}: there is no such program in {path}; write its full path")
     return argv
 
 
@@ -288,7 +300,7 @@ def _spec(site: Site, kinds: tuple[str, ...], server: str) -> tuple[str, str]:
 def _beside(python: str, name: str, plain: Launch) -> str:
     """Return the program `name` of the site's virtualenv, else of PATH."""
     path = os.path.join(os.path.dirname(python), name)
-    found = path if os.access(path, os.X_OK) else shutil.which(name, path=plain.env["PATH"])
+    found = path if os.access(path, os.X_OK) else shutil.which(name, path=plain.env.get("PATH", os.defpath))
     if not found:
         raise Refused(f"server = {name}: it is not installed; install it into the site's virtualenv or the system")
     return found

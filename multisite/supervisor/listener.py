@@ -27,6 +27,7 @@ class Listener:
         self._rundir, self._link = rundir, link
         self._socket: socket.socket | None = None
         self._folders: list[str] = []
+        self.is_withdrawn = False
 
     @property
     def is_open(self) -> bool:
@@ -43,6 +44,10 @@ class Listener:
         Raises:
             OSError: it cannot be bound; the message says why.
         """
+        if self.is_withdrawn:
+            self.is_withdrawn = False
+            with contextlib.suppress(OSError):
+                os.rename(self._aside, self.path)
         if not self._socket:
             self._socket = self._bind(backlog)
         elif not os.path.exists(self.path):  # a server that cleans up took it
@@ -50,6 +55,16 @@ class Listener:
             self._socket = self._bind(backlog)
         self._rundir.access.admit_to_socket(self.path)
         self._link_from(domains)
+
+    def withdraw(self) -> None:
+        """Let nobody new connect until `open`; whoever has connected is taken care of all the same."""
+        with contextlib.suppress(OSError):
+            os.rename(self.path, self._aside)
+            self.is_withdrawn = True
+
+    @property
+    def _aside(self) -> str:
+        return self.path + "-"
 
     def _bind(self, backlog: int) -> socket.socket:
         if len(os.fsencode(self.path)) > LONGEST_PATH:
@@ -74,13 +89,13 @@ class Listener:
 
     def pack(self, keep: Keeper) -> Packed:
         """Return what `take_over` takes."""
-        return {"socket": keep(self.fileno()), "folders": self._folders}
+        return {"socket": keep(self.fileno()), "folders": self._folders, "withdrawn": self.is_withdrawn}
 
     def take_over(self, state: Packed) -> None:
         """Go on where another program was."""
         if state["socket"] >= 0:
             self._socket = socket.socket(fileno=taken(state["socket"]))
-        self._folders = state["folders"]
+        self._folders, self.is_withdrawn = state["folders"], state["withdrawn"]
 
     def last_use(self) -> float:
         """Return the Unix time of the last connection; 0.0: there was none."""
@@ -88,6 +103,17 @@ class Listener:
             return os.stat(self.path).st_atime
         except OSError:
             return 0.0
+
+    def last_mark(self) -> float:
+        """Return the Unix time of the last connection that a worker has marked as a use; 0.0: there was none.
+
+        Servers that count nothing cannot tell health checks from requests; the workers can.
+        """
+        try:
+            modified = os.stat(self.path).st_mtime_ns
+        except OSError:
+            return 0.0
+        return 0.0 if modified >= _FAR else modified / 1e9
 
     def _link_from(self, domains: Iterable[str]) -> None:
         root = os.path.dirname(os.path.dirname(self.path))
@@ -119,7 +145,8 @@ class Listener:
             self._socket.close()
             self._socket = None
             with contextlib.suppress(OSError):
-                os.unlink(self.path)
+                os.unlink(self._aside if self.is_withdrawn else self.path)
+            self.is_withdrawn = False
         for folder in self._folders:
             self._unlink(folder)
         self._folders = []

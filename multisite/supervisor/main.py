@@ -9,8 +9,8 @@ import signal
 from multisite.live import LiveHome
 from multisite.supervisor import planner, process, sweep
 from multisite.supervisor.commands import Commands
-from multisite.supervisor.control import Control
 from multisite.supervisor.crew import NO_CONNECTIONS, Crew
+from multisite.supervisor.doors import Doors
 from multisite.supervisor.handover import Keeper
 from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.lifecycle import State
@@ -86,10 +86,10 @@ class Supervisor:
         else:
             self._recover()
             self._roster.let_in()
-        self._control = Control(rundir.control, self._loop, commands.answer, state and state["control"])
-        for connection in list(self._control.connections):
+        self._doors = Doors(rundir, self._loop, commands.answer, state["doors"] if state else None)
+        for connection in self._doors.connections:
             commands.follow(connection)
-        arrived(self._control.connections)
+        arrived(self._doors.connections)
 
     def _take_over(self, state: Packed) -> None:
         """Go on where another program was."""
@@ -115,7 +115,7 @@ class Supervisor:
             "servers": self._servers.pack(keep),
             "budget": self._budget.pack(),
             "roster": self._roster.pack(keep),
-            "control": self._control.pack(keep),
+            "doors": self._doors.pack(keep),
         }
         self._upgrade.execute(state, keep)
 
@@ -183,10 +183,10 @@ class Supervisor:
         for pid in process.ended():
             anybody = True
             self._hear()
-            status = process.reap(pid)
+            status, spent = process.reap(pid)
             if self._upgrade.ended(pid, status) or self._preloaders.ended(pid):
                 continue
-            any(crew.ended(pid, status) for crew in self._roster.busy)
+            any(crew.ended(pid, status, spent) for crew in self._roster.busy)
         if anybody:
             alive = [(crew, one) for crew in self._roster.busy for one in crew.backends if one.pid or one.is_unborn]
             living = {self._shared.mark_of(crew.site.name, one.serial) for crew, one in alive}
@@ -212,6 +212,7 @@ class Supervisor:
             self._look_at = now + LOOK_EVERY
             self._upgrade.tick(now)
             self._roster.look(now)
+            self._doors.let_in()
             self._weigh(now)
         busy = self._roster.busy
         if not busy:
@@ -258,11 +259,10 @@ class Supervisor:
         limits = planner.Limits(options.max_backends, budget, 2 * (os.cpu_count() or 1) + 2)
         decisions = planner.plan(views, limits, now, self._budget)
         for decision in decisions:
-            crew = self._roster[decision.name]
             if isinstance(decision, planner.Stop):
-                crew.stop(decision.reason)
+                self._roster[decision.name].stop(decision.reason)
             else:
-                crew.start(decision.count)
+                self._roster.starting(decision.name).start(decision.count)
         self._crowded = any(self._roster[seen.name].is_waiting for seen in views)
 
     # The end
@@ -270,7 +270,7 @@ class Supervisor:
     def _leave(self) -> None:
         """Stop everything: ask, wait, kill; then remove our sockets."""
         _log.info("supervisor of %s leaves", self._roster.home.path)
-        self._control.close()
+        self._doors.close()
         self._preloaders.close()
         for crew in self._roster.values():
             crew.close()
@@ -282,6 +282,7 @@ class Supervisor:
         for crew in self._roster.values():
             crew.kill()
         sweep.all_children()
+        self._roster.put_away()
         self._recover()
         self._servers.close()
         self._notify.close()

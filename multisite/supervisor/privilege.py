@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import grp
 import os
@@ -10,14 +11,15 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from multisite import policies
 from multisite.model import Home, Site
+from multisite.policies import Refused
 from multisite.supervisor.process import Identity
 
+__all__ = ["NeedsRoot", "Refused", "identity"]
+
 ALLOW = "say [supervisor] allow_root = yes in moya.conf if that is meant"
-
-
-class Refused(Exception):
-    """The site cannot be started as its file says; the message is a sentence with a remedy."""
+MOST_LINKS = 40  # on the way to a location, as the kernel has it
 
 
 class NeedsRoot(Refused):
@@ -69,6 +71,9 @@ def _own(site: Site) -> Identity:
 def _chosen(site: Site, home: Home, program: str) -> tuple[Identity, str]:
     if site.user and site.user != "owner":
         return _user(site.user), ""
+    policy = home.supervisor.user_policy
+    if not site.user and policy != policies.OWNER:
+        return _by_policy(policy, site)
     who = _owner(site)
     if who.uid != 0:
         return who, ""
@@ -86,20 +91,78 @@ def _chosen(site: Site, home: Home, program: str) -> tuple[Identity, str]:
     )
 
 
+def _by_policy(name: str, site: Site) -> tuple[Identity, str]:
+    user, group = policies.ask(name, site)
+    who = _by_uid(user) if isinstance(user, int) else _user(user)
+    if name in policies.OURS:
+        _check_exchange(site.location, who.uid)
+    if group is not None and group != "":
+        who = _with_group(who, str(group))
+    return who, f"runs as '{who.name}' by user_policy = {name}"
+
+
 def _owner(site: Site) -> Identity:
     if not site.location:
         return _by_uid(os.geteuid())
     try:
-        return _by_uid(os.stat(site.location).st_uid)
+        uid = os.stat(site.location).st_uid
     except OSError as error:
         raise Refused(f"location {site.location}: {error.strerror}") from None
+    _check_exchange(site.location, uid)
+    return _by_uid(uid)
+
+
+def _check_exchange(location: str, uid: int) -> None:
+    """Refuse a folder whose owner would be made to run what somebody else puts in its place.
+
+    Whoever owns a folder above it, or a link on the way to it, could, even between two looks of ours; where a file
+    names the user, its author trusts them. What root's default user runs is nobody's.
+    """
+    if uid == 0 or os.geteuid() != 0:
+        return
+    last = None
+    try:
+        for path, last in _way(location):
+            if last.st_uid not in (0, uid) and stat.S_ISLNK(last.st_mode):
+                raise Refused(f"{path} is a link of another user's than what it leads to; name the place itself")
+            if last.st_uid not in (0, uid):
+                raise Refused(
+                    f"it would run as the owner of {location}, and {path} belongs to another user; "
+                    "give that to root or to the owner, or name a user with user ="
+                )
+    except OSError as error:
+        raise Refused(f"location {location}: {error.strerror}") from None
+    if last is None or last.st_uid != uid:
+        raise Refused(f"location {location}: it has just been replaced; try again")
+
+
+def _way(path: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield every folder and link on the way to `path`, itself included; links are followed one at a time."""
+    here, rest, links = "", path.split("/")[::-1], 0
+    while rest:
+        name = rest.pop()
+        if name == "..":
+            here = os.path.dirname(here)
+        if name in ("", ".", ".."):
+            continue
+        status = os.lstat(f"{here}/{name}")
+        yield f"{here}/{name}", status
+        if not stat.S_ISLNK(status.st_mode):
+            here = f"{here}/{name}"
+            continue
+        target = os.readlink(f"{here}/{name}")
+        links += 1
+        if links > MOST_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        here = "" if target.startswith("/") else here
+        rest += target.split("/")[::-1]
 
 
 def _user(name: str) -> Identity:
     try:
         return _by_entry(pwd.getpwnam(name))
     except KeyError:
-        if name.isdigit():
+        if name.isascii() and name.isdigit():
             return _by_uid(int(name))
         raise Refused(f"there is no user '{name}' on this machine; correct user =, or create the user") from None
 

@@ -24,6 +24,7 @@ from multisite.supervisor.prctl import (
 
 LISTENER = 3  # the first descriptor after standard error, as sd_listen_fds(3) has it
 JOB = 4
+_TICKS = os.sysconf("SC_CLK_TCK")
 _ASIDE = 64  # descriptors are put aside up here first, so that none is overwritten before it is in its place
 
 
@@ -293,9 +294,13 @@ def ended() -> Iterator[int]:
         yield found.si_pid
 
 
-def reap(pid: int) -> int:
-    """Return the wait status of a child that has ended, and let its pid go."""
-    return os.waitpid(pid, 0)[1]
+def reap(pid: int) -> tuple[int, float]:
+    """Return wait status and seconds of processor time of a child that has ended, and let its pid go.
+
+    The time is that of the process and of the children that it waited for.
+    """
+    _pid, status, usage = os.wait4(pid, 0)
+    return status, usage.ru_utime + usage.ru_stime
 
 
 def describe_end(status: int) -> str:
@@ -338,6 +343,12 @@ def parent(pid: int) -> int:
     """Return the pid of the parent, 0 if the process is gone."""
     fields = stat(pid)
     return int(fields[1]) if fields else 0
+
+
+def cpu(pid: int) -> float:
+    """Return the seconds of processor time of a process and the children that it waited for; 0.0 if it is gone."""
+    fields = stat(pid)
+    return sum(map(int, fields[11:15])) / _TICKS if fields else 0.0
 
 
 def session(pid: int) -> int:

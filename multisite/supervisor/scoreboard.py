@@ -19,6 +19,7 @@ class Figures:
     Attributes:
         in_flight: of its living processes; None where nobody counts.
         last_use: monotonic seconds; 0.0: never.
+        quiet: how many of those in flight are no use of the site (`multisite.activity`).
     """
 
     in_flight: int | None = None
@@ -28,6 +29,7 @@ class Figures:
     busy: float = 0.0
     received: int = 0
     sent: int = 0
+    quiet: int = 0
 
 
 NOBODY_COUNTS = Figures()
@@ -79,6 +81,7 @@ class Scoreboard:
             sum(record.busy for record in records),
             sum(record.received for record in records),
             sum(record.sent for record in records),
+            sum(record.quiet for record in records if record.pid in living),
         )
 
     def close(self) -> None:

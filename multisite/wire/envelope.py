@@ -16,6 +16,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from multisite.activity import QUIET
 from multisite.errors import RequestTooLarge
 
 FIRST = b"\x01"
@@ -42,9 +43,11 @@ VARIABLES = frozenset(
         "wsgi.url_scheme",
     ]
 )
+_IS_QUIET = 0x80000000  # in the length, which is never so large: the request is no use of the site
 FAMILIES = ("SERVER_", "REMOTE_")
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
+_quoted = json.encoder.encode_basestring_ascii
 
 
 def encode(environ: Mapping[str, Any], chunked: bool, first: bytes = FIRST) -> bytes:
@@ -58,25 +61,31 @@ def encode(environ: Mapping[str, Any], chunked: bool, first: bytes = FIRST) -> b
     Raises:
         RequestTooLarge: the variables are larger than the runner takes.
     """
-    variables: dict[str, Any] = {
-        key: value for key, value in environ.items() if type(value) is str and (key in _kept or _keep(key))
-    }
+    members = [
+        (_kept.get(key) or _keep(key)) + _quoted(value)
+        for key, value in environ.items()
+        if type(value) is str and (key in _kept or _keep(key))
+    ]
     if chunked:
-        variables[BODY] = "chunked"
+        members.append(f'"{BODY}":"chunked"')
     if CAPTURES in environ:
-        variables[CAPTURES] = dict(environ[CAPTURES])
-    text = _encode(variables).encode("ascii")
+        members.append(f"{_quoted(CAPTURES)}:{_encode(dict(environ[CAPTURES]))}")
+    text = f"{{{','.join(members)}}}".encode("ascii")
     if len(text) > MOST:
         raise RequestTooLarge(f"the variables of the request are {len(text)} bytes; an envelope carries {MOST}")
-    return first + len(text).to_bytes(4, "big") + text
+    length = len(text) | _IS_QUIET if QUIET in environ else len(text)
+    return first + length.to_bytes(4, "big") + text
 
 
 _MOST_KEPT = 1024  # keys remembered; a client can invent as many as it likes
-_kept: set[str] = set()
+_kept: dict[str, str] = {}  # with the beginning of their members
 
 
-def _keep(key: str) -> bool:
-    keep = key[:5] == "HTTP_" or key[:7] in FAMILIES or key in VARIABLES
-    if keep and len(_kept) < _MOST_KEPT:
-        _kept.add(key)
-    return keep
+def _keep(key: str) -> str:
+    """Return the beginning of a member, "" for a key that is left out."""
+    if not (key[:5] == "HTTP_" or key[:7] in FAMILIES or key in VARIABLES):
+        return ""
+    begin = f"{_quoted(key)}:"
+    if len(_kept) < _MOST_KEPT:
+        _kept[key] = begin
+    return begin
