@@ -62,6 +62,7 @@ class Backend:
         self.memory = 0
         self.ours = self.told = self.graceful = False
         self.journey = Journey(loop.now())
+        self.lessons = 0  # how often it has told its modules
         self.launch: Launch | None = None  # as this supervisor knows it; a successor does not
         self.started = 0.0
         self.ready_at = 0.0  # when it is taken for ready, where nothing else can show it

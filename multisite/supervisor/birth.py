@@ -16,12 +16,17 @@ from multisite.supervisor import process
 
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 _LONGEST = 4096
+_MOST = 8  # messages that are taken at a time
 BORN = b"born"
 REFUSED = b"no "
 
 
 class Birth:
     """Our end of a channel.
+
+    Args:
+        uid: whose the new process has to be.
+        preloader: the process that is asked for it.
 
     Attributes:
         pid: of the new process, 0 as long as there is none.
@@ -30,11 +35,11 @@ class Birth:
         over: there is nothing more to come.
     """
 
-    def __init__(self, uid: int) -> None:
+    def __init__(self, uid: int, preloader: int) -> None:
         self.pid = 0
         self.refused = self.failure = ""
         self.over = False
-        self._uid = uid
+        self._uid, self._preloader = uid, preloader
         self._socket, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self.theirs.setblocking(True)
@@ -45,7 +50,9 @@ class Birth:
 
     def hear(self) -> None:
         """Take what has been said."""
-        while not self.over:
+        for _ in range(_MOST):
+            if self.over:
+                return
             try:
                 data, extra, _flags, _address = self._socket.recvmsg(_LONGEST, socket.CMSG_SPACE(_CREDENTIALS.size))
             except BlockingIOError:
@@ -66,7 +73,7 @@ class Birth:
         for level, kind, content in extra:
             if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS and not self.pid:
                 pid, uid, _gid = _CREDENTIALS.unpack(content[: _CREDENTIALS.size])
-                if uid == self._uid and process.parent(pid) == os.getpid():
+                if uid == self._uid and pid != self._preloader and process.parent(pid) == os.getpid():
                     self.pid = pid
 
     def give_up(self) -> None:

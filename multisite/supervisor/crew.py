@@ -32,6 +32,7 @@ from multisite.supervisor.waiting import WaitingRoom
 from multisite.tally import Tally
 
 NO_CONNECTIONS = Connections()
+MOST_LESSONS = 4  # of one process; each costs us milliseconds
 _PACKED = ("starts", "cold_starts", "first_start", "cpu", "alive", "start_cost")
 
 
@@ -273,7 +274,8 @@ class Crew:
     def told(self, pid: int, variables: dict[str, str]) -> None:
         """Take note of what the process `pid`, or one of its session, says (sd_notify(3))."""
         backend = self.backends.of(pid)
-        if backend and backend.launch and "MODULES" in variables:
+        if backend and backend.launch and "MODULES" in variables and backend.lessons < MOST_LESSONS:
+            backend.lessons += 1
             self._shared.preloaders.learn(backend.launch, variables["MODULES"])
         if backend and backend.state is State.STARTING:
             backend.status = variables.get("STATUS", backend.status)[:1000]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +32,7 @@ class Knowledge:
     def learn(self, names: Iterable[str]) -> int:
         """Take names of modules that a site says it imports, whatever it says; returns how many are new."""
         before = len(self.modules)
-        for name in names:
+        for name in itertools.islice(names, MOST_MODULES):
             if len(self.modules) >= MOST_MODULES:
                 break
             if len(name) <= _LONGEST and _NAME.match(name) and not self.is_denied(name):
@@ -43,11 +44,12 @@ class Knowledge:
         parts = name.split(".")
         return any(".".join(parts[: end + 1]) in self.denied for end in range(len(parts)))
 
-    def deny(self, name: str, reason: str) -> None:
-        """Have a module preloaded no more."""
-        if len(name) <= _LONGEST and _NAME.match(name) and len(self.denied) < MOST_MODULES:
-            self.denied[name] = reason[:_LONGEST]
-            self.modules = {module: None for module in self.modules if not self.is_denied(module)}
+    def deny(self, reasons: Mapping[str, str]) -> None:
+        """Have modules preloaded no more, for these reasons."""
+        for name, reason in itertools.islice(reasons.items(), max(0, MOST_MODULES - len(self.denied))):
+            if len(name) <= _LONGEST and _NAME.match(name):
+                self.denied[name] = reason[:_LONGEST]
+        self.modules = {module: None for module in self.modules if not self.is_denied(module)}
 
 
 class Learned:
@@ -87,7 +89,7 @@ def _read(told: Any) -> Knowledge:
     knowledge = Knowledge()
     if isinstance(told, dict):
         denied, modules = told.get("denied"), told.get("modules")
-        for name, reason in denied.items() if isinstance(denied, dict) else ():
-            knowledge.deny(str(name), str(reason))
+        if isinstance(denied, dict):
+            knowledge.deny({str(name): str(reason) for name, reason in denied.items()})
         knowledge.learn(map(str, modules) if isinstance(modules, list) else ())
     return knowledge

@@ -101,7 +101,7 @@ class Preloader:
             OSError: it cannot be asked.
         """
         with contextlib.ExitStack() as undo:
-            birth = Birth(launch.identity.uid)
+            birth = Birth(launch.identity.uid, self.pid)
             undo.callback(birth.close)
             output, theirs = os.pipe()
             undo.callback(os.close, output)
@@ -140,7 +140,7 @@ class Preloader:
             message = json.loads(data) if data else None
             if isinstance(message, dict):
                 self._take(message)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, AttributeError, RecursionError):  # what a hostile one may send
             data = b""
         if not data:
             self._loop.forget(self._control)

@@ -22,7 +22,8 @@ from multisite.supervisor.process import Launch, Limits, Pair
 PAYS_FROM = 2  # starts of sites of a pair
 IDLE = 300.0  # seconds without a fork and without a child
 LOADING = 60.0  # seconds that it may take to import everything
-MOST_FAILURES = 12  # of a pair, spoilt imports included
+MOST_FAILURES = 30  # of a pair, spoilt imports included
+OFF = 600.0  # seconds without a preloader for a pair that cannot have one
 WEIGH_EVERY = 5.0  # seconds
 OUTGROWN = 20  # modules that it has not, but its sites have
 
@@ -44,7 +45,7 @@ class Preloaders:
         self._learned = Learned(home)
         self._starts: Counter[Pair] = Counter()
         self._failures: Counter[Pair] = Counter()
-        self._off: dict[Pair, str] = {}
+        self._off: dict[Pair, tuple[str, float]] = {}  # why not, and until when
         self._all: dict[Pair, Preloader] = {}
         self._leaving: list[Preloader] = []
         self._serial = self.memory = 0
@@ -68,8 +69,9 @@ class Preloaders:
         if why:
             return why
         self._starts[launch.pair] += 1
-        if launch.pair in self._off:
-            return self._off[launch.pair]
+        off = self._why_off(launch.pair)
+        if off:
+            return off
         preloader = self._all.get(launch.pair)
         if not preloader or not preloader.ready:
             return "there is no preloader yet"
@@ -83,7 +85,7 @@ class Preloaders:
 
     def served(self, launch: Launch) -> None:
         """Note that a site of the pair is ready: now a preloader does not take anything away from its start."""
-        if faithful.obstacle(launch) or launch.pair in self._off:
+        if faithful.obstacle(launch) or self._why_off(launch.pair):
             return
         knowledge = self._known(launch.pair)
         preloader = self._all.get(launch.pair)
@@ -121,26 +123,33 @@ class Preloaders:
         if preloader.refused:
             self._give_up(preloader, preloader.refused)
         elif preloader.spoilt:
-            for module, reason in preloader.spoilt.items():
-                known.deny(module, reason)
+            known.deny(preloader.spoilt)
             self._learned.change()
             self._dismiss(preloader)
             if self._may_fail(preloader.pair):
                 self._start(preloader.like)
-        for name in preloader.failed:
-            known.deny(name, "cannot be imported without its site")
+        if preloader.failed:
+            known.deny(dict.fromkeys(preloader.failed, "cannot be imported without its site"))
             self._learned.change()
-        preloader.failed = []
+            preloader.failed = []
 
     def _may_fail(self, pair: Pair) -> bool:
         self._failures[pair] += 1
         if self._failures[pair] < MOST_FAILURES:
             return True
-        self._off[pair] = "its preloader failed too often"
+        self._switch_off(pair, "its preloader failed too often")
         return False
 
+    def _switch_off(self, pair: Pair, reason: str) -> None:
+        self._off[pair] = reason, self._loop.now() + OFF
+        self._failures[pair] = 0
+
+    def _why_off(self, pair: Pair) -> str:
+        reason, until = self._off.get(pair, ("", 0.0))
+        return reason if self._loop.now() < until else ""
+
     def _give_up(self, preloader: Preloader, reason: str) -> None:
-        self._off[preloader.pair] = f"no preloader: {reason}"
+        self._switch_off(preloader.pair, f"no preloader: {reason}")
         _log.warning("no preloader for %s: %s", preloader.pair, reason)
         self._dismiss(preloader)
 

@@ -64,7 +64,7 @@ def test_sites_of_other_groups_are_another_pair() -> None:
 def test_only_names_of_modules_are_taken(name: str) -> None:
     knowledge = Knowledge()
     assert knowledge.learn([name]) == 0
-    knowledge.deny(name, "x")
+    knowledge.deny({name: "x"})
     assert not knowledge.modules
     assert not knowledge.denied
 
@@ -77,7 +77,7 @@ def test_there_is_a_bound_to_what_is_learned() -> None:
 def test_what_is_denied_is_forgotten_with_all_below_it_and_never_learned_again() -> None:
     knowledge = Knowledge()
     knowledge.learn(["a", "a.b", "a.b.c", "ab"])
-    knowledge.deny("a.b", "starts threads")
+    knowledge.deny({"a.b": "starts threads"})
     assert list(knowledge.modules) == ["a", "ab"]
     assert knowledge.learn(["a.b.c", "a.b", "c"]) == 1
 
@@ -94,7 +94,7 @@ def test_knowledge_is_kept(tmp_path: Path) -> None:
     home = _home(tmp_path)
     learned = Learned(home)
     learned.of("pair").learn(["b", "a"])
-    learned.of("pair").deny("c", "opens descriptors")
+    learned.of("pair").deny({"c": "opens descriptors"})
     learned.change()
     learned.keep()
     again = Learned(home).of("pair")

@@ -204,11 +204,12 @@ def test_what_a_site_sees_is_what_a_plain_start_gives(home: SupervisedHome) -> N
         assert way(home, name).startswith("plain" if preload == "no" else "forked"), way(home, name)
     forked, again, plain = answers["forked"], answers["again"], answers["plain"]
     for answer in answers.values():
+        del answer["request"]["status"]["Threads:"]  # the watchdog's second may be there yet, or not
         for when in ("import", "request"):
             answer[when]["shell"] = [line for line in answer[when]["shell"] if not line.startswith(VARYING)]
             answer[when]["values"] = {k: v for k, v in answer[when]["values"].items() if not k.startswith(VARYING)}
     for when in ("import", "request"):
-        assert {k: v for k, v in forked[when].items() if v != plain[when][k]} == {}
+        assert {k: (v, plain[when][k]) for k, v in forked[when].items() if v != plain[when][k]} == {}
     assert forked["depth"] == plain["depth"]
     assert not set(plain["modules"]) - set(forked["modules"])
     assert all(one != other for one, other in zip(forked["own"], again["own"], strict=True))
@@ -433,6 +434,59 @@ def test_it_leaves_where_memory_is_short(tmp_path: Path) -> None:
         found = warm_up(home)
         wait_until(lambda: not is_running(found["pid"]), 30)
         assert preloaders(home) == []
+
+
+# A preloader runs code of the site's user, who may mean harm
+
+WRAPPER = """#!/bin/sh
+[ -z "$MULTISITE_PRELOAD" ] && exec {python} "$@"
+exec {python} {script}
+"""
+HOSTILE = """
+import json, os, socket
+control = socket.socket(fileno=3)
+{says}
+control.send(json.dumps({{"ready": {{"modules": 1, "reads": [], "failed": []}}}}).encode())
+while True:
+    data, descriptors, flags, address = socket.recv_fds(control, 64, 5)
+    if not data:
+        break
+    channel = socket.socket(fileno=descriptors[4])
+    {does}
+    channel.close()
+    for one in descriptors[:4]:
+        os.close(one)
+"""
+
+
+@pytest.mark.parametrize(
+    ("says", "does"),
+    [
+        ("control.send(b'[' * 60000)", "pass"),
+        ('control.send(b\'{"ready": {"reads": 5}}\')', "pass"),
+        ("control.send(json.dumps({'spoilt': {'../x': 1}}).encode())", "pass"),
+        ("", "channel.send(b'born')"),
+        ("", "[channel.send(b'x' * 4000) for _ in range(9)]"),
+    ],
+)
+def test_a_hostile_preloader_costs_a_plain_start_and_no_more(
+    home: SupervisedHome, tmp_path: Path, says: str, does: str
+) -> None:
+    python = tmp_path / "python3"
+    python.write_text(WRAPPER.format(python=sys.executable, script=tmp_path / "hostile.py"))
+    (tmp_path / "hostile.py").write_text(HOSTILE.format(says=says, does=does))
+    python.chmod(0o755)
+    for name in ("first", "second"):
+        home.app(name, app(), python=str(python))
+        home.get(name)
+    if not says:
+        preloader(home)
+    home.app("third", app(), python=str(python))
+    assert said(home, "third")["pid"]
+    assert way(home, "third").startswith("plain start")
+    supervisor = home.pid
+    wait_until(lambda: home.state("third")["state"] == "running")
+    assert home.pid == supervisor
 
 
 # kill -9 of each in turn
