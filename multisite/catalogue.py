@@ -65,6 +65,11 @@ class Catalogue:
         file = replace(entry.file, name=settled.name, domains=(host,))
         return replace(entry, file=file, stamp=(*entry.stamp, *stamp)), settled
 
+    def claims(self, host: str) -> bool:
+        """Tell whether a site, and not only the default one, answers a normalised host."""
+        names = [name for claim in self.table.lookup(host) for _mount, name in claim.value]
+        return any(not self.hosting(name) or self.instance(name, host) for name in names)
+
     def leads_to(self, name: str, host: str) -> bool:
         """Tell whether the site `name` has a claim on a normalised host."""
         return any(name == claimant for claim in self.answering(host) for _mount, claimant in claim.value)

@@ -94,6 +94,8 @@ class Dispatcher:
             headers.drop_claims(environ)
         try:
             return target.app(environ, start_response)
+        except StopIteration:  # gunicorn's sign that nothing is to be answered
+            raise
         except BaseException as error:
             return self._raised(error, environ, start_response)
 
@@ -221,10 +223,8 @@ class Dispatcher:
         return known or self._find(raw)
 
     def _claims(self, host: str) -> bool:
-        """Tell whether a domain of a site matches `host`, which of a hosting site has a folder."""
-        current = self._newest(host)
-        ways = choice.ways(current.table.lookup(host))
-        return any(not current.hosting(name) or current.instance(name, host) for _mount, name, _claim in ways)
+        """Tell whether a site answers `host`, be it one that was enabled a moment ago."""
+        return self._newest(host).claims(host)
 
     def _newest(self, host: str) -> Catalogue:
         """Return the catalogue, read anew if `host` may be that of a site enabled a moment ago."""

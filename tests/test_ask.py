@@ -70,9 +70,9 @@ def test_the_default_site_claims_no_host(tmp_path: Path) -> None:
     assert home.get("other.test").text == "any"
 
 
-def test_of_a_hosting_site_only_hosts_with_a_folder_count(home: TestHome) -> None:
-    """Else anybody could have certificates made for names that he invents."""
-    home.ini("many", f"[service]\ndomains = *.many.test\nlocation = {home.path}/%HOST\n")
-    (home.path / "a.many.test").mkdir()
-    assert asked(home, "domain=a.many.test") == 200
-    assert asked(home, "domain=b.many.test") == 404
+def test_a_hosting_site_claims_the_hosts_that_have_a_folder(home: TestHome) -> None:
+    """A pattern alone would have certificates fetched for any name under it."""
+    home.code("hosted/one.test")
+    home.ini("hosting", domains="*.test", location=str(home.path / "sites" / "hosted" / "%HOST"))
+    assert asked(home, "domain=one.test") == 200
+    assert asked(home, "domain=two.test") == 404

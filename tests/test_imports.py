@@ -15,13 +15,17 @@ PACKAGE = Path(__file__).parent.parent / "multisite"
 LAYERS: tuple[tuple[str, str], ...] = (
     ("entry", "__main__ service cli"),
     ("assembly", "dispatcher"),
-    ("actors", "inprocess generation choice spawned supervisor live catalogue proxy balance relay passage layers"),
+    (
+        "actors",
+        "inprocess generation choice spawned supervisor live catalogue proxy balance relay passage layers request "
+        "pending",
+    ),
     (
         "one kind of input and output",
         "config chain textfile globs hosted sitedir enabling statefile claims sharing mentions finder django_fence "
         "guard process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan upload "
         "upstream client relayloop tunnel queued share threads handoff logfile access beneath static usage visit "
-        "tally policies",
+        "tally policies route",
     ),
     ("what runs in a site's interpreter", "runner"),
     (

@@ -102,7 +102,6 @@ class Roster(dict[str, Crew]):
         crew = self.get(site.name)
         if not crew:
             crew = self[site.name] = Crew(site, self.home, self._domains(site), entry.stamp, self._shared)
-            self._triggers.pulled(site, self.home)  # from now on
         return crew
 
     def asked_for(self, name: str, host: str = "") -> list[Crew]:
@@ -158,9 +157,10 @@ class Roster(dict[str, Crew]):
         for crew in list(self.values()):
             if crew.site.host and hosted.stamp_of(crew.site.location) != crew.stamp[-hosted.PARTS :]:
                 self._offer(crew)
-            if self._triggers.pulled(crew.site, self.home):
-                _pull(crew)
-            elif not crew.is_busy and not crew.listener.is_open:
+            if crew.is_busy:
+                if self._triggers.pulled(crew.site, self.home):
+                    _pull(crew)
+            elif not crew.listener.is_open:
                 self._put_away(crew)
         self._rest()
         self.accounts.keep(self.values(), now)
@@ -191,6 +191,12 @@ class Roster(dict[str, Crew]):
         resting.sort(key=lambda crew: crew.activity.last_use)
         for crew in resting[: max(0, len(resting) - MOST_RESTING)]:
             crew.listener.withdraw()
+
+    def starting(self, name: str) -> Crew:
+        """Return a crew that is to start a process: from now on its files may ask for another."""
+        crew = self[name]
+        self._triggers.begin(crew.site, self.home)
+        return crew
 
     def _swap(self) -> None:
         self.let_in()
