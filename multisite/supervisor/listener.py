@@ -44,10 +44,7 @@ class Listener:
         Raises:
             OSError: it cannot be bound; the message says why.
         """
-        if self.is_withdrawn:
-            self.is_withdrawn = False
-            with contextlib.suppress(OSError):
-                os.rename(self._aside, self.path)
+        self._bring_back()
         if not self._socket:
             self._socket = self._bind(backlog)
         elif not os.path.exists(self.path):  # a server that cleans up took it
@@ -61,6 +58,12 @@ class Listener:
         with contextlib.suppress(OSError):
             os.rename(self.path, self._aside)
             self.is_withdrawn = True
+
+    def _bring_back(self) -> None:
+        if self.is_withdrawn:
+            self.is_withdrawn = False
+            with contextlib.suppress(OSError):
+                os.rename(self._aside, self.path)
 
     @property
     def _aside(self) -> str:

@@ -247,7 +247,7 @@ def test_a_link_to_somebody_elses_site_is_refused(open_path: Path) -> None:
     link.symlink_to(target)
     assert who(location=str(link)).uid == 33
     os.chown(link, 1, 1, follow_symlinks=False)
-    with pytest.raises(Refused, match=f"{link} belongs to another user"):
+    with pytest.raises(Refused, match=f"{link} is a link of another user's"):
         who(location=str(link))
     with pytest.raises(Refused, match=f"{link} is a link of another user's"):
         who(location=str(link), user="www-data")
