@@ -99,6 +99,7 @@ def test_it_collects_the_answers_to_earlier_requests(
 ) -> None:
     """Many requests, each sent before the last was answered; every client gets the answer to its own."""
     monkeypatch.setattr(pending, "MOMENT", 1.0)  # so that the loop helps with none of them
+    monkeypatch.setattr(pending, "QUIET", 0)
 
     def talk(wire: socket.socket) -> None:
         number = take(wire).partition(b" /")[2].partition(b" ")[0]
