@@ -75,7 +75,7 @@ class Supervisor:
         if state:
             self._take_over(state)
         else:
-            self._recover()
+            self._recover(keep_counts=True)
             self._roster.let_in()
         self._doors = Doors(rundir, self._loop, commands.answer, state["doors"] if state else None)
         for connection in self._doors.connections:
@@ -111,12 +111,12 @@ class Supervisor:
         """Have the configuration looked at."""
         self._look_at = 0.0
 
-    def _recover(self) -> None:
+    def _recover(self, *, keep_counts: bool) -> None:
         """Clear away what a supervisor that was killed left in the runtime directory and among the processes."""
         left = sweep.of_another(self._shared.mark)
         if left:
             _log.warning("ended %s processes of an earlier supervisor", left)
-        self._rundir.clear()
+        self._rundir.clear(keep_counts=keep_counts)
 
     # The loop
 
@@ -227,7 +227,7 @@ class Supervisor:
         for crew in self._roster.values():
             crew.kill()
         sweep.all_children()
-        self._recover()
+        self._recover(keep_counts=False)
         self._servers.close()
         self._notify.close()
 
