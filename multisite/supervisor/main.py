@@ -75,7 +75,7 @@ class Supervisor:
         if state:
             self._take_over(state)
         else:
-            self._recover(keep_counts=True)
+            self._recover()
             self._roster.let_in()
         self._doors = Doors(rundir, self._loop, commands.answer, state["doors"] if state else None)
         for connection in self._doors.connections:
@@ -111,12 +111,12 @@ class Supervisor:
         """Have the configuration looked at."""
         self._look_at = 0.0
 
-    def _recover(self, *, keep_counts: bool) -> None:
+    def _recover(self) -> None:
         """Clear away what a supervisor that was killed left in the runtime directory and among the processes."""
         left = sweep.of_another(self._shared.mark)
         if left:
             _log.warning("ended %s processes of an earlier supervisor", left)
-        self._rundir.clear(keep_counts=keep_counts)
+        self._rundir.clear()
 
     # The loop
 
@@ -167,9 +167,9 @@ class Supervisor:
             self._upgrade.failed(str(error))
 
     def _reap(self) -> None:
-        ended = [(pid, status) for pid, status in process.reap() if not self._upgrade.ended(pid, status)]
-        for pid, status in ended:
-            any(crew.ended(pid, status) for crew in self._roster.busy)
+        ended = [one for one in process.reap() if not self._upgrade.ended(*one[:2])]
+        for pid, status, spent in ended:
+            any(crew.ended(pid, status, spent) for crew in self._roster.busy)
         if ended:
             alive = [(crew, backend) for crew in self._roster.busy for backend in crew.backends if backend.pid]
             living = {self._shared.mark_of(crew.site.name, backend.serial) for crew, backend in alive}
@@ -204,11 +204,10 @@ class Supervisor:
         limits = planner.Limits(options.max_backends, options.memory_budget, 2 * (os.cpu_count() or 1) + 2)
         decisions = planner.plan(views, limits, now, self._budget)
         for decision in decisions:
-            crew = self._roster[decision.name]
             if isinstance(decision, planner.Stop):
-                crew.stop(decision.reason)
+                self._roster[decision.name].stop(decision.reason)
             else:
-                crew.start(decision.count)
+                self._roster.starting(decision.name).start(decision.count)
         self._crowded = any(crew.is_waiting for crew in busy)
 
     # The end
@@ -227,7 +226,8 @@ class Supervisor:
         for crew in self._roster.values():
             crew.kill()
         sweep.all_children()
-        self._recover(keep_counts=False)
+        self._roster.put_away()
+        self._recover()
         self._servers.close()
         self._notify.close()
 

@@ -78,11 +78,10 @@ class RuntimeDir:
         except OSError as error:
             raise self.error(f"{error.filename or self.path}: {(error.strerror or 'it fails').lower()}") from None
 
-    def clear(self, *, keep_counts: bool) -> None:
-        """Remove all that a supervisor left in the folders; with `keep_counts` the scoreboards stay."""
-        kept = {self.path, os.path.join(self.path, "board")} if keep_counts else {self.path}
+    def clear(self) -> None:
+        """Remove all that a supervisor left in the folders."""
         for folder, _, names in os.walk(self.path, topdown=False):
-            if folder in kept:
+            if folder == self.path:
                 continue
             for name in names:
                 with contextlib.suppress(OSError):

@@ -11,8 +11,6 @@ from multisite.runner import board
 from multisite.supervisor.handover import Keeper, taken
 from multisite.supervisor.process import Identity
 
-MOST_SLOTS = 256  # that are believed to be in a file which the site's user may make longer
-
 
 @dataclass(frozen=True)
 class Figures:
@@ -56,8 +54,7 @@ class Scoreboard:
             self._file = os.open(self.path, flags, 0o600)
         if owner.change:
             os.fchown(self._file, owner.uid, owner.gid)
-        left = os.fstat(self._file).st_size // board.SIZE  # by a supervisor that was killed
-        self._slots = max(self._slots, slot + 1, min(left, MOST_SLOTS))
+        self._slots = max(self._slots, slot + 1)
 
     def pack(self, keep: Keeper) -> list[int]:
         """Return what `take_over` takes."""
