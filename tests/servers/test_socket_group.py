@@ -10,14 +10,25 @@ import pytest
 from supervisor.harness import supervised
 
 from .harness import Server, debian_program, free_port
-from .test_nginx import NGINX
 
 pytestmark = [
     pytest.mark.servers,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root, so that nginx's workers are somebody else"),
 ]
 
-STRAIGHT = """
+NGINX = """
+user www-data;
+daemon off;
+pid {root}/nginx.pid;
+error_log stderr;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {root}/body;
+    proxy_temp_path {root}/proxy;
+    fastcgi_temp_path {root}/fastcgi;
+    uwsgi_temp_path {root}/uwsgi;
+    scgi_temp_path {root}/scgi;
     server {{
         listen 127.0.0.1:{port};
         location / {{
@@ -27,6 +38,7 @@ STRAIGHT = """
             proxy_pass http://unix:$folder/http.sock;
         }}
     }}
+}}
 """
 
 
@@ -47,8 +59,7 @@ def test_nginx_reaches_a_cold_and_a_warm_site_if_its_group_is_let_in(public_path
         home.site("blog")
         home.ensure("blog")
         settings = public_path / "nginx.conf"
-        site = STRAIGHT.format(port=port, run=home.rundir.path)
-        settings.write_text("user www-data;\n" + NGINX.format(root=public_path, site=site))
+        settings.write_text(NGINX.format(root=public_path, port=port, run=home.rundir.path))
         argv = [nginx, "-p", str(public_path), "-c", str(settings)]
         with Server(argv, port, public_path / "nginx.log", dict(os.environ)):
             for _ in range(2):
