@@ -9,26 +9,14 @@ from pathlib import Path
 import pytest
 from supervisor.harness import supervised
 
-from .harness import Server, debian_program, free_port
+from .harness import Server, debian_program, free_port, nginx_settings
 
 pytestmark = [
     pytest.mark.servers,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root, so that nginx's workers are somebody else"),
 ]
 
-NGINX = """
-user www-data;
-daemon off;
-pid {root}/nginx.pid;
-error_log stderr;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {root}/body;
-    proxy_temp_path {root}/proxy;
-    fastcgi_temp_path {root}/fastcgi;
-    uwsgi_temp_path {root}/uwsgi;
-    scgi_temp_path {root}/scgi;
+STRAIGHT = """
     server {{
         listen 127.0.0.1:{port};
         location / {{
@@ -38,7 +26,6 @@ http {{
             proxy_pass http://unix:$folder/http.sock;
         }}
     }}
-}}
 """
 
 
@@ -59,7 +46,8 @@ def test_nginx_reaches_a_cold_and_a_warm_site_if_its_group_is_let_in(public_path
         home.site("blog")
         home.ensure("blog")
         settings = public_path / "nginx.conf"
-        settings.write_text(NGINX.format(root=public_path, port=port, run=home.rundir.path))
+        site = STRAIGHT.format(port=port, run=home.rundir.path)
+        settings.write_text(nginx_settings(public_path, site, "www-data"))
         argv = [nginx, "-p", str(public_path), "-c", str(settings)]
         with Server(argv, port, public_path / "nginx.log", dict(os.environ)):
             for _ in range(2):

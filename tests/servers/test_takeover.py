@@ -25,6 +25,7 @@ from .harness import (
     eventually,
     free_port,
     gunicorn,
+    nginx_settings,
     send_raw,
 )
 
@@ -323,19 +324,7 @@ while True:
     wire.close()
 """
 
-NGINX = """
-daemon off;
-worker_processes 1;
-pid {root}/nginx.pid;
-error_log stderr;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {root}/body;
-    proxy_temp_path {root}/proxy;
-    fastcgi_temp_path {root}/fastcgi;
-    uwsgi_temp_path {root}/uwsgi;
-    scgi_temp_path {root}/scgi;
+STRAIGHT_ON = """
     proxy_max_temp_file_size 0;
     upstream workers {{ server 127.0.0.1:{behind}; keepalive 4; }}
     server {{
@@ -348,7 +337,6 @@ http {{
             proxy_set_header Upgrade $http_upgrade;
         }}
     }}
-}}
 """
 
 
@@ -358,7 +346,8 @@ def behind_nginx(home: HomeDir, behind: Server, upgrade: bool = False) -> Iterat
     nginx = debian_program("nginx", "nginx-light")
     port, root, connection = free_port(), home.path / "nginx", "Upgrade" if upgrade else '""'
     root.mkdir()
-    (root / "nginx.conf").write_text(NGINX.format(root=root, behind=behind.port, port=port, connection=connection))
+    inside = STRAIGHT_ON.format(behind=behind.port, port=port, connection=connection)
+    (root / "nginx.conf").write_text(nginx_settings(root, inside))
     argv = [nginx, "-p", str(root), "-c", str(root / "nginx.conf")]
     with Server(argv, port, root / "nginx.log", home.environ()) as server:
         yield server
