@@ -12,6 +12,7 @@ import os
 import socket
 from collections.abc import Iterable
 
+from multisite.supervisor import descriptors
 from multisite.supervisor.handover import Keeper, taken
 from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.rundir import LONGEST_PATH, RuntimeDir
@@ -73,6 +74,7 @@ class Listener:
         if len(os.fsencode(self.path)) > LONGEST_PATH:
             reason = f"the path is longer than {LONGEST_PATH} bytes; choose a shorter [service] runtime_dir"
             raise OSError(errno.ENAMETOOLONG, reason, self.path)
+        descriptors.claim(1)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
         bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
