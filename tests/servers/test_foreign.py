@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from tests.runner.interpreters import equipped, interpreters
+from runner.interpreters import equipped, interpreters
 
 from .harness import HomeDir, Server, debian_program, eventually, find_program, gunicorn, not_tested
 from .system_python import uwsgi_of_debian
