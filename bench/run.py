@@ -21,14 +21,17 @@ import coldstart
 import density
 import direct
 import dispatch
+import relay
 import runner
+import slow
 import startup
 import static
 from common import print_rows
 
 
 def main() -> int:
-    rows = [row for part in (dispatch, static, startup, addsite, runner, coldstart, density, direct) for row in part.measure()]
+    parts = (dispatch, static, startup, addsite, runner, coldstart, density, direct, relay, slow)
+    rows = [row for part in parts for row in part.measure()]
     table = print_rows(rows)
     if "--write" in sys.argv:
         import gunicorn
