@@ -19,14 +19,16 @@ sys.path.insert(0, str(Path(__file__).parent))
 import addsite
 import direct
 import dispatch
+import relay
 import runner
+import slow
 import startup
 import static
 from common import print_rows
 
 
 def main() -> int:
-    rows = [row for part in (dispatch, static, startup, addsite, runner, direct) for row in part.measure()]
+    rows = [row for part in (dispatch, static, startup, addsite, runner, direct, relay, slow) for row in part.measure()]
     table = print_rows(rows)
     if "--write" in sys.argv:
         import gunicorn
