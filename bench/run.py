@@ -16,6 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import accesslog
 import addsite
 import dispatch
 import startup
@@ -24,7 +25,7 @@ from common import print_rows
 
 
 def main() -> int:
-    rows = [row for part in (dispatch, static, startup, addsite) for row in part.measure()]
+    rows = [row for part in (dispatch, static, accesslog, startup, addsite) for row in part.measure()]
     table = print_rows(rows)
     if "--write" in sys.argv:
         import gunicorn

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from multisite import logs, usage, visit
 from multisite.model import Home, Site
-from multisite.recorded import Recorded
 from multisite.sitedir import Entry
 from multisite.visit import IN_PROCESS, PAGE, STATIC, Visit
+
+if TYPE_CHECKING:
+    from multisite.access import AccessLog
 
 WSGI = Callable[..., Iterable[bytes]]
 Environ = dict[str, Any]
@@ -33,13 +35,13 @@ class Layers:
         self._how = PAGE
         self._tally = usage.of_worker(home, _folder).tally(site.name)
         self._files: Callable[..., Iterable[bytes] | None] | None = None
-        self._line: Callable[[Environ], Any] | None = None
+        self._log: AccessLog | None = None
         if site.static and not entry.broken:
             from multisite.static import StaticFiles  # a worker without such sites never loads it
 
             self._files = StaticFiles(site, home)
         if site.access_log:
-            self._line = _access_log(site, home)
+            self._log = _access_log(site, home)
 
     def look(self) -> None:
         """Do what is due every second."""
@@ -49,7 +51,7 @@ class Layers:
         """Return `app` behind the layers; `how` is who it is."""
         self._how = how
         measured = self._measured(app)
-        if self._line:
+        if self._log:
             return measured
         files, tally, cells, requests = self._files, self._tally, self._tally.cells, usage.REQUESTS
 
@@ -70,17 +72,16 @@ class Layers:
 
     def _measured(self, app: WSGI) -> WSGI:
         """Return `app` with each request followed to the end of its answer."""
-        files, line, tally, rescue = self._files, self._line, self._tally, self._rescue
+        files, log, tally, rescue = self._files, self._log, self._tally, self._rescue
 
         def answer(environ: Environ, start_response: Any) -> Iterable[bytes]:
-            this = Visit(tally, line(environ) if line else None, self._how)
+            this = Visit(tally, log, environ, start_response, self._how)
             if self._how != IN_PROCESS:
                 environ[visit.KEY] = this
-            recorded = Recorded(start_response, this.done)
             try:
-                body = files(environ, recorded.start) if files else None
+                body = files(environ, this.start) if files else None
                 if body is None:
-                    body = app(environ, recorded.start)
+                    body = app(environ, this.start)
                     this.how = self._how  # now, since the first request is what finds out
                 else:
                     this.how = STATIC
@@ -90,11 +91,11 @@ class Layers:
                     raise  # whoever took the connection ends the visit
                 this.how = PAGE
                 try:
-                    body = rescue(error, environ, recorded.start)
+                    body = rescue(error, environ, this.start)
                 except BaseException:
-                    recorded.end()
+                    this.end()
                     raise
-            return recorded.around(body, environ)
+            return this.around(body)
 
         return answer
 
@@ -111,11 +112,11 @@ def _folder(home: Home) -> str:
     return os.path.join(rundir.path, usage.FOLDER)
 
 
-def _access_log(site: Site, home: Home) -> Callable[[Environ], Any] | None:
+def _access_log(site: Site, home: Home) -> AccessLog | None:
     from multisite.access import AccessLog
 
     try:
-        return AccessLog(site, home).line
+        return AccessLog(site, home)
     except (OSError, ValueError) as fault:
         logs.tell_once(site, "access", site.access_log, fault)
         return None

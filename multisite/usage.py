@@ -60,6 +60,11 @@ class Tally:
             cells[_STARTED] = monotonic_ns()
             cells[_MAGIC] = board.MAGIC
 
+    def count(self) -> int:
+        """A request has come that is not measured; returns the time."""
+        self.cells[_REQUESTS] += 1
+        return monotonic_ns()
+
     def begin(self) -> int:
         """A request has come that is to be measured; give the returned time to `end`."""
         cells = self.cells
@@ -71,8 +76,8 @@ class Tally:
             cells[_LAST_USE] = now
         return now
 
-    def end(self, began: int, failed: bool, sent: int) -> int:
-        """That request has ended; returns the nanoseconds that it took."""
+    def end(self, began: int, failed: bool, sent: int) -> None:
+        """That request has ended."""
         cells = self.cells
         now = monotonic_ns()
         took = now - began
@@ -85,7 +90,6 @@ class Tally:
             cells[bucket] += 1
             if failed:
                 cells[_ERRORS] += 1
-        return took
 
 
 REQUESTS = _REQUESTS

@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     (
         "pure",
         "appspec callables checks dialect endpoint errors filerules headers hosts literals logformat model option "
-        "options pages placement recorded reference sections site trusted values wire pace",
+        "options pages placement reference sections site trusted values wire pace",
     ),
 )
 # The option table offers what is written from it, so that its readers need to know one module only.
