@@ -18,14 +18,17 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import accesslog
 import addsite
+import direct
 import dispatch
+import runner
 import startup
 import static
 from common import print_rows
 
 
 def main() -> int:
-    rows = [row for part in (dispatch, static, accesslog, startup, addsite) for row in part.measure()]
+    parts = (dispatch, static, accesslog, startup, addsite, runner, direct)
+    rows = [row for part in parts for row in part.measure()]
     table = print_rows(rows)
     if "--write" in sys.argv:
         import gunicorn

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from multisite import config, sharing
+from multisite import config, hosted, hosting, sharing
 from multisite.claims import Ledger
 from multisite.hosts import Found, HostTable
 from multisite.model import Home, Problem, Site, SiteFile
@@ -28,10 +28,44 @@ class Catalogue:
     table: HostTable[Mounts] = field(default_factory=lambda: HostTable(()))
     owners: dict[tuple[str, str], str] = field(default_factory=dict)  # (domain, mount) → site name
     problems: tuple[Problem, ...] = ()
+    _hosting: dict[str, Site | None] = field(default_factory=dict)  # the hosting sites among those asked for
 
     def site(self, name: str) -> Site:
         """Return the site with all defaults filled in; KeyError if there is none of that name."""
         return config.make_site(self.entries[name].file, self.home)
+
+    def hosting(self, name: str) -> Site | None:
+        """Return the site of that name if each of its hosts is an instance of its own, else None."""
+        if name not in self._hosting:
+            site = self.site(name) if name in self.entries else None
+            self._hosting[name] = site if site and hosting.is_hosting(site.location) else None
+        return self._hosting[name]
+
+    def instance(self, name: str, host: str) -> tuple[Entry, Site] | None:
+        """Return the instance of a hosting site for a normalised host; None where the host has no folder.
+
+        A folder that is a link to its neighbour leads to the neighbour's instance.
+        """
+        site = self.hosting(name)
+        if not site:
+            return None
+        found = hosting.values(site.domains, host)
+        stamp = found and hosted.stamp_of(hosting.fill(site.location, found))
+        if not found or not stamp:
+            return None
+        canonical = hosted.canonical(site.location, host)
+        if canonical != host and self.leads_to(name, canonical):
+            return self.instance(name, canonical)
+        entry = self.entries[name]
+        settled = config.make_site(entry.file, self.home, host, found)
+        if settled.files_only:
+            settled = replace(settled, application=hosted.application(settled.location))
+        file = replace(entry.file, name=settled.name, domains=(host,))
+        return replace(entry, file=file, stamp=(*entry.stamp, *stamp)), settled
+
+    def leads_to(self, name: str, host: str) -> bool:
+        """Tell whether the best claim on a normalised host is of the site `name`."""
+        return any(name == found for _mount, found in self.answering(host)[0].value) if self.answering(host) else False
 
     @property
     def sites(self) -> dict[str, SiteFile]:

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from configobj import ConfigObj
 from configobj.validate import Validator
 
-from multisite import hosts
+from multisite import hosting, hosts, template
+from multisite.endpoint import Endpoint
 from multisite.options import KNOWN, SITE_FILE, configspec
 from multisite.values import CASTS, EMPTY, did_you_mean, mount
 
@@ -25,6 +26,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _VALIDATOR = Validator(CASTS)
 MOST_GUESSES = 50  # "did you mean" costs a millisecond, and a file of junk has 100,000 unknown keys
 RUNS = ("application", "command", "upstreams", "ini")
+_OF_AN_INSTANCE = ("python", "user", "group", "chroot")  # where a placeholder is never meant to be itself
 
 
 class Fault(NamedTuple):
@@ -123,7 +125,8 @@ def cross_check(
         domains: the good ones.
         doubt: a key that seems missing may be there, misspelt.
     """
-    if not doubt and not any(service.get(key) for key in RUNS) and not values.get("static"):
+    is_hosting = hosting.is_hosting(service.get("location", ""))  # what runs there is found in each folder
+    if not doubt and not is_hosting and not any(service.get(key) for key in RUNS) and not values.get("static"):
         yield Fault(
             "service",
             "application",
@@ -136,17 +139,49 @@ def cross_check(
         yield Fault("service", "server", "there is no command to run", "set command")
     if service.get("ini") and not service.get("application") and not service.get("location"):
         yield Fault("service", "ini", "a Moya project needs a location", "set location")
-    if service.get("redirect_to_canonical") and domains and hosts.is_pattern(domains[0]):
+    if service.get("redirect_to_canonical") and domains and hosts.is_pattern(domains[0]) and not is_hosting:
         yield Fault(
             "service",
             "redirect_to_canonical",
             f"the first domain, {domains[0]}, is a pattern and names no host",
             "put an exact domain first",
         )
+    yield from _check_placeholders(values, service, domains)
+    yield from _check_upstreams(service)
     yield from check_names(values)
     if not doubt and not domains and not service.get("domains"):
         reason = "the site has no domains, so only default_site reaches it"
         yield Fault("service", "domains", reason, "set domains", "warning")
+
+
+def _check_placeholders(values: Values, service: Mapping[str, Any], domains: tuple[str, ...]) -> Iterator[Fault]:
+    """Find placeholders that stand for nothing."""
+    location = service.get("location", "")
+    captured = hosting.names(domains)
+    known = tuple(dict.fromkeys((*template.NAMES, *(captured if hosting.is_hosting(location) else ()))))
+    for name in template.unknown(service.get("command") or (), known):
+        remedy = f"there are {template.listed(known)}, and %% for a per cent sign"
+        yield Fault("service", "command", f"the placeholder %{name} means nothing", remedy)
+    for name in template.unknown([location], captured):
+        remedy = f"there is {template.listed(captured)}; what each of the domains captures can be used, too"
+        yield Fault("service", "location", f"the placeholder %{name} means nothing", remedy)
+    if hosting.is_hosting(location):
+        return
+    texts = {("service", key): str(service.get(key) or "") for key in _OF_AN_INSTANCE}
+    texts |= {("logging", key): str(text) for key, text in values.get("logging", {}).items()}
+    for (section, key), text in texts.items():
+        if hosting.HOST in template.placeholders([text]):
+            reason = "%HOST stands for nothing here, because location has none"
+            yield Fault(section, key, reason, "write it into location, too, or take it out")
+
+
+def _check_upstreams(service: Mapping[str, Any]) -> Iterator[Fault]:
+    for text in service.get("upstreams") or ():
+        try:
+            Endpoint.parse(text, service.get("protocol") or "http")
+        except ValueError as error:
+            remedy = "write it like http://10.0.0.5:8000, uwsgi://10.0.0.6:3031 or unix:/run/x.sock"
+            yield Fault("service", "upstreams", f"{text[:100]!r}: {error}", remedy)
 
 
 def check_names(values: Values) -> Iterator[Fault]:

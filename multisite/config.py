@@ -8,17 +8,17 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
-from multisite import checks, dialect
+from multisite import checks, dialect, hosting, policies
 from multisite.chain import Chain
 from multisite.checks import Fault, Texts, Values
 from multisite.errors import ConfigError
 from multisite.model import Home, Problem, Site, SiteFile
 from multisite.options import HOME_FILE, INHERITED, KNOWN, OPTIONS, SECTIONS, SITE_FILE
-from multisite.values import NAME
+from multisite.values import NAME, did_you_mean
 
 SYSTEM_HOME = "/etc/moya"
 MOYA_SETTINGS = "production.ini"
-_ODD = re.compile(r"[^A-Za-z0-9._-]+")
+_ODD = re.compile(r"[^A-Za-z0-9._-]+|\.{2,}")
 _SITE_OPTIONS = tuple(option for option in OPTIONS if option.file == SITE_FILE)
 
 
@@ -55,6 +55,7 @@ def read_home(home: str, environ: Mapping[str, str] = os.environ) -> Home:
     faults: list[Fault] = []
     values = checks.check(chain.texts, HOME_FILE, faults)
     faults += checks.check_names(values)
+    faults += _check_policy(values)
     sections: dict[str, Any] = {
         section: declaring(**_set(values.get(section, {}))) for section, declaring in SECTIONS.items()
     }
@@ -69,6 +70,16 @@ def read_home(home: str, environ: Mapping[str, str] = os.environ) -> Home:
         environ=environ,
         system_temp=tempfile.gettempdir(),
     )
+
+
+def _check_policy(values: Values) -> list[Fault]:
+    policy = values.get("supervisor", {}).get("user_policy") or policies.OWNER
+    if policies.is_known(policy):
+        return []
+    remedy = f"there are {', '.join(policies.names())}; a package offers one in the group {policies.GROUP}"
+    return [
+        Fault("supervisor", "user_policy", "there is no such policy" + did_you_mean(policy, policies.names()), remedy)
+    ]
 
 
 def _set(values: dict[str, Any]) -> dict[str, Any]:
@@ -91,7 +102,9 @@ def read_site(
     chain.read()
     faults: list[Fault] = []
     names = {"home": home, "name": _site_name(path, chain.texts, home, faults)}
-    chain.expand_names(KNOWN[SITE_FILE], names)
+    # The name of a hosting site's instance is not known yet; `make_site` fills it in.
+    later = hosting.is_hosting(_text(chain.texts, "location", defaults or {}))
+    chain.expand_names(KNOWN[SITE_FILE], {"home": home} if later else names)
     _assume_moya(chain, defaults or {}, names)
     values = checks.check(chain.texts, SITE_FILE, faults)
     service = {**(defaults or {}), **values.get("service", {})}
@@ -129,32 +142,50 @@ def _assume_moya(chain: Chain, defaults: Mapping[str, Any], names: Mapping[str, 
     service = chain.texts.get("service", {})
     if chain.texts.get("static") or any(service.get(key) or defaults.get(key) for key in checks.RUNS):
         return
-    location = dialect.expand_names(service.get("location", "") or defaults.get("location", ""), names).strip("\"'")
+    location = dialect.expand_names(_text(chain.texts, "location", defaults), names).strip("\"'")
     folder = os.path.join(os.path.dirname(chain.sources[0]), os.path.expanduser(location))
     if location and os.path.exists(os.path.join(folder, MOYA_SETTINGS)):
         service["ini"] = MOYA_SETTINGS
 
 
-def make_site(file: SiteFile, home: Home) -> Site:
+def _text(texts: Texts, key: str, defaults: Mapping[str, Any]) -> str:
+    """Give what a key of [service] says, as text."""
+    return texts.get("service", {}).get(key, "") or str(defaults.get(key, ""))
+
+
+def make_site(file: SiteFile, home: Home, host: str = "", found: Mapping[str, str] | None = None) -> Site:
     """Merge [defaults] and [supervisor] of moya.conf into what the file says, and resolve its paths.
 
     The site's own value wins over [defaults], that over [supervisor], and that over the
     option's default. A problem of the file does not keep this from working: the option
     has its default then.
+
+    Args:
+        host: makes the instance of a hosting site for this host.
+        found: what its placeholders stand for (`hosting.values`).
     """
     own, service = file.values, {**home.defaults, **file.values.get("service", {})}
     names = {"name": file.name, "home": home.path, "location": ""}
+    found = found or {}
     folder = os.path.dirname(file.sources[0] if file.sources else os.path.abspath(file.path))
-    service["location"] = location = _location(dialect.expand_names(service.get("location", ""), names), folder)
-    names["location"] = location
+    location = _location(_expand(service.get("location", ""), names, found), folder)
+    service["location"] = names["location"] = location
+    if host:
+        names["name"] = hosting.instance_name(file.name, host)
     merged: dict[str, Any] = {key: getattr(home.supervisor, key) for key in INHERITED}
     for option in _SITE_OPTIONS:
         values = service if option.section == "service" else own.get(option.section, {})
         if option.any_key:
-            merged[option.attribute] = {key: _expand(value, names) for key, value in values.items()}
+            merged[option.attribute] = {key: _expand(value, names, found) for key, value in values.items()}
+        elif option.key == "command" and option.key in values:
+            merged["command"] = hosting.fill_command(_expand(values[option.key], names, {}), found)
         elif option.key in values:
-            merged[option.attribute] = _expand(values[option.key], names)
-    merged.update(name=file.name, domains=file.domains, mount=file.mount, overlay=_overlay(own))
+            merged[option.attribute] = _expand(values[option.key], names, found)
+    merged.update(
+        name=names["name"], domains=(host,) if host else file.domains, mount=file.mount, overlay=_overlay(own)
+    )
+    if host:
+        merged.update(host=host, template=file.name)
     _resolve_paths(merged, location or folder)
     return Site(file.path, **merged)
 
@@ -163,11 +194,11 @@ def _location(text: str, folder: str) -> str:
     return os.path.normpath(os.path.join(folder, os.path.expanduser(text))) if text else ""
 
 
-def _expand(value: Any, names: Mapping[str, str]) -> Any:
+def _expand(value: Any, names: Mapping[str, str], found: Mapping[str, str]) -> Any:
     if isinstance(value, str):
-        return dialect.expand_names(value, names)
+        return hosting.fill(dialect.expand_names(value, names), found) if "%" in value else value
     if isinstance(value, tuple):
-        return tuple(dialect.expand_names(item, names) for item in value)
+        return tuple(_expand(item, names, found) for item in value)
     return value
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-from multisite import catalogue, choice, hosts, logs, pages
+from multisite import ask, catalogue, choice, headers, hosts, logs, pages
 from multisite.catalogue import Catalogue
 from multisite.claims import Ledger
 from multisite.errors import ConfigError, MultisiteError, UnknownHost
@@ -24,12 +24,15 @@ from multisite.generation import WSGI
 from multisite.inprocess import InProcessSite
 from multisite.live import LOOK_EVERY, LiveHome
 from multisite.model import Home, Site
-from multisite.trusted import TrustedHeader
+from multisite.sitedir import Entry
+from multisite.trusted import TrustedHeader, TrustedProxies
 from multisite.verdicts import Verdicts
 
 Environ = dict[str, Any]
+Key = tuple[str, str]  # name of a site, and, if that is a hosting site, the host
 
 MOST_HOSTS = 4096  # raw Host headers remembered; a client can invent as many as it likes
+MOST_INSTANCES = 4096  # hosts of hosting sites that are remembered with what answers for them
 
 _log = logging.getLogger("multisite.dispatcher")
 
@@ -44,6 +47,7 @@ class Target(Protocol):
     """
 
     name: str
+    key: Key
     check_at: float
 
     @property
@@ -70,7 +74,8 @@ class Dispatcher:
         self._catalogue: Catalogue | None = None
         self._ledger: Ledger | None = None
         self._header: TrustedHeader | None = None
-        self._sites: dict[str, InProcessSite] = {}  # those in use, by name
+        self._believed = TrustedProxies(())
+        self._sites: dict[Key, InProcessSite] = {}  # those in use
         self._memory: dict[str, Target] = {}  # by raw host; only of hosts that a site answers
         self._unusable: ConfigError | None = None
         self._open_at = 0.0
@@ -84,6 +89,8 @@ class Dispatcher:
         if target is None or self._clock() >= target.check_at:
             return self._long_way(environ, start_response)
         logs.current_site.set(target.name)
+        if not self._believed[environ.get("REMOTE_ADDR", "")]:
+            headers.drop_claims(environ)
         try:
             return target.app(environ, start_response)
         except BaseException as error:
@@ -96,18 +103,20 @@ class Dispatcher:
             target = self._target(environ)
         except MultisiteError as error:
             return self._answer(error, environ, start_response)
+        if not self._believed[environ.get("REMOTE_ADDR", "")]:
+            headers.drop_claims(environ)
         if isinstance(target, InProcessSite):
-            return self._serve(target.name, environ, start_response)
+            return self._serve(target.key, environ, start_response)
         try:
             return target.app(environ, start_response)
         except MultisiteError as error:
             return self._answer(error, environ, start_response)
 
-    def _serve(self, name: str, environ: Environ, start_response: Any) -> Iterable[bytes]:
+    def _serve(self, key: Key, environ: Environ, start_response: Any) -> Iterable[bytes]:
         """Serve by one site, after doing for it what is due every second."""
         try:
-            site = self._checked(self._site(name))
-            logs.current_site.set(name)
+            site = self._checked(self._site(key))
+            logs.current_site.set(site.name)
             return site.app(environ, start_response)
         except BaseException as error:
             return self._raised(error, environ, start_response)
@@ -149,10 +158,26 @@ class Dispatcher:
         with self._lock:
             if self._live.refresh(site.entry.path):
                 self._swap()
-        site = self._site(site.name)
+            self._look_at_folder(site)
+        site = self._site(site.key)
         site.look(now)
         site.check_at = 0.0 if site.always_restarts() else now + LOOK_EVERY
         return site
+
+    def _look_at_folder(self, site: InProcessSite) -> None:
+        """Forget an instance whose folder is gone, or another one; who asks for its host looks for it anew."""
+        if site.key[1] and site.key in self._sites:
+            assert self._catalogue
+            found = self._catalogue.instance(*site.key)
+            if not found or found[0].stamp != site.entry.stamp or found[1].name != site.name:
+                del self._sites[site.key]
+                targets = list(self._memory.items())
+                self._memory = {raw: target for raw, target in targets if target.key[1] != site.key[1]}
+
+    def _forget_instances(self) -> None:
+        # Nothing is closed: a request that has just found one goes on, and its processes are the supervisor's.
+        self._sites = {key: site for key, site in self._sites.items() if not key[1]}
+        self._memory = {}
 
     def _swap(self) -> None:
         """Put the live catalogue in place of ours."""
@@ -162,13 +187,15 @@ class Dispatcher:
         if not self._ledger or not self._catalogue or self._catalogue.home.state_dir != new.home.state_dir:
             self._ledger = catalogue.ledger(new.home, lambda: self._live.catalogue)
         self._header = TrustedHeader(service.host_header, service.trusted_proxies) if service.host_header else None
+        self._believed = TrustedProxies(service.trusted_proxies)
         self._catalogue = new
-        self._memory = {}
-        for name, site in list(self._sites.items()):
-            if name in new.entries:
+        self._forget_instances()
+        for key, site in list(self._sites.items()):
+            name = key[0]
+            if name in new.entries and not new.hosting(name):
                 site.offer(new.entries[name], new.site(name), new.home)
             else:
-                del self._sites[name]
+                del self._sites[key]
                 site.close()
                 _log.info("site %s: no longer served", name)
 
@@ -182,44 +209,59 @@ class Dispatcher:
         """
         named = self._header.host(environ) if self._header else ""
         raw = str(named or environ.get("HTTP_HOST") or environ.get("SERVER_NAME", ""))
-        return self._memory.get(raw) or self._find(raw)
+        known = self._memory.get(raw)
+        if known is None and ask.is_question(environ) and not self._claims(hosts.normalise(raw)):
+            return ask.Ask(self._claims)
+        return known or self._find(raw)
 
-    def _find(self, raw: str) -> Target:
-        host = hosts.normalise(raw)
+    def _claims(self, host: str) -> bool:
+        """Tell whether a domain of a site matches `host`."""
+        return bool(self._newest(host).table.lookup(host))
+
+    def _newest(self, host: str) -> Catalogue:
+        """Return the catalogue, read anew if `host` may be that of a site enabled a moment ago."""
         assert self._catalogue
         if host not in self._catalogue.table.exact:
             with self._lock:
                 if self._live.look_again():
                     self._swap()
+        return self._catalogue
+
+    def _find(self, raw: str) -> Target:
+        host = hosts.normalise(raw)
+        self._newest(host)
         memory = self._memory  # read first: a swap puts the catalogue in place before its memory
         current = self._catalogue
+        assert current
         found = current.answering(host)
         if not found:
             raise UnknownHost("No site answers here under this name")
         if choice.is_plain(current, found):
-            target: Target = self._site(found[0].value[0][1])
+            target: Target = self._site(choice.key_of(current, found[0].value[0][1], host))
+            lasts = True
         else:
-            target = choice.Choice(current, host, found, self._serve)
-        if found[0].domain:  # else nobody knows the host yet, and a new site may
+            target = several = choice.Choice(current, raw, host, found, self._serve)
+            lasts = several.lasts
+        if lasts and found[0].domain:  # else nobody knows the host yet, and a new site may
             if len(memory) >= MOST_HOSTS:
                 memory.clear()
             memory[raw] = target
         return target
 
-    def _site(self, name: str) -> InProcessSite:
-        site = self._sites.get(name)
+    def _site(self, key: Key) -> InProcessSite:
+        site = self._sites.get(key)
         if site:
             return site
         with self._lock:
-            return self._sites.get(name) or self._new_site(name)
+            return self._sites.get(key) or self._new_site(key)
 
-    def _new_site(self, name: str) -> InProcessSite:
+    def _new_site(self, key: Key) -> InProcessSite:
         current, ledger = self._catalogue, self._ledger
         assert current and ledger
-        if name not in current.entries:
-            raise UnknownHost("No site answers here any more")
-        entry, settled = current.entries[name], current.site(name)
+        entry, settled = self._settled(current, *key)
         verdicts = Verdicts(current.home)
+        if len(self._sites) >= len(current.entries) + MOST_INSTANCES:
+            self._forget_instances()
         site = InProcessSite(
             entry,
             settled,
@@ -231,8 +273,25 @@ class Dispatcher:
             debug=self._debug,
             clock=self._clock,
         )
-        self._sites[name] = site
+        site.key = key
+        self._sites[key] = site
         return site
+
+    @staticmethod
+    def _settled(current: Catalogue, name: str, host: str) -> tuple[Entry, Site]:
+        """Return what there is to serve.
+
+        Raises:
+            UnknownHost: the site is gone, or its host has no folder.
+        """
+        if host:
+            instance = current.instance(name, host)
+            if not instance:
+                raise UnknownHost("No site answers here under this name")
+            return instance
+        if name not in current.entries:
+            raise UnknownHost("No site answers here any more")
+        return current.entries[name], current.site(name)
 
     # Errors
 

@@ -98,6 +98,13 @@ class BackendUnavailable(MultisiteError):
         self.retry_after = retry_after
 
 
+class Asleep(MultisiteError):
+    """The site has no process, and this request is one that does not start any."""
+
+    status = 503
+    retry_after = 600
+
+
 class UpstreamError(MultisiteError):
     """What went wrong between us and the endpoint that a request was relayed to."""
 

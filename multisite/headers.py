@@ -35,7 +35,7 @@ _NOT_RELAYED = frozenset(
 
 #: what front ends tell about their client under other names than X-Forwarded-*; mod_wsgi's families, in
 #: WSGITrustedProxyHeaders, and RFC 7239
-_CLAIMS = frozenset(
+CLAIMS = frozenset(
     [
         "HTTP_FORWARDED",
         "HTTP_X_CLIENT_IP",
@@ -46,7 +46,21 @@ _CLAIMS = frozenset(
         "HTTP_X_SCRIPT_NAME",
     ]
 )
-_FORWARDED = "HTTP_X_FORWARDED_"
+FAMILY = "HTTP_X_FORWARDED_"
+
+
+def drop_claims(environ: dict[str, Any]) -> None:
+    """Take out of `environ` what a peer that is not trusted says about somebody else, as whole families.
+
+    Nearly always all keys are known to be harmless, which is seen at once.
+    """
+    if environ.keys() <= _harmless:
+        return
+    for key in list(environ):
+        if key[:17] == FAMILY or key in CLAIMS:
+            del environ[key]
+        elif len(_harmless) < _MOST_NAMES:
+            _harmless.add(key)
 
 
 def relayed(environ: Environ, trusted: bool) -> Iterator[tuple[str, str]]:
@@ -58,7 +72,7 @@ def relayed(environ: Environ, trusted: bool) -> Iterator[tuple[str, str]]:
     # A Connection field cannot make a relay forget whom the request is for.
     drop = _NOT_RELAYED | {_key(name) for name in named} - {"HTTP_HOST"} if named else _NOT_RELAYED
     for key, value in environ.items():
-        if key[:5] != "HTTP_" or key in drop or (not trusted and (key in _CLAIMS or key[:17] == _FORWARDED)):
+        if key[:5] != "HTTP_" or key in drop or (not trusted and (key in CLAIMS or key[:17] == FAMILY)):
             continue
         yield key, value
 
@@ -124,6 +138,7 @@ def name(key: str) -> str:
 
 _MOST_NAMES = 1024  # remembered; a client can invent as many as it likes
 _names: dict[str, str] = {}
+_harmless: set[str] = set()
 
 
 def _key(field: str) -> str:

@@ -71,6 +71,7 @@ class InProcessSite:
 
     Attributes:
         name: the site's.
+        key: by which the dispatcher knows it; its host is that of an instance of a hosting site, else "".
         app: the WSGI callable that answers for it just now.
         check_at: monotonic seconds from when `look` is due; the dispatcher's to keep.
     """
@@ -89,6 +90,7 @@ class InProcessSite:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = entry.file.name
+        self.key = (self.name, "")
         self.check_at = 0.0
         self._entry, self._site, self._home = entry, site, home
         self._ledger, self._verdicts, self._elsewhere = ledger, verdicts, elsewhere
@@ -100,7 +102,8 @@ class InProcessSite:
         self._triggers: Stamp = ()
         self._offer: tuple[Entry, Site, Home] | None = None
         self._closed = False
-        logs.attach_site_log(site)
+        if not site.host:  # the supervisor writes those of a thousand instances
+            logs.attach_site_log(site)
         self._rescue = rescue
         self._layers = Layers(entry, site, home, rescue)
         self._put(self._first)
@@ -247,8 +250,9 @@ class InProcessSite:
         if self._generation:
             self._drop()
         if self._elsewhere:
-            _log.info("site %s: runs outside the workers: %s", self.name, error.why)
-            self._verdicts.note(self.name, error.reason, "", serving=False, own_process=True)
+            if not self._site.host:
+                _log.info("site %s: runs outside the workers: %s", self.name, error.why)
+                self._verdicts.note(self.name, error.reason, "", serving=False, own_process=True)
             self._failure = None
             self._put(self._elsewhere(self._site, self._home), PROXY if self._site.upstreams else SPAWNED)
         else:
@@ -286,7 +290,8 @@ class InProcessSite:
             logs.site_logger(self.name).warning("incident %s: %s: %s", incident, message, error.why)
         if not last or last.reason != error.reason:
             serving, own = self._generation is not None, isinstance(error, NeedsProcess)
-            self._verdicts.note(self.name, error.reason, incident, serving=serving, own_process=own)
+            watched = (self._entry.path, *self._watched(error))
+            self._verdicts.note(self.name, error.reason, incident, serving=serving, own_process=own, watched=watched)
         self._failure = _Failure(error.reason, incident, self._clock() + pause, self._watched(error))
         return self._failure
 

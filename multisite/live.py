@@ -67,6 +67,12 @@ class LiveHome:
         assert self.catalogue
         return self.catalogue
 
+    @property
+    def home(self) -> Home:
+        """The home as moya.conf describes it; only once it is open."""
+        assert self.catalogue
+        return self.catalogue.home
+
     def look(self, now: float) -> bool:
         """Do what is due every second; True if there is a new catalogue."""
         if now < self._look_at:

@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from multisite import loggingini
+from multisite.errors import MultisiteError
 from multisite.logformat import Syslog, parse_syslog
 from multisite.loggingplan import LoggerPlan, make_plan
 from multisite.loghandlers import NO_SITE, ReopeningFileHandler, SyslogHandler
@@ -259,6 +260,13 @@ def tell_once(site: Site, key: str, target: str, fault: OSError | ValueError) ->
 def incident() -> str:
     """A name for one failure, eight hexadecimal digits: on the visitor's page and in the log."""
     return secrets.token_hex(4)
+
+
+def note(logger: logging.Logger, error: MultisiteError, where: object) -> None:
+    """Log, once, what a visitor is told no reason of, under the incident that the visitor's page shows."""
+    if not error.incident:
+        error.incident = incident()
+        logger.warning("incident %s: %s: %s", error.incident, where, error)
 
 
 def log_failure(site_name: str, incident: str, message: str, exc: BaseException | None = None) -> None:

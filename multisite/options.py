@@ -13,7 +13,7 @@ from typing import Any
 from multisite.model import ClusterOptions, ProjectsOptions, RouterOptions, ServiceOptions, Site, SupervisorOptions
 from multisite.option import Option
 
-READING = 2  # raise it when the dialect, the checks or `SiteFile` change
+READING = 3  # raise it when the dialect, the checks or `SiteFile` change
 HOME_FILE = "moya.conf"
 SITE_FILE = "site"
 #: section of moya.conf → its dataclass

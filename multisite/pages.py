@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from multisite.errors import BadHost, MultisiteError, NeedsProcess, NoUpgrade, SiteBusy, UnknownHost
+from multisite.errors import Asleep, BadHost, MultisiteError, NeedsProcess, NoUpgrade, SiteBusy, UnknownHost
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -39,7 +39,7 @@ TITLES: dict[int, tuple[str, str]] = {
 }
 
 #: errors whose reason is written for a visitor; the others' may name files and stays in the log
-TOLD = (BadHost, UnknownHost, NeedsProcess, NoUpgrade, SiteBusy)
+TOLD = (Asleep, BadHost, UnknownHost, NeedsProcess, NoUpgrade, SiteBusy)
 
 #: a reason may quote what the client sent; a page stays small all the same (characters)
 LONGEST_TEXT = 300

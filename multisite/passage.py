@@ -224,13 +224,17 @@ class Passage:
         self._drop_exchange()
         if isinstance(error, NoAnswer) and not self._outgoing.begun and self._explain(error):
             return
-        self._tell(error)
         if self._outgoing.begun:
+            self._tell(error)
             if self._out and not self._outgoing.bare:
                 self._ends = True  # what was received before is the client's
             else:
                 self._close(reset=self._outgoing.bare)
             return
+        self._refuse(error)
+
+    def _refuse(self, error: MultisiteError) -> None:
+        self._tell(error)
         self._page(error)
 
     def _explain(self, error: NoAnswer) -> bool:
@@ -242,7 +246,7 @@ class Passage:
                 self._route.explain(error)
             except MultisiteError as better:
                 told = better
-            self._loop.call(lambda: self._step(lambda: self._page(told)))
+            self._loop.call(lambda: self._step(lambda: self._refuse(told)))
 
         self.deadline = math.inf
         return bool(self._route.can_explain) and self._loop.later(ask)
@@ -260,8 +264,8 @@ class Passage:
     def _tell(self, error: MultisiteError) -> None:
         if isinstance(error, UpstreamError):
             token = logs.current_site.set(self._site)
-            cut = "an answer was cut short: " if self._outgoing.begun else ""
-            _log.warning("%s: %s%s", self._route, cut, error)
+            cut = ": an answer was cut short" if self._outgoing.begun else ""
+            logs.note(_log, error, f"{self._route}{cut}")
             logs.current_site.reset(token)
 
     # Waiting

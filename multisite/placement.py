@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from multisite import hosting
 from multisite.model import Home, Site
 
 
@@ -33,6 +34,7 @@ class Placement:
 _OWN_PROCESS = {
     "python": "it has a Python of its own",
     "env": "it has an [env] of its own, and sites in one process share one environment",
+    "pass_env": "it wants variables of the service's own environment",
     "chroot": "it wants a chroot",
     "command": "it has a command of its own",
     "memory_limit": "it has a memory_limit",
@@ -41,12 +43,17 @@ _OWN_PROCESS = {
 }
 
 
+HOSTING = "each host of its file is a site of its own"
+
+
 def decide(site: Site, home: Home, facts: Facts) -> Placement:
     """Place `site`; clashes with other sites are decided later, by their claims."""
     if site.files_only:
         return Placement("in-process", "it has files and no application")
     if site.mode == "proxy" or (site.mode == "auto" and site.upstreams):
         return Placement("proxy", "its file names the upstreams")
+    if site.host or hosting.is_hosting(site.location):
+        return Placement("spawned", HOSTING)
     if site.mode == "spawned":
         return Placement("spawned", "its file says mode = spawned")
     reason = _own_process(site) or _other_user(site, facts) or _root(home, facts)
@@ -61,6 +68,12 @@ def _own_process(site: Site) -> str:
             return reason
     if site.umask is not None:
         return "it sets umask"
+    return _other_ways(site)
+
+
+def _other_ways(site: Site) -> str:
+    if site.env_mode == "replace":
+        return "its file says env_mode = replace"
     if site.server != "auto":
         return f"its file says server = {site.server}"
     if site.processes > 1:

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from multisite import headers, upstream
+from multisite import headers, logs, upstream
 from multisite.client import Environ
 from multisite.endpoint import Endpoint
 from multisite.errors import ConnectFailed, ConnectTimeout, MultisiteError, NoAnswer, UpstreamError
@@ -95,7 +95,7 @@ class Proxy:
         try:
             return self._begin(self._encode(environ, upload), upload, hurry)
         except UpstreamError as error:
-            _log.warning("%s", error)
+            logs.note(_log, error, "a request cannot be sent")
             raise
 
     def explain(self, error: MultisiteError) -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn, Protocol
 
-from multisite import client, passage, relayloop, visit
+from multisite import client, logs, passage, relayloop, visit
 from multisite.client import Connection, Environ
 from multisite.errors import BackendUnavailable, MultisiteError, NoUpgrade, SiteBusy, UpstreamError
 from multisite.headers import upgrade_of
@@ -228,7 +228,7 @@ def _explain(route: Route, error: MultisiteError) -> None:
     """Log what went wrong, unless somebody knows better what to tell the visitor."""
     route.explain(error)
     if isinstance(error, UpstreamError):
-        _log.warning("%s: %s", route, error)
+        logs.note(_log, error, route)
 
 
 # Where the thread waits

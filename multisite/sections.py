@@ -110,10 +110,24 @@ class SupervisorOptions:
         "When the service runs as root: the user of a spawned site whose location belongs to root. Other sites run as "
         "the owner of their location.",
     )
+    user_policy: str = option(
+        "text",
+        "owner",
+        "When the service runs as root: who a spawned site runs as whose file names no user. owner: the owner of its "
+        "location, or default_user where that is root, with the owner's groups. directory: user and group that the "
+        "location belongs to. Or the name of an entry point in the group multisite.policies.",
+    )
     allow_root: bool = option(
         "boolean",
         "no",
         "Let sites run as root. Meant for containers and demonstrations.",
+    )
+    socket_group: str = option(
+        "text",
+        help="Group that may connect to the sites' sockets besides the service's own user: that of a front end that "
+        "goes straight to them.",
+        note="nobody else may",
+        example="www-data",
     )
     idle_timeout: float = option(
         "duration",

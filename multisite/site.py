@@ -16,6 +16,7 @@ from multisite.sections import SupervisorOptions
 MODES = ("auto", "in-process", "spawned", "proxy")
 SERVERS = ("auto", "gunicorn", "asgi", "uwsgi", "granian", "command")
 PROTOCOLS = ("http", "uwsgi")
+ENV_MODES = ("extend", "replace")
 LINKS = ("inside", "owner", "none", "all")
 
 
@@ -34,6 +35,8 @@ class Site:
         file: path of the site file, as globbed.
         overlay: sections of a Moya project's settings, as text.
         env: the site's own [env] only.
+        host: which host this is the instance of its hosting site for, "" for any other site; see `multisite.hosting`.
+        template: the name of that hosting site.
     """
 
     file: str
@@ -58,7 +61,9 @@ class Site:
     location: str = option(
         "path",
         help="Working directory and import path of the site. A relative path counts from the folder of the real site "
-        "file, not of the link in sites-enabled.",
+        "file, not of the link in sites-enabled. With %HOST in it, each host that has such a folder is a site of its "
+        "own, with processes of its own, and %HOST stands for it in all other values too; so does %USER for what the "
+        "domain {user}.example.net captures.",
         example="/srv/blog",
     )
     application: str = option(
@@ -175,6 +180,18 @@ class Site:
         "Time the site has to answer one request; after it the client gets a 504 page. 0 waits without end.",
         "60s",
     )
+    ignore_activity: tuple[str, ...] = option(
+        "list",
+        help="Paths, as shell patterns, whose requests neither wake nor keep awake a spawned site: health checks, for "
+        "instance. While the site runs they are answered as usual; while it is stopped, with 503 and Retry-After.",
+        example="/health, /metrics*",
+    )
+    ignore_agents: tuple[str, ...] = option(
+        "list",
+        help="Programs whose requests neither wake nor keep awake a spawned site, as in ignore_activity: parts of the "
+        "User-Agent header, in any case, in which * stands for any text.",
+        example="bot, crawler, UptimeRobot, kube-probe",
+    )
     max_waiting: int = option(
         "integer",
         "100",
@@ -191,6 +208,20 @@ class Site:
         "boolean",
         "no",
         "Redirect requests for any other domain of the site to its first domain.",
+    )
+    env_mode: str = option(
+        "choice",
+        "extend",
+        "What [env] does to the environment of a spawned site: extend adds to what every process gets (PATH, language, "
+        "time zone, HOME, USER and those of the virtualenv), replace leaves that out: then there is nothing but the "
+        "[env] of moya.conf and of the site.",
+        choices=ENV_MODES,
+    )
+    pass_env: tuple[str, ...] = option(
+        "list",
+        help="Variables of the service's own environment that a spawned site gets, too, as names or shell patterns. "
+        "PYTHONPATH and what belongs to the server or to multisite itself is never passed on.",
+        example="DATABASE_URL, AWS_*",
     )
     static_index: tuple[str, ...] = option(
         "list",
@@ -269,6 +300,13 @@ class Site:
         example="/var/log/multisite/%(name)s.error.log",
     )
     overlay: dict[str, dict[str, str]] = field(default_factory=dict)
+    host: str = ""
+    template: str = ""
+
+    @property
+    def entry_name(self) -> str:
+        """Name that the site's file has among the enabled ones."""
+        return self.template or self.name
 
     @property
     def files_only(self) -> bool:

@@ -7,14 +7,17 @@ for that socket once, and again only when nobody answers there.
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from multisite import threads
+from multisite.activity import QUIET, Ignored
 from multisite.balance import Balancer
 from multisite.client import Environ
 from multisite.endpoint import Endpoint
-from multisite.errors import MultisiteError
+from multisite.errors import Asleep, MultisiteError
 from multisite.model import Home, Site
 from multisite.pace import Pace
 from multisite.proxy import Proxy
@@ -42,6 +45,7 @@ class SpawnedSite:
         self._site = site
         self._client = Client(home)
         self._trusts = TrustedProxies(home.service.trusted_proxies).trusts
+        self._ignored = Ignored(site.ignore_activity, site.ignore_agents)
         self._proxy: Proxy | None = None
 
     def __repr__(self) -> str:
@@ -55,7 +59,14 @@ class SpawnedSite:
 
         Raises:
             BackendUnavailable: there is no process, and there will be none soon.
+            Asleep: there is none, and the request is one that does not start any.
         """
+        if self._ignored and self._ignored.matches(environ):
+            if not self._client.is_awake(self._site.entry_name, self._site.host):
+                raise Asleep("The site is asleep, and this request does not wake it")
+            environ[QUIET] = "yes"
+        elif self._ignored and self._proxy:
+            self._mark(self._proxy)
         return relay(self, environ, start_response)
 
     def begin(self, environ: Environ, upload: Upload, hurry: bool) -> Exchange:
@@ -72,8 +83,15 @@ class SpawnedSite:
         if self._proxy:
             self._proxy.explain(error)
 
+    @staticmethod
+    def _mark(proxy: Proxy) -> None:
+        """Leave word that the site is used, for a supervisor that sees connections only."""
+        if proxy.speaks != "envelope":
+            with contextlib.suppress(OSError):
+                os.utime(proxy.endpoint.path)
+
     def _meet(self) -> Proxy:
-        path = self._client.ensure(self._site.name)
+        path = self._client.ensure(self._site.entry_name, self._site.host)
         return Proxy(
             Endpoint.parse("unix:" + path),
             speaks="envelope" if self._site.server == "auto" and not self._site.command else self._site.protocol,
@@ -84,7 +102,7 @@ class SpawnedSite:
 
     def _again(self) -> None:
         """Have the supervisor listen again, or say why it does not."""
-        self._client.ensure(self._site.name)
+        self._client.ensure(self._site.entry_name, self._site.host)
 
 
 def app(site: Site, home: Home) -> WSGI:

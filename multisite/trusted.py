@@ -9,23 +9,27 @@ from typing import Any
 _MOST_PEERS = 4096
 
 
-class TrustedProxies:
-    """Peers that are one of `proxies`: addresses, networks or ``unix``."""
+class TrustedProxies(dict[str, bool]):
+    """Whether a peer, by its address ("" on a unix socket), is one of `proxies`: addresses, networks or ``unix``.
+
+    A dictionary, since every request asks it.
+    """
 
     def __init__(self, proxies: Iterable[str]) -> None:
+        super().__init__()
         proxies = tuple(proxies)
         self._unix = "unix" in proxies
         self._networks = [ipaddress.ip_network(proxy, strict=False) for proxy in proxies if proxy != "unix"]
-        self._known: dict[str, bool] = {}
 
     def trusts(self, address: str) -> bool:
         """Tell whether the peer with this address, "" for a unix socket, is believed."""
-        known = self._known.get(address)
-        if known is None:
-            known = self._contains(address) if address else self._unix
-            if len(self._known) >= _MOST_PEERS:
-                self._known.clear()
-            self._known[address] = known
+        return self[address]
+
+    def __missing__(self, address: str) -> bool:
+        known = self._contains(address) if address else self._unix
+        if len(self) >= _MOST_PEERS:
+            self.clear()
+        self[address] = known
         return known
 
     def _contains(self, address: str) -> bool:
@@ -37,8 +41,25 @@ class TrustedProxies:
         return any(ip in network for network in self._networks)
 
 
+def scheme_of(environ: dict[str, Any], proxies: TrustedProxies) -> str:
+    """Return the scheme that the client used: what a trusted front end says, else the server's."""
+    told = _told(environ, "HTTP_X_FORWARDED_PROTO", proxies).lower()
+    return told if told in ("http", "https") else str(environ["wsgi.url_scheme"])
+
+
+def forwarded_host(environ: dict[str, Any], proxies: TrustedProxies) -> str:
+    """Return the host that a trusted front end says the client asked for, "" if none does."""
+    return _told(environ, "HTTP_X_FORWARDED_HOST", proxies)
+
+
+def _told(environ: dict[str, Any], variable: str, proxies: TrustedProxies) -> str:
+    value = environ.get(variable, "")
+    believed = value and proxies.trusts(environ.get("REMOTE_ADDR", ""))
+    return str(value).partition(",")[0].strip() if believed else ""
+
+
 class TrustedHeader:
-    """`header` names the host where the peer is one of `proxies`."""
+    """`header` names the host where the peer is one of `proxies`; from anybody else it is taken out."""
 
     def __init__(self, header: str, proxies: Iterable[str]) -> None:
         self._variable = "HTTP_" + header.upper().replace("-", "_")
@@ -47,4 +68,9 @@ class TrustedHeader:
     def host(self, environ: dict[str, Any]) -> str:
         """Return the host that the front end names, "" if it names none or is not trusted."""
         value = environ.get(self._variable)
-        return str(value) if value and self._proxies.trusts(environ.get("REMOTE_ADDR", "")) else ""
+        if value is None:
+            return ""
+        if self._proxies.trusts(environ.get("REMOTE_ADDR", "")):
+            return str(value)
+        del environ[self._variable]  # a site may believe it
+        return ""

@@ -21,7 +21,8 @@ FALSE = frozenset({"no", "false", "off", "0"})
 SECONDS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 BYTES = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 LONGEST_DURATION = 10 * 366 * 86400.0
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+#: ".." stands between site and host in the names of instances (`multisite.hosting`)
+NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*(ms|[smhd]?)", re.ASCII | re.IGNORECASE)
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([bkmgt]?)(?:i?b)?", re.ASCII | re.IGNORECASE)
 
@@ -114,7 +115,7 @@ def name(value: str) -> str:
     word = unquote(value)
     if not NAME.fullmatch(word):
         raise ValueError(
-            "is not a name of 1 to 64 letters, digits, '.', '_' and '-' that starts with a letter or digit"
+            "is not a name of 1 to 64 letters, digits, '.', '_' and '-' that starts with a letter or digit, and no '..'"
         )
     return word
 

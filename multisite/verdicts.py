@@ -1,12 +1,14 @@
 """What became of each site that could not be served, noted for ``multisite explain``.
 
-Workers come and go and the command line is another process, so the last failure of a
+Workers and supervisors come and go and the command line is another process, so the last failure of a
 site is kept in the state directory until the site is served again.
 """
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,9 +18,15 @@ from multisite.statefile import StateFile
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One failure: `at` is Unix time, `serving` tells whether an older application goes on.
+    """One failure.
 
-    `own_process` tells that it is no failure of the site: it may not live in a process with others.
+    Attributes:
+        at: Unix time.
+        serving: whether an older application goes on.
+        own_process: that it is no failure of the site: it may not live in a process with others.
+        steps: what a start went through, with seconds.
+        output: the last lines that a process printed.
+        watched: files whose change may have mended it.
     """
 
     reason: str
@@ -26,30 +34,60 @@ class Verdict:
     at: float
     serving: bool = False
     own_process: bool = False
+    steps: tuple[tuple[str, float], ...] = ()
+    output: tuple[str, ...] = ()
+    watched: tuple[str, ...] = ()
 
     @property
     def broken(self) -> bool:
         """Whether visitors get an error page."""
-        return not self.serving and not self.own_process
+        return not self.serving and not self.own_process and not self.outdated
+
+    @property
+    def outdated(self) -> bool:
+        """Whether a file has changed since, so that nobody knows before the next request."""
+        return any(_changed(path) > self.at for path in self.watched)
+
+
+def _changed(path: str) -> float:
+    try:
+        return os.stat(path).st_mtime
+    except OSError:
+        return 0.0
 
 
 class Verdicts:
-    """The last failure of each site of a home."""
+    """The last failure of each site of a home, of one `kind`.
 
-    def __init__(self, home: Home) -> None:
-        self._file = StateFile(home, "verdicts")
+    The workers' kind are failed imports; the supervisor has its own, so that neither takes the other's away.
+    """
+
+    def __init__(self, home: Home, kind: str = "verdicts") -> None:
+        self._file = StateFile(home, kind)
 
     def all(self) -> dict[str, Verdict]:
         """Return the failures by site name."""
         document = self._file.load()
         try:
-            return {str(name): Verdict(**row) for name, row in (document or {}).items()}
-        except (AttributeError, TypeError):
+            return {str(name): _verdict(row) for name, row in (document or {}).items()}
+        except (AttributeError, TypeError, ValueError):
             return {}
 
-    def note(self, site: str, reason: str, incident: str, *, serving: bool, own_process: bool) -> None:
-        """Note that `site` has failed."""
-        verdict = Verdict(reason, incident, time.time(), serving, own_process)
+    def note(
+        self,
+        site: str,
+        reason: str,
+        incident: str,
+        *,
+        serving: bool,
+        own_process: bool = False,
+        steps: Iterable[tuple[str, float]] = (),
+        output: Iterable[str] = (),
+        watched: Iterable[str] = (),
+    ) -> None:
+        """Note that `site` has failed; the arguments are those of `Verdict`."""
+        now = time.time()
+        verdict = Verdict(reason, incident, now, serving, own_process, tuple(steps), tuple(output), tuple(watched))
         self._change({site: asdict(verdict)})
 
     def clear(self, site: str) -> None:
@@ -61,3 +99,13 @@ class Verdicts:
         with self._file.locked():
             kept = {name: asdict(verdict) for name, verdict in self.all().items()}
             self._file.store({name: row for name, row in {**kept, **rows}.items() if row})
+
+
+def _verdict(row: dict[str, Any]) -> Verdict:
+    steps = tuple((str(step), float(seconds)) for step, seconds in row.pop("steps", ()))
+    return Verdict(steps=steps, output=tuple(row.pop("output", ())), watched=tuple(row.pop("watched", ())), **row)
+
+
+def of_starts(home: Home) -> Verdicts:
+    """Return the last failed start or run of each spawned site."""
+    return Verdicts(home, "starts")

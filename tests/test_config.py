@@ -91,6 +91,16 @@ def test_a_key_in_the_wrong_section_is_sent_to_the_right_one(tmp_path: Path) -> 
         ("[service]\ndomains = a.example\napplication = a:make(*x)\n", "may not have * or **"),
         (GOOD + "[enviroment]\nA = b\n", "did you mean env?"),
         ("extends = gone.inc\n" + GOOD, "gone.inc does not exist"),
+        (GOOD + "command = serve %NOPE %%FINE\n", "the placeholder %NOPE means nothing; there are %HOST, %PORT"),
+        (GOOD + "location = /var/www/%HOTS\n", "the placeholder %HOTS means nothing; there is %HOST"),
+        ("[service]\ndomains = {user}.a.example, b.example\nlocation = /home/%USER\n", "%USER means nothing"),
+        (GOOD + "python = /srv/%HOST/.venv\n", "location has none"),
+        (GOOD + "[logging]\nerror = /var/log/%HOST.log\n", "location has none"),
+        (GOOD + "upstreams = ftp://x\n", "'ftp://x': ftp is not spoken; http and uwsgi are"),
+        (GOOD + "upstreams = http://a.example:99999\n", "a port is between 1 and 65535"),
+        (GOOD + "upstreams = unix:x.sock, http://b.example\n", "the path of a socket is absolute"),
+        (GOOD + "upstreams = http://b.example/path\n", "a path cannot be given"),
+        (GOOD + "protocol = uwsgi\nupstreams = b.example\n", "the port is missing"),
     ],
 )
 def test_one_fault_is_one_problem(tmp_path: Path, text: str, part: str) -> None:
@@ -489,3 +499,10 @@ def test_a_quoted_value_round_trips(tmp_path: Path, value: str) -> None:
     file = site_file(tmp_path, f'{GOOD}[env]\nA = "{text}"  # note\nB = 1\n')
     assert file.problems == ()
     assert file.values["env"] == {"A": text, "B": "1"}
+
+
+def test_a_hosting_site_needs_no_application_and_captures_go_into_its_location(tmp_path: Path) -> None:
+    """What runs is found in each folder, and a pattern may come first where others are redirected."""
+    text = "[service]\ndomains = {user}.a.example\nlocation = /home/%USER/www\nredirect_to_canonical = yes\n"
+    assert site_file(tmp_path, text).problems == ()
+    assert site_file(tmp_path, text + "command = serve %USER %PORT %HOST\n").problems == ()

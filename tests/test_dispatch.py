@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from multisite import headers
 from multisite.service import Service
 from tests.homes import HELLO, MOYA_CONF, TestHome, ask
 
@@ -66,6 +67,37 @@ def test_patterns_give_their_captures_to_the_site(home: TestHome) -> None:
     )
     home.ini("a", domains="{user}.a.test")
     assert home.get("ann.a.test").text == repr(({"user": "ann"}, ((), {"user": "ann"})))
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "", "203.0.113.9", "nonsense"])
+def test_only_trusted_peers_may_speak_for_others(home: TestHome, peer: str) -> None:
+    """What anybody else says about another client is never seen by a site, by whole families."""
+    home.code(
+        "a",
+        app="""
+        def application(environ, start_response):
+            start_response("200 OK", [("Content-Type", "text/plain")])
+            return [" ".join(sorted(key for key in environ if key.startswith("HTTP_"))).encode()]
+    """,
+    )
+    home.ini("a")
+    claims = ("FORWARDED", "X_FORWARDED_FOR", "X_FORWARDED_PROTO", "X_FORWARDED_WHATEVER", "X_REAL_IP", "X_SCRIPT_NAME")
+    others = ("ACCEPT", "HOST", "X_A", "X_FORWARDEDFOR", "X_REAL_IPS")
+    named = {f"HTTP_{name}": "x" for name in (*claims, *others) if name != "HOST"}
+    for _ in range(3):  # the first one goes the long way
+        seen = home.get("a.test", REMOTE_ADDR=peer, **named).text.split()
+        wanted = [*others, *claims] if peer in ("127.0.0.1", "") else others
+        assert seen == sorted(f"HTTP_{name}" for name in wanted)
+
+
+def test_invented_fields_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names of fields are remembered up to a bound, and dropped claims are never among them."""
+    monkeypatch.setattr(headers, "_harmless", set())
+    for number in range(5000):
+        environ = {f"HTTP_X_{number}": "x", f"HTTP_X_FORWARDED_{number}": "x"}
+        headers.drop_claims(environ)
+        assert list(environ) == [f"HTTP_X_{number}"]
+    assert len(headers._harmless) <= 1024
 
 
 MOUNTED = """

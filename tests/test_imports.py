@@ -15,18 +15,18 @@ PACKAGE = Path(__file__).parent.parent / "multisite"
 LAYERS: tuple[tuple[str, str], ...] = (
     ("entry", "__main__ service cli"),
     ("assembly", "dispatcher"),
-    ("actors", "inprocess generation layers choice spawned supervisor live catalogue proxy balance relay passage"),
+    ("actors", "inprocess generation choice spawned supervisor live catalogue proxy balance relay passage layers"),
     (
         "one kind of input and output",
         "config chain textfile globs sitedir enabling statefile claims sharing mentions finder django_fence guard "
-        "process_state loader loaders importer blame verdicts logs logfile loghandlers loggingini loggingplan upload "
-        "upstream client relayloop tunnel queued share threads access beneath static usage visit",
+        "process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan upload upstream "
+        "client relayloop tunnel queued share threads logfile access beneath static usage visit hosted policies",
     ),
     ("what runs in a site's interpreter", "runner"),
     (
         "pure",
-        "appspec callables checks dialect endpoint errors filerules headers hosts literals logformat model option "
-        "options pages placement reference sections site trusted values wire pace",
+        "appspec callables checks dialect endpoint errors headers hosts literals model option options pages placement "
+        "reference sections site trusted values wire pace filerules logformat activity hosting template",
     ),
 )
 # The option table offers what is written from it, so that its readers need to know one module only.

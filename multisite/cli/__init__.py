@@ -21,6 +21,7 @@ COMMANDS = {
     "status": "multisite.cli.status:status",
     "logs": "multisite.cli.status:logs",
     "stop": "multisite.cli.restart:stop",
+    "create-rules": "multisite.cli.rules:create_rules",
     "restart": "multisite.cli.restart:restart",
     "reload": "multisite.cli.restart:reload",
     "serve": "multisite.cli.serve:serve",

@@ -47,14 +47,17 @@ def check(session: Session) -> None:
 def enabled_problems(session: Session) -> list[Problem]:
     """Return the problems of the home, its logging.ini, its enabled sites, and of what these say they serve."""
     from multisite import logs
+    from multisite.cli.start import start_problems
     from multisite.cli.target import site_problems, static_problems
+    from multisite.supervisor import access
 
-    found = [*logs.problems_of(session.home), *session.catalogue.problems]
+    group = access.problem_of(session.home)
+    found = [*logs.problems_of(session.home), *session.catalogue.problems, *([group] if group else [])]
     known = {(problem.file, problem.key) for problem in found}
     for name in _progress(list(session.catalogue.sites)):
         site = session.catalogue.site(name)
-        problems = [*site_problems(site), *static_problems(site)]
-        found += (problem for problem in problems if (problem.file, problem.key) not in known)
+        problems = [*(site_problems(site) or start_problems(site, session.home)), *static_problems(site)]
+        found += (problem for problem in problems if not problem.key or (problem.file, problem.key) not in known)
     return list(dict.fromkeys(found))
 
 

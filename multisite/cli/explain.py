@@ -1,4 +1,4 @@
-"""``multisite explain``: which site answers an address, by which rule, and how it runs."""
+"""``multisite explain``: which site answers an address, by which rule, how it runs and what happened."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from multisite.cli import complete
 from multisite.cli.group import did_you_mean, fail
 from multisite.cli.output import say, say_json, say_problems
 from multisite.cli.session import Session, pass_session
+from multisite.cli.status import say_failure, say_journey
 
 if TYPE_CHECKING:
     from multisite.catalogue import Catalogue
+    from multisite.site import Site
 
 EPILOG = """\b
 Examples:
@@ -39,7 +41,7 @@ class Candidate:
 @click.argument("address", metavar="HOST[/PATH]", shell_complete=complete.domains)
 @pass_session
 def explain(session: Session, address: str) -> None:
-    """Explain which site answers HOST[/PATH], why, and how it runs.
+    """Explain which site answers HOST[/PATH], why, how it runs and what happened.
 
     A whole URL is taken too. Nothing is requested and no application is imported.
     """
@@ -86,30 +88,47 @@ def candidates(catalogue: Catalogue, host: str, path: str) -> list[Candidate]:
 
 def describe(session: Session, host: str, path: str, found: list[Candidate]) -> dict[str, Any]:
     """Gather everything there is to say about the first of `found`."""
+    from multisite import hosted
+    from multisite.cli.listing import live
     from multisite.cli.verdict import judge
 
     first = found[0]
-    entry, site = session.catalogue.entries[first.name], session.catalogue.site(first.name)
-    found_out = judge(session, first.name)
+    site = _site(session, first.name, host)
+    found_out = judge(session, site)
+    failure = found_out.failure
+    state, figures = live(session, site.name, found_out.placement, found_out.state)
     return {
         "host": host,
         "path": path,
-        "site": first.name,
+        "site": site.name,
         "rule": first.rule,
         "domain": first.domain,
         "captures": first.captures,
         "mount": first.mount,
-        "file": entry.path,
+        "file": site.file,
         "location": site.location,
-        "application": site.application,
+        "application": site.application or (hosted.application(site.location) if site.host else ""),
         "placement": found_out.placement,
         "reason": found_out.reason,
-        "state": found_out.state,
-        "failure": asdict(found_out.failure) if found_out.failure else None,
-        "redirect": _redirect(site.redirect_to_canonical, site.domains, host),
+        "state": state,
+        "processes": figures or None,
+        "failure": {**asdict(failure), "outdated": failure.outdated} if failure else None,
+        "redirect": _redirect(session, first.name, host),
         "otherwise": [other.name for other in found[1:] if other.name != first.name],
         "faults": [str(problem) for problem in found_out.faults],
+        "warnings": [str(problem) for problem in found_out.doubts],
     }
+
+
+def _site(session: Session, name: str, host: str) -> Site:
+    """Return what answers: a site, or the instance of a hosting site."""
+    site = session.catalogue.hosting(name)
+    if not site:
+        return session.catalogue.site(name)
+    instance = session.catalogue.instance(name, host)
+    if not instance:
+        fail(f"{name} answers {host}, but there is no folder for it at {site.location}: it gets a 404 page")
+    return instance[1]
 
 
 def _happened(failure: dict[str, Any] | None) -> str:
@@ -117,15 +136,33 @@ def _happened(failure: dict[str, Any] | None) -> str:
         return ""
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(failure["at"]))
     then = "; an older application goes on serving" if failure["serving"] else ""
+    then += "; something changed since, and its next request tries again" if failure["outdated"] else ""
     return f"failed at {when}, incident {failure['incident']}: {failure['reason']}{then}"
 
 
-def _redirect(wanted: bool, domains: tuple[str, ...], host: str) -> str:
-    """Return the canonical domain that a request for `host` is sent to, "" if it is answered as it is."""
-    from multisite.hosts import is_pattern
+def _figures(processes: dict[str, Any]) -> str:
+    """Say what the processes of a site do, if there are any."""
+    if not processes.get("pids"):
+        return ""
+    said = f", process {' '.join(map(str, processes['pids']))}, {processes['memory'] / 2**20:.1f} MiB"
+    if processes["requests"] is not None:
+        said += f", {processes['requests']} requests"
+    return f"{said}, {processes['in_flight']} in flight, {processes['waiting']} waiting"
 
-    canonical = domains[0] if domains else ""
-    return canonical if wanted and canonical != host and not is_pattern(canonical) else ""
+
+def _last_start(processes: dict[str, Any]) -> str:
+    journey = processes.get("journey")
+    if not journey or journey["failure"]:  # that is told at length
+        return ""
+    return ", ".join(f"{step['step']} {step['seconds'] * 1000:.0f} ms" for step in journey["steps"])
+
+
+def _redirect(session: Session, name: str, host: str) -> str:
+    """Return the canonical domain that a request for `host` is sent to, "" if it is answered as it is."""
+    from multisite import choice
+
+    canonical = choice.canonical_host(session.catalogue, choice.key_of(session.catalogue, name, host))
+    return canonical if canonical != host else ""
 
 
 def _say(answer: dict[str, Any]) -> None:
@@ -139,7 +176,8 @@ def _say(answer: dict[str, Any]) -> None:
         "location": answer["location"],
         "application": answer["application"],
         "runs": f"{answer['placement']}: {answer['reason']}" if answer["placement"] else f"not: {answer['reason']}",
-        "state": answer["state"],
+        "state": answer["state"] + _figures(answer["processes"] or {}),
+        "last start": _last_start(answer["processes"] or {}),
         "happened": _happened(answer["failure"]),
         "redirects to": answer["redirect"],
         "otherwise": ", ".join(answer["otherwise"]) + " would answer" if answer["otherwise"] else "",
@@ -147,8 +185,14 @@ def _say(answer: dict[str, Any]) -> None:
     for label, text in lines.items():
         if text:
             say(f"{label + ':':13}{text}")
+        if text and label == "happened" and not (answer["processes"] or {}).get("failure"):
+            say_journey(answer["failure"]["steps"], answer["failure"]["output"])
+    if answer["processes"]:
+        say_failure({"name": answer["site"], **answer["processes"]})
     for fault in answer["faults"]:
         say(f"error: {fault}", err=True)
+    for doubt in answer["warnings"]:
+        say(f"warning: {doubt}", err=True)
 
 
 def _unknown(session: Session, host: str, path: str) -> str:

@@ -10,10 +10,12 @@ import click
 
 from multisite.cli import complete
 from multisite.cli.output import say, say_json, say_table
-from multisite.cli.session import Session, pass_session
+from multisite.cli.session import Session, UnknownSite, pass_session
+from multisite.errors import MultisiteError
 
 if TYPE_CHECKING:
     from multisite.model import Problem, Site, SiteFile
+    from multisite.verdicts import Verdict
 
 LIST = """\b
 Examples:
@@ -45,10 +47,17 @@ def list_(session: Session) -> None:
 @pass_session
 def where(session: Session, name: str) -> None:
     """Print the location of the site NAME, enabled or not: its working directory and import path."""
+    location = _location(session, name)
+    say_json({"name": name, "location": location}) if session.as_json else say(location)
+
+
+def _location(session: Session, name: str) -> str:
     from multisite.config import make_site
 
-    location = make_site(session.known_site(name), session.home).location
-    say_json({"name": name, "location": location}) if session.as_json else say(location)
+    try:
+        return session.named(name).site.location
+    except UnknownSite:
+        return make_site(session.known_site(name), session.home).location
 
 
 def document(session: Session) -> dict[str, Any]:
@@ -58,20 +67,52 @@ def document(session: Session) -> dict[str, Any]:
 
 
 def rows(session: Session) -> list[dict[str, Any]]:
-    """Describe all sites, those first that are enabled."""
-    return [*map(partial(_live, session), enabled_rows(session)), *disabled_rows(session)]
+    """Describe all sites, those first that are enabled; an instance follows its hosting site once it was asked for."""
+    instances = instance_rows(session)
+    live = map(partial(_live, session), enabled_rows(session))
+    enabled = [one for site in live for one in (site, *instances.get(site["name"], ()))]
+    return [*enabled, *disabled_rows(session)]
+
+
+def instance_rows(session: Session) -> dict[str, list[dict[str, Any]]]:
+    """Describe the instances that the supervisor knows, by the name of their hosting site."""
+    from multisite.placement import HOSTING
+
+    found: dict[str, list[dict[str, Any]]] = {}
+    for _name, known in sorted(session.supervisor["sites"].items()) if session.supervisor else ():
+        instance = session.catalogue.instance(known["template"], known["host"]) if known["host"] else None
+        if instance:
+            entry, site = instance
+            verdict = {"enabled": True, "placement": "spawned", "reason": HOSTING, "state": known["state"]}
+            one = row(site, entry.file, (), **verdict, host=site.host, template=site.template)
+            found.setdefault(site.template, []).append(_live(session, one))
+    return found
+
+
+FIGURES = ("pids", "requests", "in_flight", "memory", "waiting", "idle", "journey", "failure", "replace_failure")
+
+
+def live(session: Session, name: str, placement: str | None, state: str) -> tuple[str, dict[str, Any]]:
+    """Return the state of an enabled site and its figures, none where the supervisor knows nothing of it.
+
+    Where the supervisor keeps processes for a site, it knows the state better; where it does not talk to us,
+    nothing is known.
+    """
+    try:
+        told = session.supervisor
+    except MultisiteError:
+        return state, {}
+    known = told["sites"].get(name) if told else None
+    if not known:
+        return state, {}
+    held = known["pids"] or known["state"] in ("backoff", "fatal")
+    state = known["state"] if held or (placement == "spawned" and state != "broken") else state
+    return state, {key: known[key] for key in FIGURES}
 
 
 def _live(session: Session, site: dict[str, Any]) -> dict[str, Any]:
-    """Add what the supervisor knows of an enabled site; where it keeps processes for it, it knows better."""
-    told = session.supervisor
-    known = told["sites"].get(site["name"]) if told else None
-    if not known:
-        return site
-    held = known["pids"] or known["state"] in ("backoff", "fatal")
-    state = known["state"] if held or site["placement"] == "spawned" else site["state"]
-    figures = {key: known[key] for key in ("pids", "requests", "in_flight", "memory", "waiting", "idle", "failure")}
-    return {**site, **figures, "state": state, "replace_failure": known["replace_failure"]}
+    state, figures = live(session, site["name"], site["placement"], site["state"])
+    return {**site, **figures, "state": state, "failure": figures.get("failure") or site["failure"]}
 
 
 def enabled_rows(session: Session) -> Iterator[dict[str, Any]]:
@@ -83,12 +124,22 @@ def enabled_rows(session: Session) -> Iterator[dict[str, Any]]:
     for problem in catalogue.problems:
         by_file.setdefault(problem.file, []).append(problem)
     for name, entry in catalogue.entries.items():
-        found = judge(session, name)
+        site = catalogue.site(name)
+        found = judge(session, site)
         problems = by_file.get(entry.path, [])
         told = {problem.key for problem in problems}
         problems = [*problems, *(problem for problem in found.faults if problem.key not in told)]
         verdict = {"enabled": True, "placement": found.placement, "reason": found.reason, "state": found.state}
-        yield row(catalogue.site(name), entry.file, problems, **verdict)
+        yield row(site, entry.file, problems, **verdict, failure=failure_of(found.failure))
+
+
+def failure_of(verdict: Verdict | None) -> dict[str, Any] | None:
+    """Return a failure as the supervisor tells it: its reason, and for a start its steps and the last output."""
+    if not verdict or verdict.own_process:
+        return None
+    steps = [{"step": step, "seconds": round(seconds, 4)} for step, seconds in verdict.steps]
+    told = {"failure": verdict.reason, "incident": verdict.incident, "at": verdict.at}
+    return {**told, "steps": steps, "output": list(verdict.output)}
 
 
 def disabled_rows(session: Session) -> Iterator[dict[str, Any]]:
@@ -98,13 +149,13 @@ def disabled_rows(session: Session) -> Iterator[dict[str, Any]]:
     for file in session.disabled.values():
         site = make_site(file, session.home)
         verdict = {"enabled": False, "placement": None, "reason": "it is not enabled", "state": "stopped"}
-        yield row(site, file, file.problems, **verdict)
+        yield row(site, file, file.problems, **verdict, failure=None)
 
 
 def row(site: Site, file: SiteFile, problems: Iterable[Problem], **verdict: Any) -> dict[str, Any]:
     """Return one site of the contract's document; a figure that nobody measures is null.
 
-    `verdict` is what can be different from run to run: enabled, placement, reason, state.
+    `verdict` is what can be different from run to run: enabled, placement, reason, state, failure.
     """
     return {
         "name": file.name,
@@ -128,6 +179,8 @@ def _cells(site: dict[str, Any]) -> tuple[str, ...]:
     domains = "\n".join(domain + mount for domain in site["domains"])
     problems = site["problems"]
     told = problems[0]["reason"] if len(problems) == 1 else f"{len(problems)}, see multisite check" if problems else ""
+    if not told and site["failure"] and site["state"] in ("broken", "backoff", "fatal"):
+        told = site["failure"]["failure"]
     enabled = "yes" if site["enabled"] else "no"
     return site["name"], domains, site["placement"] or "-", enabled, site["state"], told
 

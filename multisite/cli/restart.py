@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import click
 
 from multisite.cli import complete
 from multisite.cli.output import say, say_json, say_problems
 from multisite.cli.session import Session, pass_session
+
+if TYPE_CHECKING:
+    from multisite.model import Site
 
 RESTART = """\b
 Examples:
@@ -22,6 +26,7 @@ Examples:
 RELOAD = """\b
 Examples:
   multisite reload
+  multisite reload --supervisor
 """
 
 
@@ -31,15 +36,32 @@ Examples:
 def restart(session: Session, names: tuple[str, ...]) -> None:
     """Restart sites: their applications are loaded anew, other sites notice nothing.
 
-    If the new code cannot be loaded, the old application goes on serving.
+    If the new code cannot be loaded, the old application goes on serving. A hosting site is named by its name, which
+    means all its hosts, or by one of these.
     """
-    sites = [session.enabled_site(name) for name in names]
-    for site in sites:
-        stamp(site.path)
+    done = {site.name: _restart(session, site) for site in (session.named(name).site for name in names)}
     if session.as_json:
-        return say_json({"restarted": [site.name for site in sites]})
-    for site in sites:
-        say(f"{site.name}: every worker loads it anew within a second")
+        return say_json({"restarted": list(done)})
+    for name, what in done.items():
+        say(f"{name}: {what}")
+
+
+def _restart(session: Session, site: Site) -> str:
+    """Restart a site where it runs: its processes, or its application in the workers."""
+    from multisite.cli.listing import live
+
+    if site.host:
+        answer = session.ask("restart", site=site.template, host=site.host)
+        return str(answer["done"]) if answer else "nothing of it runs"
+    state, figures = live(session, site.name, None, "")
+    if state:
+        answer = session.ask("restart", site=site.name)
+        if answer and figures["pids"]:
+            return "another process is started; the old one goes on until that is ready"
+        if answer:
+            return str(answer["done"])
+    stamp(site.file)
+    return "every worker loads it anew within a second"
 
 
 @click.command(epilog=STOP, short_help="Stop the processes of sites.")
@@ -48,10 +70,13 @@ def restart(session: Session, names: tuple[str, ...]) -> None:
 def stop(session: Session, names: tuple[str, ...]) -> None:
     """End the processes of sites when their requests are answered; the next request starts them again.
 
-    A site that shares the workers' interpreter has none; dissite takes it out of service.
+    A site that shares the workers' interpreter has none; dissite takes it out of service. A hosting site is named by
+    its name, which means all its hosts, or by one of these.
     """
-    sites = [session.enabled_site(name) for name in names]
-    answers = {site.name: session.ask("stop", site=site.name) or {"done": "it was not running"} for site in sites}
+    sites = [session.named(name) for name in names]
+    answers = {
+        named.site.name: session.ask("stop", **named.request) or {"done": "it was not running"} for named in sites
+    }
     if session.as_json:
         return say_json({"stopped": answers})
     for name, answer in answers.items():
@@ -59,12 +84,18 @@ def stop(session: Session, names: tuple[str, ...]) -> None:
 
 
 @click.command(epilog=RELOAD, short_help="Read the whole configuration again.")
+@click.option("--supervisor", is_flag=True, help="Have the supervisor run the program that is installed now.")
 @pass_session
-def reload(session: Session) -> None:
+def reload(session: Session, supervisor: bool) -> None:
     """Make every worker read moya.conf and all site files again.
 
     A file with an error keeps its last good version in service; the errors are said and the exit code is 1.
+
+    With --supervisor, after an upgrade of multisite, the supervisor becomes the new program in the same process:
+    the processes of the sites stay, and no request is lost. If the new program does not start, the old one stays.
     """
+    if supervisor:
+        return renew(session)
     problems = session.catalogue.problems
     stamp(session.home.file)
     session.ask("reload")
@@ -75,6 +106,24 @@ def reload(session: Session) -> None:
         say(f"every worker reads {session.home.path} again within a second")
     if any(problem.severity == "error" for problem in problems):
         raise SystemExit(1)
+
+
+def renew(session: Session) -> None:
+    """Have the supervisor run the program that is installed now.
+
+    Raises:
+        SupervisorError: it does not start, and the old one stays.
+    """
+    from multisite.supervisor.client import Client, NotRunning
+    from multisite.supervisor.upgrade import PATIENCE
+
+    try:
+        answer = Client(session.home).ask({"do": "upgrade"}, within=2 * PATIENCE)
+    except NotRunning:
+        answer = {"done": "no supervisor runs; the next one will be the program that is installed now"}
+    if session.as_json:
+        return say_json(answer)
+    say(f"{answer['done']}{', version ' + answer['version'] if 'version' in answer else ''}")
 
 
 def stamp(path: str) -> None:

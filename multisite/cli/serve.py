@@ -78,7 +78,7 @@ def announce(session: Session, addresses: Iterable[str]) -> None:
     port = next((address.rpartition(":")[2] for address in addresses if not address.startswith(_OTHER)), "")
     for name, site in session.catalogue.sites.items():
         where = " ".join(urls(site, port) if port else site.domains) or "no domain"
-        found = judge(session, name)
+        found = judge(session, session.catalogue.site(name))
         say(
             f"{name}: {where}"
             + ("" if found.placement == "in-process" else f" ({found.placement or 'broken'}: {found.reason})"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,29 @@ from multisite.enabling import Places
 from multisite.errors import MultisiteError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from multisite.catalogue import Catalogue
     from multisite.claims import Ledger
-    from multisite.model import Home, SiteFile
+    from multisite.model import Home, Site, SiteFile
     from multisite.verdicts import Verdict
 
 
 class UnknownSite(MultisiteError):
     """No site has the name that was asked for."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """An enabled site, or an instance of a hosting site, as somebody has named it."""
+
+    file: SiteFile
+    site: Site
+
+    @property
+    def request(self) -> dict[str, str]:
+        """How the supervisor is told whom it is about."""
+        return {"site": self.site.entry_name, "host": self.site.host}
 
 
 class Session:
@@ -80,6 +96,13 @@ class Session:
         return Verdicts(self.home).all()
 
     @cached_property
+    def failed_starts(self) -> dict[str, Verdict]:
+        """What the supervisor noted when it last failed to start a site, by its name."""
+        from multisite import verdicts
+
+        return verdicts.of_starts(self.home).all()
+
+    @cached_property
     def places(self) -> Places:
         """The directories of site files and of links."""
         return Places.of(self.home.path, self.home.projects.read)
@@ -119,6 +142,43 @@ class Session:
             if stem in (site.name, stem_of(os.path.basename(site.path))):
                 return site
         raise UnknownSite(self._unknown(name, stem, sites))
+
+    def named(self, name: str) -> Named:
+        """Return the enabled site called `name`, or whose file is, or the instance of that name or host.
+
+        Raises:
+            UnknownSite: nothing enabled is called that.
+        """
+        try:
+            file = self.enabled_site(name)
+        except UnknownSite:
+            found = self._instance(name)
+            if not found:
+                raise
+            return found
+        return Named(file, self.catalogue.site(file.name))
+
+    def _instance(self, name: str) -> Named | None:
+        for site, host in self._instances_called(name):
+            found = self.catalogue.instance(site, host)
+            if found:
+                return Named(found[0].file, found[1])
+        return None
+
+    def _instances_called(self, name: str) -> Iterator[tuple[str, str]]:
+        from multisite import hosting, hosts
+        from multisite.errors import BadHost
+
+        yield hosting.split_name(name)
+        try:
+            host = hosts.normalise(name)
+        except BadHost:
+            return
+        for claim in self.catalogue.answering(host)[:1]:
+            yield from ((site, host) for _mount, site in claim.value)
+        known = self.supervisor["sites"].get(name) if self.supervisor else None
+        if known:  # a name that was cut
+            yield known["template"], known["host"]
 
     def known_site(self, name: str) -> SiteFile:
         """Return the site called `name`, enabled or only available.

@@ -10,7 +10,7 @@ import click
 from multisite.cli import complete
 from multisite.cli.group import fail
 from multisite.cli.output import say, say_json, say_table
-from multisite.cli.session import Session, pass_session
+from multisite.cli.session import Named, Session, pass_session
 
 STATUS = """\b
 Examples:
@@ -39,7 +39,7 @@ def status(session: Session) -> None:
     if enabled:
         say_table(HEADER, map(_cells, enabled))
     for site in enabled:
-        _say_failure(site)
+        say_failure(site)
 
 
 def _headline(supervisor: dict[str, Any] | None) -> str:
@@ -69,7 +69,7 @@ def _number(value: int | None) -> str:
     return "-" if value is None else str(value)
 
 
-def _say_failure(site: dict[str, Any]) -> None:
+def say_failure(site: dict[str, Any]) -> None:
     """Say why a site failed last, as its start report has it."""
     if site.get("replace_failure"):
         say(f"{site['name']}: the old process goes on, the new one failed: {site['replace_failure']}")
@@ -77,9 +77,14 @@ def _say_failure(site: dict[str, Any]) -> None:
     if not failure:
         return
     say(f"{site['name']}: incident {failure['incident']}: {failure['failure']}")
-    for step in failure["steps"]:
-        say(f"    {step['step']}: {step['seconds'] * 1000:.0f} ms")
-    for line in failure["output"]:
+    say_journey(((step["step"], step["seconds"]) for step in failure["steps"]), failure["output"])
+
+
+def say_journey(steps: Iterable[tuple[str, float]], output: Iterable[str]) -> None:
+    """Say what a failed start went through, and the last that the process printed."""
+    for step, seconds in steps:
+        say(f"    {step}: {seconds * 1000:.0f} ms")
+    for line in output:
         say(f"    | {line}")
 
 
@@ -97,19 +102,19 @@ def duration(seconds: float) -> str:
 @pass_session
 def logs(session: Session, name: str, follow: bool) -> None:
     """Show the last lines that the processes of the site NAME printed, or those of its error log."""
-    site = session.enabled_site(name)
+    named = session.named(name)
     if follow:
-        return _follow(session, site.name)
-    lines = _lines(session, site.name)
+        return _follow(session, named)
+    lines = _lines(session, named)
     if session.as_json:
-        return say_json({"name": site.name, "lines": lines})
+        return say_json({"name": named.site.name, "lines": lines})
     _say_lines(lines)
 
 
-def _lines(session: Session, name: str) -> list[str]:
-    answer = session.ask("logs", site=name)
+def _lines(session: Session, named: Named) -> list[str]:
+    answer = session.ask("logs", **named.request)
     lines = list(answer["lines"]) if answer else []
-    path = session.catalogue.site(name).error_log
+    path = named.site.error_log
     return lines if lines or not path else _tail(path)
 
 
@@ -120,11 +125,11 @@ def _tail(path: str) -> list[str]:
         return file.read().decode("utf-8", "replace").splitlines()[-40:]
 
 
-def _follow(session: Session, name: str) -> None:
+def _follow(session: Session, named: Named) -> None:
     from multisite.supervisor.client import Client, NotRunning
 
     try:
-        for answer in Client(session.home).follow({"do": "logs", "site": name, "follow": True}):
+        for answer in Client(session.home).follow({"do": "logs", **named.request, "follow": True}):
             _say_lines(answer["lines"])
     except NotRunning:
         fail("no supervisor runs, so there is nothing to follow")

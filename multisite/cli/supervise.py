@@ -24,6 +24,6 @@ def supervise(session: Session) -> None:
     from multisite.supervisor.watchdog import guard
 
     ready = guard()
-    from multisite.supervisor.main import run
+    from multisite.supervisor.run import run
 
     raise SystemExit(run(home, foreground=True, ready=ready))

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING
 
-from multisite import appspec
+from multisite import appspec, hosting
 from multisite.cli.source import callable_fault
 from multisite.model import Problem
 
@@ -24,11 +24,22 @@ if TYPE_CHECKING:
 
 def site_problems(site: Site) -> list[Problem]:
     """Return what is wrong with the location and the application of `site`, as far as can be seen."""
+    if hosting.is_hosting(site.location):
+        return _hosting_problems(site)
     if site.location and not os.path.isdir(site.location):
         reason = "it is not a directory" if os.path.exists(site.location) else "there is no such directory"
         return [_problem(site, "location", site.location, reason, "create it or correct the path")]
     reason = application_fault(site)
     return [_problem(site, "application", site.application, reason, "")] if reason else []
+
+
+def _hosting_problems(site: Site) -> list[Problem]:
+    """Look at the folder that has those of all hosts; theirs are looked at when somebody asks for them."""
+    folder = os.path.dirname(site.location.partition("%")[0])
+    if os.path.isdir(folder):
+        return []
+    reason = f"there is no folder {folder}, so there is none of any host"
+    return [_problem(site, "location", site.location, reason, "create it or correct the path")]
 
 
 def static_problems(site: Site) -> list[Problem]:

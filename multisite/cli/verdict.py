@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from multisite import claims, sharing
+from multisite import claims, hosting, sharing
+from multisite.cli.start import start_problems
 from multisite.cli.target import site_problems
 from multisite.errors import AppLoadError, NeedsProcess
 from multisite.placement import Placement
@@ -23,8 +24,9 @@ class Judgement:
     Attributes:
         placement: "in-process", "spawned" or "proxy"; None for a site whose file has errors.
         state: one of the contract's words.
-        faults: what is wrong with what the file promises to serve.
-        failure: what the workers noted, if they could not load it when they last tried.
+        faults: what is wrong with what the file promises to serve, or keeps it from being started.
+        doubts: what only root could do.
+        failure: what the workers or the supervisor noted, if it could not be loaded or started the last time.
     """
 
     placement: str | None
@@ -32,24 +34,27 @@ class Judgement:
     state: str
     faults: tuple[Problem, ...] = ()
     failure: Verdict | None = None
+    doubts: tuple[Problem, ...] = ()
 
 
-def judge(session: Session, name: str) -> Judgement:
-    """Judge the enabled site `name`."""
-    failure = session.verdicts.get(name)
-    if session.catalogue.entries[name].broken:
+def judge(session: Session, site: Site) -> Judgement:
+    """Judge an enabled site."""
+    failure = session.verdicts.get(site.name)
+    if session.catalogue.entries[site.entry_name].broken:
         return Judgement(None, "its file has errors", "broken", failure=failure)
-    site = session.catalogue.site(name)
-    placement, faults = placement_of(site, session), tuple(site_problems(site))
+    placement, problems = placement_of(site, session), site_problems(site)
+    if not problems and not hosting.is_hosting(site.location):
+        problems = start_problems(site, session.home)
+    faults = tuple(problem for problem in problems if problem.is_error)
+    doubts = tuple(problem for problem in problems if not problem.is_error)
     if failure and failure.own_process and placement.shareable:
         placement = Placement("spawned", failure.reason.removeprefix(NeedsProcess.opening))
-    if failure and failure.serving:
-        state = "in-process"
-    elif faults or (failure and failure.broken):
+    if not placement.shareable:
+        failure = session.failed_starts.get(site.name)
+    state = "in-process" if placement.shareable else "stopped"
+    if faults or (failure and failure.broken):
         state = "broken"
-    else:  # one with a process of its own has no state that we know
-        state = "in-process" if placement.shareable else "stopped"
-    return Judgement(placement.kind, placement.reason, state, faults, failure)
+    return Judgement(placement.kind, placement.reason, state, faults, failure, doubts)
 
 
 def placement_of(site: Site, session: Session) -> Placement:

@@ -80,10 +80,14 @@ class Acceptor:
             poll.register(self._listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
         return poll
 
-    def _wait(self, poll: select.epoll) -> None:
+    def _wait(self, poll: select.epoll) -> bool:
+        """Wait until something happens; returns whether it was that there is a connection."""
+        woken = False
         for descriptor, _ in poll.poll():
             if descriptor == self._signals[0]:
                 os.read(descriptor, 4096)
+            woken |= descriptor == self._listener.fileno()
+        return woken
 
     def _loop(self, poll: select.epoll) -> None:
         me = threading.get_ident()
@@ -101,11 +105,13 @@ class Acceptor:
 
     def _next(self, poll: select.epoll) -> Connection | None:
         """The next connection; None when there will be none."""
-        while self._alive:
+        # Who has been woken for a connection takes it even when told to stop meanwhile: the kernel woke nobody else.
+        woken = False
+        while self._alive or woken:
             try:
                 connection = self._listener.accept()[0]
             except BlockingIOError:
-                self._wait(poll)
+                woken = self._alive and self._wait(poll)
             except OSError as error:
                 if error.errno in NO_ROOM:
                     time.sleep(0.05)

@@ -12,14 +12,13 @@ from urllib.parse import quote
 
 from gunicorn.asgi.protocol import ASGIProtocol
 
-from .envelope import CAPTURES, FIRST, WITH_CLIENT, BadEnvelope, size_of, tell_apart, variables_of
+from .envelope import CAPTURES, FIRST, WITH_CLIENT, BadEnvelope, is_quiet, size_of, tell_apart, variables_of
 from .request import CLAIMS, FAMILY, TRUSTED_PEER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-NO_WEBSOCKETS = "WebSockets cannot be relayed by the server in front of this site.\n"
 NOT_HEADERS = ("HTTP_TRANSFER_ENCODING", "HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE")
 
 
@@ -40,8 +39,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         self._first = start
         self._is_client = is_client
         self._variables: dict[str, Any] = {}
-        self._may_upgrade = True
-        self._failed = False
+        self._failed = self._quiet = False
         self._received = self._sent = 0
 
     def connection_made(self, transport: Any) -> None:
@@ -76,7 +74,8 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         if not size or len(start) < size:
             return b""
         self._variables = variables = variables_of(start[:size])
-        is_chunked, self._may_upgrade = tell_apart(variables)
+        is_chunked = tell_apart(variables)
+        self._quiet = is_quiet(start)
         self._keepalive = 0  # one request on each connection
         self._forwarded_trust: Any = ({}, [])
         self._secure_names: Any = frozenset()
@@ -87,9 +86,10 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         request = self._current_request
         if self._variables:
             request.scheme = self._variables.get("wsgi.url_scheme", "http")
-        elif not self._believes:
-            request.headers_bytes = [field for field in request.headers_bytes if not _is_claim(field[0])]
-            request.headers = [field for field in request.headers if not _is_claim(field[0].encode("latin-1"))]
+        elif not self._believes and any(map(_is_claim, request.headers_bytes)):
+            headers = zip(request.headers_bytes, request.headers)
+            kept = [both for both in headers if not _is_claim(both[0])]
+            request.headers_bytes, request.headers = [raw for raw, _ in kept], [text for _, text in kept]
         return skip
 
     def _build_http_scope(self, request: Any, sockname: Any, peername: Any) -> dict[str, Any]:
@@ -117,19 +117,15 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         return await self._counted(super()._handle_http_request(*args, **kwargs))
 
     async def _handle_websocket(self, *args: Any, **kwargs: Any) -> Any:
-        handling = super()._handle_websocket(*args, **kwargs) if self._may_upgrade else self._refuse_websocket()
-        return await self._counted(handling)
-
-    async def _refuse_websocket(self) -> None:
-        self._send_error_response(501, NO_WEBSOCKETS)
+        return await self._counted(super()._handle_websocket(*args, **kwargs))
 
     async def _counted(self, handling: Any) -> Any:
-        began = self._board.begin()
+        began = self._board.begin(self._quiet)
         self._failed = False
         try:
             return await handling
         finally:
-            self._board.end(began, self._failed, self._received, self._sent)
+            self._board.end(began, self._failed, self._received, self._sent, self._quiet)
             self._received = self._sent = 0
 
     def _send_response_start(self, status: int, *args: Any, **kwargs: Any) -> None:
@@ -145,9 +141,16 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         super()._safe_write(data)
 
 
-def _is_claim(name: bytes) -> bool:
-    key = "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
-    return key in CLAIMS or key.startswith(FAMILY)
+def _is_claim(field: tuple[bytes, bytes]) -> bool:
+    return field[0] in _CLAIMS or field[0].startswith(_FAMILY)
+
+
+def _name(key: str) -> bytes:
+    return key[5:].replace("_", "-").lower().encode()
+
+
+_CLAIMS = frozenset(map(_name, CLAIMS))
+_FAMILY = _name(FAMILY)
 
 
 def _check_whole(start: bytes, size: int) -> None:

@@ -38,13 +38,14 @@ FIELDS = (
     "busy",  # nanoseconds spent on requests
     "received",  # bytes
     "sent",  # bytes
+    "quiet",  # of those in flight, how many are no use of the site
 )
-MAGIC = 0x4D53424F41524401
+MAGIC = 0x4D53424F41524402
 CELLS = 32
 SIZE = CELLS * 8
 _BUCKETS = len(FIELDS)
 _LARGEST = 2**53  # what JSON readers hold exactly
-_PID, _STARTED, _STARTS, _IN_FLIGHT, _REQUESTS, _ERRORS, _LAST_USE, _BUSY, _RECEIVED, _SENT = range(1, _BUCKETS)
+_PID, _STARTED, _STARTS, _IN_FLIGHT, _REQUESTS, _ERRORS, _LAST_USE, _BUSY, _RECEIVED, _SENT, _QUIET = range(1, _BUCKETS)
 
 
 class Board:
@@ -65,22 +66,25 @@ class Board:
         if cells[0] != MAGIC:
             cells[1:CELLS] = memoryview(array("Q", bytes(SIZE - 8)))
         cells[_PID] = pid
-        cells[_IN_FLIGHT] = 0
+        cells[_IN_FLIGHT] = cells[_QUIET] = 0
         cells[_STARTS] = _next(cells[_STARTS])
         cells[_STARTED] = cells[_LAST_USE] = monotonic_ns()
         cells[0] = MAGIC
 
-    def begin(self) -> int:
-        """A request has arrived; give the returned time to `end`."""
+    def begin(self, quiet: bool = False) -> int:
+        """A request has arrived; give the returned time to `end`, and whether it is `quiet`: no use of the site."""
         now = monotonic_ns()
         cells = self._cells
         with self._lock:
+            if quiet:
+                cells[_QUIET] += 1
+            else:
+                cells[_LAST_USE] = now
             cells[_IN_FLIGHT] += 1
             cells[_REQUESTS] = _next(cells[_REQUESTS])
-            cells[_LAST_USE] = now
         return now
 
-    def end(self, began: int, failed: bool, received: int = 0, sent: int = 0) -> None:
+    def end(self, began: int, failed: bool, received: int = 0, sent: int = 0, quiet: bool = False) -> None:
         """That request is answered, or given up."""
         now = monotonic_ns()
         took = now - began
@@ -88,7 +92,10 @@ class Board:
         bucket = _BUCKETS + bisect_left(LATENCIES, took * 1e-9)
         with self._lock:
             cells[_IN_FLIGHT] -= 1
-            cells[_LAST_USE] = now
+            if quiet:
+                cells[_QUIET] -= 1
+            else:
+                cells[_LAST_USE] = now
             cells[_BUSY] = _next(cells[_BUSY], took)
             cells[_RECEIVED] = _next(cells[_RECEIVED], received)
             cells[_SENT] = _next(cells[_SENT], sent)
@@ -138,6 +145,7 @@ class Record:
         "last_use",
         "latencies",
         "pid",
+        "quiet",
         "received",
         "requests",
         "sent",
@@ -157,6 +165,7 @@ class Record:
         self.busy = bounded[_BUSY] / 1e9
         self.received = bounded[_RECEIVED]
         self.sent = bounded[_SENT]
+        self.quiet = min(bounded[_QUIET], self.in_flight)
         self.latencies = tuple(bounded[_BUCKETS : _BUCKETS + len(LATENCIES) + 1])
 
     def __repr__(self) -> str:

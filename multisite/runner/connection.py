@@ -82,7 +82,7 @@ class Connection(socket.socket):
         self.ahead = b""
         self.gone = self.failed = False
         self.received = self.sent = 0
-        self._limited = 0.0
+        self._limited = -1.0
 
     def first(self) -> tuple[bytes, int]:
         """What comes first, and the descriptor that comes with it (unix(7)), or -1.

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 FIRST = b"\x01"
 WITH_CLIENT = b"\x02"
 BODY = "multisite.body"
-UPGRADE = "multisite.upgrade"
 CAPTURES = "multisite.captures"
 ROUTING = "wsgiorg.routing_args"
 LARGEST = 1 << 20
+IS_QUIET = 0x80000000  # in the length, which is never so large: the request is no use of the site
 RECEIVE = 16384
 LONGEST_LINE = 4096
 BUFFER = 65536
@@ -45,10 +45,15 @@ def size_of(start: bytes) -> int:
     """
     if len(start) < 5:
         return 0
-    length = int.from_bytes(start[1:5], "big")
+    length = int.from_bytes(start[1:5], "big") & ~IS_QUIET
     if length > LARGEST:
         raise BadEnvelope(f"an envelope of {length} bytes")
     return 5 + length
+
+
+def is_quiet(start: bytes) -> bool:
+    """Whether what begins so is an envelope with a request that is no use of the site."""
+    return start[:1] in (FIRST, WITH_CLIENT) and bool(int.from_bytes(start[1:5], "big") & IS_QUIET) and len(start) > 4
 
 
 def variables_of(envelope: bytes) -> dict[str, Any]:
@@ -84,12 +89,12 @@ def receive(connection: socket.socket, data: bytes) -> tuple[dict[str, Any], byt
     return variables_of(data[:size]), data[size:]
 
 
-def tell_apart(variables: dict[str, Any]) -> tuple[bool, bool]:
+def tell_apart(variables: dict[str, Any]) -> bool:
     """Take out of the variables what the dispatcher says about the request, and no client can.
 
     Returns:
-        Whether the body is in chunks, and whether the connection may go on in another protocol. What the host's
-        pattern captured is put where the dispatcher has it for the sites of its own process.
+        Whether the body is in chunks. What the host's pattern captured is put where the dispatcher has it for the
+        sites of its own process.
 
     Raises:
         BadEnvelope: the captures are none.
@@ -99,7 +104,7 @@ def tell_apart(variables: dict[str, Any]) -> tuple[bool, bool]:
         if type(captures) is not dict:
             raise BadEnvelope("captures that are no JSON object")
         variables[ROUTING] = ((), dict(captures))
-    return variables.pop(BODY, "") == "chunked", bool(variables.pop(UPGRADE, ""))
+    return bool(variables.pop(BODY, "") == "chunked")
 
 
 def body_of(variables: dict[str, Any], is_chunked: bool, start: bytes, connection: socket.socket) -> Any:

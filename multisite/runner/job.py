@@ -45,6 +45,7 @@ class Job:
     Attributes:
         listen: the descriptor of the listening socket.
         notify: where to report to, "" for nowhere.
+        site: what its file says, for the loaders of other packages.
         threads: how many requests at once.
         processes: how many such processes the site has.
         max_requests: after how many requests to leave, 0 for never.
@@ -60,6 +61,7 @@ class Job:
         self.location: str = job.get("location") or ""
         self.ini: list[str] = list(_listed(job.get("ini")))
         self.overlay: dict[str, dict[str, str]] = job.get("overlay") or {}
+        self.site: dict[str, Any] = job.get("site") or {}
         self.worker: str = job.get("worker") or "auto"
         self.threads = max(1, int(job.get("threads") or 1))
         self.processes = max(1, int(job.get("processes") or 1))

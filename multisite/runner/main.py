@@ -49,11 +49,15 @@ def _load(orders: job.Job, notifier: Notifier) -> Any:
     except NotLoaded as error:
         _give_up(orders, notifier, str(error))
     except BaseException as error:
-        _give_up(orders, notifier, report(error, f"{orders.name} cannot be loaded"))
+        _leave_unloaded(notifier, report(error, f"{orders.name} cannot be loaded"))
 
 
 def _give_up(orders: job.Job, notifier: Notifier, reason: str) -> NoReturn:
     print(f"{orders.name}: {reason}", file=sys.stderr, flush=True)
+    _leave_unloaded(notifier, reason)
+
+
+def _leave_unloaded(notifier: Notifier, reason: str) -> NoReturn:
     notifier.status(reason)
     os._exit(NOT_LOADED)  # threads that the site has started must not keep it
 

@@ -57,7 +57,7 @@ class Relayed:
     def _read(self, connection: Connection, start: bytes) -> tuple[dict[str, Any], Any] | None:
         try:
             environ, rest = receive(connection, start)
-            is_chunked, _ = tell_apart(environ)
+            is_chunked = tell_apart(environ)
             body = body_of(environ, is_chunked, rest, connection)
         except BadEnvelope as error:
             print(f"A request of the dispatcher cannot be read: {error}", file=sys.stderr)

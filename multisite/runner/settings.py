@@ -51,6 +51,8 @@ UNBELIEVED: dict[str, Any] = {"secure_scheme_headers": {}, "forwarder_headers": 
 class Settings:
     """What gunicorn's workers read as ``cfg``: the values given, else gunicorn's defaults."""
 
+    settings = None  # gunicorn's hooks look there for what the defaults are
+
     def __init__(self, **values: Any) -> None:
         self.__dict__.update(DEFAULTS)
         self.__dict__.update(values)

@@ -10,7 +10,7 @@ from .board import opened
 from .call import Caller
 from .connection import Connection, Listener
 from .direct import Direct
-from .envelope import FIRST, WITH_CLIENT
+from .envelope import FIRST, WITH_CLIENT, is_quiet
 from .job import Job
 from .notify import Notifier
 from .relayed import Relayed
@@ -58,14 +58,15 @@ class Backend:
             return
         if not start:
             return
-        began = self._board.begin()
+        quiet = is_quiet(start)
+        began = self._board.begin(quiet)
         try:
             self._serve(connection, start, client)
         except Exception as error:  # not the app's, whose errors end below: gunicorn cannot be imported, or worse
             connection.failed = True
             report(error, f"{connection} cannot be answered")
         finally:
-            self._board.end(began, connection.failed, connection.received, connection.sent)
+            self._board.end(began, connection.failed, connection.received, connection.sent, quiet)
 
     def _serve(self, connection: Connection, start: bytes, client: int) -> None:
         """By the first byte, in which nobody can lie: a client's bytes never come first on this socket."""

@@ -25,20 +25,40 @@ def detach() -> None:
 
 
 def main() -> int:
-    """Run the supervisor of ``--home DIR``, with the lock that ``--lock-fd N`` is."""
+    """Run the supervisor of ``--home DIR``.
+
+    ``--lock-fd N`` is its lock, ``--adopt N`` the state of the program whose place it takes in this process.
+    ``--check FORMAT`` only tells whether it could.
+    """
     arguments = _arguments()
+    if "--check" in arguments:
+        return _check(arguments["--home"], arguments["--check"])
+    if "--adopt" in arguments:
+        return _run(arguments["--home"], adopt=int(arguments["--adopt"]))
     detach()
     lock = int(arguments["--lock-fd"])
     os.set_inheritable(lock, False)
-    ready = guard()
+    return _run(arguments["--home"], lock=lock, ready=guard())
+
+
+def _run(home: str, lock: int | None = None, ready: int = -1, adopt: int = -1) -> int:
     from multisite.errors import MultisiteError
-    from multisite.supervisor.main import run
+    from multisite.supervisor.run import run
 
     try:
-        return run(arguments["--home"], lock=lock, ready=ready)
+        return run(home, lock=lock, ready=ready, adopt=adopt)
     except MultisiteError as error:
         print(f"multisite: the supervisor cannot start: {error.reason}", file=sys.stderr, flush=True)
         return 1
+
+
+def _check(home: str, format_: str) -> int:
+    from multisite.supervisor.upgrade import try_out
+
+    reason = try_out(home, format_)
+    if reason:
+        print(reason, flush=True)
+    return 1 if reason else 0
 
 
 if __name__ == "__main__":

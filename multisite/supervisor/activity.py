@@ -14,6 +14,14 @@ class Activity:
         self.last_use = now  # monotonic seconds
         self._stamp = 0.0
 
+    def pack(self) -> list[float]:
+        """Return what `take_over` takes."""
+        return [self.last_use, self._stamp]
+
+    def take_over(self, state: list[float]) -> None:
+        """Go on where another program was."""
+        self.last_use, self._stamp = state
+
     def used(self, now: float) -> None:
         """Note that the site is used at this moment."""
         self.last_use = max(self.last_use, now)
@@ -23,14 +31,14 @@ class Activity:
 
         Args:
             now: monotonic seconds.
-            busy: requests in flight and connections that wait.
+            busy: requests in flight and connections that wait, as far as they are a use of the site.
             figures: what the site's own processes count.
-            stamp: Unix time of the last connection (`Listener.last_use`).
+            stamp: Unix time of the last connection, or of the last that counts (`Listener`).
         """
         if busy:
             self.last_use = now
         elif figures.in_flight is not None:
-            self.used(figures.last_use)
+            self.used(min(now, figures.last_use))  # a site can write anything there
         elif stamp != self._stamp:  # of the wall clock, whose jumps may not move it far
             self.used(now - min(2.0, max(0.0, time.time() - stamp)))
         self._stamp = stamp

@@ -9,12 +9,18 @@ from dataclasses import dataclass
 
 from multisite.model import Site
 from multisite.supervisor import lifecycle, process
+from multisite.supervisor.handover import Keeper, taken
+from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.journey import Journey
 from multisite.supervisor.lifecycle import Action, Event, State
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.output import Output, SiteLog
 from multisite.supervisor.process import Launch, Limits, Spawned
 
+_PACKED = (
+    *("pid", "deadline", "since", "reason", "obsolete", "started", "ready_at", "status"),
+    *("memory", "ours", "told", "graceful"),
+)
 KILL_EVERY = 5.0  # seconds between two SIGKILLs, for a process that the kernel holds
 
 
@@ -24,7 +30,7 @@ class Exit:
 
     state: State
     reason: str
-    code: int | None  # exit status; negative: the signal; None: there was no process
+    code: int | None  # exit status; negative: the signal; None: there was no process, or it never ran its program
     served: float  # seconds that it was RUNNING
 
 
@@ -35,6 +41,10 @@ class Backend:
         slot: its place among the processes of its site, from 0.
         serial: grows with each backend; its leftovers are marked with it.
         obsolete: why it is to be replaced ("" if it is not): it serves until its successor is ready.
+        memory: bytes that it and its session used when that was measured last; 0: not yet.
+        ours: it is our own runner.
+        told: it says itself when it is ready.
+        graceful: SIGTERM has it finish its requests and leave.
     """
 
     def __init__(self, site: Site, slot: int, serial: int, loop: Loop, tell: Callable[[str], None]) -> None:
@@ -45,7 +55,8 @@ class Backend:
         self.since = loop.now()
         self.reason = ""
         self.obsolete = ""
-        self.launch: Launch | None = None
+        self.memory = 0
+        self.ours = self.told = self.graceful = False
         self.journey = Journey(loop.now())
         self.started = 0.0
         self.ready_at = 0.0  # when it is taken for ready, where nothing else can show it
@@ -95,7 +106,7 @@ class Backend:
             self.journey.leave(now)
         elif action is Action.DRAIN:
             self.deadline = now + self.site.drain_timeout
-            if self.launch and self.launch.graceful:
+            if self.graceful:
                 process.terminate(self.pid)
         elif action is Action.TERMINATE:
             self.deadline = now + self.site.stop_timeout
@@ -107,6 +118,29 @@ class Backend:
         elif action is Action.WAIT:
             self.deadline = now + delay
 
+    # Its successor's
+
+    def pack(self, keep: Keeper) -> Packed:
+        """Return what `take_over` takes."""
+        return {
+            **{name: getattr(self, name) for name in _PACKED},
+            "state": self.state.value,
+            "journey": self.journey.pack(),
+            "output": keep(self._output.descriptor) if self._output else -1,
+            "failure": keep(self._failure),
+        }
+
+    def take_over(self, state: Packed, log: SiteLog) -> None:
+        """Go on where another program was."""
+        for name in _PACKED:
+            setattr(self, name, state[name])
+        self.state = State(state["state"])
+        self.journey = Journey.taken_over(state["journey"])
+        self._failure = taken(state["failure"])
+        if state["output"] >= 0:
+            self._output = Output(taken(state["output"]), log, self.journey.tail)
+        self._watch()
+
     # Its process
 
     def spawn(self, launch: Launch, listener: int, limits: Limits, log: SiteLog) -> None:
@@ -116,14 +150,19 @@ class Backend:
             OSError: none can be made.
         """
         now = self._loop.now()
-        self.launch = launch
+        self.ours, self.told, self.graceful = bool(launch.job), launch.told, launch.graceful
         self.journey.enter("fork and run", now)
         spawned: Spawned = process.spawn(launch, listener, limits)
         self.pid = spawned.pid
         self._failure = spawned.failure
         self._output = Output(spawned.output, log, self.journey.tail)
-        self._loop.watch(spawned.failure, lambda _events: self._runs())
-        self._loop.watch(self._output, lambda _events: self._read())
+        self._watch()
+
+    def _watch(self) -> None:
+        if self._failure >= 0:
+            self._loop.watch(self._failure, lambda _events: self._runs())
+        if self._output:
+            self._loop.watch(self._output, lambda _events: self._read())
 
     def _runs(self) -> None:
         """Note that the process has become its program, or keep why it could not."""
@@ -170,7 +209,8 @@ class Backend:
         process.kill(self.pid)  # what is left of its group
         reason = self._failure_text or process.describe_end(status)
         served = now - self.started if self.state is not State.STARTING and self.started else 0.0
-        self.exit = Exit(self.state, reason, os.waitstatus_to_exitcode(status), served)
+        code = None if self._failure_text else os.waitstatus_to_exitcode(status)
+        self.exit = Exit(self.state, reason, code, served)
         self.pid = 0
         return self.exit
 

@@ -9,22 +9,19 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from multisite.errors import BackendUnavailable, MultisiteError
 from multisite.model import Home
-from multisite.supervisor import environment
+from multisite.supervisor import environment, program
 from multisite.supervisor.control import peer_of
-from multisite.supervisor.launch import own_interpreter
 from multisite.supervisor.rundir import RuntimeDir, RuntimeDirError
 
 START_WITHIN = 10.0  # seconds for a supervisor to come up
 ANSWER_WITHIN = 10.0
 RETRY_AFTER = 5  # seconds
-_PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 _GONE = (FileNotFoundError, ConnectionRefusedError, ConnectionResetError, BrokenPipeError, NotADirectoryError)
 
@@ -60,10 +57,14 @@ class Client:
         self._rundir = RuntimeDir(home)
         self._start_within = start_within
 
-    def ensure(self, site: str) -> str:
+    def ensure(self, site: str, host: str = "") -> str:
         """Return the path of the listening socket of `site`, starting the supervisor if there is none.
 
         The caller's server is registered: the supervisor leaves with the last one.
+
+        Args:
+            site: its name.
+            host: of its instance, if it is a hosting site.
 
         Raises:
             BackendUnavailable: no process of the site can be had just now; it says when to ask again.
@@ -72,7 +73,7 @@ class Client:
         pause = 0.005
         while True:
             try:
-                return str(self.ask({"do": "ensure", "site": site})["socket"])
+                return str(self.ask({"do": "ensure", "site": site, "host": host})["socket"])
             except SupervisorError as error:
                 raise SiteUnavailable(error) from None
             except RuntimeDirError as error:
@@ -84,14 +85,22 @@ class Client:
             time.sleep(pause)
             pause = min(0.1, pause * 1.5)
 
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Send one request and return the answer; starts nothing.
+    def is_awake(self, site: str, host: str = "") -> bool:
+        """Tell whether a process of `site` serves, for a request that is to be ignored; starts nothing."""
+        try:
+            return bool(self.ask({"do": "awake", "site": site, "host": host})["awake"])
+        except (SupervisorError, NotRunning, RuntimeDirError, BackendUnavailable, TimeoutError):
+            return False
+
+    def ask(self, request: dict[str, Any], within: float = ANSWER_WITHIN) -> dict[str, Any]:
+        """Send one request and return the answer, which may take so many seconds; starts nothing.
 
         Raises:
             NotRunning: there is no supervisor.
             SupervisorError: it refused.
         """
         with self._connect() as connected:
+            connected.settimeout(within)
             try:
                 connected.sendall(self._encode(request))
                 line = connected.makefile("rb").readline()
@@ -156,9 +165,8 @@ def _decode(line: bytes) -> dict[str, Any]:
 
 def start(home: str, lock: int, popen: Callable[..., Any] = subprocess.Popen) -> None:
     """Start the supervisor of `home`, detached; it inherits the lock and nothing else that is open but the log."""
-    env = environment.scrub(os.environ)
-    env["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([_PACKAGE_PARENT, *filter(os.path.isabs, sys.path)]))
-    argv = [own_interpreter(), "-m", "multisite.supervisor", "--home", home, "--lock-fd", str(lock)]
+    env = program.environment(environment.scrub(os.environ))
+    argv = program.command(home, lock_fd=str(lock))
     starter = popen(
         argv, cwd="/", env=env, pass_fds=(lock,), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, close_fds=True
     )

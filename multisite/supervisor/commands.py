@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from multisite import __version__
 from multisite.supervisor.control import Answer, Connection
 from multisite.supervisor.failures import Unavailable
+from multisite.supervisor.lifecycle import State
 from multisite.supervisor.roster import Roster
 from multisite.supervisor.rundir import RuntimeDir
 from multisite.supervisor.servers import Servers
-from multisite.supervisor.status import describe
+from multisite.supervisor.status import describe_all
+
+AWAKE = (State.STARTING, State.RUNNING)  # of one that drains, a request could start a successor
 
 
 class Commands:
@@ -21,7 +25,9 @@ class Commands:
         servers: those who ask for a site's socket are registered there.
         rundir: of this supervisor.
         look_soon: has the configuration looked at.
-        now: tells the monotonic time.
+        begin_upgrade: has the new program tried, which answers the connection later.
+        clock: tells the monotonic time.
+        started: when this supervisor was.
     """
 
     def __init__(
@@ -30,10 +36,13 @@ class Commands:
         servers: Servers,
         rundir: RuntimeDir,
         look_soon: Callable[[], None],
-        now: Callable[[], float],
+        begin_upgrade: Callable[[Connection], None],
+        clock: Callable[[], float],
+        started: float,
     ) -> None:
-        self._roster, self._servers, self._rundir, self._look_soon, self._now = roster, servers, rundir, look_soon, now
-        self._started = now()
+        self._roster, self._servers, self._rundir = roster, servers, rundir
+        self._look_soon, self._begin_upgrade = look_soon, begin_upgrade
+        self._now, self._started = clock, started
 
     def answer(self, request: Answer, connection: Connection) -> Answer | None:
         """Return the answer to one request; None: the command sends its answers itself."""
@@ -48,6 +57,8 @@ class Commands:
         except Unavailable as error:
             wait = max(1, round(error.retry_after))
             return {"error": error.reason, "status": 503, "retry_after": wait, "incident": error.incident}
+        except OSError as error:
+            return {"error": f"{error.filename or request['do']}: {error.strerror}", "status": 503, "retry_after": 30}
         except KeyError:
             return {"error": f"there is no site {request.get('site')!r}", "status": 404}
 
@@ -56,13 +67,19 @@ class Commands:
 
     def _ensure(self, request: Answer, connection: Connection) -> Answer:
         self._servers.register(connection.pid)
-        return {"socket": self._roster.crew(str(request["site"])).ensure()}
+        return {"socket": self._roster.crew(*_asked(request)).ensure()}
+
+    def _awake(self, request: Answer, _connection: Connection) -> Answer:
+        """Tell whether a request that is no use of the site would find a process."""
+        crews = self._roster.asked_for(*_asked(request))
+        return {"awake": any(crew.state in AWAKE for crew in crews)}
 
     def _status(self, _request: Answer, _connection: Connection) -> Answer:
         crews = self._roster.values()
         return {
             "supervisor": {
                 "pid": os.getpid(),
+                "version": __version__,
                 "home": self._roster.home.path,
                 "runtime_dir": self._rundir.path,
                 "uptime": round(self._now() - self._started, 3),
@@ -70,53 +87,67 @@ class Commands:
                 "backends": sum(len(crew.pids) for crew in crews),
                 "max_backends": self._roster.home.supervisor.max_backends,
             },
-            "sites": {name: describe(crew, self._now()) for name, crew in self._roster.items()},
+            "sites": describe_all(self._roster, self._roster.connections(), self._now()),
         }
 
     def _restart(self, request: Answer, _connection: Connection) -> Answer:
-        name = str(request["site"])
-        crew = self._roster.get(name)
-        if not crew:
-            self._roster.site(name)
+        crews = self._roster.asked_for(*_asked(request))
+        for crew in crews:
+            crew.replace("restart")
+        if not crews:
             return {"done": "it was not running"}
-        crew.replace("restart")
-        return {"done": "restarting" if crew.pids else "it starts with its next request"}
+        return {"done": "restarting" if any(crew.pids for crew in crews) else "it starts with its next request"}
 
     def _stop(self, request: Answer, _connection: Connection) -> Answer:
-        name = str(request["site"])
-        crew = self._roster.get(name)
-        if not crew:
-            self._roster.site(name)
-            return {"done": "it was not running"}
-        pids = crew.pids
-        crew.stop("asked")
+        crews = self._roster.asked_for(*_asked(request))
+        pids = [pid for crew in crews for pid in crew.pids]
+        for crew in crews:
+            crew.stop("asked")
         return {"done": "stopping" if pids else "it was not running", "pids": pids}
 
     def _reload(self, _request: Answer, _connection: Connection) -> Answer:
         self._look_soon()
         return {"done": "reading the configuration"}
 
+    def _upgrade(self, _request: Answer, connection: Connection) -> None:
+        self._begin_upgrade(connection)
+
     def _logs(self, request: Answer, connection: Connection) -> Answer | None:
-        crew = self._roster.crew(str(request["site"]))
+        crew = self._roster.crew(*_asked(request))
         lines = list(crew.journey.tail.lines) if crew.journey else []
         if not request.get("follow"):
             return {"lines": lines}
         connection.send({"lines": lines})
+        connection.follows = crew.site.name
+        self.follow(connection)
+        return None
 
-        def follow(new: list[str]) -> None:
+    def follow(self, connection: Connection) -> None:
+        """Tell a connection the output of the site that it follows."""
+        crew = self._roster.get(connection.follows)
+        if not crew:
+            return
+
+        def tell(new: list[str]) -> None:
             connection.send({"lines": new})
 
-        crew.log.followers.append(follow)
-        connection.on_close = lambda: crew.log.followers.remove(follow)
-        return None
+        crew.log.followers.append(tell)
+        connection.on_close.append(lambda: crew.log.followers.remove(tell))
+
+
+def _asked(request: Answer) -> tuple[str, str]:
+    """Return whom a request is about: the name of a site, and the host of its instance if it says so."""
+    return str(request["site"]), str(request.get("host") or "")
 
 
 _COMMANDS: dict[str, Callable[[Commands, Answer, Connection], Answer | None]] = {
     "ping": Commands._ping,
     "ensure": Commands._ensure,
+    "awake": Commands._awake,
     "status": Commands._status,
     "restart": Commands._restart,
     "stop": Commands._stop,
     "reload": Commands._reload,
+    "upgrade": Commands._upgrade,
     "logs": Commands._logs,
 }

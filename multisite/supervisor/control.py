@@ -11,6 +11,8 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+from multisite.supervisor.handover import Keeper, taken
+from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.loop import Loop
 
 LONGEST_REQUEST = 65536
@@ -31,11 +33,19 @@ def peer_of(connected: socket.socket) -> tuple[int, int, int]:
 
 
 class Connection:
-    """One client; `pid` is the process that connected."""
+    """One client.
+
+    Attributes:
+        pid, uid: of the process that connected.
+        follows: the site whose output it is told as it comes.
+        waits: for an answer that comes later.
+    """
 
     def __init__(self, connected: socket.socket, loop: Loop, handler: Handler) -> None:
         self.pid, self.uid, _ = peer_of(connected)
-        self.on_close: Callable[[], None] | None = None
+        self.on_close: list[Callable[[], None]] = []
+        self.follows = ""
+        self.waits = False
         self._socket, self._loop, self._handler = connected, loop, handler
         self._received = b""
         self._to_send = b""
@@ -94,30 +104,55 @@ class Connection:
         """End it."""
         self._loop.forget(self._socket)
         self._socket.close()
-        if self.on_close:
-            self.on_close()
-            self.on_close = None
+        for call in self.on_close:
+            call()
+        self.on_close.clear()
+
+    def pack(self, keep: Keeper) -> Packed:
+        """Return what `taken_over` takes."""
+        return {
+            "socket": keep(self._socket.fileno()),
+            "received": self._received.decode("latin-1"),
+            "to_send": self._to_send.decode("latin-1"),
+            "follows": self.follows,
+            "waits": self.waits,
+        }
+
+    @classmethod
+    def taken_over(cls, state: Packed, loop: Loop, handler: Handler) -> Connection:
+        """Return the connection that another program packed."""
+        made = cls(socket.socket(fileno=taken(state["socket"])), loop, handler)
+        made._received, made._to_send = state["received"].encode("latin-1"), state["to_send"].encode("latin-1")
+        made.follows, made.waits = state["follows"], state["waits"]
+        if made._to_send:
+            loop.watch(made._socket, made._ready, write=True)
+        return made
 
 
 class Control:
-    """The listening end."""
+    """The listening end, and all connections; `state` is another program's."""
 
-    def __init__(self, path: str, loop: Loop, handler: Handler) -> None:
+    def __init__(self, path: str, loop: Loop, handler: Handler, state: Packed | None = None) -> None:
         self.path = path
+        self.connections: list[Connection] = []
         self._loop, self._handler = loop, handler
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        temporary = f"{path}.{os.getpid()}"
-        old_umask = os.umask(0o177)
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-            self._socket.bind(temporary)
-        finally:
-            os.umask(old_umask)
-        self._socket.listen(128)
-        self._socket.setblocking(False)
-        os.replace(temporary, path)  # nobody ever finds a socket that does not listen yet
+        if state:
+            self._socket = socket.socket(fileno=taken(state["socket"]))
+            self._socket.setblocking(False)
+            for packed in state["connections"]:
+                self._add(Connection.taken_over(packed, loop, handler))
+        else:
+            self._socket = _bind(path)
         loop.watch(self._socket, self._accept)
+
+    def pack(self, keep: Keeper) -> Packed:
+        """Return what a successor is made of."""
+        connections = [connection.pack(keep) for connection in self.connections]
+        return {"socket": keep(self._socket.fileno()), "connections": connections}
+
+    def _add(self, connection: Connection) -> None:
+        self.connections.append(connection)
+        connection.on_close.append(lambda: self.connections.remove(connection))
 
     def _accept(self, _events: int) -> None:
         while True:
@@ -126,6 +161,7 @@ class Control:
             except OSError:
                 return
             connection = Connection(connected, self._loop, self._handler)
+            self._add(connection)
             if connection.uid not in (os.geteuid(), 0):
                 _log.warning("the user %s was refused at %s", connection.uid, self.path)
                 connection.close()
@@ -136,3 +172,19 @@ class Control:
         self._socket.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
+
+
+def _bind(path: str) -> socket.socket:
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    temporary = f"{path}.{os.getpid()}"
+    old_umask = os.umask(0o177)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        bound.bind(temporary)
+    finally:
+        os.umask(old_umask)
+    bound.listen(128)
+    bound.setblocking(False)
+    os.replace(temporary, path)  # nobody ever finds a socket that does not listen yet
+    return bound

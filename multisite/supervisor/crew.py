@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from multisite import logs
 from multisite.model import Home, Site
@@ -14,6 +15,8 @@ from multisite.supervisor.backends import Backends
 from multisite.supervisor.connections import Connections, connections
 from multisite.supervisor.exits import Exits
 from multisite.supervisor.failures import Failures
+from multisite.supervisor.handover import Keeper
+from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.journey import Journey
 from multisite.supervisor.launcher import Launcher
 from multisite.supervisor.lifecycle import Event, State
@@ -26,30 +29,31 @@ from multisite.supervisor.shared import Shared
 from multisite.supervisor.waiting import WaitingRoom
 
 NO_CONNECTIONS = Connections()
+_PACKED = ("starts", "start_cost")
 
 
 class Crew:
     """One spawned site: from one to many backends on one listening socket.
 
     Attributes:
+        stamp: of the version of its site that it has.
         journey: of the last start.
-        memory: bytes of all its processes, where that is measured.
         starts: how many there have been.
         start_cost: seconds that the last one took.
     """
 
     def __init__(self, site: Site, home: Home, domains: tuple[str, ...], stamp: Stamp, shared: Shared) -> None:
-        self.site, self.home, self.domains, self._file_stamp = site, home, domains, stamp
+        self.site, self.home, self.domains, self.stamp = site, home, domains, stamp
         self.backends = Backends()
         self.journey: Journey | None = None
-        self.memory = self.starts = 0
+        self.starts = 0
         self.start_cost = 0.0
         self._shared, self._loop = shared, shared.loop
         self._logger = logs.site_logger(site.name)
-        self.failures = Failures(self._logger)
+        self.failures = Failures(site.name, shared.notes, self._logger)
         self.activity = Activity(self._loop.now())
         link = "uwsgi.sock" if site.protocol == "uwsgi" else "http.sock"
-        self.listener = Listener(shared.rundir.socket(site.name), link, shared.group)
+        self.listener = Listener(shared.rundir.socket(site.name), shared.rundir, link)
         self.room = WaitingRoom(self.listener, self._loop, self._logger, self.want)
         self.room.backlog, self.room.domains = site.max_waiting, domains
         self.log = SiteLog(site)
@@ -60,6 +64,40 @@ class Crew:
 
     def __repr__(self) -> str:
         return f"<Crew {self.site.name} {self.state.name} {len(self.pids)} processes>"
+
+    def pack(self, keep: Keeper) -> Packed:
+        """Return what `take_over` takes."""
+        return {
+            **{name: getattr(self, name) for name in _PACKED},
+            "stamp": self.stamp,
+            "wanted_since": self.room.since,
+            "journey": self.journey.pack() if self.journey else None,
+            "failures": self.failures.pack(),
+            "activity": self.activity.pack(),
+            "listener": self.listener.pack(keep),
+            "scoreboard": self.scoreboard.pack(keep),
+            "backends": [[one.slot, one.serial, one.pack(keep)] for one in self.backends],
+        }
+
+    def take_over(self, state: Packed) -> None:
+        """Go on where another program was."""
+        for name in _PACKED:
+            setattr(self, name, state[name])
+        self.failures.take_over(state["failures"])
+        self.activity.take_over(state["activity"])
+        self.listener.take_over(state["listener"])
+        self.scoreboard.take_over(state["scoreboard"])
+        self.room.since = state["wanted_since"]
+        self.journey = Journey.taken_over(state["journey"]) if state["journey"] else None
+        for slot, serial, packed in state["backends"]:
+            backend = Backend(self.site, slot, serial, self._loop, self._say)
+            backend.take_over(packed, self.log)
+            self.backends.append(backend)
+            self.journey = backend.journey  # the last that was started
+            if backend.state is State.STARTING and not backend.told and not backend.ready_at:
+                self._readiness.expect(backend, self.backends[:-1], self._loop.now(), self.start_cost)
+        if self.listener.is_open and not self.backends:
+            self.room.ensure(watch=True)
 
     # As others see it
 
@@ -91,7 +129,10 @@ class Crew:
         """Note whether the site is used; returns how many requests and connections are."""
         figures = self.figures()
         busy = connected.waiting + (connected.open if figures.in_flight is None else figures.in_flight)
-        self.activity.look(now, busy, figures, self.listener.last_use())
+        if figures.in_flight is None and (self.site.ignore_activity or self.site.ignore_agents):
+            self.activity.look(now, 0, figures, self.listener.last_mark())
+        else:
+            self.activity.look(now, busy - figures.quiet, figures, self.listener.last_use())
         return busy
 
     def connected(self) -> Connections:
@@ -178,7 +219,7 @@ class Crew:
         now = self._loop.now()
         backend.feed(Event.READY, f"ready after {now - backend.journey.begun:.3f} s")
         self.activity.used(now)
-        self.failures.replacement = ""
+        self.failures.ready(backend.journey)
         self.start_cost = backend.journey.duration
         replacement.relieve(self.backends, backend)
 
@@ -204,9 +245,11 @@ class Crew:
         if replacement.mark_all(self.backends, reason):
             self.room.want()
 
-    def limit_memory(self, sizes: dict[int, int]) -> None:
-        """Replace backends whose size in bytes is above the site's memory_limit."""
-        if replacement.mark_large(self.backends, self.site.memory_limit, sizes, self._logger):
+    def weigh(self, sizes: Mapping[int, int]) -> None:
+        """Note how many bytes each process uses, and replace those above the site's memory_limit."""
+        for backend in self.backends:
+            backend.memory = sizes.get(backend.pid, 0)
+        if replacement.mark_large(self.backends, self.site.memory_limit, self._logger):
             self.room.want()
 
     def reset(self) -> None:
@@ -280,8 +323,8 @@ class Crew:
 
     def offer(self, site: Site, home: Home, domains: tuple[str, ...], stamp: Stamp) -> None:
         """Take a newer version of the site's file; running processes are replaced if it differs, or was touched."""
-        changed = site != self.site or stamp != self._file_stamp or home.env != self.home.env
-        self.site, self.home, self.domains, self._file_stamp = site, home, domains, stamp
+        changed = site != self.site or stamp != self.stamp or home.env != self.home.env
+        self.site, self.home, self.domains, self.stamp = site, home, domains, stamp
         self._launcher = Launcher(site, home, self._shared, self.scoreboard)
         self.room.backlog, self.room.domains = site.max_waiting, domains
         if changed:

@@ -18,15 +18,10 @@ def end_if_drained(backend: Backend, connected: Connections, look: Callable[[], 
         connected: the site's connections as they were a moment ago.
         look: asks the kernel for them as they are now.
     """
-    if backend.state is not State.DRAINING or ends_by_itself(backend) or connected.open:
+    if backend.state is not State.DRAINING or backend.graceful or connected.open:
         return
     process.freeze(backend.pid)
     if look().open:
         process.thaw(backend.pid)
     else:
         backend.feed(Event.DRAINED, backend.reason)
-
-
-def ends_by_itself(backend: Backend) -> bool:
-    """Tell whether SIGTERM has it finish its requests and leave."""
-    return bool(backend.launch and backend.launch.graceful)

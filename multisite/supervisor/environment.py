@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 
+from multisite.model import Home, Site
 from multisite.supervisor.process import Identity
 
 MARKER = "MULTISITE_BACKEND"  # by which a site's leftovers are known
@@ -13,12 +15,35 @@ _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # A gunicorn that sees GUNICORN_PID takes itself for a re-executed one; the others belong to our own service manager.
 _SERVERS_OWN = ("GUNICORN_", "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_", "WEB_CONCURRENCY", "SERVER_SOFTWARE", "UWSGI_")
 
+_OUR_OWN = ("MULTISITE_", "MOYA_SERVICE_HOME", "PYTHONPATH")  # the supervisor's own PYTHONPATH leads to us
+
 
 def base(environ: Mapping[str, str], who: Identity) -> dict[str, str]:
     """Return what every process starts from: nothing of the administrator's own but language, time zone and PATH."""
     kept = {name: value for name, value in environ.items() if name in _KEPT or name.startswith("LC_")}
     own = {"HOME": who.home, "USER": who.name, "LOGNAME": who.name, "SHELL": "/bin/sh"}
     return {"PATH": _DEFAULT_PATH, "LANG": "C.UTF-8", **kept, **own}
+
+
+def around(site: Site, home: Home, environ: Mapping[str, str], who: Identity, python: str) -> dict[str, str]:
+    """Return what a site's own [env] is put on top of.
+
+    Args:
+        site: its env_mode and pass_env count.
+        home: its env counts.
+        environ: of the supervisor.
+        who: the site runs as.
+        python: the interpreter whose virtualenv is to be found in PATH, "" for none.
+    """
+    passed = {name: value for name, value in environ.items() if _is_passed(name, site.pass_env)}
+    if site.env_mode == "replace":
+        return {**passed, **home.env}
+    return with_venv({**base(environ, who), **passed, **home.env}, python)
+
+
+def _is_passed(name: str, patterns: Iterable[str]) -> bool:
+    ours = name.startswith((*_SERVERS_OWN, *_OUR_OWN))
+    return not ours and any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def with_venv(env: dict[str, str], python: str) -> dict[str, str]:

@@ -41,7 +41,7 @@ class Exits:
 
     def _keep_old(self, backend: Backend, exit_: Exit) -> None:
         """The replacement failed: what runs goes on."""
-        self._failures.report(backend, exit_, self._loop.now())
+        self._failures.report(backend, exit_, self._loop.now(), serving=True)
         if not backend.obsolete:
             self._failures.replacement = exit_.reason
             self._room.since = None
@@ -94,5 +94,4 @@ class Exits:
 
 def _is_planned(backend: Backend, exit_: Exit) -> bool:
     """Tell whether a runner of ours left after its `max_requests`."""
-    ours = bool(backend.launch and backend.launch.job)
-    return exit_.state is State.RUNNING and exit_.code == 0 and ours and backend.site.max_requests > 0
+    return exit_.state is State.RUNNING and exit_.code == 0 and backend.ours and backend.site.max_requests > 0

@@ -6,12 +6,15 @@ import logging
 import random
 
 from multisite import logs
-from multisite.supervisor import planner
+from multisite.supervisor import planner, triggers
 from multisite.supervisor.backend import Backend, Exit
+from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.journey import Journey
 from multisite.supervisor.lifecycle import State
+from multisite.verdicts import Verdicts
 
 NOT_LOADED = 3  # the exit status of our runner for an application that cannot be imported; its STATUS= says why
+_PACKED = ("in_a_row", "refused", "replacement", "_counted_at")
 PAUSE_UNKNOWN = 60.0  # seconds that somebody is sent away for where no deadline is known
 
 
@@ -33,13 +36,24 @@ class Failures:
         replacement: why the last replacement of a running backend did not come about.
     """
 
-    def __init__(self, logger: logging.Logger) -> None:
+    def __init__(self, site: str, notes: Verdicts, logger: logging.Logger) -> None:
         self.in_a_row = 0
         self.last: Journey | None = None
         self.refused = ""
         self.replacement = ""
         self._counted_at = 0.0
-        self._logger = logger
+        self._site, self._notes, self._logger = site, notes, logger
+
+    def pack(self) -> Packed:
+        """Return what `take_over` takes."""
+        last = self.last.pack() if self.last else None
+        return {**{name: getattr(self, name) for name in _PACKED}, "last": last}
+
+    def take_over(self, state: Packed) -> None:
+        """Go on where another program was."""
+        for name in _PACKED:
+            setattr(self, name, state[name])
+        self.last = Journey.taken_over(state["last"]) if state["last"] else None
 
     def count(self, backend: Backend, exit_: Exit, now: float) -> float:
         """Count a failure, several processes that fail together as one; returns the pause before the next start."""
@@ -50,18 +64,41 @@ class Failures:
             self._counted_at = now
         return planner.backoff(self.in_a_row, random.random)
 
-    def report(self, backend: Backend, exit_: Exit, now: float) -> None:
-        """Tell in the log what became of a start or a run."""
-        backend.journey.fail(_reason(backend, exit_), logs.incident(), now)
-        self.last = backend.journey
-        self._logger.error("incident %s: %s", backend.journey.incident, backend.journey)
+    def report(self, backend: Backend, exit_: Exit, now: float, *, serving: bool = False) -> None:
+        """Tell in the log, and to whoever asks later, what became of a start or a run.
+
+        `serving`: another process goes on.
+        """
+        journey, site = backend.journey, backend.site
+        journey.fail(_reason(backend, exit_), logs.incident(), now)
+        self.last = journey
+        # What it printed is in the site's own log, which is the service's where the site has none.
+        self._logger.error("incident %s: %s", journey.incident, journey if site.error_log else journey.headline)
+        output = list(journey.tail.lines)
+        self._notes.note(
+            self._site,
+            journey.failure,
+            journey.incident,
+            serving=serving,
+            steps=journey.steps,
+            output=output,
+            watched=triggers.mending(site, output),
+        )
+
+    def ready(self, journey: Journey) -> None:
+        """Note that a process is ready; one that was started before the last failure mends nothing."""
+        if self.last is None or journey.begun >= self.last.begun:
+            self.replacement = ""
+            self._notes.clear(self._site)
 
     def well(self) -> None:
-        """Note that a process serves."""
+        """Note that a process has served for a while."""
         self.in_a_row, self.last = 0, None
 
     def reset(self) -> None:
-        """Begin to count anew."""
+        """Begin to count anew: what failed may have been mended."""
+        if self.in_a_row or self.refused or self.replacement:
+            self._notes.clear(self._site)
         self.in_a_row, self.refused, self.replacement = 0, "", ""
 
     def try_once(self) -> None:
@@ -77,9 +114,19 @@ class Failures:
 
 
 def _reason(backend: Backend, exit_: Exit) -> str:
+    if exit_.code is None:
+        return exit_.reason
     if backend.reason == "start_timeout":
-        return f"it was not ready within {backend.site.start_timeout:g} s"
-    if exit_.code == NOT_LOADED and backend.status and backend.launch and backend.launch.job:
+        return f"it was not ready within {backend.site.start_timeout:g} s{_what_it_lacks(backend)}"
+    if exit_.code == NOT_LOADED and backend.status and backend.ours:
         return backend.status
-    when = "while serving" if exit_.state is State.RUNNING else "before it was ready"
-    return exit_.reason if backend.launch is None else f"{exit_.reason} {when}"
+    if exit_.state is State.RUNNING:
+        return f"{exit_.reason} while serving"
+    forked = exit_.code == 0 and backend.site.command
+    return f"{exit_.reason} before it was ready" + ("; a command has to stay in the foreground" if forked else "")
+
+
+def _what_it_lacks(backend: Backend) -> str:
+    if backend.status:
+        return f": {backend.status}"
+    return "" if backend.told else ": it took no connection from the socket that it was given (LISTEN_FDS)"

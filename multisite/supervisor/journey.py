@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Any
 
 MOST_LINES = 40
 LONGEST_LINE = 1000  # characters of a line that are kept
@@ -67,6 +68,18 @@ class Journey:
         """Seconds that all finished steps took."""
         return sum(seconds for _, seconds in self.steps)
 
+    def pack(self) -> dict[str, Any]:
+        """Return what `taken_over` takes."""
+        tail = [list(self.tail.lines), self.tail._open]
+        return {**vars(self), "tail": tail}
+
+    @classmethod
+    def taken_over(cls, state: dict[str, Any]) -> Journey:
+        """Return the journey that another program packed."""
+        lines, rest = state["tail"]
+        steps = [(str(step), float(seconds)) for step, seconds in state["steps"]]
+        return cls(**{**state, "steps": steps, "tail": Tail(deque(lines, MOST_LINES), rest)})
+
     def as_dict(self) -> dict[str, object]:
         """Describe it for ``status``."""
         return {
@@ -76,8 +89,12 @@ class Journey:
             "output": list(self.tail.lines),
         }
 
-    def __str__(self) -> str:
-        """One line of steps, and a line for each of the last lines of output."""
+    @property
+    def headline(self) -> str:
+        """One line with all steps."""
         steps = ", ".join(f"{step} {seconds * 1000:.0f} ms" for step, seconds in self.steps)
-        said = [f"    {line}" for line in self.tail.lines]
-        return "\n".join([f"{self.failure or 'started'} ({steps})", *said])
+        return (self.failure or "started") + (f" ({steps})" if steps else "")
+
+    def __str__(self) -> str:
+        """The headline, and a line for each of the last lines of output."""
+        return "\n".join([self.headline, *(f"    {line}" for line in self.tail.lines)])

@@ -7,12 +7,12 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from multisite import loader
+from multisite import hosted, loader, template
 from multisite.model import Home, Site
-from multisite.supervisor import environment, privilege, template
+from multisite.supervisor import environment, privilege
 from multisite.supervisor.privilege import Refused
 from multisite.supervisor.process import JOB, Launch
 
@@ -20,7 +20,6 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 RUNNER = os.path.join(os.path.dirname(_HERE), "runner", "__main__.py")
 RELAY = os.path.join(_HERE, "relay.py")
 GUNICORN_CONFIG = os.path.join(_HERE, "gunicorn_config.py")
-RUNNER_KINDS = ("module", "file", "django", "paste", "asgi", "moya")
 
 
 @dataclass(frozen=True)
@@ -56,13 +55,12 @@ def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch
         Refused: it cannot be started as its file says.
     """
     _check_location(site)
+    site = _with_application(site)
     server = "command" if site.server == "auto" and site.command else site.server
     python = "" if server == "command" else interpreter(site)
     program = site.command[0] if server == "command" and site.command else python
     who, remark = privilege.identity(site, home, program if os.path.isabs(program) else "")
-    env = environment.base(around.environ, who)
-    env = environment.with_venv(env, python or interpreter(site) if site.python else python)
-    env |= home.env
+    env = environment.around(site, home, around.environ, who, python or interpreter(site) if site.python else python)
     env |= site.env
     env |= {environment.MARKER: around.mark, "NOTIFY_SOCKET": around.notify}
     plain = Launch(
@@ -78,6 +76,26 @@ def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch
     )
     around = replace(around, trusts_front_end="unix" in home.service.trusted_proxies)
     return _SERVERS[server](plain, site, python, around, host or canonical(site))
+
+
+def _with_application(site: Site) -> Site:
+    """Have an instance whose file names no application serve what its folder holds."""
+    if not site.host or site.application or site.command or site.ini:
+        return site
+    found = hosted.application(site.location)
+    if not found:
+        names = ", ".join(hosted.APPLICATIONS)
+        raise Refused(f"location {site.location} has none of {names} and not just one .wsgi; put one there")
+    return replace(site, application=found)
+
+
+def obstacle(site: Site, home: Home) -> Refused | None:
+    """Return why `site` could not be started as its file says by who we are, as far as is known without a start."""
+    try:
+        plan(site, home, Surroundings(os.environ, "", "/"))
+    except Refused as error:
+        return error
+    return None
 
 
 def _check_location(site: Site) -> None:
@@ -144,16 +162,16 @@ def _job(site: Site, around: Surroundings, worker: str) -> dict[str, Any]:
         spec = loader.resolve(site)
     except ValueError as error:
         raise Refused(f"application = {site.application}: {error}") from None
-    if spec.kind not in RUNNER_KINDS:
-        raise Refused(f"application = {site.application or site.ini}: sites of this kind cannot be spawned yet")
     # As repr(), because JSON has no tuples and no bytes; they were literals in the site's file.
     call = {"args": repr(spec.call.args), "kwargs": repr(spec.call.kwargs)} if spec.call else {}
+    may_be_plugin = spec.kind == "plugin" or (spec.kind == "module" and "." not in spec.target)
     return {
         "name": site.name,
         "spec": {"kind": spec.kind, "target": spec.target, "attribute": spec.attribute, **call},
         "location": site.location,
         "ini": list(site.ini),
         "overlay": site.overlay,
+        "site": asdict(site) if may_be_plugin else {},
         "processes": site.processes,
         "worker": worker,
         "threads": site.threads,
@@ -182,7 +200,7 @@ def _command(plain: Launch, site: Site, python: str, around: Surroundings, host:
         raise Refused("server = command and there is no command; say which one with command =")
     strange = template.unknown(site.command)
     if strange:
-        known = ", ".join("%" + name for name in template.NAMES)
+        known = template.listed(template.NAMES)
         raise Refused(f"command has the placeholder %{strange[0]}, which means nothing; there are {known} and %%")
     found = template.placeholders(site.command)
     who = plain.identity
@@ -191,15 +209,20 @@ def _command(plain: Launch, site: Site, python: str, around: Surroundings, host:
         return replace(plain, argv=_found(plain, template.render(site.command, values)))
     private = os.path.join(around.private, f"{around.slot}.sock") if "SOCKET" in found else ""
     values |= {"SOCKET": private}
-    return _relayed(plain, template.render(site.command, {**values, "%": "%%"}), private, host)
+    argv = template.render(site.command, {**values, "%": "%%"})
+    return _relayed(plain, argv, private, host if "HOST" in found else "")
 
 
 def _found(plain: Launch, argv: tuple[str, ...]) -> tuple[str, ...]:
     """Check that the program is there, so that the reason is told without a process."""
-    if plain.chroot or "/" in argv[0]:
+    if plain.chroot:
         return argv
-    if not shutil.which(argv[0], path=plain.env["PATH"]):
-        raise Refused(f"command {argv[0]}: there is no such program in {plain.env['PATH']}; write its full path")
+    path = plain.env.get("PATH", os.defpath)
+    if "/" in argv[0]:
+        if not os.path.exists(os.path.join(plain.cwd, argv[0])):
+            raise Refused(f"command {argv[0]}: there is no such program; install it or correct the path")
+    elif not shutil.which(argv[0], path=path):
+        raise Refused(f"command {argv[0]}: there is no such program in {path}; write its full path")
     return argv
 
 
@@ -261,7 +284,7 @@ def _spec(site: Site, kinds: tuple[str, ...], server: str) -> tuple[str, str]:
 def _beside(python: str, name: str, plain: Launch) -> str:
     """Return the program `name` of the site's virtualenv, else of PATH."""
     path = os.path.join(os.path.dirname(python), name)
-    found = path if os.access(path, os.X_OK) else shutil.which(name, path=plain.env["PATH"])
+    found = path if os.access(path, os.X_OK) else shutil.which(name, path=plain.env.get("PATH", os.defpath))
     if not found:
         raise Refused(f"server = {name}: it is not installed; install it into the site's virtualenv or the system")
     return found

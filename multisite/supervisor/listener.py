@@ -12,20 +12,22 @@ import os
 import socket
 from collections.abc import Iterable
 
-from multisite.supervisor.rundir import LONGEST_PATH
+from multisite.supervisor.handover import Keeper, taken
+from multisite.supervisor.handover import State as Packed
+from multisite.supervisor.rundir import LONGEST_PATH, RuntimeDir
 
 _FAR = 2**62  # nanoseconds
 
 
 class Listener:
-    """The socket at `path`, which is open or not."""
+    """The socket at `path`, which is open or not; those whom `rundir` lets in may connect."""
 
-    def __init__(self, path: str, link: str = "http.sock", group: int | None = None) -> None:
+    def __init__(self, path: str, rundir: RuntimeDir, link: str = "http.sock") -> None:
         self.path = path
-        self._link = link
-        self._group = group
+        self._rundir, self._link = rundir, link
         self._socket: socket.socket | None = None
         self._folders: list[str] = []
+        self.is_withdrawn = False
 
     @property
     def is_open(self) -> bool:
@@ -42,12 +44,27 @@ class Listener:
         Raises:
             OSError: it cannot be bound; the message says why.
         """
+        if self.is_withdrawn:
+            self.is_withdrawn = False
+            with contextlib.suppress(OSError):
+                os.rename(self._aside, self.path)
         if not self._socket:
             self._socket = self._bind(backlog)
         elif not os.path.exists(self.path):  # a server that cleans up took it
             self._socket.close()
             self._socket = self._bind(backlog)
+        self._rundir.access.admit_to_socket(self.path)
         self._link_from(domains)
+
+    def withdraw(self) -> None:
+        """Let nobody new connect until `open`; whoever has connected is taken care of all the same."""
+        with contextlib.suppress(OSError):
+            os.rename(self.path, self._aside)
+            self.is_withdrawn = True
+
+    @property
+    def _aside(self) -> str:
+        return self.path + "-"
 
     def _bind(self, backlog: int) -> socket.socket:
         if len(os.fsencode(self.path)) > LONGEST_PATH:
@@ -60,10 +77,6 @@ class Listener:
         try:
             bound.bind(self.path)
             bound.listen(max(1, backlog))
-            bound.setblocking(False)
-            if self._group is not None:
-                os.chown(self.path, -1, self._group)
-                os.chmod(self.path, 0o660)
             # A file's access time moves when it is older than the change of the contents (relatime, mount(8)); with
             # that in the far future each connect(2) sets it, and `last_use` can tell when the site was asked last.
             os.utime(self.path, ns=(0, _FAR))
@@ -74,12 +87,33 @@ class Listener:
             os.umask(old_umask)
         return bound
 
+    def pack(self, keep: Keeper) -> Packed:
+        """Return what `take_over` takes."""
+        return {"socket": keep(self.fileno()), "folders": self._folders}
+
+    def take_over(self, state: Packed) -> None:
+        """Go on where another program was."""
+        if state["socket"] >= 0:
+            self._socket = socket.socket(fileno=taken(state["socket"]))
+        self._folders = state["folders"]
+
     def last_use(self) -> float:
         """Return the Unix time of the last connection; 0.0: there was none."""
         try:
             return os.stat(self.path).st_atime
         except OSError:
             return 0.0
+
+    def last_mark(self) -> float:
+        """Return the Unix time of the last connection that a worker has marked as a use; 0.0: there was none.
+
+        Servers that count nothing cannot tell health checks from requests; the workers can.
+        """
+        try:
+            modified = os.stat(self.path).st_mtime_ns
+        except OSError:
+            return 0.0
+        return 0.0 if modified >= _FAR else modified / 1e9
 
     def _link_from(self, domains: Iterable[str]) -> None:
         root = os.path.dirname(os.path.dirname(self.path))
@@ -89,7 +123,9 @@ class Listener:
         self._folders = wanted
         target = os.path.join("..", "..", "sites", os.path.basename(self.path))
         for folder in wanted:
-            os.makedirs(folder, 0o755, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(folder, 0o700)
+            self._rundir.access.admit_to_folder(folder)
             link = os.path.join(folder, self._link)
             if not os.path.islink(link) or os.readlink(link) != target:
                 temporary = f"{link}.new"
@@ -109,7 +145,8 @@ class Listener:
             self._socket.close()
             self._socket = None
             with contextlib.suppress(OSError):
-                os.unlink(self.path)
+                os.unlink(self._aside if self.is_withdrawn else self.path)
+            self.is_withdrawn = False
         for folder in self._folders:
             self._unlink(folder)
         self._folders = []

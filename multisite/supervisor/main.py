@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
-import time
 
-from multisite.errors import ConfigError
 from multisite.live import LiveHome
 from multisite.supervisor import planner, process, sweep
 from multisite.supervisor.commands import Commands
 from multisite.supervisor.connections import Connections
 from multisite.supervisor.control import Control
 from multisite.supervisor.crew import NO_CONNECTIONS, Crew
+from multisite.supervisor.handover import Keeper
+from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.lifecycle import State
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.memory import Scales
 from multisite.supervisor.notify import NotifySocket
 from multisite.supervisor.planner import SpawnBudget
-from multisite.supervisor.prctl import set_name
 from multisite.supervisor.process import Limits
 from multisite.supervisor.roster import Roster
 from multisite.supervisor.rundir import RuntimeDir
 from multisite.supervisor.servers import Servers
 from multisite.supervisor.shared import Shared
+from multisite.supervisor.upgrade import HELD_BACK, Upgrade, arrived
 from multisite.supervisor.view import view
+from multisite.verdicts import of_starts
 
 LOOK_EVERY = 1.0  # seconds between two looks at the configuration
 CROWDED_PAUSE = 0.05  # seconds between two attempts to find room
@@ -42,31 +42,70 @@ class Supervisor:
         live: the configuration, opened.
         lock: descriptor of the lock on the runtime directory, held for life.
         foreground: stay, however many servers there are.
+        state: of the program whose place this one takes.
     """
 
-    def __init__(self, live: LiveHome, rundir: RuntimeDir, lock: int, *, foreground: bool) -> None:
+    def __init__(
+        self, live: LiveHome, rundir: RuntimeDir, lock: int, *, foreground: bool, state: Packed | None = None
+    ) -> None:
         self.leaving = False
         self._foreground = foreground
         self._lock = lock
         self._loop = Loop()
-        self._started = self._loop.now()
-        self._notify = NotifySocket()
+        self._started = state["started"] if state else self._loop.now()
+        self._notify = NotifySocket(state["notify"] if state else None)
         self._servers = Servers(self._loop)
         self._rundir = rundir
-        limits = Limits()
-        limits.raise_own()
+        self._limits = Limits(tuple(state["nofile"])) if state else Limits()
+        self._limits.raise_own()
         process.become_subreaper()
-        self._shared = Shared(self._loop, rundir, limits, self._notify.name, rundir.mark)
+        notes = of_starts(live.home)
+        self._shared = Shared(self._loop, rundir, self._limits, notes, self._notify.name, rundir.mark)
         self._roster = Roster(live, self._shared)
         self._budget = SpawnBudget()
         self._scales = Scales()
         self._look_at = 0.0
         self._crowded = False
         self._loop.watch(self._notify, lambda _events: self._told())
-        self._loop.catch(signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        self._recover()
-        commands = Commands(self._roster, self._servers, rundir, self.look_soon, self._loop.now)
-        self._control = Control(rundir.control, self._loop, commands.answer)
+        self._upgrade = Upgrade(self._loop, live.home.path)
+        self._loop.catch(*HELD_BACK)
+        commands = Commands(
+            self._roster, self._servers, rundir, self.look_soon, self._upgrade.begin, self._loop.now, self._started
+        )
+        if state:
+            self._take_over(state)
+        else:
+            self._recover()
+            self._roster.let_in()
+        self._control = Control(rundir.control, self._loop, commands.answer, state and state["control"])
+        for connection in list(self._control.connections):
+            commands.follow(connection)
+        arrived(self._control.connections)
+
+    def _take_over(self, state: Packed) -> None:
+        """Go on where another program was."""
+        self._shared.serial = state["serial"]
+        self._servers.take_over(state["servers"])
+        self._budget.take_over(state["budget"])
+        self._roster.take_over(state["roster"])
+
+    def _make_room(self) -> None:
+        """Become the program that is on disk now."""
+        keep = Keeper()
+        state = {
+            "rundir": self._rundir.path,
+            "lock": keep(self._lock),
+            "foreground": self._foreground,
+            "started": self._started,
+            "nofile": self._limits.nofile,
+            "notify": self._notify.pack(keep),
+            "serial": self._shared.serial,
+            "servers": self._servers.pack(keep),
+            "budget": self._budget.pack(),
+            "roster": self._roster.pack(keep),
+            "control": self._control.pack(keep),
+        }
+        self._upgrade.execute(state, keep)
 
     def look_soon(self) -> None:
         """Have the configuration looked at."""
@@ -91,6 +130,8 @@ class Supervisor:
             if not self._foreground and not self._servers and self._is_lonely():
                 _log.info("the last server is gone")
                 self.leaving = True
+            if self._upgrade.is_due and not self.leaving:
+                self._make_room()
         self._leave()
 
     def _is_lonely(self) -> bool:
@@ -116,14 +157,23 @@ class Supervisor:
             self.leaving = True
         if signal.SIGHUP in came:
             self.look_soon()
+        if signal.SIGUSR2 in came:
+            self._begin_upgrade()
+
+    def _begin_upgrade(self) -> None:
+        try:
+            self._upgrade.begin()
+        except OSError as error:
+            self._upgrade.failed(str(error))
 
     def _reap(self) -> None:
-        for pid, status in process.reap():
-            for crew in self._roster.busy:
-                backend = crew.ended(pid, status)
-                if backend:
-                    sweep.orphans(self._shared.mark_of(crew.site.name, backend.serial))
-                    break
+        ended = [(pid, status) for pid, status in process.reap() if not self._upgrade.ended(pid, status)]
+        for pid, status in ended:
+            any(crew.ended(pid, status) for crew in self._roster.busy)
+        if ended:
+            alive = [(crew, backend) for crew in self._roster.busy for backend in crew.backends if backend.pid]
+            living = {self._shared.mark_of(crew.site.name, backend.serial) for crew, backend in alive}
+            sweep.strays(self._shared.mark, living, {backend.pid for _, backend in alive})
 
     def _told(self) -> None:
         for pid, variables in self._notify.receive():
@@ -135,6 +185,7 @@ class Supervisor:
         now = self._loop.now()
         if now >= self._look_at:
             self._look_at = now + LOOK_EVERY
+            self._upgrade.tick(now)
             self._roster.look(now)
             self._scales.weigh(self._roster.values(), self._roster.home.supervisor.memory_budget, now)
         busy = self._roster.busy
@@ -175,7 +226,6 @@ class Supervisor:
         for crew in self._roster.values():
             crew.kill()
         sweep.all_children()
-        self._wait_for_children()
         self._recover()
         self._servers.close()
         self._notify.close()
@@ -185,52 +235,3 @@ class Supervisor:
         for crew in self._roster.values():
             if crew.pids:
                 crew.tick(self._loop.now(), connected.get(crew.listener.path, NO_CONNECTIONS))
-
-    @staticmethod
-    def _wait_for_children() -> None:
-        deadline = time.monotonic() + 5.0
-        while process.children() and time.monotonic() < deadline:
-            list(process.reap())
-            time.sleep(0.002)
-
-
-def run(home: str, foreground: bool = False, lock: int | None = None, ready: int = -1) -> int:
-    """Supervise the sites of `home`; returns the exit code.
-
-    Args:
-        home: its directory.
-        foreground: stay, however many servers there are (``multisite supervise``).
-        lock: descriptor of the lock, where who started us has taken it already.
-        ready: descriptor that gets one byte when the control socket is there.
-
-    Raises:
-        ConfigError, RuntimeDirError: the home or its runtime directory cannot be used.
-    """
-    set_name("multisite-superv")
-    live = LiveHome(home)
-    rundir = RuntimeDir(live.open().home)
-    if not foreground:
-        logging.getLogger("multisite.live").setLevel(logging.CRITICAL)  # the workers have told it
-    rundir.make()
-    if lock is None:
-        lock = rundir.lock()
-        if lock is None:
-            pid, other = rundir.holder()
-            raise rundir.other_home() if other != rundir.home else AlreadyRunning(pid)
-    rundir.sign(lock)
-    supervisor = Supervisor(live, rundir, lock, foreground=foreground)
-    if ready >= 0:
-        with contextlib.suppress(OSError):
-            os.write(ready, b"1")
-        os.close(ready)
-    supervisor.run()
-    return 0
-
-
-class AlreadyRunning(ConfigError):
-    """A supervisor of this home runs already."""
-
-    def __init__(self, pid: int) -> None:
-        Exception.__init__(self, "already running")
-        self.reason = f"a supervisor of this home runs already (process {pid})"
-        self.problems = ()

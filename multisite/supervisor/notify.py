@@ -11,18 +11,28 @@ import secrets
 import socket
 import struct
 
+from multisite.supervisor.handover import Keeper, taken
+
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
 class NotifySocket:
-    """What backends find in NOTIFY_SOCKET."""
+    """What backends find in NOTIFY_SOCKET; `state` is another program's."""
 
-    def __init__(self) -> None:
+    def __init__(self, state: tuple[int, str] | None = None) -> None:
+        if state:
+            self._socket, self.name = socket.socket(fileno=taken(state[0])), state[1]
+            self._socket.setblocking(False)
+            return
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._socket.setblocking(False)
         self.name = f"@multisite/{os.getpid()}/{secrets.token_hex(8)}"
         self._socket.bind("\0" + self.name[1:])
+
+    def pack(self, keep: Keeper) -> tuple[int, str]:
+        """Return what a successor is made of."""
+        return keep(self._socket.fileno()), self.name
 
     def fileno(self) -> int:
         """Return the descriptor, for a selector."""

@@ -15,6 +15,7 @@ BACKOFF_LONGEST = 60.0
 GIVE_UP_AFTER = 6  # failures in a row
 FATAL_PAUSE = 300.0  # seconds after which a site that was given up may try once more
 STABLE_AFTER = 2.0  # seconds of serving that end a row of failures
+BUSY_STARTING = 3.0  # seconds that a start uses the processor; one that takes longer waits for something else
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class SiteView:
         wanted_since: since when somebody waits for one; None: nobody does.
         processes: how many of its processes live, whatever their state.
         leaving: how many of these have been asked to end.
+        starting: how many of these began to start a short while ago (`BUSY_STARTING`).
         idle_since: last use, if nothing is in flight or waiting and all processes serve; else None.
         start_cost: seconds that its last start took.
     """
@@ -78,6 +80,14 @@ class SpawnBudget:
     most: int = 10
     window: float = 10.0  # seconds
     _starts: deque[float] = field(default_factory=deque)
+
+    def pack(self) -> list[float]:
+        """Return what `take_over` takes."""
+        return list(self._starts)
+
+    def take_over(self, state: list[float]) -> None:
+        """Go on where another program was."""
+        self._starts = deque(state)
 
     def take(self, now: float) -> bool:
         """Take one start out of the budget; False if there is none left."""

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import errno
+import glob
 import grp
 import os
 import pwd
 import stat
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from multisite import policies
 from multisite.model import Home, Site
+from multisite.policies import Refused
 from multisite.supervisor.process import Identity
 
+__all__ = ["NeedsRoot", "Refused", "identity"]
+
 ALLOW = "say [supervisor] allow_root = yes in moya.conf if that is meant"
+MOST_LINKS = 40  # on the way to a location, as the kernel has it
 
 
-class Refused(Exception):
-    """The site cannot be started as its file says; the message is a sentence with a remedy."""
+class NeedsRoot(Refused):
+    """It could be started by root alone."""
 
 
 def identity(site: Site, home: Home, program: str = "") -> tuple[Identity, str]:
@@ -36,8 +44,12 @@ def identity(site: Site, home: Home, program: str = "") -> tuple[Identity, str]:
         who = _with_group(who, site.group)
     if 0 in (who.uid, who.gid) and not home.supervisor.allow_root:
         raise Refused(f"it would run as root; name a user in its file, or {ALLOW}")
-    for path in filter(None, (site.location, program)):
+    if not home.supervisor.allow_root:
+        who = replace(who, groups=tuple(gid for gid in who.groups if gid != 0))
+    for path in filter(None, (site.location, *_code(site), program, *_environment(program), site.chroot)):
         _check_owner(path, who)
+        if not home.supervisor.allow_root:  # a demonstration may lie anywhere
+            _check_way(path, who)
     return who, remark
 
 
@@ -47,18 +59,21 @@ def _own(site: Site) -> Identity:
     who = _by_uid(uid)
     remedy = "start the service as root, or take the key out"
     if site.chroot:
-        raise Refused(f"chroot needs root, and the supervisor runs as '{who.name}'; {remedy}")
+        raise NeedsRoot(f"chroot needs root, and the supervisor runs as '{who.name}'; {remedy}")
     wanted = _owner(site) if site.user == "owner" else _user(site.user) if site.user else who
     if wanted.uid != uid:
-        raise Refused(f"user = {site.user} needs root, and the supervisor runs as '{who.name}'; {remedy}")
+        raise NeedsRoot(f"user = {site.user} needs root, and the supervisor runs as '{who.name}'; {remedy}")
     if site.group and _gid(site.group) not in (gid, *os.getgroups()):
-        raise Refused(f"group = {site.group} needs root or membership, and '{who.name}' has neither; {remedy}")
+        raise NeedsRoot(f"group = {site.group} needs root or membership, and '{who.name}' has neither; {remedy}")
     return replace(who, change=False)
 
 
 def _chosen(site: Site, home: Home, program: str) -> tuple[Identity, str]:
     if site.user and site.user != "owner":
         return _user(site.user), ""
+    policy = home.supervisor.user_policy
+    if not site.user and policy != policies.OWNER:
+        return _by_policy(policy, site)
     who = _owner(site)
     if who.uid != 0:
         return who, ""
@@ -76,20 +91,76 @@ def _chosen(site: Site, home: Home, program: str) -> tuple[Identity, str]:
     )
 
 
+def _by_policy(name: str, site: Site) -> tuple[Identity, str]:
+    user, group = policies.ask(name, site)
+    who = _by_uid(user) if isinstance(user, int) else _user(user)
+    if name in policies.OURS:
+        _check_exchange(site.location, who.uid)
+    if group is not None and group != "":
+        who = _with_group(who, str(group))
+    return who, f"runs as '{who.name}' by user_policy = {name}"
+
+
 def _owner(site: Site) -> Identity:
     if not site.location:
         return _by_uid(os.geteuid())
     try:
-        return _by_uid(os.stat(site.location).st_uid)
+        uid = os.stat(site.location).st_uid
     except OSError as error:
         raise Refused(f"location {site.location}: {error.strerror}") from None
+    _check_exchange(site.location, uid)
+    return _by_uid(uid)
+
+
+def _check_exchange(location: str, uid: int) -> None:
+    """Refuse a folder whose owner would be made to run what somebody else puts in its place.
+
+    Whoever owns a folder above it, or a link on the way to it, could, even between two looks of ours; where a file
+    names the user, its author trusts them. What root's default user runs is nobody's.
+    """
+    if uid == 0 or os.geteuid() != 0:
+        return
+    last = None
+    try:
+        for path, last in _way(location):
+            if last.st_uid not in (0, uid):
+                raise Refused(
+                    f"it would run as the owner of {location}, and {path} belongs to another user; "
+                    "give that to root or to the owner, or name a user with user ="
+                )
+    except OSError as error:
+        raise Refused(f"location {location}: {error.strerror}") from None
+    if last is None or last.st_uid != uid:
+        raise Refused(f"location {location}: it has just been replaced; try again")
+
+
+def _way(path: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield every folder and link on the way to `path`, itself included; links are followed one at a time."""
+    here, rest, links = "", path.split("/")[::-1], 0
+    while rest:
+        name = rest.pop()
+        if name == "..":
+            here = os.path.dirname(here)
+        if name in ("", ".", ".."):
+            continue
+        status = os.lstat(f"{here}/{name}")
+        yield f"{here}/{name}", status
+        if not stat.S_ISLNK(status.st_mode):
+            here = f"{here}/{name}"
+            continue
+        target = os.readlink(f"{here}/{name}")
+        links += 1
+        if links > MOST_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        here = "" if target.startswith("/") else here
+        rest += target.split("/")[::-1]
 
 
 def _user(name: str) -> Identity:
     try:
         return _by_entry(pwd.getpwnam(name))
     except KeyError:
-        if name.isdigit():
+        if name.isascii() and name.isdigit():
             return _by_uid(int(name))
         raise Refused(f"there is no user '{name}' on this machine; correct user =, or create the user") from None
 
@@ -143,13 +214,61 @@ def _may(who: Identity, status: os.stat_result, bits: int) -> bool:
     return status.st_mode & bits == bits
 
 
+def _code(site: Site) -> Iterable[str]:
+    """Return the file that is loaded first, as far as the text of `application` tells it."""
+    target = site.application.partition(":")[0]
+    if not site.location or not target:
+        return ()
+    module = os.path.join(site.location, *target.split("."))
+    return (os.path.join(site.location, target), f"{module}.py", module, os.path.join(module, "__init__.py"))
+
+
+def _environment(program: str) -> Iterable[str]:
+    """Return the folders of the virtualenv that `program` belongs to."""
+    prefix = os.path.dirname(os.path.dirname(program))
+    if not program or not os.path.isfile(os.path.join(prefix, "pyvenv.cfg")):
+        return ()
+    return (prefix, *glob.glob(os.path.join(glob.escape(prefix), "lib", "python*", "site-packages")))
+
+
 def _check_owner(path: str, who: Identity) -> None:
     """Refuse code that a stranger could change: nobody else may write it, and root runs only root's."""
     try:
         status = os.stat(path)
     except OSError:
         return  # told by the step that needs it
-    if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+    if _everybody_writes(status):
         raise Refused(f"{path} may be written by everybody; take that away with chmod o-w")
     if who.uid == 0 and (status.st_uid != 0 or (status.st_mode & stat.S_IWGRP and status.st_gid != 0)):
         raise Refused(f"it runs as root and {path} may be written by others than root; let it run as their owner")
+
+
+def _check_way(path: str, who: Identity) -> None:
+    """Refuse a path of which a stranger could put another thing in the place of a part.
+
+    Who has files below somebody else's folder trusts them. But a link leads where its owner wants, so it has to
+    belong to root, to who runs the site, or to the owner of what it leads to.
+    """
+    for name in _upwards(path):
+        try:
+            link, target = os.lstat(name), os.stat(name)
+        except OSError:
+            return
+        trusted = link.st_uid in (0, who.uid, target.st_uid) or (target.st_uid == 0 and who.uid != 0)
+        if stat.S_ISLNK(link.st_mode) and not trusted:
+            raise Refused(f"{name} is a link of another user's than what it leads to; name the place itself")
+        if _everybody_writes(target):
+            raise Refused(f"{name} may be written by everybody, so {path} may be replaced; use chmod o-w or +t")
+
+
+def _everybody_writes(status: os.stat_result) -> bool:
+    return bool(status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX)
+
+
+def _upwards(path: str) -> Iterator[str]:
+    """Yield a path and the folders above it, then those above what it leads to."""
+    for start in dict.fromkeys((os.path.abspath(path), os.path.realpath(path))):
+        name = start
+        while name != "/":
+            yield name
+            name = os.path.dirname(name)

@@ -327,5 +327,19 @@ def memory(pid: int) -> int:
                     return int(line.split()[1]) * 1024
     except OSError:
         pass
+    return resident(pid)
+
+
+def resident(pid: int) -> int:
+    """Return the resident set size of a process in bytes, 0 if it is gone."""
     fields = stat(pid)
     return int(fields[21]) * resource.getpagesize() if len(fields) > 21 else 0
+
+
+def has_children(pid: int) -> bool:
+    """Tell whether a process has any, as far as the kernel says (CONFIG_PROC_CHILDREN)."""
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
+            return bool(file.read(1))
+    except OSError:
+        return False

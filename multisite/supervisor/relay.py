@@ -208,12 +208,22 @@ def wait_until_it_listens(far: Far, command: subprocess.Popen[bytes]) -> None:
 
 
 def addresses_of(port: int, host: str) -> list[tuple[int, Any]]:
-    """Return where a command may listen: loopback first, then what it was told as its host."""
+    """Return where a command may listen: loopback first, then what it was told as its host, if that is this machine."""
     found: list[tuple[int, Any]] = [(socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET6, ("::1", port))]
     with contextlib.suppress(OSError):
         known = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM) if host else []
-        found += [(entry[0], entry[4]) for entry in known]
+        found += [(entry[0], entry[4]) for entry in known if is_ours(entry[0], entry[4])]
     return found
+
+
+def is_ours(family: int, address: Any) -> bool:
+    """Tell whether an address is one of this machine: only such a one can be bound."""
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((address[0], 0))
+        except OSError:
+            return False
+    return True
 
 
 def main(arguments: list[str]) -> int:
@@ -222,8 +232,8 @@ def main(arguments: list[str]) -> int:
     assert dashes == "--"
     listener = socket.socket(fileno=LISTENER)
     os.set_inheritable(LISTENER, False)
-    if kind == "--port":
-        port = free_port()
+    port = free_port() if kind == "--port" else 0
+    if port:
         argv = [argument.replace("%%", "\0").replace("%PORT", str(port)).replace("\0", "%") for argument in argv]
         addresses = addresses_of(port, value)
     else:
@@ -251,6 +261,7 @@ def main(arguments: list[str]) -> int:
 
     signal.signal(signal.SIGTERM, leave)
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+    tell(f"STATUS=it does not listen on {f'port {port}' if port else value}")
     wait_until_it_listens(relay.far, command)
     if command.poll() is None:
         tell("READY=1")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from multisite.supervisor.backend import Backend
 from multisite.supervisor.lifecycle import Event, State
@@ -20,11 +20,11 @@ def mark_all(backends: Iterable[Backend], reason: str) -> bool:
     return bool(serving)
 
 
-def mark_large(backends: Iterable[Backend], limit: int | None, sizes: Mapping[int, int], log: logging.Logger) -> bool:
-    """Have those replaced whose size in bytes, by pid, is above `limit`; tells whether there is any."""
-    large = [one for one in backends if limit and sizes.get(one.pid, 0) > limit and _may_go(one) and not one.obsolete]
+def mark_large(backends: Iterable[Backend], limit: int | None, log: logging.Logger) -> bool:
+    """Have those replaced that use more than `limit` bytes; tells whether there is any."""
+    large = [one for one in backends if limit and one.memory > limit and _may_go(one) and not one.obsolete]
     for backend in large:
-        log.warning("process %s uses %s MiB, more than memory_limit", backend.pid, sizes[backend.pid] >> 20)
+        log.warning("process %s uses %s MiB, more than memory_limit; it is replaced", backend.pid, backend.memory >> 20)
         backend.obsolete = "memory"
     return bool(large)
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import os
+from dataclasses import asdict, fields, replace
 
-from multisite import hosts
+from multisite import hosted, hosting, hosts
 from multisite.catalogue import Catalogue
 from multisite.live import LiveHome
-from multisite.model import Home, Site
+from multisite.model import Home, Problem, Site
+from multisite.sitedir import Entry
+from multisite.supervisor import access
 from multisite.supervisor.backends import HELD
 from multisite.supervisor.connections import Connections, connections
 from multisite.supervisor.crew import Crew
 from multisite.supervisor.failures import Unavailable
+from multisite.supervisor.handover import Keeper, State
+from multisite.supervisor.rundir import RuntimeDirError
 from multisite.supervisor.shared import Shared
 from multisite.supervisor.triggers import Triggers
 
 BROKEN_RETRY_AFTER = 30  # seconds
+MOST_RESTING = 1000  # instances of hosting sites that keep their sockets while nothing of theirs runs
 
 _log = logging.getLogger("multisite.supervisor")
 
@@ -33,6 +40,25 @@ class Roster(dict[str, Crew]):
         super().__init__()
         self._live, self._shared = live, shared
         self._triggers = Triggers()
+        self._told: Problem | None = None
+
+    def pack(self, keep: Keeper) -> State:
+        """Return what `take_over` takes."""
+        # A site as repr(), because JSON has no tuples.
+        crews = [[repr(asdict(crew.site)), crew.domains, crew.pack(keep)] for crew in self.values()]
+        return {"crews": crews, "env": self.home.env, "triggers": self._triggers.pack()}
+
+    def take_over(self, state: State) -> None:
+        """Go on where another program was; what changed meanwhile is heeded."""
+        self._triggers.take_over(state["triggers"])
+        then = replace(self.home, env=state["env"])
+        known = {field.name for field in fields(Site)}
+        for site, domains, packed in state["crews"]:
+            values = {name: value for name, value in ast.literal_eval(site).items() if name in known}
+            crew = Crew(Site(**values), then, tuple(domains), tuple(packed["stamp"]), self._shared)
+            self[crew.site.name] = crew
+            crew.take_over(packed)
+        self._swap()
 
     @property
     def catalogue(self) -> Catalogue:
@@ -54,67 +80,136 @@ class Roster(dict[str, Crew]):
         """Ask the kernel for the connections of all sites, by the path of their sockets."""
         return connections(os.path.join(self._shared.rundir.path, "sites"))
 
-    def crew(self, name: str) -> Crew:
+    def crew(self, name: str, host: str = "") -> Crew:
         """Return the crew of a site, made if there is none yet.
 
+        Args:
+            name: of the site, or of an instance of a hosting site.
+            host: which instance is meant, where `name` is that of the hosting site.
+
         Raises:
-            KeyError: there is no such site.
+            KeyError: there is no such site, or the host has no folder.
             Unavailable: its file is broken.
         """
         crew = self.get(name)
         if crew and name in self.catalogue.entries:
             return crew
-        site = self.site(name)
-        stamp = self.catalogue.entries[name].stamp
-        crew = self[name] = Crew(site, self.home, self._domains(name), stamp, self._shared)
-        self._triggers.pulled(site, self.home)  # from now on
+        entry, site = self._newest(name, host)
+        crew = self.get(site.name)
+        if not crew:
+            crew = self[site.name] = Crew(site, self.home, self._domains(site), entry.stamp, self._shared)
+            self._triggers.pulled(site, self.home)  # from now on
         return crew
 
-    def site(self, name: str) -> Site:
-        """Return a site as its file says now.
+    def asked_for(self, name: str, host: str = "") -> list[Crew]:
+        """Return the crew of a site that has one: of a hosting site, those of all its instances.
 
         Raises:
-            KeyError: there is no such site.
-            Unavailable: its file is broken.
+            KeyError, Unavailable: as `crew`.
         """
+        crew = self.get(hosting.instance_name(name, host) if host else name)
+        if crew:
+            return [crew]
+        if not host and self.catalogue.hosting(name):
+            return [crew for crew in self.values() if crew.site.template == name]
+        crew = self.get(self._newest(name, host)[1].name)
+        return [crew] if crew else []
+
+    def _newest(self, name: str, host: str) -> tuple[Entry, Site]:
+        """Return a site as its file says now."""
+        if not host and name not in self.catalogue.entries:
+            name, host = hosting.split_name(name)
         entry = self.catalogue.entries.get(name)
         if not entry:
             self._live.look_again()
         elif self._live.refresh(entry.path):
             self._swap()
-        if self.catalogue.entries[name].broken:
-            raise Unavailable("its file has errors; multisite check says which", BROKEN_RETRY_AFTER)
-        return self.catalogue.site(name)
+        entry = self.catalogue.entries[name]
+        if entry.broken:
+            error = next(str(problem) for problem in entry.problems if problem.is_error)
+            raise Unavailable(f"its file has errors: {error}", BROKEN_RETRY_AFTER)
+        found = self._settled(name, host)
+        if not found:
+            raise KeyError(name)
+        return found
+
+    def _settled(self, name: str, host: str) -> tuple[Entry, Site] | None:
+        if self.catalogue.hosting(name):
+            return self.catalogue.instance(name, host) if host else None
+        entry = self.catalogue.entries.get(name)
+        return (entry, self.catalogue.site(name)) if entry else None
 
     def look(self, now: float) -> None:
         """Bring the crews into line with the files as they are now, and put those away that nobody needs."""
         try:
             changed = self._live.look(now)
-            for crew in list(self.values()):
-                entry = self.catalogue.entries.get(crew.site.name)
-                changed |= bool(entry and self._live.refresh(entry.path))
+            entries = self.catalogue.entries
+            for path in {entries[name].path for name in self._entry_names() if name in entries}:
+                changed |= self._live.refresh(path)
         except OSError as error:
             _log.error("the configuration cannot be looked at: %s", error)
             return
         if changed:
             self._swap()
         for crew in list(self.values()):
+            if crew.site.host and hosted.stamp_of(crew.site.location) != crew.stamp[-hosted.PARTS :]:
+                self._offer(crew)
             if self._triggers.pulled(crew.site, self.home):
                 _pull(crew)
             elif not crew.is_busy and not crew.listener.is_open:
                 del self[crew.site.name]
+                self._triggers.forget(crew.site)
+        self._rest()
+
+    def _entry_names(self) -> set[str]:
+        return {crew.site.entry_name for crew in self.values()}
+
+    def _rest(self) -> None:
+        """Put away instances that have not been used for long, where there are many.
+
+        First nobody new can connect, and a second later, if nobody had connected before, the socket is closed.
+        """
+        resting = [crew for crew in self.values() if crew.site.host and not crew.is_busy and crew.listener.is_open]
+        for crew in [crew for crew in resting if crew.listener.is_withdrawn]:
+            crew.close()
+        resting.sort(key=lambda crew: crew.activity.last_use)
+        for crew in resting[: max(0, len(resting) - MOST_RESTING)]:
+            crew.listener.withdraw()
 
     def _swap(self) -> None:
-        for name, crew in list(self.items()):
-            if name in self.catalogue.entries:
-                stamp = self.catalogue.entries[name].stamp
-                crew.offer(self.catalogue.site(name), self.home, self._domains(name), stamp)
-            else:
-                crew.close()
+        self.let_in()
+        for crew in list(self.values()):
+            self._offer(crew)
 
-    def _domains(self, name: str) -> tuple[str, ...]:
+    def let_in(self) -> None:
+        """Open the runtime directory to whom moya.conf says, and say so where that cannot be."""
+        problem = access.problem_of(self.home)
+        if problem and problem != self._told:
+            _log.error("%s", problem)
+        self._told = problem
+        try:
+            self._shared.rundir.let_in(access.access_of(self.home))
+        except RuntimeDirError as error:
+            _log.error("%s", error.reason)
+
+    def _offer(self, crew: Crew) -> None:
+        """Have a crew take the newest version of its site, or leave where there is none."""
+        found = self._settled(crew.site.entry_name, crew.site.host)
+        if found and found[0].broken:
+            return
+        if found and found[1].name == crew.site.name:
+            crew.offer(found[1], self.home, self._domains(found[1]), found[0].stamp)
+        else:
+            crew.close()
+
+    def _domains(self, site: Site) -> tuple[str, ...]:
         """Return the domains that lead to this site alone, whatever the path."""
-        site, owners = self.catalogue.site(name), self.catalogue.owners
+        if site.ignore_activity or site.ignore_agents:
+            return ()  # a front end that goes there by itself would wake it
+        if site.host:
+            best = self.catalogue.answering(site.host)[:1]
+            return (site.host,) if best and best[0].value == (("/", site.template),) else ()
+        name, owners = site.name, self.catalogue.owners
         shared = {domain for domain, mount in owners if mount != "/"}
         exact = [domain for domain in site.domains if not hosts.is_pattern(domain) and domain not in shared]
         if site.redirect_to_canonical:

@@ -9,6 +9,7 @@ import stat
 
 from multisite.errors import MultisiteError
 from multisite.model import Home
+from multisite.supervisor.access import Access
 
 CONTROL = "control.sock"
 LOCK = "supervisor.lock"
@@ -24,12 +25,13 @@ class RuntimeDirError(MultisiteError):
 
 
 class RuntimeDir:
-    """Paths of one home's runtime directory."""
+    """Paths of one home's runtime directory; `path` is where it is, if the home says another one by now."""
 
-    def __init__(self, home: Home) -> None:
-        self.path = home.runtime_dir
+    def __init__(self, home: Home, path: str = "") -> None:
+        self.path = path or home.runtime_dir
         self.home = home.path
-        self.mode = 0o711 if os.geteuid() == 0 else 0o700
+        self.access = Access()
+        self._others = 0o11 if os.geteuid() == 0 else 0  # sites of other users have files in it
 
     @property
     def control(self) -> str:
@@ -62,11 +64,11 @@ class RuntimeDir:
         """
         self.check_length()
         try:
-            os.makedirs(self.path, self.mode, exist_ok=True)
+            os.makedirs(self.path, 0o700 | self._others, exist_ok=True)
             self._check()
             for folder in FOLDERS:
                 with contextlib.suppress(FileExistsError):
-                    os.mkdir(os.path.join(self.path, folder), self.mode)
+                    os.mkdir(os.path.join(self.path, folder), 0o700)
         except OSError as error:
             raise self._error(f"{error.filename or self.path}: {(error.strerror or 'it fails').lower()}") from None
 
@@ -98,8 +100,24 @@ class RuntimeDir:
             raise self._error(f"it belongs to the user {status.st_uid}")
         if status.st_mode & (stat.S_IWOTH | stat.S_IWGRP) and not status.st_mode & stat.S_ISVTX:
             raise self._error("others may write it")
-        if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) & ~0o755:
-            os.chmod(self.path, self.mode)
+
+    def let_in(self, access: Access) -> None:
+        """Give the folders the narrowest modes that let sites at their own files, and `access` at the sockets.
+
+        Raises:
+            RuntimeDirError: that cannot be done.
+        """
+        self.access = access
+        own = Access()
+        try:
+            if os.stat(self.path).st_uid == os.geteuid():
+                (own if self._others else access).admit_to_folder(self.path, self._others)
+            for folder in ("sites", "domains"):
+                access.admit_to_folder(os.path.join(self.path, folder))
+            for folder in ("board", "private"):
+                own.admit_to_folder(os.path.join(self.path, folder), self._others)
+        except OSError as error:
+            raise self._error(f"{error.filename}: {(error.strerror or 'it fails').lower()}") from None
 
     def lock(self) -> int | None:
         """Take the lock that a supervisor holds for life; None if another has it.

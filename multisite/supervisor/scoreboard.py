@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from multisite.runner import board
+from multisite.supervisor.handover import Keeper, taken
 from multisite.supervisor.process import Identity
 
 
@@ -18,6 +19,7 @@ class Figures:
     Attributes:
         in_flight: of its living processes; None where nobody counts.
         last_use: monotonic seconds; 0.0: never.
+        quiet: how many of those in flight are no use of the site (`multisite.activity`).
     """
 
     in_flight: int | None = None
@@ -27,6 +29,7 @@ class Figures:
     busy: float = 0.0
     received: int = 0
     sent: int = 0
+    quiet: int = 0
 
 
 NOBODY_COUNTS = Figures()
@@ -53,6 +56,14 @@ class Scoreboard:
             os.fchown(self._file, owner.uid, owner.gid)
         self._slots = max(self._slots, slot + 1)
 
+    def pack(self, keep: Keeper) -> list[int]:
+        """Return what `take_over` takes."""
+        return [keep(self._file), self._slots]
+
+    def take_over(self, state: list[int]) -> None:
+        """Go on where another program was."""
+        self._file, self._slots = taken(state[0]), state[1]
+
     def read(self, pids: Iterable[int]) -> Figures:
         """Return what all slots say together; what is in flight counts for `pids` only, not for the dead."""
         if self._file < 0:
@@ -70,6 +81,7 @@ class Scoreboard:
             sum(record.busy for record in records),
             sum(record.received for record in records),
             sum(record.sent for record in records),
+            sum(record.quiet for record in records if record.pid in living),
         )
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 
 from multisite.supervisor import process
+from multisite.supervisor.handover import Keeper, taken
 from multisite.supervisor.loop import Loop
 
 MOST_SERVERS = 1000
@@ -44,6 +45,15 @@ class Servers:
         """Watch the server that `caller` is a worker of."""
         self._watch(server_of(caller))
 
+    def pack(self, keep: Keeper) -> list[tuple[int, int]]:
+        """Return what `take_over` takes."""
+        return [(pid, keep(server.descriptor)) for pid, server in self._watched.items()]
+
+    def take_over(self, state: list[tuple[int, int]]) -> None:
+        """Go on where another program was."""
+        for pid, descriptor in state:
+            self._add(pid, taken(descriptor))
+
     def _watch(self, pid: int) -> None:
         if pid in self._watched or pid <= 1 or len(self._watched) >= MOST_SERVERS:
             return
@@ -51,6 +61,9 @@ class Servers:
             descriptor = os.pidfd_open(pid)
         except OSError:
             return  # it is gone already
+        self._add(pid, descriptor)
+
+    def _add(self, pid: int, descriptor: int) -> None:
         self._watched[pid] = _Server(descriptor, command_line(pid), _read(pid, "auxv"))
         self.seen_any = True
         self._loop.watch(descriptor, lambda _events: self._gone(pid))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.process import Limits
 from multisite.supervisor.rundir import RuntimeDir
+from multisite.verdicts import Verdicts
 
 
 @dataclass
@@ -14,18 +15,18 @@ class Shared:
     """The supervisor's own things that every crew uses.
 
     Attributes:
+        notes: of the last failure of each site.
         notify: address at which processes say that they are ready.
         mark: how the marks of all backends begin.
-        group: who may connect to the sites' sockets besides ourselves; None: nobody.
         serial: number of the last backend.
     """
 
     loop: Loop
     rundir: RuntimeDir
     limits: Limits
+    notes: Verdicts
     notify: str
     mark: str
-    group: int | None = None
     serial: int = 0
 
     def next_serial(self) -> int:

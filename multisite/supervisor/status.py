@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from multisite.supervisor import process
 from multisite.supervisor.connections import Connections
 from multisite.supervisor.crew import NO_CONNECTIONS, Crew
 from multisite.supervisor.lifecycle import State
+from multisite.supervisor.memory import by_session, weighed
 from multisite.supervisor.scoreboard import Figures
 
 
-def describe(crew: Crew, now: float) -> dict[str, Any]:
-    """Return one site as JSON takes it: times are seconds from now, memory is bytes."""
-    connected = crew.connected() if crew.pids else NO_CONNECTIONS
+def describe_all(crews: Mapping[str, Crew], connected: Mapping[str, Connections], now: float) -> dict[str, Any]:
+    """Return all sites by name, see `describe`."""
+    members = by_session()
+    return {
+        name: describe(crew, connected.get(crew.listener.path, NO_CONNECTIONS), members, now)
+        for name, crew in crews.items()
+    }
+
+
+def describe(crew: Crew, connected: Connections, members: Mapping[int, Iterable[int]], now: float) -> dict[str, Any]:
+    """Return one site as JSON takes it: times are seconds from now, memory is bytes.
+
+    Args:
+        crew: of the site.
+        connected: what the kernel knows of its connections.
+        members: the processes of each session, whose memory counts for the backend that began it.
+        now: monotonic seconds.
+    """
     figures = crew.figures()
     failure = crew.failures.last or (crew.journey if crew.journey and crew.journey.failure else None)
     return {
         "state": crew.state.value,
+        "host": crew.site.host,
+        "template": crew.site.template,
         "pids": crew.pids,
         "socket": crew.listener.path if crew.listener.is_open else None,
         "in_flight": _in_flight(figures, connected),
@@ -27,7 +45,7 @@ def describe(crew: Crew, now: float) -> dict[str, Any]:
         "busy": round(figures.busy, 6),
         "received": figures.received,
         "sent": figures.sent,
-        "memory": sum(map(process.memory, crew.pids)),
+        "memory": sum(weighed(crew.pids, members).values()),
         "starts": crew.starts,
         "idle": round(now - crew.activity.last_use, 3) if crew.state is State.RUNNING else None,
         "backends": [

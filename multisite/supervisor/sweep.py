@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
+from collections.abc import Container
 
 from multisite.supervisor import process
 from multisite.supervisor.environment import MARKER
+
+PATIENCE = 5.0  # seconds for what was killed to be gone
 
 
 def _mark(pid: int) -> str:
@@ -20,12 +24,19 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def orphans(mark: str) -> int:
-    """Kill those of our own children that a backend marked `mark` left to us; returns how many.
+def strays(prefix: str, living: Container[str], known: Container[int]) -> int:
+    """Kill those of our own children that a backend left to us which is gone; returns how many.
 
-    A helper of another site is not touched.
+    What they have started themselves falls to us when they are dead, so this is done after each death. A helper
+    of a site that lives is not touched.
+
+    Args:
+        prefix: how all our marks begin, up to the first colon.
+        living: the marks of all backends that there are.
+        known: pids that need no look.
     """
-    found = [pid for pid in process.children() if _mark(pid) == mark]
+    marks = {pid: _mark(pid) for pid in process.children() if pid not in known}
+    found = [pid for pid, mark in marks.items() if mark.startswith(prefix + ":") and mark not in living]
     for pid in found:
         _kill(pid)
     return len(found)
@@ -41,6 +52,10 @@ def of_another(prefix: str) -> int:
 
 
 def all_children() -> None:
-    """Kill every child that we still have."""
-    for pid in process.children():
-        _kill(pid)
+    """Kill every child that we have, again and again, a bounded time: the children of what is dead fall to us."""
+    deadline = time.monotonic() + PATIENCE
+    while process.children() and time.monotonic() < deadline:
+        for pid in process.children():
+            _kill(pid)
+        list(process.reap())
+        time.sleep(0.002)

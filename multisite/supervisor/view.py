@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from multisite.supervisor import launch
+from multisite.supervisor import launch, planner
 from multisite.supervisor.connections import Connections
 from multisite.supervisor.crew import Crew
 from multisite.supervisor.lifecycle import State
@@ -24,10 +24,10 @@ def view(crew: Crew, now: float, connected: Connections) -> SiteView:
         wanted_since=crew.room.since,
         processes=len(alive),
         leaving=sum(backend.leaving for backend in alive),
-        starting=sum(backend.state is State.STARTING for backend in alive),
+        starting=sum(one.state is State.STARTING and now - one.since < planner.BUSY_STARTING for one in alive),
         idle_since=crew.activity.last_use if running and not busy else None,
         idle_timeout=crew.site.idle_timeout,
-        memory=crew.memory,
+        memory=sum(backend.memory for backend in alive),
         start_cost=crew.start_cost,
         failures=crew.failures.in_a_row,
     )

@@ -15,7 +15,7 @@ import time
 from multisite.supervisor.prctl import PR_SET_CHILD_SUBREAPER, prctl, set_name
 
 PATIENCE = 5.0  # seconds for what was killed to be gone
-_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 
 
 def guard() -> int:

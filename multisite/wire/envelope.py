@@ -7,7 +7,7 @@ method. So an envelope cannot be forged, and what a site reads out of it is what
 body: as many bytes as CONTENT_LENGTH says, or in chunks (RFC 9112 section 7.1) where BODY says so, or none. ``0x02``
 instead says that the client's own connection comes along (SCM_RIGHTS, unix(7)), and the whole body.
 
-What is told apart from the client's request has a key that no header can have: BODY, UPGRADE and CAPTURES.
+What is told apart from the client's request has a key that no header can have: BODY and CAPTURES.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from multisite.activity import QUIET
 from multisite.errors import RequestTooLarge
 
 FIRST = b"\x01"
 WITH_CLIENT = b"\x02"
 MOST = 1 << 20  # bytes of variables that the runner takes; no server lets half of that through
 BODY = "multisite.body"  # the key under which "chunked" says how the body is sent
-UPGRADE = "multisite.upgrade"  # "yes" where the connection is the client's from end to end, once the answer is a 101
 CAPTURES = "multisite.captures"  # what the host's pattern captured, an object of strings
 
 #: PEP 3333's variables of a request, and what servers add about the same request. Nothing else: wsgiref for one puts
@@ -43,18 +43,18 @@ VARIABLES = frozenset(
         "wsgi.url_scheme",
     ]
 )
+_IS_QUIET = 0x80000000  # in the length, which is never so large: the request is no use of the site
 FAMILIES = ("SERVER_", "REMOTE_")
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
-def encode(environ: Mapping[str, Any], chunked: bool, *, upgrade: bool = False, first: bytes = FIRST) -> bytes:
+def encode(environ: Mapping[str, Any], chunked: bool, first: bytes = FIRST) -> bytes:
     """Return the envelope of a request; its body follows.
 
     Args:
         environ: of the request.
         chunked: whether the body is sent in chunks.
-        upgrade: whether bytes are passed both ways after a 101 (RFC 9110 section 7.8).
         first: `FIRST`, or `WITH_CLIENT`.
 
     Raises:
@@ -65,14 +65,13 @@ def encode(environ: Mapping[str, Any], chunked: bool, *, upgrade: bool = False, 
     }
     if chunked:
         variables[BODY] = "chunked"
-    if upgrade:
-        variables[UPGRADE] = "yes"
     if CAPTURES in environ:
         variables[CAPTURES] = dict(environ[CAPTURES])
     text = _encode(variables).encode("ascii")
     if len(text) > MOST:
         raise RequestTooLarge(f"the variables of the request are {len(text)} bytes; an envelope carries {MOST}")
-    return first + len(text).to_bytes(4, "big") + text
+    length = len(text) | _IS_QUIET if QUIET in environ else len(text)
+    return first + length.to_bytes(4, "big") + text
 
 
 _MOST_KEPT = 1024  # keys remembered; a client can invent as many as it likes

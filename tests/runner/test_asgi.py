@@ -264,3 +264,43 @@ def test_an_app_without_lifespan(tmp_path: Path) -> None:
     """
     with backend(tmp_path, code, spec=SPEC) as site:
         assert site.ask().status == 204
+
+
+CLAIMS = {"X-Forwarded-For": "198.51.100.7", "X-Forwarded-Proto": "https", "X-Real-Ip": "198.51.100.7", "X-B": "c"}
+
+
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_what_a_front_end_says_of_its_client(tmp_path: Path, is_trusted: bool) -> None:
+    """Straight from it: believed if it is a trusted proxy, and never seen by the site if it is not."""
+    with backend(tmp_path, APP, spec=SPEC, trusts_front_end=is_trusted) as site:
+        scope = scope_of(site.http("/show", **CLAIMS))
+        names = [name.decode() for name, _ in scope["headers"]]
+        if is_trusted:
+            assert (scope["client"], scope["scheme"]) == (("127.0.0.1", 0), "https")
+            assert names == ["host", "connection", "x-forwarded-for", "x-forwarded-proto", "x-real-ip", "x-b"]
+        else:
+            assert (scope["client"], scope["scheme"]) == (None, "http")
+            assert names == ["host", "connection", "x-b"]
+
+
+def test_captures_of_a_pattern(site: Backend) -> None:
+    """What the host's pattern captured is in the scope, and no header can put it there."""
+    assert scope_of(site.ask("/show", **{"multisite.captures": {"user": "ann"}}))["multisite.captures"] == {
+        "user": "ann"
+    }
+    scope = scope_of(site.http("/show", **{"Multisite.captures": "x", "Multisite-Captures": "x"}))
+    assert "multisite.captures" not in scope
+
+
+def test_gunicorns_settings_are_not_loaded(tmp_path: Path) -> None:
+    """What a request and a WebSocket need of them is written down; its modules for other things stay away."""
+    code = """
+    import sys
+    async def app(scope, receive, send):
+        found = [name for name in ("gunicorn.config", "gunicorn.glogging", "argparse") if name in sys.modules]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": repr(found).encode()})
+    """
+    with backend(tmp_path, code, spec=SPEC) as site:
+        for _ in range(2):
+            assert site.ask().body == site.http().body == b"[]"

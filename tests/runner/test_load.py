@@ -92,11 +92,48 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         assert f"there is no file {tmp_path}/wsgi/site.wsgi" in site.log
 
 
-def test_a_kind_that_needs_our_packages(tmp_path: Path) -> None:
-    """A loader of another package lives in our interpreter."""
-    with backend(tmp_path, spec=spec("php", kind="plugin"), wait=False) as site:
+LOADER = """
+def load(rest, site):
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return [repr((rest, site.name, site.domains, site.location)).encode()]
+    return app
+"""
+SITE = {"name": "site", "domains": ["a.test", "b.test"], "location": "/x"}
+
+
+def offer_loader(folder: Path, name: str) -> None:
+    """A package as pip installs it, which offers a loader."""
+    write(folder, "some_loader.py", LOADER)
+    write(folder, "some_loader-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: some-loader\nVersion: 1\n")
+    write(folder, "some_loader-1.dist-info/entry_points.txt", f"[multisite.loaders]\n{name} = some_loader:load\n")
+
+
+@pytest.mark.parametrize(
+    ("application", "wanted"),
+    [
+        ("php", spec("php", kind="plugin")),
+        ("php:a/b c", spec("php", "a/b c", kind="plugin")),
+        ("php:index", spec("php", "index")),
+    ],
+)
+def test_a_loader_of_another_package(tmp_path: Path, application: str, wanted: dict[str, Any]) -> None:
+    """One that the site's interpreter has is asked, and told of the site."""
+    offer_loader(tmp_path, "php")
+    with backend(tmp_path, spec=wanted, site={**SITE, "application": application}) as site:
+        rest = application.partition(":")[2]
+        assert site.ask().body.decode() == repr((rest, "site", ("a.test", "b.test"), "/x"))
+
+
+def test_a_loader_that_is_missing(tmp_path: Path) -> None:
+    """It has to be installed where the site runs, and the reason says where that is."""
+    missing = {**SITE, "application": "php"}
+    with backend(tmp_path / "a", spec=spec("php", kind="plugin"), site=missing, wait=False) as site:
         assert site.exit() == 3
-        assert "'plugin'" in site.log
+        assert f"there is neither a module nor a loader named 'php' in {sys.prefix}" in site.log
+    with backend(tmp_path / "b", spec=spec("php", "x"), site={**SITE, "application": "php:x"}, wait=False) as site:
+        assert site.exit() == 3
+        assert "No module named 'php'" in site.log
 
 
 # --- ASGI or WSGI ---------------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def in_http(path: str, **more: str) -> bytes:
 def opened(site: Backend, variables: dict[str, Any]) -> Iterator[WebSocket]:
     """A socket whose handshake came in an envelope."""
     with site.connect() as connection:
-        connection.sendall(envelope({"multisite.upgrade": "yes", **variables}))
+        connection.sendall(envelope(variables))
         yield WebSocket(connection)
 
 
@@ -90,13 +90,6 @@ def test_the_scope_is_the_clients(site: Backend) -> None:
         ]
 
 
-def test_without_a_way_back_it_is_refused(site: Backend) -> None:
-    """Where the dispatcher cannot pass bytes both ways, the visitor gets a clear 501."""
-    answer = site.exchange(envelope(ASKED))
-    assert answer.status == 501
-    assert "WebSockets" in answer.body.decode()
-
-
 def test_plain_http(site: Backend) -> None:
     """A front end that comes straight to the socket."""
     with site.connect() as connection:
@@ -112,7 +105,7 @@ def test_a_client_that_was_handed_over(site: Backend) -> None:
     client, ours = socket.socketpair()
     client.settimeout(WITHIN)
     with client, ours:
-        hand_over(site, {"multisite.upgrade": "yes", **ASKED}, ours)
+        hand_over(site, ASKED, ours)
         chat = WebSocket(client)
         chat.receive()
         chat.send("hello")
@@ -129,8 +122,7 @@ def test_a_client_that_leaves_is_told_to_the_app(tmp_path: Path) -> None:
         assert "left with 1006" in site.log or "left with 1005" in site.log
 
 
-@pytest.mark.parametrize("marked", [{}, {"multisite.upgrade": "yes"}])
-def test_a_wsgi_site_knows_nothing_of_it(tmp_path: Path, marked: dict[str, str]) -> None:
+def test_a_wsgi_site_knows_nothing_of_it(tmp_path: Path) -> None:
     """It answers the request as any other, and sees the fields as under gunicorn."""
     code = """
     import json
@@ -139,7 +131,7 @@ def test_a_wsgi_site_knows_nothing_of_it(tmp_path: Path, marked: dict[str, str])
         return [json.dumps({k: v for k, v in environ.items() if type(v) is str}).encode()]
     """
     with backend(tmp_path, code) as site, site.connect() as client:
-        client.sendall(envelope({**ASKED, **marked}) + b"early bytes")
+        client.sendall(envelope(ASKED) + b"early bytes")
         raw = receive_all(client)
         assert raw.startswith(b"HTTP/1.1 200 OK\r\n")
         assert b"Upgrade" in raw and b"multisite" not in raw
@@ -185,6 +177,6 @@ def test_fastapi(tmp_path: Path, with_fastapi: str) -> None:
         theirs, ours = socket.socketpair()
         with theirs, ours:
             theirs.settimeout(WITHIN)
-            hand_over(site, {"multisite.upgrade": "yes", **variables}, ours)
+            hand_over(site, variables, ours)
             assert json.loads(WebSocket(theirs).receive()[1])[1] == "203.0.113.9"
         assert site.terminate() == 0, site.log

@@ -396,3 +396,54 @@ def test_threads_and_processes_are_told(tmp_path: Path) -> None:
 def test_an_old_protocol_is_seen(site: Backend) -> None:
     """The version is the client's."""
     assert json.loads(site.ask("/show", SERVER_PROTOCOL="HTTP/1.0").body)["SERVER_PROTOCOL"] == "HTTP/1.0"
+
+
+CLAIMS = {"X-Forwarded-For": "198.51.100.7", "X-Forwarded-Proto": "https", "X-Real-Ip": "198.51.100.7", "X-B": "c"}
+
+
+@pytest.mark.parametrize("is_odd", [False, True])
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_what_a_front_end_says_of_its_client(tmp_path: Path, is_trusted: bool, is_odd: bool) -> None:
+    """Straight from it: believed if it is a trusted proxy, never seen by the site if it is not; whoever reads it."""
+    with backend(tmp_path, APP, trusts_front_end=is_trusted) as site:
+        seen = site.http("/show", **CLAIMS, **({"X-Odd!": "gunicorn reads this"} if is_odd else {})).json
+        shown = (seen["REMOTE_ADDR"], seen["wsgi.url_scheme"], seen["SERVER_PORT"], seen.get("HTTP_X_FORWARDED_FOR"))
+        assert shown == (("127.0.0.1", "https", "443", "198.51.100.7") if is_trusted else ("", "http", "80", None))
+        assert ("HTTP_X_REAL_IP" in seen, seen["HTTP_X_B"]) == (is_trusted, "c")
+
+
+def test_both_readers_show_the_same(site: Backend) -> None:
+    """A plain request and one that gunicorn has to read differ in nothing that the site can see."""
+    plain = site.http("/show?a=%20", "POST", b"abc", **CLAIMS).json
+    odd = site.http("/show?a=%20", "POST", b"abc", **CLAIMS, **{"X-Odd!": "x"}).json
+    assert odd.pop("HTTP_X_ODD!") == "x"
+    for key in ("gunicorn.socket", "wsgi.input", "wsgi.errors", "wsgi.file_wrapper", "wsgi.early_hints"):
+        assert plain.pop(key) and odd.pop(key)
+    assert plain == odd
+
+
+def test_captures_of_a_pattern(site: Backend) -> None:
+    """What the host's pattern captured is where the dispatcher's own sites find it, and no header can put it there."""
+    seen = site.ask("/show", **{"multisite.captures": {"user": "ann"}}).json
+    assert seen["multisite.captures"] == ["{'user': 'ann'}"]
+    assert seen["wsgiorg.routing_args"] == ["((), {'user': 'ann'})"]
+    for answer in (site.http("/show", **{"Multisite.captures": "x"}), site.ask("/show", HTTP_MULTISITE_CAPTURES="x")):
+        assert "multisite.captures" not in answer.json
+
+
+def test_plain_requests_need_no_gunicorn(tmp_path: Path) -> None:
+    """Its modules are loaded by the first request that is anything but plain."""
+    with backend(tmp_path, APP) as site:
+        (tmp_path / "big").write_bytes(b"x")
+        for answer in (site.ask("/process"), site.http("/process"), site.http("/process", "POST", b"x")):
+            assert [name for name in answer.json["modules"] if name.startswith("gunicorn")] == ["gunicorn"]
+        assert "gunicorn.http" in site.http("/process", **{"X-Odd!": "x"}).json["modules"]
+        assert site.http("/process").headers["Connection"] == "close"
+
+
+def test_pipelined_requests_are_not_taken_for_a_body(site: Backend) -> None:
+    """One request on each connection; what follows it is dropped, and hurts nobody."""
+    two = b"GET /length HTTP/1.1\r\nHost: a\r\n\r\n" * 2
+    assert site.exchange(two).body == b"hello"
+    post = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcGET /length HTTP/1.1\r\n\r\n"
+    assert site.exchange(post, "POST").body == b"abc"

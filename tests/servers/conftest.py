@@ -27,7 +27,10 @@ def nothing_left_running() -> Iterator[None]:
     before = len(HOMES)
     yield
     for home in HOMES[before:]:
-        eventually(lambda home=home: not home.processes(), 10, f"{home.path}: no process is left")  # type: ignore[misc]
+        try:
+            eventually(lambda home=home: not home.processes(), 10)  # type: ignore[misc]
+        except AssertionError:
+            raise AssertionError(f"{home.path}: these processes are left: {home.processes()}") from None
 
 
 def pytest_sessionfinish() -> None:

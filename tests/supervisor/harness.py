@@ -9,6 +9,7 @@ import socket
 import sys
 import textwrap
 import time
+from ast import literal_eval
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -193,3 +194,23 @@ def ask(path: str, target: str = "/", seconds: float = 20.0) -> str:
     if not separator or b" 200 " not in head.split(b"\r\n")[0]:
         raise ConnectionError(f"no answer: {data!r}")
     return body.decode()
+
+
+def as_user(uid: int, gid: int, what: Callable[[], Any], groups: tuple[int, ...] = ()) -> Any:
+    """Do something as somebody else, in a child; returns what came of it, or the name of the exception."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups(groups)
+            os.setgid(gid)
+            os.setuid(uid)
+            answer = what()
+        except BaseException as error:
+            answer = type(error).__name__
+        os.write(writer, repr(answer).encode())
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with open(reader) as file:
+        return literal_eval(file.read())

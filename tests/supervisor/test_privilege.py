@@ -6,30 +6,21 @@ import os
 import pwd
 import shutil
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from multisite.cli import main
 from multisite.model import Home, Site, SupervisorOptions
 from multisite.supervisor import privilege
 from multisite.supervisor.privilege import Refused
 
-from .harness import SERVER, SupervisedHome, supervised
+from .harness import SERVER, SupervisedHome, as_user, supervised
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
 SYSTEM_PYTHON = "/usr/bin/python3"
 PLAIN, ALLOWED = SupervisorOptions(), SupervisorOptions(allow_root=True)
-
-
-@pytest.fixture
-def open_path() -> Iterator[Path]:
-    """A folder that everybody can reach, as pytest's are not."""
-    path = Path(tempfile.mkdtemp(prefix="multisite-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
 
 
 def who(options: SupervisorOptions = PLAIN, program: str = "", **keys: str) -> privilege.Identity:
@@ -195,3 +186,120 @@ def test_chroot_changes_the_root(open_path: Path) -> None:
             home.get("b")
         failure = home.wait_for("b", "backoff")["failure"]["failure"]
         assert f"run {SYSTEM_PYTHON}" in failure
+
+
+# What strangers could change
+
+
+@as_root
+def test_a_user_in_roots_group_does_not_get_it(open_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getgrouplist", lambda _name, gid: [gid, 0, 4])
+    assert who(location=str(open_path), user="www-data").groups == (33, 4)
+    assert who(ALLOWED, location=str(open_path), user="www-data").groups == (33, 0, 4)
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("name", "mode", "application"),
+    [
+        ("app.py", 0o666, "app:application"),
+        ("blog", 0o777, "blog.wsgi:application"),
+        ("blog/wsgi.py", 0o666, "blog.wsgi:application"),
+        ("site.wsgi", 0o666, "site.wsgi"),
+        (".venv", 0o777, "app:application"),
+        (".venv/lib/python3.9/site-packages", 0o777, "app:application"),
+    ],
+)
+def test_the_file_that_is_loaded_and_the_virtualenv_count_too(
+    open_path: Path, name: str, mode: int, application: str
+) -> None:
+    for folder in ("blog", ".venv/bin", ".venv/lib/python3.9/site-packages"):
+        (open_path / folder).mkdir(parents=True)
+    for file in ("app.py", "site.wsgi", "blog/wsgi.py", ".venv/pyvenv.cfg"):
+        (open_path / file).touch()
+    python = open_path / ".venv/bin/python"
+    python.symlink_to(SYSTEM_PYTHON)
+    keys = {"program": str(python), "location": str(open_path), "application": application}
+    assert who(**keys).name == "nobody"
+    (open_path / name).chmod(mode)
+    with pytest.raises(Refused, match=f"{open_path / name} may be written by everybody"):
+        who(**keys)
+
+
+@as_root
+def test_a_folder_above_that_everybody_may_write_is_refused(open_path: Path) -> None:
+    """Whoever may write it could put another folder in place of the location; not where its sticky bit is set."""
+    location = open_path / "shared" / "site"
+    location.mkdir(parents=True)
+    location.parent.chmod(0o777)
+    with pytest.raises(Refused, match=f"{location.parent} may be written by everybody, so {location} may be replaced"):
+        who(location=str(location), user="www-data")
+    location.parent.chmod(0o1777)
+    assert who(location=str(location), user="www-data").uid == 33
+
+
+@as_root
+def test_a_link_to_somebody_elses_site_is_refused(open_path: Path) -> None:
+    """Its owner could lead it anywhere; root's links, the owner's and the site's own user's are as good as a path."""
+    target, link = open_path / "theirs", open_path / "link"
+    target.mkdir()
+    os.chown(target, 33, 33)
+    link.symlink_to(target)
+    assert who(location=str(link)).uid == 33
+    os.chown(link, 1, 1, follow_symlinks=False)
+    with pytest.raises(Refused, match=f"{link} is a link of another user's"):
+        who(location=str(link))
+    assert who(location=str(link), user="daemon").uid == 1
+    os.chown(link, 33, 33, follow_symlinks=False)
+    assert who(location=str(link)).uid == 33
+
+
+@as_root
+def test_a_chroot_that_everybody_may_write_is_refused(open_path: Path) -> None:
+    jail = open_path / "jail"
+    (jail / "srv").mkdir(parents=True)
+    jail.chmod(0o777)
+    with pytest.raises(Refused, match=f"{jail} may be written by everybody"):
+        who(location=str(jail / "srv"), chroot=str(jail), user="www-data")
+
+
+# What is told beforehand
+
+
+def told(home: SupervisedHome, *words: str) -> tuple[int, str]:
+    result = CliRunner().invoke(main, ["--home", str(home.path), *words])
+    return result.exit_code, result.output
+
+
+@as_root
+def test_check_and_explain_tell_root_what_would_be_refused(open_path: Path) -> None:
+    with supervised(open_path) as home:
+        home.site("bad", user="no-such-user")
+        home.site("good", user="www-data", command="/usr/bin/python3 srv.py")
+        for words, code in ((("check",), 1), (("explain", "bad.test"), 1), (("explain", "good.test"), 0)):
+            found, output = told(home, *words)
+            assert found == code
+            assert ("there is no user 'no-such-user'" in output) == (code == 1)
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ({"user": "www-data"}, "user = www-data needs root, and the supervisor runs as 'nobody'"),
+        ({"user": "owner"}, "user = owner needs root"),
+        ({"group": "www-data"}, "group = www-data needs root or membership"),
+        ({"chroot": "/srv"}, "chroot needs root"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_who_is_not_root_is_told_what_only_root_could_do(open_path: Path, keys: dict[str, str], reason: str) -> None:
+    """A warning, as the service may run as root; the same sentence that a supervisor of theirs would say."""
+    with supervised(open_path) as home:
+        home.site("blog", command="/usr/bin/python3 srv.py", **keys)
+        for words in (("check",), ("explain", "blog.test")):
+            told(home, *words)  # imports what the next line cannot, where this Python is hidden from others
+            code, output = as_user(65534, 65534, lambda words=words: told(home, *words))
+            assert (code, output.count("warning: ")) == (0, 1)
+            assert reason in output
+            assert "error:" not in output

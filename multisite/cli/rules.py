@@ -1,0 +1,250 @@
+"""``multisite create-rules``: configurations of web servers that stand in front."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shlex
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from multisite.cli import complete
+from multisite.cli.group import fail
+from multisite.cli.output import printable, say, say_json
+from multisite.cli.session import Session, pass_session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from multisite.endpoint import Endpoint
+    from multisite.frontends.plan import Sites
+    from multisite.frontends.view import Front, Listen
+
+SERVERS = ("nginx", "apache", "lighttpd", "caddy")
+LOGS = {server: f"/var/log/{server}" for server in SERVERS} | {"apache": "/var/log/apache2"}
+
+EPILOG = """\b
+Examples:
+  multisite create-rules --nginx --check > /etc/nginx/conf.d/multisite.conf
+  multisite create-rules --apache --output /etc/apache2/sites-available/multisite.conf
+  multisite create-rules --nginx --direct --upstream unix:/run/multisite.sock
+  multisite create-rules --caddy blog shop
+"""
+
+
+@click.command("create-rules", epilog=EPILOG, short_help="Print the configuration of a web server in front.")
+@click.option("--nginx", "-n", "server", flag_value="nginx", help="Print server blocks for nginx.")
+@click.option("--apache", "-a", "server", flag_value="apache", help="Print virtual hosts for Apache.")
+@click.option("--lighttpd", "-l", "server", flag_value="lighttpd", help="Print conditionals for lighttpd.")
+@click.option("--caddy", "server", flag_value="caddy", help="Print a Caddyfile.")
+@click.option("--listen", multiple=True, metavar="ADDRESS", help="Where the server listens: PORT, HOST:PORT. [80]")
+@click.option(
+    "--upstream",
+    default="127.0.0.1:8000",
+    show_default=True,
+    metavar="ADDRESS",
+    help="Where gunicorn listens: HOST:PORT, unix:/PATH.",
+)
+@click.option("--generic", is_flag=True, help="One block for all domains, which no new site makes out of date.")
+@click.option("--direct", is_flag=True, help="Go straight to sites with processes of their own.")
+@click.option("--uwsgi", is_flag=True, help="Speak uwsgi with the upstream instead of HTTP.")
+@click.option("--wsgi", is_flag=True, help="Apache: have mod_wsgi run multisite instead of an upstream.")
+@click.option("--logs", metavar="DIR", help="Folder of the access logs. [/var/log/nginx, …]")
+@click.option("--max-body", default="100M", show_default=True, metavar="SIZE", help="Largest request; 0: no limit.")
+@click.option("--tls", metavar="DIR", help="Certificates: DIR/DOMAIN/fullchain.pem and privkey.pem.")
+@click.option("--check", is_flag=True, help="Have the server check the syntax; nothing is printed if it refuses.")
+@click.option("--output", "-o", metavar="FILE", help="Replace FILE in one step instead of printing.")
+@click.argument("names", metavar="[SITE]...", nargs=-1, shell_complete=complete.sites)
+@pass_session
+def create_rules(session: Session, /, server: str | None, *, check: bool, output: str | None, **asked: Any) -> None:
+    """Print the configuration of a web server in front: one block for each group of domains.
+
+    Static files are served by the web server itself, and all other requests go to multisite, which listens at
+    --upstream. With SITE, only the blocks of these sites are printed. Comments say what each part is for.
+    """
+    from multisite.frontends.view import Unwritable
+
+    if not server:
+        raise click.UsageError(f"say for which server: --{', --'.join(SERVERS)}")
+    render: Callable[[Front], str] = importlib.import_module(f"multisite.frontends.{server}").render
+    try:
+        front = Asked(session, server, **asked).front()
+        text = render(front)
+    except Unwritable as error:
+        fail(f"no rules for {server}: {error}")
+    checked = _check(server, front, render) if check else None
+    action = _write(output, text) if output else ""
+    if session.as_json:
+        return say_json({"server": server, "rules": text, "checked": checked, "output": output, "action": action})
+    if output:
+        say(f"{action} {output}")
+    else:
+        click.echo(text.encode(), nl=False)
+
+
+class Asked:
+    """What the command line asks for."""
+
+    def __init__(
+        self,
+        session: Session,
+        server: str,
+        *,
+        names: Sequence[str],
+        listen: Sequence[str],
+        upstream: str,
+        generic: bool,
+        direct: bool,
+        uwsgi: bool,
+        wsgi: bool,
+        logs: str | None,
+        max_body: str,
+        tls: str | None,
+    ) -> None:
+        self._session = session
+        self._server = server
+        self._names = {session.enabled_site(name).name for name in names}
+        self._listen, self._upstream, self._max_body = listen, upstream, max_body
+        self._generic, self._direct, self._uwsgi, self._wsgi = generic, direct, uwsgi, wsgi
+        self._logs, self._tls = logs, tls
+        self._refuse_nonsense()
+
+    def _refuse_nonsense(self) -> None:
+        clashes = {
+            "--generic is for all sites; leave out either it or SITE": self._generic and self._names,
+            "--direct goes around what --uwsgi and --wsgi speak with; leave out one": self._direct
+            and (self._uwsgi or self._wsgi),
+            "--wsgi is Apache's": self._wsgi and self._server != "apache",
+            "--direct: lighttpd cannot tell whether a site's socket is there": self._direct
+            and self._server == "lighttpd",
+            f"--uwsgi: {self._server} does not speak it": self._uwsgi and self._server in ("lighttpd", "caddy"),
+            f"--tls: {self._server} gets its certificates itself": self._tls and self._server == "caddy",
+        }
+        for sentence, wrong in clashes.items():
+            if wrong:
+                raise click.UsageError(sentence)
+
+    def front(self) -> Front:
+        """Return the view of the sites that renderers take."""
+        from multisite.frontends import plan
+        from multisite.frontends.view import Front
+
+        session, home = self._session, self._session.home
+        sites = self._sites()
+        upstream = self._endpoint()
+        direct = self._direct
+        return Front(
+            title=f"multisite {shlex.join(['--home', home.path])} create-rules {shlex.join(self._words())}",
+            blocks=() if self._generic else plan.blocks(sites, self._names),
+            rest=not self._names,
+            listen=tuple(map(self._address, self._listen)),
+            upstream=upstream,
+            timeout=plan.timeout(sites.sites.values()),
+            max_body=self._size(),
+            logs=os.path.abspath(self._logs or LOGS[self._server]),
+            folders=os.path.join(home.runtime_dir, "domains") if direct else "",
+            indirect=plan.indirect(sites) if direct and self._generic else (),
+            host_header=home.service.host_header,
+            script=os.path.join(session.home.path, "multisite.wsgi") if self._wsgi else "",
+            home=home.path,
+            ask=self._ask(upstream),
+        )
+
+    def _ask(self, upstream: Endpoint) -> str:
+        """Return the address at which the dispatcher says whether a host is ours, if it is there to be asked."""
+        from multisite import ask
+
+        host = f"[{upstream.host}]" if ":" in upstream.host else upstream.host
+        if host not in ask.LOOPBACK or self._session.catalogue.table.lookup(host):
+            return ""
+        return f"http://{host}:{upstream.port}{ask.PATH}"
+
+    def _sites(self) -> Sites:
+        from multisite.frontends.plan import Sites
+
+        catalogue = self._session.catalogue
+        broken = {name for name, entry in catalogue.entries.items() if entry.broken}
+        sites = {name: catalogue.site(name) for name in catalogue.entries}
+        return Sites(catalogue.owners, sites, broken, os.path.isfile, self._certificate)
+
+    def _certificate(self, domain: str) -> tuple[str, str] | None:
+        if not self._tls:
+            return None
+        folder = os.path.join(os.path.abspath(self._tls), domain)
+        pair = (os.path.join(folder, "fullchain.pem"), os.path.join(folder, "privkey.pem"))
+        return pair if all(map(os.path.isfile, pair)) else None
+
+    def _endpoint(self) -> Endpoint:
+        from multisite.endpoint import Endpoint
+
+        text = self._upstream.replace("localhost:", "127.0.0.1:", 1)  # the name has two addresses; one is listened at
+        try:
+            return Endpoint.parse(text, "uwsgi" if self._uwsgi else "http")
+        except ValueError as error:
+            _usage("--upstream", self._upstream, error)
+
+    def _address(self, text: str) -> Listen:
+        from multisite.frontends.view import Listen
+
+        try:
+            return Listen.parse(text)
+        except ValueError as error:
+            _usage("--listen", text, error)
+
+    def _size(self) -> int:
+        from multisite.values import size
+
+        try:
+            return int(size(self._max_body))
+        except ValueError as error:
+            _usage("--max-body", self._max_body, error)
+
+    def _words(self) -> list[str]:
+        """The command line that makes the same rules again."""
+        flags = {
+            "--generic": self._generic,
+            "--direct": self._direct,
+            "--uwsgi": self._uwsgi,
+            "--wsgi": self._wsgi,
+        }
+        values = [("--listen", text) for text in self._listen]
+        values += [("--upstream", self._upstream), ("--max-body", self._max_body)]
+        values += [("--logs", self._logs or ""), ("--tls", self._tls or "")]
+        defaults = {("--upstream", "127.0.0.1:8000"), ("--max-body", "100M"), ("--logs", ""), ("--tls", "")}
+        given = [word for pair in values if pair not in defaults for word in pair]
+        return [f"--{self._server}", *(flag for flag, on in flags.items() if on), *given, *sorted(self._names)]
+
+
+def _usage(option: str, value: str, error: ValueError) -> NoReturn:
+    raise click.UsageError(f"{option} {value!r}: {error}")
+
+
+def _check(server: str, front: Front, render: Callable[[Front], str]) -> bool | None:
+    from multisite.cli import syntax
+
+    program, fault = syntax.check(server, front, render)
+    if not program:
+        say(f"{server} is not installed here: its rules are not checked", err=True)
+        return None
+    if fault:
+        for line in fault.splitlines():
+            click.echo(printable(line), err=True)
+        fail(f"{program} refuses the rules; nothing is written")
+    say(f"{program} accepts the rules", err=True)
+    return True
+
+
+def _write(path: str, text: str) -> str:
+    """Replace the file at `path`, or what it is a link to; say what was done."""
+    from multisite.cli.scaffold import write_new
+
+    target = os.path.realpath(path)
+    try:
+        with open(target, encoding="utf-8", errors="replace") as file:
+            if file.read() == text:
+                return "unchanged:"
+    except FileNotFoundError:
+        pass
+    write_new(target, text, force=True)
+    return "wrote"

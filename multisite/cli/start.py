@@ -1,0 +1,22 @@
+"""Whether a site with a process of its own could be started, told without starting it."""
+
+from __future__ import annotations
+
+from multisite import sharing
+from multisite.model import Home, Problem, Site
+
+
+def start_problems(site: Site, home: Home) -> list[Problem]:
+    """Return why whoever types the command could not start a process of `site`, as the supervisor would.
+
+    What root alone could do is a warning: the service may well run as root.
+    """
+    from multisite.supervisor import launch
+    from multisite.supervisor.privilege import NeedsRoot
+
+    if sharing.place(site, home).kind != "spawned" or "%" in site.location:
+        return []
+    refused = launch.obstacle(site, home)
+    if not refused:
+        return []
+    return [Problem(site.file, str(refused), severity="warning" if isinstance(refused, NeedsRoot) else "error")]

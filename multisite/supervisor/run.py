@@ -1,0 +1,90 @@
+"""How the supervisor begins: for the first time, or in the place of an older program."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+
+from multisite.errors import ConfigError
+from multisite.live import LiveHome
+from multisite.supervisor import sweep
+from multisite.supervisor.handover import taken, unseal
+from multisite.supervisor.main import Supervisor
+from multisite.supervisor.prctl import set_name
+from multisite.supervisor.rundir import RuntimeDir
+from multisite.supervisor.upgrade import HELD_BACK
+
+_log = logging.getLogger("multisite.supervisor")
+
+
+def run(home: str, foreground: bool = False, lock: int | None = None, ready: int = -1, adopt: int = -1) -> int:
+    """Supervise the sites of `home`; returns the exit code.
+
+    Args:
+        home: its directory.
+        foreground: stay, however many servers there are (``multisite supervise``).
+        lock: descriptor of the lock, where who started us has taken it already.
+        ready: descriptor that gets one byte when the control socket is there.
+        adopt: descriptor of the state of the program whose place this one takes.
+
+    Raises:
+        ConfigError, RuntimeDirError: the home or its runtime directory cannot be used.
+    """
+    set_name("multisite-superv")
+    live = LiveHome(home)
+    rundir = RuntimeDir(live.open().home)
+    if adopt >= 0:
+        take_over(live, adopt).run()
+        return 0
+    if not foreground:
+        _hush()
+    rundir.make()
+    if lock is None:
+        lock = rundir.lock()
+        if lock is None:
+            pid, other = rundir.holder()
+            raise rundir.other_home() if other != rundir.home else AlreadyRunning(pid)
+    rundir.sign(lock)
+    supervisor = Supervisor(live, rundir, lock, foreground=foreground)
+    if ready >= 0:
+        with contextlib.suppress(OSError):
+            os.write(ready, b"1")
+        os.close(ready)
+    supervisor.run()
+    return 0
+
+
+def take_over(live: LiveHome, adopt: int) -> Supervisor:
+    """Take the place of another program in this process, running sites included; else begin anew, without them."""
+    state = unseal(adopt)
+    foreground, lock = bool(state["foreground"]), taken(state["lock"])
+    if not foreground:
+        _hush()
+    rundir = RuntimeDir(live.home, state["rundir"])
+    try:
+        return Supervisor(live, rundir, lock, foreground=foreground, state=state)
+    except Exception:  # whatever it is, sites that nobody watches would be worse
+        _log.exception("the running sites cannot be taken over; they are ended, and start with their next requests")
+        sweep.all_children()
+        for descriptor in state["kept"]:
+            if descriptor != lock:
+                with contextlib.suppress(OSError):
+                    os.close(descriptor)
+        return Supervisor(live, rundir, lock, foreground=foreground)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
+
+
+def _hush() -> None:
+    logging.getLogger("multisite.live").setLevel(logging.CRITICAL)  # the workers have told it
+
+
+class AlreadyRunning(ConfigError):
+    """A supervisor of this home runs already."""
+
+    def __init__(self, pid: int) -> None:
+        Exception.__init__(self, "already running")
+        self.reason = f"a supervisor of this home runs already (process {pid})"
+        self.problems = ()

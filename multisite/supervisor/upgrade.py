@@ -1,0 +1,158 @@
+"""The supervisor makes room for a newer program: itself, executed anew in the same process.
+
+The process stays, so its children stay its children, and what it holds open stays open. What could go wrong is
+tried first, in a process of its own: if that fails, the old program goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+
+from multisite import __version__
+from multisite.supervisor import handover, program
+from multisite.supervisor.control import Connection
+from multisite.supervisor.handover import Keeper, State
+from multisite.supervisor.loop import Loop
+from multisite.supervisor.process import describe_end
+
+PATIENCE = 30.0  # seconds for the new program to show that it starts
+LONGEST_OUTPUT = 65536
+# Their actions are lost with the old program; they wait until the new one has its own.
+HELD_BACK = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
+
+_log = logging.getLogger("multisite.supervisor")
+
+
+class Upgrade:
+    """Tries the new program; `is_due` when it has shown that it starts."""
+
+    def __init__(self, loop: Loop, home: str) -> None:
+        self.is_due = False
+        self.deadline: float | None = None
+        self._loop, self._home = loop, home
+        self._trial: subprocess.Popen[bytes] | None = None
+        self._output = b""
+        self._waiting: list[Connection] = []
+
+    def begin(self, connection: Connection | None = None) -> None:
+        """Try the new program; `connection` is told the outcome.
+
+        Raises:
+            OSError: there are no descriptors or processes left.
+        """
+        if not self._trial:
+            self._start_trial()
+        if connection:
+            connection.waits = True
+            self._waiting.append(connection)
+
+    def _start_trial(self) -> None:
+        argv = program.command(self._home, check=str(handover.FORMAT))
+        env = program.environment(os.environ)
+        pipe, null = subprocess.PIPE, subprocess.DEVNULL
+        self._trial = subprocess.Popen(argv, cwd="/", env=env, stdin=null, stdout=pipe, stderr=subprocess.STDOUT)
+        self._output = b""
+        self.deadline = self._loop.now() + PATIENCE
+        assert self._trial.stdout
+        os.set_blocking(self._trial.stdout.fileno(), False)
+        self._loop.watch(self._trial.stdout.fileno(), lambda _events: self._read())
+
+    def _read(self) -> None:
+        assert self._trial
+        assert self._trial.stdout
+        descriptor = self._trial.stdout.fileno()
+        try:
+            data = os.read(descriptor, LONGEST_OUTPUT)
+        except BlockingIOError:
+            return
+        self._output = (self._output + data)[-LONGEST_OUTPUT:]
+        if not data:
+            self._loop.forget(descriptor)
+
+    def tick(self, now: float) -> None:
+        """End a trial that takes too long."""
+        if self._trial and self.deadline is not None and now >= self.deadline:
+            self.deadline = None
+            os.kill(self._trial.pid, signal.SIGKILL)
+
+    def ended(self, pid: int, status: int) -> bool:
+        """Take note of the end of a process; False if it is not the trial."""
+        if not self._trial or self._trial.pid != pid:
+            return False
+        self._read()
+        assert self._trial.stdout
+        self._loop.forget(self._trial.stdout.fileno())
+        self._trial.stdout.close()
+        self._trial.returncode = os.waitstatus_to_exitcode(status)  # it has been waited for
+        timed_out, self._trial, self.deadline = self.deadline is None, None, None
+        if status == 0:
+            self.is_due = True
+        else:
+            self.failed(f"it did not start within {PATIENCE:g} s" if timed_out else self._reason(status))
+        return True
+
+    def _reason(self, status: int) -> str:
+        lines = self._output.decode("utf-8", "replace").strip().splitlines()
+        return lines[-1] if lines else f"it {describe_end(status)}"
+
+    def failed(self, reason: str) -> None:
+        """Tell that the old program stays."""
+        self.is_due = False
+        _log.error("the new program cannot take over, the old one stays: %s", reason)
+        waiting, self._waiting = self._waiting, []
+        for connection in waiting:
+            connection.waits = False
+            with contextlib.suppress(OSError):
+                connection.send({"error": f"the new program cannot take over, the old one stays: {reason}"})
+
+    def execute(self, state: State, keep: Keeper) -> None:
+        """Become the new program, which takes `state` over; returns only where that fails."""
+        _log.info("version %s makes room for the program on disk", __version__)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+        folder = os.getcwd()
+        try:
+            argv = program.command(self._home, adopt=str(handover.seal(state, keep)))
+            os.chdir("/")
+            os.execve(argv[0], argv, program.environment(os.environ))
+        except OSError as error:
+            os.chdir(folder)
+            keep.release()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
+            self.failed(f"{error.filename or 'it cannot be executed'}: {error.strerror}")
+
+
+def arrived(connections: list[Connection]) -> None:
+    """Answer those who asked for the new program: it runs."""
+    for connection in connections:
+        if connection.waits:
+            connection.waits = False
+            connection.send({"done": "the new program runs", "version": __version__})
+
+
+def try_out(home: str, format_: str) -> str:
+    """Find out, in a process of its own, whether this program could take over; returns why not.
+
+    Args:
+        home: folder of moya.conf.
+        format_: of the state that it would be given.
+    """
+    from multisite import config
+    from multisite.errors import ConfigError
+    from multisite.supervisor import run
+
+    assert run, "all that it needs can be imported"
+    try:
+        config.read_home(home)
+    except ConfigError as error:
+        return error.reason
+    if format_ != str(handover.FORMAT):
+        return f"version {__version__} cannot take running sites over from this one; restart the service instead"
+    return ""

@@ -1,0 +1,409 @@
+"""nginx, Apache, lighttpd and Caddy with what `multisite create-rules` prints for three sites, in front of gunicorn."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from .harness import Answer, HomeDir, Server, debian_program, eventually, free_port, gunicorn
+
+pytestmark = pytest.mark.servers
+
+TELL = """
+import json, os
+
+def application(environ, start_response):
+    told = {key: value for key, value in environ.items() if isinstance(value, str)}
+    told["body"] = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)).decode("latin-1")
+    body = json.dumps(told).encode()
+    start_response("200 OK", [("Content-Type", "application/json"), ("X-Worker", str(os.getpid())),
+                              ("Content-Length", str(len(body)))])
+    return [body]
+"""
+
+NGINX = """\
+daemon off;
+{user}
+pid {root}/nginx.pid;
+error_log stderr;
+events {{}}
+http {{
+    access_log off;
+    types {{ text/css css; }}
+    client_body_temp_path {root}/body;
+    proxy_temp_path {root}/proxy;
+    fastcgi_temp_path {root}/fastcgi;
+    uwsgi_temp_path {root}/uwsgi;
+    scgi_temp_path {root}/scgi;
+    include {root}/rules;
+}}
+"""
+APACHE = """\
+ServerRoot {root}
+PidFile {root}/apache.pid
+DefaultRuntimeDir {root}
+TypesConfig /dev/null
+AddType text/css .css
+Mutex file:{root}
+ServerName localhost
+ErrorLog {root}/log/apache-error.log
+{modules}
+StartServers 1
+ServerLimit 2
+ThreadsPerChild 16
+MaxRequestWorkers 32
+{user}
+<Directory />
+    Require all denied
+</Directory>
+Include {root}/rules
+"""
+MODULES = ["mpm_event", "authz_core", "env", "dir", "mime", "headers", "rewrite", "proxy", "proxy_http"]
+LIGHTTPD = """\
+server.document-root = "{root}/nothing"
+server.bind = "127.0.0.1"
+server.port = {other}
+server.errorlog = "{root}/log/lighttpd-error.log"
+mimetype.assign = ( ".css" => "text/css" )
+server.modules = ( "mod_staticfile" )
+server.http-parseopts = ( "url-path-2f-decode" => "disable", "url-path-2f-reject" => "disable" )
+{rules}
+"""
+CADDY = """\
+{{
+    admin off
+    storage file_system {root}/caddy
+}}
+import {root}/rules
+"""
+
+
+@dataclass
+class FrontEnd:
+    """A real web server of one kind, over rules that the command made."""
+
+    kind: str
+    home: HomeDir
+
+    def rules(self, port: int, behind: int, *options: str) -> str:
+        root = self.home.path
+        (root / "log").mkdir(exist_ok=True)
+        argv = [f"--{self.kind}", "--listen", f"127.0.0.1:{port}", "--upstream", f"127.0.0.1:{behind}"]
+        argv += ["--logs", str(root / "log"), *options]
+        return create_rules(self.home, *argv)
+
+    def started(self, behind: int, *options: str) -> Server:
+        """The server, not started yet."""
+        port = free_port()
+        program = debian_program(*PROGRAMS[self.kind])
+        (self.home.path / "rules").write_text(self.rules(port, behind, *options))
+        environ = self.home.environ() | {"HOME": str(self.home.path)}
+        log = self.home.path / "log" / f"{self.kind}.log"
+        return Server([program, *ARGUMENTS[self.kind](self.home, port, options)], port, log, environ)
+
+
+def create_rules(home: HomeDir, *arguments: str) -> str:
+    argv = [sys.executable, "-m", "multisite", "create-rules", *arguments]
+    run = subprocess.run(argv, env=home.environ(), capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def write(home: HomeDir, text: str) -> str:
+    path = home.path / "frontend.conf"
+    path.write_text(text)
+    return str(path)
+
+
+def nginx(home: HomeDir, port: int, options: tuple[str, ...]) -> list[str]:
+    user = "user root;" if os.geteuid() == 0 else ""
+    text = NGINX.format(root=home.path, user=user)
+    return ["-p", str(home.path), "-e", "stderr", "-c", write(home, text)]
+
+
+def apache(home: HomeDir, port: int, options: tuple[str, ...]) -> list[str]:
+    modules = "\n".join(f"LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so" for name in MODULES)
+    user = "User www-data\nGroup www-data" if os.geteuid() == 0 else ""
+    return ["-f", write(home, APACHE.format(root=home.path, modules=modules, user=user)), "-D", "FOREGROUND"]
+
+
+def lighttpd(home: HomeDir, port: int, options: tuple[str, ...]) -> list[str]:
+    command = ["cat", str(home.path / "rules")]
+    text = LIGHTTPD.format(root=home.path, other=free_port(), rules=f'include_shell "{shlex.join(command)}"')
+    return ["-D", "-f", write(home, text)]
+
+
+def caddy(home: HomeDir, port: int, options: tuple[str, ...]) -> list[str]:
+    return ["run", "--adapter", "caddyfile", "--config", write(home, CADDY.format(root=home.path))]
+
+
+ARGUMENTS: dict[str, Callable[[HomeDir, int, tuple[str, ...]], list[str]]] = {
+    "nginx": nginx,
+    "apache": apache,
+    "lighttpd": lighttpd,
+    "caddy": caddy,
+}
+PROGRAMS = {
+    "nginx": ("nginx", "nginx"),
+    "apache": ("apache2", "apache2-bin"),
+    "lighttpd": ("lighttpd", "lighttpd"),
+    "caddy": ("caddy", "caddy"),
+}
+
+
+@pytest.fixture
+def home(public_path: Path) -> HomeDir:
+    """Three sites, each with a folder of files: one in-process and two with processes of their own."""
+    home = HomeDir(public_path).create()
+    for name, mode in (("shared", "in-process"), ("warm", "spawned"), ("cold", "spawned")):
+        where = home.site(name, TELL, mode=mode)
+        static = where / "static"
+        static.mkdir()
+        (static / "hello.css").write_text(f"/* {name} */")
+        site = home.path / "sites-available" / f"{name}.ini"
+        home.ini(name, site.read_text() + f"static_links = all\n[static]\n/static = {static}\n")
+    return home
+
+
+@pytest.fixture(params=list(ARGUMENTS))
+def front(request: pytest.FixtureRequest, home: HomeDir) -> FrontEnd:
+    return FrontEnd(request.param, home)
+
+
+def told(answer: Answer) -> dict[str, str]:
+    assert answer.status == 200, answer.text
+    found: dict[str, str] = json.loads(answer.text)
+    return found
+
+
+def test_three_sites(front: FrontEnd) -> None:
+    """Static and dynamic content of an in-process, a warm and a cold site, with a log of its own for each."""
+    with gunicorn(front.home) as behind, front.started(behind.port) as server:
+
+        def ask(name: str, path: str = "/", **more: object) -> Answer:
+            return server.ask(f"{name}.test:{server.port}", path, **more)
+
+        assert told(ask("warm"))["HTTP_HOST"] == f"warm.test:{server.port}"
+        for name in ("shared", "warm"):
+            assert told(ask(name, "/x?y=1"))["QUERY_STRING"] == "y=1"
+            css = ask(name, "/static/hello.css")
+            assert (css.status, css.text) == (200, f"/* {name} */")
+            assert css.headers["content-type"].startswith("text/css")
+        first = told(ask("cold", method="POST", body=b"posted"))
+        assert (first["REQUEST_METHOD"], first["body"]) == ("POST", "posted")
+        assert ask("cold", "/static/nothing.css").status == 404
+        assert ask("cold", "/static/hello.css", method="POST", body=b"x").status == 405
+        assert ask("unknown").status == 404
+    for name, path in (("shared", "/x?y=1"), ("warm", "/static/hello.css"), ("cold", "POST")):
+        log = (front.home.path / "log" / f"{name}.test.access.log").read_text()
+        assert path in log
+        assert "unknown" not in log
+        assert not any(other in log for other in {"shared.test", "warm.test", "cold.test"} - {f"{name}.test"})
+
+
+CLAIMED = {
+    "X-Forwarded-For": "6.6.6.6",
+    "X-Forwarded-Host": "evil.test",
+    "X-Forwarded-Proto": "https",
+    "X-Forwarded-Port": "666",
+    "X-Forwarded-Prefix": "/evil",
+    "X-Forwarded-SSL": "on",
+    "X-Real-IP": "6.6.6.6",
+    "X-Client-IP": "6.6.6.6",
+    "X-Script-Name": "/evil",
+    "SCRIPT_NAME": "/evil",
+    "PATH_INFO": "/evil",
+    "Forwarded": "for=6.6.6.6",
+    "X-Canonical-Host": "cold.test",
+}
+
+
+def exactly(server: Server, host: str, target: str, **headers: str) -> dict[str, str]:
+    """What a site is told of a request with these headers, sent as they are."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    with contextlib.closing(connection):
+        connection.putrequest("GET", target, skip_host=True, skip_accept_encoding=True)
+        for name, value in {"Host": host, **headers}.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        response = connection.getresponse()
+        body = response.read().decode()
+        assert response.status == 200, body
+        found: dict[str, str] = json.loads(body)
+        return found
+
+
+def test_what_a_client_claims_ends_at_the_front_end(front: FrontEnd) -> None:
+    """X-Forwarded-* are set, not added to, and nothing that a trusted peer could say comes through."""
+    front.home.conf(
+        "[projects]\nread = sites-enabled/*.ini\n[service]\nhost_header = X-Canonical-Host\n"
+        "[supervisor]\nallow_root = yes\n"
+    )
+    with gunicorn(front.home) as behind, front.started(behind.port) as server:
+        for host in ("shared.test", "warm.test"):
+            seen = exactly(server, host, "/x", **CLAIMED)
+            assert seen["HTTP_HOST"] == host
+            assert seen["SCRIPT_NAME"] == ""
+            assert seen["PATH_INFO"] == "/x"
+            assert seen["HTTP_X_FORWARDED_FOR"] == "127.0.0.1"
+            assert seen["HTTP_X_FORWARDED_PROTO"] == "http"
+            assert seen["HTTP_X_FORWARDED_HOST"] == host
+            leaked = {key: value for key, value in seen.items() if "6.6.6" in value or "evil" in value}
+            assert not leaked
+            assert seen.get("HTTP_X_FORWARDED_PORT", "") in ("", "80", str(server.port))
+
+
+def test_paths_and_connections_arrive_as_they_should(front: FrontEnd) -> None:
+    """The path as it was sent, encoded slashes too; and one request on each connection."""
+    target = "/a%2Fb/c%3Bd;e/%C3%A9%20f?x=%2F&y"
+    with gunicorn(front.home) as behind, front.started(behind.port) as server:
+        seen = exactly(server, "shared.test", target)
+        assert seen["RAW_URI"] == target
+        assert seen.get("HTTP_CONNECTION", "close").lower() == "close"
+        posted = server.ask("shared.test", "/", method="POST", body=b"p" * 300_000)
+        assert len(told(posted)["body"]) == 300_000
+
+
+def test_a_restart_behind_is_survived(front: FrontEnd) -> None:
+    """The front end goes on when gunicorn is gone, and serves again when it is back."""
+    with gunicorn(front.home) as behind, front.started(behind.port) as server:
+        assert server.ask("shared.test").status == 200
+        port = behind.port
+        behind.process.terminate()
+        behind.process.wait(20)
+        assert server.ask("shared.test").status in (502, 503)
+        assert server.ask("shared.test", "/static/hello.css").status == 200
+        again = gunicorn(front.home)
+        again.argv[again.argv.index(f"127.0.0.1:{again.port}")] = f"127.0.0.1:{port}"
+        again.port = port
+        with again:
+            eventually(lambda: server.ask("shared.test").status == 200, 10, "the front end tries again")
+            for name in ("shared", "warm"):
+                assert told(server.ask(f"{name}.test"))["HTTP_HOST"] == f"{name}.test"
+
+
+def test_generic(front: FrontEnd) -> None:
+    """One block for all domains: a site that is enabled later needs nothing of the front end."""
+    logs = front.home.path / "log" / "sites" / "late.test"
+    logs.mkdir(parents=True)
+    with gunicorn(front.home) as behind, front.started(behind.port, "--generic") as server:
+        assert told(server.ask("shared.test"))["HTTP_HOST"] == "shared.test"
+        front.home.site("late", TELL, mode="spawned")
+        assert told(server.ask("late.test", method="POST", body=b"first"))["body"] == "first"
+        assert server.ask("unknown.test").status == 404
+    assert "POST / HTTP/1.1" in (front.home.path / "log" / "multisite.access.log").read_text().replace(
+        '"method":"POST"', "POST / HTTP/1.1"
+    )
+    if front.kind == "nginx":
+        assert "POST / HTTP/1.1" in (logs / "access.log").read_text()
+        assert [path.name for path in logs.parent.iterdir()] == ["late.test"]
+
+
+@contextlib.contextmanager
+def stopped(pids: set[int]) -> Iterator[None]:
+    """These processes do nothing meanwhile."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def test_direct(home: HomeDir) -> None:
+    """A warm site is asked at its own socket, with nobody in between; everything else goes to the dispatcher."""
+    for kind in ("nginx", "caddy"):
+        front = FrontEnd(kind, home)
+        with gunicorn(home) as behind, front.started(behind.port, "--direct") as server:
+            cold = told(server.ask("cold.test", method="POST", body=b"posted"))
+            assert (cold["REQUEST_METHOD"], cold["body"]) == ("POST", "posted")
+            folder = home.runtime / "multisite" / "domains" / "cold.test"
+            eventually(folder.is_dir, 5, "the site's socket is open")
+            with stopped(behind.workers()):  # who answers now does it without the dispatcher
+                direct = told(server.ask("cold.test", "/a%2Fb?c", method="POST", body=b"again"))
+                assert (direct["body"], direct["RAW_URI"]) == ("again", "/a%2Fb?c")
+                assert direct["HTTP_X_FORWARDED_FOR"] == "127.0.0.1"
+                assert server.ask("cold.test", "/static/hello.css").text == "/* cold */"
+            assert told(server.ask("shared.test"))["HTTP_HOST"] == "shared.test"
+            assert server.ask("unknown.test").status == 404
+            for host in (".", "..", "../x", "-", "a..b"):
+                assert server.ask(host).status in (400, 404, 502)
+
+
+@pytest.mark.parametrize("policy", ["inside", "none", "owner", "all"])
+def test_files_are_the_same_whoever_serves_them(front: FrontEnd, policy: str) -> None:
+    """Folders, mounts, single files, links, hidden names and check: with and without a front end."""
+    home = front.home
+    where = home.site("files", TELL, enable=False)
+    for folder, name, text in (
+        ("one", "a.css", "one a"),
+        ("two", "a.css", "two a"),
+        ("two", "b.css", "two b"),
+        ("two", ".hidden", "secret"),
+        ("two/sub", "index.html", "index"),
+        ("public", "robots.txt", "robots"),
+        ("public", "index.html", "home"),
+        ("elsewhere", "own", "own"),
+        ("sp ace", "x y.css", "blank"),
+    ):
+        (where / folder).mkdir(parents=True, exist_ok=True)
+        (where / folder / name).write_text(text)
+    (where / "icon").write_text("icon")
+    (where / "two" / "inside").symlink_to("b.css")
+    (where / "two" / "own").symlink_to(where / "elsewhere" / "own")
+    (where / "two" / "foreign").symlink_to(where / "foreign")
+    (where / "foreign").write_text("foreign")
+    if os.geteuid() == 0:
+        os.chown(where / "foreign", 12345, 12345)
+    static = f"[static]\n/s = {where}/one, {where}/two\n/sp = {where}/sp ace\n/icon.ico = {where}/icon\n"
+    keys = f"location = {where}\nstatic_links = {policy}\nstatic_expires = 5m\n"
+    check = f"check = {where}/public\n"
+    application = "application = files_app:application\n"
+    home.ini("files", f"[service]\ndomains = files.test, *.wild.test\n{application}{keys}{static}{check}")
+    home.ini("mounted", f"[service]\ndomains = files.test\nmount = /m\n{application}{keys}{static}")
+    with gunicorn(home) as behind, front.started(behind.port) as server:
+        for host, mounts in (("files.test", ("", "/m")), ("x.wild.test", ("",))):
+            for path, text in [(mount + path, text) for mount in mounts for path, text in FILES] + CHECKED:
+                without, answer = behind.ask(host, path), server.ask(host, path)
+                assert (answer.status, answer.text) == (without.status, without.text), (host, path)
+                assert text in (answer.text, None), (host, path)
+                if answer.status == 200:
+                    assert answer.headers["cache-control"] == without.headers["cache-control"] == "max-age=300"
+        secret = server.ask("files.test", "/s/foreign")
+        assert (secret.text == "foreign") == (policy in ("owner", "all")), secret  # root's link, and root's word counts
+        for path in ("/s/../../../etc/passwd", "/s/%2e%2e/%2e%2e/etc/passwd", "/s/..%2f..%2f..%2fetc/passwd"):
+            assert "root:" not in server.ask("files.test", path).text
+        for path in ("/robots.txt", "/s2", "/x%2Fy"):
+            posted = told(server.ask("files.test", path, method="POST", body=b"to the application"))
+            assert (posted["body"], posted["RAW_URI"]) == ("to the application", path)
+        assert told(server.ask("files.test", "/m/x%2Fy?q"))["RAW_URI"] == "/m/x%2Fy?q"
+
+
+FILES = [  # path and content; None: whatever multisite answers
+    ("/s/a.css", "one a"),
+    ("/s/b.css", "two b"),
+    ("/s/c.css", None),
+    ("/s/.hidden", None),
+    ("/s/sub", None),
+    ("/s/sub/", "index"),
+    ("/s/inside", None),
+    ("/s/own", None),
+    ("/s/foreign", None),
+    ("/s", None),
+    ("/s/", None),
+    ("/sp/x%20y.css", "blank"),
+    ("/icon.ico", "icon"),
+]
+CHECKED = [("/robots.txt", "robots"), ("/", "home")]

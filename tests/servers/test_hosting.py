@@ -1,0 +1,256 @@
+"""One file hosts many directories, behind a real gunicorn with several workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .harness import Answer, HomeDir, Server, eventually, gunicorn
+
+pytestmark = pytest.mark.servers
+
+APP = """
+import json, os
+
+def application(environ, start_response):
+    told = {"text": "TEXT", "pid": os.getpid(), "cwd": os.getcwd(), "env": dict(os.environ)}
+    body = json.dumps(told).encode()
+    start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+    return [body]
+"""
+FILE = """
+[service]
+domains = *.hosting.test
+location = {root}/%HOST
+"""
+
+
+class Hosting:
+    """A home whose site `hosting` has its folders in `root`."""
+
+    def __init__(self, home: HomeDir, root: Path, text: str = FILE, name: str = "hosting") -> None:
+        self.home, self.root = home, root
+        self.write(text, name)
+
+    def write(self, text: str, name: str = "hosting") -> None:
+        self.home.ini(name, text.format(root=self.root))
+
+    def folder(self, host: str, code: str = APP, file: str = "wsgi.py") -> Path:
+        where = self.root / host
+        where.mkdir(parents=True)
+        (where / file).write_text(code.replace("TEXT", host))
+        return where
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> HomeDir:
+    return HomeDir(tmp_path).create()
+
+
+@pytest.fixture
+def hosting(home: HomeDir, tmp_path: Path) -> Hosting:
+    root = tmp_path / "www"
+    root.mkdir()
+    return Hosting(home, root)
+
+
+@pytest.fixture
+def server(hosting: Hosting) -> Iterator[Server]:
+    with gunicorn(hosting.home, "gthread", "--workers", "2", "--threads", "4") as running:
+        yield running
+
+
+def told(answer: Answer) -> dict[str, object]:
+    assert answer.status == 200, answer.text
+    return dict(json.loads(answer.text))
+
+
+def backends(home: HomeDir) -> set[int]:
+    return set(home.processes(backends=True))
+
+
+def test_each_host_with_a_folder_is_a_site_of_its_own(hosting: Hosting, server: Server) -> None:
+    """Processes, working directory, socket and folder for front ends are its own, whichever worker is asked."""
+    folders = {name: hosting.folder(f"{name}.hosting.test") for name in ("ann", "bob", "cem")}
+    seen: dict[str, set[object]] = {}
+    for _ in range(8):
+        for name, folder in folders.items():
+            answer = told(server.ask(f"{name}.hosting.test"))
+            assert answer["text"] == f"{name}.hosting.test"
+            assert answer["cwd"] == str(folder)
+            seen.setdefault(name, set()).add(answer["pid"])
+    assert [len(pids) for pids in seen.values()] == [1, 1, 1]
+    assert len(set.union(*seen.values())) == 3
+    runtime = hosting.home.runtime / "multisite"
+    assert {path.name for path in (runtime / "sites").iterdir()} == {
+        f"hosting..{name}.hosting.test.sock" for name in folders
+    }
+    assert (runtime / "domains" / "ann.hosting.test" / "http.sock").is_socket()
+
+
+def test_an_unknown_folder_is_a_404_and_no_process(hosting: Hosting, server: Server) -> None:
+    """So is a file in place of a folder, and a host that would lead out of the folder is refused."""
+    hosting.folder("ann.hosting.test")
+    (hosting.root / "file.hosting.test").write_text("")
+    (hosting.root.parent / "secret").mkdir()
+    (hosting.root.parent / "secret" / "wsgi.py").write_text(APP)
+    for number in range(30):
+        assert server.ask(f"no{number}.hosting.test").status == 404
+    assert server.ask("file.hosting.test").status == 404
+    for host in (
+        "../secret",
+        "..",
+        "../secret.hosting.test",
+        "%2e%2e.hosting.test",
+        "a/b.hosting.test",
+        ".hosting.test",
+    ):
+        assert server.ask(host).status in (400, 404)
+    assert server.ask(f"{'x' * 64}.hosting.test").status == 400
+    assert server.ask(f"{'x' * 63}.hosting.test").status == 404
+    assert backends(hosting.home) == set()
+    assert told(server.ask("ANN.Hosting.Test.:8000"))["text"] == "ann.hosting.test"
+    assert len(backends(hosting.home)) == 1
+
+
+def test_a_folder_is_noticed_when_it_comes_and_goes(hosting: Hosting, server: Server) -> None:
+    """Within a second or so, and nothing of it goes on running; a new folder of that name is a new site."""
+    host = "ann.hosting.test"
+    for _ in range(6):
+        assert server.ask(host).status == 404
+    folder = hosting.folder(host)
+    assert {told(server.ask(host))["text"] for _ in range(6)} == {host}
+    (first,) = backends(hosting.home)
+    shutil.rmtree(folder)
+    eventually(lambda: all(server.ask(host).status == 404 for _ in range(6)), 5)
+    eventually(lambda: not backends(hosting.home), 10)
+    hosting.folder(host, APP.replace("TEXT", "another"))
+    eventually(lambda: {server.ask(host).status for _ in range(6)} == {200}, 5)
+    assert {told(server.ask(host))["text"] for _ in range(6)} == {"another"}
+    assert backends(hosting.home).isdisjoint({first})
+
+
+def test_a_folder_that_takes_the_place_of_another(hosting: Hosting, server: Server) -> None:
+    """As a deployment does it: by renaming."""
+    host = "ann.hosting.test"
+    folder = hosting.folder(host)
+    assert told(server.ask(host))["text"] == host
+    newer = hosting.folder("next", APP.replace("TEXT", "newer"))
+    folder.rename(hosting.root / "old")
+    newer.rename(folder)
+    eventually(lambda: {told(server.ask(host))["text"] for _ in range(6)} == {"newer"}, 10)
+
+
+LONG = "a-customer-with-a-rather-long-name.and-another-label-of-some-length.hosting.test"
+
+
+def test_a_long_host_has_an_instance_too(hosting: Hosting, server: Server) -> None:
+    """Its name is cut, and is still its own."""
+    other = LONG.replace("length", "lentgh")
+    for host in (LONG, other):
+        hosting.folder(host)
+    assert told(server.ask(LONG))["text"] == LONG
+    assert told(server.ask(other))["text"] == other
+    assert len(backends(hosting.home)) == 2
+
+
+def test_commands_know_instances(hosting: Hosting, server: Server) -> None:
+    """list, status, explain, where, logs, stop and restart, by the host or by the instance's name."""
+    host, name = "ann.hosting.test", "hosting..ann.hosting.test"
+    folder = hosting.folder(host, "print('hello from ann', flush=True)\n" + APP)
+    hosting.folder("bob.hosting.test")
+    first = told(server.ask(host))["pid"]
+    kept = told(server.ask("bob.hosting.test"))["pid"]
+    for command in ("list", "status"):
+        rows = {row["name"]: row for row in json.loads(hosting.home.multisite("--json", command))["sites"]}
+        assert rows["hosting"]["domains"] == ["*.hosting.test"]
+        assert (rows[name]["state"], rows[name]["pids"], rows[name]["domains"]) == ("running", [first], [host])
+        assert rows[name]["requests"] == 1
+    explained = json.loads(hosting.home.multisite("--json", "explain", host))
+    assert (explained["site"], explained["location"], explained["placement"]) == (name, str(folder), "spawned")
+    assert "no folder" in hosting.home.multisite("explain", "nobody.hosting.test")
+    for known in (host, name):
+        assert hosting.home.multisite("where", known).strip() == str(folder)
+        assert "hello from ann" in hosting.home.multisite("logs", known)
+    hosting.home.multisite("restart", host)
+    eventually(lambda: told(server.ask(host))["pid"] != first, 10)
+    hosting.home.multisite("stop", name)
+    eventually(lambda: backends(hosting.home) == {kept}, 10)
+    hosting.home.multisite("stop", "hosting")
+    eventually(lambda: not backends(hosting.home), 10)
+    assert told(server.ask(host))["text"] == host
+
+
+EVERYTHING = """
+[service]
+domains = {{user}}.users.test
+location = {root}/%USER/www
+python = %(location)s/.venv
+application = served:make("%USER")
+[env]
+SITE_HOST = %HOST
+SITE_USER = %USER
+[logging]
+error = {root}/%USER/%(name)s.log
+"""
+MAKE = """
+import json, os, sys
+
+def make(user):
+    def application(environ, start_response):
+        print("asked", flush=True)
+        told = [user, sys.prefix, os.environ["SITE_HOST"], os.environ["SITE_USER"], os.environ["PATH"].split(":")[0]]
+        start_response("200 OK", [("Content-Type", "application/json")])
+        return [json.dumps(told).encode()]
+    return application
+"""
+
+
+def test_everything_in_the_file_follows_the_host(hosting: Hosting) -> None:
+    """What a domain captures, virtualenv, environment, application and log."""
+    hosting.write(EVERYTHING)
+    for user in ("ann", "bob"):
+        where = hosting.folder(f"{user}/www", MAKE, "served.py")
+        os.system(f"{sys.executable} -m venv --without-pip {where}/.venv")
+    with gunicorn(hosting.home, "gthread", "--workers", "1", "--threads", "4") as server:
+        for user in ("ann", "bob"):
+            host, venv = f"{user}.users.test", f"{hosting.root}/{user}/www/.venv"
+            assert json.loads(server.ask(host).text) == [user, venv, host, user, f"{venv}/bin"]
+            log = hosting.root / user / f"hosting..{host}.log"
+            eventually(lambda log=log: log.exists() and "asked" in log.read_text(), 5)  # type: ignore[misc]
+
+
+COMMAND = """
+import http.server, sys
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = " ".join([*sys.argv[1:2], self.headers["Host"], open("text").read()]).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[2])), Handler).serve_forever()
+"""
+
+
+def test_luisitos_template(hosting: Hosting, tmp_path: Path) -> None:
+    """A command of any kind with %HOST and %PORT; the program is outside the folders."""
+    program = tmp_path / "serve.py"
+    program.write_text(COMMAND)
+    hosting.write(FILE + f"command = {sys.executable} {program} %HOST %PORT\n")
+    for name in ("ann", "bob"):
+        hosting.folder(f"{name}.hosting.test", f"folder of {name}", "text")
+    with gunicorn(hosting.home, "sync", "--workers", "2") as server:
+        for _ in range(4):
+            for name in ("ann", "bob"):
+                host = f"{name}.hosting.test"
+                assert server.ask(host).text == f"{host} {host} folder of {name}"
+        assert server.ask("cem.hosting.test").status == 404

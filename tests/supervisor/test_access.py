@@ -1,0 +1,186 @@
+"""Who may reach the sites' sockets: the service's own user, and the group that moya.conf names."""
+
+from __future__ import annotations
+
+import grp
+import os
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from multisite import config
+from multisite.supervisor import access
+from multisite.supervisor.listener import Listener
+from multisite.supervisor.rundir import RuntimeDir
+
+from .harness import SupervisedHome, as_user, ask, supervised, wait_until
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
+GROUP = "socket_group = www-data"
+WWW, NOBODY = (33, 33), (65534, 65534)  # uid, gid of www-data and nobody
+
+
+def connects(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as connected:
+        connected.connect(str(path))
+    return True
+
+
+def modes(run: Path, *names: str) -> dict[str, tuple[str, int]]:
+    """Octal mode and group of each path, "." being the directory itself."""
+    found = {name: (run / name).lstat() for name in names}
+    return {name: (f"{stat.S_IMODE(status.st_mode):04o}", status.st_gid) for name, status in found.items()}
+
+
+ROOTS = {
+    ".": ("0711", 0),
+    "control.sock": ("0600", 0),
+    "supervisor.lock": ("0600", 0),
+    "sites": ("0700", 0),
+    "sites/blog.sock": ("0600", 0),
+    "domains": ("0700", 0),
+    "domains/blog.test": ("0700", 0),
+    "board": ("0711", 0),
+    "private": ("0711", 0),
+}
+WITH_GROUP = {
+    **ROOTS,
+    "sites": ("0710", 33),
+    "sites/blog.sock": ("0660", 33),
+    "domains": ("0710", 33),
+    "domains/blog.test": ("0710", 33),
+}
+
+
+@as_root
+@pytest.mark.parametrize(("key", "expected"), [("", ROOTS), (GROUP, WITH_GROUP)], ids=["alone", "group"])
+def test_modes_under_root(open_path: Path, key: str, expected: dict[str, tuple[str, int]]) -> None:
+    with supervised(open_path, key) as home:
+        home.site("blog")
+        home.get("blog")
+        assert modes(open_path / "run", *expected) == expected
+
+
+@as_root
+def test_what_a_sites_own_user_has_there_is_its_own_alone(open_path: Path) -> None:
+    hello = "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'hello']\n"
+    with supervised(open_path) as home:
+        home.app("ours", hello, user="www-data", python="/usr/bin/python3")
+        assert home.get("ours") == "hello"
+        status = (open_path / "run" / "board" / "ours").stat()
+        assert (stat.S_IMODE(status.st_mode), status.st_uid) == (0o600, 33)
+        if not os.path.realpath(sys.executable).startswith("/root/"):  # it runs the relay, as the site's user
+            home.site("binds", command="/usr/bin/python3 srv.py %SOCKET", user="www-data")
+            with pytest.raises(OSError):
+                home.get("binds")
+            private = (open_path / "run" / "private" / "binds").stat()
+            assert (stat.S_IMODE(private.st_mode), private.st_uid) == (0o700, 33)
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("who", "let_in"), [(WWW, True), (NOBODY, "PermissionError"), ((1, 1), "PermissionError")], ids=str
+)
+def test_the_group_connects_and_nobody_else(open_path: Path, who: tuple[int, int], let_in: object) -> None:
+    with supervised(open_path, GROUP) as home:
+        home.site("blog")
+        home.get("blog")
+        run = open_path / "run"
+        for path in (run / "sites" / "blog.sock", run / "domains" / "blog.test" / "http.sock"):
+            assert as_user(*who, lambda path=path: connects(path)) == let_in
+        assert as_user(*who, lambda: connects(run / "control.sock")) == "PermissionError"
+        assert as_user(*who, lambda: os.listdir(run / "sites")) == "PermissionError"
+
+
+@as_root
+def test_without_a_group_nobody_connects(open_path: Path) -> None:
+    with supervised(open_path) as home:
+        home.site("blog")
+        home.get("blog")
+        path = open_path / "run" / "sites" / "blog.sock"
+        assert as_user(*WWW, lambda: connects(path)) == "PermissionError"
+
+
+@as_root
+def test_a_group_that_is_named_later_is_let_in_and_one_that_is_taken_out_is_not(open_path: Path) -> None:
+    with supervised(open_path) as home:
+        home.site("blog")
+        first = home.get("blog")
+        conf, run = home.path / "moya.conf", open_path / "run"
+        text = conf.read_text()
+        conf.write_text(text + GROUP + "\n")
+        wait_until(lambda: modes(run, *WITH_GROUP) == WITH_GROUP)
+        conf.write_text(text)
+        wait_until(lambda: modes(run, *ROOTS) == ROOTS)
+        assert home.get("blog") == first
+
+
+def socket_in(home_path: str, group: str) -> dict[str, tuple[str, int]]:
+    """Make the runtime directory and one socket, as whoever we are, and tell their modes."""
+    conf = Path(home_path) / "moya.conf"
+    conf.write_text(f"[service]\nruntime_dir = run\n[supervisor]\nsocket_group = {group}\n")
+    home = config.read_home(home_path)
+    rundir = RuntimeDir(home)
+    rundir.make()
+    rundir.let_in(access.access_of(home))
+    listener = Listener(rundir.socket("blog"), rundir)
+    listener.open(10, ["blog.test"])
+    names = (".", "sites", "sites/blog.sock", "domains", "domains/blog.test", "board", "private")
+    found = modes(Path(rundir.path), *names)
+    listener.close()
+    return found
+
+
+@as_root
+@pytest.mark.parametrize(("group", "let_in"), [("", False), ("www-data", True), ("daemon", False)])
+def test_modes_under_another_user(open_path: Path, group: str, let_in: bool) -> None:
+    """Who is not root may let in a group that they are a member of; any other is a problem, and nobody is."""
+    os.chown(open_path, *NOBODY)
+    found = as_user(*NOBODY, lambda: socket_in(str(open_path), group), groups=(33,))
+    mine, theirs = (folder, socket_) = (("0700", 65534), ("0600", 65534)), (("0710", 33), ("0660", 33))
+    folder, socket_ = theirs if let_in else mine
+    assert found == {
+        ".": folder,
+        "sites": folder,
+        "sites/blog.sock": socket_,
+        "domains": folder,
+        "domains/blog.test": folder,
+        "board": mine[0],
+        "private": mine[0],
+    }
+
+
+def checked(home: SupervisedHome) -> str:
+    argv = [sys.executable, "-m", "multisite", "--home", str(home.path), "check"]
+    return subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+
+
+def test_a_group_that_does_not_exist_is_a_problem_and_sites_are_served(tmp_path: Path) -> None:
+    with supervised(tmp_path, "socket_group = no-such-group") as home:
+        home.site("blog")
+        assert "[supervisor] socket_group = no-such-group: there is no such group" in checked(home)
+        path = home.ensure("blog")
+        assert ask(path)
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+
+
+@as_root
+def test_a_folder_that_the_group_cannot_pass_is_said(open_path: Path) -> None:
+    closed = open_path / "closed"
+    closed.mkdir(mode=0o700)
+    with supervised(closed, GROUP) as home:
+        assert f"the group cannot enter {closed}" in checked(home)
+        closed.chmod(0o711)
+        assert "socket_group" not in checked(home)
+
+
+def test_a_number_is_a_group_too(tmp_path: Path) -> None:
+    gid = os.getegid()
+    (tmp_path / "moya.conf").write_text(f"[supervisor]\nsocket_group = {gid}\n")
+    assert access.access_of(config.read_home(str(tmp_path))).group == gid
+    (tmp_path / "moya.conf").write_text(f"[supervisor]\nsocket_group = {grp.getgrgid(gid).gr_name}\n")
+    assert access.access_of(config.read_home(str(tmp_path))).group == gid

@@ -1,0 +1,105 @@
+"""Processes that grow: replaced above their own limit, stopped when all together are above the budget."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from multisite.supervisor import process
+
+from .harness import SERVER, ask, is_running, supervised, wait_until
+
+GROWS = "hoard = []\n" + SERVER.replace(
+    '        if self.path == "/die":',
+    '        if self.path.startswith("/grow/"):\n'
+    "            hoard.append(bytearray(b'x') * (int(self.path[6:]) << 20))\n"
+    '        if self.path == "/die":',
+)
+MEASURED = 60.0  # seconds within which it has been measured, on a machine that has other things to do
+
+
+def pid_of(body: str) -> int:
+    return int(body.split(maxsplit=1)[0])
+
+
+def test_a_process_above_its_limit_is_replaced_and_no_request_is_lost(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with supervised(tmp_path) as home:
+        home.site("big", GROWS, memory_limit="80M", processes="1")
+        home.site("small", GROWS, memory_limit="80M")
+        small = home.get("small", "/grow/10")
+        first = home.get("big", "/grow/100")
+        path = home.rundir.socket("big")
+        slow: list[str] = []
+        waiting = threading.Thread(target=lambda: slow.append(ask(path, "/sleep/8", 60)))
+        waiting.start()
+        answers = [first]
+        while answers[-1] == first:
+            answers.append(ask(path, "/sleep/0.05", 60))
+            assert len(answers) < MEASURED / 0.05, "it has not been replaced"
+        waiting.join()
+        assert slow == [first], "the request that was in flight has been finished"
+        wait_until(lambda: not is_running(pid_of(first)), 30)
+        assert home.state("big")["pids"] == [pid_of(answers[-1])]
+        assert home.state("big")["starts"] == 2
+        assert home.get("small") == small
+    assert "more than memory_limit" in capfd.readouterr().err
+
+
+def test_what_a_process_has_forked_counts_too(tmp_path: Path) -> None:
+    """The memory of helpers in its session is the site's."""
+    fork = (
+        "import os, signal, time\nif os.fork() == 0:\n    hoard = bytearray(b'x') * (100 << 20)\n    signal.pause()\n"
+    )
+    with supervised(tmp_path) as home:
+        home.site("big", fork + SERVER, memory_limit="80M")
+        first = home.get("big")
+        wait_until(lambda: home.get("big") != first, MEASURED)
+
+
+def test_above_the_budget_idle_sites_go_the_least_recently_used_first(tmp_path: Path) -> None:
+    with supervised(tmp_path, "memory_budget = 200M") as home:
+        for name in ("a", "b", "c"):
+            home.site(name, GROWS)
+        for name in ("a", "b"):
+            home.get(name, "/grow/60")
+        home.wait_for("b", "running")
+        path = home.ensure("c")
+        busy: list[str] = []
+        waiting = threading.Thread(target=lambda: busy.append(ask(path, "/sleep/9", 60)))
+        home.get("c", "/grow/100")
+        waiting.start()
+        stopped = wait_until(lambda: [n for n in ("a", "b", "c") if home.state(n)["state"] == "stopped"], MEASURED)
+        assert stopped == ["a"]
+        assert home.state("b")["state"] == home.state("c")["state"] == "running"
+        waiting.join()
+        assert len(busy) == 1
+        assert pid_of(home.get("a"))
+
+
+def test_a_busy_site_is_never_stopped_for_the_budget(tmp_path: Path) -> None:
+    with supervised(tmp_path, "memory_budget = 50M") as home:
+        home.site("a", GROWS)
+        path = home.ensure("a")
+        slow: list[str] = []
+        waiting = threading.Thread(target=lambda: slow.append(ask(path, "/sleep/8", 60)))  # measured meanwhile
+        waiting.start()
+        first = ask(path, "/grow/100")
+        waiting.join()
+        assert slow == [first]
+        home.wait_for("a", "stopped", MEASURED)
+
+
+def test_memory_is_what_a_process_has_for_itself_and_its_share_of_the_rest() -> None:
+    """The proportional set size, which the kernel sums up; pages that it shares count in part."""
+    import os
+
+    grown = bytearray(b"x") * (50 << 20)
+    own = process.memory(os.getpid())
+    assert own > 50 << 20
+    del grown
+    assert process.memory(os.getpid()) < own - (40 << 20)
+    assert process.memory(2**22 + 1) == 0

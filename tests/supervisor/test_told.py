@@ -1,0 +1,134 @@
+"""A failed start is told everywhere, by the supervisor and after it is gone, until a start succeeds."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from multisite.errors import BackendUnavailable
+from multisite.supervisor.client import NotRunning
+from multisite.verdicts import Verdicts, of_starts
+
+from .harness import SERVER, SupervisedHome, is_running, supervised, wait_until
+
+BROKEN = "import sys\nprint('no flask here')\nsys.exit(3)\n"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[SupervisedHome]:
+    with supervised(tmp_path) as made:
+        yield made
+
+
+def typed(home: SupervisedHome, *words: str, code: int = 0) -> str:
+    argv = [sys.executable, "-m", "multisite", "--home", str(home.path), *words]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout
+
+
+def listed(home: SupervisedHome, name: str) -> dict[str, Any]:
+    sites = json.loads(typed(home, "--json", "list"))["sites"]
+    return next(dict(site) for site in sites if site["name"] == name)
+
+
+def fail(home: SupervisedHome, name: str) -> str:
+    """Ask for a site until it is given up for a while; returns the incident."""
+    with pytest.raises((OSError, BackendUnavailable)):
+        home.get(name)
+    return str(home.wait_for(name, "backoff")["failure"]["incident"])
+
+
+def end_supervisor(home: SupervisedHome) -> None:
+    pid = home.pid
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: not is_running(pid))
+
+
+def test_explain_and_list_tell_a_failed_start_whether_or_not_the_supervisor_lives(home: SupervisedHome) -> None:
+    """The pause after the second failure is short; after it the site is stopped, and still broken."""
+    home.site("bad", BROKEN)
+    incident = fail(home, "bad")
+    home.wait_for("bad", "stopped")
+    for _ in range(2):
+        told = typed(home, "explain", "bad.test", code=1)
+        assert told.count(f"incident {incident}: ") >= 1
+        for expected in ("exited with code 3", "    start up: ", "    | no flask here", "broken"):
+            assert expected in told
+        site = listed(home, "bad")
+        assert (site["state"], site["failure"]["incident"]) == ("broken", incident)
+        assert site["failure"]["output"] == ["no flask here"]
+        assert "exited with code 3" in " ".join(typed(home, "list").split())
+        with contextlib.suppress(NotRunning):
+            end_supervisor(home)
+
+
+def test_a_start_that_succeeds_clears_it(home: SupervisedHome) -> None:
+    folder = home.site("blog", BROKEN)
+    fail(home, "blog")
+    (folder / "srv.py").write_text(SERVER)
+    home.client.ask({"do": "restart", "site": "blog"})
+    assert home.get("blog")
+    home.wait_for("blog", "running")
+    end_supervisor(home)
+    assert of_starts(home.home).all() == {}
+    assert (listed(home, "blog")["state"], listed(home, "blog")["failure"]) == ("stopped", None)
+
+
+def test_a_file_that_changed_since_makes_it_outdated_before_any_request(home: SupervisedHome) -> None:
+    folder = home.app("blog", "import no_such_module\n")
+    fail(home, "blog")
+    end_supervisor(home)
+    assert listed(home, "blog")["state"] == "broken"
+    (folder / "app.py").write_text("def application(environ, start_response):\n    pass\n")
+    assert listed(home, "blog")["state"] == "stopped"
+    assert "its next request tries again" in typed(home, "explain", "blog.test")
+
+
+def test_a_replacement_that_failed_is_told_while_the_old_process_serves(home: SupervisedHome) -> None:
+    folder = home.site("blog")
+    home.get("blog")
+    home.wait_for("blog", "running")
+    (folder / "srv.py").write_text(BROKEN)
+    home.client.ask({"do": "restart", "site": "blog"})
+    wait_until(lambda: home.state("blog")["replace_failure"])
+    told = typed(home, "explain", "blog.test")
+    assert "an older application goes on serving" in told
+    assert "running" in told
+
+
+def test_what_a_worker_noted_is_not_taken_away(home: SupervisedHome) -> None:
+    """That a site may not share a process is why it is spawned at all."""
+    Verdicts(home.home).note("blog", "it is an ASGI application", "", serving=False, own_process=True)
+    home.site("blog", BROKEN)
+    fail(home, "blog")
+    assert Verdicts(home.home).all()["blog"].own_process
+
+
+def test_a_traceback_is_logged_once(home: SupervisedHome, capfd: pytest.CaptureFixture[str]) -> None:
+    home.app("blog", "import no_such_module_of_mine\n", start_timeout="20")
+    fail(home, "blog")
+    end_supervisor(home)
+    logged = capfd.readouterr().err
+    assert logged.count("ModuleNotFoundError: No module named 'no_such_module_of_mine'\n") == 2  # two starts
+    assert logged.count("import no_such_module_of_mine\n") == 2
+
+
+def test_with_a_log_of_its_own_the_service_log_has_the_output_too(
+    home: SupervisedHome, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = home.path / "own.log"
+    home.site("blog", BROKEN, more=f"[logging]\nerror = {log}\n")
+    fail(home, "blog")
+    end_supervisor(home)
+    assert log.read_text().count("no flask here") == 2
+    assert capfd.readouterr().err.count("    no flask here\n") == 2
