@@ -28,7 +28,7 @@ from multisite.statefile import StateFile
 FOLDER = "usage"  # in the runtime directory
 MEASURED = 200  # requests of a site that a worker measures in a second
 MOST_SITES = 16384  # records in a file; its pages take room when they are first written
-NAME = 64  # bytes of a site's name
+NAME = 256  # bytes for a site's name
 SIZE = NAME + board.SIZE
 _MAGIC, _PID, _STARTED, _IN_FLIGHT, _REQUESTS, _ERRORS, _LAST_USE, _BUSY, _SENT = map(
     board.FIELDS.index,

@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     (
         "pure",
         "appspec callables checks dialect endpoint errors headers hosts literals model option options pages placement "
-        "reference sections site trusted values wire pace filerules logformat activity hosting template",
+        "reference sections site trusted values wire pace filerules logformat activity hosting template percentiles",
     ),
 )
 # The option table offers what is written from it, so that its readers need to know one module only.

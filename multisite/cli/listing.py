@@ -89,7 +89,18 @@ def instance_rows(session: Session) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-FIGURES = ("pids", "requests", "in_flight", "memory", "waiting", "idle", "journey", "failure", "replace_failure")
+FIGURES = (
+    "pids",
+    "requests",
+    "in_flight",
+    "errors",
+    "memory",
+    "waiting",
+    "idle",
+    "journey",
+    "failure",
+    "replace_failure",
+)
 
 
 def live(session: Session, name: str, placement: str | None, state: str) -> tuple[str, dict[str, Any]]:
@@ -112,7 +123,18 @@ def live(session: Session, name: str, placement: str | None, state: str) -> tupl
 
 def _live(session: Session, site: dict[str, Any]) -> dict[str, Any]:
     state, figures = live(session, site["name"], site["placement"], site["state"])
+    if site["placement"] in ("in-process", "proxy"):
+        figures = {**figures, **_counted(session, site["name"])}
     return {**site, **figures, "state": state, "failure": figures.get("failure") or site["failure"]}
+
+
+def _counted(session: Session, name: str) -> dict[str, int]:
+    """Return what the workers counted for a site that has no process of its own."""
+    sums = session.usage[0].get(name)
+    if sums is None:
+        return {}
+    figures = sums.all_of_them()
+    return {"requests": figures.requests, "in_flight": figures.in_flight, "errors": figures.errors}
 
 
 def enabled_rows(session: Session) -> Iterator[dict[str, Any]]:
@@ -169,6 +191,7 @@ def row(site: Site, file: SiteFile, problems: Iterable[Problem], **verdict: Any)
         "pids": [],
         "requests": None,
         "in_flight": None,
+        "errors": None,
         "memory": None,
         "problems": [problem.as_dict() for problem in problems],
     }

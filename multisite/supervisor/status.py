@@ -45,6 +45,7 @@ def describe(crew: Crew, connected: Connections, members: Mapping[int, Iterable[
         "busy": round(figures.busy, 6),
         "received": figures.received,
         "sent": figures.sent,
+        "latencies": list(figures.latencies),
         "memory": sum(weighed(crew.pids, members).values()),
         "starts": crew.starts,
         "idle": round(now - crew.activity.last_use, 3) if crew.state is State.RUNNING else None,
