@@ -36,6 +36,8 @@ MOST_INSTANCES = 4096  # hosts of hosting sites that are remembered with what an
 
 _log = logging.getLogger("multisite.dispatcher")
 
+_set_site = logs.current_site.set
+
 #: id of an error on its way from `_rescue` to the server, so that it is not told twice
 _told: ContextVar[int] = ContextVar("multisite_told", default=0)
 
@@ -88,7 +90,7 @@ class Dispatcher:
         target = self._memory.get(environ.get("HTTP_HOST", "")) if self._header is None else None
         if target is None or self._clock() >= target.check_at:
             return self._long_way(environ, start_response)
-        logs.current_site.set(target.name)
+        _set_site(target.name)
         if not self._believed[environ.get("REMOTE_ADDR", "")]:
             headers.drop_claims(environ)
         try:

@@ -105,7 +105,7 @@ class InProcessSite:
         if not site.host:  # the supervisor writes those of a thousand instances
             logs.attach_site_log(site)
         self._rescue = rescue
-        self._layers = Layers(entry, site, home, rescue)
+        self._layers = Layers(entry, site, home, self._place, rescue)
         self._put(self._first)
 
     def __repr__(self) -> str:
@@ -115,7 +115,10 @@ class InProcessSite:
     def _put(self, app: WSGI, how: str = PAGE) -> None:
         """Have `app` answer, behind what every request of the site passes."""
         self._answering, self._how = app, how
-        self.app: WSGI = self._layers.around(app, how)
+        self._layers.put(app, how)
+
+    def _place(self, app: WSGI) -> None:
+        self.app: WSGI = app
 
     @property
     def entry(self) -> Entry:
@@ -159,7 +162,7 @@ class InProcessSite:
                 return
             (self._entry, self._site, self._home), self._offer = self._offer, None
             logs.attach_site_log(self._site)
-            self._layers = Layers(self._entry, self._site, self._home, self._rescue)
+            self._layers = Layers(self._entry, self._site, self._home, self._place, self._rescue)
             if not self._generation:
                 self._failure, self._failures, self._answering = None, 0, self._first
             self._put(self._answering, self._how)

@@ -27,10 +27,12 @@ class Layers:
     """The layers of one site, as its file says.
 
     Args:
+        place: has a callable answer for the site from now on.
         rescue: answers for an app that raised; what it raises itself goes on to the server.
     """
 
-    def __init__(self, entry: Entry, site: Site, home: Home, rescue: Rescue) -> None:
+    def __init__(self, entry: Entry, site: Site, home: Home, place: Callable[[WSGI], None], rescue: Rescue) -> None:
+        self._place = place
         self._rescue = rescue
         self._how = PAGE
         self._tally = usage.of_worker(home, _folder).tally(site.name)
@@ -46,35 +48,43 @@ class Layers:
     def look(self) -> None:
         """Do what is due every second."""
         self._tally.left = usage.MEASURED
+        self._place(self._following)
 
-    def around(self, app: WSGI, how: str) -> WSGI:
-        """Return `app` behind the layers; `how` is who it is."""
+    def put(self, app: WSGI, how: str) -> None:
+        """Place `app` behind the layers; `how` is who it is."""
         self._how = how
-        measured = self._measured(app)
-        if self._log:
-            return measured
+        counted = self._counted(app)
+        self._following = self._measured(app, counted)
+        self._place(self._following if self._log or self._tally.left > 0 else counted)
+
+    def _counted(self, app: WSGI) -> WSGI:
+        """Return `app` with each request counted, and no more."""
         files, tally, cells, requests = self._files, self._tally, self._tally.cells, usage.REQUESTS
 
         def counted(environ: Environ, start_response: Any) -> Iterable[bytes]:
-            if tally.left > 0:
-                return measured(environ, start_response)
-            cells[requests] += 1
+            tally.requests += 1
+            cells[requests] = tally.requests
             return app(environ, start_response)
 
         def counted_files(environ: Environ, start_response: Any) -> Iterable[bytes]:
-            if tally.left > 0:
-                return measured(environ, start_response)
-            cells[requests] += 1
+            tally.requests += 1
+            cells[requests] = tally.requests
             body = files(environ, start_response) if files else None
             return app(environ, start_response) if body is None else body
 
         return counted_files if files else counted
 
-    def _measured(self, app: WSGI) -> WSGI:
-        """Return `app` with each request followed to the end of its answer."""
+    def _measured(self, app: WSGI, counted: WSGI) -> WSGI:
+        """Return `app` with each request followed to the end of its answer.
+
+        Without an access log it makes way for `counted` when enough was measured in this second.
+        """
         files, log, tally, rescue = self._files, self._log, self._tally, self._rescue
 
         def answer(environ: Environ, start_response: Any) -> Iterable[bytes]:
+            if tally.left <= 0 and not log:
+                self._place(counted)
+                return counted(environ, start_response)
             this = Visit(tally, log, environ, start_response, self._how)
             if self._how != IN_PROCESS:
                 environ[visit.KEY] = this

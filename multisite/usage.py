@@ -42,18 +42,20 @@ class Tally:
     """The counts of one site in one worker.
 
     Attributes:
-        cells: where they are; ``cells[REQUESTS] += 1`` alone counts a request that is not measured.
+        cells: where they are.
+        requests: how many there were; `count` alone counts one that is not measured.
         left: requests that may still be measured in this second.
 
-    A step such as ``cells[n] += 1`` has no place in it where the interpreter changes threads (it does so at calls
-    and at the end of loops), so no lock is needed for that; tests/test_usage.py would see a count lost.
+    The steps of `count` have no place among them where the interpreter changes threads (it does so at calls and at
+    the end of loops), so no lock is needed for them; tests/test_usage.py would see a count lost.
     """
 
-    __slots__ = ("_lock", "cells", "left")
+    __slots__ = ("_lock", "cells", "left", "requests")
 
     def __init__(self, cells: memoryview) -> None:
         self.cells = cells
         self.left = MEASURED
+        self.requests = 0
         self._lock = threading.Lock()
         if cells[_MAGIC] != board.MAGIC:
             cells[_PID] = os.getpid()
@@ -62,7 +64,8 @@ class Tally:
 
     def count(self) -> int:
         """A request has come that is not measured; returns the time."""
-        self.cells[_REQUESTS] += 1
+        self.requests += 1
+        self.cells[_REQUESTS] = self.requests
         return monotonic_ns()
 
     def begin(self) -> int:
@@ -70,8 +73,9 @@ class Tally:
         cells = self.cells
         self.left -= 1
         now = monotonic_ns()
+        self.requests += 1
+        cells[_REQUESTS] = self.requests
         with self._lock:
-            cells[_REQUESTS] += 1
             cells[_IN_FLIGHT] += 1
             cells[_LAST_USE] = now
         return now
