@@ -2,9 +2,10 @@
 
     python bench/zipf.py [--seconds 120] [--sites 1000] [--backends 20] [--clients 16] [--worker gthread]
 
-Every answer is checked: the site's own name, and the digest of a body that is another for each request. How many
-backends live is counted from outside: processes that hold the listening socket of a site. Targets: no failed request,
-never more than `max_backends`, memory of supervisor and workers flat once most sites have been met.
+Every answer is checked: the site's own name, and a body that is another for each request. How many backends live is
+counted from outside: processes that hold the listening socket of a site. First each site is asked once; then the load
+lasts as long as it is told to. Targets: no failed request, never more than `max_backends`, memory of supervisor and
+workers flat once all sites are known.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ def application(environ, start_response):
 LISTENS = 0x10000  # __SO_ACCEPTCON in the flags of /proc/net/unix
 SAMPLE_EVERY, WEIGH_EVERY = 0.03, 2.0  # seconds
 FLAT = 1.0  # MiB a minute
+QUIET = 5.0  # seconds without a request at the end
 
 
 @dataclass
@@ -89,6 +91,12 @@ class Asked:
         return len(self.warm) + len(self.cold) + len(self.failures)
 
 
+def tour(port: int, options: Options, seed: int, asked: Asked) -> None:
+    """Ask this client's share of all sites once each."""
+    for number in range(seed, options.sites, options.clients):
+        ask(port, f"s{number}", "/first", 100, asked)
+
+
 def visit(port: int, options: Options, seed: int, until: float, asked: Asked) -> None:
     """Ask one site after another until it is time."""
     chance, zipf = random.Random(seed), Zipf(options.sites, options.exponent)
@@ -98,6 +106,15 @@ def visit(port: int, options: Options, seed: int, until: float, asked: Asked) ->
         name = f"s{zipf.draw(chance)}"
         size = int(10 ** chance.uniform(1, 5.3))
         ask(port, name, f"/{seed}/{number}", size, asked)
+
+
+def at_once(clients: int, what: Callable[[int], None]) -> None:
+    """Have so many clients do it, each with its number."""
+    threads = [threading.Thread(target=what, args=(number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def ask(port: int, name: str, path: str, size: int, asked: Asked) -> None:
@@ -234,39 +251,55 @@ def fill(home: HomeDir, options: Options) -> None:
         home.site(f"s{number}", CODE, mode="spawned")
 
 
+@dataclass
+class Used:
+    """Seconds, and seconds of the processor."""
+
+    seconds: float
+    supervisor: float
+    workers: float
+    quiet: float = 0.0  # share of a processor that the supervisor takes when nobody asks
+
+
 def measure(options: Options | None = None) -> list[Row]:
     options = options or Options()
-    asked = Asked()
+    first, asked = Asked(), Asked()
     with new_home() as home:
         fill(home, options)
         with gunicorn(home, options.worker, "--workers", "2", "--threads", "8") as server:
             watch = Watch(home, server)
-            began = time.monotonic()
-            arguments = [
-                (server.port, options, seed, began + options.seconds, asked) for seed in range(options.clients)
-            ]
-            threads = [threading.Thread(target=visit, args=one) for one in arguments]
-            with repeated(watch.count, SAMPLE_EVERY), repeated(lambda: watch.weigh(time.monotonic()), WEIGH_EVERY):
-                for thread in threads:
-                    thread.start()
-                for thread in threads:
-                    thread.join()
-            used = processor_seconds(watch.supervisor())
-            workers = sum(map(processor_seconds, server.workers()))
-            took = time.monotonic() - began
-    for failure in asked.failures[:20]:
+            with repeated(watch.count, SAMPLE_EVERY):
+                at_once(options.clients, lambda number: tour(server.port, options, number, first))
+                used = load(options, watch, asked)
+            before = processor_seconds(watch.supervisor())
+            time.sleep(QUIET)
+            used.quiet = (processor_seconds(watch.supervisor()) - before) / QUIET
+    for failure in (first.failures + asked.failures)[:20]:
         print(failure, file=sys.stderr)
-    return rows(options, asked, watch, took, used, workers)
+    return rows(options, first, asked, watch, used)
 
 
-def rows(options: Options, asked: Asked, watch: Watch, took: float, supervisor: float, workers: float) -> list[Row]:
-    name = f"{options.sites:,} sites, {options.backends} backends, {took:.0f} s"
-    most, starts = max(watch.counts, default=0), len(asked.processes)
-    failed = f"{len(asked.failures)} of {asked.count:,} ({asked.count / took:.0f} a second, {len(asked.sites)} sites)"
-    costs = f"{supervisor / max(1, starts) * 1000:.1f} ms a start"
-    costs += f", workers {workers / max(1, asked.count) * 1000:.1f} ms a request"
+def load(options: Options, watch: Watch, asked: Asked) -> Used:
+    """The load itself, and what it took."""
+    server, supervisor, began = watch.server, watch.supervisor(), time.monotonic()
+    before = [processor_seconds(supervisor), sum(map(processor_seconds, server.workers()))]
+    with repeated(lambda: watch.weigh(time.monotonic()), WEIGH_EVERY):
+        at_once(options.clients, lambda number: visit(server.port, options, number, began + options.seconds, asked))
+    after = [processor_seconds(supervisor), sum(map(processor_seconds, server.workers()))]
+    return Used(time.monotonic() - began, after[0] - before[0], after[1] - before[1])
+
+
+def rows(options: Options, first: Asked, asked: Asked, watch: Watch, used: Used) -> list[Row]:
+    name = f"{options.sites:,} sites, {options.backends} backends, {used.seconds:.0f} s"
+    most, starts, took = max(watch.counts, default=0), len(asked.processes), used.seconds
+    failures, count = len(first.failures) + len(asked.failures), first.count + asked.count
+    sites = len(first.sites | asked.sites)
+    costs = f"{used.supervisor / max(1, starts) * 1000:.1f} ms a start, workers "
+    costs += f"{used.workers / max(1, asked.count) * 1000:.1f} ms a request"
     found = [
-        Row(f"{name}: wrong or failed answers", failed, "0", not asked.failures and asked.count > 0),
+        Row(
+            f"{name}: wrong or failed answers", f"{failures} of {count:,}", "0", not failures and sites == options.sites
+        ),
         Row(
             f"{name}: backends alive, of {len(watch.counts):,} samples",
             f"{most} at most",
@@ -274,11 +307,10 @@ def rows(options: Options, asked: Asked, watch: Watch, took: float, supervisor: 
             0 < most <= options.backends,
         ),
         Row(f"{name}: warm", f"{len(asked.warm):,} requests, {percentiles(asked.warm)}"),
-        Row(
-            f"{name}: cold",
-            f"{len(asked.cold):,} requests, {percentiles(asked.cold)}, {starts / took:.1f} starts a second",
-        ),
+        Row(f"{name}: cold", f"{len(asked.cold):,} requests, {percentiles(asked.cold)}"),
+        Row(f"{name}: throughput", f"{asked.count / took:.0f} requests and {starts / took:.1f} starts a second"),
         Row(f"{name}: processor time of the supervisor", costs),
+        Row(f"{name}: processor time of the supervisor at rest", f"{used.quiet * 1000:.1f} ms a second"),
     ]
     for who, samples in watch.memory.items():
         late = samples[len(samples) // 2 :]

@@ -32,7 +32,7 @@ def is_question(environ: dict[str, Any]) -> bool:
 
 
 class Ask:
-    """Answers by `claims`, which tells whether a site's domains match a normalised host."""
+    """Answers by `claims`, which tells whether a site answers a normalised host."""
 
     name = ""
     key = ("", "")

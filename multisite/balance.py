@@ -12,7 +12,8 @@ from multisite.errors import BackendUnavailable, ConnectFailed, MultisiteError
 from multisite.pace import Pace
 from multisite.proxy import Proxy
 from multisite.queued import Queued
-from multisite.relay import NotNow, relay
+from multisite.relay import relay
+from multisite.route import NotNow
 from multisite.share import Share
 from multisite.upload import Upload
 from multisite.upstream import Exchange

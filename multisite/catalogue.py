@@ -49,13 +49,15 @@ class Catalogue:
         site = self.hosting(name)
         if not site:
             return None
-        found = hosting.values(site.domains, host)
+        found = hosting.values(site.domains, host) if self.leads_to(name, host) else None
         stamp = found and hosted.stamp_of(hosting.fill(site.location, found))
         if not found or not stamp:
             return None
         canonical = hosted.canonical(site.location, host)
-        if canonical != host and self.leads_to(name, canonical):
-            return self.instance(name, canonical)
+        if canonical != host:
+            instance = self.instance(name, canonical)
+            if instance:
+                return instance
         entry = self.entries[name]
         settled = config.make_site(entry.file, self.home, host, found)
         if settled.files_only:
@@ -63,9 +65,14 @@ class Catalogue:
         file = replace(entry.file, name=settled.name, domains=(host,))
         return replace(entry, file=file, stamp=(*entry.stamp, *stamp)), settled
 
+    def claims(self, host: str) -> bool:
+        """Tell whether a site, and not only the default one, answers a normalised host."""
+        names = [name for claim in self.table.lookup(host) for _mount, name in claim.value]
+        return any(not self.hosting(name) or self.instance(name, host) for name in names)
+
     def leads_to(self, name: str, host: str) -> bool:
-        """Tell whether the best claim on a normalised host is of the site `name`."""
-        return any(name == found for _mount, found in self.answering(host)[0].value) if self.answering(host) else False
+        """Tell whether the site `name` has a claim on a normalised host."""
+        return any(name == claimant for claim in self.answering(host) for _mount, claimant in claim.value)
 
     @property
     def sites(self) -> dict[str, SiteFile]:

@@ -43,6 +43,10 @@ def covers(mount: str, path: str) -> bool:
 class Choice:
     """Chooses among `found`, the claims on one host, request by request.
 
+    Args:
+        raw, host: as the client sent it, and in its normal form.
+        check: has what changed about a site noticed, for the next request.
+
     Attributes:
         key: has the host.
         lasts: whether each of the sites is there; a folder that a hosting site has not got yet may come.
@@ -51,8 +55,17 @@ class Choice:
     name = ""
     check_at = float("inf")  # the site that is chosen has its own
 
-    def __init__(self, catalogue: Catalogue, raw: str, host: str, found: list[Found[Mounts]], serve: Serve) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        raw: str,
+        host: str,
+        found: list[Found[Mounts]],
+        serve: Serve,
+        check: Callable[[Key], object],
+    ) -> None:
         self.key = ("", host)
+        self._check = check
         self._port = _port(raw)
         self._proxies = TrustedProxies(catalogue.home.service.trusted_proxies)
         self._serve = serve
@@ -74,6 +87,7 @@ class Choice:
             raise UnknownHost("No site answers here under this path")
         mount, key, claim = way
         if key in self._canonical and not self._came_from(self._canonical[key], environ):
+            self._check(key)  # a site whose visitors are all sent elsewhere is never served, and may have changed
             return self._redirect(self._canonical[key], environ, start_response)
         if mount != "/":
             environ["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + mount

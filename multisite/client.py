@@ -21,6 +21,8 @@ from typing import Any, NoReturn
 
 Environ = dict[str, Any]
 
+_AT_ONCE = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
 PROTOCOLS = ("HTTP/1.0", "HTTP/1.1")
 
 
@@ -28,6 +30,9 @@ class Worker:
     """What we know of the gunicorn worker that this process is.
 
     Attributes:
+        is_single: it is a sync worker: one thread, which closes each connection after one answer.
+        usable: we know how to take a connection from it.
+        threads: how many answer requests.
         logs_access: it writes an access log, or counts in its place.
         grace: seconds that it has for its last requests.
         recycles: it ends because it has answered as many requests as it may, and nobody waits for its end.
@@ -37,8 +42,8 @@ class Worker:
         self._worker = worker
         self.pid = os.getpid()
         names = {kind.__name__ for kind in type(worker).__mro__}
-        self.closes_always = "SyncWorker" in names
-        self.usable = (self.closes_always or "ThreadWorker" in names) and _speaks_http(worker.cfg)
+        self.is_single = "SyncWorker" in names
+        self.usable = (self.is_single or "ThreadWorker" in names) and _speaks_http(worker.cfg)
         self.threads = int(worker.cfg.threads) if "ThreadWorker" in names else 1
         self.grace = float(worker.cfg.graceful_timeout)
         log = worker.log
@@ -77,6 +82,10 @@ class Worker:
 
         self._worker.cfg.set("worker_exit", hook)
 
+    def listeners(self) -> tuple[int, ...]:
+        """Return the descriptors of the sockets on which it accepts."""
+        return tuple(listener.fileno() for listener in self._worker.sockets)
+
     def close_listeners(self) -> None:
         """Let go of the sockets on which it accepted."""
         for listener in self._worker.sockets:
@@ -90,7 +99,7 @@ def _speaks_http(cfg: Any) -> bool:
 def find_worker() -> Worker | None:
     """Return the gunicorn worker that this process is; its signal handlers belong to it."""
     global _worker
-    if _worker is None or _worker.pid != os.getpid():
+    if _worker is None:
         owner = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
         if not all(hasattr(owner, name) for name in ("cfg", "log", "nr", "max_requests")):
             return None
@@ -101,40 +110,48 @@ def find_worker() -> Worker | None:
 _worker: Worker | None = None
 
 
+def _forget() -> None:
+    global _worker
+    _worker = None
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
 class Connection:
     """The connection of one client, which has sent its request and waits.
 
     Attributes:
         worker: whose it is.
-        ends: it carries no other request after this one, whatever we do.
+        said_last: the client has said that it sends no other request here.
+        ends: none would be answered, whoever answers this one.
     """
 
-    __slots__ = ("_sock", "ends", "worker")
+    __slots__ = ("_sock", "ends", "said_last", "worker")
 
-    def __init__(self, sock: socket.socket, worker: Worker, ends: bool) -> None:
+    def __init__(self, sock: socket.socket, worker: Worker, said_last: bool) -> None:
         self._sock = sock
         self.worker = worker
-        self.ends = ends
+        self.said_last = said_last
+        self.ends = said_last or worker.is_single
 
     def take(self) -> socket.socket:
-        """Return the connection as a socket of ours that never waits; gunicorn has it no more.
+        """Return the connection as a socket of ours; gunicorn has it no more.
 
         Raises:
             OSError: no descriptor is left; nothing has changed.
         """
         sock = self._sock
-        if self.worker.closes_always:
-            ours = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
-        else:
-            ours = sock.dup()
-            os.dup2(_dead(), sock.fileno(), inheritable=False)
-        ours.setblocking(False)
+        if self.worker.is_single:
+            return socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
+        ours = sock.dup()
+        os.dup2(_dead(), sock.fileno(), inheritable=False)
         return ours
 
     def send(self, data: bytes) -> int:
         """Send what the client takes of `data` without waiting; return how much that was."""
         try:
-            return self._sock.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            return self._sock.send(data, _AT_ONCE)
         except BlockingIOError:
             return 0
         except OSError:
@@ -142,7 +159,7 @@ class Connection:
 
     def close(self) -> None:
         """Close it at once, so that the client need not be waited for."""
-        if self.worker.closes_always:
+        if self.worker.is_single:
             self._sock.close()
         else:
             os.dup2(_dead(), self._sock.fileno(), inheritable=False)
@@ -164,12 +181,10 @@ def connection(environ: Environ) -> Connection | None:
         return None
     if environ["SERVER_PROTOCOL"] not in PROTOCOLS:
         return None
-    worker = _worker
-    if worker is None or worker.pid != os.getpid():
-        worker = find_worker()
+    worker = _worker or find_worker()
     if worker is None or not worker.usable:
         return None
-    return Connection(sock, worker, worker.closes_always or _says_close(environ))
+    return Connection(sock, worker, _says_close(environ))
 
 
 def _says_close(environ: Environ) -> bool:

@@ -7,6 +7,7 @@ the files) happens at a host's first request, or once a second.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import threading
@@ -95,6 +96,8 @@ class Dispatcher:
             headers.drop_claims(environ)
         try:
             return target.app(environ, start_response)
+        except StopIteration:  # gunicorn's sign that nothing is to be answered
+            raise
         except BaseException as error:
             return self._raised(error, environ, start_response)
 
@@ -166,6 +169,11 @@ class Dispatcher:
         site.check_at = 0.0 if site.always_restarts() else now + LOOK_EVERY
         return site
 
+    def _check(self, key: Key) -> None:
+        """Notice what changed about a site that is not served just now."""
+        with contextlib.suppress(MultisiteError):
+            self._checked(self._site(key))
+
     def _look_at_folder(self, site: InProcessSite) -> None:
         """Forget an instance whose folder is gone, or another one; who asks for its host looks for it anew."""
         if site.key[1] and site.key in self._sites:
@@ -217,8 +225,8 @@ class Dispatcher:
         return known or self._find(raw)
 
     def _claims(self, host: str) -> bool:
-        """Tell whether a domain of a site matches `host`."""
-        return bool(self._newest(host).table.lookup(host))
+        """Tell whether a site answers `host`, be it one that was enabled a moment ago."""
+        return self._newest(host).claims(host)
 
     def _newest(self, host: str) -> Catalogue:
         """Return the catalogue, read anew if `host` may be that of a site enabled a moment ago."""
@@ -242,7 +250,7 @@ class Dispatcher:
             target: Target = self._site(choice.key_of(current, found[0].value[0][1], host))
             lasts = True
         else:
-            target = several = choice.Choice(current, raw, host, found, self._serve)
+            target = several = choice.Choice(current, raw, host, found, self._serve, self._check)
             lasts = several.lasts
         if lasts and found[0].domain:  # else nobody knows the host yet, and a new site may
             if len(memory) >= MOST_HOSTS:

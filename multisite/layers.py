@@ -35,7 +35,7 @@ class Layers:
         self._place = place
         self._rescue = rescue
         self._how = PAGE
-        self._tally = usage.of_worker(home, _folder).tally(site.name)
+        self._counts = usage.of_worker(home, _folder).of(site.name)
         self._files: Callable[..., Iterable[bytes] | None] | None = None
         self._log: AccessLog | None = None
         if site.static and not entry.broken:
@@ -47,7 +47,7 @@ class Layers:
 
     def look(self) -> None:
         """Do what is due every second."""
-        self._tally.left = usage.MEASURED
+        self._counts.left = usage.MEASURED
         self._place(self._following)
 
     def put(self, app: WSGI, how: str) -> None:
@@ -55,20 +55,20 @@ class Layers:
         self._how = how
         counted = self._counted(app)
         self._following = self._measured(app, counted)
-        self._place(self._following if self._log or self._tally.left > 0 else counted)
+        self._place(self._following if self._log or self._counts.left > 0 else counted)
 
     def _counted(self, app: WSGI) -> WSGI:
         """Return `app` with each request counted, and no more."""
-        files, tally, cells, requests = self._files, self._tally, self._tally.cells, usage.REQUESTS
+        files, counts, cells, requests = self._files, self._counts, self._counts.cells, usage.REQUESTS
 
         def counted(environ: Environ, start_response: Any) -> Iterable[bytes]:
-            tally.requests += 1
-            cells[requests] = tally.requests
+            counts.requests += 1
+            cells[requests] = counts.requests
             return app(environ, start_response)
 
         def counted_files(environ: Environ, start_response: Any) -> Iterable[bytes]:
-            tally.requests += 1
-            cells[requests] = tally.requests
+            counts.requests += 1
+            cells[requests] = counts.requests
             body = files(environ, start_response) if files else None
             return app(environ, start_response) if body is None else body
 
@@ -79,13 +79,13 @@ class Layers:
 
         Without an access log it makes way for `counted` when enough was measured in this second.
         """
-        files, log, tally, rescue = self._files, self._log, self._tally, self._rescue
+        files, log, counts, rescue = self._files, self._log, self._counts, self._rescue
 
         def answer(environ: Environ, start_response: Any) -> Iterable[bytes]:
-            if tally.left <= 0 and not log:
+            if counts.left <= 0 and not log:
                 self._place(counted)
                 return counted(environ, start_response)
-            this = Visit(tally, log, environ, start_response, self._how)
+            this = Visit(counts, log, environ, start_response, self._how)
             if self._how != IN_PROCESS:
                 environ[visit.KEY] = this
             try:

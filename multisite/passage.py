@@ -15,17 +15,17 @@ import struct
 import time
 from collections.abc import Callable
 from email.utils import formatdate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from multisite import client, logs, pages, visit
-from multisite.client import Environ, Worker
 from multisite.errors import MultisiteError, NoAnswer, UpstreamError
 from multisite.relayloop import RelayLoop
 from multisite.tunnel import Tunnel
 from multisite.upstream import Exchange
 from multisite.wire.http11 import Head
-from multisite.wire.incoming import Incoming
-from multisite.wire.outgoing import Outgoing
+
+if TYPE_CHECKING:
+    from multisite.request import Request
 
 CLIENT_TIMEOUT = 60.0  # seconds in which a client takes something of its answer; nginx's send_timeout
 LOOK_AT_QUEUE = 1.0  # seconds between two looks whether the backend has taken a request
@@ -41,42 +41,31 @@ class Passage:
     """Takes one request through: an `Exchange` with the backend on one side, the client's connection on the other.
 
     Args:
-        loop: whose thread does everything but this call.
-        route: where the request went; tells what went wrong, and has the timeouts.
-        wire: the client's connection, ours.
-        worker: whose it was.
-        environ: of the request.
-        incoming, outgoing: the answer so far.
+        loop: whose thread does everything.
+        request: what was done already, with the client's connection taken.
     """
 
-    def __init__(
-        self,
-        loop: RelayLoop,
-        route: Any,
-        wire: socket.socket,
-        worker: Worker,
-        environ: Environ,
-        incoming: Incoming,
-        outgoing: Outgoing,
-        began: float,
-    ) -> None:
+    def __init__(self, loop: RelayLoop, request: Request) -> None:
+        assert request.wire
         self.deadline = self.due = math.inf
-        self.status = ""  # as gunicorn's access log wants to know it, from here
-        self.headers: list[tuple[str, str]] = []
+        head = request.incoming.head if request.outgoing.begun else None
+        self.status = head.status if head else ""  # as gunicorn's access log wants to know it, from here
+        self.headers = head.fields if head else []
         self._loop = loop
-        self._route = route
-        self._wire = wire
-        self._worker = worker
-        self._environ = environ
-        self._incoming = incoming
-        self._outgoing = outgoing
-        self._began = began
-        self._site = logs.current_site.get()
+        self._route = request.route
+        self._wire = request.wire
+        self._wire.setblocking(False)
+        self._worker = request.connection.worker
+        self._environ = request.environ
+        self._incoming = request.incoming
+        self._outgoing = request.outgoing
+        self._began = request.began
+        self._site = request.site
         self._exchange: Exchange | None = None
         self._out: bytes | memoryview = b""
         self._ends = False  # when all of `_out` is sent
         self._wire_events = self._exchange_events = 0
-        self._half_closed = client.has_left(wire)  # before any answer: it says all it has to say that way
+        self._half_closed = client.has_left(self._wire)  # before any answer: it says all it has to say that way
 
     def __repr__(self) -> str:
         return f"<Passage {self._environ.get('RAW_URI', '')} {self.status}>"

@@ -7,17 +7,17 @@ another attempt is made only while not one byte of it was sent.
 from __future__ import annotations
 
 import logging
-import socket
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from multisite import headers, logs, upstream
+from multisite import headers, logs
 from multisite.client import Environ
 from multisite.endpoint import Endpoint
 from multisite.errors import ConnectFailed, ConnectTimeout, MultisiteError, NoAnswer, UpstreamError
 from multisite.pace import Pace
 from multisite.queued import Queued
-from multisite.relay import NotNow, relay
+from multisite.relay import relay
+from multisite.route import NotNow
 from multisite.share import Share
 from multisite.upload import Upload
 from multisite.upstream import Exchange
@@ -131,9 +131,4 @@ class Proxy:
         return self._exchange(head, upload, self._connect_timeout)
 
     def _exchange(self, head: bytes, upload: Upload, timeout: float) -> Exchange:
-        sock: socket.socket = upstream.connect(self.endpoint, timeout)
-        try:
-            return Exchange(sock, head, upload, upload.chunked, self._request_timeout)
-        except BaseException:
-            sock.close()
-            raise
+        return Exchange(self.endpoint, timeout, head, upload, self._request_timeout)

@@ -1,8 +1,9 @@
 """One request to a backend and back, as the thread of a worker has it.
 
-The thread sends the request and waits a moment for the answer (`pace`). What takes longer, or does not fit into one
-piece, goes on in the relay loop of the process, if the server lets us have the client's connection (`client`); else
-this thread waits, one of the site's share of the threads (`share`).
+The thread sends the request and waits a moment for the answer: one of several threads as long as the site deserves it
+(`pace`), the only one of its process until somebody else wants something (`pending`). What takes longer, or does not
+fit into one piece, goes on in the relay loop of the process, if the server lets us have the client's connection
+(`client`); else this thread waits, one of the site's share of the threads (`share`).
 """
 
 from __future__ import annotations
@@ -10,49 +11,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
-from multisite import client, logs, passage, relayloop, visit
-from multisite.client import Connection, Environ
-from multisite.errors import BackendUnavailable, MultisiteError, NoUpgrade, SiteBusy, UpstreamError
+from multisite import client, logs, pending, relayloop, visit
+from multisite.client import Environ
+from multisite.errors import MultisiteError, NoUpgrade, SiteBusy, UpstreamError
 from multisite.headers import upgrade_of
-from multisite.pace import Pace
-from multisite.passage import Passage
-from multisite.queued import Queued
-from multisite.share import Share
+from multisite.request import Request
+from multisite.route import NotNow, Route
 from multisite.upload import Upload
-from multisite.upstream import PIECE, READABLE, WRITABLE, Exchange
+from multisite.upstream import READABLE, WRITABLE, Exchange
 from multisite.wire.incoming import Incoming
-from multisite.wire.outgoing import Outgoing
 
 TAKES_PROMPTLY = 0.05  # seconds in which a backend takes the next piece of a body that its worker still relays
 
 _log = logging.getLogger("multisite.relay")
-
-
-class NotNow(Exception):
-    """What was asked for can be had, but not at once."""
-
-
-class Route(Protocol):
-    """Where requests go: a site's processes, or its upstreams."""
-
-    pace: Pace
-    queue: Queued
-    share: Share
-    stall_timeout: float
-    can_explain: bool
-
-    def begin(self, environ: Environ, upload: Upload, hurry: bool) -> Exchange:
-        """Send the request, the first piece of its body at least.
-
-        Raises:
-            NotNow: in a hurry, that would take time; nothing was sent.
-            MultisiteError: it cannot be sent; after `ConnectFailed` and `BackendUnavailable` nothing was.
-        """
-
-    def explain(self, error: MultisiteError) -> None:
-        """Ask why there was no answer, which may take time; raise the error that says it better."""
 
 
 def relay(route: Route, environ: Environ, start_response: Any) -> Iterable[bytes]:
@@ -67,7 +40,7 @@ def relay(route: Route, environ: Environ, start_response: Any) -> Iterable[bytes
         connection = client.connection(environ)
         if connection is None:
             return _wait_here(route, environ, start_response, upload)
-        return _hurry(_Request(route, environ, upload, connection), start_response)
+        return _hurry(Request(route, environ, upload, connection), start_response)
     except client.Ended:
         raise
     except BaseException:
@@ -75,47 +48,28 @@ def relay(route: Route, environ: Environ, start_response: Any) -> Iterable[bytes
         raise
 
 
-class _Request:
-    """A request whose client's connection can be taken."""
-
-    def __init__(self, route: Route, environ: Environ, upload: Upload, connection: Connection) -> None:
-        self.route = route
-        self.environ = environ
-        self.upload = upload
-        self.connection = connection
-        self.began = time.monotonic()
-
-    def incoming(self) -> Incoming:
-        """Return what reads the answer."""
-        environ = self.environ
-        upgrade = "HTTP_UPGRADE" in environ and bool(upgrade_of(environ))
-        return Incoming(environ["REQUEST_METHOD"], dates=False, forgive=bool(self.upload.first), upgrade=upgrade)
-
-    def outgoing(self) -> Outgoing:
-        """Return what words the answer for the client."""
-        environ = self.environ
-        return Outgoing(environ["REQUEST_METHOD"], environ["SERVER_PROTOCOL"], "gunicorn")
-
-
-def _hurry(request: _Request, start_response: Any) -> Iterable[bytes]:
-    """Answer at once, or leave the rest to the loop."""
-    route = request.route
+def _hurry(request: Request, start_response: Any) -> Iterable[bytes]:
+    """Answer at once, or leave the rest to others."""
+    route, upload = request.route, request.upload
     route.queue.check()
     try:
-        exchange = route.begin(request.environ, request.upload, True)
+        exchange = request.exchange = route.begin(request.environ, upload, True)
     except NotNow:
         _begin_later(request)
-    incoming = request.incoming()
+    incoming = request.incoming
     try:
-        if exchange.sending and not _send(exchange) and not request.upload.keep():
+        if exchange.sending and not _send(exchange) and not upload.keep():
             return _wait_for(route, exchange, incoming, request.environ, start_response, None)
+        if request.connection.worker.is_single and not upload.has_more:
+            request.take()
+            pending.of(request.connection.worker).attend(request)
+            client.end()
         content = _first(route, exchange, incoming)
         if incoming.done and not incoming.hints:
-            exchange.close()
-            return _answer(request, incoming, content, start_response)
-        if not request.upload.keep():
+            return _answer(request, content, start_response)
+        if not upload.keep():
             return _wait_for(route, exchange, incoming, request.environ, start_response, None, content)
-        _hand_over(request, exchange, incoming, content)
+        request.take()
     except client.Ended:
         raise
     except BaseException as error:
@@ -123,6 +77,9 @@ def _hurry(request: _Request, start_response: Any) -> Iterable[bytes]:
         if isinstance(error, MultisiteError):
             _explain(route, error)
         raise
+    request.content = content
+    request.hand_over()
+    client.end()
 
 
 def _send(exchange: Exchange) -> bool:
@@ -145,9 +102,7 @@ def _first(route: Route, exchange: Exchange, incoming: Incoming) -> bytes:
         data = exchange.pull()
         if data is not None:
             content += incoming.take(data, exchange.was_reset)
-        if incoming.done or incoming.switches or incoming.failure or len(content) >= PIECE:
-            return content
-        if incoming.head and (incoming.head.length or 0) > PIECE:
+        if not incoming.is_small(len(content)):
             return content
         left = exchange.sent_at + patience - time.monotonic()
     if patience:
@@ -155,72 +110,46 @@ def _first(route: Route, exchange: Exchange, incoming: Incoming) -> bytes:
     return content
 
 
-def _answer(request: _Request, incoming: Incoming, content: bytes, start_response: Any) -> Iterable[bytes]:
+def _answer(request: Request, content: bytes, start_response: Any) -> Iterable[bytes]:
     """Pass on an answer that is complete."""
-    head, connection = incoming.head, request.connection
-    assert head
+    assert request.exchange
+    request.exchange.close()
+    connection = request.connection
     if not connection.ends or connection.worker.logs_access or request.upload.has_more:
+        head = request.incoming.head
+        assert head
         start_response(head.status, head.fields)
         return [content] if content else []
-    outgoing = request.outgoing()
-    data = outgoing.whole(head, content, passage.date())
+    data = request.whole(content)
     sent = connection.send(data)
     if sent < len(data):
-        _take(request, incoming, outgoing, lambda new: new.finish(data[sent:]))
+        request.take()
+        request.finish(data[sent:])
+        client.end()
     connection.close()
-    visit.ended(request.environ, head.code, len(content))
+    visit.ended(request.environ, request.code, len(content))
     client.end()
 
 
-def _hand_over(request: _Request, exchange: Exchange, incoming: Incoming, content: bytes) -> NoReturn:
-    if incoming.head is None:
-        request.route.queue.enter(exchange)
-    else:
-        exchange.allow(request.route.stall_timeout)
-    _take(request, incoming, request.outgoing(), lambda new: new.go_on(exchange, content))
-
-
-def _begin_later(request: _Request) -> NoReturn:
+def _begin_later(request: Request) -> NoReturn:
     """Have a helper send the request."""
     route, environ, upload = request.route, request.environ, request.upload
     if not upload.keep():
         raise SiteBusy("a body so large cannot be kept until the site can be reached")
-    loop = relayloop.current()
 
-    def begin(new: Passage) -> None:
-        def errand() -> None:
-            try:
-                exchange = route.begin(environ, upload, False)
-            except MultisiteError as error:
-                failure = error  # Python forgets the name of an exception after its clause
-                upload.close()
-                loop.call(lambda: new.refuse(failure))
-                return
-            route.queue.enter(exchange)
-            loop.call(lambda: new.go_on(exchange, b""))
-
-        if not loop.later(errand):
+    def begin() -> None:
+        try:
+            request.exchange = route.begin(environ, upload, False)
+        except MultisiteError as error:
             upload.close()
-            loop.call(lambda: new.refuse(SiteBusy("too many requests are waiting for sites to be reached")))
+            request.refuse(error)
+        else:
+            request.hand_over()
 
-    _take(request, request.incoming(), request.outgoing(), begin, now=True)
-
-
-def _take(
-    request: _Request, incoming: Incoming, outgoing: Outgoing, go_on: Callable[[Passage], None], now: bool = False
-) -> NoReturn:
-    """Take the client's connection into the loop; gunicorn is through with the request."""
-    loop = relayloop.current()
-    connection = request.connection
-    try:
-        wire = connection.take()
-    except OSError as error:
-        raise BackendUnavailable(f"a client's connection cannot be taken: {error.strerror}") from error
-    new = Passage(loop, request.route, wire, connection.worker, request.environ, incoming, outgoing, request.began)
-    if now:
-        go_on(new)
-    else:
-        loop.call(lambda: go_on(new))
+    request.take()
+    if not relayloop.current().later(begin):
+        upload.close()
+        request.refuse(SiteBusy("too many requests are waiting for sites to be reached"))
     client.end()
 
 

@@ -116,7 +116,8 @@ class RelayLoop:
         deadline = time.monotonic() + grace
         while len(self) and time.monotonic() < deadline and not self._stopping:
             self._ended.wait(0.05)
-        self.stop()
+        if not self._stopping:
+            self.stop()
 
     def finish_errands(self, grace: float) -> None:
         """Wait until no helper is busy: no child can go on with what it does."""
@@ -213,7 +214,10 @@ class RelayLoop:
         for descriptor, events in self._poll.poll(self._pause(most)):
             owner = self._owners.get(descriptor)
             if owner is not None:
-                self._guarded(owner, lambda owner=owner, d=descriptor, e=events: owner.ready(d, e))  # type: ignore[misc]
+                try:
+                    owner.ready(descriptor, events)
+                except Exception:
+                    self._failed(owner)
             elif descriptor == self._wake:
                 os.eventfd_read(self._wake)
         while self._inbox:
@@ -235,22 +239,26 @@ class RelayLoop:
                 continue  # it has gone, or has an earlier entry
             watcher.due = math.inf
             if watcher.deadline <= now:
-                self._guarded(watcher, lambda watcher=watcher: watcher.expired(now))  # type: ignore[misc]
+                try:
+                    watcher.expired(now)
+                except Exception:
+                    self._failed(watcher)
             if watcher in self._watchers:
                 self.schedule(watcher)
 
-    def _guarded(self, watcher: Watcher, step: Callable[[], None]) -> None:
-        try:
-            step()
-        except Exception:  # one request's fault is not the others'
-            _log.exception("a relayed request failed")
-            watcher.abort()
+    def _failed(self, watcher: Watcher) -> None:
+        """One request's fault is not the others'."""
+        _log.exception("a relayed request failed")
+        watcher.abort()
 
     def forget(self) -> None:
-        """In a forked child: let go of the parent's connections."""
+        """Let go of connections that another process goes on with, at this or the other side of a fork."""
+        self._stopping = True
         for watcher in self._watchers:
             for sock in watcher.sockets():
                 sock.close()
+        self._watchers.clear()
+        self._inbox.clear()
         self._poll.close()
         os.close(self._wake)
 

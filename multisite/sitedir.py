@@ -132,7 +132,7 @@ class SiteDir:
         self._clock = clock
         self._folders: Stamp = ()
         self._folders_racy = True
-        self._cache = StateFile(home, "sites") if cache else None
+        self._cache = StateFile(home, "sites", guides_us=store) if cache else None
         self._store_at = 0.0 if store else float("inf")
         self._dirty = False
         self._cache_stamp: Stamp = ()

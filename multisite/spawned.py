@@ -22,7 +22,8 @@ from multisite.model import Home, Site
 from multisite.pace import Pace
 from multisite.proxy import Proxy
 from multisite.queued import Queued
-from multisite.relay import NotNow, relay
+from multisite.relay import relay
+from multisite.route import NotNow
 from multisite.share import Share
 from multisite.supervisor.client import Client
 from multisite.trusted import TrustedProxies

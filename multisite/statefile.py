@@ -22,9 +22,13 @@ if TYPE_CHECKING:
 
 
 class StateFile:
-    """One document, named `kind`, of one home; two homes may share a directory."""
+    """One document, named `kind`, of one home; two homes may share a directory.
 
-    def __init__(self, home: Home, kind: str) -> None:
+    With `guides_us` what is in it decides what we do, so root does not believe what the directory's owner wrote.
+    """
+
+    def __init__(self, home: Home, kind: str, guides_us: bool = False) -> None:
+        self._guides_us = guides_us
         self.key = hashlib.sha256(os.path.realpath(home.file).encode("utf-8", "surrogateescape")).hexdigest()[:12]
         self.directory = home.state_dir
         self.path = os.path.join(self.directory, f"{kind}-{self.key}.json")
@@ -43,7 +47,9 @@ class StateFile:
     def _believed(self) -> set[int]:
         # Root's command line reads what workers under another user wrote into their own directory.
         ours = {os.geteuid(), 0}
-        return ours | {os.stat(self.directory).st_uid} if os.geteuid() == 0 else ours
+        if os.geteuid() != 0 or self._guides_us:
+            return ours
+        return ours | {os.stat(self.directory).st_uid}
 
     def store(self, document: Any) -> bool:
         """Replace the document atomically, mode 0600; False where that cannot be."""

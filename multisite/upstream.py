@@ -22,11 +22,12 @@ from multisite.wire.framing import LAST_CHUNK, chunk
 PIECE = 65536  # bytes received at once
 
 _NONBLOCKING = socket.SOCK_STREAM | socket.SOCK_NONBLOCK  # at no further system call
+_NOSIGNAL = int(socket.MSG_NOSIGNAL)  # the operators of an IntFlag are slow
 _IN, _OUT = 1, 4  # select.POLLIN and POLLOUT, the same on every Linux
 
 
 def connect(endpoint: Endpoint, timeout: float) -> socket.socket:
-    """Return a socket connected to `endpoint`.
+    """Return a socket connected to `endpoint`, which never blocks.
 
     Args:
         endpoint: whom to connect to.
@@ -36,8 +37,33 @@ def connect(endpoint: Endpoint, timeout: float) -> socket.socket:
         ConnectFailed: nobody listens there.
         BackendUnavailable: somebody does, and as many requests wait as may.
     """
-    if endpoint.path:
-        return _connect_unix(endpoint)
+    return _connect_unix(endpoint) if endpoint.path else _connect_any(endpoint, timeout)
+
+
+def begin(endpoint: Endpoint, timeout: float, first: bytes) -> tuple[socket.socket, int]:
+    """Connect to `endpoint` and send what it takes of `first` at once.
+
+    Both in one, since the connection alone wakes the endpoint already, which should find something to read.
+
+    Returns:
+        the socket, and how many bytes were sent.
+
+    Raises:
+        ConnectFailed: as `connect`; or it was gone before a byte could be sent.
+        BackendUnavailable: as `connect`.
+    """
+    sock = connect(endpoint, timeout)
+    try:
+        return sock, sock.send(first, _NOSIGNAL)
+    except BlockingIOError:
+        return sock, 0
+    except OSError as error:
+        sock.close()
+        raise ConnectFailed(f"the connection was closed before it was used: {error.strerror}") from error
+
+
+def _connect_any(endpoint: Endpoint, timeout: float) -> socket.socket:
+    """Connect to the first address of a host that answers."""
     deadline = time.monotonic() + timeout
     try:
         found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
@@ -73,34 +99,35 @@ class Exchange:
     """
 
     __slots__ = (
-        *("_frames", "_out", "_sent", "_sock"),
+        *("_frames", "_out", "_sock"),
         *("deadline", "sending", "sent_at", "timeout", "upload", "was_reset"),
     )
 
-    def __init__(self, sock: socket.socket, head: bytes, upload: Upload, framed: bool, timeout: float) -> None:
-        """Send the head and the first piece of the body.
+    def __init__(self, endpoint: Endpoint, connect_timeout: float, head: bytes, upload: Upload, timeout: float) -> None:
+        """Connect, and send the head and the first piece of the body.
 
         Args:
-            sock: a connected socket, which is ours from now on unless we raise.
+            endpoint: who is to answer.
+            connect_timeout: seconds to reach it.
             head: of the request.
-            upload: its body, ours as well.
-            framed: whether the body is sent in chunks.
+            upload: its body, ours unless we raise; in chunks if it has no length.
             timeout: seconds between two signs of life while the request is sent, and from then to an answer; 0 for
                 no limit.
 
         Raises:
-            ConnectFailed: the endpoint was gone before a byte could be sent.
+            ConnectFailed, BackendUnavailable: as `begin`; nothing was sent.
         """
-        self._sock = sock
-        self.upload = upload
-        self._frames = framed
+        self._frames = upload.chunked
         first = upload.first
-        self._out: bytes | memoryview = head + (chunk(first) if framed else first) if first else head
-        self.sending, self._sent = True, False
+        out = head + (chunk(first) if self._frames else first) if first else head
+        self._sock, sent = begin(endpoint, connect_timeout, out)
+        self.sent_at = now = time.monotonic()
+        self.upload = upload
+        self._out: bytes | memoryview = memoryview(out)[sent:] if sent < len(out) else b""
+        self.sending = bool(self._out) or upload.has_more
         self.was_reset = False
-        self.allow(timeout)
-        self.sent_at = 0.0
-        self.push()
+        self.timeout = timeout
+        self.deadline = now + timeout if timeout else math.inf
 
     def fileno(self) -> int:
         """Return the descriptor, for those who wait for many."""
@@ -143,16 +170,13 @@ class Exchange:
         """Send what the endpoint takes of the request just now, one piece at most."""
         out = self._out or self._next()
         try:
-            sent = self._sock.send(out, socket.MSG_NOSIGNAL)
+            sent = self._sock.send(out, _NOSIGNAL)
         except BlockingIOError:
             self._out = out
             return
-        except OSError as error:  # it wants no more; what it has to say can still be received
-            if not self._sent:
-                raise ConnectFailed(f"the connection was closed before it was used: {error.strerror}") from error
+        except OSError:  # it wants no more; what it has to say can still be received
             self.sending = False
             return
-        self._sent = True
         self._out = memoryview(out)[sent:] if sent < len(out) else b""
         self.sending = bool(self._out) or self.upload.has_more
         self.sent_at = now = time.monotonic()

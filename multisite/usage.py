@@ -38,7 +38,7 @@ _BUCKETS = len(board.FIELDS)
 _LOCK = ".lock"
 
 
-class Tally:
+class Counts:
     """The counts of one site in one worker.
 
     Attributes:
@@ -109,7 +109,7 @@ class Usage:
     def __init__(self, folder: str, past: StateFile) -> None:
         self.pid = os.getpid()
         self._lock = threading.Lock()
-        self._tallies: dict[str, Tally] = {}
+        self._known: dict[str, Counts] = {}
         self._data: memoryview | None = None
         self._file = -1
         with contextlib.suppress(OSError):
@@ -131,18 +131,18 @@ class Usage:
         self._data = memoryview(mmap.mmap(self._file, MOST_SITES * SIZE))
 
     def __repr__(self) -> str:
-        return f"<Usage of {len(self._tallies)} sites>"
+        return f"<Usage of {len(self._known)} sites>"
 
-    def tally(self, site: str) -> Tally:
+    def of(self, site: str) -> Counts:
         """Return where to count for a site."""
         with self._lock:
-            found = self._tallies.get(site)
+            found = self._known.get(site)
             if found is None:
-                found = self._tallies[site] = Tally(self._cells(site))
+                found = self._known[site] = Counts(self._cells(site))
             return found
 
     def _cells(self, site: str) -> memoryview:
-        slot = len(self._tallies)
+        slot = len(self._known)
         if self._data is None or slot >= MOST_SITES:
             return memoryview(bytearray(board.SIZE)).cast("Q")
         begin = slot * SIZE

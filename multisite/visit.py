@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from multisite.access import AccessLog
-    from multisite.usage import Tally
+    from multisite.usage import Counts
 
 Environ = dict[str, Any]
 Headers = list[tuple[str, str]]
@@ -46,6 +46,7 @@ class Visit:
         "_began",
         "_body",
         "_close",
+        "_counts",
         "_headers",
         "_log",
         "_measured",
@@ -54,7 +55,6 @@ class Visit:
         "_start",
         "_state",
         "_status",
-        "_tally",
         "_write",
         "environ",
         "how",
@@ -64,9 +64,9 @@ class Visit:
         "uri",
     )
 
-    def __init__(self, tally: Tally, log: AccessLog | None, environ: Environ, start_response: Any, how: str) -> None:
+    def __init__(self, counts: Counts, log: AccessLog | None, environ: Environ, start_response: Any, how: str) -> None:
         self._start = start_response
-        self._tally = tally
+        self._counts = counts
         self._log = log
         self._status = self._state = ""
         self._open = True
@@ -79,8 +79,8 @@ class Visit:
             get = environ.get
             self.uri: str = get("RAW_URI") or _uri(environ)
             self.peer: str = get("REMOTE_ADDR", "")
-        self._measured = tally.left > 0
-        self._began = tally.begin() if self._measured else tally.count()
+        self._measured = counts.left > 0
+        self._began = counts.begin() if self._measured else counts.count()
 
     def start(self, status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], object]:
         """Pass on how the answer begins, and note it (PEP 3333)."""
@@ -184,7 +184,7 @@ class Visit:
             return
         self._open = False
         if self._measured:
-            self._tally.end(self._began, status >= 500 or (cut and status > 0), sent)
+            self._counts.end(self._began, status >= 500 or (cut and status > 0), sent)
         if self._log:
             how = f"{self.how},cut" if cut else self.how
             self._log.write(self, status, sent, (monotonic_ns() - self._began) / 1e9, how)

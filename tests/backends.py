@@ -143,6 +143,9 @@ class Got:
         return [value for key, value in self.headers if key.lower() == name.lower()]
 
 
+WAY: Any = None  # how requests are made, where a test does not care (see `tests.ways`)
+
+
 @contextlib.contextmanager
 def begun(app: Any, **environ: Any) -> Iterator[tuple[Got, Iterator[bytes]]]:
     """Make a request; yield status and headers, and the body that was not read yet."""
@@ -153,7 +156,13 @@ def begun(app: Any, **environ: Any) -> Iterator[tuple[Got, Iterator[bytes]]]:
     full["wsgi.input"] = io.BytesIO(body)
     full |= environ
     full = {key: value for key, value in full.items() if value is not None}
+    if WAY:
+        full.setdefault("SERVER_PROTOCOL", "HTTP/1.1")
     setup_testing_defaults(full)
+    if WAY:
+        with WAY.begun(app, full) as answer:
+            yield answer
+        return
     got = Got("", [])
 
     def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:

@@ -5,6 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from multisite.logs import current_site
+from tests.ways import way
+
+__all__ = ["way"]
 
 
 @pytest.fixture(autouse=True)

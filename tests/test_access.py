@@ -22,7 +22,7 @@ from multisite import logformat, visit
 from multisite.config import read_site
 from multisite.logfile import LogFile, open_append
 from multisite.loghandlers import SyslogLines
-from multisite.usage import Tally
+from multisite.usage import Counts
 from multisite.visit import Visit
 from tests.homes import TestHome, ask
 
@@ -407,7 +407,7 @@ class Told:
 
 def visited(told: Told, **environ: Any) -> Visit:
     asked = {"REQUEST_METHOD": "GET", "RAW_URI": "/", **environ}
-    return Visit(Tally(memoryview(bytearray(256)).cast("Q")), told, asked, lambda *_: lambda data: None, "page")  # type: ignore[arg-type]
+    return Visit(Counts(memoryview(bytearray(256)).cast("Q")), told, asked, lambda *_: lambda data: None, "page")  # type: ignore[arg-type]
 
 
 def recorded(body: Any, told: Told, headers: list[tuple[str, str]] | None = None, **environ: Any) -> Any:

@@ -68,3 +68,11 @@ def test_the_default_site_claims_no_host(tmp_path: Path) -> None:
     home.hello("any")
     assert asked(home, "domain=other.test") == 404
     assert home.get("other.test").text == "any"
+
+
+def test_a_hosting_site_claims_the_hosts_that_have_a_folder(home: TestHome) -> None:
+    """A pattern alone would have certificates fetched for any name under it."""
+    home.code("hosted/one.test")
+    home.ini("hosting", domains="*.test", location=str(home.path / "sites" / "hosted" / "%HOST"))
+    assert asked(home, "domain=one.test") == 200
+    assert asked(home, "domain=two.test") == 404

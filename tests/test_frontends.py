@@ -6,11 +6,13 @@ import importlib
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from multisite.ask import PATH
 from multisite.endpoint import Endpoint
 from multisite.frontends import names, plan
 from multisite.frontends.view import Block, Front, Listen, Static, Unwritable
@@ -231,6 +233,13 @@ def test_what_only_we_can_do_is_left_to_us(more: dict[str, object]) -> None:
     assert len(block.left) == 2
 
 
+def test_a_hosting_site_has_no_rules() -> None:
+    """Its paths are other ones for each host."""
+    block = only(sites(site("a", "a.test", location="/srv/%HOST", static={"/s": ("/srv/%HOST/s",), "check": ("/p",)})))
+    assert not block.static and not block.check and len(block.left) == 1
+    assert not block.direct
+
+
 def test_a_prefix_in_two_spellings_is_one() -> None:
     block = only(sites(site("a", "a.test", static={"/s": ("/srv/1",), "/s/": ("/srv/2",)}, static_expires=("5m",))))
     assert [(rule.prefix, rule.folders, rule.fresh) for rule in block.static] == [("/s", ("/srv/1", "/srv/2"), 300)]
@@ -313,3 +322,24 @@ def test_only_some_sites(server: str) -> None:
     assert "b.test" in text or "b[.]test" in text
     assert "a.test" not in text and "a[.]test" not in text
     assert "All other hosts" not in text
+
+
+# --- the documentation ----------------------------------------------------------------------------------------------
+
+DEPLOY = Path(__file__).parent.parent / "docs" / "deploy"
+
+
+def example(server: str) -> str:
+    """What the pages show: one site, of the home /etc/moya."""
+    blog = site("blog", "blog.example.com", "www.example.com", static={"/static": ("/srv/blog/static",)})
+    logs = {"apache": "/var/log/apache2"}.get(server, f"/var/log/{server}")
+    title = f"multisite --home /etc/moya create-rules --{server}"
+    front = Front(title, plan.blocks(sites(blog)), max_body=100 * 2**20, logs=logs, ask="http://127.0.0.1:8000" + PATH)
+    return rendered(server, front)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_the_pages_show_what_the_command_prints(server: str) -> None:
+    """The example of docs/deploy/SERVER.md is the command's own; when it changes, it is to be pasted there anew."""
+    page = (DEPLOY / f"{server}.md").read_text()
+    assert example(server).strip() in page, f"docs/deploy/{server}.md should show:\n\n{example(server)}"

@@ -117,6 +117,8 @@ def test_an_instance_is_what_the_file_says_for_its_host(home: TestHome) -> None:
     assert site.static == {"/static": (f"{where}/static",)}
     assert current.instance("hosting", "y.a.test") is None
     assert current.instance("other", "x.a.test") is None
+    (home.path / "www" / "x.other.test").mkdir()
+    assert current.instance("hosting", "x.other.test") is None  # not one of its domains
 
 
 def test_a_link_to_a_neighbour_is_another_name_of_it(home: TestHome) -> None:

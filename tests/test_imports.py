@@ -15,18 +15,24 @@ PACKAGE = Path(__file__).parent.parent / "multisite"
 LAYERS: tuple[tuple[str, str], ...] = (
     ("entry", "__main__ service cli"),
     ("assembly", "dispatcher"),
-    ("actors", "inprocess generation choice spawned supervisor live catalogue proxy balance relay passage layers"),
+    (
+        "actors",
+        "inprocess generation choice spawned supervisor live catalogue proxy balance relay passage layers request "
+        "pending",
+    ),
     (
         "one kind of input and output",
-        "config chain textfile globs sitedir enabling statefile claims sharing mentions finder django_fence guard "
-        "process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan upload upstream "
-        "client relayloop tunnel queued share threads logfile access beneath static usage visit hosted policies",
+        "config chain textfile globs hosted sitedir enabling statefile claims sharing mentions finder django_fence "
+        "guard process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan upload "
+        "upstream client relayloop tunnel queued share threads handoff logfile access beneath static usage visit "
+        "tally policies route",
     ),
     ("what runs in a site's interpreter", "runner"),
     (
         "pure",
-        "appspec callables checks dialect endpoint errors headers hosts literals model option options pages placement "
-        "reference sections site trusted values wire pace filerules logformat activity hosting template percentiles",
+        "appspec ask callables checks dialect endpoint errors headers hosts literals model option options pages "
+        "placement reference sections site trusted values wire pace filerules logformat activity hosting "
+        "template frontends percentiles",
     ),
 )
 # The option table offers what is written from it, so that its readers need to know one module only.

@@ -18,7 +18,7 @@ from multisite.model import Home
 from multisite.percentiles import SHARES, percentiles
 from multisite.runner import board
 from multisite.statefile import StateFile
-from multisite.usage import MEASURED, Sums, Tally, Usage, gather, read
+from multisite.usage import MEASURED, Counts, Sums, Usage, gather, read
 from tests.homes import TestHome
 
 APP = """
@@ -119,18 +119,18 @@ def test_every_request_counts_however_many_there_are_in_a_second(home: TestHome)
 
 def test_no_count_is_lost_between_threads() -> None:
     """What is only counted takes no lock; the interpreter may change threads as often as it likes."""
-    tally = Tally(memoryview(bytearray(board.SIZE)).cast("Q"))
+    counts = Counts(memoryview(bytearray(board.SIZE)).cast("Q"))
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
-        threads = [threading.Thread(target=lambda: [tally.count() for _ in range(20_000)]) for _ in range(6)]
+        threads = [threading.Thread(target=lambda: [counts.count() for _ in range(20_000)]) for _ in range(6)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
     finally:
         sys.setswitchinterval(interval)
-    assert board.record_of(bytes(tally.cells), 2**62).requests == 120_000  # type: ignore[union-attr]
+    assert board.record_of(bytes(counts.cells), 2**62).requests == 120_000  # type: ignore[union-attr]
 
 
 def test_static_files_count_too(home: TestHome) -> None:
@@ -154,10 +154,10 @@ from multisite.usage import Usage
 home = Home(sys.argv[1], file=sys.argv[1] + "/moya.conf", uid=1, environ={"XDG_STATE_HOME": sys.argv[1]})
 usage = Usage(sys.argv[1] + "/usage", StateFile(home, "usage"))
 for name in ("blog", "shop"):
-    tally = usage.tally(name)
+    counts = usage.of(name)
     for _ in range(3):
-        tally.end(tally.begin(), name == "shop", 10)
-    tally.begin()
+        counts.end(counts.begin(), name == "shop", 10)
+    counts.begin()
 print("counted", flush=True)
 sys.stdin.read()
 os.kill(os.getpid(), 9)
@@ -205,17 +205,17 @@ def test_two_homes_in_one_runtime_directory_have_their_own_counts(tmp_path: Path
     )
     folder = str(tmp_path / "usage")
     mine, others = Usage(folder, past), Usage(folder, other)
-    mine.tally("a").count()
-    others.tally("a").count()
-    others.tally("a").count()
+    mine.of("a").count()
+    others.of("a").count()
+    others.of("a").count()
     assert [read(folder, each)[0]["a"].requests for each in (past, other)] == [1, 2]
 
 
 def test_a_folder_that_cannot_be_used_costs_only_the_figures(tmp_path: Path, past: StateFile) -> None:
     (tmp_path / "file").write_text("")
     for folder in ("", str(tmp_path / "file"), str(tmp_path / "none" / "deeper")):
-        tally = Usage(folder, past).tally("a")
-        tally.end(tally.begin(), False, 1)
+        counts = Usage(folder, past).of("a")
+        counts.end(counts.begin(), False, 1)
     assert read(str(tmp_path / "none"), past) == ({}, 0.0)
 
 

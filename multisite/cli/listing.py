@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from multisite.cli import complete
 from multisite.cli.output import say, say_json, say_table
 from multisite.cli.session import Session, UnknownSite, pass_session
 from multisite.errors import MultisiteError
+from multisite.tally import Tally
 
 if TYPE_CHECKING:
     from multisite.model import Problem, Site, SiteFile
@@ -84,23 +86,13 @@ def instance_rows(session: Session) -> dict[str, list[dict[str, Any]]]:
         if instance:
             entry, site = instance
             verdict = {"enabled": True, "placement": "spawned", "reason": HOSTING, "state": known["state"]}
-            one = row(site, entry.file, (), **verdict, host=site.host, template=site.template)
+            one = row(site, entry.file, (), **verdict, failure=None, host=site.host, template=site.template)
             found.setdefault(site.template, []).append(_live(session, one))
     return found
 
 
-FIGURES = (
-    "pids",
-    "requests",
-    "in_flight",
-    "errors",
-    "memory",
-    "waiting",
-    "idle",
-    "journey",
-    "failure",
-    "replace_failure",
-)
+FIGURES = ("pids", "in_flight", "memory", "waiting", "idle", "up_since", "journey", "failure", "replace_failure")
+USED = tuple(field.name for field in fields(Tally) if field.name != "latencies")
 
 
 def live(session: Session, name: str, placement: str | None, state: str) -> tuple[str, dict[str, Any]]:
@@ -115,10 +107,11 @@ def live(session: Session, name: str, placement: str | None, state: str) -> tupl
         return state, {}
     known = told["sites"].get(name) if told else None
     if not known:
-        return state, {}
+        kept = session.tallies.get(name)
+        return state, kept.as_dict() if kept else {}
     held = known["pids"] or known["state"] in ("backoff", "fatal")
     state = known["state"] if held or (placement == "spawned" and state != "broken") else state
-    return state, {key: known[key] for key in FIGURES}
+    return state, {key: known[key] for key in (*FIGURES, *USED)}
 
 
 def _live(session: Session, site: dict[str, Any]) -> dict[str, Any]:
@@ -189,10 +182,10 @@ def row(site: Site, file: SiteFile, problems: Iterable[Problem], **verdict: Any)
         "mode": site.mode,
         **verdict,
         "pids": [],
-        "requests": None,
         "in_flight": None,
-        "errors": None,
         "memory": None,
+        "up_since": None,
+        **dict.fromkeys(USED),
         "problems": [problem.as_dict() for problem in problems],
     }
 

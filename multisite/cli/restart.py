@@ -39,7 +39,8 @@ def restart(session: Session, names: tuple[str, ...]) -> None:
     If the new code cannot be loaded, the old application goes on serving. A hosting site is named by its name, which
     means all its hosts, or by one of these.
     """
-    done = {site.name: _restart(session, site) for site in (session.named(name).site for name in names)}
+    sites = [session.named(name).site for name in names]  # all, before anything is done
+    done = {site.name: _restart(session, site) for site in sites}
     if session.as_json:
         return say_json({"restarted": list(done)})
     for name, what in done.items():

@@ -156,7 +156,7 @@ class Asked:
         from multisite import ask
 
         host = f"[{upstream.host}]" if ":" in upstream.host else upstream.host
-        if host not in ask.LOOPBACK or self._session.catalogue.table.lookup(host):
+        if host not in ask.LOOPBACK or self._session.catalogue.claims(host):
             return ""
         return f"http://{host}:{upstream.port}{ask.PATH}"
 

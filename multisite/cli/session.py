@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from multisite.catalogue import Catalogue
     from multisite.claims import Ledger
     from multisite.model import Home, Site, SiteFile
+    from multisite.tally import Tally
     from multisite.usage import Sums
     from multisite.verdicts import Verdict
 
@@ -110,6 +111,13 @@ class Session:
         from multisite import verdicts
 
         return verdicts.of_starts(self.home).all()
+
+    @cached_property
+    def tallies(self) -> dict[str, Tally]:
+        """What the sites had used when a supervisor wrote it down last, by name."""
+        from multisite.tally import Tallies
+
+        return Tallies(self.home).all()
 
     @cached_property
     def places(self) -> Places:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,9 @@ from multisite.cli import complete
 from multisite.cli.output import say, say_json, say_table
 from multisite.cli.session import Session, pass_session
 from multisite.errors import MultisiteError
+
+if TYPE_CHECKING:
+    from multisite.usage import Sums
 
 EPILOG = """\b
 Examples:
@@ -29,8 +32,7 @@ def stats(session: Session, names: tuple[str, ...]) -> None:
     """Show requests, errors, bytes and times of all sites, or of each SITE with all percentiles.
 
     A percentile is the time within which that share of the requests was answered. It is exact to the bounds of the
-    buckets in which requests are counted. What sites in the workers used is kept over restarts; what a spawned site
-    used is counted from the start of the supervisor.
+    buckets in which requests are counted. All figures outlive processes and restarts.
     """
     since, rows = table(session, [session.named(name).site.name for name in names])
     if session.as_json:
@@ -46,45 +48,53 @@ def stats(session: Session, names: tuple[str, ...]) -> None:
 
 def table(session: Session, names: list[str]) -> tuple[float, list[dict[str, Any]]]:
     """Return since when there are figures (seconds since 1970, 0.0: never), and those of each site."""
-    from multisite.percentiles import percentiles
-    from multisite.runner.board import LATENCIES
     from multisite.usage import Sums
 
     counted, since = session.usage
     told = _supervised(session)
-    rows = []
-    for name in names or sorted({*session.catalogue.sites, *(name for name in told if told[name].get("host"))}):
-        sums, received, memory = counted.get(name, Sums()).all_of_them(), None, None
-        known = told.get(name)
-        if known and known["requests"] is not None:
-            latencies = known.get("latencies") or sums.latencies
-            sums = Sums(known["requests"], known["errors"], known["sent"], known["busy"], known["in_flight"], latencies)
-            received, memory = known["received"], known["memory"]
-        times = percentiles(LATENCIES, sums.latencies)
-        rows.append(
-            {
-                "name": name,
-                "requests": sums.requests,
-                "in_flight": sums.in_flight,
-                "errors": sums.errors,
-                "received": received,
-                "sent": sums.sent,
-                "seconds": round(sums.busy, 6),
-                "memory": memory,
-                "measured": sums.measured,
-                "percentiles": {f"{share:g}": _finite(seconds) for share, seconds in times.items()},
-            }
-        )
+    instances = (name for name in told if told[name].get("host"))
+    rows = [
+        _row(name, counted.get(name, Sums()).all_of_them(), told.get(name) or {})
+        for name in names or sorted({*session.catalogue.sites, *instances})
+    ]
     return since, rows
 
 
+def _row(name: str, sums: Sums, known: dict[str, Any]) -> dict[str, Any]:
+    """Describe one site: by what its processes counted, where they do, else by what the workers did."""
+    from multisite.percentiles import percentiles
+    from multisite.runner.board import LATENCIES
+    from multisite.usage import Sums
+
+    if known.get("requests") is not None:
+        latencies = list(known["latencies"]) or sums.latencies
+        in_flight = known.get("in_flight") or 0
+        sums = Sums(known["requests"], known["errors"], known["sent"], known["busy"], in_flight, latencies)
+    times = percentiles(LATENCIES, sums.latencies)
+    return {
+        "name": name,
+        "requests": sums.requests,
+        "in_flight": sums.in_flight,
+        "errors": sums.errors,
+        "received": known.get("received"),
+        "sent": sums.sent,
+        "seconds": round(sums.busy, 6),
+        "cpu": known.get("cpu"),
+        "memory": known.get("memory"),
+        "starts": known.get("starts"),
+        "measured": sums.measured,
+        "percentiles": {f"{share:g}": _finite(seconds) for share, seconds in times.items()},
+    }
+
+
 def _supervised(session: Session) -> dict[str, Any]:
-    """Return what the supervisor tells of sites; nothing where there is none, or it does not talk to us."""
+    """Return what the supervisor tells of sites, and what was kept of those it does not know just now."""
     try:
         told = session.supervisor
     except MultisiteError:
-        return {}
-    return dict(told["sites"]) if told else {}
+        told = None
+    kept = {name: tally.as_dict() for name, tally in session.tallies.items()}
+    return {**kept, **(told["sites"] if told else {})}
 
 
 def _finite(seconds: float | None) -> float | None:
@@ -107,6 +117,7 @@ def _say(row: dict[str, Any]) -> None:
         "received": "" if row["received"] is None else size(row["received"]),
         "sent": size(row["sent"]),
         "seconds": f"{row['seconds']:.3f}",
+        "cpu": "" if row["cpu"] is None else f"{row['cpu']:.3f} s",
         "memory": size(row["memory"]) if row["memory"] else "",
     }
     say(row["name"])

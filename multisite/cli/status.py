@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,13 +23,20 @@ Examples:
   multisite logs blog
   multisite logs -f blog
 """
-HEADER = ("name", "runs", "state", "pids", "requests", "in flight", "waiting", "memory", "idle")
+HEADER = (
+    *("name", "runs", "state", "pids", "up"),
+    *("requests", "errors", "in flight", "waiting", "starts", "cpu", "memory", "idle"),
+)
 
 
 @click.command(epilog=STATUS, short_help="Show the processes of all sites.")
 @pass_session
 def status(session: Session) -> None:
-    """Show the supervisor and, for each enabled site, its state, processes, requests and memory."""
+    """Show the supervisor and, for each enabled site, its state, its processes and what it has used.
+
+    Requests, errors, starts and processor time are sums over all processes that a site has had, those before the last
+    restart of the supervisor included; --json has more of them.
+    """
     from multisite.cli.listing import document
 
     told = document(session)
@@ -51,15 +59,18 @@ def _headline(supervisor: dict[str, Any] | None) -> str:
 
 def _cells(site: dict[str, Any]) -> tuple[str, ...]:
     pids = " ".join(map(str, site["pids"]))
-    figures = (_number(site.get(key)) for key in ("requests", "in_flight", "waiting"))
+    figures = (_number(site.get(key)) for key in ("requests", "errors", "in_flight", "waiting", "starts"))
     memory = f"{site['memory'] / 2**20:.1f} MiB" if site["memory"] else "-"
-    idle = site.get("idle")
+    used = time.time() - site["last_use"] if site["last_use"] else None
+    idle = used if site.get("idle") is None else site["idle"]
     return (
         site["name"],
         site["placement"] or "-",
         site["state"],
         pids or "-",
+        "-" if site["up_since"] is None else duration(time.time() - site["up_since"]),
         *figures,
+        "-" if site["cpu"] is None else f"{site['cpu']:.1f}s",
         memory,
         "-" if idle is None else duration(idle),
     )

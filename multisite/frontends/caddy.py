@@ -48,7 +48,7 @@ def render(front: Front) -> str:
     parts += [list(_site(block, front)) for block in exact]
     if patterns or front.rest:
         parts.append(list(_others(patterns, front)))
-    return "\n".join("".join(f"{line}\n" for line in part) for part in parts)
+    return "\n".join("".join(f"{line}\n" for line in part).rstrip("\n") + "\n" for part in parts)
 
 
 def quoted(text: str) -> str:

@@ -35,7 +35,7 @@ def render(front: Front) -> str:
     parts = [[comment(front.title) + "\n" + HEAD.format(command=comment(front.title)[2:].replace('"', "'"))]]
     parts.append(list(_everywhere(front)))
     parts += [list(_host(block, front)) for block in reversed(front.blocks)]
-    return "\n".join("".join(f"{line}\n" for line in part) for part in parts)
+    return "\n".join("".join(f"{line}\n" for line in part).rstrip("\n") + "\n" for part in parts)
 
 
 def quoted(text: str) -> str:

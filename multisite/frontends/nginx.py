@@ -145,7 +145,7 @@ def _settings(front: Front, timeout: int) -> Iterator[str]:
     """Yield what holds for every location of a server, towards multisite and towards a site's own socket alike."""
     uwsgi = front.upstream.protocol == "uwsgi"
     word = "uwsgi" if uwsgi else "proxy"
-    yield f"    client_max_body_size {front.max_body // 1024}k;" if front.max_body else "    client_max_body_size 0;"
+    yield f"    client_max_body_size {_size(front.max_body)};"
     yield f"    {word}_connect_timeout 5s;"
     yield "    # request_timeout and start_timeout, and a little: the page that says why is multisite's"
     yield f"    {word}_read_timeout {timeout}s;"
@@ -153,11 +153,15 @@ def _settings(front: Front, timeout: int) -> Iterator[str]:
     yield f"    {word}_next_upstream off;  # no request is ever sent twice"
     if uwsgi:
         yield from (f"    uwsgi_param {name} {value};" for name, value in UWSGI.items())
-        yield from (f'    uwsgi_param {_variable(name)} "";' for name in _unset(front))
+        yield from (f'    uwsgi_param {_variable(name)} "" if_not_empty;' for name in _unset(front))
         return
     yield "    proxy_http_version 1.1;"
     yield from (f"    proxy_set_header {name} {value};" for name, value in HEADERS.items())
     yield from (f'    proxy_set_header {name} "";' for name in _unset(front))
+
+
+def _size(size: int) -> str:
+    return f"{size >> 20}m" if size and not size % 2**20 else str(size)
 
 
 #: they are set, never added to, so that what a client claims of itself ends here
@@ -228,7 +232,7 @@ def _location(where: str, tried: str, rule: Static) -> Iterator[str]:
     yield f"    location {where} {{"
     yield "        root /;"
     yield f"        try_files {tried} @multisite;"
-    yield "        error_page 403 405 = @multisite;  # it has been executed by nobody yet"
+    yield "        error_page 403 405 = @multisite;"
     yield from [f"        disable_symlinks {LINKS[rule.links]};"] if rule.links in LINKS else []
     yield from [f"        expires {f'{rule.fresh}s' if rule.fresh else 'epoch'};"] if rule.fresh is not None else []
     yield "    }"

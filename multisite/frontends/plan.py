@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from multisite import values
 from multisite.frontends.view import Block, Static, has_control
+from multisite.hosting import is_hosting
 from multisite.hosts import is_pattern
 from multisite.model import Site
 
@@ -105,6 +106,9 @@ def _block(key: Key, domains: list[str], sites: Sites) -> Block:
         if redirects or name in sites.broken:
             continue
         site = sites.sites[name]
+        if site.static and is_hosting(site.location):
+            left.append(f"The files of {name} are {BY_US}: each host has its own.")
+            continue
         for prefix, paths in _merged(mount, site):
             rule, reason = _rule(prefix, paths, site, [m for m in mounts if len(m) > len(mount)], sites)
             rules += [rule] if rule else []

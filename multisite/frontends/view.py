@@ -171,9 +171,7 @@ def comment(text: str, indent: str = "") -> str:
 
 def without_check(name: str) -> str:
     """Return why a server that cannot hold back links leaves files to multisite."""
-    return (
-        f"{name} follows links wherever they lead; static_links = all in the site's file has it serve them all the same"
-    )
+    return f"{name} follows any link, so it serves files with static_links = all only"
 
 
 def has_control(text: str) -> bool:

@@ -10,35 +10,50 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import signal
-import threading
-import time
+from select import EPOLLEXCLUSIVE, EPOLLIN, epoll
+from threading import Lock, Thread, get_ident
+from time import monotonic, sleep
 
 from .connection import Connection, Listener
+from .report import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+BROKEN = 5  # exit status
+GRACE = 5.0  # seconds for other threads' requests, when this process can accept no more
 SIGNALS_WITHIN = 0.5  # seconds, while the last requests are answered by other threads
 
 
 class Acceptor:
     """Accepts until it is told to stop, or has accepted `most` connections (0: no bound).
 
+    Args:
+        handle: answers one connection.
+        signalled: is told the numbers of signals that have arrived.
+
     Attributes:
         active: what each thread is answering now.
     """
 
-    def __init__(self, listener: Listener, handle: Callable[[Connection], None], threads: int, most: int) -> None:
+    def __init__(
+        self,
+        listener: Listener,
+        handle: Callable[[Connection], None],
+        signalled: Callable[[bytes], None],
+        threads: int,
+        most: int,
+    ) -> None:
         self.active: dict[int, Connection] = {}
         self._listener = listener
         self._handle = handle
+        self._signalled = signalled
         self._threads = threads
         self._left = most or -1
-        self._counting = threading.Lock()
+        self._counting = Lock()
         self._alive = True
         self._stopped = os.pipe()
         self._signals = os.pipe()
@@ -50,15 +65,15 @@ class Acceptor:
         # A signal that arrives between two lines of Python and a wait would not end the wait; its byte does.
         signal.set_wakeup_fd(self._signals[1], warn_on_full_buffer=False)
         if self._threads == 1:
-            self._loop(self._new_poll(for_signals=True, for_connections=True))
+            self._guarded(self._loop, self._new_poll(for_signals=True, for_connections=True))
             return
+        poll = self._new_poll(for_signals=True, for_connections=False)
         polls = [self._new_poll(for_signals=False, for_connections=True) for _ in range(self._threads)]
-        threads = [threading.Thread(target=self._loop, args=(poll,), daemon=True) for poll in polls]
+        threads = [Thread(target=self._guarded, args=(self._loop, each), daemon=True) for each in polls]
         for thread in threads:
             thread.start()
-        poll = self._new_poll(for_signals=True, for_connections=False)
         while self._alive:
-            self._wait(poll)
+            self._guarded(self._wait, poll)
         for thread in threads:
             while thread.is_alive():
                 thread.join(SIGNALS_WITHIN)
@@ -68,29 +83,41 @@ class Acceptor:
         self._alive = False
         try:
             os.write(self._stopped[1], b"1")
-        except BlockingIOError:
+        except OSError:  # it is full, or the site has closed it
             pass
 
-    def _new_poll(self, for_signals: bool, for_connections: bool) -> select.epoll:
-        poll = select.epoll()
-        poll.register(self._stopped[0], select.EPOLLIN)
+    def _new_poll(self, for_signals: bool, for_connections: bool) -> epoll:
+        poll = epoll()
+        poll.register(self._stopped[0], EPOLLIN)
         if for_signals:
-            poll.register(self._signals[0], select.EPOLLIN)
+            poll.register(self._signals[0], EPOLLIN)
         if for_connections:
-            poll.register(self._listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+            poll.register(self._listener, EPOLLIN | EPOLLEXCLUSIVE)
         return poll
 
-    def _wait(self, poll: select.epoll) -> bool:
+    def _wait(self, poll: epoll) -> bool:
         """Wait until something happens; returns whether it was that there is a connection."""
         woken = False
         for descriptor, _ in poll.poll():
             if descriptor == self._signals[0]:
-                os.read(descriptor, 4096)
+                self._signalled(os.read(descriptor, 4096))
             woken |= descriptor == self._listener.fileno()
         return woken
 
-    def _loop(self, poll: select.epoll) -> None:
-        me = threading.get_ident()
+    def _guarded(self, do: Callable[[epoll], object], poll: epoll) -> None:
+        """End the process if it cannot go on: a thread that ended alone would leave it deaf."""
+        try:
+            do(poll)
+        except (OSError, ValueError) as error:
+            say(f"Replacing this process: the site has closed or replaced descriptors that it did not open ({error})")
+            self.stop()
+            deadline = monotonic() + GRACE
+            while self.active and monotonic() < deadline:
+                sleep(0.02)
+            os._exit(BROKEN)
+
+    def _loop(self, poll: epoll) -> None:
+        me = get_ident()
         active = self.active
         while True:
             connection = self._next(poll)
@@ -101,9 +128,9 @@ class Acceptor:
                 self._handle(connection)
             finally:
                 del active[me]
-                connection.close()
+                _close(connection)
 
-    def _next(self, poll: select.epoll) -> Connection | None:
+    def _next(self, poll: epoll) -> Connection | None:
         """The next connection; None when there will be none."""
         # Who has been woken for a connection takes it even when told to stop meanwhile: the kernel woke nobody else.
         woken = False
@@ -114,7 +141,7 @@ class Acceptor:
                 woken = self._alive and self._wait(poll)
             except OSError as error:
                 if error.errno in NO_ROOM:
-                    time.sleep(0.05)
+                    sleep(0.05)
                 elif error.errno != errno.ECONNABORTED:
                     raise
             else:
@@ -127,3 +154,11 @@ class Acceptor:
             self._left -= 1
             if not self._left:
                 self.stop()
+
+
+def _close(connection: Connection) -> None:
+    """The site may have closed its descriptor."""
+    try:
+        connection.close()
+    except OSError:
+        pass

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import sys
 
 from .connection import HEAD_LIMIT, ON_EXEC, ONE_DESCRIPTOR, RECEIVE, descriptor_in
 from .envelope import BUFFER, LARGEST, WITH_CLIENT
+from .report import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Arrivals:
             except BlockingIOError:
                 return
             except OSError as error:
-                print(f"A connection cannot be accepted: {error}", file=sys.stderr)
+                say(f"A connection cannot be accepted: {error}")
                 loop.remove_reader(self._listener)
                 loop.call_later(PAUSE, self._resume)
                 return

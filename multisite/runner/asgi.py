@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from threading import get_ident
 from time import monotonic
 
 from gunicorn.asgi import protocol as gunicorn_protocol
@@ -15,8 +16,10 @@ from gunicorn.workers.gasgi import ASGIWorker
 from .arrivals import Arrivals
 from .asgiprotocol import Protocol
 from .board import opened
+from .forks import watch
 from .job import Job
 from .notify import Notifier
+from .report import say
 from .settings import Log, settings
 from .watchdog import Watchdog
 
@@ -68,6 +71,7 @@ class Backend(ASGIWorker):  # type: ignore[misc]
         self._alive = True
         self._notifier = notifier
         self._pulse = Pulse()
+        self._thread = get_ident()
         active: Any = {0: self._pulse}
         self._watchdog = Watchdog(job.request_timeout, active, lambda: None, notifier)
 
@@ -85,10 +89,16 @@ class Backend(ASGIWorker):  # type: ignore[misc]
     def run(self) -> None:
         """Returns after the last request."""
         self._set_up_loop()
+        watch(self._in_child)
         try:
             self.loop.run_until_complete(self._serve())
         finally:
             self._cleanup()
+
+    def _in_child(self) -> None:
+        """A child that comes back to the loop would take the parent's events out of it: it ends at the next turn."""
+        if get_ident() == self._thread:
+            self.loop.call_soon(os._exit, 0)
 
     def _set_up_loop(self) -> None:
         if sys.version_info < (3, 10):  # locks that the site made while it was imported belong to the loop of then
@@ -121,7 +131,7 @@ class Backend(ASGIWorker):  # type: ignore[misc]
         try:
             await self.lifespan.startup()
         except LifespanStartupFailed as error:
-            print(f"The application refuses to start: {error}", file=sys.stderr, flush=True)
+            say(f"The application refuses to start: {error}")
             self._notifier.status(f"the application refuses to start: {error}")
             os._exit(NOT_STARTED)
         except Exception:  # the app has no lifespan: gunicorn's manager raises RuntimeError for whatever it raised

@@ -7,12 +7,13 @@ client can write.
 
 from __future__ import annotations
 
-import sys
 from urllib.parse import quote
 
 from gunicorn.asgi.protocol import ASGIProtocol
 
 from .envelope import CAPTURES, FIRST, WITH_CLIENT, BadEnvelope, is_quiet, size_of, tell_apart, variables_of
+from .forks import leave_if_child
+from .report import say
 from .request import CLAIMS, FAMILY, TRUSTED_PEER
 
 TYPE_CHECKING = False
@@ -56,7 +57,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
             try:
                 data = self._opened(self._start)
             except BadEnvelope as error:
-                print(f"A request of the dispatcher cannot be read: {error}", file=sys.stderr)
+                say(f"A request of the dispatcher cannot be read: {error}")
                 self._close_transport()
                 return
             if not data:
@@ -125,6 +126,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         try:
             return await handling
         finally:
+            leave_if_child()
             self._board.end(began, self._failed, self._received, self._sent, self._quiet)
             self._received = self._sent = 0
 
@@ -137,6 +139,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         super()._send_error_response(status, *args, **kwargs)
 
     def _safe_write(self, data: bytes) -> None:
+        leave_if_child()
         self._sent += len(data)
         super()._safe_write(data)
 

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import mmap
 import os
-import sys
 import threading
 from array import array
 from bisect import bisect_left
 from time import monotonic_ns
+
+from .report import say
 
 TYPE_CHECKING = False  # importing typing would cost each backend milliseconds
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def opened(path: str, slot: int, pid: int) -> Board:
     try:
         return Board(path, slot, pid)
     except OSError as error:
-        print(f"The scoreboard cannot be written: {error}", file=sys.stderr)
+        say(f"The scoreboard cannot be written: {error}")
         return Board("", 0, pid)
 
 

@@ -8,7 +8,8 @@ import sys
 from .answer import Answer, FileWrapper
 from .connection import Connection
 from .envelope import Gone
-from .report import report
+from .forks import leave_if_child
+from .report import STDERR, report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Caller:
 
     def __init__(self, app: Any, is_multithread: bool, is_multiprocess: bool, limit: float) -> None:
         self.app = app
+        self._errors = _errors()
         self.is_multithread = is_multithread
         self.limit = limit
         self._constant = {
@@ -42,7 +44,7 @@ class Caller:
         connection.limit = self.limit
         environ.update(self._constant)
         environ["wsgi.input"] = body
-        environ["wsgi.errors"] = sys.stderr
+        environ["wsgi.errors"] = self._errors
         environ["wsgi.early_hints"] = answer.early_hints
         connection.environ = environ
         self._call(environ, answer, connection)
@@ -60,6 +62,7 @@ class Caller:
                 if hasattr(result, "close"):
                     result.close()
         except BaseException as error:
+            leave_if_child()
             connection.failed = True
             if connection.gone or isinstance(error, Gone):
                 return
@@ -68,6 +71,14 @@ class Caller:
                 _refuse(answer)
             else:
                 answer.status = 500
+
+
+def _errors() -> Any:
+    """``wsgi.errors``: what the site has made of ``sys.stderr``, if one can write there."""
+    errors = sys.stderr
+    if errors is None or getattr(errors, "closed", False):
+        return open(STDERR, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
+    return errors
 
 
 def _refuse(answer: Answer) -> None:

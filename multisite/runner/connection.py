@@ -14,6 +14,8 @@ import struct
 import sys
 from time import monotonic
 
+from .forks import leave_if_child
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -155,6 +157,7 @@ class Connection(socket.socket):
             TimeoutError: the peer took nothing within the limit.
             OSError: it is gone.
         """
+        leave_if_child()
         view = memoryview(data)
         try:
             sent = _send(self, view, flags | _DONTWAIT)
@@ -181,6 +184,7 @@ class Connection(socket.socket):
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
         """As of `socket.socket`, within the limit."""
+        leave_if_child()
         self.since = FOREVER
         self.settimeout(self.limit or None)
         try:

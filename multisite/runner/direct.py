@@ -14,6 +14,7 @@ from .answer import Whole
 from .call import Caller
 from .connection import Connection, Listener
 from .envelope import sized_body
+from .forks import leave_if_child
 from .request import END, believe, environ_of
 from .settings import Log, settings
 
@@ -76,7 +77,11 @@ class Direct:
         believe(environ, self._is_trusted)
         connection.environ = environ
         environ["wsgi.multithread"] = self._caller.is_multithread
-        return self._caller.app(environ, start_response)
+        try:
+            return self._caller.app(environ, start_response)
+        except BaseException:
+            leave_if_child()
+            raise
 
 
 def _software() -> str:

@@ -41,10 +41,8 @@ def load(job: Job) -> Any:
 def _by_kind(job: Job, spec: Spec) -> Any:
     if spec.kind in ("file", "asgi"):
         return _find_app(_code(job, spec), spec)
-    if spec.kind == "module":
+    if spec.kind in ("module", "plugin"):
         return _module_or_plugin(job, spec)
-    if spec.kind == "plugin":
-        return _plugin(job, spec)
     if spec.kind == "django":
         return _django(spec.target, job.worker == "asgi")
     if spec.kind == "paste":
@@ -63,27 +61,18 @@ def _code(job: Job, spec: Spec) -> Any:
 def _module_or_plugin(job: Job, spec: Spec) -> Any:
     """``name`` and ``name:rest`` may be a plugin's too; it is asked when there is no such module."""
     try:
-        module = importlib.import_module(spec.target)
+        if spec.kind == "module":
+            return _find_app(importlib.import_module(spec.target), spec)
     except ModuleNotFoundError as error:
         if error.name != spec.target or "." in spec.target:
             raise
-        from . import plugins
-
-        point = plugins.find(spec.target)
-        if point is None:
-            raise
-        return plugins.load(point, job.site)
-    return _find_app(module, spec)
-
-
-def _plugin(job: Job, spec: Spec) -> Any:
     from . import plugins
 
     point = plugins.find(spec.target)
     if point is None:
         raise NotLoaded(
-            f"there is neither a module nor a loader named {spec.target!r} in {sys.prefix}; "
-            "install the package that offers it there, or write application = like blog.wsgi:application"
+            f"there is neither a module nor a loader named {spec.target!r} in {sys.prefix}; install what has it there, "
+            "or write application = like blog.wsgi:application"
         )
     return plugins.load(point, job.site)
 

@@ -1,12 +1,14 @@
 """From the job to the backend, and the ways it may end.
 
 Exit statuses: 0 asked to, or after `max_requests`; 2 not started as the supervisor does; 3 the site's app cannot be
-loaded; 4 a request hung, 1 so badly that the interpreter could not even say so (`watchdog`).
+loaded; 4 a request hung, 1 so badly that the interpreter could not even say so (`watchdog`); 5 the site has closed
+our descriptors (`accept`).
 """
 
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import threading
 
@@ -14,7 +16,7 @@ from . import injected, job
 from .apps import is_asgi
 from .load import NotLoaded, load, prefer
 from .notify import Notifier
-from .report import report
+from .report import report, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ def main() -> None:
     try:
         orders = job.take(os.environ)
     except job.BadJob as error:
-        print(f"multisite runner: {error}", file=sys.stderr)
+        say(f"multisite runner: {error}")
         sys.exit(NOT_STARTED_BY_US)
     notifier = Notifier(orders.notify)
     app = _load(orders, notifier)
@@ -41,19 +43,41 @@ def main() -> None:
 
 def _load(orders: job.Job, notifier: Notifier) -> Any:
     """The app; without one, the reason is told and the process ends."""
+    if orders.spec.kind != "asgi" and orders.worker != "asgi":
+        from . import wsgi  # noqa: F401  now, since the site may patch what it uses (gevent.monkey)
     prefer(orders.location)
     injected.inject(orders.gunicorn, injected.FOR_WSGI)
     try:
         notifier.status("loading")
-        return load(orders)
+        app = load(orders)
     except NotLoaded as error:
         _give_up(orders, notifier, str(error))
     except BaseException as error:
         _leave_unloaded(notifier, report(error, f"{orders.name} cannot be loaded"))
+    _open_standard_streams()
+    if not _is_socket(orders.listen):
+        _give_up(orders, notifier, "its import closes or replaces descriptors that it did not open")
+    return app
+
+
+def _open_standard_streams() -> None:
+    """What the site has closed of them would become a file of ours, and its log be written there."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free
+
+
+def _is_socket(descriptor: int) -> bool:
+    try:
+        return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False
 
 
 def _give_up(orders: job.Job, notifier: Notifier, reason: str) -> NoReturn:
-    print(f"{orders.name}: {reason}", file=sys.stderr, flush=True)
+    say(f"{orders.name}: {reason}")
     _leave_unloaded(notifier, reason)
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import io
 import os
-import sys
 
 from .answer import Answer, Whole
 from .call import Caller
 from .connection import Connection
 from .envelope import BadEnvelope, body_of, receive, tell_apart
+from .report import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Relayed:
             is_chunked = tell_apart(environ)
             body = body_of(environ, is_chunked, rest, connection)
         except BadEnvelope as error:
-            print(f"A request of the dispatcher cannot be read: {error}", file=sys.stderr)
+            say(f"A request of the dispatcher cannot be read: {error}")
             return None
         except OSError:
             return None

@@ -1,15 +1,28 @@
-"""Errors of the site's code, for the site's log."""
+"""Errors of the site's code, for the site's log.
+
+The log is whatever descriptor 2 is: ``sys.stderr`` is the site's to replace and to close.
+"""
 
 from __future__ import annotations
 
 import os
-import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
+STDERR = 2
 FOLDER = os.path.dirname(os.path.abspath(__file__))
+
+
+def say(text: str) -> None:
+    """Write a line to the log; where there is none, nobody is told."""
+    data = (text + "\n").encode("utf-8", "backslashreplace")
+    try:
+        while data:
+            data = data[os.write(STDERR, data) :]
+    except OSError:
+        pass
 
 
 def report(error: BaseException, what: str) -> str:
@@ -17,7 +30,7 @@ def report(error: BaseException, what: str) -> str:
     import traceback
 
     lines = traceback.format_exception(type(error), error, _without_ours(error.__traceback__))
-    print(what, "".join(lines), sep="\n", end="", file=sys.stderr, flush=True)
+    say(f"{what}\n{''.join(lines)}".rstrip("\n"))
     return lines[-1].strip().rpartition("\n")[2]
 
 

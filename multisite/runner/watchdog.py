@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import faulthandler
 import os
-import sys
-import threading
-from time import monotonic
+from _thread import start_new_thread
+from time import monotonic, sleep
+
+from .report import STDERR, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 STATUS = 4
 GRACE = 5.0
-STDERR = 2
 
 
 class Watchdog:
@@ -38,12 +38,11 @@ class Watchdog:
         self._stop = stop
         self._notifier = notifier
         self._interval = min(max(timeout / 4, 0.05), 5.0)
-        self._pause = threading.Event()
 
     def start(self) -> None:
         """Begin to watch; with no timeout there is nothing to watch."""
         if self._timeout > 0:
-            threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+            start_new_thread(self._watch, ())  # of the system, whatever the site has patched
 
     def _watch(self) -> None:
         while True:
@@ -51,7 +50,7 @@ class Watchdog:
             hung = self._hung()
             if hung:
                 self._leave(hung)
-            self._pause.wait(self._interval)
+            sleep(self._interval)
 
     def _hung(self) -> list[Connection]:
         latest = monotonic() - self._timeout
@@ -59,11 +58,11 @@ class Watchdog:
 
     def _leave(self, hung: list[Connection]) -> None:
         what = f"no progress for {self._timeout:g} s with {', '.join(map(str, hung))}"
-        print(f"Replacing this process: {what}. The stacks of its threads:", file=sys.stderr, flush=True)
+        say(f"Replacing this process: {what}. The stacks of its threads:")
         faulthandler.dump_traceback(file=STDERR, all_threads=True)
         self._notifier.stopping(what)
         self._stop()
         deadline = monotonic() + min(GRACE, self._timeout)
         while monotonic() < deadline and len(self._active) > len(self._hung()):
-            self._pause.wait(0.02)
+            sleep(0.02)
         os._exit(STATUS)

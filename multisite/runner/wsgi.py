@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 from .accept import Acceptor
 from .board import opened
@@ -11,6 +12,7 @@ from .call import Caller
 from .connection import Connection, Listener
 from .direct import Direct
 from .envelope import FIRST, WITH_CLIENT, is_quiet
+from .forks import leave_if_child, watch
 from .job import Job
 from .notify import Notifier
 from .relayed import Relayed
@@ -27,12 +29,12 @@ class Backend:
 
     def __init__(self, app: Any, job: Job, notifier: Notifier) -> None:
         listener = Listener(job.listen)
-        threads = 1 if job.worker == "sync" else job.threads
+        threads = 1 if job.worker == "sync" or _is_patched() else job.threads
         caller = Caller(app, threads > 1, job.processes > 1, job.request_timeout)
         self._relayed = Relayed(caller)
         self._direct = Direct(caller, listener, job.processes, job.trusts_front_end)
         self._board = opened(job.board, job.slot, os.getpid())
-        self._acceptor = Acceptor(listener, self._handle, threads, job.max_requests)
+        self._acceptor = Acceptor(listener, self._handle, self._signalled, threads, job.max_requests)
         self._notifier = notifier
         self._watchdog = Watchdog(job.request_timeout, self._acceptor.active, self._acceptor.stop, notifier)
 
@@ -41,6 +43,7 @@ class Backend:
         signal.signal(signal.SIGTERM, self._terminate)
         for number in (signal.SIGQUIT, signal.SIGINT):
             signal.signal(number, _quit)
+        watch()
         self._watchdog.start()
         self._notifier.ready()
         self._acceptor.run()
@@ -49,6 +52,11 @@ class Backend:
         signal.signal(signal.SIGTERM, _quit)
         self._acceptor.stop()
         self._notifier.stopping("finishing what is in flight")
+
+    def _signalled(self, numbers: bytes) -> None:
+        """Signals have arrived; the site may have put a handler in place of ours, which has run."""
+        if signal.SIGTERM in numbers and signal.getsignal(signal.SIGTERM) not in (self._terminate, _quit):
+            self._terminate(signal.SIGTERM, None)
 
     def _handle(self, connection: Connection) -> None:
         """One connection; one that brings nothing (a probe) is no request."""
@@ -66,6 +74,7 @@ class Backend:
             connection.failed = True
             report(error, f"{connection} cannot be answered")
         finally:
+            leave_if_child()
             self._board.end(began, connection.failed, connection.received, connection.sent, quiet)
 
     def _serve(self, connection: Connection, start: bytes, client: int) -> None:
@@ -79,6 +88,12 @@ class Backend:
             self._relayed.serve(connection, start)
         else:
             self._direct.serve(connection, start)
+
+
+def _is_patched() -> bool:
+    """Whether gevent has put greenlets in place of threads; they would wait for each other."""
+    monkey: Any = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
 def _quit(number: int, frame: object) -> None:

@@ -24,6 +24,16 @@ class Backends(list[Backend]):
         return [backend.pid for backend in self if backend.pid]
 
     @property
+    def alive(self) -> list[Backend]:
+        """Those that own a process."""
+        return [backend for backend in self if backend.alive]
+
+    @property
+    def serving_since(self) -> list[float]:
+        """Monotonic seconds at which each that owns a process was ready."""
+        return [backend.started for backend in self if backend.alive and backend.started]
+
+    @property
     def deadline(self) -> float | None:
         """The next deadline of any, in monotonic seconds."""
         return min((backend.deadline for backend in self if backend.deadline is not None), default=None)

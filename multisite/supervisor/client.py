@@ -121,19 +121,28 @@ class Client:
 
     def _connect(self) -> socket.socket:
         self._rundir.check_length()
+        try:
+            return self._connect_to(self._rundir.control)
+        except PermissionError:
+            pass  # a supervisor of another user may let our group in
+        try:
+            return self._connect_to(self._rundir.workers)
+        except (PermissionError, NotRunning):
+            remedy = "[supervisor] socket_group in moya.conf can let this user's group in"
+            reason = f"{self._rundir.control}: permission denied; the supervisor runs as another user; {remedy}"
+            raise BackendUnavailable(reason, RETRY_AFTER) from None
+
+    def _connect_to(self, path: str) -> socket.socket:
         connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connected.settimeout(ANSWER_WITHIN)
         try:
-            connected.connect(self._rundir.control)
+            connected.connect(path)
             if peer_of(connected)[1] not in (os.geteuid(), 0):
-                raise RuntimeDirError(f"{self._rundir.control} belongs to somebody else's process")
+                raise RuntimeDirError(f"{path} belongs to somebody else's process")
         except BaseException as error:
             connected.close()
             if isinstance(error, _GONE):
                 raise NotRunning("the supervisor does not run") from None
-            if isinstance(error, PermissionError):
-                reason = f"{self._rundir.control}: permission denied; the supervisor runs as another user"
-                raise BackendUnavailable(reason, RETRY_AFTER) from None
             raise
         return connected
 

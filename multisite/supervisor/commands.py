@@ -87,7 +87,7 @@ class Commands:
                 "backends": sum(len(crew.pids) for crew in crews),
                 "max_backends": self._roster.home.supervisor.max_backends,
             },
-            "sites": describe_all(self._roster, self._roster.connections(), self._now()),
+            "sites": describe_all(self._roster, self._roster.accounts, self._roster.connections(), self._now()),
         }
 
     def _restart(self, request: Answer, _connection: Connection) -> Answer:

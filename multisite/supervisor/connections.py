@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-_TABLE = "/proc/net/unix"
+_TABLE = "/proc/self/net/unix"  # there with systemd's ProcSubset=pid, too
 _LISTENS = 0x10000  # __SO_ACCEPTCON
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -17,6 +18,11 @@ from multisite.supervisor.loop import Loop
 
 LONGEST_REQUEST = 65536
 LONGEST_ANSWER_KEPT = 16 << 20  # bytes that a slow reader may leave waiting
+EXHAUSTED = {
+    "error": "the supervisor has no descriptors left; raise its limit (LimitNOFILE= of its systemd unit, ulimit -n)",
+    "status": 503,
+    "retry_after": 5,
+}
 _PEER = struct.Struct("3i")  # pid, uid, gid: SO_PEERCRED, unix(7)
 
 Answer = dict[str, Any]
@@ -130,12 +136,19 @@ class Connection:
 
 
 class Control:
-    """The listening end, and all connections; `state` is another program's."""
+    """The listening end, and all connections; `state` is another program's.
+
+    Attributes:
+        own: whether it is for our own user and root only; others are kept out by its mode alone.
+    """
+
+    own = True
 
     def __init__(self, path: str, loop: Loop, handler: Handler, state: Packed | None = None) -> None:
         self.path = path
         self.connections: list[Connection] = []
         self._loop, self._handler = loop, handler
+        self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         if state:
             self._socket = socket.socket(fileno=taken(state["socket"]))
             self._socket.setblocking(False)
@@ -158,18 +171,31 @@ class Control:
         while True:
             try:
                 connected, _ = self._socket.accept()
-            except OSError:
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    self._turn_away()
                 return
             connection = Connection(connected, self._loop, self._handler)
             self._add(connection)
-            if connection.uid not in (os.geteuid(), 0):
+            if self.own and connection.uid not in (os.geteuid(), 0):
                 _log.warning("the user %s was refused at %s", connection.uid, self.path)
                 connection.close()
+
+    def _turn_away(self) -> None:
+        """Tell one client that there are no descriptors left, with the one that is kept for that."""
+        os.close(self._reserve)
+        with contextlib.suppress(OSError):
+            connected, _ = self._socket.accept()
+            with connected:
+                connected.setblocking(False)
+                connected.send(json.dumps(EXHAUSTED).encode() + b"\n")
+        self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
     def close(self) -> None:
         """Take no more connections."""
         self._loop.forget(self._socket)
         self._socket.close()
+        os.close(self._reserve)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 
 from multisite import logs
@@ -27,9 +28,10 @@ from multisite.supervisor.readiness import Readiness
 from multisite.supervisor.scoreboard import Figures, Scoreboard
 from multisite.supervisor.shared import Shared
 from multisite.supervisor.waiting import WaitingRoom
+from multisite.tally import Tally
 
 NO_CONNECTIONS = Connections()
-_PACKED = ("starts", "start_cost")
+_PACKED = ("starts", "cold_starts", "first_start", "cpu", "alive", "start_cost")
 
 
 class Crew:
@@ -38,7 +40,9 @@ class Crew:
     Attributes:
         stamp: of the version of its site that it has.
         journey: of the last start.
-        starts: how many there have been.
+        starts: how many there have been; cold_starts: how many of them because somebody waited while nothing ran.
+        first_start: Unix time; 0.0: never.
+        cpu, alive: seconds of processor time and of service of the processes that have ended.
         start_cost: seconds that the last one took.
     """
 
@@ -46,7 +50,9 @@ class Crew:
         self.site, self.home, self.domains, self.stamp = site, home, domains, stamp
         self.backends = Backends()
         self.journey: Journey | None = None
-        self.starts = 0
+        self.starts = self.cold_starts = 0
+        self.first_start = self.cpu = self.alive = 0.0
+        self._is_asked_for = False
         self.start_cost = 0.0
         self._shared, self._loop = shared, shared.loop
         self._logger = logs.site_logger(site.name)
@@ -125,6 +131,30 @@ class Crew:
         """Return what the site's own processes count, where they do."""
         return self.scoreboard.read(self.pids)
 
+    def tally(self, wall: float, cpu: float | None = None) -> Tally:
+        """Return what the site has used since this crew was made.
+
+        Args:
+            wall: Unix seconds now.
+            cpu: seconds of its living processes, where that is known; else they are asked, without their children.
+        """
+        now, figures = self._loop.now(), self.figures()
+        living = sum(map(process.cpu, self.pids)) if cpu is None else cpu
+        return Tally(
+            self.starts,
+            self.cold_starts,
+            figures.requests,
+            figures.errors,
+            figures.busy,
+            figures.received,
+            figures.sent,
+            self.cpu + living,
+            self.alive + sum(now - since for since in self.backends.serving_since),
+            self.first_start,
+            wall - (now - self.activity.last_use) if self.starts else 0.0,
+            figures.latencies,
+        )
+
     def look_at_use(self, now: float, connected: Connections) -> int:
         """Note whether the site is used; returns how many requests and connections are."""
         figures = self.figures()
@@ -168,6 +198,7 @@ class Crew:
 
     def want(self) -> None:
         """Note that somebody waits."""
+        self._is_asked_for = True
         self.room.want()
         self.activity.used(self._loop.now())
 
@@ -175,6 +206,8 @@ class Crew:
 
     def start(self, count: int) -> None:
         """Start `count` more backends."""
+        self.cold_starts += self._is_asked_for and not self.backends.alive
+        self._is_asked_for = False
         self.room.served()
         for _ in range(count):
             self._start_one()
@@ -182,6 +215,7 @@ class Crew:
     def _start_one(self) -> None:
         backend = self._new_backend()
         self.starts += 1
+        self.first_start = self.first_start or time.time()
         try:
             how = self._launcher.plan(backend.slot, backend.serial)
             self._launcher.prepare(how, backend.slot)
@@ -256,11 +290,12 @@ class Crew:
         """Forget all failures."""
         self._exits.reset()
 
-    def ended(self, pid: int, status: int) -> Backend | None:
+    def ended(self, pid: int, status: int, spent: float) -> Backend | None:
         """Take note of the end of a process; returns the backend that it was, None if it is none of ours."""
         backend = self.backends.of(pid)
         if backend:
-            backend.ended(status)
+            self.cpu += spent
+            self.alive += backend.ended(status).served
             self._ended(backend)
         return backend
 
@@ -313,6 +348,10 @@ class Crew:
         self._readiness.end()
         self.stop("disabled")
         self.room.close()
+        self.log.close()
+
+    def put_away(self) -> None:
+        """Let go of what outlives the processes: nothing of the site runs any more."""
         self.scoreboard.close()
         self.log.close()
 

@@ -89,13 +89,13 @@ class Listener:
 
     def pack(self, keep: Keeper) -> Packed:
         """Return what `take_over` takes."""
-        return {"socket": keep(self.fileno()), "folders": self._folders}
+        return {"socket": keep(self.fileno()), "folders": self._folders, "withdrawn": self.is_withdrawn}
 
     def take_over(self, state: Packed) -> None:
         """Go on where another program was."""
         if state["socket"] >= 0:
             self._socket = socket.socket(fileno=taken(state["socket"]))
-        self._folders = state["folders"]
+        self._folders, self.is_withdrawn = state["folders"], state["withdrawn"]
 
     def last_use(self) -> float:
         """Return the Unix time of the last connection; 0.0: there was none."""

@@ -10,8 +10,8 @@ from multisite.live import LiveHome
 from multisite.supervisor import planner, process, sweep
 from multisite.supervisor.commands import Commands
 from multisite.supervisor.connections import Connections
-from multisite.supervisor.control import Control
 from multisite.supervisor.crew import NO_CONNECTIONS, Crew
+from multisite.supervisor.doors import Doors
 from multisite.supervisor.handover import Keeper
 from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.lifecycle import State
@@ -77,10 +77,10 @@ class Supervisor:
         else:
             self._recover()
             self._roster.let_in()
-        self._control = Control(rundir.control, self._loop, commands.answer, state and state["control"])
-        for connection in list(self._control.connections):
+        self._doors = Doors(rundir, self._loop, commands.answer, state["doors"] if state else None)
+        for connection in self._doors.connections:
             commands.follow(connection)
-        arrived(self._control.connections)
+        arrived(self._doors.connections)
 
     def _take_over(self, state: Packed) -> None:
         """Go on where another program was."""
@@ -103,7 +103,7 @@ class Supervisor:
             "servers": self._servers.pack(keep),
             "budget": self._budget.pack(),
             "roster": self._roster.pack(keep),
-            "control": self._control.pack(keep),
+            "doors": self._doors.pack(keep),
         }
         self._upgrade.execute(state, keep)
 
@@ -167,9 +167,9 @@ class Supervisor:
             self._upgrade.failed(str(error))
 
     def _reap(self) -> None:
-        ended = [(pid, status) for pid, status in process.reap() if not self._upgrade.ended(pid, status)]
-        for pid, status in ended:
-            any(crew.ended(pid, status) for crew in self._roster.busy)
+        ended = [one for one in process.reap() if not self._upgrade.ended(*one[:2])]
+        for pid, status, spent in ended:
+            any(crew.ended(pid, status, spent) for crew in self._roster.busy)
         if ended:
             alive = [(crew, backend) for crew in self._roster.busy for backend in crew.backends if backend.pid]
             living = {self._shared.mark_of(crew.site.name, backend.serial) for crew, backend in alive}
@@ -187,6 +187,7 @@ class Supervisor:
             self._look_at = now + LOOK_EVERY
             self._upgrade.tick(now)
             self._roster.look(now)
+            self._doors.let_in()
             self._scales.weigh(self._roster.values(), self._roster.home.supervisor.memory_budget, now)
         busy = self._roster.busy
         if not busy:
@@ -203,11 +204,10 @@ class Supervisor:
         limits = planner.Limits(options.max_backends, options.memory_budget, 2 * (os.cpu_count() or 1) + 2)
         decisions = planner.plan(views, limits, now, self._budget)
         for decision in decisions:
-            crew = self._roster[decision.name]
             if isinstance(decision, planner.Stop):
-                crew.stop(decision.reason)
+                self._roster[decision.name].stop(decision.reason)
             else:
-                crew.start(decision.count)
+                self._roster.starting(decision.name).start(decision.count)
         self._crowded = any(crew.is_waiting for crew in busy)
 
     # The end
@@ -215,7 +215,7 @@ class Supervisor:
     def _leave(self) -> None:
         """Stop everything: ask, wait, kill; then remove our sockets."""
         _log.info("supervisor of %s leaves", self._roster.home.path)
-        self._control.close()
+        self._doors.close()
         for crew in self._roster.values():
             crew.close()
         deadline = self._loop.now() + max((crew.site.stop_timeout for crew in self._roster.values()), default=0.0)
@@ -226,6 +226,7 @@ class Supervisor:
         for crew in self._roster.values():
             crew.kill()
         sweep.all_children()
+        self._roster.put_away()
         self._recover()
         self._servers.close()
         self._notify.close()

@@ -123,6 +123,8 @@ def _check_exchange(location: str, uid: int) -> None:
     last = None
     try:
         for path, last in _way(location):
+            if last.st_uid not in (0, uid) and stat.S_ISLNK(last.st_mode):
+                raise Refused(f"{path} is a link of another user's than what it leads to; name the place itself")
             if last.st_uid not in (0, uid):
                 raise Refused(
                     f"it would run as the owner of {location}, and {path} belongs to another user; "

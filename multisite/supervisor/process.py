@@ -24,6 +24,7 @@ from multisite.supervisor.prctl import (
 
 LISTENER = 3  # the first descriptor after standard error, as sd_listen_fds(3) has it
 JOB = 4
+_TICKS = os.sysconf("SC_CLK_TCK")
 _ASIDE = 64  # descriptors are put aside up here first, so that none is overwritten before it is in its place
 
 
@@ -248,16 +249,19 @@ def _signal_group(pid: int, number: int) -> None:
             os.killpg(pid, number)
 
 
-def reap() -> Iterator[tuple[int, int]]:
-    """Yield (pid, wait status) of every child that has ended, orphans given to us included."""
+def reap() -> Iterator[tuple[int, int, float]]:
+    """Yield (pid, wait status, seconds of processor time) of every child that has ended, orphans given to us included.
+
+    The time is that of the process and of the children that it waited for.
+    """
     while True:
         try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status, usage = os.wait4(-1, os.WNOHANG)
         except ChildProcessError:
             return
         if pid == 0:
             return
-        yield pid, status
+        yield pid, status, usage.ru_utime + usage.ru_stime
 
 
 def describe_end(status: int) -> str:
@@ -300,6 +304,12 @@ def parent(pid: int) -> int:
     """Return the pid of the parent, 0 if the process is gone."""
     fields = stat(pid)
     return int(fields[1]) if fields else 0
+
+
+def cpu(pid: int) -> float:
+    """Return the seconds of processor time of a process and the children that it waited for; 0.0 if it is gone."""
+    fields = stat(pid)
+    return sum(map(int, fields[11:15])) / _TICKS if fields else 0.0
 
 
 def session(pid: int) -> int:

@@ -13,6 +13,7 @@ from multisite.live import LiveHome
 from multisite.model import Home, Problem, Site
 from multisite.sitedir import Entry
 from multisite.supervisor import access
+from multisite.supervisor.accounts import Accounts
 from multisite.supervisor.backends import HELD
 from multisite.supervisor.connections import Connections, connections
 from multisite.supervisor.crew import Crew
@@ -40,17 +41,20 @@ class Roster(dict[str, Crew]):
         super().__init__()
         self._live, self._shared = live, shared
         self._triggers = Triggers()
+        self.accounts = Accounts(self.home)
         self._told: Problem | None = None
 
     def pack(self, keep: Keeper) -> State:
         """Return what `take_over` takes."""
         # A site as repr(), because JSON has no tuples.
         crews = [[repr(asdict(crew.site)), crew.domains, crew.pack(keep)] for crew in self.values()]
-        return {"crews": crews, "env": self.home.env, "triggers": self._triggers.pack()}
+        accounts, triggers = self.accounts.pack(), self._triggers.pack()
+        return {"crews": crews, "accounts": accounts, "env": self.home.env, "triggers": triggers}
 
     def take_over(self, state: State) -> None:
         """Go on where another program was; what changed meanwhile is heeded."""
         self._triggers.take_over(state["triggers"])
+        self.accounts.take_over(state["accounts"])
         then = replace(self.home, env=state["env"])
         known = {field.name for field in fields(Site)}
         for site, domains, packed in state["crews"]:
@@ -98,7 +102,6 @@ class Roster(dict[str, Crew]):
         crew = self.get(site.name)
         if not crew:
             crew = self[site.name] = Crew(site, self.home, self._domains(site), entry.stamp, self._shared)
-            self._triggers.pulled(site, self.home)  # from now on
         return crew
 
     def asked_for(self, name: str, host: str = "") -> list[Crew]:
@@ -154,12 +157,25 @@ class Roster(dict[str, Crew]):
         for crew in list(self.values()):
             if crew.site.host and hosted.stamp_of(crew.site.location) != crew.stamp[-hosted.PARTS :]:
                 self._offer(crew)
-            if self._triggers.pulled(crew.site, self.home):
-                _pull(crew)
-            elif not crew.is_busy and not crew.listener.is_open:
-                del self[crew.site.name]
-                self._triggers.forget(crew.site)
+            if crew.is_busy:
+                if self._triggers.pulled(crew.site, self.home):
+                    _pull(crew)
+            elif not crew.listener.is_open:
+                self._put_away(crew)
         self._rest()
+        self.accounts.keep(self.values(), now)
+
+    def _put_away(self, crew: Crew) -> None:
+        self.accounts.settle(crew)
+        crew.put_away()
+        del self[crew.site.name]
+        self._triggers.forget(crew.site)
+
+    def put_away(self) -> None:
+        """Keep what has been counted, and nothing else: the supervisor leaves."""
+        for crew in list(self.values()):
+            self._put_away(crew)
+        self.accounts.close(())
 
     def _entry_names(self) -> set[str]:
         return {crew.site.entry_name for crew in self.values()}
@@ -175,6 +191,12 @@ class Roster(dict[str, Crew]):
         resting.sort(key=lambda crew: crew.activity.last_use)
         for crew in resting[: max(0, len(resting) - MOST_RESTING)]:
             crew.listener.withdraw()
+
+    def starting(self, name: str) -> Crew:
+        """Return a crew that is to start a process: from now on its files may ask for another."""
+        crew = self[name]
+        self._triggers.begin(crew.site, self.home)
+        return crew
 
     def _swap(self) -> None:
         self.let_in()

@@ -12,6 +12,7 @@ from multisite.model import Home
 from multisite.supervisor.access import Access
 
 CONTROL = "control.sock"
+WORKERS = "workers.sock"
 LOCK = "supervisor.lock"
 LONGEST_PATH = 107  # bytes of sun_path without the final zero, unix(7)
 FOLDERS = ("sites", "domains", "board", "private")
@@ -37,6 +38,11 @@ class RuntimeDir:
     def control(self) -> str:
         """Path of the control socket."""
         return os.path.join(self.path, CONTROL)
+
+    @property
+    def workers(self) -> str:
+        """Path of the socket at which workers of another user ask."""
+        return os.path.join(self.path, WORKERS)
 
     def socket(self, site: str) -> str:
         """Path of a site's listening socket."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from multisite.supervisor import process
+from multisite.supervisor.accounts import Accounts
 from multisite.supervisor.connections import Connections
 from multisite.supervisor.crew import NO_CONNECTIONS, Crew
 from multisite.supervisor.lifecycle import State
@@ -12,25 +15,32 @@ from multisite.supervisor.memory import by_session, weighed
 from multisite.supervisor.scoreboard import Figures
 
 
-def describe_all(crews: Mapping[str, Crew], connected: Mapping[str, Connections], now: float) -> dict[str, Any]:
+def describe_all(
+    crews: Mapping[str, Crew], accounts: Accounts, connected: Mapping[str, Connections], now: float
+) -> dict[str, Any]:
     """Return all sites by name, see `describe`."""
     members = by_session()
     return {
-        name: describe(crew, connected.get(crew.listener.path, NO_CONNECTIONS), members, now)
+        name: describe(crew, accounts, connected.get(crew.listener.path, NO_CONNECTIONS), members, now)
         for name, crew in crews.items()
     }
 
 
-def describe(crew: Crew, connected: Connections, members: Mapping[int, Iterable[int]], now: float) -> dict[str, Any]:
-    """Return one site as JSON takes it: times are seconds from now, memory is bytes.
+def describe(
+    crew: Crew, accounts: Accounts, connected: Connections, members: Mapping[int, Iterable[int]], now: float
+) -> dict[str, Any]:
+    """Return one site as JSON takes it: memory is bytes, times are seconds from now, those of `Tally` Unix seconds.
 
     Args:
         crew: of the site.
+        accounts: what the site has used before.
         connected: what the kernel knows of its connections.
         members: the processes of each session, whose memory counts for the backend that began it.
         now: monotonic seconds.
     """
     figures = crew.figures()
+    cpu = sum(process.cpu(member) for pid in crew.pids for member in members.get(pid, ()))
+    since = min(crew.backends.serving_since, default=None)
     failure = crew.failures.last or (crew.journey if crew.journey and crew.journey.failure else None)
     return {
         "state": crew.state.value,
@@ -40,14 +50,9 @@ def describe(crew: Crew, connected: Connections, members: Mapping[int, Iterable[
         "socket": crew.listener.path if crew.listener.is_open else None,
         "in_flight": _in_flight(figures, connected),
         "waiting": connected.waiting,
-        "requests": figures.requests,
-        "errors": figures.errors,
-        "busy": round(figures.busy, 6),
-        "received": figures.received,
-        "sent": figures.sent,
-        "latencies": list(figures.latencies),
+        **accounts.total(crew, cpu).as_dict(),
+        "up_since": None if since is None else round(time.time() - (now - since), 3),
         "memory": sum(weighed(crew.pids, members).values()),
-        "starts": crew.starts,
         "idle": round(now - crew.activity.last_use, 3) if crew.state is State.RUNNING else None,
         "backends": [
             {"pid": b.pid, "state": b.state.value, "seconds": round(now - b.since, 3), "reason": b.reason}

@@ -43,6 +43,10 @@ class Triggers:
     def __init__(self) -> None:
         self._seen: dict[str, tuple[int, ...]] = {}
 
+    def begin(self, site: Site, home: Home) -> None:
+        """Take the site's files as they are now for known."""
+        self._seen[site.name] = self._look(site, home)
+
     def pack(self) -> dict[str, tuple[int, ...]]:
         """Return what `take_over` takes."""
         return self._seen
@@ -53,7 +57,7 @@ class Triggers:
 
     def pulled(self, site: Site, home: Home) -> bool:
         """Tell whether one of the site's files changed since the last look; the first look tells nothing."""
-        times = (*_times(paths(site)), changes_time(home, site.name, site.file))
+        times = self._look(site, home)
         seen = self._seen.get(site.name, times)
         self._seen[site.name] = times
         return len(seen) == len(times) and any(new > old for new, old in zip(times, seen, strict=True))
@@ -61,3 +65,7 @@ class Triggers:
     def forget(self, site: Site) -> None:
         """Remember nothing of a site."""
         self._seen.pop(site.name, None)
+
+    @staticmethod
+    def _look(site: Site, home: Home) -> tuple[int, ...]:
+        return (*_times(paths(site)), changes_time(home, site.name, site.file))

@@ -47,6 +47,7 @@ _IS_QUIET = 0x80000000  # in the length, which is never so large: the request is
 FAMILIES = ("SERVER_", "REMOTE_")
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
+_quoted = json.encoder.encode_basestring_ascii
 
 
 def encode(environ: Mapping[str, Any], chunked: bool, first: bytes = FIRST) -> bytes:
@@ -60,14 +61,16 @@ def encode(environ: Mapping[str, Any], chunked: bool, first: bytes = FIRST) -> b
     Raises:
         RequestTooLarge: the variables are larger than the runner takes.
     """
-    variables: dict[str, Any] = {
-        key: value for key, value in environ.items() if type(value) is str and (key in _kept or _keep(key))
-    }
+    members = [
+        (_kept.get(key) or _keep(key)) + _quoted(value)
+        for key, value in environ.items()
+        if type(value) is str and (key in _kept or _keep(key))
+    ]
     if chunked:
-        variables[BODY] = "chunked"
+        members.append(f'"{BODY}":"chunked"')
     if CAPTURES in environ:
-        variables[CAPTURES] = dict(environ[CAPTURES])
-    text = _encode(variables).encode("ascii")
+        members.append(f"{_quoted(CAPTURES)}:{_encode(dict(environ[CAPTURES]))}")
+    text = f"{{{','.join(members)}}}".encode("ascii")
     if len(text) > MOST:
         raise RequestTooLarge(f"the variables of the request are {len(text)} bytes; an envelope carries {MOST}")
     length = len(text) | _IS_QUIET if QUIET in environ else len(text)
@@ -75,11 +78,14 @@ def encode(environ: Mapping[str, Any], chunked: bool, first: bytes = FIRST) -> b
 
 
 _MOST_KEPT = 1024  # keys remembered; a client can invent as many as it likes
-_kept: set[str] = set()
+_kept: dict[str, str] = {}  # with the beginning of their members
 
 
-def _keep(key: str) -> bool:
-    keep = key[:5] == "HTTP_" or key[:7] in FAMILIES or key in VARIABLES
-    if keep and len(_kept) < _MOST_KEPT:
-        _kept.add(key)
-    return keep
+def _keep(key: str) -> str:
+    """Return the beginning of a member, "" for a key that is left out."""
+    if not (key[:5] == "HTTP_" or key[:7] in FAMILIES or key in VARIABLES):
+        return ""
+    begin = f"{_quoted(key)}:"
+    if len(_kept) < _MOST_KEPT:
+        _kept[key] = begin
+    return begin

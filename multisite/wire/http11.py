@@ -21,9 +21,11 @@ _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 section 5.6.2
 _END = re.compile(rb"\n\r?\n")  # RFC 9112 section 2.2: a recipient may take a bare LF for the end of a line
 _STATUS = re.compile(rf"HTTP/1\.([01]) ([1-5]\d\d)(?: ({_TEXT}))?", re.ASCII)
 _FIELDS = re.compile(rf"(?:{_TOKEN}:{_TEXT}\n)*")
+_LINE = re.compile(rf"{_TOKEN}:{_TEXT}")
 _FIELD = re.compile(r"([^:\n]+):([^\n]*)\n")
 _SPACED = re.compile(rf"^({_TOKEN})[ ]+:", re.MULTILINE)
 _LENGTH = re.compile(r"[0-9]{1,18}")
+_NOT_KNOWN = frozenset({"set-cookie", "etag", "last-modified", "date", "location", "expires"})  # seldom the same twice
 
 #: fields of an answer that are not passed on as they are, in lower case: Status is left in by CGI-like programs, and
 #: obeyed by some servers; Content-Length is checked and added again
@@ -87,6 +89,11 @@ def parse_head(data: bytes, dropped: frozenset[str] = DROPPED) -> tuple[Head, by
     Raises:
         UpstreamProtocolError: it is not the head of an HTTP/1.x answer, or too large.
     """
+    at = data.find(b"\r\n\r\n", 0, LARGEST_HEAD + 4)
+    if at > 0:
+        plain = _plain_head(data[:at].decode("latin-1"), dropped)
+        if plain:
+            return plain, data[at + 4 :]
     end = _END.search(data, 0, LARGEST_HEAD + 4)
     if not end:
         if len(data) > LARGEST_HEAD:
@@ -119,6 +126,59 @@ def body_of(head: Head, method: str, forgive: bool) -> Body:
     if head.chunked:
         return Chunked()
     return UntilClose(forgive) if head.length is None else Sized(head.length)
+
+
+def _plain_head(text: str, dropped: frozenset[str]) -> Head | None:
+    """Return a head in which every line is well formed and ends as it should, None for any other.
+
+    Sites say the same lines again and again, so that most are known.
+    """
+    first, *lines = text.split("\r\n")
+    status = _known_statuses.get(first) or _status_of(first)
+    if not status or len(lines) > MOST_FIELDS:
+        return None
+    fields: list[tuple[str, str]] = []
+    special: dict[str, list[str]] = {}
+    for line in lines:
+        known = _known_lines.get(line) or _plain_line(line)
+        if not known:
+            return None
+        lower, field = known
+        if lower in dropped:
+            special.setdefault(lower, []).append(field[1])
+        else:
+            fields.append(field)
+    return _head(*status, fields, special)
+
+
+_MOST_KNOWN = 1024  # lines remembered, of at most so many characters
+_LONGEST_KNOWN = 100
+_known_lines: dict[str, tuple[str, tuple[str, str]]] = {}
+_known_statuses: dict[str, tuple[int, str, str]] = {}
+
+
+def _status_of(line: str) -> tuple[int, str, str] | None:
+    """Return the code, the status as WSGI has it, and the minor version."""
+    match = _STATUS.fullmatch(line)
+    if not match or "\t" in line:
+        return None
+    code = int(match[2])
+    status = code, f"{code} {match[3] or _phrase(code)}", match[1]
+    if len(_known_statuses) < _MOST_KNOWN and len(line) <= _LONGEST_KNOWN:
+        _known_statuses[line] = status
+    return status
+
+
+def _plain_line(line: str) -> tuple[str, tuple[str, str]] | None:
+    if not _LINE.fullmatch(line):
+        return None
+    field, _, value = line.partition(":")
+    known = field.lower(), (field, value.replace("\t", " ").strip(" "))
+    if len(line) <= _LONGEST_KNOWN and known[0] not in _NOT_KNOWN:
+        if len(_known_lines) >= _MOST_KNOWN:
+            _known_lines.clear()
+        _known_lines[line] = known
+    return known
 
 
 def _fields(lines: str, dropped: frozenset[str]) -> tuple[list[tuple[str, str]], dict[str, list[str]]]:
@@ -157,7 +217,7 @@ def _head(code: int, status: str, minor: str, fields: list[tuple[str, str]], spe
         if chunked:
             raise UpstreamProtocolError("the answer has both Transfer-Encoding and Content-Length")
         length = _length(special["content-length"])
-    named = connection_options(",".join(special.get("connection", ())))
+    named = connection_options(",".join(special["connection"])) if "connection" in special else None
     if named:
         fields = [(field, value) for field, value in fields if field.lower() not in named]
     if length is not None and code >= 200 and code != 204:  # RFC 9110 section 8.6
@@ -174,6 +234,8 @@ def _is_chunked(values: list[str], minor: str) -> bool:
 
 def _length(values: list[str]) -> int:
     # RFC 9112 section 6.3: a list of the same value is that value.
+    if len(values) == 1 and _LENGTH.fullmatch(values[0]):
+        return int(values[0])
     first, *others = ",".join(values).split(",")
     if not _LENGTH.fullmatch(first) or any(other.strip() != first for other in others):
         raise UpstreamProtocolError(f"the answer has a wrong Content-Length: {', '.join(values)[:40]!r}")

@@ -9,6 +9,7 @@ from multisite.wire.http11 import Head
 
 EARLY_HINTS = 103
 SWITCHING = 101
+PIECE = 65536  # bytes of a body that are collected before they are passed on
 MOST_INTERIM = 100  # 1xx answers before the one that counts
 
 Fields = list[tuple[str, str]]
@@ -74,6 +75,12 @@ class Incoming:
     def switches(self) -> bool:
         """Tell whether the connection speaks another protocol from here on."""
         return self.head is not None and self.head.code == SWITCHING
+
+    def is_small(self, received: int) -> bool:
+        """Tell whether the rest may come in a moment and fit into one piece with what was `received` of the body."""
+        if self.done or self.failure or self.switches:
+            return False
+        return max(received, (self.head and self.head.length) or 0) < PIECE
 
     def feed(self, data: bytes) -> bytes:
         """Return the content that is in `data`.

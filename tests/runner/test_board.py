@@ -75,11 +75,11 @@ def test_nobody_is_counted_for_without_a_file() -> None:
 
 
 def test_a_board_that_cannot_be_written_costs_the_counts_only(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The site is served, and its log says why there are no figures."""
     board.opened(str(tmp_path / "missing" / "b"), 0, 1).begin()
-    assert "scoreboard" in capsys.readouterr().err
+    assert "scoreboard" in capfd.readouterr().err
 
 
 def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:

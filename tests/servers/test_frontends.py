@@ -8,15 +8,24 @@ import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
 
-from .harness import Answer, HomeDir, Server, debian_program, eventually, free_port, gunicorn
+from multisite.cli import syntax
+from multisite.frontends import plan
+from multisite.frontends.view import Front
+from tests.runner.websocket import ACCEPT, FIELDS, WebSocket
+from tests.test_frontends import front_of, many, rendered
+
+from .harness import Answer, HomeDir, Server, assert_serves, debian_program, eventually, free_port, gunicorn
 
 pytestmark = pytest.mark.servers
 
@@ -310,6 +319,14 @@ def test_generic(front: FrontEnd) -> None:
         assert [path.name for path in logs.parent.iterdir()] == ["late.test"]
 
 
+def test_every_host_is_passed_on(front: FrontEnd) -> None:
+    """The generic block carries all domains, unknown and bad ones too."""
+    for name in ("a", "b"):
+        front.home.site(name)
+    with gunicorn(front.home) as behind, front.started(behind.port, "--generic") as server:
+        assert_serves(server, front.home)
+
+
 @contextlib.contextmanager
 def stopped(pids: set[int]) -> Iterator[None]:
     """These processes do nothing meanwhile."""
@@ -322,24 +339,26 @@ def stopped(pids: set[int]) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-def test_direct(home: HomeDir) -> None:
+@pytest.mark.parametrize("kind", ["nginx", "apache", "caddy"])
+def test_direct(home: HomeDir, kind: str) -> None:
     """A warm site is asked at its own socket, with nobody in between; everything else goes to the dispatcher."""
-    for kind in ("nginx", "caddy"):
-        front = FrontEnd(kind, home)
-        with gunicorn(home) as behind, front.started(behind.port, "--direct") as server:
-            cold = told(server.ask("cold.test", method="POST", body=b"posted"))
-            assert (cold["REQUEST_METHOD"], cold["body"]) == ("POST", "posted")
-            folder = home.runtime / "multisite" / "domains" / "cold.test"
-            eventually(folder.is_dir, 5, "the site's socket is open")
-            with stopped(behind.workers()):  # who answers now does it without the dispatcher
-                direct = told(server.ask("cold.test", "/a%2Fb?c", method="POST", body=b"again"))
-                assert (direct["body"], direct["RAW_URI"]) == ("again", "/a%2Fb?c")
-                assert direct["HTTP_X_FORWARDED_FOR"] == "127.0.0.1"
-                assert server.ask("cold.test", "/static/hello.css").text == "/* cold */"
-            assert told(server.ask("shared.test"))["HTTP_HOST"] == "shared.test"
-            assert server.ask("unknown.test").status == 404
-            for host in (".", "..", "../x", "-", "a..b"):
-                assert server.ask(host).status in (400, 404, 502)
+    group = "socket_group = www-data\n" if os.geteuid() == 0 else ""  # Apache's workers are not root
+    home.conf(f"[projects]\nread = sites-enabled/*.ini\n[supervisor]\nallow_root = yes\n{group}")
+    front = FrontEnd(kind, home)
+    with gunicorn(home) as behind, front.started(behind.port, "--direct") as server:
+        cold = told(server.ask("cold.test", method="POST", body=b"posted"))
+        assert (cold["REQUEST_METHOD"], cold["body"]) == ("POST", "posted")
+        folder = home.runtime / "multisite" / "domains" / "cold.test"
+        eventually(folder.is_dir, 5, "the site's socket is open")
+        with stopped(behind.workers()):  # who answers now does it without the dispatcher
+            direct = told(server.ask("cold.test", "/a%2Fb?c", method="POST", body=b"again"))
+            assert (direct["body"], direct["RAW_URI"]) == ("again", "/a%2Fb?c")
+            assert direct["HTTP_X_FORWARDED_FOR"] == "127.0.0.1"
+            assert server.ask("cold.test", "/static/hello.css").text == "/* cold */"
+        assert told(server.ask("shared.test"))["HTTP_HOST"] == "shared.test"
+        assert server.ask("unknown.test").status == 404
+        for host in (".", "..", "../x", "-", "a..b"):
+            assert server.ask(host).status in (400, 404)
 
 
 @pytest.mark.parametrize("policy", ["inside", "none", "owner", "all"])
@@ -407,3 +426,106 @@ FILES = [  # path and content; None: whatever multisite answers
     ("/icon.ico", "icon"),
 ]
 CHECKED = [("/robots.txt", "robots"), ("/", "home")]
+
+
+ECHO = """
+async def application(scope, receive, send):
+    assert scope["type"] == "websocket", scope
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": message["text"] + " " + scope["path"]})
+"""
+
+
+@pytest.fixture
+def echo(home: HomeDir) -> str:
+    """The host of an ASGI site, in a process of its own, that answers each message."""
+    where = home.site("echo", ECHO, application="asgi:echo_asgi:application")
+    (where / "echo_asgi.py").write_text(ECHO)
+    return "echo.test"
+
+
+def talk(server: Server, host: str) -> str:
+    """The head of the answer to a handshake; where it is taken, two messages are sent and answered too."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        fields = {"Host": host, **FIELDS}
+        head = ["GET /chat HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
+        connection.sendall("\r\n".join(head).encode())
+        opened = WebSocket(connection)
+        if opened.head.startswith("HTTP/1.1 101 "):
+            assert ACCEPT in opened.head
+            for word in ("one", "two"):
+                opened.send(word)
+                assert opened.receive() == (1, f"{word} /chat".encode())
+        return opened.head
+
+
+def test_websocket(front: FrontEnd, echo: str) -> None:
+    """It passes the front end and the dispatcher."""
+    with gunicorn(front.home) as behind, front.started(behind.port) as server:
+        assert talk(server, echo).startswith("HTTP/1.1 101 ")
+
+
+@pytest.mark.parametrize("kind", ["nginx", "caddy"])
+def test_websocket_to_the_site_itself(home: HomeDir, echo: str, kind: str) -> None:
+    """In the direct form, it goes from the front end to the site."""
+    with gunicorn(home) as behind, FrontEnd(kind, home).started(behind.port, "--direct") as server:
+        server.ask(echo)  # whatever it answers, it starts the site
+        eventually((home.runtime / "multisite" / "domains" / echo).is_dir, 10, "the site's socket is open")
+        assert talk(server, echo).startswith("HTTP/1.1 101 ")
+
+
+@pytest.mark.parametrize("kind", list(ARGUMENTS))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(planned=many())
+def test_no_value_becomes_a_directive(kind: str, planned: plan.Sites) -> None:
+    """The server itself accepts whatever stands in a site's file, and has not heard of any directive in it."""
+    debian_program(*PROGRAMS[kind])
+    program, fault = syntax.check(kind, front_of(planned), partial(rendered, kind))
+    assert program
+    assert fault == ""
+
+
+UNKNOWN = {
+    "nginx": "multisite_evil on;",
+    "apache": "multisite_evil on",
+    "lighttpd": "multisite_evil on",
+    "caddy": "http://evil.test {\n    multisite_evil on\n}",
+}
+
+
+@pytest.mark.parametrize("kind", list(ARGUMENTS))
+def test_the_check_finds_faults(kind: str) -> None:
+    """A directive that the server does not know is refused, or else the test above would show nothing."""
+    debian_program(*PROGRAMS[kind])
+    program, fault = syntax.check(kind, Front("test"), lambda front: f"{rendered(kind, front)}\n{UNKNOWN[kind]}\n")
+    assert program and fault
+
+
+def test_the_command_writes_what_the_server_accepts(home: HomeDir) -> None:
+    """--check asks the server, --output replaces the file in one step, and only where something changed."""
+    debian_program(*PROGRAMS["nginx"])
+    target = home.path / "rules.conf"
+    first = home.multisite("create-rules", "--nginx", "--check", "--output", str(target))
+    assert "accepts the rules" in first and f"wrote {target}" in first
+    again = home.multisite("create-rules", "--nginx", "--output", str(target))
+    assert again == f"unchanged: {target}\n"
+    refused = home.multisite("create-rules", "--nginx", "--check", "--max-body", "1G", "--logs", "/x", "nobody")
+    assert refused.startswith("multisite: there is no site 'nobody'")
+
+
+def test_lighttpd_runs_the_command_itself(home: HomeDir) -> None:
+    """include_shell takes what the command prints, as it is."""
+    program = debian_program(*PROGRAMS["lighttpd"])
+    (home.path / "log").mkdir()
+    with gunicorn(home) as behind:
+        port = free_port()
+        command = [sys.executable, "-m", "multisite", "create-rules", "--lighttpd"]
+        command += ["--listen", f"127.0.0.1:{port}", "--upstream", f"127.0.0.1:{behind.port}"]
+        command += ["--logs", str(home.path / "log")]
+        rules = f'include_shell "{shlex.join(command)}"'
+        text = LIGHTTPD.format(root=home.path, other=free_port(), rules=rules)
+        argv = [program, "-D", "-f", write(home, text)]
+        with Server(argv, port, home.path / "log" / "lighttpd.log", home.environ()) as server:
+            assert told(server.ask("shared.test"))["HTTP_HOST"] == "shared.test"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import Answer, HomeDir, Server, eventually, gunicorn
+from .harness import Answer, HomeDir, Server, eventually, gunicorn, send_raw
 
 pytestmark = pytest.mark.servers
 
@@ -254,3 +254,137 @@ def test_luisitos_template(hosting: Hosting, tmp_path: Path) -> None:
                 host = f"{name}.hosting.test"
                 assert server.ask(host).text == f"{host} {host} folder of {name}"
         assert server.ask("cem.hosting.test").status == 404
+
+
+# --- what was on Luisito's list ---------------------------------------------------------------------------------------
+
+
+def test_allowed_domains_and_aliases(hosting: Hosting) -> None:
+    """Only the domains of the file are answered; a link beside its target is another name, and may be redirected."""
+    hosting.write(FILE.replace("*.hosting.test", "ann.test, www.ann.test, bob.test") + "redirect_to_canonical = yes\n")
+    for name in ("ann.test", "bob.test", "eve.test"):
+        hosting.folder(name)
+    (hosting.root / "www.ann.test").symlink_to("ann.test")
+    with gunicorn(hosting.home, "gthread", "--workers", "1", "--threads", "4") as server:
+        assert told(server.ask("ann.test"))["text"] == "ann.test"
+        assert told(server.ask("bob.test"))["text"] == "bob.test"
+        assert server.ask("eve.test").status == 404
+        moved = server.ask("www.ann.test:8000", "/a%2Fb?c=d")
+        assert (moved.status, moved.headers["location"]) == (301, "http://ann.test:8000/a%2Fb?c=d")
+        assert server.ask("www.ann.test", method="POST", body=b"x").status == 308
+        hosting.write(FILE.replace("*.hosting.test", "ann.test, www.ann.test"))
+        eventually(lambda: server.ask("www.ann.test").status == 200, 5)
+        assert server.ask("bob.test").status == 404
+        eventually(lambda: len(backends(hosting.home)) == 1, 10, "bob's is ended")
+        (only,) = backends(hosting.home)
+        assert {told(server.ask(host))["pid"] for host in ("ann.test", "www.ann.test") for _ in range(3)} == {only}
+
+
+def test_one_domain_among_many_has_its_own_command_environment_and_virtualenv(hosting: Hosting) -> None:
+    """A file of its own for the exact domain wins over the pattern."""
+    for name in ("ann", "bob", "cem"):
+        hosting.folder(f"{name}.hosting.test")
+    venv = hosting.root / "venv"
+    os.system(f"{sys.executable} -m venv --without-pip {venv}")
+    text = f"[service]\ndomains = bob.hosting.test\nlocation = {hosting.root}/bob.hosting.test\npython = {venv}\n"
+    hosting.home.ini("bob", text + "application = wsgi:application\nenv_mode = replace\n[env]\nGREETING = hello\n")
+    program = hosting.root / "serve.py"
+    program.write_text(COMMAND)
+    (hosting.root / "cem.hosting.test" / "text").write_text("by a command")
+    text = f"[service]\ndomains = cem.hosting.test\nlocation = {hosting.root}/cem.hosting.test\n"
+    hosting.home.ini("cem", text + f"command = {sys.executable} {program} %HOST %PORT\n")
+    with gunicorn(hosting.home, "gthread", "--workers", "1", "--threads", "4") as server:
+        ann, bob = (dict(told(server.ask(f"{name}.hosting.test"))["env"]) for name in ("ann", "bob"))  # type: ignore[call-overload]
+        assert "PATH" in ann and "GREETING" not in ann
+        assert set(bob) - {"MULTISITE_BACKEND", "LC_CTYPE"} == {"GREETING"}
+        assert server.ask("cem.hosting.test").text.endswith("by a command")
+
+
+def test_a_folder_whose_application_fails_is_tried_again_with_growing_pauses(hosting: Hosting, server: Server) -> None:
+    """503 with Retry-After for its host alone, and well again when it is mended."""
+    folder = hosting.folder("bad.hosting.test", "raise RuntimeError('not today')\n")
+    hosting.folder("ann.hosting.test")
+    eventually(lambda: server.ask("bad.hosting.test").headers.get("retry-after"), 10)
+    assert server.ask("bad.hosting.test").status == 503
+    assert told(server.ask("ann.hosting.test"))["text"] == "ann.hosting.test"
+    assert "not today" in server.log()
+    (folder / "wsgi.py").write_text(APP.replace("TEXT", "mended"))
+    (folder / "tmp").mkdir()
+    (folder / "tmp" / "restart.txt").write_text("")
+    eventually(lambda: server.ask("bad.hosting.test").status == 200, 20)
+
+
+def test_an_empty_folder_says_what_is_missing(hosting: Hosting, server: Server) -> None:
+    """In the log and in explain; the visitor gets a 503."""
+    (hosting.root / "empty.hosting.test").mkdir()
+    assert server.ask("empty.hosting.test").status == 503
+    assert "has none of wsgi.py" in server.log()
+    assert "has none of wsgi.py" in hosting.home.multisite("explain", "empty.hosting.test")
+
+
+SEEN = """
+import http.server, json, socket, socketserver
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps({key.lower(): value for key, value in self.headers.items()}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def address_string(self):
+        return "client"
+
+class Server(http.server.ThreadingHTTPServer):
+    def __init__(self):
+        socketserver.BaseServer.__init__(self, ("", 0), Handler)
+        self.socket = socket.socket(fileno=3)
+
+    def get_request(self):
+        return self.socket.accept()[0], ("client", 0)
+
+Server().serve_forever()
+"""
+WSGI_SEEN = """
+import json
+
+def application(environ, start_response):
+    seen = {key[5:].lower().replace("_", "-"): environ[key] for key in environ if key.startswith("HTTP_")}
+    body = json.dumps(seen).encode()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+"""
+
+
+def send(server: Server, **headers: str) -> dict[str, str]:
+    lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+    answer = send_raw(server.port, f"GET / HTTP/1.0\r\n{lines}\r\n".encode())
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return dict(json.loads(body)) if b" 200 " in head[:20] else {"status": head.decode().split()[1]}
+
+
+def test_the_canonical_host_of_a_front_end(hosting: Hosting) -> None:
+    """It chooses the folder, and every kind of server sees it; from a stranger it is neither believed nor passed on."""
+    hosting.home.conf(
+        "[projects]\nread = sites-enabled/*.ini\n[supervisor]\nallow_root = yes\n"
+        "[service]\nhost_header = X-Canonical-Host\n"
+    )
+    hosting.folder("ann.hosting.test", WSGI_SEEN)
+    foreign = hosting.folder("foreign", SEEN, "seen.py")
+    hosting.home.ini(
+        "foreign", f"[service]\ndomains = f.test\nlocation = {foreign}\ncommand = {sys.executable} seen.py\n"
+    )
+    with gunicorn(hosting.home, "gthread", "--workers", "1", "--threads", "4") as server:
+        for canonical in ("ann.hosting.test", "f.test"):
+            seen = send(server, Host="www.other.test", X_Canonical_Host=canonical)
+            assert (seen["host"], seen["x-canonical-host"]) == ("www.other.test", canonical)
+        assert send(server, Host="www.other.test", X_Canonical_Host="no.hosting.test") == {"status": "404"}
+        assert send(server, Host="ann.hosting.test")["host"] == "ann.hosting.test"
+        conf = hosting.home.path / "moya.conf"
+        conf.write_text(conf.read_text() + "trusted_proxies = 192.0.2.1\n")
+        eventually(
+            lambda: "x-canonical-host" not in send(server, Host="f.test", X_Canonical_Host="ann.hosting.test"), 5
+        )
+        for host in ("f.test", "ann.hosting.test"):
+            assert "x-canonical-host" not in send(server, Host=host, X_Canonical_Host="bob.hosting.test")

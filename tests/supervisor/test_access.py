@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import grp
 import os
+import signal
 import socket
 import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from multisite import config
+from multisite.errors import MultisiteError
 from multisite.supervisor import access
 from multisite.supervisor.listener import Listener
 from multisite.supervisor.rundir import RuntimeDir
@@ -32,7 +35,7 @@ def connects(path: Path) -> bool:
 
 def modes(run: Path, *names: str) -> dict[str, tuple[str, int]]:
     """Octal mode and group of each path, "." being the directory itself."""
-    found = {name: (run / name).lstat() for name in names}
+    found = {name: (run / name).lstat() for name in names if os.path.lexists(run / name)}
     return {name: (f"{stat.S_IMODE(status.st_mode):04o}", status.st_gid) for name, status in found.items()}
 
 
@@ -49,6 +52,7 @@ ROOTS = {
 }
 WITH_GROUP = {
     **ROOTS,
+    "workers.sock": ("0660", 33),
     "sites": ("0710", 33),
     "sites/blog.sock": ("0660", 33),
     "domains": ("0710", 33),
@@ -184,3 +188,45 @@ def test_a_number_is_a_group_too(tmp_path: Path) -> None:
     assert access.access_of(config.read_home(str(tmp_path))).group == gid
     (tmp_path / "moya.conf").write_text(f"[supervisor]\nsocket_group = {grp.getgrgid(gid).gr_name}\n")
     assert access.access_of(config.read_home(str(tmp_path))).group == gid
+
+
+# Workers of another user
+
+
+def asked(home: SupervisedHome, request: dict[str, str]) -> Any:
+    """Ask as a worker does; returns the answer or what kept it from coming."""
+    try:
+        return home.client.ask(request)
+    except MultisiteError as error:
+        return error.reason
+
+
+@as_root
+def test_workers_of_the_group_are_served_by_roots_supervisor(open_path: Path) -> None:
+    """They may ask for a site's socket and connect to it; whatever else root's supervisor does is not theirs."""
+    with supervised(open_path, GROUP) as home:
+        home.site("blog")
+        first = home.get("blog")
+        assert as_user(*WWW, lambda: home.client.ensure("blog")) == home.rundir.socket("blog")
+        assert as_user(*WWW, lambda: ask(home.client.ensure("blog"))) == first
+        for command in ("status", "stop", "restart", "logs", "reload", "upgrade"):
+            told = as_user(*WWW, lambda command=command: asked(home, {"do": command, "site": "blog"}))
+            assert told == "only the supervisor's own user and root may ask for that"
+        assert home.get("blog") == first
+        told = as_user(*NOBODY, lambda: asked(home, {"do": "ensure", "site": "blog"}))
+        assert "permission denied" in told
+        assert "socket_group" in told
+
+
+@as_root
+def test_the_workers_socket_goes_with_its_group_and_survives_an_upgrade(open_path: Path) -> None:
+    with supervised(open_path, GROUP) as home:
+        home.site("blog")
+        home.get("blog")
+        home.client.ask({"do": "upgrade"}, within=90)
+        assert as_user(*WWW, lambda: home.client.ensure("blog")) == home.rundir.socket("blog")
+        os.kill(home.pid, signal.SIGKILL)
+        conf = home.path / "moya.conf"
+        conf.write_text(conf.read_text().replace(GROUP, ""))
+        assert home.get("blog")
+        assert not os.path.exists(home.rundir.workers)

@@ -1,0 +1,203 @@
+"""Requests whose answers the only thread of a process collects, beside accepting others.
+
+A sync worker has one thread. While it waits for an answer it also looks at the listening socket, and leaves as soon as
+somebody is there. So no client ever waits for another's site, and a busy worker never sleeps between sending a request
+and collecting the answer to the last: that is worth a third of its throughput. Answers that it does not come back
+for within a moment, because it does something else, are the relay loop's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import select
+import socket
+import time
+
+from multisite import relayloop, visit
+from multisite.client import Worker
+from multisite.errors import MultisiteError
+from multisite.relayloop import RelayLoop
+from multisite.request import Request
+
+PATIENCE = 0.01  # seconds to wait for answers if nobody else wants anything
+MOMENT = 0.001  # seconds until the loop sees to an answer; epoll_wait(2) knows no less
+QUIET = 50  # moments without a request in hand after which the loop looks no more
+
+_IN = select.POLLIN
+_DONTWAIT = int(socket.MSG_DONTWAIT)  # the operators of an IntFlag are slow
+_AT_ONCE = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+
+class Pending:
+    """The requests in hand of one worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._listeners = worker.listeners()
+        self._requests: dict[int, Request] = {}  # by descriptor of the exchange; whoever pops one has it
+        self._attended = False
+        self._looking = False
+        self._net = _Net(self)
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def attend(self, request: Request) -> None:
+        """Look after `request` and the others in hand, until they are answered or somebody else is to be served."""
+        assert request.exchange
+        self._attended = True
+        self._requests[request.exchange.fileno()] = request
+        try:
+            self._collect(time.monotonic() + PATIENCE)
+        finally:
+            self._attended = False
+        if self._requests and not self._looking:
+            self._looking = True
+            self._net.start()
+
+    def _collect(self, until: float) -> None:
+        requests, listeners = self._requests, self._listeners
+        left = PATIENCE
+        while requests:
+            poll = select.poll()
+            for descriptor in (*listeners, *requests):
+                poll.register(descriptor, _IN)
+            ready = poll.poll(max(0.0, left) * 1000)
+            for descriptor, _ in ready:
+                request = requests.pop(descriptor, None)
+                if request:
+                    self._answer(descriptor, request)
+            left = until - time.monotonic()
+            if left <= 0:
+                self.hand_over(math.inf)
+            elif any(descriptor in listeners for descriptor, _ in ready):
+                return
+
+    def _answer(self, descriptor: int, request: Request) -> None:
+        """Take what came of an answer, and pass it on if it is complete."""
+        exchange, incoming = request.exchange, request.incoming
+        assert exchange
+        data = exchange.pull()
+        if data is not None:
+            try:
+                request.content += incoming.take(data, exchange.was_reset)
+            except MultisiteError as error:
+                exchange.close()
+                request.refuse(error)
+                return
+        if incoming.done and not incoming.hints:
+            exchange.close()
+            self._send(request)
+        elif incoming.is_small(len(request.content)):
+            self._requests[descriptor] = request
+        else:
+            request.hand_over()
+
+    def _send(self, request: Request) -> None:
+        wire = request.wire
+        assert wire
+        data = request.whole(request.content)
+        try:
+            sent = wire.send(data, _AT_ONCE)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            sent = len(data)  # it left; nobody can be told
+        if sent < len(data):
+            request.finish(data[sent:])
+            return
+        if not request.connection.said_last:
+            with contextlib.suppress(OSError):
+                wire.recv(65536, _DONTWAIT)  # what it sent too much would make a reset of the close
+        wire.close()
+        visit.ended(request.environ, request.code, len(request.content))
+        if self._worker.logs_access:
+            self._worker.log_access(_Told(request), request.environ, time.monotonic() - request.began)
+
+    # In the loop's thread, too
+
+    def hand_over(self, before: float) -> int:
+        """Give the loop what was sent before this time; return how many that was."""
+        old = [at for at, request in list(self._requests.items()) if request.exchange.sent_at < before]  # type: ignore[union-attr]
+        taken = [request for request in (self._requests.pop(at, None) for at in old) if request]
+        for request in taken:
+            request.hand_over()
+        return len(taken)
+
+    def look(self, now: float) -> bool:
+        """See to answers that the worker does not come back for; tell whether there is anything in hand."""
+        if not self._attended:
+            self.hand_over(now - MOMENT)
+        return bool(self._requests)
+
+    def rest(self) -> bool:
+        """Tell whether there is nothing to look after; `attend` has to say so from now on."""
+        self._looking = False
+        if self._requests and not self._attended:
+            self._looking = True
+        return not self._looking
+
+
+class _Told:
+    """What gunicorn's access log wants to know of an answer."""
+
+    def __init__(self, request: Request) -> None:
+        head = request.incoming.head
+        assert head
+        self.status = head.status
+        self.headers = head.fields
+        self.sent = request.outgoing.sent
+
+
+class _Net:
+    """Catches what the worker leaves, in the loop."""
+
+    def __init__(self, pending: Pending) -> None:
+        self.deadline = self.due = math.inf
+        self._pending = pending
+        self._quiet = 0
+        self._loop: RelayLoop | None = None
+
+    def start(self) -> None:
+        """Look every moment, until nothing has been in hand for a while."""
+        self._loop = relayloop.current()
+        self._loop.call(self._begin)
+
+    def _begin(self) -> None:
+        assert self._loop
+        self._quiet = 0
+        self.deadline = time.monotonic() + MOMENT
+        self._loop.add(self)
+
+    def ready(self, descriptor: int, events: int) -> None:
+        """It has no connections."""
+
+    def expired(self, now: float) -> None:
+        """Look."""
+        self._quiet = 0 if self._pending.look(now) else self._quiet + 1
+        if self._quiet > QUIET and self._pending.rest():
+            self.abort()
+        else:
+            self.deadline = now + MOMENT
+
+    def abort(self) -> None:
+        """Look no more."""
+        assert self._loop
+        self.deadline = math.inf
+        self._loop.remove(self)
+
+    def sockets(self) -> list[socket.socket]:
+        """Return none; those in hand are the worker's."""
+        return []
+
+
+def of(worker: Worker) -> Pending:
+    """Return what this worker has in hand."""
+    global _pending
+    if _pending is None or _pending[0] is not worker:
+        _pending = (worker, Pending(worker))
+    return _pending[1]
+
+
+_pending: tuple[Worker, Pending] | None = None

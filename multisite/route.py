@@ -1,0 +1,46 @@
+"""What a relay needs to know of the place where requests go."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from multisite.client import Environ
+from multisite.errors import MultisiteError
+from multisite.pace import Pace
+from multisite.queued import Queued
+from multisite.share import Share
+from multisite.upload import Upload
+from multisite.upstream import Exchange
+
+
+class NotNow(Exception):
+    """What was asked for can be had, but not at once."""
+
+
+class Route(Protocol):
+    """A site's processes, or its upstreams.
+
+    Attributes:
+        pace: how long a worker's thread waits for an answer.
+        queue: the requests that nobody has taken yet.
+        share: of the server's threads, where they have to wait.
+        stall_timeout: seconds between two parts of an answer; 0 for no limit.
+        can_explain: `explain` may have something to say.
+    """
+
+    pace: Pace
+    queue: Queued
+    share: Share
+    stall_timeout: float
+    can_explain: bool
+
+    def begin(self, environ: Environ, upload: Upload, hurry: bool) -> Exchange:
+        """Send the request, the first piece of its body at least.
+
+        Raises:
+            NotNow: in a hurry, that would take time; nothing was sent.
+            MultisiteError: it cannot be sent; after `ConnectFailed` and `BackendUnavailable` nothing was.
+        """
+
+    def explain(self, error: MultisiteError) -> None:
+        """Ask why there was no answer, which may take time; raise the error that says it better."""

@@ -1,0 +1,164 @@
+"""WebSockets of ASGI sites and of upstreams, by a real client, behind real servers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+from websockets.sync.server import ServerConnection, serve
+
+from .harness import HomeDir, Server, eventually, free_port, gunicorn
+from .test_takeover import behind_nginx
+
+pytestmark = pytest.mark.servers
+
+PATIENCE = 20
+
+CHAT = """
+import fastapi
+
+application = fastapi.FastAPI()
+
+
+@application.get("/")
+async def hello():
+    return {"hello": "world"}
+
+
+@application.websocket("/ws/{room}")
+async def echo(socket: fastapi.WebSocket, room: str):
+    await socket.accept(subprotocol="chat" if "chat" in socket.scope["subprotocols"] else None)
+    await socket.send_json(
+        {
+            "room": room,
+            "host": socket.headers["host"],
+            "client": socket.client.host,
+            "query": socket.url.query,
+            "scheme": socket.url.scheme,
+        }
+    )
+    try:
+        while True:
+            message = await socket.receive()
+            if message.get("text") == "end":
+                await socket.close(4000)
+                return
+            if message.get("text") is not None:
+                await socket.send_text("heard " + message["text"])
+            elif message.get("bytes") is not None:
+                await socket.send_bytes(message["bytes"])
+            else:
+                break
+    finally:
+        open("left", "a").close()
+
+
+@application.websocket("/refused")
+async def refuse(socket: fastapi.WebSocket):
+    await socket.close()
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> HomeDir:
+    home = HomeDir(tmp_path).create()
+    home.site("chat", CHAT, mode="spawned", max_waiting="8")
+    home.site("near")
+    return home
+
+
+@pytest.fixture(params=["sync", "gthread"])
+def server(request: pytest.FixtureRequest, home: HomeDir) -> Server:
+    """One worker, with two threads at most: a WebSocket may hold none of them."""
+    return gunicorn(home, request.param, "--workers", "1", *(["--threads", "2"] if request.param == "gthread" else []))
+
+
+def joined(port: int, path: str = "/ws/a?x=%20", host: str = "chat.test", **more: object) -> ClientConnection:
+    wire = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+    return connect(f"ws://{host}{path}", sock=wire, compression=None, max_size=None, open_timeout=PATIENCE, **more)  # type: ignore[arg-type]
+
+
+def test_messages_go_both_ways(home: HomeDir, server: Server) -> None:
+    large = os.urandom(3 << 20)
+    with server:
+        with joined(server.port, subprotocols=["chat"]) as chat:  # type: ignore[list-item]
+            assert chat.subprotocol == "chat"
+            told = chat.recv(PATIENCE)
+            assert '"room":"a"' in told and '"host":"chat.test"' in told and '"client":"127.0.0.1"' in told  # type: ignore[operator]
+            assert '"query":"x=%20"' in told and '"scheme":"ws"' in told  # type: ignore[operator]
+            for number in range(50):
+                chat.send(str(number))
+                assert chat.recv(PATIENCE) == f"heard {number}"
+            chat.send(large)
+            assert chat.recv(PATIENCE) == large
+        eventually((home.path / "sites" / "chat" / "left").exists, PATIENCE, "the site knows that its client left")
+
+
+def test_many_are_open_and_hold_nobody_up(home: HomeDir, server: Server) -> None:
+    with server, contextlib.ExitStack() as stack:
+        open_ones = [stack.enter_context(joined(server.port)) for _ in range(20)]
+        for chat in open_ones:
+            chat.recv(PATIENCE)
+        assert server.ask("near.test").text == "site near"
+        assert server.ask("chat.test").text == '{"hello":"world"}'
+        for chat in open_ones:
+            chat.send("x")
+        assert [chat.recv(PATIENCE) for chat in open_ones] == ["heard x"] * 20
+
+
+def test_the_site_may_close_or_refuse(home: HomeDir, server: Server) -> None:
+    with server:
+        with joined(server.port) as chat:
+            chat.recv(PATIENCE)
+            chat.send("end")
+            with pytest.raises(ConnectionClosed) as caught:
+                chat.recv(PATIENCE)
+            assert caught.value.rcvd and caught.value.rcvd.code == 4000
+        with pytest.raises(InvalidStatus) as refused, joined(server.port, "/refused"):
+            pass
+        assert refused.value.response.status_code == 403
+
+
+def test_behind_nginx(home: HomeDir, server: Server) -> None:
+    with server, behind_nginx(home, server, upgrade=True) as front:
+        with joined(front.port) as chat:
+            chat.recv(PATIENCE)
+            chat.send("through")
+            assert chat.recv(PATIENCE) == "heard through"
+
+
+def test_an_upstream_may_switch_too(home: HomeDir, server: Server) -> None:
+    def echo(connection: ServerConnection) -> None:
+        for message in connection:
+            connection.send(message)
+
+    with serve(echo, "127.0.0.1", 0) as upstream:
+        port = upstream.socket.getsockname()[1]
+        home.ini("echo", f"[service]\ndomains = echo.test\nmode = proxy\nupstreams = http://127.0.0.1:{port}\n")
+        thread = threading.Thread(target=upstream.serve_forever)
+        thread.start()
+        with server, joined(server.port, "/", "echo.test") as wire:
+            wire.send("there and back")
+            assert wire.recv(PATIENCE) == "there and back"
+        upstream.shutdown()
+        thread.join(PATIENCE)
+
+
+def test_where_it_cannot_be_it_is_said(home: HomeDir) -> None:
+    """waitress keeps its clients' connections to itself."""
+    port = free_port()
+    argv = [sys.executable, "-m", "waitress", f"--listen=127.0.0.1:{port}", "multisite.service:application"]
+    with Server(argv, port, home.path / "log" / "waitress.log", home.environ()) as server:
+        assert server.ask("chat.test").text == '{"hello":"world"}'
+        with pytest.raises(InvalidStatus) as refused, joined(server.port):
+            pass
+        answer = refused.value.response
+    assert answer.status_code == 501
+    assert b"WebSockets" in (answer.body or b"")

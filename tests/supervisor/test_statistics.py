@@ -1,0 +1,138 @@
+"""What sites have used: counted over restarts of their processes and of the supervisor."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from multisite.tally import MOST, Tallies, Tally, tally_of
+
+from .harness import SupervisedHome, is_running, supervised, wait_until
+
+APP = """
+import time
+
+def application(environ, start_response):
+    if environ["PATH_INFO"] == "/burn":
+        end = time.process_time() + 0.3
+        while time.process_time() < end:
+            pass
+    start_response("500 Oh" if environ["PATH_INFO"] == "/fail" else "200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"""
+
+
+def used(home: SupervisedHome, name: str = "app") -> dict[str, object]:
+    return home.state(name)
+
+
+def leave(home: SupervisedHome) -> None:
+    pid = home.pid
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: not is_running(pid))
+
+
+def test_figures_survive_processes_and_supervisors(tmp_path: Path) -> None:
+    """Requests, errors, starts, cold starts, bytes, processor time, and when."""
+    began = time.time()
+    with supervised(tmp_path) as home:
+        home.app("app", APP)
+        for _ in range(5):
+            assert home.get("app") == "ok"
+        with pytest.raises(OSError, match="500"):
+            home.get("app", "/fail")
+        home.get("app", "/burn")
+        first = used(home)
+        assert (first["requests"], first["errors"], first["starts"], first["cold_starts"]) == (7, 1, 1, 1)
+        assert 0.3 <= first["cpu"] < 10
+        assert first["sent"] > 7 * 2
+        assert began <= first["first_start"] <= first["up_since"] <= first["last_use"] + 1 <= time.time() + 1
+        (pid,) = first["pids"]
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: pid not in used(home)["pids"])
+        assert home.get("app") == "ok"
+        second = used(home)
+        assert (second["requests"], second["errors"], second["starts"]) == (8, 1, 2)
+        assert second["cpu"] >= first["cpu"]
+        leave(home)
+        (kept,) = Tallies(home.home).all().values()
+        assert (kept.requests, kept.errors, kept.starts) == (8, 1, 2)
+        assert kept.cpu >= second["cpu"] - 0.02
+        assert 0 < kept.alive < time.time() - began
+        assert home.get("app") == "ok"
+        third = used(home)
+        assert (third["requests"], third["errors"], third["starts"]) == (9, 1, 3)
+        assert third["first_start"] == first["first_start"]
+
+
+def test_a_restart_and_a_replacement_are_no_cold_starts(tmp_path: Path) -> None:
+    """Nobody waited for those."""
+    with supervised(tmp_path) as home:
+        home.app("app", APP)
+        home.get("app")
+        (old,) = used(home)["pids"]
+        home.client.ask({"do": "restart", "site": "app"})
+        wait_until(lambda: used(home)["pids"] and old not in used(home)["pids"])
+        assert (used(home)["starts"], used(home)["cold_starts"]) == (2, 1)
+        home.client.ask({"do": "stop", "site": "app"})
+        home.wait_for("app", "stopped")
+        home.get("app")
+        assert (used(home)["starts"], used(home)["cold_starts"]) == (3, 2)
+
+
+def test_what_a_process_finishes_after_its_site_was_disabled_counts(tmp_path: Path) -> None:
+    """Its scoreboard is read until it is gone, and kept."""
+    with supervised(tmp_path) as home:
+        home.app("app", APP)
+        home.get("app")
+        (tmp_path / "sites-enabled" / "app.ini").unlink()
+        wait_until(lambda: "app" not in home.status()["sites"])
+        leave(home)
+        assert Tallies(home.home).all()["app"].requests == 1
+
+
+def test_a_server_of_its_own_counts_no_requests(tmp_path: Path) -> None:
+    """Which is told as unknown, not as none; what the kernel knows is told."""
+    with supervised(tmp_path) as home:
+        home.site("own")
+        home.get("own")
+        found = used(home, "own")
+        assert found["requests"] is None
+        assert (found["starts"], found["cold_starts"]) == (1, 1)
+        assert found["cpu"] > 0
+
+
+# --- the document ---------------------------------------------------------------------------------------------------
+
+
+def test_tallies_add_up() -> None:
+    """Unknown is not zero, and never is not the earliest time."""
+    assert Tally(1, 1, None) + Tally(2, 0, None) == Tally(3, 1, None)
+    assert (Tally(requests=2, first_start=5.0, last_use=7.0) + Tally(1, first_start=0.0, last_use=6.0)) == Tally(
+        1, requests=2, first_start=5.0, last_use=7.0
+    )
+
+
+@pytest.mark.parametrize("row", [None, 7, {"starts": "many"}, {"requests": []}, {"cpu": None}])
+def test_a_document_of_another_shape_is_left_out(row: object) -> None:
+    """It is a cache of figures, no configuration."""
+    assert tally_of(row) is None
+
+
+def test_the_document_is_replaced_whole_and_bounded(tmp_path: Path) -> None:
+    """Of too many sites, those that were used last are remembered."""
+    home = SupervisedHome(tmp_path).home
+    tallies = {f"s{number}": Tally(1, last_use=float(number)) for number in range(MOST + 5)}
+    assert Tallies(home).keep(tallies)
+    found = Tallies(home).all()
+    assert len(found) == MOST
+    assert "s4" not in found and "s5" in found
+    (file,) = Path(home.state_dir).glob("statistics-*.json")
+    assert file.stat().st_mode & 0o777 == 0o600
+    file.write_text(json.dumps({"a": {"starts": 1, "of another release": 2}, "b": 3}))
+    assert Tallies(home).all() == {"a": Tally(1)}

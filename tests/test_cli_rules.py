@@ -1,0 +1,134 @@
+"""`multisite create-rules`: what it prints, writes and refuses; tests/servers has the rules served."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from multisite.cli import main
+from multisite.cli.complete import sites as complete_sites
+from tests.homes import TestHome
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> TestHome:
+    home = TestHome(tmp_path)
+    for name in ("blog", "shop"):
+        home.hello(name)
+    return home
+
+
+def run(home: TestHome, *arguments: str) -> Result:
+    return CliRunner().invoke(main, ["--home", str(home.path), *arguments])
+
+
+def rules(home: TestHome, *arguments: str) -> Result:
+    return run(home, "create-rules", *arguments)
+
+
+@pytest.mark.parametrize("option", ["--nginx", "-n", "--apache", "-a", "--lighttpd", "-l", "--caddy"])
+def test_all_sites(home: TestHome, option: str) -> None:
+    """Without SITE, all enabled sites and the rest; twice the same."""
+    first, second = rules(home, option), rules(home, option)
+    assert first.exit_code == 0 and first.output == second.output
+    for name in ("blog", "shop"):
+        assert f"{name}.test" in first.stdout.replace("[.]", ".")
+    assert str(home.path) in first.stdout.splitlines()[0]
+
+
+def test_some_sites(home: TestHome) -> None:
+    done = rules(home, "--nginx", "shop.ini")
+    assert "shop.test" in done.stdout and "blog.test" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((), "say for which server"),
+        (("--nginx", "--generic", "blog"), "--generic"),
+        (("--nginx", "--wsgi"), "Apache"),
+        (("--nginx", "--direct", "--uwsgi"), "--direct"),
+        (("--lighttpd", "--direct"), "--direct"),
+        (("--caddy", "--uwsgi"), "--uwsgi"),
+        (("--caddy", "--tls", "/x"), "--tls"),
+        (("--nginx", "--listen", "80; evil"), "--listen '80; evil'"),
+        (("--nginx", "--upstream", "127.0.0.1:8000;"), "--upstream"),
+        (("--nginx", "--upstream", "unix:relative"), "--upstream"),
+        (("--nginx", "--max-body", "much"), "--max-body 'much'"),
+    ],
+)
+def test_nonsense_is_refused(home: TestHome, arguments: tuple[str, ...], sentence: str) -> None:
+    done = rules(home, *arguments)
+    assert done.exit_code == 2
+    assert sentence in done.stderr
+    assert not done.stdout
+
+
+def test_an_unknown_site(home: TestHome) -> None:
+    done = rules(home, "--nginx", "blgo")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "did you mean blog?" in done.stderr
+
+
+def test_a_value_that_the_server_cannot_write(home: TestHome) -> None:
+    done = rules(home, "--apache", "--upstream", "unix:/run/%{x}.sock")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("multisite: no rules for apache:")
+
+
+def test_output_replaces_the_file_in_one_step(home: TestHome, tmp_path: Path) -> None:
+    """What reads it meanwhile sees the old text or the new; a link stays a link."""
+    target, link = tmp_path / "real.conf", tmp_path / "link.conf"
+    target.write_text("old")
+    link.symlink_to("real.conf")
+    before = os.stat(target).st_ino
+    assert rules(home, "--nginx", "--output", str(link)).output == f"wrote {link}\n"
+    assert link.is_symlink() and target.read_text() == rules(home, "--nginx").stdout
+    assert os.stat(target).st_ino != before and stat.S_ISREG(os.stat(target).st_mode)
+    assert rules(home, "--nginx", "--output", str(link)).output == f"unchanged: {link}\n"
+    assert not [path for path in tmp_path.iterdir() if path.name.endswith("~")]
+
+
+def test_a_server_that_is_not_installed_is_said(home: TestHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rules are printed all the same."""
+    monkeypatch.setattr("multisite.cli.syntax.PROGRAMS", {"nginx": ("no-such-server",)})
+    done = rules(home, "--nginx", "--check")
+    assert done.exit_code == 0
+    assert done.stderr == "nginx is not installed here: its rules are not checked\n"
+    assert "server_name" in done.stdout
+
+
+def test_json(home: TestHome) -> None:
+    told = json.loads(run(home, "--json", "create-rules", "--caddy").stdout)
+    assert told["server"] == "caddy" and told["checked"] is None
+    assert told["rules"] == rules(home, "--caddy").stdout
+
+
+def test_certificates_that_are_there(home: TestHome, tmp_path: Path) -> None:
+    """--tls: a site whose certificate exists is served over TLS too, the others as before."""
+    folder = tmp_path / "live" / "blog.test"
+    folder.mkdir(parents=True)
+    for name in ("fullchain.pem", "privkey.pem"):
+        (folder / name).touch()
+    text = rules(home, "--nginx", "--tls", str(tmp_path / "live")).stdout
+    assert text.count("listen 443 ssl") == 1
+    assert f'ssl_certificate "{folder}/fullchain.pem";' in text
+
+
+def test_a_site_that_is_broken_has_no_files(home: TestHome) -> None:
+    """Its page is ours; its domains stay its own."""
+    home.ini("blog", "[service]\ndomains = blog.test\nthraeds = 4\n[static]\n/static = /srv/blog/static\n")
+    text = rules(home, "--nginx", "blog").stdout
+    assert "server_name blog.test" in text and "/srv/blog/static" not in text
+
+
+def test_names_are_completed(home: TestHome) -> None:
+    """The shell offers enabled sites."""
+    context = main.make_context("multisite", ["--home", str(home.path), "create-rules"], resilient_parsing=True)
+    parameter = main.get_command(context, "create-rules").params[-1]  # type: ignore[union-attr]
+    assert complete_sites(context, parameter, "s") == ["shop"]
