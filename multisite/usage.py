@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import mmap
 import os
 import threading
@@ -36,6 +37,7 @@ _MAGIC, _PID, _STARTED, _IN_FLIGHT, _REQUESTS, _ERRORS, _LAST_USE, _BUSY, _SENT 
 )
 _BUCKETS = len(board.FIELDS)
 _LOCK = ".lock"
+_log = logging.getLogger("multisite.usage")
 
 
 class Counts:
@@ -112,8 +114,10 @@ class Usage:
         self._known: dict[str, Counts] = {}
         self._data: memoryview | None = None
         self._file = -1
-        with contextlib.suppress(OSError):
+        try:
             self._open(folder, past)
+        except OSError as error:
+            _log.warning("requests are not counted: %s", error)
 
     def _open(self, folder: str, past: StateFile) -> None:
         if not folder:
@@ -123,7 +127,7 @@ class Usage:
         if os.stat(folder).st_uid not in (0, os.geteuid()):
             raise PermissionError(f"{folder} is somebody else's")
         gather(folder, past)
-        with _locked(folder, fcntl.LOCK_SH):
+        with _locked(folder, fcntl.LOCK_EX):
             flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
             self._file = os.open(os.path.join(folder, f"{self.pid}-{past.key}"), flags, 0o600)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
