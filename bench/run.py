@@ -20,14 +20,16 @@ import accesslog
 import addsite
 import direct
 import dispatch
+import relay
 import runner
+import slow
 import startup
 import static
 from common import print_rows
 
 
 def main() -> int:
-    parts = (dispatch, static, accesslog, startup, addsite, runner, direct)
+    parts = (dispatch, static, accesslog, startup, addsite, runner, direct, relay, slow)
     rows = [row for part in parts for row in part.measure()]
     table = print_rows(rows)
     if "--write" in sys.argv:

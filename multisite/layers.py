@@ -83,7 +83,8 @@ class Layers:
 
         def answer(environ: Environ, start_response: Any) -> Iterable[bytes]:
             if counts.left <= 0 and not log:
-                self._place(counted)
+                if self._following is answer:  # else a reload has just put another app in place
+                    self._place(counted)
                 return counted(environ, start_response)
             this = Visit(counts, log, environ, start_response, self._how)
             if self._how != IN_PROCESS:

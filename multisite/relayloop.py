@@ -81,10 +81,11 @@ class RelayLoop:
         self._thread: threading.Thread | None = None
 
     def __repr__(self) -> str:
-        return f"<RelayLoop {len(self._watchers)} in flight>"
+        return f"<RelayLoop {self.in_flight} in flight>"
 
-    def __len__(self) -> int:
-        """Return how many are in flight, those that wait for a helper included."""
+    @property
+    def in_flight(self) -> int:
+        """How many requests it has, those that wait for a helper included."""
         return len(self._watchers) + len(self._inbox) + self._busy
 
     # From any thread
@@ -114,7 +115,7 @@ class RelayLoop:
     def finish(self, grace: float) -> None:
         """Wait for what is in flight, so many seconds at most; then end."""
         deadline = time.monotonic() + grace
-        while len(self) and time.monotonic() < deadline and not self._stopping:
+        while self.in_flight and time.monotonic() < deadline and not self._stopping:
             self._ended.wait(0.05)
         if not self._stopping:
             self.stop()
@@ -301,7 +302,7 @@ def _leave(loop: RelayLoop, worker: client.Worker) -> None:
     deadline = time.monotonic() + worker.grace
     if worker.recycles:
         loop.finish_errands(worker.grace)
-    if not (worker.recycles and len(loop)) or loop.is_stopped:
+    if not (worker.recycles and loop.in_flight) or loop.is_stopped:
         loop.finish(worker.grace)
         return
     loop.park()
@@ -319,7 +320,7 @@ def _leave(loop: RelayLoop, worker: client.Worker) -> None:
 def _forked() -> None:
     global _loop, _making
     loop, _loop, _making = _loop, None, threading.Lock()
-    if loop and not loop.is_parked:
+    if loop is not None and not loop.is_parked:
         loop.forget()
 
 

@@ -116,6 +116,14 @@ class Site:
     )
     processes: int = option("integer", "1", "Number of processes of a spawned site.", limits=(1, 1024))
     threads: int = option("integer", "1", "Number of threads in each process of a spawned site.", limits=(1, 4096))
+    in_process_at_once: int = option(
+        "integer",
+        "4",
+        "Number of requests that one worker answers at once in its own threads, for a site that shares the workers' "
+        "interpreter. Further ones are answered by a process of the site's own. 0 sets no bound, nor does a number "
+        "that is not below the server's threads.",
+        limits=(0, 4096),
+    )
     user: str = option(
         "text",
         help="User that a spawned site runs as, when the service runs as root; owner stands for the owner of location. "

@@ -32,6 +32,7 @@ class Exit:
     reason: str
     code: int | None  # exit status; negative: the signal; None: there was no process, or it never ran its program
     served: float  # seconds that it was RUNNING
+    lacking: bool = False  # the machine, or our own limits, had no room for it
 
 
 class Backend:
@@ -214,7 +215,7 @@ class Backend:
         self.pid = 0
         return self.exit
 
-    def cannot_spawn(self, reason: str) -> Exit:
+    def cannot_spawn(self, reason: str, *, lacking: bool = False) -> Exit:
         """Take note that there is no process."""
-        self.exit = Exit(self.state, reason, None, 0.0)
+        self.exit = Exit(self.state, reason, None, 0.0, lacking)
         return self.exit

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import time
 from collections.abc import Mapping
@@ -15,7 +17,7 @@ from multisite.supervisor.backend import Backend
 from multisite.supervisor.backends import Backends
 from multisite.supervisor.connections import Connections, connections
 from multisite.supervisor.exits import Exits
-from multisite.supervisor.failures import Failures
+from multisite.supervisor.failures import Failures, Unavailable
 from multisite.supervisor.handover import Keeper
 from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.journey import Journey
@@ -31,6 +33,7 @@ from multisite.supervisor.waiting import WaitingRoom
 from multisite.tally import Tally
 
 NO_CONNECTIONS = Connections()
+_LACKING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC)
 _PACKED = ("starts", "cold_starts", "first_start", "cpu", "alive", "start_cost")
 
 
@@ -103,7 +106,8 @@ class Crew:
             if backend.state is State.STARTING and not backend.told and not backend.ready_at:
                 self._readiness.expect(backend, self.backends[:-1], self._loop.now(), self.start_cost)
         if self.listener.is_open and not self.backends:
-            self.room.ensure(watch=True)
+            with contextlib.suppress(Unavailable):
+                self.room.ensure(watch=True)
 
     # As others see it
 
@@ -225,7 +229,8 @@ class Crew:
             backend.cannot_spawn(str(error))
             self._ended(backend, refused=True)
         except OSError as error:
-            backend.cannot_spawn(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))
+            reason = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+            backend.cannot_spawn(reason, lacking=error.errno in _LACKING)
             self._ended(backend)
         else:
             for note in how.notes:
@@ -371,7 +376,8 @@ class Crew:
             self.log = SiteLog(site, self.log.followers)
             self.replace("reload")
         if self.listener.is_open:
-            self.room.open()
+            with contextlib.suppress(Unavailable):
+                self.room.ensure(watch=False)
 
     def _say(self, what: str) -> None:
         self._logger.info("%s", what)

@@ -15,6 +15,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from multisite.supervisor import descriptors
 from multisite.supervisor.prctl import (
     PR_SET_CHILD_SUBREAPER,
     PR_SET_NO_NEW_PRIVS,
@@ -101,6 +102,7 @@ def spawn(launch: Launch, listener: int, limits: Limits) -> Spawned:
     Raises:
         OSError: there are no descriptors or processes left.
     """
+    descriptors.claim(6)
     with contextlib.ExitStack() as undo:
         output, output_end = _pipe(undo)
         failure, failure_end = _pipe(undo)
