@@ -38,6 +38,7 @@ MOST_INSTANCES = 4096  # hosts of hosting sites that are remembered with what an
 _log = logging.getLogger("multisite.dispatcher")
 _set_site = logs.current_site.set
 
+
 #: id of an error on its way from `_rescue` to the server, so that it is not told twice
 _told: ContextVar[int] = ContextVar("multisite_told", default=0)
 

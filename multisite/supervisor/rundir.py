@@ -79,16 +79,15 @@ class RuntimeDir:
             raise self.error(f"{error.filename or self.path}: {(error.strerror or 'it fails').lower()}") from None
 
     def clear(self) -> None:
-        """Remove all that a supervisor left in the folders."""
-        for folder, _, names in os.walk(self.path, topdown=False):
-            if folder == self.path:
-                continue
-            for name in names:
-                with contextlib.suppress(OSError):
-                    os.unlink(os.path.join(folder, name))
-            if os.path.dirname(folder) != self.path:
-                with contextlib.suppress(OSError):
-                    os.rmdir(folder)
+        """Remove all that a supervisor left in its folders; what the workers keep beside them is theirs."""
+        for top in (os.path.join(self.path, name) for name in FOLDERS):
+            for folder, _, names in os.walk(top, topdown=False):
+                for name in names:
+                    with contextlib.suppress(OSError):
+                        os.unlink(os.path.join(folder, name))
+                if folder != top:
+                    with contextlib.suppress(OSError):
+                        os.rmdir(folder)
 
     def check_length(self) -> None:
         """Refuse a path that no socket address can hold.
