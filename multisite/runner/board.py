@@ -125,8 +125,8 @@ def _mapped(path: str, slot: int) -> memoryview:
     end = (slot + 1) * SIZE
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        if os.fstat(file).st_size < end:
-            os.truncate(file, end)
+        # What is mapped and has no room on the disk would end this process when it is written (SIGBUS).
+        os.posix_fallocate(file, end - SIZE, SIZE)
         mapping = mmap.mmap(file, end)
     finally:
         os.close(file)

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 
 from multisite.supervisor.handover import Keeper, taken
 from multisite.supervisor.handover import State as Packed
+from multisite.supervisor.process import check_headroom
 from multisite.supervisor.rundir import LONGEST_PATH, RuntimeDir
 
 _FAR = 2**62  # nanoseconds
@@ -75,6 +76,7 @@ class Listener:
         bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         old_umask = os.umask(0o177)
         try:
+            check_headroom(bound.fileno())
             bound.bind(self.path)
             bound.listen(max(1, backlog))
             # A file's access time moves when it is older than the change of the contents (relatime, mount(8)); with

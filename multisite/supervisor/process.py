@@ -24,8 +24,9 @@ from multisite.supervisor.prctl import (
 
 LISTENER = 3  # the first descriptor after standard error, as sd_listen_fds(3) has it
 JOB = 4
+HEADROOM = 24  # descriptors that sites may not take
 _TICKS = os.sysconf("SC_CLK_TCK")
-_ASIDE = 64  # descriptors are put aside up here first, so that none is overwritten before it is in its place
+_ASIDE = 16  # descriptors are put aside up here first, so that none is overwritten before it is in its place
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,22 @@ class Limits:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def check_headroom(descriptor: int) -> None:
+    """Refuse what would take the last descriptors, which the supervisor itself needs to go on.
+
+    Args:
+        descriptor: the newest one; the kernel gives the lowest that is free.
+
+    Raises:
+        OSError: there are too few left.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if descriptor >= limit - HEADROOM:
+        raise OSError(
+            errno.EMFILE, f"all {limit} descriptors of the supervisor are in use; raise LimitNOFILE= (ulimit -n)"
+        )
+
+
 def become_subreaper() -> None:
     """Have orphans of our children given to us, not to init."""
     prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -103,6 +120,7 @@ def spawn(launch: Launch, listener: int, limits: Limits) -> Spawned:
     """
     with contextlib.ExitStack() as undo:
         output, output_end = _pipe(undo)
+        check_headroom(output_end)
         failure, failure_end = _pipe(undo)
         job = _memory_file(launch.job, undo) if launch.job else -1
         supervisor = os.getpid()

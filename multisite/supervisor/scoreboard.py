@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from multisite.runner import board
 from multisite.supervisor.handover import Keeper, taken
-from multisite.supervisor.process import Identity
+from multisite.supervisor.process import Identity, check_headroom
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,13 @@ class Scoreboard:
         """
         if self._file < 0:
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._file = os.open(self.path, flags, 0o600)
+            file = os.open(self.path, flags, 0o600)
+            try:
+                check_headroom(file)
+            except OSError:
+                os.close(file)
+                raise
+            self._file = file
         if owner.change:
             os.fchown(self._file, owner.uid, owner.gid)
         self._slots = max(self._slots, slot + 1)
