@@ -16,7 +16,6 @@ import errno
 import os
 import signal
 import socket
-from datetime import timedelta
 from typing import Any, NoReturn
 
 Environ = dict[str, Any]
@@ -57,6 +56,8 @@ class Worker:
 
     def log_access(self, told: Any, environ: Environ, seconds: float) -> None:
         """Write the line of a request whose answer gunicorn knows nothing of."""
+        from datetime import timedelta
+
         fields = [(key[5:].replace("_", "-"), value) for key, value in environ.items() if key[:5] == "HTTP_"]
         self._worker.log.access(told, fields, environ, timedelta(seconds=seconds))
 

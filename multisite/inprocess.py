@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from multisite import claims, generation, logs, pages, sharing, visit
+from multisite import claims, generation, logs, pages, sharing, threads, visit
+from multisite.bound import Bound
 from multisite.claims import Ledger
 from multisite.errors import BrokenSite, MultisiteError, NeedsProcess, SiteBusy, UnknownHost
 from multisite.generation import WSGI, Generation
@@ -102,10 +103,11 @@ class InProcessSite:
         self._triggers: Stamp = ()
         self._offer: tuple[Entry, Site, Home] | None = None
         self._closed = False
+        self._beside: WSGI | None = None
         if not site.host:  # the supervisor writes those of a thousand instances
             logs.attach_site_log(site)
         self._rescue = rescue
-        self._layers = Layers(entry, site, home, rescue)
+        self._layers = Layers(entry, site, home, self._place, rescue)
         self._put(self._first)
 
     def __repr__(self) -> str:
@@ -115,7 +117,30 @@ class InProcessSite:
     def _put(self, app: WSGI, how: str = PAGE) -> None:
         """Have `app` answer, behind what every request of the site passes."""
         self._answering, self._how = app, how
-        self.app: WSGI = self._layers.around(app, how)
+        self._limit = self._bound() if how == IN_PROCESS else None
+        self._layers.put(app, how)
+
+    def _place(self, app: WSGI) -> None:
+        self.app: WSGI = self._limit.around(app) if self._limit else app
+
+    def _bound(self) -> Bound | None:
+        """Return a bound for its requests in this process, None where the server has no more threads than that."""
+        most, server = self._site.in_process_at_once, threads.of_this_server()
+        return Bound(most, self._overflow) if server and 0 < most < server.count else None
+
+    def _overflow(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer a request that would be one too many here."""
+        if not self._elsewhere:
+            raise SiteBusy("This site is answering as many requests as it may")
+        if self._beside is None:
+            _log.info("site %s: has as many requests at once as it may, and gets a process of its own too", self.name)
+            layers = Layers(self._entry, self._site, self._home, self._place_beside, self._rescue)
+            layers.put(self._elsewhere(self._site, self._home), SPAWNED)
+        assert self._beside
+        return self._beside(environ, start_response)
+
+    def _place_beside(self, app: WSGI) -> None:
+        self._beside = app
 
     @property
     def entry(self) -> Entry:
@@ -159,7 +184,8 @@ class InProcessSite:
                 return
             (self._entry, self._site, self._home), self._offer = self._offer, None
             logs.attach_site_log(self._site)
-            self._layers = Layers(self._entry, self._site, self._home, self._rescue)
+            self._beside = None
+            self._layers = Layers(self._entry, self._site, self._home, self._place, self._rescue)
             if not self._generation:
                 self._failure, self._failures, self._answering = None, 0, self._first
             self._put(self._answering, self._how)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
-from multisite import client, logs, pages, visit
+from multisite import logs, pages, visit
 from multisite.errors import MultisiteError, NoAnswer, UpstreamError
 from multisite.relayloop import RelayLoop
 from multisite.tunnel import Tunnel
@@ -43,9 +43,11 @@ class Passage:
     Args:
         loop: whose thread does everything.
         request: what was done already, with the client's connection taken.
+        half_closed: the client closed its side right behind its request. It says all it has to say that way; one that
+            does so later has left.
     """
 
-    def __init__(self, loop: RelayLoop, request: Request) -> None:
+    def __init__(self, loop: RelayLoop, request: Request, half_closed: bool) -> None:
         assert request.wire
         self.deadline = self.due = math.inf
         head = request.incoming.head if request.outgoing.begun else None
@@ -65,7 +67,8 @@ class Passage:
         self._out: bytes | memoryview = b""
         self._ends = False  # when all of `_out` is sent
         self._wire_events = self._exchange_events = 0
-        self._half_closed = client.has_left(self._wire)  # before any answer: it says all it has to say that way
+        self._route.places.add(self)
+        self._half_closed = half_closed
 
     def __repr__(self) -> str:
         return f"<Passage {self._environ.get('RAW_URI', '')} {self.status}>"
@@ -204,7 +207,8 @@ class Passage:
         self._loop.remove(self)
         self._log_access()
         wire = socket.socket(fileno=self._wire.detach())
-        Tunnel(self._loop, wire, exchange.detach(), begin + content).start()
+        self._route.places.discard(self)
+        Tunnel(self._loop, self._route.places, wire, exchange.detach(), begin + content).start()
 
     # Errors
 
@@ -308,6 +312,7 @@ class Passage:
             else:
                 self._wire.recv(65536)  # what a client sent too much would make a reset of the close
         self._wire.close()
+        self._route.places.discard(self)
         self._log_access()
 
     def _log_access(self) -> None:

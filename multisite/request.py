@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from multisite import logs, relayloop
+from multisite import client, logs, relayloop
 from multisite.client import Connection, Environ
 from multisite.errors import BackendUnavailable, MultisiteError
 from multisite.headers import upgrade_of
@@ -93,5 +93,6 @@ class Request:
         self._pass(lambda passage: passage.finish(rest))
 
     def _pass(self, go_on: Callable[[Passage], None]) -> None:
-        loop = relayloop.current()
-        loop.call(lambda: go_on(Passage(loop, self)))
+        assert self.wire
+        loop, half_closed = relayloop.current(), client.has_left(self.wire)
+        loop.call(lambda: go_on(Passage(loop, self, half_closed)))

@@ -24,7 +24,8 @@ def inherited(key: str, help: str, example: str) -> Any:
     """Declare a site's own setting of an option of [supervisor]."""
     parent: Option = SupervisorOptions.__dataclass_fields__[key].metadata["option"]
     note = f"the value of [supervisor], {parent.default} where it has none"
-    return option(parent.kind, parent.default, help, note=note, example=example, limits=parent.limits)
+    more = {"choices": parent.choices, "limits": parent.limits}
+    return option(parent.kind, parent.default, help, note=note, example=example, **more)
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,14 @@ class Site:
     )
     processes: int = option("integer", "1", "Number of processes of a spawned site.", limits=(1, 1024))
     threads: int = option("integer", "1", "Number of threads in each process of a spawned site.", limits=(1, 4096))
+    in_process_at_once: int = option(
+        "integer",
+        "4",
+        "Number of requests that one worker answers at once in its own threads, for a site that shares the workers' "
+        "interpreter. Further ones are answered by a process of the site's own. 0 sets no bound, nor does a number "
+        "that is not below the server's threads.",
+        limits=(0, 4096),
+    )
     user: str = option(
         "text",
         help="User that a spawned site runs as, when the service runs as root; owner stands for the owner of location. "
@@ -179,6 +188,12 @@ class Site:
         "request_timeout",
         "Time the site has to answer one request; after it the client gets a 504 page. 0 waits without end.",
         "60s",
+    )
+    preload: str = inherited(
+        "preload",
+        "Auto: from their second start on, processes of the site are forked from a process that has its frameworks "
+        "imported already. No: each is started by itself.",
+        "no",
     )
     ignore_activity: tuple[str, ...] = option(
         "list",

@@ -45,6 +45,7 @@ class SpawnedSite:
     def __init__(self, site: Site, home: Home) -> None:
         self.pace = Pace()
         self.queue = Queued(max(1, site.max_waiting))
+        self.places: set[object] = set()
         self.share = Share(threads.of_this_server)
         self._site = site
         self._client = Client(home)

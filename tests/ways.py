@@ -179,4 +179,4 @@ def taken(kind: str, monkeypatch: pytest.MonkeyPatch, patience: float = 0.0) -> 
         loop = relayloop._loop
         if loop:
             loop.finish(PATIENCE)
-            assert not len(loop), "something is still in flight"
+            assert not loop.in_flight, "something is still in flight"

@@ -27,7 +27,7 @@ def connections(folder: str) -> dict[str, Connections]:
     """
     prefix = os.fsencode(folder.rstrip("/")) + b"/"
     found: dict[str, Connections] = {}
-    with open(_TABLE, "rb") as table:  # one of the descriptors that sites may not take
+    with open(_TABLE, "rb") as table:
         for line in table:
             fields = line.split(None, 7)
             if len(fields) < 8 or not fields[7].startswith(prefix) or int(fields[3], 16) & _LISTENS:

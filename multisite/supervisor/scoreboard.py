@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from multisite.runner import board
 from multisite.supervisor.handover import Keeper, taken
-from multisite.supervisor.process import Identity, check_headroom
+from multisite.supervisor.process import Identity
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Figures:
     Attributes:
         in_flight: of its living processes; None where nobody counts.
         last_use: monotonic seconds; 0.0: never.
+        latencies: a count for each of `board.LATENCIES` and one for what took longer.
         quiet: how many of those in flight are no use of the site (`multisite.activity`).
     """
 
@@ -30,6 +31,7 @@ class Figures:
     received: int = 0
     sent: int = 0
     quiet: int = 0
+    latencies: tuple[int, ...] = ()
 
 
 NOBODY_COUNTS = Figures()
@@ -51,13 +53,7 @@ class Scoreboard:
         """
         if self._file < 0:
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            file = os.open(self.path, flags, 0o600)
-            try:
-                check_headroom(file)
-            except OSError:
-                os.close(file)
-                raise
-            self._file = file
+            self._file = os.open(self.path, flags, 0o600)
         if owner.change:
             os.fchown(self._file, owner.uid, owner.gid)
         self._slots = max(self._slots, slot + 1)
@@ -88,6 +84,7 @@ class Scoreboard:
             sum(record.received for record in records),
             sum(record.sent for record in records),
             sum(record.quiet for record in records if record.pid in living),
+            tuple(map(sum, zip(*(record.latencies for record in records), strict=True))),
         )
 
     def close(self) -> None:

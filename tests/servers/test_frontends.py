@@ -25,7 +25,17 @@ from multisite.frontends.view import Front
 from tests.runner.websocket import ACCEPT, FIELDS, WebSocket
 from tests.test_frontends import front_of, many, rendered
 
-from .harness import Answer, HomeDir, Server, assert_serves, debian_program, eventually, free_port, gunicorn
+from .harness import (
+    Answer,
+    HomeDir,
+    Server,
+    assert_serves,
+    debian_program,
+    eventually,
+    free_port,
+    gunicorn,
+    nginx_settings,
+)
 
 pytestmark = pytest.mark.servers
 
@@ -41,23 +51,6 @@ def application(environ, start_response):
     return [body]
 """
 
-NGINX = """\
-daemon off;
-{user}
-pid {root}/nginx.pid;
-error_log stderr;
-events {{}}
-http {{
-    access_log off;
-    types {{ text/css css; }}
-    client_body_temp_path {root}/body;
-    proxy_temp_path {root}/proxy;
-    fastcgi_temp_path {root}/fastcgi;
-    uwsgi_temp_path {root}/uwsgi;
-    scgi_temp_path {root}/scgi;
-    include {root}/rules;
-}}
-"""
 APACHE = """\
 ServerRoot {root}
 PidFile {root}/apache.pid
@@ -136,8 +129,7 @@ def write(home: HomeDir, text: str) -> str:
 
 
 def nginx(home: HomeDir, port: int, options: tuple[str, ...]) -> list[str]:
-    user = "user root;" if os.geteuid() == 0 else ""
-    text = NGINX.format(root=home.path, user=user)
+    text = nginx_settings(home.path, f"include {home.path}/rules;", "root" if os.geteuid() == 0 else "")
     return ["-p", str(home.path), "-e", "stderr", "-c", write(home, text)]
 
 

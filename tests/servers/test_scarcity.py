@@ -87,7 +87,7 @@ def test_no_more_descriptors_cost_the_next_site_only(home: HomeDir) -> None:
         statuses = [server.ask(f"n{number}.test").status for number in range(SITES)]
         served = statuses.index(503)
         assert served > 3
-        refused(server, f"n{served}", "descriptors of the supervisor are in use; raise LimitNOFILE=")
+        refused(server, f"n{served}", "the supervisor has no descriptors left; raise its limit")
         for number in range(served):
             assert server.ask(f"n{number}.test").text == f"site n{number}"
         assert server.ask("shared.test").text == "site shared"

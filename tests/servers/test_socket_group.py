@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from supervisor.harness import supervised
 
-from .harness import Server, debian_program, free_port
-from .test_nginx import NGINX
+from .harness import Server, debian_program, free_port, nginx_settings
 
 pytestmark = [
     pytest.mark.servers,
@@ -48,7 +47,7 @@ def test_nginx_reaches_a_cold_and_a_warm_site_if_its_group_is_let_in(public_path
         home.ensure("blog")
         settings = public_path / "nginx.conf"
         site = STRAIGHT.format(port=port, run=home.rundir.path)
-        settings.write_text("user www-data;\n" + NGINX.format(root=public_path, site=site))
+        settings.write_text(nginx_settings(public_path, site, "www-data"))
         argv = [nginx, "-p", str(public_path), "-c", str(settings)]
         with Server(argv, port, public_path / "nginx.log", dict(os.environ)):
             for _ in range(2):

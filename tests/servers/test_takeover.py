@@ -25,6 +25,7 @@ from .harness import (
     eventually,
     free_port,
     gunicorn,
+    nginx_settings,
     send_raw,
 )
 
@@ -215,6 +216,21 @@ def test_more_than_may_wait_get_503(home: HomeDir, kind: str) -> None:
     assert (place(home) / "executed").stat().st_size == 12 - len(refused)
 
 
+def test_a_slow_site_in_the_workers_holds_its_share_of_their_threads(home: HomeDir) -> None:
+    """The rest of its requests are answered by a process of its own, and a neighbour finds threads that are free."""
+    home.site("slow", SLOW, in_process_at_once="2")
+    with gunicorn(home, "gthread", "--workers", "1", "--threads", "4") as server:
+        server.ask("slow.test", "/tell")
+        with asking(12, server.port) as waiting:
+            eventually(lambda: begun(home) > 2, PATIENCE, "the worker and the process are at it")
+            assert_near_answers(server)
+            assert not any(future.done() for future in waiting)
+            assert home.processes(backends=True)
+            go(home)
+            assert [future.result().text for future in waiting] == ["waited"] * 12
+        assert (place(home) / "executed").stat().st_size == 13
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP], ids=["TERM", "HUP"])
 @pytest.mark.parametrize("kind", ["sync", "gthread"])
 def test_a_worker_that_ends_finishes_what_is_in_flight(home: HomeDir, kind: str, how: signal.Signals) -> None:
@@ -323,19 +339,7 @@ while True:
     wire.close()
 """
 
-NGINX = """
-daemon off;
-worker_processes 1;
-pid {root}/nginx.pid;
-error_log stderr;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {root}/body;
-    proxy_temp_path {root}/proxy;
-    fastcgi_temp_path {root}/fastcgi;
-    uwsgi_temp_path {root}/uwsgi;
-    scgi_temp_path {root}/scgi;
+STRAIGHT_ON = """
     proxy_max_temp_file_size 0;
     upstream workers {{ server 127.0.0.1:{behind}; keepalive 4; }}
     server {{
@@ -348,7 +352,6 @@ http {{
             proxy_set_header Upgrade $http_upgrade;
         }}
     }}
-}}
 """
 
 
@@ -358,7 +361,8 @@ def behind_nginx(home: HomeDir, behind: Server, upgrade: bool = False) -> Iterat
     nginx = debian_program("nginx", "nginx-light")
     port, root, connection = free_port(), home.path / "nginx", "Upgrade" if upgrade else '""'
     root.mkdir()
-    (root / "nginx.conf").write_text(NGINX.format(root=root, behind=behind.port, port=port, connection=connection))
+    inside = STRAIGHT_ON.format(behind=behind.port, port=port, connection=connection)
+    (root / "nginx.conf").write_text(nginx_settings(root, inside))
     argv = [nginx, "-p", str(root), "-c", str(root / "nginx.conf")]
     with Server(argv, port, root / "nginx.log", home.environ()) as server:
         yield server
@@ -432,3 +436,28 @@ while True:
             pathlib.Path("left").touch()
     wire.close()
 """
+
+
+def test_where_threads_must_wait_a_slow_site_holds_its_share(home: HomeDir) -> None:
+    """waitress keeps its clients' connections; the visitors of a slow site beyond its share are told to come back."""
+    port = free_port()
+    argv = [
+        sys.executable,
+        "-m",
+        "waitress",
+        f"--listen=127.0.0.1:{port}",
+        "--threads=4",
+        "multisite.service:application",
+    ]
+    with Server(argv, port, home.path / "log" / "waitress.log", home.environ()) as server:
+        server.ask("near.test")
+        with asking(8, port) as waiting:
+            eventually(lambda: begun(home), PATIENCE, "the site is at the first request")
+            eventually(lambda: sum(future.done() for future in waiting) >= 5, PATIENCE, "the others are refused")
+            assert_near_answers(server)
+            go(home)
+            answers = [future.result() for future in waiting]
+    refused = [answer for answer in answers if answer.status == 503]
+    assert {answer.status for answer in answers} == {200, 503}
+    assert 5 <= len(refused) <= 7
+    assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)
