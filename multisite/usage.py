@@ -147,12 +147,20 @@ class Usage:
 
     def _cells(self, site: str) -> memoryview:
         slot = len(self._known)
-        if self._data is None or slot >= MOST_SITES:
-            return memoryview(bytearray(board.SIZE)).cast("Q")
         begin = slot * SIZE
+        if self._data is None or slot >= MOST_SITES or not self._reserve(begin):
+            return memoryview(bytearray(board.SIZE)).cast("Q")
         name = site.encode()[:NAME]
         self._data[begin : begin + len(name)] = name
         return self._data[begin + NAME : begin + SIZE].cast("Q")
+
+    def _reserve(self, begin: int) -> bool:
+        """Have the disk keep room for a slot; what is mapped and has none would end this process (SIGBUS)."""
+        try:
+            os.posix_fallocate(self._file, begin, SIZE)
+        except OSError:
+            return False
+        return True
 
 
 _current: dict[str, Usage] = {}  # by file of the sums; of this process
