@@ -24,7 +24,8 @@ def inherited(key: str, help: str, example: str) -> Any:
     """Declare a site's own setting of an option of [supervisor]."""
     parent: Option = SupervisorOptions.__dataclass_fields__[key].metadata["option"]
     note = f"the value of [supervisor], {parent.default} where it has none"
-    return option(parent.kind, parent.default, help, note=note, example=example, limits=parent.limits)
+    more = {"choices": parent.choices, "limits": parent.limits}
+    return option(parent.kind, parent.default, help, note=note, example=example, **more)
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,12 @@ class Site:
         "request_timeout",
         "Time the site has to answer one request; after it the client gets a 504 page. 0 waits without end.",
         "60s",
+    )
+    preload: str = inherited(
+        "preload",
+        "Auto: from their second start on, processes of the site are forked from a process that has its frameworks "
+        "imported already. No: each is started by itself.",
+        "no",
     )
     ignore_activity: tuple[str, ...] = option(
         "list",

@@ -100,6 +100,7 @@ class SpawnedSite:
             request_timeout=self._site.request_timeout + self._site.start_timeout,
             reconnect=self._again,
             trusts=self._trusts,
+            measures=self._site.server == "uwsgi",  # its applications do not see a body in chunks
         )
 
     def _again(self) -> None:

@@ -65,7 +65,8 @@ def _location(session: Session, name: str) -> str:
 def document(session: Session) -> dict[str, Any]:
     """Return what ``list`` and ``status`` print for programs."""
     told = session.supervisor
-    return {"supervisor": told["supervisor"] if told else None, "preloaders": [], "sites": rows(session)}
+    supervisor, preloaders = (told["supervisor"], told.get("preloaders", [])) if told else (None, [])
+    return {"supervisor": supervisor, "preloaders": preloaders, "sites": rows(session)}
 
 
 def rows(session: Session) -> list[dict[str, Any]]:

@@ -25,10 +25,12 @@ from .watchdog import Watchdog
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 NOT_STARTED = 3
 PULSE = 0.5
+LEARN_AFTER = 1.0  # seconds, in which a first request has come or not
 
 # 16,384 short strings, which gunicorn makes to save the making of one: two MiB. It does without where one is missing.
 getattr(gunicorn_protocol, "_CHUNK_PREFIXES", {}).clear()
@@ -86,14 +88,22 @@ class Backend(ASGIWorker):  # type: ignore[misc]
         if not alive and self._stopped is not None:
             self._stopped.set()
 
-    def run(self) -> None:
-        """Returns after the last request."""
+    def run(self, learn: Callable[[], None] | None = None) -> None:
+        """Returns after the last request.
+
+        Args:
+            learn: is called when the app is ready, and after the last request.
+        """
         self._set_up_loop()
+        if learn:
+            self.loop.call_later(LEARN_AFTER, learn)
         watch(self._in_child)
         try:
             self.loop.run_until_complete(self._serve())
         finally:
             self._cleanup()
+        if learn:
+            learn()
 
     def _in_child(self) -> None:
         """A child that comes back to the loop would take the parent's events out of it: it ends at the next turn."""

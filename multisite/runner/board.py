@@ -11,6 +11,7 @@ own figures, and nothing else. The counts go on from one process of a slot to th
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import threading
@@ -125,12 +126,24 @@ def _mapped(path: str, slot: int) -> memoryview:
     end = (slot + 1) * SIZE
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        if os.fstat(file).st_size < end:
-            os.truncate(file, end)
+        status = os.fstat(file)
+        if status.st_size < end or status.st_blocks * 512 < end:
+            _allocate(file, end)
         mapping = mmap.mmap(file, end)
     finally:
         os.close(file)
     return memoryview(mapping)[slot * SIZE : end].cast("Q")
+
+
+def _allocate(file: int, end: int) -> None:
+    """Have the disk space there: writing to a mapped page that a full disk cannot hold would be SIGBUS."""
+    try:
+        os.posix_fallocate(file, 0, end)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        if os.fstat(file).st_size < end:  # of a file system that cannot allocate
+            os.truncate(file, end)
 
 
 class Record:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from functools import partial
 
 from .accept import Acceptor
 from .board import opened
@@ -21,6 +22,7 @@ from .watchdog import Watchdog
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 
@@ -38,20 +40,34 @@ class Backend:
         self._notifier = notifier
         self._watchdog = Watchdog(job.request_timeout, self._acceptor.active, self._acceptor.stop, notifier)
 
-    def run(self) -> None:
-        """Returns after the last request; SIGTERM, or the bound of `max_requests`, makes one the last."""
+    def run(self, learn: Callable[[], None] | None = None) -> None:
+        """Returns after the last request; SIGTERM, or the bound of `max_requests`, makes one the last.
+
+        Args:
+            learn: is called after the first request and after the last.
+        """
         signal.signal(signal.SIGTERM, self._terminate)
         for number in (signal.SIGQUIT, signal.SIGINT):
             signal.signal(number, _quit)
         watch()
         self._watchdog.start()
         self._notifier.ready()
+        if learn:
+            self._acceptor.handle = partial(self._handle_first, learn)
         self._acceptor.run()
+        if learn:
+            learn()
 
     def _terminate(self, number: int, frame: object) -> None:
         signal.signal(signal.SIGTERM, _quit)
         self._acceptor.stop()
         self._notifier.stopping("finishing what is in flight")
+
+    def _handle_first(self, learn: Callable[[], None], connection: Connection) -> None:
+        self._handle(connection)
+        self._acceptor.handle = self._handle
+        connection.close()  # who waits for the end of the answer is not to wait for what follows
+        learn()
 
     def _signalled(self, numbers: bytes) -> None:
         """Signals have arrived; the site may have put a handler in place of ours, which has run."""

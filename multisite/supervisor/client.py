@@ -20,6 +20,7 @@ from multisite.supervisor.control import peer_of
 from multisite.supervisor.rundir import RuntimeDir, RuntimeDirError
 
 START_WITHIN = 10.0  # seconds for a supervisor to come up
+START_PAUSE = 0.5  # seconds after which it is tried again, for one that fails; doubled each time
 ANSWER_WITHIN = 10.0
 RETRY_AFTER = 5  # seconds
 
@@ -71,6 +72,7 @@ class Client:
         """
         deadline = time.monotonic() + self._start_within
         pause = 0.005
+        start_at, start_pause = 0.0, START_PAUSE
         while True:
             try:
                 return str(self.ask({"do": "ensure", "site": site, "host": host})["socket"])
@@ -79,7 +81,9 @@ class Client:
             except RuntimeDirError as error:
                 raise BackendUnavailable(error.reason, RETRY_AFTER) from None
             except (NotRunning, TimeoutError):
-                self._start_if_needed()
+                if time.monotonic() >= start_at:
+                    self._start_if_needed()
+                    start_at, start_pause = time.monotonic() + start_pause, 2 * start_pause
             if time.monotonic() >= deadline:
                 raise BackendUnavailable("the supervisor does not start; the log says why", RETRY_AFTER)
             time.sleep(pause)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import time
 from collections.abc import Mapping
@@ -15,7 +17,7 @@ from multisite.supervisor.backend import Backend
 from multisite.supervisor.backends import Backends
 from multisite.supervisor.connections import Connections, connections
 from multisite.supervisor.exits import Exits
-from multisite.supervisor.failures import Failures
+from multisite.supervisor.failures import Failures, Unavailable
 from multisite.supervisor.handover import Keeper
 from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.journey import Journey
@@ -24,6 +26,7 @@ from multisite.supervisor.lifecycle import Event, State
 from multisite.supervisor.listener import Listener
 from multisite.supervisor.output import SiteLog
 from multisite.supervisor.privilege import Refused
+from multisite.supervisor.process import Launch
 from multisite.supervisor.readiness import Readiness
 from multisite.supervisor.scoreboard import Figures, Scoreboard
 from multisite.supervisor.shared import Shared
@@ -31,6 +34,8 @@ from multisite.supervisor.waiting import WaitingRoom
 from multisite.tally import Tally
 
 NO_CONNECTIONS = Connections()
+MOST_LESSONS = 4  # of one process; each costs us milliseconds
+_LACKING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC)
 _PACKED = ("starts", "cold_starts", "first_start", "cpu", "alive", "start_cost")
 
 
@@ -103,7 +108,8 @@ class Crew:
             if backend.state is State.STARTING and not backend.told and not backend.ready_at:
                 self._readiness.expect(backend, self.backends[:-1], self._loop.now(), self.start_cost)
         if self.listener.is_open and not self.backends:
-            self.room.ensure(watch=True)
+            with contextlib.suppress(Unavailable):
+                self.room.ensure(watch=True)
 
     # As others see it
 
@@ -168,6 +174,12 @@ class Crew:
         """Ask the kernel for this site's connections now."""
         return connections(os.path.dirname(self.listener.path)).get(self.listener.path, NO_CONNECTIONS)
 
+    def needs_connections(self, now: float) -> bool:
+        """Tell whether what is to be done now depends on what the kernel knows of the connections."""
+        due = self.activity.last_use + self.site.idle_timeout if self.site.idle_timeout else None
+        idle = due is not None and now >= due and self.state is State.RUNNING
+        return idle or self.next_look is not None or self.backends.any_in(State.DRAINING)
+
     # The listening socket
 
     def ensure(self) -> str:
@@ -218,19 +230,45 @@ class Crew:
         try:
             how = self._launcher.plan(backend.slot, backend.serial)
             self._launcher.prepare(how, backend.slot)
-            self.room.open()
-            backend.spawn(how, self.listener.fileno(), self._shared.limits, self.log)
+            self._make(backend, how)
         except Refused as error:
             backend.cannot_spawn(str(error))
             self._ended(backend, refused=True)
         except OSError as error:
-            backend.cannot_spawn(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))
-            self._ended(backend)
+            self._cannot_spawn(backend, error)
         else:
             for note in how.notes:
                 self._say(note)
             if not how.told:
                 self._readiness.expect(backend, self.backends, self._loop.now(), self.start_cost)
+
+    def _make(self, backend: Backend, how: Launch) -> None:
+        """Have a preloader make the process, or make it ourselves.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        self.room.open()
+        listener, preloaders = self.listener.fileno(), self._shared.preloaders
+        if not backend.fork(how, listener, self.log, preloaders, lambda: self._lost(backend)):
+            backend.spawn(how, listener, self._shared.limits, self.log)
+
+    def _lost(self, backend: Backend) -> None:
+        """A preloader has not made the process."""
+        if backend.state is not State.STARTING or not backend.launch:
+            backend.cannot_spawn(backend.reason)
+            self._ended(backend)
+            return
+        try:
+            self.room.open()
+            backend.spawn(backend.launch, self.listener.fileno(), self._shared.limits, self.log)
+        except OSError as error:
+            self._cannot_spawn(backend, error)
+
+    def _cannot_spawn(self, backend: Backend, error: OSError) -> None:
+        reason = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+        backend.cannot_spawn(reason, lacking=error.errno in _LACKING)
+        self._ended(backend)
 
     def _new_backend(self) -> Backend:
         backend = Backend(self.site, self.backends.free_slot, self._shared.next_serial(), self._loop, self._say)
@@ -243,6 +281,9 @@ class Crew:
     def told(self, pid: int, variables: dict[str, str]) -> None:
         """Take note of what the process `pid`, or one of its session, says (sd_notify(3))."""
         backend = self.backends.of(pid)
+        if backend and backend.launch and "MODULES" in variables and backend.lessons < MOST_LESSONS:
+            backend.lessons += 1
+            self._shared.preloaders.learn(backend.launch, variables["MODULES"])
         if backend and backend.state is State.STARTING:
             backend.status = variables.get("STATUS", backend.status)[:1000]
             if variables.get("READY") == "1":
@@ -255,6 +296,18 @@ class Crew:
         self.failures.ready(backend.journey)
         self.start_cost = backend.journey.duration
         replacement.relieve(self.backends, backend)
+        if backend.launch:
+            self._shared.preloaders.served(backend.launch)
+
+    def hear(self) -> None:
+        """Take note of the processes that preloaders have made for it."""
+        for backend in list(self.backends):
+            backend.hear()
+
+    def end_births(self) -> None:
+        """Wait for no preloader any longer."""
+        for backend in list(self.backends):
+            backend.end_birth()
 
     @property
     def next_look(self) -> float | None:
@@ -321,6 +374,9 @@ class Crew:
         for backend in list(self.backends):
             backend.resume_output(now)
             draining.end_if_drained(backend, connected, self.connected)
+            overdue = backend.end_birth(now)
+            if overdue:
+                self._shared.preloaders.lost(overdue)
             self._heed_time(backend, now)
         if self.room.since is not None:
             replacement.make_room(self.backends, now - self.room.since)
@@ -370,7 +426,8 @@ class Crew:
             self.log = SiteLog(site, self.log.followers)
             self.replace("reload")
         if self.listener.is_open:
-            self.room.open()
+            with contextlib.suppress(Unavailable):
+                self.room.ensure(watch=False)
 
     def _say(self, what: str) -> None:
         self._logger.info("%s", what)

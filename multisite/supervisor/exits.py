@@ -55,7 +55,7 @@ class Exits:
         self._failures.report(backend, exit_, now)
         self._failures.refused = exit_.reason if refused else ""
         backend.feed(Event.EXITED, exit_.reason, delay)
-        if refused or planner.gives_up(self._failures.in_a_row):
+        if refused or (planner.gives_up(self._failures.in_a_row) and not exit_.lacking):
             backend.feed(Event.GIVE_UP, exit_.reason)
         others = any(one.alive for one in self._backends if one is not backend)
         if (delay or refused) and not others:

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any
 
 from multisite import hosted, loader, template
@@ -60,12 +61,15 @@ def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch
     python = "" if server == "command" else interpreter(site)
     program = site.command[0] if server == "command" and site.command else python
     who, remark = privilege.identity(site, home, program if os.path.isabs(program) else "")
-    env = environment.around(site, home, around.environ, who, python or interpreter(site) if site.python else python)
+    path = python or interpreter(site) if site.python else python
+    env = environment.around(site, home, around.environ, who, path)
+    shared = environment.with_venv({**environment.base(around.environ, who), **home.env}, path)
     env |= site.env
     env |= {environment.MARKER: around.mark, "NOTIFY_SOCKET": around.notify}
     plain = Launch(
         argv=(),
         env=env,
+        shared_env=shared,
         cwd=_inside(site.chroot, site.location or who.home or "/"),
         identity=who,
         chroot=site.chroot,
@@ -154,7 +158,17 @@ def _runner(plain: Launch, site: Site, python: str, around: Surroundings, host: 
     job = _job(site, around, worker)
     env = {**plain.env, "MULTISITE_JOB": str(JOB)}
     argv = (python, "-u", RUNNER)
-    return replace(plain, argv=argv, env=env, job=json.dumps(job).encode(), told=True, graceful=True)
+    return replace(
+        plain,
+        argv=argv,
+        env=env,
+        job=json.dumps(job).encode(),
+        told=True,
+        graceful=True,
+        location=site.location,
+        gunicorn=job["gunicorn"],
+        preload="" if site.preload == "auto" else "preload = no",
+    )
 
 
 def _job(site: Site, around: Surroundings, worker: str) -> dict[str, Any]:
@@ -182,10 +196,12 @@ def _job(site: Site, around: Surroundings, worker: str) -> dict[str, Any]:
         "gunicorn": _gunicorn(),
         "board": around.board,
         "slot": around.slot,
+        "learn": site.preload == "auto" and not site.chroot,
         "debug": False,
     }
 
 
+@cache
 def _gunicorn() -> str:
     """Return the folder of our own gunicorn."""
     from importlib.util import find_spec
