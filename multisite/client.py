@@ -136,17 +136,24 @@ class Connection:
         self.said_last = said_last
         self.ends = said_last or worker.is_single
 
-    def take(self) -> socket.socket:
-        """Return the connection as a socket of ours; gunicorn has it no more.
+    def take(self) -> int:
+        """Return the connection as a descriptor of ours; gunicorn has it no more.
 
         Raises:
             OSError: no descriptor is left; nothing has changed.
         """
         sock = self._sock
         if self.worker.is_single:
-            return socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
-        ours = sock.dup()
+            return sock.detach()
+        ours = os.dup(sock.fileno())
         os.dup2(_dead(), sock.fileno(), inheritable=False)
+        return ours
+
+    def opened(self, descriptor: int) -> socket.socket:
+        """Return a socket, which never waits, for what was taken."""
+        sock = self._sock
+        ours = socket.socket(sock.family, sock.type, sock.proto, fileno=descriptor)
+        ours.setblocking(False)
         return ours
 
     def send(self, data: bytes) -> int:

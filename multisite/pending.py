@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import select
 import socket
 import time
@@ -24,9 +25,10 @@ PATIENCE = 0.01  # seconds to wait for answers if nobody else wants anything
 MOMENT = 0.001  # seconds until the loop sees to an answer; epoll_wait(2) knows no less
 QUIET = 50  # moments without a request in hand after which the loop looks no more
 
+ALWAYS_FITS = 8192  # bytes: half of what Linux lets a new TCP connection buffer (tcp_wmem, tcp(7))
+
 _IN = select.POLLIN
-_DONTWAIT = int(socket.MSG_DONTWAIT)  # the operators of an IntFlag are slow
-_AT_ONCE = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+_NOSIGNAL = int(socket.MSG_NOSIGNAL)
 
 
 class Pending:
@@ -95,25 +97,34 @@ class Pending:
             request.hand_over()
 
     def _send(self, request: Request) -> None:
-        wire = request.wire
-        assert wire
         data = request.whole(request.content)
+        if len(data) <= ALWAYS_FITS and request.connection.said_last:
+            sent = _write(request.wire, data)
+        else:
+            sent = self._offer(request, data)
+        if sent < len(data):
+            request.finish(data[sent:])
+            return
+        visit.ended(request.environ, request.code, len(request.content))
+        if self._worker.logs_access:
+            self._worker.log_access(_Told(request), request.environ, time.monotonic() - request.began)
+
+    def _offer(self, request: Request, data: bytes) -> int:
+        """Send what the client takes at once; if that is all, close its connection."""
+        wire = request.connection.opened(request.wire)
         try:
-            sent = wire.send(data, _AT_ONCE)
+            sent = wire.send(data, _NOSIGNAL)
         except BlockingIOError:
             sent = 0
         except OSError:
             sent = len(data)  # it left; nobody can be told
         if sent < len(data):
-            request.finish(data[sent:])
-            return
-        if not request.connection.said_last:
-            with contextlib.suppress(OSError):
-                wire.recv(65536, _DONTWAIT)  # what it sent too much would make a reset of the close
+            wire.detach()
+            return sent
+        with contextlib.suppress(OSError):
+            wire.recv(65536)  # what it sent too much would make a reset of the close
         wire.close()
-        visit.ended(request.environ, request.code, len(request.content))
-        if self._worker.logs_access:
-            self._worker.log_access(_Told(request), request.environ, time.monotonic() - request.began)
+        return sent
 
     # In the loop's thread, too
 
@@ -137,6 +148,17 @@ class Pending:
         if self._requests and not self._attended:
             self._looking = True
         return not self._looking
+
+
+def _write(descriptor: int, data: bytes) -> int:
+    """Send and close, for what fits into a connection's buffer whatever the client does; a socket object costs more."""
+    try:
+        sent = os.write(descriptor, data)
+    except OSError:
+        sent = len(data)  # it left; nobody can be told
+    if sent == len(data):
+        os.close(descriptor)
+    return sent
 
 
 class _Told:

@@ -42,7 +42,7 @@ def test_the_server_ends_without_the_connection(worker: Way, pair: Any) -> None:
     ours, theirs = pair
     found = client.connection(environ(theirs))
     assert found
-    wire = found.take()
+    wire = found.opened(found.take())
     if worker.is_sync:
         close_graceful(theirs)
     else:
