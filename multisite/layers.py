@@ -59,16 +59,14 @@ class Layers:
 
     def _counted(self, app: WSGI) -> WSGI:
         """Return `app` with each request counted, and no more."""
-        files, counts, cells, requests = self._files, self._counts, self._counts.cells, usage.REQUESTS
+        files, counts, requests = self._files, self._counts, self._counts.cells[usage.REQUESTS :]
 
         def counted(environ: Environ, start_response: Any) -> Iterable[bytes]:
-            counts.requests += 1
-            cells[requests] = counts.requests
+            counts.requests = requests[0] = counts.requests + 1
             return app(environ, start_response)
 
         def counted_files(environ: Environ, start_response: Any) -> Iterable[bytes]:
-            counts.requests += 1
-            cells[requests] = counts.requests
+            counts.requests = requests[0] = counts.requests + 1
             body = files(environ, start_response) if files else None
             return app(environ, start_response) if body is None else body
 

@@ -26,6 +26,7 @@ TITLES: dict[int, tuple[str, str]] = {
     400: ("Bad request", "The server could not understand this request."),
     403: ("Forbidden", "You may not see this page."),
     404: ("Not found", "There is no site at this address."),
+    405: ("Not allowed", "This address does not take requests of this kind."),
     412: ("Changed", "What is at this address is not what was asked for."),
     413: ("Request too large", "The body of this request is too large for the site."),
     416: ("No such part", "What is at this address has no such part."),

@@ -43,20 +43,19 @@ class Passage:
     Args:
         loop: whose thread does everything.
         request: what was done already, with the client's connection taken.
+        wire: that connection.
         half_closed: the client closed its side right behind its request. It says all it has to say that way; one that
             does so later has left.
     """
 
-    def __init__(self, loop: RelayLoop, request: Request, half_closed: bool) -> None:
-        assert request.wire
+    def __init__(self, loop: RelayLoop, request: Request, wire: socket.socket, half_closed: bool) -> None:
         self.deadline = self.due = math.inf
         head = request.incoming.head if request.outgoing.begun else None
         self.status = head.status if head else ""  # as gunicorn's access log wants to know it, from here
         self.headers = head.fields if head else []
         self._loop = loop
         self._route = request.route
-        self._wire = request.wire
-        self._wire.setblocking(False)
+        self._wire = wire
         self._worker = request.connection.worker
         self._environ = request.environ
         self._incoming = request.incoming
