@@ -24,6 +24,7 @@ from multisite.supervisor.roster import Roster
 from multisite.supervisor.rundir import RuntimeDir
 from multisite.supervisor.servers import Servers
 from multisite.supervisor.shared import Shared
+from multisite.supervisor.triggers import QUIET
 from multisite.supervisor.upgrade import HELD_BACK, Upgrade, arrived
 from multisite.supervisor.view import at_a_glance, view
 from multisite.verdicts import of_starts
@@ -212,6 +213,8 @@ class Supervisor:
             self._look_at = now + LOOK_EVERY
             self._upgrade.tick(now)
             self._roster.look(now)
+            if self._roster.is_expecting:
+                self._look_at = now + QUIET
             self._doors.let_in()
             self._weigh(now)
         busy = self._roster.busy
