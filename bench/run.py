@@ -16,6 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import accesslog
 import addsite
 import coldstart
 import density
@@ -30,7 +31,7 @@ from common import print_rows
 
 
 def main() -> int:
-    parts = (dispatch, static, startup, addsite, runner, coldstart, density, direct, relay, slow)
+    parts = (dispatch, static, accesslog, startup, addsite, runner, coldstart, density, direct, relay, slow)
     rows = [row for part in parts for row in part.measure()]
     table = print_rows(rows)
     if "--write" in sys.argv:

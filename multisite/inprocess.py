@@ -107,7 +107,7 @@ class InProcessSite:
         if not site.host:  # the supervisor writes those of a thousand instances
             logs.attach_site_log(site)
         self._rescue = rescue
-        self._layers = Layers(entry, site, home, rescue)
+        self._layers = Layers(entry, site, home, self._place, rescue)
         self._put(self._first)
 
     def __repr__(self) -> str:
@@ -117,9 +117,11 @@ class InProcessSite:
     def _put(self, app: WSGI, how: str = PAGE) -> None:
         """Have `app` answer, behind what every request of the site passes."""
         self._answering, self._how = app, how
-        answering = self._layers.around(app, how)
-        bound = self._bound() if how == IN_PROCESS else None
-        self.app: WSGI = bound.around(answering) if bound else answering
+        self._limit = self._bound() if how == IN_PROCESS else None
+        self._layers.put(app, how)
+
+    def _place(self, app: WSGI) -> None:
+        self.app: WSGI = self._limit.around(app) if self._limit else app
 
     def _bound(self) -> Bound | None:
         """Return a bound for its requests in this process, None where the server has no more threads than that."""
@@ -132,9 +134,13 @@ class InProcessSite:
             raise SiteBusy("This site is answering as many requests as it may")
         if self._beside is None:
             _log.info("site %s: has as many requests at once as it may, and gets a process of its own too", self.name)
-            layers = Layers(self._entry, self._site, self._home, self._rescue)
-            self._beside = layers.around(self._elsewhere(self._site, self._home), SPAWNED)
+            layers = Layers(self._entry, self._site, self._home, self._place_beside, self._rescue)
+            layers.put(self._elsewhere(self._site, self._home), SPAWNED)
+        assert self._beside
         return self._beside(environ, start_response)
+
+    def _place_beside(self, app: WSGI) -> None:
+        self._beside = app
 
     @property
     def entry(self) -> Entry:
@@ -179,7 +185,7 @@ class InProcessSite:
             (self._entry, self._site, self._home), self._offer = self._offer, None
             logs.attach_site_log(self._site)
             self._beside = None
-            self._layers = Layers(self._entry, self._site, self._home, self._rescue)
+            self._layers = Layers(self._entry, self._site, self._home, self._place, self._rescue)
             if not self._generation:
                 self._failure, self._failures, self._answering = None, 0, self._first
             self._put(self._answering, self._how)

@@ -71,6 +71,7 @@ class Proxy:
         self.stall_timeout = stall_timeout
         self.can_explain = reconnect is not None
         self.queue = Queued(most_waiting)
+        self.places: set[object] = set()
         self.share = share or Share()
         self.pace = pace or Pace()
         self._connect_timeout = connect_timeout

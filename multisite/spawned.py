@@ -8,16 +8,17 @@ for that socket once, and again only when nobody answers there.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from multisite import threads
+from multisite import logs, threads
 from multisite.activity import QUIET, Ignored
 from multisite.balance import Balancer
 from multisite.client import Environ
 from multisite.endpoint import Endpoint
-from multisite.errors import Asleep, MultisiteError
+from multisite.errors import Asleep, BackendUnavailable, MultisiteError
 from multisite.model import Home, Site
 from multisite.pace import Pace
 from multisite.proxy import Proxy
@@ -29,6 +30,8 @@ from multisite.supervisor.client import Client
 from multisite.trusted import TrustedProxies
 from multisite.upload import Upload
 from multisite.upstream import Exchange
+
+_log = logging.getLogger("multisite.spawned")
 
 WSGI = Callable[..., Iterable[bytes]]
 
@@ -42,6 +45,7 @@ class SpawnedSite:
     def __init__(self, site: Site, home: Home) -> None:
         self.pace = Pace()
         self.queue = Queued(max(1, site.max_waiting))
+        self.places: set[object] = set()
         self.share = Share(threads.of_this_server)
         self._site = site
         self._client = Client(home)
@@ -92,9 +96,8 @@ class SpawnedSite:
                 os.utime(proxy.endpoint.path)
 
     def _meet(self) -> Proxy:
-        path = self._client.ensure(self._site.entry_name, self._site.host)
         return Proxy(
-            Endpoint.parse("unix:" + path),
+            Endpoint.parse("unix:" + self._ensure()),
             speaks="envelope" if self._site.server == "auto" and not self._site.command else self._site.protocol,
             request_timeout=self._site.request_timeout + self._site.start_timeout,
             reconnect=self._again,
@@ -104,7 +107,14 @@ class SpawnedSite:
 
     def _again(self) -> None:
         """Have the supervisor listen again, or say why it does not."""
-        self._client.ensure(self._site.entry_name, self._site.host)
+        self._ensure()
+
+    def _ensure(self) -> str:
+        try:
+            return self._client.ensure(self._site.entry_name, self._site.host)
+        except BackendUnavailable as error:  # for what it has no incident, nobody has told it yet
+            logs.note(_log, error, self)
+            raise
 
 
 def app(site: Site, home: Home) -> WSGI:

@@ -31,8 +31,8 @@ LAYERS: tuple[tuple[str, str], ...] = (
     (
         "pure",
         "appspec ask callables checks dialect endpoint errors headers hosts literals model option options pages "
-        "placement reference sections site trusted values wire pace filerules logformat recorded activity hosting "
-        "template frontends bound",
+        "placement reference sections site trusted values wire pace filerules logformat activity hosting "
+        "template frontends bound percentiles",
     ),
 )
 # The option table offers what is written from it, so that its readers need to know one module only.

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # The upper bounds of the latency buckets in seconds; the last bucket has none.
-LATENCIES = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+LATENCIES = tuple(
+    milliseconds / 1000
+    for milliseconds in (0.1, 0.25, 0.5, 1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000)
+)
 
 FIELDS = (
     "magic",  # MAGIC once a process has written here
@@ -42,7 +45,7 @@ FIELDS = (
     "sent",  # bytes
     "quiet",  # of those in flight, how many are no use of the site
 )
-MAGIC = 0x4D53424F41524402
+MAGIC = 0x4D53424F41524403
 CELLS = 32
 SIZE = CELLS * 8
 _BUCKETS = len(FIELDS)

@@ -22,6 +22,7 @@ from multisite.supervisor.rundir import RuntimeDir, RuntimeDirError
 START_WITHIN = 10.0  # seconds for a supervisor to come up
 START_PAUSE = 0.5  # seconds after which it is tried again, for one that fails; doubled each time
 ANSWER_WITHIN = 10.0
+MOST_STARTS = 5  # in START_WITHIN, by each worker
 RETRY_AFTER = 5  # seconds
 
 _GONE = (FileNotFoundError, ConnectionRefusedError, ConnectionResetError, BrokenPipeError, NotADirectoryError)
@@ -158,6 +159,7 @@ class Client:
             if lock is None:
                 return
             try:
+                _take_start(self._rundir.path)
                 start(self._home.path, lock)
             finally:
                 os.close(lock)
@@ -165,6 +167,22 @@ class Client:
             raise BackendUnavailable(error.reason, RETRY_AFTER) from None
         except OSError as error:
             raise BackendUnavailable(f"the supervisor cannot be started: {error}", RETRY_AFTER) from None
+
+
+def _take_start(rundir: str) -> None:
+    """Count a start of the supervisor.
+
+    Raises:
+        BackendUnavailable: it has been started often enough just now, and does not last.
+    """
+    now = time.monotonic()
+    begun = _starts[rundir] = [at for at in _starts.get(rundir, ()) if now - at < START_WITHIN]
+    if len(begun) >= MOST_STARTS:
+        raise BackendUnavailable("the supervisor ends again and again; the log says why", RETRY_AFTER)
+    begun.append(now)
+
+
+_starts: dict[str, list[float]] = {}  # by runtime directory: when this process started its supervisor
 
 
 def _decode(line: bytes) -> dict[str, Any]:

@@ -163,6 +163,7 @@ class Crew:
             self.alive + sum(now - since for since in self.backends.serving_since),
             self.first_start,
             wall - (now - self.activity.last_use) if self.starts else 0.0,
+            figures.latencies,
         )
 
     def look_at_use(self, now: float, connected: Connections) -> int:

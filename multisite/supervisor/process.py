@@ -26,7 +26,7 @@ from multisite.supervisor.prctl import (
 LISTENER = 3  # the first descriptor after standard error, as sd_listen_fds(3) has it
 JOB = 4
 _TICKS = os.sysconf("SC_CLK_TCK")
-_ASIDE = 64  # descriptors are put aside up here first, so that none is overwritten before it is in its place
+_ASIDE = 16  # descriptors are put aside up here first, so that none is overwritten before it is in its place
 
 
 @dataclass(frozen=True)

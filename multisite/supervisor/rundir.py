@@ -79,16 +79,15 @@ class RuntimeDir:
             raise self.error(f"{error.filename or self.path}: {(error.strerror or 'it fails').lower()}") from None
 
     def clear(self) -> None:
-        """Remove all that a supervisor left in the folders."""
-        for folder, _, names in os.walk(self.path, topdown=False):
-            if folder == self.path:
-                continue
-            for name in names:
-                with contextlib.suppress(OSError):
-                    os.unlink(os.path.join(folder, name))
-            if os.path.dirname(folder) != self.path:
-                with contextlib.suppress(OSError):
-                    os.rmdir(folder)
+        """Remove all that a supervisor left in its folders; what the workers keep beside them is theirs."""
+        for top in (os.path.join(self.path, name) for name in FOLDERS):
+            for folder, _, names in os.walk(top, topdown=False):
+                for name in names:
+                    with contextlib.suppress(OSError):
+                        os.unlink(os.path.join(folder, name))
+                if folder != top:
+                    with contextlib.suppress(OSError):
+                        os.rmdir(folder)
 
     def check_length(self) -> None:
         """Refuse a path that no socket address can hold.
@@ -144,17 +143,11 @@ class RuntimeDir:
         return descriptor
 
     def sign(self, descriptor: int) -> None:
-        """Write into the lock who holds it.
-
-        Raises:
-            RuntimeDirError: the disk is full, or the like.
-        """
+        """Write into the lock who holds it, where the disk has room for that."""
         text = f"{os.getpid()}\n{self.home}\n".encode("utf-8", "surrogateescape")
-        try:
+        with contextlib.suppress(OSError):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, text, 0)
-        except OSError as error:
-            raise self.error(f"{LOCK}: {(error.strerror or 'it fails').lower()}") from None
 
     def holder(self) -> tuple[int, str]:
         """Return pid and home of who signed the lock last; (0, "") where nobody did."""

@@ -436,3 +436,28 @@ while True:
             pathlib.Path("left").touch()
     wire.close()
 """
+
+
+def test_where_threads_must_wait_a_slow_site_holds_its_share(home: HomeDir) -> None:
+    """waitress keeps its clients' connections; the visitors of a slow site beyond its share are told to come back."""
+    port = free_port()
+    argv = [
+        sys.executable,
+        "-m",
+        "waitress",
+        f"--listen=127.0.0.1:{port}",
+        "--threads=4",
+        "multisite.service:application",
+    ]
+    with Server(argv, port, home.path / "log" / "waitress.log", home.environ()) as server:
+        server.ask("near.test")
+        with asking(8, port) as waiting:
+            eventually(lambda: begun(home), PATIENCE, "the site is at the first request")
+            eventually(lambda: sum(future.done() for future in waiting) >= 5, PATIENCE, "the others are refused")
+            assert_near_answers(server)
+            go(home)
+            answers = [future.result() for future in waiting]
+    refused = [answer for answer in answers if answer.status == 503]
+    assert {answer.status for answer in answers} == {200, 503}
+    assert 5 <= len(refused) <= 7
+    assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)

@@ -35,7 +35,7 @@ def application(environ, start_response):
 """
 INTROSPECTS = """
 import decimal, fractions, gc, json, locale, logging, multiprocessing.process, os, random, resource, secrets, signal
-import socket, sys, threading, time
+import socket, subprocess, sys, threading, time
 
 def limits():
     names = [name for name in dir(resource) if name.startswith("RLIMIT_")]
@@ -51,6 +51,9 @@ def descriptors():
         found[name] = "board" if "/board/" in kind else kind, os.get_inheritable(int(name))
     return found
 
+def shell():
+    return subprocess.run(["env"], stdout=subprocess.PIPE, close_fds=True).stdout.decode().split()
+
 def status():
     wanted = "Umask: Uid: Gid: Groups: Threads: SigBlk: SigIgn: SigCgt: NoNewPrivs: Seccomp: CapEff: Name:".split()
     with open("/proc/self/status") as file:
@@ -61,7 +64,7 @@ def same():
     return {
         "environ": sorted(name for name in os.environ if name != "MULTISITE_BACKEND"),
         "values": {name: value for name, value in os.environ.items() if name not in ("MULTISITE_BACKEND", "PWD")},
-        "shell": sorted(os.popen("env").read().split()),
+        "shell": sorted(shell()),
         "cwd": os.path.basename(os.getcwd()),
         "argv": sys.argv, "path": sys.path[1:], "first": os.path.basename(sys.path[0]),
         "flags": str(sys.flags), "executable": sys.executable, "prefix": sys.prefix,
@@ -209,7 +212,8 @@ def test_what_a_site_sees_is_what_a_plain_start_gives(home: SupervisedHome) -> N
             answer[when]["shell"] = [line for line in answer[when]["shell"] if not line.startswith(VARYING)]
             answer[when]["values"] = {k: v for k, v in answer[when]["values"].items() if not k.startswith(VARYING)}
     for when in ("import", "request"):
-        assert {k: (v, plain[when][k]) for k, v in forked[when].items() if v != plain[when][k]} == {}
+        differs = {k: (v, plain[when][k]) for k, v in forked[when].items() if v != plain[when][k]}
+        assert not differs, json.dumps(differs)
     assert forked["depth"] == plain["depth"]
     assert not set(plain["modules"]) - set(forked["modules"])
     assert all(one != other for one, other in zip(forked["own"], again["own"], strict=True))
