@@ -340,6 +340,11 @@ class Site:
         return self.template or self.name
 
     @property
+    def canonical_host(self) -> str:
+        """The first exact domain, or the name where there is none."""
+        return next((domain for domain in self.domains if not set(domain) & set("*{}")), self.name)
+
+    @property
     def files_only(self) -> bool:
         """Whether the site has static files and nothing to run."""
         return bool(self.static) and not (self.application or self.command or self.upstreams or self.ini)

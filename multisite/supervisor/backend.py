@@ -23,7 +23,7 @@ from multisite.supervisor.process import Launch, Limits, Spawned
 BORN_WITHIN = 5.0  # seconds, or else the preloader does not answer
 _PACKED = (
     *("pid", "deadline", "since", "reason", "obsolete", "started", "ready_at", "status"),
-    *("memory", "ours", "told", "graceful", "tried"),
+    *("memory", "ours", "told", "graceful", "tried", "on_trial"),
 )
 KILL_EVERY = 5.0  # seconds between two SIGKILLs, for a process that the kernel holds
 
@@ -49,7 +49,8 @@ class Backend:
         memory: bytes that it and its session used when that was measured last; 0: not yet.
         ours: it is our own runner.
         told: it says itself when it is ready.
-        tried: it is tried out first, by a program that becomes its own (`multisite.supervisor.trial`).
+        tried: it is tried out first, by a program that becomes its own (`multisite.supervisor.trial`); on_trial: that
+            is not over.
         graceful: SIGTERM has it finish its requests and leave.
     """
 
@@ -62,7 +63,7 @@ class Backend:
         self.reason = ""
         self.obsolete = ""
         self.memory = 0
-        self.ours = self.told = self.graceful = self.tried = False
+        self.ours = self.told = self.graceful = self.tried = self.on_trial = False
         self.journey = Journey(loop.now())
         self.lessons = 0  # how often it has told its modules
         self.launch: Launch | None = None  # as this supervisor knows it; a successor does not
@@ -189,7 +190,7 @@ class Backend:
 
     def _be(self, launch: Launch) -> None:
         self.ours, self.told, self.graceful = bool(launch.job), launch.told, launch.graceful
-        self.tried = launch.tried
+        self.tried = self.on_trial = launch.tried
 
     def hear(self) -> None:
         """Take note of what has come of a fork."""

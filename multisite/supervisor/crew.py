@@ -299,7 +299,8 @@ class Crew:
             backend.status = variables.get("STATUS", backend.status)[:1000]
             if variables.get("READY") == "1":
                 self._is_ready(backend)
-            elif variables.get("TRIED") == "1" and backend.tried and not backend.told:
+            elif variables.get("TRIED") == "1" and backend.on_trial and not backend.told:
+                backend.on_trial = False
                 others = [one for one in self.backends if one is not backend]
                 self._readiness.expect(backend, others, self._loop.now(), self.start_cost)
 

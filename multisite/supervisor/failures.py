@@ -77,7 +77,7 @@ class Failures:
         `serving`: another process goes on.
         """
         journey, site = backend.journey, backend.site
-        journey.fail(_reason(backend, exit_), logs.incident(), now)
+        journey.fail(reason_of(backend, exit_), logs.incident(), now)
         self.last = journey
         # What it printed is in the site's own log, which is the service's where the site has none.
         self._logger.error("incident %s: %s", journey.incident, journey if site.error_log else journey.headline)
@@ -127,7 +127,8 @@ class Failures:
         return Unavailable(self.last.failure, wait, self.last.incident)
 
 
-def _reason(backend: Backend, exit_: Exit) -> str:
+def reason_of(backend: Backend, exit_: Exit) -> str:
+    """Say why a backend has not become ready, or serves no more."""
     if exit_.code is None:
         return exit_.reason
     if backend.reason == "start_timeout":

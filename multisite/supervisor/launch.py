@@ -123,7 +123,7 @@ def _check_location(site: Site) -> None:
 
 def canonical(site: Site) -> str:
     """Return the first exact domain of `site`, or its name."""
-    return next((domain for domain in site.domains if not set(domain) & set("*{}")), site.name)
+    return site.canonical_host
 
 
 def interpreter(site: Site) -> str:

@@ -24,9 +24,9 @@ from multisite.supervisor.roster import Roster
 from multisite.supervisor.rundir import RuntimeDir
 from multisite.supervisor.servers import Servers
 from multisite.supervisor.shared import Shared
-from multisite.supervisor.triggers import QUIET
 from multisite.supervisor.upgrade import HELD_BACK, Upgrade, arrived
 from multisite.supervisor.view import at_a_glance, view
+from multisite.tree import QUIET
 from multisite.verdicts import of_starts
 
 LOOK_EVERY = 1.0  # seconds between two looks at the configuration

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Iterable
 from typing import Any
 
 from multisite.model import Home, Site
 from multisite.sitedir import changes_time
+from multisite.tree import QUIET, is_being_written, is_quiet
 
-QUIET = 0.5  # seconds without a further change after which one is taken: who writes a tree touches many files
-LONGEST_LOCK = 60.0  # seconds after which a lock of git is taken for forgotten
-MOST_FOLDERS = 8  # above the site's that are looked at for one
 LONGEST_PAUSE = 60.0  # seconds between two attempts that files of the site cause by themselves
 
 _ALWAYS = os.path.join("tmp", "restart.txt")
@@ -32,22 +29,6 @@ def mending(site: Site, output: Iterable[str]) -> tuple[str, ...]:
     inside = [path for path in named if site.location and path.startswith(site.location + os.sep)]
     known = (site.file, site.python, site.location, *paths(site))
     return tuple(dict.fromkeys(path for path in (*known, *inside) if path))
-
-
-def is_being_written(site: Site, wall: float) -> bool:
-    """Tell whether git is at work in the site's tree just now (it holds ``index.lock`` meanwhile)."""
-    folder = site.location
-    for _ in range(MOST_FOLDERS):
-        if not folder:
-            break
-        try:
-            return wall - os.lstat(os.path.join(folder, ".git", "index.lock")).st_mtime < LONGEST_LOCK
-        except OSError:
-            pass
-        if os.path.lexists(os.path.join(folder, ".git")):
-            break
-        folder = os.path.dirname(folder) if folder != os.path.dirname(folder) else ""
-    return False
 
 
 def _times(names: Iterable[str]) -> dict[str, int]:
@@ -99,13 +80,13 @@ class Triggers:
         name = site.name
         times, seen = self._look(site, home), self._seen.get(name, {})
         if any(new > seen.get(path, new) for path, new in times.items()):
-            self._due[name] = now + QUIET
+            self._due[name] = now if is_quiet(times.values()) else now + QUIET
             self._retries.pop(name, None)
         others = {path: new for path, new in _times(mending).items() if path not in times}
         if any(new != seen.get(path, new) or new / 1e9 > since for path, new in others.items()):
             self._retry(name, now)
         self._seen[name] = {**times, **others}
-        if now < self._due.get(name, now + 1) or is_being_written(site, time.time()):
+        if now < self._due.get(name, now + 1) or is_being_written(site.location):
             return False
         del self._due[name]
         return True
