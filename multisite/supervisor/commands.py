@@ -100,8 +100,13 @@ class Commands:
         for crew in crews:
             crew.replace("restart")
         if not crews:
-            return {"done": "it was not running"}
-        return {"done": "restarting" if any(crew.pids for crew in crews) else "it starts with its next request"}
+            return {"done": "it was not running", "deploys": {}}
+        running = {crew.site.name: crew.deploy.number for crew in crews if crew.pids}
+        return {"done": "restarting" if running else "it starts with its next request", "deploys": running}
+
+    def _deploys(self, request: Answer, _connection: Connection) -> Answer:
+        """Tell what became of the last attempts to have a new version serve."""
+        return {"deploys": {crew.site.name: crew.deploy.as_dict() for crew in self._roster.asked_for(*_asked(request))}}
 
     def _stop(self, request: Answer, _connection: Connection) -> Answer:
         crews = self._roster.asked_for(*_asked(request))
@@ -151,6 +156,7 @@ _COMMANDS: dict[str, Callable[[Commands, Answer, Connection], Answer | None]] = 
     "awake": Commands._awake,
     "status": Commands._status,
     "restart": Commands._restart,
+    "deploys": Commands._deploys,
     "stop": Commands._stop,
     "reload": Commands._reload,
     "upgrade": Commands._upgrade,

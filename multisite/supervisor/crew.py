@@ -16,6 +16,7 @@ from multisite.supervisor.activity import Activity
 from multisite.supervisor.backend import Backend
 from multisite.supervisor.backends import Backends
 from multisite.supervisor.connections import Connections, connections
+from multisite.supervisor.deploy import FAILED, TRYING, Deploy
 from multisite.supervisor.exits import Exits
 from multisite.supervisor.failures import Failures, Unavailable
 from multisite.supervisor.handover import Keeper
@@ -49,6 +50,7 @@ class Crew:
         first_start: Unix time; 0.0: never.
         cpu, alive: seconds of processor time and of service of the processes that have ended.
         start_cost: seconds that the last one took.
+        deploy: the last attempt to have another version serve.
     """
 
     def __init__(self, site: Site, home: Home, domains: tuple[str, ...], stamp: Stamp, shared: Shared) -> None:
@@ -59,6 +61,7 @@ class Crew:
         self.first_start = self.cpu = self.alive = 0.0
         self._is_asked_for = False
         self.start_cost = 0.0
+        self.deploy = Deploy()
         self._shared, self._loop = shared, shared.loop
         self._logger = logs.site_logger(site.name)
         self.failures = Failures(site.name, shared.notes, self._logger)
@@ -83,6 +86,7 @@ class Crew:
             "stamp": self.stamp,
             "wanted_since": self.room.since,
             "journey": self.journey.pack() if self.journey else None,
+            "deploy": self.deploy.as_dict(),
             "failures": self.failures.pack(),
             "activity": self.activity.pack(),
             "listener": self.listener.pack(keep),
@@ -94,6 +98,7 @@ class Crew:
         """Go on where another program was."""
         for name in _PACKED:
             setattr(self, name, state[name])
+        self.deploy = Deploy(**state.get("deploy", {}))
         self.failures.take_over(state["failures"])
         self.activity.take_over(state["activity"])
         self.listener.take_over(state["listener"])
@@ -229,7 +234,7 @@ class Crew:
         self.starts += 1
         self.first_start = self.first_start or time.time()
         try:
-            how = self._launcher.plan(backend.slot, backend.serial)
+            how = self._launcher.plan(backend.slot, backend.serial, smoke=self._needs_smoke)
             self._launcher.prepare(how, backend.slot)
             self._make(backend, how)
         except Refused as error:
@@ -240,8 +245,13 @@ class Crew:
         else:
             for note in how.notes:
                 self._say(note)
-            if not how.told:
+            if not how.told and not how.tried:
                 self._readiness.expect(backend, self.backends, self._loop.now(), self.start_cost)
+
+    @property
+    def _needs_smoke(self) -> bool:
+        """Whether what starts now has to show that it is good: there is something better, or its version failed."""
+        return self.backends.any_in(State.RUNNING) or self.deploy.state in (TRYING, FAILED)
 
     def _make(self, backend: Backend, how: Launch) -> None:
         """Have a preloader make the process, or make it ourselves.
@@ -289,6 +299,10 @@ class Crew:
             backend.status = variables.get("STATUS", backend.status)[:1000]
             if variables.get("READY") == "1":
                 self._is_ready(backend)
+            elif variables.get("TRIED") == "1" and backend.on_trial and not backend.told:
+                backend.on_trial = False
+                others = [one for one in self.backends if one is not backend]
+                self._readiness.expect(backend, others, self._loop.now(), self.start_cost)
 
     def _is_ready(self, backend: Backend) -> None:
         now = self._loop.now()
@@ -296,7 +310,10 @@ class Crew:
         self.activity.used(now)
         self.failures.ready(backend.journey)
         self.start_cost = backend.journey.duration
-        replacement.relieve(self.backends, backend)
+        replacement.relieve(self.backends, launch.backends(self.site))
+        if self.deploy.state == FAILED and not self.failures.replacement:
+            self.deploy = self.deploy.done()
+        self._see_deploy()
         if backend.launch:
             self._shared.preloaders.served(backend.launch)
 
@@ -330,7 +347,17 @@ class Crew:
         """Have new backends beside the running ones, which end when the new ones are ready."""
         self.reset()
         if replacement.mark_all(self.backends, reason):
+            self.deploy = self.deploy.next(reason)
             self.room.want()
+
+    def _see_deploy(self) -> None:
+        """Note what has become of the new version."""
+        if self.failures.replacement:
+            self.deploy = self.deploy.failed(self.failures.replacement)
+        elif self.failures.last and self.failures.in_a_row > 1:
+            self.deploy = self.deploy.seen(self.backends, self.failures.last.failure)
+        else:
+            self.deploy = self.deploy.seen(self.backends, "")
 
     def weigh(self, sizes: Mapping[int, int]) -> None:
         """Note how many bytes each process uses, and replace those above the site's memory_limit."""
@@ -356,6 +383,7 @@ class Crew:
         if not self.backends.any_in(State.STARTING, besides=backend):
             self._readiness.end()
         self._exits.take(backend, refused=refused)
+        self._see_deploy()
 
     def _give_up(self, reason: str) -> None:
         """Enter FATAL for what is known without a start."""
@@ -382,6 +410,7 @@ class Crew:
         if self.room.since is not None:
             replacement.make_room(self.backends, now - self.room.since)
         self._keep_up()
+        self._see_deploy()
 
     def _heed_time(self, backend: Backend, now: float) -> None:
         if backend.deadline is not None and now >= backend.deadline:

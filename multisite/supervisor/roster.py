@@ -159,12 +159,18 @@ class Roster(dict[str, Crew]):
             if crew.site.host and hosted.stamp_of(crew.site.location) != crew.stamp[-hosted.PARTS :]:
                 self._offer(crew)
             if crew.is_busy:
-                if self._triggers.pulled(crew.site, self.home):
+                failed = crew.failures
+                if self._triggers.pulled(crew.site, self.home, now, failed.mending, failed.begun):
                     _pull(crew)
             elif not crew.listener.is_open:
                 self._put_away(crew)
         self._rest()
         self.accounts.keep(self.values(), now)
+
+    @property
+    def is_expecting(self) -> bool:
+        """Whether a change of a site's files is to be taken as soon as nothing more changes."""
+        return self._triggers.is_expecting
 
     def _put_away(self, crew: Crew) -> None:
         self.accounts.settle(crew)
