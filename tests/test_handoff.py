@@ -142,9 +142,8 @@ os.fstat(client)
 def test_too_many_descriptors_are_under_way(open_folder: Path) -> None:
     """The kernel bounds what a user has in queues (RLIMIT_NOFILE); what is beyond it can be relayed."""
     argv = [sys.executable, "-c", EXHAUSTED, str(open_folder / "queue")]
-    done = subprocess.run(
-        argv, env={"PYTHONPATH": str(Path(handoff.__file__).parents[1])}, capture_output=True, check=False
-    )
+    env = {"PYTHONPATH": str(Path(handoff.__file__).parents[1])}
+    done = subprocess.run(argv, env=env, capture_output=True, check=False)
     number, _, reason = done.stdout.decode().partition(" ")
     assert number and 10 < int(number) < 30, done.stderr.decode()
     assert "Too many references" in reason
