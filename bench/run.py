@@ -27,11 +27,12 @@ import runner
 import slow
 import startup
 import static
+import zipf
 from common import print_rows
 
 
 def main() -> int:
-    parts = (dispatch, static, accesslog, startup, addsite, runner, coldstart, density, direct, relay, slow)
+    parts = (dispatch, static, accesslog, startup, addsite, runner, coldstart, density, direct, relay, slow, zipf)
     rows = [row for part in parts for row in part.measure()]
     table = print_rows(rows)
     if "--write" in sys.argv:
