@@ -26,6 +26,7 @@ from multisite.inprocess import InProcessSite
 from multisite.live import LOOK_EVERY, LiveHome
 from multisite.model import Home, Site
 from multisite.sitedir import Entry
+from multisite.tree import QUIET
 from multisite.trusted import TrustedHeader, TrustedProxies
 from multisite.verdicts import Verdicts
 
@@ -177,7 +178,8 @@ class Dispatcher:
             self._look_at_folder(site)
         site = self._site(site.key)
         site.look(now)
-        site.check_at = 0.0 if site.always_restarts() else now + LOOK_EVERY
+        pause = QUIET if site.is_expecting else LOOK_EVERY
+        site.check_at = 0.0 if site.always_restarts() else now + pause
         return site
 
     def _check(self, key: Key) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from multisite import claims, generation, logs, pages, sharing, threads, visit
+from multisite import claims, generation, logs, pages, sharing, threads, tree, visit
 from multisite.bound import Bound
 from multisite.claims import Ledger
 from multisite.errors import BrokenSite, MultisiteError, NeedsProcess, SiteBusy, UnknownHost
@@ -101,6 +101,7 @@ class InProcessSite:
         self._failure: _Failure | None = None
         self._failures = 0
         self._triggers: Stamp = ()
+        self._changed: tuple[Stamp, float] = ((), 0.0)  # newer ones, and when they are to be taken
         self._offer: tuple[Entry, Site, Home] | None = None
         self._closed = False
         self._beside: WSGI | None = None
@@ -171,7 +172,7 @@ class InProcessSite:
             self._renew()
         elif self._failure and self._failure.over(now):
             self._again()
-        elif self._generation and self._fired():
+        elif self._generation and self._fired(now):
             self._reload("its reload was asked for")
 
     def always_restarts(self) -> bool:
@@ -259,7 +260,7 @@ class InProcessSite:
         with self._unless_busy() as free:
             if not free:
                 return  # somebody is at it
-            self._triggers = self._trigger_stamp()
+            self._triggers, self._changed = self._trigger_stamp(), ((), 0.0)
             token = logs.current_site.set(self.name)
             _log.info("site %s: reloading, since %s", self.name, reason)
             try:
@@ -338,8 +339,20 @@ class InProcessSite:
 
     # Triggers
 
-    def _fired(self) -> bool:
-        return self._trigger_stamp() != self._triggers or self.always_restarts()
+    def _fired(self, now: float) -> bool:
+        """Tell whether a reload is asked for, by whoever is done with it."""
+        stamp = self._trigger_stamp()
+        if stamp == self._triggers:
+            self._changed = ((), 0.0)
+            return self.always_restarts()
+        if stamp != self._changed[0]:
+            self._changed = (stamp, now if tree.is_quiet(stamp) else now + tree.QUIET)
+        return now >= self._changed[1] and not tree.is_being_written(self._site.location)
+
+    @property
+    def is_expecting(self) -> bool:
+        """Whether a change has been seen that is taken as soon as nothing more changes."""
+        return bool(self._changed[0])
 
     def _always(self) -> str:
         return os.path.join(self._site.location, "tmp", "always_restart.txt")

@@ -51,6 +51,7 @@ class Job:
         max_requests: after how many requests to leave, 0 for never.
         request_timeout: seconds in which a request has to make progress, 0 for ever.
         learn: tell what the site imports.
+        smoke: what has to be answered before anything is accepted; empty: nothing.
         trusts_front_end: whether a front end that comes straight to the socket is believed about its clients.
     """
 
@@ -73,6 +74,7 @@ class Job:
         self.board: str = job.get("board") or ""
         self.slot = int(job.get("slot") or 0)
         self.learn = bool(job.get("learn"))
+        self.smoke: dict[str, Any] = job.get("smoke") or {}
         self.debug = bool(job.get("debug"))
 
 

@@ -16,6 +16,7 @@ from multisite.supervisor.activity import Activity
 from multisite.supervisor.backend import Backend
 from multisite.supervisor.backends import Backends
 from multisite.supervisor.connections import Connections, connections
+from multisite.supervisor.deploy import FAILED, TRYING, Deploy
 from multisite.supervisor.exits import Exits
 from multisite.supervisor.failures import Failures, Unavailable
 from multisite.supervisor.handover import Keeper
@@ -36,7 +37,7 @@ from multisite.tally import Tally
 NO_CONNECTIONS = Connections()
 MOST_LESSONS = 4  # of one process; each costs us milliseconds
 _LACKING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC)
-_PACKED = ("starts", "cold_starts", "first_start", "cpu", "alive", "start_cost")
+_PACKED = ("starts", "cold_starts", "first_start", "cpu", "alive", "start_cost", "size")
 
 
 class Crew:
@@ -49,6 +50,10 @@ class Crew:
         first_start: Unix time; 0.0: never.
         cpu, alive: seconds of processor time and of service of the processes that have ended.
         start_cost: seconds that the last one took.
+        size: bytes that one of its processes used when that was measured last; 0: never.
+        is_put_to_rest: somebody has stopped it, and nobody has asked for it since.
+        is_due: it is to run although nobody has asked for it (`multisite.supervisor.warming`).
+        deploy: the last attempt to have another version serve.
     """
 
     def __init__(self, site: Site, home: Home, domains: tuple[str, ...], stamp: Stamp, shared: Shared) -> None:
@@ -59,6 +64,9 @@ class Crew:
         self.first_start = self.cpu = self.alive = 0.0
         self._is_asked_for = False
         self.start_cost = 0.0
+        self.size = 0
+        self.is_due = self.is_put_to_rest = False
+        self.deploy = Deploy()
         self._shared, self._loop = shared, shared.loop
         self._logger = logs.site_logger(site.name)
         self.failures = Failures(site.name, shared.notes, self._logger)
@@ -83,6 +91,7 @@ class Crew:
             "stamp": self.stamp,
             "wanted_since": self.room.since,
             "journey": self.journey.pack() if self.journey else None,
+            "deploy": self.deploy.as_dict(),
             "failures": self.failures.pack(),
             "activity": self.activity.pack(),
             "listener": self.listener.pack(keep),
@@ -93,7 +102,8 @@ class Crew:
     def take_over(self, state: Packed) -> None:
         """Go on where another program was."""
         for name in _PACKED:
-            setattr(self, name, state[name])
+            setattr(self, name, state.get(name, getattr(self, name)))
+        self.deploy = Deploy(**state.get("deploy", {}))
         self.failures.take_over(state["failures"])
         self.activity.take_over(state["activity"])
         self.listener.take_over(state["listener"])
@@ -164,6 +174,8 @@ class Crew:
     def look_at_use(self, now: float, connected: Connections) -> int:
         """Note whether the site is used; returns how many requests and connections are."""
         figures = self.figures()
+        begun = max(self.backends.serving_since, default=now)
+        self.activity.asked_at(figures.last_use if figures.last_use > begun else 0.0)
         busy = connected.waiting + (connected.open if figures.in_flight is None else figures.in_flight)
         if figures.in_flight is None and (self.site.ignore_activity or self.site.ignore_agents):
             self.activity.look(now, 0, figures, self.listener.last_mark())
@@ -211,6 +223,8 @@ class Crew:
     def want(self) -> None:
         """Note that somebody waits."""
         self._is_asked_for = True
+        self.is_put_to_rest = False
+        self.activity.asked_at(self._loop.now())
         self.room.want()
         self.activity.used(self._loop.now())
 
@@ -229,7 +243,7 @@ class Crew:
         self.starts += 1
         self.first_start = self.first_start or time.time()
         try:
-            how = self._launcher.plan(backend.slot, backend.serial)
+            how = self._launcher.plan(backend.slot, backend.serial, smoke=self._needs_smoke)
             self._launcher.prepare(how, backend.slot)
             self._make(backend, how)
         except Refused as error:
@@ -240,8 +254,13 @@ class Crew:
         else:
             for note in how.notes:
                 self._say(note)
-            if not how.told:
+            if not how.told and not how.tried:
                 self._readiness.expect(backend, self.backends, self._loop.now(), self.start_cost)
+
+    @property
+    def _needs_smoke(self) -> bool:
+        """Whether what starts now has to show that it is good: there is something better, or its version failed."""
+        return self.backends.any_in(State.RUNNING) or self.deploy.state in (TRYING, FAILED)
 
     def _make(self, backend: Backend, how: Launch) -> None:
         """Have a preloader make the process, or make it ourselves.
@@ -289,6 +308,10 @@ class Crew:
             backend.status = variables.get("STATUS", backend.status)[:1000]
             if variables.get("READY") == "1":
                 self._is_ready(backend)
+            elif variables.get("TRIED") == "1" and backend.on_trial and not backend.told:
+                backend.on_trial = False
+                others = [one for one in self.backends if one is not backend]
+                self._readiness.expect(backend, others, self._loop.now(), self.start_cost)
 
     def _is_ready(self, backend: Backend) -> None:
         now = self._loop.now()
@@ -296,7 +319,10 @@ class Crew:
         self.activity.used(now)
         self.failures.ready(backend.journey)
         self.start_cost = backend.journey.duration
-        replacement.relieve(self.backends, backend)
+        replacement.relieve(self.backends, launch.backends(self.site))
+        if self.deploy.state == FAILED and not self.failures.replacement:
+            self.deploy = self.deploy.done()
+        self._see_deploy()
         if backend.launch:
             self._shared.preloaders.served(backend.launch)
 
@@ -319,6 +345,7 @@ class Crew:
 
     def stop(self, reason: str) -> None:
         """Have all backends end; requests in flight are finished."""
+        self.is_put_to_rest = reason == "asked"
         self.room.since = None
         for backend in list(self.backends):
             backend.feed(Event.STOP, reason)
@@ -329,13 +356,25 @@ class Crew:
     def replace(self, reason: str) -> None:
         """Have new backends beside the running ones, which end when the new ones are ready."""
         self.reset()
+        self.is_put_to_rest = False
         if replacement.mark_all(self.backends, reason):
+            self.deploy = self.deploy.next(reason)
             self.room.want()
+
+    def _see_deploy(self) -> None:
+        """Note what has become of the new version."""
+        if self.failures.replacement:
+            self.deploy = self.deploy.failed(self.failures.replacement)
+        elif self.failures.last and self.failures.in_a_row > 1:
+            self.deploy = self.deploy.seen(self.backends, self.failures.last.failure)
+        else:
+            self.deploy = self.deploy.seen(self.backends, "")
 
     def weigh(self, sizes: Mapping[int, int]) -> None:
         """Note how many bytes each process uses, and replace those above the site's memory_limit."""
         for backend in self.backends:
             backend.memory = sizes.get(backend.pid, 0)
+        self.size = max((one.memory for one in self.backends if one.state is State.RUNNING), default=0) or self.size
         if replacement.mark_large(self.backends, self.site.memory_limit, self._logger):
             self.room.want()
 
@@ -356,6 +395,7 @@ class Crew:
         if not self.backends.any_in(State.STARTING, besides=backend):
             self._readiness.end()
         self._exits.take(backend, refused=refused)
+        self._see_deploy()
 
     def _give_up(self, reason: str) -> None:
         """Enter FATAL for what is known without a start."""
@@ -382,6 +422,7 @@ class Crew:
         if self.room.since is not None:
             replacement.make_room(self.backends, now - self.room.since)
         self._keep_up()
+        self._see_deploy()
 
     def _heed_time(self, backend: Backend, now: float) -> None:
         if backend.deadline is not None and now >= backend.deadline:

@@ -26,6 +26,7 @@ from multisite.supervisor.servers import Servers
 from multisite.supervisor.shared import Shared
 from multisite.supervisor.upgrade import HELD_BACK, Upgrade, arrived
 from multisite.supervisor.view import at_a_glance, view
+from multisite.tree import QUIET
 from multisite.verdicts import of_starts
 
 LOOK_EVERY = 1.0  # seconds between two looks at the configuration
@@ -212,6 +213,8 @@ class Supervisor:
             self._look_at = now + LOOK_EVERY
             self._upgrade.tick(now)
             self._roster.look(now)
+            if self._roster.is_expecting:
+                self._look_at = now + QUIET
             self._doors.let_in()
             self._weigh(now)
         busy = self._roster.busy
