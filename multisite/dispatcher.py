@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from multisite import ask, catalogue, choice, headers, hosts, logs, pages
 from multisite.catalogue import Catalogue
 from multisite.claims import Ledger
+from multisite.development import OFF, Development
 from multisite.errors import ConfigError, MultisiteError, UnknownHost
 from multisite.generation import WSGI
 from multisite.inprocess import InProcessSite
@@ -64,12 +65,12 @@ class Dispatcher:
         live: LiveHome,
         *,
         elsewhere: Callable[[Site, Home], WSGI] | None = None,  # for sites that cannot live in this process
-        debug: bool = False,
+        development: Development = OFF,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._live = live
         self._elsewhere = elsewhere
-        self._debug = debug
+        self._development = development
         self._clock = clock
         self._lock = threading.Lock()  # over the live home and the swap; never held during an import
         self._catalogue: Catalogue | None = None
@@ -164,7 +165,7 @@ class Dispatcher:
             self._look_at_folder(site)
         site = self._site(site.key)
         site.look(now)
-        site.check_at = 0.0 if site.always_restarts() else now + LOOK_EVERY
+        site.check_at = 0.0 if site.is_always_due else now + LOOK_EVERY
         return site
 
     def _check(self, key: Key) -> None:
@@ -278,7 +279,7 @@ class Dispatcher:
             verdicts,
             rescue=self._rescue,
             elsewhere=self._elsewhere,
-            debug=self._debug,
+            development=self._development,
             clock=self._clock,
         )
         site.key = key
@@ -322,7 +323,7 @@ class Dispatcher:
             raise error
         incident = logs.incident()
         logs.log_failure(logs.current_site.get(), incident, "the application failed", error)
-        detail = "".join(traceback.format_exception(error)) if self._debug else ""
+        detail = "".join(traceback.format_exception(error)) if self._development.debug else ""
         page = pages.error_page(
             500, "The site failed", "This site could not answer the request.", incident=incident, detail=detail
         )

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 
 from multisite.option import Option
-from multisite.options import HOME_FILE, SITE_FILE, default_text, of_section, sections
+from multisite.options import HOME_FILE, PUBLISHER_FILE, SITE_FILE, default_text, of_section, sections
 
 #: kind → how a value is written
 KINDS = {
@@ -38,6 +38,7 @@ _PURPOSE = {
     (HOME_FILE, "router"): "Where hosts go that no site claims.",
     (HOME_FILE, "cluster"): "What several machines share.",
     (HOME_FILE, "env"): "Environment of every site.",
+    (PUBLISHER_FILE, "publisher"): "The server.",
     (SITE_FILE, "service"): "The site and how it runs.",
     (SITE_FILE, "env"): "Environment of the site.",
     (SITE_FILE, "static"): "Files served without the application.",
@@ -48,8 +49,10 @@ _INTRODUCTION = {
     "``[service]`` but ``name``, as the default of all sites.",
     SITE_FILE: "One file for each site, enabled by a link in ``sites-enabled``. ``%(name)s``, ``%(location)s`` and "
     "``%(home)s`` stand for the site's name, its location and the home; ``$NAME`` is the environment's.",
+    PUBLISHER_FILE: "A file for ``multisite serve --publisher``. Nagare's spellings (``minSpare``, ``maxChildren``, "
+    "``maxRequests``) are understood.",
 }
-_TITLES = {HOME_FILE: "moya.conf", SITE_FILE: "Site files"}
+_TITLES = {HOME_FILE: "moya.conf", SITE_FILE: "Site files", PUBLISHER_FILE: "Publisher files"}
 _OFFERED = ("domains", "location", "application", "mode", "python", "processes", "threads", "idle_timeout")
 
 

@@ -7,8 +7,10 @@ one that cannot be used is answered with 503 until it can.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from multisite import development
 from multisite.dispatcher import Dispatcher
 from multisite.live import LiveHome
 
@@ -22,7 +24,7 @@ def _elsewhere(site: Site, home: Home) -> Callable[..., Iterable[bytes]]:
     """Serve a site in processes of its own, or from its upstreams."""
     from multisite import spawned  # a worker without such sites never loads the relay
 
-    return spawned.app(site, home)
+    return spawned.app(site, home, development.told(os.environ))
 
 
 # What the supervisor stands on: Linux 5.3 and Python 3.9 have it.
@@ -39,9 +41,10 @@ class Service(Dispatcher):
     """
 
     def __init__(self, home: str | None = None, debug: bool | None = None) -> None:
-        if debug is None:
-            debug = os.environ.get("MULTISITE_DEBUG", "") == "1"
-        super().__init__(LiveHome(home), elsewhere=_elsewhere if _CAN_SPAWN else None, debug=debug)
+        how = development.told(os.environ)
+        if debug is not None:
+            how = replace(how, debug=debug)
+        super().__init__(LiveHome(home), elsewhere=_elsewhere if _CAN_SPAWN else None, development=how)
 
 
 application = Service()

@@ -50,6 +50,7 @@ class Job:
         processes: how many such processes the site has.
         max_requests: after how many requests to leave, 0 for never.
         request_timeout: seconds in which a request has to make progress, 0 for ever.
+        pin: of the site's debugger, "" for none.
         trusts_front_end: whether a front end that comes straight to the socket is believed about its clients.
     """
 
@@ -71,7 +72,7 @@ class Job:
         self.gunicorn: str = job.get("gunicorn") or ""
         self.board: str = job.get("board") or ""
         self.slot = int(job.get("slot") or 0)
-        self.debug = bool(job.get("debug"))
+        self.pin: str = job.get("pin") or ""
 
 
 def take(environ: MutableMapping[str, str]) -> Job:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from multisite import hosted, loader, template
+from multisite import development, hosted, loader, template
 from multisite.model import Home, Site
 from multisite.supervisor import environment, privilege
 from multisite.supervisor.privilege import Refused
@@ -182,7 +182,7 @@ def _job(site: Site, around: Surroundings, worker: str) -> dict[str, Any]:
         "gunicorn": _gunicorn(),
         "board": around.board,
         "slot": around.slot,
-        "debug": False,
+        "pin": development.told(around.environ).pin(site.name),
     }
 
 
