@@ -19,14 +19,14 @@ from multisite.pages import LONGEST_TEXT, TITLES, Page, error_page, for_error, r
 LOCAL = {"REMOTE_ADDR": "127.0.0.1"}
 
 
-def client(page: Page) -> TestApp:
+def client(page: Page, **environ: str) -> TestApp:
     # webtest's lint needs no second validator; wsgiref's is the one the standard library documents
-    return TestApp(validator(page), lint=False)
+    return TestApp(validator(page), extra_environ=environ, lint=False)
 
 
 def get(page: Page, accept: str = "", method: str = "GET", **environ: str):
     headers = {"Accept": accept} if accept else {}
-    return client(page).request("/", method=method, headers=headers, extra_environ=environ, expect_errors=True)
+    return client(page, **environ).request("/", method=method, headers=headers, expect_errors=True)
 
 
 def test_a_browser_gets_a_small_html_page_that_loads_nothing():
