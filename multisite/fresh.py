@@ -47,8 +47,9 @@ class Fresh:
         _log.info("site %s: its code changed, so its processes end", self._site.name)
         whom = {"site": self._site.entry_name, "host": self._site.host}
         with contextlib.suppress(MultisiteError, OSError):
-            self._client.ask({"do": "restart", **whom})  # forgets that the old code has failed
-            _await_end(self._client.ask({"do": "stop", **whom}).get("pids", ()))
+            pids = self._client.ask({"do": "stop", **whom}).get("pids", ())
+            self._client.ask({"do": "restart", **whom})  # nothing runs that it could replace; failures are forgotten
+            _await_end(pids)
 
 
 def _await_end(pids: Iterable[int]) -> None:

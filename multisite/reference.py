@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from multisite.option import Option
 from multisite.options import HOME_FILE, PUBLISHER_FILE, SITE_FILE, default_text, of_section, sections
@@ -99,13 +99,14 @@ def example_line(option: Option) -> str:
     return option.example if option.any_key else f"{option.key} = {option.example or option.default}"
 
 
-def site_template(values: Mapping[str, str]) -> str:
+def site_template(values: Mapping[str, str], comments: Iterable[str] = ()) -> str:
     """Write a commented site file.
 
     Args:
         values: key of [service] → text. Keys that are not given and often used follow as comments.
+        comments: what the file begins with.
     """
-    lines = ["[service]"]
+    lines = [*(line for comment in comments for line in _comment(comment)), "[service]"]
     for option in of_section(SITE_FILE, "service"):
         if option.key in values:
             lines += ["", *_comment(option.help), _setting(option.key, values[option.key])]
