@@ -61,6 +61,8 @@ def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch
     program = site.command[0] if server == "command" and site.command else python
     who, remark = privilege.identity(site, home, program if os.path.isabs(program) else "")
     env = environment.around(site, home, around.environ, who, python or interpreter(site) if site.python else python)
+    if development.told(around.environ).reload:
+        env["PYTHONDONTWRITEBYTECODE"] = "1"  # a .pyc knows its source's time in whole seconds only
     env |= site.env
     env |= {environment.MARKER: around.mark, "NOTIFY_SOCKET": around.notify}
     plain = Launch(
