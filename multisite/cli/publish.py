@@ -97,12 +97,12 @@ def _become(options: PublisherOptions, given: dict[str, Any]) -> None:
 
 def _fastcgi(options: PublisherOptions) -> None:
     try:
-        from flup.server.fcgi_fork import WSGIServer
+        from multisite.cli.fastcgi import Server
     except ImportError:
         fail("type = fastcgi: flup is not installed; pip install 'multisite-wsgi[fastcgi]'")
     from multisite.service import application
 
-    WSGIServer(
+    Server(
         application,
         bindAddress=options.socket or (options.host, options.bound_port),
         umask=options.umask,

@@ -82,13 +82,14 @@ def serve_here(
     settings = {**more, **_development(addresses, workers, reload, debug), **_tls(tls, http2)}
     settings |= {"workers": workers or default_workers(reload or debug), "threads": threads or DEFAULT_THREADS}
     how = Development(debug, reload, secrets.token_hex(16) if debug else "")
+    sockets = bound(addresses)
     os.environ.update(how.environ)
     os.environ[LOCALHOST] = "1"
     announce(session, addresses, how, "https" if tls else "http")
     os.environ["MOYA_SERVICE_HOME"] = session.home.path
     from multisite.cli.standalone import run
 
-    run({"bind": bound(addresses), "when_ready": keep_paths, **settings})
+    run({"bind": sockets, "when_ready": keep_paths, **settings})
 
 
 def default_workers(alone: bool) -> int:
