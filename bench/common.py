@@ -29,6 +29,7 @@ __all__ = [
     "new_home",
     "print_rows",
     "wrk",
+    "wrk_command",
 ]
 
 HELLO = """\
@@ -112,7 +113,7 @@ def _number(pattern: str, report: str) -> str:
     return found[1] if found else "0"
 
 
-def _wrk_command(port: int, host: str, seconds: int, connections: int, path: str = "/") -> list[str]:
+def wrk_command(port: int, host: str, seconds: int, connections: int, path: str = "/") -> list[str]:
     program = find_program("wrk") or sys.exit("bench: wrk is missing (apt-get install wrk)")
     return [
         program,
@@ -128,7 +129,7 @@ def _wrk_command(port: int, host: str, seconds: int, connections: int, path: str
 def wrk(port: int, host: str, seconds: int, connections: int = 8, path: str = "/") -> Load:
     """Ask one host for so many seconds."""
     load = Load()
-    command = _wrk_command(port, host, seconds, connections, path)
+    command = wrk_command(port, host, seconds, connections, path)
     load.read(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return load
 
@@ -139,7 +140,7 @@ def loaded(port: int, host: str, connections: int = 8) -> Iterator[Load]:
     import signal
 
     load = Load()
-    asking = subprocess.Popen(_wrk_command(port, host, 600, connections), stdout=subprocess.PIPE, text=True)
+    asking = subprocess.Popen(wrk_command(port, host, 600, connections), stdout=subprocess.PIPE, text=True)
     try:
         yield load
     finally:

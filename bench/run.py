@@ -16,17 +16,23 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import accesslog
 import addsite
+import coldstart
+import density
 import direct
 import dispatch
+import relay
 import runner
+import slow
 import startup
 import static
 from common import print_rows
 
 
 def main() -> int:
-    rows = [row for part in (dispatch, static, startup, addsite, runner, direct) for row in part.measure()]
+    parts = (dispatch, static, accesslog, startup, addsite, runner, coldstart, density, direct, relay, slow)
+    rows = [row for part in parts for row in part.measure()]
     table = print_rows(rows)
     if "--write" in sys.argv:
         import gunicorn

@@ -33,7 +33,8 @@ def server_of(home: HomeDir, worker_class: str, application: str) -> Server:
     """One gunicorn worker, the same settings for either side."""
     port = free_port()
     argv = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--worker-class", worker_class]
-    argv += ["--workers", "1", "--threads", "4", "--no-control-socket", application]
+    # With more than one thread gunicorn takes gthread, whatever class it is told.
+    argv += ["--workers", "1", "--threads", "1" if worker_class == "sync" else "4", "--no-control-socket", application]
     environ = home.environ()
     environ["PYTHONPATH"] += os.pathsep + str(home.path)
     name = application.partition(".")[0].partition(":")[0]

@@ -161,8 +161,10 @@ def site_sockets(home: HomeDir) -> set[str]:
 
 
 def holds_one(pid: int, sockets: set[str]) -> bool:
-    """Tell whether a process has one of these sockets open."""
+    """Tell whether a process has one of these sockets open; a preloader does so for a moment, to pass it on."""
     with contextlib.suppress(OSError):
+        if b":%preloader:" in Path(f"/proc/{pid}/environ").read_bytes():
+            return False
         for name in os.listdir(f"/proc/{pid}/fd"):
             with contextlib.suppress(OSError):
                 if os.readlink(f"/proc/{pid}/fd/{name}") in sockets:

@@ -1,4 +1,4 @@
-"""The access log of one site: what is noted of a request when it comes, and the line when its answer has ended."""
+"""The access log of one site: a line for each request, when its answer has ended."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from multisite import logformat
 from multisite.logfile import LogFile
@@ -14,7 +14,8 @@ from multisite.loghandlers import SyslogLines
 from multisite.model import Home, Site
 from multisite.trusted import TrustedProxies
 
-Environ = dict[str, Any]
+if TYPE_CHECKING:
+    from multisite.visit import Visit
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -27,85 +28,71 @@ class AccessLog:
     """
 
     def __init__(self, site: Site, home: Home) -> None:
-        self.site = site.name
+        self._site = site.name
         text = site.access_format
-        #: fields that the combined format has not, and their keys of the environ
-        self.more = {} if text == "combined" else logformat.environ_keys(text)
-        self.safe = logformat.decoded if text == "json" else logformat.plain
-        self.format = logformat.line_of(text)
+        self._is_combined = text == "combined"
+        self._headers = logformat.headers_of(text)
+        self._word = logformat.decoded if text == "json" else logformat.word
+        self._text = logformat.decoded if text == "json" else logformat.plain
+        self._format = logformat.line_of(text)
         self._trusts = TrustedProxies(home.service.trusted_proxies).trusts
         syslog = logformat.parse_syslog(site.access_log)
         target: LogFile | SyslogLines = SyslogLines(syslog, "multisite") if syslog else LogFile(site.access_log)
-        self.write = target.write
+        self._append = target.write
 
-    def line(self, environ: Environ) -> Line:
-        """Note a request that has come."""
-        return Line(self, environ)
+    def write(self, visit: Visit, status: int, sent: int, seconds: float, how: str) -> None:
+        """Write the line of a request that has ended."""
+        get = visit.environ.get
+        client, user = visit.peer or "-", get("REMOTE_USER") or "-"
+        if "HTTP_X_FORWARDED_FOR" in visit.environ:
+            client = self.client(visit)
+        if self._is_combined:
+            line = (
+                f'{client} - {user} [{now()[0]}] "{visit.method} {visit.uri} {get("SERVER_PROTOCOL")}" '
+                f'{status or 499} {sent} "{get("HTTP_REFERER") or "-"}" "{get("HTTP_USER_AGENT") or "-"}" '
+                f"{self._site} {seconds:.6f} {how}"
+            )
+            # The usual case: nothing is to be escaped.
+            plain = line.isascii() and line.isprintable() and line.count('"') == 6 and "\\" not in line
+            if plain and " " not in client and " " not in user and " " not in visit.uri:
+                self._append(line)
+                return
+        values = self._values(visit, client, user)
+        values |= {"status": str(status or 499), "bytes": str(sent), "seconds": f"{seconds:.6f}", "how": how}
+        self._append(self._format(values))
 
-    def client(self, environ: Environ) -> str:
+    def _values(self, visit: Visit, client: str, user: str) -> dict[str, str]:
+        get, word, text = visit.environ.get, self._word, self._text
+        apache, iso = now()
+        values = {
+            "remote": word(client),
+            "peer": word(visit.peer or "-"),
+            "user": word(user),
+            "time": apache,
+            "iso": iso,
+            "method": word(visit.method),
+            "uri": word(visit.uri),
+            "protocol": word(get("SERVER_PROTOCOL") or "-"),
+            "scheme": word(get("wsgi.url_scheme") or "-"),
+            "host": word(get("HTTP_HOST") or "-"),
+            "referer": text(get("HTTP_REFERER") or "-"),
+            "agent": text(get("HTTP_USER_AGENT") or "-"),
+            "site": self._site,
+            "pid": str(os.getpid()),
+        }
+        for name, key in self._headers.items():
+            values[name] = text(get(key) or "-")
+        return values
+
+    def client(self, visit: Visit) -> str:
         """Return the client's address: the last one that no trusted proxy stands behind."""
-        address: str = environ.get("REMOTE_ADDR", "")
-        told = environ.get("HTTP_X_FORWARDED_FOR")
-        if told and self._trusts(address):
-            for named in reversed(told.split(",")):
+        address = visit.peer
+        if self._trusts(address):
+            for named in reversed(visit.environ["HTTP_X_FORWARDED_FOR"].split(",")):
                 address = named.strip() or address
                 if not self._trusts(address):
                     break
-        return address
-
-
-class Line:
-    """The line about one request."""
-
-    __slots__ = ("_client", "_environ", "_log", "_method", "_peer", "_protocol", "_uri")
-
-    def __init__(self, log: AccessLog, environ: Environ) -> None:
-        self._log = log
-        self._environ = environ
-        # Now, since an application may write what it likes into its environ.
-        get = environ.get
-        self._method = get("REQUEST_METHOD", "")
-        self._uri = get("RAW_URI") or get("REQUEST_URI") or _uri(environ)
-        self._protocol = get("SERVER_PROTOCOL", "")
-        self._peer = get("REMOTE_ADDR", "")
-        self._client = log.client(environ)
-
-    def write(self, status: int, sent: int, cut: bool, seconds: float, how: str) -> None:
-        """Write it (see `multisite.visit.Visit.done`)."""
-        log = self._log
-        log.write(log.format(self._values(status, sent, f"{how},cut" if cut else how, seconds)))
-
-    def _values(self, status: int, sent: int, how: str, seconds: float) -> dict[str, str]:
-        get, safe = self._environ.get, self._log.safe
-        apache, iso = now()
-        values = {
-            "remote": safe(self._client or "-"),
-            "user": safe(get("REMOTE_USER") or "-"),
-            "time": apache,
-            "method": safe(self._method),
-            "uri": safe(self._uri),
-            "protocol": safe(self._protocol),
-            "status": str(status or 499),
-            "bytes": str(sent),
-            "referer": safe(get("HTTP_REFERER") or "-"),
-            "agent": safe(get("HTTP_USER_AGENT") or "-"),
-            "site": self._log.site,
-            "seconds": f"{seconds:.6f}",
-            "how": how,
-        }
-        if self._log.more:
-            values |= {name: safe(get(key) or "-") for name, key in self._log.more.items()}
-            values |= {"peer": safe(self._peer or "-"), "iso": iso, "pid": str(os.getpid())}
-        return values
-
-
-def _uri(environ: Environ) -> str:
-    from urllib.parse import quote
-
-    path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-    path = quote(path, safe="/:@!$&'()*+,;=~", encoding="latin-1", errors="replace")
-    query = environ.get("QUERY_STRING", "")
-    return f"{path}?{query}" if query else path
+        return address or "-"
 
 
 class _Clock:

@@ -31,6 +31,7 @@ class Balancer:
     ) -> None:
         self.pace = Pace()
         self.queue = Queued()
+        self.places: set[object] = set()
         self.share = share or Share()
         self.stall_timeout = proxies[0].stall_timeout
         self._proxies = proxies

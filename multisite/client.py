@@ -16,7 +16,6 @@ import errno
 import os
 import signal
 import socket
-from datetime import timedelta
 from typing import Any, NoReturn
 
 Environ = dict[str, Any]
@@ -33,6 +32,7 @@ class Worker:
         is_single: it is a sync worker: one thread, which closes each connection after one answer.
         usable: we know how to take a connection from it.
         threads: how many answer requests.
+        has_siblings: other workers accept on the same sockets.
         logs_access: it writes an access log, or counts in its place.
         grace: seconds that it has for its last requests.
         recycles: it ends because it has answered as many requests as it may, and nobody waits for its end.
@@ -45,6 +45,7 @@ class Worker:
         self.is_single = "SyncWorker" in names
         self.usable = (self.is_single or "ThreadWorker" in names) and _speaks_http(worker.cfg)
         self.threads = int(worker.cfg.threads) if "ThreadWorker" in names else 1
+        self.has_siblings = worker.cfg.workers > 1
         self.grace = float(worker.cfg.graceful_timeout)
         log = worker.log
         own = type(log).access.__module__ == "gunicorn.glogging"
@@ -57,6 +58,8 @@ class Worker:
 
     def log_access(self, told: Any, environ: Environ, seconds: float) -> None:
         """Write the line of a request whose answer gunicorn knows nothing of."""
+        from datetime import timedelta
+
         fields = [(key[5:].replace("_", "-"), value) for key, value in environ.items() if key[:5] == "HTTP_"]
         self._worker.log.access(told, fields, environ, timedelta(seconds=seconds))
 
@@ -135,17 +138,24 @@ class Connection:
         self.said_last = said_last
         self.ends = said_last or worker.is_single
 
-    def take(self) -> socket.socket:
-        """Return the connection as a socket of ours; gunicorn has it no more.
+    def take(self) -> int:
+        """Return the connection as a descriptor of ours; gunicorn has it no more.
 
         Raises:
             OSError: no descriptor is left; nothing has changed.
         """
         sock = self._sock
         if self.worker.is_single:
-            return socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
-        ours = sock.dup()
+            return sock.detach()
+        ours = os.dup(sock.fileno())
         os.dup2(_dead(), sock.fileno(), inheritable=False)
+        return ours
+
+    def opened(self, descriptor: int) -> socket.socket:
+        """Return a socket, which never waits, for what was taken."""
+        sock = self._sock
+        ours = socket.socket(sock.family, sock.type, sock.proto, fileno=descriptor)
+        ours.setblocking(False)
         return ours
 
     def send(self, data: bytes) -> int:

@@ -27,6 +27,7 @@ from multisite.inprocess import InProcessSite
 from multisite.live import LOOK_EVERY, LiveHome
 from multisite.model import Home, Site
 from multisite.sitedir import Entry
+from multisite.tree import QUIET
 from multisite.trusted import TrustedHeader, TrustedProxies
 from multisite.verdicts import Verdicts
 
@@ -37,6 +38,8 @@ MOST_HOSTS = 4096  # raw Host headers remembered; a client can invent as many as
 MOST_INSTANCES = 4096  # hosts of hosting sites that are remembered with what answers for them
 
 _log = logging.getLogger("multisite.dispatcher")
+_set_site = logs.current_site.set
+
 
 #: id of an error on its way from `_rescue` to the server, so that it is not told twice
 _told: ContextVar[int] = ContextVar("multisite_told", default=0)
@@ -76,7 +79,8 @@ class Dispatcher:
         self._catalogue: Catalogue | None = None
         self._ledger: Ledger | None = None
         self._header: TrustedHeader | None = None
-        self._believed = TrustedProxies(())
+        self._proxies = TrustedProxies(())
+        self._believed = self._proxies.known  # by address; a peer that is not in it takes the long way
         self._sites: dict[Key, InProcessSite] = {}  # those in use
         self._memory: dict[str, Target] = {}  # by raw host; only of hosts that a site answers
         self._unusable: ConfigError | None = None
@@ -87,11 +91,15 @@ class Dispatcher:
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         """Answer one request (PEP 3333)."""
-        target = self._memory.get(environ.get("HTTP_HOST", "")) if self._header is None else None
-        if target is None or self._clock() >= target.check_at:
+        try:
+            target = self._memory[environ["HTTP_HOST"]]
+            believed = self._believed[environ["REMOTE_ADDR"]]
+        except KeyError:
             return self._long_way(environ, start_response)
-        logs.current_site.set(target.name)
-        if not self._believed[environ.get("REMOTE_ADDR", "")]:
+        if self._clock() >= target.check_at or self._header is not None:
+            return self._long_way(environ, start_response)
+        _set_site(target.name)
+        if not believed:
             headers.drop_claims(environ)
         try:
             return target.app(environ, start_response)
@@ -107,7 +115,7 @@ class Dispatcher:
             target = self._target(environ)
         except MultisiteError as error:
             return self._answer(error, environ, start_response)
-        if not self._believed[environ.get("REMOTE_ADDR", "")]:
+        if not self._proxies.trusts(environ.get("REMOTE_ADDR", "")):
             headers.drop_claims(environ)
         if isinstance(target, InProcessSite):
             return self._serve(target.key, environ, start_response)
@@ -119,11 +127,17 @@ class Dispatcher:
     def _serve(self, key: Key, environ: Environ, start_response: Any) -> Iterable[bytes]:
         """Serve by one site, after doing for it what is due every second."""
         try:
-            site = self._checked(self._site(key))
-            logs.current_site.set(site.name)
-            return site.app(environ, start_response)
+            target = self._served_by(key, environ)
+            logs.current_site.set(target.name)
+            return target.app(environ, start_response)
         except BaseException as error:
             return self._raised(error, environ, start_response)
+
+    def _served_by(self, key: Key, environ: Environ) -> Target:
+        try:
+            return self._checked(self._site(key))
+        except UnknownHost:  # it was found to be gone or to have another name; its host may be answered all the same
+            return self._target(environ)
 
     # What is due
 
@@ -165,7 +179,8 @@ class Dispatcher:
             self._look_at_folder(site)
         site = self._site(site.key)
         site.look(now)
-        site.check_at = 0.0 if site.is_always_due else now + LOOK_EVERY
+        pause = QUIET if site.is_expecting else LOOK_EVERY
+        site.check_at = 0.0 if site.is_always_due else now + pause
         return site
 
     def _check(self, key: Key) -> None:
@@ -196,7 +211,8 @@ class Dispatcher:
         if not self._ledger or not self._catalogue or self._catalogue.home.state_dir != new.home.state_dir:
             self._ledger = catalogue.ledger(new.home, lambda: self._live.catalogue)
         self._header = TrustedHeader(service.host_header, service.trusted_proxies) if service.host_header else None
-        self._believed = TrustedProxies(service.trusted_proxies)
+        self._proxies = TrustedProxies(service.trusted_proxies)
+        self._believed = self._proxies.known
         self._catalogue = new
         self._forget_instances()
         for key, site in list(self._sites.items()):

@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from multisite import claims, codefiles, generation, logs, pages, sharing, visit
+from multisite import claims, codefiles, generation, logs, pages, sharing, threads, tree, visit
+from multisite.bound import Bound
 from multisite.claims import Ledger
 from multisite.development import OFF, Development
 from multisite.errors import BrokenSite, MultisiteError, NeedsProcess, SiteBusy, UnknownHost
@@ -101,12 +102,14 @@ class InProcessSite:
         self._failure: _Failure | None = None
         self._failures = 0
         self._triggers: Stamp = ()
+        self._changed: tuple[Stamp, float] = ((), 0.0)  # newer ones, and when they are to be taken
         self._offer: tuple[Entry, Site, Home] | None = None
         self._closed = False
+        self._beside: WSGI | None = None
         if not site.host:  # the supervisor writes those of a thousand instances
             logs.attach_site_log(site)
         self._rescue = rescue
-        self._layers = Layers(entry, site, home, rescue)
+        self._layers = Layers(entry, site, home, self._place, rescue)
         self._put(self._first)
 
     def __repr__(self) -> str:
@@ -116,7 +119,30 @@ class InProcessSite:
     def _put(self, app: WSGI, how: str = PAGE) -> None:
         """Have `app` answer, behind what every request of the site passes."""
         self._answering, self._how = app, how
-        self.app: WSGI = self._layers.around(app, how)
+        self._limit = self._bound() if how == IN_PROCESS else None
+        self._layers.put(app, how)
+
+    def _place(self, app: WSGI) -> None:
+        self.app: WSGI = self._limit.around(app) if self._limit else app
+
+    def _bound(self) -> Bound | None:
+        """Return a bound for its requests in this process, None where the server has no more threads than that."""
+        most, server = self._site.in_process_at_once, threads.of_this_server()
+        return Bound(most, self._overflow) if server and 0 < most < server.count else None
+
+    def _overflow(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer a request that would be one too many here."""
+        if not self._elsewhere:
+            raise SiteBusy("This site is answering as many requests as it may")
+        if self._beside is None:
+            _log.info("site %s: has as many requests at once as it may, and gets a process of its own too", self.name)
+            layers = Layers(self._entry, self._site, self._home, self._place_beside, self._rescue)
+            layers.put(self._elsewhere(self._site, self._home), SPAWNED)
+        assert self._beside
+        return self._beside(environ, start_response)
+
+    def _place_beside(self, app: WSGI) -> None:
+        self._beside = app
 
     @property
     def entry(self) -> Entry:
@@ -145,9 +171,9 @@ class InProcessSite:
         self._layers.look()
         if self._offer:
             self._renew()
-        elif self._failure and (self._failure.over(now) or (self._development.reload and self._fired())):
+        elif self._failure and (self._failure.over(now) or (self._development.reload and self._fired(now))):
             self._again()
-        elif self._generation and self._fired():
+        elif self._generation and self._fired(now):
             self._reload("its reload was asked for")
 
     @property
@@ -165,7 +191,8 @@ class InProcessSite:
                 return
             (self._entry, self._site, self._home), self._offer = self._offer, None
             logs.attach_site_log(self._site)
-            self._layers = Layers(self._entry, self._site, self._home, self._rescue)
+            self._beside = None
+            self._layers = Layers(self._entry, self._site, self._home, self._place, self._rescue)
             if not self._generation:
                 self._failure, self._failures, self._answering = None, 0, self._first
             self._put(self._answering, self._how)
@@ -239,7 +266,7 @@ class InProcessSite:
         with self._unless_busy() as free:
             if not free:
                 return  # somebody is at it
-            self._triggers = self._trigger_stamp()
+            self._triggers, self._changed = self._trigger_stamp(), ((), 0.0)
             token = logs.current_site.set(self.name)
             _log.info("site %s: reloading, since %s", self.name, reason)
             try:
@@ -335,8 +362,22 @@ class InProcessSite:
 
     # Triggers
 
-    def _fired(self) -> bool:
-        return self._trigger_stamp() != self._triggers or self.always_restarts()
+    def _fired(self, now: float) -> bool:
+        """Tell whether a reload is asked for, by whoever is done with it."""
+        stamp = self._trigger_stamp()
+        if stamp == self._triggers:
+            self._changed = ((), 0.0)
+            return self.always_restarts()
+        if self._development.reload:
+            return True  # an editor saves in one step, and who saved wants to see it
+        if stamp != self._changed[0]:
+            self._changed = (stamp, now if tree.is_quiet(stamp) else now + tree.QUIET)
+        return now >= self._changed[1] and not tree.is_being_written(self._site.location)
+
+    @property
+    def is_expecting(self) -> bool:
+        """Whether a change has been seen that is taken as soon as nothing more changes."""
+        return bool(self._changed[0])
 
     def _always(self) -> str:
         return os.path.join(self._site.location, "tmp", "always_restart.txt")

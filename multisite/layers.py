@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from multisite import logs, usage, visit
 from multisite.model import Home, Site
-from multisite.recorded import Recorded
 from multisite.sitedir import Entry
 from multisite.visit import IN_PROCESS, PAGE, STATIC, Visit
+
+if TYPE_CHECKING:
+    from multisite.access import AccessLog
 
 WSGI = Callable[..., Iterable[bytes]]
 Environ = dict[str, Any]
@@ -25,62 +27,70 @@ class Layers:
     """The layers of one site, as its file says.
 
     Args:
+        place: has a callable answer for the site from now on.
         rescue: answers for an app that raised; what it raises itself goes on to the server.
     """
 
-    def __init__(self, entry: Entry, site: Site, home: Home, rescue: Rescue) -> None:
+    def __init__(self, entry: Entry, site: Site, home: Home, place: Callable[[WSGI], None], rescue: Rescue) -> None:
+        self._place = place
         self._rescue = rescue
         self._how = PAGE
-        self._tally = usage.of_worker(home, _folder).tally(site.name)
+        self._counts = usage.of_worker(home, _folder).of(site.name)
         self._files: Callable[..., Iterable[bytes] | None] | None = None
-        self._line: Callable[[Environ], Any] | None = None
+        self._log: AccessLog | None = None
         if site.static and not entry.broken:
             from multisite.static import StaticFiles  # a worker without such sites never loads it
 
             self._files = StaticFiles(site, home)
         if site.access_log:
-            self._line = _access_log(site, home)
+            self._log = _access_log(site, home)
 
     def look(self) -> None:
         """Do what is due every second."""
-        self._tally.left = usage.MEASURED
+        self._counts.left = usage.MEASURED
+        self._place(self._following)
 
-    def around(self, app: WSGI, how: str) -> WSGI:
-        """Return `app` behind the layers; `how` is who it is."""
+    def put(self, app: WSGI, how: str) -> None:
+        """Place `app` behind the layers; `how` is who it is."""
         self._how = how
-        measured = self._measured(app)
-        if self._line:
-            return measured
-        files, tally, cells, requests = self._files, self._tally, self._tally.cells, usage.REQUESTS
+        counted = self._counted(app)
+        self._following = self._measured(app, counted)
+        self._place(self._following if self._log or self._counts.left > 0 else counted)
+
+    def _counted(self, app: WSGI) -> WSGI:
+        """Return `app` with each request counted, and no more."""
+        files, counts, requests = self._files, self._counts, self._counts.cells[usage.REQUESTS :]
 
         def counted(environ: Environ, start_response: Any) -> Iterable[bytes]:
-            if tally.left > 0:
-                return measured(environ, start_response)
-            cells[requests] += 1
+            counts.requests = requests[0] = counts.requests + 1
             return app(environ, start_response)
 
         def counted_files(environ: Environ, start_response: Any) -> Iterable[bytes]:
-            if tally.left > 0:
-                return measured(environ, start_response)
-            cells[requests] += 1
+            counts.requests = requests[0] = counts.requests + 1
             body = files(environ, start_response) if files else None
             return app(environ, start_response) if body is None else body
 
         return counted_files if files else counted
 
-    def _measured(self, app: WSGI) -> WSGI:
-        """Return `app` with each request followed to the end of its answer."""
-        files, line, tally, rescue = self._files, self._line, self._tally, self._rescue
+    def _measured(self, app: WSGI, counted: WSGI) -> WSGI:
+        """Return `app` with each request followed to the end of its answer.
+
+        Without an access log it makes way for `counted` when enough was measured in this second.
+        """
+        files, log, counts, rescue = self._files, self._log, self._counts, self._rescue
 
         def answer(environ: Environ, start_response: Any) -> Iterable[bytes]:
-            this = Visit(tally, line(environ) if line else None, self._how)
+            if counts.left <= 0 and not log:
+                if self._following is answer:  # else a reload has just put another app in place
+                    self._place(counted)
+                return counted(environ, start_response)
+            this = Visit(counts, log, environ, start_response, self._how)
             if self._how != IN_PROCESS:
                 environ[visit.KEY] = this
-            recorded = Recorded(start_response, this.done)
             try:
-                body = files(environ, recorded.start) if files else None
+                body = files(environ, this.start) if files else None
                 if body is None:
-                    body = app(environ, recorded.start)
+                    body = app(environ, this.start)
                     this.how = self._how  # now, since the first request is what finds out
                 else:
                     this.how = STATIC
@@ -90,11 +100,11 @@ class Layers:
                     raise  # whoever took the connection ends the visit
                 this.how = PAGE
                 try:
-                    body = rescue(error, environ, recorded.start)
+                    body = rescue(error, environ, this.start)
                 except BaseException:
-                    recorded.end()
+                    this.end()
                     raise
-            return recorded.around(body, environ)
+            return this.around(body)
 
         return answer
 
@@ -111,11 +121,11 @@ def _folder(home: Home) -> str:
     return os.path.join(rundir.path, usage.FOLDER)
 
 
-def _access_log(site: Site, home: Home) -> Callable[[Environ], Any] | None:
+def _access_log(site: Site, home: Home) -> AccessLog | None:
     from multisite.access import AccessLog
 
     try:
-        return AccessLog(site, home).line
+        return AccessLog(site, home)
     except (OSError, ValueError) as fault:
         logs.tell_once(site, "access", site.access_log, fault)
         return None

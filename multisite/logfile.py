@@ -86,7 +86,7 @@ class LogFile:
         """Append one line."""
         if self._clock() >= self._look_at:
             self._look()
-        data = (line + "\n").encode("ascii", "backslashreplace")
+        data = f"{line}\n".encode("ascii", "backslashreplace")
         try:
             if os.write(self._file, data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

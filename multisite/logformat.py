@@ -41,6 +41,8 @@ _AS_JSON = (
 _NUMBERS = frozenset({"status", "bytes", "seconds", "pid"})
 _UNSAFE = re.compile(r'[^\x20-\x7e]|["\\]')
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
 Line = Callable[[Mapping[str, str]], str]
 
 
@@ -74,7 +76,7 @@ def line_of(text: str) -> Line:
 
 def _json_line(values: Mapping[str, str]) -> str:
     found = {name: _number(values[name]) if name in _NUMBERS else values[name] for name in _AS_JSON}
-    return json.dumps(found, separators=(",", ":"))
+    return _encode(found)
 
 
 def _number(text: str) -> float:
@@ -86,6 +88,11 @@ def plain(value: str) -> str:
     if value.isascii() and value.isprintable() and '"' not in value and "\\" not in value:
         return value
     return _UNSAFE.sub(_escaped, value)
+
+
+def word(value: str) -> str:
+    """Escape a value that has no blanks unless somebody wants it to be taken for several."""
+    return plain(value).replace(" ", "\\x20")
 
 
 def _escaped(match: re.Match[str]) -> str:
@@ -102,10 +109,9 @@ def decoded(value: str) -> str:
     return value.encode("latin-1", "backslashreplace").decode("utf-8", "backslashreplace")
 
 
-def environ_keys(text: str) -> dict[str, str]:
-    """Return the environ's key of each field that a format has beside those of the combined one."""
-    named = {name: name.upper() for _, name in parse("" if text == "json" else text) if name.startswith(_HEADER)}
-    return {"host": "HTTP_HOST", "scheme": "wsgi.url_scheme", **named}
+def headers_of(text: str) -> dict[str, str]:
+    """Return the environ's key of each field ``http_NAME`` of a format."""
+    return {name: name.upper() for _, name in parse("" if text == "json" else text) if name.startswith(_HEADER)}
 
 
 class Syslog(NamedTuple):

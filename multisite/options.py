@@ -26,7 +26,7 @@ SECTIONS: dict[str, type[Any]] = {
     "router": RouterOptions,
     "cluster": ClusterOptions,
 }
-INHERITED = ("idle_timeout", "start_timeout", "drain_timeout", "stop_timeout", "request_timeout")
+INHERITED = ("idle_timeout", "start_timeout", "drain_timeout", "stop_timeout", "request_timeout", "preload")
 _HOME_ENV = Option(
     "multiline",
     help="Environment variable of every site, unless the site's own [env] sets it.",

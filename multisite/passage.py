@@ -17,7 +17,7 @@ from collections.abc import Callable
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
-from multisite import client, logs, pages, visit
+from multisite import logs, pages, visit
 from multisite.errors import MultisiteError, NoAnswer, UpstreamError
 from multisite.relayloop import RelayLoop
 from multisite.tunnel import Tunnel
@@ -43,18 +43,19 @@ class Passage:
     Args:
         loop: whose thread does everything.
         request: what was done already, with the client's connection taken.
+        wire: that connection.
+        half_closed: the client closed its side right behind its request. It says all it has to say that way; one that
+            does so later has left.
     """
 
-    def __init__(self, loop: RelayLoop, request: Request) -> None:
-        assert request.wire
+    def __init__(self, loop: RelayLoop, request: Request, wire: socket.socket, half_closed: bool) -> None:
         self.deadline = self.due = math.inf
         head = request.incoming.head if request.outgoing.begun else None
         self.status = head.status if head else ""  # as gunicorn's access log wants to know it, from here
         self.headers = head.fields if head else []
         self._loop = loop
         self._route = request.route
-        self._wire = request.wire
-        self._wire.setblocking(False)
+        self._wire = wire
         self._worker = request.connection.worker
         self._environ = request.environ
         self._incoming = request.incoming
@@ -65,7 +66,8 @@ class Passage:
         self._out: bytes | memoryview = b""
         self._ends = False  # when all of `_out` is sent
         self._wire_events = self._exchange_events = 0
-        self._half_closed = client.has_left(self._wire)  # before any answer: it says all it has to say that way
+        self._route.places.add(self)
+        self._half_closed = half_closed
 
     def __repr__(self) -> str:
         return f"<Passage {self._environ.get('RAW_URI', '')} {self.status}>"
@@ -204,7 +206,8 @@ class Passage:
         self._loop.remove(self)
         self._log_access()
         wire = socket.socket(fileno=self._wire.detach())
-        Tunnel(self._loop, wire, exchange.detach(), begin + content).start()
+        self._route.places.discard(self)
+        Tunnel(self._loop, self._route.places, wire, exchange.detach(), begin + content).start()
 
     # Errors
 
@@ -308,6 +311,7 @@ class Passage:
             else:
                 self._wire.recv(65536)  # what a client sent too much would make a reset of the close
         self._wire.close()
+        self._route.places.discard(self)
         self._log_access()
 
     def _log_access(self) -> None:

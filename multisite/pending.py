@@ -2,7 +2,8 @@
 
 A sync worker has one thread. While it waits for an answer it also looks at the listening socket, and leaves as soon as
 somebody is there. So no client ever waits for another's site, and a busy worker never sleeps between sending a request
-and collecting the answer to the last: that is worth a third of its throughput. Answers that it does not come back
+and collecting the answer to the last: that is worth a third of its throughput. Where there are other workers, who is at
+the door may be gone by the time it gets there; so it waits a little longer first. Answers that it does not come back
 for within a moment, because it does something else, are the relay loop's.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import select
 import socket
 import time
@@ -21,12 +23,14 @@ from multisite.relayloop import RelayLoop
 from multisite.request import Request
 
 PATIENCE = 0.01  # seconds to wait for answers if nobody else wants anything
-MOMENT = 0.001  # seconds until the loop sees to an answer; epoll_wait(2) knows no less
+BRIEFLY = 0.001  # seconds to wait for them all the same where another worker may serve who is at the door
+MOMENT = 0.002  # seconds until the loop sees to an answer
 QUIET = 50  # moments without a request in hand after which the loop looks no more
 
+ALWAYS_FITS = 8192  # bytes: half of what Linux lets a new TCP connection buffer (tcp_wmem, tcp(7))
+
 _IN = select.POLLIN
-_DONTWAIT = int(socket.MSG_DONTWAIT)  # the operators of an IntFlag are slow
-_AT_ONCE = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+_NOSIGNAL = int(socket.MSG_NOSIGNAL)
 
 
 class Pending:
@@ -35,6 +39,7 @@ class Pending:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._listeners = worker.listeners()
+        self._has_siblings = worker.has_siblings
         self._requests: dict[int, Request] = {}  # by descriptor of the exchange; whoever pops one has it
         self._attended = False
         self._looking = False
@@ -60,19 +65,32 @@ class Pending:
         requests, listeners = self._requests, self._listeners
         left = PATIENCE
         while requests:
-            poll = select.poll()
-            for descriptor in (*listeners, *requests):
-                poll.register(descriptor, _IN)
-            ready = poll.poll(max(0.0, left) * 1000)
-            for descriptor, _ in ready:
-                request = requests.pop(descriptor, None)
-                if request:
-                    self._answer(descriptor, request)
+            if self._take(left, listeners) and not (self._has_siblings and self._nobody_is_left()):
+                return
             left = until - time.monotonic()
             if left <= 0:
                 self.hand_over(math.inf)
-            elif any(descriptor in listeners for descriptor, _ in ready):
-                return
+
+    def _take(self, seconds: float, listeners: tuple[int, ...]) -> bool:
+        """Wait for answers and pass them on; tell whether somebody is at one of `listeners`."""
+        requests = self._requests
+        poll = select.poll()
+        for descriptor in (*listeners, *requests):
+            poll.register(descriptor, _IN)
+        knocks = False
+        for descriptor, _ in poll.poll(max(0.0, seconds) * 1000):
+            request = requests.pop(descriptor, None)
+            if request:
+                self._answer(descriptor, request)
+            elif descriptor in listeners:
+                knocks = True
+        return knocks
+
+    def _nobody_is_left(self) -> bool:
+        """Wait briefly for answers; tell whether who was at the door has been let in by another worker."""
+        if self._requests:
+            self._take(BRIEFLY, ())
+        return not self._take(0.0, self._listeners)
 
     def _answer(self, descriptor: int, request: Request) -> None:
         """Take what came of an answer, and pass it on if it is complete."""
@@ -95,25 +113,34 @@ class Pending:
             request.hand_over()
 
     def _send(self, request: Request) -> None:
-        wire = request.wire
-        assert wire
         data = request.whole(request.content)
+        if len(data) <= ALWAYS_FITS and request.connection.said_last:
+            sent = _write(request.wire, data)
+        else:
+            sent = self._offer(request, data)
+        if sent < len(data):
+            request.finish(data[sent:])
+            return
+        visit.ended(request.environ, request.code, len(request.content))
+        if self._worker.logs_access:
+            self._worker.log_access(_Told(request), request.environ, time.monotonic() - request.began)
+
+    def _offer(self, request: Request, data: bytes) -> int:
+        """Send what the client takes at once; if that is all, close its connection."""
+        wire = request.connection.opened(request.wire)
         try:
-            sent = wire.send(data, _AT_ONCE)
+            sent = wire.send(data, _NOSIGNAL)
         except BlockingIOError:
             sent = 0
         except OSError:
             sent = len(data)  # it left; nobody can be told
         if sent < len(data):
-            request.finish(data[sent:])
-            return
-        if not request.connection.said_last:
-            with contextlib.suppress(OSError):
-                wire.recv(65536, _DONTWAIT)  # what it sent too much would make a reset of the close
+            wire.detach()
+            return sent
+        with contextlib.suppress(OSError):
+            wire.recv(65536)  # what it sent too much would make a reset of the close
         wire.close()
-        visit.ended(request.environ, request.code, len(request.content))
-        if self._worker.logs_access:
-            self._worker.log_access(_Told(request), request.environ, time.monotonic() - request.began)
+        return sent
 
     # In the loop's thread, too
 
@@ -137,6 +164,17 @@ class Pending:
         if self._requests and not self._attended:
             self._looking = True
         return not self._looking
+
+
+def _write(descriptor: int, data: bytes) -> int:
+    """Send and close, for what fits into a connection's buffer whatever the client does; a socket object costs more."""
+    try:
+        sent = os.write(descriptor, data)
+    except OSError:
+        sent = len(data)  # it left; nobody can be told
+    if sent == len(data):
+        os.close(descriptor)
+    return sent
 
 
 class _Told:

@@ -46,6 +46,7 @@ class Proxy:
         most_waiting: requests that may wait in the queue of a unix socket; 0 for as many as it takes.
         share: of the server's threads, where they have to wait.
         pace: how long a worker's thread waits for an answer.
+        measures: a body without a length is taken in whole and sent with one, because the endpoint reads no chunks.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Proxy:
         most_waiting: int = 0,
         share: Share | None = None,
         pace: Pace | None = None,
+        measures: bool = False,
     ) -> None:
         self.endpoint = endpoint
         self.speaks = speaks or endpoint.protocol
@@ -69,12 +71,14 @@ class Proxy:
         self.stall_timeout = stall_timeout
         self.can_explain = reconnect is not None
         self.queue = Queued(most_waiting)
+        self.places: set[object] = set()
         self.share = share or Share()
         self.pace = pace or Pace()
         self._connect_timeout = connect_timeout
         self._request_timeout = request_timeout
         self._reconnect = reconnect
         self._trusts = trusts
+        self._measures = measures
 
     def __repr__(self) -> str:
         return f"<Proxy {self.speaks} to {self.endpoint}>"
@@ -107,8 +111,9 @@ class Proxy:
         if self.speaks == "envelope":
             return envelope.encode(environ, upload.chunked)
         trusted = self._trusts(environ.get("REMOTE_ADDR", ""))
-        if self.speaks == "uwsgi":
+        if self.speaks == "uwsgi" or self._measures:
             upload.measure()
+        if self.speaks == "uwsgi":
             return uwsgi.encode(environ, headers.relayed(environ, trusted), upload.length)
         upgrade = headers.upgrade_of(environ) if "HTTP_UPGRADE" in environ else ""
         fields = headers.to_upstream(environ, trusted)

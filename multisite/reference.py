@@ -30,6 +30,7 @@ KINDS = {
     "log": "path, or syslog:, syslog:FACILITY or syslog:FACILITY@HOST:PORT",
     "format": "combined, json, or text with fields in braces",
     "sender": "x-sendfile or x-accel-redirect /PREFIX",
+    "target": "path of a URL",
 }
 _PURPOSE = {
     (HOME_FILE, "projects"): "Where the site files are.",

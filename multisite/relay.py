@@ -52,6 +52,7 @@ def _hurry(request: Request, start_response: Any) -> Iterable[bytes]:
     """Answer at once, or leave the rest to others."""
     route, upload = request.route, request.upload
     route.queue.check()
+    relayloop.check_room(len(route.places))
     try:
         exchange = request.exchange = route.begin(request.environ, upload, True)
     except NotNow:

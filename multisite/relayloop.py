@@ -18,9 +18,11 @@ import logging
 import math
 import os
 import queue
+import resource
 import select
 import signal
 import socket
+import sys
 import threading
 import time
 from collections import deque
@@ -28,7 +30,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from multisite import client
+from multisite.errors import SiteBusy
 
+LEFT_ALONE = 128  # descriptors that the loop leaves to the server and the sites in this process
 GRACE = 30.0  # seconds for what is in flight at the end of a process that is not gunicorn's
 MOST_HELPERS = 8
 MOST_ERRANDS = 1000  # waiting for a helper
@@ -60,7 +64,11 @@ class Watcher(Protocol):
 
 
 class RelayLoop:
-    """An event loop over `select.epoll`."""
+    """An event loop over `select.epoll`.
+
+    Attributes:
+        room: how many requests may be in flight in it.
+    """
 
     def __init__(self) -> None:
         self._poll = select.epoll()
@@ -79,12 +87,15 @@ class RelayLoop:
         self._parked = False
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self.room = sys.maxsize if most == resource.RLIM_INFINITY else max(0, most - LEFT_ALONE) // 2
 
     def __repr__(self) -> str:
-        return f"<RelayLoop {len(self._watchers)} in flight>"
+        return f"<RelayLoop {self.in_flight} in flight>"
 
-    def __len__(self) -> int:
-        """Return how many are in flight, those that wait for a helper included."""
+    @property
+    def in_flight(self) -> int:
+        """How many requests it has, those that wait for a helper included."""
         return len(self._watchers) + len(self._inbox) + self._busy
 
     # From any thread
@@ -114,7 +125,7 @@ class RelayLoop:
     def finish(self, grace: float) -> None:
         """Wait for what is in flight, so many seconds at most; then end."""
         deadline = time.monotonic() + grace
-        while len(self) and time.monotonic() < deadline and not self._stopping:
+        while self.in_flight and time.monotonic() < deadline and not self._stopping:
             self._ended.wait(0.05)
         if not self._stopping:
             self.stop()
@@ -277,6 +288,22 @@ def current() -> RelayLoop:
     return _loop
 
 
+def check_room(held: int) -> None:
+    """Look whether there is room for one more request of a site that holds so many places in the loop.
+
+    A request takes two descriptors, and a worker that has none left to accept with dies. A site may have another while
+    it holds fewer places than are free: one comes to hold half of them, two a third each.
+
+    Raises:
+        SiteBusy: there is none.
+    """
+    if held > _ALWAYS and _loop is not None and held >= _loop.room - _loop.in_flight:
+        raise SiteBusy("this site has as many requests under way as this server can hold for it")
+
+
+_ALWAYS = 8
+
+
 def _new_loop() -> RelayLoop:
     loop = RelayLoop()
     worker = client.find_worker()
@@ -301,7 +328,7 @@ def _leave(loop: RelayLoop, worker: client.Worker) -> None:
     deadline = time.monotonic() + worker.grace
     if worker.recycles:
         loop.finish_errands(worker.grace)
-    if not (worker.recycles and len(loop)) or loop.is_stopped:
+    if not (worker.recycles and loop.in_flight) or loop.is_stopped:
         loop.finish(worker.grace)
         return
     loop.park()
@@ -319,7 +346,7 @@ def _leave(loop: RelayLoop, worker: client.Worker) -> None:
 def _forked() -> None:
     global _loop, _making
     loop, _loop, _making = _loop, None, threading.Lock()
-    if loop and not loop.is_parked:
+    if loop is not None and not loop.is_parked:
         loop.forget()
 
 

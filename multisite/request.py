@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable
 
-from multisite import logs, relayloop
+from multisite import client, logs, relayloop
 from multisite.client import Connection, Environ
 from multisite.errors import BackendUnavailable, MultisiteError
 from multisite.headers import upgrade_of
@@ -26,7 +25,7 @@ class Request:
     Attributes:
         exchange: with the backend, None before it has begun.
         content: what came of the answer's body and was not passed on.
-        wire: the client's connection, None before it is taken.
+        wire: descriptor of the client's connection, -1 before it is taken.
     """
 
     __slots__ = (
@@ -43,7 +42,7 @@ class Request:
         self.site = logs.current_site.get()
         self.exchange: Exchange | None = None
         self.content = b""
-        self.wire: socket.socket | None = None
+        self.wire = -1
         method = environ["REQUEST_METHOD"]
         upgrade = "HTTP_UPGRADE" in environ and bool(upgrade_of(environ))
         self.incoming = Incoming(method, dates=False, forgive=bool(upload.first), upgrade=upgrade)
@@ -93,5 +92,6 @@ class Request:
         self._pass(lambda passage: passage.finish(rest))
 
     def _pass(self, go_on: Callable[[Passage], None]) -> None:
-        loop = relayloop.current()
-        loop.call(lambda: go_on(Passage(loop, self)))
+        loop, wire = relayloop.current(), self.connection.opened(self.wire)
+        half_closed = client.has_left(wire)
+        loop.call(lambda: go_on(Passage(loop, self, wire, half_closed)))

@@ -23,6 +23,7 @@ class Route(Protocol):
     Attributes:
         pace: how long a worker's thread waits for an answer.
         queue: the requests that nobody has taken yet.
+        places: what of it is in the relay loop of this process.
         share: of the server's threads, where they have to wait.
         stall_timeout: seconds between two parts of an answer; 0 for no limit.
         can_explain: `explain` may have something to say.
@@ -30,6 +31,7 @@ class Route(Protocol):
 
     pace: Pace
     queue: Queued
+    places: set[object]
     share: Share
     stall_timeout: float
     can_explain: bool

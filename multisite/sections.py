@@ -106,7 +106,8 @@ class SupervisorOptions:
     )
     memory_budget: int | None = option(
         "size",
-        help="Memory that all backends together may use, as proportional set size. Above it idle backends are stopped.",
+        help="Memory that all backends and preloaders together may use, as proportional set size. Above it idle ones "
+        "are stopped.",
         note="no limit",
         example="2G",
     )
@@ -166,6 +167,14 @@ class SupervisorOptions:
         "Time a spawned site has to answer one request; after it the client gets a 504 page. 0 waits without end. A "
         "site may set its own.",
         limits=(0, _DAY),
+    )
+    preload: str = option(
+        "choice",
+        "auto",
+        "Auto: from the second start on, processes of sites that have the interpreter and the user in common are "
+        "forked from one process that has imported their frameworks already. No: each is started by itself. A site may "
+        "set its own.",
+        choices=("auto", "no"),
     )
 
 

@@ -17,6 +17,7 @@ MODES = ("auto", "in-process", "spawned", "proxy")
 SERVERS = ("auto", "gunicorn", "asgi", "uwsgi", "granian", "command")
 PROTOCOLS = ("http", "uwsgi")
 ENV_MODES = ("extend", "replace")
+WARM = ("never", "predicted", "always")
 LINKS = ("inside", "owner", "none", "all")
 
 
@@ -24,7 +25,8 @@ def inherited(key: str, help: str, example: str) -> Any:
     """Declare a site's own setting of an option of [supervisor]."""
     parent: Option = SupervisorOptions.__dataclass_fields__[key].metadata["option"]
     note = f"the value of [supervisor], {parent.default} where it has none"
-    return option(parent.kind, parent.default, help, note=note, example=example, limits=parent.limits)
+    more = {"choices": parent.choices, "limits": parent.limits}
+    return option(parent.kind, parent.default, help, note=note, example=example, **more)
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,14 @@ class Site:
     )
     processes: int = option("integer", "1", "Number of processes of a spawned site.", limits=(1, 1024))
     threads: int = option("integer", "1", "Number of threads in each process of a spawned site.", limits=(1, 4096))
+    in_process_at_once: int = option(
+        "integer",
+        "4",
+        "Number of requests that one worker answers at once in its own threads, for a site that shares the workers' "
+        "interpreter. Further ones are answered by a process of the site's own. 0 sets no bound, nor does a number "
+        "that is not below the server's threads.",
+        limits=(0, 4096),
+    )
     user: str = option(
         "text",
         help="User that a spawned site runs as, when the service runs as root; owner stands for the owner of location. "
@@ -180,6 +190,12 @@ class Site:
         "Time the site has to answer one request; after it the client gets a 504 page. 0 waits without end.",
         "60s",
     )
+    preload: str = inherited(
+        "preload",
+        "Auto: from their second start on, processes of the site are forked from a process that has its frameworks "
+        "imported already. No: each is started by itself.",
+        "no",
+    )
     ignore_activity: tuple[str, ...] = option(
         "list",
         help="Paths, as shell patterns, whose requests neither wake nor keep awake a spawned site: health checks, for "
@@ -203,6 +219,21 @@ class Site:
         help="Files, relative to location, whose change reloads the site; the site file, tmp/restart.txt and "
         "tmp/always_restart.txt are watched in any case.",
         example="wsgi.py",
+    )
+    smoke_path: str = option(
+        "target",
+        help="Path, counted from mount, that a new version of the site has to answer before it takes the place of the "
+        "one that serves. Without an answer, or with one of 500 and above, the old one stays.",
+        note="a new version only has to start",
+        example="/health",
+    )
+    warm: str = option(
+        "choice",
+        "never",
+        "When a process of a spawned site runs without having been asked for. Always: from the start of the service "
+        "on, whatever idle_timeout says. Predicted: shortly before the hours of the day at which the site is used on "
+        "most days. Never: it starts with its first request.",
+        choices=WARM,
     )
     redirect_to_canonical: bool = option(
         "boolean",
@@ -307,6 +338,11 @@ class Site:
     def entry_name(self) -> str:
         """Name that the site's file has among the enabled ones."""
         return self.template or self.name
+
+    @property
+    def canonical_host(self) -> str:
+        """The first exact domain, or the name where there is none."""
+        return next((domain for domain in self.domains if not set(domain) & set("*{}")), self.name)
 
     @property
     def files_only(self) -> bool:

@@ -8,11 +8,12 @@ for that socket once, and again only when nobody answers there.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from multisite import threads
+from multisite import logs, threads
 from multisite.activity import QUIET, Ignored
 from multisite.balance import Balancer
 from multisite.client import Environ
@@ -31,6 +32,8 @@ from multisite.trusted import TrustedProxies
 from multisite.upload import Upload
 from multisite.upstream import Exchange
 
+_log = logging.getLogger("multisite.spawned")
+
 WSGI = Callable[..., Iterable[bytes]]
 
 
@@ -43,6 +46,7 @@ class SpawnedSite:
     def __init__(self, site: Site, home: Home, debug: bool = False) -> None:
         self.pace = Pace()
         self.queue = Queued(max(1, site.max_waiting))
+        self.places: set[object] = set()
         self.share = Share(threads.of_this_server)
         self._site, self._home, self._debug = site, home, debug
         self._client = Client(home)
@@ -93,13 +97,13 @@ class SpawnedSite:
                 os.utime(proxy.endpoint.path)
 
     def _meet(self) -> Proxy:
-        path = self._ensure()
         return Proxy(
-            Endpoint.parse("unix:" + path),
+            Endpoint.parse("unix:" + self._ensure()),
             speaks="envelope" if self._site.server == "auto" and not self._site.command else self._site.protocol,
             request_timeout=self._site.request_timeout + self._site.start_timeout,
             reconnect=self._again,
             trusts=self._trusts,
+            measures=self._site.server == "uwsgi",  # its applications do not see a body in chunks
         )
 
     def _again(self) -> None:
@@ -110,7 +114,8 @@ class SpawnedSite:
         """Return the path of the listening socket; a developer is told why there is none."""
         try:
             return self._client.ensure(self._site.entry_name, self._site.host)
-        except BackendUnavailable as error:
+        except BackendUnavailable as error:  # for what it has no incident, nobody has told it yet
+            logs.note(_log, error, self)
             if self._debug:
                 error.detail = _journey(self._site, self._home, error.reason)
             raise

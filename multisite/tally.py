@@ -6,9 +6,11 @@ Each site has one `Tally`, by its name. Whoever keeps them writes the whole docu
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from itertools import zip_longest
 from typing import Any
 
 from multisite.model import Home
+from multisite.runner.board import LATENCIES
 from multisite.statefile import StateFile
 
 MOST = 10_000  # sites that are remembered; of more, those that were used last
@@ -25,6 +27,7 @@ class Tally:
         cpu: seconds of processor time.
         alive: seconds that processes have served or were ready to.
         received, sent: bytes.
+        latencies: requests by how long they took (`multisite.runner.board.LATENCIES`).
     """
 
     starts: int = 0
@@ -38,6 +41,7 @@ class Tally:
     alive: float = 0.0
     first_start: float = 0.0
     last_use: float = 0.0
+    latencies: tuple[int, ...] = ()
 
     def __add__(self, other: Tally) -> Tally:
         counted = [one.requests for one in (self, other) if one.requests is not None]
@@ -53,6 +57,7 @@ class Tally:
             self.alive + other.alive,
             min(filter(None, (self.first_start, other.first_start)), default=0.0),
             max(self.last_use, other.last_use),
+            tuple(map(sum, zip_longest(self.latencies, other.latencies, fillvalue=0))),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -67,8 +72,14 @@ def tally_of(row: Any) -> Tally | None:
     """Return what `Tally.as_dict` was made of; None where that cannot be."""
     if not isinstance(row, dict):
         return None
-    values = {name: row[name] for name in _FIELDS if name in row}
-    good = all(type(value) in (int, float) or (value is None and name == "requests") for name, value in values.items())
+    values = {name: row[name] for name in _FIELDS if name in row and name != "latencies"}
+    latencies = row.get("latencies", ())
+    if isinstance(latencies, list) and len(latencies) == len(LATENCIES) + 1 and {*map(type, latencies)} == {int}:
+        values["latencies"] = tuple(latencies)  # of other buckets nothing can be said
+    good = all(
+        type(value) in (int, float) or (value is None and name == "requests") or name == "latencies"
+        for name, value in values.items()
+    )
     return Tally(**values) if good else None
 
 

@@ -9,27 +9,27 @@ from typing import Any
 _MOST_PEERS = 4096
 
 
-class TrustedProxies(dict[str, bool]):
-    """Whether a peer, by its address ("" on a unix socket), is one of `proxies`: addresses, networks or ``unix``.
+class TrustedProxies:
+    """Peers that are one of `proxies`: addresses, networks or ``unix``.
 
-    A dictionary, since every request asks it.
+    Attributes:
+        known: whether they are, of addresses that have been asked for; for those in a hurry.
     """
 
     def __init__(self, proxies: Iterable[str]) -> None:
-        super().__init__()
         proxies = tuple(proxies)
         self._unix = "unix" in proxies
         self._networks = [ipaddress.ip_network(proxy, strict=False) for proxy in proxies if proxy != "unix"]
+        self.known: dict[str, bool] = {}
 
     def trusts(self, address: str) -> bool:
         """Tell whether the peer with this address, "" for a unix socket, is believed."""
-        return self[address]
-
-    def __missing__(self, address: str) -> bool:
-        known = self._contains(address) if address else self._unix
-        if len(self) >= _MOST_PEERS:
-            self.clear()
-        self[address] = known
+        known = self.known.get(address)
+        if known is None:
+            known = self._contains(address) if address else self._unix
+            if len(self.known) >= _MOST_PEERS:
+                self.known.clear()
+            self.known[address] = known
         return known
 
     def _contains(self, address: str) -> bool:

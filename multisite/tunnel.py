@@ -48,8 +48,12 @@ class _End:
 class Tunnel:
     """Until both ends have said all, one breaks, or nothing happens for `IDLE` seconds."""
 
-    def __init__(self, loop: RelayLoop, one: socket.socket, other: socket.socket, begin: bytes) -> None:
+    def __init__(
+        self, loop: RelayLoop, places: set[object], one: socket.socket, other: socket.socket, begin: bytes
+    ) -> None:
         self._loop = loop
+        self._places = places
+        places.add(self)
         self._ends = (_End(one), _End(other))
         self._ends[0].out = begin
         self.deadline = self.due = math.inf
@@ -87,6 +91,7 @@ class Tunnel:
             self._watch(end, 0)
             end.wire.close()
         self._loop.remove(self)
+        self._places.discard(self)
 
     def _move(self) -> None:
         one, other = self._ends

@@ -233,7 +233,10 @@ class Exchange:
 
 
 def _connect_unix(endpoint: Endpoint) -> socket.socket:
-    sock = _new(socket.AF_UNIX)
+    try:
+        sock = _new(socket.AF_UNIX)
+    except OSError as error:  # no descriptor is left
+        raise BackendUnavailable(f"{endpoint}: {error.strerror}") from error
     try:
         sock.connect(endpoint.path)
     except BlockingIOError:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import mmap
 import os
 import threading
@@ -28,7 +29,7 @@ from multisite.statefile import StateFile
 FOLDER = "usage"  # in the runtime directory
 MEASURED = 200  # requests of a site that a worker measures in a second
 MOST_SITES = 16384  # records in a file; its pages take room when they are first written
-NAME = 64  # bytes of a site's name
+NAME = 256  # bytes for a site's name
 SIZE = NAME + board.SIZE
 _MAGIC, _PID, _STARTED, _IN_FLIGHT, _REQUESTS, _ERRORS, _LAST_USE, _BUSY, _SENT = map(
     board.FIELDS.index,
@@ -36,43 +37,53 @@ _MAGIC, _PID, _STARTED, _IN_FLIGHT, _REQUESTS, _ERRORS, _LAST_USE, _BUSY, _SENT 
 )
 _BUCKETS = len(board.FIELDS)
 _LOCK = ".lock"
+_log = logging.getLogger("multisite.usage")
 
 
-class Tally:
+class Counts:
     """The counts of one site in one worker.
 
     Attributes:
-        cells: where they are; ``cells[REQUESTS] += 1`` alone counts a request that is not measured.
+        cells: where they are.
+        requests: how many there were; `count` alone counts one that is not measured.
         left: requests that may still be measured in this second.
 
-    A step such as ``cells[n] += 1`` has no place in it where the interpreter changes threads (it does so at calls
-    and at the end of loops), so no lock is needed for that; tests/test_usage.py would see a count lost.
+    The steps of `count` have no place among them where the interpreter changes threads (it does so at calls and at
+    the end of loops), so no lock is needed for them; tests/test_usage.py would see a count lost.
     """
 
-    __slots__ = ("_lock", "cells", "left")
+    __slots__ = ("_lock", "cells", "left", "requests")
 
     def __init__(self, cells: memoryview) -> None:
         self.cells = cells
         self.left = MEASURED
+        self.requests = 0
         self._lock = threading.Lock()
         if cells[_MAGIC] != board.MAGIC:
             cells[_PID] = os.getpid()
             cells[_STARTED] = monotonic_ns()
             cells[_MAGIC] = board.MAGIC
 
+    def count(self) -> int:
+        """A request has come that is not measured; returns the time."""
+        self.requests += 1
+        self.cells[_REQUESTS] = self.requests
+        return monotonic_ns()
+
     def begin(self) -> int:
         """A request has come that is to be measured; give the returned time to `end`."""
         cells = self.cells
         self.left -= 1
         now = monotonic_ns()
+        self.requests += 1
+        cells[_REQUESTS] = self.requests
         with self._lock:
-            cells[_REQUESTS] += 1
             cells[_IN_FLIGHT] += 1
             cells[_LAST_USE] = now
         return now
 
-    def end(self, began: int, failed: bool, sent: int) -> int:
-        """That request has ended; returns the nanoseconds that it took."""
+    def end(self, began: int, failed: bool, sent: int) -> None:
+        """That request has ended."""
         cells = self.cells
         now = monotonic_ns()
         took = now - began
@@ -85,7 +96,6 @@ class Tally:
             cells[bucket] += 1
             if failed:
                 cells[_ERRORS] += 1
-        return took
 
 
 REQUESTS = _REQUESTS
@@ -101,11 +111,13 @@ class Usage:
     def __init__(self, folder: str, past: StateFile) -> None:
         self.pid = os.getpid()
         self._lock = threading.Lock()
-        self._tallies: dict[str, Tally] = {}
+        self._known: dict[str, Counts] = {}
         self._data: memoryview | None = None
         self._file = -1
-        with contextlib.suppress(OSError):
+        try:
             self._open(folder, past)
+        except OSError as error:
+            _log.warning("requests are not counted: %s", error)
 
     def _open(self, folder: str, past: StateFile) -> None:
         if not folder:
@@ -115,7 +127,7 @@ class Usage:
         if os.stat(folder).st_uid not in (0, os.geteuid()):
             raise PermissionError(f"{folder} is somebody else's")
         gather(folder, past)
-        with _locked(folder, fcntl.LOCK_SH):
+        with _locked(folder, fcntl.LOCK_EX):
             flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
             self._file = os.open(os.path.join(folder, f"{self.pid}-{past.key}"), flags, 0o600)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -123,24 +135,32 @@ class Usage:
         self._data = memoryview(mmap.mmap(self._file, MOST_SITES * SIZE))
 
     def __repr__(self) -> str:
-        return f"<Usage of {len(self._tallies)} sites>"
+        return f"<Usage of {len(self._known)} sites>"
 
-    def tally(self, site: str) -> Tally:
+    def of(self, site: str) -> Counts:
         """Return where to count for a site."""
         with self._lock:
-            found = self._tallies.get(site)
+            found = self._known.get(site)
             if found is None:
-                found = self._tallies[site] = Tally(self._cells(site))
+                found = self._known[site] = Counts(self._cells(site))
             return found
 
     def _cells(self, site: str) -> memoryview:
-        slot = len(self._tallies)
-        if self._data is None or slot >= MOST_SITES:
-            return memoryview(bytearray(board.SIZE)).cast("Q")
+        slot = len(self._known)
         begin = slot * SIZE
+        if self._data is None or slot >= MOST_SITES or not self._reserve(begin):
+            return memoryview(bytearray(board.SIZE)).cast("Q")
         name = site.encode()[:NAME]
         self._data[begin : begin + len(name)] = name
         return self._data[begin + NAME : begin + SIZE].cast("Q")
+
+    def _reserve(self, begin: int) -> bool:
+        """Have the disk keep room for a slot; what is mapped and has none would end this process (SIGBUS)."""
+        try:
+            os.posix_fallocate(self._file, begin, SIZE)
+        except OSError:
+            return False
+        return True
 
 
 _current: dict[str, Usage] = {}  # by file of the sums; of this process

@@ -1,55 +1,214 @@
 """One request on its way through a worker, from when it came until its answer has ended.
 
-Who answers may be another thread, long after the worker's callable was left: the relay loop takes the connection over.
-So the visit of a request that is relayed lies in its environ, and whoever ends the request says so with `ended`.
+A `Visit` stands between the server and whoever answers: `start` is the start_response of the app, and `around` the
+answer as the server sees it, whose close is the end (PEP 3333). Where the relay loop takes the client's connection
+over, the end comes long after the worker's callable was left: the visit of a request that is relayed lies in its
+environ, and whoever ends the request says so with `ended`.
+
+Every site's requests come through here when they are logged; that it is one object with few calls is what keeps
+that cheap.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from multisite.access import Line
-    from multisite.usage import Tally
+    from multisite.access import AccessLog
+    from multisite.usage import Counts
+
+Environ = dict[str, Any]
+Headers = list[tuple[str, str]]
 
 #: who answers for a site: its app in this process, one elsewhere, a file, or a page of ours
 IN_PROCESS, SPAWNED, PROXY, STATIC, PAGE = "in-process", "spawned", "proxy", "static", "page"
-
 ELSEWHERE = (SPAWNED, PROXY)
 
 KEY = "multisite.visit"
 
+#: bytes of a list that a server is given as one; what is smaller fits into a socket's buffer in any case
+MOST_AT_ONCE = 65536
+
 
 class Visit:
-    """One request; `done` is called once, when it has ended.
+    """One request.
 
     Attributes:
         how: who answers.
+        environ: of the request, as the app may have changed it.
+        method, uri, peer: what it said when the request came; `uri` is as it was sent, where the server tells that.
+        sent: bytes of the answer's body that were passed on.
     """
 
-    __slots__ = ("_began", "_line", "_tally", "how")
+    __slots__ = (
+        "_began",
+        "_body",
+        "_close",
+        "_counts",
+        "_headers",
+        "_log",
+        "_measured",
+        "_next",
+        "_open",
+        "_start",
+        "_state",
+        "_status",
+        "_write",
+        "environ",
+        "how",
+        "method",
+        "peer",
+        "sent",
+        "uri",
+    )
 
-    def __init__(self, tally: Tally, line: Line | None, how: str) -> None:
-        self._tally = tally
-        self._line = line
-        self._began = tally.begin()
+    def __init__(self, counts: Counts, log: AccessLog | None, environ: Environ, start_response: Any, how: str) -> None:
+        self._start = start_response
+        self._counts = counts
+        self._log = log
+        self._status = self._state = ""
+        self._open = True
+        self._close: Callable[[], object] | None = None
+        self.sent = 0
         self.how = how
+        self.environ = environ
+        self.method: str = environ["REQUEST_METHOD"]  # now, since an app may write what it likes into its environ
+        if log:
+            get = environ.get
+            self.uri: str = get("RAW_URI") or _uri(environ)
+            self.peer: str = get("REMOTE_ADDR", "")
+        self._measured = counts.left > 0
+        self._began = counts.begin() if self._measured else counts.count()
+
+    def start(self, status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], object]:
+        """Pass on how the answer begins, and note it (PEP 3333)."""
+        self._status, self._headers = status, headers
+        self._write = self._start(status, headers, exc_info) if exc_info else self._start(status, headers)
+        return self._counted_write
+
+    def _counted_write(self, data: bytes) -> object:
+        self.sent += len(data)
+        return self._write(data)
+
+    def around(self, body: Iterable[bytes]) -> Iterable[bytes]:
+        """Return `body` so that its end is noticed; one that the server sends as a file stays what it is."""
+        if type(body) is list:
+            size = sum(map(len, body))
+            if size <= MOST_AT_ONCE:
+                self.sent += size
+                self._state = "whole"
+                closed = _Closed(body)
+                closed.close = self.end
+                return closed
+        self._body = body
+        self._next: Callable[[], bytes] | None = None
+        self._close = getattr(body, "close", None)
+        if self.method == "HEAD":
+            self._state = "whole"
+        wrapper = self.environ.get("wsgi.file_wrapper")
+        if type(body) is wrapper or (wrapper and not isinstance(wrapper, type) and hasattr(body, "read")):
+            return self._file(body)
+        return self
+
+    def _file(self, body: Any) -> Iterable[bytes]:
+        """Notice the end of a file that the server sends, which tells nobody how much of it has gone."""
+        self._state = "whole"
+        self.sent += self._length() or 0
+        try:
+            body.close = self.close
+        except AttributeError:  # it is none of Python's own objects: this is the last that is heard of it
+            self.end()
+        found: Iterable[bytes] = body
+        return found
+
+    def _length(self) -> int | None:
+        for name, value in self._headers:
+            if name.lower() == "content-length" and value.isascii() and value.isdigit():
+                return int(value)
+        return None
+
+    # The answer as the server sees it
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        following = self._next
+        if following is None:
+            following = self._next = iter(self._body).__next__
+        try:
+            data = following()
+        except StopIteration:
+            self._state = "whole"
+            raise
+        except BaseException:
+            self._state = "failed"
+            raise
+        self.sent += len(data)
+        return data
+
+    def close(self) -> None:
+        """Close the body, and note the end."""
+        try:
+            if self._close:
+                self._close()
+        finally:
+            self.end()
+
+    # The end
+
+    def end(self) -> None:
+        """Note the end of an answer that went through here."""
+        code = self._status[:3]
+        failed = self._state == "failed"
+        status = int(code) if code else 500 if failed else 0
+        cut = failed or (self._state != "whole" and not self._is_complete())
+        self.done(status, self.sent, cut)
+
+    def _is_complete(self) -> bool:
+        """Tell whether all was passed on though the server did not ask until the end."""
+        length = self._length() if self._status else None
+        return length is not None and self.sent >= length
 
     def done(self, status: int, sent: int, cut: bool = False) -> None:
-        """Count the request, and write its line.
+        """Count the request, and write its line; only the first call does anything.
 
         Args:
             status: of the answer; 0 where the client left before there was one.
             sent: bytes of the body that were passed on.
             cut: whether the answer did not arrive whole.
         """
-        took = self._tally.end(self._began, status >= 500, sent)
-        if self._line:
-            self._line.write(status, sent, cut, took / 1e9, self.how)
+        if not self._open:
+            return
+        self._open = False
+        if self._measured:
+            self._counts.end(self._began, status >= 500 or (cut and status > 0), sent)
+        if self._log:
+            how = f"{self.how},cut" if cut else self.how
+            self._log.write(self, status, sent, (monotonic_ns() - self._began) / 1e9, how)
 
 
-def ended(environ: dict[str, Any], status: int, sent: int, cut: bool = False) -> None:
+class _Closed(list[bytes]):
+    """The parts of a small answer, whose number servers take for a sign of its length."""
+
+    __slots__ = ("close",)
+    close: Callable[[], None]
+
+
+def ended(environ: Environ, status: int, sent: int, cut: bool = False) -> None:
     """Say that a relayed request has ended (see `Visit.done`); once, and harmless where nobody wants to know."""
     visit: Visit | None = environ.pop(KEY, None)
     if visit:
         visit.done(status, sent, cut)
+
+
+def _uri(environ: Environ) -> str:
+    """Return the path and the query, from what a server tells that does not keep what was sent."""
+    from urllib.parse import quote
+
+    path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    path = quote(path, safe="/:@!$&'()*+,;=~", encoding="latin-1", errors="replace")
+    query = environ.get("QUERY_STRING", "")
+    return environ.get("REQUEST_URI") or (f"{path}?{query}" if query else path)

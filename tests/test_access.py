@@ -22,7 +22,8 @@ from multisite import logformat, visit
 from multisite.config import read_site
 from multisite.logfile import LogFile, open_append
 from multisite.loghandlers import SyslogLines
-from multisite.recorded import Recorded
+from multisite.usage import Counts
+from multisite.visit import Visit
 from tests.homes import TestHome, ask
 
 COMBINED = re.compile(
@@ -400,14 +401,19 @@ class Told:
     def __init__(self) -> None:
         self.calls: list[tuple[int, int, bool]] = []
 
-    def __call__(self, status: int, sent: int, cut: bool) -> None:
-        self.calls.append((status, sent, cut))
+    def write(self, visit: Visit, status: int, sent: int, seconds: float, how: str) -> None:
+        self.calls.append((status, sent, how.endswith(",cut")))
+
+
+def visited(told: Told, **environ: Any) -> Visit:
+    asked = {"REQUEST_METHOD": "GET", "RAW_URI": "/", **environ}
+    return Visit(Counts(memoryview(bytearray(256)).cast("Q")), told, asked, lambda *_: lambda data: None, "page")  # type: ignore[arg-type]
 
 
 def recorded(body: Any, told: Told, headers: list[tuple[str, str]] | None = None, **environ: Any) -> Any:
-    this = Recorded(lambda *_: lambda data: None, told)
+    this = visited(told, **environ)
     this.start("200 OK", headers or [])
-    return this.around(body, {"REQUEST_METHOD": "GET", **environ})
+    return this.around(body)
 
 
 def test_a_file_that_the_server_sends_stays_one(tmp_path: Path) -> None:
@@ -452,7 +458,7 @@ def test_a_server_that_stops_when_all_was_sent_cuts_nothing() -> None:
 
 def test_an_answer_without_a_status_is_the_clients_leave_or_a_failure() -> None:
     told = Told()
-    Recorded(lambda *_: None, told).end()
+    visited(told).end()
     assert told.calls == [(0, 0, True)]
 
 

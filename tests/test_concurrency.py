@@ -94,7 +94,7 @@ def test_the_old_application_answers_while_the_new_one_is_imported(home: TestHom
 def test_a_site_that_is_removed_while_asked_for_is_not_imported_again(home: TestHome) -> None:
     home.hello("a")
     assert home.get("a.test").text == "a"
-    site = home.service._sites["a"]
+    site = home.service._sites[("a", "")]
     home.disable("a")
     home.later()
     assert home.get("b.test").status == 404
@@ -111,7 +111,7 @@ def test_removing_a_site_does_not_wait_for_its_import(home: TestHome, gate: thre
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(home.get, "slow.test")
         assert sys.entered.wait(PATIENCE)  # type: ignore[attr-defined]
-        slow = home.service._sites["slow"]
+        slow = home.service._sites[("slow", "")]
         home.disable("slow")
         home.later()
         assert home.get("slow.test").status == 404
@@ -153,7 +153,7 @@ def test_django_is_reloaded_with_all_that_refers_to_it(home: TestHome) -> None:
     home.code("other", oth_settings=settings.format("other"), oth_urls=urls)
     home.ini("other", application="django:oth_settings")
     assert home.get("dj.test").text == "one"
-    assert DJANGO in home.service._sites["dj"].names
+    assert DJANGO in home.service._sites[("dj", "")].names
     second = home.get("other.test")
     assert second.status == 503
     assert "second Django project" in second.text

@@ -213,3 +213,21 @@ def test_requests_that_do_not_count(environ: dict[str, str], matches: bool) -> N
 def test_without_patterns_every_request_counts() -> None:
     """And nothing is looked at."""
     assert not Ignored((), ())
+
+
+def test_a_folder_of_files_is_served_by_the_workers(home: TestHome) -> None:
+    """Where the file has [static] and the folder no application; one that has one is a site as usual."""
+    home.ini(
+        "hosting",
+        f"[service]\ndomains = *.a.test\nlocation = {home.path}/www/%HOST\n[static]\ncheck = %(location)s/public\n",
+    )
+    for name in ("x", "y"):
+        public = home.path / "www" / f"{name}.a.test" / "public"
+        public.mkdir(parents=True)
+        (public / "hello.txt").write_text(f"files of {name}")
+    (home.path / "www" / "y.a.test" / "wsgi.py").write_text("")
+    assert home.get("x.a.test", "/hello.txt").text == "files of x"
+    assert home.get("x.a.test", "/nothing.txt").status == 404
+    assert home.get("y.a.test", "/hello.txt").text == "files of y"
+    assert home.get("y.a.test", "/nothing.txt").status == 503  # no supervisor here
+    assert home.get("z.a.test", "/hello.txt").status == 404

@@ -25,14 +25,14 @@ LAYERS: tuple[tuple[str, str], ...] = (
         "config chain textfile globs hosted sitedir enabling statefile claims sharing mentions finder django_fence "
         "guard process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan upload "
         "upstream client relayloop tunnel queued share threads handoff logfile access beneath static usage visit "
-        "tally policies route codefiles certificates publisherfile survey",
+        "tally policies route codefiles certificates publisherfile survey tree smoke",
     ),
     ("what runs in a site's interpreter", "runner"),
     (
         "pure",
         "appspec ask callables checks dialect endpoint errors headers hosts literals model option options pages "
-        "placement reference sections site trusted values wire pace filerules logformat recorded activity hosting "
-        "template frontends development publisher guess",
+        "placement reference sections site trusted values wire pace filerules logformat activity hosting template "
+        "frontends development publisher guess bound percentiles",
     ),
 )
 # The option table offers what is written from it, so that its readers need to know one module only.

@@ -19,6 +19,7 @@ COMMANDS = {
     "check": "multisite.cli.check:check",
     "explain": "multisite.cli.explain:explain",
     "status": "multisite.cli.status:status",
+    "stats": "multisite.cli.stats:stats",
     "logs": "multisite.cli.status:logs",
     "stop": "multisite.cli.restart:stop",
     "create-rules": "multisite.cli.rules:create_rules",

@@ -122,11 +122,18 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
         "state": state,
         "processes": figures or None,
         "failure": {**asdict(failure), "outdated": failure.outdated} if failure else None,
+        "start": _start(session, first.name),
         "redirect": _redirect(session, first.name, host),
         "otherwise": [other.name for other in found[1:] if other.name != first.name],
         "faults": [str(problem) for problem in found_out.faults],
         "warnings": [str(problem) for problem in found_out.doubts],
     }
+
+
+def _start(session: Session, name: str) -> str:
+    """Say how the site's last process came about, forked or plain and why; "" if there has been none."""
+    told = (session.supervisor or {}).get("sites", {}).get(name) or {}
+    return str((told.get("journey") or {}).get("way", ""))
 
 
 def _site(session: Session, name: str, host: str) -> Site:
@@ -187,6 +194,7 @@ def _say(answer: dict[str, Any]) -> None:
         "runs": f"{answer['placement']}: {answer['reason']}" if answer["placement"] else f"not: {answer['reason']}",
         "state": answer["state"] + _figures(answer["processes"] or {}),
         "last start": _last_start(answer["processes"] or {}),
+        "started": answer["start"],
         "happened": _happened(answer["failure"]),
         "redirects to": answer["redirect"],
         "otherwise": ", ".join(answer["otherwise"]) + " would answer" if answer["otherwise"] else "",

@@ -65,7 +65,8 @@ def _location(session: Session, name: str) -> str:
 def document(session: Session) -> dict[str, Any]:
     """Return what ``list`` and ``status`` print for programs."""
     told = session.supervisor
-    return {"supervisor": told["supervisor"] if told else None, "preloaders": [], "sites": rows(session)}
+    supervisor, preloaders = (told["supervisor"], told.get("preloaders", [])) if told else (None, [])
+    return {"supervisor": supervisor, "preloaders": preloaders, "sites": rows(session)}
 
 
 def rows(session: Session) -> list[dict[str, Any]]:
@@ -92,7 +93,7 @@ def instance_rows(session: Session) -> dict[str, list[dict[str, Any]]]:
 
 
 FIGURES = ("pids", "in_flight", "memory", "waiting", "idle", "up_since", "journey", "failure", "replace_failure")
-USED = tuple(field.name for field in fields(Tally))
+USED = tuple(field.name for field in fields(Tally) if field.name != "latencies")
 
 
 def live(session: Session, name: str, placement: str | None, state: str) -> tuple[str, dict[str, Any]]:
@@ -116,7 +117,18 @@ def live(session: Session, name: str, placement: str | None, state: str) -> tupl
 
 def _live(session: Session, site: dict[str, Any]) -> dict[str, Any]:
     state, figures = live(session, site["name"], site["placement"], site["state"])
+    if site["placement"] in ("in-process", "proxy"):
+        figures = {**figures, **_counted(session, site["name"])}
     return {**site, **figures, "state": state, "failure": figures.get("failure") or site["failure"]}
+
+
+def _counted(session: Session, name: str) -> dict[str, int]:
+    """Return what the workers counted for a site that has no process of its own."""
+    sums = session.usage[0].get(name)
+    if sums is None:
+        return {}
+    figures = sums.all_of_them()
+    return {"requests": figures.requests, "in_flight": figures.in_flight, "errors": figures.errors}
 
 
 def enabled_rows(session: Session) -> Iterator[dict[str, Any]]:

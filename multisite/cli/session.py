@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from multisite.claims import Ledger
     from multisite.model import Home, Site, SiteFile
     from multisite.tally import Tally
+    from multisite.usage import Sums
     from multisite.verdicts import Verdict
 
 
@@ -72,6 +73,14 @@ class Session:
     def supervisor(self) -> dict[str, Any] | None:
         """What the supervisor of the home tells of itself and its sites; None where there is none."""
         return self.ask("status")
+
+    @cached_property
+    def usage(self) -> tuple[dict[str, Sums], float]:
+        """What the workers counted for each site, and since when (`multisite.usage.read`)."""
+        from multisite.statefile import StateFile
+        from multisite.usage import FOLDER, read
+
+        return read(os.path.join(self.home.runtime_dir, FOLDER), StateFile(self.home, FOLDER))
 
     def ask(self, command: str, **arguments: Any) -> dict[str, Any] | None:
         """Ask the supervisor of the home; None where there is none."""

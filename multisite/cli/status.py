@@ -43,6 +43,8 @@ def status(session: Session) -> None:
     if session.as_json:
         return say_json(told)
     say(_headline(told["supervisor"]))
+    for preloader in told["preloaders"]:
+        say(_preloader(preloader))
     enabled = [site for site in told["sites"] if site["enabled"]]
     if enabled:
         say_table(HEADER, map(_cells, enabled))
@@ -55,6 +57,13 @@ def _headline(supervisor: dict[str, Any] | None) -> str:
         return "no supervisor runs; the first request for a site with a process of its own starts it"
     backends = f"{supervisor['backends']} of {supervisor['max_backends']} backends"
     return f"supervisor {supervisor['pid']}, up {duration(supervisor['uptime'])}, {backends}"
+
+
+def _preloader(told: dict[str, Any]) -> str:
+    """One line: ``preloader 4711 (www-data, /srv/venv/bin/python): 233 modules, 12 processes, 21.3 MiB``."""
+    holds = f"{told['modules']} modules, {told['children']} processes, {told['memory'] / 2**20:.1f} MiB"
+    state = "" if told["state"] == "ready" else f", {told['state']}"
+    return f"preloader {told['pid']} ({told['user']}, {told['interpreter']}): {holds}{state}"
 
 
 def _cells(site: dict[str, Any]) -> tuple[str, ...]:

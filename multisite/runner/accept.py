@@ -32,11 +32,12 @@ class Acceptor:
     """Accepts until it is told to stop, or has accepted `most` connections (0: no bound).
 
     Args:
-        handle: answers one connection.
+        handle: see below.
         signalled: is told the numbers of signals that have arrived.
 
     Attributes:
         active: what each thread is answering now.
+        handle: answers one connection.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Acceptor:
     ) -> None:
         self.active: dict[int, Connection] = {}
         self._listener = listener
-        self._handle = handle
+        self.handle = handle
         self._signalled = signalled
         self._threads = threads
         self._left = most or -1
@@ -125,7 +126,7 @@ class Acceptor:
                 return
             active[me] = connection
             try:
-                self._handle(connection)
+                self.handle(connection)
             finally:
                 del active[me]
                 _close(connection)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 from threading import get_ident
 from time import monotonic
@@ -21,14 +22,17 @@ from .job import Job
 from .notify import Notifier
 from .report import say
 from .settings import Log, settings
+from .smoke import LONGEST, Smoke, leave_unless_well, status_of, verdict
 from .watchdog import Watchdog
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 NOT_STARTED = 3
 PULSE = 0.5
+LEARN_AFTER = 1.0  # seconds, in which a first request has come or not
 
 # 16,384 short strings, which gunicorn makes to save the making of one: two MiB. It does without where one is missing.
 getattr(gunicorn_protocol, "_CHUNK_PREFIXES", {}).clear()
@@ -66,6 +70,7 @@ class Backend(ASGIWorker):  # type: ignore[misc]
         self.servers: list[Any] = []
         self.sockets: list[Any] = []
         self._arrivals = Arrivals(job.listen, lambda start, is_client: Protocol(self, start, is_client))
+        self._smoke = Smoke(job.smoke) if job.smoke else None
         self._quick_shutdown = False
         self._stopped: asyncio.Event | None = None
         self._alive = True
@@ -86,14 +91,22 @@ class Backend(ASGIWorker):  # type: ignore[misc]
         if not alive and self._stopped is not None:
             self._stopped.set()
 
-    def run(self) -> None:
-        """Returns after the last request."""
+    def run(self, learn: Callable[[], None] | None = None) -> None:
+        """Returns after the last request.
+
+        Args:
+            learn: is called when the app is ready, and after the last request.
+        """
         self._set_up_loop()
+        if learn:
+            self.loop.call_later(LEARN_AFTER, learn)
         watch(self._in_child)
         try:
             self.loop.run_until_complete(self._serve())
         finally:
             self._cleanup()
+        if learn:
+            learn()
 
     def _in_child(self) -> None:
         """A child that comes back to the loop would take the parent's events out of it: it ends at the next turn."""
@@ -117,6 +130,7 @@ class Backend(ASGIWorker):  # type: ignore[misc]
     async def _serve(self) -> None:
         self._stopped = asyncio.Event()
         await self._start_lifespan()
+        await self._try()
         self._arrivals.start(self.loop)
         self._pulse.beat(self.loop)
         self._watchdog.start()
@@ -124,6 +138,23 @@ class Backend(ASGIWorker):  # type: ignore[misc]
         await self._stopped.wait()
         await self._arrivals.stop()
         await self._shutdown()
+
+    async def _try(self) -> None:
+        """Answer the smoke request, if there is one; nothing has been accepted yet."""
+        smoke = self._smoke
+        if not smoke:
+            return
+        self._notifier.status(f"{smoke} is not answered")
+        near, far = socket.socketpair()
+        far.setblocking(False)
+        near.setblocking(False)
+        await self.loop.connect_accepted_socket(lambda: Protocol.of_smoke(self, smoke), near)
+        start = answer = await self.loop.sock_recv(far, LONGEST)
+        while answer:  # to its end, since the app may still fail
+            answer = await self.loop.sock_recv(far, LONGEST)
+        far.close()
+        self.nr = 0
+        leave_unless_well(verdict(smoke, status_of(start)), self._notifier)
 
     async def _start_lifespan(self) -> None:
         """Tell the app that it starts; most know nothing of that, and one that refuses is not served."""

@@ -11,6 +11,7 @@ own figures, and nothing else. The counts go on from one process of a slot to th
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import threading
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # The upper bounds of the latency buckets in seconds; the last bucket has none.
-LATENCIES = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+LATENCIES = tuple(
+    milliseconds / 1000
+    for milliseconds in (0.1, 0.25, 0.5, 1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000)
+)
 
 FIELDS = (
     "magic",  # MAGIC once a process has written here
@@ -41,7 +45,7 @@ FIELDS = (
     "sent",  # bytes
     "quiet",  # of those in flight, how many are no use of the site
 )
-MAGIC = 0x4D53424F41524402
+MAGIC = 0x4D53424F41524403
 CELLS = 32
 SIZE = CELLS * 8
 _BUCKETS = len(FIELDS)
@@ -125,12 +129,24 @@ def _mapped(path: str, slot: int) -> memoryview:
     end = (slot + 1) * SIZE
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        if os.fstat(file).st_size < end:
-            os.truncate(file, end)
+        status = os.fstat(file)
+        if status.st_size < end or status.st_blocks * 512 < end:
+            _allocate(file, end)
         mapping = mmap.mmap(file, end)
     finally:
         os.close(file)
     return memoryview(mapping)[slot * SIZE : end].cast("Q")
+
+
+def _allocate(file: int, end: int) -> None:
+    """Have the disk space there: writing to a mapped page that a full disk cannot hold would be SIGBUS."""
+    try:
+        os.posix_fallocate(file, 0, end)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        if os.fstat(file).st_size < end:  # of a file system that cannot allocate
+            os.truncate(file, end)
 
 
 class Record:

@@ -51,6 +51,8 @@ class Job:
         max_requests: after how many requests to leave, 0 for never.
         request_timeout: seconds in which a request has to make progress, 0 for ever.
         pin: of the site's debugger, "" for none.
+        learn: tell what the site imports.
+        smoke: what has to be answered before anything is accepted; empty: nothing.
         trusts_front_end: whether a front end that comes straight to the socket is believed about its clients.
     """
 
@@ -73,6 +75,8 @@ class Job:
         self.board: str = job.get("board") or ""
         self.slot = int(job.get("slot") or 0)
         self.pin: str = job.get("pin") or ""
+        self.learn = bool(job.get("learn"))
+        self.smoke: dict[str, Any] = job.get("smoke") or {}
 
 
 def take(environ: MutableMapping[str, str]) -> Job:

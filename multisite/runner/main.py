@@ -14,6 +14,7 @@ import threading
 
 from . import injected, job
 from .apps import is_asgi
+from .learn import Learner
 from .load import NotLoaded, load, prefer
 from .notify import Notifier
 from .report import report, say
@@ -22,6 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+PRELOAD = "MULTISITE_PRELOAD"
 NOT_STARTED_BY_US = 2
 NOT_LOADED = 3
 LEAVE_WITHIN = 5.0  # seconds for exit handlers and for the site's own threads, when all requests are answered
@@ -29,6 +31,8 @@ LEAVE_WITHIN = 5.0  # seconds for exit handlers and for the site's own threads, 
 
 def main() -> None:
     """Load the app and serve it."""
+    if PRELOAD in os.environ:
+        _preload()
     try:
         orders = job.take(os.environ)
     except job.BadJob as error:
@@ -37,8 +41,15 @@ def main() -> None:
     notifier = Notifier(orders.notify)
     app = _load(orders, notifier)
     backend = _backend(app, orders, notifier)
-    backend.run()
+    backend.run(Learner(notifier, orders.gunicorn).tell if orders.learn else None)
     _leave()
+
+
+def _preload() -> None:
+    """Be a preloader; returns in the processes that it forks, which are as if they had just been started."""
+    from .preload import preload
+
+    preload()
 
 
 def _load(orders: job.Job, notifier: Notifier) -> Any:

@@ -25,6 +25,10 @@ class Notifier:
         """What a user should know about it, in one line."""
         self._send(f"STATUS={_line(text)}")
 
+    def modules(self, names: str) -> None:
+        """Which modules of the interpreter the site needs, separated by blanks."""
+        self._send(f"MODULES={names}")
+
     def _send(self, text: str) -> None:
         """A supervisor that is gone, or does not read, must not hold up a site."""
         if not self._address:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from functools import partial
 
 from .accept import Acceptor
 from .board import opened
@@ -17,10 +18,12 @@ from .job import Job
 from .notify import Notifier
 from .relayed import Relayed
 from .report import report
+from .smoke import Smoke, ask_wsgi, leave_unless_well
 from .watchdog import Watchdog
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 
@@ -31,6 +34,8 @@ class Backend:
         listener = Listener(job.listen)
         threads = 1 if job.worker == "sync" or _is_patched() else job.threads
         caller = Caller(app, threads > 1, job.processes > 1, job.request_timeout)
+        self._smoke = Smoke(job.smoke) if job.smoke else None
+        self._caller = caller
         self._relayed = Relayed(caller)
         self._direct = Direct(caller, listener, job.processes, job.trusts_front_end)
         self._board = opened(job.board, job.slot, os.getpid())
@@ -38,20 +43,41 @@ class Backend:
         self._notifier = notifier
         self._watchdog = Watchdog(job.request_timeout, self._acceptor.active, self._acceptor.stop, notifier)
 
-    def run(self) -> None:
-        """Returns after the last request; SIGTERM, or the bound of `max_requests`, makes one the last."""
+    def run(self, learn: Callable[[], None] | None = None) -> None:
+        """Returns after the last request; SIGTERM, or the bound of `max_requests`, makes one the last.
+
+        Args:
+            learn: is called after the first request and after the last.
+        """
         signal.signal(signal.SIGTERM, self._terminate)
         for number in (signal.SIGQUIT, signal.SIGINT):
             signal.signal(number, _quit)
         watch()
         self._watchdog.start()
+        self._try()
         self._notifier.ready()
+        if learn:
+            self._acceptor.handle = partial(self._handle_first, learn)
         self._acceptor.run()
+        if learn:
+            learn()
+
+    def _try(self) -> None:
+        """Answer the smoke request, if there is one; nothing has been accepted yet."""
+        if self._smoke:
+            self._notifier.status(f"{self._smoke} is not answered")
+            leave_unless_well(ask_wsgi(self._smoke, self._caller), self._notifier)
 
     def _terminate(self, number: int, frame: object) -> None:
         signal.signal(signal.SIGTERM, _quit)
         self._acceptor.stop()
         self._notifier.stopping("finishing what is in flight")
+
+    def _handle_first(self, learn: Callable[[], None], connection: Connection) -> None:
+        self._handle(connection)
+        self._acceptor.handle = self._handle
+        connection.close()  # who waits for the end of the answer is not to wait for what follows
+        learn()
 
     def _signalled(self, numbers: bytes) -> None:
         """Signals have arrived; the site may have put a handler in place of ours, which has run."""

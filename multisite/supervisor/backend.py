@@ -9,17 +9,21 @@ from dataclasses import dataclass
 
 from multisite.model import Site
 from multisite.supervisor import lifecycle, process
+from multisite.supervisor.birth import Birth
 from multisite.supervisor.handover import Keeper, taken
 from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.journey import Journey
 from multisite.supervisor.lifecycle import Action, Event, State
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.output import Output, SiteLog
+from multisite.supervisor.preloader import Preloader
+from multisite.supervisor.preloaders import Preloaders
 from multisite.supervisor.process import Launch, Limits, Spawned
 
+BORN_WITHIN = 5.0  # seconds, or else the preloader does not answer
 _PACKED = (
     *("pid", "deadline", "since", "reason", "obsolete", "started", "ready_at", "status"),
-    *("memory", "ours", "told", "graceful"),
+    *("memory", "ours", "told", "graceful", "tried", "on_trial"),
 )
 KILL_EVERY = 5.0  # seconds between two SIGKILLs, for a process that the kernel holds
 
@@ -32,6 +36,7 @@ class Exit:
     reason: str
     code: int | None  # exit status; negative: the signal; None: there was no process, or it never ran its program
     served: float  # seconds that it was RUNNING
+    lacking: bool = False  # the machine, or our own limits, had no room for it
 
 
 class Backend:
@@ -44,6 +49,8 @@ class Backend:
         memory: bytes that it and its session used when that was measured last; 0: not yet.
         ours: it is our own runner.
         told: it says itself when it is ready.
+        tried: it is tried out first, by a program that becomes its own (`multisite.supervisor.trial`); on_trial: that
+            is not over.
         graceful: SIGTERM has it finish its requests and leave.
     """
 
@@ -56,8 +63,10 @@ class Backend:
         self.reason = ""
         self.obsolete = ""
         self.memory = 0
-        self.ours = self.told = self.graceful = False
+        self.ours = self.told = self.graceful = self.tried = self.on_trial = False
         self.journey = Journey(loop.now())
+        self.lessons = 0  # how often it has told its modules
+        self.launch: Launch | None = None  # as this supervisor knows it; a successor does not
         self.started = 0.0
         self.ready_at = 0.0  # when it is taken for ready, where nothing else can show it
         self.status = ""  # what it said last of its start
@@ -67,6 +76,10 @@ class Backend:
         self._output: Output | None = None
         self._failure = -1
         self._failure_text = ""
+        self._birth: Birth | None = None
+        self._birth_due = 0.0
+        self._preloader: Preloader | None = None
+        self._lost: Callable[[], None] = lambda: None
 
     def __repr__(self) -> str:
         seconds = self._loop.now() - self.since
@@ -76,6 +89,11 @@ class Backend:
     def alive(self) -> bool:
         """Whether it owns a process."""
         return self.state in lifecycle.OWNS_PROCESS
+
+    @property
+    def is_unborn(self) -> bool:
+        """Whether a preloader has been asked for its process, and has not given it yet."""
+        return self._birth is not None and not self.pid
 
     @property
     def leaving(self) -> bool:
@@ -133,7 +151,7 @@ class Backend:
     def take_over(self, state: Packed, log: SiteLog) -> None:
         """Go on where another program was."""
         for name in _PACKED:
-            setattr(self, name, state[name])
+            setattr(self, name, state.get(name, getattr(self, name)))
         self.state = State(state["state"])
         self.journey = Journey.taken_over(state["journey"])
         self._failure = taken(state["failure"])
@@ -143,15 +161,80 @@ class Backend:
 
     # Its process
 
+    def fork(
+        self, launch: Launch, listener: int, log: SiteLog, preloaders: Preloaders, lost: Callable[[], None]
+    ) -> bool:
+        """Have a preloader make the process; False where it needs a plain start.
+
+        Args:
+            launch: what it is to be.
+            listener: descriptor of the site's socket.
+            log: of the site.
+            preloaders: one of which may make it.
+            lost: is called if it turns out later that there is no process.
+        """
+        forked = preloaders.fork(launch, listener)
+        if isinstance(forked, str):
+            self.journey.way = f"plain start: {forked}"
+            return False
+        preloader, birth, output = forked
+        self.launch, self._preloader, self._lost = launch, preloader, lost
+        self.journey.way = f"forked from process {preloader.pid}"
+        self.journey.enter("fork", self._loop.now())
+        self._birth, self._birth_due = birth, self._loop.now() + BORN_WITHIN
+        self._loop.watch(birth, lambda _events: self.hear())
+        self._be(launch)
+        self._output = Output(output, log, self.journey.tail)
+        self._watch()
+        return True
+
+    def _be(self, launch: Launch) -> None:
+        self.ours, self.told, self.graceful = bool(launch.job), launch.told, launch.graceful
+        self.tried = self.on_trial = launch.tried
+
+    def hear(self) -> None:
+        """Take note of what has come of a fork."""
+        birth, preloader = self._birth, self._preloader
+        if not birth or not preloader:
+            return
+        birth.hear()
+        if birth.pid and not self.pid:
+            self.pid = birth.pid
+            preloader.born.add(birth.pid)
+            if self.state is not State.STARTING:
+                process.kill(self.pid)
+        if birth.over:
+            self._end_birth(birth)
+
+    def _end_birth(self, birth: Birth) -> None:
+        self._failure_text = birth.failure
+        self._birth = None
+        self._loop.forget(birth)
+        birth.close()
+        if self.pid:
+            self.journey.enter("start up", self._loop.now())
+        else:
+            self.journey.way = f"plain start: {birth.refused or 'the preloader has not made it'}"
+            self._close_output()
+            self._lost()
+
+    def end_birth(self, now: float = float("inf")) -> Preloader | None:
+        """Wait no longer for a process that should have been there at the time `now`; returns who has not made it."""
+        if not self._birth or self.pid or now < self._birth_due:
+            return None
+        self._birth.give_up()
+        self.hear()
+        return self._preloader
+
     def spawn(self, launch: Launch, listener: int, limits: Limits, log: SiteLog) -> None:
         """Make the process.
 
         Raises:
             OSError: none can be made.
         """
-        now = self._loop.now()
-        self.ours, self.told, self.graceful = bool(launch.job), launch.told, launch.graceful
-        self.journey.enter("fork and run", now)
+        self.launch = launch
+        self._be(launch)
+        self.journey.enter("fork and run", self._loop.now())
         spawned: Spawned = process.spawn(launch, listener, limits)
         self.pid = spawned.pid
         self._failure = spawned.failure
@@ -203,6 +286,7 @@ class Backend:
         now = self._loop.now()
         if self._failure >= 0:
             self._runs()
+        self.hear()
         if self._output:
             self._output.drain(now)
         self._close_output()
@@ -214,7 +298,7 @@ class Backend:
         self.pid = 0
         return self.exit
 
-    def cannot_spawn(self, reason: str) -> Exit:
+    def cannot_spawn(self, reason: str, *, lacking: bool = False) -> Exit:
         """Take note that there is no process."""
-        self.exit = Exit(self.state, reason, None, 0.0)
+        self.exit = Exit(self.state, reason, None, 0.0, lacking)
         return self.exit

@@ -20,7 +20,9 @@ from multisite.supervisor.control import peer_of
 from multisite.supervisor.rundir import RuntimeDir, RuntimeDirError
 
 START_WITHIN = 10.0  # seconds for a supervisor to come up
+START_PAUSE = 0.5  # seconds after which it is tried again, for one that fails; doubled each time
 ANSWER_WITHIN = 10.0
+MOST_STARTS = 5  # in START_WITHIN, by each worker
 RETRY_AFTER = 5  # seconds
 
 _GONE = (FileNotFoundError, ConnectionRefusedError, ConnectionResetError, BrokenPipeError, NotADirectoryError)
@@ -71,6 +73,7 @@ class Client:
         """
         deadline = time.monotonic() + self._start_within
         pause = 0.005
+        start_at, start_pause = 0.0, START_PAUSE
         while True:
             try:
                 return str(self.ask({"do": "ensure", "site": site, "host": host})["socket"])
@@ -79,7 +82,9 @@ class Client:
             except RuntimeDirError as error:
                 raise BackendUnavailable(error.reason, RETRY_AFTER) from None
             except (NotRunning, TimeoutError):
-                self._start_if_needed()
+                if time.monotonic() >= start_at:
+                    self._start_if_needed()
+                    start_at, start_pause = time.monotonic() + start_pause, 2 * start_pause
             if time.monotonic() >= deadline:
                 raise BackendUnavailable("the supervisor does not start; the log says why", RETRY_AFTER)
             time.sleep(pause)
@@ -154,6 +159,7 @@ class Client:
             if lock is None:
                 return
             try:
+                _take_start(self._rundir.path)
                 start(self._home.path, lock)
             finally:
                 os.close(lock)
@@ -161,6 +167,22 @@ class Client:
             raise BackendUnavailable(error.reason, RETRY_AFTER) from None
         except OSError as error:
             raise BackendUnavailable(f"the supervisor cannot be started: {error}", RETRY_AFTER) from None
+
+
+def _take_start(rundir: str) -> None:
+    """Count a start of the supervisor.
+
+    Raises:
+        BackendUnavailable: it has been started often enough just now, and does not last.
+    """
+    now = time.monotonic()
+    begun = _starts[rundir] = [at for at in _starts.get(rundir, ()) if now - at < START_WITHIN]
+    if len(begun) >= MOST_STARTS:
+        raise BackendUnavailable("the supervisor ends again and again; the log says why", RETRY_AFTER)
+    begun.append(now)
+
+
+_starts: dict[str, list[float]] = {}  # by runtime directory: when this process started its supervisor
 
 
 def _decode(line: bytes) -> dict[str, Any]:

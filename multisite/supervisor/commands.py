@@ -9,6 +9,7 @@ from multisite import __version__
 from multisite.supervisor.control import Answer, Connection
 from multisite.supervisor.failures import Unavailable
 from multisite.supervisor.lifecycle import State
+from multisite.supervisor.preloaders import Preloaders
 from multisite.supervisor.roster import Roster
 from multisite.supervisor.rundir import RuntimeDir
 from multisite.supervisor.servers import Servers
@@ -28,6 +29,7 @@ class Commands:
         begin_upgrade: has the new program tried, which answers the connection later.
         clock: tells the monotonic time.
         started: when this supervisor was.
+        preloaders: that they are about, too.
     """
 
     def __init__(
@@ -39,7 +41,9 @@ class Commands:
         begin_upgrade: Callable[[Connection], None],
         clock: Callable[[], float],
         started: float,
+        preloaders: Preloaders,
     ) -> None:
+        self._preloaders = preloaders
         self._roster, self._servers, self._rundir = roster, servers, rundir
         self._look_soon, self._begin_upgrade = look_soon, begin_upgrade
         self._now, self._started = clock, started
@@ -87,6 +91,7 @@ class Commands:
                 "backends": sum(len(crew.pids) for crew in crews),
                 "max_backends": self._roster.home.supervisor.max_backends,
             },
+            "preloaders": self._preloaders.describe(),
             "sites": describe_all(self._roster, self._roster.accounts, self._roster.connections(), self._now()),
         }
 
@@ -95,8 +100,13 @@ class Commands:
         for crew in crews:
             crew.replace("restart")
         if not crews:
-            return {"done": "it was not running"}
-        return {"done": "restarting" if any(crew.pids for crew in crews) else "it starts with its next request"}
+            return {"done": "it was not running", "deploys": {}}
+        running = {crew.site.name: crew.deploy.number for crew in crews if crew.pids}
+        return {"done": "restarting" if running else "it starts with its next request", "deploys": running}
+
+    def _deploys(self, request: Answer, _connection: Connection) -> Answer:
+        """Tell what became of the last attempts to have a new version serve."""
+        return {"deploys": {crew.site.name: crew.deploy.as_dict() for crew in self._roster.asked_for(*_asked(request))}}
 
     def _stop(self, request: Answer, _connection: Connection) -> Answer:
         crews = self._roster.asked_for(*_asked(request))
@@ -146,6 +156,7 @@ _COMMANDS: dict[str, Callable[[Commands, Answer, Connection], Answer | None]] = 
     "awake": Commands._awake,
     "status": Commands._status,
     "restart": Commands._restart,
+    "deploys": Commands._deploys,
     "stop": Commands._stop,
     "reload": Commands._reload,
     "upgrade": Commands._upgrade,

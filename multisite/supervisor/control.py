@@ -12,17 +12,14 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+from multisite.supervisor import descriptors
 from multisite.supervisor.handover import Keeper, taken
 from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.loop import Loop
 
 LONGEST_REQUEST = 65536
 LONGEST_ANSWER_KEPT = 16 << 20  # bytes that a slow reader may leave waiting
-EXHAUSTED = {
-    "error": "the supervisor has no descriptors left; raise its limit (LimitNOFILE= of its systemd unit, ulimit -n)",
-    "status": 503,
-    "retry_after": 5,
-}
+_TURNED_AWAY = {"error": descriptors.EXHAUSTED, "status": 503, "retry_after": 5}
 _PEER = struct.Struct("3i")  # pid, uid, gid: SO_PEERCRED, unix(7)
 
 Answer = dict[str, Any]
@@ -170,6 +167,7 @@ class Control:
     def _accept(self, _events: int) -> None:
         while True:
             try:
+                descriptors.claim(1, share=2)  # people and workers are answered when sites are not
                 connected, _ = self._socket.accept()
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE):
@@ -188,7 +186,8 @@ class Control:
             connected, _ = self._socket.accept()
             with connected:
                 connected.setblocking(False)
-                connected.send(json.dumps(EXHAUSTED).encode() + b"\n")
+                connected.recv(LONGEST_REQUEST)  # what is unread when it is closed would take the answer along
+                connected.send(json.dumps(_TURNED_AWAY).encode() + b"\n")
         self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
     def close(self) -> None:
@@ -202,7 +201,7 @@ class Control:
 
 def _bind(path: str) -> socket.socket:
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    temporary = f"{path}.{os.getpid()}"
+    temporary = os.path.join(os.path.dirname(path), f".{os.getpid()}")  # shorter than any that is checked
     old_umask = os.umask(0o177)
     try:
         with contextlib.suppress(FileNotFoundError):

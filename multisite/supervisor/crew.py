@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import time
 from collections.abc import Mapping
@@ -14,8 +16,9 @@ from multisite.supervisor.activity import Activity
 from multisite.supervisor.backend import Backend
 from multisite.supervisor.backends import Backends
 from multisite.supervisor.connections import Connections, connections
+from multisite.supervisor.deploy import FAILED, TRYING, Deploy
 from multisite.supervisor.exits import Exits
-from multisite.supervisor.failures import Failures
+from multisite.supervisor.failures import Failures, Unavailable
 from multisite.supervisor.handover import Keeper
 from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.journey import Journey
@@ -24,6 +27,7 @@ from multisite.supervisor.lifecycle import Event, State
 from multisite.supervisor.listener import Listener
 from multisite.supervisor.output import SiteLog
 from multisite.supervisor.privilege import Refused
+from multisite.supervisor.process import Launch
 from multisite.supervisor.readiness import Readiness
 from multisite.supervisor.scoreboard import Figures, Scoreboard
 from multisite.supervisor.shared import Shared
@@ -31,6 +35,8 @@ from multisite.supervisor.waiting import WaitingRoom
 from multisite.tally import Tally
 
 NO_CONNECTIONS = Connections()
+MOST_LESSONS = 4  # of one process; each costs us milliseconds
+_LACKING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC)
 _PACKED = ("starts", "cold_starts", "first_start", "cpu", "alive", "start_cost")
 
 
@@ -44,6 +50,7 @@ class Crew:
         first_start: Unix time; 0.0: never.
         cpu, alive: seconds of processor time and of service of the processes that have ended.
         start_cost: seconds that the last one took.
+        deploy: the last attempt to have another version serve.
     """
 
     def __init__(self, site: Site, home: Home, domains: tuple[str, ...], stamp: Stamp, shared: Shared) -> None:
@@ -54,6 +61,7 @@ class Crew:
         self.first_start = self.cpu = self.alive = 0.0
         self._is_asked_for = False
         self.start_cost = 0.0
+        self.deploy = Deploy()
         self._shared, self._loop = shared, shared.loop
         self._logger = logs.site_logger(site.name)
         self.failures = Failures(site.name, shared.notes, self._logger)
@@ -78,6 +86,7 @@ class Crew:
             "stamp": self.stamp,
             "wanted_since": self.room.since,
             "journey": self.journey.pack() if self.journey else None,
+            "deploy": self.deploy.as_dict(),
             "failures": self.failures.pack(),
             "activity": self.activity.pack(),
             "listener": self.listener.pack(keep),
@@ -89,6 +98,7 @@ class Crew:
         """Go on where another program was."""
         for name in _PACKED:
             setattr(self, name, state[name])
+        self.deploy = Deploy(**state.get("deploy", {}))
         self.failures.take_over(state["failures"])
         self.activity.take_over(state["activity"])
         self.listener.take_over(state["listener"])
@@ -103,7 +113,8 @@ class Crew:
             if backend.state is State.STARTING and not backend.told and not backend.ready_at:
                 self._readiness.expect(backend, self.backends[:-1], self._loop.now(), self.start_cost)
         if self.listener.is_open and not self.backends:
-            self.room.ensure(watch=True)
+            with contextlib.suppress(Unavailable):
+                self.room.ensure(watch=True)
 
     # As others see it
 
@@ -152,6 +163,7 @@ class Crew:
             self.alive + sum(now - since for since in self.backends.serving_since),
             self.first_start,
             wall - (now - self.activity.last_use) if self.starts else 0.0,
+            figures.latencies,
         )
 
     def look_at_use(self, now: float, connected: Connections) -> int:
@@ -167,6 +179,12 @@ class Crew:
     def connected(self) -> Connections:
         """Ask the kernel for this site's connections now."""
         return connections(os.path.dirname(self.listener.path)).get(self.listener.path, NO_CONNECTIONS)
+
+    def needs_connections(self, now: float) -> bool:
+        """Tell whether what is to be done now depends on what the kernel knows of the connections."""
+        due = self.activity.last_use + self.site.idle_timeout if self.site.idle_timeout else None
+        idle = due is not None and now >= due and self.state is State.RUNNING
+        return idle or self.next_look is not None or self.backends.any_in(State.DRAINING)
 
     # The listening socket
 
@@ -216,21 +234,52 @@ class Crew:
         self.starts += 1
         self.first_start = self.first_start or time.time()
         try:
-            how = self._launcher.plan(backend.slot, backend.serial)
+            how = self._launcher.plan(backend.slot, backend.serial, smoke=self._needs_smoke)
             self._launcher.prepare(how, backend.slot)
-            self.room.open()
-            backend.spawn(how, self.listener.fileno(), self._shared.limits, self.log)
+            self._make(backend, how)
         except Refused as error:
             backend.cannot_spawn(str(error))
             self._ended(backend, refused=True)
         except OSError as error:
-            backend.cannot_spawn(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))
-            self._ended(backend)
+            self._cannot_spawn(backend, error)
         else:
             for note in how.notes:
                 self._say(note)
-            if not how.told:
+            if not how.told and not how.tried:
                 self._readiness.expect(backend, self.backends, self._loop.now(), self.start_cost)
+
+    @property
+    def _needs_smoke(self) -> bool:
+        """Whether what starts now has to show that it is good: there is something better, or its version failed."""
+        return self.backends.any_in(State.RUNNING) or self.deploy.state in (TRYING, FAILED)
+
+    def _make(self, backend: Backend, how: Launch) -> None:
+        """Have a preloader make the process, or make it ourselves.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        self.room.open()
+        listener, preloaders = self.listener.fileno(), self._shared.preloaders
+        if not backend.fork(how, listener, self.log, preloaders, lambda: self._lost(backend)):
+            backend.spawn(how, listener, self._shared.limits, self.log)
+
+    def _lost(self, backend: Backend) -> None:
+        """A preloader has not made the process."""
+        if backend.state is not State.STARTING or not backend.launch:
+            backend.cannot_spawn(backend.reason)
+            self._ended(backend)
+            return
+        try:
+            self.room.open()
+            backend.spawn(backend.launch, self.listener.fileno(), self._shared.limits, self.log)
+        except OSError as error:
+            self._cannot_spawn(backend, error)
+
+    def _cannot_spawn(self, backend: Backend, error: OSError) -> None:
+        reason = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+        backend.cannot_spawn(reason, lacking=error.errno in _LACKING)
+        self._ended(backend)
 
     def _new_backend(self) -> Backend:
         backend = Backend(self.site, self.backends.free_slot, self._shared.next_serial(), self._loop, self._say)
@@ -243,10 +292,17 @@ class Crew:
     def told(self, pid: int, variables: dict[str, str]) -> None:
         """Take note of what the process `pid`, or one of its session, says (sd_notify(3))."""
         backend = self.backends.of(pid)
+        if backend and backend.launch and "MODULES" in variables and backend.lessons < MOST_LESSONS:
+            backend.lessons += 1
+            self._shared.preloaders.learn(backend.launch, variables["MODULES"])
         if backend and backend.state is State.STARTING:
             backend.status = variables.get("STATUS", backend.status)[:1000]
             if variables.get("READY") == "1":
                 self._is_ready(backend)
+            elif variables.get("TRIED") == "1" and backend.on_trial and not backend.told:
+                backend.on_trial = False
+                others = [one for one in self.backends if one is not backend]
+                self._readiness.expect(backend, others, self._loop.now(), self.start_cost)
 
     def _is_ready(self, backend: Backend) -> None:
         now = self._loop.now()
@@ -254,7 +310,22 @@ class Crew:
         self.activity.used(now)
         self.failures.ready(backend.journey)
         self.start_cost = backend.journey.duration
-        replacement.relieve(self.backends, backend)
+        replacement.relieve(self.backends, launch.backends(self.site))
+        if self.deploy.state == FAILED and not self.failures.replacement:
+            self.deploy = self.deploy.done()
+        self._see_deploy()
+        if backend.launch:
+            self._shared.preloaders.served(backend.launch)
+
+    def hear(self) -> None:
+        """Take note of the processes that preloaders have made for it."""
+        for backend in list(self.backends):
+            backend.hear()
+
+    def end_births(self) -> None:
+        """Wait for no preloader any longer."""
+        for backend in list(self.backends):
+            backend.end_birth()
 
     @property
     def next_look(self) -> float | None:
@@ -276,7 +347,17 @@ class Crew:
         """Have new backends beside the running ones, which end when the new ones are ready."""
         self.reset()
         if replacement.mark_all(self.backends, reason):
+            self.deploy = self.deploy.next(reason)
             self.room.want()
+
+    def _see_deploy(self) -> None:
+        """Note what has become of the new version."""
+        if self.failures.replacement:
+            self.deploy = self.deploy.failed(self.failures.replacement)
+        elif self.failures.last and self.failures.in_a_row > 1:
+            self.deploy = self.deploy.seen(self.backends, self.failures.last.failure)
+        else:
+            self.deploy = self.deploy.seen(self.backends, "")
 
     def weigh(self, sizes: Mapping[int, int]) -> None:
         """Note how many bytes each process uses, and replace those above the site's memory_limit."""
@@ -302,6 +383,7 @@ class Crew:
         if not self.backends.any_in(State.STARTING, besides=backend):
             self._readiness.end()
         self._exits.take(backend, refused=refused)
+        self._see_deploy()
 
     def _give_up(self, reason: str) -> None:
         """Enter FATAL for what is known without a start."""
@@ -321,10 +403,14 @@ class Crew:
         for backend in list(self.backends):
             backend.resume_output(now)
             draining.end_if_drained(backend, connected, self.connected)
+            overdue = backend.end_birth(now)
+            if overdue:
+                self._shared.preloaders.lost(overdue)
             self._heed_time(backend, now)
         if self.room.since is not None:
             replacement.make_room(self.backends, now - self.room.since)
         self._keep_up()
+        self._see_deploy()
 
     def _heed_time(self, backend: Backend, now: float) -> None:
         if backend.deadline is not None and now >= backend.deadline:
@@ -370,7 +456,8 @@ class Crew:
             self.log = SiteLog(site, self.log.followers)
             self.replace("reload")
         if self.listener.is_open:
-            self.room.open()
+            with contextlib.suppress(Unavailable):
+                self.room.ensure(watch=False)
 
     def _say(self, what: str) -> None:
         self._logger.info("%s", what)

@@ -37,7 +37,10 @@ class Doors:
         if workers:
             self._workers = WorkersControl(rundir.workers, loop, self._answer_worker, workers)
         self.let_in()
-        self._control = Control(rundir.control, loop, handler, control)
+        try:
+            self._control = Control(rundir.control, loop, handler, control)
+        except OSError as error:
+            raise rundir.error(f"{rundir.control}: {(error.strerror or 'it fails').lower()}") from None
 
     @property
     def connections(self) -> list[Connection]:

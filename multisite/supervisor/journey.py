@@ -35,11 +35,16 @@ class Tail:
 
 @dataclass
 class Journey:
-    """The steps of one start, in order, each with its duration in seconds once it is over."""
+    """The steps of one start, in order, each with its duration in seconds once it is over.
+
+    Attributes:
+        way: forked or plain, and why.
+    """
 
     begun: float
     steps: list[tuple[str, float]] = field(default_factory=list)
     tail: Tail = field(default_factory=Tail)
+    way: str = ""
     failure: str = ""
     incident: str = ""
     _since: float = 0.0
@@ -84,6 +89,7 @@ class Journey:
         """Describe it for ``status``."""
         return {
             "steps": [{"step": step, "seconds": round(seconds, 4)} for step, seconds in self.steps],
+            "way": self.way,
             "failure": self.failure,
             "incident": self.incident,
             "output": list(self.tail.lines),

@@ -22,8 +22,10 @@ class Launcher:
     shared: Shared
     scoreboard: Scoreboard
 
-    def plan(self, slot: int, serial: int) -> Launch:
+    def plan(self, slot: int, serial: int, *, smoke: bool = False) -> Launch:
         """Decide how to start the backend `serial` at the place `slot`.
+
+        `smoke`: it has to answer the site's smoke request before it takes any other.
 
         Raises:
             Refused: it cannot be started as its file says.
@@ -35,6 +37,7 @@ class Launcher:
             board=self.scoreboard.path,
             mark=self.shared.mark_of(self.site.name, serial),
             slot=slot,
+            smoke=smoke,
         )
         return launch.plan(self.site, self.home, around)
 

@@ -12,6 +12,7 @@ import os
 import socket
 from collections.abc import Iterable
 
+from multisite.supervisor import descriptors
 from multisite.supervisor.handover import Keeper, taken
 from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.rundir import LONGEST_PATH, RuntimeDir
@@ -44,10 +45,7 @@ class Listener:
         Raises:
             OSError: it cannot be bound; the message says why.
         """
-        if self.is_withdrawn:
-            self.is_withdrawn = False
-            with contextlib.suppress(OSError):
-                os.rename(self._aside, self.path)
+        self._bring_back()
         if not self._socket:
             self._socket = self._bind(backlog)
         elif not os.path.exists(self.path):  # a server that cleans up took it
@@ -62,6 +60,12 @@ class Listener:
             os.rename(self.path, self._aside)
             self.is_withdrawn = True
 
+    def _bring_back(self) -> None:
+        if self.is_withdrawn:
+            self.is_withdrawn = False
+            with contextlib.suppress(OSError):
+                os.rename(self._aside, self.path)
+
     @property
     def _aside(self) -> str:
         return self.path + "-"
@@ -70,6 +74,7 @@ class Listener:
         if len(os.fsencode(self.path)) > LONGEST_PATH:
             reason = f"the path is longer than {LONGEST_PATH} bytes; choose a shorter [service] runtime_dir"
             raise OSError(errno.ENAMETOOLONG, reason, self.path)
+        descriptors.claim(1)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
         bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

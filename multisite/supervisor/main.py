@@ -9,7 +9,6 @@ import signal
 from multisite.live import LiveHome
 from multisite.supervisor import planner, process, sweep
 from multisite.supervisor.commands import Commands
-from multisite.supervisor.connections import Connections
 from multisite.supervisor.crew import NO_CONNECTIONS, Crew
 from multisite.supervisor.doors import Doors
 from multisite.supervisor.handover import Keeper
@@ -18,17 +17,20 @@ from multisite.supervisor.lifecycle import State
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.memory import Scales
 from multisite.supervisor.notify import NotifySocket
-from multisite.supervisor.planner import SpawnBudget
+from multisite.supervisor.planner import SiteView, SpawnBudget
+from multisite.supervisor.preloaders import Preloaders
 from multisite.supervisor.process import Limits
 from multisite.supervisor.roster import Roster
 from multisite.supervisor.rundir import RuntimeDir
 from multisite.supervisor.servers import Servers
 from multisite.supervisor.shared import Shared
 from multisite.supervisor.upgrade import HELD_BACK, Upgrade, arrived
-from multisite.supervisor.view import view
+from multisite.supervisor.view import at_a_glance, view
+from multisite.tree import QUIET
 from multisite.verdicts import of_starts
 
 LOOK_EVERY = 1.0  # seconds between two looks at the configuration
+SURVEY_EVERY = 0.5  # seconds between two looks at who is idle
 CROWDED_PAUSE = 0.05  # seconds between two attempts to find room
 LONELY_AT_FIRST = 10.0  # seconds that a detached supervisor waits for its first server
 
@@ -59,18 +61,26 @@ class Supervisor:
         self._limits = Limits(tuple(state["nofile"])) if state else Limits()
         self._limits.raise_own()
         process.become_subreaper()
+        self._preloaders = Preloaders(live.home, self._loop, self._limits, rundir.mark)
         notes = of_starts(live.home)
-        self._shared = Shared(self._loop, rundir, self._limits, notes, self._notify.name, rundir.mark)
+        self._shared = Shared(self._loop, rundir, self._limits, notes, self._notify.name, rundir.mark, self._preloaders)
         self._roster = Roster(live, self._shared)
         self._budget = SpawnBudget()
         self._scales = Scales()
-        self._look_at = 0.0
+        self._look_at = self._survey_at = 0.0
         self._crowded = False
         self._loop.watch(self._notify, lambda _events: self._told())
         self._upgrade = Upgrade(self._loop, live.home.path)
         self._loop.catch(*HELD_BACK)
         commands = Commands(
-            self._roster, self._servers, rundir, self.look_soon, self._upgrade.begin, self._loop.now, self._started
+            self._roster,
+            self._servers,
+            rundir,
+            self.look_soon,
+            self._upgrade.begin,
+            self._loop.now,
+            self._started,
+            self._preloaders,
         )
         if state:
             self._take_over(state)
@@ -91,6 +101,9 @@ class Supervisor:
 
     def _make_room(self) -> None:
         """Become the program that is on disk now."""
+        for crew in self._roster.busy:
+            crew.end_births()
+        self._preloaders.close()
         keep = Keeper()
         state = {
             "rundir": self._rundir.path,
@@ -167,16 +180,29 @@ class Supervisor:
             self._upgrade.failed(str(error))
 
     def _reap(self) -> None:
-        ended = [one for one in process.reap() if not self._upgrade.ended(*one[:2])]
-        for pid, status, spent in ended:
+        anybody = False
+        for pid in process.ended():
+            anybody = True
+            self._hear()
+            status, spent = process.reap(pid)
+            if self._upgrade.ended(pid, status) or self._preloaders.ended(pid):
+                continue
             any(crew.ended(pid, status, spent) for crew in self._roster.busy)
-        if ended:
-            alive = [(crew, backend) for crew in self._roster.busy for backend in crew.backends if backend.pid]
-            living = {self._shared.mark_of(crew.site.name, backend.serial) for crew, backend in alive}
-            sweep.strays(self._shared.mark, living, {backend.pid for _, backend in alive})
+        if anybody:
+            alive = [(crew, one) for crew in self._roster.busy for one in crew.backends if one.pid or one.is_unborn]
+            living = {self._shared.mark_of(crew.site.name, one.serial) for crew, one in alive}
+            known = {one.pid for _, one in alive} | self._preloaders.pids
+            sweep.strays(self._shared.mark, living | self._preloaders.marks, known)
+
+    def _hear(self) -> None:
+        """Learn whose new processes are, before anything else is known of them."""
+        for crew in self._roster.busy:
+            crew.hear()
 
     def _told(self) -> None:
-        for pid, variables in self._notify.receive():
+        messages = self._notify.receive()
+        self._hear()
+        for pid, variables in messages:
             leader = process.session(pid) or pid
             for crew in self._roster.busy:
                 crew.told(leader, variables)
@@ -187,28 +213,60 @@ class Supervisor:
             self._look_at = now + LOOK_EVERY
             self._upgrade.tick(now)
             self._roster.look(now)
+            if self._roster.is_expecting:
+                self._look_at = now + QUIET
             self._doors.let_in()
-            self._scales.weigh(self._roster.values(), self._roster.home.supervisor.memory_budget, now)
+            self._weigh(now)
         busy = self._roster.busy
         if not busy:
             self._crowded = False
             return
+        if self._is_survey_due(busy, now):
+            self._survey(busy, now)
+            return
+        for crew in busy:
+            crew.tick(now, NO_CONNECTIONS)
+        if any(crew.is_waiting for crew in busy):
+            self._plan([at_a_glance(crew, now) for crew in busy], now)
+            if self._crowded:
+                self._survey(busy, now)
+
+    def _weigh(self, now: float) -> None:
+        """Measure memory where there is a bound to it."""
+        budget, crews = self._roster.home.supervisor.memory_budget, self._roster.values()
+        self._scales.weigh(crews, budget, now)
+        used = (
+            sum(backend.memory for crew in crews for backend in crew.backends) + self._preloaders.weigh(now)
+            if budget
+            else 0
+        )
+        self._preloaders.tick(now, crowded=bool(budget and used > budget))
+
+    def _is_survey_due(self, busy: list[Crew], now: float) -> bool:
+        """Tell whether it is time to ask who is idle, and what the kernel knows of all connections.
+
+        Where many sites live that takes milliseconds, for which nobody who waits for a process is to wait.
+        """
+        return now >= self._survey_at or self._crowded or any(crew.needs_connections(now) for crew in busy)
+
+    def _survey(self, busy: list[Crew], now: float) -> None:
+        self._survey_at = now + SURVEY_EVERY
         connected = self._roster.connections()
         for crew in busy:
             crew.tick(now, connected.get(crew.listener.path, NO_CONNECTIONS))
-        self._plan(busy, connected, now)
+        self._plan([view(crew, now, connected.get(crew.listener.path, NO_CONNECTIONS)) for crew in busy], now)
 
-    def _plan(self, busy: list[Crew], connected: dict[str, Connections], now: float) -> None:
-        views = [view(crew, now, connected.get(crew.listener.path, NO_CONNECTIONS)) for crew in busy]
+    def _plan(self, views: list[SiteView], now: float) -> None:
         options = self._roster.home.supervisor
-        limits = planner.Limits(options.max_backends, options.memory_budget, 2 * (os.cpu_count() or 1) + 2)
+        budget = options.memory_budget and max(1, options.memory_budget - self._preloaders.memory)
+        limits = planner.Limits(options.max_backends, budget, 2 * (os.cpu_count() or 1) + 2)
         decisions = planner.plan(views, limits, now, self._budget)
         for decision in decisions:
             if isinstance(decision, planner.Stop):
                 self._roster[decision.name].stop(decision.reason)
             else:
                 self._roster.starting(decision.name).start(decision.count)
-        self._crowded = any(crew.is_waiting for crew in busy)
+        self._crowded = any(self._roster[seen.name].is_waiting for seen in views)
 
     # The end
 
@@ -216,6 +274,7 @@ class Supervisor:
         """Stop everything: ask, wait, kill; then remove our sockets."""
         _log.info("supervisor of %s leaves", self._roster.home.path)
         self._doors.close()
+        self._preloaders.close()
         for crew in self._roster.values():
             crew.close()
         deadline = self._loop.now() + max((crew.site.stop_timeout for crew in self._roster.values()), default=0.0)

@@ -13,6 +13,7 @@ import struct
 
 from multisite.supervisor.handover import Keeper, taken
 
+LONGEST = 65536  # bytes: names of modules are the longest that is told
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
@@ -43,7 +44,7 @@ class NotifySocket:
         messages: list[tuple[int, dict[str, str]]] = []
         while True:
             try:
-                data, extra, _flags, _address = self._socket.recvmsg(4096, socket.CMSG_SPACE(_CREDENTIALS.size))
+                data, extra, _flags, _address = self._socket.recvmsg(LONGEST, socket.CMSG_SPACE(_CREDENTIALS.size))
             except BlockingIOError:
                 return messages
             for level, kind, content in extra:

@@ -15,6 +15,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from multisite.supervisor import descriptors
 from multisite.supervisor.prctl import (
     PR_SET_CHILD_SUBREAPER,
     PR_SET_NO_NEW_PRIVS,
@@ -25,7 +26,7 @@ from multisite.supervisor.prctl import (
 LISTENER = 3  # the first descriptor after standard error, as sd_listen_fds(3) has it
 JOB = 4
 _TICKS = os.sysconf("SC_CLK_TCK")
-_ASIDE = 64  # descriptors are put aside up here first, so that none is overwritten before it is in its place
+_ASIDE = 16  # descriptors are put aside up here first, so that none is overwritten before it is in its place
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,18 @@ class Identity:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """An interpreter and who runs it: what sites must have in common to be forked from one process."""
+
+    python: str
+    identity: Identity
+
+    def __str__(self) -> str:
+        groups = "+".join(map(str, (self.identity.gid, *self.identity.groups)))
+        return f"{self.python} {self.identity.name or self.identity.uid} {self.identity.uid}:{groups}"
+
+
+@dataclass(frozen=True)
 class Launch:
     """All that is needed to start one process.
 
@@ -50,6 +63,11 @@ class Launch:
         job: what a runner of ours is told on descriptor 4, JSON.
         told: it says READY=1 itself; otherwise its first accepted connection counts.
         graceful: SIGTERM lets requests in flight end.
+        tried: it is another program first, which says TRIED=1 when it becomes the server.
+        shared_env: the part of `env` that all sites of its pair have.
+        location: whose modules are imported first.
+        gunicorn: the folder of our own.
+        preload: "" if a preloader may make it, else why not.
     """
 
     argv: tuple[str, ...]
@@ -64,7 +82,17 @@ class Launch:
     job: bytes = b""
     told: bool = False
     graceful: bool = False
+    tried: bool = False
+    shared_env: dict[str, str] = field(default_factory=dict)
+    location: str = ""
+    gunicorn: str = ""
+    preload: str = ""
     notes: tuple[str, ...] = ()
+
+    @property
+    def pair(self) -> Pair:
+        """Whose preloader may make it."""
+        return Pair(self.argv[0], self.identity)
 
 
 @dataclass(frozen=True)
@@ -101,10 +129,11 @@ def spawn(launch: Launch, listener: int, limits: Limits) -> Spawned:
     Raises:
         OSError: there are no descriptors or processes left.
     """
+    descriptors.claim(6)
     with contextlib.ExitStack() as undo:
         output, output_end = _pipe(undo)
         failure, failure_end = _pipe(undo)
-        job = _memory_file(launch.job, undo) if launch.job else -1
+        job = memory_file(launch.job, undo) if launch.job else -1
         supervisor = os.getpid()
         pid = os.fork()
         if pid == 0:
@@ -126,7 +155,8 @@ def _pipe(undo: contextlib.ExitStack) -> tuple[int, int]:
     return ends
 
 
-def _memory_file(data: bytes, undo: contextlib.ExitStack) -> int:
+def memory_file(data: bytes, undo: contextlib.ExitStack) -> int:
+    """Return the descriptor of a file in memory that holds `data`; it is closed with `undo`."""
     job = os.memfd_create("job", os.MFD_CLOEXEC)
     undo.callback(os.close, job)
     os.write(job, data)
@@ -204,12 +234,16 @@ def _open_descriptors() -> Iterator[int]:
     return (int(name) for name in os.listdir("/proc/self/fd"))
 
 
-def _limit(launch: Launch, limits: Limits) -> None:
+def nofile(launch: Launch, limits: Limits) -> tuple[int, int]:
+    """Return how many descriptors a process may have: now, and at most."""
     soft, hard = limits.nofile
     if launch.nofile is not None:
         soft, hard = launch.nofile, max(launch.nofile, hard) if os.geteuid() == 0 else hard
-        soft = min(soft, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return min(soft, hard), hard
+
+
+def _limit(launch: Launch, limits: Limits) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, nofile(launch, limits))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump could hold a neighbour's secrets on a shared disk
     if launch.nice:
         os.nice(launch.nice)
@@ -249,19 +283,28 @@ def _signal_group(pid: int, number: int) -> None:
             os.killpg(pid, number)
 
 
-def reap() -> Iterator[tuple[int, int, float]]:
-    """Yield (pid, wait status, seconds of processor time) of every child that has ended, orphans given to us included.
+def ended() -> Iterator[int]:
+    """Yield every child that has ended, orphans given to us included; each is to be reaped before the next one.
 
-    The time is that of the process and of the children that it waited for.
+    Until then nobody else can get its pid.
     """
     while True:
         try:
-            pid, status, usage = os.wait4(-1, os.WNOHANG)
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
             return
-        if pid == 0:
+        if found is None:
             return
-        yield pid, status, usage.ru_utime + usage.ru_stime
+        yield found.si_pid
+
+
+def reap(pid: int) -> tuple[int, float]:
+    """Return wait status and seconds of processor time of a child that has ended, and let its pid go.
+
+    The time is that of the process and of the children that it waited for.
+    """
+    _pid, status, usage = os.wait4(pid, 0)
+    return status, usage.ru_utime + usage.ru_stime
 
 
 def describe_end(status: int) -> str:

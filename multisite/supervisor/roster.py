@@ -12,7 +12,7 @@ from multisite.catalogue import Catalogue
 from multisite.live import LiveHome
 from multisite.model import Home, Problem, Site
 from multisite.sitedir import Entry
-from multisite.supervisor import access
+from multisite.supervisor import access, descriptors
 from multisite.supervisor.accounts import Accounts
 from multisite.supervisor.backends import HELD
 from multisite.supervisor.connections import Connections, connections
@@ -24,6 +24,7 @@ from multisite.supervisor.shared import Shared
 from multisite.supervisor.triggers import Triggers
 
 BROKEN_RETRY_AFTER = 30  # seconds
+PUT_AWAY_AT_ONCE = 32  # sockets in a second, where descriptors lack
 MOST_RESTING = 1000  # instances of hosting sites that keep their sockets while nothing of theirs runs
 
 _log = logging.getLogger("multisite.supervisor")
@@ -158,12 +159,18 @@ class Roster(dict[str, Crew]):
             if crew.site.host and hosted.stamp_of(crew.site.location) != crew.stamp[-hosted.PARTS :]:
                 self._offer(crew)
             if crew.is_busy:
-                if self._triggers.pulled(crew.site, self.home):
+                failed = crew.failures
+                if self._triggers.pulled(crew.site, self.home, now, failed.mending, failed.begun):
                     _pull(crew)
             elif not crew.listener.is_open:
                 self._put_away(crew)
         self._rest()
         self.accounts.keep(self.values(), now)
+
+    @property
+    def is_expecting(self) -> bool:
+        """Whether a change of a site's files is to be taken as soon as nothing more changes."""
+        return self._triggers.is_expecting
 
     def _put_away(self, crew: Crew) -> None:
         self.accounts.settle(crew)
@@ -181,15 +188,17 @@ class Roster(dict[str, Crew]):
         return {crew.site.entry_name for crew in self.values()}
 
     def _rest(self) -> None:
-        """Put away instances that have not been used for long, where there are many.
+        """Put away sites that have not been used for long: instances where there are many, all where descriptors lack.
 
         First nobody new can connect, and a second later, if nobody had connected before, the socket is closed.
         """
-        resting = [crew for crew in self.values() if crew.site.host and not crew.is_busy and crew.listener.is_open]
+        resting = [crew for crew in self.values() if not crew.is_busy and crew.listener.is_open]
         for crew in [crew for crew in resting if crew.listener.is_withdrawn]:
             crew.close()
         resting.sort(key=lambda crew: crew.activity.last_use)
-        for crew in resting[: max(0, len(resting) - MOST_RESTING)]:
+        instances = [crew for crew in resting if crew.site.host]
+        scarce = resting[:PUT_AWAY_AT_ONCE] if descriptors.are_low() else []
+        for crew in (*instances[: max(0, len(instances) - MOST_RESTING)], *scarce):
             crew.listener.withdraw()
 
     def starting(self, name: str) -> Crew:

@@ -76,19 +76,18 @@ class RuntimeDir:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(os.path.join(self.path, folder), 0o700)
         except OSError as error:
-            raise self._error(f"{error.filename or self.path}: {(error.strerror or 'it fails').lower()}") from None
+            raise self.error(f"{error.filename or self.path}: {(error.strerror or 'it fails').lower()}") from None
 
     def clear(self) -> None:
-        """Remove all that a supervisor left in the folders."""
-        for folder, _, names in os.walk(self.path, topdown=False):
-            if folder == self.path:
-                continue
-            for name in names:
-                with contextlib.suppress(OSError):
-                    os.unlink(os.path.join(folder, name))
-            if os.path.dirname(folder) != self.path:
-                with contextlib.suppress(OSError):
-                    os.rmdir(folder)
+        """Remove all that a supervisor left in its folders; what the workers keep beside them is theirs."""
+        for top in (os.path.join(self.path, name) for name in FOLDERS):
+            for folder, _, names in os.walk(top, topdown=False):
+                for name in names:
+                    with contextlib.suppress(OSError):
+                        os.unlink(os.path.join(folder, name))
+                if folder != top:
+                    with contextlib.suppress(OSError):
+                        os.rmdir(folder)
 
     def check_length(self) -> None:
         """Refuse a path that no socket address can hold.
@@ -97,15 +96,15 @@ class RuntimeDir:
             RuntimeDirError: even the control socket could not be bound.
         """
         if len(os.fsencode(self.control)) > LONGEST_PATH:
-            raise self._error(f"the path of a socket in it is longer than {LONGEST_PATH} bytes")
+            raise self.error(f"the path of a socket in it is longer than {LONGEST_PATH} bytes")
 
     def _check(self) -> None:
         """Refuse a directory in which somebody else could put a socket in place of ours."""
         status = os.stat(self.path)
         if status.st_uid not in (os.geteuid(), 0):
-            raise self._error(f"it belongs to the user {status.st_uid}")
+            raise self.error(f"it belongs to the user {status.st_uid}")
         if status.st_mode & (stat.S_IWOTH | stat.S_IWGRP) and not status.st_mode & stat.S_ISVTX:
-            raise self._error("others may write it")
+            raise self.error("others may write it")
 
     def let_in(self, access: Access) -> None:
         """Give the folders the narrowest modes that let sites at their own files, and `access` at the sockets.
@@ -123,7 +122,7 @@ class RuntimeDir:
             for folder in ("board", "private"):
                 own.admit_to_folder(os.path.join(self.path, folder), self._others)
         except OSError as error:
-            raise self._error(f"{error.filename}: {(error.strerror or 'it fails').lower()}") from None
+            raise self.error(f"{error.filename}: {(error.strerror or 'it fails').lower()}") from None
 
     def lock(self) -> int | None:
         """Take the lock that a supervisor holds for life; None if another has it.
@@ -135,7 +134,7 @@ class RuntimeDir:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
-            raise self._error(f"{path}: {(error.strerror or 'it fails').lower()}") from None
+            raise self.error(f"{path}: {(error.strerror or 'it fails').lower()}") from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -144,10 +143,11 @@ class RuntimeDir:
         return descriptor
 
     def sign(self, descriptor: int) -> None:
-        """Write into the lock who holds it."""
+        """Write into the lock who holds it, where the disk has room for that."""
         text = f"{os.getpid()}\n{self.home}\n".encode("utf-8", "surrogateescape")
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, text, 0)
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, text, 0)
 
     def holder(self) -> tuple[int, str]:
         """Return pid and home of who signed the lock last; (0, "") where nobody did."""
@@ -161,8 +161,9 @@ class RuntimeDir:
     def other_home(self) -> RuntimeDirError:
         """The error that the supervisor of another home has this directory."""
         pid, home = self.holder()
-        return self._error(f"the home {home or '?'} uses it (process {pid})")
+        return self.error(f"the home {home or '?'} uses it (process {pid})")
 
-    def _error(self, reason: str) -> RuntimeDirError:
+    def error(self, reason: str) -> RuntimeDirError:
+        """Return why the directory cannot be used, with a remedy."""
         remedy = "set another one with [service] runtime_dir in moya.conf"
         return RuntimeDirError(f"the runtime directory {self.path} cannot be used: {reason}; {remedy}")

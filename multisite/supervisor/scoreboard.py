@@ -19,6 +19,7 @@ class Figures:
     Attributes:
         in_flight: of its living processes; None where nobody counts.
         last_use: monotonic seconds; 0.0: never.
+        latencies: a count for each of `board.LATENCIES` and one for what took longer.
         quiet: how many of those in flight are no use of the site (`multisite.activity`).
     """
 
@@ -30,6 +31,7 @@ class Figures:
     received: int = 0
     sent: int = 0
     quiet: int = 0
+    latencies: tuple[int, ...] = ()
 
 
 NOBODY_COUNTS = Figures()
@@ -82,6 +84,7 @@ class Scoreboard:
             sum(record.received for record in records),
             sum(record.sent for record in records),
             sum(record.quiet for record in records if record.pid in living),
+            tuple(map(sum, zip(*(record.latencies for record in records), strict=True))),
         )
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import os
 from dataclasses import dataclass
 
-from multisite.supervisor import process
+from multisite.supervisor import descriptors, process
 from multisite.supervisor.handover import Keeper, taken
 from multisite.supervisor.loop import Loop
 
@@ -58,9 +58,10 @@ class Servers:
         if pid in self._watched or pid <= 1 or len(self._watched) >= MOST_SERVERS:
             return
         try:
+            descriptors.claim(1)
             descriptor = os.pidfd_open(pid)
         except OSError:
-            return  # it is gone already
+            return  # it is gone already, or asks again
         self._add(pid, descriptor)
 
     def _add(self, pid: int, descriptor: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from multisite.supervisor.loop import Loop
+from multisite.supervisor.preloaders import Preloaders
 from multisite.supervisor.process import Limits
 from multisite.supervisor.rundir import RuntimeDir
 from multisite.verdicts import Verdicts
@@ -18,6 +19,7 @@ class Shared:
         notes: of the last failure of each site.
         notify: address at which processes say that they are ready.
         mark: how the marks of all backends begin.
+        preloaders: who may make a process faster.
         serial: number of the last backend.
     """
 
@@ -27,6 +29,7 @@ class Shared:
     notes: Verdicts
     notify: str
     mark: str
+    preloaders: Preloaders
     serial: int = 0
 
     def next_serial(self) -> int:

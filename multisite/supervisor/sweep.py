@@ -57,5 +57,6 @@ def all_children() -> None:
     while process.children() and time.monotonic() < deadline:
         for pid in process.children():
             _kill(pid)
-        list(process.reap())
+        for pid in process.ended():
+            process.reap(pid)
         time.sleep(0.002)

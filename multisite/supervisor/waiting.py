@@ -9,7 +9,7 @@ from multisite.supervisor.failures import Unavailable
 from multisite.supervisor.listener import Listener
 from multisite.supervisor.loop import Loop
 
-RETRY_AFTER = 30  # seconds, where the socket cannot be made
+RETRY_AFTER = 10  # seconds, where the socket cannot be made
 
 
 class WaitingRoom:
@@ -26,6 +26,7 @@ class WaitingRoom:
         self.backlog = 1
         self.domains: tuple[str, ...] = ()
         self.since: float | None = None
+        self._told = ""
         self._loop, self._logger, self._arrived = loop, logger, arrived
 
     def open(self) -> None:
@@ -46,8 +47,11 @@ class WaitingRoom:
             self.open()
         except OSError as error:
             reason = f"{error.filename or self.listener.path}: {error.strerror}"
-            self._logger.error("its socket cannot be made: %s", reason)
+            if reason != self._told:
+                self._logger.error("its socket cannot be made: %s", reason)
+            self._told = reason
             raise Unavailable(reason, RETRY_AFTER) from None
+        self._told = ""
         if watch and self.since is None:
             self._loop.watch(self.listener, lambda _events: self._arrived())
 

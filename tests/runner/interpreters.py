@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import subprocess
+import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -36,10 +39,20 @@ def _first(version: str) -> list[tuple[str, str]]:
 
 def virtualenv(folder: Path, python: str, *packages: str) -> str:
     """The interpreter of a new virtualenv with these packages of PyPI in it."""
-    subprocess.run([python, "-m", "venv", folder], check=True, capture_output=True)
+    subprocess.run([python, "-m", "venv", "--without-pip", folder], check=True, capture_output=True)
     inside = str(folder / "bin/python")
     if packages:
-        command = [inside, "-m", "pip", "install", "-q", "--disable-pip-version-check", *packages]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        command = [sys.executable, "-m", "pip", "--python", inside, "install", "-q", "--no-compile", *packages]
+        environ = os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     return inside
+
+
+@cache
+def equipped(version: str) -> str:
+    """The interpreter of a virtualenv with Flask, Django and FastAPI and nothing of ours, made once in a run."""
+    folder = Path(tempfile.mkdtemp(prefix="multisite-venv-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder.chmod(0o755)
+    return virtualenv(folder, interpreters()[version], "flask", "django", "fastapi", "uvloop")

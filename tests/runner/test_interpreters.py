@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from .harness import backend, spec
-from .interpreters import interpreters, virtualenv
+from .interpreters import equipped, interpreters
 
 SHOW = """
 import json, sys
@@ -103,17 +102,15 @@ urlpatterns = [re_path("", show)]
 """
 
 
-@pytest.fixture(scope="module", params=[min, max], ids=["oldest", "newest"])
-def equipped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+@pytest.fixture(params=[min, max], ids=["oldest", "newest"])
+def framework_python(request: pytest.FixtureRequest) -> str:
     """A virtualenv with frameworks and nothing of ours."""
-    version = request.param(interpreters(), key=lambda version: int(version[2:]))
-    folder = tmp_path_factory.mktemp("venv") / "venv"
-    yield virtualenv(folder, interpreters()[version], "flask", "django", "fastapi", "uvloop")
+    return equipped(request.param(interpreters(), key=lambda version: int(version[2:])))
 
 
 @pytest.mark.servers
 @pytest.mark.parametrize("framework", ["flask", "django", "django-asgi", "fastapi"])
-def test_frameworks(tmp_path: Path, equipped: str, framework: str) -> None:
+def test_frameworks(tmp_path: Path, framework_python: str, framework: str) -> None:
     """Flask, Django and FastAPI see the client's address, scheme, host and body, in a virtualenv of their own."""
     (tmp_path / "app.py").write_text({"flask": FLASK}.get(framework, FASTAPI))
     (tmp_path / "urls.py").write_text(DJANGO_URLS)
@@ -122,7 +119,9 @@ def test_frameworks(tmp_path: Path, equipped: str, framework: str) -> None:
     job = {"spec": spec("app", "app" if framework == "fastapi" else "application")}
     if framework.startswith("django"):
         job = {"spec": spec("settings", kind="django")}
-    with backend(tmp_path, "", equipped, worker="asgi" if framework == "django-asgi" else "auto", **job) as site:
+    with backend(
+        tmp_path, "", framework_python, worker="asgi" if framework == "django-asgi" else "auto", **job
+    ) as site:
         seen = site.ask("/a/b?c=d", b"hello", REQUEST_METHOD="POST", SERVER_PORT="443").json
         assert seen == {"url": "https://site.test/a/b?c=d", "body": "hello", "ip": "203.0.113.9"}, site.log
         assert json.loads(site.http("/x", "POST", b"direct").body)["body"] == "direct"

@@ -130,15 +130,19 @@ class HomeDir:
         """All processes whose environment or command line names this home, or only those of its spawned sites."""
         run_time = self.runtime / "multisite"
         named = [] if backends else [os.fsencode(self.path), os.fsencode(self.runtime)]
+        mark = b"?"
         with contextlib.suppress(FileNotFoundError):  # no supervisor has been started
             status = run_time.stat()
-            named.append(f"MULTISITE_BACKEND={status.st_dev:x}.{status.st_ino:x}:".encode())
-        found = {}
+            mark = f"MULTISITE_BACKEND={status.st_dev:x}.{status.st_ino:x}:".encode()
+            named.append(mark)
+        found, preloader = {}, mark + b"%preloader:"
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) not in (1, os.getpid(), os.getppid()):
                 with contextlib.suppress(OSError):
                     command = (entry / "cmdline").read_bytes()
                     texts = (command, (entry / "environ").read_bytes())
+                    if backends and preloader in texts[1]:
+                        continue
                     if any(name in text for name in named for text in texts):
                         found[int(entry.name)] = command.replace(b"\0", b" ").decode(errors="replace")
         return found

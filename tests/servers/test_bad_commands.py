@@ -114,7 +114,6 @@ COMMANDS: dict[str, tuple[str, str, dict[str, str], str]] = {
     "daemon": (DAEMONISES, "%PORT", {}, "exited with code 0 before it was ready; a command has to stay in the for"),
     "killed": ("import os; os.kill(os.getpid(), 9)", "", {}, "was killed by SIGKILL before it was ready"),
     "nothere": ("", "", {"command": "/no/such/program -x"}, "/no/such/program: there is no such program"),
-    "unknown": ("", "%WHAT", {}, "placeholder %WHAT, which means nothing"),
 }
 APPLICATIONS: dict[str, tuple[str, dict[str, str], str]] = {
     "nofolder": ("", {"location": "/no/such/folder"}, "/no/such/folder: there is no such directory"),
@@ -141,6 +140,18 @@ def test_commands_that_do_not_start(server: Server, home: HomeDir, unharmed: Non
         assert any(line.startswith(f"{name}: incident") and reason in line for line in status.splitlines()), status
         eventually(lambda name=name: not processes_of(home, name), 5, f"{name} is gone")  # type: ignore[misc]
         home.disable(name)
+
+
+def test_a_template_with_an_unknown_placeholder(server: Server, home: HomeDir, unharmed: None) -> None:
+    """The file is at fault: the page has an incident, and the log, `explain` and `check` name the placeholder."""
+    command(home, "unknown", "", "%WHAT")
+    refused = server.ask("unknown.test", accept="application/json")
+    assert refused.status in (500, 503)
+    incident = json.loads(refused.text)["incident"]
+    assert any(incident in line and "%WHAT" in line for line in server.log().splitlines())
+    assert "%WHAT" in home.multisite("explain", "unknown.test")
+    assert "%WHAT" in home.multisite("check")
+    home.disable("unknown")
 
 
 def assert_told(server: Server, home: HomeDir, name: str, reason: str) -> None:

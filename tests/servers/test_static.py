@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import random
 import socket
 import time
@@ -227,3 +228,27 @@ def test_logs_are_rotated_under_load_and_no_line_is_lost(tmp_path: Path) -> None
     written = [line for each in path.parent.glob("rotated.*") for line in each.read_text().splitlines()]
     written += path.read_text().splitlines()
     assert len(written) == asked
+
+
+# --- figures --------------------------------------------------------------------------------------------------------
+
+
+def requests_of(home: HomeDir) -> dict[str, int]:
+    told = json.loads(home.multisite("--json", "stats"))
+    return {row["name"]: row["requests"] for row in told["sites"]}
+
+
+def test_requests_are_counted_exactly_over_workers_and_restarts(tmp_path: Path) -> None:
+    home = home_with_logs(tmp_path)
+    for number in (1, 2):
+        with gunicorn(home, "gthread", "--threads", "4", "--workers", "2") as server:
+            for name in ("a", "s"):
+                for _ in range(25):
+                    assert server.ask(f"{name}.test").status == 200
+            expected = {"a": 25 * number, "s": 25 * number}
+            eventually(lambda expected=expected: requests_of(home) == expected, 20, f"{expected}")
+            (row,) = json.loads(home.multisite("--json", "stats", "a"))["sites"]
+            assert (row["in_flight"], row["errors"], row["sent"]) == (0, 0, 2 * expected["a"])
+            assert row["percentiles"]["50"] <= row["percentiles"]["99.9"]
+        eventually(lambda: not home.processes(), 20, "the supervisor has left")
+        assert requests_of(home) == expected

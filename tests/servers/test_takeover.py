@@ -216,6 +216,21 @@ def test_more_than_may_wait_get_503(home: HomeDir, kind: str) -> None:
     assert (place(home) / "executed").stat().st_size == 12 - len(refused)
 
 
+def test_a_slow_site_in_the_workers_holds_its_share_of_their_threads(home: HomeDir) -> None:
+    """The rest of its requests are answered by a process of its own, and a neighbour finds threads that are free."""
+    home.site("slow", SLOW, in_process_at_once="2")
+    with gunicorn(home, "gthread", "--workers", "1", "--threads", "4") as server:
+        server.ask("slow.test", "/tell")
+        with asking(12, server.port) as waiting:
+            eventually(lambda: begun(home) > 2, PATIENCE, "the worker and the process are at it")
+            assert_near_answers(server)
+            assert not any(future.done() for future in waiting)
+            assert home.processes(backends=True)
+            go(home)
+            assert [future.result().text for future in waiting] == ["waited"] * 12
+        assert (place(home) / "executed").stat().st_size == 13
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP], ids=["TERM", "HUP"])
 @pytest.mark.parametrize("kind", ["sync", "gthread"])
 def test_a_worker_that_ends_finishes_what_is_in_flight(home: HomeDir, kind: str, how: signal.Signals) -> None:
@@ -421,3 +436,28 @@ while True:
             pathlib.Path("left").touch()
     wire.close()
 """
+
+
+def test_where_threads_must_wait_a_slow_site_holds_its_share(home: HomeDir) -> None:
+    """waitress keeps its clients' connections; the visitors of a slow site beyond its share are told to come back."""
+    port = free_port()
+    argv = [
+        sys.executable,
+        "-m",
+        "waitress",
+        f"--listen=127.0.0.1:{port}",
+        "--threads=4",
+        "multisite.service:application",
+    ]
+    with Server(argv, port, home.path / "log" / "waitress.log", home.environ()) as server:
+        server.ask("near.test")
+        with asking(8, port) as waiting:
+            eventually(lambda: begun(home), PATIENCE, "the site is at the first request")
+            eventually(lambda: sum(future.done() for future in waiting) >= 5, PATIENCE, "the others are refused")
+            assert_near_answers(server)
+            go(home)
+            answers = [future.result() for future in waiting]
+    refused = [answer for answer in answers if answer.status == 503]
+    assert {answer.status for answer in answers} == {200, 503}
+    assert 5 <= len(refused) <= 7
+    assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)

@@ -265,6 +265,29 @@ def test_t9_an_upgraded_master_keeps_supervisor_and_sites_and_takes_them_along_i
         assert not home.left()
 
 
+def test_after_a_kill_sockets_logs_and_counts_are_right(home: SupervisedHome) -> None:
+    """Nothing of sites that are gone is left; processes that are gone count nothing; the log goes on where it was."""
+    hello = "def application(environ, start_response):\n    print(environ['PATH_INFO'], flush=True)\n"
+    hello += "    start_response('200 OK', [])\n    return [b'hello']\n"
+    log = home.path / "blog.log"
+    home.app("blog", hello, more=f"[logging]\nerror = {log}\n", processes="2")
+    home.site("gone")
+    home.get("gone")
+    for number in range(5):
+        home.get("blog", f"/{number}")
+    wait_until(lambda: home.state("blog")["requests"] == 5)
+    (home.path / "sites-enabled" / "gone.ini").unlink()
+    supervisor = supervisor_of(home)
+    os.kill(supervisor, signal.SIGKILL)
+    assert home.get("blog", "/last") == "hello"
+    wait_until(lambda: home.state("blog")["requests"] == 1)
+    assert log.read_text().split() == ["/0", "/1", "/2", "/3", "/4", "/last"]
+    run = Path(home.rundir.path)
+    assert [path.name for path in (run / "sites").iterdir()] == ["blog.sock"]
+    assert [path.name for path in (run / "domains").iterdir()] == ["blog.test"]
+    assert home.state("blog")["in_flight"] == 0
+
+
 def test_what_an_earlier_supervisor_left_is_cleared_away(home: SupervisedHome) -> None:
     """Guard and supervisor killed at one stroke: the helper lives, until the next supervisor finds it."""
     home.site("a", DAEMONISES)

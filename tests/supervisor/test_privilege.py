@@ -247,10 +247,9 @@ def test_a_link_to_somebody_elses_site_is_refused(open_path: Path) -> None:
     link.symlink_to(target)
     assert who(location=str(link)).uid == 33
     os.chown(link, 1, 1, follow_symlinks=False)
-    with pytest.raises(Refused, match=f"{link} belongs to another user"):
-        who(location=str(link))
-    with pytest.raises(Refused, match=f"{link} is a link of another user's"):
-        who(location=str(link), user="www-data")
+    for keys in ({}, {"user": "www-data"}):
+        with pytest.raises(Refused, match=f"{link} .* another user"):
+            who(location=str(link), **keys)
     assert who(location=str(link), user="daemon").uid == 1
     os.chown(link, 33, 33, follow_symlinks=False)
     assert who(location=str(link)).uid == 33

@@ -1,0 +1,142 @@
+"""``multisite stats``: how much each site is used, and how long its requests take."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from multisite.cli import complete
+from multisite.cli.output import say, say_json, say_table
+from multisite.cli.session import Session, pass_session
+from multisite.errors import MultisiteError
+
+if TYPE_CHECKING:
+    from multisite.usage import Sums
+
+EPILOG = """\b
+Examples:
+  multisite stats
+  multisite stats blog shop
+  multisite --json stats
+"""
+HEADER = ("name", "requests", "errors", "sent", "seconds", "50 %", "75 %", "90 %", "95 %", "99 %", "99.9 %")
+IN_THE_LIST = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9)
+
+
+@click.command(epilog=EPILOG, short_help="Show how much sites are used.")
+@click.argument("names", metavar="[SITE]...", nargs=-1, shell_complete=complete.sites)
+@pass_session
+def stats(session: Session, names: tuple[str, ...]) -> None:
+    """Show requests, errors, bytes and times of all sites, or of each SITE with all percentiles.
+
+    A percentile is the time within which that share of the requests was answered. It is exact to the bounds of the
+    buckets in which requests are counted. All figures outlive processes and restarts.
+    """
+    since, rows = table(session, [session.named(name).site.name for name in names])
+    if session.as_json:
+        return say_json({"since": since or None, "sites": rows})
+    if names:
+        for row in rows:
+            _say(row)
+    elif rows:
+        say_table(HEADER, map(_cells, sorted(rows, key=lambda row: -row["requests"])))
+    if since and rows:
+        say(f"since {time.strftime('%Y-%m-%d %H:%M', time.localtime(since))}")
+
+
+def table(session: Session, names: list[str]) -> tuple[float, list[dict[str, Any]]]:
+    """Return since when there are figures (seconds since 1970, 0.0: never), and those of each site."""
+    from multisite.usage import Sums
+
+    counted, since = session.usage
+    told = _supervised(session)
+    instances = (name for name in told if told[name].get("host"))
+    rows = [
+        _row(name, counted.get(name, Sums()).all_of_them(), told.get(name) or {})
+        for name in names or sorted({*session.catalogue.sites, *instances})
+    ]
+    return since, rows
+
+
+def _row(name: str, sums: Sums, known: dict[str, Any]) -> dict[str, Any]:
+    """Describe one site: by what its processes counted, where they do, else by what the workers did."""
+    from multisite.percentiles import percentiles
+    from multisite.runner.board import LATENCIES
+    from multisite.usage import Sums
+
+    if known.get("requests") is not None:
+        latencies = list(known["latencies"]) or sums.latencies
+        in_flight = known.get("in_flight") or 0
+        sums = Sums(known["requests"], known["errors"], known["sent"], known["busy"], in_flight, latencies)
+    times = percentiles(LATENCIES, sums.latencies)
+    return {
+        "name": name,
+        "requests": sums.requests,
+        "in_flight": sums.in_flight,
+        "errors": sums.errors,
+        "received": known.get("received"),
+        "sent": sums.sent,
+        "seconds": round(sums.busy, 6),
+        "cpu": known.get("cpu"),
+        "memory": known.get("memory"),
+        "starts": known.get("starts"),
+        "measured": sums.measured,
+        "percentiles": {f"{share:g}": _finite(seconds) for share, seconds in times.items()},
+    }
+
+
+def _supervised(session: Session) -> dict[str, Any]:
+    """Return what the supervisor tells of sites, and what was kept of those it does not know just now."""
+    try:
+        told = session.supervisor
+    except MultisiteError:
+        told = None
+    kept = {name: tally.as_dict() for name, tally in session.tallies.items()}
+    return {**kept, **(told["sites"] if told else {})}
+
+
+def _finite(seconds: float | None) -> float | None:
+    """Return a time as JSON takes it: one above all bounds is the largest that is known."""
+    from multisite.runner.board import LATENCIES
+
+    return None if seconds is None else round(min(seconds, LATENCIES[-1]), 6)
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    times = (_time(row["percentiles"][f"{share:g}"]) for share in IN_THE_LIST)
+    return row["name"], str(row["requests"]), str(row["errors"]), size(row["sent"]), f"{row['seconds']:.1f}", *times
+
+
+def _say(row: dict[str, Any]) -> None:
+    lines = {
+        "requests": str(row["requests"]),
+        "in flight": str(row["in_flight"]),
+        "errors": str(row["errors"]),
+        "received": "" if row["received"] is None else size(row["received"]),
+        "sent": size(row["sent"]),
+        "seconds": f"{row['seconds']:.3f}",
+        "cpu": "" if row["cpu"] is None else f"{row['cpu']:.3f} s",
+        "memory": size(row["memory"]) if row["memory"] else "",
+    }
+    say(row["name"])
+    for label, text in lines.items():
+        if text:
+            say(f"  {label + ':':11}{text}")
+    for share, seconds in row["percentiles"].items():
+        say(f"  {share:>4} %     {_time(seconds)}")
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def size(count: float) -> str:
+    """Say a number of bytes in its largest unit."""
+    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count:.0f} B"

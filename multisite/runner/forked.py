@@ -1,0 +1,192 @@
+"""The way of a forked process from the preloader to the backend that a plain start would have given.
+
+The kernel gives an orphan to the nearest subreaper. So the preloader forks twice, the process in between ends, and
+the supervisor is the parent of the backend: it learns of its end, and the backend dies with it and not with the
+preloader. Everything that differs between two sites is set here; whatever cannot be set in a process that runs
+already is the supervisor's reason for a plain start.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import resource
+import signal
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from typing import Any
+
+LISTENER, JOB = 3, 4
+ASIDE = 64  # descriptors are put aside up there first, so that none is overwritten before it is in its place
+SET_PDEATHSIG, SET_NAME = 1, 15
+PAUSE = 0.00005  # seconds between two looks whether the process in between is gone
+BORN = b"born"
+FAILED = 127
+_ENV_START, _ENV_END = 47, 48  # of /proc/self/stat, after the name (proc(5) counts from 1 and the pid)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Request:
+    """One order for a fork, with the descriptors that came along.
+
+    Attributes:
+        channel: where the new process announces itself and says what fails; it ends when the process is set up.
+        env: as a plain start would get it; the mark of the site's processes stands in the variable `mark`.
+        location: whose modules are imported first.
+    """
+
+    def __init__(self, orders: dict[str, Any], listener: int, job: int, output: int, channel: socket.socket) -> None:
+        self.listener, self.job, self.output, self.channel = listener, job, output, channel
+        self.location: str = orders["location"]
+        self.env: dict[str, str] = orders["env"]
+        self.mark: str = orders["mark"]
+        self.cwd: str = orders["cwd"]
+        self.umask: int = orders["umask"]
+        self.nice: int = orders["nice"]
+        self.nofile: list[int] = orders["nofile"]
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        for descriptor in (self.listener, self.job, self.output):
+            os.close(descriptor)
+        self.channel.close()
+
+
+def fork(request: Request, supervisor: int, name: bytes) -> bool:
+    """Fork; False in the preloader, True in the new process once it is set up.
+
+    Args:
+        request: what it is to become.
+        supervisor: the process that has to be its parent.
+        name: what ps(1) calls it.
+    """
+    between = os.fork()
+    if between:
+        os.waitpid(between, 0)
+        return False
+    try:
+        between = os.getpid()
+        if os.fork():
+            os._exit(0)
+        _belong(request, between, supervisor)
+        _become(request, name)
+    except BaseException:
+        os._exit(FAILED)
+    return True
+
+
+def _belong(request: Request, between: int, supervisor: int) -> None:
+    """Become a child of the supervisor, which dies with it, and announce that."""
+    os.setsid()
+    while os.getppid() == between:
+        time.sleep(PAUSE)
+    prctl(SET_PDEATHSIG, signal.SIGKILL)  # only now: it tells of the death of whoever is the parent
+    if os.getppid() != supervisor:
+        os._exit(FAILED)
+    request.channel.send(BORN)  # fails where nobody waits for it any more
+
+
+def _become(request: Request, name: bytes) -> None:
+    """Set all that is the site's own."""
+    step = "prepare"
+    try:
+        set_name(name)
+        _arrange(request)
+        step = "limits"
+        resource.setrlimit(resource.RLIMIT_NOFILE, (request.nofile[0], request.nofile[1]))
+        if request.nice:
+            os.nice(request.nice)
+        step = f"location {request.cwd}"
+        os.chdir(request.cwd)
+        step = "environment"
+        os.umask(request.umask)
+        env = {**request.env, "LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}
+        os.environ.clear()
+        mark(env, request.mark)
+        os.environ.update(env)
+        time.tzset()
+        _renew()
+    except BaseException as error:
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        request.channel.send(f"{step}: {reason}".encode("utf-8", "replace")[:4000])
+        raise
+    request.channel.close()
+
+
+def _arrange(request: Request) -> None:
+    """Put each descriptor in its place, and close all others but the channel."""
+    channel = request.channel.fileno()
+    wanted = {1: request.output, 2: request.output, LISTENER: request.listener, JOB: request.job}
+    aside = {place: fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, channel + ASIDE) for place, source in wanted.items()}
+    for place, source in aside.items():
+        os.dup2(source, place)
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        if descriptor > JOB and descriptor != channel:
+            try:
+                os.close(descriptor)
+            except OSError:
+                pass  # that of the listing
+
+
+def _renew() -> None:
+    """Have secrets of its own where the standard library made one at its import."""
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    if multiprocessing is not None:
+        multiprocessing.current_process().authkey = os.urandom(32)
+
+
+def prctl(option: int, value: int) -> None:
+    """Call prctl(2).
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    if _libc.prctl(option, ctypes.c_ulong(value), *(ctypes.c_ulong(0),) * 3):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def get_name() -> bytes:
+    """What ps(1) calls this process."""
+    with open("/proc/self/comm", "rb") as file:
+        return file.read().rstrip(b"\n")
+
+
+def set_name(name: bytes) -> None:
+    """Have ps(1) call it so, by 15 bytes at most."""
+    _libc.prctl(SET_NAME, ctypes.c_char_p(name[:15]))
+
+
+def mark(env: dict[str, str], first: str) -> None:
+    """Have /proc/PID/environ show `env`, as far as there is room: the variable `first` knows whose leftovers are whose.
+
+    That memory holds the variables that the preloader was started with. They have to be gone from the environment
+    before, since the C library still looks at them there.
+
+    Raises:
+        OSError: the kernel does not tell where it is, or there is no room.
+    """
+    start, end = _region()
+    pairs = [f"{name}={env[name]}" for name in sorted(env, key=lambda name: name != first)]
+    data = b"\0".join(os.fsencode(pair) for pair in pairs) + b"\0"
+    if len(data) > end - start:
+        data = data[: data.rfind(b"\0", 0, end - start) + 1]
+    if not data:
+        raise OSError("there is no room for its mark")
+    ctypes.memset(start, 0, end - start)
+    ctypes.memmove(start, data, len(data))
+
+
+def _region() -> tuple[int, int]:
+    with open("/proc/self/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    start, end = int(fields[_ENV_START]), int(fields[_ENV_END])
+    if not 0 < start < end:
+        raise OSError("the kernel does not tell where the environment is")
+    return start, end

@@ -1,0 +1,200 @@
+"""The preloader: it imports what the sites of one interpreter and user have in common, and forks their backends.
+
+Started like a backend, with a control socket in the place of the listening socket. What it says there is one JSON
+object for each message: ``ready``, or ``spoilt`` by the import of a module, which leaves behind what no other site
+may get. It ends when the supervisor closes the socket, and when the files that it has imported have changed.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import socket
+import sys
+import time
+
+from . import forked, injected, learn, purity
+from .forked import Request
+from .startup import said_at_startup, strangers
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+VARIABLE = "MULTISITE_PRELOAD"
+ROOM = "MULTISITE_ROOM"  # makes the memory of the environment large enough for that of a site
+CONTROL = 3
+NAME = b"multisite-preld"
+DESCRIPTORS = 5
+LOOK_EVERY = 1.0  # seconds
+# They patch the standard library, keep one state for random numbers, or have threads behind our back.
+NEVER = frozenset({"gevent", "eventlet", "numpy", "grpc", "torch", "tensorflow", "ddtrace", "newrelic", "coverage"})
+OURS = (".wsgi", ".direct", ".settings")  # what most backends need of the runner itself
+
+
+def preload() -> None:
+    """Import, and wait for requests; returns in each backend, and there alone."""
+    before = set(sys.modules)
+    orders = _orders()
+    for name in ("LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET", ROOM):
+        os.environ.pop(name, None)
+    preloader = Preloader(socket.socket(fileno=CONTROL), orders, before)
+    preloader.load(orders["modules"])
+    preloader.serve()
+
+
+def _orders() -> dict[str, Any]:
+    with open(int(os.environ.pop(VARIABLE)), "rb") as file:
+        orders: dict[str, Any] = json.loads(file.read())
+        return orders
+
+
+class Preloader:
+    """Imports once and forks often."""
+
+    def __init__(self, control: socket.socket, orders: dict[str, Any], before: set[str]) -> None:
+        os.set_inheritable(control.fileno(), False)
+        self._control = control
+        self._supervisor = os.getppid()
+        self._name = forked.get_name()
+        self._before = before
+        self._denied = NEVER | set(orders["denied"])
+        self._failed: list[str] = []
+        self._files: dict[str, tuple[int, int]] = {}
+        self._looked_at = 0.0
+        forked.set_name(NAME)
+        is_own = injected.inject(orders["gunicorn"], injected.FOR_ASGI)
+        if injected.inject(orders["gunicorn"], injected.FOR_WSGI) != is_own:
+            self._denied |= {injected.NAME}  # one for some sites, and another for others
+
+    def load(self, modules: Iterable[str]) -> None:
+        """Import `modules`, and tell how that went; one that spoils the process ends it."""
+        if os.geteuid() == 0:
+            self._refuse_strangers()
+        for name in OURS:
+            importlib.import_module(name, __package__)
+        gc.disable()  # what it clears away would leave holes, and each child its copies of the pages around them
+        reads = purity.watched(os.environ)
+        facts = purity.facts()
+        for name in modules:
+            if name in sys.modules or self._is_denied(name):
+                continue
+            self._try(name)
+            what = _brought() or purity.broken(facts, purity.facts())
+            spoilt = {name: what} if what else reads.tainted()
+            if spoilt:
+                self._leave({"spoilt": spoilt})
+        purity.unwatched(os.environ)
+        self._note_files()
+        learn.known.update(sys.modules)
+        gc.freeze()
+        new = len(sys.modules) - len(self._before)
+        asked = sorted(reads.names | said_at_startup())
+        self._tell({"ready": {"modules": new, "reads": asked, "failed": self._failed}})
+
+    def _is_denied(self, name: str) -> bool:
+        return any(name == denied or name.startswith(denied + ".") for denied in self._denied)
+
+    def _try(self, name: str) -> None:
+        """Import one module; many need a configured framework, and are left to their sites."""
+        try:
+            importlib.import_module(name)
+        except Exception:
+            self._failed.append(name)
+        except BaseException:
+            self._leave({"spoilt": {name: "ends the process"}})
+
+    def _refuse_strangers(self) -> None:
+        """Root imports nothing that somebody else could have written."""
+        found = strangers(sys.path)
+        if found:
+            self._leave({"refused": f"others than root may write {found}"})
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        try:
+            self._control.send(json.dumps(message).encode()[:60000])
+        except OSError:
+            os._exit(0)
+
+    def _leave(self, message: dict[str, Any]) -> None:
+        self._tell(message)
+        os._exit(0)
+
+    # Forking
+
+    def serve(self) -> None:
+        """Fork for each request; returns in the new process."""
+        while True:
+            request = self._receive()
+            why = self._why_not(request)
+            if why:
+                request.channel.send(b"no " + why.encode("utf-8", "replace"))
+            elif forked.fork(request, self._supervisor, self._name):
+                gc.enable()
+                self._control.detach()  # its descriptor is the site's listening socket now
+                return
+            request.close()
+            if why == CHANGED:
+                os._exit(0)
+
+    def _receive(self) -> Request:
+        """The next request; the process ends where there is none any more."""
+        data, descriptors, _, _ = socket.recv_fds(self._control, 64, DESCRIPTORS)
+        if not data or len(descriptors) != DESCRIPTORS:
+            os._exit(0)
+        orders, listener, job, output, channel = descriptors
+        with open(orders, "rb") as file:
+            file.seek(0)
+            return Request(json.loads(file.read()), listener, job, output, socket.socket(fileno=channel))
+
+    def _why_not(self, request: Request) -> str:
+        """Why a fork would not be what a plain start is, "" if it would be."""
+        if self._has_changed():
+            return CHANGED
+        shadowed = self._shadowed(request.location)
+        return f"its location has a {shadowed!r} of its own" if shadowed else ""
+
+    def _shadowed(self, location: str) -> str:
+        """A name at the top of the site's folder that stands for one of our modules."""
+        try:
+            found = {name.partition(".")[0] for name in os.listdir(location)}
+        except OSError:
+            return ""
+        return min(found & self._tops, default="")
+
+    def _note_files(self) -> None:
+        """Remember what has been imported, to learn when it is something else."""
+        new = {name: module for name, module in sys.modules.items() if name not in self._before}
+        ours = __package__ or ""
+        self._tops = {name.partition(".")[0] for name in new if name.partition(".")[0] not in (*self._before, ours)}
+        paths = {getattr(module, "__file__", None) for module in new.values()}
+        config = os.path.join(sys.prefix, "pyvenv.cfg")
+        for path in filter(None, [*paths, *sys.path, config]):
+            self._files[path] = _stamp(path)
+
+    def _has_changed(self) -> bool:
+        """Whether any file is another now; of starts within one second, the first asks for all."""
+        now = time.monotonic()
+        if now < self._looked_at + LOOK_EVERY:
+            return False
+        self._looked_at = now
+        return any(_stamp(path) != stamp for path, stamp in self._files.items())
+
+
+def _brought() -> str:
+    """What has been imported that may not be, on behalf of another module."""
+    return next((f"imports {name}" for name in NEVER if name in sys.modules), "")
+
+
+CHANGED = "what is installed there has changed"
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return (0, 0)
+    return (status.st_mtime_ns, status.st_ino)

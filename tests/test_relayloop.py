@@ -1,0 +1,564 @@
+"""The loop that waits for whom no worker waits: with real sockets, and a real worker that was never started."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import resource
+import socket
+import threading
+import time
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from multisite import client, passage, relayloop, tunnel
+from multisite.errors import BackendUnavailable, SiteBusy
+from multisite.proxy import Proxy
+from multisite.relayloop import RelayLoop
+from multisite.tunnel import Tunnel
+from tests.backends import PATIENCE, Backend, saying, take
+from tests.test_pending import read_all
+from tests.ways import Way, connected, taken
+
+TEXT = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
+HELLO = TEXT + b"Content-Length: 5\r\n\r\nhello"
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Way]:
+    """A worker of threads that has no patience, so that everything goes to the loop."""
+    with taken("gthread", monkeypatch) as made:
+        yield made
+
+
+@pytest.fixture
+def loop() -> Iterator[RelayLoop]:
+    made = RelayLoop()
+    yield made
+    made.stop()
+    if made._thread:
+        made._thread.join(PATIENCE)
+
+
+def eventually(question: Any) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not question():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.005)
+
+
+def ask(proxy: Proxy, **more: Any) -> socket.socket:
+    """Make a request whose connection is taken; return the client's end."""
+    ours, theirs = connected()
+    environ: dict[str, Any] = {"SERVER_PROTOCOL": "HTTP/1.1", **more}
+    with pytest.raises(client.Ended):
+        proxy({**ENVIRON, **environ, "gunicorn.socket": theirs}, None)
+    theirs.close()  # what gunicorn has of it
+    ours.settimeout(PATIENCE)
+    return ours
+
+
+class _Empty:
+    def read(self, size: int = -1) -> bytes:
+        return b""
+
+
+ENVIRON = {
+    "SERVER_SOFTWARE": "gunicorn/27.0.1",
+    "REQUEST_METHOD": "GET",
+    "PATH_INFO": "/",
+    "QUERY_STRING": "",
+    "RAW_URI": "/",
+    "REMOTE_ADDR": "192.0.2.1",
+    "wsgi.url_scheme": "http",
+    "wsgi.input": _Empty(),
+}
+
+
+# Clients
+
+
+def test_a_client_that_leaves_frees_the_backend_at_once(tmp_path: Path, worker: Way) -> None:
+    """Nothing was answered, and nothing needs to be."""
+    freed = threading.Event()
+
+    def talk(wire: socket.socket) -> None:
+        take(wire)
+        assert wire.recv(1) == b""
+        freed.set()
+
+    with Backend(tmp_path / "x.sock", talk) as backend:
+        wire = ask(Proxy(backend.endpoint))
+        eventually(lambda: relayloop.current().in_flight)
+        wire.close()
+        assert freed.wait(PATIENCE)
+
+
+def test_a_client_that_has_said_all_is_still_there(tmp_path: Path, worker: Way) -> None:
+    """It closed its side behind its request: that is not leaving."""
+    go = threading.Event()
+
+    def talk(wire: socket.socket) -> None:
+        take(wire)
+        assert go.wait(PATIENCE)
+        wire.sendall(HELLO)
+
+    with Backend(tmp_path / "x.sock", talk) as backend:
+        ours, theirs = connected()
+        ours.shutdown(socket.SHUT_WR)
+        eventually(lambda: client.has_left(theirs))
+        with pytest.raises(client.Ended):
+            Proxy(backend.endpoint)({**ENVIRON, "SERVER_PROTOCOL": "HTTP/1.1", "gunicorn.socket": theirs}, None)
+        go.set()
+        with ours:
+            assert read_all(ours).endswith(b"hello")
+
+
+def test_a_client_that_takes_nothing_is_given_up(tmp_path: Path, worker: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And its backend with it, though there is more to say than fits into any buffer."""
+    monkeypatch.setattr(passage, "CLIENT_TIMEOUT", 0.1)
+    freed = threading.Event()
+
+    def talk(wire: socket.socket) -> None:
+        take(wire)
+        with contextlib.suppress(OSError):
+            wire.sendall(TEXT + b"\r\n")
+            while True:
+                wire.sendall(bytes(65536))
+        freed.set()
+
+    with Backend(tmp_path / "x.sock", talk) as backend, ask(Proxy(backend.endpoint)):
+        assert freed.wait(PATIENCE)
+
+
+def test_a_slow_client_takes_no_memory(tmp_path: Path, worker: Way) -> None:
+    """At most one piece of 64 KiB is held; the backend has to wait for the client."""
+    said = [0]
+    go = threading.Event()
+
+    def talk(wire: socket.socket) -> None:
+        take(wire)
+        wire.sendall(TEXT + b"Content-Length: %d\r\n\r\n" % (64 << 20))
+        wire.setblocking(False)
+        left = 64 << 20
+        while left:
+            try:
+                sent = wire.send(bytes(min(left, 65536)))
+            except BlockingIOError:
+                go.wait(0.01)
+                continue
+            left -= sent
+            said[0] += sent
+
+    with Backend(tmp_path / "x.sock", talk) as backend:
+        tracemalloc.start()
+        with ask(Proxy(backend.endpoint)) as wire:
+            before = -1
+            while before != said[0]:  # until nothing moves any more
+                before = said[0]
+                time.sleep(0.2)
+            assert said[0] < 32 << 20
+            got = 0
+            while piece := wire.recv(1 << 20):
+                got += len(piece)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert got > 64 << 20
+    assert peak < 8 << 20  # our own reading of 1 MiB included
+
+
+def test_an_http_1_0_client_sees_a_cut_by_a_reset(tmp_path: Path, worker: Way) -> None:
+    """Its answer has neither chunks nor a length, and ends with the connection."""
+
+    def talk(wire: socket.socket) -> None:
+        take(wire)
+        wire.sendall(TEXT + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+        go.wait(PATIENCE)
+
+    go = threading.Event()
+    with Backend(tmp_path / "x.sock", talk) as backend:
+        with ask(Proxy(backend.endpoint), SERVER_PROTOCOL="HTTP/1.0") as wire:
+            data = b""
+            while not data.endswith(b"hello"):
+                data += wire.recv(65536)
+            assert data.startswith(b"HTTP/1.0 200 OK\r\n")
+            assert b"chunked" not in data
+            go.set()
+            with pytest.raises(ConnectionResetError):
+                wire.recv(1)
+
+
+# The queue of a site
+
+
+def test_a_request_that_nobody_took_is_503_and_one_that_somebody_did_is_504(tmp_path: Path, worker: Way) -> None:
+    """Only the second may have been executed."""
+    read = threading.Event()
+    release = threading.Event()
+
+    def talk(wire: socket.socket) -> None:
+        if read.is_set():
+            take(wire)
+        release.wait(PATIENCE)
+
+    with Backend(tmp_path / "x.sock", talk) as backend:
+        proxy = Proxy(backend.endpoint, request_timeout=0.2, most_waiting=5)
+        with ask(proxy) as wire:
+            assert read_all(wire).startswith(b"HTTP/1.1 503 ")
+        read.set()
+        with ask(proxy) as wire:
+            assert read_all(wire).startswith(b"HTTP/1.1 504 ")
+        release.set()
+
+
+def test_the_time_in_the_queue_does_not_count_as_the_sites(
+    tmp_path: Path, worker: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that was taken late has its whole time from then on."""
+    monkeypatch.setattr(passage, "LOOK_AT_QUEUE", 0.01)
+    taken_at: list[float] = []
+
+    def talk(wire: socket.socket) -> None:
+        time.sleep(0.5)
+        take(wire)
+        taken_at.append(time.monotonic())
+        wire.recv(1)
+
+    with Backend(tmp_path / "x.sock", talk) as backend:
+        with ask(Proxy(backend.endpoint, request_timeout=0.9, most_waiting=5)) as wire:
+            assert read_all(wire).startswith(b"HTTP/1.1 504 ")
+            assert time.monotonic() - taken_at[0] > 0.6
+
+
+def test_more_than_may_wait_are_refused_at_once(tmp_path: Path, worker: Way) -> None:
+    release = threading.Event()
+
+    def talk(wire: socket.socket) -> None:
+        release.wait(PATIENCE)
+        take(wire)
+        wire.sendall(HELLO)
+
+    with Backend(tmp_path / "x.sock", talk) as backend, contextlib.ExitStack() as stack:
+        proxy = Proxy(backend.endpoint, most_waiting=3)
+        waiting = [stack.enter_context(ask(proxy)) for _ in range(3)]
+        ours, theirs = connected()
+        with ours, theirs, pytest.raises(SiteBusy):
+            proxy({**ENVIRON, "SERVER_PROTOCOL": "HTTP/1.1", "gunicorn.socket": theirs}, None)
+        release.set()
+        assert all(read_all(wire).endswith(b"hello") for wire in waiting)
+        with ask(proxy) as wire:
+            assert read_all(wire).endswith(b"hello")
+
+
+def test_requests_that_were_taken_do_not_wait(tmp_path: Path, worker: Way) -> None:
+    """Ten long answers under way are no queue."""
+    release = threading.Event()
+
+    def talk(wire: socket.socket) -> None:
+        take(wire)
+        release.wait(PATIENCE)
+        wire.sendall(HELLO)
+
+    with Backend(tmp_path / "x.sock", talk) as backend, contextlib.ExitStack() as stack:
+        proxy = Proxy(backend.endpoint, most_waiting=2)
+        waiting = []
+        for number in range(10):
+            waiting.append(stack.enter_context(ask(proxy)))
+            eventually(lambda number=number: backend.connections > number)  # type: ignore[misc]
+            eventually(lambda: not [each for each in list(proxy.queue._waiting) if not each.is_taken()])
+        release.set()
+        assert all(read_all(wire).endswith(b"hello") for wire in waiting)
+
+
+def test_one_site_cannot_take_every_descriptor(tmp_path: Path, worker: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have another place in the loop while it holds fewer than are free."""
+    monkeypatch.setattr(relayloop.current(), "room", 40)
+    release = threading.Event()
+
+    def talk(wire: socket.socket) -> None:
+        take(wire)
+        release.wait(PATIENCE)
+        wire.sendall(HELLO)
+
+    with (
+        Backend(tmp_path / "x.sock", talk, backlog=64) as backend,
+        Backend(tmp_path / "y.sock", saying(HELLO)) as other,
+        contextlib.ExitStack() as stack,
+    ):
+        proxy = Proxy(backend.endpoint)
+        waiting = []
+        with pytest.raises(SiteBusy):
+            while True:
+                waiting.append(stack.enter_context(ask(proxy)))
+                eventually(lambda: len(proxy.places) == len(waiting))
+        assert len(waiting) == 20
+        with ask(Proxy(other.endpoint)) as wire:
+            assert read_all(wire).endswith(b"hello")
+        release.set()
+        assert all(read_all(wire).endswith(b"hello") for wire in waiting)
+        eventually(lambda: not proxy.places)
+
+
+def test_no_descriptor_is_503(tmp_path: Path, worker: Way) -> None:
+    backend = Backend(tmp_path / "x.sock", saying(HELLO))
+    proxy = Proxy(backend.endpoint)
+    ours, theirs = connected()
+    environ = {**ENVIRON, "SERVER_PROTOCOL": "HTTP/1.1", "gunicorn.socket": theirs}
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = []
+    try:
+        most = max(map(int, os.listdir("/proc/self/fd"))) + 10
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, before[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.dup(0))
+        with pytest.raises(BackendUnavailable):
+            proxy(environ, None)
+        os.close(held.pop())
+        with pytest.raises(BackendUnavailable):  # one for the backend, none for the client's connection
+            proxy(environ, None)
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    ours.close()
+    theirs.close()
+    backend.listener.close()
+
+
+# Reaching a site
+
+
+def test_what_takes_time_is_done_by_a_helper(tmp_path: Path, worker: Way) -> None:
+    """The worker's thread is free while the supervisor is asked; the request is sent once it has answered."""
+    go = threading.Event()
+    asked = threading.Event()
+    backends: list[Backend] = []
+
+    def reconnect() -> None:
+        asked.set()
+        assert go.wait(PATIENCE)
+        backends.append(stack.enter_context(Backend(tmp_path / "x.sock", saying(HELLO))))
+
+    with contextlib.ExitStack() as stack:
+        proxy = Proxy(Backend(tmp_path / "gone.sock", saying(HELLO)).endpoint, reconnect=reconnect)
+        proxy.endpoint = type(proxy.endpoint)("http", path=str(tmp_path / "x.sock"))
+        wire = stack.enter_context(ask(proxy))  # returns before anybody listens
+        assert asked.wait(PATIENCE)
+        go.set()
+        assert read_all(wire).endswith(b"hello")
+
+
+def test_too_many_errands_are_refused(loop: RelayLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relayloop, "MOST_ERRANDS", 2)
+    go = threading.Event()
+    assert [loop.later(lambda: go.wait(PATIENCE) and None) for _ in range(3)] == [True, True, False]  # type: ignore[func-returns-value]
+    go.set()
+    loop.finish_errands(PATIENCE)
+    assert loop.later(lambda: None)
+
+
+# The loop itself
+
+
+class _Watcher:
+    """Notes what it is told."""
+
+    def __init__(self, loop: RelayLoop, wait: float = math.inf, fails: bool = False) -> None:
+        self.deadline, self.due = time.monotonic() + wait, math.inf
+        self.told: list[str] = []
+        self.fails = fails
+        self._loop = loop
+
+    def ready(self, descriptor: int, events: int) -> None:
+        self.told.append("ready")
+        if self.fails:
+            raise RuntimeError
+        os.read(descriptor, 100)
+
+    def expired(self, now: float) -> None:
+        self.told.append("expired")
+        self.deadline = math.inf
+        if self.fails:
+            raise RuntimeError
+        self._loop.remove(self)
+
+    def abort(self) -> None:
+        self.told.append("aborted")
+        self._loop.remove(self)
+
+    def sockets(self) -> list[socket.socket]:
+        return []
+
+
+def test_deadlines_are_kept_and_may_be_moved(loop: RelayLoop) -> None:
+    early, late, moved = _Watcher(loop, 0.05), _Watcher(loop, 0.1), _Watcher(loop, 0.01)
+    for watcher in (early, late, moved):
+        loop.call(lambda watcher=watcher: loop.add(watcher))  # type: ignore[misc]
+
+    def move() -> None:
+        moved.deadline = time.monotonic() + 0.2
+
+    loop.call(move)
+    eventually(lambda: moved.told)
+    assert early.told == late.told == moved.told == ["expired"]
+    assert not loop.in_flight
+
+
+def test_an_earlier_deadline_is_noticed(loop: RelayLoop) -> None:
+    watcher = _Watcher(loop, 1000)
+    loop.call(lambda: loop.add(watcher))
+
+    def hurry() -> None:
+        watcher.deadline = time.monotonic()
+        loop.schedule(watcher)
+
+    loop.call(hurry)
+    eventually(lambda: watcher.told)
+
+
+def test_one_that_fails_is_aborted_and_the_others_go_on(loop: RelayLoop) -> None:
+    bad, good, slow = _Watcher(loop, fails=True), _Watcher(loop), _Watcher(loop, 0.05, fails=True)
+    pipes = [os.pipe(), os.pipe()]
+
+    def start() -> None:
+        for watcher, (reading, _) in zip((bad, good), pipes, strict=True):
+            loop.add(watcher)
+            loop.watch(watcher, reading, 1, 0)
+        loop.add(slow)
+
+    loop.call(start)
+    for _, writing in pipes:
+        os.write(writing, b"x")
+    eventually(lambda: bad.told[1:] and good.told and slow.told[1:])
+    assert bad.told[:2] == ["ready", "aborted"]
+    assert slow.told == ["expired", "aborted"]
+    loop.call(lambda: 1 / 0)  # type: ignore[arg-type, return-value]
+    os.write(pipes[1][1], b"x")
+    eventually(lambda: len(good.told) == 2)
+    for pipe in pipes:
+        for descriptor in pipe:
+            os.close(descriptor)
+
+
+def test_the_end_of_a_process_waits_for_what_is_in_flight(loop: RelayLoop) -> None:
+    watcher = _Watcher(loop, 0.2)
+    loop.call(lambda: loop.add(watcher))
+    loop.finish(PATIENCE)
+    assert watcher.told == ["expired"]
+
+
+def test_but_not_longer_than_it_may(loop: RelayLoop) -> None:
+    watcher = _Watcher(loop)
+    loop.call(lambda: loop.add(watcher))
+    loop.finish(0.05)
+    eventually(lambda: watcher.told == ["aborted"])
+
+
+def test_a_forked_child_lets_go_of_its_parents_clients(tmp_path: Path, worker: Way) -> None:
+    """Else a client would wait for as long as a child lives that a site in the worker has forked."""
+    go = threading.Event()
+
+    def talk(wire: socket.socket) -> None:
+        take(wire)
+        assert go.wait(PATIENCE)
+        wire.sendall(HELLO)
+
+    with Backend(tmp_path / "x.sock", talk) as backend:
+        with ask(Proxy(backend.endpoint), SERVER_PROTOCOL="HTTP/1.0") as wire:
+            eventually(lambda: relayloop.current().in_flight)
+            reading, writing = os.pipe()
+            child = os.fork()
+            if not child:
+                os.close(writing)
+                os.read(reading, 1)  # until the parent is through
+                os._exit(0)
+            os.close(reading)
+            go.set()
+            assert read_all(wire).endswith(b"hello")  # the end is the end of the connection
+            os.close(writing)
+            os.waitpid(child, 0)
+
+
+# Tunnels
+
+
+@pytest.fixture
+def ends(loop: RelayLoop) -> Iterator[tuple[socket.socket, socket.socket, set[object]]]:
+    """The outer ends of a tunnel, and who holds a place."""
+    places: set[object] = set()
+    one, inner_one = connected()
+    other, inner_other = connected()
+    for inner in (inner_one, inner_other):
+        inner.setblocking(False)
+    loop.call(lambda: Tunnel(loop, places, inner_one, inner_other, b"begin").start())
+    for outer in (one, other):
+        outer.settimeout(PATIENCE)
+    yield one, other, places
+    one.close()
+    other.close()
+
+
+def test_a_tunnel_goes_both_ways_until_both_ends_are_through(ends: Any) -> None:
+    one, other, places = ends
+    assert one.recv(100) == b"begin"
+    one.sendall(b"there")
+    assert other.recv(100) == b"there"
+    other.sendall(b"back")
+    assert one.recv(100) == b"back"
+    one.shutdown(socket.SHUT_WR)
+    assert other.recv(100) == b""
+    other.sendall(b"more")
+    assert one.recv(100) == b"more"
+    other.close()
+    assert one.recv(100) == b""
+    eventually(lambda: not places)
+
+
+def test_a_tunnel_holds_one_piece_of_each_direction(ends: Any) -> None:
+    """Who takes nothing stops the other; nothing is lost."""
+    one, other, _ = ends
+    one.setblocking(False)
+    data = os.urandom(1 << 16)
+    sent = 0
+    stuck = time.monotonic() + 0.3
+    while time.monotonic() < stuck:
+        try:
+            sent += one.send(data)
+            stuck = time.monotonic() + 0.3
+        except BlockingIOError:
+            time.sleep(0.01)
+    assert sent < 64 << 20
+    got = 0
+    other.settimeout(0.5)
+    with contextlib.suppress(TimeoutError):
+        while got < sent:
+            got += len(other.recv(1 << 20))
+    assert got == sent
+
+
+def test_a_broken_end_closes_the_other(ends: Any) -> None:
+    one, other, places = ends
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    one.close()
+    with contextlib.suppress(ConnectionResetError):
+        assert other.recv(100) == b""
+    eventually(lambda: not places)
+
+
+def test_a_silent_tunnel_ends(loop: RelayLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tunnel, "IDLE", 0.05)
+    places: set[object] = set()
+    one, inner_one = connected()
+    other, inner_other = connected()
+    for inner in (inner_one, inner_other):
+        inner.setblocking(False)
+    loop.call(lambda: Tunnel(loop, places, inner_one, inner_other, b"").start())
+    with one, other:
+        one.settimeout(PATIENCE)
+        assert one.recv(1) == b""

@@ -1,0 +1,109 @@
+"""Threads that have to wait: what one site may hold of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from multisite import share, threads
+from multisite.errors import SiteBusy
+from multisite.share import Share, Threads
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every site is slow at once, and nobody waits for a thread."""
+    monkeypatch.setattr(share, "YOUNG", -1.0)
+    monkeypatch.setattr(share, "MOMENT", 0.0)
+
+
+def held(site: Share) -> list[Callable[[], None]]:
+    """Take as many threads as the site may have."""
+    releases = []
+    with pytest.raises(SiteBusy) as caught:
+        while True:
+            releases.append(site.take())
+    assert caught.value.status == 503
+    assert caught.value.retry_after
+    return releases
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(("count", "one", "other"), [(2, 1, 1), (8, 4, 2), (9, 5, 2), (16, 8, 4), (15, 8, 4)])
+def test_a_slow_site_holds_half_and_the_next_half_of_the_rest(count: int, one: int, other: int) -> None:
+    pool = Threads(count)
+    first, second, third = (Share(lambda: pool) for _ in range(3))
+    assert len(held(first)) == one
+    assert len(held(second)) == other
+    if count > 2:
+        assert held(third)
+        assert pool.held < count
+
+
+@pytest.mark.usefixtures("impatient")
+def test_what_is_given_back_can_be_taken_again() -> None:
+    pool = Threads(8)
+    site = Share(lambda: pool)
+    for release in held(site):
+        release()
+    assert pool.held == 0
+    assert len(held(site)) == 4
+
+
+def test_a_quick_site_may_have_all_but_a_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(share, "YOUNG", 1000.0)
+    monkeypatch.setattr(share, "MOMENT", 0.0)
+    pool = Threads(8)
+    assert len(held(Share(lambda: pool))) == 6
+
+
+def test_a_quick_site_waits_a_moment_for_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight threads ask at once; each gets its turn, though only six may be in at a time."""
+    monkeypatch.setattr(share, "YOUNG", 1000.0)
+    monkeypatch.setattr(share, "MOMENT", 20.0)
+    pool = Threads(8)
+    site = Share(lambda: pool)
+    most, failures = [0], []
+
+    def work() -> None:
+        try:
+            for _ in range(200):
+                release = site.take()
+                most[0] = max(most[0], pool.held)
+                release()
+        except BaseException as error:
+            failures.append(error)
+
+    running = [threading.Thread(target=work) for _ in range(8)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join(20)
+    assert not failures
+    assert pool.held == 0
+    assert 0 < most[0] <= 6
+
+
+def test_without_a_number_there_is_no_bound() -> None:
+    site = Share()
+    releases = [site.take() for _ in range(1000)]
+    for release in releases:
+        release()
+
+
+def test_a_server_that_says_nothing_has_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_known", None)
+    assert threads.of_this_server() is None
+
+
+@pytest.mark.parametrize(
+    "arguments", [["granian", "--blocking-threads", "6", "x:y"], ["granian", "--blocking-threads=6", "x:y"]]
+)
+def test_granian_says_it_in_its_command_line(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    monkeypatch.setattr(threads, "_known", None)
+    monkeypatch.setattr("sys.argv", arguments)
+    found = threads.of_this_server()
+    assert found
+    assert found.count == 6
