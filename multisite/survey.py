@@ -30,28 +30,28 @@ def survey(folder: str) -> Project:
     """
     os.listdir(folder)
     project = Project(folder, venv=_venv(folder))
-    for path in _files(folder):
+    for path in source_files(folder):
         _take(project, path)
     return project
 
 
 def _take(project: Project, path: str) -> None:
     name = os.path.relpath(path, project.folder)
-    text = _text(path)
+    text = read(path)
     if name.endswith(".ini"):
         sections = _sections(text)
         if sections:
             project.inis[name] = sections
     else:
-        with warnings.catch_warnings():  # about escapes in the project's strings
-            warnings.simplefilter("ignore")
-            try:
-                project.sources[name] = ast.parse(text)
-            except (SyntaxError, ValueError, RecursionError, MemoryError):
-                project.unreadable.append(name)
+        tree = parse(text)
+        if tree:
+            project.sources[name] = tree
+        else:
+            project.unreadable.append(name)
 
 
-def _files(folder: str) -> Iterator[str]:
+def source_files(folder: str) -> Iterator[str]:
+    """Yield the Python files of a project, and the INI files of its own folder; installed ones and tests left out."""
     left = MOST_FILES
     for place, folders, files in os.walk(folder):
         depth = os.path.relpath(place, folder).count(os.sep) + (place != folder)
@@ -69,7 +69,8 @@ def _is_theirs(place: str, name: str) -> bool:
     return not name.startswith((".", "__")) and name not in _SKIPPED and not _is_venv(os.path.join(place, name))
 
 
-def _text(path: str) -> str:
+def read(path: str) -> str:
+    """Return the text of a file; "" for one that is too large, unreadable or none."""
     try:
         if not os.path.isfile(path) or os.path.getsize(path) > LARGEST:
             return ""
@@ -77,6 +78,16 @@ def _text(path: str) -> str:
             return file.read()
     except OSError:
         return ""
+
+
+def parse(text: str) -> ast.Module | None:
+    """Parse Python; None if it is none that this interpreter knows."""
+    with warnings.catch_warnings():  # about escapes in the project's strings
+        warnings.simplefilter("ignore")
+        try:
+            return ast.parse(text)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return None
 
 
 def _sections(text: str) -> dict[str, dict[str, str]]:
