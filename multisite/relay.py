@@ -86,7 +86,10 @@ def _hurry(request: Request, start_response: Any) -> Iterable[bytes]:
             return _wait_for(route, exchange, incoming, request.environ, start_response, None)
         if request.connection.worker.is_single and not upload.has_more:
             request.take()
-            pending.of(request.connection.worker).attend(request)
+            if route.pace.patience(request.began):
+                pending.of(request.connection.worker).attend(request)
+            else:
+                request.hand_over()
             client.end()
         content = _first(route, exchange, incoming)
         if incoming.done and not incoming.hints:

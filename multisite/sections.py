@@ -59,6 +59,12 @@ class ServiceOptions:
         help="Name of the site that answers hosts no site claims. Without it such hosts get a 404 page.",
         example="welcome",
     )
+    localhost_names: bool = option(
+        "boolean",
+        "no",
+        "Have each site answer NAME.localhost, too, where NAME is its own and no domain of any site matches. multisite "
+        "serve does so without being told.",
+    )
     host_header: str = option(
         "text",
         help="Request header that names the host in place of Host. It is believed from trusted_proxies only.",

@@ -165,6 +165,7 @@ class Server:
     port: int
     log_path: Path
     env: dict[str, str]
+    pass_fds: tuple[int, ...] = ()
     process: subprocess.Popen[bytes] = field(init=False)
 
     def __enter__(self) -> Server:
@@ -177,6 +178,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                pass_fds=self.pass_fds,
                 start_new_session=True,
             )
         RUNNING.append(self)
