@@ -29,6 +29,7 @@ import runner
 import slow
 import startup
 import static
+import zipf
 from common import print_rows
 
 
@@ -47,6 +48,7 @@ def main() -> int:
         relay,
         slow,
         deploys,
+        zipf,
     )
     rows = [row for part in parts for row in part.measure()]
     table = print_rows(rows)

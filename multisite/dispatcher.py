@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from multisite import ask, catalogue, choice, headers, hosts, logs, pages
 from multisite.catalogue import Catalogue
 from multisite.claims import Ledger
+from multisite.development import OFF, Development
 from multisite.errors import ConfigError, MultisiteError, UnknownHost
 from multisite.generation import WSGI
 from multisite.inprocess import InProcessSite
@@ -67,12 +68,12 @@ class Dispatcher:
         live: LiveHome,
         *,
         elsewhere: Callable[[Site, Home], WSGI] | None = None,  # for sites that cannot live in this process
-        debug: bool = False,
+        development: Development = OFF,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._live = live
         self._elsewhere = elsewhere
-        self._debug = debug
+        self._development = development
         self._clock = clock
         self._lock = threading.Lock()  # over the live home and the swap; never held during an import
         self._catalogue: Catalogue | None = None
@@ -179,7 +180,7 @@ class Dispatcher:
         site = self._site(site.key)
         site.look(now)
         pause = QUIET if site.is_expecting else LOOK_EVERY
-        site.check_at = 0.0 if site.always_restarts() else now + pause
+        site.check_at = 0.0 if site.is_always_due else now + pause
         return site
 
     def _check(self, key: Key) -> None:
@@ -294,7 +295,7 @@ class Dispatcher:
             verdicts,
             rescue=self._rescue,
             elsewhere=self._elsewhere,
-            debug=self._debug,
+            development=self._development,
             clock=self._clock,
         )
         site.key = key
@@ -338,7 +339,7 @@ class Dispatcher:
             raise error
         incident = logs.incident()
         logs.log_failure(logs.current_site.get(), incident, "the application failed", error)
-        detail = "".join(traceback.format_exception(error)) if self._debug else ""
+        detail = "".join(traceback.format_exception(error)) if self._development.debug else ""
         page = pages.error_page(
             500, "The site failed", "This site could not answer the request.", incident=incident, detail=detail
         )

@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from multisite import development
 from multisite.dispatcher import Dispatcher
 from multisite.errors import MultisiteError
 from multisite.live import LiveHome
@@ -26,7 +28,7 @@ def _elsewhere(site: Site, home: Home) -> Callable[..., Iterable[bytes]]:
     """Serve a site in processes of its own, or from its upstreams."""
     from multisite import spawned  # a worker without such sites never loads the relay
 
-    return spawned.app(site, home)
+    return spawned.app(site, home, development.told(os.environ))
 
 
 def _wake(home: Home) -> None:
@@ -51,9 +53,10 @@ class Service(Dispatcher):
     """
 
     def __init__(self, home: str | None = None, debug: bool | None = None) -> None:
-        if debug is None:
-            debug = os.environ.get("MULTISITE_DEBUG", "") == "1"
-        super().__init__(LiveHome(home), elsewhere=_elsewhere if _CAN_SPAWN else None, debug=debug)
+        how = development.told(os.environ)
+        if debug is not None:
+            how = replace(how, debug=debug)
+        super().__init__(LiveHome(home), elsewhere=_elsewhere if _CAN_SPAWN else None, development=how)
 
     def _open(self) -> None:
         super()._open()

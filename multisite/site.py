@@ -345,6 +345,11 @@ class Site:
         return next((domain for domain in self.domains if not set(domain) & set("*{}")), self.name)
 
     @property
+    def is_ours(self) -> bool:
+        """Whether its own processes, if it has any, are our runner's."""
+        return self.server == "auto" and not self.command
+
+    @property
     def files_only(self) -> bool:
         """Whether the site has static files and nothing to run."""
         return bool(self.static) and not (self.application or self.command or self.upstreams or self.ini)

@@ -18,21 +18,21 @@ LAYERS: tuple[tuple[str, str], ...] = (
     (
         "actors",
         "inprocess generation choice spawned supervisor live catalogue proxy balance relay passage layers request "
-        "pending",
+        "pending fresh",
     ),
     (
         "one kind of input and output",
         "config chain textfile globs hosted sitedir enabling statefile claims sharing mentions finder django_fence "
         "guard process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan upload "
         "upstream client relayloop tunnel queued share threads handoff logfile access beneath static usage visit "
-        "tally policies route tree smoke",
+        "tally policies route codefiles certificates publisherfile survey sessionstore tree smoke",
     ),
     ("what runs in a site's interpreter", "runner"),
     (
         "pure",
         "appspec ask callables checks dialect endpoint errors headers hosts literals model option options pages "
-        "placement reference sections site trusted values wire pace filerules logformat activity hosting "
-        "template frontends bound percentiles",
+        "placement reference sections site trusted values wire pace filerules logformat activity hosting template "
+        "frontends development publisher guess bound percentiles",
     ),
 )
 # The option table offers what is written from it, so that its readers need to know one module only.

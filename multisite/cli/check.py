@@ -13,7 +13,7 @@ from multisite.cli.output import say, say_json, say_problems
 from multisite.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
-    from multisite.model import Problem
+    from multisite.model import Problem, Site
 
 SLOW = 200  # files; fewer are read before a progress bar could be seen
 
@@ -71,9 +71,21 @@ def enabled_problems(session: Session) -> list[Problem]:
     known = {(problem.file, problem.key) for problem in found}
     for name in _progress(list(session.catalogue.sites)):
         site = session.catalogue.site(name)
-        problems = [*(site_problems(site) or start_problems(site, session.home)), *static_problems(site)]
+        problems = [
+            *(site_problems(site) or start_problems(site, session.home)),
+            *static_problems(site),
+            *_sessions(site),
+        ]
         found += (problem for problem in problems if not problem.key or (problem.file, problem.key) not in known)
     return list(dict.fromkeys(found))
+
+
+def _sessions(site: Site) -> list[Problem]:
+    """Return a warning for sessions in memory where the site has several processes; only a spawned one has its own."""
+    from multisite.sessionstore import problem
+
+    found = problem(site, site.processes)
+    return [found] if found else []
 
 
 def disabled_problems(session: Session) -> list[Problem]:

@@ -102,13 +102,22 @@ def _backend(app: Any, orders: job.Job, notifier: Notifier) -> Any:
     if not is_async:
         from . import wsgi
 
-        return wsgi.Backend(app, orders, notifier)
+        return wsgi.Backend(_debugged(app, orders), orders, notifier)
     injected.inject(orders.gunicorn, injected.FOR_ASGI)
     try:
         from . import asgi
     except ImportError as error:
         _give_up(orders, notifier, f"an ASGI application needs gunicorn 27 or newer beside multisite ({error})")
     return asgi.Backend(app, orders, notifier)
+
+
+def _debugged(app: Any, orders: job.Job) -> Any:
+    if not orders.pin:
+        return app
+    from .debugger import debugged
+
+    say(f"{orders.name}: debugger PIN {orders.pin}")
+    return debugged(app, orders.pin, orders.processes == 1)
 
 
 def _leave() -> None:

@@ -75,6 +75,7 @@ class Crew:
         self.listener = Listener(shared.rundir.socket(site.name), shared.rundir, link)
         self.room = WaitingRoom(self.listener, self._loop, self._logger, self.want)
         self.room.backlog, self.room.domains = site.max_waiting, domains
+        self.room.takes_clients = site.is_ours
         self.log = SiteLog(site)
         self.scoreboard = Scoreboard(shared.rundir.board(site.name))
         self._launcher = Launcher(site, home, shared, self.scoreboard)
@@ -463,6 +464,7 @@ class Crew:
         self.site, self.home, self.domains, self.stamp = site, home, domains, stamp
         self._launcher = Launcher(site, home, self._shared, self.scoreboard)
         self.room.backlog, self.room.domains = site.max_waiting, domains
+        self.room.takes_clients = site.is_ours
         if changed:
             self.log.close()
             self.log = SiteLog(site, self.log.followers)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
 
-from multisite import hosted, loader, template
+from multisite import development, hosted, loader, template
 from multisite.model import Home, Site
 from multisite.supervisor import environment, privilege
 from multisite.supervisor.privilege import Refused
@@ -67,6 +67,8 @@ def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch
     path = python or interpreter(site) if site.python else python
     env = environment.around(site, home, around.environ, who, path)
     shared = environment.with_venv({**environment.base(around.environ, who), **home.env}, path)
+    if development.told(around.environ).reload:
+        env["PYTHONDONTWRITEBYTECODE"] = "1"  # a .pyc knows its source's time in whole seconds only
     env |= site.env
     env |= {environment.MARKER: around.mark, "NOTIFY_SOCKET": around.notify}
     plain = Launch(
@@ -210,9 +212,9 @@ def _job(site: Site, around: Surroundings, worker: str) -> dict[str, Any]:
         "gunicorn": _gunicorn(),
         "board": around.board,
         "slot": around.slot,
+        "pin": development.told(around.environ).pin(site.name),
         "smoke": _smoke(site) if around.smoke else {},
         "learn": site.preload == "auto" and not site.chroot,
-        "debug": False,
     }
 
 
