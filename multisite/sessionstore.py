@@ -58,7 +58,7 @@ def _seen(path: str, name: str) -> Iterator[str]:
 
 
 def _django(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Django's sessions in its cache, where that is the memory of the process: so it is unless CACHES says otherwise."""
+    """Django's sessions in its cache, which is the memory of the process unless CACHES says otherwise."""
     values = {target.id: node for node in tree.body if isinstance(node, ast.Assign) for target in _names(node)}
     engine = values.get("SESSION_ENGINE")
     if not engine or _literal(engine.value) not in _CACHED:
