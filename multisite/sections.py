@@ -176,6 +176,15 @@ class SupervisorOptions:
         "set its own.",
         choices=("auto", "no"),
     )
+    hand_over: str = option(
+        "choice",
+        "auto",
+        "Whether a site's process is given the client's connection with the request, so that the worker is free at "
+        "once. Auto: where the sites run as the service's own user, who is not root. Yes: everywhere; only for front "
+        "ends that open a connection for each request, since on any other a site could read the next visitor's. No: "
+        "every answer is relayed.",
+        choices=("auto", "yes", "no"),
+    )
 
 
 @dataclass(frozen=True, slots=True)

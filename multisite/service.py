@@ -6,13 +6,17 @@ one that cannot be used is answered with 503 until it can.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from multisite import development
 from multisite.dispatcher import Dispatcher
+from multisite.errors import MultisiteError
 from multisite.live import LiveHome
+from multisite.site import WARM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,6 +29,14 @@ def _elsewhere(site: Site, home: Home) -> Callable[..., Iterable[bytes]]:
     from multisite import spawned  # a worker without such sites never loads the relay
 
     return spawned.app(site, home, development.told(os.environ))
+
+
+def _wake(home: Home) -> None:
+    """Have the supervisor there, which starts what is to run unasked."""
+    from multisite.supervisor.client import Client
+
+    with contextlib.suppress(MultisiteError, OSError):  # the first request of a site that needs it tells
+        Client(home).meet()
 
 
 # What the supervisor stands on: Linux 5.3 and Python 3.9 have it.
@@ -45,6 +57,15 @@ class Service(Dispatcher):
         if debug is not None:
             how = replace(how, debug=debug)
         super().__init__(LiveHome(home), elsewhere=_elsewhere if _CAN_SPAWN else None, development=how)
+
+    def _open(self) -> None:
+        super()._open()
+        assert self._catalogue
+        home = self._catalogue.home
+        default = home.defaults.get("warm")
+        files = (entry.file for entry in self._catalogue.entries.values())
+        if self._elsewhere and any(file.values.get("service", {}).get("warm", default) in WARM[1:] for file in files):
+            threading.Thread(target=_wake, args=(home,), daemon=True).start()
 
 
 application = Service()

@@ -230,9 +230,9 @@ class Site:
     warm: str = option(
         "choice",
         "never",
-        "When a process of a spawned site runs without having been asked for. Always: from the start of the service "
-        "on, whatever idle_timeout says. Predicted: shortly before the hours of the day at which the site is used on "
-        "most days. Never: it starts with its first request.",
+        "When a process of a spawned site runs without having been asked for. Always: as long as the supervisor runs, "
+        "whatever idle_timeout says; the first request to any site starts that. Predicted: from two minutes before an "
+        "hour of the day in which the site is used on most days. Never: from its first request on.",
         choices=WARM,
     )
     redirect_to_canonical: bool = option(
@@ -343,6 +343,11 @@ class Site:
     def canonical_host(self) -> str:
         """The first exact domain, or the name where there is none."""
         return next((domain for domain in self.domains if not set(domain) & set("*{}")), self.name)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether its own processes, if it has any, are our runner's."""
+        return self.server == "auto" and not self.command
 
     @property
     def files_only(self) -> bool:

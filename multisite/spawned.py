@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from multisite import logs, threads
+from multisite import handoff, logs, threads
 from multisite.activity import QUIET, Ignored
 from multisite.balance import Balancer
 from multisite.client import Environ
@@ -53,6 +53,8 @@ class SpawnedSite:
         self._trusts = TrustedProxies(home.service.trusted_proxies).trusts
         self._ignored = Ignored(site.ignore_activity, site.ignore_agents)
         self._proxy: Proxy | None = None
+        self.taker: Endpoint | None = None
+        self._hand_over = home.supervisor.hand_over if site.is_ours else "no"
 
     def __repr__(self) -> str:
         return f"<SpawnedSite {self._site.name} {self._proxy or 'not asked for yet'}>"
@@ -81,7 +83,11 @@ class SpawnedSite:
         if proxy is None:
             if hurry:
                 raise NotNow  # a supervisor may have to be started
-            proxy = self._proxy = self._meet()
+            proxy = self._meet()
+            with contextlib.suppress(OSError):
+                if handoff.is_allowed(self._hand_over, proxy.endpoint.path):
+                    self.taker = proxy.endpoint
+            self._proxy = proxy
         return proxy.begin(environ, upload, hurry)
 
     def explain(self, error: MultisiteError) -> None:
@@ -99,7 +105,7 @@ class SpawnedSite:
     def _meet(self) -> Proxy:
         return Proxy(
             Endpoint.parse("unix:" + self._ensure()),
-            speaks="envelope" if self._site.server == "auto" and not self._site.command else self._site.protocol,
+            speaks="envelope" if self._site.is_ours else self._site.protocol,
             request_timeout=self._site.request_timeout + self._site.start_timeout,
             reconnect=self._again,
             trusts=self._trusts,

@@ -149,7 +149,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     if request.param == "here":
         yield "here"
         return
-    with taken(request.param, monkeypatch) as made:
+    with taken(request.param, monkeypatch, patience=0.005 if request.param == "sync" else 0.0) as made:
         monkeypatch.setattr(backends, "WAY", made)
         yield request.param
 

@@ -69,6 +69,10 @@ class Commands:
     def _ping(self, _request: Answer, _connection: Connection) -> Answer:
         return {"pid": os.getpid(), "home": self._roster.home.path}
 
+    def _meet(self, _request: Answer, connection: Connection) -> Answer:
+        self._servers.register(connection.pid)
+        return {"pid": os.getpid()}
+
     def _ensure(self, request: Answer, connection: Connection) -> Answer:
         self._servers.register(connection.pid)
         return {"socket": self._roster.crew(*_asked(request)).ensure()}
@@ -152,6 +156,7 @@ def _asked(request: Answer) -> tuple[str, str]:
 
 _COMMANDS: dict[str, Callable[[Commands, Answer, Connection], Answer | None]] = {
     "ping": Commands._ping,
+    "meet": Commands._meet,
     "ensure": Commands._ensure,
     "awake": Commands._awake,
     "status": Commands._status,

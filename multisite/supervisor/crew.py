@@ -37,7 +37,7 @@ from multisite.tally import Tally
 NO_CONNECTIONS = Connections()
 MOST_LESSONS = 4  # of one process; each costs us milliseconds
 _LACKING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC)
-_PACKED = ("starts", "cold_starts", "first_start", "cpu", "alive", "start_cost")
+_PACKED = ("starts", "cold_starts", "first_start", "cpu", "alive", "start_cost", "size")
 
 
 class Crew:
@@ -50,6 +50,9 @@ class Crew:
         first_start: Unix time; 0.0: never.
         cpu, alive: seconds of processor time and of service of the processes that have ended.
         start_cost: seconds that the last one took.
+        size: bytes that one of its processes used when that was measured last; 0: never.
+        is_put_to_rest: somebody has stopped it, and nobody has asked for it since.
+        is_due: it is to run although nobody has asked for it (`multisite.supervisor.warming`).
         deploy: the last attempt to have another version serve.
     """
 
@@ -61,6 +64,8 @@ class Crew:
         self.first_start = self.cpu = self.alive = 0.0
         self._is_asked_for = False
         self.start_cost = 0.0
+        self.size = 0
+        self.is_due = self.is_put_to_rest = False
         self.deploy = Deploy()
         self._shared, self._loop = shared, shared.loop
         self._logger = logs.site_logger(site.name)
@@ -70,6 +75,7 @@ class Crew:
         self.listener = Listener(shared.rundir.socket(site.name), shared.rundir, link)
         self.room = WaitingRoom(self.listener, self._loop, self._logger, self.want)
         self.room.backlog, self.room.domains = site.max_waiting, domains
+        self.room.takes_clients = site.is_ours
         self.log = SiteLog(site)
         self.scoreboard = Scoreboard(shared.rundir.board(site.name))
         self._launcher = Launcher(site, home, shared, self.scoreboard)
@@ -97,7 +103,7 @@ class Crew:
     def take_over(self, state: Packed) -> None:
         """Go on where another program was."""
         for name in _PACKED:
-            setattr(self, name, state[name])
+            setattr(self, name, state.get(name, getattr(self, name)))
         self.deploy = Deploy(**state.get("deploy", {}))
         self.failures.take_over(state["failures"])
         self.activity.take_over(state["activity"])
@@ -169,6 +175,8 @@ class Crew:
     def look_at_use(self, now: float, connected: Connections) -> int:
         """Note whether the site is used; returns how many requests and connections are."""
         figures = self.figures()
+        begun = max(self.backends.serving_since, default=now)
+        self.activity.asked_at(figures.last_use if figures.last_use > begun else 0.0)
         busy = connected.waiting + (connected.open if figures.in_flight is None else figures.in_flight)
         if figures.in_flight is None and (self.site.ignore_activity or self.site.ignore_agents):
             self.activity.look(now, 0, figures, self.listener.last_mark())
@@ -216,6 +224,8 @@ class Crew:
     def want(self) -> None:
         """Note that somebody waits."""
         self._is_asked_for = True
+        self.is_put_to_rest = False
+        self.activity.asked_at(self._loop.now())
         self.room.want()
         self.activity.used(self._loop.now())
 
@@ -336,6 +346,7 @@ class Crew:
 
     def stop(self, reason: str) -> None:
         """Have all backends end; requests in flight are finished."""
+        self.is_put_to_rest = reason == "asked"
         self.room.since = None
         for backend in list(self.backends):
             backend.feed(Event.STOP, reason)
@@ -346,6 +357,7 @@ class Crew:
     def replace(self, reason: str) -> None:
         """Have new backends beside the running ones, which end when the new ones are ready."""
         self.reset()
+        self.is_put_to_rest = False
         if replacement.mark_all(self.backends, reason):
             self.deploy = self.deploy.next(reason)
             self.room.want()
@@ -363,6 +375,7 @@ class Crew:
         """Note how many bytes each process uses, and replace those above the site's memory_limit."""
         for backend in self.backends:
             backend.memory = sizes.get(backend.pid, 0)
+        self.size = max((one.memory for one in self.backends if one.state is State.RUNNING), default=0) or self.size
         if replacement.mark_large(self.backends, self.site.memory_limit, self._logger):
             self.room.want()
 
@@ -451,6 +464,7 @@ class Crew:
         self.site, self.home, self.domains, self.stamp = site, home, domains, stamp
         self._launcher = Launcher(site, home, self._shared, self.scoreboard)
         self.room.backlog, self.room.domains = site.max_waiting, domains
+        self.room.takes_clients = site.is_ours
         if changed:
             self.log.close()
             self.log = SiteLog(site, self.log.followers)

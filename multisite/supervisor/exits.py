@@ -59,7 +59,7 @@ class Exits:
             backend.feed(Event.GIVE_UP, exit_.reason)
         others = any(one.alive for one in self._backends if one is not backend)
         if (delay or refused) and not others:
-            self._room.close()
+            self._room.close(self._failures.unavailable(backend.deadline, now))
 
     def settle(self, backend: Backend) -> None:
         """Put away a backend that has come to rest."""

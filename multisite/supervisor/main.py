@@ -56,6 +56,7 @@ class Supervisor:
         self._loop = Loop()
         self._started = state["started"] if state else self._loop.now()
         self._notify = NotifySocket(state["notify"] if state else None)
+        self._lonely_since: float | None = None
         self._servers = Servers(self._loop)
         self._rundir = rundir
         self._limits = Limits(tuple(state["nofile"])) if state else Limits()
@@ -140,7 +141,7 @@ class Supervisor:
             self._loop.turn(self._timeout())
             self._signals()
             self._tick()
-            if not self._foreground and not self._servers and self._is_lonely():
+            if not self._foreground and not self._servers and self._is_lonely() and not self._is_awaited():
                 _log.info("the last server is gone")
                 self.leaving = True
             if self._upgrade.is_due and not self.leaving:
@@ -150,9 +151,23 @@ class Supervisor:
     def _is_lonely(self) -> bool:
         return self._servers.seen_any or self._loop.now() - self._started > LONELY_AT_FIRST
 
+    def _is_awaited(self) -> bool:
+        """Whether somebody waits for a site still: a request that was handed over needs its server no more."""
+        now = self._loop.now()
+        if self._lonely_since is None:
+            self._lonely_since = now
+        grace = max((crew.site.drain_timeout for crew in self._roster.values()), default=0.0)
+        if now - self._lonely_since >= grace:
+            return False
+        return any(connected.waiting for connected in self._roster.connections().values())
+
     def _timeout(self) -> float:
         now = self._loop.now()
         due = [self._look_at]
+        if self._servers:
+            self._lonely_since = None
+        elif self._lonely_since is not None:
+            due.append(now + CROWDED_PAUSE)
         if self._crowded:
             due.append(now + CROWDED_PAUSE)
         for crew in self._roster.busy:

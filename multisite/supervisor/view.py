@@ -29,9 +29,12 @@ def at_a_glance(crew: Crew, now: float) -> SiteView:
         leaving=sum(backend.leaving for backend in alive),
         starting=sum(one.state is State.STARTING and now - one.since < planner.BUSY_STARTING for one in alive),
         idle_timeout=crew.site.idle_timeout,
-        memory=sum(backend.memory for backend in alive),
+        memory=sum(backend.memory or crew.size for backend in alive),
         start_cost=crew.start_cost,
         failures=crew.failures.in_a_row,
+        expected=crew.size,
+        is_due=crew.is_due,
+        stays=crew.site.warm == "always",
     )
 
 

@@ -246,7 +246,9 @@ class Answer:
 
 
 class Client:
-    """One keep-alive connection; `ask` sends any Host, however wrong."""
+    """One keep-alive connection, unless `is_last` has each request say that it ends; `ask` sends any Host."""
+
+    is_last = False
 
     def __init__(self, port: int, timeout: float = 15.0) -> None:
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
@@ -258,6 +260,8 @@ class Client:
         wire.putheader("Accept", accept)
         if body:
             wire.putheader("Content-Length", str(len(body)))
+        if self.is_last:
+            wire.putheader("Connection", "close")
         wire.endheaders(body or None)
         response = wire.getresponse()
         headers = {name.lower(): value for name, value in response.getheaders()}
