@@ -32,7 +32,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
         "pure",
         "appspec ask callables checks dialect endpoint errors headers hosts literals model option options pages "
         "placement reference sections site trusted values wire pace filerules logformat activity hosting template "
-        "frontends development publisher guess bound percentiles",
+        "frontends development publisher guess systemfiles bound percentiles",
     ),
 )
 # The option table offers what is written from it, so that its readers need to know one module only.
