@@ -197,7 +197,8 @@ def test_what_is_logged_here_is_relayed(home: HomeDir, kind: str) -> None:
     home.ini("it", f"{text}\n[logging]\naccess = {home.path}/access.log\n")
     with served(home, kind) as server:
         assert given(server.port, **CLOSE) == 0
-        assert (home.path / "access.log").read_text().count("GET / HTTP/1.1") == 2
+        log = home.path / "access.log"
+        eventually(lambda: log.read_text().count("GET / HTTP/1.1") == 2, PATIENCE, "both are logged")
 
 
 KEEPING = """
