@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from multisite.cli import complete
-from multisite.cli.output import say, say_json, say_table
+from multisite.cli.output import say, say_json
 from multisite.cli.session import Session, UnknownSite, pass_session
+from multisite.cli.table import say_table
 from multisite.errors import MultisiteError
 from multisite.tally import Tally
 
@@ -29,6 +30,7 @@ Examples:
   multisite where blog
   cd "$(multisite where blog)"
 """
+HEADER = ("name", "domains", "runs", "enabled", "state", "problems")
 
 
 @click.command("list", epilog=LIST, short_help="List all sites.")
@@ -40,7 +42,7 @@ def list_(session: Session) -> None:
     sites = rows(session)
     if not sites:
         return say(f"{session.home.path} has no sites; multisite new NAME makes one", err=True)
-    say_table(("name", "domains", "runs", "enabled", "state", "problems"), map(_cells, sites))
+    say_table(HEADER, map(_cells, sites), fold=("problems", "domains", "name"))
     _say_other_problems(session, sites)
 
 
