@@ -50,7 +50,7 @@ STYLE = (
     "body{font:1rem/1.5 system-ui,sans-serif;max-width:36rem;margin:16vh auto 2rem;padding:0 1.25rem;"
     "color:#222;background:#fff;overflow-wrap:anywhere}"
     "h1{font-size:1.5rem;line-height:1.25;margin:0 0 .5rem}h1 b{color:#767676;font-weight:400;margin-right:.4em}"
-    "p{margin:.5rem 0}small,a{color:#666}pre{overflow:auto;padding:1rem;background:#8882;font-size:.8rem}"
+    "p{margin:.5rem 0}small,a{color:#666}pre{white-space:pre-wrap;padding:1rem;background:#8882;font-size:.8rem}"
     "@media(prefers-color-scheme:dark){body{color:#ddd;background:#1b1b1d}h1 b,small,a{color:#9a9a9a}}"
 )
 

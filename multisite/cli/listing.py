@@ -121,7 +121,8 @@ def _live(session: Session, site: dict[str, Any]) -> dict[str, Any]:
     state, figures = live(session, site["name"], site["placement"], site["state"])
     if site["placement"] in ("in-process", "proxy"):
         figures = {**figures, **_counted(session, site["name"])}
-    return {**site, **figures, "state": state, "failure": figures.get("failure") or site["failure"]}
+    failure = figures.get("failure") or (None if figures.get("pids") else site["failure"])  # notes are written later
+    return {**site, **figures, "state": state, "failure": failure}
 
 
 def _counted(session: Session, name: str) -> dict[str, int]:
@@ -201,7 +202,12 @@ def _cells(site: dict[str, Any]) -> tuple[str, ...]:
     if not told and site["failure"] and site["state"] in ("broken", "backoff", "fatal"):
         told = site["failure"]["failure"]
     enabled = "yes" if site["enabled"] else "no"
-    return site["name"], domains, site["placement"] or "-", enabled, site["state"], told
+    return site["name"], domains, site["placement"] or "-", enabled, shown_state(site), told
+
+
+def shown_state(site: dict[str, Any]) -> str:
+    """Return the state for a table; a site whose upstreams are somebody else's has none."""
+    return "-" if site["placement"] == "proxy" and site["state"] == "stopped" else str(site["state"])
 
 
 def _say_other_problems(session: Session, sites: list[dict[str, Any]]) -> None:

@@ -69,6 +69,8 @@ def _preloader(told: dict[str, Any]) -> str:
 
 
 def _cells(site: dict[str, Any]) -> tuple[str, ...]:
+    from multisite.cli.listing import shown_state
+
     pids = " ".join(map(str, site["pids"]))
     figures = (_number(site.get(key)) for key in ("requests", "errors", "in_flight", "waiting", "starts"))
     memory = f"{site['memory'] / 2**20:.1f} MiB" if site["memory"] else "-"
@@ -77,7 +79,7 @@ def _cells(site: dict[str, Any]) -> tuple[str, ...]:
     return (
         site["name"],
         site["placement"] or "-",
-        site["state"],
+        shown_state(site),
         pids or "-",
         "-" if site["up_since"] is None else duration(time.time() - site["up_since"]),
         *figures,
