@@ -175,6 +175,6 @@ def _by_name(session: Session, site: SiteFile, port: str, scheme: str) -> list[s
     """Return the address that a site has by its name, if nothing else claims that."""
     from multisite.hosts import local_host
 
-    host = local_host(site.name)
+    host = "" if session.catalogue.hosting(site.name) else local_host(site.name)
     found = session.catalogue.answering(host)[:1] if host and port else []
     return [_url(host, site, port, scheme)] if found and session.catalogue.table.falls_back(found[0]) else []
