@@ -69,7 +69,8 @@ def _row(name: str, sums: Sums, known: dict[str, Any]) -> dict[str, Any]:
     from multisite.runner.board import LATENCIES
     from multisite.usage import Sums
 
-    if known.get("requests") is not None:
+    # What came by the workers they have counted, too: the larger one saw all of it, wherever the site has lived.
+    if known.get("requests") is not None and known["requests"] >= sums.requests:
         latencies = list(known["latencies"]) or sums.latencies
         in_flight = known.get("in_flight") or 0
         sums = Sums(known["requests"], known["errors"], known["sent"], known["busy"], in_flight, latencies)
