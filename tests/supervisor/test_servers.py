@@ -7,12 +7,11 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .harness import SupervisedHome, supervised, wait_until
+from .harness import SupervisedHome, wait_until
 
 pytestmark = pytest.mark.servers
 
@@ -21,12 +20,6 @@ def application(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [("hello from " + environ["SCRIPT_NAME"] + environ["PATH_INFO"]).encode()]
 """
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[SupervisedHome]:
-    with supervised(tmp_path) as made:
-        yield made
 
 
 def test_the_sites_own_gunicorn(home: SupervisedHome) -> None:

@@ -9,7 +9,6 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,12 +18,6 @@ from multisite.errors import BackendUnavailable
 from multisite.supervisor.client import Client, SiteUnavailable, SupervisorError
 
 from .harness import SERVER, SupervisedHome, ask, is_running, supervised, wait_until
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[SupervisedHome]:
-    with supervised(tmp_path) as made:
-        yield made
 
 
 def pid_of(body: str) -> int:
