@@ -28,7 +28,7 @@ def test_the_sites_own_gunicorn(home: SupervisedHome) -> None:
     state = home.state("a")
     assert (state["state"], len(state["pids"])) == ("running", 1)
     home.client.ask({"do": "stop", "site": "a"})
-    home.wait_for("a", "stopped")
+    home.wait_for("a", "stopped", 60)  # gunicorn waits in vain for a worker that was just born when it was told to end
     wait_until(lambda: not home.left())
     assert os.path.exists(home.rundir.socket("a"))
     assert home.get("a", "/y") == "hello from /y"
