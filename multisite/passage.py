@@ -119,7 +119,7 @@ class Passage:
         """Give up on the side that is waited for, or see whether the request has been taken."""
         if self._out or not self._exchange:
             self.abort()
-        elif self._route.queue.is_waiting(self._exchange) and now < self._exchange.deadline:
+        elif now < self._exchange.deadline:  # it was in the queue; others may have seen it taken since
             if self._route.queue.look(self._exchange):
                 self._exchange.allow(self._exchange.timeout)
             self._step(lambda: None)

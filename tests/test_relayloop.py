@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import resource
+import select
 import socket
 import threading
 import time
@@ -252,6 +253,29 @@ def test_more_than_may_wait_are_refused_at_once(tmp_path: Path, worker: Way) -> 
         release.set()
         assert all(read_all(wire).endswith(b"hello") for wire in waiting)
         with ask(proxy) as wire:
+            assert read_all(wire).endswith(b"hello")
+
+
+def test_a_request_whose_taking_another_one_noticed_keeps_its_time(
+    tmp_path: Path, worker: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full queue makes newcomers look at all that wait."""
+    monkeypatch.setattr(passage, "LOOK_AT_QUEUE", 0.2)
+    release = threading.Event()
+
+    def talk(wire: socket.socket) -> None:
+        take(wire)
+        release.wait(PATIENCE)
+        wire.sendall(HELLO)
+
+    with Backend(tmp_path / "x.sock", talk) as backend:
+        proxy = Proxy(backend.endpoint, most_waiting=1)
+        with ask(proxy) as wire:
+            eventually(lambda: proxy.places)
+            eventually(lambda: all(each.is_taken() for each in list(proxy.queue._waiting)))
+            proxy.queue.check()
+            assert not select.select([wire], [], [], 0.6)[0]
+            release.set()
             assert read_all(wire).endswith(b"hello")
 
 
