@@ -121,7 +121,7 @@ class Passage:
             self.abort()
         elif now < self._exchange.deadline:  # it was in the queue; others may have seen it taken since
             if self._route.queue.look(self._exchange):
-                self._exchange.allow(self._exchange.timeout)
+                self._exchange.taken()
             self._step(lambda: None)
         else:
             self._fail(self._route.queue.late(self._exchange))
@@ -213,6 +213,8 @@ class Passage:
 
     def _fail(self, error: MultisiteError) -> None:
         """Answer with a page, or cut short what was begun."""
+        if self._exchange:
+            error = self._exchange.explain(error)
         self._drop_exchange()
         if isinstance(error, NoAnswer) and not self._outgoing.begun and self._explain(error):
             return
