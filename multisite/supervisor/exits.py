@@ -29,6 +29,8 @@ class Exits:
     def _feed(self, backend: Backend, refused: bool) -> None:
         exit_ = backend.exit
         assert exit_
+        if exit_.served and (exit_.state not in UNASKED or _is_planned(backend, exit_)):
+            self._failures.end_row()
         if exit_.state not in UNASKED:
             backend.feed(Event.EXITED, backend.reason)
         elif _is_planned(backend, exit_):

@@ -166,6 +166,17 @@ def test_who_waits_through_one_crash_during_the_start_is_answered_all_the_same(h
     assert pid_of(home.get("blog"))
 
 
+def test_a_process_that_ended_as_asked_ends_a_row_of_failures(home: SupervisedHome) -> None:
+    """The next failure is a first one again, and who waits through it is answered."""
+    once = "import os, sys\nif not os.path.exists('tried'):\n    open('tried', 'w').close(); sys.exit(1)\n"
+    home.site("blog", once + "os.unlink('tried')\n" + SERVER)
+    for starts in (2, 4, 6):
+        assert pid_of(home.get("blog"))
+        assert home.state("blog")["starts"] == starts
+        home.client.ask({"do": "stop", "site": "blog"})
+        home.wait_for("blog", "stopped")
+
+
 @pytest.mark.parametrize(
     ("keys", "reason"),
     [
