@@ -35,7 +35,8 @@ class Exits:
             backend.feed(Event.EXITED, backend.reason)
         elif _is_planned(backend, exit_):
             backend.feed(Event.EXITED, "max_requests")
-            self._room.want()
+            if not _is_single_use(backend):
+                self._room.want()
         elif exit_.state is State.STARTING and (backend.obsolete or replacement.is_first(self._backends)):
             self._keep_old(backend, exit_)
         else:
@@ -96,4 +97,10 @@ class Exits:
 
 def _is_planned(backend: Backend, exit_: Exit) -> bool:
     """Tell whether a runner of ours left after its `max_requests`."""
-    return exit_.state is State.RUNNING and exit_.code == 0 and backend.ours and backend.site.max_requests > 0
+    may_leave = backend.site.max_requests > 0 or _is_single_use(backend)
+    return exit_.state is State.RUNNING and exit_.code == 0 and backend.ours and may_leave
+
+
+def _is_single_use(backend: Backend) -> bool:
+    """Tell whether the next request, and not before, is to start another one."""
+    return backend.launch is not None and backend.launch.once

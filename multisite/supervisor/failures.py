@@ -110,7 +110,7 @@ class Failures:
         self.in_a_row, self.last = 0, None
 
     def end_row(self) -> None:
-        """Note that the next failure is a first one: a process ended as it was asked to, or somebody stopped the site."""
+        """Have the next failure be a first one: a process ended as it was asked to, or somebody stopped the site."""
         self.in_a_row = 0
 
     def reset(self) -> None:

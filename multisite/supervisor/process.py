@@ -68,6 +68,7 @@ class Launch:
         location: whose modules are imported first.
         gunicorn: the folder of our own.
         preload: "" if a preloader may make it, else why not.
+        once: it leaves after each request, and the next one starts another.
     """
 
     argv: tuple[str, ...]
@@ -87,6 +88,7 @@ class Launch:
     location: str = ""
     gunicorn: str = ""
     preload: str = ""
+    once: bool = False
     notes: tuple[str, ...] = ()
 
     @property
