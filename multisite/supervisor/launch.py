@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping
@@ -264,11 +265,12 @@ def _gunicorn() -> str:
 def _command(plain: Launch, site: Site, python: str, around: Surroundings, host: str) -> Launch:
     """Any program: one that takes the socket over (sd_listen_fds), or one that is told a port or a path to bind."""
     if not site.command:
-        raise Refused("server = command and there is no command; say which one with command =")
+        raise Refused("server = command: there is no command to run; say which one with command =")
     strange = template.unknown(site.command)
     if strange:
         known = template.listed(template.NAMES)
-        raise Refused(f"command has the placeholder %{strange[0]}, which means nothing; there are {known} and %%")
+        told = f"command = {shlex.join(site.command)}: the placeholder %{strange[0]} means nothing"
+        raise Refused(f"{told}; there are {known}, and %% for a per cent sign")
     found = template.placeholders(site.command)
     who = plain.identity
     values = {"HOST": host, "UID": str(who.uid), "GID": str(who.gid), "%": "%"}
