@@ -22,7 +22,7 @@ from multisite.beneath import open_folder
 LOOK_EVERY = 1.0  # seconds from a file's new name until lines go to a new file
 
 #: links to what a container's runtime collects
-_STREAMS = ("/dev/stdout", "/dev/stderr")
+STREAMS = ("/dev/stdout", "/dev/stderr")
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -32,7 +32,7 @@ def open_append(path: str, *, root: bool | None = None) -> int:
     Raises:
         OSError: it cannot be opened, or, as root, may not be.
     """
-    if not (os.geteuid() == 0 if root is None else root) or path in _STREAMS:
+    if not (os.geteuid() == 0 if root is None else root) or path in STREAMS:
         return os.open(path, _FLAGS, 0o640)
     folder = open_folder(os.fsencode(os.path.dirname(os.path.abspath(path))), trusting=False)
     try:
