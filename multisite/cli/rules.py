@@ -149,6 +149,8 @@ class Asked:
             script=os.path.join(session.home.path, "multisite.wsgi") if self._wsgi else "",
             home=home.path,
             ask=self._ask(upstream),
+            sent=plan.sent(sites, sites.sites),
+            app_send=any(site.app_send for site in sites.sites.values()),
         )
 
     def _ask(self, upstream: Endpoint) -> str:

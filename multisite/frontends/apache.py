@@ -11,7 +11,18 @@ import sys
 from collections.abc import Iterator
 
 from multisite.frontends import names
-from multisite.frontends.view import CLAIMS, UNDERSCORED, Block, Front, Listen, Static, Unwritable, comment, has_control
+from multisite.frontends.view import (
+    CLAIMS,
+    UNDERSCORED,
+    Block,
+    Front,
+    Listen,
+    Static,
+    Unwritable,
+    comment,
+    has_control,
+    unsent,
+)
 
 HEAD = """\
 # Save this file as sites-available/multisite.conf, then:
@@ -48,7 +59,16 @@ def render(front: Front) -> str:
     for block in front.blocks:
         parts += _hosts(block, front)
     if front.rest:
-        rest = Block("multisite", (), ("*",), timeout=front.timeout, log="multisite", direct=not front.blocks)
+        rest = Block(
+            "multisite",
+            (),
+            ("*",),
+            timeout=front.timeout,
+            log="multisite",
+            direct=not front.blocks,
+            sent=front.sent,
+            app_send=front.app_send,
+        )
         parts += [comment("All other hosts: sites that are newer than this file, and the page for unknown ones.")]
         parts += _hosts(rest, front)
     return "\n".join(parts) + "\n"
@@ -115,6 +135,7 @@ def _inside(block: Block, front: Front) -> Iterator[str]:
     yield "RewriteEngine On"
     yield from (comment(reason) for reason in block.left)
     yield from _files(block, front)
+    yield from _sending(block)
     yield from _wsgi(front) if front.script else _proxy(block, front)
 
 
@@ -166,6 +187,20 @@ def _allow(folder: str, rule: Static, file: str = "") -> Iterator[str]:
     if file:
         yield "    </Files>"
     yield "</Directory>"
+
+
+def _sending(block: Block) -> Iterator[str]:
+    """Yield what multisite may have Apache send; only folders can be named, so that of a file is."""
+    ours = [each for each in block.sent if each.header == "X-Sendfile"]
+    yield from (comment(reason) for reason in unsent(block.sent, "Apache", "X-Sendfile"))
+    if ours or block.app_send:
+        yield comment("a2enmod xsendfile")
+        yield "XSendFile On"
+    for each in ours:
+        try:
+            yield f"XSendFilePath {quoted(posixpath.dirname(each.path) if each.is_file else each.path)}"
+        except Unwritable as error:
+            yield comment(f"{each.path} cannot be sent by Apache: {error}. Leave static_send out.")
 
 
 def _wsgi(front: Front) -> Iterator[str]:
