@@ -198,7 +198,7 @@ def _sending(block: Block) -> Iterator[str]:
         yield "XSendFile On"
     for each in ours:
         try:
-            yield f"XSendFilePath {quoted(posixpath.dirname(each.path) if each.is_file else each.path)}"
+            yield f"XSendFilePath {quoted(each.folder)}"
         except Unwritable as error:
             yield comment(f"{each.path} cannot be sent by Apache: {error}. Leave static_send out.")
 

@@ -6,7 +6,6 @@ https://redmine.lighttpd.net/projects/lighttpd/wiki/Docs_Configuration
 from __future__ import annotations
 
 import contextlib
-import posixpath
 import re
 from collections.abc import Iterator
 
@@ -104,7 +103,7 @@ def _sending(front: Front) -> str:
     for each in front.sent:
         if each.header == "X-Sendfile":
             with contextlib.suppress(Unwritable):
-                folders.append(quoted(posixpath.dirname(each.path) if each.is_file else each.path))
+                folders.append(quoted(each.folder))
     return f', "x-sendfile" => "enable", "x-sendfile-docroot" => ( {", ".join(folders)} )' if folders else ""
 
 

@@ -6,6 +6,7 @@ left out, with the reason as a comment, and the dispatcher, which everything els
 
 from __future__ import annotations
 
+import posixpath
 import re
 from dataclasses import dataclass
 
@@ -66,6 +67,11 @@ class Sent:
     path: str
     links: str = "inside"
     is_file: bool = False
+
+    @property
+    def folder(self) -> str:
+        """What a server names that knows folders only."""
+        return (posixpath.dirname(self.path) if self.is_file else self.path) or "/"
 
 
 @dataclass(frozen=True, slots=True)
