@@ -83,19 +83,22 @@ class LogFile:
         return f"<LogFile {self.path}>"
 
     def write(self, line: str) -> None:
-        """Append one line."""
+        """Append one line, to a new file if it is time to look for one."""
         if self._clock() >= self._look_at:
-            self._look()
-        data = f"{line}\n".encode("ascii", "backslashreplace")
+            self.look()
+        self.append(f"{line}\n".encode("ascii", "backslashreplace"))
+
+    def append(self, data: bytes) -> None:
+        """Append a line that has its end; whoever does so calls `look` once a second."""
         try:
             if os.write(self._file, data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            if self._told == "write":
-                self._told = ""
+            if self._told:
+                self._told = "" if self._told == "write" else self._told
         except OSError as error:
             self._tell("write", error)
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """Open the file anew if it has been renamed or removed."""
         self._look_at = self._clock() + LOOK_EVERY
         with contextlib.suppress(OSError):

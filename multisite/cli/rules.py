@@ -119,6 +119,8 @@ class Asked:
             "--direct: lighttpd cannot tell whether a site's socket is there": self._direct
             and self._server == "lighttpd",
             f"--uwsgi: {self._server} does not speak it": self._uwsgi and self._server in ("lighttpd", "caddy"),
+            "--tls: these rules have no certificates for lighttpd; say ssl.pemfile in lighttpd.conf": self._tls
+            and self._server == "lighttpd",
             f"--tls: {self._server} gets its certificates itself": self._tls and self._server == "caddy",
         }
         for sentence, wrong in clashes.items():

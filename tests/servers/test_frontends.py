@@ -165,10 +165,9 @@ PROGRAMS = {
 }
 
 
-@pytest.fixture
-def home(public_path: Path) -> HomeDir:
-    """Three sites, each with a folder of files: one in-process and two with processes of their own."""
-    home = HomeDir(public_path).create()
+def three_sites(path: Path) -> HomeDir:
+    """Each with a folder of files: one in-process and two with processes of their own."""
+    home = HomeDir(path).create()
     for name, mode in (("shared", "in-process"), ("warm", "spawned"), ("cold", "spawned")):
         where = home.site(name, TELL, mode=mode)
         static = where / "static"
@@ -177,6 +176,12 @@ def home(public_path: Path) -> HomeDir:
         site = home.path / "sites-available" / f"{name}.ini"
         home.ini(name, site.read_text() + f"static_links = all\n[static]\n/static = {static}\n")
     return home
+
+
+@pytest.fixture
+def home(public_path: Path) -> HomeDir:
+    """A home with these sites."""
+    return three_sites(public_path)
 
 
 @pytest.fixture(params=list(ARGUMENTS))
