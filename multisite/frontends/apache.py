@@ -87,7 +87,8 @@ def quoted(text: str) -> str:
 
 def _head(front: Front) -> str:
     uwsgi = front.upstream.protocol == "uwsgi"
-    modules = "wsgi rewrite" if front.script else f"{'proxy_uwsgi' if uwsgi else 'proxy_http'} headers rewrite"
+    modules = "wsgi headers rewrite" if front.script else f"{'proxy_uwsgi' if uwsgi else 'proxy_http'} headers rewrite"
+    modules += " ssl" if any(block.certificate for block in front.blocks) else ""
     text = comment(front.title) + "\n" + HEAD.format(modules=modules)
     if front.script:
         paths = {"script": front.script, "home": front.home, "prefix": quoted(sys.prefix)}
@@ -130,7 +131,8 @@ def _inside(block: Block, front: Front) -> Iterator[str]:
         yield f"ServerAlias {' '.join(aliases[start : start + 50])}"
     yield f'CustomLog {quoted(f"{front.logs}/{block.log}.access.log")} "{LOG_FORMAT}"'
     yield f"LimitRequestBody {front.max_body}"
-    yield "AllowEncodedSlashes NoDecode"
+    # mod_proxy_uwsgi fails at a %2F; what was sent is in REQUEST_URI all the same.
+    yield f"AllowEncodedSlashes {'On' if front.upstream.protocol == 'uwsgi' else 'NoDecode'}"
     yield "UseCanonicalName Off"
     yield "RewriteEngine On"
     yield from (comment(reason) for reason in block.left)
@@ -229,8 +231,10 @@ def _proxy(block: Block, front: Front) -> Iterator[str]:
         yield from (f'RewriteCond "%{{SERVER_NAME}}" "!=={domain}"' for domain in front.indirect)
         yield f'RewriteCond {quoted(front.folders)[:-1]}/%{{SERVER_NAME}}" -d'
         yield f'RewriteRule "^/(.*)$" {socket} [P,L]'
-    websocket = "" if front.upstream.protocol == "uwsgi" else " upgrade=websocket"
-    yield f'ProxyPass "/" "{_upstream(front)}" nocanon retry=0 disablereuse=On{websocket}'
+    # mod_proxy_uwsgi decodes what it is given; with nocanon that would be the query too.
+    uwsgi = front.upstream.protocol == "uwsgi"
+    options = "retry=0 disablereuse=On" if uwsgi else "nocanon retry=0 disablereuse=On upgrade=websocket"
+    yield f'ProxyPass "/" "{_upstream(front)}" {options}'
 
 
 def _upstream(front: Front) -> str:
