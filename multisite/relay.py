@@ -205,7 +205,10 @@ def _wait_here(route: Route, environ: Environ, start_response: Any, upload: Uplo
         except BaseException as error:
             exchange.close()
             if isinstance(error, MultisiteError):
-                _explain(route, error)
+                told = exchange.explain(error)
+                _explain(route, told)
+                if told is not error:
+                    raise told from error
             raise
     except BaseException:
         release()

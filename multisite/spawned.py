@@ -104,10 +104,12 @@ class SpawnedSite:
                 os.utime(proxy.endpoint.path)
 
     def _meet(self) -> Proxy:
+        limit = self._site.request_timeout
         return Proxy(
             Endpoint.parse("unix:" + self._ensure()),
             speaks="envelope" if self._site.is_ours else self._site.protocol,
-            request_timeout=self._site.request_timeout + self._site.start_timeout,
+            request_timeout=limit and limit + self._site.start_timeout,
+            patience=limit,
             reconnect=self._again,
             trusts=self._trusts,
             measures=self._site.server == "uwsgi",  # its applications do not see a body in chunks
