@@ -178,7 +178,8 @@ def test_list_as_json_has_the_shape_of_the_contract(home: pathlib.Path, run: Run
     assert sites["blog"]["domains"] == ["blog.example.com"]
     assert sites["blog"]["file"] == str(home / "sites-enabled/blog.ini")
     assert sites["blog"]["pids"] == []
-    assert sites["blog"]["requests"] is sites["blog"]["in_flight"] is sites["blog"]["memory"] is None
+    assert sites["blog"]["memory"] is sites["idle"]["requests"] is None
+    assert all(sites[name]["requests"] == sites[name]["in_flight"] == 0 for name in ("blog", "own"))
     assert sites["broken"]["problems"][0]["key"] == "threads"
 
 

@@ -90,6 +90,7 @@ def instance_rows(session: Session) -> dict[str, list[dict[str, Any]]]:
             entry, site = instance
             verdict = {"enabled": True, "placement": "spawned", "reason": HOSTING, "state": known["state"]}
             one = row(site, entry.file, (), **verdict, failure=None, host=site.host, template=site.template)
+            one |= {"requests": 0} if site.is_ours else {}
             found.setdefault(site.template, []).append(_live(session, one))
     return found
 
@@ -121,15 +122,18 @@ def _live(session: Session, site: dict[str, Any]) -> dict[str, Any]:
     state, figures = live(session, site["name"], site["placement"], site["state"])
     if site["placement"] in ("in-process", "proxy"):
         figures = {**figures, **_counted(session, site["name"])}
+    elif figures.get("requests") is None:  # no process has counted: there was none, or it has a server of its own
+        counted = {"requests": 0} if site["requests"] == 0 else _counted(session, site["name"])
+        figures = {**figures, **counted, "in_flight": figures.get("in_flight") or 0}
     failure = figures.get("failure") or (None if figures.get("pids") else site["failure"])  # notes are written later
     return {**site, **figures, "state": state, "failure": failure}
 
 
 def _counted(session: Session, name: str) -> dict[str, int]:
-    """Return what the workers counted for a site that has no process of its own."""
+    """Return what the workers counted for a site whose processes do not, or that has none of its own."""
     sums = session.usage[0].get(name)
     if sums is None:
-        return {}
+        return {"requests": 0, "in_flight": 0, "errors": 0}
     figures = sums.all_of_them()
     return {"requests": figures.requests, "in_flight": figures.in_flight, "errors": figures.errors}
 
@@ -149,7 +153,8 @@ def enabled_rows(session: Session) -> Iterator[dict[str, Any]]:
         told = {problem.key for problem in problems}
         problems = [*problems, *(problem for problem in found.faults if problem.key not in told)]
         verdict = {"enabled": True, "placement": found.placement, "reason": found.reason, "state": found.state}
-        yield row(site, entry.file, problems, **verdict, failure=failure_of(found.failure))
+        counts = {"requests": 0} if site.is_ours else {}
+        yield row(site, entry.file, problems, **verdict, failure=failure_of(found.failure)) | counts
 
 
 def failure_of(verdict: Verdict | None) -> dict[str, Any] | None:

@@ -348,6 +348,8 @@ class Crew:
         """Have all backends end; requests in flight are finished."""
         self.is_put_to_rest = reason == "asked"
         self.room.since = None
+        if self.is_put_to_rest:
+            self.failures.end_row()
         for backend in list(self.backends):
             backend.feed(Event.STOP, reason)
             if backend.state is State.DRAINING:

@@ -7,9 +7,9 @@ import signal
 import socket
 import stat
 import sys
+import textwrap
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,12 +19,6 @@ from multisite.errors import BackendUnavailable
 from multisite.supervisor.client import Client, SiteUnavailable, SupervisorError
 
 from .harness import SERVER, SupervisedHome, ask, is_running, supervised, wait_until
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[SupervisedHome]:
-    with supervised(tmp_path) as made:
-        yield made
 
 
 def pid_of(body: str) -> int:
@@ -188,6 +182,17 @@ def test_who_waits_through_one_crash_during_the_start_is_answered_all_the_same(h
     assert pid_of(home.get("blog"))
 
 
+def test_a_process_that_ended_as_asked_ends_a_row_of_failures(home: SupervisedHome) -> None:
+    """The next failure is a first one again, and who waits through it is answered."""
+    once = "import os, sys\nif not os.path.exists('tried'):\n    open('tried', 'w').close(); sys.exit(1)\n"
+    home.site("blog", once + "os.unlink('tried')\n" + SERVER)
+    for starts in (2, 4, 6):
+        assert pid_of(home.get("blog"))
+        assert home.state("blog")["starts"] == starts
+        home.client.ask({"do": "stop", "site": "blog"})
+        home.wait_for("blog", "stopped")
+
+
 @pytest.mark.parametrize(
     ("keys", "reason"),
     [
@@ -326,6 +331,27 @@ def test_a_touched_file_reloads(home: SupervisedHome) -> None:
     (folder / "tmp").mkdir()
     (folder / "tmp" / "restart.txt").touch()
     wait_until(lambda: home.get("blog") != first)
+
+
+def test_with_always_restart_each_request_finds_the_newest_code(home: SupervisedHome) -> None:
+    code = """
+        import os
+        def application(environ, start_response):
+            start_response("200 OK", [])
+            return [b"%d VERSION" % os.getpid()]
+        """
+    folder = home.app("blog", code)
+    first = home.get("blog")
+    (folder / "tmp").mkdir()
+    (folder / "tmp" / "always_restart.txt").touch()
+    wait_until(lambda: (pids := home.state("blog")["pids"]) and pid_of(first) not in pids)
+    home.get("blog")
+    home.wait_for("blog", "stopped")
+    for version in ("two", "three"):
+        (folder / "app.py").write_text(textwrap.dedent(code).replace("VERSION", version))
+        assert home.get("blog").endswith(version)
+        home.wait_for("blog", "stopped")
+    assert home.state("blog")["failure"] is None
 
 
 def test_a_disabled_site_is_stopped_and_its_socket_is_gone(home: SupervisedHome) -> None:
