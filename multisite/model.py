@@ -52,7 +52,7 @@ class Problem:
         where = " ".join(filter(None, (f"[{self.section}]" if self.section else "", setting)))
         place = f"{self.file}:{self.line}" if self.line else self.file
         reason = "; ".join(filter(None, (self.reason, self.remedy)))
-        return _one_line(": ".join(filter(None, (place, where, reason))))
+        return one_line(": ".join(filter(None, (place, where, reason))))
 
     @property
     def is_error(self) -> bool:
@@ -68,7 +68,8 @@ def _shown(value: str) -> str:
     return value if len(value) <= LONGEST_VALUE else value[: LONGEST_VALUE - 1] + "…"
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """Return a text with all that could end the line, or steer a terminal, escaped."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)

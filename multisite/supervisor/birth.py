@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 
+from multisite.model import one_line
 from multisite.supervisor import process
 
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
@@ -62,9 +63,9 @@ class Birth:
             if data == BORN:
                 self._take(extra)
             elif data.startswith(REFUSED):
-                self.refused = data[len(REFUSED) :].decode("utf-8", "replace")
+                self.refused = one_line(data[len(REFUSED) :].decode("utf-8", "replace"))
             elif data:
-                self.failure = data.decode("utf-8", "replace")
+                self.failure = one_line(data.decode("utf-8", "replace"))
             else:
                 self.over = True
 

@@ -103,7 +103,7 @@ class Sandbox:
 
     def close(self) -> None:
         """End what is left."""
-        sweep.strays(self.mark, (), ())
+        sweep.strays(self.mark, {}, ())
         self.notify.close()
         self.loop.close()
 

@@ -1,15 +1,24 @@
 """What the kernel knows of the connections to unix sockets: those that wait and those that are served.
 
 It knows for every server alike, with nothing asked of the server.
+
+The table has the names of all sockets of the machine as their owners wrote them, line ends included. So a line may be
+anybody's invention: one that could not be the kernel's is passed over, and what a good forgery can do is to make a
+site look busier than it is.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 
 _TABLE = "/proc/self/net/unix"  # there with systemd's ProcSubset=pid, too
 _LISTENS = 0x10000  # __SO_ACCEPTCON
+#: address: references protocol flags type state inode path (net/unix/af_unix.c, unix_seq_show)
+_LINE = re.compile(
+    rb"[0-9a-fA-F]{8,16}: [0-9A-F]{8} [0-9A-F]{8} ([0-9A-F]{8}) [0-9A-F]{4} ([0-9A-F]{2}) +([0-9]+) (/.*)\n"
+)
 
 
 @dataclass
@@ -29,12 +38,12 @@ def connections(folder: str) -> dict[str, Connections]:
     found: dict[str, Connections] = {}
     with open(_TABLE, "rb") as table:
         for line in table:
-            fields = line.split(None, 7)
-            if len(fields) < 8 or not fields[7].startswith(prefix) or int(fields[3], 16) & _LISTENS:
+            told = prefix in line and _LINE.fullmatch(line)
+            if not told or not told[4].startswith(prefix) or int(told[1], 16) & _LISTENS:
                 continue
-            counts = found.setdefault(os.fsdecode(fields[7].rstrip(b"\n")), Connections())
-            if fields[6] == b"0":
+            counts = found.setdefault(os.fsdecode(told[4]), Connections())
+            if told[3] == b"0":
                 counts.waiting += 1
-            elif fields[5] == b"03":
+            elif told[2] == b"03":
                 counts.open += 1
     return found

@@ -214,7 +214,7 @@ class Supervisor:
             any(crew.ended(pid, status, spent) for crew in self._roster.busy)
         if anybody:
             alive = [(crew, one) for crew in self._roster.busy for one in crew.backends if one.pid or one.is_unborn]
-            living = {self._shared.mark_of(crew.site.name, one.serial) for crew, one in alive}
+            living = {self._shared.mark_of(crew.site.name, one.serial): one.pid for crew, one in alive}
             known = {one.pid for _, one in alive} | self._preloaders.pids
             sweep.strays(self._shared.mark, living | self._preloaders.marks, known)
 

@@ -11,9 +11,11 @@ import secrets
 import socket
 import struct
 
+from multisite.model import one_line
 from multisite.supervisor.handover import Keeper, taken
 
 LONGEST = 65536  # bytes: names of modules are the longest that is told
+MOST = 64  # datagrams taken at a time: everybody on the machine may send some, and faster than they can be read
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
@@ -40,16 +42,17 @@ class NotifySocket:
         return self._socket.fileno()
 
     def receive(self) -> list[tuple[int, dict[str, str]]]:
-        """Return (pid, variables) of each datagram that has come."""
+        """Return (pid, variables) of each datagram that has come, of `MOST` at most."""
         messages: list[tuple[int, dict[str, str]]] = []
-        while True:
+        for _ in range(MOST):
             try:
                 data, extra, _flags, _address = self._socket.recvmsg(LONGEST, socket.CMSG_SPACE(_CREDENTIALS.size))
             except BlockingIOError:
-                return messages
+                break
             for level, kind, content in extra:
                 if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
                     messages.append((_CREDENTIALS.unpack(content[: _CREDENTIALS.size])[0], _variables(data)))
+        return messages
 
     def close(self) -> None:
         """Close it."""
@@ -58,7 +61,7 @@ class NotifySocket:
 
 def _variables(data: bytes) -> dict[str, str]:
     lines = data.decode("utf-8", "replace").splitlines()
-    return dict(line.split("=", 1) for line in lines if "=" in line)
+    return dict(one_line(line).split("=", 1) for line in lines if "=" in line)
 
 
 def tell(address: str, message: str) -> None:

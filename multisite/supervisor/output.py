@@ -10,12 +10,13 @@ from multisite import logs
 from multisite.logfile import open_append
 from multisite.logformat import Syslog, parse_syslog
 from multisite.loghandlers import SyslogLines
-from multisite.model import Site
+from multisite.model import Site, one_line
 from multisite.supervisor.journey import Tail
 
 PIECE = 65536
 READ_PER_SECOND = 4 << 20  # bytes; beyond, the pipe is left full and the site waits
 LOGGED_PER_SECOND = 256 << 10  # bytes; beyond, lines are counted and left out
+LINE = 64  # bytes that a line counts for besides what is in it: a flood of empty ones costs us most
 
 
 class SiteLog:
@@ -39,7 +40,7 @@ class SiteLog:
         self._begin_second(int(now))
         taken = []
         for line in lines:
-            self._logged += len(line) + 1
+            self._logged += len(line) + LINE
             if self._logged > LOGGED_PER_SECOND:
                 self._left_out += 1
             else:
@@ -63,7 +64,7 @@ class SiteLog:
             return
         if not self._path:
             for line in lines:
-                logs.site_logger(self.name).info("%s", line)
+                logs.site_logger(self.name).info("%s", one_line(line.expandtabs()))
             return
         try:
             self._open()
@@ -136,8 +137,9 @@ class Output:
             return True
         except OSError:
             data = b""
-        self._read += len(data)
-        self._log.write(self.tail.feed(data) if data else self.tail.flush(), now)
+        lines = self.tail.feed(data) if data else self.tail.flush()
+        self._read += len(data) + LINE * len(lines)
+        self._log.write(lines, now)
         return bool(data)
 
     def drain(self, now: float) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
+from multisite.model import one_line
 from multisite.supervisor import process
 from multisite.supervisor.birth import Birth
 from multisite.supervisor.environment import MARKER
@@ -92,7 +93,7 @@ class Preloader:
     @property
     def said(self) -> list[str]:
         """The last lines that it printed."""
-        return list(self._tail.lines)
+        return list(map(one_line, self._tail.lines))
 
     def fork(self, launch: Launch, listener: int) -> tuple[Birth, int]:
         """Ask for a process; returns its channel, and the reading end of its output.
@@ -140,7 +141,8 @@ class Preloader:
             message = json.loads(data) if data else None
             if isinstance(message, dict):
                 self._take(message)
-        except (ValueError, TypeError, AttributeError, RecursionError):  # what a hostile one may send
+        except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError):
+            # What a hostile one may send: an infinite number is an OverflowError, an object for a list a KeyError.
             data = b""
         if not data:
             self._loop.forget(self._control)
@@ -158,7 +160,7 @@ class Preloader:
         if isinstance(spoilt, dict):
             self.spoilt = {str(name): str(reason) for name, reason in spoilt.items()}
         if "refused" in message:
-            self.refused = str(message["refused"])[:500]
+            self.refused = one_line(str(message["refused"])[:500])
 
     def _read(self) -> None:
         """Keep the last of what it prints."""

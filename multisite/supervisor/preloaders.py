@@ -57,9 +57,9 @@ class Preloaders:
         return {preloader.pid for preloader in [*self._all.values(), *self._leaving]}
 
     @property
-    def marks(self) -> set[str]:
-        """The marks of those that may have forked a process that has no mark of its own yet."""
-        return {preloader.env[MARKER] for preloader in [*self._all.values(), *self._leaving]}
+    def marks(self) -> dict[str, int]:
+        """The marks of those that may have forked a process that has no mark of its own yet, and their pids."""
+        return {preloader.env[MARKER]: preloader.pid for preloader in [*self._all.values(), *self._leaving]}
 
     # Starts of sites
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import stat
 
 from multisite.errors import MultisiteError
@@ -81,13 +82,9 @@ class RuntimeDir:
     def clear(self) -> None:
         """Remove all that a supervisor left in its folders; what the workers keep beside them is theirs."""
         for top in (os.path.join(self.path, name) for name in FOLDERS):
-            for folder, _, names in os.walk(top, topdown=False):
-                for name in names:
-                    with contextlib.suppress(OSError):
-                        os.unlink(os.path.join(folder, name))
-                if folder != top:
-                    with contextlib.suppress(OSError):
-                        os.rmdir(folder)
+            with contextlib.suppress(OSError), os.scandir(top) as found:
+                for item in found:
+                    _remove(item)
 
     def check_length(self) -> None:
         """Refuse a path that no socket address can hold.
@@ -167,3 +164,16 @@ class RuntimeDir:
         """Return why the directory cannot be used, with a remedy."""
         remedy = "set another one with [service] runtime_dir in moya.conf"
         return RuntimeDirError(f"the runtime directory {self.path} cannot be used: {reason}; {remedy}")
+
+
+def _remove(item: os.DirEntry[str]) -> None:
+    """Remove a file, or a folder as far as possible.
+
+    Folders belong to sites, who may put a link in place of one meanwhile; `shutil.rmtree` looks each name up in the
+    open folder that it was found in. What they have nested too deeply for it stays.
+    """
+    with contextlib.suppress(OSError, RecursionError):
+        if item.is_dir(follow_symlinks=False):
+            shutil.rmtree(item.path, ignore_errors=True)
+        else:
+            os.unlink(item.path)

@@ -6,16 +6,26 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Container
+from collections.abc import Collection, Mapping
 
 from multisite.supervisor import process
 from multisite.supervisor.environment import MARKER
 
 PATIENCE = 5.0  # seconds for what was killed to be gone
+_GONE = -1  # the user of a process that is no more
 
 
 def _mark(pid: int) -> str:
     return process.environment(pid).get(MARKER.encode(), b"").decode("utf-8", "replace")
+
+
+def _user(pid: int) -> int:
+    """Return the effective user of a process (proc(5))."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as lines:
+            return next(int(line.split()[2]) for line in lines if line.startswith(b"Uid:"))
+    except (OSError, StopIteration):
+        return _GONE
 
 
 def _kill(pid: int) -> None:
@@ -24,22 +34,33 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def strays(prefix: str, living: Container[str], known: Container[int]) -> int:
+def strays(prefix: str, living: Mapping[str, int], known: Collection[int]) -> int:
     """Kill those of our own children that a backend left to us which is gone; returns how many.
 
     What they have started themselves falls to us when they are dead, so this is done after each death. A helper
     of a site that lives is not touched.
 
+    A process writes into its environment what it likes. So one that has no mark of ours goes with the last process of
+    its user, and a mark counts only for the user whose it is; of what runs as root, root has been told.
+
     Args:
         prefix: how all our marks begin, up to the first colon.
-        living: the marks of all backends that there are.
+        living: the marks of all backends that there are, and their pids; 0 where that is not known yet.
         known: pids that need no look.
     """
-    marks = {pid: _mark(pid) for pid in process.children() if pid not in known}
-    found = [pid for pid, mark in marks.items() if mark.startswith(prefix + ":") and mark not in living]
+    others = [pid for pid in process.children() if pid not in known]
+    users = {_user(pid) for pid in known} if others else set()
+    found = [pid for pid in others if _is_stray(pid, prefix, living, users)]
     for pid in found:
         _kill(pid)
     return len(found)
+
+
+def _is_stray(pid: int, prefix: str, living: Mapping[str, int], users: set[int]) -> bool:
+    mark, user = _mark(pid), _user(pid)
+    if mark in living:
+        return _user(living[mark]) not in (user, 0, _GONE)
+    return mark.startswith(prefix + ":") or not ({user, 0} & users or user in (os.geteuid(), _GONE))
 
 
 def of_another(prefix: str) -> int:

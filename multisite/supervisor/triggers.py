@@ -14,7 +14,7 @@ from multisite.tree import QUIET, is_being_written, is_quiet
 LONGEST_PAUSE = 60.0  # seconds between two attempts that files of the site cause by themselves
 
 RESTART, ALWAYS_RESTART = "tmp/restart.txt", "tmp/always_restart.txt"
-_FRAME = re.compile(r'^\s*File "([^"]+)", line ')
+_FRAME = re.compile(r'^\s*File "([^"\0]+)", line ')
 
 
 def paths(site: Site) -> tuple[str, ...]:
@@ -36,7 +36,7 @@ def _times(names: Iterable[str]) -> dict[str, int]:
     for name in names:
         try:
             times[name] = os.stat(name).st_mtime_ns
-        except OSError:
+        except (OSError, ValueError):  # a path that a site has printed may hold a NUL
             times[name] = 0
     return times
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import select
+import signal
 import socket
+from collections.abc import Iterator
 from email.utils import formatdate
 from typing import Any
 
@@ -20,12 +22,13 @@ from multisite.runner.connection import ON_EXEC, ONE_DESCRIPTOR, descriptor_in
 from multisite.wire.http11 import Head
 from multisite.wire.outgoing import Outgoing
 
+LONGEST = 2.0  # seconds for all of them
 _RECEIVE = 1 << 18
 _AT_ONCE = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
 def turn_away(listener: int, most: int, error: MultisiteError) -> int:
-    """Empty the queue, and answer those in it whose connections came along; never waits.
+    """Empty the queue, and answer those in it whose connections came along; never waits for long.
 
     Args:
         listener: descriptor of a socket of which our own runner accepts, so that it does not wait.
@@ -36,10 +39,40 @@ def turn_away(listener: int, most: int, error: MultisiteError) -> int:
         how many were answered.
     """
     queue = socket.socket(fileno=listener)
+    turned = 0
     try:
-        return sum(_turn_away_one(queue, error) for _ in range(most) if _is_anybody_there(listener))
+        with _at_most(LONGEST):
+            for _ in range(most):
+                turned += _is_anybody_there(listener) and _turn_away_one(queue, error)
+    except _TooLong:
+        pass
     finally:
         queue.detach()
+    return turned
+
+
+class _TooLong(BaseException):
+    """Nobody else is to catch it."""
+
+
+@contextlib.contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """Raise `_TooLong` in here after a while; for the main thread.
+
+    What a site has left running has the same listening socket. It may take who waits there between two looks, and
+    have accept(2) wait again, whatever we have said.
+    """
+
+    def ring(_number: int, _frame: object) -> None:
+        raise _TooLong
+
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _is_anybody_there(listener: int) -> bool:

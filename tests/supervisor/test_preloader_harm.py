@@ -42,6 +42,8 @@ while True:
     [
         ("control.send(b'[' * 60000)", "pass"),
         ('control.send(b\'{"ready": {"reads": 5}}\')', "pass"),
+        ('control.send(b\'{"ready": {"reads": {}}}\')', "pass"),
+        ('control.send(b\'{"ready": {"modules": Infinity}}\')', "pass"),
         ("control.send(json.dumps({'spoilt': {'../x': 1}}).encode())", "pass"),
         ("", "channel.send(b'born')"),
         ("", "[channel.send(b'x' * 4000) for _ in range(9)]"),

@@ -1,0 +1,170 @@
+"""What the code of a site, or anybody else on the machine, may do to the supervisor of all sites."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from multisite import config
+from multisite.errors import BackendUnavailable
+from multisite.model import Site
+from multisite.supervisor import output, process, sweep, turnaway
+from multisite.supervisor.connections import connections
+from multisite.supervisor.journey import Tail
+from multisite.supervisor.notify import MOST, NotifySocket
+from multisite.supervisor.output import Output, SiteLog
+from multisite.supervisor.rundir import RuntimeDir
+from multisite.supervisor.triggers import Triggers, mending
+
+from .harness import SupervisedHome, is_running, wait_until
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
+SLEEPS = [sys.executable, "-c", "import time; time.sleep(600)"]
+DEEP = 1500  # folders within each other: more than Python's recursion allows
+
+
+@pytest.mark.parametrize("line", ["0 0 0 zz 0 0 0 {path}", "f" * 16 + ": 1 2 3 4 01 0 {path}", "{path}"])
+def test_a_name_of_a_socket_that_looks_like_a_line_of_the_table_is_passed_over(tmp_path: Path, line: str) -> None:
+    """Anybody may bind a socket whose abstract name has line ends in it; the kernel shows it as it is."""
+    name = "\0\n" + line.format(path="/run/x/a.sock") + "\n"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stranger:
+        stranger.bind(name)
+        assert connections("/run/x") == {}
+
+
+def test_a_flood_of_datagrams_is_taken_in_parts() -> None:
+    """Whoever sends faster than we read does not keep us from everything else."""
+    notify = NotifySocket()
+    over = threading.Event()
+
+    def flood() -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.connect("\0" + notify.name[1:])
+            sender.settimeout(0.1)
+            while not over.is_set():
+                with contextlib.suppress(OSError):
+                    sender.send(b"STATUS=\x1b[2Jx")
+
+    threads = [threading.Thread(target=flood) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        told = wait_until(notify.receive)
+        assert len(told) <= MOST
+        assert told[0] == (os.getpid(), {"STATUS": "\\x1b[2Jx"})
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+        notify.close()
+
+
+class Kept(SiteLog):
+    """Keeps the lines that would go to the log."""
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site)
+        self.kept: list[str] = []
+
+    def _append(self, lines: list[str]) -> None:
+        self.kept += lines
+
+
+def test_a_flood_of_empty_lines_counts(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line costs more than its bytes: a pipe full of line ends is left full, and few of them reach the log."""
+    monkeypatch.setattr(output, "READ_PER_SECOND", 1 << 20)
+    log = Kept(site)
+    reading, writing = os.pipe()
+    flooded = Output(reading, log, Tail())
+    os.write(writing, b"\n" * 40_000)
+    os.close(writing)
+    assert flooded.read(1.0)
+    flooded.close()
+    assert flooded.waits_until == 2.0
+    assert len(log.kept) == output.LOGGED_PER_SECOND // output.LINE
+
+
+def test_a_path_in_a_traceback_that_no_file_can_have_is_no_file(site: Site, home: SupervisedHome) -> None:
+    """A site prints what it likes; what it names is looked at as long as its new version fails."""
+    assert not [path for path in mending(site, [f'  File "{site.location}/a\0b.py", line 1']) if "\0" in path]
+    assert not Triggers().pulled(site, home.home, 0.0, [f"{site.location}/a\0b.py"])
+
+
+@pytest.fixture
+def site(home: SupervisedHome) -> Site:
+    home.app("blog", "")
+    return config.make_site(config.read_site(str(home.path / "sites-enabled/blog.ini"), str(home.path)), home.home)
+
+
+@pytest.fixture
+def rundir(home: SupervisedHome) -> Iterator[RuntimeDir]:
+    made = RuntimeDir(home.home)
+    made.make()
+    yield made
+    subprocess.run(["rm", "-rf", made.path], check=True)
+
+
+def test_what_a_site_nests_deeply_keeps_nobody_from_starting(rundir: RuntimeDir, tmp_path: Path) -> None:
+    """Its folder stays; the others go, and no link is followed."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("x")
+    os.mkdir(rundir.private("bad"))
+    here = os.open(rundir.private("bad"), os.O_RDONLY)
+    for _ in range(DEEP):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    os.symlink(outside, rundir.private("link"))
+    os.mkdir(rundir.private("good"))
+    os.symlink(outside, os.path.join(rundir.private("good"), "link"))
+    rundir.clear()
+    assert set(os.listdir(rundir.private(""))) <= {"bad"}
+    assert (outside / "precious").exists()
+
+
+def test_whoever_keeps_us_waiting_for_the_next_in_the_queue_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process of the site may have accept(2) wait although somebody was there a moment ago."""
+    monkeypatch.setattr(turnaway, "LONGEST", 0.1)
+    monkeypatch.setattr(turnaway, "_turn_away_one", lambda *_: signal.pause())
+    before = signal.getsignal(signal.SIGALRM)
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as waiting:
+        listener.bind("")
+        listener.listen(1)
+        waiting.connect(listener.getsockname())
+        assert turnaway.turn_away(listener.fileno(), 9, BackendUnavailable("no", 1)) == 0
+    assert signal.getsignal(signal.SIGALRM) is before
+
+
+@as_root
+def test_what_hides_its_mark_goes_with_the_last_process_of_its_user() -> None:
+    """A helper without our mark, or with a neighbour's, is left alone only beside a process of the same user."""
+    stranger = pwd.getpwnam("www-data").pw_uid
+    site = subprocess.Popen(SLEEPS, user="nobody")
+    bare = subprocess.Popen(SLEEPS, user="nobody", env={})
+    forged = subprocess.Popen(SLEEPS, user=stranger, env={"MULTISITE_BACKEND": "x:blog:1"})
+    pids = {one.pid for one in (site, bare, forged)}
+    others = {pid for pid in process.children() if pid not in pids}
+    try:
+        wait_until(lambda: all(process.environment(pid) for pid in (forged.pid,)))
+        sweep.strays("x", {"x:blog:1": site.pid}, {site.pid, *others})
+        wait_until(lambda: not is_running(forged.pid))
+        assert is_running(bare.pid)
+        sweep.strays("x", {}, others)
+        wait_until(lambda: not is_running(bare.pid))
+    finally:
+        for one in (site, bare, forged):
+            one.kill()
+            one.wait()
