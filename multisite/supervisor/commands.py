@@ -51,7 +51,7 @@ class Commands:
     def answer(self, request: Answer, connection: Connection) -> Answer | None:
         """Return the answer to one request; None: the command sends its answers itself."""
         home = request.get("home")
-        if home and os.path.realpath(str(home)) != os.path.realpath(self._roster.home.path):
+        if home and not self._is_ours(str(home)):
             return {"error": self._rundir.other_home().reason, "status": 503}
         handler = _COMMANDS.get(str(request.get("do")))
         if not handler:
@@ -63,8 +63,11 @@ class Commands:
             return {"error": error.reason, "status": 503, "retry_after": wait, "incident": error.incident}
         except OSError as error:
             return {"error": f"{error.filename or request['do']}: {error.strerror}", "status": 503, "retry_after": 30}
-        except KeyError:
+        except (KeyError, ValueError):  # a name with a NUL is none, and no path either
             return {"error": f"there is no site {request.get('site')!r}", "status": 404}
+
+    def _is_ours(self, home: str) -> bool:
+        return "\0" not in home and os.path.realpath(home) == os.path.realpath(self._roster.home.path)
 
     def _ping(self, _request: Answer, _connection: Connection) -> Answer:
         return {"pid": os.getpid(), "home": self._roster.home.path}

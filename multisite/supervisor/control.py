@@ -76,7 +76,7 @@ class Connection:
             request = json.loads(line)
             if not isinstance(request, dict):
                 raise ValueError
-        except ValueError:
+        except (ValueError, RecursionError):
             return self.send({"error": "this is not a JSON object", "status": 400})
         answer = self._handler(request, self)
         if answer is not None:

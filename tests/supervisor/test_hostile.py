@@ -106,6 +106,20 @@ def site(home: SupervisedHome) -> Site:
     return config.make_site(config.read_site(str(home.path / "sites-enabled/blog.ini"), str(home.path)), home.home)
 
 
+@pytest.mark.parametrize(
+    "said", [b"[" * 60_000, b'{"do": "ping", "home": "\\u0000"}', b'{"do": "ensure", "site": "\\u0000"}']
+)
+def test_what_nobody_of_ours_would_ask_is_answered_with_an_error(home: SupervisedHome, said: bytes) -> None:
+    """With `socket_group` there are others who may ask."""
+    home.site("blog")
+    home.ensure("blog")
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.connect(home.rundir.control)
+        asking.sendall(said + b"\n")
+        assert b'"error"' in asking.recv(65536)
+    assert home.status()["sites"]
+
+
 @pytest.fixture
 def rundir(home: SupervisedHome) -> Iterator[RuntimeDir]:
     made = RuntimeDir(home.home)
