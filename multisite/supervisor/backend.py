@@ -287,10 +287,10 @@ class Backend:
         if self._failure >= 0:
             self._runs()
         self.hear()
+        process.kill(self.pid)  # what is left of its group; now, since its number may soon be another's
         if self._output:
             self._output.drain(now)
         self._close_output()
-        process.kill(self.pid)  # what is left of its group
         reason = self._failure_text or process.describe_end(status)
         served = now - self.started if self.state is not State.STARTING and self.started else 0.0
         code = None if self._failure_text else os.waitstatus_to_exitcode(status)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import socket
 from collections.abc import Iterable
 
@@ -48,11 +49,18 @@ class Listener:
         self._bring_back()
         if not self._socket:
             self._socket = self._bind(backlog)
-        elif not os.path.exists(self.path):  # a server that cleans up took it
+        elif not os.path.exists(self.path) or self._is_shut_down:  # by a server that cleans up
             self._socket.close()
             self._socket = self._bind(backlog)
         self._rundir.access.admit_to_socket(self.path)
         self._link_from(domains)
+
+    @property
+    def _is_shut_down(self) -> bool:
+        """Whether a process that had it has called shutdown(2): nobody can connect any more."""
+        poll = select.poll()
+        poll.register(self.fileno(), 0)
+        return any(events & select.POLLHUP for _, events in poll.poll(0))
 
     def withdraw(self) -> None:
         """Let nobody new connect until `open`; whoever has connected is taken care of all the same."""

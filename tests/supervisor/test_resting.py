@@ -86,6 +86,22 @@ def test_who_connects_while_a_socket_is_given_up_is_answered(home: SupervisedHom
     assert failures == []
 
 
+def test_a_socket_that_a_process_has_shut_down_is_bound_anew(tmp_path: Path) -> None:
+    """Whoever has inherited it can do that, and would be the last that could be reached."""
+    rundir = RuntimeDir(SupervisedHome(tmp_path).home)
+    rundir.make()
+    listener = Listener(rundir.socket("a"), rundir)
+    listener.open(5)
+    with socket.socket(fileno=os.dup(listener.fileno())) as inherited:
+        inherited.shutdown(socket.SHUT_RDWR)
+        with socket.socket(socket.AF_UNIX) as client, pytest.raises(ConnectionRefusedError):
+            client.connect(listener.path)
+        listener.open(5)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(listener.path)
+    listener.close()
+
+
 def test_a_withdrawn_socket(tmp_path: Path) -> None:
     """Nobody finds it; who is in its queue stays there; opening it brings it back."""
     home = SupervisedHome(tmp_path)
