@@ -11,6 +11,7 @@ from multisite.errors import BackendUnavailable, BadRequest, BodyTooLarge, Clien
 PIECE = 65536  # bytes read at once
 IN_MEMORY = 1 << 20  # bytes of a body without a length that are kept in memory
 IN_ALL = 1 << 30  # and on disk
+LONGEST_LENGTH = 18  # digits; int() refuses thousands of them
 
 
 class Upload:
@@ -122,7 +123,7 @@ def _both(first: Callable[[int], bytes], second: Callable[[int], bytes]) -> Call
 def _length(text: str) -> int | None:
     if not text:
         return None
-    if not (text.isascii() and text.isdigit()):  # int() would take "+1" and "1_0" too
+    if not (text.isascii() and text.isdigit()) or len(text) > LONGEST_LENGTH:  # int() would take "+1" and "1_0" too
         raise BadRequest("The Content-Length of the request is no number")
     return int(text)
 

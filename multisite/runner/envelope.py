@@ -24,6 +24,7 @@ LARGEST = 1 << 20
 IS_QUIET = 0x80000000  # in the length, which is never so large: the request is no use of the site
 RECEIVE = 16384
 LONGEST_LINE = 4096
+LONGEST_LENGTH = 18  # digits; int() refuses thousands of them
 BUFFER = 65536
 
 _decode = json.JSONDecoder().raw_decode
@@ -124,8 +125,8 @@ def sized_body(length: str, start: bytes, connection: socket.socket) -> Any:
     Raises:
         BadEnvelope: the length is none.
     """
-    if not (length.isascii() and length.isdigit()):
-        raise BadEnvelope(f"a body of {length!r} bytes")
+    if not (length.isascii() and length.isdigit()) or len(length) > LONGEST_LENGTH:
+        raise BadEnvelope(f"a body of {length[:20]!r} bytes")
     if len(start) >= int(length):
         return io.BytesIO(start[: int(length)])
     return io.BufferedReader(SizedBody(start, connection, int(length)), BUFFER)
