@@ -16,6 +16,7 @@ from multisite.supervisor.handover import Keeper, taken
 
 LONGEST = 65536  # bytes: names of modules are the longest that is told
 MOST = 64  # datagrams taken at a time: everybody on the machine may send some, and faster than they can be read
+MOST_LINES = 16  # of one; a few are known
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
@@ -60,7 +61,7 @@ class NotifySocket:
 
 
 def _variables(data: bytes) -> dict[str, str]:
-    lines = data.decode("utf-8", "replace").splitlines()
+    lines = data.decode("utf-8", "replace").split("\n", MOST_LINES)[:MOST_LINES]
     return dict(one_line(line).split("=", 1) for line in lines if "=" in line)
 
 
