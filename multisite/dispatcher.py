@@ -25,6 +25,8 @@ from multisite.generation import WSGI
 from multisite.inprocess import InProcessSite
 from multisite.live import LOOK_EVERY, LiveHome
 from multisite.model import Home, Site
+from multisite.placed import PlacedSite
+from multisite.placements import Placements
 from multisite.sitedir import Entry
 from multisite.trusted import TrustedHeader, TrustedProxies
 from multisite.verdicts import Verdicts
@@ -33,6 +35,7 @@ Environ = dict[str, Any]
 Key = tuple[str, str]  # name of a site, and, if that is a hosting site, the host
 
 MOST_HOSTS = 4096  # raw Host headers remembered; a client can invent as many as it likes
+SWEEP_EVERY = 5.0  # seconds between two looks at sites that nobody asks for
 MOST_INSTANCES = 4096  # hosts of hosting sites that are remembered with what answers for them
 
 _log = logging.getLogger("multisite.dispatcher")
@@ -82,7 +85,8 @@ class Dispatcher:
         self._sites: dict[Key, InProcessSite] = {}  # those in use
         self._memory: dict[str, Target] = {}  # by raw host; only of hosts that a site answers
         self._unusable: ConfigError | None = None
-        self._open_at = 0.0
+        self._open_at = self._sweep_at = 0.0
+        self._placements: Placements | None = None
 
     def __repr__(self) -> str:
         return f"<Dispatcher {len(self._sites)} sites in use, {len(self._memory)} hosts remembered>"
@@ -143,8 +147,17 @@ class Dispatcher:
             try:
                 if self._live.look(self._clock()):
                     self._swap()
+                self._sweep(self._clock())
             finally:
                 self._lock.release()
+
+    def _sweep(self, now: float) -> None:
+        """Have those sites leave that nobody asks for."""
+        if now >= self._sweep_at:
+            self._sweep_at = now + SWEEP_EVERY
+            for site in list(self._sites.values()):
+                if isinstance(site, PlacedSite):
+                    site.sweep(now)
 
     def _open(self) -> None:
         if self._unusable and self._clock() < self._open_at:
@@ -201,6 +214,7 @@ class Dispatcher:
         service = new.home.service
         if not self._ledger or not self._catalogue or self._catalogue.home.state_dir != new.home.state_dir:
             self._ledger = catalogue.ledger(new.home, lambda: self._live.catalogue)
+            self._placements = Placements(new.home)
         self._header = TrustedHeader(service.host_header, service.trusted_proxies) if service.host_header else None
         self._proxies = TrustedProxies(service.trusted_proxies)
         self._believed = self._proxies.known
@@ -278,7 +292,7 @@ class Dispatcher:
         verdicts = Verdicts(current.home)
         if len(self._sites) >= len(current.entries) + MOST_INSTANCES:
             self._forget_instances()
-        site = InProcessSite(
+        site = self._made(
             entry,
             settled,
             current.home,
@@ -292,6 +306,12 @@ class Dispatcher:
         site.key = key
         self._sites[key] = site
         return site
+
+    def _made(self, *args: Any, **more: Any) -> InProcessSite:
+        """Make a site; where there are no processes, or a developer looks, each that may share does so at once."""
+        if self._elsewhere and self._placements and not self._debug:
+            return PlacedSite(*args, placements=self._placements, **more)
+        return InProcessSite(*args, **more)
 
     @staticmethod
     def _settled(current: Catalogue, name: str, host: str) -> tuple[Entry, Site]:

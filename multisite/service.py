@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from multisite.dispatcher import Dispatcher
 from multisite.live import LiveHome
+from multisite.placement import CAN_SPAWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,10 +26,6 @@ def _elsewhere(site: Site, home: Home) -> Callable[..., Iterable[bytes]]:
     return spawned.app(site, home)
 
 
-# What the supervisor stands on: Linux 5.3 and Python 3.9 have it.
-_CAN_SPAWN = hasattr(os, "pidfd_open")
-
-
 class Service(Dispatcher):
     """All sites of one home.
 
@@ -41,7 +38,7 @@ class Service(Dispatcher):
     def __init__(self, home: str | None = None, debug: bool | None = None) -> None:
         if debug is None:
             debug = os.environ.get("MULTISITE_DEBUG", "") == "1"
-        super().__init__(LiveHome(home), elsewhere=_elsewhere if _CAN_SPAWN else None, debug=debug)
+        super().__init__(LiveHome(home), elsewhere=_elsewhere if CAN_SPAWN else None, debug=debug)
 
 
 application = Service()

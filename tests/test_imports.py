@@ -17,7 +17,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("assembly", "dispatcher"),
     (
         "actors",
-        "inprocess generation choice spawned supervisor live catalogue proxy balance relay passage layers request "
+        "inprocess placed generation choice spawned supervisor live catalogue proxy balance relay passage layers request "
         "pending",
     ),
     (
@@ -25,13 +25,13 @@ LAYERS: tuple[tuple[str, str], ...] = (
         "config chain textfile globs hosted sitedir enabling statefile claims sharing mentions finder django_fence "
         "guard process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan upload "
         "upstream client relayloop tunnel queued share threads handoff logfile access beneath static usage visit "
-        "tally policies route",
+        "tally policies route codeversion placements",
     ),
     ("what runs in a site's interpreter", "runner"),
     (
         "pure",
         "appspec ask callables checks dialect endpoint errors headers hosts literals model option options pages "
-        "placement reference sections site trusted values wire pace filerules logformat activity hosting "
+        "examined placement reference sections site trusted values wire pace filerules logformat activity hosting "
         "template frontends bound percentiles",
     ),
 )

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from multisite import claims, hosting, sharing
+from multisite import hosting, sharing
 from multisite.cli.start import start_problems
 from multisite.cli.target import site_problems
-from multisite.errors import AppLoadError, NeedsProcess
-from multisite.placement import Placement
+from multisite.errors import NeedsProcess
+from multisite.placement import CAN_SPAWN, NOT_EXAMINED, Placement
 
 if TYPE_CHECKING:
     from multisite.cli.session import Session
     from multisite.model import Problem, Site
     from multisite.verdicts import Verdict
+
+DAY = 86400
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ def judge(session: Session, site: Site) -> Judgement:
     failure = session.verdicts.get(site.name)
     if session.catalogue.entries[site.entry_name].broken:
         return Judgement(None, "its file has errors", "broken", failure=failure)
-    placement, problems = placement_of(site, session), site_problems(site)
+    placement, problems = _placement(site, session), site_problems(site)
     if not problems and not hosting.is_hosting(site.location):
         problems = start_problems(site, session.home)
     faults = tuple(problem for problem in problems if problem.is_error)
@@ -57,16 +60,14 @@ def judge(session: Session, site: Site) -> Judgement:
     return Judgement(placement.kind, placement.reason, state, faults, failure, doubts)
 
 
-def placement_of(site: Site, session: Session) -> Placement:
-    """Decide where `site` runs, clashes with the modules of other sites included."""
-    placement = sharing.place(site, session.home)
-    if not placement.shareable or site.files_only:
-        return placement
-    try:
-        names = sharing.wanted(site).names
-    except NeedsProcess as error:
-        return Placement("spawned", error.why)
-    except AppLoadError:
-        return placement
-    clash = claims.conflict(names, session.ledger.others(site.name))
-    return Placement("spawned", clash) if clash else placement
+def _placement(site: Site, session: Session) -> Placement:
+    """Say where `site` runs: where it has been put, if it is examined."""
+    if not CAN_SPAWN or not sharing.is_examined(site, session.home):
+        return sharing.place_among(site, session.home, session.ledger)
+    row = session.placements.of(site.name)
+    if not row:
+        clash = sharing.place_among(site, session.home, session.ledger)
+        return Placement("spawned", NOT_EXAMINED if clash.shareable else clash.reason)
+    when = time.localtime(row.since)
+    since = time.strftime("%H:%M" if time.time() - row.since < DAY else "%Y-%m-%d %H:%M", when)
+    return Placement(row.kind, f"since {since}: {row.reason}" if row.is_here else row.reason)

@@ -51,6 +51,7 @@ class Job:
         max_requests: after how many requests to leave, 0 for never.
         request_timeout: seconds in which a request has to make progress, 0 for ever.
         learn: tell what the site imports.
+        examine: tell what it changes in its process.
         trusts_front_end: whether a front end that comes straight to the socket is believed about its clients.
     """
 
@@ -73,6 +74,7 @@ class Job:
         self.board: str = job.get("board") or ""
         self.slot = int(job.get("slot") or 0)
         self.learn = bool(job.get("learn"))
+        self.examine = bool(job.get("examine"))
         self.debug = bool(job.get("debug"))
 
 

@@ -285,6 +285,8 @@ class Crew:
         if backend and backend.launch and "MODULES" in variables and backend.lessons < MOST_LESSONS:
             backend.lessons += 1
             self._shared.preloaders.learn(backend.launch, variables["MODULES"])
+        if backend and backend.launch and "FACTS" in variables and self._shared.placing:
+            self._shared.placing.take(self.site, backend.launch.examine, variables["FACTS"])
         if backend and backend.state is State.STARTING:
             backend.status = variables.get("STATUS", backend.status)[:1000]
             if variables.get("READY") == "1":

@@ -32,6 +32,7 @@ class Surroundings:
         board: path of the site's scoreboard file, "" for none.
         mark: value of the variable by which leftovers are known.
         trusts_front_end: whether a front end that comes to the site's own socket is a trusted proxy.
+        examine: the version of the site's code that is to be examined, "" for none.
     """
 
     environ: Mapping[str, str]
@@ -41,6 +42,7 @@ class Surroundings:
     mark: str = ""
     slot: int = 0
     trusts_front_end: bool = False
+    examine: str = ""
 
 
 def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch:
@@ -167,6 +169,7 @@ def _runner(plain: Launch, site: Site, python: str, around: Surroundings, host: 
         graceful=True,
         location=site.location,
         gunicorn=job["gunicorn"],
+        examine=around.examine,
         preload="" if site.preload == "auto" else "preload = no",
     )
 
@@ -197,6 +200,7 @@ def _job(site: Site, around: Surroundings, worker: str) -> dict[str, Any]:
         "board": around.board,
         "slot": around.slot,
         "learn": site.preload == "auto" and not site.chroot,
+        "examine": bool(around.examine),
         "debug": False,
     }
 

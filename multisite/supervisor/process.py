@@ -67,6 +67,7 @@ class Launch:
         location: whose modules are imported first.
         gunicorn: the folder of our own.
         preload: "" if a preloader may make it, else why not.
+        examine: the version of the site's code that is to be examined, "" for none.
     """
 
     argv: tuple[str, ...]
@@ -85,6 +86,7 @@ class Launch:
     location: str = ""
     gunicorn: str = ""
     preload: str = ""
+    examine: str = ""
     notes: tuple[str, ...] = ()
 
     @property
