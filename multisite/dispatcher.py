@@ -129,11 +129,17 @@ class Dispatcher:
     def _serve(self, key: Key, environ: Environ, start_response: Any) -> Iterable[bytes]:
         """Serve by one site, after doing for it what is due every second."""
         try:
-            site = self._checked(self._site(key))
-            logs.current_site.set(site.name)
-            return site.app(environ, start_response)
+            target = self._served_by(key, environ)
+            logs.current_site.set(target.name)
+            return target.app(environ, start_response)
         except BaseException as error:
             return self._raised(error, environ, start_response)
+
+    def _served_by(self, key: Key, environ: Environ) -> Target:
+        try:
+            return self._checked(self._site(key))
+        except UnknownHost:  # it was found to be gone or to have another name; its host may be answered all the same
+            return self._target(environ)
 
     # What is due
 
