@@ -87,6 +87,7 @@ class Dispatcher:
         self._unusable: ConfigError | None = None
         self._open_at = self._sweep_at = 0.0
         self._placements: Placements | None = None
+        self._examines = not debug
 
     def __repr__(self) -> str:
         return f"<Dispatcher {len(self._sites)} sites in use, {len(self._memory)} hosts remembered>"
@@ -315,7 +316,7 @@ class Dispatcher:
 
     def _made(self, *args: Any, **more: Any) -> InProcessSite:
         """Make a site; where there are no processes, or a developer looks, each that may share does so at once."""
-        if self._elsewhere and self._placements and not self._debug:
+        if self._elsewhere and self._placements and self._examines:
             return PlacedSite(*args, placements=self._placements, **more)
         return InProcessSite(*args, **more)
 

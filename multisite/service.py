@@ -39,6 +39,7 @@ class Service(Dispatcher):
         if debug is None:
             debug = os.environ.get("MULTISITE_DEBUG", "") == "1"
         super().__init__(LiveHome(home), elsewhere=_elsewhere if CAN_SPAWN else None, debug=debug)
+        self._examines = not debug and os.environ.get("MULTISITE_EXAMINE", "") != "no"
 
 
 application = Service()

@@ -17,8 +17,8 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("assembly", "dispatcher"),
     (
         "actors",
-        "inprocess placed generation choice spawned supervisor live catalogue proxy balance relay passage layers request "
-        "pending",
+        "inprocess placed generation choice spawned supervisor live catalogue proxy balance relay passage layers "
+        "request pending",
     ),
     (
         "one kind of input and output",

@@ -47,6 +47,8 @@ def serve(
     os.environ["MOYA_SERVICE_HOME"] = session.home.path
     if debug:
         os.environ["MULTISITE_DEBUG"] = "1"
+    if reload:
+        os.environ["MULTISITE_EXAMINE"] = "no"  # only what the workers have imported is watched
     run({"bind": addresses, "workers": workers, "threads": threads, "reload": reload})
 
 
@@ -72,18 +74,17 @@ def is_loopback(address: str) -> bool:
 
 def announce(session: Session, addresses: Iterable[str]) -> None:
     """Say the problems, then where the sites are to be found, and which do not run in the workers."""
+    from multisite import sharing
     from multisite.cli.verdict import judge
 
     say_problems(session.catalogue.problems)
     port = next((address.rpartition(":")[2] for address in addresses if not address.startswith(_OTHER)), "")
     for name, site in session.catalogue.sites.items():
         where = " ".join(urls(site, port) if port else site.domains) or "no domain"
-        found = judge(session, session.catalogue.site(name))
-        say(
-            f"{name}: {where}"
-            + ("" if found.placement == "in-process" else f" ({found.placement or 'broken'}: {found.reason})"),
-            err=True,
-        )
+        settled = session.catalogue.site(name)
+        found = judge(session, settled)
+        usual = found.placement and (found.placement == "in-process" or sharing.is_examined(settled, session.home))
+        say(f"{name}: {where}" + ("" if usual else f" ({found.placement or 'broken'}: {found.reason})"), err=True)
 
 
 def urls(site: SiteFile, port: str) -> list[str]:

@@ -65,9 +65,10 @@ def _placement(site: Site, session: Session) -> Placement:
     if not CAN_SPAWN or not sharing.is_examined(site, session.home):
         return sharing.place_among(site, session.home, session.ledger)
     row = session.placements.of(site.name)
-    if not row:
+    if not row or not (row.is_here or row.found.findings or row.held):
         clash = sharing.place_among(site, session.home, session.ledger)
-        return Placement("spawned", NOT_EXAMINED if clash.shareable else clash.reason)
+        if not row or not clash.shareable:
+            return Placement("spawned", NOT_EXAMINED if clash.shareable else clash.reason)
     when = time.localtime(row.since)
     since = time.strftime("%H:%M" if time.time() - row.since < DAY else "%Y-%m-%d %H:%M", when)
     return Placement(row.kind, f"since {since}: {row.reason}" if row.is_here else row.reason)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from .learn import Learner
-from .report import report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,9 +26,7 @@ class Follower:
 
     def begin(self) -> None:
         """Everything that is ours is set up, but for the threads that answer."""
-        if self._examination:
-            self._examination.serves(self._threads)
-            self._examine()
+        self._examine(begins=True)
 
     def after(self) -> int:
         """A request has been answered; returns after how many more to call this again, 0 for never."""
@@ -37,13 +34,16 @@ class Follower:
             self._learner.tell()
         return self._examine()
 
-    def _examine(self) -> int:
+    def _examine(self, begins: bool = False) -> int:
         if not self._examination:
             return 0
         try:
+            if begins:
+                self._examination.serves(self._threads)
             return self._examination.tell(self._notifier)
-        except Exception as error:  # the site has broken what it takes, and stays where it is
-            report(error, "the site cannot be examined")
+        except Exception as error:  # the site has broken what it takes
+            found = f"made its process unreadable ({type(error).__name__})"
+            self._notifier.facts({"findings": [found], "seconds": 0, "memory": 0, "requests": 0})
             return 0
 
     def end(self) -> None:

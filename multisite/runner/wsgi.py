@@ -53,10 +53,10 @@ class Backend:
             signal.signal(number, _quit)
         watch()
         self._watchdog.start()
+        self._notifier.ready()
         if follower:
             follower.begin()
             self._acceptor.handle = partial(self._handle_followed, follower)
-        self._notifier.ready()
         self._acceptor.run()
         if follower:
             follower.end()
