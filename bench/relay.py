@@ -1,8 +1,10 @@
 """A spawned site behind nginx and the dispatcher, against the same site behind nginx and a gunicorn of its own.
 
+The dispatcher relays to the one, and hands its connections over to the other (`[supervisor] hand_over`).
+
     python bench/relay.py
 
-Both have one worker and one process of the site; nginx speaks HTTP/1.0 to either, as it does by default. The ratios
+Each has one worker and one process of the site; nginx speaks HTTP/1.0 to either, as it does by default. The ratios
 are of requests a second, and of the processor time that everything behind nginx uses for one request.
 """
 
@@ -10,7 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -30,6 +32,10 @@ application = flask.Flask(__name__)
 def hello():
     return "hello\\n"
 """
+CONF = "[projects]\nread = sites-enabled/*.ini\n[supervisor]\nallow_root = yes\nhand_over = {}\n"
+WAYS = {"relayed": "no", "handed over": "yes"}
+WORKERS = {"sync": (), "gthread": ("--threads", "4")}
+TARGETS = {"relayed": 0.70, "handed over": 1.0}
 ROUNDS = 12
 SECONDS = 1
 CONNECTIONS = 8
@@ -92,7 +98,7 @@ def processor_seconds(pids: set[int]) -> float:
 
 
 class Side:
-    """One of both ways to the site: its port, and what it has used."""
+    """One of the ways to the site: its port, and what it has used."""
 
     def __init__(self, port: int, pids: Callable[[], set[int]]) -> None:
         self.port = port
@@ -115,38 +121,65 @@ class Side:
         return self.seconds / self.requests * 1e6
 
 
-def rows_of(what: str, code: str, *options: str) -> list[Row]:
-    """The ratios of one site."""
+@contextmanager
+def dispatched(code: str, hand_over: str, options: Sequence[str]) -> Iterator[tuple[int, Callable[[], set[int]]]]:
+    """The site behind a dispatcher; its port, and the processes that serve it."""
+    with new_home() as home:
+        home.conf(CONF.format(hand_over))
+        home.site("site", code, mode="spawned")
+        with gunicorn(home, "multisite.service:application", home.path, *options) as server:
+            assert server.ask(HOST).body == b"hello\n"
+            backends = set(home.processes(backends=True))
+            assert backends
+            yield server.port, lambda: server.workers() | backends
+
+
+def measured(code: str, options: Sequence[str]) -> dict[str, tuple[Side, list[float]]]:
+    """Each way, with the requests a second of its rounds."""
     with new_home() as home, ExitStack() as stack:
         place = home.site("site", code, mode="spawned")
-        direct = stack.enter_context(gunicorn(home, "site_app:application", place))
-        ours = stack.enter_context(gunicorn(home, "multisite.service:application", home.path, *options))
-        ports = stack.enter_context(nginx(home, f"127.0.0.1:{direct.port}", f"127.0.0.1:{ours.port}"))
-        assert ours.ask(HOST).body == b"hello\n"
-        backends = set(home.processes(backends=True))
-        assert backends
-        bare, relayed = Side(ports[0], direct.workers), Side(ports[1], lambda: ours.workers() | backends)
-        ratios, rates = [], []
+        direct = stack.enter_context(gunicorn(home, "site_app:application", place, *options))
+        found: dict[str, tuple[int, Callable[[], set[int]]]] = {"directly": (direct.port, direct.workers)}
+        for way, hand_over in WAYS.items():
+            found[way] = stack.enter_context(dispatched(code, hand_over, options))
+        ports = stack.enter_context(nginx(home, *(f"127.0.0.1:{port}" for port, _ in found.values())))
+        sides = {way: Side(port, found[way][1]) for way, port in zip(found, ports, strict=True)}
+        rates: dict[str, list[float]] = {way: [] for way in sides}
         for number in range(ROUNDS + 1):
-            if number == 1:  # the first round was for warming up
-                for side in (bare, relayed):
+            for way in list(sides) if number % 2 else reversed(sides):
+                rates[way].append(sides[way].ask())
+            if not number:  # the first round was for warming up
+                for side in sides.values():
                     side.seconds, side.requests = 0.0, 0
-            sides = (bare, relayed) if number % 2 else (relayed, bare)
-            rate = {side: side.ask() for side in sides}
-            ratios.append(rate[relayed] / rate[bare])
-            rates.append(rate[bare])
-    ratio, processor = median(ratios[1:]), bare.each / relayed.each
-    spread = f"{min(ratios[1:]):.2f} to {max(ratios[1:]):.2f}; directly {median(rates[1:]):,.0f} requests/s"
-    used = f"directly {bare.each:.0f} µs, relayed {relayed.each:.0f} µs"
-    told = f"{what} relayed behind nginx over nginx and gunicorn directly"
-    return [
-        Row(f"{told}: throughput", f"{ratio:.2f} ({spread})", "≥ 0.70", ratio >= 0.70),
-        Row(f"{told}: processor time", f"{processor:.2f} ({used})", "≥ 0.70", processor >= 0.70),
-    ]
+        return {way: (sides[way], rates[way][1:]) for way in sides}
+
+
+def rows_of(what: str, code: str, worker: str) -> list[Row]:
+    """The ratios of one site."""
+    found = measured(code, WORKERS[worker])
+    bare, bare_rates = found.pop("directly")
+    rows = []
+    for way, (side, rates) in found.items():
+        ratios = [one / other for one, other in zip(rates, bare_rates, strict=True)]
+        ratio, processor = median(ratios), bare.each / side.each
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}; directly {median(bare_rates):,.0f} requests/s"
+        used = f"directly {bare.each:.0f} µs, {way} {side.each:.0f} µs"
+        target = TARGETS[way] if worker == "sync" else 0.0
+        told, wanted = f"{what} {way} behind nginx over nginx and gunicorn directly, {worker}", f"≥ {target:.2f}"
+        rows += [
+            Row(f"{told}: throughput", f"{ratio:.2f} ({spread})", *((wanted, ratio >= target) if target else ())),
+            Row(f"{told}: processor time", f"{processor:.2f} ({used})"),
+        ]
+    return rows
 
 
 def measure() -> list[Row]:
-    return rows_of("hello", HELLO) + rows_of("Flask", FLASK)
+    return [
+        row
+        for worker in WORKERS
+        for what, code in (("hello", HELLO), ("Flask", FLASK))
+        for row in rows_of(what, code, worker)
+    ]
 
 
 if __name__ == "__main__":

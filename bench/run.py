@@ -18,8 +18,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import accesslog
 import addsite
+import budget
 import coldstart
 import density
+import deploys
 import direct
 import dispatch
 import relay
@@ -27,11 +29,27 @@ import runner
 import slow
 import startup
 import static
+import zipf
 from common import print_rows
 
 
 def main() -> int:
-    parts = (dispatch, static, accesslog, startup, addsite, runner, coldstart, density, direct, relay, slow)
+    parts = (
+        budget,
+        dispatch,
+        static,
+        accesslog,
+        startup,
+        addsite,
+        runner,
+        coldstart,
+        density,
+        direct,
+        relay,
+        slow,
+        deploys,
+        zipf,
+    )
     rows = [row for part in parts for row in part.measure()]
     table = print_rows(rows)
     if "--write" in sys.argv:

@@ -47,7 +47,7 @@ def application(environ, start_response):
 """
 LISTENS = 0x10000  # __SO_ACCEPTCON in the flags of /proc/net/unix
 SAMPLE_EVERY, WEIGH_EVERY = 0.03, 2.0  # seconds
-FLAT = 1.0  # MiB a minute
+FLAT = 0.1  # of the size, a minute
 QUIET = 5.0  # seconds without a request at the end
 
 
@@ -161,8 +161,10 @@ def site_sockets(home: HomeDir) -> set[str]:
 
 
 def holds_one(pid: int, sockets: set[str]) -> bool:
-    """Tell whether a process has one of these sockets open."""
+    """Tell whether a process has one of these sockets open; a preloader does so for a moment, to pass it on."""
     with contextlib.suppress(OSError):
+        if b":%preloader:" in Path(f"/proc/{pid}/environ").read_bytes():
+            return False
         for name in os.listdir(f"/proc/{pid}/fd"):
             with contextlib.suppress(OSError):
                 if os.readlink(f"/proc/{pid}/fd/{name}") in sockets:
@@ -314,9 +316,9 @@ def rows(options: Options, first: Asked, asked: Asked, watch: Watch, used: Used)
     ]
     for who, samples in watch.memory.items():
         late = samples[len(samples) // 2 :]
-        grows = slope(late)
-        figure = f"{late[0][1]:.1f} to {late[-1][1]:.1f} MiB in the second half, {grows:+.2f} MiB a minute"
-        found.append(Row(f"{name}: memory of the {who} (PSS)", figure, f"≤ {FLAT:g} MiB a minute", grows <= FLAT))
+        grows = slope(late) / median(size for _, size in late)
+        figure = f"{late[0][1]:.1f} to {late[-1][1]:.1f} MiB in the second half, {grows:+.1%} a minute"
+        found.append(Row(f"{name}: memory of the {who} (PSS)", figure, f"≤ {FLAT:.0%} a minute", grows <= FLAT))
     return found
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from multisite.client import Environ
+from multisite.endpoint import Endpoint
 from multisite.errors import BackendUnavailable, ConnectFailed, MultisiteError
 from multisite.pace import Pace
 from multisite.proxy import Proxy
@@ -25,6 +26,7 @@ class Balancer:
     """A WSGI callable over `proxies`. A request goes to another endpoint only while nothing of it was sent."""
 
     can_explain = False
+    taker: Endpoint | None = None
 
     def __init__(
         self, proxies: Sequence[Proxy], clock: Callable[[], float] = time.monotonic, share: Share | None = None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from multisite import config, hosted, hosting, sharing
 from multisite.claims import Ledger
-from multisite.hosts import Found, HostTable
+from multisite.hosts import Found, HostTable, local_host
 from multisite.model import Home, Problem, Site, SiteFile
 from multisite.sitedir import Entry, SiteDir
 from multisite.statefile import StateFile
@@ -130,7 +130,14 @@ def build(
                 remedy="enable it or clear the key",
             )
         )
-    return Catalogue(home, named, HostTable(claims), owners, (*home.problems, *problems))
+    table = HostTable(claims, _local_names(named) if home.service.localhost_names else {})
+    return Catalogue(home, named, table, owners, (*home.problems, *problems))
+
+
+def _local_names(named: dict[str, Entry]) -> dict[str, Mounts]:
+    """Give each site the host that its name is with ``.localhost`` behind it."""
+    hosts = {local_host(name): ((entry.file.mount, name),) for name, entry in named.items()}
+    return {host: mounts for host, mounts in hosts.items() if host}
 
 
 def _name(entries: list[Entry], previous: Catalogue | None) -> tuple[dict[str, Entry], list[Problem]]:

@@ -72,7 +72,8 @@ class Choice:
         self._ways = [(mount, key_of(catalogue, name, host), claim) for mount, name, claim in ways(found)]
         keys = {key for _mount, key, _claim in self._ways}
         self.lasts = all(not key[1] or catalogue.instance(*key) for key in keys)
-        canonical = {key: canonical_host(catalogue, key) for key in keys}
+        by_name = catalogue.table.falls_back(found[0])  # in development: nobody is sent to the real address
+        canonical = {} if by_name else {key: canonical_host(catalogue, key) for key in keys}
         self._canonical = {key: domain for key, domain in canonical.items() if domain and domain != host}
 
     def app(self, environ: Environ, start_response: Any) -> Iterable[bytes]:

@@ -151,6 +151,10 @@ class Connection:
         os.dup2(_dead(), sock.fileno(), inheritable=False)
         return ours
 
+    def fileno(self) -> int:
+        """Return its descriptor, which stays gunicorn's."""
+        return self._sock.fileno()
+
     def opened(self, descriptor: int) -> socket.socket:
         """Return a socket, which never waits, for what was taken."""
         sock = self._sock
@@ -202,7 +206,7 @@ def _says_close(environ: Environ) -> bool:
     said = environ.get("HTTP_CONNECTION", "").lower()
     if environ["SERVER_PROTOCOL"] == "HTTP/1.0":
         return "keep-alive" not in said
-    return "close" in said
+    return said == "close" or "close" in [option.strip() for option in said.split(",")]
 
 
 _dead_end: socket.socket | None = None

@@ -6,11 +6,13 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from multisite import checks, dialect, hosting, policies
 from multisite.chain import Chain
 from multisite.checks import Fault, Texts, Values
+from multisite.development import LOCALHOST
 from multisite.errors import ConfigError
 from multisite.model import Home, Problem, Site, SiteFile
 from multisite.options import HOME_FILE, INHERITED, KNOWN, OPTIONS, SECTIONS, SITE_FILE
@@ -59,6 +61,8 @@ def read_home(home: str, environ: Mapping[str, str] = os.environ) -> Home:
     sections: dict[str, Any] = {
         section: declaring(**_set(values.get(section, {}))) for section, declaring in SECTIONS.items()
     }
+    if environ.get(LOCALHOST) == "1":
+        sections["service"] = replace(sections["service"], localhost_names=True)
     defaults, env = values.get("defaults", {}), values.get("env", {})
     return Home(
         home,

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from multisite import ask, catalogue, choice, headers, hosts, logs, pages
 from multisite.catalogue import Catalogue
 from multisite.claims import Ledger
+from multisite.development import OFF, Development
 from multisite.errors import ConfigError, MultisiteError, UnknownHost
 from multisite.generation import WSGI
 from multisite.inprocess import InProcessSite
@@ -28,6 +29,7 @@ from multisite.model import Home, Site
 from multisite.placed import PlacedSite
 from multisite.placements import Placements
 from multisite.sitedir import Entry
+from multisite.tree import QUIET
 from multisite.trusted import TrustedHeader, TrustedProxies
 from multisite.verdicts import Verdicts
 
@@ -69,12 +71,12 @@ class Dispatcher:
         live: LiveHome,
         *,
         elsewhere: Callable[[Site, Home], WSGI] | None = None,  # for sites that cannot live in this process
-        debug: bool = False,
+        development: Development = OFF,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._live = live
         self._elsewhere = elsewhere
-        self._debug = debug
+        self._development = development
         self._clock = clock
         self._lock = threading.Lock()  # over the live home and the swap; never held during an import
         self._catalogue: Catalogue | None = None
@@ -87,7 +89,6 @@ class Dispatcher:
         self._unusable: ConfigError | None = None
         self._open_at = self._sweep_at = 0.0
         self._placements: Placements | None = None
-        self._examines = not debug
 
     def __repr__(self) -> str:
         return f"<Dispatcher {len(self._sites)} sites in use, {len(self._memory)} hosts remembered>"
@@ -191,7 +192,8 @@ class Dispatcher:
             self._look_at_folder(site)
         site = self._site(site.key)
         site.look(now)
-        site.check_at = 0.0 if site.always_restarts() else now + LOOK_EVERY
+        pause = QUIET if site.is_expecting else LOOK_EVERY
+        site.check_at = 0.0 if site.is_always_due else now + pause
         return site
 
     def _check(self, key: Key) -> None:
@@ -307,7 +309,7 @@ class Dispatcher:
             verdicts,
             rescue=self._rescue,
             elsewhere=self._elsewhere,
-            debug=self._debug,
+            development=self._development,
             clock=self._clock,
         )
         site.key = key
@@ -316,7 +318,7 @@ class Dispatcher:
 
     def _made(self, *args: Any, **more: Any) -> InProcessSite:
         """Make a site; where there are no processes, or a developer looks, each that may share does so at once."""
-        if self._elsewhere and self._placements and self._examines:
+        if self._elsewhere and self._placements and not (self._development.debug or self._development.reload):
             return PlacedSite(*args, placements=self._placements, **more)
         return InProcessSite(*args, **more)
 
@@ -357,7 +359,7 @@ class Dispatcher:
             raise error
         incident = logs.incident()
         logs.log_failure(logs.current_site.get(), incident, "the application failed", error)
-        detail = "".join(traceback.format_exception(error)) if self._debug else ""
+        detail = "".join(traceback.format_exception(error)) if self._development.debug else ""
         page = pages.error_page(
             500, "The site failed", "This site could not answer the request.", incident=incident, detail=detail
         )

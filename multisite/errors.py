@@ -20,11 +20,13 @@ class MultisiteError(Exception):
         reason: one sentence for a person, without a final period.
         retry_after: seconds for a ``Retry-After`` header, or None.
         incident: what names it in a log, "" where nothing was logged.
+        detail: what a developer is shown beside it; filled in where that is wanted only.
     """
 
     status = 500
     retry_after: int | None = None
     incident = ""
+    detail = ""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import ModuleType
 
-from multisite import claims, django_fence, importer, loader, logs, sharing
+from multisite import claims, django_fence, importer, loader, logs, sharing, smoke
 from multisite.claims import Ledger
 from multisite.finder import finder, forget, referring
 from multisite.guard import Changes, Guard
@@ -52,6 +52,8 @@ def make(site: Site, ledger: Ledger, old: Generation | None) -> Generation:
     try:
         app = _run(site, source)
         _claim_more(site, ledger, names, source)
+        if old:
+            smoke.check(app, site)
     except BaseException:
         forget({*names, source.unique_name, *(module.partition(".")[0] for module in taken)})
         sys.modules.update(taken)

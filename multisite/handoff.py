@@ -5,13 +5,16 @@ descriptor of the client's connection comes along (SCM_RIGHTS, unix(7)). It wait
 the site's process; the process answers the client itself, and ends its connection with the answer. The worker is free
 at once.
 
-Only for a connection that carries no other request afterwards, whatever the site's process does with it: on one that a
-front end uses again, a hostile site would be sent the next visitor's request. The caller knows whether it is such a
-one, lets go of the connection afterwards, and tells the server that the request is over.
+What it may cost: the process could keep the connection, read on it what the client sends next, and answer that. A
+front end may send another visitor's request there even after it has said ``Connection: close``: nginx with `keepalive`
+among its upstreams believes the answer. So a connection is given only to who could take the workers' connections
+anyhow, a process of the same user, unless the administrator says that no front end reuses any (`is_allowed`); and only
+one that the client itself calls its last (`client.Connection.said_last`), for the sake of clients that mean no harm.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections.abc import Mapping
@@ -19,10 +22,30 @@ from typing import Any
 
 from multisite import upstream
 from multisite.endpoint import Endpoint
-from multisite.errors import ConnectFailed
+from multisite.errors import ConnectFailed, RequestTooLarge
 from multisite.wire import envelope
 
 LARGEST = 65536  # bytes of a body that comes along; a larger one has to be relayed
+MOST = 131072  # bytes of it all; a fresh socket takes them at once (net.core.wmem_default is 212992)
+
+_NOSIGNAL = int(socket.MSG_NOSIGNAL)
+_SOCKET, _RIGHTS = int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS)
+
+
+def is_allowed(wish: str, path: str) -> bool:
+    """Tell whether processes of the sites may be given connections.
+
+    Args:
+        wish: yes, no, or auto: where they are of the workers' own user, who is not root.
+        path: of the site's socket, which belongs to the supervisor's user.
+
+    Raises:
+        OSError: there is no such socket.
+    """
+    if wish != "auto":
+        return wish == "yes"
+    own = os.geteuid()
+    return own != 0 and os.stat(path).st_uid == own
 
 
 def fits(body: bytes) -> bool:
@@ -42,14 +65,17 @@ def hand_over(environ: Mapping[str, Any], body: bytes, client: int, endpoint: En
     Raises:
         ConnectFailed: nobody listens there, or no descriptor can be passed now.
         BackendUnavailable: as many requests wait as may.
-        RequestTooLarge: the variables are larger than the runner takes.
+        RequestTooLarge: the request is larger than can be handed over.
     """
     data = envelope.encode(environ, False, envelope.WITH_CLIENT) + body
-    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, client.to_bytes(4, sys.byteorder))
-    with upstream.connect(endpoint, 0.0) as site:
-        try:
-            sent = site.sendmsg([data], [rights], socket.MSG_NOSIGNAL)
-        except OSError as error:  # ETOOMANYREFS: too many descriptors are under way (RLIMIT_NOFILE)
-            raise ConnectFailed(f"{endpoint}: {error.strerror}") from error
+    if len(data) > MOST:
+        raise RequestTooLarge(f"a request of {len(data)} bytes cannot be handed over at once")
+    site = upstream.connect(endpoint, 0.0)
+    try:
+        sent = site.sendmsg([data], [(_SOCKET, _RIGHTS, client.to_bytes(4, sys.byteorder))], _NOSIGNAL)
+    except OSError as error:  # ETOOMANYREFS: too many descriptors are under way (RLIMIT_NOFILE)
+        raise ConnectFailed(f"{endpoint}: {error.strerror}") from error
+    finally:
+        site.close()
     if sent < len(data):  # the runner drops what is not whole
         raise ConnectFailed(f"{endpoint}: a request of {len(data)} bytes was not taken as a whole")

@@ -17,6 +17,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from multisite.errors import BadHost
@@ -80,6 +81,14 @@ def _to_ascii(name: str) -> str:
         return idna.encode(name, uts46=True).decode("ascii")
     except (idna.IDNAError, UnicodeError) as error:
         raise BadHost("The request's host name is not valid") from error
+
+
+def local_host(name: str) -> str:
+    """Return ``NAME.localhost``, which leads to the machine that asks (RFC 6761 section 6.3); "" if that is no host."""
+    try:
+        return normalise(f"{name}.localhost")
+    except BadHost:
+        return ""
 
 
 def is_pattern(domain: str) -> bool:
@@ -172,11 +181,12 @@ class HostTable(Generic[T]):
     """What each domain stands for; built once, then only read.
 
     `claims` are (domain in its normal form, value) in the order of registration; a
-    domain stands in it once.
+    domain stands in it once. `fallbacks` are what hosts stand for that no claim matches.
     """
 
-    def __init__(self, claims: Iterable[tuple[str, T]]) -> None:
+    def __init__(self, claims: Iterable[tuple[str, T]], fallbacks: Mapping[str, T] = MappingProxyType({})) -> None:
         self.exact: dict[str, T] = {}
+        self.fallbacks = fallbacks
         self._patterns: dict[str, list[_Pattern[T]]] = {}
         for order, (domain, value) in enumerate(claims):
             if is_pattern(domain):
@@ -190,7 +200,13 @@ class HostTable(Generic[T]):
         found = [Found(host, self.exact[host], {})] if host in self.exact else []
         if self._patterns:
             found += self._matching(host)
+        if not found and host in self.fallbacks:
+            found = [Found(host, self.fallbacks[host], {})]
         return found
+
+    def falls_back(self, found: Found[T]) -> bool:
+        """Tell whether nothing claims the host that was looked up."""
+        return found.domain in self.fallbacks and found.domain not in self.exact
 
     def _matching(self, host: str) -> list[Found[T]]:
         filed = [p for suffix in _suffixes(host) for p in self._patterns.get(suffix, ())]

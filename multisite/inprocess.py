@@ -20,9 +20,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from multisite import claims, generation, logs, pages, sharing, threads, visit
+from multisite import claims, codefiles, generation, logs, pages, sharing, threads, tree, visit
 from multisite.bound import Bound
 from multisite.claims import Ledger
+from multisite.development import OFF, Development
 from multisite.errors import BrokenSite, MultisiteError, NeedsProcess, SiteBusy, UnknownHost
 from multisite.generation import WSGI, Generation
 from multisite.layers import Layers, Rescue
@@ -87,7 +88,7 @@ class InProcessSite:
         *,
         rescue: Rescue,
         elsewhere: Callable[[Site, Home], WSGI] | None = None,
-        debug: bool = False,
+        development: Development = OFF,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = entry.file.name
@@ -95,12 +96,13 @@ class InProcessSite:
         self.check_at = 0.0
         self._entry, self._site, self._home = entry, site, home
         self._ledger, self._verdicts, self._elsewhere = ledger, verdicts, elsewhere
-        self._debug, self._clock = debug, clock
+        self._development, self._clock = development, clock
         self._lock = threading.Lock()
         self._generation: Generation | None = None
         self._failure: _Failure | None = None
         self._failures = 0
         self._triggers: Stamp = ()
+        self._changed: tuple[Stamp, float] = ((), 0.0)  # newer ones, and when they are to be taken
         self._offer: tuple[Entry, Site, Home] | None = None
         self._closed = False
         self._beside: WSGI | None = None
@@ -169,10 +171,15 @@ class InProcessSite:
         self._layers.look()
         if self._offer:
             self._renew()
-        elif self._failure and self._failure.over(now):
+        elif self._failure and (self._failure.over(now) or (self._development.reload and self._fired(now))):
             self._again()
-        elif self._generation and self._fired():
+        elif self._generation and self._fired(now):
             self._reload("its reload was asked for")
+
+    @property
+    def is_always_due(self) -> bool:
+        """Whether each request is to look first, rather than one a second."""
+        return self._development.reload or self.always_restarts()
 
     def always_restarts(self) -> bool:
         """Tell whether ``tmp/always_restart.txt`` asks for a reload before each request."""
@@ -262,7 +269,7 @@ class InProcessSite:
         with self._unless_busy() as free:
             if not free:
                 return  # somebody is at it
-            self._triggers = self._trigger_stamp()
+            self._triggers, self._changed = self._trigger_stamp(), ((), 0.0)
             token = logs.current_site.set(self.name)
             _log.info("site %s: reloading, since %s", self.name, reason)
             try:
@@ -270,9 +277,18 @@ class InProcessSite:
             except NeedsProcess as error:
                 self._move_out(error)
             except MultisiteError as error:
-                self._fail(error, "its reload failed, so the old application goes on serving")
+                self._stay_or_show(error)
             finally:
                 logs.current_site.reset(token)
+
+    def _stay_or_show(self, error: MultisiteError) -> None:
+        """Have the old application go on; a developer rather sees what is wrong with the new one."""
+        if not self._development.debug:
+            self._fail(error, "its reload failed, so the old application goes on serving")
+            return
+        self._drop()
+        failure = self._fail(error, "its reload failed")
+        self._put(pages.for_error(error, incident=failure.incident, detail=self._detail(error)))
 
     def _move_out(self, error: NeedsProcess) -> None:
         """Have the site served from elsewhere; where that cannot be, say why it is not served."""
@@ -290,8 +306,16 @@ class InProcessSite:
 
     def _serve(self, newest: Generation) -> None:
         self._generation, self._failure, self._failures = newest, None, 0
-        self._put(newest.app, IN_PROCESS)
+        self._put(self._debugged(newest.app), IN_PROCESS)
         self._verdicts.clear(self.name)
+
+    def _debugged(self, app: WSGI) -> WSGI:
+        pin = self._development.pin(self.name)
+        if not pin:
+            return app
+        from multisite.runner.debugger import debugged
+
+        return debugged(app, pin)
 
     def _import(self) -> Generation:
         """Make a new generation, or leave everything as it was and raise a MultisiteError."""
@@ -337,13 +361,29 @@ class InProcessSite:
         return tuple(sorted(p for p in paths if p.startswith(self._site.location)))
 
     def _detail(self, error: MultisiteError) -> str:
-        return "".join(traceback.format_exception(error)) if self._debug else ""
+        return "".join(traceback.format_exception(error)) if self._development.debug else ""
 
     # Triggers
 
-    def _fired(self) -> bool:
-        return self._trigger_stamp() != self._triggers or self.always_restarts()
+    def _fired(self, now: float) -> bool:
+        """Tell whether a reload is asked for, by whoever is done with it."""
+        stamp = self._trigger_stamp()
+        if stamp == self._triggers:
+            self._changed = ((), 0.0)
+            return self.always_restarts()
+        if self._development.reload:
+            return True  # an editor saves in one step, and who saved wants to see it
+        if stamp != self._changed[0]:
+            self._changed = (stamp, now if tree.is_quiet(stamp) else now + tree.QUIET)
+        return now >= self._changed[1] and not tree.is_being_written(self._site.location)
+
+    @property
+    def is_expecting(self) -> bool:
+        """Whether a change has been seen that is taken as soon as nothing more changes."""
+        return bool(self._changed[0])
 
     def _trigger_stamp(self) -> Stamp:
         restart = os.path.join(self._site.location, "tmp", "restart.txt")
-        return (*_times((restart, *self._site.touch_reload)), changes_time(self._home, self.name, self._entry.path))
+        code = (hash(codefiles.times(self._site)),) if self._development.reload else ()
+        times = _times((restart, *self._site.touch_reload))
+        return (*times, *code, changes_time(self._home, self.name, self._entry.path))

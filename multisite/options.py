@@ -12,10 +12,12 @@ from typing import Any
 
 from multisite.model import ClusterOptions, ProjectsOptions, RouterOptions, ServiceOptions, Site, SupervisorOptions
 from multisite.option import Option
+from multisite.publisher import PublisherOptions
 
 READING = 3  # raise it when the dialect, the checks or `SiteFile` change
 HOME_FILE = "moya.conf"
 SITE_FILE = "site"
+PUBLISHER_FILE = "publisher.conf"
 #: section of moya.conf → its dataclass
 SECTIONS: dict[str, type[Any]] = {
     "projects": ProjectsOptions,
@@ -46,6 +48,7 @@ def _gathered() -> Iterator[Option]:
     for section, declaring in SECTIONS.items():
         yield from (_placed(declared, HOME_FILE, section) for declared in fields(declaring))
     yield _HOME_ENV
+    yield from (_placed(declared, PUBLISHER_FILE, "publisher") for declared in fields(PublisherOptions))
     for declared in fields(Site):
         if "option" in declared.metadata:
             yield _placed(declared, SITE_FILE, "service")
@@ -75,6 +78,7 @@ _DEFAULTS = {key: option for key, option in _SITE["service"].items() if key != "
 KNOWN: dict[str, dict[str, dict[str, Option]]] = {
     HOME_FILE: {**_known(HOME_FILE), "defaults": _DEFAULTS},
     SITE_FILE: _SITE,
+    PUBLISHER_FILE: _known(PUBLISHER_FILE),
 }
 
 

@@ -36,3 +36,5 @@ class Pace:
         if seconds < self._patience:
             self._pause = self._pause / 2 if self._pause > FIRST_PAUSE else 0.0
             self._until = min(self._until, now + self._pause)
+        elif now >= self._until:
+            self.was_slow(now)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from multisite.development import is_local
 from multisite.errors import Asleep, BadHost, MultisiteError, NeedsProcess, NoUpgrade, SiteBusy, UnknownHost
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ STYLE = (
 class Page:
     """One answer of ours; call it as a WSGI application.
 
-    `text`, `incident` and `detail` are plain text and are escaped where they are shown.
+    `text`, `incident` and `detail` are plain text and are escaped where they are shown; `detail` is shown to this
+    machine's own clients alone.
     """
 
     status: int
@@ -72,7 +74,8 @@ class Page:
         self, environ: WSGIEnvironment, start_response: StartResponse, exc_info: Any = None
     ) -> Iterable[bytes]:
         """Answer; with `exc_info` also where an answer was begun (PEP 3333: re-raised once it was sent)."""
-        media_type, body = self.render(environ.get("HTTP_ACCEPT", ""))
+        page = self if not self.detail or is_local(environ) else replace(self, detail="")
+        media_type, body = page.render(environ.get("HTTP_ACCEPT", ""))
         start_response(f"{self.status} {phrase(self.status)}", self._headers(media_type, body), exc_info)
         return [] if environ.get("REQUEST_METHOD") == "HEAD" else [body]
 
@@ -130,6 +133,7 @@ def for_error(exc: MultisiteError, incident: str = "", detail: str = "") -> Page
     """The page an error is answered with; its reason is shown if it is one that visitors are told."""
     reason = shorten(exc.reason) if isinstance(exc, TOLD) else ""
     incident = incident or exc.incident
+    detail = detail or exc.detail
     return error_page(exc.status, text=reason, incident=incident, detail=detail, retry_after=exc.retry_after)
 
 

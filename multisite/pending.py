@@ -69,7 +69,7 @@ class Pending:
                 return
             left = until - time.monotonic()
             if left <= 0:
-                self.hand_over(math.inf)
+                self._give_up()
 
     def _take(self, seconds: float, listeners: tuple[int, ...]) -> bool:
         """Wait for answers and pass them on; tell whether somebody is at one of `listeners`."""
@@ -87,8 +87,9 @@ class Pending:
         return knocks
 
     def _nobody_is_left(self) -> bool:
-        """Wait briefly for answers; tell whether who was at the door has been let in by another worker."""
-        if self._requests:
+        """Give what was just sent a moment; tell whether who was at the door has been let in by another worker."""
+        fresh = time.monotonic() - BRIEFLY
+        if any(request.exchange.sent_at > fresh for request in self._requests.values()):  # type: ignore[union-attr]
             self._take(BRIEFLY, ())
         return not self._take(0.0, self._listeners)
 
@@ -141,6 +142,13 @@ class Pending:
             wire.recv(65536)  # what it sent too much would make a reset of the close
         wire.close()
         return sent
+
+    def _give_up(self) -> None:
+        """Leave what was waited for long enough to the loop."""
+        now = time.monotonic()
+        for request in list(self._requests.values()):
+            request.route.pace.was_slow(now)
+        self.hand_over(math.inf)
 
     # In the loop's thread, too
 

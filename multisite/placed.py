@@ -68,8 +68,8 @@ class PlacedSite(InProcessSite):
         if self._generation:
             if not decided or decided != self._version:
                 self._leave(now)
-            elif self._fired():
-                self._triggers = self._trigger_stamp()
+            elif self._fired(now):
+                self._triggers, self._changed = self._trigger_stamp(), ((), 0.0)
                 self._take_file()
         elif decided and self._how == SPAWNED and decided != self._refused:
             with self._unless_busy() as free:

@@ -49,6 +49,8 @@ class Proxy:
         measures: a body without a length is taken in whole and sent with one, because the endpoint reads no chunks.
     """
 
+    taker: Endpoint | None = None
+
     def __init__(
         self,
         endpoint: Endpoint,

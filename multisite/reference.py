@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from multisite.option import Option
-from multisite.options import HOME_FILE, SITE_FILE, default_text, of_section, sections
+from multisite.options import HOME_FILE, PUBLISHER_FILE, SITE_FILE, default_text, of_section, sections
 
 #: kind → how a value is written
 KINDS = {
@@ -30,6 +30,7 @@ KINDS = {
     "log": "path, or syslog:, syslog:FACILITY or syslog:FACILITY@HOST:PORT",
     "format": "combined, json, or text with fields in braces",
     "sender": "x-sendfile or x-accel-redirect /PREFIX",
+    "target": "path of a URL",
 }
 _PURPOSE = {
     (HOME_FILE, "projects"): "Where the site files are.",
@@ -38,6 +39,7 @@ _PURPOSE = {
     (HOME_FILE, "router"): "Where hosts go that no site claims.",
     (HOME_FILE, "cluster"): "What several machines share.",
     (HOME_FILE, "env"): "Environment of every site.",
+    (PUBLISHER_FILE, "publisher"): "The server.",
     (SITE_FILE, "service"): "The site and how it runs.",
     (SITE_FILE, "env"): "Environment of the site.",
     (SITE_FILE, "static"): "Files served without the application.",
@@ -48,8 +50,10 @@ _INTRODUCTION = {
     "``[service]`` but ``name``, as the default of all sites.",
     SITE_FILE: "One file for each site, enabled by a link in ``sites-enabled``. ``%(name)s``, ``%(location)s`` and "
     "``%(home)s`` stand for the site's name, its location and the home; ``$NAME`` is the environment's.",
+    PUBLISHER_FILE: "A file for ``multisite serve --publisher``. Nagare's spellings (``minSpare``, ``maxChildren``, "
+    "``maxRequests``) are understood.",
 }
-_TITLES = {HOME_FILE: "moya.conf", SITE_FILE: "Site files"}
+_TITLES = {HOME_FILE: "moya.conf", SITE_FILE: "Site files", PUBLISHER_FILE: "Publisher files"}
 _OFFERED = ("domains", "location", "application", "mode", "python", "processes", "threads", "idle_timeout")
 
 
@@ -96,13 +100,14 @@ def example_line(option: Option) -> str:
     return option.example if option.any_key else f"{option.key} = {option.example or option.default}"
 
 
-def site_template(values: Mapping[str, str]) -> str:
+def site_template(values: Mapping[str, str], comments: Iterable[str] = ()) -> str:
     """Write a commented site file.
 
     Args:
         values: key of [service] → text. Keys that are not given and often used follow as comments.
+        comments: what the file begins with.
     """
-    lines = ["[service]"]
+    lines = [*(line for comment in comments for line in _comment(comment)), "[service]"]
     for option in of_section(SITE_FILE, "service"):
         if option.key in values:
             lines += ["", *_comment(option.help), _setting(option.key, values[option.key])]

@@ -4,6 +4,8 @@ The thread sends the request and waits a moment for the answer: one of several t
 (`pace`), the only one of its process until somebody else wants something (`pending`). What takes longer, or does not
 fit into one piece, goes on in the relay loop of the process, if the server lets us have the client's connection
 (`client`); else this thread waits, one of the site's share of the threads (`share`).
+
+Where the site may have the client's connection itself, and nobody here needs to see the answer, it gets it (`handoff`).
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
-from multisite import client, logs, pending, relayloop, visit
-from multisite.client import Environ
-from multisite.errors import MultisiteError, NoUpgrade, SiteBusy, UpstreamError
+from multisite import client, handoff, logs, pending, relayloop, visit
+from multisite.client import Connection, Environ
+from multisite.endpoint import Endpoint
+from multisite.errors import ConnectFailed, MultisiteError, NoUpgrade, RequestTooLarge, SiteBusy, UpstreamError
 from multisite.headers import upgrade_of
 from multisite.request import Request
 from multisite.route import NotNow, Route
@@ -40,12 +43,32 @@ def relay(route: Route, environ: Environ, start_response: Any) -> Iterable[bytes
         connection = client.connection(environ)
         if connection is None:
             return _wait_here(route, environ, start_response, upload)
+        if route.taker and connection.said_last and _is_given(route.taker, environ, upload, connection):
+            client.end()
         return _hurry(Request(route, environ, upload, connection), start_response)
     except client.Ended:
         raise
     except BaseException:
         upload.close()
         raise
+
+
+def _is_given(taker: Endpoint, environ: Environ, upload: Upload, connection: Connection) -> bool:
+    """Hand the request over with its connection, where that can be done; where not, nothing has happened.
+
+    Raises:
+        BackendUnavailable: as many requests wait as may.
+    """
+    if upload.has_more or not handoff.fits(upload.first) or connection.worker.logs_access:
+        return False
+    if ("HTTP_UPGRADE" in environ and upgrade_of(environ)) or not visit.let_go(environ):
+        return False
+    try:
+        handoff.hand_over(environ, upload.first, connection.fileno(), taker)
+    except (ConnectFailed, RequestTooLarge):
+        return False
+    connection.close()
+    return True
 
 
 def _hurry(request: Request, start_response: Any) -> Iterable[bytes]:
@@ -63,7 +86,10 @@ def _hurry(request: Request, start_response: Any) -> Iterable[bytes]:
             return _wait_for(route, exchange, incoming, request.environ, start_response, None)
         if request.connection.worker.is_single and not upload.has_more:
             request.take()
-            pending.of(request.connection.worker).attend(request)
+            if route.pace.patience(request.began):
+                pending.of(request.connection.worker).attend(request)
+            else:
+                request.hand_over()
             client.end()
         content = _first(route, exchange, incoming)
         if incoming.done and not incoming.hints:

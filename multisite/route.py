@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from multisite.client import Environ
+from multisite.endpoint import Endpoint
 from multisite.errors import MultisiteError
 from multisite.pace import Pace
 from multisite.queued import Queued
@@ -27,6 +28,7 @@ class Route(Protocol):
         share: of the server's threads, where they have to wait.
         stall_timeout: seconds between two parts of an answer; 0 for no limit.
         can_explain: `explain` may have something to say.
+        taker: where requests can be handed over with their connections (`handoff`), None for nowhere.
     """
 
     pace: Pace
@@ -35,6 +37,7 @@ class Route(Protocol):
     share: Share
     stall_timeout: float
     can_explain: bool
+    taker: Endpoint | None
 
     def begin(self, environ: Environ, upload: Upload, hurry: bool) -> Exchange:
         """Send the request, the first piece of its body at least.

@@ -59,6 +59,12 @@ class ServiceOptions:
         help="Name of the site that answers hosts no site claims. Without it such hosts get a 404 page.",
         example="welcome",
     )
+    localhost_names: bool = option(
+        "boolean",
+        "no",
+        "Have each site answer NAME.localhost, too, where NAME is its own and no domain of any site matches. multisite "
+        "serve does so without being told.",
+    )
     host_header: str = option(
         "text",
         help="Request header that names the host in place of Host. It is believed from trusted_proxies only.",
@@ -202,6 +208,15 @@ class SupervisorOptions:
         "0.5s",
         "Average duration of its requests above which a site leaves the workers again, whose threads it holds.",
         limits=(0, _DAY),
+    )
+    hand_over: str = option(
+        "choice",
+        "auto",
+        "Whether a site's process is given the client's connection with the request, so that the worker is free at "
+        "once. Auto: where the sites run as the service's own user, who is not root. Yes: everywhere; only for front "
+        "ends that open a connection for each request, since on any other a site could read the next visitor's. No: "
+        "every answer is relayed.",
+        choices=("auto", "yes", "no"),
     )
 
 

@@ -6,12 +6,18 @@ one that cannot be used is answered with 503 until it can.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from multisite import development
 from multisite.dispatcher import Dispatcher
+from multisite.errors import MultisiteError
 from multisite.live import LiveHome
 from multisite.placement import CAN_SPAWN
+from multisite.site import WARM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -23,7 +29,15 @@ def _elsewhere(site: Site, home: Home) -> Callable[..., Iterable[bytes]]:
     """Serve a site in processes of its own, or from its upstreams."""
     from multisite import spawned  # a worker without such sites never loads the relay
 
-    return spawned.app(site, home)
+    return spawned.app(site, home, development.told(os.environ))
+
+
+def _wake(home: Home) -> None:
+    """Have the supervisor there, which starts what is to run unasked."""
+    from multisite.supervisor.client import Client
+
+    with contextlib.suppress(MultisiteError, OSError):  # the first request of a site that needs it tells
+        Client(home).meet()
 
 
 class Service(Dispatcher):
@@ -36,10 +50,19 @@ class Service(Dispatcher):
     """
 
     def __init__(self, home: str | None = None, debug: bool | None = None) -> None:
-        if debug is None:
-            debug = os.environ.get("MULTISITE_DEBUG", "") == "1"
-        super().__init__(LiveHome(home), elsewhere=_elsewhere if CAN_SPAWN else None, debug=debug)
-        self._examines = not debug and os.environ.get("MULTISITE_EXAMINE", "") != "no"
+        how = development.told(os.environ)
+        if debug is not None:
+            how = replace(how, debug=debug)
+        super().__init__(LiveHome(home), elsewhere=_elsewhere if CAN_SPAWN else None, development=how)
+
+    def _open(self) -> None:
+        super()._open()
+        assert self._catalogue
+        home = self._catalogue.home
+        default = home.defaults.get("warm")
+        files = (entry.file for entry in self._catalogue.entries.values())
+        if self._elsewhere and any(file.values.get("service", {}).get("warm", default) in WARM[1:] for file in files):
+            threading.Thread(target=_wake, args=(home,), daemon=True).start()
 
 
 application = Service()

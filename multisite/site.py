@@ -17,6 +17,7 @@ MODES = ("auto", "in-process", "spawned", "proxy")
 SERVERS = ("auto", "gunicorn", "asgi", "uwsgi", "granian", "command")
 PROTOCOLS = ("http", "uwsgi")
 ENV_MODES = ("extend", "replace")
+WARM = ("never", "predicted", "always")
 LINKS = ("inside", "owner", "none", "all")
 
 
@@ -219,6 +220,21 @@ class Site:
         "tmp/always_restart.txt are watched in any case.",
         example="wsgi.py",
     )
+    smoke_path: str = option(
+        "target",
+        help="Path, counted from mount, that a new version of the site has to answer before it takes the place of the "
+        "one that serves. Without an answer, or with one of 500 and above, the old one stays.",
+        note="a new version only has to start",
+        example="/health",
+    )
+    warm: str = option(
+        "choice",
+        "never",
+        "When a process of a spawned site runs without having been asked for. Always: as long as the supervisor runs, "
+        "whatever idle_timeout says; the first request to any site starts that. Predicted: from two minutes before an "
+        "hour of the day in which the site is used on most days. Never: from its first request on.",
+        choices=WARM,
+    )
     redirect_to_canonical: bool = option(
         "boolean",
         "no",
@@ -322,6 +338,16 @@ class Site:
     def entry_name(self) -> str:
         """Name that the site's file has among the enabled ones."""
         return self.template or self.name
+
+    @property
+    def canonical_host(self) -> str:
+        """The first exact domain, or the name where there is none."""
+        return next((domain for domain in self.domains if not set(domain) & set("*{}")), self.name)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether its own processes, if it has any, are our runner's."""
+        return self.server == "auto" and not self.command
 
     @property
     def files_only(self) -> bool:

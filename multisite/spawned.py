@@ -13,10 +13,11 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from multisite import logs, threads
+from multisite import handoff, logs, threads
 from multisite.activity import QUIET, Ignored
 from multisite.balance import Balancer
 from multisite.client import Environ
+from multisite.development import OFF, Development
 from multisite.endpoint import Endpoint
 from multisite.errors import Asleep, BackendUnavailable, MultisiteError
 from multisite.model import Home, Site
@@ -42,16 +43,18 @@ class SpawnedSite:
     can_explain = True
     stall_timeout = 300.0
 
-    def __init__(self, site: Site, home: Home) -> None:
+    def __init__(self, site: Site, home: Home, debug: bool = False) -> None:
         self.pace = Pace()
         self.queue = Queued(max(1, site.max_waiting))
         self.places: set[object] = set()
         self.share = Share(threads.of_this_server)
-        self._site = site
+        self._site, self._home, self._debug = site, home, debug
         self._client = Client(home)
         self._trusts = TrustedProxies(home.service.trusted_proxies).trusts
         self._ignored = Ignored(site.ignore_activity, site.ignore_agents)
         self._proxy: Proxy | None = None
+        self.taker: Endpoint | None = None
+        self._hand_over = home.supervisor.hand_over if site.is_ours else "no"
 
     def __repr__(self) -> str:
         return f"<SpawnedSite {self._site.name} {self._proxy or 'not asked for yet'}>"
@@ -80,7 +83,11 @@ class SpawnedSite:
         if proxy is None:
             if hurry:
                 raise NotNow  # a supervisor may have to be started
-            proxy = self._proxy = self._meet()
+            proxy = self._meet()
+            with contextlib.suppress(OSError):
+                if handoff.is_allowed(self._hand_over, proxy.endpoint.path):
+                    self.taker = proxy.endpoint
+            self._proxy = proxy
         return proxy.begin(environ, upload, hurry)
 
     def explain(self, error: MultisiteError) -> None:
@@ -98,7 +105,7 @@ class SpawnedSite:
     def _meet(self) -> Proxy:
         return Proxy(
             Endpoint.parse("unix:" + self._ensure()),
-            speaks="envelope" if self._site.server == "auto" and not self._site.command else self._site.protocol,
+            speaks="envelope" if self._site.is_ours else self._site.protocol,
             request_timeout=self._site.request_timeout + self._site.start_timeout,
             reconnect=self._again,
             trusts=self._trusts,
@@ -110,18 +117,37 @@ class SpawnedSite:
         self._ensure()
 
     def _ensure(self) -> str:
+        """Return the path of the listening socket; a developer is told why there is none."""
         try:
             return self._client.ensure(self._site.entry_name, self._site.host)
         except BackendUnavailable as error:  # for what it has no incident, nobody has told it yet
             logs.note(_log, error, self)
+            if self._debug:
+                error.detail = _journey(self._site, self._home, error.reason)
             raise
 
 
-def app(site: Site, home: Home) -> WSGI:
+def _journey(site: Site, home: Home, reason: str) -> str:
+    """Tell what the last failed start of `site` went through, and the last that its process said."""
+    from multisite import verdicts
+
+    verdict = verdicts.of_starts(home).all().get(site.name)
+    if not verdict:
+        return reason
+    steps = [f"{step:10} {seconds * 1000:8.0f} ms" for step, seconds in verdict.steps]
+    return "\n".join([reason, "", *steps, "", *verdict.output])
+
+
+def app(site: Site, home: Home, development: Development = OFF) -> WSGI:
     """Return the callable for a site that lives elsewhere: in processes that we start, or at its upstreams."""
     if site.upstreams and site.mode in ("auto", "proxy"):
         return _upstreams(site, home)
-    return SpawnedSite(site, home)
+    spawned = SpawnedSite(site, home, development.debug)
+    if not development.reload:
+        return spawned
+    from multisite.fresh import Fresh
+
+    return Fresh(spawned, site, home)
 
 
 def _upstreams(site: Site, home: Home) -> WSGI:

@@ -97,6 +97,11 @@ class Counts:
             if failed:
                 cells[_ERRORS] += 1
 
+    def withdraw(self) -> None:
+        """That request goes on where it cannot be measured; it stays counted."""
+        with self._lock:
+            self.cells[_IN_FLIGHT] -= 1
+
 
 REQUESTS = _REQUESTS
 

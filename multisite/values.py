@@ -153,6 +153,16 @@ def media_types(value: str) -> tuple[str, ...]:
     return items
 
 
+def target(value: str) -> str:
+    """Path of a URL, perhaps with a query, as a request line has it."""
+    found = text(value)
+    if not found.startswith("/") or found.startswith("//"):
+        raise ValueError("is not a path such as /health")
+    if not found.isascii() or not found.isprintable() or set(found) & set(' #"'):
+        raise ValueError("has a character that a URL writes as %XX")
+    return found
+
+
 def sender(value: str) -> str:
     """How a front end is told to send a file."""
     word = text(value)
@@ -194,12 +204,13 @@ CASTS: dict[str, Callable[..., Any]] = {
     "expiries": expiries,
     "types": media_types,
     "sender": sender,
+    "target": target,
     "log": log,
     "format": access_format,
 }
 #: kinds whose empty value means something ("none of it"); an empty value of any other kind means "not set"
 EMPTY: dict[str, Any] = {"name": "", "text": "", "path": "", "application": "", "multiline": "", "list": (), "argv": ()}
-EMPTY |= {"expiries": (), "types": (), "sender": "", "log": "", "format": ""}
+EMPTY |= {"expiries": (), "types": (), "sender": "", "target": "", "log": "", "format": ""}
 
 
 def unquote(value: str) -> str:

@@ -189,6 +189,15 @@ class Visit:
             how = f"{self.how},cut" if cut else self.how
             self._log.write(self, status, sent, (monotonic_ns() - self._began) / 1e9, how)
 
+    def withdraw(self) -> bool:
+        """Look for the end no more; False where there is a line to be written then."""
+        if self._log:
+            return False
+        if self._open and self._measured:
+            self._counts.withdraw()
+        self._open = False
+        return True
+
 
 class _Closed(list[bytes]):
     """The parts of a small answer, whose number servers take for a sign of its length."""
@@ -202,6 +211,17 @@ def ended(environ: Environ, status: int, sent: int, cut: bool = False) -> None:
     visit: Visit | None = environ.pop(KEY, None)
     if visit:
         visit.done(status, sent, cut)
+
+
+def let_go(environ: Environ) -> bool:
+    """Leave a request to others, who see its end; False where it is to be logged here."""
+    visit: Visit | None = environ.get(KEY)
+    if visit is None:
+        return True
+    if not visit.withdraw():
+        return False
+    del environ[KEY]
+    return True
 
 
 def _uri(environ: Environ) -> str:

@@ -17,7 +17,8 @@ import pytest
 from click.testing import CliRunner
 
 from multisite.cli import main
-from multisite.cli.serve import address_of, is_loopback, urls
+from multisite.cli.binding import address_of, only_this_machine
+from multisite.cli.serve import urls
 from multisite.model import SiteFile
 
 APP = """\
@@ -63,7 +64,7 @@ def test_an_address_without_a_port_gets_the_port(bind: str, address: str) -> Non
     ],
 )
 def test_only_loopback_addresses_are_loopback(address: str, expected: bool) -> None:
-    assert is_loopback(address) is expected
+    assert only_this_machine(address) is expected
 
 
 def test_urls_have_port_and_mount_and_patterns_stay_as_they_are() -> None:

@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 from gunicorn.config import Config
-from gunicorn.glogging import Logger
 from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import TConn
 
 from multisite import client
-from tests.ways import Way, connected, taken
+from tests.ways import Way, connected, gunicorns_logger, taken
 
 
 @pytest.fixture(params=["gthread", "sync"])
@@ -112,9 +111,10 @@ def test_a_worker_that_speaks_something_else_keeps_its_connections(
 def test_a_worker_of_another_kind_keeps_its_connections(pair: Any, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     cfg = Config()
     other = type(kind.rpartition(".")[2], (), {})()
-    other.__dict__.update(cfg=cfg, log=Logger(cfg), nr=0, max_requests=1, sockets=[])
-    monkeypatch.setattr(client, "_worker", client.Worker(other))
-    assert client.connection(environ(pair[1])) is None
+    with gunicorns_logger(cfg) as log:
+        other.__dict__.update(cfg=cfg, log=log, nr=0, max_requests=1, sockets=[])
+        monkeypatch.setattr(client, "_worker", client.Worker(other))
+        assert client.connection(environ(pair[1])) is None
 
 
 def test_the_worker_is_found_by_its_signal_handlers(worker: Way, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from multisite import headers
+from multisite.config import read_home
 from multisite.service import Service
+from multisite.verdicts import Verdicts
 from tests.homes import HELLO, MOYA_CONF, TestHome, ask
 
 
@@ -389,6 +391,7 @@ def test_a_reload_that_fails_keeps_the_old_application_and_is_tried_again(
     home.ini("a", touch_reload="app.py")
     assert home.get("a.test").text == "one"
     home.code("a", app="import helper\n1/0", helper=HELLO.format(text="two"))
+    os.utime(home.path / "sites/a/app.py", (5, 5))
     home.later()
     assert home.get("a.test").text == "one"
     assert "old application goes on" in caplog.text
@@ -396,6 +399,49 @@ def test_a_reload_that_fails_keeps_the_old_application_and_is_tried_again(
     home.code("a", app="import helper\napplication = helper.application")
     home.later()
     assert home.get("a.test").text == "two"
+
+
+def test_a_change_is_taken_when_nothing_more_changes(home: TestHome) -> None:
+    """Who writes a tree touches many files, and git holds a lock meanwhile."""
+    home.hello("a", touch_reload="app.py")
+    assert home.get("a.test").text == "a"
+    for text in "xyz":
+        home.code("a", app=HELLO.format(text=text))
+        os.utime(home.path / "sites/a/app.py", (2e9 + ord(text),) * 2)  # the clock of another machine
+        home.later()
+        assert home.get("a.test").text == "a"
+    (home.path / "sites/a/.git").mkdir()
+    lock = home.path / "sites/a/.git/index.lock"
+    lock.touch()
+    home.later()
+    assert home.get("a.test").text == "a"
+    os.utime(lock, (5, 5))  # forgotten long ago
+    home.later()
+    assert home.get("a.test").text == "z"
+
+
+@pytest.mark.parametrize(
+    "bad", ['start_response("503 No", []); return []', "1/0", "raise SystemExit", "return []"], ids=str
+)
+def test_a_new_application_has_to_answer_the_smoke_request(home: TestHome, bad: str) -> None:
+    """It is asked below the mount of the canonical domain; without a good answer the old one goes on."""
+    home.code("a", app=HELLO.format(text="a"))
+    home.ini("a", smoke_path="/health?x=1", touch_reload="app.py", mount="/m", domains="*.z.test, a.test")
+    assert home.get("a.test", "/m/").text == "a"
+    code = f"""
+        def application(environ, start_response):
+            asked = environ["HTTP_HOST"], environ["SCRIPT_NAME"], environ["PATH_INFO"], environ["QUERY_STRING"]
+            assert asked == ("a.test", "/m", "/health", "x=1")
+            {bad}
+    """
+    home.code("a", app=code)
+    os.utime(home.path / "sites/a/app.py", (5, 5))
+    home.later()
+    assert home.get("a.test", "/m/").text == "a"
+    assert "smoke request GET /m/health?x=1" in next(iter(Verdicts(read_home(str(home.path))).all().values())).reason
+    home.code("a", app=HELLO.format(text="b"))
+    home.later()
+    assert home.get("a.test", "/m/").text == "b"
 
 
 def test_two_sites_that_are_both_app_py_share(home: TestHome) -> None:

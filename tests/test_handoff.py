@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from multisite import handoff
 from multisite.endpoint import Endpoint
 from multisite.errors import BackendUnavailable, ConnectFailed, RequestTooLarge
-from multisite.handoff import LARGEST, fits, hand_over
+from multisite.handoff import LARGEST, fits, hand_over, is_allowed
 from tests.runner.harness import ENVIRON, WITHIN, Answer, Backend, backend, receive_all
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
 
 ECHO = """
 def application(environ, start_response):
@@ -34,6 +40,14 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     client.settimeout(WITHIN)
     with client, ours:
         yield client, ours
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody can reach, as pytest's are not."""
+    with tempfile.TemporaryDirectory(prefix="multisite-") as path:
+        os.chmod(path, 0o755)
+        yield Path(path)
 
 
 def endpoint_of(path: str) -> Endpoint:
@@ -83,12 +97,70 @@ def test_variables_that_are_too_large(site: Backend, pair: tuple[socket.socket, 
         hand_over(environ, b"", pair[1].fileno(), endpoint_of(site.socket_path))
 
 
-def test_what_is_not_taken_as_a_whole(site: Backend, pair: tuple[socket.socket, socket.socket]) -> None:
+def test_what_is_not_taken_as_a_whole(
+    site: Backend, pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Half a request is never run, and the worker knows that it was half."""
     before = site.wait_for(in_flight=0).errors
     environ = {**ENVIRON, "HTTP_X": "x" * 800_000}
+    with pytest.raises(RequestTooLarge):
+        hand_over(environ, b"", pair[1].fileno(), endpoint_of(site.socket_path))
+    monkeypatch.setattr(handoff, "MOST", 1 << 20)
     with pytest.raises(ConnectFailed):
         hand_over(environ, b"", pair[1].fileno(), endpoint_of(site.socket_path))
     pair[1].sendall(b"still ours")
     assert pair[0].recv(100) == b"still ours"
     assert site.wait_for(in_flight=0).errors == before
+
+
+EXHAUSTED = """
+import os, resource, socket, sys
+from multisite.endpoint import Endpoint
+from multisite.errors import ConnectFailed
+from multisite.handoff import hand_over
+
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen(64)
+os.chmod(sys.argv[1], 0o666)
+os.setgid(65534)
+os.setuid(65534)
+resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))
+client = os.open("/dev/null", os.O_RDONLY)
+environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/"}
+for number in range(40):
+    try:
+        hand_over(environ, b"", client, Endpoint.parse("unix:" + sys.argv[1]))
+    except ConnectFailed as error:
+        print(number, error)
+        break
+os.fstat(client)
+"""
+
+
+@as_root
+def test_too_many_descriptors_are_under_way(open_folder: Path) -> None:
+    """The kernel bounds what a user has in queues (RLIMIT_NOFILE); what is beyond it can be relayed."""
+    argv = [sys.executable, "-c", EXHAUSTED, str(open_folder / "queue")]
+    env = {"PYTHONPATH": str(Path(handoff.__file__).parents[1])}
+    done = subprocess.run(argv, env=env, capture_output=True, check=False)
+    number, _, reason = done.stdout.decode().partition(" ")
+    assert number and 10 < int(number) < 30, done.stderr.decode()
+    assert "Too many references" in reason
+
+
+@as_root
+def test_who_may_be_given_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself only who is the same user, and not where that is root: root's sites have users of their own."""
+    path = tmp_path / "socket"
+    path.touch()
+    own = os.geteuid()
+    assert is_allowed("yes", "/none") and not is_allowed("no", str(path))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    os.chown(path, 1000, -1)
+    assert is_allowed("auto", str(path))
+    os.chown(path, 1001, -1)
+    assert not is_allowed("auto", str(path))
+    os.chown(path, own, -1)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert not is_allowed("auto", str(path))

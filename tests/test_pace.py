@@ -27,6 +27,15 @@ def test_a_site_that_stays_slow_uses_up_less_and_less() -> None:
     assert pace.patience(now + LONGEST_PAUSE) == 0.005
 
 
+def test_a_slow_answer_that_nobody_waited_for_counts_too() -> None:
+    """Of many at a time one counts: they have been slow together."""
+    pace = Pace(0.005)
+    for _ in range(32):
+        pace.took(2.0, 0.0)
+    assert pace.patience(FIRST_PAUSE - 0.01) == 0.0
+    assert pace.patience(FIRST_PAUSE + 0.01) == 0.005
+
+
 def test_quick_answers_win_it_back() -> None:
     pace = Pace(0.005)
     for _ in range(20):

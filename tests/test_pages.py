@@ -16,15 +16,17 @@ from webtest import TestApp
 from multisite import errors
 from multisite.pages import LONGEST_TEXT, TITLES, Page, error_page, for_error, redirect
 
+LOCAL = {"REMOTE_ADDR": "127.0.0.1"}
 
-def client(page: Page) -> TestApp:
+
+def client(page: Page, **environ: str) -> TestApp:
     # webtest's lint needs no second validator; wsgiref's is the one the standard library documents
-    return TestApp(validator(page), lint=False)
+    return TestApp(validator(page), extra_environ=environ, lint=False)
 
 
-def get(page: Page, accept: str = "", method: str = "GET"):
+def get(page: Page, accept: str = "", method: str = "GET", **environ: str):
     headers = {"Accept": accept} if accept else {}
-    return client(page).request("/", method=method, headers=headers, expect_errors=True)
+    return client(page, **environ).request("/", method=method, headers=headers, expect_errors=True)
 
 
 def test_a_browser_gets_a_small_html_page_that_loads_nothing():
@@ -69,7 +71,7 @@ def test_json_has_status_title_text_and_incident():
 
 
 def test_plain_text_is_made_of_lines():
-    answer = get(error_page(500, "Oh", "No", incident="3fa9c1d2", detail="line"), "text/plain")
+    answer = get(error_page(500, "Oh", "No", incident="3fa9c1d2", detail="line"), "text/plain", **LOCAL)
     assert answer.text == "500 Oh\nNo\nincident 3fa9c1d2\nline\n"
 
 
@@ -83,7 +85,7 @@ def test_head_gets_the_headers_of_get_and_no_body():
 
 def test_what_a_page_shows_is_escaped():
     hostile = "<script>alert('x')</script>&"
-    answer = get(error_page(404, hostile, hostile, incident=hostile, detail=hostile))
+    answer = get(error_page(404, hostile, hostile, incident=hostile, detail=hostile), **LOCAL)
     assert "<script" not in answer.text
     assert answer.text.count("&lt;script&gt;") == 5  # the title stands twice
 
@@ -115,8 +117,11 @@ def test_reasons_that_may_name_files_are_not_shown(error):
         assert "3fa9c1d2" in body
 
 
-def test_detail_is_shown_where_it_is_given():
-    assert "/srv/app.py" in get(for_error(errors.AppLoadError("x"), detail="/srv/app.py")).text
+def test_detail_is_shown_to_this_machine_alone():
+    page = for_error(errors.AppLoadError("x"), detail="/srv/app.py")
+    assert "/srv/app.py" in get(page, **LOCAL).text
+    for environ in ({}, {"REMOTE_ADDR": "10.0.0.1"}, {**LOCAL, "HTTP_X_FORWARDED_FOR": "127.0.0.1"}):
+        assert "/srv/app.py" not in get(page, **environ).text
 
 
 def test_a_reason_that_quotes_ten_thousand_characters_is_cut():

@@ -23,7 +23,7 @@ SMALL = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
 
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Way]:
-    with taken("sync", monkeypatch) as made:
+    with taken("sync", monkeypatch, patience=0.005) as made:
         yield made
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import logging
 import os
 import socket
 import threading
@@ -33,11 +34,10 @@ WAYS = ("here", "gthread", "sync")
 class Way:
     """A gunicorn worker that is called as its own threads would call the application."""
 
-    def __init__(self, kind: str, listener: socket.socket) -> None:
-        cfg = Config()
+    def __init__(self, kind: str, listener: socket.socket, cfg: Config, log: Logger) -> None:
         cfg.set("threads", 4)
         cls = SyncWorker if kind == "sync" else ThreadWorker
-        self.worker = cls(1, os.getppid(), [listener], None, 30, cfg, Logger(cfg))
+        self.worker = cls(1, os.getppid(), [listener], None, 30, cfg, log)
         self.is_sync = kind == "sync"
         self.errors: list[MultisiteError] = []  # told to a client, or the reason for a cut
         self.logged: list[str] = []
@@ -149,16 +149,30 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     if request.param == "here":
         yield "here"
         return
-    with taken(request.param, monkeypatch) as made:
+    with taken(request.param, monkeypatch, patience=0.005 if request.param == "sync" else 0.0) as made:
         monkeypatch.setattr(backends, "WAY", made)
         yield request.param
 
 
 @contextlib.contextmanager
+def gunicorns_logger(cfg: Config) -> Iterator[Logger]:
+    """As a worker has it; the process's own loggers are put back afterwards."""
+    loggers = [logging.getLogger(name) for name in ("gunicorn.error", "gunicorn.access")]
+    before = [(logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
+    try:
+        yield Logger(cfg)
+    finally:
+        for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
+            logger.handlers[:], logger.propagate = handlers, propagate
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
 def taken(kind: str, monkeypatch: pytest.MonkeyPatch, patience: float = 0.0) -> Iterator[Way]:
     """A worker whose connections are taken, with a relay loop of its own."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        made = Way(kind, listener)
+    cfg = Config()
+    with socket.create_server(("127.0.0.1", 0)) as listener, gunicorns_logger(cfg) as log:
+        made = Way(kind, listener, cfg, log)
         monkeypatch.setattr(client, "_worker", client.Worker(made.worker))
         monkeypatch.setattr(relayloop, "_loop", None)
         monkeypatch.setattr(pending, "_pending", None)

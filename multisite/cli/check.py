@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from multisite.cli import complete
 from multisite.cli.output import say, say_json, say_problems
 from multisite.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
-    from multisite.model import Problem
+    from multisite.model import Problem, Site
 
 SLOW = 200  # files; fewer are read before a progress bar could be seen
 
@@ -20,17 +21,31 @@ EPILOG = """\b
 Examples:
   multisite check
   multisite --json check
+  multisite check --boot
+  multisite check --boot blog shop
 """
 
 
 @click.command(epilog=EPILOG, short_help="Say all problems of all files.")
+@click.option("--boot", is_flag=True, help="Start each site once, apart from what runs, and say how that went.")
+@click.argument("names", metavar="[NAME...]", nargs=-1, shell_complete=complete.sites)
 @pass_session
-def check(session: Session) -> None:
+def check(session: Session, boot: bool, names: tuple[str, ...]) -> None:
     """Say all problems of moya.conf, logging.ini and all site files; exit code 1 if an enabled one has an error.
 
     Files that are available but not enabled are read too; their problems are said apart and do not count. No
     application is imported: what its module must define is looked up in the source text.
+
+    With --boot each enabled site, or each that is named, is started once in a process of its own, on a socket of its
+    own, answers its smoke_path if it has one, and is ended; exit code 1 if one does not start. What runs of it goes on
+    and gets nothing of that.
     """
+    if boot:
+        from multisite.cli.deploying import check_by_booting
+
+        return check_by_booting(session, names)
+    if names:
+        raise click.UsageError("sites are named with --boot; without it all files are checked")
     enabled = enabled_problems(session)
     idle = disabled_problems(session)
     errors = sum(problem.severity == "error" for problem in enabled)
@@ -56,9 +71,21 @@ def enabled_problems(session: Session) -> list[Problem]:
     known = {(problem.file, problem.key) for problem in found}
     for name in _progress(list(session.catalogue.sites)):
         site = session.catalogue.site(name)
-        problems = [*(site_problems(site) or start_problems(site, session.home)), *static_problems(site)]
+        problems = [
+            *(site_problems(site) or start_problems(site, session.home)),
+            *static_problems(site),
+            *_sessions(site),
+        ]
         found += (problem for problem in problems if not problem.key or (problem.file, problem.key) not in known)
     return list(dict.fromkeys(found))
+
+
+def _sessions(site: Site) -> list[Problem]:
+    """Return a warning for sessions in memory where the site has several processes; only a spawned one has its own."""
+    from multisite.sessionstore import problem
+
+    found = problem(site, site.processes)
+    return [found] if found else []
 
 
 def disabled_problems(session: Session) -> list[Problem]:

@@ -15,7 +15,8 @@ from multisite.cli.session import Session, pass_session
 from multisite.cli.status import say_failure, say_journey
 
 if TYPE_CHECKING:
-    from multisite.catalogue import Catalogue
+    from multisite.catalogue import Catalogue, Mounts
+    from multisite.hosts import Found
     from multisite.site import Site
 
 EPILOG = """\b
@@ -76,14 +77,22 @@ def split_address(address: str) -> tuple[str, str]:
 def candidates(catalogue: Catalogue, host: str, path: str) -> list[Candidate]:
     """Return the sites that claim `path` on `host`, in the order in which `choice` asks them."""
     from multisite import choice
-    from multisite.hosts import is_pattern
 
     found = []
     for mount, name, claim in choice.ways(catalogue.answering(host)):
         if choice.covers(mount, path):
-            rule = "default site" if not claim.domain else "pattern" if is_pattern(claim.domain) else "exact domain"
-            found.append(Candidate(name, rule, claim.domain, mount, dict(claim.captures)))
+            found.append(Candidate(name, _rule(catalogue, claim), claim.domain, mount, dict(claim.captures)))
     return found
+
+
+def _rule(catalogue: Catalogue, claim: Found[Mounts]) -> str:
+    from multisite.hosts import is_pattern
+
+    if not claim.domain:
+        return "default site"
+    if catalogue.table.falls_back(claim):
+        return "name of the site"
+    return "pattern" if is_pattern(claim.domain) else "exact domain"
 
 
 def describe(session: Session, host: str, path: str, found: list[Candidate]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ RESTART = """\b
 Examples:
   multisite restart blog
   multisite restart blog shop
+  multisite restart --wait blog
 """
 STOP = """\b
 Examples:
@@ -31,15 +32,23 @@ Examples:
 
 
 @click.command(epilog=RESTART, short_help="Restart sites.")
+@click.option("--wait", is_flag=True, help="Wait until the new version serves, or is known to be none that can.")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete.sites)
 @pass_session
-def restart(session: Session, names: tuple[str, ...]) -> None:
+def restart(session: Session, wait: bool, names: tuple[str, ...]) -> None:
     """Restart sites: their applications are loaded anew, other sites notice nothing.
 
     If the new code cannot be loaded, the old application goes on serving. A hosting site is named by its name, which
     means all its hosts, or by one of these.
+
+    With --wait the outcome is said, and the exit code is 1 if an old version goes on. A site of which nothing runs, or
+    that shares the workers' interpreter, is first started once in a process of its own (as `check --boot` does).
     """
     sites = [session.named(name).site for name in names]  # all, before anything is done
+    if wait:
+        from multisite.cli.deploying import restart_and_wait
+
+        return restart_and_wait(session, sites)
     done = {site.name: _restart(session, site) for site in sites}
     if session.as_json:
         return say_json({"restarted": list(done)})

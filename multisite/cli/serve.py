@@ -1,117 +1,180 @@
-"""``multisite serve``: gunicorn in this process, with the sites of the home."""
+"""``multisite serve``: a server in this process, or in its place, with the sites of the home."""
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable
+import secrets
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from multisite.cli.binding import address_of, bound, keep_paths, only_this_machine, port_of
 from multisite.cli.output import say, say_problems
 from multisite.cli.session import Session, pass_session
+from multisite.development import LOCALHOST, Development
 
 if TYPE_CHECKING:
     from multisite.model import SiteFile
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8000
-_QUIET = {"control_socket_disable": True}  # every gunicorn of a user would open the same one; older ones have none
-_OTHER = ("unix:", "fd://")  # addresses without a port
+DEFAULT_THREADS = 8
+MOST_WORKERS = 4  # each imports every site that shares it, so more of them is somebody's decision
 
 EPILOG = """\b
 Examples:
   multisite serve
   multisite serve --port 8080 --reload --debug
   multisite serve --bind 0.0.0.0:80 --bind unix:/run/multisite.sock --workers 2 --threads 8
+  multisite serve --bind 0.0.0.0:443 --tls /etc/letsencrypt/live --http2
+  multisite serve --publisher publisher.conf
 """
 
 
 @click.command(epilog=EPILOG, short_help="Serve the sites from this process.")
-@click.option("--bind", "binds", multiple=True, metavar="ADDRESS", help="HOST, HOST:PORT or unix:PATH; repeatable.")
-@click.option("--port", type=click.IntRange(1, 65535), default=DEFAULT_PORT, show_default=True, help="Port.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
-@click.option("--threads", type=click.IntRange(1), default=4, show_default=True, help="Threads of each process.")
-@click.option("--reload", is_flag=True, help="Restart workers when code changes (site files are live).")
-@click.option("--debug", is_flag=True, help="Show tracebacks on error pages; on loopback addresses only.")
+@click.option(
+    "--bind",
+    "binds",
+    multiple=True,
+    metavar="ADDRESS",
+    help="HOST, HOST:PORT, unix:PATH, unix:@NAME (abstract) or fd://N; repeatable.",
+)
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help=f"Port of addresses without one.  [default: {DEFAULT_PORT}]"
+)
+@click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one for each processor, 4 at most]")
+@click.option("--threads", type=click.IntRange(1), help=f"Threads of each process.  [default: {DEFAULT_THREADS}]")
+@click.option("--tls", metavar="DIR", help="Certificates: DIR/DOMAIN/fullchain.pem and privkey.pem, or DIR/DOMAIN.pem.")
+@click.option("--http2", is_flag=True, help="Offer HTTP/2, with --tls.")
+@click.option("--reload", is_flag=True, help="Load a site anew when its code has changed.")
+@click.option("--debug", is_flag=True, help="Show tracebacks and werkzeug's debugger; on loopback addresses only.")
+@click.option("--publisher", metavar="FILE", help="File that says which server listens where; options override it.")
 @pass_session
-def serve(
-    session: Session, binds: tuple[str, ...], port: int, workers: int, threads: int, *, reload: bool, debug: bool
+def serve(session: Session, /, publisher: str | None, **given: Any) -> None:
+    """Serve the sites of the home from this process, for development or without a front end.
+
+    Each site answers at http://NAME.localhost, too, where NAME is its own and no domain claims that.
+    """
+    if publisher:
+        from multisite.cli.publish import publish
+
+        return publish(session, publisher, given)
+    serve_here(session, **given)
+
+
+def serve_here(
+    session: Session,
+    binds: tuple[str, ...] = (),
+    port: int | None = None,
+    workers: int | None = None,
+    threads: int | None = None,
+    tls: str | None = None,
+    *,
+    http2: bool = False,
+    reload: bool = False,
+    debug: bool = False,
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Serve the sites of the home from this process, for development or without a front end."""
-    addresses = [address_of(bind, port) for bind in binds or (DEFAULT_HOST,)]
-    if debug and not all(map(is_loopback, addresses)):
-        raise click.UsageError("--debug shows source code to visitors, so it takes loopback addresses only")
-    announce(session, addresses)
+    """Run gunicorn with the sites of the home, until it is told to stop; `more` are settings of it."""
+    addresses = [address_of(bind, port or DEFAULT_PORT) for bind in binds or (DEFAULT_HOST,)]
+    settings = {**more, **_development(addresses, workers, reload, debug), **_tls(tls, http2)}
+    settings |= {"workers": workers or default_workers(reload or debug), "threads": threads or DEFAULT_THREADS}
+    how = Development(debug, reload, secrets.token_hex(16) if debug else "")
+    sockets = bound(addresses)
+    os.environ.update(how.environ)
+    os.environ[LOCALHOST] = "1"
+    announce(session, addresses, how, "https" if tls else "http")
     os.environ["MOYA_SERVICE_HOME"] = session.home.path
-    if debug:
-        os.environ["MULTISITE_DEBUG"] = "1"
-    if reload:
-        os.environ["MULTISITE_EXAMINE"] = "no"  # only what the workers have imported is watched
-    run({"bind": addresses, "workers": workers, "threads": threads, "reload": reload})
+    from multisite.cli.standalone import run
+
+    run({"bind": sockets, "when_ready": keep_paths, **settings})
 
 
-def address_of(bind: str, port: int) -> str:
-    """Complete `bind` to an address as gunicorn takes it: ``HOST:PORT`` or ``unix:PATH``."""
-    if bind.startswith(_OTHER):
-        return bind
-    if bind.count(":") > 1 and bind[0] != "[":
-        return f"[{bind}]:{port}"
-    return bind if re.search(r":\d+\Z", bind) else f"{bind}:{port}"
+def default_workers(alone: bool) -> int:
+    """Return how many processes serve where nobody says; `alone`: for a developer."""
+    return 1 if alone else min(MOST_WORKERS, len(os.sched_getaffinity(0)))
 
 
-def is_loopback(address: str) -> bool:
-    """Tell whether only this machine can connect to `address`; a unix socket may have a front end behind it."""
-    import ipaddress
+def _development(addresses: Iterable[str], workers: int | None, reload: bool, debug: bool) -> dict[str, Any]:
+    """Refuse what would show a debugger to strangers, or lose it; return gunicorn's settings."""
+    strange = [address for address in addresses if not only_this_machine(address)]
+    if debug and strange:
+        reason = f"visitors of {strange[0]} could be strangers"
+        raise click.UsageError(f"--debug shows source code and runs it, so it takes loopback addresses only; {reason}")
+    if (reload or debug) and (workers or 1) > 1:
+        raise click.UsageError("--reload and --debug take one worker, since what they know is known to one process")
+    if not reload:
+        return {}
+    from multisite.cli.standalone import reloading
 
-    host = address.rpartition(":")[0].strip("[]")
+    return reloading()
+
+
+def _tls(folder: str | None, http2: bool) -> dict[str, Any]:
+    """Return gunicorn's settings for TLS; a usage error where it cannot be had."""
+    if not folder:
+        if http2:
+            raise click.UsageError("--http2 needs --tls: browsers speak it over TLS only")
+        return {}
+    from multisite.certificates import Certificates
+    from multisite.cli.standalone import knows
+
+    if http2 and not (knows("http_protocols") and _has_h2()):
+        raise click.UsageError("--http2 needs gunicorn 25 or newer and h2; pip install 'multisite-wsgi[http2]'")
+    certificates = Certificates(os.path.abspath(folder), ("h2", "http/1.1") if http2 else ())
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+        pair = certificates.default()
+        certificates.context(pair)
+    except (ValueError, OSError) as error:
+        raise click.UsageError(f"--tls {folder}: {error}") from None
+    settings = {"certfile": pair.chain, "keyfile": pair.key, "ssl_context": certificates.for_gunicorn}
+    return {**settings, "http_protocols": "h2,h1"} if http2 else settings
 
 
-def announce(session: Session, addresses: Iterable[str]) -> None:
+def _has_h2() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("h2") is not None
+
+
+def announce(session: Session, addresses: Iterable[str], how: Development, scheme: str = "http") -> None:
     """Say the problems, then where the sites are to be found, and which do not run in the workers."""
     from multisite import sharing
     from multisite.cli.verdict import judge
 
     say_problems(session.catalogue.problems)
-    port = next((address.rpartition(":")[2] for address in addresses if not address.startswith(_OTHER)), "")
+    if how.debug and session.supervisor:
+        running = f"a supervisor runs already (process {session.supervisor['supervisor']['pid']})"
+        say(f"warning: {running}, so spawned sites have no debugger; end its servers first", err=True)
+    port = next(filter(None, map(port_of, addresses)), "")
     for name, site in session.catalogue.sites.items():
-        where = " ".join(urls(site, port) if port else site.domains) or "no domain"
+        where = [*_by_name(session, site, port, scheme), *(urls(site, port, scheme) if port else site.domains)]
         settled = session.catalogue.site(name)
         found = judge(session, settled)
         usual = found.placement and (found.placement == "in-process" or sharing.is_examined(settled, session.home))
-        say(f"{name}: {where}" + ("" if usual else f" ({found.placement or 'broken'}: {found.reason})"), err=True)
+        elsewhere = "" if usual else f" ({found.placement or 'broken'}: {found.reason})"
+        pin = how.pin(name)
+        say(f"{name}: {' '.join(where) or 'no domain'}{elsewhere}{f', debugger PIN {pin}' if pin else ''}", err=True)
 
 
-def urls(site: SiteFile, port: str) -> list[str]:
+def urls(site: SiteFile, port: str, scheme: str = "http") -> list[str]:
     """Return the addresses of `site` that can be opened; a pattern is shown as it is written."""
     from multisite.hosts import is_pattern
 
-    tail = ("" if port == "80" else f":{port}") + site.mount.rstrip("/") + "/"
-    return [domain if is_pattern(domain) else f"http://{domain}{tail}" for domain in site.domains]
+    return [domain if is_pattern(domain) else _url(domain, site, port, scheme) for domain in site.domains]
 
 
-def run(settings: dict[str, Any]) -> None:
-    """Run gunicorn until it is told to stop."""
-    from gunicorn.app.base import BaseApplication
+def _url(host: str, site: SiteFile, port: str, scheme: str) -> str:
+    usual = port == {"http": "80", "https": "443"}[scheme]
+    return f"{scheme}://{host}{'' if usual else f':{port}'}{site.mount.rstrip('/')}/"
 
-    class Standalone(BaseApplication):  # type: ignore[misc]
-        """gunicorn without a configuration file and without its own command line."""
 
-        def load_config(self) -> None:
-            """Take our settings alone."""
-            for key, value in {**settings, **_QUIET}.items():
-                if key in self.cfg.settings:
-                    self.cfg.set(key, value)
+def _by_name(session: Session, site: SiteFile, port: str, scheme: str) -> list[str]:
+    """Return the address that a site has by its name, if nothing else claims that."""
+    from multisite.hosts import local_host
 
-        def load(self) -> Any:
-            """Import the dispatcher, in the worker."""
-            from multisite.service import application
-
-            return application
-
-    Standalone().run()
+    host = local_host(site.name)
+    found = session.catalogue.answering(host)[:1] if host and port else []
+    return [_url(host, site, port, scheme)] if found and session.catalogue.table.falls_back(found[0]) else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 from threading import get_ident
 from time import monotonic
@@ -21,6 +22,7 @@ from .job import Job
 from .notify import Notifier
 from .report import say
 from .settings import Log, settings
+from .smoke import LONGEST, Smoke, leave_unless_well, status_of, verdict
 from .watchdog import Watchdog
 
 TYPE_CHECKING = False
@@ -69,6 +71,7 @@ class Backend(ASGIWorker):  # type: ignore[misc]
         self.servers: list[Any] = []
         self.sockets: list[Any] = []
         self._arrivals = Arrivals(job.listen, lambda start, is_client: Protocol(self, start, is_client))
+        self._smoke = Smoke(job.smoke) if job.smoke else None
         self._quick_shutdown = False
         self._stopped: asyncio.Event | None = None
         self._alive = True
@@ -128,6 +131,7 @@ class Backend(ASGIWorker):  # type: ignore[misc]
     async def _serve(self) -> None:
         self._stopped = asyncio.Event()
         await self._start_lifespan()
+        await self._try()
         self._arrivals.start(self.loop)
         self._pulse.beat(self.loop)
         self._watchdog.start()
@@ -135,6 +139,23 @@ class Backend(ASGIWorker):  # type: ignore[misc]
         await self._stopped.wait()
         await self._arrivals.stop()
         await self._shutdown()
+
+    async def _try(self) -> None:
+        """Answer the smoke request, if there is one; nothing has been accepted yet."""
+        smoke = self._smoke
+        if not smoke:
+            return
+        self._notifier.status(f"{smoke} is not answered")
+        near, far = socket.socketpair()
+        far.setblocking(False)
+        near.setblocking(False)
+        await self.loop.connect_accepted_socket(lambda: Protocol.of_smoke(self, smoke), near)
+        start = answer = await self.loop.sock_recv(far, LONGEST)
+        while answer:  # to its end, since the app may still fail
+            answer = await self.loop.sock_recv(far, LONGEST)
+        far.close()
+        self.nr = 0
+        leave_unless_well(verdict(smoke, status_of(start)), self._notifier)
 
     async def _start_lifespan(self) -> None:
         """Tell the app that it starts; most know nothing of that, and one that refuses is not served."""

@@ -7,18 +7,22 @@ client can write.
 
 from __future__ import annotations
 
+import os
 from urllib.parse import quote
 
 from gunicorn.asgi.protocol import ASGIProtocol
 
+from .board import Board
 from .envelope import CAPTURES, FIRST, WITH_CLIENT, BadEnvelope, is_quiet, size_of, tell_apart, variables_of
 from .forks import leave_if_child
 from .report import say
-from .request import CLAIMS, FAMILY, TRUSTED_PEER
+from .request import CLAIMS, END, FAMILY, TRUSTED_PEER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from .smoke import Smoke
 
 NOT_HEADERS = ("HTTP_TRANSFER_ENCODING", "HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE")
 
@@ -42,6 +46,14 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         self._variables: dict[str, Any] = {}
         self._failed = self._quiet = False
         self._received = self._sent = 0
+
+    @classmethod
+    def of_smoke(cls, worker: Any, smoke: Smoke) -> Protocol:
+        """The protocol of a request that nobody counts."""
+        protocol = cls(worker, smoke.head() + END, False)
+        protocol._board = Board("", 0, os.getpid())
+        protocol._variables = smoke.variables()
+        return protocol
 
     def connection_made(self, transport: Any) -> None:
         """As asyncio says; what came first is taken now."""

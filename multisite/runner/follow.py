@@ -6,6 +6,8 @@ from .learn import Learner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .examine import Examination
     from .job import Job
     from .notify import Notifier
@@ -26,24 +28,28 @@ class Follower:
 
     def begin(self) -> None:
         """Everything that is ours is set up, but for the threads that answer."""
-        self._examine(begins=True)
+        self._guarded(lambda examination: examination.serves(self._threads))
+
+    def ready(self) -> None:
+        """The first request may come."""
+        self._guarded(lambda examination: examination.tell(self._notifier))
 
     def after(self) -> int:
         """A request has been answered; returns after how many more to call this again, 0 for never."""
         if self._learner:
             self._learner.tell()
-        return self._examine()
+        return self._guarded(lambda examination: examination.tell(self._notifier)) or 0
 
-    def _examine(self, begins: bool = False) -> int:
+    def _guarded(self, step: Callable[[Examination], int | None]) -> int | None:
+        """Take a step of the examination; a site may have broken what that takes."""
         if not self._examination:
             return 0
         try:
-            if begins:
-                self._examination.serves(self._threads)
-            return self._examination.tell(self._notifier)
-        except Exception as error:  # the site has broken what it takes
+            return step(self._examination)
+        except Exception as error:
             found = f"made its process unreadable ({type(error).__name__})"
             self._notifier.facts({"findings": [found], "seconds": 0, "memory": 0, "requests": 0})
+            self._examination = None
             return 0
 
     def end(self) -> None:

@@ -50,8 +50,10 @@ class Job:
         processes: how many such processes the site has.
         max_requests: after how many requests to leave, 0 for never.
         request_timeout: seconds in which a request has to make progress, 0 for ever.
+        pin: of the site's debugger, "" for none.
         learn: tell what the site imports.
         examine: tell what it changes in its process.
+        smoke: what has to be answered before anything is accepted; empty: nothing.
         trusts_front_end: whether a front end that comes straight to the socket is believed about its clients.
     """
 
@@ -73,9 +75,10 @@ class Job:
         self.gunicorn: str = job.get("gunicorn") or ""
         self.board: str = job.get("board") or ""
         self.slot = int(job.get("slot") or 0)
+        self.pin: str = job.get("pin") or ""
         self.learn = bool(job.get("learn"))
         self.examine = bool(job.get("examine"))
-        self.debug = bool(job.get("debug"))
+        self.smoke: dict[str, Any] = job.get("smoke") or {}
 
 
 def take(environ: MutableMapping[str, str]) -> Job:

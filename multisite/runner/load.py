@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from time import time
 
 from .job import Job, Spec
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
+RACY = 3.0  # seconds
 DJANGO = "DJANGO_SETTINGS_MODULE"
 
 
@@ -32,10 +34,28 @@ def load(job: Job) -> Any:
     Raises:
         NotLoaded: what the job names is not there.
     """
-    app = _by_kind(job, job.spec)
+    writes = sys.dont_write_bytecode
+    sys.dont_write_bytecode = writes or _is_just_written(job.location)
+    try:
+        app = _by_kind(job, job.spec)
+    finally:
+        sys.dont_write_bytecode = writes
     if not callable(app):
         raise NotLoaded(f"{_name(job.spec)} is of type {type(app).__name__}, which cannot be called")
     return app
+
+
+def _is_just_written(location: str) -> bool:
+    """Whether a source is so new that a .pyc made now could outlive its next edit: it knows whole seconds only."""
+    newest = 0.0
+    try:
+        for entry in os.scandir(location or "."):
+            if entry.is_dir() and entry.name.isidentifier():
+                newest = max([newest, *(inner.stat().st_mtime for inner in os.scandir(entry.path))])
+            newest = max(newest, entry.stat().st_mtime)
+    except OSError:
+        pass
+    return time() - newest < RACY
 
 
 def _by_kind(job: Job, spec: Spec) -> Any:

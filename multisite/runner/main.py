@@ -114,7 +114,7 @@ def _backend(app: Any, orders: job.Job, notifier: Notifier) -> Any:
     if not _is_async(app, orders):
         from . import wsgi
 
-        return wsgi.Backend(app, orders, notifier)
+        return wsgi.Backend(_debugged(app, orders), orders, notifier)
     injected.inject(orders.gunicorn, injected.FOR_ASGI)
     try:
         from . import asgi
@@ -125,6 +125,15 @@ def _backend(app: Any, orders: job.Job, notifier: Notifier) -> Any:
 
 def _is_async(app: Any, orders: job.Job) -> bool:
     return orders.worker == "asgi" or (orders.worker == "auto" and (orders.spec.kind == "asgi" or is_asgi(app)))
+
+
+def _debugged(app: Any, orders: job.Job) -> Any:
+    if not orders.pin:
+        return app
+    from .debugger import debugged
+
+    say(f"{orders.name}: debugger PIN {orders.pin}")
+    return debugged(app, orders.pin, orders.processes == 1)
 
 
 def _leave() -> None:

@@ -18,6 +18,7 @@ from .job import Job
 from .notify import Notifier
 from .relayed import Relayed
 from .report import report
+from .smoke import Smoke, ask_wsgi, leave_unless_well
 from .watchdog import Watchdog
 
 TYPE_CHECKING = False
@@ -34,6 +35,8 @@ class Backend:
         listener = Listener(job.listen)
         threads = 1 if job.worker == "sync" or _is_patched() else job.threads
         caller = Caller(app, threads > 1, job.processes > 1, job.request_timeout)
+        self._smoke = Smoke(job.smoke) if job.smoke else None
+        self._caller = caller
         self._relayed = Relayed(caller)
         self._direct = Direct(caller, listener, job.processes, job.trusts_front_end)
         self._board = opened(job.board, job.slot, os.getpid())
@@ -53,13 +56,22 @@ class Backend:
             signal.signal(number, _quit)
         watch()
         self._watchdog.start()
-        self._notifier.ready()
         if follower:
             follower.begin()
+        self._try()
+        self._notifier.ready()
+        if follower:
+            follower.ready()
             self._acceptor.handle = partial(self._handle_followed, follower)
         self._acceptor.run()
         if follower:
             follower.end()
+
+    def _try(self) -> None:
+        """Answer the smoke request, if there is one; nothing has been accepted yet."""
+        if self._smoke:
+            self._notifier.status(f"{self._smoke} is not answered")
+            leave_unless_well(ask_wsgi(self._smoke, self._caller), self._notifier)
 
     def _terminate(self, number: int, frame: object) -> None:
         signal.signal(signal.SIGTERM, _quit)

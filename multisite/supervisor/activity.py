@@ -12,6 +12,7 @@ class Activity:
 
     def __init__(self, now: float) -> None:
         self.last_use = now  # monotonic seconds
+        self.asked = 0.0  # monotonic seconds of the last request as far as they are known; 0.0: there was none
         self._stamp = 0.0
 
     def pack(self) -> list[float]:
@@ -21,6 +22,10 @@ class Activity:
     def take_over(self, state: list[float]) -> None:
         """Go on where another program was."""
         self.last_use, self._stamp = state
+
+    def asked_at(self, now: float) -> None:
+        """Note that somebody has asked for the site then."""
+        self.asked = max(self.asked, now)
 
     def used(self, now: float) -> None:
         """Note that the site is used at this moment."""
@@ -37,8 +42,10 @@ class Activity:
         """
         if busy:
             self.last_use = now
+            self.asked_at(now)
         elif figures.in_flight is not None:
             self.used(min(now, figures.last_use))  # a site can write anything there
         elif stamp != self._stamp:  # of the wall clock, whose jumps may not move it far
             self.used(now - min(2.0, max(0.0, time.time() - stamp)))
+            self.asked_at(now)
         self._stamp = stamp

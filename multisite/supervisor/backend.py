@@ -23,7 +23,7 @@ from multisite.supervisor.process import Launch, Limits, Spawned
 BORN_WITHIN = 5.0  # seconds, or else the preloader does not answer
 _PACKED = (
     *("pid", "deadline", "since", "reason", "obsolete", "started", "ready_at", "status"),
-    *("memory", "ours", "told", "graceful"),
+    *("memory", "ours", "told", "graceful", "tried", "on_trial"),
 )
 KILL_EVERY = 5.0  # seconds between two SIGKILLs, for a process that the kernel holds
 
@@ -49,6 +49,8 @@ class Backend:
         memory: bytes that it and its session used when that was measured last; 0: not yet.
         ours: it is our own runner.
         told: it says itself when it is ready.
+        tried: it is tried out first, by a program that becomes its own (`multisite.supervisor.trial`); on_trial: that
+            is not over.
         graceful: SIGTERM has it finish its requests and leave.
     """
 
@@ -61,7 +63,7 @@ class Backend:
         self.reason = ""
         self.obsolete = ""
         self.memory = 0
-        self.ours = self.told = self.graceful = False
+        self.ours = self.told = self.graceful = self.tried = self.on_trial = False
         self.journey = Journey(loop.now())
         self.lessons = 0  # how often it has told its modules
         self.launch: Launch | None = None  # as this supervisor knows it; a successor does not
@@ -149,7 +151,7 @@ class Backend:
     def take_over(self, state: Packed, log: SiteLog) -> None:
         """Go on where another program was."""
         for name in _PACKED:
-            setattr(self, name, state[name])
+            setattr(self, name, state.get(name, getattr(self, name)))
         self.state = State(state["state"])
         self.journey = Journey.taken_over(state["journey"])
         self._failure = taken(state["failure"])
@@ -181,10 +183,14 @@ class Backend:
         self.journey.enter("fork", self._loop.now())
         self._birth, self._birth_due = birth, self._loop.now() + BORN_WITHIN
         self._loop.watch(birth, lambda _events: self.hear())
-        self.ours, self.told, self.graceful = bool(launch.job), launch.told, launch.graceful
+        self._be(launch)
         self._output = Output(output, log, self.journey.tail)
         self._watch()
         return True
+
+    def _be(self, launch: Launch) -> None:
+        self.ours, self.told, self.graceful = bool(launch.job), launch.told, launch.graceful
+        self.tried = self.on_trial = launch.tried
 
     def hear(self) -> None:
         """Take note of what has come of a fork."""
@@ -227,7 +233,7 @@ class Backend:
             OSError: none can be made.
         """
         self.launch = launch
-        self.ours, self.told, self.graceful = bool(launch.job), launch.told, launch.graceful
+        self._be(launch)
         self.journey.enter("fork and run", self._loop.now())
         spawned: Spawned = process.spawn(launch, listener, limits)
         self.pid = spawned.pid

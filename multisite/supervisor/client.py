@@ -71,12 +71,24 @@ class Client:
         Raises:
             BackendUnavailable: no process of the site can be had just now; it says when to ask again.
         """
+        return str(self._urge({"do": "ensure", "site": site, "host": host})["socket"])
+
+    def meet(self) -> None:
+        """Have a supervisor that knows the caller's server, and stays as long as that.
+
+        Raises:
+            BackendUnavailable: there is none.
+        """
+        self._urge({"do": "meet"})
+
+    def _urge(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Ask the supervisor, which is started if there is none."""
         deadline = time.monotonic() + self._start_within
         pause = 0.005
         start_at, start_pause = 0.0, START_PAUSE
         while True:
             try:
-                return str(self.ask({"do": "ensure", "site": site, "host": host})["socket"])
+                return self.ask(request)
             except SupervisorError as error:
                 raise SiteUnavailable(error) from None
             except RuntimeDirError as error:

@@ -72,6 +72,10 @@ class Commands:
     def _ping(self, _request: Answer, _connection: Connection) -> Answer:
         return {"pid": os.getpid(), "home": self._roster.home.path}
 
+    def _meet(self, _request: Answer, connection: Connection) -> Answer:
+        self._servers.register(connection.pid)
+        return {"pid": os.getpid()}
+
     def _ensure(self, request: Answer, connection: Connection) -> Answer:
         self._servers.register(connection.pid)
         return {"socket": self._roster.crew(*_asked(request)).ensure()}
@@ -103,8 +107,13 @@ class Commands:
         for crew in crews:
             crew.replace("restart")
         if not crews:
-            return {"done": "it was not running"}
-        return {"done": "restarting" if any(crew.pids for crew in crews) else "it starts with its next request"}
+            return {"done": "it was not running", "deploys": {}}
+        running = {crew.site.name: crew.deploy.number for crew in crews if crew.pids}
+        return {"done": "restarting" if running else "it starts with its next request", "deploys": running}
+
+    def _deploys(self, request: Answer, _connection: Connection) -> Answer:
+        """Tell what became of the last attempts to have a new version serve."""
+        return {"deploys": {crew.site.name: crew.deploy.as_dict() for crew in self._roster.asked_for(*_asked(request))}}
 
     def _examine(self, request: Answer, connection: Connection) -> Answer:
         self._servers.register(connection.pid)
@@ -159,12 +168,14 @@ def _asked(request: Answer) -> tuple[str, str]:
 
 _COMMANDS: dict[str, Callable[[Commands, Answer, Connection], Answer | None]] = {
     "ping": Commands._ping,
+    "meet": Commands._meet,
     "ensure": Commands._ensure,
     "awake": Commands._awake,
     "status": Commands._status,
     "restart": Commands._restart,
     "examine": Commands._examine,
     "refuse": Commands._refuse,
+    "deploys": Commands._deploys,
     "stop": Commands._stop,
     "reload": Commands._reload,
     "upgrade": Commands._upgrade,

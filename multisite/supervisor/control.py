@@ -167,7 +167,7 @@ class Control:
     def _accept(self, _events: int) -> None:
         while True:
             try:
-                descriptors.claim(1)
+                descriptors.claim(1, share=2)  # people and workers are answered when sites are not
                 connected, _ = self._socket.accept()
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE):

@@ -16,6 +16,7 @@ from multisite.supervisor.activity import Activity
 from multisite.supervisor.backend import Backend
 from multisite.supervisor.backends import Backends
 from multisite.supervisor.connections import Connections, connections
+from multisite.supervisor.deploy import FAILED, TRYING, Deploy
 from multisite.supervisor.exits import Exits
 from multisite.supervisor.failures import Failures, Unavailable
 from multisite.supervisor.handover import Keeper
@@ -36,7 +37,7 @@ from multisite.tally import Tally
 NO_CONNECTIONS = Connections()
 MOST_LESSONS = 4  # of one process; each costs us milliseconds
 _LACKING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC)
-_PACKED = ("starts", "cold_starts", "first_start", "cpu", "alive", "start_cost")
+_PACKED = ("starts", "cold_starts", "first_start", "cpu", "alive", "start_cost", "size")
 
 
 class Crew:
@@ -49,6 +50,11 @@ class Crew:
         first_start: Unix time; 0.0: never.
         cpu, alive: seconds of processor time and of service of the processes that have ended.
         start_cost: seconds that the last one took.
+        size: bytes that one of its processes used when that was measured last; 0: never.
+        is_put_to_rest: somebody has stopped it, and nobody has asked for it since.
+        is_due: it is to run although nobody has asked for it (`multisite.supervisor.warming`).
+        deploy: the last attempt to have another version serve.
+        is_followed: an older version serves in the workers, until this one has shown that it is good.
     """
 
     def __init__(self, site: Site, home: Home, domains: tuple[str, ...], stamp: Stamp, shared: Shared) -> None:
@@ -59,6 +65,9 @@ class Crew:
         self.first_start = self.cpu = self.alive = 0.0
         self._is_asked_for = False
         self.start_cost = 0.0
+        self.size = 0
+        self.is_due = self.is_put_to_rest = self.is_followed = False
+        self.deploy = Deploy()
         self._shared, self._loop = shared, shared.loop
         self._logger = logs.site_logger(site.name)
         self.failures = Failures(site.name, shared.notes, self._logger)
@@ -67,6 +76,7 @@ class Crew:
         self.listener = Listener(shared.rundir.socket(site.name), shared.rundir, link)
         self.room = WaitingRoom(self.listener, self._loop, self._logger, self.want)
         self.room.backlog, self.room.domains = site.max_waiting, domains
+        self.room.takes_clients = site.is_ours
         self.log = SiteLog(site)
         self.scoreboard = Scoreboard(shared.rundir.board(site.name))
         self._launcher = Launcher(site, home, shared, self.scoreboard)
@@ -83,6 +93,7 @@ class Crew:
             "stamp": self.stamp,
             "wanted_since": self.room.since,
             "journey": self.journey.pack() if self.journey else None,
+            "deploy": self.deploy.as_dict(),
             "failures": self.failures.pack(),
             "activity": self.activity.pack(),
             "listener": self.listener.pack(keep),
@@ -93,7 +104,8 @@ class Crew:
     def take_over(self, state: Packed) -> None:
         """Go on where another program was."""
         for name in _PACKED:
-            setattr(self, name, state[name])
+            setattr(self, name, state.get(name, getattr(self, name)))
+        self.deploy = Deploy(**state.get("deploy", {}))
         self.failures.take_over(state["failures"])
         self.activity.take_over(state["activity"])
         self.listener.take_over(state["listener"])
@@ -164,6 +176,8 @@ class Crew:
     def look_at_use(self, now: float, connected: Connections) -> int:
         """Note whether the site is used; returns how many requests and connections are."""
         figures = self.figures()
+        begun = max(self.backends.serving_since, default=now)
+        self.activity.asked_at(figures.last_use if figures.last_use > begun else 0.0)
         busy = connected.waiting + (connected.open if figures.in_flight is None else figures.in_flight)
         if figures.in_flight is None and (self.site.ignore_activity or self.site.ignore_agents):
             self.activity.look(now, 0, figures, self.listener.last_mark())
@@ -211,6 +225,8 @@ class Crew:
     def want(self) -> None:
         """Note that somebody waits."""
         self._is_asked_for = True
+        self.is_put_to_rest = False
+        self.activity.asked_at(self._loop.now())
         self.room.want()
         self.activity.used(self._loop.now())
 
@@ -229,7 +245,7 @@ class Crew:
         self.starts += 1
         self.first_start = self.first_start or time.time()
         try:
-            how = self._launcher.plan(backend.slot, backend.serial)
+            how = self._launcher.plan(backend.slot, backend.serial, smoke=self._needs_smoke)
             self._launcher.prepare(how, backend.slot)
             self._make(backend, how)
         except Refused as error:
@@ -240,8 +256,13 @@ class Crew:
         else:
             for note in how.notes:
                 self._say(note)
-            if not how.told:
+            if not how.told and not how.tried:
                 self._readiness.expect(backend, self.backends, self._loop.now(), self.start_cost)
+
+    @property
+    def _needs_smoke(self) -> bool:
+        """Whether what starts now has to show that it is good: there is something better, or its version failed."""
+        return self.backends.any_in(State.RUNNING) or self.is_followed or self.deploy.state in (TRYING, FAILED)
 
     def _make(self, backend: Backend, how: Launch) -> None:
         """Have a preloader make the process, or make it ourselves.
@@ -291,14 +312,22 @@ class Crew:
             backend.status = variables.get("STATUS", backend.status)[:1000]
             if variables.get("READY") == "1":
                 self._is_ready(backend)
+            elif variables.get("TRIED") == "1" and backend.on_trial and not backend.told:
+                backend.on_trial = False
+                others = [one for one in self.backends if one is not backend]
+                self._readiness.expect(backend, others, self._loop.now(), self.start_cost)
 
     def _is_ready(self, backend: Backend) -> None:
         now = self._loop.now()
         backend.feed(Event.READY, f"ready after {now - backend.journey.begun:.3f} s")
         self.activity.used(now)
+        self.is_followed = False
         self.failures.ready(backend.journey)
         self.start_cost = backend.journey.duration
-        replacement.relieve(self.backends, backend)
+        replacement.relieve(self.backends, launch.backends(self.site))
+        if self.deploy.state == FAILED and not self.failures.replacement:
+            self.deploy = self.deploy.done()
+        self._see_deploy()
         if backend.launch:
             self._shared.preloaders.served(backend.launch)
 
@@ -321,6 +350,7 @@ class Crew:
 
     def stop(self, reason: str) -> None:
         """Have all backends end; requests in flight are finished."""
+        self.is_put_to_rest = reason == "asked"
         self.room.since = None
         for backend in list(self.backends):
             backend.feed(Event.STOP, reason)
@@ -331,13 +361,25 @@ class Crew:
     def replace(self, reason: str) -> None:
         """Have new backends beside the running ones, which end when the new ones are ready."""
         self.reset()
+        self.is_put_to_rest = False
         if replacement.mark_all(self.backends, reason):
+            self.deploy = self.deploy.next(reason)
             self.room.want()
+
+    def _see_deploy(self) -> None:
+        """Note what has become of the new version."""
+        if self.failures.replacement:
+            self.deploy = self.deploy.failed(self.failures.replacement)
+        elif self.failures.last and self.failures.in_a_row > 1:
+            self.deploy = self.deploy.seen(self.backends, self.failures.last.failure)
+        else:
+            self.deploy = self.deploy.seen(self.backends, "")
 
     def weigh(self, sizes: Mapping[int, int]) -> None:
         """Note how many bytes each process uses, and replace those above the site's memory_limit."""
         for backend in self.backends:
             backend.memory = sizes.get(backend.pid, 0)
+        self.size = max((one.memory for one in self.backends if one.state is State.RUNNING), default=0) or self.size
         if replacement.mark_large(self.backends, self.site.memory_limit, self._logger):
             self.room.want()
 
@@ -358,6 +400,7 @@ class Crew:
         if not self.backends.any_in(State.STARTING, besides=backend):
             self._readiness.end()
         self._exits.take(backend, refused=refused)
+        self._see_deploy()
 
     def _give_up(self, reason: str) -> None:
         """Enter FATAL for what is known without a start."""
@@ -384,6 +427,7 @@ class Crew:
         if self.room.since is not None:
             replacement.make_room(self.backends, now - self.room.since)
         self._keep_up()
+        self._see_deploy()
 
     def _heed_time(self, backend: Backend, now: float) -> None:
         if backend.deadline is not None and now >= backend.deadline:
@@ -424,6 +468,7 @@ class Crew:
         self.site, self.home, self.domains, self.stamp = site, home, domains, stamp
         self._launcher = Launcher(site, home, self._shared, self.scoreboard)
         self.room.backlog, self.room.domains = site.max_waiting, domains
+        self.room.takes_clients = site.is_ours
         if changed:
             self.log.close()
             self.log = SiteLog(site, self.log.followers)

@@ -29,13 +29,13 @@ def left() -> int:
     return max(0, _limit() - lowest)
 
 
-def claim(count: int) -> None:
-    """Make sure that `count` more may be opened without touching the reserve.
+def claim(count: int, share: int = 1) -> None:
+    """Make sure that `count` more may be opened without touching the reserve, or one of so many shares of it.
 
     Raises:
         OSError: there are too few left.
     """
-    if left() < min(RESERVE, _limit() // 4) + count:
+    if left() < min(RESERVE, _limit() // 4) // share + count:
         raise OSError(errno.EMFILE, EXHAUSTED)
 
 

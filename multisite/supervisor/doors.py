@@ -12,7 +12,7 @@ from multisite.supervisor.handover import Keeper
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.rundir import RuntimeDir
 
-FOR_WORKERS = ("ping", "ensure")  # what another user's workers may ask for
+FOR_WORKERS = ("ping", "meet", "ensure")  # what another user's workers may ask for
 
 _log = logging.getLogger("multisite.supervisor")
 

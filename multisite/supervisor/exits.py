@@ -34,7 +34,7 @@ class Exits:
         elif _is_planned(backend, exit_):
             backend.feed(Event.EXITED, "max_requests")
             self._room.want()
-        elif exit_.state is State.STARTING and any(one.obsolete for one in self._backends):
+        elif exit_.state is State.STARTING and (backend.obsolete or replacement.is_first(self._backends)):
             self._keep_old(backend, exit_)
         else:
             self._failed(backend, exit_, refused)
@@ -43,7 +43,7 @@ class Exits:
         """The replacement failed: what runs goes on."""
         self._failures.report(backend, exit_, self._loop.now(), serving=True)
         if not backend.obsolete:
-            self._failures.replacement = exit_.reason
+            self._failures.replaced_in_vain(backend, self._loop.now())
             self._room.since = None
             replacement.keep_all(self._backends)
         backend.feed(Event.EXITED, exit_.reason)
@@ -59,7 +59,7 @@ class Exits:
             backend.feed(Event.GIVE_UP, exit_.reason)
         others = any(one.alive for one in self._backends if one is not backend)
         if (delay or refused) and not others:
-            self._room.close()
+            self._room.close(self._failures.unavailable(backend.deadline, now))
 
     def settle(self, backend: Backend) -> None:
         """Put away a backend that has come to rest."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 
 from multisite import logs
 from multisite.supervisor import planner, triggers
@@ -13,8 +14,9 @@ from multisite.supervisor.journey import Journey
 from multisite.supervisor.lifecycle import State
 from multisite.verdicts import Verdicts
 
+NOT_WELL = 6  # the exit status of what did not answer its smoke request; its STATUS= says how
 NOT_LOADED = 3  # the exit status of our runner for an application that cannot be imported; its STATUS= says why
-_PACKED = ("in_a_row", "refused", "replacement", "_counted_at")
+_PACKED = ("in_a_row", "refused", "replacement", "mending", "begun", "_counted_at")
 PAUSE_UNKNOWN = 60.0  # seconds that somebody is sent away for where no deadline is known
 
 
@@ -34,6 +36,8 @@ class Failures:
         last: the journey of the last one; None once a process was well.
         refused: why it could not be started as its file says.
         replacement: why the last replacement of a running backend did not come about.
+        mending: files whose change may mend that.
+        begun: Unix time of its start.
     """
 
     def __init__(self, site: str, notes: Verdicts, logger: logging.Logger) -> None:
@@ -41,6 +45,8 @@ class Failures:
         self.last: Journey | None = None
         self.refused = ""
         self.replacement = ""
+        self.mending: tuple[str, ...] = ()
+        self.begun = 0.0
         self._counted_at = 0.0
         self._site, self._notes, self._logger = site, notes, logger
 
@@ -52,7 +58,8 @@ class Failures:
     def take_over(self, state: Packed) -> None:
         """Go on where another program was."""
         for name in _PACKED:
-            setattr(self, name, state[name])
+            setattr(self, name, state.get(name, getattr(self, name)))
+        self.mending = tuple(self.mending)
         self.last = Journey.taken_over(state["last"]) if state["last"] else None
 
     def count(self, backend: Backend, exit_: Exit, now: float) -> float:
@@ -70,7 +77,7 @@ class Failures:
         `serving`: another process goes on.
         """
         journey, site = backend.journey, backend.site
-        journey.fail(_reason(backend, exit_), logs.incident(), now)
+        journey.fail(reason_of(backend, exit_), logs.incident(), now)
         self.last = journey
         # What it printed is in the site's own log, which is the service's where the site has none.
         self._logger.error("incident %s: %s", journey.incident, journey if site.error_log else journey.headline)
@@ -85,10 +92,17 @@ class Failures:
             watched=triggers.mending(site, output),
         )
 
+    def replaced_in_vain(self, backend: Backend, now: float) -> None:
+        """Note that the old backends go on, since the new one, whose end has been reported, was not good."""
+        self.replacement = backend.journey.failure
+        self.mending = triggers.mending(backend.site, backend.journey.tail.lines)
+        self.begun = time.time() - (now - backend.journey.begun)
+        self._logger.error("the new version is not taken, and the old one goes on serving: %s", self.replacement)
+
     def ready(self, journey: Journey) -> None:
         """Note that a process is ready; one that was started before the last failure mends nothing."""
         if self.last is None or journey.begun >= self.last.begun:
-            self.replacement = ""
+            self.replacement, self.mending = "", ()
             self._notes.clear(self._site)
 
     def well(self) -> None:
@@ -99,7 +113,7 @@ class Failures:
         """Begin to count anew: what failed may have been mended."""
         if self.in_a_row or self.refused or self.replacement:
             self._notes.clear(self._site)
-        self.in_a_row, self.refused, self.replacement = 0, "", ""
+        self.in_a_row, self.refused, self.replacement, self.mending = 0, "", "", ()
 
     def try_once(self) -> None:
         """Allow one attempt after all."""
@@ -113,12 +127,13 @@ class Failures:
         return Unavailable(self.last.failure, wait, self.last.incident)
 
 
-def _reason(backend: Backend, exit_: Exit) -> str:
+def reason_of(backend: Backend, exit_: Exit) -> str:
+    """Say why a backend has not become ready, or serves no more."""
     if exit_.code is None:
         return exit_.reason
     if backend.reason == "start_timeout":
         return f"it was not ready within {backend.site.start_timeout:g} s{_what_it_lacks(backend)}"
-    if exit_.code == NOT_LOADED and backend.status and backend.ours:
+    if exit_.code in (NOT_LOADED, NOT_WELL) and backend.status and (backend.ours or backend.tried):
         return backend.status
     if exit_.state is State.RUNNING:
         return f"{exit_.reason} while serving"

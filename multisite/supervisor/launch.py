@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
 
-from multisite import hosted, loader, template
+from multisite import development, hosted, loader, template
 from multisite.model import Home, Site
 from multisite.supervisor import environment, privilege
 from multisite.supervisor.privilege import Refused
@@ -20,6 +20,7 @@ from multisite.supervisor.process import JOB, Launch
 _HERE = os.path.dirname(os.path.abspath(__file__))
 RUNNER = os.path.join(os.path.dirname(_HERE), "runner", "__main__.py")
 RELAY = os.path.join(_HERE, "relay.py")
+TRIAL = os.path.join(_HERE, "trial.py")
 GUNICORN_CONFIG = os.path.join(_HERE, "gunicorn_config.py")
 
 
@@ -31,6 +32,7 @@ class Surroundings:
         private: folder for the socket that a command binds itself.
         board: path of the site's scoreboard file, "" for none.
         mark: value of the variable by which leftovers are known.
+        smoke: it has to answer the smoke request first, if the site has one.
         trusts_front_end: whether a front end that comes to the site's own socket is a trusted proxy.
         examine: the version of the site's code that is to be examined, "" for none.
     """
@@ -41,6 +43,7 @@ class Surroundings:
     board: str = ""
     mark: str = ""
     slot: int = 0
+    smoke: bool = False
     trusts_front_end: bool = False
     examine: str = ""
 
@@ -66,6 +69,8 @@ def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch
     path = python or interpreter(site) if site.python else python
     env = environment.around(site, home, around.environ, who, path)
     shared = environment.with_venv({**environment.base(around.environ, who), **home.env}, path)
+    if development.told(around.environ).reload:
+        env["PYTHONDONTWRITEBYTECODE"] = "1"  # a .pyc knows its source's time in whole seconds only
     env |= site.env
     env |= {environment.MARKER: around.mark, "NOTIFY_SOCKET": around.notify}
     plain = Launch(
@@ -81,7 +86,18 @@ def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch
         notes=(remark,) if remark else (),
     )
     around = replace(around, trusts_front_end="unix" in home.service.trusted_proxies)
-    return _SERVERS[server](plain, site, python, around, host or canonical(site))
+    how = _SERVERS[server](plain, site, python, around, host or canonical(site))
+    return _tried(how, site) if around.smoke and site.smoke_path and not how.job else how
+
+
+def _tried(how: Launch, site: Site) -> Launch:
+    """Have a server that cannot be held back run on a socket of its own first."""
+    if site.chroot:  # our interpreter is not in there
+        return how
+    path = site.mount.rstrip("/") + site.smoke_path
+    stdin = ("--stdin",) if how.socket_as_stdin else ()
+    asked = (own_interpreter(), "-I", "-S", TRIAL, site.protocol, canonical(site), path, *stdin, "--")
+    return replace(how, argv=(*asked, *how.argv), tried=True)
 
 
 def _with_application(site: Site) -> Site:
@@ -111,7 +127,7 @@ def _check_location(site: Site) -> None:
 
 def canonical(site: Site) -> str:
     """Return the first exact domain of `site`, or its name."""
-    return next((domain for domain in site.domains if not set(domain) & set("*{}")), site.name)
+    return site.canonical_host
 
 
 def interpreter(site: Site) -> str:
@@ -199,10 +215,18 @@ def _job(site: Site, around: Surroundings, worker: str) -> dict[str, Any]:
         "gunicorn": _gunicorn(),
         "board": around.board,
         "slot": around.slot,
+        "pin": development.told(around.environ).pin(site.name),
+        "smoke": _smoke(site) if around.smoke else {},
         "learn": site.preload == "auto" and not site.chroot,
         "examine": bool(around.examine),
-        "debug": False,
     }
+
+
+def _smoke(site: Site) -> dict[str, str]:
+    """Return what our runner is told of the smoke request; nothing where there is none."""
+    if not site.smoke_path:
+        return {}
+    return {"host": canonical(site), "mount": site.mount.rstrip("/"), "path": site.smoke_path}
 
 
 @cache

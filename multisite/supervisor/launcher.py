@@ -22,8 +22,10 @@ class Launcher:
     shared: Shared
     scoreboard: Scoreboard
 
-    def plan(self, slot: int, serial: int) -> Launch:
+    def plan(self, slot: int, serial: int, *, smoke: bool = False) -> Launch:
         """Decide how to start the backend `serial` at the place `slot`.
+
+        `smoke`: it has to answer the site's smoke request before it takes any other.
 
         Raises:
             Refused: it cannot be started as its file says.
@@ -36,6 +38,7 @@ class Launcher:
             mark=self.shared.mark_of(self.site.name, serial),
             slot=slot,
             examine=self.shared.placing.wanted(self.site, self.home) if self.shared.placing else "",
+            smoke=smoke,
         )
         return launch.plan(self.site, self.home, around)
 

@@ -27,6 +27,7 @@ from multisite.supervisor.servers import Servers
 from multisite.supervisor.shared import Shared
 from multisite.supervisor.upgrade import HELD_BACK, Upgrade, arrived
 from multisite.supervisor.view import at_a_glance, view
+from multisite.tree import QUIET
 from multisite.verdicts import of_starts
 
 LOOK_EVERY = 1.0  # seconds between two looks at the configuration
@@ -56,6 +57,7 @@ class Supervisor:
         self._loop = Loop()
         self._started = state["started"] if state else self._loop.now()
         self._notify = NotifySocket(state["notify"] if state else None)
+        self._lonely_since: float | None = None
         self._servers = Servers(self._loop)
         self._rundir = rundir
         self._limits = Limits(tuple(state["nofile"])) if state else Limits()
@@ -142,7 +144,7 @@ class Supervisor:
             self._loop.turn(self._timeout())
             self._signals()
             self._tick()
-            if not self._foreground and not self._servers and self._is_lonely():
+            if not self._foreground and not self._servers and self._is_lonely() and not self._is_awaited():
                 _log.info("the last server is gone")
                 self.leaving = True
             if self._upgrade.is_due and not self.leaving:
@@ -152,9 +154,23 @@ class Supervisor:
     def _is_lonely(self) -> bool:
         return self._servers.seen_any or self._loop.now() - self._started > LONELY_AT_FIRST
 
+    def _is_awaited(self) -> bool:
+        """Whether somebody waits for a site still: a request that was handed over needs its server no more."""
+        now = self._loop.now()
+        if self._lonely_since is None:
+            self._lonely_since = now
+        grace = max((crew.site.drain_timeout for crew in self._roster.values()), default=0.0)
+        if now - self._lonely_since >= grace:
+            return False
+        return any(connected.waiting for connected in self._roster.connections().values())
+
     def _timeout(self) -> float:
         now = self._loop.now()
         due = [self._look_at]
+        if self._servers:
+            self._lonely_since = None
+        elif self._lonely_since is not None:
+            due.append(now + CROWDED_PAUSE)
         if self._crowded:
             due.append(now + CROWDED_PAUSE)
         for crew in self._roster.busy:
@@ -215,6 +231,8 @@ class Supervisor:
             self._look_at = now + LOOK_EVERY
             self._upgrade.tick(now)
             self._roster.look(now)
+            if self._roster.is_expecting:
+                self._look_at = now + QUIET
             self._doors.let_in()
             self._placing.tick(now)
             self._weigh(now)

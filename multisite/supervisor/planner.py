@@ -7,7 +7,7 @@ Times are monotonic seconds, memory is bytes.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 
 BACKOFF_FIRST = 0.5  # seconds before the second retry; the first is immediate
@@ -15,6 +15,7 @@ BACKOFF_LONGEST = 60.0
 GIVE_UP_AFTER = 6  # failures in a row
 FATAL_PAUSE = 300.0  # seconds after which a site that was given up may try once more
 STABLE_AFTER = 2.0  # seconds of serving that end a row of failures
+LEAST_COST = 0.02  # seconds; no start is cheaper
 BUSY_STARTING = 3.0  # seconds that a start uses the processor; one that takes longer waits for something else
 
 
@@ -30,6 +31,9 @@ class SiteView:
         starting: how many of these began to start a short while ago (`BUSY_STARTING`).
         idle_since: last use, if nothing is in flight or waiting and all processes serve; else None.
         start_cost: seconds that its last start took.
+        expected: bytes that one more of its processes will use, 0 where that is not known.
+        is_due: it is to run although nobody has asked for it.
+        stays: it is not stopped for being idle, and after all others where there is no room.
     """
 
     name: str
@@ -43,6 +47,9 @@ class SiteView:
     memory: int = 0
     start_cost: float = 0.0
     failures: int = 0
+    expected: int = 0
+    is_due: bool = False
+    stays: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,22 +110,27 @@ def plan(sites: Sequence[SiteView], limits: Limits, now: float, budget: SpawnBud
     """Decide what is to be stopped and started at this moment."""
     stops = [Stop(site.name, "idle") for site in sites if _is_overdue(site, now)]
     gone = {stop.name for stop in stops}
-    for site in _too_much_memory([site for site in sites if site.name not in gone], limits, now):
+    starts = _Starts(sites, limits, budget)
+    starts.for_those_who_wait(now)
+    staying = [site for site in sites if site.name not in gone]
+    for site in _too_much_memory(staying, limits, starts.denied, now):
         stops.append(Stop(site.name, "evicted"))
         gone.add(site.name)
-    starts, crowded = _starts(sites, limits, now, budget)
     leaving = sum(site.processes if site.name in gone else site.leaving for site in sites)
     victims = (site for site in by_worth(sites, now) if site.name not in gone)
-    for site in victims if crowded > leaving else ():
+    for site in victims if starts.crowded > leaving else ():
         stops.append(Stop(site.name, "evicted"))
+        gone.add(site.name)
         leaving += site.processes
-        if leaving >= crowded:
+        if leaving >= starts.crowded:
             break
-    return [*stops, *starts]
+    starts.ahead_of_time(gone)
+    return [*stops, *starts.decided]
 
 
 def _is_overdue(site: SiteView, now: float) -> bool:
-    return bool(_is_idle(site) and site.idle_timeout and now - (site.idle_since or 0.0) >= site.idle_timeout)
+    overdue = site.idle_timeout and now - (site.idle_since or 0.0) >= site.idle_timeout
+    return bool(_is_idle(site) and overdue and not site.stays)
 
 
 def _is_idle(site: SiteView) -> bool:
@@ -126,12 +138,13 @@ def _is_idle(site: SiteView) -> bool:
     return site.idle_since is not None and site.wanted_since is None and site.processes > site.leaving
 
 
-def _too_much_memory(sites: Sequence[SiteView], limits: Limits, now: float) -> list[SiteView]:
+def _too_much_memory(sites: Sequence[SiteView], limits: Limits, denied: int, now: float) -> list[SiteView]:
+    """Return who has to go, so that what runs, and what was `denied` that many bytes, is within the budget."""
     if not limits.memory_budget:
         return []
-    excess = sum(site.memory for site in sites if not site.leaving) - limits.memory_budget
+    excess = sum(site.memory for site in sites if not site.leaving) + denied - limits.memory_budget
     chosen = []
-    for site in by_worth(sites, now):
+    for site in by_weight(sites, now):
         if excess <= 0:
             break
         chosen.append(site)
@@ -139,24 +152,61 @@ def _too_much_memory(sites: Sequence[SiteView], limits: Limits, now: float) -> l
     return chosen
 
 
-def _starts(sites: Sequence[SiteView], limits: Limits, now: float, budget: SpawnBudget) -> tuple[list[Start], int]:
-    """Return the starts there is room for, and how many processes there is none for; who waits longest is first."""
-    room = limits.max_backends - sum(site.processes for site in sites)
-    slots = limits.starting_at_once - sum(site.starting for site in sites)
-    starts, crowded = [], 0
-    for site in sorted(_waiting(sites), key=lambda site: site.wanted_since or 0.0):
-        if slots < 1:  # nobody makes room for what could not be started yet
-            break
-        count = min(site.missing, room if room > 0 else limits.max_backends)
-        if room < 1:
-            crowded += count
-        elif site.failures > 1 and not budget.take(now):  # a process that was killed once is no loop
-            continue
-        else:
-            starts.append(Start(site.name, count))
-            room -= count
-        slots -= count
-    return starts, crowded
+class _Starts:
+    """What is started at this moment.
+
+    Attributes:
+        crowded: processes that somebody waits for and there is no place for.
+        denied: bytes of those that there is no memory for.
+    """
+
+    def __init__(self, sites: Sequence[SiteView], limits: Limits, budget: SpawnBudget) -> None:
+        self.decided: list[Start] = []
+        self.crowded = self.denied = 0
+        self._sites, self._limits, self._budget = sites, limits, budget
+        self._room = limits.max_backends - sum(site.processes for site in sites)
+        self._slots = limits.starting_at_once - sum(site.starting for site in sites)
+        self._memory = (limits.memory_budget or 0) - sum(site.memory for site in sites)
+        self._is_alone = not any(site.processes for site in sites)
+
+    def for_those_who_wait(self, now: float) -> None:
+        """Start what there is room for; who waits longest is first."""
+        for site in sorted(_waiting(self._sites), key=lambda site: site.wanted_since or 0.0):
+            if self._slots < 1:  # nobody makes room for what could not be started yet
+                break
+            count = min(site.missing, self._room if self._room > 0 else self._limits.max_backends)
+            if self._room < 1:
+                self.crowded += count
+            elif not self._fits(site, count):
+                self.denied += min(site.expected * count, self._limits.memory_budget or 0)
+                self._memory = 0  # it is kept for who has waited longer
+            elif site.failures > 1 and not self._budget.take(now):  # a process that was killed once is no loop
+                continue
+            else:
+                self._start(site, count)
+                continue
+            self._slots -= count
+
+    def ahead_of_time(self, gone: Container[str]) -> None:
+        """Start what nobody waits for, as long as nobody has to make room for it."""
+        for site in self._sites:
+            ready = site.is_due and not site.processes and site.wanted_since is None and not site.failures
+            if ready and site.missing and site.name not in gone and not (self.crowded or self.denied):
+                count = min(site.missing, self._room, self._slots)
+                if count > 0 and self._fits(site, count):
+                    self._start(site, count)
+
+    def _fits(self, site: SiteView, count: int) -> bool:
+        """What nothing is known of, and what runs alone, is always let in."""
+        need = site.expected * count
+        return not self._limits.memory_budget or not need or need <= self._memory or self._is_alone
+
+    def _start(self, site: SiteView, count: int) -> None:
+        self.decided.append(Start(site.name, count))
+        self._room -= count
+        self._slots -= count
+        self._memory -= site.expected * count
+        self._is_alone = False
 
 
 def _waiting(sites: Iterable[SiteView]) -> Iterable[SiteView]:
@@ -164,17 +214,30 @@ def _waiting(sites: Iterable[SiteView]) -> Iterable[SiteView]:
 
 
 def by_worth(sites: Iterable[SiteView], now: float) -> list[SiteView]:
-    """Return the idle sites, the one that is cheapest to lose first.
+    """Return the idle sites, the one whose place is cheapest to have first.
 
     That is the least recently used one, weighed by memory and cost of starting. Both weigh by orders
-    of magnitude only: between sites that are alike, time alone decides.
+    of magnitude only: between sites that are alike, time alone decides. Those that are to stay come last.
     """
-    return sorted(filter(_is_idle, sites), key=lambda site: -_worth_losing(site, now))
+    return sorted(filter(_is_idle, sites), key=lambda site: (site.stays, -_worth_losing(site, now)))
 
 
 def _worth_losing(site: SiteView, now: float) -> float:
     idle = now - (site.idle_since or 0.0)
     return idle * _magnitude(site.memory / 2**20) / _magnitude(site.start_cost * 10)
+
+
+def by_weight(sites: Iterable[SiteView], now: float) -> list[SiteView]:
+    """Return the idle sites that use memory, the one whose memory is cheapest to have first.
+
+    That is by memory times idle time over the cost of starting again (``bench/budget.py`` compares it with others).
+    """
+    found = (site for site in sites if _is_idle(site) and site.memory and not site.leaving)
+    return sorted(found, key=lambda site: (site.stays, -_weight(site, now)))
+
+
+def _weight(site: SiteView, now: float) -> float:
+    return (now - (site.idle_since or 0.0)) * site.memory / max(site.start_cost, LEAST_COST)
 
 
 def _magnitude(value: float) -> float:

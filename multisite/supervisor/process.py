@@ -63,6 +63,7 @@ class Launch:
         job: what a runner of ours is told on descriptor 4, JSON.
         told: it says READY=1 itself; otherwise its first accepted connection counts.
         graceful: SIGTERM lets requests in flight end.
+        tried: it is another program first, which says TRIED=1 when it becomes the server.
         shared_env: the part of `env` that all sites of its pair have.
         location: whose modules are imported first.
         gunicorn: the folder of our own.
@@ -82,6 +83,7 @@ class Launch:
     job: bytes = b""
     told: bool = False
     graceful: bool = False
+    tried: bool = False
     shared_env: dict[str, str] = field(default_factory=dict)
     location: str = ""
     gunicorn: str = ""

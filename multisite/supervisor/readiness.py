@@ -62,7 +62,7 @@ class Readiness:
         ready = [backend for backend in starting if backend.ready_at and now >= backend.ready_at]
         if self._is_accepted(now, connected):
             self.end()
-            ready += [backend for backend in starting if not backend.ready_at]
+            ready += [one for one in starting if not (one.ready_at or one.told or one.on_trial)]
         return ready
 
     def _is_accepted(self, now: float, connected: Connections) -> bool:

@@ -13,10 +13,12 @@ SERVING = (State.STARTING, State.RUNNING)  # a silent server may have taken requ
 
 
 def mark_all(backends: Iterable[Backend], reason: str) -> bool:
-    """Have all that serve replaced; tells whether there is any."""
+    """Have all that serve replaced; tells whether there is any. What is not ready yet, and says so itself, ends."""
     serving = [backend for backend in backends if backend.state in SERVING]
     for backend in serving:
         backend.obsolete = reason
+        if backend.state is State.STARTING and backend.told:
+            backend.feed(Event.STOP, reason)
     return bool(serving)
 
 
@@ -35,11 +37,23 @@ def keep_all(backends: Iterable[Backend]) -> None:
         backend.obsolete = ""
 
 
-def relieve(backends: Iterable[Backend], successor: Backend) -> None:
-    """Let one old backend go, now that `successor` is ready."""
-    old = next((one for one in backends if one.obsolete and one.state in SERVING), None)
-    if old and not successor.obsolete:
-        old.feed(Event.STOP, old.obsolete)
+def is_first(backends: Iterable[Backend]) -> bool:
+    """Tell whether the next to be started is the first of a new version: it is tried alone."""
+    return any(backend.obsolete and backend.state in SERVING for backend in backends) and not is_proven(backends)
+
+
+def is_proven(backends: Iterable[Backend]) -> bool:
+    """Tell whether a new one serves already."""
+    return any(not backend.obsolete and backend.state is State.RUNNING for backend in backends)
+
+
+def relieve(backends: Sequence[Backend], wanted: int) -> None:
+    """Let as many old backends go as there are more than `wanted`, now that a new one is ready."""
+    serving = [backend for backend in backends if backend.state is State.RUNNING]
+    old = [backend for backend in serving if backend.obsolete]
+    if len(old) < len(serving):
+        for backend in old[: max(0, len(serving) - wanted)]:
+            backend.feed(Event.STOP, backend.obsolete)
 
 
 def make_room(backends: Sequence[Backend], waited: float) -> None:

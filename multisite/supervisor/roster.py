@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import logging
 import os
 from dataclasses import asdict, fields, replace
@@ -22,6 +23,7 @@ from multisite.supervisor.handover import Keeper, State
 from multisite.supervisor.rundir import RuntimeDirError
 from multisite.supervisor.shared import Shared
 from multisite.supervisor.triggers import Triggers
+from multisite.supervisor.warming import Warming
 
 BROKEN_RETRY_AFTER = 30  # seconds
 PUT_AWAY_AT_ONCE = 32  # sockets in a second, where descriptors lack
@@ -42,6 +44,8 @@ class Roster(dict[str, Crew]):
         super().__init__()
         self._live, self._shared = live, shared
         self._triggers = Triggers()
+        self._warming = Warming(self.home)
+        self._warming.swap(self.catalogue)
         self.accounts = Accounts(self.home)
         self._told: Problem | None = None
 
@@ -78,8 +82,8 @@ class Roster(dict[str, Crew]):
 
     @property
     def busy(self) -> list[Crew]:
-        """Those that have anything to watch."""
-        return [crew for crew in self.values() if crew.is_busy]
+        """Those that have anything to watch, or that are to be started unasked."""
+        return [crew for crew in self.values() if crew.is_busy or crew.is_due]
 
     def connections(self) -> dict[str, Connections]:
         """Ask the kernel for the connections of all sites, by the path of their sockets."""
@@ -159,12 +163,29 @@ class Roster(dict[str, Crew]):
             if crew.site.host and hosted.stamp_of(crew.site.location) != crew.stamp[-hosted.PARTS :]:
                 self._offer(crew)
             if crew.is_busy:
-                if self._triggers.pulled(crew.site, self.home):
+                failed = crew.failures
+                if self._triggers.pulled(crew.site, self.home, now, failed.mending, failed.begun):
                     _pull(crew)
-            elif not crew.listener.is_open:
+            elif not crew.listener.is_open and not crew.is_due:
                 self._put_away(crew)
+        self._warm(now)
         self._rest()
         self.accounts.keep(self.values(), now)
+
+    def _warm(self, now: float) -> None:
+        """Have a crew for each site that is to run unasked."""
+        for name in self._warming.wanted():
+            with contextlib.suppress(KeyError, Unavailable):
+                self.crew(name)
+        for crew in self.values():
+            crew.is_due = False
+        entries = self.catalogue.entries
+        self._warming.look((crew for crew in self.values() if crew.site.entry_name in entries), now)
+
+    @property
+    def is_expecting(self) -> bool:
+        """Whether a change of a site's files is to be taken as soon as nothing more changes."""
+        return self._triggers.is_expecting
 
     def _put_away(self, crew: Crew) -> None:
         self.accounts.settle(crew)
@@ -203,6 +224,7 @@ class Roster(dict[str, Crew]):
 
     def _swap(self) -> None:
         self.let_in()
+        self._warming.swap(self.catalogue)
         for crew in list(self.values()):
             self._offer(crew)
 

@@ -17,6 +17,7 @@ class WaitingRoom:
 
     Attributes:
         backlog: how many connections may wait.
+        takes_clients: requests may wait there together with their clients' connections.
         domains: whose folders lead to the socket.
         since: monotonic seconds; None: nobody is known to wait.
     """
@@ -24,6 +25,7 @@ class WaitingRoom:
     def __init__(self, listener: Listener, loop: Loop, logger: logging.Logger, arrived: Callable[[], None]) -> None:
         self.listener = listener
         self.backlog = 1
+        self.takes_clients = False
         self.domains: tuple[str, ...] = ()
         self.since: float | None = None
         self._told = ""
@@ -66,7 +68,24 @@ class WaitingRoom:
         self._loop.forget(self.listener)
         self.since = None
 
-    def close(self) -> None:
-        """Take no more requests; those that wait are reset."""
+    def close(self, told: Unavailable | None = None) -> None:
+        """Take no more requests; those that wait get a page, or are reset and ask us.
+
+        Args:
+            told: why, and for how long.
+        """
         self.served()
+        if self.takes_clients and self.listener.is_open:
+            self._turn_away(told or Unavailable("the site is being stopped", RETRY_AFTER))
         self.listener.close()
+
+    def _turn_away(self, told: Unavailable) -> None:
+        from multisite.errors import BackendUnavailable  # what follows is not needed where all is well
+        from multisite.supervisor.turnaway import turn_away
+
+        self.listener.withdraw()
+        error = BackendUnavailable(told.reason, round(told.retry_after))
+        error.incident = told.incident
+        turned = turn_away(self.listener.fileno(), 2 * self.backlog + 2, error)
+        if turned:
+            self._logger.warning("%s waiting requests are answered with %s: %s", turned, error.status, told.reason)

@@ -130,15 +130,19 @@ class HomeDir:
         """All processes whose environment or command line names this home, or only those of its spawned sites."""
         run_time = self.runtime / "multisite"
         named = [] if backends else [os.fsencode(self.path), os.fsencode(self.runtime)]
+        mark = b"?"
         with contextlib.suppress(FileNotFoundError):  # no supervisor has been started
             status = run_time.stat()
-            named.append(f"MULTISITE_BACKEND={status.st_dev:x}.{status.st_ino:x}:".encode())
-        found = {}
+            mark = f"MULTISITE_BACKEND={status.st_dev:x}.{status.st_ino:x}:".encode()
+            named.append(mark)
+        found, preloader = {}, mark + b"%preloader:"
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) not in (1, os.getpid(), os.getppid()):
                 with contextlib.suppress(OSError):
                     command = (entry / "cmdline").read_bytes()
                     texts = (command, (entry / "environ").read_bytes())
+                    if backends and preloader in texts[1]:
+                        continue
                     if any(name in text for name in named for text in texts):
                         found[int(entry.name)] = command.replace(b"\0", b" ").decode(errors="replace")
         return found
@@ -161,6 +165,7 @@ class Server:
     port: int
     log_path: Path
     env: dict[str, str]
+    pass_fds: tuple[int, ...] = ()
     process: subprocess.Popen[bytes] = field(init=False)
 
     def __enter__(self) -> Server:
@@ -173,6 +178,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                pass_fds=self.pass_fds,
                 start_new_session=True,
             )
         RUNNING.append(self)
@@ -240,7 +246,9 @@ class Answer:
 
 
 class Client:
-    """One keep-alive connection; `ask` sends any Host, however wrong."""
+    """One keep-alive connection, unless `is_last` has each request say that it ends; `ask` sends any Host."""
+
+    is_last = False
 
     def __init__(self, port: int, timeout: float = 15.0) -> None:
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
@@ -252,6 +260,8 @@ class Client:
         wire.putheader("Accept", accept)
         if body:
             wire.putheader("Content-Length", str(len(body)))
+        if self.is_last:
+            wire.putheader("Connection", "close")
         wire.endheaders(body or None)
         response = wire.getresponse()
         headers = {name.lower(): value for name, value in response.getheaders()}

@@ -107,10 +107,13 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> HomeDir:
-    """`slow.test` in a process of its own, `near.test` in the workers."""
+@pytest.fixture(params=["relayed", "handed over"])
+def home(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> HomeDir:
+    """`slow.test` in a process of its own, `near.test` in the workers; relayed, or given what can be."""
     home = HomeDir(tmp_path).create()
+    if request.param == "handed over":
+        monkeypatch.setattr(Client, "is_last", True)
+        home.conf("[projects]\nread = sites-enabled/*.ini\n[supervisor]\nallow_root = yes\nhand_over = yes\n")
     home.site("slow", SLOW, mode="spawned")
     home.site("near")
     return home

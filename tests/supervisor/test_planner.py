@@ -19,8 +19,8 @@ def idle(name: str, seconds: float, **more: object) -> SiteView:
     return SiteView(name, missing=0, processes=1, idle_since=NOW - seconds, **more)  # type: ignore[arg-type]
 
 
-def busy(name: str) -> SiteView:
-    return SiteView(name, missing=0, processes=1, idle_timeout=1.0)
+def busy(name: str, **more: object) -> SiteView:
+    return SiteView(name, missing=0, processes=1, idle_timeout=1.0, **more)  # type: ignore[arg-type]
 
 
 def waiting(name: str, since: float = NOW, **more: object) -> SiteView:
@@ -82,6 +82,53 @@ def test_above_the_memory_budget_idle_ones_go() -> None:
     assert decide(*sites, memory=100) == [Stop("old", "evicted")]
 
 
+def test_memory_is_taken_where_most_is_had_for_the_cost_of_starting_again() -> None:
+    """Weighed by the cost: time alone does not decide."""
+    sites = [
+        idle("small", 90, memory=20, start_cost=0.1),
+        idle("dear", 90, memory=60, start_cost=3.0),
+        idle("cheap", 60, memory=60, start_cost=0.1),
+    ]
+    assert decide(*sites, memory=120) == [Stop("cheap", "evicted")]
+
+
+def test_a_start_waits_until_there_is_memory_for_it() -> None:
+    big = waiting("d", expected=50)
+    assert decide(idle("old", 50, memory=60), big, memory=100) == [Stop("old", "evicted")]
+    assert decide(busy("c", memory=60), big, memory=100) == []
+    leaving = SiteView("old", missing=0, processes=1, leaving=1, memory=60)
+    assert decide(leaving, idle("new", 5, memory=10), big, memory=100) == []
+    assert decide(idle("new", 5, memory=10), big, memory=100) == [Start("d")]
+
+
+def test_a_site_that_is_larger_than_the_budget_runs_alone() -> None:
+    huge = waiting("d", expected=500)
+    assert decide(huge, memory=100) == [Start("d")]
+    assert decide(idle("old", 1, memory=1), huge, memory=100) == [Stop("old", "evicted")]
+
+
+def test_nobody_overtakes_who_waits_for_memory_unless_nothing_is_known_of_him() -> None:
+    first, second = waiting("first", NOW - 2, expected=60), waiting("second", NOW - 1, expected=10)
+    assert decide(busy("c", memory=60), first, second, waiting("new"), memory=100) == [Start("new")]
+
+
+def test_what_is_due_is_started_where_there_is_room() -> None:
+    due = SiteView("due", is_due=True, expected=50)
+    assert decide(due) == [Start("due")]
+    assert decide(idle("old", 50), busy("b"), busy("c"), due) == []
+    assert decide(idle("old", 50, memory=60), due, memory=100) == []
+    assert decide(busy("a"), busy("b"), waiting("w"), due) == [Start("w")]
+    assert decide(busy("b"), busy("c"), idle("old", 50), waiting("w"), due) == [Stop("old", "evicted")]
+    assert decide(SiteView("due", is_due=True, failures=1)) == []
+
+
+def test_what_stays_is_stopped_last_and_for_others_only() -> None:
+    always = idle("always", 500, idle_timeout=5.0, stays=True)
+    assert decide(always) == []
+    assert decide(always, idle("new", 5), busy("c"), waiting("d")) == [Stop("new", "evicted")]
+    assert decide(always, busy("b"), busy("c"), waiting("d")) == [Stop("always", "evicted")]
+
+
 def test_failing_sites_share_a_budget_and_healthy_ones_do_not_feel_it() -> None:
     budget = SpawnBudget(most=2, window=10.0)
     failing = [waiting(f"f{number}", failures=2) for number in range(4)]
@@ -128,6 +175,9 @@ def views(draw: st.DrawFn, name: str) -> SiteView:
         idle_timeout=draw(st.sampled_from([0.0, 1.0, 300.0])),
         memory=draw(st.integers(0, 2**32)),
         failures=draw(st.integers(0, 3)),
+        expected=draw(st.integers(0, 2**32)),
+        is_due=draw(st.booleans()),
+        stays=draw(st.booleans()),
     )
 
 
@@ -136,7 +186,8 @@ def test_never_too_many_never_a_busy_one_never_twice(data: st.DataObject, most: 
     """Whatever the situation: the bound holds, and only idle sites are stopped."""
     sites = [data.draw(views(f"s{number}")) for number in range(data.draw(st.integers(0, 12)))]
     by_name = {site.name: site for site in sites}
-    decisions = plan(sites, Limits(most), NOW, SpawnBudget())
+    budget = data.draw(st.none() | st.integers(1, 2**33))
+    decisions = plan(sites, Limits(most, budget), NOW, SpawnBudget())
     started = [decision for decision in decisions if isinstance(decision, Start)]
     alive = sum(site.processes for site in sites)
     assert alive + sum(start.count for start in started) <= max(most, alive)

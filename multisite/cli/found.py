@@ -1,0 +1,46 @@
+"""``multisite new NAME --from PATH``: what a project's files say about how to serve it, for the site file."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from multisite.guess import Guess, guess
+from multisite.survey import survey
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is written into the site file: settings, and comments that say where they are from."""
+
+    framework: str
+    settings: dict[str, str]
+    comments: tuple[str, ...]
+
+
+def look(path: str, application: str | None) -> Found:
+    """Look at the project in a folder, or at one file; `application` decides where the files do not.
+
+    Raises:
+        NoGuess: they do not say what serves it.
+        OSError: there is nothing at `path`.
+    """
+    path = os.path.abspath(os.path.expanduser(path))
+    folder = os.path.dirname(path) if os.path.isfile(path) else path
+    project = survey(folder)
+    if path != folder:
+        name = os.path.basename(path)
+        project.sources = {each: tree for each, tree in project.sources.items() if each == name}
+        project.inis = {each: sections for each, sections in project.inis.items() if each == name}
+    others: tuple[Guess, ...] = ()
+    if application:
+        best = Guess("", f"{application} was asked for", {"location": folder, "application": application})
+    else:
+        best, others = guess(project)
+    settings, about_python = dict(best.settings), "no virtualenv is beside it, so multisite's own interpreter runs it"
+    if project.venv:
+        settings["python"] = os.path.relpath(project.venv, settings["location"])
+        about_python = f"its virtualenv is {project.venv}, so it runs in a process of its own"
+    also = [f"Also seen: {other.what} ({other.why})." for other in others[:5]]
+    first = f"{best.framework or 'The application'}: {best.why}; {about_python}."
+    return Found(best.framework, settings, (f"Found in {folder}.", first, *best.notes, *also))

@@ -1,0 +1,122 @@
+"""The smoke request: what a new process has to answer before it takes any request of others.
+
+It comes from this process itself, so that nothing has to be accepted for it, and it is counted nowhere. What the app
+sees is a request for the site's canonical domain, as of a front end on this machine.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+
+from .answer import Answer
+from .request import TRUSTED_PEER, environ_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .call import Caller
+    from .notify import Notifier
+
+NOT_WELL = 6  # exit status
+FAILS_FROM = 500
+LONGEST = 65536  # bytes of an answer that are looked at
+
+
+class Smoke:
+    """The request.
+
+    Attributes:
+        mount: where the site answers, "" at the root.
+        path: counted from there.
+    """
+
+    def __init__(self, orders: dict[str, Any]) -> None:
+        self.host: str = orders["host"]
+        self.mount: str = orders.get("mount", "").rstrip("/")
+        self.path: str = orders["path"]
+
+    def __str__(self) -> str:
+        return f"the smoke request GET {self.mount}{self.path}"
+
+    def head(self) -> bytes:
+        """The request as HTTP/1 has it."""
+        lines = (f"GET {self.mount}{self.path} HTTP/1.1", f"Host: {self.host}", "User-Agent: multisite-smoke")
+        return "\r\n".join((*lines, "Accept: */*", "Connection: close")).encode("latin-1")
+
+    def environ(self) -> dict[str, Any]:
+        """The request as WSGI has it.
+
+        Raises:
+            ValueError: it cannot be asked.
+        """
+        environ = environ_of(self.head(), True)
+        if environ is None:
+            raise ValueError("it cannot be written as a plain request")
+        environ["SCRIPT_NAME"] = self.mount
+        environ["PATH_INFO"] = environ["PATH_INFO"][len(self.mount) :]
+        return environ
+
+    def variables(self) -> dict[str, str]:
+        """What an ASGI app is told besides the head, as of an envelope."""
+        return {
+            "wsgi.url_scheme": "http",
+            "SCRIPT_NAME": self.mount,
+            "SERVER_NAME": self.host,
+            "SERVER_PORT": "80",
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "REMOTE_ADDR": TRUSTED_PEER,
+        }
+
+
+class Nobody:
+    """A connection at whose other end nobody is."""
+
+    def __init__(self, smoke: Smoke) -> None:
+        self.limit = 0.0
+        self.environ: Any = {}
+        self.gone = self.failed = False
+        self._smoke = smoke
+
+    def sendall(self, data: bytes, flags: int = 0) -> None:
+        """Send nothing."""
+
+    def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
+        """Send nothing; returns how much would have been sent."""
+        return count or 0
+
+    def __str__(self) -> str:
+        return str(self._smoke)
+
+
+def ask_wsgi(smoke: Smoke, caller: Caller) -> str:
+    """Have the app answer; returns why that is not good, "" if it is."""
+    try:
+        environ = smoke.environ()
+    except ValueError as error:
+        return f"{smoke}: {error}"
+    connection: Any = Nobody(smoke)
+    answer = Answer(connection, "GET", "HTTP/1.1")
+    caller.serve(environ, io.BytesIO(), answer, connection)
+    return verdict(smoke, answer.status)
+
+
+def verdict(smoke: Smoke, status: int) -> str:
+    """Why an answer with that status (0: none) is not good, "" if it is."""
+    if status and status < FAILS_FROM:
+        return ""
+    return f"{smoke} was answered with {status}" if status else f"{smoke} got no answer"
+
+
+def status_of(answer: bytes) -> int:
+    """The status in the head of an answer, 0 if there is none."""
+    version, _, rest = answer[:100].partition(b" ")
+    return int(rest[:3]) if version.startswith(b"HTTP/1.") and rest[:3].isdigit() else 0
+
+
+def leave_unless_well(reason: str, notifier: Notifier) -> None:
+    """End the process where there is a reason to: it is not to serve."""
+    if reason:
+        notifier.status(reason)
+        os._exit(NOT_WELL)

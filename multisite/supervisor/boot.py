@@ -1,0 +1,225 @@
+"""Starts sites once, beside whatever runs of them and without its noticing, to see whether they would start.
+
+Each gets a process of its own as the supervisor would start it, on a socket in a temporary folder, answers its smoke
+request if it has one, and is ended. No other request reaches it, and it counts nowhere.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from multisite import sharing
+from multisite.model import Home, Site
+from multisite.supervisor import launch, process, sweep
+from multisite.supervisor.backend import Backend
+from multisite.supervisor.connections import Connections, connections
+from multisite.supervisor.failures import reason_of
+from multisite.supervisor.launch import Surroundings
+from multisite.supervisor.lifecycle import Event
+from multisite.supervisor.loop import Loop
+from multisite.supervisor.notify import NotifySocket
+from multisite.supervisor.output import SiteLog
+from multisite.supervisor.privilege import Refused
+from multisite.supervisor.process import Launch, Limits
+
+_UNKNOWN = Connections(waiting=1)
+GRACE = 5.0  # seconds for a process to end after SIGTERM
+TURN = 0.05  # seconds between two looks at what says nothing
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the start of one site went.
+
+    Attributes:
+        failure: why it did not, "" if it did.
+        seconds: how long it took.
+        output: the last that it printed.
+    """
+
+    name: str
+    failure: str = ""
+    seconds: float = 0.0
+    output: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Describe it for JSON."""
+        told = asdict(self)
+        return {**told, "ok": not self.failure, "seconds": round(self.seconds, 3), "output": list(self.output)}
+
+
+def is_startable(site: Site) -> bool:
+    """Tell whether there is anything of `site` to start."""
+    return not site.files_only and not (site.upstreams and site.mode in ("auto", "proxy"))
+
+
+def boot(sites: Iterable[Site], home: Home, at_once: int) -> Iterator[Outcome]:
+    """Start each of `sites` and yield how that went, as soon as it is known; so many at a time.
+
+    To be called by the main thread: the processes end with the thread that has started them.
+    """
+    with tempfile.TemporaryDirectory(prefix="multisite-boot-") as folder:
+        os.chmod(folder, 0o711)
+        sandbox = Sandbox(home, folder)
+        waiting, trials = list(sites)[::-1], list[Trial]()
+        try:
+            while waiting or trials:
+                while waiting and len(trials) < at_once:
+                    trials.append(Trial(waiting.pop(), sandbox))
+                sandbox.turn(trials)
+                yield from (trial.outcome for trial in trials if trial.outcome)
+                trials = [trial for trial in trials if not trial.outcome]
+        finally:
+            for trial in trials:
+                trial.end()
+            sandbox.close()
+
+
+class Sandbox:
+    """What all trials have in common."""
+
+    def __init__(self, home: Home, folder: str) -> None:
+        process.become_subreaper()
+        self.home, self.folder = home, folder
+        self.loop = Loop()
+        self.notify = NotifySocket()
+        self.mark = f"boot-{os.getpid()}"
+        self.serial = 0
+
+    def turn(self, trials: list[Trial]) -> None:
+        """Let things happen, and have each trial look at them."""
+        self.loop.turn(TURN)
+        for pid, variables in self.notify.receive():
+            leader = process.session(pid) or pid
+            for trial in trials:
+                trial.told(leader, variables)
+        for trial in trials:
+            trial.look(self.loop.now())
+
+    def close(self) -> None:
+        """End what is left."""
+        sweep.strays(self.mark, (), ())
+        self.notify.close()
+        self.loop.close()
+
+
+class _NoLog(SiteLog):
+    """What is printed is kept for the outcome, and goes nowhere else."""
+
+    def write(self, lines: list[str], now: float) -> None:
+        """Write nothing."""
+
+
+class Trial:
+    """One start.
+
+    Attributes:
+        outcome: None as long as it is not over.
+    """
+
+    def __init__(self, site: Site, sandbox: Sandbox) -> None:
+        self.outcome: Outcome | None = None
+        sandbox.serial += 1
+        self._site, self._sandbox, self._begun = site, sandbox, sandbox.loop.now()
+        self._folder = os.path.join(sandbox.folder, str(sandbox.serial))
+        quiet = replace(site, error_log="")
+        self._backend = Backend(quiet, 0, sandbox.serial, sandbox.loop, lambda _said: None)
+        self._backend.feed(Event.WANTED)
+        self._log = _NoLog(quiet)
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            self._start(self._plan())
+        except Refused as error:
+            self._over(str(error))
+        except OSError as error:
+            self._over(f"{error.filename or 'a process'}: {error.strerror}")
+
+    def _plan(self) -> Launch:
+        sandbox, name = self._sandbox, self._site.name
+        around = Surroundings(
+            environ=os.environ,
+            notify=sandbox.notify.name,
+            private=os.path.join(self._folder, "private"),
+            mark=f"{sandbox.mark}:{name}:{sandbox.serial}",
+            smoke=True,
+        )
+        how = launch.plan(self._site, sandbox.home, around)
+        if sharing.place(self._site, sandbox.home).shareable:  # it runs as the workers do, which are taken for us
+            how = replace(how, identity=replace(how.identity, change=False))
+        return how
+
+    def _start(self, how: Launch) -> None:
+        os.mkdir(self._folder, 0o711)
+        self._listener.bind(self._address)
+        self._listener.listen(8)
+        if launch.needs_private(self._site):
+            private = os.path.join(self._folder, "private")
+            os.mkdir(private, 0o700)
+            if how.identity.change:
+                os.chown(private, how.identity.uid, how.identity.gid)
+        self._backend.spawn(how, self._listener.fileno(), Limits(), self._log)
+        self._silent = not how.told and not how.tried
+        if self._silent:
+            self._probe.connect(self._address)
+
+    def told(self, leader: int, variables: dict[str, str]) -> None:
+        """Take note of what a process says."""
+        if leader != self._backend.pid or self.outcome:
+            return
+        self._backend.status = variables.get("STATUS", self._backend.status)[:1000]
+        if variables.get("READY") == "1" or (variables.get("TRIED") == "1" and self._backend.tried):
+            self._over("")
+
+    def look(self, now: float) -> None:
+        """See whether it has ended, taken too long, or accepts."""
+        if self.outcome:
+            return
+        backend = self._backend
+        if os.waitid(os.P_PID, backend.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            self._ended()
+        elif backend.deadline is not None and now >= backend.deadline:
+            backend.reason = "start_timeout"
+            process.kill(backend.pid)
+            self._ended()
+        elif self._silent and not connections(self._folder).get(self._address, _UNKNOWN).waiting:
+            self._over("")
+        else:
+            backend.resume_output(now)
+
+    @property
+    def _address(self) -> str:
+        return os.path.join(self._folder, "s.sock")
+
+    def _ended(self) -> None:
+        """It is gone before it was ready, or about to be."""
+        _pid, status = os.waitpid(self._backend.pid, 0)
+        exit_ = self._backend.ended(status)
+        self._over(reason_of(self._backend, exit_))
+
+    def _over(self, failure: str) -> None:
+        self.end()
+        lines = tuple(self._backend.journey.tail.lines)
+        self.outcome = Outcome(self._site.name, failure, self._sandbox.loop.now() - self._begun, lines)
+
+    def end(self) -> None:
+        """End the process if there is one."""
+        backend = self._backend
+        if backend.pid:
+            process.terminate(backend.pid)
+            deadline = self._sandbox.loop.now() + min(GRACE, self._site.stop_timeout)
+            while not _is_over(backend.pid) and self._sandbox.loop.now() < deadline:
+                self._sandbox.loop.turn(TURN)
+            process.kill(backend.pid)
+            backend.ended(os.waitpid(backend.pid, 0)[1])
+        for each in (self._listener, self._probe):
+            each.close()
+
+
+def _is_over(pid: int) -> bool:
+    return bool(os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT))

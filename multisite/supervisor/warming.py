@@ -1,0 +1,76 @@
+"""Which sites are to run although nobody has asked for them, as their files (`warm`) and their habits say."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from multisite import sharing
+from multisite.catalogue import Catalogue
+from multisite.model import Home
+from multisite.site import WARM
+from multisite.statefile import StateFile
+from multisite.supervisor.crew import Crew
+from multisite.supervisor.habits import Habits
+
+NEVER, PREDICTED, ALWAYS = WARM
+RECENT = 5.0  # seconds between two looks at most, with a margin
+KIND = "habits"
+
+
+class Warming:
+    """Marks crews as due.
+
+    Args:
+        home: whose state directory keeps the habits.
+        wall: tells Unix seconds.
+    """
+
+    def __init__(self, home: Home, wall: Callable[[], float] = time.time) -> None:
+        self._file = StateFile(home, KIND, guides_us=True)
+        self._habits = Habits(self._file.load())
+        self._wall = wall
+        self._sites: dict[str, str] = {}
+        self._begun: set[str] = set()
+
+    def swap(self, catalogue: Catalogue) -> None:
+        """Take note of a new catalogue: which of its sites have processes of their own that may run unasked."""
+        default = catalogue.home.defaults.get("warm", NEVER)
+        self._sites = {}
+        for name, entry in catalogue.entries.items():
+            wanted = entry.file.values.get("service", {}).get("warm", default)
+            if wanted == NEVER or entry.broken or catalogue.hosting(name):
+                continue
+            if sharing.place(catalogue.site(name), catalogue.home).kind == "spawned":
+                self._sites[name] = wanted
+
+    def wanted(self) -> list[str]:
+        """Return the sites that are to run now; instances of a hosting site are known by their crews alone."""
+        wall = self._wall()
+        return [name for name, warm in self._sites.items() if warm == ALWAYS or self._habits.is_due(name, wall)]
+
+    def look(self, crews: Iterable[Crew], now: float) -> None:
+        """Learn when sites are used, and mark those that are due.
+
+        Args:
+            crews: of all sites that are still enabled.
+            now: monotonic seconds.
+        """
+        crews = list(crews)
+        wall = self._wall()
+        used = [one.site.name for one in crews if one.activity.asked and now - one.activity.asked < RECENT]
+        if self._habits.look(wall, used):
+            self._file.store(self._habits.as_json())
+        for crew in crews:
+            crew.is_due = not crew.is_put_to_rest and self._is_due(crew, wall)
+
+    def _is_due(self, crew: Crew, wall: float) -> bool:
+        name, warm = crew.site.name, crew.site.warm
+        if warm != PREDICTED:
+            return warm == ALWAYS
+        if not self._habits.is_due(name, wall):
+            self._begun.discard(name)
+            return False
+        if crew.pids:
+            self._begun.add(name)  # once for each such hour: if nobody comes it is stopped as any other
+        return name not in self._begun

@@ -1,0 +1,125 @@
+"""``check --boot`` and ``restart --wait``: sites are started once apart from what runs, and the outcome is told."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from multisite.cli import main
+from multisite.supervisor import process, sweep
+from tests.supervisor.harness import SERVER, SupervisedHome, supervised, wait_until
+
+APP = """
+import os
+{early}
+def application(environ, start_response):
+    start_response({health!r} if environ["PATH_INFO"] == "/health" else "200 OK", [])
+    return [b"{version}"]
+"""
+
+
+def app(version: str = "one", early: str = "", health: str = "200 OK") -> str:
+    return APP.format(version=version, early=early, health=health)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[SupervisedHome]:
+    with supervised(tmp_path) as made:
+        yield made
+
+
+def run(home: SupervisedHome, *words: str) -> Result:
+    return CliRunner().invoke(main, ["--home", str(home.path), *words], prog_name="multisite")
+
+
+def test_check_boot_starts_every_kind_of_site_and_reports(home: SupervisedHome) -> None:
+    home.app("good", app(), smoke_path="/health")
+    home.app("shared", app(), mode="auto")
+    home.app("broken", app(early="import there_is_no_such_module"))
+    home.app("unwell", app(health="500 Oh"), smoke_path="/health")
+    home.app("slow", app(early="import time; print('wait', flush=True); time.sleep(600)"), start_timeout="1s")
+    home.site("silent", SERVER, smoke_path="/any")
+    home.site("plain", SERVER)
+    home.site("exits", "print('bye')")
+    home.site("nothing", location="/no/such/place")
+    home.site("far", application="", upstreams="http://127.0.0.1:9", mode="proxy")
+    result = run(home, "--json", "check", "--boot")
+    assert result.exit_code == 1
+    told = json.loads(result.stdout)
+    found = {site["name"]: site["failure"] for site in told["sites"]}
+    assert {name for name, failure in found.items() if not failure} == {"good", "shared", "silent", "plain"}
+    assert told["errors"] == 5
+    assert "there_is_no_such_module" in found["broken"]
+    assert found["unwell"] == "the smoke request GET /health was answered with 500"
+    assert found["slow"].startswith("it was not ready within 1 s")
+    assert "exited with code 0" in found["exits"]
+    assert "/no/such/place" in found["nothing"]
+    assert next(site for site in told["sites"] if site["name"] == "slow")["output"] == ["wait"]
+    assert not [pid for pid in process.processes() if sweep._mark(pid).startswith(f"boot-{os.getpid()}:")]
+
+
+def test_check_boot_as_a_table_and_by_name(home: SupervisedHome) -> None:
+    home.app("good", app())
+    home.app("broken", app(early="1/0"))
+    result = run(home, "check", "--boot", "good")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "1 started, 0 failed" in result.stdout
+    result = run(home, "check", "--boot")
+    assert result.exit_code == 1
+    assert "ZeroDivisionError" in result.stderr
+    assert run(home, "check", "good").exit_code == 2
+
+
+def test_check_boot_leaves_what_runs_alone(home: SupervisedHome) -> None:
+    folder = home.app("blog", app(), smoke_path="/health")
+    home.get("blog")
+    before = home.state("blog")
+    (folder / "app.py").write_text(app("two", "import there_is_no_such_module"))
+    assert run(home, "check", "--boot", "blog").exit_code == 1
+    after = home.state("blog")
+    assert [after[key] for key in ("pids", "requests", "starts")] == [
+        before[key] for key in ("pids", "requests", "starts")
+    ]
+    assert home.get("blog") == "one"
+
+
+def test_restart_waits_for_the_outcome(home: SupervisedHome) -> None:
+    folder = home.app("blog", app(), smoke_path="/health")
+    home.get("blog")
+    (folder / "app.py").write_text(app("three", health="500 Internal"))
+    result = run(home, "restart", "--wait", "blog")
+    assert result.exit_code == 1
+    assert "the old version goes on serving" in result.stderr
+    assert "GET /health was answered with 500" in result.stderr
+    assert home.get("blog") == "one"
+    (folder / "app.py").write_text(app("fourth"))
+    result = run(home, "restart", "--wait", "blog")
+    assert (result.exit_code, result.stdout) == (0, "blog: the new version serves\n")
+    wait_until(lambda: home.get("blog") == "fourth")
+
+
+def test_restart_of_a_site_in_the_workers_is_tried_first(home: SupervisedHome) -> None:
+    folder = home.app("blog", app(), mode="auto")
+    file = home.path / "sites-enabled" / "blog.ini"
+    os.utime(file, (5, 5))
+    (folder / "app.py").write_text("def")
+    result = run(home, "--json", "restart", "--wait", "blog")
+    assert result.exit_code == 1
+    assert "SyntaxError" in json.loads(result.stdout)["restarted"][0]["said"]
+    assert file.stat().st_mtime == 5
+    (folder / "app.py").write_text(app("fourth"))
+    assert run(home, "restart", "--wait", "blog").exit_code == 0
+    assert file.stat().st_mtime > 5
+
+
+def test_a_site_may_not_print_to_the_terminal(home: SupervisedHome) -> None:
+    """What a start prints is told after it has failed, and nothing that steers the terminal gets there."""
+    home.site("loud", "print('\\x1b[2Jgone'); import sys; sys.exit(4)")
+    result = run(home, "check", "--boot", "loud")
+    assert "\\x1b[2Jgone" in result.stderr
+    assert "\x1b" not in result.output

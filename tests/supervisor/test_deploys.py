@@ -1,0 +1,277 @@
+"""New versions of a site beside the one that serves: good ones take over, bad ones never answer anybody."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.supervisor.harness import SERVER, SupervisedHome, ask, supervised, wait_until
+
+APP = """
+import os, sys, time
+
+VERSION = {version!r}
+{early}
+
+def application(environ, start_response):
+    status = {health!r} if environ["PATH_INFO"] == "/health" else "200 OK"
+    start_response(status, [("Content-Type", "text/plain")])
+    return [f"{{VERSION}} {{environ['HTTP_HOST']}} {{environ['SCRIPT_NAME']}}".encode()]
+"""
+ASGI = """
+VERSION = {version!r}
+
+async def application(scope, receive, send):
+    assert scope["type"] == "http"
+    status = {status} if scope["path"] == "/health" else 200
+    await send({{"type": "http.response.start", "status": status, "headers": []}})
+    await send({{"type": "http.response.body", "body": VERSION.encode()}})
+"""
+BROKEN = {
+    "a syntax error": "def",
+    "a module that is missing": "import there_is_no_such_module",
+    "an exit": "sys.exit('bye')",
+    "a hard exit": "os._exit(0)",
+    "a start without end": "time.sleep(600)",
+}
+
+
+def app(version: str, early: str = "", health: str = "200 OK") -> str:
+    return APP.format(version=version, early=early, health=health)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[SupervisedHome]:
+    with supervised(tmp_path) as made:
+        yield made
+
+
+def deploy(home: SupervisedHome, name: str = "blog") -> dict[str, Any]:
+    """Restart a site; returns what became of it."""
+    number = home.client.ask({"do": "restart", "site": name})["deploys"][name]
+    found = wait_until(lambda: (d := last(home, name))["number"] >= number and d["state"] != "trying" and d, 30)
+    return dict(found)
+
+
+def last(home: SupervisedHome, name: str = "blog") -> dict[str, Any]:
+    """The last attempt of a site."""
+    return dict(home.client.ask({"do": "deploys", "site": name})["deploys"][name])
+
+
+class Load:
+    """Requests without a pause, from two threads, and what they got."""
+
+    def __init__(self, home: SupervisedHome) -> None:
+        self.path = home.ensure("blog")
+        self.versions: set[str] = set()
+        self.failures: list[str] = []
+        self.count = 0
+        self._stop = threading.Event()
+
+    def _ask(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self.versions.add(ask(self.path).split()[0])
+                self.count += 1
+            except OSError as error:
+                self.failures.append(repr(error))
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        threads = [threading.Thread(target=self._ask) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            for thread in threads:
+                thread.join()
+
+
+def test_twenty_deploys_under_load_lose_no_request_and_serve_no_bad_version(home: SupervisedHome) -> None:
+    """Half of them are broken, each in one of the ways there are."""
+    folder = home.app("blog", app("good0"), smoke_path="/health", start_timeout="2s")
+    home.get("blog")
+    load = Load(home)
+    ways = [*BROKEN.values()]
+    with load.running():
+        for number in range(1, 21):
+            way = ways[number % len(ways)] if number % 2 else ""
+            health = "500 Oh" if number % 6 == 1 else "200 OK"
+            (folder / "app.py").write_text(app(f"{'bad' if number % 2 else 'good'}{number}", way, health))
+            outcome = deploy(home)
+            assert outcome["state"] == ("failed" if number % 2 else "done"), (number, outcome)
+        wait_until(lambda: ask(load.path).split()[0] == "good20")
+    assert not load.failures
+    assert load.count > 20
+    assert load.versions <= {f"good{number}" for number in range(0, 21, 2)}
+
+
+@pytest.mark.parametrize("way", BROKEN)
+def test_everybody_is_told_why_the_old_version_goes_on(home: SupervisedHome, way: str) -> None:
+    folder = home.app("blog", app("one"), start_timeout="2s")
+    home.get("blog")
+    (folder / "app.py").write_text(app("two", BROKEN[way]))
+    outcome = deploy(home)
+    assert outcome["state"] == "failed"
+    assert home.state("blog")["replace_failure"] == outcome["failure"] != ""
+    assert home.get("blog").startswith("one")
+
+
+def test_a_new_version_has_to_answer_the_smoke_request(home: SupervisedHome) -> None:
+    """It is asked for the canonical domain, below the mount, and that is no request of anybody's."""
+    where = home.path / "asked"
+    code = f"    open({str(where)!r}, 'a').write(' '.join(map(environ.get, {('HTTP_HOST', 'SCRIPT_NAME')!r})) + '\\n')"
+    folder = home.app("blog", app("one"), smoke_path="/health", mount="/api", domains="*.x.test, b.test")
+    home.get("blog")
+    (folder / "app.py").write_text(app("two", health="503 No") + "\n")
+    outcome = deploy(home)
+    assert outcome["failure"].endswith("the smoke request GET /api/health was answered with 503")
+    assert home.get("blog").startswith("one")
+    (folder / "app.py").write_text(app("three").replace("    status =", f"{code}\n    status =", 1))
+    requests = home.state("blog")["requests"]
+    assert deploy(home)["state"] == "done"
+    assert where.read_text() == "b.test /api\n"
+    assert home.state("blog")["requests"] == requests
+    assert home.get("blog").startswith("three")
+
+
+def test_an_application_that_raises_at_the_smoke_request_is_not_taken(home: SupervisedHome) -> None:
+    folder = home.app("blog", app("one"), smoke_path="/health")
+    home.get("blog")
+    (folder / "app.py").write_text(app("two").replace("    status =", "    1/0\n    status ="))
+    assert deploy(home)["state"] == "failed"
+    assert any("ZeroDivisionError" in line for line in home.state("blog")["failure"]["output"])
+    assert home.get("blog").startswith("one")
+
+
+def test_a_smoke_request_without_an_answer_ends_with_start_timeout(home: SupervisedHome) -> None:
+    folder = home.app("blog", app("one"), smoke_path="/health", start_timeout="1s")
+    home.get("blog")
+    (folder / "app.py").write_text(app("two").replace("    status =", "    time.sleep(600)\n    status ="))
+    assert "GET /health is not answered" in deploy(home)["failure"]
+
+
+def test_an_asgi_site_is_asked_too(home: SupervisedHome) -> None:
+    code = ASGI.format(version="one", status=200)
+    folder = home.app("blog", code, application="asgi:app:application", smoke_path="/health")
+    assert home.get("blog") == "one"
+    (folder / "app.py").write_text(ASGI.format(version="two", status=500))
+    assert deploy(home)["failure"].endswith("GET /health was answered with 500")
+    assert home.get("blog") == "one"
+    (folder / "app.py").write_text(ASGI.format(version="three", status=404))
+    assert deploy(home)["state"] == "done"
+    wait_until(lambda: home.get("blog") == "three")
+
+
+@pytest.mark.parametrize("how", ["on the socket", "behind the relay"])
+def test_another_server_is_tried_on_a_socket_of_its_own(home: SupervisedHome, how: str) -> None:
+    """What does not answer there never gets the site's."""
+    server = SERVER.replace('f"{os.getpid()}', 'f"VERSION')
+    if how == "behind the relay":
+        server = server.replace('("", 0), Handler)', '("127.0.0.1", int(sys.argv[1])), Handler)')
+        server = server.replace("self.socket = socket.socket(fileno=3)", "")
+        server = server.replace("class Server", "class Other").split("if __name__")[0]
+        server += "http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), Handler).serve_forever()\n"
+    bad = server.replace("send_response(200)", "send_response(500 if self.path == '/health' else 200)")
+    command = f"{sys.executable} srv.py" + (" %PORT" if how == "behind the relay" else "")
+    folder = home.site("blog", server.replace("VERSION", "one"), command=command, smoke_path="/health")
+    assert home.get("blog").startswith("one")
+    (folder / "srv.py").write_text(bad.replace("VERSION", "two"))
+    load = Load(home)
+    with load.running():
+        assert deploy(home)["failure"].endswith("GET /health was answered with 500")
+        (folder / "srv.py").write_text(server.replace("VERSION", "three"))
+        assert deploy(home)["state"] == "done"
+    assert not load.failures
+    assert load.versions <= {"one", "three"}
+    wait_until(lambda: home.get("blog").startswith("three"))
+
+
+def test_the_first_of_several_processes_is_tried_alone(home: SupervisedHome) -> None:
+    folder = home.app("blog", app("one"), processes="3", smoke_path="/health")
+    home.get("blog")
+    wait_until(lambda: len(home.state("blog")["pids"]) == 3)
+    before = home.state("blog")
+    (folder / "app.py").write_text(app("two", health="500 Oh"))
+    assert deploy(home)["state"] == "failed"
+    after = home.state("blog")
+    assert after["pids"] == before["pids"]
+    assert after["starts"] == before["starts"] + 1
+    (folder / "app.py").write_text(app("three"))
+    assert deploy(home)["state"] == "done"
+    wait_until(lambda: len(home.state("blog")["pids"]) == 3)
+    assert not set(home.state("blog")["pids"]) & set(before["pids"])
+
+
+def test_a_newer_version_takes_the_place_of_one_that_does_not_come_up(home: SupervisedHome) -> None:
+    folder = home.app("blog", app("one"), start_timeout="60s")
+    home.get("blog")
+    (folder / "app.py").write_text(app("two", "time.sleep(600)"))
+    home.client.ask({"do": "restart", "site": "blog"})
+    wait_until(lambda: len(home.state("blog")["pids"]) == 2)
+    (folder / "app.py").write_text(app("three"))
+    assert deploy(home)["state"] == "done"
+    wait_until(lambda: len(home.state("blog")["pids"]) == 1)
+    assert home.get("blog").startswith("three")
+
+
+def test_a_bad_version_does_not_go_live_when_the_old_process_ends(home: SupervisedHome) -> None:
+    folder = home.app("blog", app("one"), smoke_path="/health")
+    home.get("blog")
+    (folder / "app.py").write_text(app("two", health="500 Oh"))
+    assert deploy(home)["state"] == "failed"
+    home.client.ask({"do": "stop", "site": "blog"})
+    home.wait_for("blog", "stopped")
+    path = home.rundir.socket("blog")
+    with pytest.raises(OSError, match=r".*"):
+        ask(path)
+    assert "was answered with 500" in home.state("blog")["failure"]["failure"]
+    (folder / "app.py").write_text(app("three"))
+    home.client.ask({"do": "restart", "site": "blog"})
+    assert home.get("blog").startswith("three")
+
+
+def test_a_half_written_tree_is_taken_when_it_is_whole(home: SupervisedHome) -> None:
+    """The trigger comes first, and the file that mends it causes the next attempt."""
+    folder = home.app("blog", app("one"))
+    home.get("blog")
+    (folder / "app.py").write_text(app("two", "import there_is_no_such_module"))
+    (folder / "tmp").mkdir()
+    (folder / "tmp" / "restart.txt").touch()
+    wait_until(lambda: last(home)["state"] == "failed", 30)
+    assert home.get("blog").startswith("one")
+    (folder / "there_is_no_such_module.py").write_text("")
+    wait_until(lambda: home.get("blog").startswith("two"), 30)
+
+
+def test_nothing_is_taken_while_git_writes(home: SupervisedHome) -> None:
+    folder = home.app("blog", app("one"))
+    home.get("blog")
+    (folder / ".git").mkdir()
+    lock = folder / ".git" / "index.lock"
+    lock.touch()
+    (folder / "app.py").write_text(app("two", "import nothing_of_that_name"))
+    (folder / "tmp").mkdir()
+    (folder / "tmp" / "restart.txt").touch()
+    os.utime(folder / "tmp" / "restart.txt", (2e9, 2e9))
+    starts = home.state("blog")["starts"]
+    home.site("other")
+    home.get("other")
+    home.client.ask({"do": "reload"})
+    for _ in range(3):  # each is a look of the supervisor's
+        home.client.ask({"do": "reload"})
+        home.status()
+    assert home.state("blog")["starts"] == starts
+    (folder / "app.py").write_text(app("three"))
+    lock.unlink()
+    wait_until(lambda: home.get("blog").startswith("three"), 30)
+    assert home.state("blog")["starts"] == starts + 1

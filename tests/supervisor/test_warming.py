@@ -1,0 +1,137 @@
+"""Sites that run without having been asked for: always, or by the hour of the day."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from multisite.statefile import StateFile
+from multisite.supervisor.crew import Crew
+from multisite.supervisor.habits import HOURS, LEAD, MOST_SITES, Habits
+from multisite.supervisor.warming import KIND, Warming
+from tests.supervisor.harness import SupervisedHome, supervised, wait_until
+
+HOUR, DAY = 3600.0, 86400.0
+APP = """
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [b"here"]
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[SupervisedHome]:
+    with supervised(tmp_path) as made:
+        yield made
+
+
+def of_days(used: dict[int, set[str]], days: int, habits: Habits | None = None, first: int = 0) -> Habits:
+    """Live through days on which sites are used at certain hours, in UTC."""
+    habits = habits or Habits(local=time.gmtime)
+    for day in range(first, first + days):
+        for hour in range(HOURS):
+            for minute in (0, 20, 40):
+                habits.look(day * DAY + hour * HOUR + minute * 60, used.get(hour, set()) if minute == 20 else ())
+    habits.look((first + days) * DAY, ())
+    return habits
+
+
+def due(habits: Habits, name: str, day: int) -> list[int]:
+    """The hours shortly before which a site is due."""
+    return [hour for hour in range(HOURS) if habits.is_due(name, day * DAY + hour * HOUR - LEAD / 2)]
+
+
+def test_hours_of_most_days_are_expected() -> None:
+    habits = of_days({9: {"shop"}, 14: {"shop", "blog"}}, 3)
+    assert due(habits, "shop", 4) == [9, 14]
+    assert due(habits, "blog", 4) == [14]
+    assert due(habits, "never", 4) == []
+    assert not habits.is_due("shop", 4 * DAY + 9 * HOUR - 2 * LEAD)
+    assert not habits.is_due("shop", 4 * DAY + 9 * HOUR + 60)
+
+
+def test_one_day_is_no_habit_and_two_days_without_end_one() -> None:
+    assert due(of_days({9: {"shop"}}, 1), "shop", 2) == []
+    habits = of_days({9: {"shop"}}, 3)
+    assert due(of_days({}, 2, habits, first=3), "shop", 6) == []
+
+
+def test_what_is_not_used_is_forgotten_and_what_is_kept_is_bounded() -> None:
+    habits = of_days({9: {"shop"}}, 2)
+    of_days({}, 12, habits, first=2)
+    assert habits.as_json() == {}
+    many = of_days({9: {f"s{number}" for number in range(MOST_SITES + 5)}}, 1)
+    assert len(many.as_json()) == MOST_SITES
+
+
+def test_hours_without_a_supervisor_are_no_hours_without_use() -> None:
+    habits = of_days({9: {"shop"}}, 3)
+    again = Habits(json.loads(json.dumps(habits.as_json())), local=time.gmtime)
+    again.look(10 * DAY, ())
+    again.look(20 * DAY + 5 * HOUR, ())
+    assert due(again, "shop", 21) == [9]
+
+
+@pytest.mark.parametrize("junk", [None, [], {"shop": [1]}, {"shop": ["x"] * 24}, {"shop": {}}])
+def test_junk_is_no_habit(junk: object) -> None:
+    assert Habits(junk).as_json() == {}
+
+
+def test_a_site_that_is_always_warm_runs_unasked_and_again_when_it_ends(home: SupervisedHome) -> None:
+    home.app("blog", APP, warm="always", idle_timeout="1s")
+    home.site("other")
+    home.ensure("other")
+    first = home.wait_for("blog", "running")
+    assert (first["starts"], first["cold_starts"]) == (1, 0)
+    wait_until(lambda: home.state("blog")["idle"] > 1.5, 20)
+    assert home.state("blog")["pids"] == first["pids"]
+    assert home.get("blog") == "here"
+    home.client.ask({"do": "stop", "site": "blog"})
+    home.wait_for("blog", "stopped")
+    home.client.ask({"do": "reload"})
+    home.status()
+    assert home.state("blog")["state"] == "stopped"
+    assert home.get("blog") == "here"
+    (home.path / "sites-enabled" / "blog.ini").unlink()
+    wait_until(lambda: "blog" not in home.status()["sites"], 20)
+
+
+def test_a_site_is_due_once_for_each_hour_in_which_it_is_expected(home: SupervisedHome) -> None:
+    """If nobody comes it is stopped as any other, and not started again for that hour."""
+    StateFile(home.home, KIND, guides_us=True).store({"blog": [1.0] * HOURS})
+    wall = [100 * DAY + 9 * HOUR - 2 * LEAD]
+    warming = Warming(home.home, lambda: wall[0])
+    site = SimpleNamespace(name="blog", warm="predicted")
+    crew = SimpleNamespace(site=site, activity=SimpleNamespace(asked=0.0), pids=[], is_put_to_rest=False, is_due=None)
+
+    def is_due(later: float, *pids: int) -> bool:
+        wall[0] += later
+        crew.pids = list(pids)
+        warming.look([cast(Crew, crew)], 0.0)
+        return bool(crew.is_due)
+
+    assert not is_due(0)
+    assert is_due(LEAD + 1)
+    assert not is_due(1, 4711)
+    assert not is_due(1)
+    assert not is_due(LEAD)
+    assert is_due(HOUR - LEAD)
+    crew.is_put_to_rest = True
+    assert not is_due(1)
+
+
+def test_an_hour_that_is_over_is_kept(home: SupervisedHome) -> None:
+    wall = [100 * DAY]
+    warming = Warming(home.home, lambda: wall[0])
+    site = SimpleNamespace(name="blog", warm="never")
+    crew = SimpleNamespace(site=site, activity=SimpleNamespace(asked=5.0), pids=[], is_put_to_rest=False, is_due=None)
+    for _ in range(2):
+        warming.look([cast(Crew, crew)], 6.0)
+        wall[0] += HOUR
+    assert sum(StateFile(home.home, KIND).load()["blog"]) == pytest.approx(0.3)
