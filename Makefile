@@ -8,6 +8,8 @@ VENV   ?= .venv
 PORT   ?= 8000
 WORKERS ?= 2
 THREADS ?= 8
+# Most tests wait for processes; those of one file stay together, since they share servers.
+TOGETHER ?= -n 3 --dist loadfile
 
 DEMO_HOME := $(CURDIR)/etc-moya
 BIN := $(VENV)/bin
@@ -28,10 +30,10 @@ run: $(VENV)/stamp-demo  ## serve the demonstration sites on 127.0.0.1 (PORT=800
 	    --bind 127.0.0.1:$(PORT) --workers $(WORKERS) --worker-class gthread --threads $(THREADS) --access-logfile -
 
 test: $(VENV)/stamp-test $(VENV)/stamp-servers  ## run all tests, real web servers included
-	@PATH='$(abspath $(BIN))':"$$PATH" $(BIN)/python -m pytest $(ARGS)
+	@PATH='$(abspath $(BIN))':"$$PATH" $(BIN)/python -m pytest $(TOGETHER) $(ARGS)
 
 test-interpreters:  ## run the tests without real servers on every other CPython >= 3.10 found here
-	@.ci/test-interpreters $(BIN)/python $(ARGS)
+	@.ci/test-interpreters $(BIN)/python $(TOGETHER) $(ARGS)
 
 check: lint types docs  ## ruff, mypy, and the documentation with warnings as errors
 

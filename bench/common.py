@@ -15,7 +15,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[1]
 sys.path.append(str(REPOSITORY))
 
-from tests.servers.harness import HomeDir, Server, find_program, free_port  # noqa: E402
+from tests.servers.harness import HomeDir, Server, eventually, find_program, free_port  # noqa: E402
 
 __all__ = [
     "HomeDir",
@@ -71,7 +71,9 @@ median = statistics.median
 def new_home() -> Iterator[HomeDir]:
     """A home in a temporary directory."""
     with tempfile.TemporaryDirectory(prefix="multisite-bench-") as path:
-        yield HomeDir(Path(path)).create()
+        home = HomeDir(Path(path)).create()
+        yield home
+        eventually(lambda: not home.processes(), 30, "the supervisor has left, and writes no file any more")
 
 
 def fill(home: HomeDir, count: int) -> None:

@@ -24,13 +24,15 @@ from common import HomeDir, Row, new_home, print_rows
 from tests.servers.harness import ask, gunicorn
 
 DEPLOYS = 100  # of each site
+WORKERS = 2
 DECIDED_WITHIN = 30.0  # seconds
 CODE = """
 import os, sys, time
 VERSION = b"{version}"
 {early}
 def application(environ, start_response):
-    start_response("{health}" if environ["PATH_INFO"] == "/health" else "200 OK", [("Content-Length", "{size}")])
+    status = "{health}" if environ["PATH_INFO"] == "/health" else "200 OK"
+    start_response(status, [("Content-Length", "{size}"), ("X-Worker", str(os.getpid()))])
     return [VERSION]
 """
 BROKEN = {
@@ -48,6 +50,7 @@ class Load:
 
     def __init__(self, port: int, name: str) -> None:
         self.versions: Counter[str] = Counter()
+        self.processes: set[str] = set()
         self.failures: list[str] = []
         self._port, self._name = port, name
         self._stop = threading.Event()
@@ -71,6 +74,7 @@ class Load:
                 continue
             if answer.status == 200:
                 self.versions[answer.text] += 1
+                self.processes.add(answer.headers["x-worker"])
             else:
                 self.failures.append(f"{answer.status} {answer.text[:80]}")
 
@@ -99,17 +103,24 @@ def deploy(home: HomeDir, load: Load, name: str, number: int, ways: list[str]) -
     return bool(way)
 
 
+def wait_for_all(load: Load, count: int) -> None:
+    """Wait until as many processes have the site: one that loads it first when it is broken has no old version."""
+    deadline = time.monotonic() + DECIDED_WITHIN
+    while len(load.processes) < count and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
 def measure() -> list[Row]:
     rows = []
     keys = {"smoke_path": "/health", "start_timeout": "2s"}
     with new_home() as home:
         for name, mode in (("spawned", "spawned"), ("shared", "in-process")):
             home.site(name, code("good0", ""), mode=mode, **keys)
-        with gunicorn(home, "gthread", "--workers", "2", "--threads", "8") as server:
+        with gunicorn(home, "gthread", "--workers", str(WORKERS), "--threads", "8") as server:
             for name, ways in (("spawned", list(BROKEN)), ("shared", IN_THE_WORKERS)):
                 load = Load(server.port, name)
-                ask(server.port, f"{name}.test")
                 load.start()
+                wait_for_all(load, 1 if name == "spawned" else WORKERS)
                 came = sum(deploy(home, load, name, number, ways) for number in range(1, DEPLOYS + 1))
                 load.stop()
                 rows += rows_of(name, load, came)

@@ -141,7 +141,10 @@ class Dispatcher:
         try:
             return self._checked(self._site(key))
         except UnknownHost:  # it was found to be gone or to have another name; its host may be answered all the same
-            return self._target(environ)
+            target = self._target(environ)
+            if isinstance(target, choice.Choice):  # which may have asked for just this one
+                raise
+            return target
 
     # What is due
 

@@ -63,7 +63,7 @@ class ServiceOptions:
         "boolean",
         "no",
         "Have each site answer NAME.localhost, too, where NAME is its own and no domain of any site matches. multisite "
-        "serve does so without being told.",
+        "serve does so without being told, on loopback addresses.",
     )
     host_header: str = option(
         "text",

@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
         "pure",
         "appspec ask callables checks dialect endpoint errors headers hosts literals model option options pages "
         "examined placement reference sections site trusted values wire pace filerules logformat activity hosting "
-        "template frontends bound percentiles development publisher guess",
+        "template frontends bound percentiles development publisher guess systemfiles",
     ),
 )
 # The option table offers what is written from it, so that its readers need to know one module only.

@@ -7,9 +7,10 @@ import os
 import click
 
 from multisite.cli.output import say, say_json
-from multisite.cli.scaffold import HELLO_FILES, HOME_FILES, make_home
+from multisite.cli.scaffold import HELLO_FILES, HOME_FILES, MOYA_CONF, SUPERVISOR_SECTION, make_home
 from multisite.cli.session import Session, pass_session
 from multisite.enabling import Places
+from multisite.systemfiles import KINDS, USER
 
 SYSTEM_HOME = "/etc/moya"
 LOCAL_HOME = "etc-moya"
@@ -18,6 +19,8 @@ INIT = """\b
 Examples:
   multisite init
   multisite --home /srv/sites init
+  sudo multisite init --system
+  multisite init --system=supervisord --root debian/multisite
 """
 INSTALL = """\b
 Examples:
@@ -27,14 +30,31 @@ Examples:
 
 
 @click.command(epilog=INIT, short_help="Make a home with a first site.")
-@click.option("--force", is_flag=True, help="Overwrite moya.conf and logging.ini.")
+@click.option(
+    "--system",
+    "manager",
+    type=click.Choice(list(KINDS)),
+    is_flag=False,
+    flag_value="systemd",
+    help="Make it in /etc/moya, with the files by which systemd or supervisord runs it.",
+)
+@click.option("--root", metavar="DIR", default="", help="With --system: the root of the file system to write into.")
+@click.option("--user", default=USER, show_default=True, help="With --system: user and group of gunicorn's workers.")
+@click.option("--force", is_flag=True, help="Overwrite moya.conf and logging.ini, and what --system writes.")
 @pass_session
-def init(session: Session, force: bool) -> None:
+def init(session: Session, manager: str | None, root: str, user: str, force: bool) -> None:
     """Make a home: moya.conf, logging.ini, sites-available, sites-enabled and a first site.
 
     The home is the one that the other commands will find: --home, $MOYA_SERVICE_HOME, /etc/moya if it holds a
     moya.conf, ./etc-moya. What exists is kept.
+
+    With --system also the units of systemd (or the programs of supervisord), a rule for logrotate, and one for
+    tmpfiles. A file that somebody has changed is kept.
     """
+    if manager:
+        return init_system(session, manager, root and os.path.abspath(root), user, force)
+    if root:
+        raise click.UsageError("--root goes with --system; --home names the home")
     system = SYSTEM_HOME if os.path.exists(f"{SYSTEM_HOME}/moya.conf") else LOCAL_HOME
     scaffold(session, system, force)
 
@@ -45,6 +65,29 @@ def init(session: Session, force: bool) -> None:
 def install(session: Session, force: bool) -> None:
     """Make a home in /etc/moya (or --home, or $MOYA_SERVICE_HOME), as `init` does elsewhere."""
     scaffold(session, SYSTEM_HOME, force)
+
+
+def init_system(session: Session, manager: str, root: str, user: str, force: bool) -> None:
+    """Make the system's home and the files of its service manager; say what each is for, and what to do next."""
+    from multisite.cli import system
+
+    home = os.path.abspath(session.home_option or SYSTEM_HOME)
+    place = os.path.join(root, home.lstrip("/")) if root else home
+    files = {**HOME_FILES, "moya.conf": f"{MOYA_CONF}\n{SUPERVISOR_SECTION.format(group=user)}"}
+    made = [(action, path, "") for action, path in make_home(place, files, force)]
+    written = list(system.install(manager, home, user, root, force))
+    steps = system.next_steps(manager, user)
+    if session.as_json:
+        rows = [{"action": action, "path": path, "purpose": purpose} for action, path, purpose in (*made, *written)]
+        return say_json({"home": place, "steps": rows, "next": steps})
+    for action, path, purpose in (*made, *written):
+        told = " (changed by hand; --force overwrites it)" if action == "kept" else ""
+        say(f"{action} {path}{f': {purpose}' if purpose else ''}{told}")
+    if ("kept", os.path.join(place, "moya.conf"), "") in made:
+        say(f"moya.conf was there: see that its [supervisor] says socket_group = {user}")
+    say("next, on the machine that runs it:" if root else "next:")
+    for step in steps:
+        say(f"  {step}")
 
 
 def scaffold(session: Session, default: str, force: bool) -> None:

@@ -28,6 +28,12 @@ trusted_proxies = 127.0.0.1, ::1, unix
 # environment for every site
 """
 
+SUPERVISOR_SECTION = """\
+[supervisor]
+# gunicorn's workers, and a front end that goes straight to the sites, may connect to their sockets
+socket_group = {group}
+"""
+
 LOGGING_INI = """\
 # The log of the service itself: warnings and errors of all sites, each with the site's name.
 

@@ -55,7 +55,8 @@ Examples:
 def serve(session: Session, /, publisher: str | None, **given: Any) -> None:
     """Serve the sites of the home from this process, for development or without a front end.
 
-    Each site answers at http://NAME.localhost, too, where NAME is its own and no domain claims that.
+    On loopback addresses each site answers at http://NAME.localhost, too, where NAME is its own and no domain claims
+    that.
     """
     if publisher:
         from multisite.cli.publish import publish
@@ -84,7 +85,8 @@ def serve_here(
     how = Development(debug, reload, secrets.token_hex(16) if debug else "")
     sockets = bound(addresses)
     os.environ.update(how.environ)
-    os.environ[LOCALHOST] = "1"
+    if all(map(only_this_machine, addresses)):
+        os.environ[LOCALHOST] = "1"
     announce(session, addresses, how, "https" if tls else "http")
     os.environ["MOYA_SERVICE_HOME"] = session.home.path
     from multisite.cli.standalone import run

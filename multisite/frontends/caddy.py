@@ -14,10 +14,10 @@ from multisite.frontends.view import (
     Front,
     Static,
     Unwritable,
-    comment,
     has_control,
     without_check,
 )
+from multisite.frontends.view import comment as plain_comment
 from multisite.hosts import is_pattern
 
 HEAD = """\
@@ -60,6 +60,11 @@ def quoted(text: str) -> str:
     if has_control(text) or "{" in text or "`" in text:
         raise Unwritable("it holds a character that Caddy takes for something else")
     return f"`{text}`"
+
+
+def comment(text: str, indent: str = "") -> str:
+    """Return `text` as a comment; Caddy puts the environment in place of ``{$NAME}`` even there."""
+    return plain_comment(text.replace("{$", "{ $"), indent)
 
 
 def _certificates_on_demand(front: Front) -> bool:

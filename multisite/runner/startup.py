@@ -53,16 +53,28 @@ def _read(path: str) -> str:
 
 
 def strangers(folders: Iterable[str]) -> str:
-    """The first file or folder below `folders` that somebody else than root may write, "" where there is none."""
-    for folder in folders:
-        for path in _above(folder):
-            if _is_strange(path):
-                return path
-        for top, below, names in os.walk(folder):
-            for name in (*below, *names):
-                if _is_strange(os.path.join(top, name), in_it=True):
-                    return os.path.join(top, name)
-    return next((repr(finder) for finder in sys.meta_path if _leads_elsewhere(finder)), "")
+    """The first file or folder below `folders` that somebody else than root may write, "" where there is none.
+
+    What has been installed as editable stands elsewhere; it is looked at as well.
+    """
+    found = list(folders)
+    for finder in filter(_is_editable, sys.meta_path):
+        elsewhere = _leads_to(finder)
+        if not elsewhere:
+            return repr(finder)
+        found += elsewhere
+    return next(filter(None, map(_stranger_in, found)), "")
+
+
+def _stranger_in(folder: str) -> str:
+    for path in _above(folder):
+        if _is_strange(path):
+            return path
+    for top, below, names in os.walk(folder):
+        for name in (*below, *names):
+            if _is_strange(os.path.join(top, name), in_it=True):
+                return os.path.join(top, name)
+    return ""
 
 
 def _above(path: str) -> Iterator[str]:
@@ -87,7 +99,20 @@ def _is_strange(path: str, *, in_it: bool = False) -> bool:
     return bool(status.st_uid or status.st_mode & others)
 
 
-def _leads_elsewhere(finder: object) -> bool:
-    """Whether a finder knows packages that stand somewhere else: those installed as editable."""
-    where = finder.__module__ if isinstance(finder, type) else type(finder).__module__
-    return where.startswith("__editable__")
+def _home(finder: object) -> str:
+    """The name of the module that a finder was defined in."""
+    return finder.__module__ if isinstance(finder, type) else type(finder).__module__
+
+
+def _is_editable(finder: object) -> bool:
+    """Whether a finder knows packages that stand somewhere else: setuptools writes one for an editable package."""
+    return _home(finder).startswith("__editable__")
+
+
+def _leads_to(finder: object) -> list[str]:
+    """The folders that such a finder imports from, as its module says; none where that has another shape."""
+    module = sys.modules.get(_home(finder))
+    packages: dict[str, str] = getattr(module, "MAPPING", {})
+    parts: dict[str, list[str]] = getattr(module, "NAMESPACES", {})
+    paths = [*packages.values(), *(path for several in parts.values() for path in several)]
+    return [path if os.path.isdir(path) else os.path.dirname(path) for path in paths]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 
+from multisite import handoff
 from multisite.live import LiveHome
 from multisite.supervisor import planner, process, sweep
 from multisite.supervisor.commands import Commands
+from multisite.supervisor.connections import Connections
 from multisite.supervisor.crew import NO_CONNECTIONS, Crew
 from multisite.supervisor.doors import Doors
 from multisite.supervisor.handover import Keeper
@@ -162,7 +165,13 @@ class Supervisor:
         grace = max((crew.site.drain_timeout for crew in self._roster.values()), default=0.0)
         if now - self._lonely_since >= grace:
             return False
-        return any(connected.waiting for connected in self._roster.connections().values())
+        return any(map(self._may_be_handed_over, self._roster.connections().items()))
+
+    def _may_be_handed_over(self, waiting: tuple[str, Connections]) -> bool:
+        path, connected = waiting
+        with contextlib.suppress(OSError):
+            return bool(connected.waiting) and handoff.is_allowed(self._roster.home.supervisor.hand_over, path)
+        return False
 
     def _timeout(self) -> float:
         now = self._loop.now()

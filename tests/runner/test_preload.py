@@ -11,6 +11,7 @@ import textwrap
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -152,6 +153,27 @@ def test_what_others_than_root_may_write_is_found(tmp_path: Path, change: str) -
     else:
         wanted = ""
     assert startup.strangers([str(folder)]) == wanted
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who alone can give files away")
+@pytest.mark.parametrize("change", ["owner", "shape", "module", "none"])
+def test_what_is_installed_as_editable_is_looked_at_where_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """setuptools gives each a finder, whose module maps names to packages and modules."""
+    (tmp_path / "package").mkdir()
+    code = tmp_path / "package" / "module.py"
+    code.write_text("")
+    where = code.with_suffix("") if change == "module" else code.parent
+    finding = ModuleType("__editable___project_1_0_finder")
+    text = f"MAPPING = {{'package': {str(where)!r}}}\n" if change != "shape" else ""
+    exec(text + "class Finder: pass", finding.__dict__)
+    monkeypatch.setitem(sys.modules, finding.__name__, finding)
+    monkeypatch.setattr(sys, "meta_path", [finding.Finder])
+    if change in ("owner", "module"):
+        os.chown(code, 33, 33)
+    wanted = {"none": "", "shape": repr(finding.Finder)}.get(change, str(code))
+    assert startup.strangers([]) == wanted
 
 
 def test_names_are_those_of_the_interpreters_modules_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,6 +173,22 @@ def test_nobody_gets_a_connection_unasked(home: HomeDir, wish: str) -> None:
         assert given(server.port, **CLOSE) == 0
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
+def test_sites_of_the_workers_own_user_are_given_connections(public_path: Path) -> None:
+    """With `auto`: they could take the workers' connections anyhow."""
+    home = HomeDir(public_path).create()
+    home.conf(CONF.format("auto"))
+    home.site("it", SITE, mode="spawned")
+    (public_path / "log").mkdir()
+    for path in (home.runtime, *public_path.rglob("*"), public_path):
+        os.chown(path, 65534, 65534, follow_symlinks=False)
+    server = gunicorn(home, "sync", "--workers", "1", "--worker-tmp-dir", str(home.runtime))
+    server.argv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *server.argv]
+    with server:
+        assert server.ask("it.test").status == 200
+        assert given(server.port, **CLOSE) == 1
+
+
 def test_what_is_logged_here_is_relayed(home: HomeDir, kind: str) -> None:
     """By the server's access log, or by the site's own."""
     with served(home, kind, "--access-logfile", "-") as server:
@@ -181,7 +197,8 @@ def test_what_is_logged_here_is_relayed(home: HomeDir, kind: str) -> None:
     home.ini("it", f"{text}\n[logging]\naccess = {home.path}/access.log\n")
     with served(home, kind) as server:
         assert given(server.port, **CLOSE) == 0
-        assert (home.path / "access.log").read_text().count("GET / HTTP/1.1") == 2
+        log = home.path / "access.log"
+        eventually(lambda: log.read_text().count("GET / HTTP/1.1") == 2, PATIENCE, "both are logged")
 
 
 KEEPING = """

@@ -249,3 +249,13 @@ def test_the_supervisor_that_runs_already_is_told_of(home: HomeDir) -> None:
         with serve(home, "--debug") as second:
             assert "a supervisor runs already" in second.log()
             assert "broken on purpose" not in second.ask("one.localhost", "/fail").text
+
+
+def test_an_address_that_strangers_can_reach_answers_no_such_name(home: HomeDir) -> None:
+    home.site("one", domains="blog.example")
+    port = free_port()
+    argv = [sys.executable, "-m", "multisite", "serve", "--bind", f"127.0.0.1:{port}"]
+    argv += ["--bind", f"unix:{home.runtime}/front.sock"]
+    with Server(argv, port, home.path / "log" / "serve.log", home.environ()) as server:
+        assert server.ask("blog.example").status == 200
+        assert server.ask("one.localhost").status == 404

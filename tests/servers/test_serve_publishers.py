@@ -215,8 +215,10 @@ FASTCGI = "type = fastcgi\nmin_children = 1\nmax_spare = 2\nmax_children = 6\n"
 
 def test_fastcgi_has_more_processes_while_they_are_needed_and_finishes_what_it_began(home: HomeDir) -> None:
     """Six slow requests at one time take six processes; SIGTERM meanwhile costs none of them its answer."""
-    slow = "import os, time\n"
-    slow += "def application(environ, start_response):\n    time.sleep(3)\n    start_response('200 OK', [])\n"
+    begun = home.path / "begun"
+    begun.mkdir(mode=0o777)
+    slow = "import os, time\ndef application(environ, start_response):\n"
+    slow += f"    open('{begun}/%d' % os.getpid(), 'w').close()\n    time.sleep(3)\n    start_response('200 OK', [])\n"
     home.site("slow", slow + "    return [b'%d' % os.getpid()]\n")
     published = free_port()
     manager = behind(publisher(home, published, FASTCGI))
@@ -224,7 +226,7 @@ def test_fastcgi_has_more_processes_while_they_are_needed_and_finishes_what_it_b
         assert len(manager.workers()) == 2
         with ThreadPoolExecutor(6) as pool:
             asked = [pool.submit(server.ask, "slow.test") for _ in range(6)]
-            eventually(lambda: len(manager.workers()) == 6, 15)
+            eventually(lambda: len(list(begun.iterdir())) == 6, 15)
             manager.process.terminate()
             answers = [each.result() for each in asked]
         assert [answer.status for answer in answers] == [200] * 6

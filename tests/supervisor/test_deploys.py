@@ -199,7 +199,7 @@ def test_another_server_is_tried_on_a_socket_of_its_own(home: SupervisedHome, ho
 def test_the_first_of_several_processes_is_tried_alone(home: SupervisedHome) -> None:
     folder = home.app("blog", app("one"), processes="3", smoke_path="/health")
     home.get("blog")
-    wait_until(lambda: len(home.state("blog")["pids"]) == 3)
+    wait_until(lambda: [one["state"] for one in home.state("blog")["backends"]] == ["running"] * 3)
     before = home.state("blog")
     (folder / "app.py").write_text(app("two", health="500 Oh"))
     assert deploy(home)["state"] == "failed"

@@ -60,7 +60,8 @@ def test_what_a_process_has_forked_counts_too(tmp_path: Path) -> None:
         wait_until(lambda: home.get("big") != first, MEASURED)
 
 
-def test_above_the_budget_idle_sites_go_the_least_recently_used_first(tmp_path: Path) -> None:
+def test_above_the_budget_an_idle_site_goes_and_a_busy_one_stays(tmp_path: Path) -> None:
+    """Which of two idle ones depends on what their starts have cost: the planner's own tests say how."""
     with supervised(tmp_path, "memory_budget = 200M") as home:
         for name in ("a", "b", "c"):
             home.site(name, GROWS)
@@ -73,11 +74,10 @@ def test_above_the_budget_idle_sites_go_the_least_recently_used_first(tmp_path: 
         home.get("c", "/grow/100")
         waiting.start()
         stopped = wait_until(lambda: [n for n in ("a", "b", "c") if home.state(n)["state"] == "stopped"], MEASURED)
-        assert stopped == ["a"]
-        assert home.state("b")["state"] == home.state("c")["state"] == "running"
+        assert stopped in (["a"], ["b"])
         waiting.join()
         assert len(busy) == 1
-        assert pid_of(home.get("a"))
+        assert pid_of(home.get(stopped[0]))
 
 
 def test_a_busy_site_is_never_stopped_for_the_budget(tmp_path: Path) -> None:

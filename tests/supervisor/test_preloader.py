@@ -601,7 +601,8 @@ def test_a_site_that_is_stopped_before_its_process_is_born_has_none(home: Superv
         wait_until(lambda: home.state("third")["state"] == "starting")
     home.client.ask({"do": "stop", "site": "third"})
     os.kill(found["pid"], signal.SIGCONT)
-    running = home.wait_for("third", "running", 20)  # who waited is gone, but still in the queue
+    home.get("third")
+    running = home.wait_for("third", "running", 20)
     assert running["starts"] == 2
     of_third = [pid for pid in home.left() if b":third:" in process.environment(pid)[b"MULTISITE_BACKEND"]]
     assert of_third == running["pids"]
