@@ -26,7 +26,7 @@ from multisite.generation import WSGI
 from multisite.inprocess import InProcessSite
 from multisite.live import LOOK_EVERY, LiveHome
 from multisite.model import Home, Site
-from multisite.placed import PlacedSite
+from multisite.placed import PlacedSite, Reach
 from multisite.placements import Placements
 from multisite.sitedir import Entry
 from multisite.tree import QUIET
@@ -89,6 +89,7 @@ class Dispatcher:
         self._unusable: ConfigError | None = None
         self._open_at = self._sweep_at = 0.0
         self._placements: Placements | None = None
+        self._reach: Reach | None = None
 
     def __repr__(self) -> str:
         return f"<Dispatcher {len(self._sites)} sites in use, {len(self._memory)} hosts remembered>"
@@ -226,7 +227,8 @@ class Dispatcher:
         service = new.home.service
         if not self._ledger or not self._catalogue or self._catalogue.home.state_dir != new.home.state_dir:
             self._ledger = catalogue.ledger(new.home, lambda: self._live.catalogue)
-            self._placements = Placements(new.home)
+            self._placements = Placements(new.home, only_here=True)
+            self._reach = Reach(new.home)
         self._header = TrustedHeader(service.host_header, service.trusted_proxies) if service.host_header else None
         self._proxies = TrustedProxies(service.trusted_proxies)
         self._believed = self._proxies.known
@@ -321,8 +323,9 @@ class Dispatcher:
 
     def _made(self, *args: Any, **more: Any) -> InProcessSite:
         """Make a site; where there are no processes, or a developer looks, each that may share does so at once."""
-        if self._elsewhere and self._placements and not (self._development.debug or self._development.reload):
-            return PlacedSite(*args, placements=self._placements, **more)
+        at_once = self._development.debug or self._development.reload or not self._elsewhere
+        if self._placements and self._reach and not at_once:
+            return PlacedSite(*args, placements=self._placements, reach=self._reach, **more)
         return InProcessSite(*args, **more)
 
     @staticmethod

@@ -91,10 +91,15 @@ def _other_ways(site: Site) -> str:
 def _other_user(site: Site, facts: Facts) -> str:
     wanted = facts.location_owner if site.user == "owner" else site.user
     if wanted and wanted != facts.user:
-        return f"it runs as user '{wanted}' and the workers as '{facts.user}'"
+        return "it " + of_another(wanted, facts.user)
     if site.group:
         return f"it wants the group '{site.group}'"
     return ""
+
+
+def of_another(user: str, ours: str) -> str:
+    """Return what keeps a site out that has `user` for its own: half a sentence, as what an examination finds."""
+    return f"runs as user '{user}' and the workers as '{ours}'"
 
 
 def _root(home: Home, facts: Facts) -> str:
@@ -111,7 +116,8 @@ MINUTE = 60.0  # seconds over which requests are counted
 ENOUGH = 20  # requests in the workers before their duration is judged
 
 NOT_EXAMINED = "its code has not been examined yet; its first request has that done"
-BEING_EXAMINED = "its code is being examined"
+CHANGED = "its files have changed since they were examined; its next start examines them"
+ALONE = "no process can be had for it"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,13 @@ belongs to one version of the site's code; whether the site is in the workers de
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from multisite.examined import Examined, examined
 from multisite.model import Home
+from multisite.placement import ALONE
 from multisite.statefile import StateFile
 
 
@@ -20,7 +22,7 @@ class Row:
     """One site.
 
     Attributes:
-        version: of its code (`multisite.codeversion`) that was examined.
+        version: of its code (`multisite.codeversion`) that was examined; "" for none (`Placements.alone`).
         kind: "in-process" or "spawned".
         reason: completes "…, because …".
         since: Unix time from which it has lived there.
@@ -41,10 +43,16 @@ class Row:
 
 
 class Placements:
-    """The document of one home."""
+    """The document of one home.
 
-    def __init__(self, home: Home) -> None:
+    Args:
+        home: whose sites they are.
+        only_here: keep only the rows of sites in the workers, which is all that a worker asks for.
+    """
+
+    def __init__(self, home: Home, only_here: bool = False) -> None:
         self._file = StateFile(home, "placements", guides_us=True)
+        self._only_here = only_here
         self._stamp: tuple[int, int] = (0, 0)
         self._rows: dict[str, Row] = {}
 
@@ -53,10 +61,13 @@ class Placements:
         stamp = self._look()
         if stamp != self._stamp:
             self._stamp = stamp
-            document = self._file.load()
-            told = document.items() if isinstance(document, dict) else ()
-            self._rows = {str(name): row for name, each in told if (row := _row(each))}
+            self._rows = {name: row for name, row in self._load().items() if row.is_here or not self._only_here}
         return self._rows
+
+    def _load(self) -> dict[str, Row]:
+        document = self._file.load()
+        told = document.items() if isinstance(document, dict) else ()
+        return {str(name): row for name, each in told if (row := _row(each))}
 
     def of(self, site: str) -> Row | None:
         """Return the row of a site, None if it has not been examined."""
@@ -65,6 +76,12 @@ class Placements:
     def store(self, rows: dict[str, Row]) -> bool:
         """Put `rows` in place of those that are there; False where that cannot be."""
         return self._file.store({name: asdict(row) for name, row in rows.items()})
+
+    def alone(self, site: str, why: str) -> None:
+        """Note that a worker serves `site` without an examination, since no process can be had."""
+        with self._file.locked():
+            row = Row("", Examined(), "in-process", f"{ALONE}: {why}", time.time())
+            self.store({**self._load(), site: row})
 
     def _look(self) -> tuple[int, int]:
         try:

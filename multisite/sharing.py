@@ -60,8 +60,8 @@ def is_always_restarted(site: Site) -> bool:
     return bool(site.location) and os.path.exists(os.path.join(site.location, "tmp", "always_restart.txt"))
 
 
-def place_among(site: Site, home: Home, ledger: claims.Ledger) -> Placement:
-    """Decide where `site` may run, clashes with the modules of other sites included."""
+def place_among(site: Site, home: Home, others: Mapping[str, claims.Names]) -> Placement:
+    """Decide where `site` may run, clashes with the modules that `others` hold included."""
     found = place(site, home)
     if not found.shareable or site.files_only:
         return found
@@ -71,7 +71,7 @@ def place_among(site: Site, home: Home, ledger: claims.Ledger) -> Placement:
         return Placement("spawned", error.why)
     except AppLoadError:
         return found
-    clash = claims.conflict(names, ledger.others(site.name))
+    clash = claims.conflict(names, others)
     return Placement("spawned", clash) if clash else found
 
 

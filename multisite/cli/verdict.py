@@ -6,15 +6,16 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from multisite import hosting, sharing
+from multisite import codeversion, hosting, sharing
 from multisite.cli.start import start_problems
 from multisite.cli.target import site_problems
 from multisite.errors import NeedsProcess
-from multisite.placement import CAN_SPAWN, NOT_EXAMINED, Placement
+from multisite.placement import CAN_SPAWN, CHANGED, NOT_EXAMINED, Placement, of_another
 
 if TYPE_CHECKING:
     from multisite.cli.session import Session
     from multisite.model import Problem, Site
+    from multisite.placements import Row
     from multisite.verdicts import Verdict
 
 DAY = 86400
@@ -63,12 +64,26 @@ def judge(session: Session, site: Site) -> Judgement:
 def _placement(site: Site, session: Session) -> Placement:
     """Say where `site` runs: where it has been put, if it is examined."""
     if not CAN_SPAWN or not sharing.is_examined(site, session.home):
-        return sharing.place_among(site, session.home, session.ledger)
+        return sharing.place_among(site, session.home, session.ledger.others(site.name))
     row = session.placements.of(site.name)
-    if not row or not (row.is_here or row.found.findings or row.held):
-        clash = sharing.place_among(site, session.home, session.ledger)
-        if not row or not clash.shareable:
-            return Placement("spawned", NOT_EXAMINED if clash.shareable else clash.reason)
+    if not row or not row.is_here:
+        return Placement("spawned", _why_not_here(site, session, row))
     when = time.localtime(row.since)
     since = time.strftime("%H:%M" if time.time() - row.since < DAY else "%Y-%m-%d %H:%M", when)
-    return Placement(row.kind, f"since {since}: {row.reason}" if row.is_here else row.reason)
+    return Placement("in-process", f"since {since}: {row.reason}")
+
+
+def _why_not_here(site: Site, session: Session, row: Row | None) -> str:
+    """Say why a site that is examined lives in a process of its own."""
+    from multisite.supervisor import launch
+
+    other = launch.stranger(site, session.home)
+    if other:
+        return "it " + of_another(other, sharing.facts(site).user)
+    if not row or not (row.found.findings or row.held):
+        among = sharing.place_among(site, session.home, session.ledger.others(site.name))
+        if not among.shareable:
+            return among.reason
+    if not row:
+        return NOT_EXAMINED
+    return row.reason if row.version == codeversion.version_of(site, session.home) else CHANGED

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from .notify import Notifier
 
-AGAIN_AFTER = (0, 1, 8, 64, 256)  # requests; most of what a view changes it changes at once
 MOST = 12  # findings that are told
 LONGEST = 200  # characters of one
 HARMLESS = frozenset({"DJANGO_SETTINGS_MODULE"})  # there is one Django project to an interpreter in any case
@@ -129,6 +128,15 @@ def patches() -> set[str]:
     return {name for module in list(sys.modules) if _is_standard(module) for name in _patched(module)}
 
 
+_before: set[str] | None = None
+
+
+def prepare() -> None:
+    """Look for patches now, in a process that is to be forked: each site would wait for it."""
+    global _before
+    _before = patches()
+
+
 def _is_standard(module: object) -> bool:
     return isinstance(module, str) and module.partition(".")[0] in _STANDARD and module != "builtins"
 
@@ -176,7 +184,7 @@ class Examination:
 
     def __init__(self, location: str) -> None:
         self._builtins = dict(vars(builtins))
-        self._patches = patches()
+        self._patches = patches() if _before is None else _before
         self._exits = _Exits(location)
         self._before = Reading()
         self._memory = _resident()
@@ -185,7 +193,7 @@ class Examination:
         self._imported: list[str] = []
         self._serving: Reading | None = None
         self._threads = 0
-        self._running = self._told = 0
+        self._running = 0
 
     def loaded(self, is_async: bool) -> None:
         """The import is over."""
@@ -203,20 +211,17 @@ class Examination:
         self._serving, self._threads = Reading(), threads
         self._serving.running = self._running
 
-    def tell(self, notifier: Notifier) -> int:
-        """Tell what has been found; returns after how many requests to ask again, 0 for never.
+    def tell(self, notifier: Notifier, asked: int) -> None:
+        """Tell what has been found, so many requests having been answered.
 
-        A few milliseconds, for which no visitor waits.
+        A few milliseconds, for which no visitor should wait.
         """
-        asked, *more = AGAIN_AFTER[self._told :] or AGAIN_AFTER[-1:]
         served = _found(self._serving, True, self._threads) if self._serving else []
         found = [f"{what} {IMPORTED}" for what in self._imported] + [f"{what} {SERVED}" for what in served]
         found += [f"patched the standard library: {name}" for name in self._patched()]
         memory = max(0, _resident() - self._memory)
         told = [what[:LONGEST] for what in found[:MOST]]
         notifier.facts({"findings": told, "seconds": round(self._seconds, 4), "memory": memory, "requests": asked})
-        self._told += 1
-        return more[0] - asked if more else 0
 
     def _patched(self) -> list[str]:
         now = vars(builtins)

@@ -61,7 +61,8 @@ class Backend:
         self._try()
         self._notifier.ready()
         if follower:
-            follower.ready()
+            if not self._acceptor.is_awaited():  # else the first visitor would wait for it
+                follower.ready()
             self._acceptor.handle = partial(self._handle_followed, follower)
         self._acceptor.run()
         if follower:

@@ -36,6 +36,7 @@ from multisite.tally import Tally
 
 NO_CONNECTIONS = Connections()
 MOST_LESSONS = 4  # of one process; each costs us milliseconds
+MOST_REPORTS = 8  # of one process about its examination
 _LACKING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC)
 _PACKED = ("starts", "cold_starts", "first_start", "cpu", "alive", "start_cost", "size")
 
@@ -306,8 +307,8 @@ class Crew:
         if backend and backend.launch and "MODULES" in variables and backend.lessons < MOST_LESSONS:
             backend.lessons += 1
             self._shared.preloaders.learn(backend.launch, variables["MODULES"])
-        if backend and backend.launch and "FACTS" in variables and self._shared.placing:
-            self._shared.placing.take(self.site, backend.launch.examine, variables["FACTS"])
+        if backend and backend.state is State.RUNNING and "FACTS" in variables:
+            self._hear_facts(backend, variables["FACTS"])
         if backend and backend.state is State.STARTING:
             backend.status = variables.get("STATUS", backend.status)[:1000]
             if variables.get("READY") == "1":
@@ -316,6 +317,12 @@ class Crew:
                 backend.on_trial = False
                 others = [one for one in self.backends if one is not backend]
                 self._readiness.expect(backend, others, self._loop.now(), self.start_cost)
+
+    def _hear_facts(self, backend: Backend, told: str) -> None:
+        """Take note of what a process has found out about its site; it does not speak without end."""
+        if backend.launch and backend.launch.examine and self._shared.placing and backend.reports < MOST_REPORTS:
+            backend.reports += 1
+            self._shared.placing.take(self.site, backend.launch.examine, told)
 
     def _is_ready(self, backend: Backend) -> None:
         now = self._loop.now()

@@ -120,6 +120,20 @@ def obstacle(site: Site, home: Home) -> Refused | None:
     return None
 
 
+def stranger(site: Site, home: Home) -> str:
+    """Return the user that a process of `site` would run as, if that is not who we are; "" if it is.
+
+    Such a site never comes to live in our own processes, whatever is found out about it.
+    """
+    if os.geteuid() != 0:
+        return ""  # who else it might want to be is refused
+    try:
+        who, _ = privilege.identity(site, home, interpreter(site))
+    except Refused:
+        return ""  # it is not started at all
+    return "" if who.uid == 0 else who.name or str(who.uid)
+
+
 def _check_location(site: Site) -> None:
     if site.location and not os.path.isdir(site.location):
         raise Refused(f"location {site.location}: there is no such directory; restore it or correct the path")

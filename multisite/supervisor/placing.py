@@ -1,11 +1,13 @@
 """Moves sites with ``mode = auto`` into the workers and out of them, by what their examination and their use say.
 
 A site's process tells what its examination found (`multisite.runner.examine`); the decision is `placement.settle`. What
-comes of it stands in a document (`multisite.placements`) that every worker looks at once a second.
+comes of it stands in a document (`multisite.placements`) that every worker looks at once a second. It is written here
+only, each `LOOK_EVERY` seconds at most.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -13,13 +15,15 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
-from multisite import catalogue, codeversion, examined, placement, sharing, usage
+from multisite import catalogue, claims, codeversion, examined, placement, sharing, usage
+from multisite.errors import AppLoadError
 from multisite.examined import Examined
 from multisite.model import Home, Site
-from multisite.placement import MINUTE, Heat, Placement
+from multisite.placement import CHANGED, MINUTE, Heat, Placement
 from multisite.placements import Placements, Row
-from multisite.runner.examine import AGAIN_AFTER
+from multisite.runner.follow import AGAIN_AFTER
 from multisite.statefile import StateFile
+from multisite.supervisor import launch
 from multisite.supervisor.crew import Crew
 from multisite.supervisor.failures import Unavailable
 from multisite.supervisor.lifecycle import State
@@ -28,7 +32,8 @@ from multisite.supervisor.roster import Roster
 LOOK_EVERY = 2.0  # seconds
 LINGERS = 5.0  # seconds without a request after which the process of a site that lives in the workers ends
 LEFT = "it was in the workers when the service ended"
-CHANGED = "its files have changed since they were examined; its next start examines them"
+HELD_FOR = 3600.0  # seconds that a site stays out which was slow in the workers, or could not be imported there
+BLOCKED_FOR = 10.0  # seconds until what keeps a busy site out is looked up again
 
 _log = logging.getLogger("multisite.supervisor")
 
@@ -70,8 +75,11 @@ class Placing:
     def __init__(self, roster: Roster, folder: str, clock: Callable[[], float]) -> None:
         self._roster, self._folder, self._clock = roster, folder, clock
         self._file = Placements(roster.home)
-        self._rows = dict(self._file.rows())
+        self._rows = {name: row for name, row in self._file.rows().items() if row.version}
         self._uses: dict[str, Use] = {}
+        self._names: dict[str, claims.Names] = {}  # of modules, by the sites that have been moved into the workers
+        self._blocked: dict[str, tuple[float, str]] = {}  # until when, and why, busy sites cannot move
+        self._seen: catalogue.Catalogue | None = None
         self._look_at = 0.0
         self._changed = False
 
@@ -80,21 +88,31 @@ class Placing:
         if not sharing.is_examined(site, home):
             return ""
         version, row = codeversion.version_of(site, home), self._rows.get(site.name)
+        other = launch.stranger(site, home)
+        if other:  # what its process says must not bring its code to another user
+            found = Examined((placement.of_another(other, sharing.facts(site).user),))
+            self._take(site.name, f"{version} as {other}", found)
+            return ""
         return "" if row and row.version == version and _is_known(row.found) else version
 
     def take(self, site: Site, version: str, told: str) -> None:
-        """Take note of what a process says of its site, whatever it says: it can harm that site only."""
-        found, row = examined.heard(told), self._rows.get(site.name)
-        if not version or not found:
-            return
-        if row and row.version == version:
-            if not row.found.findings:
-                found = replace(found, requests=max(found.requests, row.found.requests))
-                self._put(site.name, replace(row, found=found))
-        else:
-            self._put(site.name, Row(version, found, "spawned", "", time.time()))
-        self._decide(site.name, self._clock())
-        self._store()
+        """Take note of what a process says of its site, whatever it says.
+
+        One that lies brings its own code into the workers, which run as the same user (`wanted`): it could do there
+        what it can do to them from where it is.
+        """
+        found = examined.heard(told)
+        if found:
+            self._take(site.name, version, found)
+
+    def _take(self, name: str, version: str, found: Examined) -> None:
+        row = self._rows.get(name)
+        if not row or row.version != version:
+            self._put(name, Row(version, found, "spawned", "", time.time()))
+        elif not row.found.findings:
+            found = replace(found, requests=max(found.requests, row.found.requests))
+            self._put(name, replace(row, found=found))
+        self._decide(name, self._clock())
 
     def examine(self, name: str) -> None:
         """Have the newest code of a site examined: a process is started, beside whatever serves.
@@ -116,20 +134,36 @@ class Placing:
         if row and row.version == version and not row.held:
             self._put(name, replace(row, held=why[: examined.LONGEST]))
             self._decide(name, self._clock())
-            self._store()
 
     def tick(self, now: float) -> None:
         """Do what is due."""
         if now < self._look_at:
             return
         self._look_at = now + LOOK_EVERY
-        here = any(row.is_here for row in self._rows.values())
-        sums = usage.read(self._folder, StateFile(self._roster.home, usage.FOLDER))[0] if here else {}
-        for name in list(self._rows):
-            self._measure(name, now, sums)
-            self._decide(name, now)
-            self._dismiss(name, now)
+        self._forget_gone()
+        here = {name for name, row in self._rows.items() if row.is_here}
+        sums = usage.read(self._folder, StateFile(self._roster.home, usage.FOLDER), here)[0] if here else {}
+        for name in list(self._rows):  # there may be thousands; those at rest cost a look
+            crew = self._roster.get(name)
+            if name in here or (crew and crew.backends):
+                self._measure(name, now, sums)
+                self._decide(name, now)
+                self._dismiss(name, now)
+            else:
+                self._uses.pop(name, None)
         self._store()
+
+    def _forget_gone(self) -> None:
+        if self._seen is not self._roster.catalogue:
+            self._seen = self._roster.catalogue
+            for name in self._rows.keys() - self._seen.entries.keys():
+                self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        del self._rows[name]
+        for known in (self._uses, self._names, self._blocked):
+            known.pop(name, None)
+        self._changed = True
 
     def leave(self) -> None:
         """The service ends: who is busy the next time shows that anew."""
@@ -157,21 +191,29 @@ class Placing:
     def _decide(self, name: str, now: float) -> None:
         row, site = self._rows[name], self._site(name)
         if not site:
-            del self._rows[name]
-            self._uses.pop(name, None)
-            self._changed = True
+            self._forget(name)
             return
-        options, use = self._roster.home.supervisor, self._uses.setdefault(name, Use(now))
-        decided = placement.settle(row.found, use.heat(now), options, here=row.is_here, idle_timeout=site.idle_timeout)
-        if row.held:
-            decided = Placement("spawned", row.held)
-        elif decided.shareable and not row.is_here:
-            why = self._obstacle(site, row)
-            decided = Placement("spawned", why) if why else decided
+        if row.held and not row.is_here and time.time() - row.since > HELD_FOR:
+            row = replace(row, held="")
+            self._put(name, row)
+        decided = self._decided(site, row, now)
         if decided.kind != row.kind:
             self._change(name, row, decided)
         elif decided.reason:
             self._put(name, replace(row, reason=decided.reason))
+
+    def _decided(self, site: Site, row: Row, now: float) -> Placement:
+        options, heat = self._roster.home.supervisor, self._uses.setdefault(site.name, Use(now)).heat(now)
+        found = placement.settle(row.found, heat, options, here=row.is_here, idle_timeout=site.idle_timeout)
+        if row.held:
+            return Placement("spawned", row.held)
+        if not found.shareable or row.is_here:
+            return found
+        until, why = self._blocked.get(site.name, (now, ""))
+        if now >= until:
+            why = self._obstacle(site, row)
+            self._blocked[site.name] = (now + BLOCKED_FOR, why)
+        return Placement("spawned", why) if why else found
 
     def _change(self, name: str, row: Row, decided: Placement) -> None:
         if row.is_here and placement.SLOW in decided.reason:
@@ -185,6 +227,9 @@ class Placing:
         _log.info("site %s: %s: %s", name, where, decided.reason)
         self._put(name, replace(row, kind=decided.kind, reason=decided.reason, since=time.time()))
         self._uses.pop(name, None)
+        self._blocked.pop(name, None)
+        if not decided.shareable:
+            self._names.pop(name, None)
 
     def _is_running(self, name: str) -> bool:
         """Tell whether a process of the site serves; one is started if there is none."""
@@ -206,18 +251,23 @@ class Placing:
         return site if sharing.is_examined(site, self._roster.home) else None
 
     def _obstacle(self, site: Site, row: Row) -> str:
-        """Return why a site cannot be imported by the workers just now, "" if it can."""
+        """Return why a site cannot be imported by the workers just now; "" if it can, and has its names from now on."""
         home = self._roster.home
         if codeversion.version_of(site, home) != row.version:
             return CHANGED
-        ledger = catalogue.ledger(home, lambda: self._roster.catalogue)
-        where = sharing.place_among(site, home, ledger)
-        return "" if where.shareable else where.reason
+        held = catalogue.ledger(home, lambda: self._roster.catalogue).others(site.name)
+        others = {name: names for name, names in self._names.items() if name != site.name}
+        where = sharing.place_among(site, home, {**held, **others})
+        if not where.shareable:
+            return where.reason
+        with contextlib.suppress(AppLoadError):  # which its process would have met first
+            self._names[site.name] = sharing.wanted(site).names
+        return ""
 
     def _dismiss(self, name: str, now: float) -> None:
         """End the process of a site that lives in the workers once nobody has asked it for a while."""
         row, crew = self._rows.get(name), self._roster.get(name)
-        if row and row.is_here and crew and time.time() - row.since > LINGERS and _is_unused(crew, now):
+        if row and row.is_here and crew and _is_unused(crew, now):
             crew.stop("the site lives in the workers")
 
 
@@ -226,7 +276,7 @@ def _is_unused(crew: Crew, now: float) -> bool:
 
 
 def _is_known(found: Examined) -> bool:
-    """Tell whether nothing more is to be learnt of a version."""
+    """Tell whether nothing more is to be learnt of a version by examining it."""
     return bool(found.findings) or found.requests >= AGAIN_AFTER[-1]
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from itertools import cycle, islice
 from pathlib import Path
 
 import pytest
+
+from tests.mixture import KINDS, fill, verdicts
 
 from .harness import HomeDir, Server, eventually, gunicorn
 
@@ -161,56 +162,25 @@ def test_a_clash_of_names_keeps_a_site_out(home: HomeDir) -> None:
         eventually(lambda: "clashes with the 'helper' of site 'first'" in runs(home, "second"), WITHIN)
 
 
-UNFIT = {
-    "chdir": ("os.chdir('/')", "pass", "changed the working directory"),
-    "signals": ("import signal; signal.signal(signal.SIGUSR2, print)", "pass", "changed the handler of SIGUSR2"),
-    "patch": ("import json; json.loads = lambda *_: {}", "pass", "patched the standard library: json.loads"),
-    "thread": ("import threading; threading.Timer(9999, print).start()", "pass", "started a thread"),
-    "view": ("", "os.chdir('/')", "when it answered requests"),
-}
-FIT = {"one": "", "two": "", "prints": "print('hello')"}
-SETTINGS = "SECRET_KEY = 'x'\nALLOWED_HOSTS = ['*']\nROOT_URLCONF = '{name}_urls'\nUSE_TZ = True\n"
-WSGI = """
-import os
-from django.core.wsgi import get_wsgi_application
-
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "{name}_settings")
-application = get_wsgi_application()
-"""
-URLS = """
-import os
-from django.http import HttpResponse
-from django.urls import path
-
-def answer(request):
-    return HttpResponse("{name} 1", headers={{"X-Worker": str(os.getpid())}})
-
-urlpatterns = [path("", answer)]
-"""
-
-
 def test_many_sites_of_all_kinds(home: HomeDir) -> None:
-    """Interleaved requests to fit and unfit sites and two Django projects: each answer is right, each verdict told."""
-    for name, (top, view, _) in UNFIT.items():
-        site(home, name, top, view)
-    for name, top in FIT.items():
-        site(home, name, top)
-    for name in ("django1", "django2"):
-        folder = home.site(name, WSGI.format(name=name), application=f"{name}_wsgi:application")
-        (folder / f"{name}_settings.py").write_text(SETTINGS.format(name=name))
-        (folder / f"{name}_urls.py").write_text(URLS.format(name=name))
-    names = [*UNFIT, *FIT, "django1", "django2"]
+    """A thousand interleaved requests to fit and unfit sites: every answer is right, and every verdict told."""
+    fill(home)
     with gunicorn(home, "gthread", "--workers", "2", "--threads", "2") as server:
-        for name in islice(cycle(names), 1000):
-            asked(server, name)
-        for name in FIT:
-            comes_in(server, name)
-        for name in islice(cycle(names), 500):
-            inside = asked(server, name) in server.workers()
-            assert not inside or name in FIT
-        for name, (_, _, said) in UNFIT.items():
-            assert runs(home, name).startswith("spawned: it ") and said in runs(home, name)
-        for name in FIT:
-            assert runs(home, name).startswith("in-process: since ")
-        for name in ("django1", "django2"):
-            assert "changed the time zone of the process" in runs(home, name)
+
+        def ask_all(times: int = 1) -> None:
+            for name in [*KINDS] * times:
+                answer = server.ask(f"{name}.test")
+                assert (answer.status, answer.text) == (200, KINDS[name].right), name
+
+        def are_explained() -> bool:
+            ask_all()
+            return all(KINDS[name].is_explained(*verdict) for name, verdict in verdicts(home).items())
+
+        ask_all(50)
+        eventually(are_explained, WITHIN, f"every site is where it should be: {verdicts(home)}")
+        inside = {name for name, (where, _) in verdicts(home).items() if where == "in-process"}
+        assert {"one", "two", "flask"} < inside
+        assert [len(inside & pair) for pair in ({"helped-one", "helped-two"}, {"blog", "shop"})] == [1, 1]
+        for name in KINDS:
+            by_worker = int(server.ask(f"{name}.test").headers["x-worker"]) in server.workers()
+            assert name in inside or not by_worker
