@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 MOST = 12  # findings that are told
 LONGEST = 200  # characters of one
-HARMLESS = frozenset({"DJANGO_SETTINGS_MODULE"})  # there is one Django project to an interpreter in any case
+# There is one Django project to an interpreter in any case, and the zone itself is looked at.
+HARMLESS = frozenset({"DJANGO_SETTINGS_MODULE", "TZ"})
 IMPORTED, SERVED = "when it was imported", "when it answered requests"
 _STANDARD: frozenset[str] = getattr(sys, "stdlib_module_names", frozenset())  # Python 3.10
 _CODE = (FunctionType, BuiltinFunctionType, type)
@@ -217,7 +218,8 @@ class Examination:
         A few milliseconds, for which no visitor should wait.
         """
         served = _found(self._serving, True, self._threads) if self._serving else []
-        found = [f"{what} {IMPORTED}" for what in self._imported] + [f"{what} {SERVED}" for what in served]
+        found = [f"{_short(what)} {IMPORTED}" for what in self._imported]
+        found += [f"{_short(what)} {SERVED}" for what in served]
         found += [f"patched the standard library: {name}" for name in self._patched()]
         memory = max(0, _resident() - self._memory)
         told = [what[:LONGEST] for what in found[:MOST]]
@@ -228,6 +230,11 @@ class Examination:
         ours = [name for name, value in self._builtins.items() if now.get(name) is not value and name != "_"]
         new = [name for name in now if name not in self._builtins and name != "_"]
         return sorted({*(patches() - self._patches), *(f"builtins.{name}" for name in (*ours, *new))})
+
+
+def _short(what: str) -> str:
+    most = LONGEST - len(f"… {SERVED}")
+    return what if len(what) <= most else what[:most] + "…"
 
 
 def _resident() -> int:
