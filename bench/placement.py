@@ -2,11 +2,12 @@
 
     python bench/placement.py [REQUESTS]
 
-Two app.py sites, two with a helper.py, a Flask site, three Django projects, and sites that change the working directory at
-once or when they answer, set signals, patch the standard library, change the environment, start threads, are asked in turn
-(20,000 requests in all), each through a connection of its own. Each has an answer that only its own process can give while a neighbour
-does otherwise. Targets: no wrong and no failed answer, and every site where it should be, for the true reason. Then: what an
-examination adds to the first request of a new site, and what a request costs here and there, which `promote_after` trades.
+Two app.py sites, two with a helper.py, a Flask site, three Django projects, and sites that change the working directory
+at once or when they answer, set signals, patch the standard library, change the environment or start threads are asked
+in turn, each time through a connection of its own. The right answer of each is one that only its own process can give
+while a neighbour does otherwise. Targets: no wrong and no failed answer, and every site where it should be, for the
+true reason. Then: what an examination adds to the first request of a new site, and what a request costs here and there,
+which is what `promote_after` trades.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def first_requests() -> Row:
                     assert ask(server.port, f"{mode}{number}.test").status == 200
                     seen.append(time.monotonic() - began)
     auto, spawned = (median(seen[1:]) * 1000 for seen in took.values())  # the first has waited for the supervisor
-    figure = f"{auto:.0f} ms, {spawned:.0f} ms with mode = spawned; ×{auto / spawned:.2f}"
+    figure = f"{auto:.0f} ms, {spawned:.0f} ms with mode = spawned; {auto / spawned:.2f} of it"
     return Row("first request of a new site with mode = auto", figure, "≤ 1.25", auto <= 1.25 * spawned)
 
 

@@ -145,15 +145,16 @@ def _is_standard(module: object) -> bool:
 def _patched(name: str) -> Iterator[str]:
     for attribute, value in list(vars(sys.modules[name]).items()):
         if isinstance(value, _CODE):
-            if _is_foreign(value):
+            if value.__module__ == name:
+                if isinstance(value, type):
+                    inside = list(vars(value).items())
+                    yield from (f"{name}.{attribute}.{each}" for each, code in inside if _is_method(name, code))
+            elif _is_foreign(value):
                 yield f"{name}.{attribute}"
-            elif isinstance(value, type) and value.__module__ == name:
-                inside = list(vars(value).items())
-                yield from (f"{name}.{attribute}.{each}" for each, code in inside if _is_method(code))
 
 
-def _is_method(value: object) -> bool:
-    return isinstance(value, FunctionType) and _is_foreign(value)
+def _is_method(name: str, value: object) -> bool:
+    return type(value) is FunctionType and value.__module__ != name and _is_foreign(value)
 
 
 def _is_foreign(value: Any) -> bool:
