@@ -27,6 +27,7 @@ class Row:
         reason: completes "…, because …".
         since: Unix time from which it has lived there.
         held: why this version does not come into the workers again, "" if it may.
+        was_here: whether the site, in whatever version, has ever lived in the workers, who have counted its requests.
     """
 
     version: str
@@ -35,6 +36,7 @@ class Row:
     reason: str
     since: float
     held: str = ""
+    was_here: bool = False
 
     @property
     def is_here(self) -> bool:
@@ -80,7 +82,7 @@ class Placements:
     def alone(self, site: str, why: str) -> None:
         """Note that a worker serves `site` without an examination, since no process can be had."""
         with self._file.locked():
-            row = Row("", Examined(), "in-process", f"{ALONE}: {why}", time.time())
+            row = Row("", Examined(), "in-process", f"{ALONE}: {why}", time.time(), was_here=True)
             self.store({**self._load(), site: row})
 
     def _look(self) -> tuple[int, int]:
@@ -97,6 +99,7 @@ def _row(told: Any) -> Row | None:
         return None
     try:
         since, kind = float(told["since"]), str(told["kind"])
-        return Row(str(told["version"]), found, kind, str(told["reason"]), since, str(told.get("held", "")))
+        held, was_here = str(told.get("held", "")), bool(told.get("was_here"))
+        return Row(str(told["version"]), found, kind, str(told["reason"]), since, held, was_here)
     except (KeyError, TypeError, ValueError):
         return None

@@ -117,7 +117,7 @@ def live(session: Session, name: str, placement: str | None, state: str) -> tupl
 
 def _live(session: Session, site: dict[str, Any]) -> dict[str, Any]:
     state, figures = live(session, site["name"], site["placement"], site["state"])
-    if site["placement"] in ("in-process", "proxy"):
+    if site["placement"] in ("in-process", "proxy") or session.is_counted_by_workers(site["name"]):
         figures = {**figures, **_counted(session, site["name"])}
     return {**site, **figures, "state": state, "failure": figures.get("failure") or site["failure"]}
 

@@ -113,6 +113,11 @@ class Session:
 
         return Placements(self.home)
 
+    def is_counted_by_workers(self, site: str) -> bool:
+        """Tell whether a site with mode = auto has lived in the workers: they know of all its requests."""
+        row = self.placements.of(site)
+        return row is not None and row.was_here
+
     @cached_property
     def failed_starts(self) -> dict[str, Verdict]:
         """What the supervisor noted when it last failed to start a site, by its name."""

@@ -54,19 +54,19 @@ def table(session: Session, names: list[str]) -> tuple[float, list[dict[str, Any
     told = _supervised(session)
     instances = (name for name in told if told[name].get("host"))
     rows = [
-        _row(name, counted.get(name, Sums()).all_of_them(), told.get(name) or {})
+        _row(name, counted.get(name, Sums()).all_of_them(), told.get(name) or {}, session.is_counted_by_workers(name))
         for name in names or sorted({*session.catalogue.sites, *instances})
     ]
     return since, rows
 
 
-def _row(name: str, sums: Sums, known: dict[str, Any]) -> dict[str, Any]:
+def _row(name: str, sums: Sums, known: dict[str, Any], by_workers: bool) -> dict[str, Any]:
     """Describe one site: by what its processes counted, where they do, else by what the workers did."""
     from multisite.percentiles import percentiles
     from multisite.runner.board import LATENCIES
     from multisite.usage import Sums
 
-    if known.get("requests") is not None:
+    if known.get("requests") is not None and not by_workers:
         latencies = list(known["latencies"]) or sums.latencies
         in_flight = known.get("in_flight") or 0
         sums = Sums(known["requests"], known["errors"], known["sent"], known["busy"], in_flight, latencies)

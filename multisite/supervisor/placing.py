@@ -108,7 +108,8 @@ class Placing:
     def _take(self, name: str, version: str, found: Examined) -> None:
         row = self._rows.get(name)
         if not row or row.version != version:
-            self._put(name, Row(version, found, "spawned", "", time.time()))
+            was_here = row is not None and row.was_here
+            self._put(name, Row(version, found, "spawned", "", time.time(), was_here=was_here))
         elif not row.found.findings:
             found = replace(found, requests=max(found.requests, row.found.requests))
             self._put(name, replace(row, found=found))
@@ -225,7 +226,8 @@ class Placing:
     def _move(self, name: str, row: Row, decided: Placement) -> None:
         where = "lives in the workers" if decided.shareable else "lives in a process of its own"
         _log.info("site %s: %s: %s", name, where, decided.reason)
-        self._put(name, replace(row, kind=decided.kind, reason=decided.reason, since=time.time()))
+        was_here = row.was_here or decided.shareable
+        self._put(name, replace(row, kind=decided.kind, reason=decided.reason, since=time.time(), was_here=was_here))
         self._uses.pop(name, None)
         self._blocked.pop(name, None)
         if not decided.shareable:

@@ -184,3 +184,13 @@ def test_many_sites_of_all_kinds(home: HomeDir) -> None:
         for name in KINDS:
             by_worker = int(server.ask(f"{name}.test").headers["x-worker"]) in server.workers()
             assert name in inside or not by_worker
+
+
+def test_without_processes_the_workers_import_it_at_once(home: HomeDir) -> None:
+    """Where no supervisor can be had, a site is served as if nobody had thought of examining it, and that is told."""
+    (home.path / "file").touch()
+    home.conf(f"{CONF}[service]\nruntime_dir = {home.path}/file/run\n")
+    site(home, "blog")
+    with gunicorn(home, "gthread", "--workers", "1", "--threads", "2") as server:
+        assert asked(server, "blog") in server.workers()
+        assert "no process can be had for it" in runs(home, "blog")
