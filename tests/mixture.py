@@ -6,6 +6,7 @@ import json
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from tests.servers.harness import HomeDir
 
@@ -145,7 +146,12 @@ def fill(home: HomeDir) -> None:
         home.ini(name, f"[service]\n{keys}")
 
 
+def listed(home: HomeDir) -> list[dict[str, Any]]:
+    """What ``list`` tells programs of the sites."""
+    sites: list[dict[str, Any]] = json.loads(home.multisite("--json", "list"))["sites"]
+    return sites
+
+
 def verdicts(home: HomeDir) -> dict[str, tuple[str, str]]:
     """Where each site lives, and why."""
-    told = json.loads(home.multisite("--json", "list"))["sites"]
-    return {each["name"]: (each["placement"], each["reason"]) for each in told}
+    return {each["name"]: (each["placement"], each["reason"]) for each in listed(home)}

@@ -267,9 +267,12 @@ class Placing:
         return ""
 
     def _dismiss(self, name: str, now: float) -> None:
-        """End the process of a site that lives in the workers once nobody has asked it for a while."""
+        """End the process of a site that lives in the workers once nobody has asked it for a while.
+
+        One that is to be warm keeps it, for when it leaves the workers.
+        """
         row, crew = self._rows.get(name), self._roster.get(name)
-        if row and row.is_here and crew and _is_unused(crew, now):
+        if row and row.is_here and crew and not crew.is_due and _is_unused(crew, now):
             crew.stop("the site lives in the workers")
 
 

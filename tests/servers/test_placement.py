@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mixture import KINDS, fill, verdicts
+from tests.mixture import KINDS, fill, listed, verdicts
 
 from .harness import HomeDir, Server, eventually, gunicorn
 
@@ -163,21 +163,25 @@ def test_a_clash_of_names_keeps_a_site_out(home: HomeDir) -> None:
 
 
 def test_many_sites_of_all_kinds(home: HomeDir) -> None:
-    """A thousand interleaved requests to fit and unfit sites: every answer is right, and every verdict told."""
+    """A thousand interleaved requests to fit and unfit sites: each is answered right, explained, and counted once."""
     fill(home)
+    rounds = 0
     with gunicorn(home, "gthread", "--workers", "2", "--threads", "2") as server:
 
         def ask_all(times: int = 1) -> None:
+            nonlocal rounds
             for name in [*KINDS] * times:
                 answer = server.ask(f"{name}.test")
                 assert (answer.status, answer.text) == (200, KINDS[name].right), name
+            rounds += times
 
         def are_explained() -> bool:
             ask_all()
             return all(KINDS[name].is_explained(*verdict) for name, verdict in verdicts(home).items())
 
         ask_all(50)
-        eventually(are_explained, WITHIN, f"every site is where it should be: {verdicts(home)}")
+        eventually(are_explained, WITHIN, "every site is where it should be")
+        eventually(lambda: {one["requests"] for one in listed(home)} == {rounds}, WITHIN, "all requests are counted")
         inside = {name for name, (where, _) in verdicts(home).items() if where == "in-process"}
         assert {"one", "two", "flask"} < inside
         assert [len(inside & pair) for pair in ({"helped-one", "helped-two"}, {"blog", "shop"})] == [1, 1]

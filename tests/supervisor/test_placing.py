@@ -52,7 +52,9 @@ class Crews:
 
     def get(self, name: str) -> Any:
         figures = SimpleNamespace(requests=self.requests, in_flight=1)
-        return SimpleNamespace(backends=[1], pids=[1], state=State.RUNNING, figures=lambda: figures, ensure=str)
+        return SimpleNamespace(
+            backends=[1], pids=[1], state=State.RUNNING, figures=lambda: figures, ensure=str, is_due=True
+        )
 
     crew = get
 
