@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
 
-from multisite import development, hosted, loader, template
+from multisite import development, hosted, loader, sharing, template
 from multisite.model import Home, Site
 from multisite.supervisor import environment, privilege
 from multisite.supervisor.privilege import Refused
@@ -67,7 +67,8 @@ def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch
     program = site.command[0] if server == "command" and site.command else python
     who, remark = privilege.identity(site, home, program if os.path.isabs(program) else "")
     path = python or interpreter(site) if site.python else python
-    env = environment.around(site, home, around.environ, who, path)
+    may_move = who.uid == os.geteuid() and sharing.is_examined(site, home)
+    env = environment.around(site, home, around.environ, who, path, may_move=may_move)
     shared = environment.with_venv({**environment.base(around.environ, who), **home.env}, path)
     if development.told(around.environ).reload:
         env["PYTHONDONTWRITEBYTECODE"] = "1"  # a .pyc knows its source's time in whole seconds only
