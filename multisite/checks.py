@@ -17,6 +17,7 @@ from configobj.validate import Validator
 
 from multisite import hosting, hosts, template
 from multisite.endpoint import Endpoint
+from multisite.option import Option
 from multisite.options import KNOWN, SITE_FILE, configspec
 from multisite.values import CASTS, EMPTY, did_you_mean, mount
 
@@ -70,7 +71,11 @@ def check(texts: Texts, file: str, faults: list[Fault]) -> Values:
                 except KeyError:
                     continue  # left empty, which means "not set" for this kind
                 except ValueError as error:
-                    remedy = "a line indented deeper than its key continues it" if "\n" in text else ""
+                    remedy = (
+                        "a line indented deeper than its key continues it"
+                        if "\n" in text
+                        else _sample(option, str(error))
+                    )
                     faults.append(Fault(section, key, str(error), remedy))
             elif overlays and section != "service":
                 cast[key] = text
@@ -80,6 +85,14 @@ def check(texts: Texts, file: str, faults: list[Fault]) -> Values:
         if cast:
             values[section] = cast
     return values
+
+
+def _sample(option: Option, reason: str) -> str:
+    """Say what a good value looks like, where that is known and `reason` does not say it."""
+    if option.choices:
+        return "" if reason.endswith("?") else "write one of these"
+    sample = option.example or option.default
+    return f"write it like {sample}" if sample and option.kind != "boolean" else ""
 
 
 def _unknown_section(file: str, section: str) -> Fault:
@@ -104,7 +117,8 @@ def check_domains(domains: tuple[str, ...], faults: list[Fault]) -> tuple[str, .
         try:
             good[hosts.check_pattern(domain)] = None
         except ValueError as error:
-            faults.append(Fault("service", "domains", f"{domain[:100]!r} is no domain: {error}"))
+            remedy = "write it like blog.example.com or *.example.com"
+            faults.append(Fault("service", "domains", f"{domain[:100]!r} is no domain: {error}", remedy))
     return tuple(good)
 
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from multisite import claims, codefiles, generation, logs, pages, sharing, threads, tree, visit
+from multisite import blame, claims, codefiles, generation, logs, ownlog, pages, sharing, threads, tree, visit
 from multisite.bound import Bound
 from multisite.claims import Ledger
 from multisite.development import OFF, Development
@@ -306,7 +306,8 @@ class InProcessSite:
 
     def _serve(self, newest: Generation) -> None:
         self._generation, self._failure, self._failures = newest, None, 0
-        self._put(self._debugged(newest.app), IN_PROCESS)
+        app, own = self._debugged(newest.app), logs.own_log(self.name)
+        self._put(ownlog.with_errors(app, own) if own else app, IN_PROCESS)
         self._verdicts.clear(self.name)
 
     def _debugged(self, app: WSGI) -> WSGI:
@@ -361,7 +362,7 @@ class InProcessSite:
         return tuple(sorted(p for p in paths if p.startswith(self._site.location)))
 
     def _detail(self, error: MultisiteError) -> str:
-        return "".join(traceback.format_exception(error)) if self._development.debug else ""
+        return blame.traced(error) if self._development.debug else ""
 
     # Triggers
 

@@ -119,9 +119,9 @@ class Passage:
         """Give up on the side that is waited for, or see whether the request has been taken."""
         if self._out or not self._exchange:
             self.abort()
-        elif self._route.queue.is_waiting(self._exchange) and now < self._exchange.deadline:
+        elif now < self._exchange.deadline:  # it was in the queue; others may have seen it taken since
             if self._route.queue.look(self._exchange):
-                self._exchange.allow(self._exchange.timeout)
+                self._exchange.taken()
             self._step(lambda: None)
         else:
             self._fail(self._route.queue.late(self._exchange))
@@ -213,6 +213,8 @@ class Passage:
 
     def _fail(self, error: MultisiteError) -> None:
         """Answer with a page, or cut short what was begun."""
+        if self._exchange:
+            error = self._exchange.explain(error)
         self._drop_exchange()
         if isinstance(error, NoAnswer) and not self._outgoing.begun and self._explain(error):
             return

@@ -38,6 +38,8 @@ class Proxy:
         connect_timeout: seconds to reach the endpoint.
         request_timeout: seconds from the end of the request to the head of the answer, and between two signs that
             the request is being taken; 0 for no limit.
+        patience: seconds from the time at which the request was taken, where the time before that is longer; 0 for no
+            limit, None for the same as `request_timeout`.
         stall_timeout: seconds between two parts of the answer; 0 for no limit.
         reconnect: called when the endpoint cannot be reached, before the only other attempt, and when a connection
             ends without an answer. It may raise what the visitor is told instead, `BackendUnavailable` for one.
@@ -46,6 +48,7 @@ class Proxy:
         most_waiting: requests that may wait in the queue of a unix socket; 0 for as many as it takes.
         share: of the server's threads, where they have to wait.
         pace: how long a worker's thread waits for an answer.
+        sends: whether an answer may have the front end send a file.
         measures: a body without a length is taken in whole and sent with one, because the endpoint reads no chunks.
     """
 
@@ -58,12 +61,14 @@ class Proxy:
         speaks: str = "",
         connect_timeout: float = 5.0,
         request_timeout: float = 60.0,
+        patience: float | None = None,
         stall_timeout: float = 300.0,
         reconnect: Callable[[], None] | None = None,
         trusts: Callable[[str], bool] = lambda address: False,
         most_waiting: int = 0,
         share: Share | None = None,
         pace: Pace | None = None,
+        sends: bool = False,
         measures: bool = False,
     ) -> None:
         self.endpoint = endpoint
@@ -74,10 +79,12 @@ class Proxy:
         self.can_explain = reconnect is not None
         self.queue = Queued(most_waiting)
         self.places: set[object] = set()
+        self.sends = sends
         self.share = share or Share()
         self.pace = pace or Pace()
         self._connect_timeout = connect_timeout
         self._request_timeout = request_timeout
+        self._patience = patience
         self._reconnect = reconnect
         self._trusts = trusts
         self._measures = measures
@@ -138,4 +145,4 @@ class Proxy:
         return self._exchange(head, upload, self._connect_timeout)
 
     def _exchange(self, head: bytes, upload: Upload, timeout: float) -> Exchange:
-        return Exchange(self.endpoint, timeout, head, upload, self._request_timeout)
+        return Exchange(self.endpoint, timeout, head, upload, self._request_timeout, self._patience)

@@ -47,6 +47,7 @@ class SpawnedSite:
         self.pace = Pace()
         self.queue = Queued(max(1, site.max_waiting))
         self.places: set[object] = set()
+        self.sends = site.app_send
         self.share = Share(threads.of_this_server)
         self._site, self._home, self._debug = site, home, debug
         self._client = Client(home)
@@ -103,10 +104,12 @@ class SpawnedSite:
                 os.utime(proxy.endpoint.path)
 
     def _meet(self) -> Proxy:
+        limit = self._site.request_timeout
         return Proxy(
             Endpoint.parse("unix:" + self._ensure()),
             speaks="envelope" if self._site.is_ours else self._site.protocol,
-            request_timeout=self._site.request_timeout + self._site.start_timeout,
+            request_timeout=limit and limit + self._site.start_timeout,
+            patience=limit,
             reconnect=self._again,
             trusts=self._trusts,
             measures=self._site.server == "uwsgi",  # its applications do not see a body in chunks
@@ -134,7 +137,8 @@ def _journey(site: Site, home: Home, reason: str) -> str:
     verdict = verdicts.of_starts(home).all().get(site.name)
     if not verdict:
         return reason
-    steps = [f"{step:10} {seconds * 1000:8.0f} ms" for step, seconds in verdict.steps]
+    longest = max((len(step) for step, _seconds in verdict.steps), default=0)
+    steps = [f"{step:{longest}} {seconds * 1000:8.0f} ms" for step, seconds in verdict.steps]
     return "\n".join([reason, "", *steps, "", *verdict.output])
 
 
@@ -153,7 +157,12 @@ def app(site: Site, home: Home, development: Development = OFF) -> WSGI:
 def _upstreams(site: Site, home: Home) -> WSGI:
     trusts = TrustedProxies(home.service.trusted_proxies).trusts
     proxies = [
-        Proxy(Endpoint.parse(text, site.protocol), request_timeout=site.request_timeout, trusts=trusts)
+        Proxy(
+            Endpoint.parse(text, site.protocol),
+            request_timeout=site.request_timeout,
+            trusts=trusts,
+            sends=site.app_send,
+        )
         for text in site.upstreams
     ]
     return Balancer(proxies, share=Share(threads.of_this_server))

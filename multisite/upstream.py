@@ -15,7 +15,14 @@ import termios
 import time
 
 from multisite.endpoint import Endpoint
-from multisite.errors import BackendUnavailable, ConnectFailed, ConnectTimeout, UpstreamTimeout
+from multisite.errors import (
+    BackendUnavailable,
+    ConnectFailed,
+    ConnectTimeout,
+    MultisiteError,
+    NoAnswer,
+    UpstreamTimeout,
+)
 from multisite.upload import Upload
 from multisite.wire.framing import LAST_CHUNK, chunk
 
@@ -94,16 +101,25 @@ class Exchange:
         sending: not all of the request was sent yet.
         sent_at: monotonic seconds when something of the request was last sent.
         deadline: monotonic seconds by which the next sign of life is due.
+        patience: seconds that an endpoint has once it has taken the request; 0 for no limit.
         timeout: what was last allowed, in seconds.
         was_reset: whether the answer ended by an error of the connection rather than a close.
     """
 
     __slots__ = (
         *("_frames", "_out", "_sock"),
-        *("deadline", "sending", "sent_at", "timeout", "upload", "was_reset"),
+        *("deadline", "patience", "sending", "sent_at", "timeout", "upload", "was_reset"),
     )
 
-    def __init__(self, endpoint: Endpoint, connect_timeout: float, head: bytes, upload: Upload, timeout: float) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        connect_timeout: float,
+        head: bytes,
+        upload: Upload,
+        timeout: float,
+        patience: float | None = None,
+    ) -> None:
         """Connect, and send the head and the first piece of the body.
 
         Args:
@@ -113,6 +129,7 @@ class Exchange:
             upload: its body, ours unless we raise; in chunks if it has no length.
             timeout: seconds between two signs of life while the request is sent, and from then to an answer; 0 for
                 no limit.
+            patience: as the attribute; None for the same as `timeout`.
 
         Raises:
             ConnectFailed, BackendUnavailable: as `begin`; nothing was sent.
@@ -127,6 +144,7 @@ class Exchange:
         self.sending = bool(self._out) or upload.has_more
         self.was_reset = False
         self.timeout = timeout
+        self.patience = timeout if patience is None else patience
         self.deadline = now + timeout if timeout else math.inf
 
     def fileno(self) -> int:
@@ -142,6 +160,17 @@ class Exchange:
         """Give the endpoint `timeout` seconds from now on."""
         self.timeout = timeout
         self.deadline = time.monotonic() + timeout if timeout else math.inf
+
+    def taken(self) -> None:
+        """Note that the endpoint has taken the request: from now on its time counts."""
+        self.allow(self.patience)
+
+    def explain(self, error: MultisiteError) -> MultisiteError:
+        """Return what happened: an endpoint that leaves without an answer when its time is over has hung."""
+        since = time.monotonic() - self.sent_at
+        if isinstance(error, NoAnswer) and 0 < self.patience <= since:
+            return UpstreamTimeout(f"{error} after {since:.1f} s")
+        return error
 
     def receive(self) -> bytes:
         """Wait for the next part of the answer; at most 64 KiB, b"" at its end.

@@ -54,7 +54,7 @@ def test_all_problems_are_told_at_once_with_line_reason_and_remedy(tmp_path: Pat
     assert len(told) == 7
     for part in (
         ":3: [service] thread = 4: unknown key; did you mean threads?",
-        ":4: [service] idle_timeout = soon: is not a duration such as 500ms, 30s, 5m, 1h or 1d",
+        ":4: [service] idle_timeout = soon: is not a duration such as 500ms, 30s, 5m, 1h or 1d; write it like 15m",
         ":5: [service] mode = proxi: is not one of auto, in-process, spawned, proxy; did you mean proxy?",
         ":6: [service]: the line 'nonsense here' is not KEY = VALUE; put = between the key and its value",
         ":7: [sevice]: unknown section; did you mean service?; known are service, env, static, logging",

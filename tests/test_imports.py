@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
         "guard process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan upload "
         "upstream client relayloop tunnel queued share threads handoff logfile access beneath static usage visit "
         "tally policies route codeversion placements codefiles certificates publisherfile survey sessionstore tree "
-        "smoke",
+        "smoke logtail ownlog",
     ),
     ("what runs in a site's interpreter", "runner"),
     (

@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import resource
+import select
 import socket
 import threading
 import time
@@ -235,6 +236,26 @@ def test_the_time_in_the_queue_does_not_count_as_the_sites(
             assert time.monotonic() - taken_at[0] > 0.6
 
 
+def test_a_request_that_was_taken_has_its_own_time(
+    tmp_path: Path, worker: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it might have waited in the queue; and a process that leaves when that time is over has hung."""
+    monkeypatch.setattr(passage, "LOOK_AT_QUEUE", 0.01)
+    leave = threading.Event()
+
+    def talk(wire: socket.socket) -> None:
+        take(wire)
+        leave.wait(PATIENCE)
+
+    with Backend(tmp_path / "x.sock", talk) as backend:
+        with ask(Proxy(backend.endpoint, request_timeout=PATIENCE, patience=0.2, most_waiting=5)) as wire:
+            assert read_all(wire).startswith(b"HTTP/1.1 504 ")
+        leave.set()
+    with Backend(tmp_path / "y.sock", lambda wire: (take(wire), time.sleep(0.3))) as backend:
+        with ask(Proxy(backend.endpoint, request_timeout=PATIENCE, patience=0.2)) as wire:
+            assert read_all(wire).startswith(b"HTTP/1.1 504 ")
+
+
 def test_more_than_may_wait_are_refused_at_once(tmp_path: Path, worker: Way) -> None:
     release = threading.Event()
 
@@ -252,6 +273,29 @@ def test_more_than_may_wait_are_refused_at_once(tmp_path: Path, worker: Way) -> 
         release.set()
         assert all(read_all(wire).endswith(b"hello") for wire in waiting)
         with ask(proxy) as wire:
+            assert read_all(wire).endswith(b"hello")
+
+
+def test_a_request_whose_taking_another_one_noticed_keeps_its_time(
+    tmp_path: Path, worker: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full queue makes newcomers look at all that wait."""
+    monkeypatch.setattr(passage, "LOOK_AT_QUEUE", 0.2)
+    release = threading.Event()
+
+    def talk(wire: socket.socket) -> None:
+        take(wire)
+        release.wait(PATIENCE)
+        wire.sendall(HELLO)
+
+    with Backend(tmp_path / "x.sock", talk) as backend:
+        proxy = Proxy(backend.endpoint, most_waiting=1)
+        with ask(proxy) as wire:
+            eventually(lambda: proxy.places)
+            eventually(lambda: all(each.is_taken() for each in list(proxy.queue._waiting)))
+            proxy.queue.check()
+            assert not select.select([wire], [], [], 0.6)[0]
+            release.set()
             assert read_all(wire).endswith(b"hello")
 
 

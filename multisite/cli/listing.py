@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from multisite.cli import complete
-from multisite.cli.output import say, say_json, say_table
+from multisite.cli.output import say, say_json
 from multisite.cli.session import Session, UnknownSite, pass_session
+from multisite.cli.table import say_table
 from multisite.errors import MultisiteError
 from multisite.tally import Tally
 
@@ -29,6 +30,7 @@ Examples:
   multisite where blog
   cd "$(multisite where blog)"
 """
+HEADER = ("name", "domains", "runs", "enabled", "state", "problems")
 
 
 @click.command("list", epilog=LIST, short_help="List all sites.")
@@ -40,7 +42,7 @@ def list_(session: Session) -> None:
     sites = rows(session)
     if not sites:
         return say(f"{session.home.path} has no sites; multisite new NAME makes one", err=True)
-    say_table(("name", "domains", "runs", "enabled", "state", "problems"), map(_cells, sites))
+    say_table(HEADER, map(_cells, sites), fold=("problems", "domains", "name"))
     _say_other_problems(session, sites)
 
 
@@ -88,6 +90,7 @@ def instance_rows(session: Session) -> dict[str, list[dict[str, Any]]]:
             entry, site = instance
             verdict = {"enabled": True, "placement": "spawned", "reason": HOSTING, "state": known["state"]}
             one = row(site, entry.file, (), **verdict, failure=None, host=site.host, template=site.template)
+            one |= {"requests": 0} if site.is_ours else {}
             found.setdefault(site.template, []).append(_live(session, one))
     return found
 
@@ -119,14 +122,18 @@ def _live(session: Session, site: dict[str, Any]) -> dict[str, Any]:
     state, figures = live(session, site["name"], site["placement"], site["state"])
     if site["placement"] in ("in-process", "proxy") or session.is_counted_by_workers(site["name"]):
         figures = {**figures, **_counted(session, site["name"])}
-    return {**site, **figures, "state": state, "failure": figures.get("failure") or site["failure"]}
+    elif figures.get("requests") is None:  # no process has counted: there was none, or it has a server of its own
+        counted = {"requests": 0} if site["requests"] == 0 else _counted(session, site["name"])
+        figures = {**figures, **counted, "in_flight": figures.get("in_flight") or 0}
+    failure = figures.get("failure") or (None if figures.get("pids") else site["failure"])  # notes are written later
+    return {**site, **figures, "state": state, "failure": failure}
 
 
 def _counted(session: Session, name: str) -> dict[str, int]:
-    """Return what the workers counted for a site that has no process of its own."""
+    """Return what the workers counted for a site whose processes do not, or that has none of its own."""
     sums = session.usage[0].get(name)
     if sums is None:
-        return {}
+        return {"requests": 0, "in_flight": 0, "errors": 0}
     figures = sums.all_of_them()
     return {"requests": figures.requests, "in_flight": figures.in_flight, "errors": figures.errors}
 
@@ -146,7 +153,8 @@ def enabled_rows(session: Session) -> Iterator[dict[str, Any]]:
         told = {problem.key for problem in problems}
         problems = [*problems, *(problem for problem in found.faults if problem.key not in told)]
         verdict = {"enabled": True, "placement": found.placement, "reason": found.reason, "state": found.state}
-        yield row(site, entry.file, problems, **verdict, failure=failure_of(found.failure))
+        counts = {"requests": 0} if site.is_ours else {}
+        yield row(site, entry.file, problems, **verdict, failure=failure_of(found.failure)) | counts
 
 
 def failure_of(verdict: Verdict | None) -> dict[str, Any] | None:
@@ -199,7 +207,12 @@ def _cells(site: dict[str, Any]) -> tuple[str, ...]:
     if not told and site["failure"] and site["state"] in ("broken", "backoff", "fatal"):
         told = site["failure"]["failure"]
     enabled = "yes" if site["enabled"] else "no"
-    return site["name"], domains, site["placement"] or "-", enabled, site["state"], told
+    return site["name"], domains, site["placement"] or "-", enabled, shown_state(site), told
+
+
+def shown_state(site: dict[str, Any]) -> str:
+    """Return the state for a table; a site whose upstreams are somebody else's has none."""
+    return "-" if site["placement"] == "proxy" and site["state"] == "stopped" else str(site["state"])
 
 
 def _say_other_problems(session: Session, sites: list[dict[str, Any]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from multisite import sharing
 from multisite.model import Home, Problem, Site
+from multisite.options import KNOWN, SITE_FILE
 from multisite.placement import CAN_SPAWN
 
 
@@ -21,4 +22,14 @@ def start_problems(site: Site, home: Home) -> list[Problem]:
     refused = launch.obstacle(site, home)
     if not refused:
         return []
-    return [Problem(site.file, str(refused), severity="warning" if isinstance(refused, NeedsRoot) else "error")]
+    return [_problem(site, str(refused), "warning" if isinstance(refused, NeedsRoot) else "error")]
+
+
+def _problem(site: Site, sentence: str, severity: str) -> Problem:
+    """Take a sentence apart: ``KEY = VALUE: REASON; REMEDY``, or ``REASON; REMEDY``."""
+    setting, _, rest = sentence.partition(": ")
+    key, _, value = setting.partition(" = ")
+    if not rest or not value or key not in KNOWN[SITE_FILE]["service"]:
+        rest, key, value = sentence, "", ""
+    reason, _, remedy = rest.partition("; ")
+    return Problem(site.file, reason, "service" if key else "", key, value, remedy, severity)

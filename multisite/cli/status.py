@@ -1,4 +1,4 @@
-"""``multisite status`` and ``multisite logs``: what the processes of sites do, and what they said."""
+"""``multisite status``: what the processes of sites do."""
 
 from __future__ import annotations
 
@@ -8,25 +8,20 @@ from typing import Any
 
 import click
 
-from multisite.cli import complete
-from multisite.cli.group import fail
-from multisite.cli.output import say, say_json, say_table
-from multisite.cli.session import Named, Session, pass_session
+from multisite.cli.output import say, say_json
+from multisite.cli.session import Session, pass_session
+from multisite.cli.table import say_table
 
 STATUS = """\b
 Examples:
   multisite status
   multisite --json status
 """
-LOGS = """\b
-Examples:
-  multisite logs blog
-  multisite logs -f blog
-"""
 HEADER = (
     *("name", "runs", "state", "pids", "up"),
     *("requests", "errors", "in flight", "waiting", "starts", "cpu", "memory", "idle"),
 )
+DROP = ("cpu", "starts", "up", "waiting", "runs", "idle", "errors", "in flight")
 
 
 @click.command(epilog=STATUS, short_help="Show the processes of all sites.")
@@ -47,7 +42,7 @@ def status(session: Session) -> None:
         say(_preloader(preloader))
     enabled = [site for site in told["sites"] if site["enabled"]]
     if enabled:
-        say_table(HEADER, map(_cells, enabled))
+        say_table(HEADER, map(_cells, enabled), numbers=HEADER[4:], drop=DROP, fold=("name", "pids"))
     for site in enabled:
         say_failure(site)
 
@@ -67,6 +62,8 @@ def _preloader(told: dict[str, Any]) -> str:
 
 
 def _cells(site: dict[str, Any]) -> tuple[str, ...]:
+    from multisite.cli.listing import shown_state
+
     pids = " ".join(map(str, site["pids"]))
     figures = (_number(site.get(key)) for key in ("requests", "errors", "in_flight", "waiting", "starts"))
     memory = f"{site['memory'] / 2**20:.1f} MiB" if site["memory"] else "-"
@@ -75,7 +72,7 @@ def _cells(site: dict[str, Any]) -> tuple[str, ...]:
     return (
         site["name"],
         site["placement"] or "-",
-        site["state"],
+        shown_state(site),
         pids or "-",
         "-" if site["up_since"] is None else duration(time.time() - site["up_since"]),
         *figures,
@@ -114,47 +111,3 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f}{unit}"
     return f"{seconds:.0f}s"
-
-
-@click.command(epilog=LOGS, short_help="Show what a site printed.")
-@click.option("-f", "--follow", is_flag=True, help="Go on as more is printed, until interrupted.")
-@click.argument("name", shell_complete=complete.sites)
-@pass_session
-def logs(session: Session, name: str, follow: bool) -> None:
-    """Show the last lines that the processes of the site NAME printed, or those of its error log."""
-    named = session.named(name)
-    if follow:
-        return _follow(session, named)
-    lines = _lines(session, named)
-    if session.as_json:
-        return say_json({"name": named.site.name, "lines": lines})
-    _say_lines(lines)
-
-
-def _lines(session: Session, named: Named) -> list[str]:
-    answer = session.ask("logs", **named.request)
-    lines = list(answer["lines"]) if answer else []
-    path = named.site.error_log
-    return lines if lines or not path else _tail(path)
-
-
-def _tail(path: str) -> list[str]:
-    """Return the last lines of a file, of its last 64 KiB at most."""
-    with open(path, "rb") as file:
-        file.seek(max(0, file.seek(0, 2) - 65536))
-        return file.read().decode("utf-8", "replace").splitlines()[-40:]
-
-
-def _follow(session: Session, named: Named) -> None:
-    from multisite.supervisor.client import Client, NotRunning
-
-    try:
-        for answer in Client(session.home).follow({"do": "logs", **named.request, "follow": True}):
-            _say_lines(answer["lines"])
-    except NotRunning:
-        fail("no supervisor runs, so there is nothing to follow")
-
-
-def _say_lines(lines: Iterable[str]) -> None:
-    for line in lines:
-        say(line)

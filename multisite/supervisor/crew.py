@@ -359,6 +359,8 @@ class Crew:
         """Have all backends end; requests in flight are finished."""
         self.is_put_to_rest = reason == "asked"
         self.room.since = None
+        if self.is_put_to_rest:
+            self.failures.end_row()
         for backend in list(self.backends):
             backend.feed(Event.STOP, reason)
             if backend.state is State.DRAINING:
@@ -446,8 +448,10 @@ class Crew:
 
     def _keep_up(self) -> None:
         """Have as many processes as the file says, as long as one serves."""
-        serving = [backend for backend in self.backends if backend.state is State.RUNNING and not backend.obsolete]
-        if serving and len(serving) < launch.backends(self.site):
+        lasting = [one for one in self.backends.alive if not one.leaving and not one.obsolete]
+        held = self.backends.any_in(State.BACKOFF, State.FATAL)
+        serves = any(backend.state is State.RUNNING for backend in lasting)
+        if serves and len(lasting) < launch.backends(self.site) and not held:
             self.room.want()
 
     # The end of it

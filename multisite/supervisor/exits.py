@@ -29,11 +29,14 @@ class Exits:
     def _feed(self, backend: Backend, refused: bool) -> None:
         exit_ = backend.exit
         assert exit_
+        if exit_.served and (exit_.state not in UNASKED or _is_planned(backend, exit_)):
+            self._failures.end_row()
         if exit_.state not in UNASKED:
             backend.feed(Event.EXITED, backend.reason)
         elif _is_planned(backend, exit_):
             backend.feed(Event.EXITED, "max_requests")
-            self._room.want()
+            if not _is_single_use(backend):
+                self._room.want()
         elif exit_.state is State.STARTING and (backend.obsolete or replacement.is_first(self._backends)):
             self._keep_old(backend, exit_)
         else:
@@ -94,4 +97,10 @@ class Exits:
 
 def _is_planned(backend: Backend, exit_: Exit) -> bool:
     """Tell whether a runner of ours left after its `max_requests`."""
-    return exit_.state is State.RUNNING and exit_.code == 0 and backend.ours and backend.site.max_requests > 0
+    may_leave = backend.site.max_requests > 0 or _is_single_use(backend)
+    return exit_.state is State.RUNNING and exit_.code == 0 and backend.ours and may_leave
+
+
+def _is_single_use(backend: Backend) -> bool:
+    """Tell whether the next request, and not before, is to start another one."""
+    return backend.launch is not None and backend.launch.once

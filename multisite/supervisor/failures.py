@@ -109,6 +109,10 @@ class Failures:
         """Note that a process has served for a while."""
         self.in_a_row, self.last = 0, None
 
+    def end_row(self) -> None:
+        """Have the next failure be a first one: a process ended as it was asked to, or somebody stopped the site."""
+        self.in_a_row = 0
+
     def reset(self) -> None:
         """Begin to count anew: what failed may have been mended."""
         if self.in_a_row or self.refused or self.replacement:

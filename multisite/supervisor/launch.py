@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping
@@ -15,7 +16,8 @@ from multisite import development, hosted, loader, sharing, template
 from multisite.model import Home, Site
 from multisite.supervisor import environment, privilege
 from multisite.supervisor.privilege import Refused
-from multisite.supervisor.process import JOB, Launch
+from multisite.supervisor.process import JOB, Identity, Launch
+from multisite.supervisor.triggers import ALWAYS_RESTART
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 RUNNER = os.path.join(os.path.dirname(_HERE), "runner", "__main__.py")
@@ -65,14 +67,14 @@ def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch
     server = "command" if site.server == "auto" and site.command else site.server
     python = "" if server == "command" else interpreter(site)
     program = site.command[0] if server == "command" and site.command else python
-    who, remark = privilege.identity(site, home, program if os.path.isabs(program) else "")
+    who, remark = privilege.identity(site, home, program if os.path.isabs(program) else "", _ours(site, server))
     path = python or interpreter(site) if site.python else python
     may_move = who.uid == os.geteuid() and sharing.is_examined(site, home)
     env = environment.around(site, home, around.environ, who, path, may_move=may_move)
     shared = environment.with_venv({**environment.base(around.environ, who), **home.env}, path)
     if development.told(around.environ).reload:
         env["PYTHONDONTWRITEBYTECODE"] = "1"  # a .pyc knows its source's time in whole seconds only
-    env |= site.env
+    env = development.raising(around.environ) | env | site.env
     env |= {environment.MARKER: around.mark, "NOTIFY_SOCKET": around.notify}
     plain = Launch(
         argv=(),
@@ -97,7 +99,7 @@ def _tried(how: Launch, site: Site) -> Launch:
         return how
     path = site.mount.rstrip("/") + site.smoke_path
     stdin = ("--stdin",) if how.socket_as_stdin else ()
-    asked = (own_interpreter(), "-I", "-S", TRIAL, site.protocol, canonical(site), path, *stdin, "--")
+    asked = (_python_for(how.identity), "-I", "-S", TRIAL, site.protocol, canonical(site), path, *stdin, "--")
     return replace(how, argv=(*asked, *how.argv), tried=True)
 
 
@@ -138,6 +140,8 @@ def stranger(site: Site, home: Home) -> str:
 def _check_location(site: Site) -> None:
     if site.location and not os.path.isdir(site.location):
         raise Refused(f"location {site.location}: there is no such directory; restore it or correct the path")
+    if site.chroot and not os.path.isdir(site.chroot):
+        raise Refused(f"chroot = {site.chroot}: there is no such directory; make it or correct the path")
 
 
 def canonical(site: Site) -> str:
@@ -156,6 +160,8 @@ def interpreter(site: Site) -> str:
     if not os.path.exists(site.python):
         raise Refused(f"python = {site.python}: there is no such file or directory; make the virtualenv or correct it")
     if not os.path.isdir(site.python):
+        if not os.access(site.python, os.X_OK):
+            raise Refused(f"python = {site.python}: it is no program that can be run; name a virtualenv or interpreter")
         return site.python
     for name in ("bin/python", "bin/python3"):
         path = os.path.join(site.python, name)
@@ -175,6 +181,26 @@ def own_interpreter() -> str:
     return shutil.which("python3") or "python3"
 
 
+def _ours(site: Site, server: str) -> tuple[str, ...]:
+    """Return the files of ours that the processes of `site` read as its own user."""
+    if server in ("auto", "asgi"):
+        return RUNNER, _gunicorn()
+    if server == "granian" or (server == "command" and template.placeholders(site.command) & {"PORT", "SOCKET"}):
+        return RELAY, _python_for(None)
+    return (GUNICORN_CONFIG,) if server == "gunicorn" else ()
+
+
+def _python_for(who: Identity | None) -> str:
+    """Return an interpreter for a program of ours that `who` can run: our own, or the system's.
+
+    None asks for the one that most users can run.
+    """
+    own, system = own_interpreter(), shutil.which("python3", path=os.defpath)
+    if system and (who is None or (who.change and not privilege.reaches(who, own))):
+        return system
+    return own
+
+
 def _inside(chroot: str, path: str) -> str:
     """Return `path` as it is called within `chroot`."""
     if chroot and (path + "/").startswith(chroot.rstrip("/") + "/"):
@@ -188,7 +214,8 @@ def _inside(chroot: str, path: str) -> str:
 def _runner(plain: Launch, site: Site, python: str, around: Surroundings, host: str) -> Launch:
     """Our own runner: gunicorn's worker classes without an arbiter."""
     worker = "asgi" if site.server == "asgi" else "auto"
-    job = _job(site, around, worker)
+    once = bool(site.location) and os.path.exists(os.path.join(site.location, ALWAYS_RESTART))
+    job = _job(replace(site, max_requests=1, threads=1) if once else site, around, worker)
     env = {**plain.env, "MULTISITE_JOB": str(JOB)}
     argv = (python, "-u", RUNNER)
     return replace(
@@ -202,6 +229,7 @@ def _runner(plain: Launch, site: Site, python: str, around: Surroundings, host: 
         gunicorn=job["gunicorn"],
         examine=around.examine,
         preload="" if site.preload == "auto" else "preload = no",
+        once=once,
     )
 
 
@@ -256,11 +284,12 @@ def _gunicorn() -> str:
 def _command(plain: Launch, site: Site, python: str, around: Surroundings, host: str) -> Launch:
     """Any program: one that takes the socket over (sd_listen_fds), or one that is told a port or a path to bind."""
     if not site.command:
-        raise Refused("server = command and there is no command; say which one with command =")
+        raise Refused("server = command: there is no command to run; say which one with command =")
     strange = template.unknown(site.command)
     if strange:
         known = template.listed(template.NAMES)
-        raise Refused(f"command has the placeholder %{strange[0]}, which means nothing; there are {known} and %%")
+        told = f"command = {shlex.join(site.command)}: the placeholder %{strange[0]} means nothing"
+        raise Refused(f"{told}; there are {known}, and %% for a per cent sign")
     found = template.placeholders(site.command)
     who = plain.identity
     values = {"HOST": host, "UID": str(who.uid), "GID": str(who.gid), "%": "%"}
@@ -289,7 +318,7 @@ def _relayed(plain: Launch, argv: tuple[str, ...], private: str, host: str) -> L
     """A command that only knows a port or a path of its own: the relay takes the site's socket and passes on."""
     _found(plain, argv)
     told = ("--socket", private) if private else ("--port", host)
-    python = own_interpreter()
+    python = _python_for(plain.identity)
     return replace(plain, argv=(python, "-I", "-S", RELAY, *told, "--", *argv), told=True, graceful=True)
 
 

@@ -26,20 +26,21 @@ class NeedsRoot(Refused):
     """It could be started by root alone."""
 
 
-def identity(site: Site, home: Home, program: str = "") -> tuple[Identity, str]:
+def identity(site: Site, home: Home, program: str = "", ours: tuple[str, ...] = ()) -> tuple[Identity, str]:
     """Decide who `site` runs as; returns that and a remark for the start report.
 
     Args:
         site: its user, group, location and chroot count.
         home: its default_user and allow_root count.
         program: the interpreter or server that is going to be run, "" where it is not known.
+        ours: files of ours that the process reads.
 
     Raises:
         Refused: the configuration asks for what cannot or must not be.
     """
     if os.geteuid() != 0:
         return _own(site), ""
-    who, remark = _chosen(site, home, program)
+    who, remark = _chosen(site, home, (site.location, program, *ours))
     if site.group:
         who = _with_group(who, site.group)
     if 0 in (who.uid, who.gid) and not home.supervisor.allow_root:
@@ -68,7 +69,7 @@ def _own(site: Site) -> Identity:
     return replace(who, change=False)
 
 
-def _chosen(site: Site, home: Home, program: str) -> tuple[Identity, str]:
+def _chosen(site: Site, home: Home, needed: tuple[str, ...]) -> tuple[Identity, str]:
     if site.user and site.user != "owner":
         return _user(site.user), ""
     policy = home.supervisor.user_policy
@@ -80,15 +81,15 @@ def _chosen(site: Site, home: Home, program: str) -> tuple[Identity, str]:
     if site.user == "owner":
         raise Refused("user = owner, and its location belongs to root; give the location to a user, or name one")
     who = _user(home.supervisor.default_user)
-    hidden = next((path for path in (site.location, program) if path and not _reaches(who, path)), "")
+    hidden = next((path for path in needed if path and not reaches(who, path)), "")
     if not hidden:
         return who, f"runs as '{who.name}' because its location belongs to root"
     if home.supervisor.allow_root:
         return replace(_by_uid(0), change=True), f"runs as root because '{who.name}' cannot reach {hidden}"
-    raise Refused(
-        f"its location belongs to root, so it would run as '{who.name}', who cannot reach {hidden}; "
-        "give the location to the user that it shall run as, or name one with user ="
-    )
+    remedy = "give the location to the user that it shall run as, or name one with user ="
+    if hidden != site.location:
+        remedy = "put it where everybody can reach it, or say [supervisor] allow_root = yes in a container of your own"
+    raise Refused(f"its location belongs to root, so it would run as '{who.name}', who cannot reach {hidden}; {remedy}")
 
 
 def _by_policy(name: str, site: Site) -> tuple[Identity, str]:
@@ -193,15 +194,18 @@ def _with_group(who: Identity, name: str) -> Identity:
     return replace(who, gid=gid, groups=tuple(dict.fromkeys((gid, *who.groups))), change=True)
 
 
-def _reaches(who: Identity, path: str) -> bool:
-    """Tell whether the permission bits let `who` into `path`; what access lists add is not seen."""
+def reaches(who: Identity, path: str) -> bool:
+    """Tell whether the permission bits let `who` into `path`; what access lists add is not seen.
+
+    A file has to be readable, and a program executable, too.
+    """
     path = os.path.realpath(path)
     while True:
         try:
             status = os.stat(path)
         except OSError:
             return False
-        if not _may(who, status, 0o5 if stat.S_ISREG(status.st_mode) else 0o1):
+        if not _may(who, status, 0o4 | status.st_mode >> 6 & 0o1 if stat.S_ISREG(status.st_mode) else 0o1):
             return False
         if path == "/":
             return True

@@ -69,6 +69,7 @@ class Launch:
         gunicorn: the folder of our own.
         preload: "" if a preloader may make it, else why not.
         examine: the version of the site's code that is to be examined, "" for none.
+        once: it leaves after each request, and the next one starts another.
     """
 
     argv: tuple[str, ...]
@@ -89,6 +90,7 @@ class Launch:
     gunicorn: str = ""
     preload: str = ""
     examine: str = ""
+    once: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -237,11 +239,12 @@ def _open_descriptors() -> Iterator[int]:
 
 
 def nofile(launch: Launch, limits: Limits) -> tuple[int, int]:
-    """Return how many descriptors a process may have: now, and at most."""
+    """Return how many descriptors a process may have, now and at most; what its file says it cannot raise itself."""
     soft, hard = limits.nofile
-    if launch.nofile is not None:
-        soft, hard = launch.nofile, max(launch.nofile, hard) if os.geteuid() == 0 else hard
-    return min(soft, hard), hard
+    if launch.nofile is None:
+        return min(soft, hard), hard
+    most = launch.nofile if os.geteuid() == 0 else min(launch.nofile, hard)
+    return most, most
 
 
 def _limit(launch: Launch, limits: Limits) -> None:

@@ -13,14 +13,14 @@ from multisite.tree import QUIET, is_being_written, is_quiet
 
 LONGEST_PAUSE = 60.0  # seconds between two attempts that files of the site cause by themselves
 
-_ALWAYS = os.path.join("tmp", "restart.txt")
+RESTART, ALWAYS_RESTART = "tmp/restart.txt", "tmp/always_restart.txt"
 _FRAME = re.compile(r'^\s*File "([^"]+)", line ')
 
 
 def paths(site: Site) -> tuple[str, ...]:
     """Return the files whose change reloads `site`; its own file is looked at elsewhere."""
-    own = (os.path.join(site.location, _ALWAYS),) if site.location else ()
-    return (*own, *site.touch_reload)
+    own = (RESTART, ALWAYS_RESTART) if site.location else ()
+    return (*(os.path.join(site.location, name) for name in own), *site.touch_reload)
 
 
 def mending(site: Site, output: Iterable[str]) -> tuple[str, ...]:

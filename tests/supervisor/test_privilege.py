@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from multisite.cli import main
 from multisite.model import Home, Site, SupervisorOptions
-from multisite.supervisor import privilege
+from multisite.supervisor import launch, privilege
 from multisite.supervisor.privilege import Refused
 
 from .harness import SERVER, SupervisedHome, as_user, supervised
@@ -47,6 +47,43 @@ def test_a_default_user_who_cannot_reach_the_files_is_refused_or_with_allow_root
     with pytest.raises(Refused, match=f"'nobody', who cannot reach {hidden}"):
         who(location=str(hidden))
     assert who(ALLOWED, location=str(hidden)).uid == 0
+
+
+@as_root
+def test_a_command_that_is_told_a_port_can_be_run_by_who_cannot_run_our_interpreter(
+    open_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The relay before it needs the standard library only."""
+    hidden = open_path / "hidden"
+    hidden.mkdir(mode=0o700)
+    (hidden / "python3").symlink_to(sys.executable)
+    monkeypatch.setattr(launch, "own_interpreter", lambda: str(hidden / "python3"))
+    monkeypatch.setattr(launch, "RELAY", str(open_path / "relay.py"))
+    (open_path / "relay.py").touch(mode=0o644)
+    site = Site("a.ini", name="a", location=str(open_path), command=("/bin/true", "%PORT"))
+    how = launch.plan(site, Home("/home"), launch.Surroundings(os.environ, "", "/"))
+    assert (how.identity.name, how.argv[0]) == ("nobody", shutil.which("python3", path=os.defpath))
+
+
+@as_root
+def test_files_of_ours_that_the_default_user_cannot_read_are_seen_before_a_start(open_path: Path) -> None:
+    hidden = open_path / "hidden"
+    hidden.mkdir(mode=0o700)
+    site = Site("a.ini", name="a", location=str(open_path))
+    with pytest.raises(Refused, match=f"'nobody', who cannot reach {hidden}"):
+        privilege.identity(site, Home("/home", supervisor=PLAIN), "/bin/sh", (str(hidden),))
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [("python", "it is no program that can be run"), ("chroot", "there is no such directory")],
+)
+def test_what_would_fail_at_each_start_is_refused_before(tmp_path: Path, key: str, reason: str) -> None:
+    file = tmp_path / "file"
+    file.touch(mode=0o644)
+    site = Site("a.ini", name="a", application="app:app", **{key: str(file)})  # type: ignore[arg-type]
+    refused = launch.obstacle(site, Home("/home"))
+    assert refused and str(refused).startswith(f"{key} = {file}: {reason}")
 
 
 @as_root
@@ -168,8 +205,8 @@ def test_no_signal_is_ignored_because_the_supervisor_ignores_it(tmp_path: Path) 
 
 @as_root
 def test_the_relay_and_a_private_socket_work_for_another_user(open_path: Path) -> None:
-    if not os.access(sys.executable, os.X_OK) or os.path.realpath(sys.executable).startswith("/root/"):
-        pytest.skip("this Python is hidden from other users, and it runs the relay")
+    if not privilege.reaches(who(user="www-data", location="/"), launch.RELAY):
+        pytest.skip("this checkout is hidden from other users, and the relay is in it")
     with supervised(open_path) as home:
         home.site("a", SERVER, command=f"{SYSTEM_PYTHON} -m http.server --bind 127.0.0.1 %PORT", user="www-data")
         assert home.get("a")

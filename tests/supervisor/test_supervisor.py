@@ -7,9 +7,9 @@ import signal
 import socket
 import stat
 import sys
+import textwrap
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,12 +19,6 @@ from multisite.errors import BackendUnavailable
 from multisite.supervisor.client import Client, SiteUnavailable, SupervisorError
 
 from .harness import SERVER, SupervisedHome, ask, is_running, supervised, wait_until
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[SupervisedHome]:
-    with supervised(tmp_path) as made:
-        yield made
 
 
 def pid_of(body: str) -> int:
@@ -63,6 +57,28 @@ def test_an_idle_site_is_stopped_and_comes_back_with_its_next_request(home: Supe
     home.wait_for("blog", "stopped")
     assert not is_running(pid_of(first))
     assert ask(home.rundir.socket("blog")) != first
+
+
+ONE_IS_LATE = """
+    import os, time
+
+    try:
+        os.mkdir("first")
+    except FileExistsError:
+        time.sleep(1)
+
+    def application(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"here"]
+"""
+
+
+def test_an_idle_site_of_several_processes_is_stopped(home: SupervisedHome) -> None:
+    """The one that is ready first does not have the other asked for once more, as if somebody waited for it."""
+    home.app("blog", ONE_IS_LATE, processes="2", idle_timeout="2")
+    assert home.get("blog") == "here"
+    home.wait_for("blog", "stopped", 30)
+    assert home.state("blog")["starts"] == 2
 
 
 def test_a_request_in_flight_is_never_idle(home: SupervisedHome) -> None:
@@ -164,6 +180,17 @@ def test_who_waits_through_one_crash_during_the_start_is_answered_all_the_same(h
     once = "import os, sys\nif not os.path.exists('tried'):\n    open('tried', 'w').close(); sys.exit(1)\n"
     home.site("blog", once + SERVER)
     assert pid_of(home.get("blog"))
+
+
+def test_a_process_that_ended_as_asked_ends_a_row_of_failures(home: SupervisedHome) -> None:
+    """The next failure is a first one again, and who waits through it is answered."""
+    once = "import os, sys\nif not os.path.exists('tried'):\n    open('tried', 'w').close(); sys.exit(1)\n"
+    home.site("blog", once + "os.unlink('tried')\n" + SERVER)
+    for starts in (2, 4, 6):
+        assert pid_of(home.get("blog"))
+        assert home.state("blog")["starts"] == starts
+        home.client.ask({"do": "stop", "site": "blog"})
+        home.wait_for("blog", "stopped")
 
 
 @pytest.mark.parametrize(
@@ -304,6 +331,27 @@ def test_a_touched_file_reloads(home: SupervisedHome) -> None:
     (folder / "tmp").mkdir()
     (folder / "tmp" / "restart.txt").touch()
     wait_until(lambda: home.get("blog") != first)
+
+
+def test_with_always_restart_each_request_finds_the_newest_code(home: SupervisedHome) -> None:
+    code = """
+        import os
+        def application(environ, start_response):
+            start_response("200 OK", [])
+            return [b"%d VERSION" % os.getpid()]
+        """
+    folder = home.app("blog", code)
+    first = home.get("blog")
+    (folder / "tmp").mkdir()
+    (folder / "tmp" / "always_restart.txt").touch()
+    wait_until(lambda: (pids := home.state("blog")["pids"]) and pid_of(first) not in pids)
+    home.get("blog")
+    home.wait_for("blog", "stopped")
+    for version in ("two", "three"):
+        (folder / "app.py").write_text(textwrap.dedent(code).replace("VERSION", version))
+        assert home.get("blog").endswith(version)
+        home.wait_for("blog", "stopped")
+    assert home.state("blog")["failure"] is None
 
 
 def test_a_disabled_site_is_stopped_and_its_socket_is_gone(home: SupervisedHome) -> None:
