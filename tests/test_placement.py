@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from multisite import codeversion, examined, placement
@@ -64,7 +64,8 @@ def test_a_site_stays_though_it_is_no_longer_as_busy() -> None:
     assert settled(heat=Heat(idle=1e6), here=True, idle_timeout=0.0) == "in-process: "
 
 
-@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists, max_leaves=20))
 def test_a_process_may_say_anything_of_its_site(told: object) -> None:
     """What cannot be meant so is not believed, and the rest is bounded."""
     document = {"findings": told, "seconds": told, "memory": 1, "requests": 1}
