@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
-from multisite.cli.output import say, say_json, say_table
+from multisite.cli.output import say, say_json
 from multisite.cli.session import Session, pass_session
+from multisite.cli.table import say_table
 
 STATUS = """\b
 Examples:
@@ -20,6 +21,7 @@ HEADER = (
     *("name", "runs", "state", "pids", "up"),
     *("requests", "errors", "in flight", "waiting", "starts", "cpu", "memory", "idle"),
 )
+DROP = ("cpu", "starts", "up", "waiting", "runs", "idle", "errors", "in flight")
 
 
 @click.command(epilog=STATUS, short_help="Show the processes of all sites.")
@@ -40,7 +42,7 @@ def status(session: Session) -> None:
         say(_preloader(preloader))
     enabled = [site for site in told["sites"] if site["enabled"]]
     if enabled:
-        say_table(HEADER, map(_cells, enabled))
+        say_table(HEADER, map(_cells, enabled), numbers=HEADER[4:], drop=DROP, fold=("name", "pids"))
     for site in enabled:
         say_failure(site)
 
@@ -60,6 +62,8 @@ def _preloader(told: dict[str, Any]) -> str:
 
 
 def _cells(site: dict[str, Any]) -> tuple[str, ...]:
+    from multisite.cli.listing import shown_state
+
     pids = " ".join(map(str, site["pids"]))
     figures = (_number(site.get(key)) for key in ("requests", "errors", "in_flight", "waiting", "starts"))
     memory = f"{site['memory'] / 2**20:.1f} MiB" if site["memory"] else "-"
@@ -68,7 +72,7 @@ def _cells(site: dict[str, Any]) -> tuple[str, ...]:
     return (
         site["name"],
         site["placement"] or "-",
-        site["state"],
+        shown_state(site),
         pids or "-",
         "-" if site["up_since"] is None else duration(time.time() - site["up_since"]),
         *figures,
