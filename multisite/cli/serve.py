@@ -155,7 +155,9 @@ def announce(session: Session, addresses: Iterable[str], how: Development, schem
         where = [*_by_name(session, site, port, scheme), *(urls(site, port, scheme) if port else site.domains)]
         found = judge(session, session.catalogue.site(name))
         elsewhere = "" if found.placement == "in-process" else f" ({found.placement or 'broken'}: {found.reason})"
-        pin = how.pin(name) if found.placement != "proxy" and session.catalogue.site(name).is_ours else ""
+        described = session.catalogue.site(name)
+        asgi = described.application.startswith("asgi:") or described.server == "asgi"  # debugged by its framework
+        pin = how.pin(name) if found.placement != "proxy" and described.is_ours and not asgi else ""
         say(f"{name}: {' '.join(where) or 'no domain'}{elsewhere}{f', debugger PIN {pin}' if pin else ''}", err=True)
 
 
