@@ -89,7 +89,7 @@ class ServiceOptions:
         example="$STATUS_TOKEN",
     )
     debug_memory: bool = option(
-        "boolean", "no", "Accepted for Moya's sake and without effect; multisite top shows the memory of each site."
+        "boolean", "no", "Accepted for Moya's sake and without effect; multisite status shows the memory of each site."
     )
 
 
