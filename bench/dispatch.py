@@ -80,7 +80,9 @@ def hello_server(home: HomeDir, worker_class: str, application: str) -> Server:
     """One gunicorn worker, the same settings for either side."""
     port = free_port()
     argv = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--worker-class", worker_class]
-    argv += ["--workers", "1", "--threads", "4", "--no-control-socket", application]
+    argv += ["--workers", "1", "--no-control-socket", application]
+    if worker_class == "gthread":  # which a sync worker that is given threads becomes
+        argv += ["--threads", "4"]
     environ = home.environ()
     environ["PYTHONPATH"] += os.pathsep + str(home.path / "sites" / middle(1))
     name = application.partition(".")[0].partition(":")[0]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from multisite.loaders.reasons import NotLoaded, did_you_mean
 
+_OURS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 _EXITS_OF_THE_SERVER = "gunicorn.workers."
 _GREENLET = ("greenlet", "gevent")
 
@@ -46,6 +47,22 @@ def explain(error: BaseException, location: str, target: str) -> NotLoaded:
     if isinstance(error, ModuleNotFoundError) and error.name:
         return _missing_module(error.name, place, location, target)
     return NotLoaded(f"{_summary(error)}{place}")
+
+
+def traced(error: BaseException) -> str:
+    """Return the traceback of a failed import as the site's author knows it, without our frames and the importer's."""
+    cause = error.__cause__
+    if cause is None:
+        return "".join(traceback.format_exception(error))
+    first = cause.__traceback__
+    while first is not None and _is_ours(first.tb_frame.f_code.co_filename):
+        first = first.tb_next
+    told = "".join(traceback.format_exception(type(cause), cause, first or cause.__traceback__))
+    return f"{told}\n{error}\n"
+
+
+def _is_ours(path: str) -> bool:
+    return path.startswith((_OURS, "<frozen importlib")) or "/importlib/" in path
 
 
 def _missing_module(name: str, place: str, location: str, target: str) -> NotLoaded:

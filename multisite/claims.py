@@ -47,8 +47,8 @@ def _module_name(item: os.DirEntry[str]) -> str:
     stem, dot, _ = item.name.partition(".")
     if not stem.isidentifier() or stem == "__pycache__":
         return ""
-    if dot:
-        return stem if item.name.endswith((".py", *EXTENSION_SUFFIXES)) and item.name.count(".") < 3 else ""
+    if dot:  # gunicorn.conf.py is no module; x.cpython-311-x86_64-linux-gnu.so is one
+        return stem if item.name[len(stem) :] in (".py", *EXTENSION_SUFFIXES) else ""
     return stem if item.is_dir() and _holds_modules(item.path) else ""
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 DEBUG, RELOAD, KEY, LOCALHOST = "MULTISITE_DEBUG", "MULTISITE_RELOAD", "MULTISITE_DEBUG_KEY", "MULTISITE_LOCALHOST"
+#: what has frameworks raise their errors, rather than answer with a page of their own
+RAISING = {"FLASK_DEBUG": "1"}
 #: what a front end adds: the client may be anywhere
 FORWARDED = ("HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_HOST", "HTTP_FORWARDED", "HTTP_X_REAL_IP", "HTTP_VIA")
 
@@ -47,6 +49,11 @@ class Development:
 
 
 OFF = Development()
+
+
+def raising(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what frameworks are told of --debug in the processes of sites; what `environ` says of it counts."""
+    return {name: environ.get(name, value) for name, value in RAISING.items()} if told(environ).debug else {}
 
 
 def told(environ: Mapping[str, str]) -> Development:

@@ -96,7 +96,7 @@ class Dispatcher:
             believed = self._believed[environ["REMOTE_ADDR"]]
         except KeyError:
             return self._long_way(environ, start_response)
-        if self._clock() >= target.check_at or self._header is not None:
+        if self._clock() >= target.check_at:
             return self._long_way(environ, start_response)
         _set_site(target.name)
         if not believed:
@@ -215,7 +215,7 @@ class Dispatcher:
             self._ledger = catalogue.ledger(new.home, lambda: self._live.catalogue)
         self._header = TrustedHeader(service.host_header, service.trusted_proxies) if service.host_header else None
         self._proxies = TrustedProxies(service.trusted_proxies)
-        self._believed = self._proxies.known
+        self._believed = {} if self._header else self._proxies.known  # where a header may name the host, all take it
         self._catalogue = new
         self._forget_instances()
         for key, site in list(self._sites.items()):

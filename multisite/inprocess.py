@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from multisite import claims, codefiles, generation, logs, pages, sharing, threads, tree, visit
+from multisite import blame, claims, codefiles, generation, logs, pages, sharing, threads, tree, visit
 from multisite.bound import Bound
 from multisite.claims import Ledger
 from multisite.development import OFF, Development
@@ -358,7 +358,7 @@ class InProcessSite:
         return tuple(sorted(p for p in paths if p.startswith(self._site.location)))
 
     def _detail(self, error: MultisiteError) -> str:
-        return "".join(traceback.format_exception(error)) if self._development.debug else ""
+        return blame.traced(error) if self._development.debug else ""
 
     # Triggers
 

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from multisite.development import is_local
-from multisite.errors import Asleep, BadHost, MultisiteError, NeedsProcess, NoUpgrade, SiteBusy, UnknownHost
+from multisite.errors import (
+    Asleep,
+    BadHost,
+    ConnectFailed,
+    MultisiteError,
+    NeedsProcess,
+    NoUpgrade,
+    SiteBusy,
+    UnknownHost,
+)
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -39,6 +48,9 @@ TITLES: dict[int, tuple[str, str]] = {
     504: ("No answer", "This site took too long to answer. Please try again later."),
 }
 
+#: what one kind of error says rather than its status
+BY_KIND = {ConnectFailed: ("Not reachable", "This site cannot be reached at the moment. Please try again later.")}
+
 #: errors whose reason is written for a visitor; the others' may name files and stays in the log
 TOLD = (Asleep, BadHost, UnknownHost, NeedsProcess, NoUpgrade, SiteBusy)
 
@@ -50,7 +62,7 @@ STYLE = (
     "body{font:1rem/1.5 system-ui,sans-serif;max-width:36rem;margin:16vh auto 2rem;padding:0 1.25rem;"
     "color:#222;background:#fff;overflow-wrap:anywhere}"
     "h1{font-size:1.5rem;line-height:1.25;margin:0 0 .5rem}h1 b{color:#767676;font-weight:400;margin-right:.4em}"
-    "p{margin:.5rem 0}small,a{color:#666}pre{overflow:auto;padding:1rem;background:#8882;font-size:.8rem}"
+    "p{margin:.5rem 0}small,a{color:#666}pre{white-space:pre-wrap;padding:1rem;background:#8882;font-size:.8rem}"
     "@media(prefers-color-scheme:dark){body{color:#ddd;background:#1b1b1d}h1 b,small,a{color:#9a9a9a}}"
 )
 
@@ -134,7 +146,8 @@ def for_error(exc: MultisiteError, incident: str = "", detail: str = "") -> Page
     reason = shorten(exc.reason) if isinstance(exc, TOLD) else ""
     incident = incident or exc.incident
     detail = detail or exc.detail
-    return error_page(exc.status, text=reason, incident=incident, detail=detail, retry_after=exc.retry_after)
+    title, text = next((said for kind, said in BY_KIND.items() if isinstance(exc, kind)), ("", reason))
+    return error_page(exc.status, title, text, incident=incident, detail=detail, retry_after=exc.retry_after)
 
 
 def redirect(location: str, status: int = 308) -> Page:

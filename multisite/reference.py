@@ -36,8 +36,8 @@ _PURPOSE = {
     (HOME_FILE, "projects"): "Where the site files are.",
     (HOME_FILE, "service"): "The service as a whole.",
     (HOME_FILE, "supervisor"): "The processes of spawned sites.",
-    (HOME_FILE, "router"): "Where hosts go that no site claims.",
-    (HOME_FILE, "cluster"): "What several machines share.",
+    (HOME_FILE, "router"): "Where hosts go that no site claims. *No effect yet.*",
+    (HOME_FILE, "cluster"): "What several machines share. *No effect yet.*",
     (HOME_FILE, "env"): "Environment of every site.",
     (PUBLISHER_FILE, "publisher"): "The server.",
     (SITE_FILE, "service"): "The site and how it runs.",
@@ -53,6 +53,8 @@ _INTRODUCTION = {
     PUBLISHER_FILE: "A file for ``multisite serve --publisher``. Nagare's spellings (``minSpare``, ``maxChildren``, "
     "``maxRequests``) are understood.",
 }
+#: options that are read and checked only
+_LATER = frozenset({("service", "status_domain"), ("service", "status_token")})
 _TITLES = {HOME_FILE: "moya.conf", SITE_FILE: "Site files", PUBLISHER_FILE: "Publisher files"}
 _OFFERED = ("domains", "location", "application", "mode", "python", "processes", "threads", "idle_timeout")
 
@@ -74,15 +76,28 @@ def _title(text: str, underline: str) -> list[str]:
 
 
 def _entry(option: Option) -> Iterator[str]:
+    yield f".. _{label(option)}:"
+    yield ""
     yield f"``{option.key}``" if option.key else "*any key*"
-    yield from textwrap.wrap(_escaped(option.help), 96, initial_indent="   ", subsequent_indent="   ")
+    later = " *No effect yet.*" if (option.section, option.key) in _LATER else ""
+    yield from textwrap.wrap(_escaped(option.help) + later, 96, initial_indent="   ", subsequent_indent="   ")
     yield ""
-    yield f"   :Value: {', '.join(option.choices) or KINDS[option.kind]}{_limits(option)}"
+    yield f"   | Value: {', '.join(option.choices) or KINDS[option.kind]}{_limits(option)}"
     if not option.any_key:
-        yield f"   :Default: {_escaped(default_text(option))}"
+        yield f"   | Default: {_default(option)}"
     if option.example:
-        yield f"   :Example: ``{example_line(option)}``"
+        yield f"   | Example: ``{example_line(option)}``"
     yield ""
+
+
+def label(option: Option) -> str:
+    """Name an option for links of the documentation: ``site-service-python``."""
+    return f"{option.file.removesuffix('.conf')}-{option.section}-{option.key or 'any'}"
+
+
+def _default(option: Option) -> str:
+    text = default_text(option)
+    return f"``{text}``" if text == option.default else _escaped(text)
 
 
 def _limits(option: Option) -> str:

@@ -136,7 +136,8 @@ def _journey(site: Site, home: Home, reason: str) -> str:
     verdict = verdicts.of_starts(home).all().get(site.name)
     if not verdict:
         return reason
-    steps = [f"{step:10} {seconds * 1000:8.0f} ms" for step, seconds in verdict.steps]
+    longest = max((len(step) for step, _seconds in verdict.steps), default=0)
+    steps = [f"{step:{longest}} {seconds * 1000:8.0f} ms" for step, seconds in verdict.steps]
     return "\n".join([reason, "", *steps, "", *verdict.output])
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -16,3 +17,19 @@ def no_current_site() -> Iterator[None]:
     token = current_site.set("")
     yield
     current_site.reset(token)
+
+
+@pytest.fixture(scope="module")
+def own_django() -> Iterator[None]:
+    """No project has been configured yet: an interpreter has one, and the tests of several modules share one."""
+    others = {name: module for name, module in sys.modules.items() if _is_djangos(name)}
+    for name in others:
+        del sys.modules[name]
+    yield
+    for name in list(filter(_is_djangos, sys.modules)):
+        del sys.modules[name]
+    sys.modules.update(others)
+
+
+def _is_djangos(name: str) -> bool:
+    return name.partition(".")[0] == "django"

@@ -29,6 +29,7 @@ def test_a_folder_offers_its_modules_and_packages_and_nothing_else(tmp_path: Pat
         "fast.cpython-311-x86_64-linux-gnu.so",
         "fast2.abi3.so",
         "not-a-name.py",
+        "gunicorn.conf.py",
         "notes.txt",
         "x.pyc",
     ):

@@ -150,6 +150,14 @@ def test_dangling_links_are_removed_and_regular_files_are_not(home: pathlib.Path
 # list, where, check
 
 
+def test_stop_says_that_a_site_in_the_workers_has_no_process(home: pathlib.Path, run: Run) -> None:
+    add(home, "blog")
+    add(home, "own", "mode = spawned")
+    said = run("stop", "blog", "own").stdout
+    assert said.startswith("blog: it shares the workers' interpreter and has no process; dissite switches it off\n")
+    assert said.endswith("own: it was not running\n")
+
+
 def test_list_as_json_has_the_shape_of_the_contract(home: pathlib.Path, run: Run) -> None:
     add(home, "blog")
     add(home, "broken", "threads = many")

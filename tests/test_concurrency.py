@@ -138,7 +138,7 @@ def test_answers_are_never_crossed(home: TestHome) -> None:
         assert all(pool.map(ask, range(2000)))
 
 
-def test_django_is_reloaded_with_all_that_refers_to_it(home: TestHome) -> None:
+def test_django_is_reloaded_with_all_that_refers_to_it(home: TestHome, own_django: None) -> None:
     """Settings, routes and applications that Django keeps for itself are those of the new generation."""
     pytest.importorskip("django")
     settings = "SECRET_KEY = 'x'\nROOT_URLCONF = 'dj_urls'\nALLOWED_HOSTS = ['*']\nWORD = {!r}\n"

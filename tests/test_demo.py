@@ -23,7 +23,7 @@ def process_state() -> tuple[str, dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(tmp_path_factory: pytest.TempPathFactory, own_django: None) -> Iterator[Service]:
     """A service on a copy of the demonstration, so that no test writes into the checkout."""
     copy = tmp_path_factory.mktemp("demonstration")
     for name in ("etc-moya", "sites-available", "sites-enabled"):

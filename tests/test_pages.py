@@ -108,6 +108,16 @@ def test_reasons_for_visitors_are_shown(error):
     assert dict(page.headers).get("Retry-After") == (str(error.retry_after) if error.retry_after else None)
 
 
+def test_a_site_that_cannot_be_reached_is_no_bad_answer() -> None:
+    """Both are 502, and a visitor is told which; the address of the upstream is not theirs to know."""
+    reached, nonsense = (
+        for_error(errors.ConnectFailed("10.0.0.5:80: refused")),
+        for_error(errors.UpstreamProtocolError("x")),
+    )
+    assert (reached.status, reached.title, nonsense.status, nonsense.title) == (502, "Not reachable", 502, "Bad answer")
+    assert "10.0.0.5" not in reached.text
+
+
 @pytest.mark.parametrize("error", [errors.AppLoadError, errors.BrokenSite, errors.MultisiteError, errors.ConfigError])
 def test_reasons_that_may_name_files_are_not_shown(error):
     page = for_error(error("/srv/secret/app.py is odd"), incident="3fa9c1d2")

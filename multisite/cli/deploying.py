@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from multisite import hosting
 from multisite.cli.group import fail
-from multisite.cli.output import say, say_json, say_table
+from multisite.cli.output import say, say_json
 from multisite.cli.restart import stamp
+from multisite.cli.table import say_table
 
 if TYPE_CHECKING:
     from multisite.cli.session import Session
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 PAUSE = 0.1  # seconds between two questions
 BEYOND = 15.0  # seconds that a start may take longer than start_timeout: who is ended is waited for
+HEADER = ("name", "starts", "seconds", "failure")
 SHOWN = 5  # last lines of output of a start that failed
 
 
@@ -39,7 +41,7 @@ def check_by_booting(session: Session, names: Sequence[str]) -> None:
         say_json({"errors": len(failed), "sites": [outcome.as_dict() for outcome in outcomes]})
     else:
         if outcomes:
-            say_table(("name", "starts", "seconds", "failure"), map(_cells, outcomes))
+            say_table(HEADER, map(_cells, outcomes), numbers=("seconds",), fold=("failure", "name"))
         for outcome in failed:
             say_output(outcome)
         say(f"{session.home.path}: {len(outcomes)} started, {len(failed)} failed", err=bool(failed))

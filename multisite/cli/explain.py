@@ -160,9 +160,10 @@ def _figures(processes: dict[str, Any]) -> str:
     """Say what the processes of a site do, if there are any."""
     if not processes.get("pids"):
         return ""
-    said = f", process {' '.join(map(str, processes['pids']))}, {processes['memory'] / 2**20:.1f} MiB"
+    pids = processes["pids"]
+    said = f", process{'es' if len(pids) > 1 else ''} {' '.join(map(str, pids))}, {processes['memory'] / 2**20:.1f} MiB"
     if processes["requests"] is not None:
-        said += f", {processes['requests']} requests"
+        said += f", {processes['requests']} request{'' if processes['requests'] == 1 else 's'}"
     return f"{said}, {processes['in_flight']} in flight, {processes['waiting']} waiting"
 
 

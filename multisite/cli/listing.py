@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from multisite.cli import complete
-from multisite.cli.output import say, say_json, say_table
+from multisite.cli.output import say, say_json
 from multisite.cli.session import Session, UnknownSite, pass_session
+from multisite.cli.table import say_table
 from multisite.errors import MultisiteError
 from multisite.tally import Tally
 
@@ -29,6 +30,7 @@ Examples:
   multisite where blog
   cd "$(multisite where blog)"
 """
+HEADER = ("name", "domains", "runs", "enabled", "state", "problems")
 
 
 @click.command("list", epilog=LIST, short_help="List all sites.")
@@ -40,7 +42,7 @@ def list_(session: Session) -> None:
     sites = rows(session)
     if not sites:
         return say(f"{session.home.path} has no sites; multisite new NAME makes one", err=True)
-    say_table(("name", "domains", "runs", "enabled", "state", "problems"), map(_cells, sites))
+    say_table(HEADER, map(_cells, sites), fold=("problems", "domains", "name"))
     _say_other_problems(session, sites)
 
 
@@ -123,7 +125,8 @@ def _live(session: Session, site: dict[str, Any]) -> dict[str, Any]:
     elif figures.get("requests") is None:  # no process has counted: there was none, or it has a server of its own
         counted = {"requests": 0} if site["requests"] == 0 else _counted(session, site["name"])
         figures = {**figures, **counted, "in_flight": figures.get("in_flight") or 0}
-    return {**site, **figures, "state": state, "failure": figures.get("failure") or site["failure"]}
+    failure = figures.get("failure") or (None if figures.get("pids") else site["failure"])  # notes are written later
+    return {**site, **figures, "state": state, "failure": failure}
 
 
 def _counted(session: Session, name: str) -> dict[str, int]:
@@ -204,7 +207,12 @@ def _cells(site: dict[str, Any]) -> tuple[str, ...]:
     if not told and site["failure"] and site["state"] in ("broken", "backoff", "fatal"):
         told = site["failure"]["failure"]
     enabled = "yes" if site["enabled"] else "no"
-    return site["name"], domains, site["placement"] or "-", enabled, site["state"], told
+    return site["name"], domains, site["placement"] or "-", enabled, shown_state(site), told
+
+
+def shown_state(site: dict[str, Any]) -> str:
+    """Return the state for a table; a site whose upstreams are somebody else's has none."""
+    return "-" if site["placement"] == "proxy" and site["state"] == "stopped" else str(site["state"])
 
 
 def _say_other_problems(session: Session, sites: list[dict[str, Any]]) -> None:

@@ -9,9 +9,10 @@ import traceback
 import click
 
 from multisite.cli.install import SYSTEM_HOME
-from multisite.cli.output import say, say_table
+from multisite.cli.output import say
 from multisite.cli.scaffold import BASHTOOLS, HOME_FILES, make_home
 from multisite.cli.session import Session
+from multisite.cli.table import say_table
 from multisite.errors import MultisiteError
 
 
@@ -47,7 +48,7 @@ def list_(session: Session) -> None:
     """List enabled projects."""
     sites = sorted(session.catalogue.sites.items())
     rows = [(name, "\n".join(f.domains), f.path, session.catalogue.site(name).location) for name, f in sites]
-    say_table(("name", "domain(s)", "conf", "location"), rows)
+    say_table(("name", "domain(s)", "conf", "location"), rows, fold=("conf", "location", "domain(s)", "name"))
 
 
 @main.command()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from multisite.cli import complete
 from multisite.cli.output import say, say_json, say_problems
-from multisite.cli.session import Session, pass_session
+from multisite.cli.session import Named, Session, pass_session
 
 if TYPE_CHECKING:
     from multisite.model import Site
@@ -29,6 +29,7 @@ Examples:
   multisite reload
   multisite reload --supervisor
 """
+NOTHING = "it was not running"
 
 
 @click.command(epilog=RESTART, short_help="Restart sites.")
@@ -84,13 +85,21 @@ def stop(session: Session, names: tuple[str, ...]) -> None:
     its name, which means all its hosts, or by one of these.
     """
     sites = [session.named(name) for name in names]
-    answers = {
-        named.site.name: session.ask("stop", **named.request) or {"done": "it was not running"} for named in sites
-    }
+    answers = {named.site.name: _stop(session, named) for named in sites}
     if session.as_json:
         return say_json({"stopped": answers})
     for name, answer in answers.items():
         say(f"{name}: {answer['done']}")
+
+
+def _stop(session: Session, named: Named) -> dict[str, Any]:
+    """Stop a site, and say what there was to stop."""
+    from multisite.cli.verdict import judge
+
+    answer = session.ask("stop", **named.request) or {"done": NOTHING}
+    if answer["done"] == NOTHING and not named.site.host and judge(session, named.site).placement == "in-process":
+        return {**answer, "done": "it shares the workers' interpreter and has no process; dissite switches it off"}
+    return answer
 
 
 @click.command(epilog=RELOAD, short_help="Read the whole configuration again.")

@@ -13,7 +13,7 @@ import click
 from multisite.cli.binding import address_of, bound, keep_paths, only_this_machine, port_of
 from multisite.cli.output import say, say_problems
 from multisite.cli.session import Session, pass_session
-from multisite.development import LOCALHOST, Development
+from multisite.development import LOCALHOST, Development, raising
 
 if TYPE_CHECKING:
     from multisite.model import SiteFile
@@ -85,6 +85,7 @@ def serve_here(
     how = Development(debug, reload, secrets.token_hex(16) if debug else "")
     sockets = bound(addresses)
     os.environ.update(how.environ)
+    os.environ.update(raising(os.environ))
     if all(map(only_this_machine, addresses)):
         os.environ[LOCALHOST] = "1"
     announce(session, addresses, how, "https" if tls else "http")
@@ -154,7 +155,7 @@ def announce(session: Session, addresses: Iterable[str], how: Development, schem
         where = [*_by_name(session, site, port, scheme), *(urls(site, port, scheme) if port else site.domains)]
         found = judge(session, session.catalogue.site(name))
         elsewhere = "" if found.placement == "in-process" else f" ({found.placement or 'broken'}: {found.reason})"
-        pin = how.pin(name)
+        pin = how.pin(name) if found.placement != "proxy" and session.catalogue.site(name).is_ours else ""
         say(f"{name}: {' '.join(where) or 'no domain'}{elsewhere}{f', debugger PIN {pin}' if pin else ''}", err=True)
 
 
@@ -174,6 +175,6 @@ def _by_name(session: Session, site: SiteFile, port: str, scheme: str) -> list[s
     """Return the address that a site has by its name, if nothing else claims that."""
     from multisite.hosts import local_host
 
-    host = local_host(site.name)
+    host = "" if session.catalogue.hosting(site.name) else local_host(site.name)
     found = session.catalogue.answering(host)[:1] if host and port else []
     return [_url(host, site, port, scheme)] if found and session.catalogue.table.falls_back(found[0]) else []

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from multisite.cli import complete
-from multisite.cli.output import say, say_json, say_table
+from multisite.cli.output import say, say_json
 from multisite.cli.session import Session, pass_session
+from multisite.cli.table import say_table
 from multisite.errors import MultisiteError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ Examples:
   multisite --json stats
 """
 HEADER = ("name", "requests", "errors", "sent", "seconds", "50 %", "75 %", "90 %", "95 %", "99 %", "99.9 %")
+DROP = ("75 %", "99.9 %", "seconds", "90 %", "sent", "95 %")
 IN_THE_LIST = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9)
 
 
@@ -41,7 +43,8 @@ def stats(session: Session, names: tuple[str, ...]) -> None:
         for row in rows:
             _say(row)
     elif rows:
-        say_table(HEADER, map(_cells, sorted(rows, key=lambda row: -row["requests"])))
+        busiest = sorted(rows, key=lambda row: -row["requests"])
+        say_table(HEADER, map(_cells, busiest), numbers=HEADER[1:], drop=DROP, fold=("name",))
     if since and rows:
         say(f"since {time.strftime('%Y-%m-%d %H:%M', time.localtime(since))}")
 
@@ -66,7 +69,8 @@ def _row(name: str, sums: Sums, known: dict[str, Any]) -> dict[str, Any]:
     from multisite.runner.board import LATENCIES
     from multisite.usage import Sums
 
-    if known.get("requests") is not None:
+    # What came by the workers they have counted, too: the larger one saw all of it, wherever the site has lived.
+    if known.get("requests") is not None and known["requests"] >= sums.requests:
         latencies = list(known["latencies"]) or sums.latencies
         in_flight = known.get("in_flight") or 0
         sums = Sums(known["requests"], known["errors"], known["sent"], known["busy"], in_flight, latencies)

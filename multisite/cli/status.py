@@ -10,8 +10,9 @@ import click
 
 from multisite.cli import complete
 from multisite.cli.group import fail
-from multisite.cli.output import say, say_json, say_table
+from multisite.cli.output import say, say_json
 from multisite.cli.session import Named, Session, pass_session
+from multisite.cli.table import say_table
 
 STATUS = """\b
 Examples:
@@ -27,6 +28,7 @@ HEADER = (
     *("name", "runs", "state", "pids", "up"),
     *("requests", "errors", "in flight", "waiting", "starts", "cpu", "memory", "idle"),
 )
+DROP = ("cpu", "starts", "up", "waiting", "runs", "idle", "errors", "in flight")
 
 
 @click.command(epilog=STATUS, short_help="Show the processes of all sites.")
@@ -47,7 +49,7 @@ def status(session: Session) -> None:
         say(_preloader(preloader))
     enabled = [site for site in told["sites"] if site["enabled"]]
     if enabled:
-        say_table(HEADER, map(_cells, enabled))
+        say_table(HEADER, map(_cells, enabled), numbers=HEADER[4:], drop=DROP, fold=("name", "pids"))
     for site in enabled:
         say_failure(site)
 
@@ -67,6 +69,8 @@ def _preloader(told: dict[str, Any]) -> str:
 
 
 def _cells(site: dict[str, Any]) -> tuple[str, ...]:
+    from multisite.cli.listing import shown_state
+
     pids = " ".join(map(str, site["pids"]))
     figures = (_number(site.get(key)) for key in ("requests", "errors", "in_flight", "waiting", "starts"))
     memory = f"{site['memory'] / 2**20:.1f} MiB" if site["memory"] else "-"
@@ -75,7 +79,7 @@ def _cells(site: dict[str, Any]) -> tuple[str, ...]:
     return (
         site["name"],
         site["placement"] or "-",
-        site["state"],
+        shown_state(site),
         pids or "-",
         "-" if site["up_since"] is None else duration(time.time() - site["up_since"]),
         *figures,

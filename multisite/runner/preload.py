@@ -160,7 +160,8 @@ class Preloader:
     def _shadowed(self, location: str) -> str:
         """A name at the top of the site's folder that stands for one of our modules."""
         try:
-            found = {name.partition(".")[0] for name in os.listdir(location)}
+            names = [name for name in os.listdir(location) if not name.endswith(".py") or name.count(".") == 1]
+            found = {name.partition(".")[0] for name in names}
         except OSError:
             return ""
         return min(found & self._tops, default="")

@@ -437,8 +437,10 @@ class Crew:
 
     def _keep_up(self) -> None:
         """Have as many processes as the file says, as long as one serves."""
-        serving = [backend for backend in self.backends if backend.state is State.RUNNING and not backend.obsolete]
-        if serving and len(serving) < launch.backends(self.site):
+        lasting = [one for one in self.backends.alive if not one.leaving and not one.obsolete]
+        held = self.backends.any_in(State.BACKOFF, State.FATAL)
+        serves = any(backend.state is State.RUNNING for backend in lasting)
+        if serves and len(lasting) < launch.backends(self.site) and not held:
             self.room.want()
 
     # The end of it

@@ -71,7 +71,7 @@ def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch
     shared = environment.with_venv({**environment.base(around.environ, who), **home.env}, path)
     if development.told(around.environ).reload:
         env["PYTHONDONTWRITEBYTECODE"] = "1"  # a .pyc knows its source's time in whole seconds only
-    env |= site.env
+    env = development.raising(around.environ) | env | site.env
     env |= {environment.MARKER: around.mark, "NOTIFY_SOCKET": around.notify}
     plain = Launch(
         argv=(),

@@ -86,10 +86,10 @@ def _chosen(site: Site, home: Home, needed: tuple[str, ...]) -> tuple[Identity, 
         return who, f"runs as '{who.name}' because its location belongs to root"
     if home.supervisor.allow_root:
         return replace(_by_uid(0), change=True), f"runs as root because '{who.name}' cannot reach {hidden}"
-    raise Refused(
-        f"its location belongs to root, so it would run as '{who.name}', who cannot reach {hidden}; "
-        "give the location to the user that it shall run as, or name one with user ="
-    )
+    remedy = "give the location to the user that it shall run as, or name one with user ="
+    if hidden != site.location:
+        remedy = "put it where everybody can reach it, or say [supervisor] allow_root = yes in a container of your own"
+    raise Refused(f"its location belongs to root, so it would run as '{who.name}', who cannot reach {hidden}; {remedy}")
 
 
 def _by_policy(name: str, site: Site) -> tuple[Identity, str]:

@@ -6,11 +6,12 @@ import contextlib
 import logging
 import os
 import signal
+from typing import NoReturn
 
 from multisite.errors import ConfigError
 from multisite.live import LiveHome
-from multisite.supervisor import sweep
-from multisite.supervisor.handover import taken, unseal
+from multisite.supervisor import program, sweep
+from multisite.supervisor.handover import Keeper, State, seal, taken, unseal
 from multisite.supervisor.main import Supervisor
 from multisite.supervisor.prctl import set_name
 from multisite.supervisor.rundir import RuntimeDir
@@ -64,17 +65,31 @@ def take_over(live: LiveHome, adopt: int) -> Supervisor:
         _hush()
     rundir = RuntimeDir(live.home, state["rundir"])
     try:
-        return Supervisor(live, rundir, lock, foreground=foreground, state=state)
+        return Supervisor(live, rundir, lock, foreground=foreground, state=None if "anew" in state else state)
     except Exception:  # whatever it is, sites that nobody watches would be worse
+        if "anew" in state:
+            raise
         _log.exception("the running sites cannot be taken over; they are ended, and start with their next requests")
-        sweep.all_children()
-        for descriptor in state["kept"]:
-            if descriptor != lock:
-                with contextlib.suppress(OSError):
-                    os.close(descriptor)
-        return Supervisor(live, rundir, lock, foreground=foreground)
+        begin_anew(live.home.path, state, lock)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
+
+
+def begin_anew(home: str, state: State, lock: int) -> NoReturn:
+    """End what runs and execute this program once more, with the lock alone.
+
+    In this process some descriptors belong to objects that have been half made already, and would close others' in
+    their place one day.
+    """
+    sweep.all_children()
+    for descriptor in state["kept"]:
+        with contextlib.suppress(OSError):
+            os.set_inheritable(descriptor, False)
+    keep = Keeper()
+    rest = {"lock": keep(lock), "rundir": state["rundir"], "foreground": state["foreground"], "anew": True}
+    argv = program.command(home, adopt=str(seal(rest, keep)))
+    os.chdir("/")
+    os.execve(argv[0], argv, program.environment(os.environ))
 
 
 def _hush() -> None:

@@ -281,8 +281,12 @@ def ask(port: int, host: str, path: str = "/", **more: str | bytes) -> Answer:
 
 
 def send_raw(port: int, request: bytes) -> bytes:
-    """Bytes as they are; all that comes back until the server closes."""
+    """Bytes as they are; all that comes back until the server closes.
+
+    The end of them travels with the last: a client that closes its side later counts as one that has left.
+    """
     with socket.create_connection(("127.0.0.1", port), timeout=15) as wire:
+        wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
         wire.sendall(request)
         wire.shutdown(socket.SHUT_WR)
         answer = b""

@@ -134,6 +134,21 @@ def test_a_failed_start_is_told_step_by_step_in_debug_mode_only(home: HomeDir) -
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_flask_leaves_its_errors_to_the_debugger(home: HomeDir, mode: str) -> None:
+    """Flask answers with a page of its own unless it is told to debug; no PIN is said where there is no debugger."""
+    home.site(
+        "one",
+        "from flask import Flask\napplication = Flask('one')\napplication.add_url_rule('/', view_func=lambda: 1 / 0)\n",
+        mode=mode,
+    )
+    home.site("two", APP, mode="spawned", server="gunicorn")
+    with serve(home, "--debug") as server:
+        page = server.ask("one.localhost").text
+        assert "ZeroDivisionError" in page and "Werkzeug Debugger" in page
+        assert "one: " in server.log() and "PIN" not in re.search(r"^two: .*$", server.log(), re.MULTILINE)[0]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_the_debugger_evaluates_in_the_frame_for_who_knows_the_pin(home: HomeDir, mode: str) -> None:
     """werkzeug's console, with the local variables of the request that failed."""
     home.site("one", APP, mode=mode)

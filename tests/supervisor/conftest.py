@@ -9,6 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from .harness import SupervisedHome, supervised
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[SupervisedHome]:
+    """A home and its supervisor."""
+    with supervised(tmp_path) as made:
+        yield made
+
 
 @pytest.fixture
 def open_path() -> Iterator[Path]:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
 from click.testing import CliRunner, Result
 
 from multisite.cli import main
 from multisite.supervisor import process, sweep
-from tests.supervisor.harness import SERVER, SupervisedHome, supervised, wait_until
+from tests.supervisor.harness import SERVER, SupervisedHome, wait_until
 
 APP = """
 import os
@@ -25,12 +22,6 @@ def application(environ, start_response):
 
 def app(version: str = "one", early: str = "", health: str = "200 OK") -> str:
     return APP.format(version=version, early=early, health=health)
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[SupervisedHome]:
-    with supervised(tmp_path) as made:
-        yield made
 
 
 def run(home: SupervisedHome, *words: str) -> Result:

@@ -14,13 +14,7 @@ from typing import Any
 
 import pytest
 
-from .harness import SERVER, SupervisedHome, is_running, supervised, wait_until
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[SupervisedHome]:
-    with supervised(tmp_path) as made:
-        yield made
+from .harness import SERVER, SupervisedHome, is_running, wait_until
 
 
 def typed(home: SupervisedHome, *words: str, code: int = 0) -> str:

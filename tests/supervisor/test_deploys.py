@@ -7,12 +7,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.supervisor.harness import SERVER, SupervisedHome, ask, supervised, wait_until
+from tests.supervisor.harness import SERVER, SupervisedHome, ask, wait_until
 
 APP = """
 import os, sys, time
@@ -45,12 +44,6 @@ BROKEN = {
 
 def app(version: str, early: str = "", health: str = "200 OK") -> str:
     return APP.format(version=version, early=early, health=health)
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[SupervisedHome]:
-    with supervised(tmp_path) as made:
-        yield made
 
 
 def deploy(home: SupervisedHome, name: str = "blog") -> dict[str, Any]:

@@ -13,12 +13,10 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from multisite.supervisor import process
 from multisite.supervisor.servers import command_line
 
-from .harness import SERVER, SupervisedHome, is_running, supervised, wait_until
+from .harness import SERVER, SupervisedHome, is_running, wait_until
 
 # A worker that asks for a site's socket once and then relays, as the service does.
 FRONT = """
@@ -108,12 +106,6 @@ class Gunicorn:
             if os.fsencode(str(self.path)) in command_line(pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[SupervisedHome]:
-    with supervised(tmp_path) as made:
-        yield made
 
 
 @contextlib.contextmanager

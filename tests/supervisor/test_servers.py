@@ -7,12 +7,11 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .harness import SupervisedHome, supervised, wait_until
+from .harness import SupervisedHome, wait_until
 
 pytestmark = pytest.mark.servers
 
@@ -23,19 +22,13 @@ def application(environ, start_response):
 """
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[SupervisedHome]:
-    with supervised(tmp_path) as made:
-        yield made
-
-
 def test_the_sites_own_gunicorn(home: SupervisedHome) -> None:
     home.app("a", APP, server="gunicorn", python=sys.executable, processes="2")
     assert home.get("a", "/x") == "hello from /x"
     state = home.state("a")
     assert (state["state"], len(state["pids"])) == ("running", 1)
     home.client.ask({"do": "stop", "site": "a"})
-    home.wait_for("a", "stopped")
+    home.wait_for("a", "stopped", 60)  # gunicorn waits in vain for a worker that was just born when it was told to end
     wait_until(lambda: not home.left())
     assert os.path.exists(home.rundir.socket("a"))
     assert home.get("a", "/y") == "hello from /y"

@@ -10,7 +10,6 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,12 +19,6 @@ from multisite.errors import BackendUnavailable
 from multisite.supervisor.client import Client, SiteUnavailable, SupervisorError
 
 from .harness import SERVER, SupervisedHome, ask, is_running, supervised, wait_until
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[SupervisedHome]:
-    with supervised(tmp_path) as made:
-        yield made
 
 
 def pid_of(body: str) -> int:
@@ -64,6 +57,28 @@ def test_an_idle_site_is_stopped_and_comes_back_with_its_next_request(home: Supe
     home.wait_for("blog", "stopped")
     assert not is_running(pid_of(first))
     assert ask(home.rundir.socket("blog")) != first
+
+
+ONE_IS_LATE = """
+    import os, time
+
+    try:
+        os.mkdir("first")
+    except FileExistsError:
+        time.sleep(1)
+
+    def application(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"here"]
+"""
+
+
+def test_an_idle_site_of_several_processes_is_stopped(home: SupervisedHome) -> None:
+    """The one that is ready first does not have the other asked for once more, as if somebody waited for it."""
+    home.app("blog", ONE_IS_LATE, processes="2", idle_timeout="2")
+    assert home.get("blog") == "here"
+    home.wait_for("blog", "stopped", 30)
+    assert home.state("blog")["starts"] == 2
 
 
 def test_a_request_in_flight_is_never_idle(home: SupervisedHome) -> None:

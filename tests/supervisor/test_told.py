@@ -8,8 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,15 +16,9 @@ from multisite.errors import BackendUnavailable
 from multisite.supervisor.client import NotRunning
 from multisite.verdicts import Verdicts, of_starts
 
-from .harness import SERVER, SupervisedHome, is_running, supervised, wait_until
+from .harness import SERVER, SupervisedHome, is_running, wait_until
 
 BROKEN = "import sys\nprint('no flask here')\nsys.exit(3)\n"
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[SupervisedHome]:
-    with supervised(tmp_path) as made:
-        yield made
 
 
 def typed(home: SupervisedHome, *words: str, code: int = 0) -> str:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from multisite.supervisor.client import SupervisorError
 from multisite.supervisor.handover import FORMAT
 from multisite.supervisor.rundir import RuntimeDir
 
-from .harness import SERVER, SupervisedHome, ask, is_running, supervised, wait_until
+from .harness import SERVER, SupervisedHome, ask, is_running, wait_until
 
 HELLO = """
 def application(environ, start_response):
@@ -28,12 +28,6 @@ def application(environ, start_response):
     return [b'hello']
 """
 WITHIN = 90.0  # seconds for the new program to answer, on a machine that has other things to do
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[SupervisedHome]:
-    with supervised(tmp_path) as made:
-        yield made
 
 
 def upgrade(home: SupervisedHome) -> dict[str, Any]:

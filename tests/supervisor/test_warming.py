@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
@@ -15,7 +13,7 @@ from multisite.statefile import StateFile
 from multisite.supervisor.crew import Crew
 from multisite.supervisor.habits import HOURS, LEAD, MOST_SITES, Habits
 from multisite.supervisor.warming import KIND, Warming
-from tests.supervisor.harness import SupervisedHome, supervised, wait_until
+from tests.supervisor.harness import SupervisedHome, wait_until
 
 HOUR, DAY = 3600.0, 86400.0
 APP = """
@@ -23,12 +21,6 @@ def application(environ, start_response):
     start_response("200 OK", [])
     return [b"here"]
 """
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[SupervisedHome]:
-    with supervised(tmp_path) as made:
-        yield made
 
 
 def of_days(used: dict[int, set[str]], days: int, habits: Habits | None = None, first: int = 0) -> Habits:

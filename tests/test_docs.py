@@ -1,0 +1,69 @@
+"""The pages for whoever reads the code name what is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parent.parent
+PACKAGE = CHECKOUT / "multisite"
+SOURCES = "\n".join(path.read_text() for path in sorted(PACKAGE.rglob("*.py")))
+FOREIGN = {"wsgiref.validate"}
+
+
+def exists(name: str) -> bool:
+    """Tell whether `name` is a module of ours, or the last part of it is defined in one."""
+    path = PACKAGE.joinpath(*name.split("."))
+    if path.with_suffix(".py").exists() or path.is_dir():
+        return True
+    last = re.escape(name.rpartition(".")[2])
+    return bool(re.search(rf"\b(?:def|class) {last}\b|\b{last} *[:=]|[\"/]{last}\b", SOURCES)) or any(
+        PACKAGE.rglob(f"{name}.py")
+    )
+
+
+@pytest.mark.parametrize("page", ["architecture.md", "walkthrough.md"])
+def test_names_of_the_code_are_those_of_the_code(page: str) -> None:
+    """Every module, class and function that the page names exists."""
+    text = re.sub(r"\{doc\}`[^`]*`|```.*?```", "", (CHECKOUT / "docs" / page).read_text(), flags=re.DOTALL)
+    named = set(re.findall(r"`([A-Za-z_][A-Za-z_.]*)`", text)) - FOREIGN
+    assert len(named) > 20
+    assert not {name for name in named if not exists(name)}
+
+
+def test_commands_are_described_as_they_are() -> None:
+    """Every command has a part of docs/commands.md, and every option of one is named there or in its help."""
+    from multisite.cli import main
+
+    page = (CHECKOUT / "docs" / "commands.md").read_text()
+    headings = set(re.findall(r"\w[\w-]*", " ".join(re.findall(r"^## (.*)$", page, re.MULTILINE))))
+    missing = set(main.list_commands(None)) - headings - {"install", "completion"}  # type: ignore[arg-type]
+    assert not missing
+    assert "multisite install" in page and "multisite completion" in page
+
+
+def test_options_that_pages_name_exist() -> None:
+    """`--option` behind the name of a command of ours, in an example, is one that the command takes."""
+    import click
+
+    from multisite.cli import main
+
+    context = click.Context(main)
+    wrong = []
+    for path in [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").rglob("*.md"))]:
+        for line in re.findall(r"^[$#] (?:\S*/)?multisite (.*)$", path.read_text(), re.MULTILINE):
+            words = line.partition(" #")[0].split()
+            names = [word for word in words if word in main.list_commands(context)]
+            command = main.get_command(context, names[0]) if names else None
+            known = {name for one in filter(None, (main, command)) for name in names_of(one)}
+            wrong += [(path.name, line, word) for word in words if word[:2] == "--" and word.split("=")[0] not in known]
+    assert not wrong
+
+
+def names_of(command: object) -> set[str]:
+    import click
+
+    assert isinstance(command, click.Command)
+    return {name for parameter in command.params for name in parameter.opts} | {"--help"}
