@@ -36,6 +36,7 @@ class Balancer:
         self.places: set[object] = set()
         self.share = share or Share()
         self.stall_timeout = proxies[0].stall_timeout
+        self.sends = proxies[0].sends
         self._proxies = proxies
         self._clock = clock
         self._turn = itertools.count()  # its next() is atomic

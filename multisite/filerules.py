@@ -7,6 +7,7 @@ import mimetypes
 import re
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
+from urllib.parse import quote_from_bytes
 
 #: what no interpreter before 3.13 knows, or knows otherwise than today's browsers
 NEWER_TYPES = {
@@ -90,11 +91,23 @@ class MediaTypes:
         return f"{found}; charset=utf-8" if found[:5] == "text/" and "charset" not in found else found
 
 
+_AMBIGUOUS = re.compile(rb"[\x00-\x1f\x7f%]")
+
+
 class Sender(NamedTuple):
     """The response header by which a front end is told to send a file itself, and what stands before its path."""
 
     header: str
     prefix: str
+
+    def value(self, path: bytes) -> str:
+        """Return what the header says of a file; "" where front ends do not agree about it.
+
+        nginx decodes what it is told, mod_xsendfile 0.12 does not, mod_xsendfile 1.0 and lighttpd do.
+        """
+        if self.header == "X-Accel-Redirect":
+            return self.prefix + quote_from_bytes(path)
+        return "" if _AMBIGUOUS.search(path) else path.decode("latin-1")
 
 
 def parse_sender(text: str) -> Sender | None:

@@ -26,6 +26,10 @@ HOP_BY_HOP = frozenset(
     ]
 )
 
+#: fields of a response, in lower case, that have a front end send any file that it may read itself: nginx, Apache's
+#: mod_xsendfile, lighttpd
+SENDERS = frozenset(["x-accel-redirect", "x-sendfile", "x-sendfile2", "x-lighttpd-send-file"])
+
 #: of a request, besides: the server has answered Expect itself, and Proxy becomes the variable HTTP_PROXY of a
 #: CGI-like program, which clients obey (CVE-2016-5387)
 _NOT_RELAYED = frozenset(

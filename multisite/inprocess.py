@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from multisite import blame, claims, codefiles, generation, logs, pages, sharing, threads, tree, visit
+from multisite import blame, claims, codefiles, generation, logs, ownlog, pages, sharing, threads, tree, visit
 from multisite.bound import Bound
 from multisite.claims import Ledger
 from multisite.development import OFF, Development
@@ -303,7 +303,8 @@ class InProcessSite:
 
     def _serve(self, newest: Generation) -> None:
         self._generation, self._failure, self._failures = newest, None, 0
-        self._put(self._debugged(newest.app), IN_PROCESS)
+        app, own = self._debugged(newest.app), logs.own_log(self.name)
+        self._put(ownlog.with_errors(app, own) if own else app, IN_PROCESS)
         self._verdicts.clear(self.name)
 
     def _debugged(self, app: WSGI) -> WSGI:

@@ -22,7 +22,7 @@ from multisite.beneath import open_folder
 LOOK_EVERY = 1.0  # seconds from a file's new name until lines go to a new file
 
 #: links to what a container's runtime collects
-_STREAMS = ("/dev/stdout", "/dev/stderr")
+STREAMS = ("/dev/stdout", "/dev/stderr")
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -32,7 +32,7 @@ def open_append(path: str, *, root: bool | None = None) -> int:
     Raises:
         OSError: it cannot be opened, or, as root, may not be.
     """
-    if not (os.geteuid() == 0 if root is None else root) or path in _STREAMS:
+    if not (os.geteuid() == 0 if root is None else root) or path in STREAMS:
         return os.open(path, _FLAGS, 0o640)
     folder = open_folder(os.fsencode(os.path.dirname(os.path.abspath(path))), trusting=False)
     try:
@@ -83,19 +83,22 @@ class LogFile:
         return f"<LogFile {self.path}>"
 
     def write(self, line: str) -> None:
-        """Append one line."""
+        """Append one line, to a new file if it is time to look for one."""
         if self._clock() >= self._look_at:
-            self._look()
-        data = f"{line}\n".encode("ascii", "backslashreplace")
+            self.look()
+        self.append(f"{line}\n".encode("ascii", "backslashreplace"))
+
+    def append(self, data: bytes) -> None:
+        """Append a line that has its end; whoever does so calls `look` once a second."""
         try:
             if os.write(self._file, data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            if self._told == "write":
-                self._told = ""
+            if self._told:
+                self._told = "" if self._told == "write" else self._told
         except OSError as error:
             self._tell("write", error)
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """Open the file anew if it has been renamed or removed."""
         self._look_at = self._clock() + LOOK_EVERY
         with contextlib.suppress(OSError):

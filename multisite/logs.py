@@ -19,6 +19,7 @@ from multisite.logformat import Syslog, parse_syslog
 from multisite.loggingplan import LoggerPlan, make_plan
 from multisite.loghandlers import NO_SITE, ReopeningFileHandler, SyslogHandler
 from multisite.model import Problem
+from multisite.ownlog import OwnLog, Records
 
 if TYPE_CHECKING:
     from multisite.model import Home
@@ -35,6 +36,8 @@ _log = logging.getLogger(SERVICE)
 _lock = threading.Lock()
 _installed: list[tuple[logging.Logger, logging.Handler]] = []  # what `configure` added
 _site_logs: dict[str, tuple[str, SiteLogHandler | SiteSyslogHandler]] = {}  # site -> (path, handler)
+_own: dict[str, OwnLog] = {}  # the same by site, for the records of its code
+_records = Records(_own, _log)
 _told: set[Problem] = set()  # problems of site logs that were logged already
 
 
@@ -90,7 +93,7 @@ def _apply(plan: LoggerPlan, handlers: dict[str, logging.Handler]) -> None:
     if plan.handlers is None:
         return
     for old in logger.handlers[:]:
-        if not isinstance(old, (SiteLogHandler, SiteSyslogHandler)):
+        if not isinstance(old, (SiteLogHandler, SiteSyslogHandler, Records)):
             logger.removeHandler(old)
     for name in plan.handlers:
         logger.addHandler(handlers[name])
@@ -99,7 +102,7 @@ def _apply(plan: LoggerPlan, handlers: dict[str, logging.Handler]) -> None:
 
 def _configure_default() -> None:
     _log.setLevel(logging.INFO)
-    _log.propagate = bool(logging.root.handlers)
+    _log.propagate = any(handler is not _records for handler in logging.root.handlers)
     if not _log.propagate:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter(DEFAULT_FORMAT, defaults=NO_SITE))
@@ -134,7 +137,8 @@ def restore() -> tuple[str, ...]:
         changes.append("the log record factory")
     with _lock:
         disabled = [logger for logger in _ours() if logger.disabled]
-        missing = [(logger, handler) for logger, handler in _installed if handler not in logger.handlers]
+        installed = [*_installed, *([(logging.root, _records)] if _own else [])]
+        missing = [(logger, handler) for logger, handler in installed if handler not in logger.handlers]
         for logger in disabled:
             logger.disabled = False
         for logger, handler in missing:
@@ -189,6 +193,22 @@ class SiteLogHandler(ReopeningFileHandler):
         """Leave out the site ``blog.eu``, whose logger is a child of the site ``blog``'s."""
         return getattr(record, "site", "") == self.site_name and bool(super().filter(record))
 
+    def write_line(self, line: str) -> None:
+        """Write a line of the site's own, as it is."""
+        self.handle(_Line(self.site_name, line))
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line that `record` is."""
+        return str(record.msg) if isinstance(record, _Line) else super().format(record)
+
+
+class _Line(logging.LogRecord):
+    """A line that needs no time and no level before it."""
+
+    def __init__(self, site_name: str, line: str) -> None:
+        super().__init__(SITE_PREFIX + site_name, logging.ERROR, "", 0, line, None, None)
+        self.site = site_name
+
 
 class SiteSyslogHandler(SyslogHandler):
     """Sends to syslog what `SiteLogHandler` writes to a file."""
@@ -200,6 +220,10 @@ class SiteSyslogHandler(SyslogHandler):
     def filter(self, record: logging.LogRecord) -> bool:
         """Leave out other sites."""
         return getattr(record, "site", "") == self.site_name and bool(super().filter(record))
+
+    def write_line(self, line: str) -> None:
+        """Send a line of the site's own."""
+        self._lines.write(line, logging.ERROR)
 
 
 def _site_handler(site: Site) -> SiteLogHandler | SiteSyslogHandler:
@@ -227,7 +251,9 @@ def attach_site_log(site: Site) -> tuple[Problem, ...]:
     detach_site_log(site.name)
     with _lock:
         _site_logs[site.name] = (site.error_log, handler)
+        _own[site.name] = handler
         site_logger(site.name).addHandler(handler)
+        logging.root.addHandler(_records)
     return ()
 
 
@@ -235,9 +261,17 @@ def detach_site_log(site_name: str) -> None:
     """Close a site's own error log, if it has one."""
     with _lock:
         _, handler = _site_logs.pop(site_name, ("", None))
+        _own.pop(site_name, None)
+        if not _own:
+            logging.root.removeHandler(_records)
         if handler:
             site_logger(site_name).removeHandler(handler)
             handler.close()
+
+
+def own_log(site_name: str) -> OwnLog | None:
+    """Return a site's own error log, if it has one that could be opened."""
+    return _own.get(site_name)
 
 
 def tell_once(site: Site, key: str, target: str, fault: OSError | ValueError) -> Problem:

@@ -48,6 +48,7 @@ class Proxy:
         most_waiting: requests that may wait in the queue of a unix socket; 0 for as many as it takes.
         share: of the server's threads, where they have to wait.
         pace: how long a worker's thread waits for an answer.
+        sends: whether an answer may have the front end send a file.
         measures: a body without a length is taken in whole and sent with one, because the endpoint reads no chunks.
     """
 
@@ -67,6 +68,7 @@ class Proxy:
         most_waiting: int = 0,
         share: Share | None = None,
         pace: Pace | None = None,
+        sends: bool = False,
         measures: bool = False,
     ) -> None:
         self.endpoint = endpoint
@@ -77,6 +79,7 @@ class Proxy:
         self.can_explain = reconnect is not None
         self.queue = Queued(most_waiting)
         self.places: set[object] = set()
+        self.sends = sends
         self.share = share or Share()
         self.pace = pace or Pace()
         self._connect_timeout = connect_timeout

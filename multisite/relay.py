@@ -198,7 +198,8 @@ def _wait_here(route: Route, environ: Environ, start_response: Any, upload: Uplo
     try:
         exchange = route.begin(environ, upload, False)
         gunicorn = environ.get("SERVER_SOFTWARE", "")[:8] == "gunicorn"
-        incoming = Incoming(environ["REQUEST_METHOD"], dates=not gunicorn, forgive=bool(upload.first))
+        method, forgive = environ["REQUEST_METHOD"], bool(upload.first)
+        incoming = Incoming(method, dates=not gunicorn, forgive=forgive, sends=route.sends)
         try:
             return _wait_for(route, exchange, incoming, environ, start_response, release)
         except BaseException as error:

@@ -45,7 +45,7 @@ class Request:
         self.wire = -1
         method = environ["REQUEST_METHOD"]
         upgrade = "HTTP_UPGRADE" in environ and bool(upgrade_of(environ))
-        self.incoming = Incoming(method, dates=False, forgive=bool(upload.first), upgrade=upgrade)
+        self.incoming = Incoming(method, dates=False, forgive=bool(upload.first), upgrade=upgrade, sends=route.sends)
         self.outgoing = Outgoing(method, environ["SERVER_PROTOCOL"], SERVER)
 
     def take(self) -> None:

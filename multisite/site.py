@@ -292,6 +292,13 @@ class Site:
         note="the server sends them",
         example="x-accel-redirect /files",
     )
+    app_send: bool = option(
+        "boolean",
+        "no",
+        "Let the application of a site with processes or upstreams of its own have the front end send files: its "
+        "X-Accel-Redirect and X-Sendfile are passed on, else left out. It may then name any file that the front end is "
+        "configured to send.",
+    )
     env: dict[str, str] = option(
         "multiline",
         help="Environment variable of the site. A site with variables of its own never shares an interpreter.",

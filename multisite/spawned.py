@@ -47,6 +47,7 @@ class SpawnedSite:
         self.pace = Pace()
         self.queue = Queued(max(1, site.max_waiting))
         self.places: set[object] = set()
+        self.sends = site.app_send
         self.share = Share(threads.of_this_server)
         self._site, self._home, self._debug = site, home, debug
         self._client = Client(home)
@@ -156,7 +157,12 @@ def app(site: Site, home: Home, development: Development = OFF) -> WSGI:
 def _upstreams(site: Site, home: Home) -> WSGI:
     trusts = TrustedProxies(home.service.trusted_proxies).trusts
     proxies = [
-        Proxy(Endpoint.parse(text, site.protocol), request_timeout=site.request_timeout, trusts=trusts)
+        Proxy(
+            Endpoint.parse(text, site.protocol),
+            request_timeout=site.request_timeout,
+            trusts=trusts,
+            sends=site.app_send,
+        )
         for text in site.upstreams
     ]
     return Balancer(proxies, share=Share(threads.of_this_server))

@@ -95,7 +95,7 @@ class Visit:
     def around(self, body: Iterable[bytes]) -> Iterable[bytes]:
         """Return `body` so that its end is noticed; one that the server sends as a file stays what it is."""
         if type(body) is list:
-            size = sum(map(len, body))
+            size = len(body[0]) if len(body) == 1 else sum(map(len, body))
             if size <= MOST_AT_ONCE:
                 self.sent += size
                 self._state = "whole"
@@ -162,6 +162,9 @@ class Visit:
     def end(self) -> None:
         """Note the end of an answer that went through here."""
         code = self._status[:3]
+        if code and self._state == "whole":
+            self.done(int(code), self.sent)
+            return
         failed = self._state == "failed"
         status = int(code) if code else 500 if failed else 0
         cut = failed or (self._state != "whole" and not self._is_complete())

@@ -9,19 +9,22 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from wsgiref.util import FileWrapper, setup_testing_defaults
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multisite import logformat, visit
+from multisite import access, logformat, visit
+from multisite.access import AccessLog
 from multisite.config import read_site
 from multisite.logfile import LogFile, open_append
 from multisite.loghandlers import SyslogLines
+from multisite.model import Home, Site
 from multisite.usage import Counts
 from multisite.visit import Visit
 from tests.homes import TestHome, ask
@@ -31,6 +34,7 @@ COMBINED = re.compile(
     r'(?P<status>\d+) (?P<bytes>\d+) "(?P<referer>(?:[^"\\]|\\.)*)" "(?P<agent>(?:[^"\\]|\\.)*)" '
     r"(?P<site>\S+) (?P<seconds>\d+\.\d{6}) (?P<how>\S+)"
 )
+TIME = re.compile(r"\[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\]")
 APP = """
 def application(environ, start_response):
     path = environ["PATH_INFO"]
@@ -248,6 +252,37 @@ def test_a_log_that_was_renamed_is_opened_anew_within_a_second(tmp_path: Path) -
     now[0] = 2.0
     log.write("four")
     assert (tmp_path / "log").read_text() == "four\n"
+
+
+@pytest.mark.parametrize("form", ["combined", "json", "{uri}"])
+def test_a_sites_log_is_looked_for_in_each_second(home: LoggedHome, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    """Whatever its format is."""
+    home.log("access = ../../log/access.log", f"access_format = {form}")
+    home.get("a.test", "/one")
+    (home.path / "log" / "access.log").rename(home.path / "log" / "access.log.1")
+    monkeypatch.setattr(access.now, "known", (-1, "", ""))  # as when a second is over
+    home.get("a.test", "/two")
+    assert "/one" in (home.path / "log" / "access.log.1").read_text()
+    assert len(home.lines) == 1 and "/two" in home.lines[0]
+
+
+@settings(max_examples=40, deadline=None)
+@given(HOSTILE, HOSTILE, HOSTILE, HOSTILE)
+def test_the_quick_way_makes_what_the_careful_one_makes(method: str, uri: str, agent: str, user: str) -> None:
+    """Or leaves it to that; in both formats."""
+    with tempfile.TemporaryDirectory() as folder:
+        for form in ("combined", "json"):
+            path = Path(folder) / form
+            log = AccessLog(Site("a.ini", name="a", access_log=str(path), access_format=form), Home(folder))
+            environ = {"REQUEST_METHOD": method, "RAW_URI": uri, "HTTP_USER_AGENT": agent, "REMOTE_USER": user}
+            this = Visit(Counts(memoryview(bytearray(256)).cast("Q")), log, environ, None, "page")
+            log.write(this, 200, 5, 0.25, "page")
+            log._carefully(this, 200, 5, 0.25, "page")
+            quick, careful = path.read_text().split("\n")[:-1]
+            if form == "json":
+                assert {**json.loads(quick), "iso": ""} == {**json.loads(careful), "iso": ""}
+            else:
+                assert TIME.sub("", quick) == TIME.sub("", careful)
 
 
 def test_a_log_that_goes_away_costs_no_request_and_is_told_once(

@@ -95,6 +95,9 @@ def many(draw: st.DrawFn) -> plan.Sites:
             mount=draw(st.sampled_from(["/", "/api", "/\"m;{$}'"])),
             static=draw(statics),
             redirect_to_canonical=draw(st.booleans()),
+            static_send=draw(
+                st.sampled_from(["", "x-sendfile", "x-accel-redirect /f", 'x-accel-redirect /"multisite_evil;{$}'])
+            ),
         )
         for number in range(draw(st.integers(1, 6)))
     ]
@@ -343,3 +346,33 @@ def test_the_pages_show_what_the_command_prints(server: str) -> None:
     """The example of docs/deploy/SERVER.md is the command's own; when it changes, it is to be pasted there anew."""
     page = (DEPLOY / f"{server}.md").read_text()
     assert example(server).strip() in page, f"docs/deploy/{server}.md should show:\n\n{example(server)}"
+
+
+SENDING = {"nginx": "x-accel-redirect /files", "apache": "x-sendfile", "lighttpd": "x-sendfile"}
+NAMED = {
+    "nginx": 'location ^~ "/files/srv/blog/static/" {',
+    "apache": 'XSendFilePath "/srv/blog/static"',
+    "lighttpd": '"x-sendfile-docroot" => ( "/srv/blog/static" )',
+}
+
+
+@pytest.mark.parametrize("server", SENDING)
+def test_a_front_end_may_send_from_the_folders_that_are_named(server: str) -> None:
+    """Those of sites with static_send, in their own blocks and in the one for all hosts; no other site names files."""
+    blog = site("blog", "blog.test", static={"/static": ("/srv/blog/static/",)}, static_send=SENDING[server])
+    planned = sites(blog, site("wiki", "wiki.test"))
+    text = rendered(server, replace(front_of(planned), sent=plan.sent(planned, planned.sites)))
+    assert text.count(NAMED[server]) == (1 if server == "lighttpd" else 2)
+    if server == "nginx":
+        assert text.count("proxy_ignore_headers X-Accel-Redirect;") == 1
+        obeys = sites(site("wiki", "wiki.test", app_send=True))
+        assert rendered(server, front_of(obeys)).count("proxy_ignore_headers X-Accel-Redirect;") == 1  # all other hosts
+
+
+@pytest.mark.parametrize(
+    ("server", "header"), [("nginx", "x-sendfile"), ("apache", "x-accel-redirect /f"), ("caddy", "x-sendfile")]
+)
+def test_a_header_that_the_server_does_not_know_is_named(server: str, header: str) -> None:
+    """Else the site's files would come empty, and nobody would be told why."""
+    blog = site("blog", "blog.test", static={"/static": ("/srv/blog/static",)}, static_send=header)
+    assert "does not obey" in rendered(server, front_of(sites(blog)))

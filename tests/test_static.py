@@ -459,15 +459,18 @@ def test_a_trusted_front_end_is_told_to_send_the_file(home: StaticHome, files: P
     (files / "a b.css").write_text("blank")
     (files / "link.css").symlink_to("a b.css")
     home.serve("/static = static", static_send="x-accel-redirect /files", static_expires="1h")
-    got = home.ask("/static/link.css")
-    real = os.path.realpath(files)
+    (files / "50%.css").write_text("half")
+    got = home.ask("/static/a b.css")
     assert (got.status, got.body) == (200, b"")
-    assert got.headers["x-accel-redirect"] == f"/files{real}/a%20b.css"
+    assert got.headers["x-accel-redirect"] == f"/files{files}/a%20b.css"
+    assert home.ask("/static/50%.css").headers["x-accel-redirect"] == f"/files{files}/50%25.css"
     assert got.headers["content-type"] == "text/css; charset=utf-8"
     assert got.headers["cache-control"] == "max-age=3600"
     assert home.ask("/static/none").status == 404
     home.serve("/static = static", static_send="X-Sendfile")
-    assert home.ask("/static/hello.css").headers["x-sendfile"] == f"{real}/hello.css"
+    assert home.ask("/static/hello.css").headers["x-sendfile"] == f"{files}/hello.css"
+    assert home.ask("/static/50%.css").text == "half", "front ends do not agree how this is said"
+    assert home.ask("/static/link.css").text == "blank", "a front end may not follow what multisite follows"
 
 
 def test_nobody_else_is_told_where_the_file_is(home: StaticHome, files: Path) -> None:

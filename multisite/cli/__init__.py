@@ -20,7 +20,7 @@ COMMANDS = {
     "explain": "multisite.cli.explain:explain",
     "status": "multisite.cli.status:status",
     "stats": "multisite.cli.stats:stats",
-    "logs": "multisite.cli.status:logs",
+    "logs": "multisite.cli.logs:logs",
     "stop": "multisite.cli.restart:stop",
     "create-rules": "multisite.cli.rules:create_rules",
     "restart": "multisite.cli.restart:restart",

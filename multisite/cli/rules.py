@@ -119,6 +119,8 @@ class Asked:
             "--direct: lighttpd cannot tell whether a site's socket is there": self._direct
             and self._server == "lighttpd",
             f"--uwsgi: {self._server} does not speak it": self._uwsgi and self._server in ("lighttpd", "caddy"),
+            "--tls: these rules have no certificates for lighttpd; say ssl.pemfile in lighttpd.conf": self._tls
+            and self._server == "lighttpd",
             f"--tls: {self._server} gets its certificates itself": self._tls and self._server == "caddy",
         }
         for sentence, wrong in clashes.items():
@@ -149,6 +151,8 @@ class Asked:
             script=os.path.join(session.home.path, "multisite.wsgi") if self._wsgi else "",
             home=home.path,
             ask=self._ask(upstream),
+            sent=plan.sent(sites, sites.sites),
+            app_send=any(site.app_send for site in sites.sites.values()),
         )
 
     def _ask(self, upstream: Endpoint) -> str:

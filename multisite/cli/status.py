@@ -1,4 +1,4 @@
-"""``multisite status`` and ``multisite logs``: what the processes of sites do, and what they said."""
+"""``multisite status``: what the processes of sites do."""
 
 from __future__ import annotations
 
@@ -8,21 +8,14 @@ from typing import Any
 
 import click
 
-from multisite.cli import complete
-from multisite.cli.group import fail
 from multisite.cli.output import say, say_json
-from multisite.cli.session import Named, Session, pass_session
+from multisite.cli.session import Session, pass_session
 from multisite.cli.table import say_table
 
 STATUS = """\b
 Examples:
   multisite status
   multisite --json status
-"""
-LOGS = """\b
-Examples:
-  multisite logs blog
-  multisite logs -f blog
 """
 HEADER = (
     *("name", "runs", "state", "pids", "up"),
@@ -118,47 +111,3 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f}{unit}"
     return f"{seconds:.0f}s"
-
-
-@click.command(epilog=LOGS, short_help="Show what a site printed.")
-@click.option("-f", "--follow", is_flag=True, help="Go on as more is printed, until interrupted.")
-@click.argument("name", shell_complete=complete.sites)
-@pass_session
-def logs(session: Session, name: str, follow: bool) -> None:
-    """Show the last lines that the processes of the site NAME printed, or those of its error log."""
-    named = session.named(name)
-    if follow:
-        return _follow(session, named)
-    lines = _lines(session, named)
-    if session.as_json:
-        return say_json({"name": named.site.name, "lines": lines})
-    _say_lines(lines)
-
-
-def _lines(session: Session, named: Named) -> list[str]:
-    answer = session.ask("logs", **named.request)
-    lines = list(answer["lines"]) if answer else []
-    path = named.site.error_log
-    return lines if lines or not path else _tail(path)
-
-
-def _tail(path: str) -> list[str]:
-    """Return the last lines of a file, of its last 64 KiB at most."""
-    with open(path, "rb") as file:
-        file.seek(max(0, file.seek(0, 2) - 65536))
-        return file.read().decode("utf-8", "replace").splitlines()[-40:]
-
-
-def _follow(session: Session, named: Named) -> None:
-    from multisite.supervisor.client import Client, NotRunning
-
-    try:
-        for answer in Client(session.home).follow({"do": "logs", **named.request, "follow": True}):
-            _say_lines(answer["lines"])
-    except NotRunning:
-        fail("no supervisor runs, so there is nothing to follow")
-
-
-def _say_lines(lines: Iterable[str]) -> None:
-    for line in lines:
-        say(line)

@@ -34,7 +34,7 @@ http {{
 """
 APACHE_MODULES = (
     "mpm_event authz_core authz_host alias dir mime env setenvif headers rewrite log_config ssl socache_shmcb "
-    "proxy proxy_http proxy_uwsgi wsgi"
+    "proxy proxy_http proxy_uwsgi wsgi xsendfile"
 )
 APACHE_FOLDERS = (
     "/usr/lib/apache2/modules",

@@ -11,7 +11,18 @@ import sys
 from collections.abc import Iterator
 
 from multisite.frontends import names
-from multisite.frontends.view import CLAIMS, UNDERSCORED, Block, Front, Listen, Static, Unwritable, comment, has_control
+from multisite.frontends.view import (
+    CLAIMS,
+    UNDERSCORED,
+    Block,
+    Front,
+    Listen,
+    Static,
+    Unwritable,
+    comment,
+    has_control,
+    unsent,
+)
 
 HEAD = """\
 # Save this file as sites-available/multisite.conf, then:
@@ -48,7 +59,16 @@ def render(front: Front) -> str:
     for block in front.blocks:
         parts += _hosts(block, front)
     if front.rest:
-        rest = Block("multisite", (), ("*",), timeout=front.timeout, log="multisite", direct=not front.blocks)
+        rest = Block(
+            "multisite",
+            (),
+            ("*",),
+            timeout=front.timeout,
+            log="multisite",
+            direct=not front.blocks,
+            sent=front.sent,
+            app_send=front.app_send,
+        )
         parts += [comment("All other hosts: sites that are newer than this file, and the page for unknown ones.")]
         parts += _hosts(rest, front)
     return "\n".join(parts) + "\n"
@@ -67,7 +87,8 @@ def quoted(text: str) -> str:
 
 def _head(front: Front) -> str:
     uwsgi = front.upstream.protocol == "uwsgi"
-    modules = "wsgi rewrite" if front.script else f"{'proxy_uwsgi' if uwsgi else 'proxy_http'} headers rewrite"
+    modules = "wsgi headers rewrite" if front.script else f"{'proxy_uwsgi' if uwsgi else 'proxy_http'} headers rewrite"
+    modules += " ssl" if any(block.certificate for block in front.blocks) else ""
     text = comment(front.title) + "\n" + HEAD.format(modules=modules)
     if front.script:
         paths = {"script": front.script, "home": front.home, "prefix": quoted(sys.prefix)}
@@ -110,11 +131,13 @@ def _inside(block: Block, front: Front) -> Iterator[str]:
         yield f"ServerAlias {' '.join(aliases[start : start + 50])}"
     yield f'CustomLog {quoted(f"{front.logs}/{block.log}.access.log")} "{LOG_FORMAT}"'
     yield f"LimitRequestBody {front.max_body}"
-    yield "AllowEncodedSlashes NoDecode"
+    # mod_proxy_uwsgi fails at a %2F; what was sent is in REQUEST_URI all the same.
+    yield f"AllowEncodedSlashes {'On' if front.upstream.protocol == 'uwsgi' else 'NoDecode'}"
     yield "UseCanonicalName Off"
     yield "RewriteEngine On"
     yield from (comment(reason) for reason in block.left)
     yield from _files(block, front)
+    yield from _sending(block)
     yield from _wsgi(front) if front.script else _proxy(block, front)
 
 
@@ -168,6 +191,20 @@ def _allow(folder: str, rule: Static, file: str = "") -> Iterator[str]:
     yield "</Directory>"
 
 
+def _sending(block: Block) -> Iterator[str]:
+    """Yield what multisite may have Apache send; only folders can be named, so that of a file is."""
+    ours = [each for each in block.sent if each.header == "X-Sendfile"]
+    yield from (comment(reason) for reason in unsent(block.sent, "Apache", "X-Sendfile"))
+    if ours or block.app_send:
+        yield comment("a2enmod xsendfile")
+        yield "XSendFile On"
+    for each in ours:
+        try:
+            yield f"XSendFilePath {quoted(each.folder)}"
+        except Unwritable as error:
+            yield comment(f"{each.path} cannot be sent by Apache: {error}. Leave static_send out.")
+
+
 def _wsgi(front: Front) -> Iterator[str]:
     yield "WSGIPassAuthorization On"
     yield f"WSGIScriptAlias / {quoted(front.script)} process-group=multisite application-group=%{{GLOBAL}}"
@@ -194,8 +231,10 @@ def _proxy(block: Block, front: Front) -> Iterator[str]:
         yield from (f'RewriteCond "%{{SERVER_NAME}}" "!=={domain}"' for domain in front.indirect)
         yield f'RewriteCond {quoted(front.folders)[:-1]}/%{{SERVER_NAME}}" -d'
         yield f'RewriteRule "^/(.*)$" {socket} [P,L]'
-    websocket = "" if front.upstream.protocol == "uwsgi" else " upgrade=websocket"
-    yield f'ProxyPass "/" "{_upstream(front)}" nocanon retry=0 disablereuse=On{websocket}'
+    # mod_proxy_uwsgi decodes what it is given; with nocanon that would be the query too.
+    uwsgi = front.upstream.protocol == "uwsgi"
+    options = "retry=0 disablereuse=On" if uwsgi else "nocanon retry=0 disablereuse=On upgrade=websocket"
+    yield f'ProxyPass "/" "{_upstream(front)}" {options}'
 
 
 def _upstream(front: Front) -> str:

@@ -15,6 +15,7 @@ from multisite.frontends.view import (
     Static,
     Unwritable,
     has_control,
+    unsent,
     without_check,
 )
 from multisite.frontends.view import comment as plain_comment
@@ -120,7 +121,7 @@ def _others(patterns: list[Block], front: Front) -> Iterator[str]:
         yield from (f"            {line}" for line in _routes(block, front))
         yield "        }"
     yield "        handle {"
-    rest = Block("", (), ("*",), timeout=front.timeout, direct=not front.blocks)
+    rest = Block("", (), ("*",), timeout=front.timeout, direct=not front.blocks, sent=front.sent)
     yield from (f"            {line}" for line in _routes(rest, front))
     yield "        }"
     yield "    }"
@@ -143,7 +144,7 @@ def _inside(log: str, front: Front) -> Iterator[str]:
 
 
 def _routes(block: Block, front: Front) -> Iterator[str]:
-    yield from (comment(reason) for reason in block.left)
+    yield from (comment(reason) for reason in [*block.left, *unsent(block.sent, "Caddy")])
     dispatcher = list(_handle("", _proxy(_upstream(front), block, front)))
     for number, rule in enumerate(block.static, 1):
         yield f"@prefix{number} path_regexp `^{names.path(rule.prefix)}(/|$)`"

@@ -5,6 +5,7 @@ https://redmine.lighttpd.net/projects/lighttpd/wiki/Docs_Configuration
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 
@@ -18,6 +19,7 @@ from multisite.frontends.view import (
     Unwritable,
     comment,
     has_control,
+    unsent,
     without_check,
 )
 
@@ -91,7 +93,18 @@ def _proxy(front: Front) -> Iterator[str]:
     yield comment("of another site is to come. Timeouts: the page that says why a site does not answer is multisite's.")
     yield 'proxy.header = ( "upgrade" => "enable" )'
     timeouts = f'"connect-timeout" => 5, "read-timeout" => {front.timeout}, "disable-time" => 0'
-    yield f'proxy.server = ( "" => ( ( {_upstream(front)}, {timeouts} ) ) )'
+    yield from (comment(reason) for reason in unsent(front.sent, "lighttpd", "X-Sendfile"))
+    yield f'proxy.server = ( "" => ( ( {_upstream(front)}, {timeouts}{_sending(front)} ) ) )'
+
+
+def _sending(front: Front) -> str:
+    """Return the options by which multisite may have lighttpd send files from these folders."""
+    folders = []
+    for each in front.sent:
+        if each.header == "X-Sendfile":
+            with contextlib.suppress(Unwritable):
+                folders.append(quoted(each.folder))
+    return f', "x-sendfile" => "enable", "x-sendfile-docroot" => ( {", ".join(folders)} )' if folders else ""
 
 
 def _upstream(front: Front) -> str:

@@ -10,7 +10,17 @@ import re
 from collections.abc import Iterator
 
 from multisite.frontends import names
-from multisite.frontends.view import CLAIMS, Block, Front, Listen, Static, Unwritable, comment, has_control
+from multisite.frontends.view import (
+    CLAIMS,
+    Block,
+    Front,
+    Listen,
+    Static,
+    Unwritable,
+    comment,
+    has_control,
+    unsent,
+)
 from multisite.hosts import is_pattern
 
 #: a longer name does not fit the hash tables that nginx makes by default, and it would not start
@@ -91,6 +101,7 @@ def _server(block: Block, front: Front, native: frozenset[str]) -> Iterator[str]
     yield f"    server_name {' '.join(_name(domain, native) for domain in block.domains)};"
     yield f"    access_log {quoted(f'{front.logs}/{block.log}.access.log')} combined;"
     yield from _settings(front, block.timeout)
+    yield from _sending(block, front)
     yield from (comment(reason, "    ") for reason in block.left)
     direct = bool(block.direct and front.folders)
     for number, rule in enumerate(block.static):
@@ -116,6 +127,7 @@ def _rest(front: Front) -> Iterator[str]:
         yield f"    root {quoted(f'{front.logs}/sites', '/$host')};"
         yield f"    access_log {quoted(f'{front.logs}/sites', '/$host/access.log')} combined;"
     yield from _settings(front, front.timeout)
+    yield from _sending(front, front)
     yield from _pass(front, "    ", bool(front.folders and not front.blocks))
     yield "}"
 
@@ -158,6 +170,28 @@ def _settings(front: Front, timeout: int) -> Iterator[str]:
     yield "    proxy_http_version 1.1;"
     yield from (f"    proxy_set_header {name} {value};" for name, value in HEADERS.items())
     yield from (f'    proxy_set_header {name} "";' for name in _unset(front))
+
+
+def _sending(told: Block | Front, front: Front) -> Iterator[str]:
+    """Yield what multisite may have nginx send, or that nobody may; only what everybody may see is in these folders."""
+    ours = {each.prefix + each.path: each for each in told.sent if each.header == "X-Accel-Redirect"}.values()
+    yield from (comment(reason, "    ") for reason in unsent(told.sent, "nginx", "X-Accel-Redirect"))
+    if not ours and not told.app_send:
+        word = "uwsgi" if front.upstream.protocol == "uwsgi" else "proxy"
+        yield f"    {word}_ignore_headers X-Accel-Redirect;  # no site shall name files for nginx to send"
+    for each in ours:
+        end = "" if each.is_file else "/"
+        try:
+            where, path = quoted(each.prefix + each.path, end), quoted(each.path, end)
+            start = quoted(f"from={each.path}", end)
+        except Unwritable as error:
+            yield comment(f"{each.path} cannot be sent by nginx: {error}. Leave static_send out.", "    ")
+            continue
+        yield f"    location {'=' if each.is_file else '^~'} {where} {{"
+        yield "        internal;"
+        yield from [f"        disable_symlinks {LINKS[each.links]} {start};"] if each.links in LINKS else []
+        yield f"        alias {path};"
+        yield "    }"
 
 
 def _size(size: int) -> str:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from multisite import values
-from multisite.frontends.view import Block, Static, has_control
+from multisite.filerules import parse_sender
+from multisite.frontends.view import Block, Sent, Static, has_control
 from multisite.hosting import is_hosting
 from multisite.hosts import is_pattern
 from multisite.model import Site
@@ -76,6 +77,20 @@ def indirect(sites: Sites) -> tuple[str, ...]:
     return tuple(found)
 
 
+def sent(sites: Sites, names: Iterable[str]) -> tuple[Sent, ...]:
+    """Return the folders and files from which the front end may be told to send, of the sites called `names`."""
+    found: dict[Sent, None] = {}
+    for name in names:
+        site = sites.sites[name]
+        sender = parse_sender(site.static_send)
+        if not sender or name in sites.broken or is_hosting(site.location):
+            continue
+        for path in itertools.chain(*site.static.values()):
+            shown = (path.rstrip("/"), site.static_links, sites.is_file(path))
+            found[Sent(sender.header, sender.prefix, *shown)] = None
+    return tuple(found)
+
+
 Key = tuple[tuple[str, str, bool], ...]  # (mount, site, whether it only redirects), the longest mount first
 
 
@@ -131,6 +146,8 @@ def _block(key: Key, domains: list[str], sites: Sites) -> Block:
         alone and not is_pattern(first) and "check" not in site.static and not left and _speaks_http(site),
         re.sub(r"[^A-Za-z0-9_.-]", "_", owner if is_pattern(first) else first),
         sites.certificate(first),
+        sent(sites, (name for _, name, redirects in key if not redirects)),
+        any(sites.sites[name].app_send for _, name, _ in key),
     )
 
 

@@ -6,6 +6,7 @@ left out, with the reason as a comment, and the dispatcher, which everything els
 
 from __future__ import annotations
 
+import posixpath
 import re
 from dataclasses import dataclass
 
@@ -51,6 +52,29 @@ class Static:
 
 
 @dataclass(frozen=True, slots=True)
+class Sent:
+    """A folder or a file that multisite may tell the front end to send (static_send).
+
+    Attributes:
+        header: X-Accel-Redirect or X-Sendfile.
+        prefix: what stands before the path in X-Accel-Redirect.
+        path: without a final slash.
+        links: the site's static_links.
+    """
+
+    header: str
+    prefix: str
+    path: str
+    links: str = "inside"
+    is_file: bool = False
+
+    @property
+    def folder(self) -> str:
+        """What a server names that knows folders only."""
+        return (posixpath.dirname(self.path) if self.is_file else self.path) or "/"
+
+
+@dataclass(frozen=True, slots=True)
 class Block:
     """Domains that are served alike, and what is special about them.
 
@@ -64,6 +88,8 @@ class Block:
         timeout: seconds that the slowest of the sites may take to answer.
         direct: whether all that is not static may go straight to the site's own socket.
         log: stem of the access log's name.
+        sent: what multisite may have the front end send.
+        app_send: whether an application may name files too.
     """
 
     name: str
@@ -76,6 +102,8 @@ class Block:
     direct: bool = False
     log: str = ""
     certificate: tuple[str, str] | None = None  # paths of the chain and the key
+    sent: tuple[Sent, ...] = ()
+    app_send: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +153,8 @@ class Front:
         indirect: exact domains that have such a folder and must come to the dispatcher all the same.
         host_header: the header that the dispatcher believes a front end about the host.
         script: file that Apache's mod_wsgi loads; "" proxies.
+        sent: what multisite may have the front end send, for any host.
+        app_send: whether an application may name files too.
         ask: address at which Caddy asks whether a host is ours; "" where there is none.
     """
 
@@ -142,6 +172,8 @@ class Front:
     script: str = ""
     home: str = ""
     ask: str = ""
+    sent: tuple[Sent, ...] = ()
+    app_send: bool = False
 
 
 #: what front ends say of their clients under names that we do not set: a client could say it in their stead, and a
@@ -172,6 +204,16 @@ def comment(text: str, indent: str = "") -> str:
 def without_check(name: str) -> str:
     """Return why a server that cannot hold back links leaves files to multisite."""
     return f"{name} follows any link, so it serves files with static_links = all only"
+
+
+def unsent(sent: tuple[Sent, ...], name: str, header: str = "") -> list[str]:
+    """Return a sentence about what this server is told by a header that it does not know."""
+    if all(each.header == header for each in sent):
+        return []
+    remedy = (
+        f"say static_send = {header.lower()}{' /PREFIX' if 'Accel' in header else ''}" if header else "leave it out"
+    )
+    return [f"static_send names a header that {name} does not obey, and these files come empty: {remedy}."]
 
 
 def has_control(text: str) -> bool:

@@ -103,6 +103,8 @@ def _backend(app: Any, orders: job.Job, notifier: Notifier) -> Any:
         from . import wsgi
 
         return wsgi.Backend(_debugged(app, orders), orders, notifier)
+    if orders.pin:
+        say(f"{orders.name}: an ASGI application has no debugger here; its framework has a debug mode of its own")
     injected.inject(orders.gunicorn, injected.FOR_ASGI)
     try:
         from . import asgi

@@ -13,7 +13,7 @@ import stat
 import time
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import quote, quote_from_bytes
+from urllib.parse import quote
 
 from multisite import filerules, pages
 from multisite.beneath import Reached, beside, reach
@@ -114,7 +114,7 @@ class StaticFiles:
                     reason = error
                 continue
             try:
-                return self._send(reached, name, environ, start_response)
+                return self._send(reached, name, b"/".join((place, *parts)), environ, start_response)
             finally:
                 reached.close()
         raise reason
@@ -132,8 +132,10 @@ class StaticFiles:
 
     # One open file
 
-    def _send(self, reached: Reached, name: bytes, environ: Environ, start_response: Any) -> Iterable[bytes]:
-        """Answer with an open file, or with the way to the folder it is."""
+    def _send(
+        self, reached: Reached, name: bytes, where: bytes, environ: Environ, start_response: Any
+    ) -> Iterable[bytes]:
+        """Answer with an open file, or with the way to the folder it is; `where` is its path as it was asked for."""
         status = os.fstat(reached.file)
         if stat.S_ISDIR(status.st_mode):
             return self._redirect(reached, environ)(environ, start_response)
@@ -148,7 +150,9 @@ class StaticFiles:
                 coding = ""  # gone within the last second, or nothing to be shown
         told = self._about(path, name, coding, status, varies=bool(offered))
         if self._sender and self._trusts(environ.get("REMOTE_ADDR", "")):
-            return self._pass_on(reached, told, start_response)
+            value = self._sender.value(where + CODINGS[coding] if coding else where)
+            if value and self._is_straight(reached.file, where, coding):
+                return self._pass_on(self._sender.header, value, told, start_response)
         status_code = conditions.status_of(environ, told)
         if status_code == 304:
             start_response("304 Not Modified", told.kept + self._expiry(told))
@@ -258,13 +262,17 @@ class StaticFiles:
         start_response("206 Partial Content", headers)
         return body
 
-    def _pass_on(self, reached: Reached, told: Representation, start_response: Any) -> Iterable[bytes]:
+    @staticmethod
+    def _is_straight(file: int, where: bytes, coding: str) -> bool:
+        """Tell whether the file still has its name, so that a front end which follows no link finds it too."""
+        name = os.readlink(b"/proc/self/fd/%d" % file).rpartition(b"/")[2]
+        return name == os.path.basename(where) + CODINGS.get(coding, b"")
+
+    def _pass_on(self, header: str, value: str, told: Representation, start_response: Any) -> Iterable[bytes]:
         """Have the front end send the file; it looks at conditions and ranges itself."""
-        assert self._sender
-        path = quote_from_bytes(os.readlink(b"/proc/self/fd/%d" % reached.file))
         drop = ("Content-Length", "ETag", "Last-Modified", "Accept-Ranges")
         headers = [field for field in told.headers if field[0] not in drop]
-        headers += [("Content-Length", "0"), (self._sender.header, self._sender.prefix + path), *self._expiry(told)]
+        headers += [("Content-Length", "0"), (header, value), *self._expiry(told)]
         start_response("200 OK", headers)
         return []
 

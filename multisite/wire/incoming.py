@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from multisite.errors import NoAnswer, UpstreamProtocolError
+from multisite.headers import SENDERS
 from multisite.wire import http11
 from multisite.wire.framing import Body, Raw
 from multisite.wire.http11 import Head
@@ -15,7 +16,12 @@ MOST_INTERIM = 100  # 1xx answers before the one that counts
 Fields = list[tuple[str, str]]
 
 #: what gunicorn adds to every answer, whether it is there or not
-_BEHIND_GUNICORN = http11.DROPPED | {"date", "server"}
+_GUNICORNS = frozenset({"date", "server"})
+_DROPPED = {
+    (dates, sends): http11.DROPPED | (frozenset() if dates else _GUNICORNS) | (frozenset() if sends else SENDERS)
+    for dates in (True, False)
+    for sends in (True, False)
+}
 
 
 class Incoming:
@@ -26,6 +32,7 @@ class Incoming:
         dates: whether ``Date`` and ``Server`` are the backend's to say; gunicorn adds its own.
         forgive: whether a reset may end a body that is not framed (see `framing.UntilClose`).
         upgrade: whether the request asked for another protocol; without, a 101 is an error.
+        sends: whether the answer may name a file for the front end to send.
 
     Attributes:
         head: of the answer, None before it is whole.
@@ -39,13 +46,15 @@ class Incoming:
         *("done", "failure", "head", "hints"),
     )
 
-    def __init__(self, method: str, *, dates: bool = True, forgive: bool = False, upgrade: bool = False) -> None:
+    def __init__(
+        self, method: str, *, dates: bool = True, forgive: bool = False, upgrade: bool = False, sends: bool = False
+    ) -> None:
         self.head: Head | None = None
         self.done = False
         self.failure: UpstreamProtocolError | None = None
         self.hints: list[Fields] = []
         self._method = method
-        self._dropped = http11.DROPPED if dates else _BEHIND_GUNICORN
+        self._dropped = _DROPPED[dates, sends]
         self._forgive = forgive
         self._upgrade = upgrade
         self._interim = 0

@@ -30,11 +30,13 @@ from .harness import (
     HomeDir,
     Server,
     assert_serves,
+    debian_install,
     debian_program,
     eventually,
     free_port,
     gunicorn,
     nginx_settings,
+    not_tested,
 )
 
 pytestmark = pytest.mark.servers
@@ -163,10 +165,9 @@ PROGRAMS = {
 }
 
 
-@pytest.fixture
-def home(public_path: Path) -> HomeDir:
-    """Three sites, each with a folder of files: one in-process and two with processes of their own."""
-    home = HomeDir(public_path).create()
+def three_sites(path: Path) -> HomeDir:
+    """Each with a folder of files: one in-process and two with processes of their own."""
+    home = HomeDir(path).create()
     for name, mode in (("shared", "in-process"), ("warm", "spawned"), ("cold", "spawned")):
         where = home.site(name, TELL, mode=mode)
         static = where / "static"
@@ -175,6 +176,12 @@ def home(public_path: Path) -> HomeDir:
         site = home.path / "sites-available" / f"{name}.ini"
         home.ini(name, site.read_text() + f"static_links = all\n[static]\n/static = {static}\n")
     return home
+
+
+@pytest.fixture
+def home(public_path: Path) -> HomeDir:
+    """A home with these sites."""
+    return three_sites(public_path)
 
 
 @pytest.fixture(params=list(ARGUMENTS))
@@ -474,6 +481,8 @@ def test_websocket_to_the_site_itself(home: HomeDir, echo: str, kind: str) -> No
 def test_no_value_becomes_a_directive(kind: str, planned: plan.Sites) -> None:
     """The server itself accepts whatever stands in a site's file, and has not heard of any directive in it."""
     debian_program(*PROGRAMS[kind])
+    if kind == "apache" and not debian_install("libapache2-mod-xsendfile"):
+        not_tested("Apache's mod_xsendfile: not installed (apt-get install libapache2-mod-xsendfile)")
     program, fault = syntax.check(kind, front_of(planned), partial(rendered, kind))
     assert program
     assert fault == ""

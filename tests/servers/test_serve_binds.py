@@ -192,6 +192,12 @@ def test_sites_are_served_over_tls_and_know_it(tmp_path: Path, mode: str) -> Non
         for _ in range(3):
             connection.request("GET", "/", headers={"Host": "a.test"})
             assert connection.getresponse().read() == b"https"
+        if mode == "spawned":  # nobody but gunicorn can read what comes through the connection
+            handshake = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+            connection.request("GET", "/", headers={"Host": "a.test", "Sec-WebSocket-Key": "eA==", **handshake})
+            answer = connection.getresponse()
+            assert answer.status == 501
+            assert b"does not let WebSockets through" in answer.read()
         connection.close()
         assert re.search(rf"^a: https://a.localhost:{server.port}/", server.log(), re.MULTILINE)
 
