@@ -438,6 +438,13 @@ def test_an_option_after_the_command_is_told_where_it_belongs(run: Run) -> None:
     assert "--json stands before the command" in result.stderr
 
 
+@pytest.mark.parametrize("command", ["top", "import"])
+def test_a_command_of_a_later_release_says_so(run: Run, command: str) -> None:
+    result = run(command)
+    assert result.exit_code == 2
+    assert f"there is no {command} yet" in result.stderr
+
+
 def test_an_unknown_command_is_a_usage_error_with_a_guess(run: Run) -> None:
     result = run("lst")
     assert result.exit_code == 2

@@ -158,7 +158,8 @@ def announce(session: Session, addresses: Iterable[str], how: Development, schem
         found = judge(session, settled)
         usual = found.placement and (found.placement == "in-process" or sharing.is_examined(settled, session.home))
         elsewhere = "" if usual else f" ({found.placement or 'broken'}: {found.reason})"
-        pin = how.pin(name) if found.placement != "proxy" and settled.is_ours else ""
+        asgi = settled.application.startswith("asgi:") or settled.server == "asgi"  # debugged by its framework
+        pin = how.pin(name) if found.placement != "proxy" and settled.is_ours and not asgi else ""
         say(f"{name}: {' '.join(where) or 'no domain'}{elsewhere}{f', debugger PIN {pin}' if pin else ''}", err=True)
 
 
