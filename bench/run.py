@@ -24,6 +24,7 @@ import density
 import deploys
 import direct
 import dispatch
+import placement
 import relay
 import runner
 import slow
@@ -48,6 +49,7 @@ def main() -> int:
         relay,
         slow,
         deploys,
+        placement,
         zipf,
     )
     rows = [row for part in parts for row in part.measure()]

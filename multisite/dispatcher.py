@@ -26,6 +26,8 @@ from multisite.generation import WSGI
 from multisite.inprocess import InProcessSite
 from multisite.live import LOOK_EVERY, LiveHome
 from multisite.model import Home, Site
+from multisite.placed import PlacedSite, Reach
+from multisite.placements import Placements
 from multisite.sitedir import Entry
 from multisite.tree import QUIET
 from multisite.trusted import TrustedHeader, TrustedProxies
@@ -35,6 +37,7 @@ Environ = dict[str, Any]
 Key = tuple[str, str]  # name of a site, and, if that is a hosting site, the host
 
 MOST_HOSTS = 4096  # raw Host headers remembered; a client can invent as many as it likes
+SWEEP_EVERY = 5.0  # seconds between two looks at sites that nobody asks for
 MOST_INSTANCES = 4096  # hosts of hosting sites that are remembered with what answers for them
 
 _log = logging.getLogger("multisite.dispatcher")
@@ -84,7 +87,9 @@ class Dispatcher:
         self._sites: dict[Key, InProcessSite] = {}  # those in use
         self._memory: dict[str, Target] = {}  # by raw host; only of hosts that a site answers
         self._unusable: ConfigError | None = None
-        self._open_at = 0.0
+        self._open_at = self._sweep_at = 0.0
+        self._placements: Placements | None = None
+        self._reach: Reach | None = None
 
     def __repr__(self) -> str:
         return f"<Dispatcher {len(self._sites)} sites in use, {len(self._memory)} hosts remembered>"
@@ -154,8 +159,17 @@ class Dispatcher:
             try:
                 if self._live.look(self._clock()):
                     self._swap()
+                self._sweep(self._clock())
             finally:
                 self._lock.release()
+
+    def _sweep(self, now: float) -> None:
+        """Have those sites leave that nobody asks for."""
+        if now >= self._sweep_at:
+            self._sweep_at = now + SWEEP_EVERY
+            for site in list(self._sites.values()):
+                if isinstance(site, PlacedSite):
+                    site.sweep(now)
 
     def _open(self) -> None:
         if self._unusable and self._clock() < self._open_at:
@@ -213,6 +227,8 @@ class Dispatcher:
         service = new.home.service
         if not self._ledger or not self._catalogue or self._catalogue.home.state_dir != new.home.state_dir:
             self._ledger = catalogue.ledger(new.home, lambda: self._live.catalogue)
+            self._placements = Placements(new.home, only_here=True)
+            self._reach = Reach(new.home)
         self._header = TrustedHeader(service.host_header, service.trusted_proxies) if service.host_header else None
         self._proxies = TrustedProxies(service.trusted_proxies)
         self._believed = {} if self._header else self._proxies.known  # where a header may name the host, all take it
@@ -290,7 +306,7 @@ class Dispatcher:
         verdicts = Verdicts(current.home)
         if len(self._sites) >= len(current.entries) + MOST_INSTANCES:
             self._forget_instances()
-        site = InProcessSite(
+        site = self._made(
             entry,
             settled,
             current.home,
@@ -304,6 +320,13 @@ class Dispatcher:
         site.key = key
         self._sites[key] = site
         return site
+
+    def _made(self, *args: Any, **more: Any) -> InProcessSite:
+        """Make a site; where there are no processes, or a developer looks, each that may share does so at once."""
+        at_once = self._development.debug or self._development.reload or not self._elsewhere
+        if self._placements and self._reach and not at_once:
+            return PlacedSite(*args, placements=self._placements, reach=self._reach, **more)
+        return InProcessSite(*args, **more)
 
     @staticmethod
     def _settled(current: Catalogue, name: str, host: str) -> tuple[Entry, Site]:

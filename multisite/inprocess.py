@@ -183,7 +183,7 @@ class InProcessSite:
 
     def always_restarts(self) -> bool:
         """Tell whether ``tmp/always_restart.txt`` asks for a reload before each request."""
-        return bool(self._site.location) and os.path.exists(self._always())
+        return sharing.is_always_restarted(self._site)
 
     def _renew(self) -> None:
         with self._unless_busy() as free:
@@ -197,7 +197,10 @@ class InProcessSite:
                 self._failure, self._failures, self._answering = None, 0, self._first
             self._put(self._answering, self._how)
         if self._generation:
-            self._reload("its file changed")
+            self._take_file()
+
+    def _take_file(self) -> None:
+        self._reload("its file changed")
 
     def close(self) -> None:
         """Take all that the site brought out of the interpreter; requests in flight go on."""
@@ -379,9 +382,6 @@ class InProcessSite:
     def is_expecting(self) -> bool:
         """Whether a change has been seen that is taken as soon as nothing more changes."""
         return bool(self._changed[0])
-
-    def _always(self) -> str:
-        return os.path.join(self._site.location, "tmp", "always_restart.txt")
 
     def _trigger_stamp(self) -> Stamp:
         restart = os.path.join(self._site.location, "tmp", "restart.txt")

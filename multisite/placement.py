@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from multisite import hosting
-from multisite.model import Home, Site
+from multisite.examined import Examined
+from multisite.model import Home, Site, SupervisorOptions
+
+# What the supervisor stands on: Linux 5.3 and Python 3.9 have it.
+CAN_SPAWN = hasattr(os, "pidfd_open")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +91,98 @@ def _other_ways(site: Site) -> str:
 def _other_user(site: Site, facts: Facts) -> str:
     wanted = facts.location_owner if site.user == "owner" else site.user
     if wanted and wanted != facts.user:
-        return f"it runs as user '{wanted}' and the workers as '{facts.user}'"
+        return "it " + of_another(wanted, facts.user)
     if site.group:
         return f"it wants the group '{site.group}'"
     return ""
+
+
+def of_another(user: str, ours: str) -> str:
+    """Return what keeps a site out that has `user` for its own: half a sentence, as what an examination finds."""
+    return f"runs as user '{user}' and the workers as '{ours}'"
 
 
 def _root(home: Home, facts: Facts) -> str:
     if facts.root and not home.supervisor.allow_root:
         return "the workers run as root and moya.conf does not say [supervisor] allow_root = yes"
     return ""
+
+
+# Sites whose file leaves it to us: they are examined in a process of their own first.
+
+SLOW = "more than share_request_time"
+IDLE = "it left the workers after"
+MINUTE = 60.0  # seconds over which requests are counted
+ENOUGH = 20  # requests in the workers before their duration is judged
+
+NOT_EXAMINED = "its code has not been examined yet; its first request has that done"
+CHANGED = "its files have changed since they were examined; its next start examines them"
+ALONE = "no process can be had for it"
+
+
+@dataclass(frozen=True, slots=True)
+class Heat:
+    """How a site is used.
+
+    Attributes:
+        requests: within the last `MINUTE`.
+        idle: seconds since the last one.
+        average: seconds that a request of that minute took in the workers; 0.0: not known, or too few.
+    """
+
+    requests: int = 0
+    idle: float = 0.0
+    average: float = 0.0
+
+
+def objection(found: Examined, options: SupervisorOptions) -> str:
+    """Return why a site that was found to be so may not live in the workers, whatever its use; "" if it may."""
+    if found.findings:
+        return "it " + "; it ".join(found.findings)
+    if found.seconds > options.share_import_time:
+        limit = _time(options.share_import_time)
+        return f"its import takes {_time(found.seconds)}, more than share_import_time = {limit}"
+    if found.memory > options.share_memory:
+        return f"it takes {_size(found.memory)}, more than share_memory = {_size(options.share_memory)}"
+    return ""
+
+
+def settle(found: Examined, heat: Heat, options: SupervisorOptions, *, here: bool, idle_timeout: float) -> Placement:
+    """Decide where a site that was examined and clashes with no other is to live from now on.
+
+    Args:
+        found: by its examination.
+        heat: how it is used.
+        options: of the home.
+        here: whether it lives in the workers now.
+        idle_timeout: seconds without a request after which it leaves the workers; 0: never.
+    """
+    refused = objection(found, options)
+    if refused:
+        return Placement("spawned", refused)
+    if here:
+        return _stay(found, heat, options, idle_timeout)
+    if heat.requests >= options.promote_after:
+        use = f"{heat.requests} requests within a minute"
+        return Placement("in-process", f"it is clean ({found.figures}) and had {use}")
+    moves = f"it moves into the workers when it has {options.promote_after} requests within a minute"
+    return Placement("spawned", f"it is clean ({found.figures}); {moves}")
+
+
+def _stay(found: Examined, heat: Heat, options: SupervisorOptions, idle_timeout: float) -> Placement:
+    if heat.average > options.share_request_time:
+        limit = _time(options.share_request_time)
+        return Placement("spawned", f"its requests took {_time(heat.average)} in the workers, {SLOW} = {limit}")
+    if idle_timeout and heat.idle >= idle_timeout:
+        return Placement("spawned", f"it is clean ({found.figures}); {IDLE} {_time(idle_timeout)} without a request")
+    return Placement("in-process", "")
+
+
+def _time(seconds: float) -> str:
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    return f"{seconds:.3g} s" if seconds < 60 else f"{seconds / 60:.3g} min"
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**20:.0f} MiB"

@@ -176,6 +176,39 @@ class SupervisorOptions:
         "set its own.",
         choices=("auto", "no"),
     )
+    examine: bool = option(
+        "boolean",
+        "yes",
+        "Serve a site with mode = auto in a process of its own until it has been seen there that it would do its "
+        "neighbours no harm, and that it is busy; then it moves into the workers. No: the workers import each such "
+        "site at its first request.",
+    )
+    promote_after: int = option(
+        "integer",
+        "300",
+        "Requests within a minute from which a site with mode = auto counts as busy and moves into the workers, if it "
+        "is clean and light.",
+        limits=(1, 1_000_000),
+    )
+    share_memory: int = option(
+        "size",
+        "48M",
+        "What the import of a site may add to the memory of a process for the site to count as light.",
+        limits=(0, 2**40),
+    )
+    share_import_time: float = option(
+        "duration",
+        "1s",
+        "How long the import of a site may take for the site to count as light; one request in each worker waits for "
+        "it.",
+        limits=(0, _DAY),
+    )
+    share_request_time: float = option(
+        "duration",
+        "0.5s",
+        "Average duration of its requests above which a site leaves the workers again, whose threads it holds.",
+        limits=(0, _DAY),
+    )
     hand_over: str = option(
         "choice",
         "auto",

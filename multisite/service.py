@@ -16,6 +16,7 @@ from multisite import development
 from multisite.dispatcher import Dispatcher
 from multisite.errors import MultisiteError
 from multisite.live import LiveHome
+from multisite.placement import CAN_SPAWN
 from multisite.site import WARM
 
 if TYPE_CHECKING:
@@ -39,10 +40,6 @@ def _wake(home: Home) -> None:
         Client(home).meet()
 
 
-# What the supervisor stands on: Linux 5.3 and Python 3.9 have it.
-_CAN_SPAWN = hasattr(os, "pidfd_open")
-
-
 class Service(Dispatcher):
     """All sites of one home.
 
@@ -56,7 +53,7 @@ class Service(Dispatcher):
         how = development.told(os.environ)
         if debug is not None:
             how = replace(how, debug=debug)
-        super().__init__(LiveHome(home), elsewhere=_elsewhere if _CAN_SPAWN else None, development=how)
+        super().__init__(LiveHome(home), elsewhere=_elsewhere if CAN_SPAWN else None, development=how)
 
     def _open(self) -> None:
         super()._open()
@@ -68,4 +65,5 @@ class Service(Dispatcher):
             threading.Thread(target=_wake, args=(home,), daemon=True).start()
 
 
-application = Service()
+# The method rather than the instance, which costs a request 0.07 µs more to call.
+application = Service().__call__

@@ -45,6 +45,36 @@ def place(site: Site, home: Home) -> Placement:
     return decide(site, home, facts(site))
 
 
+def is_examined(site: Site, home: Home) -> bool:
+    """Tell whether `site` is examined in a process of its own, and lives there until it has shown that it may share.
+
+    One that is imported anew for each request is under development.
+    """
+    if site.mode != "auto" or not home.supervisor.examine or site.files_only or is_always_restarted(site):
+        return False
+    return place(site, home).shareable
+
+
+def is_always_restarted(site: Site) -> bool:
+    """Tell whether ``tmp/always_restart.txt`` asks for a reload before each request (Passenger's way)."""
+    return bool(site.location) and os.path.exists(os.path.join(site.location, "tmp", "always_restart.txt"))
+
+
+def place_among(site: Site, home: Home, others: Mapping[str, claims.Names]) -> Placement:
+    """Decide where `site` may run, clashes with the modules that `others` hold included."""
+    found = place(site, home)
+    if not found.shareable or site.files_only:
+        return found
+    try:
+        names = wanted(site).names
+    except NeedsProcess as error:
+        return Placement("spawned", error.why)
+    except AppLoadError:
+        return found
+    clash = claims.conflict(names, others)
+    return Placement("spawned", clash) if clash else found
+
+
 def holds(site: Site, home: Home, names: Mapping[str, str]) -> bool:
     """Tell whether `site`, as its file is now, still lives where it claimed `names`."""
     return place(site, home).shareable and (not site.location or site.location in names.values())

@@ -354,7 +354,7 @@ class Site:
     @property
     def is_ours(self) -> bool:
         """Whether its own processes, if it has any, are our runner's."""
-        return self.server == "auto" and not self.command
+        return self.server in ("auto", "asgi") and not self.command
 
     @property
     def files_only(self) -> bool:

@@ -18,7 +18,7 @@ import os
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from time import monotonic_ns
 
@@ -242,14 +242,20 @@ def _locked(folder: str, how: int) -> Iterator[None]:
         os.close(handle)
 
 
-def read(folder: str, past: StateFile) -> tuple[dict[str, Sums], float]:
-    """Return what was counted for each site, and since which time (seconds since 1970, 0.0: never)."""
+def read(folder: str, past: StateFile, sites: Container[str] | None = None) -> tuple[dict[str, Sums], float]:
+    """Return what was counted for each site, and since which time (seconds since 1970, 0.0: never).
+
+    Args:
+        folder: of the workers' files.
+        past: what dead workers counted.
+        sites: those that are asked about; None for all.
+    """
     if not os.path.isdir(folder):
         return _load(past)
     with _locked(folder, fcntl.LOCK_SH):
         sums, since = _load(past)
         for _, file in _files(folder, past.key):
-            _add(sums, file, _is_dead(file))
+            _add(sums, file, _is_dead(file), sites)
     return sums, since
 
 
@@ -309,11 +315,13 @@ def _is_dead(file: int) -> bool:
     return True
 
 
-def _add(sums: dict[str, Sums], file: int, dead: bool) -> None:
+def _add(sums: dict[str, Sums], file: int, dead: bool, sites: Container[str] | None = None) -> None:
     now = monotonic_ns()
     for slot in range(MOST_SITES):
         data = os.pread(file, SIZE, slot * SIZE)
         name = data[:NAME].rstrip(b"\0").decode("ascii", "replace")
+        if name and sites is not None and name not in sites:
+            continue
         record = board.record_of(data[NAME:], now)
         if not name or not record:
             return

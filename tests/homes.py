@@ -17,6 +17,7 @@ runtime_dir = run
 temp_dir = temp
 [supervisor]
 allow_root = yes
+examine = no
 """
 
 HELLO = """

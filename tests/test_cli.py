@@ -30,7 +30,8 @@ def home(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Pat
     home = tmp_path / "home"
     for folder in ("sites-available", "sites-enabled"):
         (home / folder).mkdir(parents=True)
-    settings = f"[service]\nstate_dir = {tmp_path}/state\ntemp_dir = {tmp_path}/tmp\n[supervisor]\nallow_root = yes\n"
+    settings = f"[service]\nstate_dir = {tmp_path}/state\ntemp_dir = {tmp_path}/tmp\n"
+    settings += "[supervisor]\nallow_root = yes\nexamine = no\n"
     (home / "moya.conf").write_text("[projects]\nread = sites-enabled/*.ini\n" + settings)
     monkeypatch.delenv("MOYA_SERVICE_HOME", raising=False)
     return home
@@ -435,6 +436,13 @@ def test_an_option_after_the_command_is_told_where_it_belongs(run: Run) -> None:
     result = run("list", "--json")
     assert result.exit_code == 2
     assert "--json stands before the command" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["top", "import"])
+def test_a_command_of_a_later_release_says_so(run: Run, command: str) -> None:
+    result = run(command)
+    assert result.exit_code == 2
+    assert f"there is no {command} yet" in result.stderr
 
 
 def test_an_unknown_command_is_a_usage_error_with_a_guess(run: Run) -> None:

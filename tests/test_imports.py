@@ -17,22 +17,23 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("assembly", "dispatcher"),
     (
         "actors",
-        "inprocess generation choice spawned supervisor live catalogue proxy balance relay passage layers request "
-        "pending fresh",
+        "inprocess placed generation choice spawned supervisor live catalogue proxy balance relay passage layers "
+        "request pending fresh",
     ),
     (
         "one kind of input and output",
         "config chain textfile globs hosted sitedir enabling statefile claims sharing mentions finder django_fence "
         "guard process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan upload "
-        "upstream client relayloop tunnel queued share threads handoff logfile logtail ownlog access beneath static "
-        "usage visit tally policies route codefiles certificates publisherfile survey sessionstore tree smoke",
+        "upstream client relayloop tunnel queued share threads handoff logfile access beneath static usage visit "
+        "tally policies route codeversion placements codefiles certificates publisherfile survey sessionstore tree "
+        "smoke logtail ownlog",
     ),
     ("what runs in a site's interpreter", "runner"),
     (
         "pure",
         "appspec ask callables checks dialect endpoint errors headers hosts literals model option options pages "
-        "placement reference sections site trusted values wire pace filerules logformat activity hosting template "
-        "frontends development publisher guess systemfiles bound percentiles",
+        "examined placement reference sections site trusted values wire pace filerules logformat activity hosting "
+        "template frontends bound percentiles development publisher guess systemfiles",
     ),
 )
 # The option table offers what is written from it, so that its readers need to know one module only.

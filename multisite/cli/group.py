@@ -11,6 +11,8 @@ import click
 from multisite.errors import MultisiteError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
+#: commands of later releases, and what does for now
+LATER = {"top": "status shows the same figures once", "import": "new --from PATH looks at one project"}
 
 
 class LazyGroup(click.Group):
@@ -36,6 +38,8 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command, or say which one may be meant."""
+        if args and args[0] in LATER:
+            ctx.fail(f"there is no {args[0]} yet; {LATER[args[0]]}")
         if args and args[0] not in self.table and not args[0].startswith("-"):
             ctx.fail(f"no such command: {args[0]}{did_you_mean(args[0], self.table)}")
         return super().resolve_command(ctx, args)

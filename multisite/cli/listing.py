@@ -120,7 +120,7 @@ def live(session: Session, name: str, placement: str | None, state: str) -> tupl
 
 def _live(session: Session, site: dict[str, Any]) -> dict[str, Any]:
     state, figures = live(session, site["name"], site["placement"], site["state"])
-    if site["placement"] in ("in-process", "proxy"):
+    if site["placement"] in ("in-process", "proxy") or session.is_counted_by_workers(site["name"]):
         figures = {**figures, **_counted(session, site["name"])}
     elif figures.get("requests") is None:  # no process has counted: there was none, or it has a server of its own
         counted = {"requests": 0} if site["requests"] == 0 else _counted(session, site["name"])

@@ -64,6 +64,10 @@ def _restart(session: Session, site: Site) -> str:
     if site.host:
         answer = session.ask("restart", site=site.template, host=site.host)
         return str(answer["done"]) if answer else "nothing of it runs"
+    row = session.placements.of(site.name)
+    if row and row.is_here:
+        stamp(site.file)
+        return "a process is started for it; the workers go on with the old code until that is ready"
     state, figures = live(session, site.name, None, "")
     if state:
         answer = session.ask("restart", site=site.name)

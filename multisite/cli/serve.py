@@ -144,6 +144,7 @@ def _has_h2() -> bool:
 
 def announce(session: Session, addresses: Iterable[str], how: Development, scheme: str = "http") -> None:
     """Say the problems, then where the sites are to be found, and which do not run in the workers."""
+    from multisite import sharing
     from multisite.cli.verdict import judge
 
     say_problems(session.catalogue.problems)
@@ -153,9 +154,12 @@ def announce(session: Session, addresses: Iterable[str], how: Development, schem
     port = next(filter(None, map(port_of, addresses)), "")
     for name, site in session.catalogue.sites.items():
         where = [*_by_name(session, site, port, scheme), *(urls(site, port, scheme) if port else site.domains)]
-        found = judge(session, session.catalogue.site(name))
-        elsewhere = "" if found.placement == "in-process" else f" ({found.placement or 'broken'}: {found.reason})"
-        pin = how.pin(name) if found.placement != "proxy" and session.catalogue.site(name).is_ours else ""
+        settled = session.catalogue.site(name)
+        found = judge(session, settled)
+        usual = found.placement and (found.placement == "in-process" or sharing.is_examined(settled, session.home))
+        elsewhere = "" if usual else f" ({found.placement or 'broken'}: {found.reason})"
+        asgi = settled.application.startswith("asgi:") or settled.server == "asgi"  # debugged by its framework
+        pin = how.pin(name) if found.placement != "proxy" and settled.is_ours and not asgi else ""
         say(f"{name}: {' '.join(where) or 'no domain'}{elsewhere}{f', debugger PIN {pin}' if pin else ''}", err=True)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from multisite.catalogue import Catalogue
     from multisite.claims import Ledger
     from multisite.model import Home, Site, SiteFile
+    from multisite.placements import Placements
     from multisite.tally import Tally
     from multisite.usage import Sums
     from multisite.verdicts import Verdict
@@ -104,6 +105,18 @@ class Session:
         from multisite.verdicts import Verdicts
 
         return Verdicts(self.home).all()
+
+    @cached_property
+    def placements(self) -> Placements:
+        """Where sites with mode = auto live at present."""
+        from multisite.placements import Placements
+
+        return Placements(self.home)
+
+    def is_counted_by_workers(self, site: str) -> bool:
+        """Tell whether a site with mode = auto has lived in the workers: they know of all its requests."""
+        row = self.placements.of(site)
+        return row is not None and row.was_here
 
     @cached_property
     def failed_starts(self) -> dict[str, Verdict]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from multisite import sharing
 from multisite.model import Home, Problem, Site
 from multisite.options import KNOWN, SITE_FILE
+from multisite.placement import CAN_SPAWN
 
 
 def start_problems(site: Site, home: Home) -> list[Problem]:
@@ -15,7 +16,8 @@ def start_problems(site: Site, home: Home) -> list[Problem]:
     from multisite.supervisor import launch
     from multisite.supervisor.privilege import NeedsRoot
 
-    if sharing.place(site, home).kind != "spawned" or "%" in site.location:
+    spawned = sharing.place(site, home).kind == "spawned" or (CAN_SPAWN and sharing.is_examined(site, home))
+    if not spawned or "%" in site.location:
         return []
     refused = launch.obstacle(site, home)
     if not refused:

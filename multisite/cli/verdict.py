@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from multisite import claims, hosting, sharing
+from multisite import codeversion, hosting, sharing
 from multisite.cli.start import start_problems
 from multisite.cli.target import site_problems
-from multisite.errors import AppLoadError, NeedsProcess
-from multisite.placement import Placement
+from multisite.errors import NeedsProcess
+from multisite.placement import CAN_SPAWN, CHANGED, NOT_EXAMINED, Placement, of_another
 
 if TYPE_CHECKING:
     from multisite.cli.session import Session
     from multisite.model import Problem, Site
+    from multisite.placements import Row
     from multisite.verdicts import Verdict
+
+DAY = 86400
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ def judge(session: Session, site: Site) -> Judgement:
     failure = session.verdicts.get(site.name)
     if session.catalogue.entries[site.entry_name].broken:
         return Judgement(None, "its file has errors", "broken", failure=failure)
-    placement, problems = placement_of(site, session), site_problems(site)
+    placement, problems = _placement(site, session), site_problems(site)
     if not problems and not hosting.is_hosting(site.location):
         problems = start_problems(site, session.home)
     faults = tuple(problem for problem in problems if problem.is_error)
@@ -57,16 +61,29 @@ def judge(session: Session, site: Site) -> Judgement:
     return Judgement(placement.kind, placement.reason, state, faults, failure, doubts)
 
 
-def placement_of(site: Site, session: Session) -> Placement:
-    """Decide where `site` runs, clashes with the modules of other sites included."""
-    placement = sharing.place(site, session.home)
-    if not placement.shareable or site.files_only:
-        return placement
-    try:
-        names = sharing.wanted(site).names
-    except NeedsProcess as error:
-        return Placement("spawned", error.why)
-    except AppLoadError:
-        return placement
-    clash = claims.conflict(names, session.ledger.others(site.name))
-    return Placement("spawned", clash) if clash else placement
+def _placement(site: Site, session: Session) -> Placement:
+    """Say where `site` runs: where it has been put, if it is examined."""
+    if not CAN_SPAWN or not sharing.is_examined(site, session.home):
+        return sharing.place_among(site, session.home, session.ledger.others(site.name))
+    row = session.placements.of(site.name)
+    if not row or not row.is_here:
+        return Placement("spawned", _why_not_here(site, session, row))
+    when = time.localtime(row.since)
+    since = time.strftime("%H:%M" if time.time() - row.since < DAY else "%Y-%m-%d %H:%M", when)
+    return Placement("in-process", f"since {since}: {row.reason}")
+
+
+def _why_not_here(site: Site, session: Session, row: Row | None) -> str:
+    """Say why a site that is examined lives in a process of its own."""
+    from multisite.supervisor import launch
+
+    other = launch.stranger(site, session.home)
+    if other:
+        return "it " + of_another(other, sharing.facts(site).user)
+    if not row or not (row.found.findings or row.held):
+        among = sharing.place_among(site, session.home, session.ledger.others(site.name))
+        if not among.shareable:
+            return among.reason
+    if not row:
+        return NOT_EXAMINED
+    return row.reason if row.version == codeversion.version_of(site, session.home) else CHANGED

@@ -79,6 +79,12 @@ class Acceptor:
             while thread.is_alive():
                 thread.join(SIGNALS_WITHIN)
 
+    def is_awaited(self) -> bool:
+        """Tell whether a connection waits."""
+        with epoll() as poll:
+            poll.register(self._listener, EPOLLIN)
+            return bool(poll.poll(0))
+
     def stop(self) -> None:
         """Accept nothing more; may be called from a signal handler and from any thread."""
         self._alive = False

@@ -27,8 +27,9 @@ from .watchdog import Watchdog
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
+
+    from .follow import Follower
 
 NOT_STARTED = 3
 PULSE = 0.5
@@ -91,22 +92,22 @@ class Backend(ASGIWorker):  # type: ignore[misc]
         if not alive and self._stopped is not None:
             self._stopped.set()
 
-    def run(self, learn: Callable[[], None] | None = None) -> None:
+    def run(self, follower: Follower | None = None) -> None:
         """Returns after the last request.
 
         Args:
-            learn: is called when the app is ready, and after the last request.
+            follower: learns what the site needs.
         """
         self._set_up_loop()
-        if learn:
-            self.loop.call_later(LEARN_AFTER, learn)
+        if follower:
+            self.loop.call_later(LEARN_AFTER, follower.after)
         watch(self._in_child)
         try:
             self.loop.run_until_complete(self._serve())
         finally:
             self._cleanup()
-        if learn:
-            learn()
+        if follower:
+            follower.end()
 
     def _in_child(self) -> None:
         """A child that comes back to the loop would take the parent's events out of it: it ends at the next turn."""

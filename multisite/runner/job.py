@@ -52,6 +52,7 @@ class Job:
         request_timeout: seconds in which a request has to make progress, 0 for ever.
         pin: of the site's debugger, "" for none.
         learn: tell what the site imports.
+        examine: tell what it changes in its process.
         smoke: what has to be answered before anything is accepted; empty: nothing.
         trusts_front_end: whether a front end that comes straight to the socket is believed about its clients.
     """
@@ -76,6 +77,7 @@ class Job:
         self.slot = int(job.get("slot") or 0)
         self.pin: str = job.get("pin") or ""
         self.learn = bool(job.get("learn"))
+        self.examine = bool(job.get("examine"))
         self.smoke: dict[str, Any] = job.get("smoke") or {}
 
 

@@ -14,7 +14,7 @@ import threading
 
 from . import injected, job
 from .apps import is_asgi
-from .learn import Learner
+from .follow import follower
 from .load import NotLoaded, load, prefer
 from .notify import Notifier
 from .report import report, say
@@ -22,6 +22,8 @@ from .report import report, say
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
+
+    from .examine import Examination
 
 PRELOAD = "MULTISITE_PRELOAD"
 NOT_STARTED_BY_US = 2
@@ -39,9 +41,9 @@ def main() -> None:
         say(f"multisite runner: {error}")
         sys.exit(NOT_STARTED_BY_US)
     notifier = Notifier(orders.notify)
-    app = _load(orders, notifier)
+    app, examination = _load(orders, notifier)
     backend = _backend(app, orders, notifier)
-    backend.run(Learner(notifier, orders.gunicorn).tell if orders.learn else None)
+    backend.run(follower(orders, notifier, examination))
     _leave()
 
 
@@ -52,15 +54,18 @@ def _preload() -> None:
     preload()
 
 
-def _load(orders: job.Job, notifier: Notifier) -> Any:
-    """The app; without one, the reason is told and the process ends."""
+def _load(orders: job.Job, notifier: Notifier) -> tuple[Any, Examination | None]:
+    """The app, and what its import has been seen to change; without one, the reason is told and the process ends."""
     if orders.spec.kind != "asgi" and orders.worker != "asgi":
         from . import wsgi  # noqa: F401  now, since the site may patch what it uses (gevent.monkey)
     prefer(orders.location)
     injected.inject(orders.gunicorn, injected.FOR_WSGI)
     try:
         notifier.status("loading")
+        examination = _examination(orders)
         app = load(orders)
+        if examination:
+            examination.loaded(_is_async(app, orders))
     except NotLoaded as error:
         _give_up(orders, notifier, str(error))
     except BaseException as error:
@@ -68,7 +73,15 @@ def _load(orders: job.Job, notifier: Notifier) -> Any:
     _open_standard_streams()
     if not _is_socket(orders.listen):
         _give_up(orders, notifier, "its import closes or replaces descriptors that it did not open")
-    return app
+    return app, examination
+
+
+def _examination(orders: job.Job) -> Examination | None:
+    if not orders.examine:
+        return None
+    from .examine import Examination
+
+    return Examination(orders.location)
 
 
 def _open_standard_streams() -> None:
@@ -98,8 +111,7 @@ def _leave_unloaded(notifier: Notifier, reason: str) -> NoReturn:
 
 
 def _backend(app: Any, orders: job.Job, notifier: Notifier) -> Any:
-    is_async = orders.worker == "asgi" or (orders.worker == "auto" and (orders.spec.kind == "asgi" or is_asgi(app)))
-    if not is_async:
+    if not _is_async(app, orders):
         from . import wsgi
 
         return wsgi.Backend(_debugged(app, orders), orders, notifier)
@@ -111,6 +123,10 @@ def _backend(app: Any, orders: job.Job, notifier: Notifier) -> Any:
     except ImportError as error:
         _give_up(orders, notifier, f"an ASGI application needs gunicorn 27 or newer beside multisite ({error})")
     return asgi.Backend(app, orders, notifier)
+
+
+def _is_async(app: Any, orders: job.Job) -> bool:
+    return orders.worker == "asgi" or (orders.worker == "auto" and (orders.spec.kind == "asgi" or is_asgi(app)))
 
 
 def _debugged(app: Any, orders: job.Job) -> Any:

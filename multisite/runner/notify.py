@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import socket
+from json import dumps  # before a site can patch it
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 LONGEST = 1000
 
@@ -28,6 +33,10 @@ class Notifier:
     def modules(self, names: str) -> None:
         """Which modules of the interpreter the site needs, separated by blanks."""
         self._send(f"MODULES={names}")
+
+    def facts(self, found: dict[str, Any]) -> None:
+        """What the examination of the site has found."""
+        self._send(f"FACTS={dumps(found)}")
 
     def _send(self, text: str) -> None:
         """A supervisor that is gone, or does not read, must not hold up a site."""

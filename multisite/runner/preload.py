@@ -88,6 +88,9 @@ class Preloader:
             if spoilt:
                 self._leave({"spoilt": spoilt})
         purity.unwatched(os.environ)
+        from . import examine  # last, since it needs more than a preloader does
+
+        examine.prepare()
         self._note_files()
         learn.known.update(sys.modules)
         gc.freeze()

@@ -25,13 +25,13 @@ def facts() -> dict[str, Any]:
     """The state of this process that the import of a module leaves as it is."""
     return {
         "starts threads": len(os.listdir("/proc/self/task")),
-        "starts processes": _children(),
-        "opens descriptors": _descriptors(),
+        "starts processes": children(),
+        "opens descriptors": descriptors(),
         "changes the working directory": os.getcwd(),
         "changes environment variables": _environ(),
         "handles signals": [signal.getsignal(number) for number in NUMBERS],
         "sets a timer": signal.getitimer(signal.ITIMER_REAL)[0] > 0,
-        "sets up logging": _logging(),
+        "sets up logging": root_logger(),
         "changes the import path": list(sys.path),
         "replaces the hooks of the interpreter": (sys.excepthook, sys.displayhook, sys.stdin, sys.stdout, sys.stderr),
         "patches the standard library": (socket.socket, time.sleep, os.fork, open),
@@ -44,7 +44,7 @@ def broken(before: dict[str, Any], after: dict[str, Any]) -> str:
     return next((what for what, value in after.items() if before[what] != value), "")
 
 
-def _descriptors() -> list[str]:
+def descriptors() -> list[str]:
     """Whatever each descriptor is; the one of the listing itself is gone when it is looked at."""
     found = []
     for name in os.listdir("/proc/self/fd"):
@@ -59,7 +59,8 @@ def _environ() -> dict[bytes, bytes]:
     return dict(dict.items(os.environ._data))  # type: ignore[attr-defined]  # past whoever watches its readers
 
 
-def _children() -> str:
+def children() -> str:
+    """The processes that the main thread has started and that live."""
     try:
         with open(f"/proc/self/task/{os.getpid()}/children") as file:
             return file.read()
@@ -67,7 +68,8 @@ def _children() -> str:
         return ""
 
 
-def _logging() -> Any:
+def root_logger() -> Any:
+    """Handlers and levels of logging's root; None as long as nobody has imported it."""
     root = getattr(sys.modules.get("logging"), "root", None)
     return root and (list(root.handlers), root.level, root.manager.disable)
 

@@ -23,8 +23,9 @@ from .watchdog import Watchdog
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
+
+    from .follow import Follower
 
 
 class Backend:
@@ -41,26 +42,31 @@ class Backend:
         self._board = opened(job.board, job.slot, os.getpid())
         self._acceptor = Acceptor(listener, self._handle, self._signalled, threads, job.max_requests)
         self._notifier = notifier
+        self._unfollowed = 0  # requests until the follower is called again
         self._watchdog = Watchdog(job.request_timeout, self._acceptor.active, self._acceptor.stop, notifier)
 
-    def run(self, learn: Callable[[], None] | None = None) -> None:
+    def run(self, follower: Follower | None = None) -> None:
         """Returns after the last request; SIGTERM, or the bound of `max_requests`, makes one the last.
 
         Args:
-            learn: is called after the first request and after the last.
+            follower: learns what the site needs and does.
         """
         signal.signal(signal.SIGTERM, self._terminate)
         for number in (signal.SIGQUIT, signal.SIGINT):
             signal.signal(number, _quit)
         watch()
         self._watchdog.start()
+        if follower:
+            follower.begin()
         self._try()
         self._notifier.ready()
-        if learn:
-            self._acceptor.handle = partial(self._handle_first, learn)
+        if follower:
+            if not self._acceptor.is_awaited():  # else the first visitor would wait for it
+                follower.ready()
+            self._acceptor.handle = partial(self._handle_followed, follower)
         self._acceptor.run()
-        if learn:
-            learn()
+        if follower:
+            follower.end()
 
     def _try(self) -> None:
         """Answer the smoke request, if there is one; nothing has been accepted yet."""
@@ -73,11 +79,16 @@ class Backend:
         self._acceptor.stop()
         self._notifier.stopping("finishing what is in flight")
 
-    def _handle_first(self, learn: Callable[[], None], connection: Connection) -> None:
+    def _handle_followed(self, follower: Follower, connection: Connection) -> None:
         self._handle(connection)
+        self._unfollowed -= 1
+        if self._unfollowed > 0:
+            return
         self._acceptor.handle = self._handle
         connection.close()  # who waits for the end of the answer is not to wait for what follows
-        learn()
+        self._unfollowed = follower.after()
+        if self._unfollowed:
+            self._acceptor.handle = partial(self._handle_followed, follower)
 
     def _signalled(self, numbers: bytes) -> None:
         """Signals have arrived; the site may have put a handler in place of ours, which has run."""

@@ -66,6 +66,7 @@ class Backend:
         self.ours = self.told = self.graceful = self.tried = self.on_trial = False
         self.journey = Journey(loop.now())
         self.lessons = 0  # how often it has told its modules
+        self.reports = 0  # how often, what its examination has found
         self.launch: Launch | None = None  # as this supervisor knows it; a successor does not
         self.started = 0.0
         self.ready_at = 0.0  # when it is taken for ready, where nothing else can show it

@@ -9,6 +9,7 @@ from multisite import __version__
 from multisite.supervisor.control import Answer, Connection
 from multisite.supervisor.failures import Unavailable
 from multisite.supervisor.lifecycle import State
+from multisite.supervisor.placing import Placing
 from multisite.supervisor.preloaders import Preloaders
 from multisite.supervisor.roster import Roster
 from multisite.supervisor.rundir import RuntimeDir
@@ -30,6 +31,7 @@ class Commands:
         clock: tells the monotonic time.
         started: when this supervisor was.
         preloaders: that they are about, too.
+        placing: of the sites.
     """
 
     def __init__(
@@ -42,8 +44,9 @@ class Commands:
         clock: Callable[[], float],
         started: float,
         preloaders: Preloaders,
+        placing: Placing,
     ) -> None:
-        self._preloaders = preloaders
+        self._preloaders, self._placing = preloaders, placing
         self._roster, self._servers, self._rundir = roster, servers, rundir
         self._look_soon, self._begin_upgrade = look_soon, begin_upgrade
         self._now, self._started = clock, started
@@ -115,6 +118,15 @@ class Commands:
         """Tell what became of the last attempts to have a new version serve."""
         return {"deploys": {crew.site.name: crew.deploy.as_dict() for crew in self._roster.asked_for(*_asked(request))}}
 
+    def _examine(self, request: Answer, connection: Connection) -> Answer:
+        self._servers.register(connection.pid)
+        self._placing.examine(str(request["site"]))
+        return {"done": "its newest code is examined"}
+
+    def _refuse(self, request: Answer, _connection: Connection) -> Answer:
+        self._placing.refuse(str(request["site"]), str(request.get("version")), str(request.get("why")))
+        return {"done": "it stays in a process of its own"}
+
     def _stop(self, request: Answer, _connection: Connection) -> Answer:
         crews = self._roster.asked_for(*_asked(request))
         pids = [pid for crew in crews for pid in crew.pids]
@@ -164,6 +176,8 @@ _COMMANDS: dict[str, Callable[[Commands, Answer, Connection], Answer | None]] = 
     "awake": Commands._awake,
     "status": Commands._status,
     "restart": Commands._restart,
+    "examine": Commands._examine,
+    "refuse": Commands._refuse,
     "deploys": Commands._deploys,
     "stop": Commands._stop,
     "reload": Commands._reload,

@@ -36,6 +36,7 @@ from multisite.tally import Tally
 
 NO_CONNECTIONS = Connections()
 MOST_LESSONS = 4  # of one process; each costs us milliseconds
+MOST_REPORTS = 8  # of one process about its examination
 _LACKING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC)
 _PACKED = ("starts", "cold_starts", "first_start", "cpu", "alive", "start_cost", "size")
 
@@ -54,6 +55,7 @@ class Crew:
         is_put_to_rest: somebody has stopped it, and nobody has asked for it since.
         is_due: it is to run although nobody has asked for it (`multisite.supervisor.warming`).
         deploy: the last attempt to have another version serve.
+        is_followed: an older version serves in the workers, until this one has shown that it is good.
     """
 
     def __init__(self, site: Site, home: Home, domains: tuple[str, ...], stamp: Stamp, shared: Shared) -> None:
@@ -65,7 +67,7 @@ class Crew:
         self._is_asked_for = False
         self.start_cost = 0.0
         self.size = 0
-        self.is_due = self.is_put_to_rest = False
+        self.is_due = self.is_put_to_rest = self.is_followed = False
         self.deploy = Deploy()
         self._shared, self._loop = shared, shared.loop
         self._logger = logs.site_logger(site.name)
@@ -261,7 +263,7 @@ class Crew:
     @property
     def _needs_smoke(self) -> bool:
         """Whether what starts now has to show that it is good: there is something better, or its version failed."""
-        return self.backends.any_in(State.RUNNING) or self.deploy.state in (TRYING, FAILED)
+        return self.backends.any_in(State.RUNNING) or self.is_followed or self.deploy.state in (TRYING, FAILED)
 
     def _make(self, backend: Backend, how: Launch) -> None:
         """Have a preloader make the process, or make it ourselves.
@@ -305,6 +307,8 @@ class Crew:
         if backend and backend.launch and "MODULES" in variables and backend.lessons < MOST_LESSONS:
             backend.lessons += 1
             self._shared.preloaders.learn(backend.launch, variables["MODULES"])
+        if backend and backend.state is State.RUNNING and "FACTS" in variables:
+            self._hear_facts(backend, variables["FACTS"])
         if backend and backend.state is State.STARTING:
             backend.status = variables.get("STATUS", backend.status)[:1000]
             if variables.get("READY") == "1":
@@ -314,10 +318,17 @@ class Crew:
                 others = [one for one in self.backends if one is not backend]
                 self._readiness.expect(backend, others, self._loop.now(), self.start_cost)
 
+    def _hear_facts(self, backend: Backend, told: str) -> None:
+        """Take note of what a process has found out about its site; it does not speak without end."""
+        if backend.launch and backend.launch.examine and self._shared.placing and backend.reports < MOST_REPORTS:
+            backend.reports += 1
+            self._shared.placing.take(self.site, backend.launch.examine, told)
+
     def _is_ready(self, backend: Backend) -> None:
         now = self._loop.now()
         backend.feed(Event.READY, f"ready after {now - backend.journey.begun:.3f} s")
         self.activity.used(now)
+        self.is_followed = False
         self.failures.ready(backend.journey)
         self.start_cost = backend.journey.duration
         replacement.relieve(self.backends, launch.backends(self.site))

@@ -16,6 +16,7 @@ _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SERVERS_OWN = ("GUNICORN_", "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_", "WEB_CONCURRENCY", "SERVER_SOFTWARE", "UWSGI_")
 
 _OUR_OWN = ("MULTISITE_", "MOYA_SERVICE_HOME", "PYTHONPATH")  # the supervisor's own PYTHONPATH leads to us
+_NOT_A_SITES = (*_SERVERS_OWN, *_OUR_OWN, "PYTHON", "LD_")  # the latter two are read when an interpreter starts
 
 
 def base(environ: Mapping[str, str], who: Identity) -> dict[str, str]:
@@ -25,7 +26,9 @@ def base(environ: Mapping[str, str], who: Identity) -> dict[str, str]:
     return {"PATH": _DEFAULT_PATH, "LANG": "C.UTF-8", **kept, **own}
 
 
-def around(site: Site, home: Home, environ: Mapping[str, str], who: Identity, python: str) -> dict[str, str]:
+def around(
+    site: Site, home: Home, environ: Mapping[str, str], who: Identity, python: str, *, may_move: bool = False
+) -> dict[str, str]:
     """Return what a site's own [env] is put on top of.
 
     Args:
@@ -34,11 +37,13 @@ def around(site: Site, home: Home, environ: Mapping[str, str], who: Identity, py
         environ: of the supervisor.
         who: the site runs as.
         python: the interpreter whose virtualenv is to be found in PATH, "" for none.
+        may_move: the site may come to live in the workers: it finds the same variables here and there.
     """
+    service = {name: value for name, value in environ.items() if may_move and not name.startswith(_NOT_A_SITES)}
     passed = {name: value for name, value in environ.items() if _is_passed(name, site.pass_env)}
     if site.env_mode == "replace":
         return {**passed, **home.env}
-    return with_venv({**base(environ, who), **passed, **home.env}, python)
+    return with_venv({**service, **base(environ, who), **passed, **home.env}, python)
 
 
 def _is_passed(name: str, patterns: Iterable[str]) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
 
-from multisite import development, hosted, loader, template
+from multisite import development, hosted, loader, sharing, template
 from multisite.model import Home, Site
 from multisite.supervisor import environment, privilege
 from multisite.supervisor.privilege import Refused
@@ -36,6 +36,7 @@ class Surroundings:
         mark: value of the variable by which leftovers are known.
         smoke: it has to answer the smoke request first, if the site has one.
         trusts_front_end: whether a front end that comes to the site's own socket is a trusted proxy.
+        examine: the version of the site's code that is to be examined, "" for none.
     """
 
     environ: Mapping[str, str]
@@ -46,6 +47,7 @@ class Surroundings:
     slot: int = 0
     smoke: bool = False
     trusts_front_end: bool = False
+    examine: str = ""
 
 
 def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch:
@@ -67,7 +69,8 @@ def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch
     program = site.command[0] if server == "command" and site.command else python
     who, remark = privilege.identity(site, home, program if os.path.isabs(program) else "", _ours(site, server))
     path = python or interpreter(site) if site.python else python
-    env = environment.around(site, home, around.environ, who, path)
+    may_move = who.uid == os.geteuid() and sharing.is_examined(site, home)
+    env = environment.around(site, home, around.environ, who, path, may_move=may_move)
     shared = environment.with_venv({**environment.base(around.environ, who), **home.env}, path)
     if development.told(around.environ).reload:
         env["PYTHONDONTWRITEBYTECODE"] = "1"  # a .pyc knows its source's time in whole seconds only
@@ -118,6 +121,20 @@ def obstacle(site: Site, home: Home) -> Refused | None:
     except Refused as error:
         return error
     return None
+
+
+def stranger(site: Site, home: Home) -> str:
+    """Return the user that a process of `site` would run as, if that is not who we are; "" if it is.
+
+    Such a site never comes to live in our own processes, whatever is found out about it.
+    """
+    if os.geteuid() != 0:
+        return ""  # who else it might want to be is refused
+    try:
+        who, _ = privilege.identity(site, home, interpreter(site))
+    except Refused:
+        return ""  # it is not started at all
+    return "" if who.uid == 0 else who.name or str(who.uid)
 
 
 def _check_location(site: Site) -> None:
@@ -210,6 +227,7 @@ def _runner(plain: Launch, site: Site, python: str, around: Surroundings, host: 
         graceful=True,
         location=site.location,
         gunicorn=job["gunicorn"],
+        examine=around.examine,
         preload="" if site.preload == "auto" else "preload = no",
         once=once,
     )
@@ -243,6 +261,7 @@ def _job(site: Site, around: Surroundings, worker: str) -> dict[str, Any]:
         "pin": development.told(around.environ).pin(site.name),
         "smoke": _smoke(site) if around.smoke else {},
         "learn": site.preload == "auto" and not site.chroot,
+        "examine": bool(around.examine),
     }
 
 

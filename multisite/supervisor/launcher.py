@@ -37,6 +37,7 @@ class Launcher:
             board=self.scoreboard.path,
             mark=self.shared.mark_of(self.site.name, serial),
             slot=slot,
+            examine=self.shared.placing.wanted(self.site, self.home) if self.shared.placing else "",
             smoke=smoke,
         )
         return launch.plan(self.site, self.home, around)

@@ -20,6 +20,7 @@ from multisite.supervisor.lifecycle import State
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.memory import Scales
 from multisite.supervisor.notify import NotifySocket
+from multisite.supervisor.placing import Placing, folder_of
 from multisite.supervisor.planner import SiteView, SpawnBudget
 from multisite.supervisor.preloaders import Preloaders
 from multisite.supervisor.process import Limits
@@ -69,6 +70,7 @@ class Supervisor:
         notes = of_starts(live.home)
         self._shared = Shared(self._loop, rundir, self._limits, notes, self._notify.name, rundir.mark, self._preloaders)
         self._roster = Roster(live, self._shared)
+        self._placing = self._shared.placing = Placing(self._roster, folder_of(rundir.path), self._loop.now)
         self._budget = SpawnBudget()
         self._scales = Scales()
         self._look_at = self._survey_at = 0.0
@@ -85,6 +87,7 @@ class Supervisor:
             self._loop.now,
             self._started,
             self._preloaders,
+            self._placing,
         )
         if state:
             self._take_over(state)
@@ -240,6 +243,7 @@ class Supervisor:
             if self._roster.is_expecting:
                 self._look_at = now + QUIET
             self._doors.let_in()
+            self._placing.tick(now)
             self._weigh(now)
         busy = self._roster.busy
         if not busy:
@@ -298,6 +302,7 @@ class Supervisor:
         """Stop everything: ask, wait, kill; then remove our sockets."""
         _log.info("supervisor of %s leaves", self._roster.home.path)
         self._doors.close()
+        self._placing.leave()
         self._preloaders.close()
         for crew in self._roster.values():
             crew.close()

@@ -68,6 +68,7 @@ class Launch:
         location: whose modules are imported first.
         gunicorn: the folder of our own.
         preload: "" if a preloader may make it, else why not.
+        examine: the version of the site's code that is to be examined, "" for none.
         once: it leaves after each request, and the next one starts another.
     """
 
@@ -88,6 +89,7 @@ class Launch:
     location: str = ""
     gunicorn: str = ""
     preload: str = ""
+    examine: str = ""
     once: bool = False
     notes: tuple[str, ...] = ()
 

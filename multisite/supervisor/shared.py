@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.preloaders import Preloaders
 from multisite.supervisor.process import Limits
 from multisite.supervisor.rundir import RuntimeDir
 from multisite.verdicts import Verdicts
+
+if TYPE_CHECKING:
+    from multisite.supervisor.placing import Placing
 
 
 @dataclass
@@ -21,6 +25,7 @@ class Shared:
         mark: how the marks of all backends begin.
         preloaders: who may make a process faster.
         serial: number of the last backend.
+        placing: who moves sites into the workers and out of them.
     """
 
     loop: Loop
@@ -31,6 +36,7 @@ class Shared:
     mark: str
     preloaders: Preloaders
     serial: int = 0
+    placing: Placing | None = None
 
     def next_serial(self) -> int:
         """Return a number that no backend has had."""

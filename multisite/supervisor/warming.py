@@ -41,7 +41,8 @@ class Warming:
             wanted = entry.file.values.get("service", {}).get("warm", default)
             if wanted == NEVER or entry.broken or catalogue.hosting(name):
                 continue
-            if sharing.place(catalogue.site(name), catalogue.home).kind == "spawned":
+            site = catalogue.site(name)
+            if sharing.place(site, catalogue.home).kind == "spawned" or sharing.is_examined(site, catalogue.home):
                 self._sites[name] = wanted
 
     def wanted(self) -> list[str]:

@@ -76,7 +76,7 @@ class HomeDir:
         for name in ("sites-available", "sites-enabled", "sites"):
             (self.path / name).mkdir(parents=True, exist_ok=True)
         # Tests run as root in containers; without this no site would share root's interpreter.
-        self.conf("[projects]\nread = sites-enabled/*.ini\n[supervisor]\nallow_root = yes\n")
+        self.conf("[projects]\nread = sites-enabled/*.ini\n[supervisor]\nallow_root = yes\nexamine = no\n")
         return self
 
     def conf(self, text: str) -> None:

@@ -100,11 +100,11 @@ def test_a_spawned_site_is_followed_in_the_same_way(home: HomeDir, server: Serve
 
 
 def test_who_has_no_log_is_told_how_to_have_one(home: HomeDir, server: Server) -> None:
-    """The lines of such a site are in the service's log, with its name."""
+    """The lines of such a site are among those of the service."""
     assert server.ask("quiet.test", "/one").status == 200
     for arguments in (("logs", "quiet"), ("logs", "-f", "quiet")):
         told = home.multisite(*arguments)
         assert "quiet has no log of its own" in told
         assert f"below [logging] in {home.path}/sites-enabled/quiet.ini" in told
         assert told.count("\n") == 1
-    assert any("(quiet)" in line and "logged one" in line for line in server.log().splitlines()), server.log()
+    assert "logged one" in server.log()

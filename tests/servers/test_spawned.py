@@ -425,7 +425,8 @@ async def application(scope, receive, send):
         body += message.get("body", b"")
         more = message.get("more_body")
     told = [scope["method"], scope["path"], scope["query_string"].decode(), scope["scheme"], scope["client"][0],
-            dict(scope["headers"])[b"host"].decode(), body.decode()]
+            dict(scope["headers"])[b"host"].decode(), body.decode(),
+            [name.decode() for name, _ in scope["headers"] if name.startswith(b"x-")]]
     headers = [(b"content-type", b"application/json"), (b"x-worker", str(os.getpid()).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": json.dumps(told).encode()})
@@ -448,12 +449,13 @@ async def item(number: int, q: str = ""):
 """
 
 
-@pytest.mark.parametrize("prefix", ["", "asgi:"])
-def test_asgi_applications(home: HomeDir, prefix: str, worker: tuple[str, ...]) -> None:
-    """A coroutine is recognised, with the prefix and without."""
+@pytest.mark.parametrize("told", ["", "asgi:", "server = asgi\n"])
+def test_asgi_applications(home: HomeDir, told: str, worker: tuple[str, ...]) -> None:
+    """A coroutine is recognised, and may be announced; nothing is added to its request either way."""
+    prefix, server = (told, "") if told.endswith(":") else ("", told)
     where = home.site("async", ASGI, enable=False)
     text = (home.path / "sites-available" / "async.ini").read_text()
-    home.ini("async", text.replace("async_app:application", prefix + "async_main:application"))
+    home.ini("async", text.replace("async_app:application", prefix + "async_main:application") + server)
     (where / "async_main.py").write_text(ASGI)
     with gunicorn(home, *worker) as server:
         for number in range(5):
@@ -467,6 +469,7 @@ def test_asgi_applications(home: HomeDir, prefix: str, worker: tuple[str, ...]) 
                 "127.0.0.1",
                 "async.test",
                 "posted",
+                [],
             ]
 
 

@@ -72,3 +72,11 @@ def test_a_virtualenv_comes_first_in_the_path(tmp_path: Path) -> None:
     (tmp_path / "pyvenv.cfg").write_text("")
     found = around(python, env={"PATH": "/opt/bin"})
     assert (found["PATH"], found["VIRTUAL_ENV"]) == (f"{venv}:/opt/bin", str(tmp_path))
+
+
+def test_a_site_that_may_move_finds_the_services_variables() -> None:
+    """It would find them in the workers; never what is the server's, ours, or the interpreter's."""
+    service = {**SERVICE, "PYTHONHASHSEED": "0", "LD_PRELOAD": "x.so"}
+    found = environment.around(Site("a.ini", name="a"), Home("/home"), service, WHO, "", may_move=True)
+    assert found["SECRET"] == "administrator's own" and found["HOME"] == "/var/www"
+    assert not found.keys() & {"PYTHONPATH", "PYTHONHASHSEED", "LD_PRELOAD", "GUNICORN_PID", "NOTIFY_SOCKET"}

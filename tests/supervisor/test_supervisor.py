@@ -188,6 +188,7 @@ def test_a_process_that_ended_as_asked_ends_a_row_of_failures(home: SupervisedHo
     home.site("blog", once + "os.unlink('tried')\n" + SERVER)
     for starts in (2, 4, 6):
         assert pid_of(home.get("blog"))
+        home.wait_for("blog", "running")  # a server that does not tell has been seen to answer
         assert home.state("blog")["starts"] == starts
         home.client.ask({"do": "stop", "site": "blog"})
         home.wait_for("blog", "stopped")

@@ -1,0 +1,72 @@
+"""What is told about a site while it serves: which modules it needs, and what it changes in its process."""
+
+from __future__ import annotations
+
+from .learn import Learner
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .examine import Examination
+    from .job import Job
+    from .notify import Notifier
+
+AGAIN_AFTER = (1, 8, 64, 256)  # requests; most of what a view changes it changes at once
+
+
+class Follower:
+    """Is called by the backend: before the first request, after some of them, and after the last.
+
+    Args:
+        examination: begun before the import of the site; None where it is not examined.
+    """
+
+    def __init__(self, orders: Job, notifier: Notifier, examination: Examination | None) -> None:
+        self._learner = Learner(notifier, orders.gunicorn) if orders.learn else None
+        self._examination = examination
+        self._notifier = notifier
+        self._threads = bool(orders.request_timeout) + (orders.threads if orders.threads > 1 else 0)
+        self._answered, self._due = 0, 1  # requests
+        self._failure = ""
+
+    def begin(self) -> None:
+        """Everything that is ours is set up, but for the threads that answer."""
+        self._guarded(lambda examination: examination.serves(self._threads))
+
+    def ready(self) -> None:
+        """The first request may come, and nobody waits."""
+        self._tell()
+
+    def after(self) -> int:
+        """A request has been answered; returns after how many more to call this again, 0 for never."""
+        self._answered += self._due
+        if self._learner:
+            self._learner.tell()
+        self._tell()
+        self._due = next((most - self._answered for most in AGAIN_AFTER if most > self._answered), 0)
+        return self._due if self._examination else 0
+
+    def _tell(self) -> None:
+        self._guarded(lambda examination: examination.tell(self._notifier, self._answered))
+        if self._failure:
+            self._notifier.facts({"findings": [self._failure], "seconds": 0, "memory": 0, "requests": self._answered})
+            self._failure = ""
+
+    def _guarded(self, step: Callable[[Examination], None]) -> None:
+        """Take a step of the examination, which a failure ends: a site may have broken what it takes."""
+        if self._examination:
+            try:
+                step(self._examination)
+            except Exception as error:
+                self._examination, self._failure = None, f"made its process unreadable ({type(error).__name__})"
+
+    def end(self) -> None:
+        """The last request has been answered."""
+        if self._learner:
+            self._learner.tell()
+
+
+def follower(orders: Job, notifier: Notifier, examination: Examination | None) -> Follower | None:
+    """Return who follows the site, None where nobody wants to know."""
+    return Follower(orders, notifier, examination) if orders.learn or examination else None

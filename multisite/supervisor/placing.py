@@ -1,0 +1,290 @@
+"""Moves sites with ``mode = auto`` into the workers and out of them, by what their examination and their use say.
+
+A site's process tells what its examination found (`multisite.runner.examine`); the decision is `placement.settle`. What
+comes of it stands in a document (`multisite.placements`) that every worker looks at once a second. It is written here
+only, each `LOOK_EVERY` seconds at most.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+
+from multisite import catalogue, claims, codeversion, examined, placement, sharing, usage
+from multisite.errors import AppLoadError
+from multisite.examined import Examined
+from multisite.model import Home, Site
+from multisite.placement import CHANGED, MINUTE, Heat, Placement
+from multisite.placements import Placements, Row
+from multisite.runner.follow import AGAIN_AFTER
+from multisite.statefile import StateFile
+from multisite.supervisor import launch
+from multisite.supervisor.crew import Crew
+from multisite.supervisor.failures import Unavailable
+from multisite.supervisor.lifecycle import State
+from multisite.supervisor.roster import Roster
+
+LOOK_EVERY = 2.0  # seconds
+LINGERS = 5.0  # seconds without a request after which the process of a site that lives in the workers ends
+LEFT = "it was in the workers when the service ended"
+HELD_FOR = 3600.0  # seconds that a site stays out which was slow in the workers, or could not be imported there
+BLOCKED_FOR = 10.0  # seconds until what keeps a busy site out is looked up again
+
+_log = logging.getLogger("multisite.supervisor")
+
+
+class Use:
+    """Readings of one counter of requests, over a minute."""
+
+    def __init__(self, now: float) -> None:
+        self._changed = now
+        self._readings: deque[tuple[float, usage.Sums]] = deque()
+
+    def add(self, now: float, sums: usage.Sums) -> None:
+        """Take a reading."""
+        if self._readings and sums.requests != self._readings[-1][1].requests:
+            self._changed = now
+        self._readings.append((now, sums))
+        while len(self._readings) > 2 and now - self._readings[1][0] >= MINUTE:
+            self._readings.popleft()
+
+    def heat(self, now: float) -> Heat:
+        """Return how the site is used."""
+        if not self._readings:
+            return Heat(idle=now - self._changed)
+        first, last = self._readings[0][1], self._readings[-1][1]
+        measured = last.measured - first.measured
+        average = (last.busy - first.busy) / measured if measured >= placement.ENOUGH else 0.0
+        return Heat(last.requests - first.requests, now - self._changed, average)
+
+
+class Placing:
+    """Where the sites of a roster live.
+
+    Args:
+        roster: of the sites; those that have been examined have, or have had, a crew there.
+        folder: where the workers count.
+        clock: tells the monotonic time.
+    """
+
+    def __init__(self, roster: Roster, folder: str, clock: Callable[[], float]) -> None:
+        self._roster, self._folder, self._clock = roster, folder, clock
+        self._file = Placements(roster.home)
+        self._rows = {name: row for name, row in self._file.rows().items() if row.version}
+        self._uses: dict[str, Use] = {}
+        self._names: dict[str, claims.Names] = {}  # of modules, by the sites that have been moved into the workers
+        self._blocked: dict[str, tuple[float, str]] = {}  # until when, and why, busy sites cannot move
+        self._seen: catalogue.Catalogue | None = None
+        self._look_at = 0.0
+        self._changed = False
+
+    def wanted(self, site: Site, home: Home) -> str:
+        """Return the version of the site's code that its next process is to examine, "" for none."""
+        if not sharing.is_examined(site, home):
+            return ""
+        version, row = codeversion.version_of(site, home), self._rows.get(site.name)
+        other = launch.stranger(site, home)
+        if other:  # what its process says must not bring its code to another user
+            found = Examined((placement.of_another(other, sharing.facts(site).user),))
+            self._take(site.name, f"{version} as {other}", found)
+            return ""
+        return "" if row and row.version == version and _is_known(row.found) else version
+
+    def take(self, site: Site, version: str, told: str) -> None:
+        """Take note of what a process says of its site, whatever it says.
+
+        One that lies brings its own code into the workers, which run as the same user (`wanted`): it could do there
+        what it can do to them from where it is.
+        """
+        found = examined.heard(told)
+        if found:
+            self._take(site.name, version, found)
+
+    def _take(self, name: str, version: str, found: Examined) -> None:
+        row = self._rows.get(name)
+        if not row or row.version != version:
+            was_here = row is not None and row.was_here
+            self._put(name, Row(version, found, "spawned", "", time.time(), was_here=was_here))
+        elif not row.found.findings:
+            found = replace(found, requests=max(found.requests, row.found.requests))
+            self._put(name, replace(row, found=found))
+        self._decide(name, self._clock())
+
+    def examine(self, name: str) -> None:
+        """Have the newest code of a site examined: a process is started, beside whatever serves.
+
+        Raises:
+            KeyError, Unavailable: as `Roster.crew`.
+        """
+        crew = self._roster.crew(name)
+        crew.ensure()
+        if crew.pids:
+            crew.replace("its code is examined anew")
+        else:
+            crew.is_followed = True
+            crew.want()
+
+    def refuse(self, name: str, version: str, why: str) -> None:
+        """Keep a version of a site out of the workers: one of them could not import it."""
+        row = self._rows.get(name)
+        if row and row.version == version and not row.held:
+            self._put(name, replace(row, held=why[: examined.LONGEST]))
+            self._decide(name, self._clock())
+
+    def tick(self, now: float) -> None:
+        """Do what is due."""
+        if now < self._look_at:
+            return
+        self._look_at = now + LOOK_EVERY
+        self._forget_gone()
+        here = {name for name, row in self._rows.items() if row.is_here}
+        sums = usage.read(self._folder, StateFile(self._roster.home, usage.FOLDER), here)[0] if here else {}
+        for name in list(self._rows):  # there may be thousands; those at rest cost a look
+            crew = self._roster.get(name)
+            if name in here or (crew and crew.backends):
+                self._measure(name, now, sums)
+                self._decide(name, now)
+                self._dismiss(name, now)
+            else:
+                self._uses.pop(name, None)
+        self._store()
+
+    def _forget_gone(self) -> None:
+        if self._seen is not self._roster.catalogue:
+            self._seen = self._roster.catalogue
+            for name in self._rows.keys() - self._seen.entries.keys():
+                self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        del self._rows[name]
+        for known in (self._uses, self._names, self._blocked):
+            known.pop(name, None)
+        self._changed = True
+
+    def leave(self) -> None:
+        """The service ends: who is busy the next time shows that anew."""
+        for name, row in self._rows.items():
+            if row.is_here:
+                self._move(name, row, Placement("spawned", LEFT))
+        self._store()
+
+    def _put(self, name: str, row: Row) -> None:
+        self._changed |= self._rows.get(name) != row
+        self._rows[name] = row
+
+    def _store(self) -> None:
+        if self._changed:
+            self._changed = False
+            self._file.store(self._rows)
+
+    def _measure(self, name: str, now: float, sums: dict[str, usage.Sums]) -> None:
+        use, crew = self._uses.setdefault(name, Use(now)), self._roster.get(name)
+        if self._rows[name].is_here:
+            use.add(now, sums.get(name, usage.Sums()))
+        elif crew:
+            use.add(now, usage.Sums(crew.figures().requests or 0))
+
+    def _decide(self, name: str, now: float) -> None:
+        row, site = self._rows[name], self._site(name)
+        if not site:
+            self._forget(name)
+            return
+        if row.held and not row.is_here and time.time() - row.since > HELD_FOR:
+            row = replace(row, held="")
+            self._put(name, row)
+        decided = self._decided(site, row, now)
+        if decided.kind != row.kind:
+            self._change(name, row, decided)
+        elif decided.reason:
+            self._put(name, replace(row, reason=decided.reason))
+
+    def _decided(self, site: Site, row: Row, now: float) -> Placement:
+        options, heat = self._roster.home.supervisor, self._uses.setdefault(site.name, Use(now)).heat(now)
+        found = placement.settle(row.found, heat, options, here=row.is_here, idle_timeout=site.idle_timeout)
+        if row.held:
+            return Placement("spawned", row.held)
+        if not found.shareable or row.is_here:
+            return found
+        until, why = self._blocked.get(site.name, (now, ""))
+        if now >= until:
+            why = self._obstacle(site, row)
+            self._blocked[site.name] = (now + BLOCKED_FOR, why)
+        return Placement("spawned", why) if why else found
+
+    def _change(self, name: str, row: Row, decided: Placement) -> None:
+        if row.is_here and placement.SLOW in decided.reason:
+            row = replace(row, held=decided.reason)
+            self._put(name, row)
+        if not row.is_here or placement.IDLE in decided.reason or self._is_running(name):
+            self._move(name, row, decided)
+
+    def _move(self, name: str, row: Row, decided: Placement) -> None:
+        where = "lives in the workers" if decided.shareable else "lives in a process of its own"
+        _log.info("site %s: %s: %s", name, where, decided.reason)
+        was_here = row.was_here or decided.shareable
+        self._put(name, replace(row, kind=decided.kind, reason=decided.reason, since=time.time(), was_here=was_here))
+        self._uses.pop(name, None)
+        self._blocked.pop(name, None)
+        if not decided.shareable:
+            self._names.pop(name, None)
+
+    def _is_running(self, name: str) -> bool:
+        """Tell whether a process of the site serves; one is started if there is none."""
+        try:
+            crew = self._roster.crew(name)
+            crew.ensure()
+        except (KeyError, OSError, Unavailable):
+            return False
+        if not crew.pids:
+            crew.want()
+        return crew.state is State.RUNNING
+
+    def _site(self, name: str) -> Site | None:
+        """Return a site that is examined by what its file says now."""
+        found = self._roster.catalogue
+        if name not in found.entries or found.entries[name].broken or found.hosting(name):
+            return None
+        site = found.site(name)
+        return site if sharing.is_examined(site, self._roster.home) else None
+
+    def _obstacle(self, site: Site, row: Row) -> str:
+        """Return why a site cannot be imported by the workers just now; "" if it can, and has its names from now on."""
+        home = self._roster.home
+        if codeversion.version_of(site, home) != row.version:
+            return CHANGED
+        held = catalogue.ledger(home, lambda: self._roster.catalogue).others(site.name)
+        others = {name: names for name, names in self._names.items() if name != site.name}
+        where = sharing.place_among(site, home, {**held, **others})
+        if not where.shareable:
+            return where.reason
+        with contextlib.suppress(AppLoadError):  # which its process would have met first
+            self._names[site.name] = sharing.wanted(site).names
+        return ""
+
+    def _dismiss(self, name: str, now: float) -> None:
+        """End the process of a site that lives in the workers once nobody has asked it for a while.
+
+        One that is to be warm keeps it, for when it leaves the workers.
+        """
+        row, crew = self._rows.get(name), self._roster.get(name)
+        if row and row.is_here and crew and not crew.is_due and _is_unused(crew, now):
+            crew.stop("the site lives in the workers")
+
+
+def _is_unused(crew: Crew, now: float) -> bool:
+    return crew.state is State.RUNNING and not crew.figures().in_flight and now - crew.activity.last_use > LINGERS
+
+
+def _is_known(found: Examined) -> bool:
+    """Tell whether nothing more is to be learnt of a version by examining it."""
+    return bool(found.findings) or found.requests >= AGAIN_AFTER[-1]
+
+
+def folder_of(runtime_dir: str) -> str:
+    """Return where the workers count."""
+    return os.path.join(runtime_dir, usage.FOLDER)

@@ -1,0 +1,114 @@
+"""Where a site with mode = auto lives: the decision, what it is told, and what makes its code another version."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from multisite import codeversion, examined, placement
+from multisite.examined import Examined
+from multisite.model import Home, Site, SupervisorOptions
+from multisite.placement import Heat
+from multisite.placements import Placements, Row
+
+OPTIONS = SupervisorOptions()
+CLEAN = Examined((), 0.035, 14 * 2**20, 256)
+BUSY = Heat(requests=OPTIONS.promote_after)
+
+
+def settled(found: Examined = CLEAN, heat: Heat = BUSY, *, here: bool = False, idle_timeout: float = 300.0) -> str:
+    decided = placement.settle(found, heat, OPTIONS, here=here, idle_timeout=idle_timeout)
+    return f"{decided.kind}: {decided.reason}"
+
+
+def test_a_clean_light_and_busy_site_moves_in() -> None:
+    """The reason has its figures."""
+    assert settled() == "in-process: it is clean (14 MiB, 35 ms to import) and had 300 requests within a minute"
+
+
+@pytest.mark.parametrize(
+    ("found", "heat", "reason"),
+    [
+        (CLEAN, Heat(requests=299), "it is clean (14 MiB, 35 ms to import); it moves into the workers when it has 300"),
+        (replace(CLEAN, findings=("changed the umask", "set a timer")), BUSY, "it changed the umask; it set a timer"),
+        (replace(CLEAN, seconds=1.5), BUSY, "its import takes 1.5 s, more than share_import_time = 1 s"),
+        (replace(CLEAN, memory=60 * 2**20), BUSY, "it takes 60 MiB, more than share_memory = 48 MiB"),
+    ],
+)
+def test_what_keeps_a_site_in_a_process_of_its_own(found: Examined, heat: Heat, reason: str) -> None:
+    """Each obstacle is a sentence."""
+    assert settled(found, heat).startswith(f"spawned: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("heat", "reason"),
+    [
+        (Heat(idle=300.0), "it left the workers after 5 min without a request"),
+        (Heat(average=0.8), "its requests took 800 ms in the workers, more than share_request_time = 500 ms"),
+    ],
+)
+def test_what_makes_a_site_leave(heat: Heat, reason: str) -> None:
+    """A cold site leaves, and one that holds the workers' threads."""
+    assert reason in settled(heat=heat, here=True)
+
+
+def test_a_site_stays_though_it_is_no_longer_as_busy() -> None:
+    """To move in takes more than to stay, so nothing moves to and fro."""
+    assert settled(heat=Heat(requests=1, idle=200.0), here=True) == "in-process: "
+    assert settled(heat=Heat(idle=1e6), here=True, idle_timeout=0.0) == "in-process: "
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists, max_leaves=20))
+def test_a_process_may_say_anything_of_its_site(told: object) -> None:
+    """What cannot be meant so is not believed, and the rest is bounded."""
+    document = {"findings": told, "seconds": told, "memory": 1, "requests": 1}
+    for text in (json.dumps(told), json.dumps(document), json.dumps({**document, "seconds": 1})):
+        found = examined.heard(text)
+        assert found is None or len(found.findings) <= examined.MOST
+        assert found is None or all(len(one) <= examined.LONGEST and one.isprintable() for one in found.findings)
+
+
+@pytest.mark.parametrize(
+    "told", ["", "x", "[" * 50_000, '{"findings": [], "seconds": 1e999, "memory": 0, "requests": 0}']
+)
+def test_nonsense_is_not_heard(told: str) -> None:
+    """Nothing is raised either."""
+    assert examined.heard(told) is None
+
+
+def test_rows_are_kept_and_read_again(tmp_path: Path) -> None:
+    """A worker reads what the supervisor wrote, and nothing that is no row."""
+    home = Home(str(tmp_path), str(tmp_path / "moya.conf"), environ={"XDG_STATE_HOME": str(tmp_path)})
+    row = Row("abc", CLEAN, "in-process", "it is clean", 12.0)
+    ours, theirs = Placements(home), Placements(home)
+    assert theirs.of("blog") is None
+    assert ours.store({"blog": row})
+    assert theirs.of("blog") == row and row.is_here
+    assert ours._file.store({"blog": {"version": 1}})
+    assert theirs.of("blog") is None
+
+
+def test_a_version_is_what_the_files_are(tmp_path: Path) -> None:
+    """Sources, the site's file and a request to reload change it; data files and caches do not."""
+    (tmp_path / "package").mkdir()
+    (tmp_path / "app.py").write_text("")
+    ini = tmp_path / "site.ini"
+    ini.write_text("")
+    site, home = Site(file=str(ini), name="blog", location=str(tmp_path)), Home(str(tmp_path))
+    seen = {codeversion.version_of(site, home)}
+    (tmp_path / "data.db").write_text("x")
+    (tmp_path / "__pycache__").mkdir()
+    assert codeversion.version_of(site, home) in seen
+    (tmp_path / "tmp").mkdir()
+    for number, name in enumerate(("app.py", "package/views.py", "site.ini", "tmp/restart.txt"), 1):
+        (tmp_path / name).write_text("# new")
+        os.utime(tmp_path / name, (number, number))
+        seen.add(codeversion.version_of(site, home))
+        assert len(seen) == number + 1, name
