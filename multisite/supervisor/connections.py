@@ -16,9 +16,7 @@ from dataclasses import dataclass
 _TABLE = "/proc/self/net/unix"  # there with systemd's ProcSubset=pid, too
 _LISTENS = 0x10000  # __SO_ACCEPTCON
 #: address: references protocol flags type state inode path (net/unix/af_unix.c, unix_seq_show)
-_LINE = re.compile(
-    rb"[0-9a-fA-F]{8,16}: [0-9A-F]{8} [0-9A-F]{8} ([0-9A-F]{8}) [0-9A-F]{4} ([0-9A-F]{2}) +([0-9]+) (/.*)\n"
-)
+_LINE = re.compile(rb"[^ ]+: [0-9A-F]{8} [0-9A-F]{8} ([0-9A-F]{8}) [0-9A-F]{4} ([0-9A-F]{2}) +([0-9]+) (/.*)\n")
 
 
 @dataclass

@@ -83,7 +83,7 @@ class RuntimeDir:
         """Remove all that a supervisor left in its folders; what the workers keep beside them is theirs."""
         for top in (os.path.join(self.path, name) for name in FOLDERS):
             with contextlib.suppress(OSError), os.scandir(top) as found:
-                for item in found:
+                for item in list(found):
                     _remove(item)
 
     def check_length(self) -> None:
