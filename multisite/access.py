@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from time import localtime, strftime, time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from multisite import logformat
+from multisite.logbatch import Batch
 from multisite.logfile import LogFile
 from multisite.loghandlers import SyslogLines
 from multisite.model import Home, Site
@@ -24,15 +25,17 @@ MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 _HARMLESS = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
 
 
+#: time, peer, X-Forwarded-For, user, method, uri, protocol, scheme, host, referer, agent, status, bytes, seconds, how,
+#: and the values of the headers that a format names
+Record = tuple[Any, ...]
+
+
 class AccessLog:
     """Writes the line of each request of `site`.
 
-    Nearly always no value has to be escaped. So the line is made of what there is, and looked at as a whole: if it
-    holds no more than printable ASCII and its own quotes, it is what the careful way would have made.
-
-    Attributes:
-        write: writes the line of a request that has ended: its visit, the status (0: there was none), the bytes sent,
-            the seconds it took, and how it was answered.
+    A request leaves a record, which is all that it pays for under load; lines are made of records when they are written
+    (`logbatch`). Nearly always no value has to be escaped. So a line is made of what there is, and looked at as a
+    whole: if it holds no more than printable ASCII and its own quotes, it is what the careful way would have made.
 
     Raises:
         OSError: the log cannot be opened.
@@ -42,102 +45,136 @@ class AccessLog:
         self._site = site.name
         text = site.access_format
         self._headers = logformat.headers_of(text)
+        self._keys = tuple(self._headers.values())
         self._word = logformat.decoded if text == "json" else logformat.word
         self._text = logformat.decoded if text == "json" else logformat.plain
         self._format = logformat.line_of(text)
         self._trusts = TrustedProxies(home.service.trusted_proxies).trusts
+        self._line: Callable[[Record], bytes] = {"combined": self._combined, "json": self._json}.get(text, self.careful)
         syslog = logformat.parse_syslog(site.access_log)
         target: LogFile | SyslogLines = SyslogLines(syslog, "multisite") if syslog else LogFile(site.access_log)
-        self._append, self._look = target.append, target.look
-        self._second = now()
-        ways = {"combined": self._combined, "json": self._json}
-        self.write: Callable[[Visit, int, int, float, str], None] = ways.get(text, self._carefully)
+        self._look = target.look
+        self._second = now(time())
+        self._take = Batch(self.line, target.append, at_once=bool(syslog)).append
 
-    def _combined(self, visit: Visit, status: int, sent: int, seconds: float, how: str) -> None:
-        second = now.known
-        if second[0] != int(time()) or second is not self._second:
-            second = self._begin_second()
+    def write(self, visit: Visit, status: int, sent: int, seconds: float, how: str) -> None:
+        """Write the line of a request that has ended.
+
+        Args:
+            status: 0 where the client left before there was one.
+            sent: bytes of the answer's body.
+            seconds: that it took.
+            how: it was answered.
+        """
         get = visit.environ.get
-        client = visit.peer or "-"
-        if get("HTTP_X_FORWARDED_FOR"):
-            client = self.client(visit)
-        user, uri = get("REMOTE_USER") or "-", visit.uri
-        line = (
-            f'{client} - {user} [{second[1]}] "{visit.method} {uri} {get("SERVER_PROTOCOL") or "-"}" {status or 499} '
-            f'{sent} "{get("HTTP_REFERER") or "-"}" "{get("HTTP_USER_AGENT") or "-"}" '
-            f"{self._site} {seconds:.6f} {how}\n"
+        self._take(
+            (
+                time(),
+                visit.peer,
+                get("HTTP_X_FORWARDED_FOR"),
+                get("REMOTE_USER"),
+                visit.method,
+                visit.uri,
+                get("SERVER_PROTOCOL"),
+                get("wsgi.url_scheme"),
+                get("HTTP_HOST"),
+                get("HTTP_REFERER"),
+                get("HTTP_USER_AGENT"),
+                status or 499,
+                sent,
+                seconds,
+                how,
+                tuple(map(get, self._keys)) if self._keys else (),
+            )
         )
-        data = line.encode("ascii", "backslashreplace")
-        plain = data.translate(None, _HARMLESS) == b'""""""\n'
-        if plain and " " not in uri and " " not in client and " " not in user:
-            self._append(data)
-        else:
-            self._carefully(visit, status, sent, seconds, how)
 
-    def _json(self, visit: Visit, status: int, sent: int, seconds: float, how: str) -> None:
-        second = now.known
-        if second[0] != int(time()) or second is not self._second:
-            second = self._begin_second()
-        get = visit.environ.get
-        client = visit.peer or "-"
-        if get("HTTP_X_FORWARDED_FOR"):
-            client = self.client(visit)
-        line = (
-            f'{{"iso":"{second[2]}","site":"{self._site}","remote":"{client}","user":"{get("REMOTE_USER") or "-"}",'
-            f'"method":"{visit.method}","host":"{get("HTTP_HOST") or "-"}","uri":"{visit.uri}",'
-            f'"protocol":"{get("SERVER_PROTOCOL") or "-"}","status":{status or 499},"bytes":{sent},'
-            f'"seconds":{seconds:.6f},"how":"{how}",'
-            f'"referer":"{get("HTTP_REFERER") or "-"}","agent":"{get("HTTP_USER_AGENT") or "-"}"}}\n'
-        )
-        data = line.encode("ascii", "backslashreplace")
-        if data.translate(None, _HARMLESS) == _QUOTES_OF_JSON:
-            self._append(data)
-        else:
-            self._carefully(visit, status, sent, seconds, how)
-
-    def _begin_second(self) -> Second:
-        """Return the time, and see whether the file has been renamed if it is another second."""
-        second = now()
-        if second is not self._second:
-            self._second = second
+    def line(self, record: Record) -> bytes:
+        """Return the line of a record, with its end."""
+        if self._second[0] != int(record[0]) or now.known is not self._second:
+            self._second = now(record[0])
             self._look()
-        return second
+        try:
+            return self._line(record)
+        except Exception:  # an app has put into its environ what is no text
+            texts = tuple(value if value is None or isinstance(value, str) else repr(value) for value in record[1:11])
+            return self.careful((record[0], *texts, *record[11:15], tuple(map(str, record[15]))))
 
-    def _carefully(self, visit: Visit, status: int, sent: int, seconds: float, how: str) -> None:
-        """Write a line with each value escaped."""
-        values = self._values(visit)
-        values |= {"status": str(status or 499), "bytes": str(sent), "seconds": f"{seconds:.6f}", "how": how}
-        self._append(f"{self._format(values)}\n".encode("ascii", "backslashreplace"))
+    def _combined(self, record: Record) -> bytes:
+        _, peer, forwarded, user, method, uri, protocol, _, _, referer, agent, status, sent, seconds, how, _ = record
+        client = self.client(peer, forwarded) if forwarded else peer or "-"
+        user = user or "-"
+        line = (
+            f'{client} - {user} [{self._second[1]}] "{method} {uri} {protocol or "-"}" {status} {sent} '
+            f'"{referer or "-"}" "{agent or "-"}" {self._site} {seconds:.6f} {how}\n'
+        )
+        data = line.encode("ascii", "backslashreplace")
+        if data.translate(None, _HARMLESS) == b'""""""\n' and not (" " in uri or " " in client or " " in user):
+            return data
+        return self.careful(record)
 
-    def _values(self, visit: Visit) -> dict[str, str]:
-        get, word, text = visit.environ.get, self._word, self._text
-        _, apache, iso = self._begin_second()
-        client = self.client(visit) if get("HTTP_X_FORWARDED_FOR") else visit.peer or "-"
+    def _json(self, record: Record) -> bytes:
+        _, peer, forwarded, user, method, uri, protocol, _, host, referer, agent, status, sent, seconds, how, _ = record
+        site, iso = self._site, self._second[2]
+        client = self.client(peer, forwarded) if forwarded else peer or "-"
+        line = (
+            f'{{"iso":"{iso}","site":"{site}","remote":"{client}","user":"{user or "-"}","method":"{method}",'
+            f'"host":"{host or "-"}","uri":"{uri}","protocol":"{protocol or "-"}","status":{status},"bytes":{sent},'
+            f'"seconds":{seconds:.6f},"how":"{how}","referer":"{referer or "-"}","agent":"{agent or "-"}"}}\n'
+        )
+        data = line.encode("ascii", "backslashreplace")
+        return data if data.translate(None, _HARMLESS) == _QUOTES_OF_JSON else self.careful(record)
+
+    def careful(self, record: Record) -> bytes:
+        """Return the line of a record, each of whose values has been escaped."""
+        return f"{self._format(self._values(record))}\n".encode("ascii", "backslashreplace")
+
+    def _values(self, record: Record) -> dict[str, str]:
+        word, text = self._word, self._text
+        (
+            _,
+            peer,
+            forwarded,
+            user,
+            method,
+            uri,
+            protocol,
+            scheme,
+            host,
+            referer,
+            agent,
+            status,
+            sent,
+            seconds,
+            how,
+            more,
+        ) = record
         values = {
-            "remote": word(client),
-            "peer": word(visit.peer or "-"),
-            "user": word(get("REMOTE_USER") or "-"),
-            "time": apache,
-            "iso": iso,
-            "method": word(visit.method),
-            "uri": word(visit.uri),
-            "protocol": word(get("SERVER_PROTOCOL") or "-"),
-            "scheme": word(get("wsgi.url_scheme") or "-"),
-            "host": word(get("HTTP_HOST") or "-"),
-            "referer": text(get("HTTP_REFERER") or "-"),
-            "agent": text(get("HTTP_USER_AGENT") or "-"),
+            "remote": word(self.client(peer, forwarded) if forwarded else peer or "-"),
+            "peer": word(peer or "-"),
+            "user": word(user or "-"),
+            "time": self._second[1],
+            "iso": self._second[2],
+            "method": word(method),
+            "uri": word(uri),
+            "protocol": word(protocol or "-"),
+            "scheme": word(scheme or "-"),
+            "host": word(host or "-"),
+            "referer": text(referer or "-"),
+            "agent": text(agent or "-"),
             "site": self._site,
             "pid": str(os.getpid()),
+            "status": str(status),
+            "bytes": str(sent),
+            "seconds": f"{seconds:.6f}",
+            "how": how,
         }
-        for name, key in self._headers.items():
-            values[name] = text(get(key) or "-")
-        return values
+        return values | {name: text(value or "-") for name, value in zip(self._headers, more, strict=True)}
 
-    def client(self, visit: Visit) -> str:
+    def client(self, peer: str, forwarded: str) -> str:
         """Return the client's address: the last one that no trusted proxy stands behind."""
-        address = visit.peer
+        address = peer
         if self._trusts(address):
-            for named in reversed(visit.environ["HTTP_X_FORWARDED_FOR"].split(",")):
+            for named in reversed(forwarded.split(",")):
                 address = named.strip() or address
                 if not self._trusts(address):
                     break
@@ -157,9 +194,9 @@ class _Clock:
     def __init__(self) -> None:
         self.known: Second = (-1, "", "")
 
-    def __call__(self) -> Second:
-        """Return this second; month names are English whatever the locale is."""
-        second, known = int(time()), self.known
+    def __call__(self, at: float) -> Second:
+        """Return the second of `at`, since 1970; month names are English whatever the locale is."""
+        second, known = int(at), self.known
         if known[0] == second:
             return known
         local = localtime(second)

@@ -29,7 +29,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from multisite import client
+from multisite import client, logbatch
 from multisite.errors import SiteBusy
 
 LEFT_ALONE = 128  # descriptors that the loop leaves to the server and the sites in this process
@@ -340,6 +340,7 @@ def _leave(loop: RelayLoop, worker: client.Worker) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         worker.close_listeners()
         loop.drain(deadline)
+        logbatch.flush()
     os._exit(0)
 
 

@@ -96,12 +96,9 @@ class Visit:
         """Return `body` so that its end is noticed; one that the server sends as a file stays what it is."""
         if type(body) is list:
             size = len(body[0]) if len(body) == 1 else sum(map(len, body))
-            if size <= MOST_AT_ONCE:
-                self.sent += size
-                self._state = "whole"
-                closed = _Closed(body)
-                closed.close = self.end
-                return closed
+            if size <= MOST_AT_ONCE:  # it is as good as sent
+                self.done(int(self._status[:3] or 0), self.sent + size)
+                return body
         self._body = body
         self._next: Callable[[], bytes] | None = None
         self._close = getattr(body, "close", None)
@@ -200,13 +197,6 @@ class Visit:
             self._counts.withdraw()
         self._open = False
         return True
-
-
-class _Closed(list[bytes]):
-    """The parts of a small answer, whose number servers take for a sign of its length."""
-
-    __slots__ = ("close",)
-    close: Callable[[], None]
 
 
 def ended(environ: Environ, status: int, sent: int, cut: bool = False) -> None:

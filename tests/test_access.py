@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multisite import access, logformat, visit
+from multisite import access, logbatch, logformat, visit
 from multisite.access import AccessLog
 from multisite.config import read_site
 from multisite.logfile import LogFile, open_append
@@ -80,6 +80,7 @@ class LoggedHome(TestHome):
     @property
     def lines(self) -> list[str]:
         path = self.path / "log" / "access.log"
+        logbatch.flush()
         return path.read_text().splitlines() if path.exists() else []
 
     @property
@@ -276,9 +277,11 @@ def test_the_quick_way_makes_what_the_careful_one_makes(method: str, uri: str, a
             log = AccessLog(Site("a.ini", name="a", access_log=str(path), access_format=form), Home(folder))
             environ = {"REQUEST_METHOD": method, "RAW_URI": uri, "HTTP_USER_AGENT": agent, "REMOTE_USER": user}
             this = Visit(Counts(memoryview(bytearray(256)).cast("Q")), log, environ, None, "page")
+            records: list[Any] = []
+            log._take = records.append
             log.write(this, 200, 5, 0.25, "page")
-            log._carefully(this, 200, 5, 0.25, "page")
-            quick, careful = path.read_text().split("\n")[:-1]
+            quick, careful = log.line(records[0]).decode(), log.careful(records[0]).decode()
+            assert (quick.count("\n"), quick[-1]) == (1, "\n")
             if form == "json":
                 assert {**json.loads(quick), "iso": ""} == {**json.loads(careful), "iso": ""}
             else:
@@ -475,12 +478,18 @@ def test_a_file_of_a_server_whose_wrapper_is_no_class_stays_itself(tmp_path: Pat
     assert file.closed
 
 
-def test_a_list_stays_as_long_as_it_was_and_is_closed() -> None:
-    told = Told()
-    body = recorded([b"one", b"two"], told)
-    assert (list(body), len(body)) == ([b"one", b"two"], 2)
-    body.close()
+def test_a_list_stays_what_it_is_and_is_as_good_as_sent() -> None:
+    told, answer = Told(), [b"one", b"two"]
+    assert recorded(answer, told) is answer
     assert told.calls == [(200, 6, False)]
+
+
+def test_what_an_app_put_into_its_environ_costs_no_line(home: LoggedHome) -> None:
+    """What is no text is told as Python shows it."""
+    home.code("a", app=APP.replace('    status = "500', '    environ["REMOTE_USER"] = b"me"\n    status = "500'))
+    home.later()
+    home.get("a.test")
+    assert home.last["user"] == "b'me'"
 
 
 def test_a_server_that_stops_when_all_was_sent_cuts_nothing() -> None:
