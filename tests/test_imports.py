@@ -24,8 +24,8 @@ LAYERS: tuple[tuple[str, str], ...] = (
         "one kind of input and output",
         "config chain textfile globs hosted sitedir enabling statefile claims sharing mentions finder django_fence "
         "guard process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan upload "
-        "upstream client relayloop tunnel queued share threads handoff logfile logbatch access beneath static usage visit "
-        "tally policies route codeversion placements codefiles certificates publisherfile survey sessionstore tree "
+        "upstream client relayloop tunnel queued share threads handoff logfile logbatch access beneath static usage "
+        "visit tally policies route codeversion placements codefiles certificates publisherfile survey sessionstore tree "
         "smoke logtail ownlog",
     ),
     ("what runs in a site's interpreter", "runner"),
