@@ -25,8 +25,8 @@ LAYERS: tuple[tuple[str, str], ...] = (
         "config chain textfile globs hosted sitedir enabling statefile claims sharing mentions finder django_fence "
         "guard process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan upload "
         "upstream client relayloop tunnel queued share threads handoff logfile logbatch access beneath static usage "
-        "visit tally policies route codeversion placements codefiles certificates publisherfile survey sessionstore tree "
-        "smoke logtail ownlog",
+        "visit tally policies route codeversion placements codefiles certificates publisherfile survey sessionstore "
+        "tree smoke logtail ownlog",
     ),
     ("what runs in a site's interpreter", "runner"),
     (
