@@ -36,6 +36,7 @@ from multisite.verdicts import of_starts
 LOOK_EVERY = 1.0  # seconds between two looks at the configuration
 SURVEY_EVERY = 0.5  # seconds between two looks at who is idle
 CROWDED_PAUSE = 0.05  # seconds between two attempts to find room
+MOST_SPEAKERS = 4096
 LONELY_AT_FIRST = 10.0  # seconds that a detached supervisor waits for its first server
 
 _log = logging.getLogger("multisite.supervisor")
@@ -74,6 +75,7 @@ class Supervisor:
         self._budget = SpawnBudget()
         self._scales = Scales()
         self._look_at = self._survey_at = 0.0
+        self._speakers: dict[int, int] = {}  # leaders of the sessions of those who have told us something, by pid
         self._crowded = False
         self._loop.watch(self._notify, lambda _events: self._told())
         self._upgrade = Upgrade(self._loop, live.home.path)
@@ -230,9 +232,18 @@ class Supervisor:
         messages = self._notify.receive()
         self._hear()
         for pid, variables in messages:
-            leader = process.session(pid) or pid
+            leader = self._leader(pid)
             for crew in self._roster.busy:
                 crew.told(leader, variables)
+
+    def _leader(self, pid: int) -> int:
+        """Return the leader of a process's session, which is a backend; also where it has spoken before and is gone."""
+        leader = process.session(pid)
+        if leader:
+            if len(self._speakers) >= MOST_SPEAKERS:
+                self._speakers.clear()
+            self._speakers[pid] = leader
+        return leader or self._speakers.get(pid, pid)
 
     def _tick(self) -> None:
         now = self._loop.now()

@@ -170,9 +170,10 @@ def test_others_finish_while_one_hangs(tmp_path: Path) -> None:
 def test_code_that_holds_the_interpreter_is_shown_too(tmp_path: Path) -> None:
     """Where no thread of Python runs any more, the stack is printed all the same."""
     with backend(tmp_path, WAITING, request_timeout=0.2) as site:
-        ask_later(site, "/hold")
+        held = ask_later(site, "/hold")
         assert site.exit() == 1
         assert "in application" in site.log
+        held.close()
 
 
 def test_a_long_answer_is_no_hang(tmp_path: Path) -> None:

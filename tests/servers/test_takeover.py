@@ -113,7 +113,7 @@ def home(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.Mon
     home = HomeDir(tmp_path).create()
     if request.param == "handed over":
         monkeypatch.setattr(Client, "is_last", True)
-        home.conf("[projects]\nread = sites-enabled/*.ini\n[supervisor]\nallow_root = yes\nhand_over = yes\n")
+        home.conf((home.path / "moya.conf").read_text() + "hand_over = yes\n")
     home.site("slow", SLOW, mode="spawned")
     home.site("near")
     return home
