@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,8 @@ def test_a_folder_offers_its_modules_and_packages_and_nothing_else(tmp_path: Pat
     for name in (
         "app.py",
         "helper.py",
-        "fast.cpython-311-x86_64-linux-gnu.so",
+        f"fast{EXTENSION_SUFFIXES[0]}",
+        "another.cpython-999-x86_64-linux-gnu.so",
         "fast2.abi3.so",
         "not-a-name.py",
         "gunicorn.conf.py",
