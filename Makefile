@@ -10,8 +10,6 @@ WORKERS ?= 2
 THREADS ?= 8
 # Most tests wait for processes; those of one file stay together, since they share servers.
 TOGETHER ?= -n 3 --dist loadfile
-# Those without web servers wait even more.
-TOGETHER_PLAIN ?= -n 4 --dist loadfile
 
 DEMO_HOME := $(CURDIR)/etc-moya
 BIN := $(VENV)/bin
@@ -35,7 +33,7 @@ test: $(VENV)/stamp-test $(VENV)/stamp-servers  ## run all tests, real web serve
 	@PATH='$(abspath $(BIN))':"$$PATH" $(BIN)/python -m pytest $(TOGETHER) $(ARGS)
 
 test-interpreters:  ## run the tests without real servers on every other CPython >= 3.10 found here
-	@.ci/test-interpreters $(BIN)/python $(TOGETHER_PLAIN) $(ARGS)
+	@.ci/test-interpreters $(BIN)/python $(TOGETHER) $(ARGS)
 
 check: lint types docs  ## ruff, mypy, and the documentation with warnings as errors
 
