@@ -96,8 +96,7 @@ class AccessLog:
         try:
             return self._line(record)
         except Exception:  # an app has put into its environ what is no text
-            texts = tuple(value if value is None or isinstance(value, str) else repr(value) for value in record[1:11])
-            return self.careful((record[0], *texts, *record[11:15], tuple(map(str, record[15]))))
+            return self.careful((record[0], *map(_text, record[1:11]), *record[11:15], tuple(map(_text, record[15]))))
 
     def _combined(self, record: Record) -> bytes:
         _, peer, forwarded, user, method, uri, protocol, _, _, referer, agent, status, sent, seconds, how, _ = record
@@ -130,24 +129,8 @@ class AccessLog:
 
     def _values(self, record: Record) -> dict[str, str]:
         word, text = self._word, self._text
-        (
-            _,
-            peer,
-            forwarded,
-            user,
-            method,
-            uri,
-            protocol,
-            scheme,
-            host,
-            referer,
-            agent,
-            status,
-            sent,
-            seconds,
-            how,
-            more,
-        ) = record
+        _, peer, forwarded, user, method, uri, protocol, scheme, host, *others = record
+        referer, agent, status, sent, seconds, how, more = others
         values = {
             "remote": word(self.client(peer, forwarded) if forwarded else peer or "-"),
             "peer": word(peer or "-"),
@@ -179,6 +162,10 @@ class AccessLog:
                 if not self._trusts(address):
                     break
         return address or "-"
+
+
+def _text(value: object) -> str | None:
+    return value if value is None or isinstance(value, str) else f"<{type(value).__name__}>"
 
 
 Second = tuple[int, str, str]  # since 1970, and as Apache and as ISO 8601 write it

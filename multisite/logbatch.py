@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 MOMENT = 0.02  # seconds
 AT_ONCE = 4  # lines of a moment that do not wait for its end
@@ -46,6 +47,7 @@ class Batch(Generic[Record]):
         self._waiting: deque[Record] = deque()
         self._is_expected = False
         self.append = self._at_once if at_once or not _has_threads() else self._append
+        _batches.add(self)
 
     def _at_once(self, record: Record) -> None:
         self._write(self._line(record))
@@ -113,19 +115,9 @@ class _Flusher:
 
     def flush(self) -> None:
         """Flush all."""
-        for batch in self._taken():
-            batch.flush()
-
-    def forget(self) -> None:
-        """Leave all to another process."""
-        for batch in self._taken():
-            batch.forget()
-
-    def _taken(self) -> list[Batch[Any]]:
-        taken = []
-        while self._expecting:
-            taken.append(self._expecting.popleft())
-        return taken
+        with suppress(IndexError):
+            while True:
+                self._expecting.popleft().flush()
 
 
 def _has_threads() -> bool:
@@ -134,6 +126,7 @@ def _has_threads() -> bool:
 
 
 _flusher = _Flusher()
+_batches: WeakSet[Batch[Any]] = WeakSet()
 
 
 def flush() -> None:
@@ -143,8 +136,9 @@ def flush() -> None:
 
 def _forked() -> None:
     global _flusher
-    before, _flusher = _flusher, _Flusher()
-    before.forget()
+    _flusher = _Flusher()
+    for batch in list(_batches):
+        batch.forget()
 
 
 atexit.register(flush)
