@@ -24,10 +24,14 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """`kind` is ``in-process``, ``spawned`` or ``proxy``; `reason` completes "…, because …"."""
+    """`kind` is ``in-process``, ``spawned`` or ``proxy``; `reason` completes "…, because …".
+
+    `cause` is what of its use drives a site out of the workers: `SLOW`, `IDLE` or nothing.
+    """
 
     kind: str
     reason: str
+    cause: str = ""
 
     @property
     def shareable(self) -> bool:
@@ -110,8 +114,7 @@ def _root(home: Home, facts: Facts) -> str:
 
 # Sites whose file leaves it to us: they are examined in a process of their own first.
 
-SLOW = "more than share_request_time"
-IDLE = "it left the workers after"
+SLOW, IDLE = "slow", "idle"
 MINUTE = 60.0  # seconds over which requests are counted
 ENOUGH = 20  # requests in the workers before their duration is judged
 
@@ -171,10 +174,13 @@ def settle(found: Examined, heat: Heat, options: SupervisorOptions, *, here: boo
 
 def _stay(found: Examined, heat: Heat, options: SupervisorOptions, idle_timeout: float) -> Placement:
     if heat.average > options.share_request_time:
-        limit = _time(options.share_request_time)
-        return Placement("spawned", f"its requests took {_time(heat.average)} in the workers, {SLOW} = {limit}")
+        took, limit = _time(heat.average), _time(options.share_request_time)
+        return Placement(
+            "spawned", f"its requests took {took} in the workers, more than share_request_time = {limit}", SLOW
+        )
     if idle_timeout and heat.idle >= idle_timeout:
-        return Placement("spawned", f"it is clean ({found.figures}); {IDLE} {_time(idle_timeout)} without a request")
+        left = f"it left the workers after {_time(idle_timeout)} without a request"
+        return Placement("spawned", f"it is clean ({found.figures}); {left}", IDLE)
     return Placement("in-process", "")
 
 

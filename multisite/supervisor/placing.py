@@ -217,10 +217,10 @@ class Placing:
         return Placement("spawned", why) if why else found
 
     def _change(self, name: str, row: Row, decided: Placement) -> None:
-        if row.is_here and placement.SLOW in decided.reason:
+        if row.is_here and decided.cause == placement.SLOW:
             row = replace(row, held=decided.reason)
             self._put(name, row)
-        if not row.is_here or placement.IDLE in decided.reason or self._is_running(name):
+        if not row.is_here or decided.cause == placement.IDLE or self._is_running(name):
             self._move(name, row, decided)
 
     def _move(self, name: str, row: Row, decided: Placement) -> None:

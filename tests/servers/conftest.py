@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import HOMES, MEASURED, NOT_TESTED, RUNNING, eventually
+from .harness import HOMES, MEASURED, NOT_TESTED, RUNNING, eventually, remove
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def public_path() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="multisite-test-"))
     path.chmod(0o755)
     yield path
-    shutil.rmtree(path, ignore_errors=True)
+    remove(path)
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import Answer, HomeDir, Server, debian_install, gunicorn, not_tested
+from .harness import Answer, HomeDir, Server, debian_install, gunicorn, not_tested, remove
 from .test_frontends import MODULES, FrontEnd
 
 pytestmark = pytest.mark.servers
@@ -82,7 +81,7 @@ def sending(request: pytest.FixtureRequest) -> Iterator[Sending]:
     finally:
         if kind == "apache":
             MODULES.remove("xsendfile")
-        shutil.rmtree(path, ignore_errors=True)
+        remove(path)
 
 
 def test_the_front_end_sends_what_multisite_names(sending: Sending) -> None:
