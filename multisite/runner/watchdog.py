@@ -42,11 +42,15 @@ class Watchdog:
     def start(self) -> None:
         """Begin to watch; with no timeout there is nothing to watch."""
         if self._timeout > 0:
+            self._wind_up()  # here, since the first request may hold the interpreter before the thread has begun
             start_new_thread(self._watch, ())  # of the system, whatever the site has patched
+
+    def _wind_up(self) -> None:
+        faulthandler.dump_traceback_later(self._timeout + 2 * self._interval + GRACE, exit=True, file=STDERR)
 
     def _watch(self) -> None:
         while True:
-            faulthandler.dump_traceback_later(self._timeout + 2 * self._interval + GRACE, exit=True, file=STDERR)
+            self._wind_up()
             hung = self._hung()
             if hung:
                 self._leave(hung)
