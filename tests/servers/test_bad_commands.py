@@ -18,9 +18,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import is_running
+
 from .harness import Client, HomeDir, Server, eventually, gunicorn
 from .load import Load
-from .test_spawned import alive, make_venv, pid_of, supervisor_of
+from .test_spawned import make_venv, pid_of, supervisor_of
 
 pytestmark = pytest.mark.servers
 
@@ -108,9 +110,9 @@ SLEEPS = "import time; time.sleep(60)"
 COMMANDS: dict[str, tuple[str, str, dict[str, str], str]] = {
     "exits": ("print('no flask here'); raise SystemExit(3)", "", {}, "exited with code 3 before it was ready"),
     "never": (SLEEPS, "", {"start_timeout": "0.7s"}, "it took no connection from the socket that it was given"),
-    "neverport": (SLEEPS, "%PORT", {"start_timeout": "0.7s"}, "within 0.7 s: it does not listen on port"),
-    "neverpath": (SLEEPS, "%SOCKET", {"start_timeout": "0.7s"}, "neverpath/0.sock"),
-    "elsewhere": (ELSEWHERE, "%PORT", {"start_timeout": "0.7s"}, "it does not listen on port"),
+    "neverport": (SLEEPS, "%PORT", {"start_timeout": "3s"}, "within 3 s: it does not listen on port"),
+    "neverpath": (SLEEPS, "%SOCKET", {"start_timeout": "3s"}, "neverpath/0.sock"),
+    "elsewhere": (ELSEWHERE, "%PORT", {"start_timeout": "3s"}, "it does not listen on port"),
     "daemon": (DAEMONISES, "%PORT", {}, "exited with code 0 before it was ready; a command has to stay in the for"),
     "killed": ("import os; os.kill(os.getpid(), 9)", "", {}, "was killed by SIGKILL before it was ready"),
     "nothere": ("", "", {"command": "/no/such/program -x"}, "/no/such/program: there is no such program"),
@@ -368,7 +370,7 @@ def test_a_flood_of_output_costs_little(tmp_path: Path) -> None:
         assert resident(supervisor) - memory < 30 << 20
         assert log.stat().st_size < (seconds + 2) * (300 << 10)
         assert home.multisite("stop", "flood") == "flood: stopping\n"
-        eventually(lambda: not alive(pid), 15, "it ends")
+        eventually(lambda: not is_running(pid), 15, "it ends")
 
 
 FORKS = "import os\nos.fork()\n" + ANSWERS
@@ -505,5 +507,5 @@ def test_a_site_that_eats_memory_is_replaced_and_loses_no_request(tmp_path: Path
             return pid_of(answer) != first
 
         eventually(replaced, 15, "another process")
-        eventually(lambda: not alive(first), 10, "the old process is gone")
+        eventually(lambda: not is_running(first), 10, "the old process is gone")
         assert any("more than memory_limit" in line for line in server.log().splitlines())

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import is_running
+
 from .harness import (
     Answer,
     Client,
@@ -27,7 +29,6 @@ from .harness import (
     nginx_settings,
     send_raw,
 )
-from .test_spawned import alive
 
 pytestmark = pytest.mark.servers
 
@@ -267,7 +268,7 @@ def test_a_process_that_is_killed_loses_what_it_executes(home: HomeDir) -> None:
                 assert [future.result().status for future in others] == [200] * 4
             with pytest.raises((http.client.HTTPException, OSError)):
                 first[0].result()
-        eventually(lambda: not alive(pid), PATIENCE)
+        eventually(lambda: not is_running(pid), PATIENCE)
 
 
 def test_who_waits_for_a_site_that_cannot_be_started_is_told(home: HomeDir) -> None:

@@ -16,9 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import is_running
+
 from .harness import MEASURED, HomeDir, Server, eventually, find_program, gunicorn, not_tested
 from .load import Load
-from .test_spawned import alive, pid_of, supervisor_of
+from .test_spawned import pid_of, supervisor_of
 
 pytestmark = pytest.mark.servers
 
@@ -58,7 +60,7 @@ def all_asked(server: Server) -> Iterator[dict[str, Load]]:
 def kill(pid: int) -> float:
     """End a process; returns the moment after which nothing of it can be asked."""
     os.kill(pid, signal.SIGKILL)
-    eventually(lambda: not alive(pid), 5, f"{pid} is dead")
+    eventually(lambda: not is_running(pid), 5, f"{pid} is dead")
     return time.monotonic()
 
 
@@ -114,7 +116,7 @@ def test_all_backends_killed_at_one_stroke_come_back_together(server: Server, ho
 
 
 def kill_again(pid: int) -> float:
-    eventually(lambda: not alive(pid), 5, f"{pid} is dead")
+    eventually(lambda: not is_running(pid), 5, f"{pid} is dead")
     return time.monotonic()
 
 
@@ -193,4 +195,4 @@ def starts_anew(home: HomeDir) -> None:
             answer = server.ask(f"{name}.test")
             assert (answer.status, answer.text) == (200, f"site {name}")
         MEASURED.append(f"a new server after that: all sites answer after {(time.monotonic() - begun) * 1000:.0f} ms")
-        assert alive(supervisor_of(home))
+        assert is_running(supervisor_of(home))

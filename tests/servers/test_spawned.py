@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import is_running
+
 from .harness import Answer, HomeDir, Server, eventually, gunicorn, not_tested
 from .load import Load
 
@@ -40,13 +42,6 @@ def one_worker(home: HomeDir) -> Server:
     return gunicorn(home, "gthread", "--workers", "1", "--threads", "8")
 
 
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def pid_of(answer: Answer) -> int:
     """The process that a site of the harness says it runs in."""
     assert answer.status == 200, answer.text
@@ -60,7 +55,7 @@ def supervisor_of(home: HomeDir) -> int:
 
 def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
-    eventually(lambda: not alive(pid), 5, f"{pid} is dead")
+    eventually(lambda: not is_running(pid), 5, f"{pid} is dead")
 
 
 def answers(server: Server, name: str, text: str, within: float) -> None:
@@ -236,7 +231,7 @@ def test_an_idle_site_stops_and_starts_again(home: HomeDir) -> None:
     with one_worker(home) as server, ThreadPoolExecutor(1) as pool:
         stays, first = pid_of(server.ask("stays.test")), pid_of(server.ask("idle.test"))
         long = pool.submit(server.ask, "busy.test", "/2")
-        eventually(lambda: not alive(first), 6, "the idle process is gone")
+        eventually(lambda: not is_running(first), 6, "the idle process is gone")
         assert (long.result().status, long.result().text) == (200, "slept")
         assert len((where / "starts").read_text().split()) == 1
         assert pid_of(server.ask("idle.test")) != first
@@ -296,10 +291,11 @@ def test_a_killed_supervisor_is_replaced(home: HomeDir, worker: tuple[str, ...])
         supervisor = supervisor_of(home)
         with Load(server.port, "shared.test", "site shared", threads=1) as load:
             os.kill(supervisor, signal.SIGKILL)
+            eventually(lambda: not is_running(supervisor), 5, "it is dead")
             answers(server, "a", "site a", 5)
             answers(server, "b", "site b", 5)
         assert load.failures == []
-        eventually(lambda: not any(map(alive, old)), 5, "the old processes are gone")
+        eventually(lambda: not any(map(is_running, old)), 5, "the old processes are gone")
         assert supervisor_of(home) != supervisor
         assert {server.ask(f"{name}.test").status for name in ("a", "b") * 10} == {200}
         assert len(home.processes(backends=True)) == 2
@@ -335,11 +331,11 @@ def test_nothing_outlives_the_server(home: HomeDir, end: int, worker: tuple[str,
     with gunicorn(home, *worker, "--timeout", "4") as server:  # a sync worker looks for its master every 2 s then
         pid_of(server.ask("a.test"))
         helper = int(server.ask("helper.test").text)
-        assert alive(helper)
+        assert is_running(helper)
         server.process.send_signal(end)
         server.process.wait(10)
         eventually(lambda: not home.processes(), 10, "nothing runs")
-        assert not alive(helper)
+        assert not is_running(helper)
         assert not list((home.runtime / "multisite").rglob("*.sock"))
 
 
@@ -392,7 +388,7 @@ def test_an_edited_file_loses_no_request(home: HomeDir) -> None:
         with Load(server.port, "red.test", "('red', None)", threads=2) as load:
             home.ini("red", text + "OTHER = x\n")
             eventually(lambda: pid_of(server.ask("red.test")) != old, 8, "another process")
-            eventually(lambda: not alive(old), 8, "the old process is gone")
+            eventually(lambda: not is_running(old), 8, "the old process is gone")
         assert load.failures == []
 
 

@@ -19,6 +19,7 @@ from multisite.supervisor import process, sweep
 from multisite.supervisor.client import Client, NotRunning
 from multisite.supervisor.rundir import RuntimeDir
 from multisite.supervisor.servers import command_line
+from tests.processes import is_running
 
 # A threaded HTTP server on an inherited socket, which says nothing when it is ready.
 SERVER = """
@@ -74,12 +75,6 @@ def wait_until(what: Callable[[], Any], seconds: float = 10.0) -> Any:
             return answer
         time.sleep(0.01)
     raise AssertionError(f"waited {seconds} s in vain")
-
-
-def is_running(pid: int) -> bool:
-    """Tell whether a process lives; one that only waits to be reaped does not."""
-    fields = process.stat(pid)
-    return bool(fields) and fields[0] != "Z"
 
 
 class SupervisedHome:

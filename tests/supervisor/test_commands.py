@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from .harness import SERVER, SupervisedHome, is_running, wait_until
+from tests.processes import is_running
+
+from .harness import SERVER, SupervisedHome, wait_until
 
 
 def typed(home: SupervisedHome, *words: str, code: int = 0) -> str:

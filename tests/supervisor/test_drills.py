@@ -15,8 +15,9 @@ from pathlib import Path
 
 from multisite.supervisor import process
 from multisite.supervisor.servers import command_line
+from tests.processes import is_running
 
-from .harness import SERVER, SupervisedHome, is_running, wait_until
+from .harness import SERVER, SupervisedHome, wait_until
 
 # A worker that asks for a site's socket once and then relays, as the service does.
 FRONT = """

@@ -25,8 +25,9 @@ from multisite.supervisor.notify import MOST, NotifySocket
 from multisite.supervisor.output import Output, SiteLog
 from multisite.supervisor.rundir import RuntimeDir
 from multisite.supervisor.triggers import Triggers, mending
+from tests.processes import is_running
 
-from .harness import SupervisedHome, is_running, wait_until
+from .harness import SupervisedHome, wait_until
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
 SLEEPS = [shutil.which("sleep") or "sleep", "600"]

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from multisite.supervisor import process
+from tests.processes import is_running
 
-from .harness import SERVER, ask, is_running, supervised, wait_until
+from .harness import SERVER, ask, supervised, wait_until
 
 GROWS = "hoard = []\n" + SERVER.replace(
     '        if self.path == "/die":',

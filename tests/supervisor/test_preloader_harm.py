@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from multisite.supervisor import process
+from tests.processes import is_running
 
-from .harness import SupervisedHome, ask, is_running, wait_until
+from .harness import SupervisedHome, ask, wait_until
 from .preloading import app, preloader, preloaders, said, warm_up, way
 
 WRAPPER = """#!/bin/sh

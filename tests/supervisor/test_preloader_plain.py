@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from .harness import SupervisedHome, is_running, supervised, wait_until
+from tests.processes import is_running
+
+from .harness import SupervisedHome, supervised, wait_until
 from .preloading import app, install, preloader, preloaders, said, virtualenv, warm_up, way
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from multisite.tally import MOST, Tallies, Tally, tally_of
+from tests.processes import is_running
 
-from .harness import SupervisedHome, is_running, supervised, wait_until
+from .harness import SupervisedHome, supervised, wait_until
 
 APP = """
 import time

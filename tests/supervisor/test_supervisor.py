@@ -17,8 +17,9 @@ import pytest
 from multisite import config
 from multisite.errors import BackendUnavailable
 from multisite.supervisor.client import Client, SiteUnavailable, SupervisorError
+from tests.processes import is_running
 
-from .harness import SERVER, SupervisedHome, ask, is_running, supervised, wait_until
+from .harness import SERVER, SupervisedHome, ask, supervised, wait_until
 
 
 def pid_of(body: str) -> int:

@@ -15,8 +15,9 @@ import pytest
 from multisite.errors import BackendUnavailable
 from multisite.supervisor.client import NotRunning
 from multisite.verdicts import Verdicts, of_starts
+from tests.processes import is_running
 
-from .harness import SERVER, SupervisedHome, is_running, wait_until
+from .harness import SERVER, SupervisedHome, wait_until
 
 BROKEN = "import sys\nprint('no flask here')\nsys.exit(3)\n"
 

@@ -19,8 +19,9 @@ from multisite.supervisor import process
 from multisite.supervisor.client import SupervisorError
 from multisite.supervisor.handover import FORMAT
 from multisite.supervisor.rundir import RuntimeDir
+from tests.processes import is_running
 
-from .harness import SERVER, SupervisedHome, ask, is_running, wait_until
+from .harness import SERVER, SupervisedHome, ask, wait_until
 
 HELLO = """
 def application(environ, start_response):
