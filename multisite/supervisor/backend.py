@@ -8,17 +8,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from multisite.model import Site
-from multisite.supervisor import lifecycle, process
+from multisite.supervisor import children, lifecycle, signals
 from multisite.supervisor.birth import Birth
 from multisite.supervisor.handover import Keeper, taken
 from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.journey import Journey
 from multisite.supervisor.lifecycle import Action, Event, State
+from multisite.supervisor.limits import Limits
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.output import Output, SiteLog
 from multisite.supervisor.preloader import Preloader
 from multisite.supervisor.preloaders import Preloaders
-from multisite.supervisor.process import Launch, Limits, Spawned
+from multisite.supervisor.process import Launch
+from multisite.supervisor.spawn import spawn
 
 BORN_WITHIN = 5.0  # seconds, or else the preloader does not answer
 _PACKED = (
@@ -126,14 +128,14 @@ class Backend:
         elif action is Action.DRAIN:
             self.deadline = now + self.site.drain_timeout
             if self.graceful:
-                process.terminate(self.pid)
+                signals.terminate(self.pid)
         elif action is Action.TERMINATE:
             self.deadline = now + self.site.stop_timeout
-            process.terminate(self.pid)
-            process.thaw(self.pid)
+            signals.terminate(self.pid)
+            signals.thaw(self.pid)
         elif action is Action.KILL:
             self.deadline = now + KILL_EVERY
-            process.kill(self.pid)
+            signals.kill(self.pid)
         elif action is Action.WAIT:
             self.deadline = now + delay
 
@@ -203,7 +205,7 @@ class Backend:
             self.pid = birth.pid
             preloader.born.add(birth.pid)
             if self.state is not State.STARTING:
-                process.kill(self.pid)
+                signals.kill(self.pid)
         if birth.over:
             self._end_birth(birth)
 
@@ -236,7 +238,7 @@ class Backend:
         self.launch = launch
         self._be(launch)
         self.journey.enter("fork and run", self._loop.now())
-        spawned: Spawned = process.spawn(launch, listener, limits)
+        spawned = spawn(launch, listener, limits)
         self.pid = spawned.pid
         self._failure = spawned.failure
         self._output = Output(spawned.output, log, self.journey.tail)
@@ -288,11 +290,11 @@ class Backend:
         if self._failure >= 0:
             self._runs()
         self.hear()
-        process.kill(self.pid)  # what is left of its group; now, since its number may soon be another's
+        signals.kill(self.pid)  # what is left of its group; now, since its number may soon be another's
         if self._output:
             self._output.drain(now)
         self._close_output()
-        reason = self._failure_text or process.describe_end(status)
+        reason = self._failure_text or children.describe_end(status)
         served = now - self.started if self.state is not State.STARTING and self.started else 0.0
         code = None if self._failure_text else os.waitstatus_to_exitcode(status)
         self.exit = Exit(self.state, reason, code, served)

@@ -13,7 +13,7 @@ import socket
 import struct
 
 from multisite.model import one_line
-from multisite.supervisor import process
+from multisite.supervisor import proc
 
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 _LONGEST = 4096
@@ -74,7 +74,7 @@ class Birth:
         for level, kind, content in extra:
             if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS and not self.pid:
                 pid, uid, _gid = _CREDENTIALS.unpack(content[: _CREDENTIALS.size])
-                if uid == self._uid and pid != self._preloader and process.parent(pid) == os.getpid():
+                if uid == self._uid and pid != self._preloader and proc.parent(pid) == os.getpid():
                     self.pid = pid
 
     def give_up(self) -> None:

@@ -15,17 +15,18 @@ from typing import Any
 
 from multisite import sharing
 from multisite.model import Home, Site
-from multisite.supervisor import launch, process, sweep
+from multisite.supervisor import children, launch, proc, signals, sweep
 from multisite.supervisor.backend import Backend
 from multisite.supervisor.connections import Connections, connections
 from multisite.supervisor.failures import reason_of
 from multisite.supervisor.launch import Surroundings
 from multisite.supervisor.lifecycle import Event
+from multisite.supervisor.limits import Limits
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.notify import NotifySocket
 from multisite.supervisor.output import SiteLog
 from multisite.supervisor.privilege import Refused
-from multisite.supervisor.process import Launch, Limits
+from multisite.supervisor.process import Launch
 
 _UNKNOWN = Connections(waiting=1)
 GRACE = 5.0  # seconds for a process to end after SIGTERM
@@ -84,7 +85,7 @@ class Sandbox:
     """What all trials have in common."""
 
     def __init__(self, home: Home, folder: str) -> None:
-        process.become_subreaper()
+        children.become_subreaper()
         self.home, self.folder = home, folder
         self.loop = Loop()
         self.notify = NotifySocket()
@@ -95,7 +96,7 @@ class Sandbox:
         """Let things happen, and have each trial look at them."""
         self.loop.turn(TURN)
         for pid, variables in self.notify.receive():
-            leader = process.session(pid) or pid
+            leader = proc.session(pid) or pid
             for trial in trials:
                 trial.told(leader, variables)
         for trial in trials:
@@ -185,7 +186,7 @@ class Trial:
             self._ended()
         elif backend.deadline is not None and now >= backend.deadline:
             backend.reason = "start_timeout"
-            process.kill(backend.pid)
+            signals.kill(backend.pid)
             self._ended()
         elif self._silent and not connections(self._folder).get(self._address, _UNKNOWN).waiting:
             self._over("")
@@ -211,11 +212,11 @@ class Trial:
         """End the process if there is one."""
         backend = self._backend
         if backend.pid:
-            process.terminate(backend.pid)
+            signals.terminate(backend.pid)
             deadline = self._sandbox.loop.now() + min(GRACE, self._site.stop_timeout)
             while not _is_over(backend.pid) and self._sandbox.loop.now() < deadline:
                 self._sandbox.loop.turn(TURN)
-            process.kill(backend.pid)
+            signals.kill(backend.pid)
             backend.ended(os.waitpid(backend.pid, 0)[1])
         for each in (self._listener, self._probe):
             each.close()

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from multisite import logs
 from multisite.model import Home, Site
 from multisite.sitedir import Stamp
-from multisite.supervisor import draining, launch, planner, process, replacement
+from multisite.supervisor import draining, launch, planner, proc, replacement, signals
 from multisite.supervisor.activity import Activity
 from multisite.supervisor.backend import Backend
 from multisite.supervisor.backends import Backends
@@ -158,7 +158,7 @@ class Crew:
             cpu: seconds of its living processes, where that is known; else they are asked, without their children.
         """
         now, figures = self._loop.now(), self.figures()
-        living = sum(map(process.cpu, self.pids)) if cpu is None else cpu
+        living = sum(map(proc.cpu, self.pids)) if cpu is None else cpu
         return Tally(
             self.starts,
             self.cold_starts,
@@ -471,7 +471,7 @@ class Crew:
     def kill(self) -> None:
         """End all processes at once."""
         for pid in self.pids:
-            process.kill(pid)
+            signals.kill(pid)
 
     def offer(self, site: Site, home: Home, domains: tuple[str, ...], stamp: Stamp) -> None:
         """Take a newer version of the site's file; running processes are replaced if it differs, or was touched."""

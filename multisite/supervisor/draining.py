@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from multisite.supervisor import process
+from multisite.supervisor import signals
 from multisite.supervisor.backend import Backend
 from multisite.supervisor.connections import Connections
 from multisite.supervisor.lifecycle import Event, State
@@ -20,8 +20,8 @@ def end_if_drained(backend: Backend, connected: Connections, look: Callable[[], 
     """
     if backend.state is not State.DRAINING or backend.graceful or connected.open:
         return
-    process.freeze(backend.pid)
+    signals.freeze(backend.pid)
     if look().open:
-        process.thaw(backend.pid)
+        signals.thaw(backend.pid)
     else:
         backend.feed(Event.DRAINED, backend.reason)

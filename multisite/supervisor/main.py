@@ -9,7 +9,7 @@ import signal
 
 from multisite import handoff
 from multisite.live import LiveHome
-from multisite.supervisor import planner, process, sweep
+from multisite.supervisor import children, planner, proc, sweep
 from multisite.supervisor.commands import Commands
 from multisite.supervisor.connections import Connections
 from multisite.supervisor.crew import NO_CONNECTIONS, Crew
@@ -17,13 +17,13 @@ from multisite.supervisor.doors import Doors
 from multisite.supervisor.handover import Keeper
 from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.lifecycle import State
+from multisite.supervisor.limits import Limits
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.memory import Scales
 from multisite.supervisor.notify import NotifySocket
 from multisite.supervisor.placing import Placing, folder_of
 from multisite.supervisor.planner import SiteView, SpawnBudget
 from multisite.supervisor.preloaders import Preloaders
-from multisite.supervisor.process import Limits
 from multisite.supervisor.roster import Roster
 from multisite.supervisor.rundir import RuntimeDir
 from multisite.supervisor.servers import Servers
@@ -66,7 +66,7 @@ class Supervisor:
         self._rundir = rundir
         self._limits = Limits(tuple(state["nofile"])) if state else Limits()
         self._limits.raise_own()
-        process.become_subreaper()
+        children.become_subreaper()
         self._preloaders = Preloaders(live.home, self._loop, self._limits, rundir.mark)
         notes = of_starts(live.home)
         self._shared = Shared(self._loop, rundir, self._limits, notes, self._notify.name, rundir.mark, self._preloaders)
@@ -210,10 +210,10 @@ class Supervisor:
 
     def _reap(self) -> None:
         anybody = False
-        for pid in process.ended():
+        for pid in children.ended():
             anybody = True
             self._hear()
-            status, spent = process.reap(pid)
+            status, spent = children.reap(pid)
             if self._upgrade.ended(pid, status) or self._preloaders.ended(pid):
                 continue
             any(crew.ended(pid, status, spent) for crew in self._roster.busy)
@@ -238,7 +238,7 @@ class Supervisor:
 
     def _leader(self, pid: int) -> int:
         """Return the leader of a process's session, which is a backend; also where it has spoken before and is gone."""
-        leader = process.session(pid)
+        leader = proc.session(pid)
         if leader:
             if len(self._speakers) >= MOST_SPEAKERS:
                 self._speakers.clear()

@@ -11,12 +11,14 @@ from dataclasses import replace
 from typing import Any
 
 from multisite.model import one_line
-from multisite.supervisor import process
+from multisite.supervisor import signals
 from multisite.supervisor.birth import Birth
 from multisite.supervisor.environment import MARKER
 from multisite.supervisor.journey import Tail
+from multisite.supervisor.limits import Limits
 from multisite.supervisor.loop import Loop
-from multisite.supervisor.process import JOB, Launch, Limits
+from multisite.supervisor.process import JOB, Launch
+from multisite.supervisor.spawn import memory_file, spawn
 
 ROOM = 4096  # bytes of environment that a site's processes can show
 _LONGEST = 65536
@@ -77,7 +79,7 @@ class Preloader:
             job=json.dumps(job).encode(),
         )
         try:
-            spawned = process.spawn(how, theirs.fileno(), limits)
+            spawned = spawn(how, theirs.fileno(), limits)
         except BaseException:
             self._control.close()
             raise
@@ -109,8 +111,8 @@ class Preloader:
             with contextlib.ExitStack() as sent:
                 sent.callback(os.close, theirs)
                 sent.callback(birth.theirs.close)
-                orders = process.memory_file(self._orders(launch), sent)
-                job = process.memory_file(launch.job, sent)
+                orders = memory_file(self._orders(launch), sent)
+                job = memory_file(launch.job, sent)
                 descriptors = [orders, listener, job, theirs, birth.theirs.fileno()]
                 socket.send_fds(self._control, [b"fork"], descriptors)
             undo.pop_all()
@@ -127,7 +129,7 @@ class Preloader:
             "cwd": launch.cwd,
             "umask": launch.umask,
             "nice": launch.nice,
-            "nofile": process.nofile(launch, self._limits),
+            "nofile": self._limits.of(launch.nofile),
         }
         return json.dumps(orders).encode()
 
@@ -183,7 +185,7 @@ class Preloader:
     def kill(self) -> None:
         """End it at once."""
         self.leave()
-        process.kill(self.pid)
+        signals.kill(self.pid)
 
     def ended(self) -> None:
         """Take note of its end."""
@@ -195,4 +197,4 @@ class Preloader:
         self._loop.forget(self._output)
         os.close(self._output)
         os.close(self._failure)
-        process.kill(self.pid)  # what is left of its group
+        signals.kill(self.pid)  # what is left of its group

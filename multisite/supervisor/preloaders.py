@@ -11,13 +11,14 @@ from collections import Counter
 from typing import Any
 
 from multisite.model import Home
-from multisite.supervisor import faithful, process
+from multisite.supervisor import faithful, proc, signals
 from multisite.supervisor.birth import Birth
 from multisite.supervisor.environment import MARKER
 from multisite.supervisor.learned import Knowledge, Learned
+from multisite.supervisor.limits import Limits
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.preloader import Preloader
-from multisite.supervisor.process import Launch, Limits, Pair
+from multisite.supervisor.process import Launch, Pair
 
 PAYS_FROM = 2  # starts of sites of a pair
 IDLE = 300.0  # seconds without a fork and without a child
@@ -164,7 +165,7 @@ class Preloaders:
         """It did not answer in time."""
         _log.warning("preloader %s does not answer", preloader.pid)
         self._dismiss(preloader)
-        process.kill(preloader.pid)
+        signals.kill(preloader.pid)
 
     def ended(self, pid: int) -> bool:
         """Take note of the end of a process; False if it is no preloader."""
@@ -194,7 +195,7 @@ class Preloaders:
         for preloader in list(self._all.values()):
             if not preloader.ready and now - preloader.since > LOADING:
                 self._give_up(preloader, f"its imports take longer than {LOADING:g} s")
-                process.kill(preloader.pid)
+                signals.kill(preloader.pid)
             elif not preloader.born and (crowded or now - preloader.last_fork > IDLE):
                 self._dismiss(preloader)
         self._learned.keep()
@@ -203,7 +204,7 @@ class Preloaders:
         """Measure their memory now and then; returns bytes."""
         if now >= self._weigh_at:
             self._weigh_at = now + WEIGH_EVERY
-            self.memory = sum(process.memory(pid) for pid in self.pids)
+            self.memory = sum(proc.memory(pid) for pid in self.pids)
         return self.memory
 
     def describe(self) -> list[dict[str, Any]]:
@@ -215,7 +216,7 @@ class Preloaders:
                 "interpreter": pair.python,
                 "user": pair.identity.name,
                 "state": "ready" if one.ready else "loading",
-                "memory": process.memory(one.pid),
+                "memory": proc.memory(one.pid),
                 "children": len(one.born),
                 "forks": one.forks,
                 "modules": one.loaded,

@@ -6,7 +6,7 @@ import contextlib
 import os
 from dataclasses import dataclass
 
-from multisite.supervisor import descriptors, process
+from multisite.supervisor import descriptors, proc
 from multisite.supervisor.handover import Keeper, taken
 from multisite.supervisor.loop import Loop
 
@@ -83,11 +83,11 @@ class Servers:
         the server that is gone is a worker of it, and will go too.
         """
         upgraded = str(gone).encode()
-        for pid in process.processes():
+        for pid in proc.pids():
             if pid == os.getpid() or (server.vector and _read(pid, "auxv") == server.vector):
                 continue
             same = bool(server.command) and command_line(pid) == server.command
-            if same or process.environment(pid).get(b"GUNICORN_PID") == upgraded:
+            if same or proc.environment(pid).get(b"GUNICORN_PID") == upgraded:
                 self._watch(server_of(pid))
 
     def close(self) -> None:
@@ -106,7 +106,7 @@ def server_of(pid: int) -> int:
     where we may not read that, the command line has to do.
     """
     while True:
-        parent = process.parent(pid)
+        parent = proc.parent(pid)
         if parent <= 1 or not _same_program(pid, parent):
             return pid
         pid = parent

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from multisite.supervisor.limits import Limits
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.preloaders import Preloaders
-from multisite.supervisor.process import Limits
 from multisite.supervisor.rundir import RuntimeDir
 from multisite.verdicts import Verdicts
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from multisite.supervisor import process
+from multisite.supervisor import proc
 from multisite.supervisor.accounts import Accounts
 from multisite.supervisor.connections import Connections
 from multisite.supervisor.crew import NO_CONNECTIONS, Crew
@@ -39,7 +39,7 @@ def describe(
         now: monotonic seconds.
     """
     figures = crew.figures()
-    cpu = sum(process.cpu(member) for pid in crew.pids for member in members.get(pid, ()))
+    cpu = sum(proc.cpu(member) for pid in crew.pids for member in members.get(pid, ()))
     since = min(crew.backends.serving_since, default=None)
     failure = crew.failures.last or (crew.journey if crew.journey and crew.journey.failure else None)
     return {

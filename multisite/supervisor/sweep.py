@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Collection, Mapping
 
-from multisite.supervisor import process
+from multisite.supervisor import children, proc
 from multisite.supervisor.environment import MARKER
 
 PATIENCE = 5.0  # seconds for what was killed to be gone
@@ -16,7 +16,7 @@ _GONE = -1  # the user of a process that is no more
 
 
 def _mark(pid: int) -> str:
-    return process.environment(pid).get(MARKER.encode(), b"").decode("utf-8", "replace")
+    return proc.environment(pid).get(MARKER.encode(), b"").decode("utf-8", "replace")
 
 
 def _user(pid: int) -> int:
@@ -48,7 +48,7 @@ def strays(prefix: str, living: Mapping[str, int], known: Collection[int]) -> in
         living: the marks of all backends that there are, and their pids; 0 where that is not known yet.
         known: pids that need no look.
     """
-    others = [pid for pid in process.children() if pid not in known]
+    others = [pid for pid in children.pids() if pid not in known]
     users = {_user(pid) for pid in known} if others else set()
     found = [pid for pid in others if _is_stray(pid, prefix, living, users)]
     for pid in found:
@@ -66,7 +66,7 @@ def _is_stray(pid: int, prefix: str, living: Mapping[str, int], users: set[int])
 def of_another(prefix: str) -> int:
     """Kill whatever still runs of a supervisor that was killed; its marks begin with `prefix` and a colon."""
     assert prefix, "everything begins with nothing"
-    found = [pid for pid in process.processes() if pid != os.getpid() and _mark(pid).startswith(prefix + ":")]
+    found = [pid for pid in proc.pids() if pid != os.getpid() and _mark(pid).startswith(prefix + ":")]
     for pid in found:
         _kill(pid)
     return len(found)
@@ -75,9 +75,9 @@ def of_another(prefix: str) -> int:
 def all_children() -> None:
     """Kill every child that we have, again and again, a bounded time: the children of what is dead fall to us."""
     deadline = time.monotonic() + PATIENCE
-    while process.children() and time.monotonic() < deadline:
-        for pid in process.children():
+    while children.pids() and time.monotonic() < deadline:
+        for pid in children.pids():
             _kill(pid)
-        for pid in process.ended():
-            process.reap(pid)
+        for pid in children.ended():
+            children.reap(pid)
         time.sleep(0.002)

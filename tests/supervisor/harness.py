@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from multisite import config
-from multisite.supervisor import process, sweep
+from multisite.supervisor import proc, sweep
 from multisite.supervisor.client import Client, NotRunning
 from multisite.supervisor.rundir import RuntimeDir
 from multisite.supervisor.servers import command_line
@@ -141,7 +141,7 @@ class SupervisedHome:
         if not os.path.isdir(self.rundir.path):
             return []
         prefix = self.rundir.mark + ":"
-        return [pid for pid in process.processes() if sweep._mark(pid).startswith(prefix) and is_running(pid)]
+        return [pid for pid in proc.pids() if sweep._mark(pid).startswith(prefix) and is_running(pid)]
 
     def close(self) -> None:
         """End the supervisor and prove that nothing is left."""

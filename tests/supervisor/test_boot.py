@@ -8,7 +8,7 @@ import os
 from click.testing import CliRunner, Result
 
 from multisite.cli import main
-from multisite.supervisor import process, sweep
+from multisite.supervisor import proc, sweep
 from tests.supervisor.harness import SERVER, SupervisedHome, wait_until
 
 APP = """
@@ -51,7 +51,7 @@ def test_check_boot_starts_every_kind_of_site_and_reports(home: SupervisedHome) 
     assert "exited with code 0" in found["exits"]
     assert "/no/such/place" in found["nothing"]
     assert next(site for site in told["sites"] if site["name"] == "slow")["output"] == ["wait"]
-    assert not [pid for pid in process.processes() if sweep._mark(pid).startswith(f"boot-{os.getpid()}:")]
+    assert not [pid for pid in proc.pids() if sweep._mark(pid).startswith(f"boot-{os.getpid()}:")]
 
 
 def test_check_boot_as_a_table_and_by_name(home: SupervisedHome) -> None:

@@ -18,7 +18,7 @@ import pytest
 from multisite import config
 from multisite.errors import BackendUnavailable
 from multisite.model import Site
-from multisite.supervisor import output, process, sweep, turnaway
+from multisite.supervisor import children, output, sweep, turnaway
 from multisite.supervisor.connections import connections
 from multisite.supervisor.journey import Tail
 from multisite.supervisor.notify import MOST, NotifySocket
@@ -170,7 +170,7 @@ def test_what_hides_its_mark_goes_with_the_last_process_of_its_user(monkeypatch:
     site = subprocess.Popen(SLEEPS, user="nobody")
     bare = subprocess.Popen(SLEEPS, user="nobody", env={})
     forged = subprocess.Popen(SLEEPS, user=stranger, env={"MULTISITE_BACKEND": "x:blog:1"})
-    monkeypatch.setattr(process, "children", lambda: [bare.pid, forged.pid])
+    monkeypatch.setattr(children, "pids", lambda: [bare.pid, forged.pid])
     try:
         assert sweep.strays("x", {"x:blog:1": site.pid}, [site.pid]) == 1
         wait_until(lambda: not is_running(forged.pid))

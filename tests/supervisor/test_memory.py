@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from multisite.supervisor import process
+from multisite.supervisor import proc
 from tests.processes import is_running
 
 from .harness import SERVER, ask, supervised, wait_until
@@ -99,8 +99,8 @@ def test_memory_is_what_a_process_has_for_itself_and_its_share_of_the_rest() -> 
     import os
 
     grown = bytearray(b"x") * (50 << 20)
-    own = process.memory(os.getpid())
+    own = proc.memory(os.getpid())
     assert own > 50 << 20
     del grown
-    assert process.memory(os.getpid()) < own - (40 << 20)
-    assert process.memory(2**22 + 1) == 0
+    assert proc.memory(os.getpid()) < own - (40 << 20)
+    assert proc.memory(2**22 + 1) == 0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from multisite.supervisor import process
+from multisite.supervisor import proc
 from tests.processes import is_running
 
 from .harness import SupervisedHome, ask, wait_until
@@ -123,14 +123,12 @@ def test_what_a_forked_process_daemonises_is_swept(home: SupervisedHome) -> None
     helper = "os.fork() or (os.setsid(), os.fork() and os._exit(0), __import__('time').sleep(600))"
     home.app("third", app(said="0") + f"\n{helper}\n")
     child = said(home, "third")["pid"]
-    mark = process.environment(child)[b"MULTISITE_BACKEND"]
+    mark = proc.environment(child)[b"MULTISITE_BACKEND"]
     helpers = wait_until(
         lambda: [
             pid
-            for pid in process.processes()
-            if pid != child
-            and process.environment(pid).get(b"MULTISITE_BACKEND") == mark
-            and process.session(pid) != child
+            for pid in proc.pids()
+            if pid != child and proc.environment(pid).get(b"MULTISITE_BACKEND") == mark and proc.session(pid) != child
         ]
     )
     os.kill(child, signal.SIGKILL)
@@ -181,5 +179,5 @@ def test_a_site_that_is_stopped_before_its_process_is_born_has_none(home: Superv
     home.get("third")
     running = home.wait_for("third", "running", 20)
     assert running["starts"] == 2
-    of_third = [pid for pid in home.left() if b":third:" in process.environment(pid)[b"MULTISITE_BACKEND"]]
+    of_third = [pid for pid in home.left() if b":third:" in proc.environment(pid)[b"MULTISITE_BACKEND"]]
     assert of_third == running["pids"]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import multisite
-from multisite.supervisor import process
+from multisite.supervisor import proc
 from multisite.supervisor.client import SupervisorError
 from multisite.supervisor.handover import FORMAT
 from multisite.supervisor.rundir import RuntimeDir
@@ -153,7 +153,7 @@ def test_what_ends_afterwards_is_noticed(home: SupervisedHome) -> None:
     assert home.get("crash") != first[1]
     home.wait_for("blog", "stopped")
     assert not is_running(pid_of(first[0]))
-    assert not [pid for pid in process.processes() if process.parent(pid) == home.pid and not is_running(pid)]
+    assert not [pid for pid in proc.pids() if proc.parent(pid) == home.pid and not is_running(pid)]
 
 
 def test_a_file_that_changes_meanwhile_is_heeded(home: SupervisedHome) -> None:
@@ -180,7 +180,7 @@ def test_who_follows_a_log_goes_on_following(home: SupervisedHome) -> None:
 def test_sigusr2_does_it_too_and_reaches_it_through_the_guard(home: SupervisedHome) -> None:
     home.site("blog")
     first = home.get("blog")
-    os.kill(process.parent(home.pid), signal.SIGUSR2)
+    os.kill(proc.parent(home.pid), signal.SIGUSR2)
     wait_until(lambda: b"--adopt" in Path(f"/proc/{home.pid}/cmdline").read_bytes(), WITHIN)
     assert home.get("blog") == first
 
