@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import time
 from collections.abc import Mapping
 
 from multisite import logs
@@ -23,6 +22,7 @@ from multisite.supervisor.handover import Keeper
 from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.journey import Journey
 from multisite.supervisor.launcher import Launcher
+from multisite.supervisor.ledger import Ledger
 from multisite.supervisor.lifecycle import Event, State
 from multisite.supervisor.listener import Listener
 from multisite.supervisor.output import SiteLog
@@ -38,7 +38,6 @@ NO_CONNECTIONS = Connections()
 MOST_LESSONS = 4  # of one process; each costs us milliseconds
 MOST_REPORTS = 8  # of one process about its examination
 _LACKING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC)
-_PACKED = ("starts", "cold_starts", "first_start", "cpu", "alive", "start_cost", "size")
 
 
 class Crew:
@@ -47,11 +46,6 @@ class Crew:
     Attributes:
         stamp: of the version of its site that it has.
         journey: of the last start.
-        starts: how many there have been; cold_starts: how many of them because somebody waited while nothing ran.
-        first_start: Unix time; 0.0: never.
-        cpu, alive: seconds of processor time and of service of the processes that have ended.
-        start_cost: seconds that the last one took.
-        size: bytes that one of its processes used when that was measured last; 0: never.
         is_put_to_rest: somebody has stopped it, and nobody has asked for it since.
         is_due: it is to run although nobody has asked for it (`multisite.supervisor.warming`).
         deploy: the last attempt to have another version serve.
@@ -62,11 +56,8 @@ class Crew:
         self.site, self.home, self.domains, self.stamp = site, home, domains, stamp
         self.backends = Backends()
         self.journey: Journey | None = None
-        self.starts = self.cold_starts = 0
-        self.first_start = self.cpu = self.alive = 0.0
+        self.ledger = Ledger()
         self._is_asked_for = False
-        self.start_cost = 0.0
-        self.size = 0
         self.is_due = self.is_put_to_rest = self.is_followed = False
         self.deploy = Deploy()
         self._shared, self._loop = shared, shared.loop
@@ -90,7 +81,7 @@ class Crew:
     def pack(self, keep: Keeper) -> Packed:
         """Return what `take_over` takes."""
         return {
-            **{name: getattr(self, name) for name in _PACKED},
+            **self.ledger.pack(),
             "stamp": self.stamp,
             "wanted_since": self.room.since,
             "journey": self.journey.pack() if self.journey else None,
@@ -104,8 +95,7 @@ class Crew:
 
     def take_over(self, state: Packed) -> None:
         """Go on where another program was."""
-        for name in _PACKED:
-            setattr(self, name, state.get(name, getattr(self, name)))
+        self.ledger.take_over(state)
         self.deploy = Deploy(**state.get("deploy", {}))
         self.failures.take_over(state["failures"])
         self.activity.take_over(state["activity"])
@@ -119,7 +109,7 @@ class Crew:
             self.backends.append(backend)
             self.journey = backend.journey  # the last that was started
             if backend.state is State.STARTING and not backend.told and not backend.ready_at:
-                self._readiness.expect(backend, self.backends[:-1], self._loop.now(), self.start_cost)
+                self._readiness.expect(backend, self.backends[:-1], self._loop.now(), self.ledger.start_cost)
         if self.listener.is_open and not self.backends:
             with contextlib.suppress(Unavailable):
                 self.room.ensure(watch=True)
@@ -157,44 +147,14 @@ class Crew:
             wall: Unix seconds now.
             cpu: seconds of its living processes, where that is known; else they are asked, without their children.
         """
-        now, figures = self._loop.now(), self.figures()
+        now = self._loop.now()
         living = sum(map(proc.cpu, self.pids)) if cpu is None else cpu
-        return Tally(
-            self.starts,
-            self.cold_starts,
-            figures.requests,
-            figures.errors,
-            figures.busy,
-            figures.received,
-            figures.sent,
-            self.cpu + living,
-            self.alive + sum(now - since for since in self.backends.serving_since),
-            self.first_start,
-            wall - (now - self.activity.last_use) if self.starts else 0.0,
-            figures.latencies,
-        )
-
-    def look_at_use(self, now: float, connected: Connections) -> int:
-        """Note whether the site is used; returns how many requests and connections are."""
-        figures = self.figures()
-        begun = max(self.backends.serving_since, default=now)
-        self.activity.asked_at(figures.last_use if figures.last_use > begun else 0.0)
-        busy = connected.waiting + (connected.open if figures.in_flight is None else figures.in_flight)
-        if figures.in_flight is None and (self.site.ignore_activity or self.site.ignore_agents):
-            self.activity.look(now, 0, figures, self.listener.last_mark())
-        else:
-            self.activity.look(now, busy - figures.quiet, figures, self.listener.last_use())
-        return busy
+        served = sum(now - since for since in self.backends.serving_since)
+        return self.ledger.tally(self.figures(), living, served, wall - (now - self.activity.last_use))
 
     def connected(self) -> Connections:
         """Ask the kernel for this site's connections now."""
         return connections(os.path.dirname(self.listener.path)).get(self.listener.path, NO_CONNECTIONS)
-
-    def needs_connections(self, now: float) -> bool:
-        """Tell whether what is to be done now depends on what the kernel knows of the connections."""
-        due = self.activity.last_use + self.site.idle_timeout if self.site.idle_timeout else None
-        idle = due is not None and now >= due and self.state is State.RUNNING
-        return idle or self.next_look is not None or self.backends.any_in(State.DRAINING)
 
     # The listening socket
 
@@ -235,7 +195,7 @@ class Crew:
 
     def start(self, count: int) -> None:
         """Start `count` more backends."""
-        self.cold_starts += self._is_asked_for and not self.backends.alive
+        self.ledger.cold_starts += self._is_asked_for and not self.backends.alive
         self._is_asked_for = False
         self.room.served()
         for _ in range(count):
@@ -243,8 +203,7 @@ class Crew:
 
     def _start_one(self) -> None:
         backend = self._new_backend()
-        self.starts += 1
-        self.first_start = self.first_start or time.time()
+        self.ledger.started()
         try:
             how = self._launcher.plan(backend.slot, backend.serial, smoke=self._needs_smoke)
             self._launcher.prepare(how, backend.slot)
@@ -258,7 +217,7 @@ class Crew:
             for note in how.notes:
                 self._say(note)
             if not how.told and not how.tried:
-                self._readiness.expect(backend, self.backends, self._loop.now(), self.start_cost)
+                self._readiness.expect(backend, self.backends, self._loop.now(), self.ledger.start_cost)
 
     @property
     def _needs_smoke(self) -> bool:
@@ -316,7 +275,7 @@ class Crew:
             elif variables.get("TRIED") == "1" and backend.on_trial and not backend.told:
                 backend.on_trial = False
                 others = [one for one in self.backends if one is not backend]
-                self._readiness.expect(backend, others, self._loop.now(), self.start_cost)
+                self._readiness.expect(backend, others, self._loop.now(), self.ledger.start_cost)
 
     def _hear_facts(self, backend: Backend, told: str) -> None:
         """Take note of what a process has found out about its site; it does not speak without end."""
@@ -330,7 +289,7 @@ class Crew:
         self.activity.used(now)
         self.is_followed = False
         self.failures.ready(backend.journey)
-        self.start_cost = backend.journey.duration
+        self.ledger.start_cost = backend.journey.duration
         replacement.relieve(self.backends, launch.backends(self.site))
         if self.deploy.state == FAILED and not self.failures.replacement:
             self.deploy = self.deploy.done()
@@ -388,7 +347,7 @@ class Crew:
         """Note how many bytes each process uses, and replace those above the site's memory_limit."""
         for backend in self.backends:
             backend.memory = sizes.get(backend.pid, 0)
-        self.size = max((one.memory for one in self.backends if one.state is State.RUNNING), default=0) or self.size
+        self.ledger.weighed(self.backends)
         if replacement.mark_large(self.backends, self.site.memory_limit, self._logger):
             self.room.want()
 
@@ -400,8 +359,7 @@ class Crew:
         """Take note of the end of a process; returns the backend that it was, None if it is none of ours."""
         backend = self.backends.of(pid)
         if backend:
-            self.cpu += spent
-            self.alive += backend.ended(status).served
+            self.ledger.ended(spent, backend.ended(status).served)
             self._ended(backend)
         return backend
 

@@ -29,7 +29,7 @@ from multisite.supervisor.rundir import RuntimeDir
 from multisite.supervisor.servers import Servers
 from multisite.supervisor.shared import Shared
 from multisite.supervisor.upgrade import HELD_BACK, Upgrade, arrived
-from multisite.supervisor.view import at_a_glance, view
+from multisite.supervisor.view import at_a_glance, needs_connections, view
 from multisite.tree import QUIET
 from multisite.verdicts import of_starts
 
@@ -286,7 +286,7 @@ class Supervisor:
 
         Where many sites live that takes milliseconds, for which nobody who waits for a process is to wait.
         """
-        return now >= self._survey_at or self._crowded or any(crew.needs_connections(now) for crew in busy)
+        return now >= self._survey_at or self._crowded or any(needs_connections(crew, now) for crew in busy)
 
     def _survey(self, busy: list[Crew], now: float) -> None:
         self._survey_at = now + SURVEY_EVERY

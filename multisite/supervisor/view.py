@@ -29,10 +29,10 @@ def at_a_glance(crew: Crew, now: float) -> SiteView:
         leaving=sum(backend.leaving for backend in alive),
         starting=sum(one.state is State.STARTING and now - one.since < planner.BUSY_STARTING for one in alive),
         idle_timeout=crew.site.idle_timeout,
-        memory=sum(backend.memory or crew.size for backend in alive),
-        start_cost=crew.start_cost,
+        memory=sum(backend.memory or crew.ledger.size for backend in alive),
+        start_cost=crew.ledger.start_cost,
         failures=crew.failures.in_a_row,
-        expected=crew.size,
+        expected=crew.ledger.size,
         is_due=crew.is_due,
         stays=crew.site.warm == "always",
     )
@@ -42,6 +42,26 @@ def view(crew: Crew, now: float, connected: Connections) -> SiteView:
     """Describe a site for the planner, and note by the way whether it is used."""
     alive = [backend for backend in crew.backends if backend.alive]
     running = bool(alive) and all(backend.state is State.RUNNING for backend in alive)
-    busy = crew.look_at_use(now, connected)
+    busy = _look_at_use(crew, now, connected)
     seen = at_a_glance(crew, now)
     return replace(seen, idle_since=crew.activity.last_use) if running and not busy else seen
+
+
+def _look_at_use(crew: Crew, now: float, connected: Connections) -> int:
+    """Note whether the site is used; returns how many requests and connections are."""
+    figures = crew.figures()
+    begun = max(crew.backends.serving_since, default=now)
+    crew.activity.asked_at(figures.last_use if figures.last_use > begun else 0.0)
+    busy = connected.waiting + (connected.open if figures.in_flight is None else figures.in_flight)
+    if figures.in_flight is None and (crew.site.ignore_activity or crew.site.ignore_agents):
+        crew.activity.look(now, 0, figures, crew.listener.last_mark())
+    else:
+        crew.activity.look(now, busy - figures.quiet, figures, crew.listener.last_use())
+    return busy
+
+
+def needs_connections(crew: Crew, now: float) -> bool:
+    """Tell whether what is to be done now depends on what the kernel knows of the connections."""
+    due = crew.activity.last_use + crew.site.idle_timeout if crew.site.idle_timeout else None
+    idle = due is not None and now >= due and crew.state is State.RUNNING
+    return idle or crew.next_look is not None or crew.backends.any_in(State.DRAINING)
