@@ -111,12 +111,16 @@ class Commands:
             crew.replace("restart")
         if not crews:
             return {"done": "it was not running", "deploys": {}}
-        running = {crew.site.name: crew.deploy.number for crew in crews if crew.pids}
+        running = {crew.site.name: crew.deploys.last.number for crew in crews if crew.pids}
         return {"done": "restarting" if running else "it starts with its next request", "deploys": running}
 
     def _deploys(self, request: Answer, _connection: Connection) -> Answer:
         """Tell what became of the last attempts to have a new version serve."""
-        return {"deploys": {crew.site.name: crew.deploy.as_dict() for crew in self._roster.asked_for(*_asked(request))}}
+        return {
+            "deploys": {
+                crew.site.name: crew.deploys.last.as_dict() for crew in self._roster.asked_for(*_asked(request))
+            }
+        }
 
     def _examine(self, request: Answer, connection: Connection) -> Answer:
         self._servers.register(connection.pid)

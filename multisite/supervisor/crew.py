@@ -15,7 +15,7 @@ from multisite.supervisor.activity import Activity
 from multisite.supervisor.backend import Backend
 from multisite.supervisor.backends import Backends
 from multisite.supervisor.connections import Connections, connections
-from multisite.supervisor.deploy import FAILED, TRYING, Deploy
+from multisite.supervisor.deploy import Deploy, Deploys
 from multisite.supervisor.exits import Exits
 from multisite.supervisor.failures import Failures, Unavailable
 from multisite.supervisor.handover import Keeper
@@ -48,8 +48,6 @@ class Crew:
         journey: of the last start.
         is_put_to_rest: somebody has stopped it, and nobody has asked for it since.
         is_due: it is to run although nobody has asked for it (`multisite.supervisor.warming`).
-        deploy: the last attempt to have another version serve.
-        is_followed: an older version serves in the workers, until this one has shown that it is good.
     """
 
     def __init__(self, site: Site, home: Home, domains: tuple[str, ...], stamp: Stamp, shared: Shared) -> None:
@@ -58,8 +56,7 @@ class Crew:
         self.journey: Journey | None = None
         self.ledger = Ledger()
         self._is_asked_for = False
-        self.is_due = self.is_put_to_rest = self.is_followed = False
-        self.deploy = Deploy()
+        self.is_due = self.is_put_to_rest = False
         self._shared, self._loop = shared, shared.loop
         self._logger = logs.site_logger(site.name)
         self.failures = Failures(site.name, shared.notes, self._logger)
@@ -72,8 +69,9 @@ class Crew:
         self.log = SiteLog(site)
         self.scoreboard = Scoreboard(shared.rundir.board(site.name))
         self._launcher = Launcher(site, home, shared, self.scoreboard)
-        self._readiness = Readiness(self.listener.path)
-        self._exits = Exits(self.backends, self.failures, self.room, self._loop)
+        self.readiness = Readiness(self.listener.path, self.backends, self.ledger, self._loop)
+        self.deploys = Deploys(self.backends, self.failures, self.room)
+        self._exits = Exits(self.backends, self.failures, self.room, self.readiness, self.deploys, self._loop)
 
     def __repr__(self) -> str:
         return f"<Crew {self.site.name} {self.state.name} {len(self.pids)} processes>"
@@ -85,7 +83,7 @@ class Crew:
             "stamp": self.stamp,
             "wanted_since": self.room.since,
             "journey": self.journey.pack() if self.journey else None,
-            "deploy": self.deploy.as_dict(),
+            "deploy": self.deploys.last.as_dict(),
             "failures": self.failures.pack(),
             "activity": self.activity.pack(),
             "listener": self.listener.pack(keep),
@@ -96,7 +94,7 @@ class Crew:
     def take_over(self, state: Packed) -> None:
         """Go on where another program was."""
         self.ledger.take_over(state)
-        self.deploy = Deploy(**state.get("deploy", {}))
+        self.deploys.last = Deploy(**state.get("deploy", {}))
         self.failures.take_over(state["failures"])
         self.activity.take_over(state["activity"])
         self.listener.take_over(state["listener"])
@@ -109,7 +107,7 @@ class Crew:
             self.backends.append(backend)
             self.journey = backend.journey  # the last that was started
             if backend.state is State.STARTING and not backend.told and not backend.ready_at:
-                self._readiness.expect(backend, self.backends[:-1], self._loop.now(), self.ledger.start_cost)
+                self.readiness.expect(backend)
         if self.listener.is_open and not self.backends:
             with contextlib.suppress(Unavailable):
                 self.room.ensure(watch=True)
@@ -205,24 +203,19 @@ class Crew:
         backend = self._new_backend()
         self.ledger.started()
         try:
-            how = self._launcher.plan(backend.slot, backend.serial, smoke=self._needs_smoke)
+            how = self._launcher.plan(backend.slot, backend.serial, smoke=self.deploys.needs_smoke)
             self._launcher.prepare(how, backend.slot)
             self._make(backend, how)
         except Refused as error:
             backend.cannot_spawn(str(error))
-            self._ended(backend, refused=True)
+            self._exits.take(backend, refused=True)
         except OSError as error:
             self._cannot_spawn(backend, error)
         else:
             for note in how.notes:
                 self._say(note)
             if not how.told and not how.tried:
-                self._readiness.expect(backend, self.backends, self._loop.now(), self.ledger.start_cost)
-
-    @property
-    def _needs_smoke(self) -> bool:
-        """Whether what starts now has to show that it is good: there is something better, or its version failed."""
-        return self.backends.any_in(State.RUNNING) or self.is_followed or self.deploy.state in (TRYING, FAILED)
+                self.readiness.expect(backend)
 
     def _make(self, backend: Backend, how: Launch) -> None:
         """Have a preloader make the process, or make it ourselves.
@@ -239,7 +232,7 @@ class Crew:
         """A preloader has not made the process."""
         if backend.state is not State.STARTING or not backend.launch:
             backend.cannot_spawn(backend.reason)
-            self._ended(backend)
+            self._exits.take(backend)
             return
         try:
             self.room.open()
@@ -250,7 +243,7 @@ class Crew:
     def _cannot_spawn(self, backend: Backend, error: OSError) -> None:
         reason = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
         backend.cannot_spawn(reason, lacking=error.errno in _LACKING)
-        self._ended(backend)
+        self._exits.take(backend)
 
     def _new_backend(self) -> Backend:
         backend = Backend(self.site, self.backends.free_slot, self._shared.next_serial(), self._loop, self._say)
@@ -274,8 +267,7 @@ class Crew:
                 self._is_ready(backend)
             elif variables.get("TRIED") == "1" and backend.on_trial and not backend.told:
                 backend.on_trial = False
-                others = [one for one in self.backends if one is not backend]
-                self._readiness.expect(backend, others, self._loop.now(), self.ledger.start_cost)
+                self.readiness.expect(backend)
 
     def _hear_facts(self, backend: Backend, told: str) -> None:
         """Take note of what a process has found out about its site; it does not speak without end."""
@@ -287,13 +279,9 @@ class Crew:
         now = self._loop.now()
         backend.feed(Event.READY, f"ready after {now - backend.journey.begun:.3f} s")
         self.activity.used(now)
-        self.is_followed = False
         self.failures.ready(backend.journey)
         self.ledger.start_cost = backend.journey.duration
-        replacement.relieve(self.backends, launch.backends(self.site))
-        if self.deploy.state == FAILED and not self.failures.replacement:
-            self.deploy = self.deploy.done()
-        self._see_deploy()
+        self.deploys.ready(launch.backends(self.site))
         if backend.launch:
             self._shared.preloaders.served(backend.launch)
 
@@ -306,11 +294,6 @@ class Crew:
         """Wait for no preloader any longer."""
         for backend in list(self.backends):
             backend.end_birth()
-
-    @property
-    def next_look(self) -> float | None:
-        """Monotonic seconds of the next look at a silent server, or None."""
-        return self._readiness.next_look(self.backends)
 
     # Ending
 
@@ -330,18 +313,7 @@ class Crew:
         """Have new backends beside the running ones, which end when the new ones are ready."""
         self.reset()
         self.is_put_to_rest = False
-        if replacement.mark_all(self.backends, reason):
-            self.deploy = self.deploy.next(reason)
-            self.room.want()
-
-    def _see_deploy(self) -> None:
-        """Note what has become of the new version."""
-        if self.failures.replacement:
-            self.deploy = self.deploy.failed(self.failures.replacement)
-        elif self.failures.last and self.failures.in_a_row > 1:
-            self.deploy = self.deploy.seen(self.backends, self.failures.last.failure)
-        else:
-            self.deploy = self.deploy.seen(self.backends, "")
+        self.deploys.begin(reason)
 
     def weigh(self, sizes: Mapping[int, int]) -> None:
         """Note how many bytes each process uses, and replace those above the site's memory_limit."""
@@ -360,14 +332,8 @@ class Crew:
         backend = self.backends.of(pid)
         if backend:
             self.ledger.ended(spent, backend.ended(status).served)
-            self._ended(backend)
+            self._exits.take(backend)
         return backend
-
-    def _ended(self, backend: Backend, *, refused: bool = False) -> None:
-        if not self.backends.any_in(State.STARTING, besides=backend):
-            self._readiness.end()
-        self._exits.take(backend, refused=refused)
-        self._see_deploy()
 
     def _give_up(self, reason: str) -> None:
         """Enter FATAL for what is known without a start."""
@@ -376,13 +342,13 @@ class Crew:
         self.backends.append(backend)
         backend.feed(Event.WANTED)
         backend.cannot_spawn(reason)
-        self._ended(backend, refused=True)
+        self._exits.take(backend, refused=True)
 
     # Time
 
     def tick(self, now: float, connected: Connections) -> None:
         """Do what is due."""
-        for backend in self._readiness.look(self.backends, now, connected):
+        for backend in self.readiness.look(now, connected):
             self._is_ready(backend)
         for backend in list(self.backends):
             backend.resume_output(now)
@@ -394,7 +360,7 @@ class Crew:
         if self.room.since is not None:
             replacement.make_room(self.backends, now - self.room.since)
         self._keep_up()
-        self._see_deploy()
+        self.deploys.see()
 
     def _heed_time(self, backend: Backend, now: float) -> None:
         if backend.deadline is not None and now >= backend.deadline:
@@ -416,7 +382,7 @@ class Crew:
 
     def close(self) -> None:
         """Stop and take no more requests: the site is no longer enabled, or the supervisor leaves."""
-        self._readiness.end()
+        self.readiness.end()
         self.stop("disabled")
         self.room.close()
         self.log.close()

@@ -1,12 +1,15 @@
-"""What became of the last attempt to have a new version of a site in the place of the one that serves."""
+"""The attempts to have a new version of a site in the place of the one that serves, and what became of them."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from multisite.supervisor import replacement
 from multisite.supervisor.backends import HELD, Backends
+from multisite.supervisor.failures import Failures
 from multisite.supervisor.lifecycle import State
+from multisite.supervisor.waiting import WaitingRoom
 
 NONE, TRYING, DONE, FAILED = "", "trying", "done", "failed"
 
@@ -53,3 +56,46 @@ class Deploy:
     def as_dict(self) -> dict[str, Any]:
         """Describe it for ``status``."""
         return asdict(self)
+
+
+class Deploys:
+    """The attempts of one site, one after another: a new generation starts beside the old one, and which stays shows.
+
+    Attributes:
+        last: the newest attempt.
+        is_followed: an older version serves in the workers, until this one has shown that it is good.
+    """
+
+    def __init__(self, backends: Backends, failures: Failures, room: WaitingRoom) -> None:
+        self.last = Deploy()
+        self.is_followed = False
+        self._backends, self._failures, self._room = backends, failures, room
+
+    @property
+    def needs_smoke(self) -> bool:
+        """Whether what starts now has to show that it is good: there is something better, or its version failed."""
+        return self._backends.any_in(State.RUNNING) or self.is_followed or self.last.state in (TRYING, FAILED)
+
+    def begin(self, cause: str) -> None:
+        """Have new backends beside those that serve, which end when the new ones are ready."""
+        if replacement.mark_all(self._backends, cause):
+            self.last = self.last.next(cause)
+            self._room.want()
+
+    def ready(self, wanted: int) -> None:
+        """Go on now that a process is ready; `wanted` is how many the site is to have."""
+        self.is_followed = False
+        replacement.relieve(self._backends, wanted)
+        if self.last.state == FAILED and not self._failures.replacement:
+            self.last = self.last.done()
+        self.see()
+
+    def see(self) -> None:
+        """Note what has become of the new version."""
+        failures = self._failures
+        if failures.replacement:
+            self.last = self.last.failed(failures.replacement)
+        elif failures.last and failures.in_a_row > 1:
+            self.last = self.last.seen(self._backends, failures.last.failure)
+        else:
+            self.last = self.last.seen(self._backends, "")

@@ -7,9 +7,11 @@ import contextlib
 from multisite.supervisor import planner, replacement
 from multisite.supervisor.backend import Backend, Exit
 from multisite.supervisor.backends import HELD, Backends
+from multisite.supervisor.deploy import Deploys
 from multisite.supervisor.failures import Failures, Unavailable
 from multisite.supervisor.lifecycle import Event, State
 from multisite.supervisor.loop import Loop
+from multisite.supervisor.readiness import Readiness
 from multisite.supervisor.waiting import WaitingRoom
 
 UNASKED = (State.STARTING, State.RUNNING)
@@ -18,13 +20,25 @@ UNASKED = (State.STARTING, State.RUNNING)
 class Exits:
     """Decides for the backends of one site."""
 
-    def __init__(self, backends: Backends, failures: Failures, room: WaitingRoom, loop: Loop) -> None:
+    def __init__(
+        self,
+        backends: Backends,
+        failures: Failures,
+        room: WaitingRoom,
+        readiness: Readiness,
+        deploys: Deploys,
+        loop: Loop,
+    ) -> None:
         self._backends, self._failures, self._room, self._loop = backends, failures, room, loop
+        self._readiness, self._deploys = readiness, deploys
 
     def take(self, backend: Backend, *, refused: bool = False) -> None:
         """Feed `backend`, which has its `exit`, what has become of it; `refused`: it would fail again and again."""
+        if not self._backends.any_in(State.STARTING, besides=backend):
+            self._readiness.end()
         self._feed(backend, refused)
         self.settle(backend)
+        self._deploys.see()
 
     def _feed(self, backend: Backend, refused: bool) -> None:
         exit_ = backend.exit

@@ -185,7 +185,7 @@ class Supervisor:
         if self._crowded:
             due.append(now + CROWDED_PAUSE)
         for crew in self._roster.busy:
-            due += [moment for moment in (crew.backends.deadline, crew.next_look) if moment is not None]
+            due += [moment for moment in (crew.backends.deadline, crew.readiness.next_look) if moment is not None]
             if crew.state is State.RUNNING and crew.site.idle_timeout:
                 due.append(max(now + 0.02, crew.activity.last_use + crew.site.idle_timeout))
             elif crew.state is State.DRAINING:

@@ -126,7 +126,7 @@ class Placing:
         if crew.pids:
             crew.replace("its code is examined anew")
         else:
-            crew.is_followed = True
+            crew.deploys.is_followed = True
             crew.want()
 
     def refuse(self, name: str, version: str, why: str) -> None:

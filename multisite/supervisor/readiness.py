@@ -4,40 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Sequence
 
 from multisite.supervisor.backend import Backend
+from multisite.supervisor.backends import Backends
 from multisite.supervisor.connections import Connections
+from multisite.supervisor.ledger import Ledger
 from multisite.supervisor.lifecycle import State
+from multisite.supervisor.loop import Loop
 
 SETTLED_AFTER = 1.0  # seconds after which a silent server beside its predecessor is taken for ready
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.25  # seconds between two looks
 
 
 class Readiness:
-    """Watches the silent servers on the socket at `path`.
+    """Watches the silent servers among `backends`, on the socket at `path`.
 
     A connection to it that waits no more shows that a server accepts. Where a predecessor accepts as well,
     that shows nothing; there the new one is ready when it has lasted.
     """
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, path: str, backends: Backends, ledger: Ledger, loop: Loop) -> None:
+        self._path, self._backends, self._ledger, self._loop = path, backends, ledger, loop
         self._probe: socket.socket | None = None
         self._pause = FIRST_PAUSE
         self._at = 0.0
 
-    def expect(self, backend: Backend, backends: Sequence[Backend], now: float, start_cost: float) -> None:
-        """Find out from now on when `backend`, one of `backends`, is ready.
-
-        Args:
-            backend: has just been started.
-            backends: all of the site.
-            now: monotonic seconds.
-            start_cost: seconds that the site's last start took.
-        """
-        if any(one.state in (State.RUNNING, State.DRAINING) or one.obsolete for one in backends):
-            lasting = max(SETTLED_AFTER, 2 * start_cost)
+    def expect(self, backend: Backend) -> None:
+        """Find out from now on when `backend`, which has just been started, is ready."""
+        now, others = self._loop.now(), [one for one in self._backends if one is not backend]
+        if any(one.state in (State.RUNNING, State.DRAINING) or one.obsolete for one in others):
+            lasting = max(SETTLED_AFTER, 2 * self._ledger.start_cost)
             backend.ready_at = now + min(lasting, backend.site.start_timeout * 0.9)
         else:
             self._connect(now)
@@ -56,9 +52,9 @@ class Readiness:
             self._probe.close()
             self._probe = None
 
-    def look(self, backends: Sequence[Backend], now: float, connected: Connections) -> list[Backend]:
+    def look(self, now: float, connected: Connections) -> list[Backend]:
         """Return those that are ready now."""
-        starting = [backend for backend in backends if backend.state is State.STARTING]
+        starting = [backend for backend in self._backends if backend.state is State.STARTING]
         ready = [backend for backend in starting if backend.ready_at and now >= backend.ready_at]
         if self._is_accepted(now, connected):
             self.end()
@@ -72,7 +68,8 @@ class Readiness:
         self._at = now + self._pause
         return bool(connected.open or not connected.waiting)
 
-    def next_look(self, backends: Sequence[Backend]) -> float | None:
-        """Return monotonic seconds of the next look at a silent server, or None."""
-        looks = [one.ready_at for one in backends if one.state is State.STARTING and one.ready_at]
+    @property
+    def next_look(self) -> float | None:
+        """Monotonic seconds of the next look at a silent server, or None."""
+        looks = [one.ready_at for one in self._backends if one.state is State.STARTING and one.ready_at]
         return min([*looks, *([self._at] if self._probe else [])], default=None)

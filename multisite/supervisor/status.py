@@ -61,7 +61,7 @@ def describe(
         "journey": crew.journey.as_dict() if crew.journey else None,
         "failure": failure.as_dict() if failure else None,
         "replace_failure": crew.failures.replacement,
-        "deploy": crew.deploy.as_dict(),
+        "deploy": crew.deploys.last.as_dict(),
     }
 
 

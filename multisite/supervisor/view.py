@@ -64,4 +64,4 @@ def needs_connections(crew: Crew, now: float) -> bool:
     """Tell whether what is to be done now depends on what the kernel knows of the connections."""
     due = crew.activity.last_use + crew.site.idle_timeout if crew.site.idle_timeout else None
     idle = due is not None and now >= due and crew.state is State.RUNNING
-    return idle or crew.next_look is not None or crew.backends.any_in(State.DRAINING)
+    return idle or crew.readiness.next_look is not None or crew.backends.any_in(State.DRAINING)
