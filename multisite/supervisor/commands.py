@@ -116,11 +116,8 @@ class Commands:
 
     def _deploys(self, request: Answer, _connection: Connection) -> Answer:
         """Tell what became of the last attempts to have a new version serve."""
-        return {
-            "deploys": {
-                crew.site.name: crew.deploys.last.as_dict() for crew in self._roster.asked_for(*_asked(request))
-            }
-        }
+        crews = self._roster.asked_for(*_asked(request))
+        return {"deploys": {crew.site.name: crew.deploys.last.as_dict() for crew in crews}}
 
     def _examine(self, request: Answer, connection: Connection) -> Answer:
         self._servers.register(connection.pid)
@@ -147,7 +144,8 @@ class Commands:
 
     def _logs(self, request: Answer, connection: Connection) -> Answer | None:
         crew = self._roster.crew(*_asked(request))
-        lines = list(crew.journey.tail.lines) if crew.journey else []
+        journey = crew.starter.journey
+        lines = list(journey.tail.lines) if journey else []
         if not request.get("follow"):
             return {"lines": lines}
         connection.send({"lines": lines})

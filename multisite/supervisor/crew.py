@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Mapping
 
@@ -20,24 +19,21 @@ from multisite.supervisor.exits import Exits
 from multisite.supervisor.failures import Failures, Unavailable
 from multisite.supervisor.handover import Keeper
 from multisite.supervisor.handover import State as Packed
-from multisite.supervisor.journey import Journey
 from multisite.supervisor.launcher import Launcher
 from multisite.supervisor.ledger import Ledger
 from multisite.supervisor.lifecycle import Event, State
 from multisite.supervisor.listener import Listener
 from multisite.supervisor.output import SiteLog
-from multisite.supervisor.privilege import Refused
-from multisite.supervisor.process import Launch
 from multisite.supervisor.readiness import Readiness
 from multisite.supervisor.scoreboard import Figures, Scoreboard
 from multisite.supervisor.shared import Shared
+from multisite.supervisor.starter import Starter
 from multisite.supervisor.waiting import WaitingRoom
 from multisite.tally import Tally
 
 NO_CONNECTIONS = Connections()
 MOST_LESSONS = 4  # of one process; each costs us milliseconds
 MOST_REPORTS = 8  # of one process about its examination
-_LACKING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC)
 
 
 class Crew:
@@ -45,7 +41,6 @@ class Crew:
 
     Attributes:
         stamp: of the version of its site that it has.
-        journey: of the last start.
         is_put_to_rest: somebody has stopped it, and nobody has asked for it since.
         is_due: it is to run although nobody has asked for it (`multisite.supervisor.warming`).
     """
@@ -53,7 +48,6 @@ class Crew:
     def __init__(self, site: Site, home: Home, domains: tuple[str, ...], stamp: Stamp, shared: Shared) -> None:
         self.site, self.home, self.domains, self.stamp = site, home, domains, stamp
         self.backends = Backends()
-        self.journey: Journey | None = None
         self.ledger = Ledger()
         self._is_asked_for = False
         self.is_due = self.is_put_to_rest = False
@@ -64,14 +58,14 @@ class Crew:
         link = "uwsgi.sock" if site.protocol == "uwsgi" else "http.sock"
         self.listener = Listener(shared.rundir.socket(site.name), shared.rundir, link)
         self.room = WaitingRoom(self.listener, self._loop, self._logger, self.want)
-        self.room.backlog, self.room.domains = site.max_waiting, domains
-        self.room.takes_clients = site.is_ours
+        self.room.offer(site, domains)
         self.log = SiteLog(site)
         self.scoreboard = Scoreboard(shared.rundir.board(site.name))
-        self._launcher = Launcher(site, home, shared, self.scoreboard)
+        self._launcher = Launcher(site, home, shared, self.scoreboard, self.log)
         self.readiness = Readiness(self.listener.path, self.backends, self.ledger, self._loop)
         self.deploys = Deploys(self.backends, self.failures, self.room)
         self._exits = Exits(self.backends, self.failures, self.room, self.readiness, self.deploys, self._loop)
+        self.starter = Starter(self._launcher, self.backends, self.room, self.readiness, self.deploys, self._exits)
 
     def __repr__(self) -> str:
         return f"<Crew {self.site.name} {self.state.name} {len(self.pids)} processes>"
@@ -82,13 +76,12 @@ class Crew:
             **self.ledger.pack(),
             "stamp": self.stamp,
             "wanted_since": self.room.since,
-            "journey": self.journey.pack() if self.journey else None,
             "deploy": self.deploys.last.as_dict(),
             "failures": self.failures.pack(),
             "activity": self.activity.pack(),
             "listener": self.listener.pack(keep),
             "scoreboard": self.scoreboard.pack(keep),
-            "backends": [[one.slot, one.serial, one.pack(keep)] for one in self.backends],
+            **self.starter.pack(keep),
         }
 
     def take_over(self, state: Packed) -> None:
@@ -100,14 +93,7 @@ class Crew:
         self.listener.take_over(state["listener"])
         self.scoreboard.take_over(state["scoreboard"])
         self.room.since = state["wanted_since"]
-        self.journey = Journey.taken_over(state["journey"]) if state["journey"] else None
-        for slot, serial, packed in state["backends"]:
-            backend = Backend(self.site, slot, serial, self._loop, self._say)
-            backend.take_over(packed, self.log)
-            self.backends.append(backend)
-            self.journey = backend.journey  # the last that was started
-            if backend.state is State.STARTING and not backend.told and not backend.ready_at:
-                self.readiness.expect(backend)
+        self.starter.take_over(state)
         if self.listener.is_open and not self.backends:
             with contextlib.suppress(Unavailable):
                 self.room.ensure(watch=True)
@@ -163,23 +149,11 @@ class Crew:
             Unavailable: no process can be had before some time has passed or something has changed.
         """
         if not self.pids:
-            self._check_plan()
+            self.starter.check(self.failures.refused)
         if self.state is State.FATAL or (self.state is State.BACKOFF and self.failures.in_a_row > 1):
             raise self.failures.unavailable(self.backends.deadline, self._loop.now())
         self.room.ensure(watch=not self.backends)
         return self.listener.path
-
-    def _check_plan(self) -> None:
-        """Enter FATAL where the site could not be started as its file says, and leave it when it could."""
-        try:
-            self._launcher.plan(0, self._shared.serial)
-        except Refused as error:
-            if self.failures.refused != str(error):
-                self.reset()
-                self._give_up(str(error))
-        else:
-            if self.failures.refused:
-                self.reset()
 
     def want(self) -> None:
         """Note that somebody waits."""
@@ -197,61 +171,8 @@ class Crew:
         self._is_asked_for = False
         self.room.served()
         for _ in range(count):
-            self._start_one()
-
-    def _start_one(self) -> None:
-        backend = self._new_backend()
-        self.ledger.started()
-        try:
-            how = self._launcher.plan(backend.slot, backend.serial, smoke=self.deploys.needs_smoke)
-            self._launcher.prepare(how, backend.slot)
-            self._make(backend, how)
-        except Refused as error:
-            backend.cannot_spawn(str(error))
-            self._exits.take(backend, refused=True)
-        except OSError as error:
-            self._cannot_spawn(backend, error)
-        else:
-            for note in how.notes:
-                self._say(note)
-            if not how.told and not how.tried:
-                self.readiness.expect(backend)
-
-    def _make(self, backend: Backend, how: Launch) -> None:
-        """Have a preloader make the process, or make it ourselves.
-
-        Raises:
-            OSError: it cannot be made.
-        """
-        self.room.open()
-        listener, preloaders = self.listener.fileno(), self._shared.preloaders
-        if not backend.fork(how, listener, self.log, preloaders, lambda: self._lost(backend)):
-            backend.spawn(how, listener, self._shared.limits, self.log)
-
-    def _lost(self, backend: Backend) -> None:
-        """A preloader has not made the process."""
-        if backend.state is not State.STARTING or not backend.launch:
-            backend.cannot_spawn(backend.reason)
-            self._exits.take(backend)
-            return
-        try:
-            self.room.open()
-            backend.spawn(backend.launch, self.listener.fileno(), self._shared.limits, self.log)
-        except OSError as error:
-            self._cannot_spawn(backend, error)
-
-    def _cannot_spawn(self, backend: Backend, error: OSError) -> None:
-        reason = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
-        backend.cannot_spawn(reason, lacking=error.errno in _LACKING)
-        self._exits.take(backend)
-
-    def _new_backend(self) -> Backend:
-        backend = Backend(self.site, self.backends.free_slot, self._shared.next_serial(), self._loop, self._say)
-        self.backends.append(backend)
-        self.journey = backend.journey
-        backend.feed(Event.WANTED)
-        backend.journey.enter("prepare", self._loop.now())
-        return backend
+            self.ledger.started()
+            self.starter.start()
 
     def told(self, pid: int, variables: dict[str, str]) -> None:
         """Take note of what the process `pid`, or one of its session, says (sd_notify(3))."""
@@ -284,16 +205,6 @@ class Crew:
         self.deploys.ready(launch.backends(self.site))
         if backend.launch:
             self._shared.preloaders.served(backend.launch)
-
-    def hear(self) -> None:
-        """Take note of the processes that preloaders have made for it."""
-        for backend in list(self.backends):
-            backend.hear()
-
-    def end_births(self) -> None:
-        """Wait for no preloader any longer."""
-        for backend in list(self.backends):
-            backend.end_birth()
 
     # Ending
 
@@ -334,15 +245,6 @@ class Crew:
             self.ledger.ended(spent, backend.ended(status).served)
             self._exits.take(backend)
         return backend
-
-    def _give_up(self, reason: str) -> None:
-        """Enter FATAL for what is known without a start."""
-        self.backends[:] = [backend for backend in self.backends if backend.alive]
-        backend = Backend(self.site, 0, self._shared.next_serial(), self._loop, self._say)
-        self.backends.append(backend)
-        backend.feed(Event.WANTED)
-        backend.cannot_spawn(reason)
-        self._exits.take(backend, refused=True)
 
     # Time
 
@@ -401,16 +303,12 @@ class Crew:
         """Take a newer version of the site's file; running processes are replaced if it differs, or was touched."""
         changed = site != self.site or stamp != self.stamp or home.env != self.home.env
         self.site, self.home, self.domains, self.stamp = site, home, domains, stamp
-        self._launcher = Launcher(site, home, self._shared, self.scoreboard)
-        self.room.backlog, self.room.domains = site.max_waiting, domains
-        self.room.takes_clients = site.is_ours
+        self._launcher.site, self._launcher.home = site, home
+        self.room.offer(site, domains)
         if changed:
             self.log.close()
-            self.log = SiteLog(site, self.log.followers)
+            self.log = self._launcher.log = SiteLog(site, self.log.followers)
             self.replace("reload")
         if self.listener.is_open:
             with contextlib.suppress(Unavailable):
                 self.room.ensure(watch=False)
-
-    def _say(self, what: str) -> None:
-        self._logger.info("%s", what)

@@ -1,26 +1,44 @@
-"""Starts a backend of one site: what is to be run, and what has to be there before."""
+"""Makes the processes of one site: what is to be run, what has to be there before, and who makes it."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from multisite import logs
 from multisite.model import Home, Site
 from multisite.supervisor import launch
+from multisite.supervisor.backend import Backend
 from multisite.supervisor.launch import Surroundings
+from multisite.supervisor.output import SiteLog
+from multisite.supervisor.privilege import Refused
 from multisite.supervisor.process import Launch
 from multisite.supervisor.scoreboard import Scoreboard
 from multisite.supervisor.shared import Shared
 
 
-@dataclass(frozen=True)
+@dataclass
 class Launcher:
-    """Plans and prepares the processes of `site` as its file says now."""
+    """Plans, prepares and makes the processes of `site` as its file says now.
+
+    Attributes:
+        log: takes what they print.
+    """
 
     site: Site
     home: Home
     shared: Shared
     scoreboard: Scoreboard
+    log: SiteLog
+
+    def backend(self, slot: int, serial: int = 0) -> Backend:
+        """Return a new backend, or the one that had the number `serial` before, at the place `slot`."""
+        return Backend(self.site, slot, serial or self.shared.next_serial(), self.shared.loop, self.say)
+
+    def say(self, what: str) -> None:
+        """Tell it in the log of the service."""
+        logs.site_logger(self.site.name).info("%s", what)
 
     def plan(self, slot: int, serial: int, *, smoke: bool = False) -> Launch:
         """Decide how to start the backend `serial` at the place `slot`.
@@ -42,6 +60,14 @@ class Launcher:
         )
         return launch.plan(self.site, self.home, around)
 
+    def obstacle(self) -> str:
+        """Return why no process could be started as the site's file says, as far as that is known; "" if one could."""
+        try:
+            self.plan(0, self.shared.serial)
+        except Refused as error:
+            return str(error)
+        return ""
+
     def prepare(self, how: Launch, slot: int) -> None:
         """Make what belongs to the site's own user.
 
@@ -55,3 +81,18 @@ class Launcher:
             os.makedirs(folder, 0o700, exist_ok=True)
             if how.identity.change:
                 os.chown(folder, how.identity.uid, how.identity.gid)
+
+    def fork(self, backend: Backend, how: Launch, listener: int, lost: Callable[[], None]) -> bool:
+        """Have a preloader make the process; False where it needs a plain start.
+
+        `lost` is called if it turns out later that there is no process.
+        """
+        return backend.fork(how, listener, self.log, self.shared.preloaders, lost)
+
+    def spawn(self, backend: Backend, how: Launch, listener: int) -> None:
+        """Make the process.
+
+        Raises:
+            OSError: none can be made.
+        """
+        backend.spawn(how, listener, self.shared.limits, self.log)

@@ -111,7 +111,7 @@ class Supervisor:
     def _make_room(self) -> None:
         """Become the program that is on disk now."""
         for crew in self._roster.busy:
-            crew.end_births()
+            crew.starter.hear_no_more()
         self._preloaders.close()
         keep = Keeper()
         state = {
@@ -226,7 +226,7 @@ class Supervisor:
     def _hear(self) -> None:
         """Learn whose new processes are, before anything else is known of them."""
         for crew in self._roster.busy:
-            crew.hear()
+            crew.starter.hear()
 
     def _told(self) -> None:
         messages = self._notify.receive()

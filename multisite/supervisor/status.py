@@ -41,7 +41,8 @@ def describe(
     figures = crew.figures()
     cpu = sum(proc.cpu(member) for pid in crew.pids for member in members.get(pid, ()))
     since = min(crew.backends.serving_since, default=None)
-    failure = crew.failures.last or (crew.journey if crew.journey and crew.journey.failure else None)
+    journey = crew.starter.journey
+    failure = crew.failures.last or (journey if journey and journey.failure else None)
     return {
         "state": crew.state.value,
         "host": crew.site.host,
@@ -58,7 +59,7 @@ def describe(
             {"pid": b.pid, "state": b.state.value, "seconds": round(now - b.since, 3), "reason": b.reason}
             for b in crew.backends
         ],
-        "journey": crew.journey.as_dict() if crew.journey else None,
+        "journey": journey.as_dict() if journey else None,
         "failure": failure.as_dict() if failure else None,
         "replace_failure": crew.failures.replacement,
         "deploy": crew.deploys.last.as_dict(),

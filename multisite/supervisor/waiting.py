@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from multisite.model import Site
 from multisite.supervisor.failures import Unavailable
 from multisite.supervisor.listener import Listener
 from multisite.supervisor.loop import Loop
@@ -31,13 +32,18 @@ class WaitingRoom:
         self._told = ""
         self._loop, self._logger, self._arrived = loop, logger, arrived
 
-    def open(self) -> None:
-        """Have the socket there.
+    def offer(self, site: Site, domains: tuple[str, ...]) -> None:
+        """Be for this version of the site from now on."""
+        self.backlog, self.takes_clients, self.domains = site.max_waiting, site.is_ours, domains
+
+    def open(self) -> int:
+        """Have the socket there; returns its descriptor.
 
         Raises:
             OSError: it cannot be made.
         """
         self.listener.open(self.backlog, self.domains)
+        return self.listener.fileno()
 
     def ensure(self, *, watch: bool) -> None:
         """Have the socket there; with `watch` look out for whoever connects, unless somebody is known to wait.
