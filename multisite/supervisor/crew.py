@@ -11,6 +11,7 @@ from multisite.model import Home, Site
 from multisite.sitedir import Stamp
 from multisite.supervisor import draining, launch, planner, proc, replacement, signals
 from multisite.supervisor.activity import Activity
+from multisite.supervisor.arrivals import Arrivals
 from multisite.supervisor.backend import Backend
 from multisite.supervisor.backends import Backends
 from multisite.supervisor.connections import Connections, connections
@@ -32,8 +33,6 @@ from multisite.supervisor.waiting import WaitingRoom
 from multisite.tally import Tally
 
 NO_CONNECTIONS = Connections()
-MOST_LESSONS = 4  # of one process; each costs us milliseconds
-MOST_REPORTS = 8  # of one process about its examination
 
 
 class Crew:
@@ -64,6 +63,9 @@ class Crew:
         self._launcher = Launcher(site, home, shared, self.scoreboard, self.log)
         self.readiness = Readiness(self.listener.path, self.backends, self.ledger, self._loop)
         self.deploys = Deploys(self.backends, self.failures, self.room)
+        self.arrivals = Arrivals(
+            self._launcher, self.backends, self.readiness, self.failures, self.activity, self.ledger, self.deploys
+        )
         self._exits = Exits(self.backends, self.failures, self.room, self.readiness, self.deploys, self._loop)
         self.starter = Starter(self._launcher, self.backends, self.room, self.readiness, self.deploys, self._exits)
 
@@ -174,38 +176,6 @@ class Crew:
             self.ledger.started()
             self.starter.start()
 
-    def told(self, pid: int, variables: dict[str, str]) -> None:
-        """Take note of what the process `pid`, or one of its session, says (sd_notify(3))."""
-        backend = self.backends.of(pid)
-        if backend and backend.launch and "MODULES" in variables and backend.lessons < MOST_LESSONS:
-            backend.lessons += 1
-            self._shared.preloaders.learn(backend.launch, variables["MODULES"])
-        if backend and backend.state is State.RUNNING and "FACTS" in variables:
-            self._hear_facts(backend, variables["FACTS"])
-        if backend and backend.state is State.STARTING:
-            backend.status = variables.get("STATUS", backend.status)[:1000]
-            if variables.get("READY") == "1":
-                self._is_ready(backend)
-            elif variables.get("TRIED") == "1" and backend.on_trial and not backend.told:
-                backend.on_trial = False
-                self.readiness.expect(backend)
-
-    def _hear_facts(self, backend: Backend, told: str) -> None:
-        """Take note of what a process has found out about its site; it does not speak without end."""
-        if backend.launch and backend.launch.examine and self._shared.placing and backend.reports < MOST_REPORTS:
-            backend.reports += 1
-            self._shared.placing.take(self.site, backend.launch.examine, told)
-
-    def _is_ready(self, backend: Backend) -> None:
-        now = self._loop.now()
-        backend.feed(Event.READY, f"ready after {now - backend.journey.begun:.3f} s")
-        self.activity.used(now)
-        self.failures.ready(backend.journey)
-        self.ledger.start_cost = backend.journey.duration
-        self.deploys.ready(launch.backends(self.site))
-        if backend.launch:
-            self._shared.preloaders.served(backend.launch)
-
     # Ending
 
     def stop(self, reason: str) -> None:
@@ -250,8 +220,7 @@ class Crew:
 
     def tick(self, now: float, connected: Connections) -> None:
         """Do what is due."""
-        for backend in self.readiness.look(now, connected):
-            self._is_ready(backend)
+        self.arrivals.look(now, connected)
         for backend in list(self.backends):
             backend.resume_output(now)
             draining.end_if_drained(backend, connected, self.connected)
