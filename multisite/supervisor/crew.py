@@ -11,17 +11,17 @@ from multisite.model import Home, Site
 from multisite.sitedir import Stamp
 from multisite.supervisor import draining, launch, planner, proc, replacement, signals
 from multisite.supervisor.activity import Activity
-from multisite.supervisor.arrivals import Arrivals
 from multisite.supervisor.backend import Backend
 from multisite.supervisor.backends import Backends
 from multisite.supervisor.connections import Connections, connections
+from multisite.supervisor.costs import Costs
 from multisite.supervisor.deploy import Deploy, Deploys
 from multisite.supervisor.exits import Exits
 from multisite.supervisor.failures import Failures, Unavailable
 from multisite.supervisor.handover import Keeper
 from multisite.supervisor.handover import State as Packed
+from multisite.supervisor.hearing import Hearing
 from multisite.supervisor.launcher import Launcher
-from multisite.supervisor.ledger import Ledger
 from multisite.supervisor.lifecycle import Event, State
 from multisite.supervisor.listener import Listener
 from multisite.supervisor.output import SiteLog
@@ -47,7 +47,7 @@ class Crew:
     def __init__(self, site: Site, home: Home, domains: tuple[str, ...], stamp: Stamp, shared: Shared) -> None:
         self.site, self.home, self.domains, self.stamp = site, home, domains, stamp
         self.backends = Backends()
-        self.ledger = Ledger()
+        self.costs = Costs()
         self._is_asked_for = False
         self.is_due = self.is_put_to_rest = False
         self._shared, self._loop = shared, shared.loop
@@ -61,10 +61,10 @@ class Crew:
         self.log = SiteLog(site)
         self.scoreboard = Scoreboard(shared.rundir.board(site.name))
         self._launcher = Launcher(site, home, shared, self.scoreboard, self.log)
-        self.readiness = Readiness(self.listener.path, self.backends, self.ledger, self._loop)
+        self.readiness = Readiness(self.listener.path, self.backends, self.costs, self._loop)
         self.deploys = Deploys(self.backends, self.failures, self.room)
-        self.arrivals = Arrivals(
-            self._launcher, self.backends, self.readiness, self.failures, self.activity, self.ledger, self.deploys
+        self.hearing = Hearing(
+            self._launcher, self.backends, self.readiness, self.failures, self.activity, self.costs, self.deploys
         )
         self._exits = Exits(self.backends, self.failures, self.room, self.readiness, self.deploys, self._loop)
         self.starter = Starter(self._launcher, self.backends, self.room, self.readiness, self.deploys, self._exits)
@@ -75,7 +75,7 @@ class Crew:
     def pack(self, keep: Keeper) -> Packed:
         """Return what `take_over` takes."""
         return {
-            **self.ledger.pack(),
+            **self.costs.pack(),
             "stamp": self.stamp,
             "wanted_since": self.room.since,
             "deploy": self.deploys.last.as_dict(),
@@ -88,7 +88,7 @@ class Crew:
 
     def take_over(self, state: Packed) -> None:
         """Go on where another program was."""
-        self.ledger.take_over(state)
+        self.costs.take_over(state)
         self.deploys.last = Deploy(**state.get("deploy", {}))
         self.failures.take_over(state["failures"])
         self.activity.take_over(state["activity"])
@@ -136,7 +136,7 @@ class Crew:
         now = self._loop.now()
         living = sum(map(proc.cpu, self.pids)) if cpu is None else cpu
         served = sum(now - since for since in self.backends.serving_since)
-        return self.ledger.tally(self.figures(), living, served, wall - (now - self.activity.last_use))
+        return self.costs.tally(self.figures(), living, served, wall - (now - self.activity.last_use))
 
     def connected(self) -> Connections:
         """Ask the kernel for this site's connections now."""
@@ -151,11 +151,14 @@ class Crew:
             Unavailable: no process can be had before some time has passed or something has changed.
         """
         if not self.pids:
-            self.starter.check(self.failures.refused)
+            self._check_plan()
         if self.state is State.FATAL or (self.state is State.BACKOFF and self.failures.in_a_row > 1):
             raise self.failures.unavailable(self.backends.deadline, self._loop.now())
         self.room.ensure(watch=not self.backends)
         return self.listener.path
+
+    def _check_plan(self) -> None:
+        self.starter.check(self.failures.refused)
 
     def want(self) -> None:
         """Note that somebody waits."""
@@ -169,11 +172,11 @@ class Crew:
 
     def start(self, count: int) -> None:
         """Start `count` more backends."""
-        self.ledger.cold_starts += self._is_asked_for and not self.backends.alive
+        self.costs.cold_starts += self._is_asked_for and not self.backends.alive
         self._is_asked_for = False
         self.room.served()
         for _ in range(count):
-            self.ledger.started()
+            self.costs.started()
             self.starter.start()
 
     # Ending
@@ -200,7 +203,7 @@ class Crew:
         """Note how many bytes each process uses, and replace those above the site's memory_limit."""
         for backend in self.backends:
             backend.memory = sizes.get(backend.pid, 0)
-        self.ledger.weighed(self.backends)
+        self.costs.weighed(self.backends)
         if replacement.mark_large(self.backends, self.site.memory_limit, self._logger):
             self.room.want()
 
@@ -212,7 +215,7 @@ class Crew:
         """Take note of the end of a process; returns the backend that it was, None if it is none of ours."""
         backend = self.backends.of(pid)
         if backend:
-            self.ledger.ended(spent, backend.ended(status).served)
+            self.costs.ended(spent, backend.ended(status).served)
             self._exits.take(backend)
         return backend
 
@@ -220,7 +223,7 @@ class Crew:
 
     def tick(self, now: float, connected: Connections) -> None:
         """Do what is due."""
-        self.arrivals.look(now, connected)
+        self.hearing.look(now, connected)
         for backend in list(self.backends):
             backend.resume_output(now)
             draining.end_if_drained(backend, connected, self.connected)

@@ -234,7 +234,7 @@ class Supervisor:
         for pid, variables in messages:
             leader = self._leader(pid)
             for crew in self._roster.busy:
-                crew.arrivals.told(leader, variables)
+                crew.hearing.told(leader, variables)
 
     def _leader(self, pid: int) -> int:
         """Return the leader of a process's session, which is a backend; also where it has spoken before and is gone."""

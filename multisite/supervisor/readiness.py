@@ -8,7 +8,7 @@ import socket
 from multisite.supervisor.backend import Backend
 from multisite.supervisor.backends import Backends
 from multisite.supervisor.connections import Connections
-from multisite.supervisor.ledger import Ledger
+from multisite.supervisor.costs import Costs
 from multisite.supervisor.lifecycle import State
 from multisite.supervisor.loop import Loop
 
@@ -23,8 +23,8 @@ class Readiness:
     that shows nothing; there the new one is ready when it has lasted.
     """
 
-    def __init__(self, path: str, backends: Backends, ledger: Ledger, loop: Loop) -> None:
-        self._path, self._backends, self._ledger, self._loop = path, backends, ledger, loop
+    def __init__(self, path: str, backends: Backends, costs: Costs, loop: Loop) -> None:
+        self._path, self._backends, self._costs, self._loop = path, backends, costs, loop
         self._probe: socket.socket | None = None
         self._pause = FIRST_PAUSE
         self._at = 0.0
@@ -33,7 +33,7 @@ class Readiness:
         """Find out from now on when `backend`, which has just been started, is ready."""
         now, others = self._loop.now(), [one for one in self._backends if one is not backend]
         if any(one.state in (State.RUNNING, State.DRAINING) or one.obsolete for one in others):
-            lasting = max(SETTLED_AFTER, 2 * self._ledger.start_cost)
+            lasting = max(SETTLED_AFTER, 2 * self._costs.start_cost)
             backend.ready_at = now + min(lasting, backend.site.start_timeout * 0.9)
         else:
             self._connect(now)

@@ -29,10 +29,10 @@ def at_a_glance(crew: Crew, now: float) -> SiteView:
         leaving=sum(backend.leaving for backend in alive),
         starting=sum(one.state is State.STARTING and now - one.since < planner.BUSY_STARTING for one in alive),
         idle_timeout=crew.site.idle_timeout,
-        memory=sum(backend.memory or crew.ledger.size for backend in alive),
-        start_cost=crew.ledger.start_cost,
+        memory=sum(backend.memory or crew.costs.size for backend in alive),
+        start_cost=crew.costs.start_cost,
         failures=crew.failures.in_a_row,
-        expected=crew.ledger.size,
+        expected=crew.costs.size,
         is_due=crew.is_due,
         stays=crew.site.warm == "always",
     )

@@ -9,10 +9,10 @@ from multisite.supervisor.activity import Activity
 from multisite.supervisor.backend import Backend
 from multisite.supervisor.backends import Backends
 from multisite.supervisor.connections import Connections
+from multisite.supervisor.costs import Costs
 from multisite.supervisor.deploy import Deploys
 from multisite.supervisor.failures import Failures
 from multisite.supervisor.launcher import Launcher
-from multisite.supervisor.ledger import Ledger
 from multisite.supervisor.lifecycle import Event, State
 from multisite.supervisor.readiness import Readiness
 
@@ -21,7 +21,7 @@ MOST_REPORTS = 8  # of one process about its examination
 
 
 @dataclass(frozen=True)
-class Arrivals:
+class Hearing:
     """Hears the backends of one site, and has those serve that are ready."""
 
     launcher: Launcher
@@ -29,7 +29,7 @@ class Arrivals:
     readiness: Readiness
     failures: Failures
     activity: Activity
-    ledger: Ledger
+    costs: Costs
     deploys: Deploys
 
     def told(self, pid: int, variables: dict[str, str]) -> None:
@@ -75,7 +75,7 @@ class Arrivals:
         backend.feed(Event.READY, f"ready after {now - backend.journey.begun:.3f} s")
         self.activity.used(now)
         self.failures.ready(backend.journey)
-        self.ledger.start_cost = backend.journey.duration
+        self.costs.start_cost = backend.journey.duration
         self.deploys.ready(launch.backends(self.launcher.site))
         if backend.launch:
             self.launcher.shared.preloaders.served(backend.launch)

@@ -14,7 +14,7 @@ from multisite.tally import Tally
 
 
 @dataclass
-class Ledger:
+class Costs:
     """Keeps count of them.
 
     Attributes:
