@@ -39,6 +39,17 @@ def application(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain"), *headers])
     return [body]
 """
+TELL = """
+import json, os
+
+def application(environ, start_response):
+    told = {key: value for key, value in environ.items() if isinstance(value, str)}
+    told["body"] = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)).decode("latin-1")
+    body = json.dumps(told).encode()
+    start_response("200 OK", [("Content-Type", "application/json"), ("X-Worker", str(os.getpid())),
+                              ("Content-Length", str(len(body)))])
+    return [body]
+"""
 
 
 def eventually(question: Callable[[], object], within: float, what: str = "") -> float:
@@ -379,28 +390,3 @@ def documented(page: str, caption: str, replacements: dict[str, str]) -> str:
         assert example in found, f"{example!r} is not in {caption!r} of docs/deploy/{page}"
         found = found.replace(example, real)
     return found
-
-
-NGINX = """
-daemon off;
-worker_processes 1;
-{user}
-pid {root}/nginx.pid;
-error_log stderr;
-events {{}}
-http {{
-    access_log off;
-    types {{ text/css css; }}
-    client_body_temp_path {root}/body;
-    proxy_temp_path {root}/proxy;
-    fastcgi_temp_path {root}/fastcgi;
-    uwsgi_temp_path {root}/uwsgi;
-    scgi_temp_path {root}/scgi;
-    {inside}
-}}
-"""
-
-
-def nginx_settings(root: Path, inside: str, user: str = "") -> str:
-    """Return a whole configuration of an nginx that keeps everything in `root`, with `inside` for its sites."""
-    return NGINX.format(root=root, inside=inside, user=user and f"user {user};")

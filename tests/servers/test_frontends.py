@@ -26,6 +26,7 @@ from tests.runner.websocket import ACCEPT, FIELDS, WebSocket
 from tests.test_frontends import front_of, many, rendered
 
 from .harness import (
+    TELL,
     Answer,
     HomeDir,
     Server,
@@ -35,23 +36,11 @@ from .harness import (
     eventually,
     free_port,
     gunicorn,
-    nginx_settings,
     not_tested,
 )
+from .nginx import nginx_settings
 
 pytestmark = pytest.mark.servers
-
-TELL = """
-import json, os
-
-def application(environ, start_response):
-    told = {key: value for key, value in environ.items() if isinstance(value, str)}
-    told["body"] = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)).decode("latin-1")
-    body = json.dumps(told).encode()
-    start_response("200 OK", [("Content-Type", "application/json"), ("X-Worker", str(os.getpid())),
-                              ("Content-Length", str(len(body)))])
-    return [body]
-"""
 
 APACHE = """\
 ServerRoot {root}

@@ -16,19 +16,8 @@ import pytest
 
 from tests.processes import is_running
 
-from .harness import (
-    Answer,
-    Client,
-    HomeDir,
-    Server,
-    ask,
-    debian_program,
-    eventually,
-    free_port,
-    gunicorn,
-    nginx_settings,
-    send_raw,
-)
+from .harness import Answer, Client, HomeDir, Server, ask, eventually, free_port, gunicorn, send_raw
+from .nginx import nginx_server
 
 pytestmark = pytest.mark.servers
 
@@ -223,13 +212,10 @@ KEEPING = """
 def test_a_front_end_that_keeps_its_connections(home: HomeDir, kind: str, wish: str, settings: str) -> None:
     """A hostile site has nothing in its process on which it could wait for the next visitor."""
     home.conf(CONF.format(wish))
-    nginx, port, root = debian_program("nginx", "nginx-light"), free_port(), home.path / "nginx"
-    root.mkdir()
+    port = free_port()
     with served(home, kind) as behind:
         inside = KEEPING.format(behind=behind.port, port=port, settings=settings)
-        (root / "nginx.conf").write_text(nginx_settings(root, inside))
-        argv = [nginx, "-p", str(root), "-c", str(root / "nginx.conf")]
-        with Server(argv, port, root / "nginx.log", home.environ()):
+        with nginx_server(home.path / "nginx", inside, port, home.environ()):
             assert [given(port) for _ in range(10)] == [0] * 10
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from .harness import (
+    TELL,
     HomeDir,
     Server,
     assert_serves,
@@ -22,23 +23,14 @@ from .harness import (
     eventually,
     find_program,
     free_port,
-    nginx_settings,
     not_tested,
 )
+from .nginx import nginx_server
 from .system_python import system_virtualenv, uwsgi_of_debian
 
 pytestmark = pytest.mark.servers
 
-TELL = """
-import json
-
-def application(environ, start_response):
-    told = {key: value for key, value in environ.items() if isinstance(value, str)}
-    told["body"] = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)).decode("latin-1")
-    body = json.dumps(told).encode()
-    start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
-    return [body]
-"""
+NGINX_USER = "root" if os.geteuid() == 0 else ""
 LIGHTTPD = """\
 server.document-root = "{root}/nothing"
 server.bind = "127.0.0.1"
@@ -93,11 +85,7 @@ def nginx(home: HomeDir, caption: str, port: int, published: int) -> Server:
     address = {"FastCGI, for nginx": "127.0.0.1:9000", "uwsgi, for nginx": "127.0.0.1:3031"}[caption]
     location = documented("../serve.md", caption, {address: f"127.0.0.1:{published}"})
     inside = f"server {{ listen 127.0.0.1:{port}; merge_slashes off; {location} }}"
-    user = "root" if os.geteuid() == 0 else ""
-    file = home.path / "nginx.conf"
-    file.write_text(nginx_settings(home.path, inside, user))
-    argv = [debian_program("nginx", "nginx"), "-p", str(home.path), "-e", "stderr", "-c", str(file)]
-    return Server(argv, port, home.path / "log" / "nginx.log", home.environ())
+    return nginx_server(home.path, inside, port, home.environ(), NGINX_USER)
 
 
 def lighttpd(home: HomeDir, caption: str, port: int, published: int) -> Server:
@@ -193,11 +181,8 @@ def test_fastcgi_at_a_unix_socket(home: HomeDir) -> None:
     for _ in range(2):
         with AtPath(argv, 0, home.path / "log" / "publisher.log", home.environ()):
             assert path.stat().st_mode & 0o777 == 0o770
-            conf = home.path / "nginx.conf"
             inside = f"server {{ listen 127.0.0.1:{port}; {location} }}"
-            conf.write_text(nginx_settings(home.path, inside, "root" if os.geteuid() == 0 else ""))
-            nginx_argv = [debian_program("nginx", "nginx"), "-p", str(home.path), "-e", "stderr", "-c", str(conf)]
-            with Server(nginx_argv, port, home.path / "log" / "nginx.log", home.environ()) as server:
+            with nginx_server(home.path, inside, port, home.environ(), NGINX_USER) as server:
                 assert server.ask("a.test").text == "site a"
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from supervisor.harness import supervised
 
-from .harness import Server, debian_program, free_port, nginx_settings
+from .harness import free_port
+from .nginx import nginx_server
 
 pytestmark = [
     pytest.mark.servers,
@@ -41,15 +42,12 @@ def get(port: int, host: str) -> tuple[int, str]:
 @pytest.mark.parametrize(("key", "status"), [("socket_group = www-data", 200), ("", 404)], ids=["group", "nobody"])
 def test_nginx_reaches_a_cold_and_a_warm_site_if_its_group_is_let_in(public_path: Path, key: str, status: int) -> None:
     """Its workers run as www-data; without the group they do not even see the folder of the domain."""
-    nginx, port = debian_program("nginx", "nginx-light"), free_port()
+    port = free_port()
     with supervised(public_path, key) as home:
         home.site("blog")
         home.ensure("blog")
-        settings = public_path / "nginx.conf"
         site = STRAIGHT.format(port=port, run=home.rundir.path)
-        settings.write_text(nginx_settings(public_path, site, "www-data"))
-        argv = [nginx, "-p", str(public_path), "-c", str(settings)]
-        with Server(argv, port, public_path / "nginx.log", dict(os.environ)):
+        with nginx_server(public_path, site, port, os.environ, "www-data"):
             for _ in range(2):
                 found, body = get(port, "blog.test")
                 assert found == status

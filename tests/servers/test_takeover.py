@@ -16,18 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from .harness import (
-    Answer,
-    Client,
-    HomeDir,
-    Server,
-    debian_program,
-    eventually,
-    free_port,
-    gunicorn,
-    nginx_settings,
-    send_raw,
-)
+from .harness import Answer, Client, HomeDir, Server, eventually, free_port, gunicorn, send_raw
+from .nginx import nginx_server
 
 pytestmark = pytest.mark.servers
 
@@ -361,13 +351,9 @@ STRAIGHT_ON = """
 @contextlib.contextmanager
 def behind_nginx(home: HomeDir, behind: Server, upgrade: bool = False) -> Iterator[Server]:
     """nginx that keeps its connections to the workers, or has them changed to another protocol."""
-    nginx = debian_program("nginx", "nginx-light")
-    port, root, connection = free_port(), home.path / "nginx", "Upgrade" if upgrade else '""'
-    root.mkdir()
+    port, connection = free_port(), "Upgrade" if upgrade else '""'
     inside = STRAIGHT_ON.format(behind=behind.port, port=port, connection=connection)
-    (root / "nginx.conf").write_text(nginx_settings(root, inside))
-    argv = [nginx, "-p", str(root), "-c", str(root / "nginx.conf")]
-    with Server(argv, port, root / "nginx.log", home.environ()) as server:
+    with nginx_server(home.path / "nginx", inside, port, home.environ()) as server:
         yield server
 
 
