@@ -39,17 +39,6 @@ def application(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain"), *headers])
     return [body]
 """
-TELL = """
-import json, os
-
-def application(environ, start_response):
-    told = {key: value for key, value in environ.items() if isinstance(value, str)}
-    told["body"] = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)).decode("latin-1")
-    body = json.dumps(told).encode()
-    start_response("200 OK", [("Content-Type", "application/json"), ("X-Worker", str(os.getpid())),
-                              ("Content-Length", str(len(body)))])
-    return [body]
-"""
 
 
 def eventually(question: Callable[[], object], within: float, what: str = "") -> float:

@@ -26,7 +26,6 @@ from tests.runner.websocket import ACCEPT, FIELDS, WebSocket
 from tests.test_frontends import front_of, many, rendered
 
 from .harness import (
-    TELL,
     Answer,
     HomeDir,
     Server,
@@ -39,6 +38,7 @@ from .harness import (
     not_tested,
 )
 from .nginx import nginx_settings
+from .tell import TELL
 
 pytestmark = pytest.mark.servers
 

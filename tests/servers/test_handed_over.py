@@ -16,7 +16,17 @@ import pytest
 
 from tests.processes import is_running
 
-from .harness import Answer, Client, HomeDir, Server, ask, eventually, free_port, gunicorn, send_raw
+from .harness import (
+    Answer,
+    Client,
+    HomeDir,
+    Server,
+    ask,
+    eventually,
+    free_port,
+    gunicorn,
+    send_raw,
+)
 from .nginx import nginx_server
 
 pytestmark = pytest.mark.servers

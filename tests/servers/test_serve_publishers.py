@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from .harness import (
-    TELL,
     HomeDir,
     Server,
     assert_serves,
@@ -27,6 +26,7 @@ from .harness import (
 )
 from .nginx import nginx_server
 from .system_python import system_virtualenv, uwsgi_of_debian
+from .tell import TELL
 
 pytestmark = pytest.mark.servers
 

@@ -16,7 +16,16 @@ from pathlib import Path
 
 import pytest
 
-from .harness import Answer, Client, HomeDir, Server, eventually, free_port, gunicorn, send_raw
+from .harness import (
+    Answer,
+    Client,
+    HomeDir,
+    Server,
+    eventually,
+    free_port,
+    gunicorn,
+    send_raw,
+)
 from .nginx import nginx_server
 
 pytestmark = pytest.mark.servers
