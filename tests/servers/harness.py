@@ -303,11 +303,11 @@ def send_raw(port: int, request: bytes) -> bytes:
         wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
         wire.sendall(request)
         wire.shutdown(socket.SHUT_WR)
-        answer = b""
+        answer = bytearray()  # which grows in place: twenty megabytes come in thousands of pieces
         with contextlib.suppress(ConnectionResetError):
             while block := wire.recv(65536):
                 answer += block
-        return answer
+        return bytes(answer)
 
 
 def remove(path: Path) -> None:

@@ -197,10 +197,10 @@ def send_all(port: int, request: bytes) -> bytes:
     """The whole answer, from a client that keeps its own side open."""
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as wire:
         wire.sendall(request)
-        answer = b""
+        answer = bytearray()
         while block := wire.recv(65536):
             answer += block
-        return answer.partition(b"\r\n\r\n")[2]
+        return bytes(answer).partition(b"\r\n\r\n")[2]
 
 
 def test_a_client_that_leaves_a_slow_spawned_site_is_in_its_log(tmp_path: Path) -> None:
