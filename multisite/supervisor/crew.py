@@ -484,6 +484,8 @@ class Crew:
             self.log.close()
             self.log = SiteLog(site, self.log.followers)
             self.replace("reload")
+        elif self.failures.refused and not self.pids:
+            self._check_plan()  # moya.conf may allow now what it did not
         if self.listener.is_open:
             with contextlib.suppress(Unavailable):
                 self.room.ensure(watch=False)
