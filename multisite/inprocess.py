@@ -308,9 +308,7 @@ class InProcessSite:
     def _note_own_process(self, error: NeedsProcess) -> None:
         """Note why the site is not here, which holds until its file or moya.conf says something else (`offer`)."""
         watched, says = (self._entry.path,), basis(self._home)
-        self._verdicts.note(
-            self.name, error.reason, "", serving=False, own_process=True, watched=watched, basis=says
-        )
+        self._verdicts.note(self.name, error.reason, "", serving=False, own_process=True, watched=watched, basis=says)
 
     def _serve(self, newest: Generation) -> None:
         self._generation, self._failure, self._failures = newest, None, 0

@@ -360,12 +360,22 @@ class Crew:
         self.is_put_to_rest = reason == "asked"
         self.room.since = None
         if self.is_put_to_rest:
-            self.failures.end_row()
+            self._put_to_rest()
         for backend in list(self.backends):
             backend.feed(Event.STOP, reason)
             if backend.state is State.DRAINING:
                 draining.end_if_drained(backend, self.connected(), self.connected)
             self._exits.settle(backend)
+
+    def _put_to_rest(self) -> None:
+        """Somebody stops it: whoever waits while none serves, our own probe among them, is not to start it again."""
+        self.failures.end_row()
+        now = self._loop.now()
+        for backend in self._readiness.look(self.backends, max(now, self.next_look or now), self.connected()):
+            self._is_ready(backend)
+        self._readiness.end()
+        if not self.backends.any_in(State.RUNNING, State.DRAINING):
+            self.room.renew(watch=not self.backends)
 
     def replace(self, reason: str) -> None:
         """Have new backends beside the running ones, which end when the new ones are ready."""

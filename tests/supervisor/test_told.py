@@ -95,7 +95,7 @@ def test_a_replacement_that_failed_is_told_while_the_old_process_serves(home: Su
     home.client.ask({"do": "restart", "site": "blog"})
     wait_until(lambda: home.state("blog")["replace_failure"])
     told = typed(home, "explain", "blog.test")
-    assert "an older application goes on serving" in told
+    assert "the old version goes on serving, since the new one failed at " in told
     assert "running" in told
 
 
