@@ -356,5 +356,5 @@ def test_what_moya_conf_allows_meanwhile_is_not_refused_any_more(tmp_path: Path)
             home.ensure("blog")
         assert home.state("blog")["state"] == "fatal"
         conf.write_text(allowed)
-        wait_until(lambda: home.status()["sites"].get("blog", {}).get("state") != "fatal")
+        wait_until(lambda: home.status()["sites"].get("blog", {}).get("state") != "fatal", 30)
         assert home.get("blog")

@@ -11,8 +11,9 @@ from wsgiref.util import setup_testing_defaults
 
 import pytest
 
-from multisite import config, pages, spawned
+from multisite import config, pages
 from multisite.errors import MultisiteError
+from multisite.spawned import SpawnedSite
 
 from .harness import SERVER, SupervisedHome, wait_until
 
@@ -21,6 +22,17 @@ import os, time
 open('begun', 'a').close()
 while not os.path.exists('go'):
     time.sleep(0.01)
+"""
+DEAF = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+open('begun', 'a').close()
+while not os.path.exists('go'):
+    if os.path.exists('end'):
+        os.unlink('end')
+        sys.exit()
+    time.sleep(0.01)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
 """
 APP = """
 def application(environ, start_response):
@@ -50,13 +62,25 @@ class Visitor(threading.Thread):
         super().__init__(daemon=True)
         now = config.read_home(str(home.path))
         file = config.read_site(str(home.path / "sites-enabled" / f"{name}.ini"), now.path)
-        self._app = spawned.app(config.make_site(file, now), now)
+        self._app = SpawnedSite(config.make_site(file, now), now)
+        self._app.begin = self._begin  # type: ignore[method-assign]
+        self._sent = threading.Event()
         self._environ: dict[str, Any] = {"REMOTE_ADDR": "192.0.2.1", "wsgi.input": io.BytesIO(body)}
         if body:
             self._environ |= {"REQUEST_METHOD": "POST", "CONTENT_LENGTH": str(len(body))}
         setup_testing_defaults(self._environ)
         self._answer: list[Any] = []
         self.start()
+
+    def waits(self) -> Visitor:
+        """Wait until the request has been sent."""
+        assert self._sent.wait(30)
+        return self
+
+    def _begin(self, *what: Any) -> Any:
+        exchange = SpawnedSite.begin(self._app, *what)
+        self._sent.set()
+        return exchange
 
     def run(self) -> None:
         try:
@@ -88,7 +112,7 @@ def kinds(home: SupervisedHome, kind: str) -> Path:
 
 def assert_rests(home: SupervisedHome) -> None:
     """No start follows: whoever could cause one would have been seen before the second question."""
-    home.wait_for("blog", "stopped")
+    home.wait_for("blog", "stopped", 30)
     told = [home.state("blog") for _ in range(3)]
     assert [(state["state"], state["starts"]) for state in told] == [("stopped", 1)] * 3
 
@@ -98,8 +122,8 @@ def test_who_waits_for_a_start_that_somebody_stops_is_told(home: SupervisedHome,
     """The stop holds; the next request starts the site."""
     folder = kinds(home, kind)
     home.ensure("blog")
-    visitors = [Visitor(home, "blog"), Visitor(home, "blog", b"x" * 3_000_000)]
-    wait_until(lambda: (folder / "begun").exists() and home.state("blog")["waiting"] >= 2, 30)
+    visitors = [Visitor(home, "blog").waits(), Visitor(home, "blog", b"x" * 3_000_000).waits()]
+    wait_until((folder / "begun").exists, 30)
     assert home.client.ask({"do": "stop", "site": "blog"})["done"] == "stopping"
     for visitor in visitors:
         status, headers, body = visitor.answer()
@@ -138,14 +162,16 @@ def test_a_request_that_a_silent_server_has_taken_is_answered_before_it_ends(hom
 
 def test_who_comes_after_the_stop_is_served(home: SupervisedHome) -> None:
     """Also while the old process has not ended yet."""
-    folder = home.site("blog", f"import signal\nsignal.signal(15, signal.SIG_IGN){START}{SERVER}", stop_timeout="1s")
+    folder = home.site("blog", f"{DEAF}{SERVER}", start_timeout="60", stop_timeout="60")
     home.ensure("blog")
-    before = Visitor(home, "blog")
+    before = Visitor(home, "blog").waits()
     wait_until((folder / "begun").exists, 30)
     pids = home.client.ask({"do": "stop", "site": "blog"})["pids"]
-    after = Visitor(home, "blog")
+    after = Visitor(home, "blog").waits()
     assert before.answer()[0].startswith("503 ")
     assert home.state("blog")["pids"] == pids
+    (folder / "end").touch()
+    wait_until(lambda: not (folder / "end").exists(), 30)
     (folder / "go").touch()
     assert after.answer()[0].startswith("200 ")
 
@@ -154,8 +180,8 @@ def test_what_is_stopped_for_newer_code_keeps_who_waits(home: SupervisedHome) ->
     """`serve --reload` wants another process, and not that nobody is served."""
     folder = kinds(home, "command")
     home.ensure("blog")
-    visitor = Visitor(home, "blog")
-    wait_until(lambda: (folder / "begun").exists() and home.state("blog")["waiting"] >= 1, 30)
+    visitor = Visitor(home, "blog").waits()
+    wait_until((folder / "begun").exists, 30)
     home.client.ask({"do": "stop", "site": "blog", "why": "its code changed"})
     (folder / "go").touch()
     assert visitor.answer()[0].startswith("200 ")
