@@ -31,7 +31,7 @@ def turn_away(listener: int, most: int, error: MultisiteError, everybody: bool =
     """Empty the queue, and answer those in it whose connections came along, or all; never waits for long.
 
     Args:
-        listener: descriptor of a socket of which our own runner accepts, or nobody any more; it does not wait from now on.
+        listener: descriptor of a socket of which our own runner accepts, or nobody any more, so that it does not wait.
         most: how many may be in the queue.
         error: what they are told.
         everybody: also those who are relayed, in HTTP, which is the answer of every server.
