@@ -182,6 +182,6 @@ def test_what_is_stopped_for_newer_code_keeps_who_waits(home: SupervisedHome) ->
     home.ensure("blog")
     visitor = Visitor(home, "blog").waits()
     wait_until((folder / "begun").exists, 30)
-    home.client.ask({"do": "stop", "site": "blog", "why": "its code changed"})
+    home.client.ask({"do": "stop", "site": "blog", "why": "newer code"})
     (folder / "go").touch()
     assert visitor.answer()[0].startswith("200 ")
