@@ -19,7 +19,7 @@ from multisite.supervisor import descriptors
 from multisite.supervisor.client import Client
 from multisite.verdicts import of_starts
 
-from .harness import SupervisedHome, ask, supervised, wait_until
+from .harness import WITHIN, SupervisedHome, ask, supervised, wait_until
 
 HELLO = """
 def application(environ, start_response):
@@ -198,7 +198,7 @@ def few(tmp_path: Path) -> Iterator[SupervisedHome]:
     address = str(tmp_path / "notify")
     with supervised(tmp_path) as home, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         notify.bind(address)
-        notify.settimeout(30)
+        notify.settimeout(WITHIN)
         argv = [sys.executable, "-m", "multisite", "--home", str(home.path), "supervise"]
         limit = f"import os, resource, sys; resource.setrlimit({resource.RLIMIT_NOFILE}, (96, 96)); "
         argv = [sys.executable, "-c", limit + "os.execv(sys.argv[1], sys.argv[1:])", *argv]
@@ -227,7 +227,7 @@ def test_sites_beyond_the_descriptors_get_the_reason_and_are_served_later(few: S
     assert all("no descriptors left" in error.reason and error.retry_after for error in refused)
     assert few.get("runs") == first
     assert few.status()["supervisor"]["backends"] >= 1
-    wait_until(lambda: "no descriptors" not in available(few, names[-1]), 60)
+    wait_until(lambda: "no descriptors" not in available(few, names[-1]))
     assert ask(few.client.ensure(names[-1]))
     assert few.get("runs") == first
 

@@ -92,7 +92,7 @@ def test_root_preloads_nothing_that_another_could_have_written(home: SupervisedH
         home.get("fourth")
         return "others than root may write" in way(home, "fourth")
 
-    wait_until(refused, 30)
+    wait_until(refused)
     assert preloaders(home) == []
 
 
@@ -103,5 +103,5 @@ def test_it_leaves_where_memory_is_short(tmp_path: Path) -> None:
             home.app(name, app())
             home.get(name)
         pid = wait_until(lambda: preloaders(home))[0]["pid"]
-        wait_until(lambda: not is_running(pid), 30)
+        wait_until(lambda: not is_running(pid))
         assert preloaders(home) == []

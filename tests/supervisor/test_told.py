@@ -17,14 +17,14 @@ from multisite.supervisor.client import NotRunning
 from multisite.verdicts import Verdicts, of_starts
 from tests.processes import is_running
 
-from .harness import SERVER, SupervisedHome, wait_until
+from .harness import SERVER, WITHIN, SupervisedHome, wait_until
 
 BROKEN = "import sys\nprint('no flask here')\nsys.exit(3)\n"
 
 
 def typed(home: SupervisedHome, *words: str, code: int = 0) -> str:
     argv = [sys.executable, "-m", "multisite", "--home", str(home.path), *words]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=WITHIN, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout
 
@@ -38,7 +38,7 @@ def fail(home: SupervisedHome, name: str) -> str:
     """Ask for a site until it is given up for a while; returns the incident."""
     with pytest.raises((OSError, BackendUnavailable)):
         home.get(name)
-    return str(home.wait_for(name, "backoff")["failure"]["incident"])
+    return str(home.failed(name)["failure"]["incident"])
 
 
 def end_supervisor(home: SupervisedHome) -> None:
