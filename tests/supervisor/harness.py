@@ -142,7 +142,7 @@ class SupervisedHome:
 
         The pause that follows is short: when it is over, the site is stopped, and what failed is still told.
         """
-        return dict(wait_until(lambda: (s := self.state(name))["state"] in ("backoff", "stopped") and _is_told(s) and s))
+        return dict(wait_until(lambda: _is_given_up(state := self.state(name)) and state))
 
     @property
     def pid(self) -> int:
@@ -177,8 +177,8 @@ class SupervisedHome:
         return is_running(pid) and os.fsencode(str(self.path)) in command_line(pid)
 
 
-def _is_told(state: dict[str, Any]) -> bool:
-    return state["starts"] >= 2 and bool(state["failure"])
+def _is_given_up(state: dict[str, Any]) -> bool:
+    return state["state"] in ("backoff", "stopped") and state["starts"] >= 2 and bool(state["failure"])
 
 
 @contextlib.contextmanager
