@@ -13,7 +13,6 @@ from tests.processes import is_running
 from .harness import SupervisedHome, supervised, wait_until
 from .preloading import app, install, preloader, preloaders, said, virtualenv, warm_up, way
 
-
 BEGUN = re.compile(r"preloader (\d+) for ")  # in the log, since it may be gone before the next look
 
 
