@@ -116,6 +116,33 @@ def test_a_traceback_is_logged_once(home: SupervisedHome, capfd: pytest.CaptureF
     assert logged.count("import no_such_module_of_mine\n") == 2
 
 
+# A supervisor that is slow to look whether anybody has ended.
+SLOW = """
+import sys, time
+from multisite.supervisor import loop, run
+
+def turn(self, timeout, of_old=loop.Loop.turn):
+    of_old(self, timeout)
+    time.sleep(0.3)
+
+loop.Loop.turn = turn
+sys.exit(run.run(sys.argv[1], foreground=True))
+"""
+
+
+def test_the_last_words_of_a_process_are_heard_before_it_is_buried(home: SupervisedHome) -> None:
+    """It prints, says why it ends, and is gone: all that may happen between two looks."""
+    home.app("blog", "import no_such_module_of_mine\n")
+    with subprocess.Popen([sys.executable, "-c", SLOW, str(home.path)], start_new_session=True) as supervisor:
+        try:
+            wait_until(lambda: os.path.exists(home.rundir.control))
+            with pytest.raises((OSError, BackendUnavailable)):
+                home.get("blog")
+            assert "No module named" in home.failed("blog")["failure"]["failure"]
+        finally:
+            supervisor.terminate()
+
+
 def test_with_a_log_of_its_own_the_service_log_has_the_output_too(
     home: SupervisedHome, capfd: pytest.CaptureFixture[str]
 ) -> None:
