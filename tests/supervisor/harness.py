@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from multisite import config
+from multisite.model import Home
 from multisite.supervisor import process, sweep
 from multisite.supervisor.client import Client, NotRunning
 from multisite.supervisor.rundir import RuntimeDir
@@ -83,6 +84,16 @@ def wait_until(what: Callable[[], Any], seconds: float = WITHIN) -> Any:
     raise AssertionError(f"waited {seconds} s in vain")
 
 
+class Patient(Client):
+    """A client for whom a supervisor may be slow to come up and to answer."""
+
+    def __init__(self, home: Home) -> None:
+        super().__init__(home, start_within=WITHIN / 2)
+
+    def ask(self, request: dict[str, Any], within: float = WITHIN) -> dict[str, Any]:
+        return super().ask(request, within)
+
+
 class SupervisedHome:
     """Site files and code in `path`, and a client of the supervisor."""
 
@@ -92,7 +103,7 @@ class SupervisedHome:
             (path / name).mkdir(parents=True, exist_ok=True)
         (path / "moya.conf").write_text(MOYA_CONF.format(supervisor=supervisor))
         self.home = config.read_home(str(path))
-        self.client = Client(self.home)
+        self.client = Patient(self.home)
         self.rundir = RuntimeDir(self.home)
         self.supervisors: set[int] = set()
 

@@ -16,10 +16,9 @@ import pytest
 from multisite import config
 from multisite.errors import BackendUnavailable
 from multisite.supervisor import descriptors
-from multisite.supervisor.client import Client
 from multisite.verdicts import of_starts
 
-from .harness import WITHIN, SupervisedHome, ask, supervised, wait_until
+from .harness import WITHIN, Patient, SupervisedHome, ask, supervised, wait_until
 
 HELLO = """
 def application(environ, start_response):
@@ -264,7 +263,7 @@ def test_a_path_that_is_too_long_and_an_interpreter_that_is_missing_cost_their_s
         conf = home.path / "moya.conf"
         deep = "d" * (107 - len(f"{tmp_path}//sites/good.sock"))
         conf.write_text(conf.read_text().replace("runtime_dir = run", f"runtime_dir = {deep}"))
-        client = Client(config.read_home(str(tmp_path)))
+        client = Patient(config.read_home(str(tmp_path)))
         home.client = client
         for name in ("good", "far-too-long"):
             home.site(name)
