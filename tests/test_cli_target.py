@@ -119,6 +119,11 @@ def test_an_interpreter_of_its_own_may_have_what_we_have_not(tmp_path: pathlib.P
     assert fault(tmp_path, "elsewhere:app", "", python="/venv") == ""
 
 
+def test_a_command_needs_no_application(tmp_path: pathlib.Path) -> None:
+    """It runs whatever else the file says; a site that is only asleep is not broken."""
+    assert fault(tmp_path, "blog:application", "print('no application')", command=("python", "blog.py")) == ""
+
+
 def test_a_module_on_pythonpath_is_found(tmp_path: pathlib.Path) -> None:
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib/far.py").write_text("app = print")

@@ -66,7 +66,8 @@ def _problem(site: Site, key: str, value: str, reason: str, remedy: str) -> Prob
 
 def application_fault(site: Site) -> str:
     """Return why the application cannot be what its file says, or ""."""
-    if not site.application or site.mode == "proxy":
+    is_command = site.command and site.server in ("auto", "command")
+    if not site.application or is_command or site.mode == "proxy":
         return ""
     try:
         spec = appspec.parse(site.application)

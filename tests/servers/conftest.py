@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import HOMES, MEASURED, NOT_TESTED, RUNNING, eventually, remove
+from .harness import HOMES, MEASURED, NOT_TESTED, PATIENCE, RUNNING, eventually, remove
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def nothing_left_running() -> Iterator[None]:
     yield
     for home in HOMES[before:]:
         try:
-            eventually(lambda home=home: not home.processes(), 10)  # type: ignore[misc]
+            eventually(lambda home=home: not home.processes(), PATIENCE)  # type: ignore[misc]
         except AssertionError:
             raise AssertionError(f"{home.path}: these processes are left: {home.processes()}") from None
 

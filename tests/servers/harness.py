@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import http.client
 import os
+import random
 import re
 import shutil
 import signal
@@ -21,13 +22,14 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 PACKAGE_ROOT = Path(os.environ.get("MULTISITE_UNDER_TEST", REPOSITORY))  # the directory that holds `multisite/`
-START_DEADLINE = 20.0  # seconds a server may take until it answers
-STOP_DEADLINE = 10.0  # seconds between SIGTERM and SIGKILL
+PATIENCE = 60.0  # seconds after which whoever waits has failed; no test asserts how quick anything is
+STOP_DEADLINE = 20.0  # seconds between SIGTERM and SIGKILL
 
 RUNNING: list[Server] = []  # for the report of a failed test
 NOT_TESTED: list[str] = []  # printed at the end of the run
 MEASURED: list[str] = []  # printed as well
 HOMES: list[HomeDir] = []  # all that were made, to be cleared away
+_CHANCE = random.SystemRandom()  # which nobody has seeded: tests that run side by side must not get the same
 
 HELLO = """
 import os
@@ -41,7 +43,7 @@ def application(environ, start_response):
 """
 
 
-def eventually(question: Callable[[], object], within: float, what: str = "") -> float:
+def eventually(question: Callable[[], object], within: float = PATIENCE, what: str = "") -> float:
     """Ask until the answer is true and return the seconds it took; fail after `within` seconds."""
     start = time.monotonic()
     while not question():
@@ -52,10 +54,16 @@ def eventually(question: Callable[[], object], within: float, what: str = "") ->
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of the loopback interface that nobody listens on, nor gets by chance before a server does.
+
+    The system gives ports to clients, and to whoever wants any, from a range of its own (ip(7), ip_local_port_range).
+    """
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = _CHANCE.randrange(first // 3, first)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 # --- the home -------------------------------------------------------------------------------------------------------
@@ -147,10 +155,16 @@ class HomeDir:
                         found[int(entry.name)] = command.replace(b"\0", b" ").decode(errors="replace")
         return found
 
+    def queued(self) -> int:
+        """How many requests are in the queues of sites, which no worker looks after."""
+        path = os.fsencode(str(self.runtime / "multisite" / "sites"))
+        lines = Path("/proc/net/unix").read_bytes().splitlines()
+        return sum(path in line and line.split()[6] == b"0" for line in lines)
+
     def multisite(self, *arguments: str) -> str:
         """What the command prints."""
         argv = [sys.executable, "-m", "multisite", *arguments]
-        run = subprocess.run(argv, env=self.environ(), capture_output=True, text=True, timeout=30, check=False)
+        run = subprocess.run(argv, env=self.environ(), capture_output=True, text=True, timeout=PATIENCE, check=False)
         return run.stdout + run.stderr
 
 
@@ -183,7 +197,7 @@ class Server:
             )
         RUNNING.append(self)
         try:
-            eventually(self.answers, START_DEADLINE, f"{self.argv[0]} answers\n{self.log()}")
+            eventually(self.answers, PATIENCE, f"{self.argv[0]} answers\n{self.log()}")
         except BaseException:
             self.stop()
             raise
@@ -224,10 +238,10 @@ class Server:
 
 
 def gunicorn(home: HomeDir, worker_class: str = "gthread", *options: str) -> Server:
-    """A gunicorn that serves `home`, not started yet."""
+    """A gunicorn that serves `home`, not started yet; it waits for the next request of a client that is held up."""
     port = free_port()
     argv = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--worker-class", worker_class]
-    argv += ["--no-control-socket", *options, "multisite.service:application"]
+    argv += ["--no-control-socket", "--keep-alive", "60", *options, "multisite.service:application"]
     return Server(argv, port, home.path / "log" / f"gunicorn-{worker_class}.log", home.environ())
 
 
@@ -250,7 +264,7 @@ class Client:
 
     is_last = False
 
-    def __init__(self, port: int, timeout: float = 15.0) -> None:
+    def __init__(self, port: int, timeout: float = PATIENCE) -> None:
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
 
     def ask(self, host: str, path: str = "/", method: str = "GET", body: bytes = b"", accept: str = "*/*") -> Answer:
@@ -285,15 +299,15 @@ def send_raw(port: int, request: bytes) -> bytes:
 
     The end of them travels with the last: a client that closes its side later counts as one that has left.
     """
-    with socket.create_connection(("127.0.0.1", port), timeout=15) as wire:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as wire:
         wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
         wire.sendall(request)
         wire.shutdown(socket.SHUT_WR)
-        answer = b""
+        answer = bytearray()  # which grows in place: twenty megabytes come in thousands of pieces
         with contextlib.suppress(ConnectionResetError):
             while block := wire.recv(65536):
                 answer += block
-        return answer
+        return bytes(answer)
 
 
 def remove(path: Path) -> None:
@@ -301,7 +315,7 @@ def remove(path: Path) -> None:
     for home in HOMES:
         if home.path.is_relative_to(path):
             with contextlib.suppress(AssertionError):  # which the test itself is told of
-                eventually(lambda home=home: not home.processes(), 10)  # type: ignore[misc]
+                eventually(lambda home=home: not home.processes(), PATIENCE)  # type: ignore[misc]
     shutil.rmtree(path, ignore_errors=True)
 
 
@@ -332,7 +346,9 @@ def assert_serves(server: Server, home: HomeDir) -> None:
         answer = server.ask("added.test")
         assert (answer.status, answer.text) == (200, "site added")
     home.disable("added")
-    eventually(lambda: all(server.ask("added.test").status == 404 for _ in range(10)), 5, "a removed site is 404")
+    eventually(
+        lambda: all(server.ask("added.test").status == 404 for _ in range(10)), PATIENCE, "a removed site is 404"
+    )
 
 
 # --- servers that have to be installed ------------------------------------------------------------------------------

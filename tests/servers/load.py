@@ -21,6 +21,7 @@ class Load:
     asked: int = 0
     failures: list[str] = field(default_factory=list)
     begun: list[float] = field(default_factory=list)  # monotonic seconds, of each failed request
+    opened: list[float] = field(default_factory=list)  # and of the first on its connection
     _stop: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -36,9 +37,11 @@ class Load:
             thread.join()
 
     def _ask(self) -> None:
-        client = Client(self.port)
+        client, opened = Client(self.port), 0.0
         while not self._stop.is_set():
             begun = time.monotonic()
+            if not client.connection.sock:
+                opened = begun
             try:
                 answer = client.ask(self.host)
                 wrong = "" if (answer.status, answer.text) == (200, self.right) else f"{answer.status} {answer.text}"
@@ -51,4 +54,5 @@ class Load:
                 if wrong:
                     self.failures.append(wrong)
                     self.begun.append(begun)
+                    self.opened.append(opened)
         client.close()

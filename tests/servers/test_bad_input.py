@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from .harness import HomeDir, Server, eventually, find_program, gunicorn, not_tested, send_raw, two_sites
+from .harness import PATIENCE, HomeDir, Server, eventually, find_program, gunicorn, not_tested, send_raw, two_sites
 
 pytestmark = pytest.mark.servers
-
-NOTICED = 2.0  # seconds
 
 
 def one_worker(home: HomeDir) -> Server:
@@ -52,7 +50,7 @@ def test_a_home_that_cannot_be_read_costs_no_worker(tmp_path: Path, spoil: Calla
         if (tmp_path / "moya.conf").is_dir():
             (tmp_path / "moya.conf").rmdir()
         home.conf(good)
-        eventually(lambda: server.ask("a.test").status == 200, 5, "the repaired home is served")
+        eventually(lambda: server.ask("a.test").status == 200, PATIENCE, "the repaired home is served")
         assert server.workers() == workers
 
 
@@ -146,7 +144,7 @@ def noticed(server: Server, name: str) -> int:
         server.ask(f"{name}.test")
         return mentions(server, name)
 
-    eventually(told, NOTICED, f"the log names {name}.ini")
+    eventually(told, PATIENCE, f"the log names {name}.ini")
     return mentions(server, name)
 
 

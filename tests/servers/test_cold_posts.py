@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import HomeDir, gunicorn
+from .harness import PATIENCE, HomeDir, eventually, gunicorn
 
 pytestmark = pytest.mark.servers
 
@@ -78,6 +78,8 @@ class Killer:
                 mark = Path(f"/proc/{pid}/environ").read_bytes().partition(b"MULTISITE_BACKEND=")[2].partition(b"\0")[0]
                 name = mark.decode().split(":")[1]
                 if int(name[1:]) % 2 and not self.killed[name]:  # half of them do not reach their import
+                    os.kill(pid, signal.SIGSTOP)  # or it would go on where the next one may
+                    eventually(lambda pid=pid: not is_going_on(pid))  # type: ignore[misc]
                     (self.folders[name] / "starting").touch()
                     self.kill(name, pid)
 
@@ -102,6 +104,13 @@ class Killer:
             thread.join()
 
 
+def is_going_on(pid: int) -> bool:
+    """Whether a process is neither stopped nor at its end."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "TZX"
+    return False
+
+
 def body(size: int) -> Iterator[bytes]:
     for start in range(0, size, MEGABYTE):
         yield BLOCK[: min(MEGABYTE, size - start)]
@@ -115,7 +124,7 @@ def digest(size: int) -> str:
 
 
 def post(port: int, name: str, path: str, size: int) -> str:
-    wire = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    wire = http.client.HTTPConnection("127.0.0.1", port, timeout=2 * PATIENCE)
     try:
         wire.request("POST", path, body(size), {"Host": f"{name}.test", "Content-Length": str(size)})
         answer = wire.getresponse()

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from runner.interpreters import equipped, interpreters
 
-from .harness import HomeDir, Server, debian_program, eventually, find_program, gunicorn, not_tested
+from .harness import PATIENCE, HomeDir, Server, debian_program, eventually, find_program, gunicorn, not_tested
 from .system_python import uwsgi_of_debian
 from .test_bad_commands import processes_of
 
@@ -81,7 +81,7 @@ class Foreign:
     name: str
 
     def ask(self, method: str, path: str, body: Any = None, *, chunked: bool = False) -> dict[str, Any]:
-        wire = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=30)
+        wire = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=PATIENCE)
         wire.request(method, path, body, {"Host": f"{self.name}.test"}, encode_chunked=chunked)
         answer = wire.getresponse()
         text = answer.read().decode()
@@ -143,7 +143,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[HomeDir,
     home = HomeDir(tmp_path_factory.mktemp("foreign")).create()
     with gunicorn(home, "gthread", "--workers", "2", "--threads", "8") as server:
         yield home, server
-    eventually(lambda: not home.processes(), 10, "no process is left")
+    eventually(lambda: not home.processes(), PATIENCE, "no process is left")
 
 
 @pytest.fixture(params=KINDS)
@@ -176,12 +176,12 @@ def test_another_server_is_replaced_and_stopped(foreign: Foreign) -> None:
         one for one in json.loads(foreign.home.multisite("--json", "status"))["sites"] if one["name"] == foreign.name
     ]
     os.kill(site["pids"][0], signal.SIGKILL)
-    eventually(lambda: site["pids"][0] not in processes_of(foreign.home, foreign.name), 5, "it is killed")
+    eventually(lambda: site["pids"][0] not in processes_of(foreign.home, foreign.name), PATIENCE, "it is killed")
     with ThreadPoolExecutor(20) as pool:
         told = list(pool.map(lambda number: foreign.ask("GET", f"/{number}"), range(20)))
     assert [one["path"] for one in told] == [f"/{number}" for number in range(20)]
     assert foreign.home.multisite("stop", foreign.name) == f"{foreign.name}: stopping\n"
-    eventually(lambda: not processes_of(foreign.home, foreign.name), 15, "nothing of it is left")
+    eventually(lambda: not processes_of(foreign.home, foreign.name), PATIENCE, "nothing of it is left")
     assert foreign.ask("GET", "/again")["path"] == "/again"
 
 

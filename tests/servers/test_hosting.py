@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import Answer, HomeDir, Server, eventually, gunicorn, send_raw
+from .harness import PATIENCE, Answer, HomeDir, Server, eventually, gunicorn, send_raw
 
 pytestmark = pytest.mark.servers
 
@@ -128,10 +128,10 @@ def test_a_folder_is_noticed_when_it_comes_and_goes(hosting: Hosting, server: Se
     assert {told(server.ask(host))["text"] for _ in range(6)} == {host}
     (first,) = backends(hosting.home)
     shutil.rmtree(folder)
-    eventually(lambda: all(server.ask(host).status == 404 for _ in range(6)), 5)
-    eventually(lambda: not backends(hosting.home), 10)
+    eventually(lambda: all(server.ask(host).status == 404 for _ in range(6)), PATIENCE)
+    eventually(lambda: not backends(hosting.home), PATIENCE)
     hosting.folder(host, APP.replace("TEXT", "another"))
-    eventually(lambda: {server.ask(host).status for _ in range(6)} == {200}, 5)
+    eventually(lambda: {server.ask(host).status for _ in range(6)} == {200}, PATIENCE)
     assert {told(server.ask(host))["text"] for _ in range(6)} == {"another"}
     assert backends(hosting.home).isdisjoint({first})
 
@@ -144,7 +144,7 @@ def test_a_folder_that_takes_the_place_of_another(hosting: Hosting, server: Serv
     newer = hosting.folder("next", APP.replace("TEXT", "newer"))
     folder.rename(hosting.root / "old")
     newer.rename(folder)
-    eventually(lambda: {told(server.ask(host))["text"] for _ in range(6)} == {"newer"}, 10)
+    eventually(lambda: {told(server.ask(host))["text"] for _ in range(6)} == {"newer"}, PATIENCE)
 
 
 LONG = "a-customer-with-a-rather-long-name.and-another-label-of-some-length.hosting.test"
@@ -177,13 +177,13 @@ def test_commands_know_instances(hosting: Hosting, server: Server) -> None:
     assert "no folder" in hosting.home.multisite("explain", "nobody.hosting.test")
     for known in (host, name):
         assert hosting.home.multisite("where", known).strip() == str(folder)
-        assert "hello from ann" in hosting.home.multisite("logs", known)
+        eventually(lambda known=known: "hello from ann" in hosting.home.multisite("logs", known))  # type: ignore[misc]
     hosting.home.multisite("restart", host)
-    eventually(lambda: told(server.ask(host))["pid"] != first, 10)
+    eventually(lambda: told(server.ask(host))["pid"] != first, PATIENCE)
     hosting.home.multisite("stop", name)
-    eventually(lambda: backends(hosting.home) == {kept}, 10)
+    eventually(lambda: backends(hosting.home) == {kept}, PATIENCE)
     hosting.home.multisite("stop", "hosting")
-    eventually(lambda: not backends(hosting.home), 10)
+    eventually(lambda: not backends(hosting.home), PATIENCE)
     assert told(server.ask(host))["text"] == host
 
 
@@ -223,7 +223,7 @@ def test_everything_in_the_file_follows_the_host(hosting: Hosting) -> None:
             host, venv = f"{user}.users.test", f"{hosting.root}/{user}/www/.venv"
             assert json.loads(server.ask(host).text) == [user, venv, host, user, f"{venv}/bin"]
             log = hosting.root / user / f"hosting..{host}.log"
-            eventually(lambda log=log: log.exists() and "asked" in log.read_text(), 5)  # type: ignore[misc]
+            eventually(lambda log=log: log.exists() and "asked" in log.read_text(), PATIENCE)  # type: ignore[misc]
 
 
 COMMAND = """
@@ -273,9 +273,9 @@ def test_allowed_domains_and_aliases(hosting: Hosting) -> None:
         assert (moved.status, moved.headers["location"]) == (301, "http://ann.test:8000/a%2Fb?c=d")
         assert server.ask("www.ann.test", method="POST", body=b"x").status == 308
         hosting.write(FILE.replace("*.hosting.test", "ann.test, www.ann.test"))
-        eventually(lambda: server.ask("www.ann.test").status == 200, 5)
+        eventually(lambda: server.ask("www.ann.test").status == 200, PATIENCE)
         assert server.ask("bob.test").status == 404
-        eventually(lambda: len(backends(hosting.home)) == 1, 10, "bob's is ended")
+        eventually(lambda: len(backends(hosting.home)) == 1, PATIENCE, "bob's is ended")
         (only,) = backends(hosting.home)
         assert {told(server.ask(host))["pid"] for host in ("ann.test", "www.ann.test") for _ in range(3)} == {only}
 
@@ -304,14 +304,14 @@ def test_a_folder_whose_application_fails_is_tried_again_with_growing_pauses(hos
     """503 with Retry-After for its host alone, and well again when it is mended."""
     folder = hosting.folder("bad.hosting.test", "raise RuntimeError('not today')\n")
     hosting.folder("ann.hosting.test")
-    eventually(lambda: server.ask("bad.hosting.test").headers.get("retry-after"), 10)
+    eventually(lambda: server.ask("bad.hosting.test").headers.get("retry-after"), PATIENCE)
     assert server.ask("bad.hosting.test").status == 503
     assert told(server.ask("ann.hosting.test"))["text"] == "ann.hosting.test"
     assert "not today" in server.log()
     (folder / "wsgi.py").write_text(APP.replace("TEXT", "mended"))
     (folder / "tmp").mkdir()
     (folder / "tmp" / "restart.txt").write_text("")
-    eventually(lambda: server.ask("bad.hosting.test").status == 200, 20)
+    eventually(lambda: server.ask("bad.hosting.test").status == 200, PATIENCE)
 
 
 def test_an_empty_folder_says_what_is_missing(hosting: Hosting, server: Server) -> None:
@@ -384,7 +384,7 @@ def test_the_canonical_host_of_a_front_end(hosting: Hosting) -> None:
         conf = hosting.home.path / "moya.conf"
         conf.write_text(conf.read_text() + "trusted_proxies = 192.0.2.1\n")
         eventually(
-            lambda: "x-canonical-host" not in send(server, Host="f.test", X_Canonical_Host="ann.hosting.test"), 5
+            lambda: "x-canonical-host" not in send(server, Host="f.test", X_Canonical_Host="ann.hosting.test"), PATIENCE
         )
         for host in ("f.test", "ann.hosting.test"):
             assert "x-canonical-host" not in send(server, Host=host, X_Canonical_Host="bob.hosting.test")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from .harness import HomeDir, Server, eventually, gunicorn
+from .harness import PATIENCE, HomeDir, Server, eventually, gunicorn
+from .load import Load
 
 pytestmark = pytest.mark.servers
 
@@ -31,6 +32,7 @@ while True:
         connection.sendall(head % len(body) + body)
     connection.close()
 """
+HELD_UP = 2.5  # seconds after which three may have passed for the site
 KINDS = {
     "wsgi": ({}, None),
     "asgi": ({}, ASGI),
@@ -64,32 +66,46 @@ def test_a_health_check_neither_wakes_nor_keeps_awake(home: HomeDir) -> None:
         assert (asleep.status, asleep.headers["retry-after"]) == (503, "600")
         assert "asleep" in asleep.text
         assert not (home.runtime / "multisite" / "supervisor.lock").exists()
-        assert ask(server, "/") == 200
-        assert home.processes(backends=True)
-        answers = []
+        # A site that is idle for a second is soon gone: on a busy machine what is true of it is so for a moment.
+        eventually(lambda: ask(server, "/") == 200 and home.processes(backends=True), PATIENCE, "it runs")
+        eventually(lambda: ask(server, "/") == 200 == ask(server, "/health"), PATIENCE, "it is well")
 
         def stopped() -> bool:
-            answers.append(ask(server, "/health"))
+            assert ask(server, "/health") in (200, 503)
             time.sleep(0.05)  # many a second, as no monitor does
             return not home.processes(backends=True)
 
-        eventually(stopped, 20, "the site is stopped in spite of health checks")
-        assert answers[0] == 200
-        assert set(answers) <= {200, 503}
+        eventually(stopped, PATIENCE, "the site is stopped in spite of health checks")
         assert ask(server, "/status/all") == 503
         assert not home.processes(backends=True)
         assert ask(server, "/statu") == 200
-        assert state(home)["state"] == "running"
+        with Load(server.port, "quiet.test", "site quiet", threads=1):  # or it sleeps again before the command looks
+            eventually(lambda: state(home)["state"] == "running", PATIENCE, "it runs")
 
 
 def test_other_requests_keep_it_awake(home: HomeDir) -> None:
-    """Beside many that are ignored."""
+    """Beside many that are ignored, for longer than it would go on without them."""
+    file = home.path / "sites-available" / "quiet.ini"
+    home.ini("quiet", file.read_text().replace("idle_timeout = 1s", "idle_timeout = 3s"))
     with gunicorn(home, "gthread", "--workers", "1", "--threads", "4") as server:
-        assert ask(server, "/") == 200
-        first = set(home.processes(backends=True))
-        end = time.monotonic() + 3
-        while time.monotonic() < end:
-            assert ask(server, "/health") == 200
+
+        def is_kept_awake() -> bool:
+            """Whether it was, unless this test has itself been held up for that long: then it says nothing."""
+            asked = time.monotonic()
             assert ask(server, "/") == 200
-            time.sleep(0.1)
-        assert set(home.processes(backends=True)) == first
+            first, end = set(home.processes(backends=True)), asked + 4
+            while asked < end:
+                health = ask(server, "/health")
+                before, asked = asked, time.monotonic()
+                if asked - before > HELD_UP:
+                    return False
+                assert health == 200
+                assert ask(server, "/") == 200
+                time.sleep(0.1)
+            now = set(home.processes(backends=True))
+            if time.monotonic() - asked > HELD_UP:
+                return False
+            assert now == first
+            return True
+
+        eventually(is_kept_awake, PATIENCE, "some seconds in which nobody was held up")

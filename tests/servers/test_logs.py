@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import HomeDir, Server, eventually, gunicorn
+from .harness import PATIENCE, HomeDir, Server, eventually, gunicorn
 
 pytestmark = pytest.mark.servers
 
@@ -89,7 +89,7 @@ def test_an_in_process_site_is_followed_across_a_rename(home: HomeDir, server: S
 def test_a_spawned_site_is_followed_in_the_same_way(home: HomeDir, server: Server) -> None:
     """All that its process printed is there, and it begins with what was said before."""
     assert server.ask("outside.test", "/one").status == 200
-    eventually(lambda: "printed one" in home.multisite("logs", "outside"), 20, "the first line")
+    eventually(lambda: "printed one" in home.multisite("logs", "outside"), PATIENCE, "the first line")
     with follow(home, "outside") as following:
         try:
             until(following, "printed one")

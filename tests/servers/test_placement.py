@@ -10,7 +10,7 @@ import pytest
 
 from tests.mixture import KINDS, fill, listed, verdicts
 
-from .harness import HomeDir, Server, eventually, gunicorn
+from .harness import PATIENCE, HomeDir, Server, eventually, gunicorn
 
 pytestmark = pytest.mark.servers
 
@@ -21,7 +21,6 @@ allow_root = yes
 promote_after = 20
 share_import_time = 30s
 """
-WITHIN = 60.0
 
 ANSWER = """
 import os
@@ -56,7 +55,7 @@ def asked(server: Server, name: str, version: int = 1) -> int:
 
 def comes_in(server: Server, name: str, version: int = 1) -> None:
     """Keep it busy until a worker answers for it."""
-    eventually(lambda: asked(server, name, version) in server.workers(), WITHIN, f"{name} is in the workers")
+    eventually(lambda: asked(server, name, version) in server.workers(), PATIENCE, f"{name} is in the workers")
 
 
 def runs(home: HomeDir, name: str) -> str:
@@ -77,11 +76,11 @@ def test_a_busy_clean_site_moves_in_and_says_why(home: HomeDir) -> None:
     with gunicorn(home, "gthread", "--workers", "2", "--threads", "2") as server:
         assert "has not been examined" in runs(home, "blog")
         assert asked(server, "blog") not in server.workers()
-        eventually(lambda: "it moves into the workers when it has 20 requests" in runs(home, "blog"), WITHIN)
+        eventually(lambda: "it moves into the workers when it has 20 requests" in runs(home, "blog"), PATIENCE)
         comes_in(server, "blog")
         said = runs(home, "blog")
         assert said.startswith("in-process: since ") and "ms to import) and had" in said
-        eventually(lambda: asked(server, "blog") in server.workers() and not home.processes(backends=True), WITHIN)
+        eventually(lambda: asked(server, "blog") in server.workers() and not home.processes(backends=True), PATIENCE)
 
 
 def test_new_code_is_examined_before_anybody_gets_it(home: HomeDir) -> None:
@@ -96,7 +95,7 @@ def test_new_code_is_examined_before_anybody_gets_it(home: HomeDir) -> None:
         comes_in(server, "blog", 2)
         site(home, "blog", top="raise RuntimeError('half a deploy')", version=3)
         touch(home, "blog")
-        eventually(lambda: "half a deploy" in server.log(), WITHIN)
+        eventually(lambda: "half a deploy" in server.log(), PATIENCE)
         assert asked(server, "blog", 2) in server.workers()
         site(home, "blog", top="os.chdir('/')", version=4)
         touch(home, "blog")
@@ -133,7 +132,7 @@ def test_a_cold_site_leaves(home: HomeDir) -> None:
     site(home, "other", idle_timeout="2s")
     with gunicorn(home, "gthread", "--workers", "1", "--threads", "2") as server:
         comes_in(server, "blog")
-        eventually(lambda: server.ask("unknown.test") and "left the workers" in server.log(), WITHIN)
+        eventually(lambda: server.ask("unknown.test") and "left the workers" in server.log(), PATIENCE)
         assert asked(server, "blog") not in server.workers()
 
 
@@ -145,7 +144,7 @@ def test_a_slow_site_leaves_and_its_process_is_there_before(home: HomeDir) -> No
     with gunicorn(home, "gthread", "--workers", "1", "--threads", "2") as server:
         comes_in(server, "blog")
         slow.touch()
-        eventually(lambda: asked(server, "blog") not in server.workers(), WITHIN)
+        eventually(lambda: asked(server, "blog") not in server.workers(), PATIENCE)
         assert "share_request_time" in runs(home, "blog")
         slow.unlink()
         stays_out(server, "blog")
@@ -159,7 +158,7 @@ def test_a_clash_of_names_keeps_a_site_out(home: HomeDir) -> None:
     with gunicorn(home, "gthread", "--workers", "1", "--threads", "2") as server:
         comes_in(server, "first")
         stays_out(server, "second")
-        eventually(lambda: "clashes with the 'helper' of site 'first'" in runs(home, "second"), WITHIN)
+        eventually(lambda: "clashes with the 'helper' of site 'first'" in runs(home, "second"), PATIENCE)
 
 
 def test_many_sites_of_all_kinds(home: HomeDir) -> None:
@@ -180,8 +179,8 @@ def test_many_sites_of_all_kinds(home: HomeDir) -> None:
             return all(KINDS[name].is_explained(*verdict) for name, verdict in verdicts(home).items())
 
         ask_all(50)
-        eventually(are_explained, WITHIN, "every site is where it should be")
-        eventually(lambda: {one["requests"] for one in listed(home)} == {rounds}, WITHIN, "all requests are counted")
+        eventually(are_explained, PATIENCE, "every site is where it should be")
+        eventually(lambda: {one["requests"] for one in listed(home)} == {rounds}, PATIENCE, "all requests are counted")
         inside = {name for name, (where, _) in verdicts(home).items() if where == "in-process"}
         assert {"one", "two", "flask"} < inside
         assert [len(inside & pair) for pair in ({"helped-one", "helped-two"}, {"blog", "shop"})] == [1, 1]

@@ -20,7 +20,7 @@ from multisite.endpoint import Endpoint
 from multisite.proxy import Proxy
 from tests.backends import get
 
-from .harness import PACKAGE_ROOT, Server, eventually, find_program, free_port, not_tested, send_raw
+from .harness import PACKAGE_ROOT, PATIENCE, Server, eventually, find_program, free_port, not_tested, send_raw
 from .system_python import uwsgi_of_debian
 
 pytestmark = pytest.mark.servers
@@ -179,7 +179,7 @@ def told(body: bytes) -> dict[str, str]:
 
 
 def request(server: Server, method: str, path: str, body: object = None, **headers: str) -> http.client.HTTPResponse:
-    wire = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    wire = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
     chunked = not isinstance(body, bytes | None)
     wire.request(method, path, body, {"Host": "a.test", **headers}, encode_chunked=chunked)  # type: ignore[arg-type]
     return wire.getresponse()
@@ -240,7 +240,7 @@ def test_a_backend_that_dies_in_its_answer_shows(front: Server) -> None:
     answer = request(front, "GET", "/short")
     with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
         answer.read()
-    eventually(lambda: request(front, "GET", "/204").status == 204, 10, "a new worker answers")
+    eventually(lambda: request(front, "GET", "/204").status == 204, PATIENCE, "a new worker answers")
 
 
 def test_a_client_that_leaves_frees_the_backend(front: Server, backend: tuple[str, Path]) -> None:
@@ -249,7 +249,7 @@ def test_a_client_that_leaves_frees_the_backend(front: Server, backend: tuple[st
     answer = request(front, "GET", "/endless")
     assert answer.read(100000)
     answer.close()
-    eventually(left.exists, 10, "the application is closed")
+    eventually(left.exists, PATIENCE, "the application is closed")
 
 
 def test_early_hints_come_through(front: Server, backend: tuple[str, Path]) -> None:
@@ -262,7 +262,7 @@ def test_early_hints_come_through(front: Server, backend: tuple[str, Path]) -> N
 
 def test_a_client_that_expects_100_gets_it_once(front: Server) -> None:
     head = "POST / HTTP/1.1\r\nHost: a.test\r\nExpect: 100-continue\r\nContent-Length: 4\r\nConnection: close\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", front.port), timeout=20) as wire:
+    with socket.create_connection(("127.0.0.1", front.port), timeout=PATIENCE) as wire:
         wire.sendall(head.encode())
         assert wire.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
         wire.sendall(b"data")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import Answer, Client, HomeDir, Server, eventually, free_port, gunicorn
+from .harness import PATIENCE, Answer, Client, HomeDir, Server, eventually, free_port, gunicorn
 
 pytestmark = pytest.mark.servers
 
@@ -78,7 +78,7 @@ def test_a_spawned_site_sees_the_same_environ(home: HomeDir) -> None:
         shared = odd_request(server.port)
         assert not is_spawned()
         home.ini("echo", text + "mode = spawned\n")
-        eventually(is_spawned, 8, "it is spawned")
+        eventually(is_spawned, PATIENCE, "it is spawned")
         spawned = odd_request(server.port)
     told, same = (
         {key: value for key, value in json.loads(answer.text).items() if key not in OF_THE_CONNECTION}
@@ -138,7 +138,7 @@ def test_a_command_serves_on_the_socket_it_is_given(home: HomeDir) -> None:
         answer = server.ask("own.test", "/a%2Fb?x=1")
         assert (answer.status, answer.text) == (200, "own.test /a%2Fb?x=1 127.0.0.1")
         os.kill(int(answer.headers["x-worker"]), signal.SIGKILL)
-        eventually(lambda: server.ask("own.test").status == 200, 5, "it is back")
+        eventually(lambda: server.ask("own.test").status == 200, PATIENCE, "it is back")
 
 
 @pytest.mark.parametrize(
@@ -195,5 +195,5 @@ def test_upstreams_are_told_of_the_visitor(
         assert told["RAW_URI"] == "/a%2Fb//c;p=1/%C3%A9?q=%20&q=+"
         assert (told["body"], told["HTTP_X_DUP"], told["HTTP_COOKIE"]) == ("body", "one,two", "a=1; b=2")
         upstream.process.send_signal(signal.SIGTERM)
-        upstream.process.wait(10)
+        upstream.process.wait(PATIENCE)
         assert server.ask("echo.test").status == 502

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import HomeDir, Server, debian_program, eventually, free_port, two_sites
+from .harness import PATIENCE, HomeDir, Server, debian_program, eventually, free_port, two_sites
 
 pytestmark = pytest.mark.servers
 
@@ -70,7 +70,13 @@ def test_a_socket_that_cannot_be_had_is_said_in_a_line(tmp_path: Path, bind: str
     home = two_sites(tmp_path)
     argv = [sys.executable, "-m", "multisite", "serve", "--bind", bind]
     done = subprocess.run(
-        argv, env=home.environ(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+        argv,
+        env=home.environ(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     assert done.returncode == 2
     assert reason.lower() in done.stderr.lower()
@@ -126,7 +132,7 @@ def shown(port: int, name: str | None, *protocols: str) -> tuple[bytes | None, s
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     if protocols:
         context.set_alpn_protocols(protocols)
-    with socket.create_connection(("127.0.0.1", port), timeout=15) as wire:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as wire:
         with context.wrap_socket(wire, server_hostname=name) as secure:
             return secure.getpeercert(binary_form=True), secure.selected_alpn_protocol()
 
@@ -168,7 +174,7 @@ def test_each_domain_is_shown_its_certificate_and_a_renewed_one_at_once(tmp_path
         assert shown(server.port, "a.test")[0] == renewed != made["a.test"]
         (folder / "a.test" / "fullchain.pem").write_text("rubbish")
         assert shown(server.port, "a.test")[0] == made["default"]
-        eventually(lambda: "the certificate for a.test cannot be used" in server.log(), 10)
+        eventually(lambda: "the certificate for a.test cannot be used" in server.log(), PATIENCE)
         late = certificate(folder, "late.test")
         assert shown(server.port, "late.test")[0] == late
         for hostile in ("b.test/x", "b.test/", "*.c.test", "b_.test"):
@@ -187,7 +193,7 @@ def test_sites_are_served_over_tls_and_know_it(tmp_path: Path, mode: str) -> Non
     with secure(home, folder) as server:
         context = ssl.create_default_context(cafile=str(folder / "a.test" / "fullchain.pem"))
         wire = context.wrap_socket(socket.create_connection(("127.0.0.1", server.port)), server_hostname="a.test")
-        connection = http.client.HTTPConnection("a.test", timeout=30)
+        connection = http.client.HTTPConnection("a.test", timeout=PATIENCE)
         connection.sock = wire
         for _ in range(3):
             connection.request("GET", "/", headers={"Host": "a.test"})
@@ -218,7 +224,7 @@ def test_http2_is_spoken_to_who_asks_for_it(tmp_path: Path) -> None:
             host = f"{name}.test"
             argv = [curl, "-sS", "--http2", "--cacert", str(folder / host / "fullchain.pem"), "-w", " %{http_version}"]
             argv += ["--resolve", f"{host}:{server.port}:127.0.0.1", f"https://{host}:{server.port}/", "-d", "posted"]
-            done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+            done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE, check=False)
             assert done.stdout == f"site {name} posted 2", done.stderr
 
 
@@ -235,6 +241,8 @@ def test_tls_that_cannot_be_had_is_said_in_a_line(tmp_path: Path, options: tuple
     empty = tmp_path / "empty"
     empty.mkdir()
     argv = [sys.executable, "-m", "multisite", "serve", *options]
-    done = subprocess.run(argv, cwd=empty, env=home.environ(), capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        argv, cwd=empty, env=home.environ(), capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     assert done.returncode == 2
     assert reason in done.stderr

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import pytest
 from projects import SERVED, write
 
-from .harness import PACKAGE_ROOT, HomeDir, Server, eventually, free_port
+from .harness import PACKAGE_ROOT, PATIENCE, HomeDir, Server, eventually, free_port
 
 pytestmark = pytest.mark.servers
 
@@ -165,7 +165,7 @@ def test_the_debugger_evaluates_in_the_frame_for_who_knows_the_pin(home: HomeDir
         def ask(cookie: str = "", host: str = "one.localhost", **words: str) -> tuple[int, str, str]:
             import http.client
 
-            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
             headers = {"Host": host, **({"Cookie": cookie} if cookie else {})}
             connection.request("GET", f"/?{urlencode({**console, **words})}", headers=headers)
             answer = connection.getresponse()
@@ -189,7 +189,7 @@ def test_what_came_through_a_front_end_sees_no_debugger(home: HomeDir, mode: str
         import http.client
 
         for field in ("X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"):
-            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
             connection.request("GET", "/fail", headers={"Host": "one.localhost", field: "10.0.0.1"})
             answer = connection.getresponse()
             assert answer.status == 500
@@ -229,7 +229,7 @@ def test_each_site_answers_its_name_in_localhost_unless_a_domain_says_otherwise(
         assert server.ask("five.localhost", "/").status == 404  # the domain of another site
         assert server.ask("six.localhost").status == 404
         home.site("six", domains="y.example")
-        eventually(lambda: server.ask("six.localhost").status == 200, 10)
+        eventually(lambda: server.ask("six.localhost").status == 200, PATIENCE)
         assert f"one: http://one.localhost:{server.port}/ http://blog.example:{server.port}/" in server.log()
 
 
@@ -241,7 +241,7 @@ def test_a_production_server_answers_no_such_name_unless_it_is_told_to(home: Hom
         assert server.ask("blog.example").status == 200
         assert server.ask("one.localhost").status == 404
         home.conf((home.path / "moya.conf").read_text() + "[service]\nlocalhost_names = yes\n")
-        eventually(lambda: server.ask("one.localhost").status == 200, 10)
+        eventually(lambda: server.ask("one.localhost").status == 200, PATIENCE)
 
 
 def test_a_change_of_an_installed_module_starts_the_worker_anew(home: HomeDir, tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_a_change_of_an_installed_module_starts_the_worker_anew(home: HomeDir, t
     with serve(home, "--reload", env={"PYTHONPATH": str(tmp_path / "copy")}) as server:
         before = server.workers()
         change(tmp_path / "copy/multisite/pages.py", '"""The pages', '"""All pages')
-        eventually(lambda: server.workers() and not server.workers() & before, 30)
+        eventually(lambda: server.workers() and not server.workers() & before, PATIENCE)
         assert server.ask("one.test").text == "version 1"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from .harness import (
+    PATIENCE,
     HomeDir,
     Server,
     assert_serves,
@@ -150,7 +152,7 @@ def test_sites_see_the_request_as_it_was(front: Server, host: str) -> None:
     told = tell(front, "/", host, method="POST", body=body)
     assert told["body"].encode("latin-1") == body
     assert told["HTTP_HOST"] == host
-    connection = http.client.HTTPConnection("127.0.0.1", front.port, timeout=15)
+    connection = http.client.HTTPConnection("127.0.0.1", front.port, timeout=PATIENCE)
     connection.request("GET", "/", headers={"Host": host, "X-Some-Field": "a, b", "Cookie": "c=d"})
     told = json.loads(connection.getresponse().read())
     connection.close()
@@ -213,22 +215,31 @@ def test_the_command_line_overrides_the_file(home: HomeDir) -> None:
 FASTCGI = "type = fastcgi\nmin_children = 1\nmax_spare = 2\nmax_children = 6\n"
 
 
+def is_deaf(pid: int, number: signal.Signals) -> bool:
+    """Whether a process ignores a signal, as one does that is ending already (proc(5))."""
+    ignored = Path(f"/proc/{pid}/status").read_text().partition("SigIgn:")[2].split()[0]
+    return bool(int(ignored, 16) >> (number - 1) & 1)
+
+
 def test_fastcgi_has_more_processes_while_they_are_needed_and_finishes_what_it_began(home: HomeDir) -> None:
     """Six slow requests at one time take six processes; SIGTERM meanwhile costs none of them its answer."""
-    begun = home.path / "begun"
+    begun, go = home.path / "begun", home.path / "go"
     begun.mkdir(mode=0o777)
     slow = "import os, time\ndef application(environ, start_response):\n"
-    slow += f"    open('{begun}/%d' % os.getpid(), 'w').close()\n    time.sleep(3)\n    start_response('200 OK', [])\n"
+    slow += f"    open('{begun}/%d' % os.getpid(), 'w').close()\n"
+    slow += f"    while not os.path.exists('{go}'):\n        time.sleep(0.005)\n    start_response('200 OK', [])\n"
     home.site("slow", slow + "    return [b'%d' % os.getpid()]\n")
     published = free_port()
     manager = behind(publisher(home, published, FASTCGI))
     with manager, nginx(home, "FastCGI, for nginx", free_port(), published) as server:
-        assert len(manager.workers()) == 2
+        eventually(lambda: len(manager.workers()) == 2, PATIENCE, "it has as many as it wants")
         with ThreadPoolExecutor(6) as pool:
             asked = [pool.submit(server.ask, "slow.test") for _ in range(6)]
-            eventually(lambda: len(list(begun.iterdir())) == 6, 15)
+            eventually(lambda: len(list(begun.iterdir())) == 6, PATIENCE)
             manager.process.terminate()
+            eventually(lambda: is_deaf(manager.process.pid, signal.SIGTERM), PATIENCE, "it has been told")
+            go.touch()
             answers = [each.result() for each in asked]
         assert [answer.status for answer in answers] == [200] * 6
         assert len({answer.text for answer in answers}) == 6
-        assert manager.process.wait(10) == 0
+        assert manager.process.wait(PATIENCE) == 0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import REPOSITORY, HomeDir, Server, debian_program, eventually, free_port, gunicorn
+from .harness import PATIENCE, REPOSITORY, HomeDir, Server, debian_program, eventually, free_port, gunicorn
 
 pytestmark = pytest.mark.servers
 
@@ -49,7 +49,7 @@ def home(tmp_path: Path, redis: Redis) -> HomeDir:
 
 def visit(server: Server, cookie: str = "") -> tuple[int, int, str]:
     """Number of the visit, process, cookie."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
     connection.request("GET", "/", headers={"Host": "sessions.localhost", "Cookie": cookie})
     answer = connection.getresponse()
     text = answer.read().decode()
@@ -77,7 +77,7 @@ def test_visits_are_counted_whichever_process_answers_and_after_a_restart(home: 
             processes.add(process)
             return len(processes) == 2
 
-        eventually(met_both, 30, "both processes answer")
+        eventually(met_both, PATIENCE, "both processes answer")
         assert visit(server)[0] == 1  # somebody else
         home.multisite("stop", "sessions")
         again, process, _ = visit(server, cookie)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import HomeDir, gunicorn
+from .harness import PATIENCE, HomeDir, gunicorn
 
 pytestmark = pytest.mark.servers
 
@@ -107,7 +107,7 @@ def test_ten_thousand_interleaved_requests_cross_no_answer(home: HomeDir) -> Non
         cwd=home.path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=5 * PATIENCE,
         check=False,
     )
     assert run.returncode == 0, run.stderr[-4000:]

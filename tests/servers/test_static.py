@@ -9,10 +9,11 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from .harness import HomeDir, Server, eventually, gunicorn, send_raw
+from .harness import PATIENCE, HomeDir, Server, eventually, gunicorn, send_raw
 
 pytestmark = pytest.mark.servers
 
@@ -43,7 +44,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def get(server: Server, path: str, **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=15)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
     try:
         connection.request(
             "GET", path, headers={"Host": "a.test", **{k.replace("_", "-"): headers[k] for k in headers}}
@@ -81,7 +82,7 @@ def test_several_parts_arrive(served: Server) -> None:
 
 def test_a_connection_goes_on_after_every_kind_of_answer(served: Server) -> None:
     """HEAD, 304, 405, 416 and a part leave nothing behind on a connection that is kept."""
-    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=15)
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=PATIENCE)
     etag = get(served, "/static/hello.css")[0].getheader("ETag") or ""
     for method, headers, status in (
         ("HEAD", {}, 200),
@@ -136,11 +137,15 @@ def test_nothing_outside_is_served_however_it_is_written(served: Server, target:
 # --- access logs ----------------------------------------------------------------------------------------------------
 
 SLOW = """
-import time
+import os, time
 
 def application(environ, start_response):
     if environ["PATH_INFO"] == "/slow":
         time.sleep(0.3)
+    if environ["PATH_INFO"] == "/held":
+        open("begun", "w").close()
+        while not os.path.exists("go"):
+            time.sleep(0.005)
     if environ["PATH_INFO"] == "/long":
         start_response("200 OK", [("Content-Type", "text/plain")])
         return (b"x" * 1000 for _ in range(300))
@@ -178,7 +183,7 @@ def test_every_request_has_its_line_whoever_answers_and_however(
             for path, size in asked:
                 head = f"GET {path} HTTP/{version}\r\nHost: {name}.test\r\nUser-Agent: t\r\nConnection: close\r\n\r\n"
                 assert len(send_all(server.port, head.encode())) >= size
-            eventually(lambda name=name: len(lines(home, name)) >= len(asked), 10, "all lines are there")
+            eventually(lambda name=name: len(lines(home, name)) >= len(asked), PATIENCE, "all lines are there")
             said = [line.split() for line in lines(home, name)]
             assert sorted((one[6], one[8], one[9], one[-1]) for one in said) == sorted(
                 (path, "200", str(size), "static" if path.startswith("/static") else how) for path, size in asked
@@ -190,12 +195,12 @@ def test_every_request_has_its_line_whoever_answers_and_however(
 
 def send_all(port: int, request: bytes) -> bytes:
     """The whole answer, from a client that keeps its own side open."""
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as wire:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as wire:
         wire.sendall(request)
-        answer = b""
+        answer = bytearray()
         while block := wire.recv(65536):
             answer += block
-        return answer.partition(b"\r\n\r\n")[2]
+        return bytes(answer).partition(b"\r\n\r\n")[2]
 
 
 def test_a_client_that_leaves_a_slow_spawned_site_is_in_its_log(tmp_path: Path) -> None:
@@ -203,11 +208,12 @@ def test_a_client_that_leaves_a_slow_spawned_site_is_in_its_log(tmp_path: Path) 
     with gunicorn(home) as server:
         assert server.ask("s.test").status == 200
         with socket.create_connection(("127.0.0.1", server.port)) as wire:
-            wire.sendall(b"GET /slow HTTP/1.1\r\nHost: s.test\r\n\r\n")
-            time.sleep(0.1)  # it is being answered
-        eventually(lambda: any(line.endswith(",cut") for line in lines(home, "s")), 10, "the line is there")
+            wire.sendall(b"GET /held HTTP/1.1\r\nHost: s.test\r\n\r\n")
+            eventually((home.path / "sites" / "s" / "begun").exists, PATIENCE, "it is being answered")
+        eventually(lambda: any(line.endswith(",cut") for line in lines(home, "s")), PATIENCE, "the line is there")
         (cut,) = [line for line in lines(home, "s") if line.endswith(",cut")]
         assert cut.split()[8] == "499"
+        (home.path / "sites" / "s" / "go").touch()
 
 
 def test_logs_are_rotated_under_load_and_no_line_is_lost(tmp_path: Path) -> None:
@@ -219,12 +225,13 @@ def test_logs_are_rotated_under_load_and_no_line_is_lost(tmp_path: Path) -> None
             for _ in range(30):
                 assert server.ask("a.test").status == 200
                 asked += 1
+            eventually(path.exists, PATIENCE, "the first line is there")
             path.rename(path.with_name(f"rotated.{number}"))
             start = time.monotonic()
             while not path.exists():
                 assert server.ask("a.test").status == 200
                 asked += 1
-                assert time.monotonic() - start < 10
+                assert time.monotonic() - start < PATIENCE
     written = [line for each in path.parent.glob("rotated.*") for line in each.read_text().splitlines()]
     written += path.read_text().splitlines()
     assert len(written) == asked
@@ -246,9 +253,15 @@ def test_requests_are_counted_exactly_over_workers_and_restarts(tmp_path: Path) 
                 for _ in range(25):
                     assert server.ask(f"{name}.test").status == 200
             expected = {"a": 25 * number, "s": 25 * number}
-            eventually(lambda expected=expected: requests_of(home) == expected, 20, f"{expected}")
-            (row,) = json.loads(home.multisite("--json", "stats", "a"))["sites"]
+            eventually(lambda expected=expected: requests_of(home) == expected, PATIENCE, f"{expected}")
+
+            def ended() -> dict[str, Any]:
+                (row,) = json.loads(home.multisite("--json", "stats", "a"))["sites"]
+                return dict(row)
+
+            eventually(lambda: ended()["in_flight"] == 0, PATIENCE, "the last one has ended")
+            row = ended()
             assert (row["in_flight"], row["errors"], row["sent"]) == (0, 0, 2 * expected["a"])
             assert row["percentiles"]["50"] <= row["percentiles"]["99.9"]
-        eventually(lambda: not home.processes(), 20, "the supervisor has left")
+        eventually(lambda: not home.processes(), PATIENCE, "the supervisor has left")
         assert requests_of(home) == expected

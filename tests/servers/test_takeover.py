@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from .harness import (
+    PATIENCE,
     Answer,
     Client,
     HomeDir,
@@ -30,8 +31,6 @@ from .harness import (
 )
 
 pytestmark = pytest.mark.servers
-
-PATIENCE = 20
 
 SLOW = '''
 import hashlib, os, time
@@ -239,6 +238,7 @@ def test_a_slow_site_in_the_workers_holds_its_share_of_their_threads(home: HomeD
 def test_a_worker_that_ends_finishes_what_is_in_flight(home: HomeDir, kind: str, how: signal.Signals) -> None:
     with served(home, kind) as server, asking(3, server.port) as waiting:
         eventually(lambda: begun(home), PATIENCE, "the site is at the first request")
+        eventually(lambda: home.queued() == 2, PATIENCE, "the others are in its queue")
         old = server.workers()
         server.process.send_signal(how)
         if how == signal.SIGHUP:
@@ -269,7 +269,7 @@ def test_a_server_told_to_end_at_once_does(home: HomeDir, kind: str) -> None:
     with served(home, kind) as server, asking(2, server.port) as waiting:
         eventually(lambda: begun(home), PATIENCE, "the site is at the first request")
         server.process.send_signal(signal.SIGINT)
-        server.process.wait(5)
+        server.process.wait(PATIENCE / 3)  # not until they end, which they never do
         for future in waiting:
             with pytest.raises((http.client.HTTPException, OSError)):
                 future.result()
@@ -282,7 +282,8 @@ def test_the_access_log_has_a_line_for_each_request(home: HomeDir, kind: str) ->
         go(home)
         assert server.ask("slow.test", "/tell?quick").status == 200
         assert server.ask("slow.test", "/large?taken-over").status == 200
-        eventually(lambda: "/large?taken-over" in server.log(), PATIENCE, "the line is written")
+        both = ("/large?taken-over", "/tell?quick")
+        eventually(lambda: all(path in server.log() for path in both), PATIENCE, "the lines are written")
         lines = [line for line in server.log().splitlines() if "GET /" in line and "slow" not in line]
     assert [line.count('"GET /tell?quick HTTP/1.1" 200 6 ') for line in lines].count(1) == 1
     assert [line.count(f'"GET /large?taken-over HTTP/1.1" 200 {20 << 20} ') for line in lines].count(1) == 1

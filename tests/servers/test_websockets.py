@@ -14,12 +14,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.sync.server import ServerConnection, serve
 
-from .harness import HomeDir, Server, eventually, free_port, gunicorn
+from .harness import PATIENCE, HomeDir, Server, eventually, free_port, gunicorn
 from .test_takeover import behind_nginx
 
 pytestmark = pytest.mark.servers
-
-PATIENCE = 20
 
 CHAT = """
 import fastapi
