@@ -200,7 +200,7 @@ def test_no_signal_is_ignored_because_the_supervisor_ignores_it(tmp_path: Path) 
         home.site("a", command=f"{shutil.which('grep')} SigIgn /proc/self/status")
         with pytest.raises(OSError):
             home.get("a")
-        (line,) = home.wait_for("a", "backoff")["failure"]["output"]
+        (line,) = home.failed("a")["failure"]["output"]
         assert int(line.split()[1], 16) & 0x7FFFFFFF == 0  # 1 to 31; libc has the real-time ones
 
 
@@ -222,7 +222,7 @@ def test_chroot_changes_the_root(open_path: Path) -> None:
         home.site("b", REPORT, command=f"{SYSTEM_PYTHON} srv.py", user="www-data", chroot=str(open_path))
         with pytest.raises(Exception, match=r"."):
             home.get("b")
-        failure = home.wait_for("b", "backoff")["failure"]["failure"]
+        failure = home.failed("b")["failure"]["failure"]
         assert f"run {SYSTEM_PYTHON}" in failure
 
 
