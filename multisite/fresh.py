@@ -47,7 +47,7 @@ class Fresh:
         _log.info("site %s: its code changed, so its processes end", self._site.name)
         whom = {"site": self._site.entry_name, "host": self._site.host}
         with contextlib.suppress(MultisiteError, OSError):
-            pids = self._client.ask({"do": "stop", **whom}).get("pids", ())
+            pids = self._client.ask({"do": "stop", "why": "newer code", **whom}).get("pids", ())
             self._client.ask({"do": "restart", **whom})  # nothing runs that it could replace; failures are forgotten
             _await_end(pids)
 

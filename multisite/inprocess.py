@@ -28,6 +28,7 @@ from multisite.errors import BrokenSite, MultisiteError, NeedsProcess, SiteBusy,
 from multisite.generation import WSGI, Generation
 from multisite.layers import Layers, Rescue
 from multisite.model import Home, Site
+from multisite.placement import basis
 from multisite.sitedir import Entry, Stamp, changes_time
 from multisite.verdicts import Verdicts
 from multisite.visit import IN_PROCESS, PAGE, PROXY, SPAWNED
@@ -297,12 +298,17 @@ class InProcessSite:
         if self._elsewhere:
             if not self._site.host:
                 _log.info("site %s: runs outside the workers: %s", self.name, error.why)
-                self._verdicts.note(self.name, error.reason, "", serving=False, own_process=True)
+                self._note_own_process(error)
             self._failure = None
             self._put(self._elsewhere(self._site, self._home), PROXY if self._site.upstreams else SPAWNED)
         else:
             failure = self._fail(error, "it cannot share the workers' process")
             self._put(pages.for_error(error, incident=failure.incident))
+
+    def _note_own_process(self, error: NeedsProcess) -> None:
+        """Note why the site is not here, which holds until its file or moya.conf says something else (`offer`)."""
+        watched, says = (self._entry.path,), basis(self._home)
+        self._verdicts.note(self.name, error.reason, "", serving=False, own_process=True, watched=watched, basis=says)
 
     def _serve(self, newest: Generation) -> None:
         self._generation, self._failure, self._failures = newest, None, 0

@@ -95,6 +95,7 @@ class _Flusher:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._flushing = threading.RLock()  # what an application left in its environ may ask for lines of its own
 
     def expect(self, batch: Batch[Any]) -> None:
         """Flush `batch` when a moment is over."""
@@ -114,8 +115,8 @@ class _Flusher:
             self.flush()
 
     def flush(self) -> None:
-        """Flush all."""
-        with suppress(IndexError):
+        """Flush all; what another thread is about to write has been written when this returns."""
+        with self._flushing, suppress(IndexError):
             while True:
                 self._expecting.popleft().flush()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 
@@ -69,6 +70,11 @@ def decide(site: Site, home: Home, facts: Facts) -> Placement:
     if reason:
         return Placement("spawned", reason)
     return Placement("in-process", "nothing in its file asks for a process of its own")
+
+
+def basis(home: Home) -> str:
+    """Return a digest of what moya.conf says about where sites run."""
+    return hashlib.sha256(repr((home.supervisor, home.defaults)).encode()).hexdigest()[:16]
 
 
 def _own_process(site: Site) -> str:

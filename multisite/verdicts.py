@@ -27,6 +27,7 @@ class Verdict:
         steps: what a start went through, with seconds.
         output: the last lines that a process printed.
         watched: files whose change may have mended it.
+        basis: of `own_process`: what moya.conf said then (`multisite.placement.basis`); "" where that is not known.
     """
 
     reason: str
@@ -37,6 +38,7 @@ class Verdict:
     steps: tuple[tuple[str, float], ...] = ()
     output: tuple[str, ...] = ()
     watched: tuple[str, ...] = ()
+    basis: str = ""
 
     @property
     def broken(self) -> bool:
@@ -84,21 +86,28 @@ class Verdicts:
         steps: Iterable[tuple[str, float]] = (),
         output: Iterable[str] = (),
         watched: Iterable[str] = (),
+        basis: str = "",
     ) -> None:
-        """Note that `site` has failed; the arguments are those of `Verdict`."""
-        now = time.time()
-        verdict = Verdict(reason, incident, now, serving, own_process, tuple(steps), tuple(output), tuple(watched))
-        self._change({site: asdict(verdict)})
+        """Note that `site` has failed; the arguments are those of `Verdict`.
+
+        Where one process has said that visitors get an error page, no other one's `serving` takes that away: some of
+        them do.
+        """
+        told = (tuple(steps), tuple(output), tuple(watched), basis)
+        with self._file.locked():
+            kept = self.all()
+            last = kept.get(site)
+            serving = serving and not (last and not last.serving and not last.own_process)
+            self._store({**kept, site: Verdict(reason, incident, time.time(), serving, own_process, *told)})
 
     def clear(self, site: str) -> None:
         """Note that `site` is served."""
         if site in self.all():
-            self._change({site: None})
+            with self._file.locked():
+                self._store({name: verdict for name, verdict in self.all().items() if name != site})
 
-    def _change(self, rows: dict[str, Any]) -> None:
-        with self._file.locked():
-            kept = {name: asdict(verdict) for name, verdict in self.all().items()}
-            self._file.store({name: row for name, row in {**kept, **rows}.items() if row})
+    def _store(self, verdicts: dict[str, Verdict]) -> None:
+        self._file.store({name: asdict(verdict) for name, verdict in verdicts.items()})
 
 
 def _verdict(row: dict[str, Any]) -> Verdict:

@@ -17,7 +17,7 @@ from wsgiref.validate import validator
 
 from multisite.endpoint import Endpoint
 
-PATIENCE = 20  # seconds after which a test that waits has failed
+PATIENCE = 60  # seconds after which a test that waits has failed
 
 Talk = Callable[[socket.socket], None]
 
@@ -45,6 +45,7 @@ class Backend:
     def __exit__(self, *exc_info: object) -> None:
         with contextlib.suppress(OSError):
             self.listener.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join(PATIENCE)  # whoever is in the queue already is taken
         self.listener.close()
         for thread in self._threads:
             thread.join(PATIENCE)

@@ -324,7 +324,7 @@ def test_lines_of_many_writers_stay_whole(tmp_path: Path) -> None:
     path = tmp_path / "log"
     argv = [sys.executable, "-c", WRITER, str(path)]
     writers = [subprocess.Popen([*argv, letters]) for letters in ("abc", "def", "ghi")]
-    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    assert [writer.wait(120) for writer in writers] == [0, 0, 0]
     lines = path.read_text().splitlines()
     assert len(lines) == 9 * 300
     assert all(len(line) == 5000 and len(set(line)) == 1 for line in lines)
@@ -375,7 +375,7 @@ def test_what_is_no_root_may_log_through_links(tmp_path: Path) -> None:
 def syslog() -> Iterator[socket.socket]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as daemon:
         daemon.bind(("127.0.0.1", 0))
-        daemon.settimeout(10)
+        daemon.settimeout(60)
         yield daemon
 
 

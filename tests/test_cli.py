@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from multisite import placement
 from multisite.cli import COMMANDS, main
 from multisite.config import read_home
 from multisite.errors import NeedsProcess
@@ -322,6 +323,72 @@ def test_explain_says_what_happened_to_a_site_in_the_workers(home: pathlib.Path,
     assert (told["apart"]["placement"], told["apart"]["reason"]) == ("spawned", "it is an ASGI application")
     assert [told[name]["state"] for name in told] == ["stopped", "broken", "in-process"]
     assert told["failed"]["failure"]["incident"] == "2"
+
+
+def test_a_bad_deploy_is_told_beside_the_old_version_that_serves(home: pathlib.Path, run: Run) -> None:
+    """What is wrong with the code on disk does not make the site broken, until a worker has no older one."""
+    add(home, "blog", code="import no_such_module\n")
+    verdicts = Verdicts(read_home(str(home)))
+    verdicts.note("blog", "it needs no_such_module", "1", serving=True)
+    told = run("explain", "blog.example.com")
+    assert told.exit_code == 1
+    assert "state:       in-process\n" in told.stdout
+    assert "the old version goes on serving, since the new one failed at " in told.stdout
+    assert "incident 1: it needs no_such_module" in told.stdout
+    assert "there is no application" in told.stderr
+    assert "blog: the old version goes on serving, since the new one failed, incident 1: " in run("status").stdout
+    verdicts.note("blog", "it needs no_such_module", "2", serving=False)
+    verdicts.note("blog", "it needs no_such_module", "3", serving=True)
+    told = run("explain", "blog.example.com")
+    assert "state:       broken\n" in told.stdout
+    assert "goes on serving" not in told.stdout
+
+
+def test_list_says_that_an_old_version_serves(home: pathlib.Path, run: Run) -> None:
+    add(home, "blog")
+    Verdicts(read_home(str(home))).note("blog", "its smoke request failed", "1", serving=True)
+    (row,) = answer(run("list", options=("--json",)))["sites"]
+    assert (row["state"], row["failure"]["serving"]) == ("in-process", True)
+    said = "the old version goes on serving, since the new one failed: its smoke request failed"
+    assert said in " ".join(run("list").stdout.split())
+
+
+def test_a_site_whose_processes_are_somebody_elses_is_not_stopped(home: pathlib.Path, run: Run) -> None:
+    path = home / "sites-enabled" / "far.ini"
+    path.write_text("[service]\ndomains = far.test\nmode = proxy\nupstreams = http://127.0.0.1:9\n")
+    (row,) = answer(run("list", options=("--json",)))["sites"]
+    assert (row["placement"], row["state"], row["pids"]) == ("proxy", "proxy", [])
+    assert run("list").stdout.splitlines()[-1].split() == ["far", "far.test", "proxy", "yes", "proxy"]
+    assert answer(run("explain", "far.test", options=("--json",)))["state"] == "proxy"
+
+
+def test_why_a_site_has_a_process_is_decided_anew_when_its_configuration_is_another(
+    home: pathlib.Path, run: Run
+) -> None:
+    """A worker looks again when [supervisor], [defaults] or the site's file is another one; so does the command."""
+    path = add(home, "blog", "mode = in-process")
+    conf, verdicts = home / "moya.conf", Verdicts(read_home(str(home)))
+
+    def note() -> None:
+        reason, says = NeedsProcess("it is an ASGI application").reason, placement.basis(read_home(str(home)))
+        verdicts.note("blog", reason, "", serving=False, own_process=True, watched=[str(path)], basis=says)
+
+    def placed() -> str:
+        return str(answer(run("explain", "blog.example.com", options=("--json",)))["placement"])
+
+    written = conf.read_text()
+    for more in ("max_backends = 7\n", "[defaults]\nnice = 0\n"):
+        note()
+        assert placed() == "spawned"
+        conf.write_text(f"# the same\n{written}")
+        assert placed() == "spawned"
+        conf.write_text(written + more)
+        assert placed() == "in-process"
+        conf.write_text(written)
+    note()
+    later = path.stat().st_mtime + 100
+    os.utime(path, (later, later))
+    assert placed() == "in-process"
 
 
 def test_a_bad_edit_is_told_beside_the_version_that_serves(home: pathlib.Path, run: Run) -> None:

@@ -112,17 +112,17 @@ def serving(home: pathlib.Path, *words: str) -> Iterator[tuple[int, list[str]]]:
     reader = threading.Thread(target=listen)
     reader.start()
     try:
-        assert ready.wait(30), said
+        assert ready.wait(60), said
         assert process.poll() is None, said
         yield port, said
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
-        reader.join(30)
+        process.wait(60)
+        reader.join(60)
 
 
 def get(port: int, host: str, path: str = "/") -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", path, headers={"Host": host})
     response = connection.getresponse()
     body = response.read().decode()

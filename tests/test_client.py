@@ -27,7 +27,7 @@ def worker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
 @pytest.fixture
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     ours, theirs = connected()
-    ours.settimeout(20)
+    ours.settimeout(60)
     with ours, theirs:
         yield ours, theirs
 

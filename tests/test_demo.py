@@ -124,6 +124,6 @@ def test_django_is_made_once_by_many_workers(tmp_path: Path) -> None:
     )
     argv = [sys.executable, "-c", program]
     workers = [subprocess.Popen(argv, cwd=project, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    answers = {worker.communicate(timeout=60)[0] for worker in workers}
+    answers = {worker.communicate(timeout=180)[0] for worker in workers}
     assert [worker.returncode for worker in workers] == [0, 0, 0]
     assert len(answers) == 1 and answers.pop().endswith(" 1\n")

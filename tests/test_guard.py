@@ -137,16 +137,16 @@ class Import(threading.Thread):
             if self.variable:
                 os.environ[self.variable] = "1"
             self.changed.set()
-            assert self.may_end.wait(10)
+            assert self.may_end.wait(60)
 
     def begin(self) -> Import:
         self.start()
-        assert self.changed.wait(10)
+        assert self.changed.wait(60)
         return self
 
     def end(self) -> None:
         self.may_end.set()
-        self.join(10)
+        self.join(60)
         assert not self.is_alive()
 
 

@@ -52,10 +52,35 @@ def test_what_waits_is_written_without_another_line() -> None:
     lines = batch(written)
     for number in range(100):
         lines.append(number)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while b"".join(written).count(b"\n") < 100 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert b"".join(written) == b"".join(b"%d\n" % number for number in range(100))
+
+
+def test_who_flushes_waits_for_what_another_thread_is_writing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a process that ends meanwhile would take it along."""
+    monkeypatch.setattr(logbatch, "_flusher", logbatch._Flusher())
+    written: list[bytes] = []
+    begun, go, done = threading.Event(), threading.Event(), threading.Event()
+
+    def write(data: bytes) -> None:
+        if threading.current_thread().name == "multisite-log":
+            begun.set()
+            assert go.wait(60)
+        written.append(data)
+
+    lines = Batch(lambda number: b"%d\n" % number, write)
+    for number in range(AT_ONCE + 1):
+        lines.append(number)
+    while not begun.wait(0.01):  # a line is written at once where a moment has ended in between
+        lines.append(0)
+    flushing = threading.Thread(target=lambda: (logbatch.flush(), done.set()))
+    flushing.start()
+    assert not done.wait(0.2)
+    go.set()
+    flushing.join(60)
+    assert done.is_set()
 
 
 def test_lines_of_many_threads_are_all_written_once() -> None:
@@ -69,7 +94,7 @@ def test_lines_of_many_threads_are_all_written_once() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while b"".join(written).count(b"\n") < 40000 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert sorted(map(int, b"".join(written).split())) == list(range(40000))

@@ -381,7 +381,7 @@ def test_each_thread_has_its_own_current_site(home):
 
     def serve(name):
         logs.current_site.set(name)
-        barrier.wait(10)
+        barrier.wait(60)
         sites[name] = logging.makeLogRecord({}).site
 
     barrier = threading.Barrier(2)
@@ -389,7 +389,7 @@ def test_each_thread_has_its_own_current_site(home):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert sites == {"blog": "blog", "shop": "shop"}
 
 

@@ -159,6 +159,7 @@ def test_a_slow_client_takes_no_memory(tmp_path: Path, worker: Way) -> None:
     with Backend(tmp_path / "x.sock", talk) as backend:
         tracemalloc.start()
         with ask(Proxy(backend.endpoint)) as wire:
+            eventually(lambda: said[0])
             before = -1
             while before != said[0]:  # until nothing moves any more
                 before = said[0]
@@ -208,11 +209,10 @@ def test_a_request_that_nobody_took_is_503_and_one_that_somebody_did_is_504(tmp_
         release.wait(PATIENCE)
 
     with Backend(tmp_path / "x.sock", talk) as backend:
-        proxy = Proxy(backend.endpoint, request_timeout=0.2, most_waiting=5)
-        with ask(proxy) as wire:
+        with ask(Proxy(backend.endpoint, request_timeout=0.2, most_waiting=5)) as wire:
             assert read_all(wire).startswith(b"HTTP/1.1 503 ")
         read.set()
-        with ask(proxy) as wire:
+        with ask(Proxy(backend.endpoint, request_timeout=2.0, most_waiting=5)) as wire:
             assert read_all(wire).startswith(b"HTTP/1.1 504 ")
         release.set()
 
@@ -222,18 +222,18 @@ def test_the_time_in_the_queue_does_not_count_as_the_sites(
 ) -> None:
     """A request that was taken late has its whole time from then on."""
     monkeypatch.setattr(passage, "LOOK_AT_QUEUE", 0.01)
-    taken_at: list[float] = []
+    waited_till: list[float] = []
 
     def talk(wire: socket.socket) -> None:
         time.sleep(0.5)
+        waited_till.append(time.monotonic())
         take(wire)
-        taken_at.append(time.monotonic())
         wire.recv(1)
 
     with Backend(tmp_path / "x.sock", talk) as backend:
-        with ask(Proxy(backend.endpoint, request_timeout=0.9, most_waiting=5)) as wire:
+        with ask(Proxy(backend.endpoint, request_timeout=2.0, most_waiting=5)) as wire:
             assert read_all(wire).startswith(b"HTTP/1.1 504 ")
-            assert time.monotonic() - taken_at[0] > 0.6
+            assert time.monotonic() - waited_till[0] > 1.8
 
 
 def test_a_request_that_was_taken_has_its_own_time(
@@ -441,17 +441,17 @@ class _Watcher:
 
 
 def test_deadlines_are_kept_and_may_be_moved(loop: RelayLoop) -> None:
-    early, late, moved = _Watcher(loop, 0.05), _Watcher(loop, 0.1), _Watcher(loop, 0.01)
-    for watcher in (early, late, moved):
-        loop.call(lambda watcher=watcher: loop.add(watcher))  # type: ignore[misc]
+    watchers = early, late, moved = _Watcher(loop, 0.05), _Watcher(loop, 0.1), _Watcher(loop, 0.01)
 
-    def move() -> None:
+    def start() -> None:
+        for watcher in watchers:
+            loop.add(watcher)
         moved.deadline = time.monotonic() + 0.2
 
-    loop.call(move)
-    eventually(lambda: moved.told)
+    loop.call(start)
+    eventually(lambda: all(watcher.told for watcher in watchers))
     assert early.told == late.told == moved.told == ["expired"]
-    assert not loop.in_flight
+    eventually(lambda: not loop.in_flight)
 
 
 def test_an_earlier_deadline_is_noticed(loop: RelayLoop) -> None:
@@ -579,7 +579,6 @@ def test_a_tunnel_holds_one_piece_of_each_direction(ends: Any) -> None:
             time.sleep(0.01)
     assert sent < 64 << 20
     got = 0
-    other.settimeout(0.5)
     with contextlib.suppress(TimeoutError):
         while got < sent:
             got += len(other.recv(1 << 20))

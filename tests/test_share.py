@@ -62,7 +62,7 @@ def test_a_quick_site_may_have_all_but_a_reserve(monkeypatch: pytest.MonkeyPatch
 def test_a_quick_site_waits_a_moment_for_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight threads ask at once; each gets its turn, though only six may be in at a time."""
     monkeypatch.setattr(share, "YOUNG", 1000.0)
-    monkeypatch.setattr(share, "MOMENT", 20.0)
+    monkeypatch.setattr(share, "MOMENT", 60.0)
     pool = Threads(8)
     site = Share(lambda: pool)
     most, failures = [0], []
@@ -80,7 +80,7 @@ def test_a_quick_site_waits_a_moment_for_a_thread(monkeypatch: pytest.MonkeyPatc
     for thread in running:
         thread.start()
     for thread in running:
-        thread.join(20)
+        thread.join(60)
     assert not failures
     assert pool.held == 0
     assert 0 < most[0] <= 6

@@ -91,14 +91,14 @@ def test_what_is_on_its_way_is_in_flight(home: TestHome) -> None:
 
     def slow(environ: Any, start_response: Any) -> Any:
         inside.set()
-        go_on.wait(30)
+        go_on.wait(60)
         start_response("200 OK", [])
         return [b""]
 
     site._put(slow, "in-process")
     thread = threading.Thread(target=home.get, args=("a.test", "/"))
     thread.start()
-    assert inside.wait(30)
+    assert inside.wait(60)
     assert of_site(home)["in_flight"] == 1
     go_on.set()
     thread.join()

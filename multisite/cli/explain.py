@@ -12,7 +12,7 @@ from multisite.cli import complete
 from multisite.cli.group import did_you_mean, fail
 from multisite.cli.output import say, say_json, say_problems
 from multisite.cli.session import Session, pass_session
-from multisite.cli.status import say_failure, say_journey
+from multisite.cli.status import GOES_ON, say_failure, say_journey
 
 if TYPE_CHECKING:
     from multisite.catalogue import Catalogue, Mounts
@@ -151,9 +151,9 @@ def _happened(failure: dict[str, Any] | None) -> str:
     if not failure or failure["own_process"]:
         return ""
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(failure["at"]))
-    then = "; an older application goes on serving" if failure["serving"] else ""
-    then += "; something changed since, and its next request tries again" if failure["outdated"] else ""
-    return f"failed at {when}, incident {failure['incident']}: {failure['reason']}{then}"
+    what = f"{GOES_ON} failed" if failure["serving"] else "failed"
+    then = "; something changed since, and its next request tries again" if failure["outdated"] else ""
+    return f"{what} at {when}, incident {failure['incident']}: {failure['reason']}{then}"
 
 
 def _figures(processes: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ import click
 from multisite.cli import complete
 from multisite.cli.output import say, say_json
 from multisite.cli.session import Session, UnknownSite, pass_session
+from multisite.cli.status import GOES_ON
 from multisite.cli.table import say_table
 from multisite.errors import MultisiteError
 from multisite.tally import Tally
@@ -113,9 +114,13 @@ def live(session: Session, name: str, placement: str | None, state: str) -> tupl
     if not known:
         kept = session.tallies.get(name)
         return state, kept.as_dict() if kept else {}
-    held = known["pids"] or known["state"] in ("backoff", "fatal")
+    here = session.is_in_workers(name)
+    held = known["pids"] or (known["state"] in ("backoff", "fatal") and not here)
     state = known["state"] if held or (placement == "spawned" and state != "broken") else state
-    return state, {key: known[key] for key in (*FIGURES, *USED)}
+    figures = {key: known[key] for key in (*FIGURES, *USED)}
+    if figures["failure"]:
+        figures["failure"] = {**figures["failure"], "serving": here or bool(known["replace_failure"])}
+    return state, figures
 
 
 def _live(session: Session, site: dict[str, Any]) -> dict[str, Any]:
@@ -162,7 +167,7 @@ def failure_of(verdict: Verdict | None) -> dict[str, Any] | None:
     if not verdict or verdict.own_process:
         return None
     steps = [{"step": step, "seconds": round(seconds, 4)} for step, seconds in verdict.steps]
-    told = {"failure": verdict.reason, "incident": verdict.incident, "at": verdict.at}
+    told = {"failure": verdict.reason, "incident": verdict.incident, "at": verdict.at, "serving": verdict.serving}
     return {**told, "steps": steps, "output": list(verdict.output)}
 
 
@@ -204,15 +209,13 @@ def _cells(site: dict[str, Any]) -> tuple[str, ...]:
     domains = "\n".join(domain + mount for domain in site["domains"])
     problems = site["problems"]
     told = problems[0]["reason"] if len(problems) == 1 else f"{len(problems)}, see multisite check" if problems else ""
-    if not told and site["failure"] and site["state"] in ("broken", "backoff", "fatal"):
-        told = site["failure"]["failure"]
+    failure = site["failure"]
+    if not told and failure and failure.get("serving"):
+        told = f"{GOES_ON} failed: {failure['failure']}"
+    elif not told and failure and site["state"] in ("broken", "backoff", "fatal"):
+        told = failure["failure"]
     enabled = "yes" if site["enabled"] else "no"
-    return site["name"], domains, site["placement"] or "-", enabled, shown_state(site), told
-
-
-def shown_state(site: dict[str, Any]) -> str:
-    """Return the state for a table; a site whose upstreams are somebody else's has none."""
-    return "-" if site["placement"] == "proxy" and site["state"] == "stopped" else str(site["state"])
+    return site["name"], domains, site["placement"] or "-", enabled, site["state"], told
 
 
 def _say_other_problems(session: Session, sites: list[dict[str, Any]]) -> None:

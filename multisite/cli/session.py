@@ -118,6 +118,11 @@ class Session:
         row = self.placements.of(site)
         return row is not None and row.was_here
 
+    def is_in_workers(self, site: str) -> bool:
+        """Tell whether a site with mode = auto lives in the workers at present."""
+        row = self.placements.of(site)
+        return row is not None and row.is_here
+
     @cached_property
     def failed_starts(self) -> dict[str, Verdict]:
         """What the supervisor noted when it last failed to start a site, by its name."""

@@ -21,6 +21,7 @@ HEADER = (
     *("name", "runs", "state", "pids", "up"),
     *("requests", "errors", "in flight", "waiting", "starts", "cpu", "memory", "idle"),
 )
+GOES_ON = "the old version goes on serving, since the new one"
 DROP = ("cpu", "starts", "up", "waiting", "runs", "idle", "errors", "in flight")
 
 
@@ -62,8 +63,6 @@ def _preloader(told: dict[str, Any]) -> str:
 
 
 def _cells(site: dict[str, Any]) -> tuple[str, ...]:
-    from multisite.cli.listing import shown_state
-
     pids = " ".join(map(str, site["pids"]))
     figures = (_number(site.get(key)) for key in ("requests", "errors", "in_flight", "waiting", "starts"))
     memory = f"{site['memory'] / 2**20:.1f} MiB" if site["memory"] else "-"
@@ -72,7 +71,7 @@ def _cells(site: dict[str, Any]) -> tuple[str, ...]:
     return (
         site["name"],
         site["placement"] or "-",
-        shown_state(site),
+        site["state"],
         pids or "-",
         "-" if site["up_since"] is None else duration(time.time() - site["up_since"]),
         *figures,
@@ -88,12 +87,13 @@ def _number(value: int | None) -> str:
 
 def say_failure(site: dict[str, Any]) -> None:
     """Say why a site failed last, as its start report has it."""
-    if site.get("replace_failure"):
-        say(f"{site['name']}: the old process goes on, the new one failed: {site['replace_failure']}")
     failure = site.get("failure")
+    if site.get("replace_failure") and not failure:
+        say(f"{site['name']}: {GOES_ON} failed: {site['replace_failure']}")
     if not failure:
         return
-    say(f"{site['name']}: incident {failure['incident']}: {failure['failure']}")
+    what = f"{GOES_ON} failed, " if failure.get("serving") else ""
+    say(f"{site['name']}: {what}incident {failure['incident']}: {failure['failure']}")
     say_journey(((step["step"], step["seconds"]) for step in failure["steps"]), failure["output"])
 
 

@@ -10,7 +10,7 @@ from multisite import codeversion, hosting, sharing
 from multisite.cli.start import start_problems
 from multisite.cli.target import site_problems
 from multisite.errors import NeedsProcess
-from multisite.placement import CAN_SPAWN, CHANGED, NOT_EXAMINED, Placement, of_another
+from multisite.placement import CAN_SPAWN, CHANGED, NOT_EXAMINED, Placement, basis, of_another
 
 if TYPE_CHECKING:
     from multisite.cli.session import Session
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from multisite.verdicts import Verdict
 
 DAY = 86400
+PROXY = "proxy"  # the state of a site whose processes are somebody else's: nothing of ours runs, or is stopped
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,36 @@ def judge(session: Session, site: Site) -> Judgement:
         problems = start_problems(site, session.home)
     faults = tuple(problem for problem in problems if problem.is_error)
     doubts = tuple(problem for problem in problems if not problem.is_error)
-    if failure and failure.own_process and placement.shareable:
+    if failure and placement.shareable and _keeps_out(failure, session):
         placement = Placement("spawned", failure.reason.removeprefix(NeedsProcess.opening))
     if not placement.shareable:
         failure = session.failed_starts.get(site.name)
-    state = "in-process" if placement.shareable else "stopped"
-    if faults or (failure and failure.broken):
-        state = "broken"
+    state = _state(site, session, placement, faults, failure)
     return Judgement(placement.kind, placement.reason, state, faults, failure, doubts)
+
+
+def _state(
+    site: Site, session: Session, placement: Placement, faults: tuple[Problem, ...], failure: Verdict | None
+) -> str:
+    """Say what state the site is in; what is wrong with its newest version matters where no older one serves."""
+    if (failure and failure.broken) or (faults and not _has_older(site, session, placement, failure)):
+        return "broken"
+    return {"in-process": "in-process", "proxy": PROXY}.get(placement.kind, "stopped")
+
+
+def _has_older(site: Site, session: Session, placement: Placement, failure: Verdict | None) -> bool:
+    """Tell whether the workers serve an older version than that on disk."""
+    if not placement.shareable:
+        return False
+    row = session.placements.of(site.name)
+    if row and row.is_here and row.version and sharing.is_examined(site, session.home):
+        return row.version != codeversion.version_of(site, session.home)
+    return failure is not None and failure.serving
+
+
+def _keeps_out(failure: Verdict, session: Session) -> bool:
+    """Tell whether the workers have found that the site needs a process, and what its files say is as it was then."""
+    return failure.own_process and not failure.outdated and failure.basis in ("", basis(session.home))
 
 
 def _placement(site: Site, session: Session) -> Placement:

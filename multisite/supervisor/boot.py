@@ -95,12 +95,13 @@ class Sandbox:
     def turn(self, trials: list[Trial]) -> None:
         """Let things happen, and have each trial look at them."""
         self.loop.turn(TURN)
+        ended = [trial for trial in trials if trial.has_ended]  # before what they said last is heard
         for pid, variables in self.notify.receive():
             leader = proc.session(pid) or pid
             for trial in trials:
                 trial.told(leader, variables)
         for trial in trials:
-            trial.look(self.loop.now())
+            trial.look(self.loop.now(), trial in ended)
 
     def close(self) -> None:
         """End what is left."""
@@ -177,12 +178,17 @@ class Trial:
         if variables.get("READY") == "1" or (variables.get("TRIED") == "1" and self._backend.tried):
             self._over("")
 
-    def look(self, now: float) -> None:
+    @property
+    def has_ended(self) -> bool:
+        """Whether its process is gone, which may have said why."""
+        return not self.outcome and _is_over(self._backend.pid)
+
+    def look(self, now: float, has_ended: bool) -> None:
         """See whether it has ended, taken too long, or accepts."""
         if self.outcome:
             return
         backend = self._backend
-        if os.waitid(os.P_PID, backend.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        if has_ended:
             self._ended()
         elif backend.deadline is not None and now >= backend.deadline:
             backend.reason = "start_timeout"

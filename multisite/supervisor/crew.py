@@ -186,12 +186,21 @@ class Crew:
         self.is_put_to_rest = reason == "asked"
         self.room.since = None
         if self.is_put_to_rest:
-            self.failures.end_row()
+            self._put_to_rest()
         for backend in list(self.backends):
             backend.feed(Event.STOP, reason)
             if backend.state is State.DRAINING:
                 draining.end_if_drained(backend, self.connected(), self.connected)
             self._exits.settle(backend)
+
+    def _put_to_rest(self) -> None:
+        """Somebody stops it: whoever waits while none serves, our own probe among them, is not to start it again."""
+        self.failures.end_row()
+        now = self._loop.now()
+        self.hearing.look(max(now, self.readiness.next_look or now), self.connected())
+        self.readiness.end()
+        if not self.backends.any_in(State.RUNNING, State.DRAINING):
+            self.room.renew(watch=not self.backends)
 
     def replace(self, reason: str) -> None:
         """Have new backends beside the running ones, which end when the new ones are ready."""
@@ -281,6 +290,8 @@ class Crew:
             self.log.close()
             self.log = self._launcher.log = SiteLog(site, self.log.followers)
             self.replace("reload")
+        elif self.failures.refused and not self.pids:
+            self._check_plan()  # moya.conf may allow now what it did not
         if self.listener.is_open:
             with contextlib.suppress(Unavailable):
                 self.room.ensure(watch=False)

@@ -212,7 +212,7 @@ class Supervisor:
         anybody = False
         for pid in children.ended():
             anybody = True
-            self._hear()
+            self._told()  # what it said last may have come after all else that was ready
             status, spent = children.reap(pid)
             if self._upgrade.ended(pid, status) or self._preloaders.ended(pid):
                 continue

@@ -2,7 +2,7 @@
 
 A request that was handed over waits together with its client's connection (`multisite.handoff`). Nobody else has that
 any more: when the queue is closed the client would be left without a word. Whoever is relayed finds the connection
-closed and asks us.
+closed and asks us; where a site has only been stopped we would have nothing to say then, so he is answered as well.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ _RECEIVE = 1 << 18
 _AT_ONCE = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
-def turn_away(listener: int, most: int, error: MultisiteError) -> int:
-    """Empty the queue, and answer those in it whose connections came along; never waits for long.
+def turn_away(listener: int, most: int, error: MultisiteError, everybody: bool = False) -> int:
+    """Empty the queue, and answer those in it whose connections came along, or all; never waits for long.
 
     Args:
-        listener: descriptor of a socket of which our own runner accepts, so that it does not wait.
+        listener: descriptor of a socket of which our own runner accepts, or nobody any more, so that it does not wait.
         most: how many may be in the queue.
         error: what they are told.
+        everybody: also those who are relayed, in HTTP, which is the answer of every server.
 
     Returns:
         how many were answered.
@@ -43,7 +44,7 @@ def turn_away(listener: int, most: int, error: MultisiteError) -> int:
     try:
         with _at_most(LONGEST):
             for _ in range(most):
-                turned += _is_anybody_there(listener) and _turn_away_one(queue, error)
+                turned += _is_anybody_there(listener) and _turn_away_one(queue, error, everybody)
     except _TooLong:
         pass
     finally:
@@ -81,7 +82,7 @@ def _is_anybody_there(listener: int) -> bool:
     return bool(poll.poll(0))
 
 
-def _turn_away_one(queue: socket.socket, error: MultisiteError) -> bool:
+def _turn_away_one(queue: socket.socket, error: MultisiteError, everybody: bool) -> bool:
     queue.settimeout(0)
     with contextlib.suppress(OSError), queue.accept()[0] as waiting:
         data, rights, _, _ = waiting.recvmsg(_RECEIVE, ONE_DESCRIPTOR, int(socket.MSG_DONTWAIT) | ON_EXEC)
@@ -90,6 +91,9 @@ def _turn_away_one(queue: socket.socket, error: MultisiteError) -> bool:
             with socket.socket(fileno=descriptor) as client:
                 client.send(_answer(data, error), _AT_ONCE)
                 client.shutdown(socket.SHUT_WR)
+            return True
+        if everybody and data:  # without, he has gone
+            waiting.send(_answer(data, error), _AT_ONCE)
             return True
     return False
 
@@ -107,6 +111,8 @@ def _answer(data: bytes, error: MultisiteError) -> bytes:
 def _variables(data: bytes) -> dict[str, Any]:
     try:
         size = envelope.size_of(data)
-        return envelope.variables_of(data[:size]) if size and data.startswith(envelope.WITH_CLIENT) else {}
+        if size and data.startswith(envelope.WITH_CLIENT):
+            return envelope.variables_of(data[:size])
     except envelope.BadEnvelope:
-        return {}
+        pass
+    return {"REQUEST_METHOD": "HEAD"} if data.startswith(b"HEAD ") else {}

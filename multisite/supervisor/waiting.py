@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -10,7 +11,8 @@ from multisite.supervisor.failures import Unavailable
 from multisite.supervisor.listener import Listener
 from multisite.supervisor.loop import Loop
 
-RETRY_AFTER = 10  # seconds, where the socket cannot be made
+RETRY_AFTER = 10  # seconds, where the socket cannot be made, or the site is stopped
+STOPPED = "the site is being stopped"
 
 
 class WaitingRoom:
@@ -82,16 +84,25 @@ class WaitingRoom:
         """
         self.served()
         if self.takes_clients and self.listener.is_open:
-            self._turn_away(told or Unavailable("the site is being stopped", RETRY_AFTER))
+            self._turn_away(told or Unavailable(STOPPED, RETRY_AFTER))
         self.listener.close()
 
-    def _turn_away(self, told: Unavailable) -> None:
+    def renew(self, *, watch: bool) -> None:
+        """Answer whoever waits, while no process takes requests; who comes from now on waits at another socket."""
+        if self.listener.is_open:
+            self.served()
+            self._turn_away(Unavailable(STOPPED, RETRY_AFTER), everybody=True)
+            self.listener.close()
+            with contextlib.suppress(Unavailable):  # the next one who asks is told
+                self.ensure(watch=watch)
+
+    def _turn_away(self, told: Unavailable, everybody: bool = False) -> None:
         from multisite.errors import BackendUnavailable  # what follows is not needed where all is well
         from multisite.supervisor.turnaway import turn_away
 
         self.listener.withdraw()
         error = BackendUnavailable(told.reason, round(told.retry_after))
         error.incident = told.incident
-        turned = turn_away(self.listener.fileno(), 2 * self.backlog + 2, error)
+        turned = turn_away(self.listener.fileno(), 2 * self.backlog + 2, error, everybody)
         if turned:
             self._logger.warning("%s waiting requests are answered with %s: %s", turned, error.status, told.reason)

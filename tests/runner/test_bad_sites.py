@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from .harness import ENVIRON, Backend, backend, envelope, hand_over, receive_all, spec
+from tests.processes import is_running
+
+from .harness import ENVIRON, WITHIN, Backend, backend, envelope, hand_over, receive_all, spec
 
 BAD = """
 import os, signal, sys, threading, time
@@ -100,8 +103,10 @@ def no_child_serves(site: Backend) -> None:
     for _ in range(20):
         assert site.ask("/").body == site.http("/").body == b"ok"
     assert site.wait_for(in_flight=0).requests == before + 40
-    for pid in children(site.process.pid):
-        assert Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z", pid
+    deadline = time.monotonic() + WITHIN
+    while any(is_running(int(pid)) for pid in children(site.process.pid)):
+        assert time.monotonic() < deadline, "a child goes on"
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -223,7 +228,7 @@ def test_an_event_loop_without_descriptors(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["/loses_stderr", "/closes_stderr", "/odd_stderr"])
 def test_a_site_that_spoils_its_streams(tmp_path: Path, path: str) -> None:
     """Its errors are still in its log, and its requests answered."""
-    with backend(tmp_path, BAD, request_timeout=1.0) as site:
+    with backend(tmp_path, BAD, request_timeout=2.0) as site:
         assert site.ask(path).status == 200
         assert site.ask("/breaks").status == site.http("/breaks").status == 500
         assert site.log.count("RuntimeError: no luck") == 2
@@ -275,13 +280,13 @@ def test_a_patched_standard_library(tmp_path: Path) -> None:
     pytest.importorskip("gevent")
     patched = "import gevent.monkey; gevent.monkey.patch_all()\n"
     code = patched + BAD.replace("threading.Event().wait()", "time.sleep(99)")
-    with backend(tmp_path, code, request_timeout=1.0, threads=4) as site:
+    with backend(tmp_path, code, request_timeout=3.0, threads=4) as site:
         for answer in (site.ask(), site.http(), site.http("/", **{"X-Odd!": "x"}), site.http("/", "POST", b"x" * 9999)):
             assert (answer.status, answer.body) == (200, b"ok")
         with site.connect() as client:
             client.sendall(envelope({**ENVIRON, "PATH_INFO": "/hangs"}))
             assert site.exit() == 4
-        assert "no progress for 1 s with GET site.test/" in site.log
+        assert "no progress for 3 s with GET site.test/" in site.log
 
 
 def test_children_of_handed_over_clients(tmp_path: Path) -> None:
@@ -291,7 +296,7 @@ def test_children_of_handed_over_clients(tmp_path: Path) -> None:
     with backend(tmp_path, BAD) as site:
         client, ours = socket.socketpair()
         with client, ours:
-            client.settimeout(20)
+            client.settimeout(WITHIN)
             hand_over(site, {**ENVIRON, "PATH_INFO": "/forks"}, ours)
             data = receive_all(client)
             assert data.count(b"HTTP/1.1 200 OK") == 1 and data.endswith(b"ok")

@@ -244,10 +244,10 @@ def test_who_waits_survives_the_process(tmp_path: Path) -> None:
 
 def test_a_hung_request(tmp_path: Path) -> None:
     """It is watched as any other, and named in the log."""
-    with backend(tmp_path, APP, request_timeout=0.4) as site, clients() as (client, ours):
+    with backend(tmp_path, APP, request_timeout=1.0) as site, clients() as (client, ours):
         hand_over(site, asked("/hang"), ours)
         assert site.exit() == 4
-        assert "no progress for 0.4 s with GET site.test/hang" in site.log
+        assert "no progress for 1 s with GET site.test/hang" in site.log
         assert receive_all(client) == b""
 
 

@@ -63,7 +63,7 @@ def test_asgi(tmp_path: Path, python: str) -> None:
 
 def test_a_hang(tmp_path: Path, python: str) -> None:
     """The stack is printed by every interpreter."""
-    with backend(tmp_path, HANGS, python, request_timeout=0.3) as site:
+    with backend(tmp_path, HANGS, python, request_timeout=1.0) as site:
         with pytest.raises(Exception):
             site.ask()
         assert site.exit() == 4

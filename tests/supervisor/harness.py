@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from multisite import config
+from multisite.model import Home
 from multisite.supervisor import proc, sweep
 from multisite.supervisor.client import Client, NotRunning
 from multisite.supervisor.rundir import RuntimeDir
@@ -29,6 +30,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path.startswith("/sleep/"):
             time.sleep(float(self.path[7:]))
+        if self.path.startswith("/until/"):
+            while not os.path.exists(self.path[7:]):
+                time.sleep(0.01)
         if self.path == "/die":
             os._exit(9)
         body = f"{os.getpid()} {os.environ.get('GREETING', '')}".encode()
@@ -66,7 +70,10 @@ allow_root = yes
 """
 
 
-def wait_until(what: Callable[[], Any], seconds: float = 10.0) -> Any:
+WITHIN = 60.0  # seconds, on a machine that has other things to do
+
+
+def wait_until(what: Callable[[], Any], seconds: float = WITHIN) -> Any:
     """Return the first true answer of `what`; fails when time is up."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -75,6 +82,16 @@ def wait_until(what: Callable[[], Any], seconds: float = 10.0) -> Any:
             return answer
         time.sleep(0.01)
     raise AssertionError(f"waited {seconds} s in vain")
+
+
+class Patient(Client):
+    """A client for whom a supervisor may be slow to come up and to answer."""
+
+    def __init__(self, home: Home) -> None:
+        super().__init__(home, start_within=WITHIN / 2)
+
+    def ask(self, request: dict[str, Any], within: float = WITHIN) -> dict[str, Any]:
+        return super().ask(request, within)
 
 
 class SupervisedHome:
@@ -86,7 +103,7 @@ class SupervisedHome:
             (path / name).mkdir(parents=True, exist_ok=True)
         (path / "moya.conf").write_text(MOYA_CONF.format(supervisor=supervisor))
         self.home = config.read_home(str(path))
-        self.client = Client(self.home)
+        self.client = Patient(self.home)
         self.rundir = RuntimeDir(self.home)
         self.supervisors: set[int] = set()
 
@@ -114,7 +131,7 @@ class SupervisedHome:
         self.supervisors.add(self.pid)
         return path
 
-    def get(self, name: str, path: str = "/", seconds: float = 20.0) -> str:
+    def get(self, name: str, path: str = "/", seconds: float = WITHIN) -> str:
         """Ask a site over its socket; returns the body."""
         return ask(self.ensure(name), path, seconds)
 
@@ -127,9 +144,16 @@ class SupervisedHome:
         state: dict[str, Any] = self.status()["sites"][name]
         return state
 
-    def wait_for(self, name: str, state: str, seconds: float = 10.0) -> dict[str, Any]:
+    def wait_for(self, name: str, state: str, seconds: float = WITHIN) -> dict[str, Any]:
         """Wait until a site is in a state."""
         return dict(wait_until(lambda: (s := self.state(name))["state"] == state and s, seconds))
+
+    def failed(self, name: str) -> dict[str, Any]:
+        """Wait until a site has been tried twice and given up for a while.
+
+        The pause that follows is short: when it is over, the site is stopped, and what failed is still told.
+        """
+        return dict(wait_until(lambda: _is_given_up(state := self.state(name)) and state))
 
     @property
     def pid(self) -> int:
@@ -152,7 +176,7 @@ class SupervisedHome:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
         try:
-            wait_until(lambda: not any(map(self._is_ours, self.supervisors)), 20)
+            wait_until(lambda: not any(map(self._is_ours, self.supervisors)))
             wait_until(lambda: not self.left())
         finally:
             for pid in self.left():  # a test that fails leaves nothing either
@@ -162,6 +186,10 @@ class SupervisedHome:
     def _is_ours(self, pid: int) -> bool:
         """Tell whether a supervisor of this home still has that pid, which others may get later."""
         return is_running(pid) and os.fsencode(str(self.path)) in command_line(pid)
+
+
+def _is_given_up(state: dict[str, Any]) -> bool:
+    return state["state"] in ("backoff", "stopped") and state["starts"] >= 2 and bool(state["failure"])
 
 
 @contextlib.contextmanager
@@ -174,7 +202,7 @@ def supervised(path: Path, supervisor: str = "") -> Iterator[SupervisedHome]:
         home.close()
 
 
-def ask(path: str, target: str = "/", seconds: float = 20.0) -> str:
+def ask(path: str, target: str = "/", seconds: float = WITHIN) -> str:
     """GET over a unix socket; returns the body.
 
     Raises:

@@ -16,13 +16,13 @@ import pytest
 
 from tests.processes import is_running
 
-from .harness import SERVER, SupervisedHome, wait_until
+from .harness import SERVER, WITHIN, SupervisedHome, wait_until
 
 
 def typed(home: SupervisedHome, *words: str, code: int = 0) -> str:
     """Run the command; returns what it printed."""
     argv = [sys.executable, "-m", "multisite", "--home", str(home.path), *words]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=WITHIN, check=False)
     assert done.returncode == code, done.stderr
     return done.stdout + done.stderr
 
@@ -58,7 +58,7 @@ def test_status_tells_a_failed_start_with_its_steps_and_its_output(home: Supervi
     home.site("bad", "print('no flask here')\nraise SystemExit(3)")
     with pytest.raises(OSError):
         home.get("bad")
-    home.wait_for("bad", "backoff")
+    home.failed("bad")
     shown = typed(home, "status")
     assert "exited with code 3" in shown
     assert "| no flask here" in shown
@@ -110,7 +110,7 @@ def foreground(home: SupervisedHome, tmp_path: Path) -> Iterator[subprocess.Pope
     address = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         notify.bind(address)
-        notify.settimeout(20)
+        notify.settimeout(WITHIN)
         argv = [sys.executable, "-m", "multisite", "--home", str(home.path), "supervise"]
         with subprocess.Popen(argv, env={**os.environ, "NOTIFY_SOCKET": address}) as process:
             try:
@@ -127,9 +127,9 @@ def test_in_the_foreground_it_tells_systemd_and_stays_until_it_is_told_to_leave(
     pid = int(home.get("blog").split()[0])
     assert "runs already" in typed(home, "supervise", code=1)
     foreground.terminate()
-    assert foreground.wait(20) == 0
-    assert not is_running(pid)
-    assert not home.left()
+    assert foreground.wait(WITHIN) == 0
+    wait_until(lambda: not is_running(pid))
+    wait_until(lambda: not home.left())
 
 
 def test_a_killed_supervisor_in_the_foreground_ends_with_an_error_for_systemd(
@@ -138,5 +138,5 @@ def test_a_killed_supervisor_in_the_foreground_ends_with_an_error_for_systemd(
     home.site("blog")
     pid = int(home.get("blog").split()[0])
     os.kill(home.pid, signal.SIGKILL)
-    assert foreground.wait(20) == 128 + signal.SIGKILL
+    assert foreground.wait(WITHIN) == 128 + signal.SIGKILL
     wait_until(lambda: not is_running(pid))

@@ -17,7 +17,7 @@ from multisite.supervisor import proc
 from multisite.supervisor.servers import command_line
 from tests.processes import is_running
 
-from .harness import SERVER, SupervisedHome, wait_until
+from .harness import SERVER, WITHIN, SupervisedHome, wait_until
 
 # A worker that asks for a site's socket once and then relays, as the service does.
 FRONT = """
@@ -88,9 +88,9 @@ class Gunicorn:
         return [pid for pid in proc.pids() if proc.parent(pid) == (master or self.pid) and is_running(pid)]
 
     def get(self, site: str, target: str = "/") -> str:
-        connection = http.client.HTTPConnection("x", timeout=30)
+        connection = http.client.HTTPConnection("x", timeout=WITHIN)
         connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.settimeout(30)
+        connection.sock.settimeout(WITHIN)
         connection.sock.connect(str(self.path))
         connection.request("GET", target, headers={"Host": f"{site}.test", "Connection": "close"})
         answer = connection.getresponse()
@@ -164,9 +164,11 @@ def test_t2_recycled_workers_leave_supervisor_and_sites_alone(home: SupervisedHo
     with served(home, "--workers", "2", "--max-requests", "10") as gunicorn:
         first = gunicorn.get("a")
         supervisor, workers = supervisor_of(home), set(gunicorn.workers())
-        assert {gunicorn.get("a") for _ in range(60)} == {first}
+        answers = {gunicorn.get("a") for _ in range(60)}
+        while workers & set(gunicorn.workers()):
+            answers.add(gunicorn.get("a"))
+        assert answers == {first}
         assert home.pid == supervisor
-        assert not workers & set(gunicorn.workers())
 
 
 def test_t3_a_killed_supervisor_takes_its_sites_along_and_the_next_request_makes_another(
@@ -190,7 +192,7 @@ def test_t4_a_killed_master_leaves_nothing(home: SupervisedHome) -> None:
         supervisor = supervisor_of(home)
         os.kill(gunicorn.pid, signal.SIGKILL)
         wait_until(lambda: not any(map(is_running, (site, helper, supervisor))))
-        assert not home.left()
+        wait_until(lambda: not home.left())
 
 
 def test_t5_a_killed_site_comes_back(home: SupervisedHome) -> None:
@@ -249,13 +251,13 @@ def test_t9_an_upgraded_master_keeps_supervisor_and_sites_and_takes_them_along_i
         try:
             wait_until(lambda: gunicorn.workers(master))
             gunicorn.process.send_signal(signal.SIGQUIT)
-            gunicorn.process.wait(20)
+            gunicorn.process.wait(WITHIN)
             assert gunicorn.get("a") == first
             assert home.pid == supervisor
         finally:
             os.kill(master, signal.SIGTERM)
         wait_until(lambda: not is_running(supervisor))
-        assert not home.left()
+        wait_until(lambda: not home.left())
 
 
 def test_after_a_kill_sockets_logs_and_counts_are_right(home: SupervisedHome) -> None:
@@ -268,12 +270,14 @@ def test_after_a_kill_sockets_logs_and_counts_are_right(home: SupervisedHome) ->
     home.get("gone")
     for number in range(5):
         home.get("blog", f"/{number}")
+        wait_until(lambda line=f"/{number}\n": read(log).endswith(line))
     wait_until(lambda: home.state("blog")["requests"] == 5)
     (home.path / "sites-enabled" / "gone.ini").unlink()
     supervisor = supervisor_of(home)
     os.kill(supervisor, signal.SIGKILL)
     assert home.get("blog", "/last") == "hello"
     wait_until(lambda: home.state("blog")["requests"] == 1)
+    wait_until(lambda: "/last" in read(log))
     assert log.read_text().split() == ["/0", "/1", "/2", "/3", "/4", "/last"]
     run = Path(home.rundir.path)
     assert [path.name for path in (run / "sites").iterdir()] == ["blog.sock"]
@@ -291,7 +295,7 @@ def test_what_an_earlier_supervisor_left_is_cleared_away(home: SupervisedHome) -
     os.kill(guard, signal.SIGSTOP)
     os.kill(supervisor, signal.SIGKILL)
     os.kill(guard, signal.SIGKILL)
-    wait_until(lambda: not is_running(guard))
+    wait_until(lambda: not is_running(guard) and not is_running(supervisor))
     assert is_running(helper)
     home.get("a")
-    assert not is_running(helper)
+    wait_until(lambda: not is_running(helper))

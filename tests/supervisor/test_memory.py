@@ -29,21 +29,23 @@ def test_a_process_above_its_limit_is_replaced_and_no_request_is_lost(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with supervised(tmp_path) as home:
-        home.site("big", GROWS, memory_limit="80M", processes="1")
+        folder = home.site("big", GROWS, memory_limit="80M", processes="1")
         home.site("small", GROWS, memory_limit="80M")
         small = home.get("small", "/grow/10")
-        first = home.get("big", "/grow/100")
-        path = home.rundir.socket("big")
+        path = home.ensure("big")
         slow: list[str] = []
-        waiting = threading.Thread(target=lambda: slow.append(ask(path, "/sleep/8", 60)))
+        waiting = threading.Thread(target=lambda: slow.append(ask(path, "/until/replaced", 2 * MEASURED)))
         waiting.start()
+        wait_until(lambda: home.state("big")["in_flight"] and home.state("big")["state"] == "running")
+        first = ask(path, "/grow/100")
         answers = [first]
         while answers[-1] == first:
-            answers.append(ask(path, "/sleep/0.05", 60))
+            answers.append(ask(path, "/sleep/0.05"))
             assert len(answers) < MEASURED / 0.05, "it has not been replaced"
+        (folder / "replaced").touch()
         waiting.join()
         assert slow == [first], "the request that was in flight has been finished"
-        wait_until(lambda: not is_running(pid_of(first)), 30)
+        wait_until(lambda: not is_running(pid_of(first)))
         assert home.state("big")["pids"] == [pid_of(answers[-1])]
         assert home.state("big")["starts"] == 2
         assert home.get("small") == small
@@ -64,18 +66,19 @@ def test_what_a_process_has_forked_counts_too(tmp_path: Path) -> None:
 def test_above_the_budget_an_idle_site_goes_and_a_busy_one_stays(tmp_path: Path) -> None:
     """Which of two idle ones depends on what their starts have cost: the planner's own tests say how."""
     with supervised(tmp_path, "memory_budget = 200M") as home:
-        for name in ("a", "b", "c"):
-            home.site(name, GROWS)
+        folder = [home.site(name, GROWS) for name in ("a", "b", "c")][-1]
         for name in ("a", "b"):
             home.get(name, "/grow/60")
-        home.wait_for("b", "running")
+            home.wait_for(name, "running")
         path = home.ensure("c")
         busy: list[str] = []
-        waiting = threading.Thread(target=lambda: busy.append(ask(path, "/sleep/9", 60)))
-        home.get("c", "/grow/100")
+        waiting = threading.Thread(target=lambda: busy.append(ask(path, "/until/stopped", 2 * MEASURED)))
         waiting.start()
+        wait_until(lambda: home.state("c")["in_flight"] and home.state("c")["state"] == "running")
+        ask(path, "/grow/100")
         stopped = wait_until(lambda: [n for n in ("a", "b", "c") if home.state(n)["state"] == "stopped"], MEASURED)
         assert stopped in (["a"], ["b"])
+        (folder / "stopped").touch()
         waiting.join()
         assert len(busy) == 1
         assert pid_of(home.get(stopped[0]))

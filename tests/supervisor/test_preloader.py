@@ -112,7 +112,7 @@ def test_an_app_that_cannot_be_imported_is_told_as_after_a_plain_start(home: Sup
     home.app("third", "import no_such_module")
     with contextlib.suppress(OSError):
         home.get("third")
-    failure = home.wait_for("third", "backoff")["failure"]
+    failure = home.failed("third")["failure"]
     assert "No module named 'no_such_module'" in failure["failure"]
     assert any("Traceback" in line for line in failure["output"])
     assert failure["way"].startswith("forked")

@@ -177,7 +177,7 @@ def test_a_site_that_is_stopped_before_its_process_is_born_has_none(home: Superv
     home.client.ask({"do": "stop", "site": "third"})
     os.kill(found["pid"], signal.SIGCONT)
     home.get("third")
-    running = home.wait_for("third", "running", 20)
+    running = home.wait_for("third", "running")
     assert running["starts"] == 2
     of_third = [pid for pid in home.left() if b":third:" in proc.environment(pid)[b"MULTISITE_BACKEND"]]
     assert of_third == running["pids"]

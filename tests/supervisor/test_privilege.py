@@ -12,11 +12,12 @@ import pytest
 from click.testing import CliRunner
 
 from multisite.cli import main
+from multisite.errors import BackendUnavailable
 from multisite.model import Home, Site, SupervisorOptions
 from multisite.supervisor import launch, privilege
 from multisite.supervisor.privilege import Refused
 
-from .harness import SERVER, SupervisedHome, as_user, supervised
+from .harness import SERVER, SupervisedHome, as_user, supervised, wait_until
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -199,7 +200,7 @@ def test_no_signal_is_ignored_because_the_supervisor_ignores_it(tmp_path: Path) 
         home.site("a", command=f"{shutil.which('grep')} SigIgn /proc/self/status")
         with pytest.raises(OSError):
             home.get("a")
-        (line,) = home.wait_for("a", "backoff")["failure"]["output"]
+        (line,) = home.failed("a")["failure"]["output"]
         assert int(line.split()[1], 16) & 0x7FFFFFFF == 0  # 1 to 31; libc has the real-time ones
 
 
@@ -221,7 +222,7 @@ def test_chroot_changes_the_root(open_path: Path) -> None:
         home.site("b", REPORT, command=f"{SYSTEM_PYTHON} srv.py", user="www-data", chroot=str(open_path))
         with pytest.raises(Exception, match=r"."):
             home.get("b")
-        failure = home.wait_for("b", "backoff")["failure"]["failure"]
+        failure = home.failed("b")["failure"]["failure"]
         assert f"run {SYSTEM_PYTHON}" in failure
 
 
@@ -341,3 +342,19 @@ def test_who_is_not_root_is_told_what_only_root_could_do(open_path: Path, keys: 
             assert (code, output.count("warning: ")) == (0, 1)
             assert reason in output
             assert "error:" not in output
+
+
+@as_root
+def test_what_moya_conf_allows_meanwhile_is_not_refused_any_more(tmp_path: Path) -> None:
+    """That is known before anybody asks for the site again."""
+    with supervised(tmp_path) as home:
+        conf = tmp_path / "moya.conf"
+        allowed = conf.read_text()
+        conf.write_text(allowed.replace("allow_root = yes", "allow_root = no"))
+        home.site("blog", user="root")
+        with pytest.raises(BackendUnavailable, match="allow_root"):
+            home.ensure("blog")
+        assert home.state("blog")["state"] == "fatal"
+        conf.write_text(allowed)
+        wait_until(lambda: home.status()["sites"].get("blog", {}).get("state") != "fatal", 30)
+        assert home.get("blog")

@@ -17,7 +17,7 @@ import pytest
 from multisite.supervisor.listener import Listener
 from multisite.supervisor.rundir import RuntimeDir
 
-from .harness import SupervisedHome, ask, supervised, wait_until
+from .harness import WITHIN, SupervisedHome, ask, supervised, wait_until
 
 APP = """
 def application(environ, start_response):
@@ -48,7 +48,7 @@ def home(tmp_path: Path) -> Iterator[SupervisedHome]:
         wait_until(lambda: os.path.exists(home.rundir.control))
         yield home
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.wait(WITHIN)
 
 
 def test_of_many_instances_few_keep_their_sockets(home: SupervisedHome) -> None:
@@ -56,7 +56,7 @@ def test_of_many_instances_few_keep_their_sockets(home: SupervisedHome) -> None:
     for _ in range(2):
         for number in range(10):
             assert ask(home.client.ensure("many", f"x{number}.test")) == "ok"
-        wait_until(lambda: len(home.status()["sites"]) <= 2, 20)
+        wait_until(lambda: len(home.status()["sites"]) <= 2)
         assert len(os.listdir(Path(home.rundir.path) / "sites")) <= 2
         assert len(os.listdir(Path(home.rundir.path) / "domains")) <= 2
     home.client.ensure("many", "x0.test")

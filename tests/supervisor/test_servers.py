@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import SupervisedHome, wait_until
+from .harness import WITHIN, SupervisedHome, wait_until
 
 pytestmark = pytest.mark.servers
 
@@ -43,11 +43,11 @@ def uwsgi_packet(**variables: str) -> bytes:
 def test_uwsgi_takes_the_socket_on_descriptor_0(home: SupervisedHome) -> None:
     if not shutil.which("uwsgi"):
         pytest.skip("uwsgi is not installed")
-    home.app("a", APP, server="uwsgi", protocol="uwsgi", idle_timeout="1")
+    home.app("a", APP, server="uwsgi", protocol="uwsgi", idle_timeout="3")
     path = home.ensure("a")
     assert (Path(home.rundir.path) / "domains" / "a.test" / "uwsgi.sock").is_symlink()
     with socket.socket(socket.AF_UNIX) as connected:
-        connected.settimeout(20)
+        connected.settimeout(WITHIN)
         connected.connect(path)
         connected.sendall(uwsgi_packet(REQUEST_METHOD="GET", PATH_INFO="/x", SCRIPT_NAME="", SERVER_NAME="a"))
         answer = b"".join(iter(lambda: connected.recv(65536), b""))

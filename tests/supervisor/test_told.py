@@ -17,14 +17,14 @@ from multisite.supervisor.client import NotRunning
 from multisite.verdicts import Verdicts, of_starts
 from tests.processes import is_running
 
-from .harness import SERVER, SupervisedHome, wait_until
+from .harness import SERVER, WITHIN, SupervisedHome, wait_until
 
 BROKEN = "import sys\nprint('no flask here')\nsys.exit(3)\n"
 
 
 def typed(home: SupervisedHome, *words: str, code: int = 0) -> str:
     argv = [sys.executable, "-m", "multisite", "--home", str(home.path), *words]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=WITHIN, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout
 
@@ -38,7 +38,7 @@ def fail(home: SupervisedHome, name: str) -> str:
     """Ask for a site until it is given up for a while; returns the incident."""
     with pytest.raises((OSError, BackendUnavailable)):
         home.get(name)
-    return str(home.wait_for(name, "backoff")["failure"]["incident"])
+    return str(home.failed(name)["failure"]["incident"])
 
 
 def end_supervisor(home: SupervisedHome) -> None:
@@ -95,7 +95,7 @@ def test_a_replacement_that_failed_is_told_while_the_old_process_serves(home: Su
     home.client.ask({"do": "restart", "site": "blog"})
     wait_until(lambda: home.state("blog")["replace_failure"])
     told = typed(home, "explain", "blog.test")
-    assert "an older application goes on serving" in told
+    assert "the old version goes on serving, since the new one failed at " in told
     assert "running" in told
 
 
@@ -114,6 +114,33 @@ def test_a_traceback_is_logged_once(home: SupervisedHome, capfd: pytest.CaptureF
     logged = capfd.readouterr().err
     assert logged.count("ModuleNotFoundError: No module named 'no_such_module_of_mine'\n") == 2  # two starts
     assert logged.count("import no_such_module_of_mine\n") == 2
+
+
+# A supervisor that is slow to look whether anybody has ended.
+SLOW = """
+import sys, time
+from multisite.supervisor import loop, run
+
+def turn(self, timeout, of_old=loop.Loop.turn):
+    of_old(self, timeout)
+    time.sleep(0.3)
+
+loop.Loop.turn = turn
+sys.exit(run.run(sys.argv[1], foreground=True))
+"""
+
+
+def test_the_last_words_of_a_process_are_heard_before_it_is_buried(home: SupervisedHome) -> None:
+    """It prints, says why it ends, and is gone: all that may happen between two looks."""
+    home.app("blog", "import no_such_module_of_mine\n")
+    with subprocess.Popen([sys.executable, "-c", SLOW, str(home.path)], start_new_session=True) as supervisor:
+        try:
+            wait_until(lambda: os.path.exists(home.rundir.control))
+            with pytest.raises((OSError, BackendUnavailable)):
+                home.get("blog")
+            assert "No module named" in home.failed("blog")["failure"]["failure"]
+        finally:
+            supervisor.terminate()
 
 
 def test_with_a_log_of_its_own_the_service_log_has_the_output_too(

@@ -98,7 +98,7 @@ def test_what_was_known_of_the_sites_is_known_afterwards(home: SupervisedHome) -
         home.get("wsgi")
     with pytest.raises(OSError):
         home.get("bad")
-    home.wait_for("bad", "backoff")
+    home.failed("bad")
     home.wait_for("runs", "running")
     wait_until(lambda: home.state("wsgi")["requests"] == 3)
     uptime = home.status()["supervisor"]["uptime"]
@@ -144,7 +144,7 @@ def test_a_cold_site_is_started_by_who_waits_at_its_socket(home: SupervisedHome)
 
 
 def test_what_ends_afterwards_is_noticed(home: SupervisedHome) -> None:
-    home.site("blog", idle_timeout="0.5")
+    home.site("blog", idle_timeout="3")
     home.site("crash")
     first = [home.get(name) for name in ("blog", "crash")]
     home.wait_for("blog", "running")

@@ -81,7 +81,7 @@ def test_a_site_that_is_always_warm_runs_unasked_and_again_when_it_ends(home: Su
     home.ensure("other")
     first = home.wait_for("blog", "running")
     assert (first["starts"], first["cold_starts"]) == (1, 0)
-    wait_until(lambda: home.state("blog")["idle"] > 1.5, 20)
+    wait_until(lambda: home.state("blog")["idle"] > 1.5)
     assert home.state("blog")["pids"] == first["pids"]
     assert home.get("blog") == "here"
     home.client.ask({"do": "stop", "site": "blog"})
@@ -91,7 +91,7 @@ def test_a_site_that_is_always_warm_runs_unasked_and_again_when_it_ends(home: Su
     assert home.state("blog")["state"] == "stopped"
     assert home.get("blog") == "here"
     (home.path / "sites-enabled" / "blog.ini").unlink()
-    wait_until(lambda: "blog" not in home.status()["sites"], 20)
+    wait_until(lambda: "blog" not in home.status()["sites"])
 
 
 def test_a_site_is_due_once_for_each_hour_in_which_it_is_expected(home: SupervisedHome) -> None:
