@@ -79,8 +79,9 @@ def _become(
     step = "prepare"
     try:
         os.setsid()
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # the two that Python ignores
-            signal.signal(number, signal.SIG_DFL)
+        for number in range(1, 32):  # Python ignores two, nohup(1) another; ignored signals outlive the exec
+            if signal.getsignal(number) is signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         failure = _arrange(launch, listener, job, output, failure)
         step = "limits"

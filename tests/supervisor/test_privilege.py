@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -194,6 +196,16 @@ def test_a_process_gets_what_its_file_says_and_nothing_else(open_path: Path, mon
         assert env["LISTEN_FDS"] == "1"
 
 
+@pytest.fixture
+def ignored_signals() -> Iterator[None]:
+    """Signals that nohup(1), or a shell that starts something in the background, has processes ignore."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGHUP, signal.SIGQUIT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("ignored_signals")
 def test_no_signal_is_ignored_because_the_supervisor_ignores_it(tmp_path: Path) -> None:
     """Python ignores SIGPIPE; a shell script that was started so would never end with its reader."""
     with supervised(tmp_path) as home:
