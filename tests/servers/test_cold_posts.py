@@ -76,8 +76,8 @@ class Killer:
         for pid in self.home.processes(backends=True):
             with contextlib.suppress(OSError):
                 mark = Path(f"/proc/{pid}/environ").read_bytes().partition(b"MULTISITE_BACKEND=")[2].partition(b"\0")[0]
-                name = mark.decode().split(":")[1]
-                if int(name[1:]) % 2 and not self.killed[name]:  # half of them do not reach their import
+                name = mark.decode().partition(":")[2].partition(":")[0]  # none: it has ended since it was listed
+                if name and int(name[1:]) % 2 and not self.killed[name]:  # half of them do not reach their import
                     os.kill(pid, signal.SIGSTOP)  # or it would go on where the next one may
                     eventually(lambda pid=pid: not is_going_on(pid))  # type: ignore[misc]
                     (self.folders[name] / "starting").touch()
