@@ -31,7 +31,7 @@ def home(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Pat
     home = tmp_path / "home"
     for folder in ("sites-available", "sites-enabled"):
         (home / folder).mkdir(parents=True)
-    settings = f"[service]\nstate_dir = {tmp_path}/state\ntemp_dir = {tmp_path}/tmp\n"
+    settings = f"[service]\nstate_dir = {tmp_path}/state\ntemp_dir = {tmp_path}/tmp\nruntime_dir = {tmp_path}/run\n"
     settings += "[supervisor]\nallow_root = yes\nexamine = no\n"
     (home / "moya.conf").write_text("[projects]\nread = sites-enabled/*.ini\n" + settings)
     monkeypatch.delenv("MOYA_SERVICE_HOME", raising=False)

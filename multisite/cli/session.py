@@ -72,8 +72,18 @@ class Session:
 
     @cached_property
     def supervisor(self) -> dict[str, Any] | None:
-        """What the supervisor of the home tells of itself and its sites; None where there is none."""
-        return self.ask("status")
+        """What the supervisor of the home tells of itself and its sites; None where there is none.
+
+        Another home's in its place is said on stderr: what can be known without it is told all the same.
+        """
+        from multisite.cli.output import say
+        from multisite.supervisor.client import SupervisorError
+
+        try:
+            return self.ask("status")
+        except SupervisorError as error:
+            say(f"warning: {error}", err=True)
+            return None
 
     @cached_property
     def usage(self) -> tuple[dict[str, Sums], float]:

@@ -19,10 +19,15 @@ from tests.processes import is_running
 from .harness import SERVER, WITHIN, SupervisedHome, wait_until
 
 
+def run(path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the command on the home in `path`."""
+    argv = [sys.executable, "-m", "multisite", "--home", str(path), *words]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=WITHIN, check=False)
+
+
 def typed(home: SupervisedHome, *words: str, code: int = 0) -> str:
     """Run the command; returns what it printed."""
-    argv = [sys.executable, "-m", "multisite", "--home", str(home.path), *words]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=WITHIN, check=False)
+    done = run(home.path, *words)
     assert done.returncode == code, done.stderr
     return done.stdout + done.stderr
 
@@ -52,6 +57,24 @@ def test_status_and_list_show_processes(home: SupervisedHome) -> None:
         assert site["memory"] > 1 << 20
     assert str(home.state("blog")["pids"][0]) in typed(home, "status")
     assert str(home.pid) in typed(home, "status")
+
+
+def test_what_another_homes_supervisor_cannot_tell_is_told_without_it(home: SupervisedHome, tmp_path: Path) -> None:
+    """Two homes share a runtime directory by mistake: that is a warning to whoever only looks."""
+    home.site("blog")
+    home.ensure("blog")
+    other = tmp_path / "other"
+    (other / "sites-enabled").mkdir(parents=True)
+    (other / "moya.conf").write_text(f"[service]\nruntime_dir = {home.rundir.path}\nstate_dir = state\n")
+    (other / "sites-enabled" / "shop.ini").write_text(
+        "[service]\ndomains = shop.test\nmode = spawned\ncommand = true\n"
+    )
+    for words in (("list",), ("status",), ("explain", "shop.test")):
+        done = run(other, *words)
+        assert (done.returncode, "shop" in done.stdout) == (0, True), done
+        assert f"warning: the runtime directory {home.rundir.path} cannot be used" in done.stderr
+    refused = run(other, "stop", "shop")
+    assert (refused.returncode, f"the home {home.path} uses it" in refused.stderr) == (1, True), refused
 
 
 def test_status_tells_a_failed_start_with_its_steps_and_its_output(home: SupervisedHome) -> None:
