@@ -116,8 +116,8 @@ class _Flusher:
 
     def flush(self) -> None:
         """Flush all; what another thread is about to write has been written when this returns."""
-        with self._flushing, suppress(IndexError):
-            while True:
+        with self._flushing:
+            while self._expecting:
                 self._expecting.popleft().flush()
 
 

@@ -27,7 +27,7 @@ class Verdict:
         steps: what a start went through, with seconds.
         output: the last lines that a process printed.
         watched: files whose change may have mended it.
-        basis: of `own_process`: what moya.conf said then (`multisite.placement.basis`); "" where that is not known.
+        basis: of `own_process`: what moya.conf said then (`multisite.placement.basis`).
     """
 
     reason: str

@@ -315,8 +315,10 @@ def test_explain_says_what_happened_to_a_site_in_the_workers(home: pathlib.Path,
     add(home, "apart")
     add(home, "failed")
     add(home, "kept")
-    verdicts = Verdicts(read_home(str(home)))
-    verdicts.note("apart", NeedsProcess("it is an ASGI application").reason, "1", serving=False, own_process=True)
+    settings = read_home(str(home))
+    verdicts, says = Verdicts(settings), placement.basis(settings)
+    reason = NeedsProcess("it is an ASGI application").reason
+    verdicts.note("apart", reason, "1", serving=False, own_process=True, basis=says)
     verdicts.note("failed", "no module", "2", serving=False, own_process=False)
     verdicts.note("kept", "no module", "3", serving=True, own_process=False)
     told = {n: answer(run("explain", f"{n}.example.com", options=("--json",))) for n in ("apart", "failed", "kept")}

@@ -81,7 +81,7 @@ def _has_older(site: Site, session: Session, placement: Placement, failure: Verd
 
 def _keeps_out(failure: Verdict, session: Session) -> bool:
     """Tell whether the workers have found that the site needs a process, and what its files say is as it was then."""
-    return failure.own_process and not failure.outdated and failure.basis in ("", basis(session.home))
+    return failure.own_process and not failure.outdated and failure.basis == basis(session.home)
 
 
 def _placement(site: Site, session: Session) -> Placement:

@@ -16,7 +16,6 @@ from multisite.supervisor.rundir import RuntimeDir
 from multisite.supervisor.servers import Servers
 from multisite.supervisor.status import describe_all
 
-ASKED = "asked"  # somebody wants it stopped until the next request, and not only other processes
 AWAKE = (State.STARTING, State.RUNNING)  # of one that drains, a request could start a successor
 
 
@@ -132,8 +131,9 @@ class Commands:
     def _stop(self, request: Answer, _connection: Connection) -> Answer:
         crews = self._roster.asked_for(*_asked(request))
         pids = [pid for crew in crews for pid in crew.pids]
+        why = str(request.get("why") or "")[:100]  # without, somebody wants no process until the next request
         for crew in crews:
-            crew.stop(str(request.get("why") or ASKED)[:100])
+            crew.stop(why or "asked", rest=not why)
         return {"done": "stopping" if pids else "it was not running", "pids": pids}
 
     def _reload(self, _request: Answer, _connection: Connection) -> Answer:

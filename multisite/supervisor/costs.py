@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field
 
 from multisite.supervisor.backend import Backend
 from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.lifecycle import State
 from multisite.supervisor.scoreboard import Figures
-from multisite.tally import Tally
+from multisite.tally import Tally, tally_of
 
 
 @dataclass
@@ -18,39 +18,31 @@ class Costs:
     """Keeps count of them.
 
     Attributes:
-        starts: how many there have been; cold_starts: how many of them because somebody waited while nothing ran.
-        first_start: Unix time; 0.0: never.
-        cpu, alive: seconds of processor time and of service of the processes that have ended.
+        spent: the starts, and what the processes have used that have ended.
         start_cost: seconds that the last start took.
         size: bytes that one of the processes used when that was measured last; 0: never.
     """
 
-    starts: int = 0
-    cold_starts: int = 0
-    first_start: float = 0.0
-    cpu: float = 0.0
-    alive: float = 0.0
+    spent: Tally = field(default_factory=Tally)
     start_cost: float = 0.0
     size: int = 0
 
     def pack(self) -> Packed:
         """Return what `take_over` takes."""
-        return asdict(self)
+        return {"spent": self.spent.as_dict(), "start_cost": self.start_cost, "size": self.size}
 
     def take_over(self, state: Packed) -> None:
         """Go on where another program was."""
-        for field in fields(self):
-            setattr(self, field.name, state.get(field.name, getattr(self, field.name)))
+        self.spent = tally_of(state.get("spent")) or self.spent
+        self.start_cost, self.size = state["start_cost"], state["size"]
 
-    def started(self) -> None:
-        """Count a start."""
-        self.starts += 1
-        self.first_start = self.first_start or time.time()
+    def started(self, count: int, cold: bool) -> None:
+        """Count some starts; `cold`: somebody waited for one of them while nothing ran."""
+        self.spent += Tally(count, int(cold), first_start=time.time())
 
     def ended(self, cpu: float, served: float) -> None:
         """Add the seconds of a process that has ended."""
-        self.cpu += cpu
-        self.alive += served
+        self.spent += Tally(cpu=cpu, alive=served)
 
     def weighed(self, backends: Iterable[Backend]) -> None:
         """Note how large a process is, now that their memory has been measured."""
@@ -65,17 +57,14 @@ class Costs:
             cpu, alive: seconds of the living ones.
             last_use: Unix seconds.
         """
-        return Tally(
-            self.starts,
-            self.cold_starts,
-            figures.requests,
-            figures.errors,
-            figures.busy,
-            figures.received,
-            figures.sent,
-            self.cpu + cpu,
-            self.alive + alive,
-            self.first_start,
-            last_use if self.starts else 0.0,
-            figures.latencies,
+        return self.spent + Tally(
+            requests=figures.requests,
+            errors=figures.errors,
+            busy=figures.busy,
+            received=figures.received,
+            sent=figures.sent,
+            cpu=cpu,
+            alive=alive,
+            last_use=last_use if self.spent.starts else 0.0,
+            latencies=figures.latencies,
         )

@@ -12,7 +12,7 @@ from multisite.sitedir import Stamp
 from multisite.supervisor import draining, launch, planner, proc, replacement, signals
 from multisite.supervisor.activity import Activity
 from multisite.supervisor.backend import Backend
-from multisite.supervisor.backends import Backends
+from multisite.supervisor.backends import HELD, Backends
 from multisite.supervisor.connections import Connections, connections
 from multisite.supervisor.costs import Costs
 from multisite.supervisor.deploy import Deploy, Deploys
@@ -172,20 +172,22 @@ class Crew:
 
     def start(self, count: int) -> None:
         """Start `count` more backends."""
-        self.costs.cold_starts += self._is_asked_for and not self.backends.alive
+        self.costs.started(count, cold=self._is_asked_for and not self.backends.alive)
         self._is_asked_for = False
         self.room.served()
         for _ in range(count):
-            self.costs.started()
             self.starter.start()
 
     # Ending
 
-    def stop(self, reason: str) -> None:
-        """Have all backends end; requests in flight are finished."""
-        self.is_put_to_rest = reason == "asked"
+    def stop(self, reason: str, *, rest: bool = False) -> None:
+        """Have all backends end; requests in flight are finished.
+
+        `rest`: whoever waits for it now is not to start it again.
+        """
+        self.is_put_to_rest = rest
         self.room.since = None
-        if self.is_put_to_rest:
+        if rest:
             self._put_to_rest()
         for backend in list(self.backends):
             backend.feed(Event.STOP, reason)
@@ -256,7 +258,7 @@ class Crew:
     def _keep_up(self) -> None:
         """Have as many processes as the file says, as long as one serves."""
         lasting = [one for one in self.backends.alive if not one.leaving and not one.obsolete]
-        held = self.backends.any_in(State.BACKOFF, State.FATAL)
+        held = self.backends.any_in(*HELD)
         serves = any(backend.state is State.RUNNING for backend in lasting)
         if serves and len(lasting) < launch.backends(self.site) and not held:
             self.room.want()

@@ -46,7 +46,7 @@ class Deploy:
         """Return this attempt as the site's `backends` show it; `failure` is that of starts that fail in a row."""
         if self.state != TRYING:
             return self
-        if failure and any(one.state in HELD for one in backends):
+        if failure and backends.any_in(*HELD):
             return self.failed(failure)
         old = any(one.obsolete and one.state in (State.STARTING, State.RUNNING) for one in backends)
         new = any(not one.obsolete and one.state is State.RUNNING for one in backends)

@@ -5,19 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from multisite.supervisor import launch, planner, replacement
+from multisite.supervisor.backends import HELD
 from multisite.supervisor.connections import Connections
 from multisite.supervisor.crew import Crew
 from multisite.supervisor.lifecycle import State
 from multisite.supervisor.planner import SiteView
-
-_HELD = (State.BACKOFF, State.FATAL)
 
 
 def at_a_glance(crew: Crew, now: float) -> SiteView:
     """Describe a site for the planner by what is known at once; who is idle is not."""
     alive = [backend for backend in crew.backends if backend.alive]
     lasting = [backend for backend in alive if not backend.leaving and not backend.obsolete]
-    held = any(backend.state in _HELD for backend in crew.backends)
+    held = crew.backends.any_in(*HELD)
     missing = 0 if held else max(0, launch.backends(crew.site) - len(lasting))
     if replacement.is_first(crew.backends):
         missing = min(missing, 0 if lasting else 1)

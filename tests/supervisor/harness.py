@@ -107,6 +107,13 @@ class SupervisedHome:
         self.rundir = RuntimeDir(self.home)
         self.supervisors: set[int] = set()
 
+    def rival(self) -> Path:
+        """Another home that names the same runtime directory, by mistake."""
+        other = self.path / "other"
+        (other / "sites-enabled").mkdir(parents=True)
+        (other / "moya.conf").write_text(f"[service]\nruntime_dir = {self.rundir.path}\nstate_dir = state\n")
+        return other
+
     def site(self, name: str, code: str = SERVER, more: str = "", **keys: str) -> Path:
         """Write a site whose command runs `code`, unless `keys` say otherwise."""
         folder = self.path / "sites" / name

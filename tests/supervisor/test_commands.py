@@ -59,13 +59,11 @@ def test_status_and_list_show_processes(home: SupervisedHome) -> None:
     assert str(home.pid) in typed(home, "status")
 
 
-def test_what_another_homes_supervisor_cannot_tell_is_told_without_it(home: SupervisedHome, tmp_path: Path) -> None:
+def test_what_another_homes_supervisor_cannot_tell_is_told_without_it(home: SupervisedHome) -> None:
     """Two homes share a runtime directory by mistake: that is a warning to whoever only looks."""
     home.site("blog")
     home.ensure("blog")
-    other = tmp_path / "other"
-    (other / "sites-enabled").mkdir(parents=True)
-    (other / "moya.conf").write_text(f"[service]\nruntime_dir = {home.rundir.path}\nstate_dir = state\n")
+    other = home.rival()
     (other / "sites-enabled" / "shop.ini").write_text(
         "[service]\ndomains = shop.test\nmode = spawned\ncommand = true\n"
     )

@@ -437,12 +437,10 @@ def test_a_socket_path_that_is_too_long_is_said(tmp_path: Path) -> None:
             Client(config.read_home(str(tmp_path))).ensure(name)
 
 
-def test_another_home_is_told_that_the_directory_is_taken(home: SupervisedHome, tmp_path: Path) -> None:
+def test_another_home_is_told_that_the_directory_is_taken(home: SupervisedHome) -> None:
     home.site("blog")
     home.ensure("blog")
-    other = tmp_path / "other"
-    (other / "sites-enabled").mkdir(parents=True)
-    (other / "moya.conf").write_text(f"[service]\nruntime_dir = {home.rundir.path}\nstate_dir = state\n")
+    other = home.rival()
     with pytest.raises(BackendUnavailable, match=f"the home {home.path} uses it"):
         Client(config.read_home(str(other))).ensure("blog")
 
