@@ -29,6 +29,7 @@ from multisite.generation import WSGI, Generation
 from multisite.layers import Layers, Rescue
 from multisite.model import Home, Site
 from multisite.placement import basis
+from multisite.runner.filewrapper import with_files_read
 from multisite.sitedir import Entry, Stamp, changes_time
 from multisite.verdicts import Verdicts
 from multisite.visit import IN_PROCESS, PAGE, PROXY, SPAWNED
@@ -312,7 +313,7 @@ class InProcessSite:
 
     def _serve(self, newest: Generation) -> None:
         self._generation, self._failure, self._failures = newest, None, 0
-        app, own = self._debugged(newest.app), logs.own_log(self.name)
+        app, own = with_files_read(self._debugged(newest.app)), logs.own_log(self.name)
         self._put(ownlog.with_errors(app, own) if own else app, IN_PROCESS)
         self._verdicts.clear(self.name)
 

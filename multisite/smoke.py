@@ -12,7 +12,8 @@ from typing import Any
 
 from multisite.errors import AppLoadError
 from multisite.model import Site
-from multisite.runner.answer import Answer, FileWrapper
+from multisite.runner.answer import Answer
+from multisite.runner.filewrapper import FileWrapper
 from multisite.runner.smoke import Nobody, Smoke, verdict
 
 WSGI = Callable[..., Iterable[bytes]]

@@ -7,9 +7,10 @@ Where nobody of ours stands between the app and the client, the answer is a `Who
 
 from __future__ import annotations
 
-import os
 import re
 import time
+
+from .filewrapper import FileWrapper
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,25 +30,6 @@ _MONTHS = ("", "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "O
 _JOIN_BELOW = 65536  # copying so much is cheaper than a system call
 _lower_names: dict[str, str] = {}
 _date = (0, "")  # the second, and how it is written
-
-
-class FileWrapper:
-    """``wsgi.file_wrapper``: a file that is sent in one call where the kernel can."""
-
-    def __init__(self, filelike: Any, blksize: int = 8192) -> None:
-        self.filelike = filelike
-        self.blksize = blksize
-        if hasattr(filelike, "close"):
-            self.close = filelike.close
-
-    def __iter__(self) -> FileWrapper:
-        return self
-
-    def __next__(self) -> bytes:
-        data: bytes = self.filelike.read(self.blksize)
-        if data:
-            return data
-        raise StopIteration
 
 
 class Answer:
@@ -116,7 +98,8 @@ class Answer:
 
     def send(self, result: Any) -> None:
         """All that the app returned."""
-        if isinstance(result, FileWrapper) and self._send_file(result):
+        if type(result) is FileWrapper:
+            self._send_file(result)
             return
         if type(result) in (list, tuple):
             self._end(result[0] if len(result) == 1 else b"".join(result))
@@ -170,24 +153,19 @@ class Answer:
         self.is_begun = True
         return (self._head + "\r\n").encode("latin-1")
 
-    def _send_file(self, wrapper: FileWrapper) -> bool:
-        """Whether the kernel could do it."""
-        file = wrapper.filelike
-        try:
-            offset = os.lseek(file.fileno(), 0, os.SEEK_CUR)
-            count = os.fstat(file.fileno()).st_size - offset
-        except (OSError, AttributeError):  # io.UnsupportedOperation is an OSError
-            return False
-        if self._length is not None:
-            count = min(count, self._length - self._sent)
-        if count <= 0 or not self._has_body:
-            self._end(b"")
-            return True
-        self._send(b"%x\r\n" % count if self._is_chunked else b"")
-        self._sent += self._connection.sendfile(file, offset, count)
-        if self._is_chunked:
-            self._connection.sendall(b"\r\n0\r\n\r\n")
-        return True
+    def _send_file(self, wrapper: FileWrapper) -> None:
+        """By the kernel, where the app tells the length; what it cannot send is read, and no more than is wanted."""
+        most = self._length if self._has_body else 0
+        span = wrapper.span(most - self._sent) if most else None
+        if span:
+            self._send(b"")
+            self._sent += self._connection.sendfile(wrapper.filelike, *span)
+        while most is None or self._sent < most:
+            data = next(wrapper, b"")
+            if not data:
+                break
+            self.write(data)
+        self._end(b"")
 
     @property
     def is_short(self) -> bool:

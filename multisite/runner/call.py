@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import sys
 
-from .answer import Answer, FileWrapper
+from .answer import Answer
 from .connection import Connection
 from .envelope import Gone
+from .filewrapper import FileWrapper
 from .forks import leave_if_child
 from .report import STDERR, report
 

@@ -14,6 +14,7 @@ from .answer import Whole
 from .call import Caller
 from .connection import Connection, Listener
 from .envelope import sized_body
+from .filewrapper import ReadFile
 from .forks import leave_if_child
 from .request import END, believe, environ_of
 from .settings import Log, settings
@@ -77,6 +78,7 @@ class Direct:
         believe(environ, self._is_trusted)
         connection.environ = environ
         environ["wsgi.multithread"] = self._caller.is_multithread
+        environ["wsgi.file_wrapper"] = ReadFile
         try:
             return self._caller.app(environ, start_response)
         except BaseException:
