@@ -35,6 +35,9 @@ class Worker:
         has_siblings: other workers accept on the same sockets.
         logs_access: it writes an access log, or counts in its place.
         grace: seconds that it has for its last requests.
+        claims: keys of the fields by which a front end tells it the scheme and more (secure_scheme_headers,
+            forwarder_headers).
+        is_introduced_to: its peers may say for whom they speak before the request (PROXY protocol).
         recycles: it ends because it has answered as many requests as it may, and nobody waits for its end.
     """
 
@@ -47,6 +50,8 @@ class Worker:
         self.threads = int(worker.cfg.threads) if "ThreadWorker" in names else 1
         self.has_siblings = worker.cfg.workers > 1
         self.grace = float(worker.cfg.graceful_timeout)
+        self.claims = _claims(worker.cfg)
+        self.is_introduced_to = str(getattr(worker.cfg, "proxy_protocol", False)) not in ("False", "off")
         log = worker.log
         own = type(log).access.__module__ == "gunicorn.glogging"
         self.logs_access = not own or getattr(log, "access_log_enabled", True)
@@ -93,6 +98,11 @@ class Worker:
         """Let go of the sockets on which it accepted."""
         for listener in self._worker.sockets:
             listener.close()
+
+
+def _claims(cfg: Any) -> frozenset[str]:
+    names = [*getattr(cfg, "secure_scheme_headers", ()), *getattr(cfg, "forwarder_headers", ())]
+    return frozenset("HTTP_" + str(name).upper().replace("-", "_") for name in names)
 
 
 def _speaks_http(cfg: Any) -> bool:

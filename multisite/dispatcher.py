@@ -17,17 +17,20 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-from multisite import ask, catalogue, choice, headers, hosts, logs, pages
+from multisite import ask, catalogue, choice, client, hosts, logs, pages
 from multisite.catalogue import Catalogue
 from multisite.claims import Ledger
 from multisite.development import OFF, Development
-from multisite.errors import ConfigError, MultisiteError, UnknownHost
+from multisite.errors import BadHost, ConfigError, MultisiteError, UnknownHost
 from multisite.generation import WSGI
 from multisite.inprocess import InProcessSite
 from multisite.live import LOOK_EVERY, LiveHome
 from multisite.model import Home, Site
+from multisite.peer import Peers, distrust
 from multisite.placed import PlacedSite, Reach
 from multisite.placements import Placements
+from multisite.runner.request import PROXY
+from multisite.runner.target import RAW, resolve
 from multisite.sitedir import Entry
 from multisite.tree import QUIET
 from multisite.trusted import TrustedHeader, TrustedProxies
@@ -82,8 +85,9 @@ class Dispatcher:
         self._catalogue: Catalogue | None = None
         self._ledger: Ledger | None = None
         self._header: TrustedHeader | None = None
-        self._proxies = TrustedProxies(())
-        self._believed = self._proxies.known  # by address; a peer that is not in it takes the long way
+        self._peers = Peers(TrustedProxies(()))
+        self._believed: dict[str, bool] = {}  # by address; a peer that is not in it takes the long way
+        self._raw = "PATH_INFO"  # the key of the target as it was sent, where the server tells it
         self._sites: dict[Key, InProcessSite] = {}  # those in use
         self._memory: dict[str, Target] = {}  # by raw host; only of hosts that a site answers
         self._unusable: ConfigError | None = None
@@ -99,13 +103,14 @@ class Dispatcher:
         try:
             target = self._memory[environ["HTTP_HOST"]]
             believed = self._believed[environ["REMOTE_ADDR"]]
-        except KeyError:
+            is_plain = environ[self._raw][0] == "/" and PROXY not in environ
+        except LookupError:
             return self._long_way(environ, start_response)
-        if self._clock() >= target.check_at:
+        if not is_plain or self._clock() >= target.check_at:
             return self._long_way(environ, start_response)
         _set_site(target.name)
         if not believed:
-            headers.drop_claims(environ)
+            distrust(environ)
         try:
             return target.app(environ, start_response)
         except StopIteration:  # gunicorn's sign that nothing is to be answered
@@ -117,11 +122,10 @@ class Dispatcher:
         logs.current_site.set("")
         try:
             self._look()
+            self._peers.hear(environ)
             target = self._target(environ)
         except MultisiteError as error:
             return self._answer(error, environ, start_response)
-        if not self._proxies.trusts(environ.get("REMOTE_ADDR", "")):
-            headers.drop_claims(environ)
         if isinstance(target, InProcessSite):
             return self._serve(target.key, environ, start_response)
         try:
@@ -230,8 +234,11 @@ class Dispatcher:
             self._placements = Placements(new.home, only_here=True)
             self._reach = Reach(new.home)
         self._header = TrustedHeader(service.host_header, service.trusted_proxies) if service.host_header else None
-        self._proxies = TrustedProxies(service.trusted_proxies)
-        self._believed = {} if self._header else self._proxies.known  # where a header may name the host, all take it
+        proxies = TrustedProxies(service.trusted_proxies)
+        worker = client.find_worker()
+        # Where a header may name the host, or the address may not be the peer's, all take the long way.
+        self._believed = {} if self._header or (worker and worker.is_introduced_to) else proxies.known
+        self._peers = Peers(proxies)
         self._catalogue = new
         self._forget_instances()
         for key, site in list(self._sites.items()):
@@ -251,7 +258,12 @@ class Dispatcher:
         Raises:
             BadHost, UnknownHost.
         """
+        self._raw = next((key for key in RAW if key in environ), "PATH_INFO")
         named = self._header.host(environ) if self._header else ""
+        sent = environ.get("HTTP_HOST")
+        resolve(environ)
+        if environ.get("SERVER_PROTOCOL") == "HTTP/1.1" and not (named or (sent and environ["HTTP_HOST"])):
+            raise BadHost("A request of HTTP/1.1 has to name its host")  # RFC 9112 section 3.2
         raw = str(named or environ.get("HTTP_HOST") or environ.get("SERVER_NAME", ""))
         known = self._memory.get(raw)
         if known is None and ask.is_question(environ) and not self._claims(hosts.normalise(raw)):

@@ -5,8 +5,10 @@ Fields of a request stand in the environ as ``HTTP_*`` (PEP 3333); they are name
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
+
+from multisite.runner.request import PROXY, is_claim
 
 Environ = Mapping[str, Any]
 
@@ -30,41 +32,34 @@ HOP_BY_HOP = frozenset(
 #: mod_xsendfile, lighttpd
 SENDERS = frozenset(["x-accel-redirect", "x-sendfile", "x-sendfile2", "x-lighttpd-send-file"])
 
-#: of a request, besides: the server has answered Expect itself, and Proxy becomes the variable HTTP_PROXY of a
-#: CGI-like program, which clients obey (CVE-2016-5387)
+#: of a request, besides: the server has answered Expect itself
 _NOT_RELAYED = frozenset(
-    {"HTTP_" + name.upper().replace("-", "_") for name in HOP_BY_HOP}
-    | {"HTTP_EXPECT", "HTTP_HTTP2_SETTINGS", "HTTP_PROXY"}
+    {"HTTP_" + name.upper().replace("-", "_") for name in HOP_BY_HOP} | {"HTTP_EXPECT", "HTTP_HTTP2_SETTINGS", PROXY}
 )
 
-#: what front ends tell about their client under other names than X-Forwarded-*; mod_wsgi's families, in
-#: WSGITrustedProxyHeaders, and RFC 7239
-CLAIMS = frozenset(
-    [
-        "HTTP_FORWARDED",
-        "HTTP_X_CLIENT_IP",
-        "HTTP_X_REAL_IP",
-        "HTTP_X_HTTPS",
-        "HTTP_X_SCHEME",
-        "HTTP_X_HOST",
-        "HTTP_X_SCRIPT_NAME",
-    ]
-)
-FAMILY = "HTTP_X_FORWARDED_"
 
-
-def drop_claims(environ: dict[str, Any]) -> None:
+def drop_claims(environ: dict[str, Any], more: Collection[str] = ()) -> list[str]:
     """Take out of `environ` what a peer that is not trusted says about somebody else, as whole families.
 
     Nearly always all keys are known to be harmless, which is seen at once.
+
+    Args:
+        environ: of the request.
+        more: further keys that do so, always the same in one process.
+
+    Returns:
+        the keys.
     """
     if environ.keys() <= _harmless:
-        return
+        return []
+    dropped = []
     for key in list(environ):
-        if key[:17] == FAMILY or key in CLAIMS:
+        if is_claim(key) or key in more:
             del environ[key]
+            dropped.append(key)
         elif len(_harmless) < _MOST_NAMES:
             _harmless.add(key)
+    return dropped
 
 
 def relayed(environ: Environ, trusted: bool) -> Iterator[tuple[str, str]]:
@@ -76,7 +71,7 @@ def relayed(environ: Environ, trusted: bool) -> Iterator[tuple[str, str]]:
     # A Connection field cannot make a relay forget whom the request is for.
     drop = _NOT_RELAYED | {_key(name) for name in named} - {"HTTP_HOST"} if named else _NOT_RELAYED
     for key, value in environ.items():
-        if key[:5] != "HTTP_" or key in drop or (not trusted and (key in CLAIMS or key[:17] == FAMILY)):
+        if key[:5] != "HTTP_" or key in drop or (not trusted and is_claim(key)):
             continue
         yield key, value
 

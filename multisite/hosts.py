@@ -24,7 +24,7 @@ from multisite.errors import BadHost
 
 MAX_HOST = 253  # octets of a name in its textual form, RFC 1035 section 2.3.4
 
-_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\Z")
+_LABEL = re.compile(r"[a-z0-9_-]{1,63}\Z")  # as browsers and nginx take them; DNS holds any (RFC 2181 section 11)
 _HOST_PORT = re.compile(r"([^:\[\]]+|\[[^\[\]]*\])(?::([0-9]{0,5}))?\Z")
 _WILDCARD = re.compile(r"\{(\*?)([A-Za-z_]\w*)\}|(\*)")
 _LITERAL = re.compile(r"[a-z0-9_.-]*\Z")

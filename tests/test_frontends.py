@@ -129,6 +129,33 @@ def outside_quotes(server: str, line: str) -> str:
     return rest
 
 
+#: what each server takes for something else, even within quotes
+SPECIAL = {"nginx": "$", "apache": '\\"$%?*[]{}<>|', "caddy": "{`", "lighttpd": '\\"$%'}
+
+
+@pytest.mark.parametrize(("server", "special"), [(server, each) for server in SERVERS for each in SPECIAL[server]])
+def test_a_path_that_a_server_would_take_for_something_else_is_left_to_us(server: str, special: str) -> None:
+    """In a folder and in a file; in the name of a site, too, which stands in comments alone."""
+    odd = f"/srv/odd{special}1}}"
+    static = {"/s": (odd,), "/f": (odd + "f",), "check": (odd,)}
+    planned = sites(site(f"odd{special}1}}", "a.test", static=static, static_links="all"), files=(odd + "f",))
+    lines = [line.lstrip() for line in rendered(server, front_of(planned)).split("\n")]
+    assert not [line for line in lines if f"odd{special}" in line and not line.startswith("#")]
+    left = [line for line in lines if "multisite" in line and line.startswith("#")]
+    assert sum("served by multisite" in line for line in left) == 3, left
+    assert "{$" not in "\n".join(lines) or server != "caddy"
+
+
+@pytest.mark.parametrize("word", ["default", "hostnames", "include", "volatile"])
+def test_a_domain_may_be_a_word_of_nginx_maps(word: str) -> None:
+    """Which mean something there even in quotes."""
+    front = Front("test", folders="/run/domains", indirect=(word, "other.test"))
+    inside = rendered("nginx", front).partition("map $host $multisite_folder {")[2].partition("\n}")[0].split("\n")
+    assert sum(line.split()[:1] == ["default"] for line in inside) == 1
+    assert any(line.split()[:1] == ["other.test"] for line in inside)
+    assert any(line.split()[:1] == [f'"~^{word}$"'] for line in inside)
+
+
 @pytest.mark.parametrize("server", SERVERS)
 @given(planned=many())
 def test_rules_do_not_depend_on_when_they_are_made(server: str, planned: plan.Sites) -> None:

@@ -24,6 +24,9 @@ from multisite.hosts import HostTable, check_pattern, compile_pattern, is_patter
         ("xn--bcher-kva.de", "xn--bcher-kva.de"),
         ("stra\xdfe.de", "xn--strae-oqa.de"),
         ("my_host", "my_host"),
+        ("_dmarc.a-b.test", "_dmarc.a-b.test"),
+        ("-a.b-.-", "-a.b-.-"),
+        ("r3---sn.test.:80", "r3---sn.test"),
     ],
 )
 def test_a_host_has_one_normal_form(raw: str, host: str) -> None:
@@ -37,8 +40,6 @@ def test_a_host_has_one_normal_form(raw: str, host: str) -> None:
         ".",
         "..",
         "a..b",
-        "-a.b",
-        "a-.b",
         " a",
         "a b",
         "a/b",

@@ -227,7 +227,7 @@ def _proxy(block: Block, front: Front) -> Iterator[str]:
     yield 'RequestHeader set X-Forwarded-Port "expr=%{SERVER_PORT}"'
     if front.folders and block.direct:
         socket = f'"unix:{quoted(front.folders)[1:-1]}/%{{SERVER_NAME}}/http.sock|http://%{{SERVER_NAME}}/$1"'
-        yield 'RewriteCond "%{SERVER_NAME}" "^[a-z0-9_][a-z0-9_.-]*$"'
+        yield 'RewriteCond "%{SERVER_NAME}" "^[a-z0-9_-][a-z0-9_.-]*$"'
         yield from (f'RewriteCond "%{{SERVER_NAME}}" "!=={domain}"' for domain in front.indirect)
         yield f'RewriteCond {quoted(front.folders)[:-1]}/%{{SERVER_NAME}}" -d'
         yield f'RewriteRule "^/(.*)$" {socket} [P,L]'

@@ -205,7 +205,7 @@ def _serve(folder: str, file: str, rule: Static) -> Iterator[str]:
 def _application(block: Block, front: Front, direct: bool) -> Iterator[str]:
     if direct:
         yield "@direct {"
-        yield "    header_regexp Host `^[a-z0-9_][a-z0-9_.-]*(:[0-9]+)?$`"
+        yield "    header_regexp Host `^[a-z0-9_-][a-z0-9_.-]*(:[0-9]+)?$`"
         for domain in front.indirect:
             yield f"    not host {domain}"
         yield "    file {"

@@ -37,7 +37,20 @@ map $http_upgrade $multisite_connection {
     default upgrade;
     "" close;
 }
+
+# The name by which nginx chose the server block, with the port that the client used: Host alone may say another one,
+# where the request names its host in the first line (RFC 9112 section 3.2.2).
+map $http_host $multisite_port {
+    default "";
+    "~(?<multisite_sent_port>:[0-9]+)$" $multisite_sent_port;
+}
 """
+
+#: what stands for something else in a map, quoted or not
+MAP_WORDS = frozenset({"default", "hostnames", "include", "volatile"})
+
+#: there is never such a folder: what is in a domain's is no folder
+NO_FOLDER = "-/-"
 
 GUARD = """\
 # Requests go straight to a site whose own socket is open, with no Python in between: whether it is, a folder named
@@ -45,8 +58,8 @@ GUARD = """\
 # moya.conf. Everything else goes to multisite, which starts sites, so that no request is lost and none is sent twice.
 # nginx has put $host into lower case and refuses "/" and ".." in it; this lets through what a host name can hold.
 map $host $multisite_folder {
-    default "-";
-    "~^[a-z0-9_][a-z0-9_.-]*$" $host;
+    default "-/-";
+    "~^[a-z0-9_-][a-z0-9_.-]*$" $host;
 """
 
 
@@ -81,13 +94,14 @@ def quoted(text: str, after: str = "") -> str:
 
 
 def _guard(front: Front) -> str:
-    exceptions = [f"    {_map_key(domain)} {quoted('-')};\n" for domain in front.indirect]
+    exceptions = [f"    {_map_key(domain)} {quoted(NO_FOLDER)};\n" for domain in front.indirect]
     told = ["    # They have files of their own, or do not speak HTTP.\n"] if exceptions else []
     return "".join([GUARD, *told, *exceptions, "}\n"])
 
 
 def _map_key(domain: str) -> str:
-    return domain if _is_short(domain) else f'"~^{names.expression(domain)}$"'
+    plain = _is_short(domain) and domain not in MAP_WORDS
+    return domain if plain else f'"~^{names.expression(domain)}$"'
 
 
 def _is_short(domain: str) -> bool:
@@ -200,12 +214,12 @@ def _size(size: int) -> str:
 
 #: they are set, never added to, so that what a client claims of itself ends here
 HEADERS = {
-    "Host": "$http_host",
+    "Host": "$host$multisite_port",
     "Upgrade": "$http_upgrade",
     "Connection": "$multisite_connection",
     "X-Forwarded-For": "$remote_addr",
     "X-Forwarded-Proto": "$scheme",
-    "X-Forwarded-Host": "$http_host",
+    "X-Forwarded-Host": "$host$multisite_port",
     "X-Forwarded-Port": "$server_port",
 }
 UWSGI = {
@@ -223,10 +237,10 @@ UWSGI = {
     "REQUEST_SCHEME": "$scheme",
     "UWSGI_SCHEME": "$scheme",
     "HTTPS": "$https if_not_empty",
-    "HTTP_HOST": "$http_host",
+    "HTTP_HOST": "$host$multisite_port",
     "HTTP_X_FORWARDED_FOR": "$remote_addr",
     "HTTP_X_FORWARDED_PROTO": "$scheme",
-    "HTTP_X_FORWARDED_HOST": "$http_host",
+    "HTTP_X_FORWARDED_HOST": "$host$multisite_port",
     "HTTP_X_FORWARDED_PORT": "$server_port",
 }
 

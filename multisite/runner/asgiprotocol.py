@@ -8,7 +8,7 @@ client can write.
 from __future__ import annotations
 
 import os
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 from gunicorn.asgi.protocol import ASGIProtocol
 
@@ -16,7 +16,8 @@ from .board import Board
 from .envelope import CAPTURES, FIRST, WITH_CLIENT, BadEnvelope, is_quiet, size_of, tell_apart, variables_of
 from .forks import leave_if_child
 from .report import say
-from .request import CLAIMS, END, FAMILY, TRUSTED_PEER
+from .request import CLAIMS, END, FAMILY, PROXY, TRUSTED_PEER
+from .target import split
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,9 +100,12 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         request = self._current_request
         if self._variables:
             request.scheme = self._variables.get("wsgi.url_scheme", "http")
-        elif not self._believes and any(map(_is_claim, request.headers_bytes)):
+        elif not request.raw_path.startswith(b"/"):
+            _resolve(request)
+        is_dropped = _is_proxy if self._believes or self._variables else _is_claim
+        if any(map(is_dropped, request.headers_bytes)):
             headers = zip(request.headers_bytes, request.headers)
-            kept = [both for both in headers if not _is_claim(both[0])]
+            kept = [both for both in headers if not is_dropped(both[0])]
             request.headers_bytes, request.headers = [raw for raw, _ in kept], [text for _, text in kept]
         return skip
 
@@ -156,8 +160,24 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         super()._safe_write(data)
 
 
+def _resolve(request: Any) -> None:
+    """Put a target in absolute form into origin form, and its authority in the place of Host (`target.resolve`)."""
+    found = split(request.uri)
+    if found:
+        authority, request.uri = found
+        request.raw_path = request.uri.partition("?")[0].encode("latin-1")
+        request.path = unquote_to_bytes(request.raw_path).decode("utf-8", "replace")
+        others = [field for field in request.headers_bytes if field[0] != b"host"]
+        request.headers_bytes = [(b"host", authority.encode("latin-1")), *others]
+        request.headers = [(name.decode().upper(), value.decode("latin-1")) for name, value in request.headers_bytes]
+
+
+def _is_proxy(field: tuple[bytes, bytes]) -> bool:
+    return field[0] == _PROXY
+
+
 def _is_claim(field: tuple[bytes, bytes]) -> bool:
-    return field[0] in _CLAIMS or field[0].startswith(_FAMILY)
+    return field[0] in _CLAIMS or field[0].startswith(_FAMILY) or field[0] == _PROXY
 
 
 def _name(key: str) -> bytes:
@@ -166,6 +186,7 @@ def _name(key: str) -> bytes:
 
 _CLAIMS = frozenset(map(_name, CLAIMS))
 _FAMILY = _name(FAMILY)
+_PROXY = _name(PROXY)
 
 
 def _check_whole(start: bytes, size: int) -> None:

@@ -16,8 +16,9 @@ from .connection import Connection, Listener
 from .envelope import sized_body
 from .filewrapper import ReadFile
 from .forks import leave_if_child
-from .request import END, believe, environ_of
+from .request import END, environ_of, introduce
 from .settings import Log, settings
+from .target import resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ class Direct:
     def _call(self, environ: dict[str, Any], start_response: Any) -> Any:
         connection = environ["gunicorn.socket"]
         connection.limit = self._caller.limit
-        believe(environ, self._is_trusted)
+        introduce(environ, self._is_trusted)
+        resolve(environ)
         connection.environ = environ
         environ["wsgi.multithread"] = self._caller.is_multithread
         environ["wsgi.file_wrapper"] = ReadFile

@@ -30,7 +30,8 @@ _PORTS = {"http": "80", "https": "443"}
 SCHEMES = (("HTTP_X_FORWARDED_PROTO", "https"), ("HTTP_X_FORWARDED_PROTOCOL", "ssl"), ("HTTP_X_FORWARDED_SSL", "on"))
 _ONCE = frozenset({"HTTP_HOST", "CONTENT_TYPE", "CONTENT_LENGTH", *(key for key, _ in SCHEMES)})
 
-#: what a peer says about somebody else, besides X-Forwarded-*; the dispatcher's list (`multisite.headers`)
+#: what front ends tell about their client under other names than X-Forwarded-*: mod_wsgi's families, in
+#: WSGITrustedProxyHeaders; RFC 7239; gunicorn's `forwarder_headers`
 CLAIMS = frozenset(
     [
         "HTTP_FORWARDED",
@@ -40,9 +41,14 @@ CLAIMS = frozenset(
         "HTTP_X_SCHEME",
         "HTTP_X_HOST",
         "HTTP_X_SCRIPT_NAME",
+        "HTTP_SCRIPT_NAME",
+        "HTTP_PATH_INFO",
     ]
 )
 FAMILY = "HTTP_X_FORWARDED_"
+
+#: CGI-like programs take this field for their HTTP_PROXY, and send what they ask for there (CVE-2016-5387)
+PROXY = "HTTP_PROXY"
 
 #: where a front end that is believed asks from; it has no address of its own on a unix socket
 TRUSTED_PEER = "127.0.0.1"
@@ -73,8 +79,13 @@ def environ_of(head: bytes, is_trusted: bool) -> dict[str, Any] | None:
         "SCRIPT_NAME": "",
         "PATH_INFO": _ESCAPE.sub(_unescaped, path) if "%" in path else path,
     }
-    if not _add(lines, environ) or not believe(environ, is_trusted):
+    if not _add(lines, environ):
         return None
+    introduce(environ, is_trusted)
+    said = {"https" if environ[key] == word else "http" for key, word in SCHEMES if key in environ}
+    if len(said) > 1:  # which gunicorn refuses
+        return None
+    environ["wsgi.url_scheme"] = min(said, default="http")
     # On a unix socket the server has the name and port that the client asked for.
     name, *port = environ["HTTP_HOST"].split(":")
     environ["SERVER_NAME"] = name
@@ -116,12 +127,15 @@ def _key(name: str) -> str:
     return key
 
 
-def believe(environ: dict[str, Any], is_trusted: bool) -> bool:
-    """Add who asks and by which scheme, or drop what is said about that; return whether it agrees with itself."""
+def introduce(environ: dict[str, Any], is_trusted: bool) -> None:
+    """Say who asks, and drop what nobody may say, or not this peer."""
+    environ.pop(PROXY, None)
     if not is_trusted:
-        for key in [key for key in environ if key in CLAIMS or key.startswith(FAMILY)]:
+        for key in filter(is_claim, list(environ)):
             del environ[key]
-    said = {"https" if environ[key] == word else "http" for key, word in SCHEMES if key in environ}
-    environ["wsgi.url_scheme"] = min(said, default="http")
     environ["REMOTE_ADDR"] = TRUSTED_PEER if is_trusted else ""
-    return len(said) < 2
+
+
+def is_claim(key: str) -> bool:
+    """Whether the field with this key tells about somebody else than the peer."""
+    return key[:17] == FAMILY or key in CLAIMS

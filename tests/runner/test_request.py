@@ -12,7 +12,6 @@ from gunicorn.http.wsgi import create
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from multisite import headers
 from multisite.runner import request
 from multisite.runner.settings import DEFAULTS, UNBELIEVED, Settings
 
@@ -157,11 +156,6 @@ def test_what_nobody_believes_is_not_there() -> None:
     believed = request.environ_of(head, is_trusted=True)
     assert believed is not None and len(believed) == len(read) + 7
     assert (believed["REMOTE_ADDR"], believed["wsgi.url_scheme"]) == ("127.0.0.1", "https")
-
-
-def test_the_families_are_the_dispatchers() -> None:
-    """Which fields are somebody's claims is one decision, written down twice because a runner imports nothing."""
-    assert request.CLAIMS == headers.CLAIMS and request.FAMILY == headers.FAMILY
 
 
 def test_the_settings_are_gunicorns() -> None:

@@ -39,6 +39,7 @@ from .harness import (
     not_tested,
 )
 from .nginx import nginx_settings
+from .reached import received
 from .tell import TELL
 
 pytestmark = pytest.mark.servers
@@ -265,6 +266,44 @@ def test_what_a_client_claims_ends_at_the_front_end(front: FrontEnd) -> None:
             leaked = {key: value for key, value in seen.items() if "6.6.6" in value or "evil" in value}
             assert not leaked
             assert seen.get("HTTP_X_FORWARDED_PORT", "") in ("", "80", str(server.port))
+
+
+def test_an_absolute_target_is_for_the_site_whose_rules_it_passed(front: FrontEnd) -> None:
+    """RFC 9112 section 3.2.2: both go by the name in the first line, or the front end refuses."""
+    with gunicorn(front.home) as behind, front.started(behind.port) as server:
+        for host, other in (
+            ("shared.test", "warm.test"),
+            ("warm.test:81", "shared.test:82"),
+            ("SHARED.test", "no.test"),
+        ):
+            for target in (f"http://{host}/x?y", f"http://{host}?y"):
+                with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as wire:
+                    wire.sendall(f"GET {target} HTTP/1.1\r\nHost: {other}\r\nConnection: close\r\n\r\n".encode())
+                    raw = received(wire)
+                if raw[9:12] == b"400":
+                    assert front.kind == "lighttpd"  # which takes no request that names two
+                    continue
+                seen = json.loads(raw[raw.index(b"{") : raw.rindex(b"}") + 1])
+                for key in ("HTTP_HOST", "HTTP_X_FORWARDED_HOST"):
+                    assert seen[key].lower().partition(":")[0] == host.lower().partition(":")[0]
+
+
+def test_a_domain_may_be_a_word_of_the_front_end(front: FrontEnd) -> None:
+    words = ("default", "hostnames", "include", "volatile", "import", "-a.test", "a-.test", "_b_.test", "-")
+    front.home.site("words", TELL, mode="spawned", domains=", ".join(words))
+    ini = front.home.path / "sites-available" / "words.ini"
+    front.home.ini("words", ini.read_text() + f"[static]\n/static = {front.home.path}/sites/shared/static\n")
+    options = ([] if front.kind == "lighttpd" else [["--direct"]]) + [[]]
+    with gunicorn(front.home) as behind:
+        for option in options:
+            with front.started(behind.port, *option) as server:
+                for word in words:
+                    answer = server.ask(word)
+                    if answer.status == 400:
+                        assert front.kind == "lighttpd" and set(word) & set("-_")  # which refuses these hosts itself
+                        continue
+                    assert told(answer)["HTTP_HOST"] == word
+                assert server.ask("unknown").status == 404
 
 
 def test_paths_and_connections_arrive_as_they_should(front: FrontEnd) -> None:
