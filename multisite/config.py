@@ -16,6 +16,7 @@ from multisite.development import LOCALHOST
 from multisite.errors import ConfigError
 from multisite.model import Home, Problem, Site, SiteFile
 from multisite.options import HOME_FILE, INHERITED, KNOWN, OPTIONS, SECTIONS, SITE_FILE
+from multisite.site import PROMISES
 from multisite.values import NAME, did_you_mean
 
 SYSTEM_HOME = "/etc/moya"
@@ -186,7 +187,11 @@ def make_site(file: SiteFile, home: Home, host: str = "", found: Mapping[str, st
         elif option.key in values:
             merged[option.attribute] = _expand(values[option.key], names, found)
     merged.update(
-        name=names["name"], domains=(host,) if host else file.domains, mount=file.mount, overlay=_overlay(own)
+        name=names["name"],
+        domains=(host,) if host else file.domains,
+        mount=file.mount,
+        overlay=_overlay(own),
+        promised=tuple(key for key in PROMISES if key in service),
     )
     if host:
         merged.update(host=host, template=file.name)

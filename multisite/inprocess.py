@@ -107,6 +107,7 @@ class InProcessSite:
         self._changed: tuple[Stamp, float] = ((), 0.0)  # newer ones, and when they are to be taken
         self._offer: tuple[Entry, Site, Home] | None = None
         self._closed = False
+        self._calls = threads.UNKNOWN
         self._beside: WSGI | None = None
         if not site.host:  # the supervisor writes those of a thousand instances
             logs.attach_site_log(site)
@@ -240,6 +241,7 @@ class InProcessSite:
             return pages.for_error(busy)(environ, start_response)
         try:
             if self._answering == self._first and not self._closed:
+                self._calls = threads.calls(environ)
                 self._load()
             app = self._answering  # even if the site was taken out of service meanwhile
             if self._how == IN_PROCESS:
@@ -331,7 +333,7 @@ class InProcessSite:
             raise BrokenSite(next(str(problem) for problem in self._entry.problems if problem.is_error))
         if self._site.files_only:
             return Generation(_NO_FILE, {}, "", frozenset())
-        placement = sharing.place(self._site, self._home)
+        placement = sharing.place(self._site, self._home, self._calls)
         if not placement.shareable:
             raise NeedsProcess(placement.reason)
         return generation.make(self._site, self._ledger, self._generation)

@@ -111,7 +111,7 @@ class PlacedSite(InProcessSite):
                     self._enter(decided)
 
     def _load(self) -> None:
-        why = self._is_placed() and self._reach.obstacle(self._clock())
+        why = self._site.share and self._is_placed() and self._reach.obstacle(self._clock())
         if why:
             self._is_alone = True
             self._placements.alone(self.name, why)
@@ -126,7 +126,7 @@ class PlacedSite(InProcessSite):
     def _enter(self, decided: tuple[str, float]) -> bool:
         """Import the site beside its process, if that version is what is on disk; returns whether it is served here."""
         version = decided[0]
-        if codeversion.version_of(self._site, self._home) != version:
+        if not self._site.share or codeversion.version_of(self._site, self._home) != version:
             return False
         self._triggers = self._trigger_stamp()
         try:

@@ -12,15 +12,25 @@ from multisite.model import Home, Site, SupervisorOptions
 
 # What the supervisor stands on: Linux 5.3 and Python 3.9 have it.
 CAN_SPAWN = hasattr(os, "pidfd_open")
+MANY = 2**16  # calls at once, where nobody knows how many
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the decision needs to know of this process and the site's files."""
+    """What the decision needs to know of this process and the site's files.
 
-    user: str  # name (or number) of the user this process runs as
+    Attributes:
+        user: name (or number) of the user this process runs as.
+        location_owner: user name; "" where there is no such directory.
+        threads: how many calls of an application this process makes at once; 0: not known, as outside the workers.
+        has_siblings: the server has several processes like this one.
+    """
+
+    user: str
     root: bool
-    location_owner: str = ""  # user name; "" where there is no such directory
+    location_owner: str = ""
+    threads: int = 0
+    has_siblings: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +64,7 @@ _OWN_PROCESS = {
 
 
 HOSTING = "each host of its file is a site of its own"
+UNSHARED = "its file does not say share = yes"
 
 
 def decide(site: Site, home: Home, facts: Facts) -> Placement:
@@ -66,10 +77,29 @@ def decide(site: Site, home: Home, facts: Facts) -> Placement:
         return Placement("spawned", HOSTING)
     if site.mode == "spawned":
         return Placement("spawned", "its file says mode = spawned")
-    reason = _own_process(site) or _other_user(site, facts) or _root(home, facts)
-    if reason:
-        return Placement("spawned", reason)
-    return Placement("in-process", "nothing in its file asks for a process of its own")
+    reason = obstacle(site, home, facts) or _unshared(site)
+    return Placement("spawned", reason) if reason else Placement("in-process", _may_share(site))
+
+
+def _unshared(site: Site) -> str:
+    return UNSHARED if is_left_to_us(site) and not site.share and CAN_SPAWN else ""
+
+
+def _may_share(site: Site) -> str:
+    if site.mode == "in-process":
+        return "its file says mode = in-process"
+    return "it is a Moya project" if site.is_moya else "nothing in its file asks for a process of its own"
+
+
+def obstacle(site: Site, home: Home, facts: Facts) -> str:
+    """Return what asks for a process of its own, whether or not `site` is to share; "" for nothing."""
+    return _own_process(site) or _other_user(site, facts) or _root(home, facts) or _promise(site, facts)
+
+
+def is_left_to_us(site: Site) -> bool:
+    """Tell whether the file of `site` says nothing about where it runs."""
+    runs_elsewhere = bool(site.upstreams or site.host) or hosting.is_hosting(site.location)
+    return site.mode == "auto" and not (site.is_moya or site.files_only or runs_elsewhere)
 
 
 def basis(home: Home) -> str:
@@ -112,6 +142,21 @@ def of_another(user: str, ours: str) -> str:
     return f"runs as user '{user}' and the workers as '{ours}'"
 
 
+def _promise(site: Site, facts: Facts) -> str:
+    """Return which promise of its file the workers would not keep."""
+    if "processes" in site.promised and facts.has_siblings:
+        return f"its file says processes = {site.processes}, and the service has several workers"
+    if "threads" in site.promised and facts.threads not in (0, site.threads):
+        return f"its file says threads = {site.threads}, and a worker calls it {_calls(facts.threads)}"
+    return ""
+
+
+def _calls(threads: int) -> str:
+    if threads == 1:
+        return "once at a time"
+    return f"up to {threads} times at once" if threads < MANY else "many times at once"
+
+
 def _root(home: Home, facts: Facts) -> str:
     if facts.root and not home.supervisor.allow_root:
         return "the workers run as root and moya.conf does not say [supervisor] allow_root = yes"
@@ -123,6 +168,28 @@ def _root(home: Home, facts: Facts) -> str:
 SLOW, IDLE = "slow", "idle"
 MINUTE = 60.0  # seconds over which requests are counted
 ENOUGH = 20  # requests in the workers before their duration is judged
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """What it would save to have a site in the workers, as it was measured while the site was busy.
+
+    Attributes:
+        memory: bytes; 0: none.
+        seconds: of each request; 0.0: none, or nobody could measure it.
+    """
+
+    memory: int = 0
+    seconds: float = 0.0
+
+    @property
+    def sentence(self) -> str:
+        """All but its subject."""
+        memory = f"{max(1, round(self.memory / 2**20))} MiB" if self.memory else ""
+        seconds = f"{max(0.1, self.seconds * 1000):.1f} ms a request" if self.seconds else ""
+        less = " and ".join(filter(None, (memory, seconds)))
+        return f"would fit into the workers{f': {less} less' if less else ''}; share = yes allows it"
+
 
 NOT_EXAMINED = "its code has not been examined yet; its first request has that done"
 CHANGED = "its files have changed since they were examined; its next start examines them"
@@ -156,7 +223,16 @@ def objection(found: Examined, options: SupervisorOptions) -> str:
     return ""
 
 
-def settle(found: Examined, heat: Heat, options: SupervisorOptions, *, here: bool, idle_timeout: float) -> Placement:
+def settle(
+    found: Examined,
+    heat: Heat,
+    options: SupervisorOptions,
+    *,
+    here: bool,
+    idle_timeout: float,
+    share: bool = True,
+    saving: Saving | None = None,
+) -> Placement:
     """Decide where a site that was examined and clashes with no other is to live from now on.
 
     Args:
@@ -165,8 +241,12 @@ def settle(found: Examined, heat: Heat, options: SupervisorOptions, *, here: boo
         options: of the home.
         here: whether it lives in the workers now.
         idle_timeout: seconds without a request after which it leaves the workers; 0: never.
+        share: whether it may live there.
+        saving: what that would save, for one that may not and has been busy.
     """
     refused = objection(found, options)
+    if not share:
+        return Placement("spawned", _apart(refused, saving))
     if refused:
         return Placement("spawned", refused)
     if here:
@@ -176,6 +256,13 @@ def settle(found: Examined, heat: Heat, options: SupervisorOptions, *, here: boo
         return Placement("in-process", f"it is clean ({found.figures}) and had {use}")
     moves = f"it moves into the workers when it has {options.promote_after} requests within a minute"
     return Placement("spawned", f"it is clean ({found.figures}); {moves}")
+
+
+def _apart(refused: str, saving: Saving | None) -> str:
+    """Say why a site that may not share has a process of its own, and what would be if it might."""
+    if refused:
+        return f"{UNSHARED}, and would not fit into the workers: {refused}"
+    return f"it {saving.sentence}" if saving else UNSHARED
 
 
 def _stay(found: Examined, heat: Heat, options: SupervisorOptions, idle_timeout: float) -> Placement:

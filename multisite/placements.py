@@ -13,7 +13,7 @@ from typing import Any
 
 from multisite.examined import Examined, examined
 from multisite.model import Home
-from multisite.placement import ALONE
+from multisite.placement import ALONE, Saving
 from multisite.statefile import StateFile
 
 
@@ -28,6 +28,7 @@ class Row:
         since: Unix time from which it has lived there.
         held: why this version does not come into the workers again, "" if it may.
         was_here: whether the site, in whatever version, has ever lived in the workers, who have counted its requests.
+        saving: what it would save to have this version there, once it has been busy and may not share.
     """
 
     version: str
@@ -37,6 +38,7 @@ class Row:
     since: float
     held: str = ""
     was_here: bool = False
+    saving: Saving | None = None
 
     @property
     def is_here(self) -> bool:
@@ -99,7 +101,8 @@ def _row(told: Any) -> Row | None:
         return None
     try:
         since, kind = float(told["since"]), str(told["kind"])
-        held, was_here = str(told.get("held", "")), bool(told.get("was_here"))
-        return Row(str(told["version"]), found, kind, str(told["reason"]), since, held, was_here)
+        held, was_here, saving = str(told.get("held", "")), bool(told.get("was_here")), told.get("saving")
+        saves = Saving(int(saving["memory"]), float(saving["seconds"])) if saving else None
+        return Row(str(told["version"]), found, kind, str(told["reason"]), since, held, was_here, saves)
     except (KeyError, TypeError, ValueError):
         return None

@@ -19,7 +19,8 @@ from multisite import claims, loader, mentions
 from multisite.appspec import AppSpec
 from multisite.errors import AppLoadError, NeedsProcess
 from multisite.model import Home, Site
-from multisite.placement import Facts, Placement, decide
+from multisite.placement import Facts, Placement, decide, is_left_to_us, obstacle
+from multisite.threads import UNKNOWN, Calls
 
 _DJANGO = re.compile(r"\bDJANGO_SETTINGS_MODULE\b|\bget_[aw]sgi_application\b|\bdjango\.setup\b")
 _RACY = 3.0  # seconds; a .pyc knows its source's time in whole seconds only
@@ -34,25 +35,26 @@ class Wanted:
     alone: str = ""
 
 
-def facts(site: Site) -> Facts:
-    """Look up what the placement of `site` depends on."""
+def facts(site: Site, calls: Calls = UNKNOWN) -> Facts:
+    """Look up what the placement of `site` depends on; `calls` is what a worker knows of itself."""
     uid = os.geteuid()
-    return Facts(_user_name(uid), uid == 0, _owner(site.location))
+    return Facts(_user_name(uid), uid == 0, _owner(site.location), calls.at_once, calls.in_several)
 
 
-def place(site: Site, home: Home) -> Placement:
-    """Decide where `site` runs as far as its file and this process's user go."""
-    return decide(site, home, facts(site))
+def place(site: Site, home: Home, calls: Calls = UNKNOWN) -> Placement:
+    """Decide where `site` runs as far as its file, this process's user and its server go."""
+    return decide(site, home, facts(site, calls))
 
 
 def is_examined(site: Site, home: Home) -> bool:
-    """Tell whether `site` is examined in a process of its own, and lives there until it has shown that it may share.
+    """Tell whether `site` is examined in a process of its own.
 
-    One that is imported anew for each request is under development.
+    It lives there until it has shown that it may share, and for good without ``share = yes``: then only what is found
+    out about it is told. One that is imported anew for each request is under development.
     """
-    if site.mode != "auto" or not home.supervisor.examine or site.files_only or is_always_restarted(site):
+    if not is_left_to_us(site) or not home.supervisor.examine or is_always_restarted(site):
         return False
-    return place(site, home).shareable
+    return not obstacle(site, home, facts(site))
 
 
 def is_always_restarted(site: Site) -> bool:
@@ -61,7 +63,7 @@ def is_always_restarted(site: Site) -> bool:
 
 
 def place_among(site: Site, home: Home, others: Mapping[str, claims.Names]) -> Placement:
-    """Decide where `site` may run, clashes with the modules that `others` hold included."""
+    """Decide where `site` is to run, clashes with the modules that `others` hold included."""
     found = place(site, home)
     if not found.shareable or site.files_only:
         return found

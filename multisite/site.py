@@ -18,6 +18,8 @@ SERVERS = ("auto", "gunicorn", "asgi", "uwsgi", "granian", "command")
 PROTOCOLS = ("http", "uwsgi")
 ENV_MODES = ("extend", "replace")
 WARM = ("never", "predicted", "always")
+#: options that are a promise where a file says them
+PROMISES = ("processes", "threads")
 LINKS = ("inside", "owner", "none", "all")
 
 
@@ -39,6 +41,7 @@ class Site:
         env: the site's own [env] only.
         host: which host this is the instance of its hosting site for, "" for any other site; see `multisite.hosting`.
         template: the name of that hosting site.
+        promised: the `PROMISES` that its file or [defaults] has.
     """
 
     file: str
@@ -84,9 +87,16 @@ class Site:
         "choice",
         "auto",
         "Where the site runs: in-process shares the workers' interpreter, spawned has a process of its own, proxy "
-        "relays to upstreams, and auto chooses. in-process is a wish: a site that would harm its neighbours runs "
-        "spawned.",
+        "relays to upstreams. auto has a process of its own, from which a site with share = yes moves into the workers "
+        "while it is busy; a Moya project is in-process. in-process is a wish: a site that would harm its neighbours "
+        "runs spawned.",
         choices=MODES,
+    )
+    share: bool = option(
+        "boolean",
+        "no",
+        "Several copies of the site, and several calls of it at once, are fine: mode = auto may move it into the "
+        "workers, when it has been seen to be clean, light and busy.",
     )
     python: str = option(
         "path",
@@ -116,8 +126,20 @@ class Site:
         "unix:/PATH.",
         example="http://10.0.0.5:8000, unix:/run/x.sock, uwsgi://10.0.0.6:3031",
     )
-    processes: int = option("integer", "1", "Number of processes of a spawned site.", limits=(1, 1024))
-    threads: int = option("integer", "1", "Number of threads in each process of a spawned site.", limits=(1, 4096))
+    processes: int = option(
+        "integer",
+        "1",
+        "Number of processes of a spawned site. Where a file says it, it is a promise: the site stays out of workers "
+        "that are more, or fewer.",
+        limits=(1, 1024),
+    )
+    threads: int = option(
+        "integer",
+        "1",
+        "Number of threads in each process of a spawned site. Where a file says it, it is a promise: the site stays "
+        "out of workers that would call it otherwise.",
+        limits=(1, 4096),
+    )
     in_process_at_once: int = option(
         "integer",
         "4",
@@ -340,6 +362,12 @@ class Site:
     overlay: dict[str, dict[str, str]] = field(default_factory=dict)
     host: str = ""
     template: str = ""
+    promised: tuple[str, ...] = ()
+
+    @property
+    def is_moya(self) -> bool:
+        """Whether it is a Moya project, as one is written for Moya's own service."""
+        return bool(self.ini) and not (self.application or self.command or self.upstreams)
 
     @property
     def entry_name(self) -> str:

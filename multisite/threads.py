@@ -1,15 +1,40 @@
-"""How many threads the WSGI server gives this process, where it can be known."""
+"""How many threads the WSGI server gives this process, and how it calls applications, where that can be known."""
 
 from __future__ import annotations
 
 import os
 import sys
 import threading
+from dataclasses import dataclass
+from typing import Any
 
 from multisite import client
+from multisite.placement import MANY
 from multisite.share import Threads
 
 _WAITRESS = "waitress-"
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """How the server calls an application.
+
+    Attributes:
+        at_once: the most calls that one of its processes makes at once; 0: not known.
+        in_several: it has several processes that do.
+    """
+
+    at_once: int = 0
+    in_several: bool = False
+
+
+UNKNOWN = Calls()
+
+
+def calls(environ: dict[str, Any]) -> Calls:
+    """Return what a request tells of its server (PEP 3333, ``wsgi.multithread`` and ``wsgi.multiprocess``)."""
+    at_once = (_count() or MANY) if environ.get("wsgi.multithread") else 1
+    return Calls(at_once, bool(environ.get("wsgi.multiprocess")))
 
 
 def of_this_server() -> Threads | None:

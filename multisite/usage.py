@@ -259,6 +259,14 @@ def read(folder: str, past: StateFile, sites: Container[str] | None = None) -> t
     return sums, since
 
 
+def workers(folder: str, past: StateFile) -> int:
+    """Return how many workers of a home count just now."""
+    if not os.path.isdir(folder):
+        return 0
+    with _locked(folder, fcntl.LOCK_SH):
+        return sum(not _is_dead(file) for _, file in _files(folder, past.key))
+
+
 def gather(folder: str, past: StateFile) -> None:
     """Add what dead workers left to the sums of the home, and remove their files."""
     with _locked(folder, fcntl.LOCK_EX):

@@ -15,6 +15,8 @@ read = sites-enabled/*.ini
 state_dir = state
 runtime_dir = run
 temp_dir = temp
+[defaults]
+share = yes
 [supervisor]
 allow_root = yes
 examine = no

@@ -64,7 +64,7 @@ def test_other_hosts_are_not_touched(home: TestHome) -> None:
 
 def test_the_default_site_claims_no_host(tmp_path: Path) -> None:
     conf = "[projects]\nread = sites-enabled/*.ini\n[service]\nstate_dir = state\ndefault_site = any\n"
-    home = TestHome(tmp_path, conf + "[supervisor]\nallow_root = yes\n")
+    home = TestHome(tmp_path, conf + "[defaults]\nshare = yes\n[supervisor]\nallow_root = yes\n")
     home.hello("any")
     assert asked(home, "domain=other.test") == 404
     assert home.get("other.test").text == "any"

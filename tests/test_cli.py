@@ -32,7 +32,7 @@ def home(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Pat
     for folder in ("sites-available", "sites-enabled"):
         (home / folder).mkdir(parents=True)
     settings = f"[service]\nstate_dir = {tmp_path}/state\ntemp_dir = {tmp_path}/tmp\nruntime_dir = {tmp_path}/run\n"
-    settings += "[supervisor]\nallow_root = yes\nexamine = no\n"
+    settings += "[defaults]\nshare = yes\n[supervisor]\nallow_root = yes\nexamine = no\n"
     (home / "moya.conf").write_text("[projects]\nread = sites-enabled/*.ini\n" + settings)
     monkeypatch.delenv("MOYA_SERVICE_HOME", raising=False)
     return home
@@ -379,12 +379,12 @@ def test_why_a_site_has_a_process_is_decided_anew_when_its_configuration_is_anot
         return str(answer(run("explain", "blog.example.com", options=("--json",)))["placement"])
 
     written = conf.read_text()
-    for more in ("max_backends = 7\n", "[defaults]\nnice = 0\n"):
+    for section, more in (("supervisor", "max_backends = 7"), ("defaults", "nice = 0")):
         note()
         assert placed() == "spawned"
         conf.write_text(f"# the same\n{written}")
         assert placed() == "spawned"
-        conf.write_text(written + more)
+        conf.write_text(written.replace(f"[{section}]", f"[{section}]\n{more}"))
         assert placed() == "in-process"
         conf.write_text(written)
     note()

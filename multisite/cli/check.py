@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +15,7 @@ from multisite.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
     from multisite.model import Problem, Site
+    from multisite.placement import Saving
 
 SLOW = 200  # files; fewer are read before a progress bar could be seen
 
@@ -50,10 +52,13 @@ def check(session: Session, boot: bool, names: tuple[str, ...]) -> None:
     idle = disabled_problems(session)
     errors = sum(problem.severity == "error" for problem in enabled)
     if session.as_json:
-        say_json({"errors": errors, "problems": [*_rows(enabled, True), *_rows(idle, False)]})
+        notes = [{"site": name, "note": saving.sentence, **asdict(saving)} for name, saving in savings(session)]
+        say_json({"errors": errors, "problems": [*_rows(enabled, True), *_rows(idle, False)], "notes": notes})
     else:
         say_problems(enabled, err=False)
         say_problems(idle, err=False, prefix="not enabled: ")
+        for name, saving in savings(session):
+            say(f"note: {name} {saving.sentence}")
         _sum_up(session, errors, len(enabled) - errors)
     if errors:
         raise SystemExit(1)
@@ -78,6 +83,16 @@ def enabled_problems(session: Session) -> list[Problem]:
         ]
         found += (problem for problem in problems if not problem.key or (problem.file, problem.key) not in known)
     return list(dict.fromkeys(found))
+
+
+def savings(session: Session) -> Iterator[tuple[str, Saving]]:
+    """Yield the enabled sites that would better share, and what that would save."""
+    from multisite.cli import verdict
+
+    for name in sorted(session.placements.rows().keys() & session.catalogue.sites.keys()):
+        saving = verdict.saving(session, session.catalogue.site(name))
+        if saving:
+            yield name, saving
 
 
 def _sessions(site: Site) -> list[Problem]:

@@ -119,6 +119,7 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
         "application": site.application or (hosted.application(site.location) if site.host else ""),
         "placement": found_out.placement,
         "reason": found_out.reason,
+        "saving": found_out.may_save,
         "state": state,
         "processes": figures or None,
         "failure": {**asdict(failure), "outdated": failure.outdated} if failure else None,

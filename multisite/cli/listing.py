@@ -31,7 +31,7 @@ Examples:
   multisite where blog
   cd "$(multisite where blog)"
 """
-HEADER = ("name", "domains", "runs", "enabled", "state", "problems")
+HEADER = ("name", "domains", "runs", "enabled", "state", "remarks")
 
 
 @click.command("list", epilog=LIST, short_help="List all sites.")
@@ -43,7 +43,7 @@ def list_(session: Session) -> None:
     sites = rows(session)
     if not sites:
         return say(f"{session.home.path} has no sites; multisite new NAME makes one", err=True)
-    say_table(HEADER, map(_cells, sites), fold=("problems", "domains", "name"))
+    say_table(HEADER, map(_cells, sites), fold=("remarks", "domains", "name"))
     _say_other_problems(session, sites)
 
 
@@ -159,7 +159,8 @@ def enabled_rows(session: Session) -> Iterator[dict[str, Any]]:
         problems = [*problems, *(problem for problem in found.faults if problem.key not in told)]
         verdict = {"enabled": True, "placement": found.placement, "reason": found.reason, "state": found.state}
         counts = {"requests": 0} if site.is_ours else {}
-        yield row(site, entry.file, problems, **verdict, failure=failure_of(found.failure)) | counts
+        more = {"failure": failure_of(found.failure), "saving": found.may_save}
+        yield row(site, entry.file, problems, **verdict, **more) | counts
 
 
 def failure_of(verdict: Verdict | None) -> dict[str, Any] | None:
@@ -184,7 +185,7 @@ def disabled_rows(session: Session) -> Iterator[dict[str, Any]]:
 def row(site: Site, file: SiteFile, problems: Iterable[Problem], **verdict: Any) -> dict[str, Any]:
     """Return one site of the contract's document; a figure that nobody measures is null.
 
-    `verdict` is what can be different from run to run: enabled, placement, reason, state, failure.
+    `verdict` is what can be different from run to run: enabled, placement, reason, state, failure, saving.
     """
     return {
         "name": file.name,
@@ -194,6 +195,8 @@ def row(site: Site, file: SiteFile, problems: Iterable[Problem], **verdict: Any)
         "location": site.location,
         "application": site.application,
         "mode": site.mode,
+        "share": site.share,
+        "saving": None,
         **verdict,
         "pids": [],
         "in_flight": None,
@@ -214,6 +217,8 @@ def _cells(site: dict[str, Any]) -> tuple[str, ...]:
         told = f"{GOES_ON} failed: {failure['failure']}"
     elif not told and failure and site["state"] in ("broken", "backoff", "fatal"):
         told = failure["failure"]
+    elif not told and site["saving"]:
+        told = site["reason"]
     enabled = "yes" if site["enabled"] else "no"
     return site["name"], domains, site["placement"] or "-", enabled, site["state"], told
 

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from multisite import codeversion, hosting, sharing
 from multisite.cli.start import start_problems
 from multisite.cli.target import site_problems
 from multisite.errors import NeedsProcess
-from multisite.placement import CAN_SPAWN, CHANGED, NOT_EXAMINED, Placement, basis, of_another
+from multisite.placement import (
+    CAN_SPAWN,
+    CHANGED,
+    NOT_EXAMINED,
+    UNSHARED,
+    Heat,
+    Placement,
+    Saving,
+    basis,
+    of_another,
+    settle,
+)
 
 if TYPE_CHECKING:
     from multisite.cli.session import Session
@@ -31,6 +42,7 @@ class Judgement:
         state: one of the contract's words.
         faults: what is wrong with what the file promises to serve, or keeps it from being started.
         doubts: what only root could do.
+        saving: what it would save to let it share, where that is known.
         failure: what the workers or the supervisor noted, if it could not be loaded or started the last time.
     """
 
@@ -40,6 +52,12 @@ class Judgement:
     faults: tuple[Problem, ...] = ()
     failure: Verdict | None = None
     doubts: tuple[Problem, ...] = ()
+    saving: Saving | None = None
+
+    @property
+    def may_save(self) -> dict[str, float] | None:
+        """The saving, for ``--json``."""
+        return asdict(self.saving) if self.saving else None
 
 
 def judge(session: Session, site: Site) -> Judgement:
@@ -57,7 +75,7 @@ def judge(session: Session, site: Site) -> Judgement:
     if not placement.shareable:
         failure = session.failed_starts.get(site.name)
     state = _state(site, session, placement, faults, failure)
-    return Judgement(placement.kind, placement.reason, state, faults, failure, doubts)
+    return Judgement(placement.kind, placement.reason, state, faults, failure, doubts, saving(session, site))
 
 
 def _state(
@@ -89,7 +107,7 @@ def _placement(site: Site, session: Session) -> Placement:
     if not CAN_SPAWN or not sharing.is_examined(site, session.home):
         return sharing.place_among(site, session.home, session.ledger.others(site.name))
     row = session.placements.of(site.name)
-    if not row or not row.is_here:
+    if not row or not row.is_here or not site.share:
         return Placement("spawned", _why_not_here(site, session, row))
     when = time.localtime(row.since)
     since = time.strftime("%H:%M" if time.time() - row.since < DAY else "%Y-%m-%d %H:%M", when)
@@ -103,6 +121,8 @@ def _why_not_here(site: Site, session: Session, row: Row | None) -> str:
     other = launch.stranger(site, session.home)
     if other:
         return "it " + of_another(other, sharing.facts(site).user)
+    if not site.share:
+        return _why_apart(site, session, row)
     if not row or not (row.found.findings or row.held):
         among = sharing.place_among(site, session.home, session.ledger.others(site.name))
         if not among.shareable:
@@ -110,3 +130,19 @@ def _why_not_here(site: Site, session: Session, row: Row | None) -> str:
     if not row:
         return NOT_EXAMINED
     return row.reason if row.version == codeversion.version_of(site, session.home) else CHANGED
+
+
+def _why_apart(site: Site, session: Session, row: Row | None) -> str:
+    """Say what is known of a site that may not share."""
+    if not row or row.version != codeversion.version_of(site, session.home):
+        return UNSHARED
+    known = (row.found, Heat(), session.home.supervisor)
+    return settle(*known, here=False, idle_timeout=0.0, share=False, saving=row.saving).reason
+
+
+def saving(session: Session, site: Site) -> Saving | None:
+    """Return what it would save to say ``share = yes`` in the file of an enabled site; None where that is not known."""
+    row = session.placements.of(site.name)
+    if not row or not row.saving or site.share or not sharing.is_examined(site, session.home):
+        return None
+    return row.saving if row.version == codeversion.version_of(site, session.home) else None

@@ -23,11 +23,12 @@ from multisite.placement import CHANGED, MINUTE, Heat, Placement
 from multisite.placements import Placements, Row
 from multisite.runner.follow import AGAIN_AFTER
 from multisite.statefile import StateFile
-from multisite.supervisor import launch
+from multisite.supervisor import launch, saving
 from multisite.supervisor.crew import Crew
 from multisite.supervisor.failures import Unavailable
 from multisite.supervisor.lifecycle import State
 from multisite.supervisor.roster import Roster
+from multisite.supervisor.saving import Savings
 
 LOOK_EVERY = 2.0  # seconds
 LINGERS = 5.0  # seconds without a request after which the process of a site that lives in the workers ends
@@ -79,6 +80,7 @@ class Placing:
         self._uses: dict[str, Use] = {}
         self._names: dict[str, claims.Names] = {}  # of modules, by the sites that have been moved into the workers
         self._blocked: dict[str, tuple[float, str]] = {}  # until when, and why, busy sites cannot move
+        self._savings = Savings()
         self._seen: catalogue.Catalogue | None = None
         self._look_at = 0.0
         self._changed = False
@@ -143,16 +145,22 @@ class Placing:
         self._look_at = now + LOOK_EVERY
         self._forget_gone()
         here = {name for name, row in self._rows.items() if row.is_here}
-        sums = usage.read(self._folder, StateFile(self._roster.home, usage.FOLDER), here)[0] if here else {}
+        counted = here | self._savings.keys()
+        sums = usage.read(self._folder, self._past(), counted)[0] if counted else {}
         for name in list(self._rows):  # there may be thousands; those at rest cost a look
             crew = self._roster.get(name)
             if name in here or (crew and crew.backends):
                 self._measure(name, now, sums)
+                self._weigh_up(name, now, sums)
                 self._decide(name, now)
                 self._dismiss(name, now)
             else:
                 self._uses.pop(name, None)
+                self._savings.pop(name, None)
         self._store()
+
+    def _past(self) -> StateFile:
+        return StateFile(self._roster.home, usage.FOLDER)
 
     def _forget_gone(self) -> None:
         if self._seen is not self._roster.catalogue:
@@ -162,7 +170,7 @@ class Placing:
 
     def _forget(self, name: str) -> None:
         del self._rows[name]
-        for known in (self._uses, self._names, self._blocked):
+        for known in (self._uses, self._names, self._blocked, self._savings):
             known.pop(name, None)
         self._changed = True
 
@@ -189,6 +197,20 @@ class Placing:
         elif crew:
             use.add(now, usage.Sums(crew.figures().requests or 0))
 
+    def _weigh_up(self, name: str, now: float, sums: dict[str, usage.Sums]) -> None:
+        """Find out, once, what sharing would save for a clean, light and busy site that may not."""
+        row, crew, site = self._rows[name], self._roster.get(name), self._site(name)
+        options = self._roster.home.supervisor
+        fits = site and crew and not (site.share or row.saving or placement.objection(row.found, options))
+        if not fits or self._uses[name].heat(now).requests < options.promote_after:
+            self._savings.pop(name, None)
+            return
+        assert crew
+        seconds = self._savings.read(crew, sums.get(name, usage.Sums()), now)
+        if seconds is not None:
+            workers = usage.workers(self._folder, self._past())
+            self._put(name, replace(row, saving=saving.of(crew, seconds, row.found.memory, workers)))
+
     def _decide(self, name: str, now: float) -> None:
         row, site = self._rows[name], self._site(name)
         if not site:
@@ -205,7 +227,15 @@ class Placing:
 
     def _decided(self, site: Site, row: Row, now: float) -> Placement:
         options, heat = self._roster.home.supervisor, self._uses.setdefault(site.name, Use(now)).heat(now)
-        found = placement.settle(row.found, heat, options, here=row.is_here, idle_timeout=site.idle_timeout)
+        found = placement.settle(
+            row.found,
+            heat,
+            options,
+            here=row.is_here,
+            idle_timeout=site.idle_timeout,
+            share=site.share,
+            saving=row.saving,
+        )
         if row.held:
             return Placement("spawned", row.held)
         if not found.shareable or row.is_here:

@@ -83,8 +83,9 @@ class HomeDir:
         HOMES.append(self)
         for name in ("sites-available", "sites-enabled", "sites"):
             (self.path / name).mkdir(parents=True, exist_ok=True)
-        # Tests run as root in containers; without this no site would share root's interpreter.
-        self.conf("[projects]\nread = sites-enabled/*.ini\n[supervisor]\nallow_root = yes\nexamine = no\n")
+        # Tests run as root in containers; without allow_root no site would share root's interpreter.
+        sharing = "[defaults]\nshare = yes\n[supervisor]\nallow_root = yes\nexamine = no\n"
+        self.conf(f"[projects]\nread = sites-enabled/*.ini\n{sharing}")
         return self
 
     def conf(self, text: str) -> None:

@@ -16,6 +16,8 @@ pytestmark = pytest.mark.servers
 
 CONF = """[projects]
 read = sites-enabled/*.ini
+[defaults]
+share = yes
 [supervisor]
 allow_root = yes
 promote_after = 20

@@ -22,6 +22,8 @@ CONF = """[projects]
 read = sites-enabled/*.ini
 [service]
 state_dir = state
+[defaults]
+share = yes
 [supervisor]
 allow_root = yes
 promote_after = 10
