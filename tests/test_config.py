@@ -506,3 +506,18 @@ def test_a_hosting_site_needs_no_application_and_captures_go_into_its_location(t
     text = "[service]\ndomains = {user}.a.example\nlocation = /home/%USER/www\nredirect_to_canonical = yes\n"
     assert site_file(tmp_path, text).problems == ()
     assert site_file(tmp_path, text + "command = serve %USER %PORT %HOST\n").problems == ()
+
+
+def test_a_promise_is_what_a_file_says(tmp_path: Path) -> None:
+    """processes and threads count as written in the site's file or in [defaults], not where they are the default."""
+    (tmp_path / "moya.conf").write_text("[defaults]\nthreads = 1\n")
+    (tmp_path / "plain.ini").write_text("[service]\napplication = a:b\nprocesses =\n")
+    (tmp_path / "told.ini").write_text("[service]\napplication = a:b\nprocesses = 1\nshare = yes\n")
+    home = read_home(str(tmp_path))
+
+    def made(name: str) -> Site:
+        return make_site(read_site(str(tmp_path / name), str(tmp_path), defaults=home.defaults), home)
+
+    assert made("plain.ini").promised == ("threads",)
+    assert made("told.ini").promised == ("processes", "threads")
+    assert (made("plain.ini").share, made("told.ini").share) == (False, True)

@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from multisite import codeversion, examined, placement
 from multisite.examined import Examined
 from multisite.model import Home, Site, SupervisorOptions
-from multisite.placement import Heat
+from multisite.placement import Facts, Heat, Placement, Saving
 from multisite.placements import Placements, Row
 
 OPTIONS = SupervisorOptions()
@@ -64,6 +65,72 @@ def test_a_site_stays_though_it_is_no_longer_as_busy() -> None:
     assert settled(heat=Heat(idle=1e6), here=True, idle_timeout=0.0) == "in-process: "
 
 
+@pytest.mark.parametrize(
+    ("found", "saving", "reason"),
+    [
+        (CLEAN, None, "its file does not say share = yes"),
+        (CLEAN, Saving(), "it would fit into the workers; share = yes allows it"),
+        (
+            CLEAN,
+            Saving(12 * 2**20, 0.00034),
+            "it would fit into the workers: 12 MiB and 0.3 ms a request less; share = yes allows it",
+        ),
+        (CLEAN, Saving(0, 0.00001), "it would fit into the workers: 0.1 ms a request less; share = yes allows it"),
+        (
+            replace(CLEAN, findings=("set a timer",)),
+            Saving(12 * 2**20),
+            "its file does not say share = yes, and would not fit into the workers: it set a timer",
+        ),
+    ],
+)
+@pytest.mark.parametrize("here", [False, True])
+def test_a_site_that_may_not_share_stays_out(found: Examined, saving: Saving | None, reason: str, here: bool) -> None:
+    """However busy it is, and wherever it was before; it is told what sharing would save."""
+    how = {"idle_timeout": 300.0, "share": False, "saving": saving}
+    assert placement.settle(found, BUSY, OPTIONS, here=here, **how) == Placement("spawned", reason)
+
+
+HERE = Facts("me", root=False, location_owner="me")
+THREADED = replace(HERE, threads=4, has_siblings=True)
+GREEN = replace(HERE, threads=placement.MANY)
+
+
+@pytest.mark.parametrize(
+    ("keys", "facts", "kind", "reason"),
+    [
+        ({}, HERE, "spawned", "its file does not say share = yes"),
+        ({"share": True}, HERE, "in-process", "nothing in its file asks for a process of its own"),
+        ({"mode": "in-process"}, THREADED, "in-process", "its file says mode = in-process"),
+        ({"application": "", "ini": ("production.ini",)}, THREADED, "in-process", "it is a Moya project"),
+        ({"application": "", "ini": ("x.ini",), "mode": "spawned"}, HERE, "spawned", "its file says mode = spawned"),
+        ({"mode": "in-process", "promised": ("threads",)}, HERE, "in-process", "its file says mode = in-process"),
+        (
+            {"share": True, "promised": ("threads",)},
+            GREEN,
+            "spawned",
+            "its file says threads = 1, and a worker calls it many times at once",
+        ),
+        (
+            {"mode": "in-process", "promised": ("processes",)},
+            THREADED,
+            "spawned",
+            "its file says processes = 1, and the service has several workers",
+        ),
+        (
+            {"mode": "in-process", "threads": 4, "promised": ("threads",)},
+            THREADED,
+            "in-process",
+            "its file says mode = in-process",
+        ),
+        ({"application": "", "static": {"/": ("/srv",)}}, THREADED, "in-process", "it has files and no application"),
+    ],
+)
+def test_what_a_file_says_of_sharing(keys: dict[str, Any], facts: Facts, kind: str, reason: str) -> None:
+    """A default that nobody has written is no promise."""
+    site = Site(**{"file": "x.ini", "name": "x", "application": "app:application", **keys})
+    assert placement.decide(site, Home("/home"), facts) == Placement(kind, reason)
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists, max_leaves=20))
 def test_a_process_may_say_anything_of_its_site(told: object) -> None:
@@ -86,7 +153,7 @@ def test_nonsense_is_not_heard(told: str) -> None:
 def test_rows_are_kept_and_read_again(tmp_path: Path) -> None:
     """A worker reads what the supervisor wrote, and nothing that is no row."""
     home = Home(str(tmp_path), str(tmp_path / "moya.conf"), environ={"XDG_STATE_HOME": str(tmp_path)})
-    row = Row("abc", CLEAN, "in-process", "it is clean", 12.0)
+    row = Row("abc", CLEAN, "in-process", "it is clean", 12.0, saving=Saving(2**20, 0.0003))
     ours, theirs = Placements(home), Placements(home)
     assert theirs.of("blog") is None
     assert ours.store({"blog": row})
