@@ -56,7 +56,7 @@ _INTRODUCTION = {
 #: options that are read and checked only
 _LATER = frozenset({("service", "status_domain"), ("service", "status_token")})
 _TITLES = {HOME_FILE: "moya.conf", SITE_FILE: "Site files", PUBLISHER_FILE: "Publisher files"}
-_OFFERED = ("domains", "location", "application", "mode", "python", "processes", "threads", "idle_timeout")
+_OFFERED = ("domains", "location", "application", "mode", "share", "python", "processes", "threads", "idle_timeout")
 
 
 def reference_rst() -> str:

@@ -179,15 +179,15 @@ class SupervisorOptions:
     examine: bool = option(
         "boolean",
         "yes",
-        "Serve a site with mode = auto in a process of its own until it has been seen there that it would do its "
-        "neighbours no harm, and that it is busy; then it moves into the workers. No: the workers import each such "
-        "site at its first request.",
+        "Look what sites with mode = auto do to their process. One with share = yes is served there until it has been "
+        "seen that it would do its neighbours no harm, and that it is busy; then it moves into the workers. No: the "
+        "workers import each site with share = yes at its first request.",
     )
     promote_after: int = option(
         "integer",
         "300",
-        "Requests within a minute from which a site with mode = auto counts as busy and moves into the workers, if it "
-        "is clean and light.",
+        "Requests within a minute from which a site counts as busy and, with share = yes, moves into the workers, if "
+        "it is clean and light.",
         limits=(1, 1_000_000),
     )
     share_memory: int = option(

@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 from webtest import TestApp
 
+from multisite.cli.session import Session
+from multisite.cli.verdict import Judgement, judge
 from multisite.service import Service
+from tests.servers.harness import PATIENCE, eventually
 
 CHECKOUT = Path(__file__).parent.parent
 
@@ -91,6 +94,37 @@ def test_mounts_share_a_domain(service: Service) -> None:
     assert "<code>&#x27;/apiary&#x27;</code>" in browser.get("/apiary")
     answer = browser.get("/api/things/1").json
     assert answer == {"subject": "things", "SCRIPT_NAME": "/api", "PATH_INFO": "/things/1"}
+
+
+def test_a_command_is_served(service: Service) -> None:
+    """A program that is no WSGI application answers in a process of its own."""
+    answer = client(service, "command.localhost").get("/")
+    assert answer.text.startswith("Hello from process ") and str(os.getpid()) not in answer.text
+
+
+def placed(service: Service, name: str) -> Judgement:
+    """Where a site runs, as ``explain`` says."""
+    session = Session(service._live.home.path)
+    return judge(session, session.catalogue.site(name))
+
+
+def test_the_sites_show_all_placements(service: Service) -> None:
+    """In the workers at the first request, in a process of its own and why, by a command, and moved when busy."""
+    browser = client(service, "flask.localhost")
+
+    def is_in_the_workers() -> bool:
+        for _ in range(50):
+            assert "Hello from Flask" in browser.get("/")
+        return placed(service, "flask").placement == "in-process"
+
+    eventually(is_in_the_workers, PATIENCE, "a busy site moves")
+    found = {name: placed(service, name) for name in ("flask", "hello", "script", "mounts", "sessions", "command")}
+    assert "it is clean (" in found["flask"].reason
+    assert {name: (one.placement, one.reason) for name, one in found.items() if name != "flask"} == {
+        **dict.fromkeys(("hello", "script", "mounts"), ("in-process", "its file says mode = in-process")),
+        "sessions": ("spawned", "it has an [env] of its own, and sites in one process share one environment"),
+        "command": ("spawned", "it has a command of its own"),
+    }
 
 
 def test_broken_is_not_enabled(service: Service) -> None:

@@ -22,7 +22,8 @@ default_site =
 trusted_proxies = 127.0.0.1, ::1, unix
 
 [defaults]
-# any key of a site's [service], for every site
+# any key of a site's [service], for every site; say yes here if several copies of all of them are fine
+# share = no
 
 [env]
 # environment for every site
