@@ -24,6 +24,9 @@ _AT_ONCE = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 PROTOCOLS = ("HTTP/1.0", "HTTP/1.1")
 
+# gunicorn's names of hooks
+BETWEEN_REQUESTS, AT_THE_END = ("pre_request", "post_request"), ("worker_int", "worker_abort", "worker_exit")
+
 
 class Worker:
     """What we know of the gunicorn worker that this process is.
@@ -34,6 +37,7 @@ class Worker:
         threads: how many answer requests.
         has_siblings: other workers accept on the same sockets.
         logs_access: it writes an access log, or counts in its place.
+        runs_hooks: its threads may run code of the administrator's between two requests.
         grace: seconds that it has for its last requests.
         claims: keys of the fields by which a front end tells it the scheme and more (secure_scheme_headers,
             forwarder_headers).
@@ -54,6 +58,9 @@ class Worker:
         self.is_introduced_to = str(getattr(worker.cfg, "proxy_protocol", False)) not in ("False", "off")
         log = worker.log
         own = type(log).access.__module__ == "gunicorn.glogging"
+        known = self.is_single or "ThreadWorker" in names
+        hooks = any(map(self._is_set, BETWEEN_REQUESTS))
+        self.runs_hooks = not known or hooks or not type(log).__module__.startswith("gunicorn.")
         self.logs_access = not own or getattr(log, "access_log_enabled", True)
 
     @property
@@ -67,6 +74,15 @@ class Worker:
 
         fields = [(key[5:].replace("_", "-"), value) for key, value in environ.items() if key[:5] == "HTTP_"]
         self._worker.log.access(told, fields, environ, timedelta(seconds=seconds))
+
+    def _is_set(self, hook: str) -> bool:
+        setting = self._worker.cfg.settings[hook]
+        return setting.get() is not setting.default
+
+    def before_its_end(self, call: Any) -> None:
+        """Have `call` called before those hooks of the administrator's that run when the worker ends."""
+        for name in filter(self._is_set, AT_THE_END):
+            self._worker.cfg.set(name, _after(call, getattr(self._worker.cfg, name), name == "worker_exit"))
 
     def when_interrupted(self, call: Any) -> None:
         """Have `call` called when the worker is told to end at once."""
@@ -103,6 +119,20 @@ class Worker:
 def _claims(cfg: Any) -> frozenset[str]:
     names = [*getattr(cfg, "secure_scheme_headers", ()), *getattr(cfg, "forwarder_headers", ())]
     return frozenset("HTTP_" + str(name).upper().replace("-", "_") for name in names)
+
+
+def _after(call: Any, hook: Any, has_arbiter: bool) -> Any:
+    """Return `hook` behind `call`; gunicorn counts its parameters."""
+
+    def of_worker(worker: Any) -> None:
+        call()
+        hook(worker)
+
+    def of_both(arbiter: Any, worker: Any) -> None:
+        call()
+        hook(arbiter, worker)
+
+    return of_both if has_arbiter else of_worker
 
 
 def _speaks_http(cfg: Any) -> bool:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -19,6 +21,7 @@ from multisite.claims import Ledger
 from multisite.finder import finder, forget, referring
 from multisite.guard import Changes, Guard
 from multisite.model import Site
+from multisite.workdir import WorkDir
 
 WSGI = Callable[..., Iterable[bytes]]
 
@@ -34,9 +37,10 @@ class Generation:
     names: claims.Names
     unique_name: str  # of the module it was loaded as, "" if that is one of `names`
     modules: frozenset[str]  # loaded by its first import, other sites' concurrent ones included
+    workdir: WorkDir | None = None  # where it was imported and is called; None for wherever the server is
 
 
-def make(site: Site, ledger: Ledger, old: Generation | None) -> Generation:
+def make(site: Site, ledger: Ledger, old: Generation | None, workdir: WorkDir | None = None) -> Generation:
     """Import `site`, anew if there is an `old` generation, which goes on serving meanwhile.
 
     Raises:
@@ -50,17 +54,25 @@ def make(site: Site, ledger: Ledger, old: Generation | None) -> Generation:
     taken = forget(_outdated({*names, *(old.names if old else ()), source.unique_name}, old))
     before = frozenset(sys.modules)
     try:
-        app = _run(site, source)
-        _claim_more(site, ledger, names, source)
-        if old:
-            smoke.check(app, site)
+        with _place(site, workdir):
+            app = _run(site, source)
+            _claim_more(site, ledger, names, source)
+            if old:
+                smoke.check(app, site)
     except BaseException:
         forget({*names, source.unique_name, *(module.partition(".")[0] for module in taken)})
         sys.modules.update(taken)
         _unclaim(site, ledger, old)
+        if workdir:
+            workdir.close()
         raise
     modules = (old.modules if old else frozenset()) | (frozenset(sys.modules) - before)
-    return Generation(app, names, source.unique_name, modules)
+    return Generation(app, names, source.unique_name, modules, workdir)
+
+
+def _place(site: Site, workdir: WorkDir | None) -> AbstractContextManager[None]:
+    """Return where to import; a location that is not there is the loader's to tell."""
+    return workdir.inside() if workdir and os.path.isdir(site.location or "/") else nullcontext()
 
 
 def drop(site: Site, ledger: Ledger, generation: Generation | None) -> None:
@@ -69,6 +81,8 @@ def drop(site: Site, ledger: Ledger, generation: Generation | None) -> None:
     names = finder.remove(site.name)
     if generation:
         names.add(generation.unique_name)
+        if generation.workdir:
+            generation.workdir.close()
     forget(_outdated(names, generation))
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from multisite import process_state
+from multisite import process_state, workdir
 from multisite.process_state import ProcessState
 
 STRAGGLER_AFTER = 30.0
@@ -89,8 +89,13 @@ class Guard:
             now = process_state.read()
             _note(watch, now)
             watch.changes += process_state.restore_handlers(watch.before, now)
-            if self._baseline is not None and not any(map(self._is_fresh, self._running)):
-                watch.changes += process_state.restore(self._baseline, now)
+            is_last = not any(map(self._is_fresh, self._running))
+            if workdir.is_own():
+                watch.changes += process_state.restore_place(watch.before, now)
+            elif is_last and self._baseline is not None:
+                watch.changes += process_state.restore_place(self._baseline, now)
+            if is_last and self._baseline is not None:
+                watch.changes += process_state.restore_shared(self._baseline, now)
 
     def _is_fresh(self, watch: _Watch) -> bool:
         return self._clock() - watch.since <= STRAGGLER_AFTER

@@ -20,7 +20,21 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from multisite import blame, claims, codefiles, generation, logs, ownlog, pages, sharing, threads, tree, visit
+from multisite import (
+    blame,
+    claims,
+    codefiles,
+    generation,
+    logs,
+    ownlog,
+    pages,
+    relativepaths,
+    sharing,
+    threads,
+    tree,
+    visit,
+    workdir,
+)
 from multisite.bound import Bound
 from multisite.claims import Ledger
 from multisite.development import OFF, Development
@@ -33,6 +47,7 @@ from multisite.runner.filewrapper import with_files_read
 from multisite.sitedir import Entry, Stamp, changes_time
 from multisite.verdicts import Verdicts
 from multisite.visit import IN_PROCESS, PAGE, PROXY, SPAWNED
+from multisite.workdir import WorkDir
 
 LONGEST_PAUSE = 60.0  # seconds between two attempts to import a site that failed
 
@@ -123,7 +138,11 @@ class InProcessSite:
         """Have `app` answer, behind what every request of the site passes."""
         self._answering, self._how = app, how
         self._limit = self._bound() if how == IN_PROCESS else None
-        self._layers.put(app, how)
+        self._layers.put(app, how, self._workdir if how == IN_PROCESS else None)
+
+    @property
+    def _workdir(self) -> WorkDir | None:
+        return self._generation.workdir if self._generation else None
 
     def _place(self, app: WSGI) -> None:
         self.app: WSGI = self._limit.around(app) if self._limit else app
@@ -246,6 +265,7 @@ class InProcessSite:
             app = self._answering  # even if the site was taken out of service meanwhile
             if self._how == IN_PROCESS:
                 environ.pop(visit.KEY, None)
+                app = self._workdir.calling(app) if self._workdir else app
         finally:
             self._release()
         return app(environ, start_response)
@@ -336,7 +356,17 @@ class InProcessSite:
         placement = sharing.place(self._site, self._home, self._calls)
         if not placement.shareable:
             raise NeedsProcess(placement.reason)
-        return generation.make(self._site, self._ledger, self._generation)
+        return generation.make(self._site, self._ledger, self._generation, self._new_workdir())
+
+    def _new_workdir(self) -> WorkDir | None:
+        """Return where the site is called; None where the threads here have one place in common."""
+        why = workdir.obstacle()
+        if not why:
+            return WorkDir(self._site.location, self._site.umask)
+        if self._site.umask is not None:
+            raise NeedsProcess(f"it sets umask, and {why}")
+        relativepaths.watch(self.name, self._site.location, why)
+        return None
 
     # Failing
 

@@ -24,6 +24,7 @@ class Facts:
         location_owner: user name; "" where there is no such directory.
         threads: how many calls of an application this process makes at once; 0: not known, as outside the workers.
         has_siblings: the server has several processes like this one.
+        own_umask: a thread of the workers can have one of its own.
     """
 
     user: str
@@ -31,6 +32,7 @@ class Facts:
     location_owner: str = ""
     threads: int = 0
     has_siblings: bool = False
+    own_umask: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def _may_share(site: Site) -> str:
 
 def obstacle(site: Site, home: Home, facts: Facts) -> str:
     """Return what asks for a process of its own, whether or not `site` is to share; "" for nothing."""
-    return _own_process(site) or _other_user(site, facts) or _root(home, facts) or _promise(site, facts)
+    return _own_process(site, facts) or _other_user(site, facts) or _root(home, facts) or _promise(site, facts)
 
 
 def is_left_to_us(site: Site) -> bool:
@@ -107,11 +109,11 @@ def basis(home: Home) -> str:
     return hashlib.sha256(repr((home.supervisor, home.defaults)).encode()).hexdigest()[:16]
 
 
-def _own_process(site: Site) -> str:
+def _own_process(site: Site, facts: Facts) -> str:
     for option, reason in _OWN_PROCESS.items():
         if getattr(site, option):
             return reason
-    if site.umask is not None:
+    if site.umask is not None and not facts.own_umask:
         return "it sets umask"
     return _other_ways(site)
 

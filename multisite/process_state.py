@@ -17,12 +17,37 @@ from contextlib import suppress
 
 from multisite.runner.state import ProcessState, added_paths, changed_handlers, differences, read
 
-__all__ = ["ProcessState", "added_paths", "changed_handlers", "differences", "read", "restore", "restore_handlers"]
+__all__ = [
+    "ProcessState",
+    "added_paths",
+    "changed_handlers",
+    "differences",
+    "read",
+    "restore",
+    "restore_handlers",
+    "restore_place",
+    "restore_shared",
+]
 
 
 def restore(state: ProcessState, now: ProcessState) -> list[str]:
     """Put everything but the signal handlers back to `state`; returns a phrase for each thing that could not be."""
+    return restore_place(state, now) + restore_shared(state, now)
+
+
+def restore_shared(state: ProcessState, now: ProcessState) -> list[str]:
+    """Put back what all threads have in common in any case."""
     return list(filter(None, (_attempt(*step) for step in _steps(state, now))))
+
+
+def restore_place(state: ProcessState, now: ProcessState) -> list[str]:
+    """Put back the working directory and the umask, which may be those of this thread alone."""
+    steps: list[tuple[str, Callable[[], object]]] = []
+    if state.cwd != now.cwd:
+        steps.append((f"the working directory {state.cwd}", lambda: os.chdir(state.cwd)))
+    if state.umask != now.umask:
+        steps.append(("the umask", lambda: os.umask(state.umask)))
+    return list(filter(None, (_attempt(*step) for step in steps)))
 
 
 def restore_handlers(state: ProcessState, now: ProcessState) -> list[str]:
@@ -33,10 +58,6 @@ def restore_handlers(state: ProcessState, now: ProcessState) -> list[str]:
 
 def _steps(state: ProcessState, now: ProcessState) -> Iterator[tuple[str, Callable[[], object]]]:
     """What there is to do, in words and as a call."""
-    if state.cwd != now.cwd:
-        yield f"the working directory {state.cwd}", lambda: os.chdir(state.cwd)
-    if state.umask != now.umask:
-        yield "the umask", lambda: os.umask(state.umask)
     if state.environ_object is not now.environ_object or state.environ != now.environ:
         yield "os.environ", lambda: _restore_environ(state)
     if state.path_object is not now.path_object or state.path != now.path:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
 
-from multisite import claims, loader, mentions
+from multisite import claims, loader, mentions, workdir
 from multisite.appspec import AppSpec
 from multisite.errors import AppLoadError, NeedsProcess
 from multisite.model import Home, Site
@@ -38,7 +38,7 @@ class Wanted:
 def facts(site: Site, calls: Calls = UNKNOWN) -> Facts:
     """Look up what the placement of `site` depends on; `calls` is what a worker knows of itself."""
     uid = os.geteuid()
-    return Facts(_user_name(uid), uid == 0, _owner(site.location), calls.at_once, calls.in_several)
+    return Facts(_user_name(uid), uid == 0, _owner(site.location), calls.at_once, calls.in_several, workdir.POSSIBLE)
 
 
 def place(site: Site, home: Home, calls: Calls = UNKNOWN) -> Placement:

@@ -54,9 +54,9 @@ def _read_cwd() -> str:
 
 
 def _read_umask() -> int:
-    """From /proc (Linux 4.7): the system call can only read by writing, which another thread could see."""
+    """Of this thread, from /proc (Linux 4.7): the system call can only read by writing, which others could see."""
     try:
-        with open("/proc/self/status", encoding="ascii", errors="replace") as lines:
+        with open("/proc/thread-self/status", encoding="ascii", errors="replace") as lines:
             for line in lines:
                 if line.startswith("Umask:"):
                     return int(line.split()[1], 8)
