@@ -17,13 +17,14 @@ from multisite.errors import NeedsProcess
 from multisite.statefile import StateFile
 
 DJANGO = "<django>"  # claimed by the one Django project that an interpreter can hold
+EACH = "<each>"  # in the place of a directory: each site that claims the name so has a module of its own (`finder`)
 
 # Files that lie in nearly every project's folder and that no serving code imports.
 NEVER_SERVED = frozenset({"conftest", "docs", "fabfile", "manage", "noxfile", "setup", "tasks", "test", "tests"})
 
 MOST_NAMES = 8  # of clashing modules that a reason repeats
 
-Names = dict[str, str]  # top-level name → the directory that it is imported from
+Names = dict[str, str]  # top-level name → the directory that it is imported from, or `EACH`
 
 
 def importable_names(directory: str) -> set[str]:

@@ -21,6 +21,7 @@ from multisite.claims import Ledger
 from multisite.finder import finder, forget, referring
 from multisite.guard import Changes, Guard
 from multisite.model import Site
+from multisite.runner.modulename import unique_name
 from multisite.workdir import WorkDir
 
 WSGI = Callable[..., Iterable[bytes]]
@@ -50,8 +51,8 @@ def make(site: Site, ledger: Ledger, old: Generation | None, workdir: WorkDir | 
     wanted = sharing.wanted(site)
     source = _Importer(site, wanted)
     names = dict(wanted.names)
-    _claim(site, ledger, names)
-    taken = forget(_outdated({*names, *(old.names if old else ()), source.unique_name}, old))
+    _claim(site, ledger, names, source.unique_name)
+    taken = forget(_outdated({*_of_all(names), *_of_all(old.names if old else {}), source.unique_name}, old))
     before = frozenset(sys.modules)
     try:
         with _place(site, workdir):
@@ -60,7 +61,7 @@ def make(site: Site, ledger: Ledger, old: Generation | None, workdir: WorkDir | 
             if old:
                 smoke.check(app, site)
     except BaseException:
-        forget({*names, source.unique_name, *(module.partition(".")[0] for module in taken)})
+        forget({*_of_all(names), source.unique_name, *(module.partition(".")[0] for module in taken)})
         sys.modules.update(taken)
         _unclaim(site, ledger, old)
         if workdir:
@@ -94,19 +95,19 @@ class _Importer:
 
     def __init__(self, site: Site, wanted: sharing.Wanted) -> None:
         self._site = site
-        self.alone = wanted.alone
-        self.unique_name = importer.unique_name(site.name, wanted.alone) if wanted.alone else ""
+        self.alone, self.own = wanted.alone, wanted.own
+        self.unique_name = unique_name(site.name, wanted.alone) if wanted.alone else ""
         self.django_before = django_fence.is_configured()
         self.changes = Changes()
 
     def module(self, dotted: str) -> ModuleType:
         if self.alone:
-            return importer.import_file(self.alone, self.unique_name)
+            return importer.import_file(self.alone, self.unique_name, self.own)
         importlib.invalidate_caches()
         return importlib.import_module(dotted)
 
     def file(self, path: str) -> ModuleType:
-        return importer.import_file(path, self.unique_name or importer.unique_name(self._site.name, path))
+        return importer.import_file(path, self.unique_name or unique_name(self._site.name, path))
 
 
 def _run(site: Site, source: _Importer) -> WSGI:
@@ -124,9 +125,17 @@ def _run(site: Site, source: _Importer) -> WSGI:
     return app
 
 
-def _claim(site: Site, ledger: Ledger, names: claims.Names) -> None:
+def _claim(site: Site, ledger: Ledger, names: claims.Names, unique_name: str) -> None:
     ledger.acquire(site.name, names)
-    finder.add(site.name, {name: root for name, root in names.items() if name != claims.DJANGO})
+    finder.add(site.name, _of_all(names))
+    for name, root in names.items():
+        if root == claims.EACH:
+            finder.add_own(site.name, site.location, name, unique_name)
+
+
+def _of_all(names: claims.Names) -> claims.Names:
+    """Return the names that mean one module for the whole interpreter."""
+    return {name: root for name, root in names.items() if name != claims.DJANGO and root != claims.EACH}
 
 
 def _claim_more(site: Site, ledger: Ledger, names: claims.Names, source: _Importer) -> None:
@@ -136,7 +145,7 @@ def _claim_more(site: Site, ledger: Ledger, names: claims.Names, source: _Import
         more[claims.DJANGO] = site.location
     if more.keys() - names.keys():
         names |= more
-        _claim(site, ledger, names)
+        _claim(site, ledger, names, source.unique_name)
     if claims.DJANGO in names:
         django_fence.fence(site.name)
 
@@ -145,7 +154,7 @@ def _unclaim(site: Site, ledger: Ledger, old: Generation | None) -> None:
     finder.remove(site.name)
     ledger.release([site.name])
     if old:
-        _claim(site, ledger, old.names)
+        _claim(site, ledger, old.names, old.unique_name)
 
 
 def _outdated(names: set[str], generation: Generation | None) -> set[str]:

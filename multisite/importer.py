@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 import sys
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Protocol
+
+from multisite.runner.modulename import unique_name
 
 if TYPE_CHECKING:
     from multisite.model import Site
@@ -56,32 +57,19 @@ class PlainImporter:
         return unique_name(self._site.name, path)
 
 
-def unique_name(site_name: str, path: str) -> str:
-    """The module name of a site's file: one identifier, and no two sites share one.
-
-    Anything but ASCII letters and digits is written as ``_`` and two hexadecimal digits per byte,
-    so the ``__`` in the middle can come from neither side.
-    """
-    stem = os.path.splitext(os.path.basename(path))[0]
-    return f"_multisite_site_{_identifier(site_name)}__{_identifier(stem)}"
-
-
-def _identifier(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]", lambda match: "".join(f"_{byte:02x}" for byte in os.fsencode(match[0])), text)
-
-
-def import_file(path: str, module_name: str) -> ModuleType:
+def import_file(path: str, module_name: str, own_name: str = "") -> ModuleType:
     """Execute a Python file (of any suffix) as the module `module_name`.
 
-    The module is in `sys.modules` before it runs (Flask and dataclasses look themselves up there);
-    when it fails, what was there before is there again.
+    Where it is to know itself by another name, that is `own_name`. The module is in `sys.modules` before it runs
+    (Flask and dataclasses look themselves up there); when it fails, what was there before is there again.
 
     Raises:
         OSError: the file cannot be read. And whatever its code raises.
     """
     path = os.path.abspath(path)
-    loader = (SourceFileLoader if path.endswith(".py") else _UncachedLoader)(module_name, path)
-    spec = spec_from_file_location(module_name, path, loader=loader)
+    name = own_name or module_name
+    loader = (SourceFileLoader if path.endswith(".py") else _UncachedLoader)(name, path)
+    spec = spec_from_file_location(name, path, loader=loader)
     assert spec is not None
     module = module_from_spec(spec)
     before = sys.modules.get(module_name)

@@ -15,10 +15,11 @@ from multisite.appspec import AppSpec
 from multisite.blame import explain, is_for_the_worker
 from multisite.callables import is_asgi, refuses_wsgi
 from multisite.errors import AppLoadError, MultisiteError, NeedsProcess
-from multisite.importer import Importer, PlainImporter, import_file, unique_name
+from multisite.importer import Importer, PlainImporter, import_file
 from multisite.loaders import django, moya, paste, plugin, python
 from multisite.loaders.reasons import NotLoaded
 from multisite.model import Problem
+from multisite.runner.modulename import unique_name
 
 if TYPE_CHECKING:
     from multisite.model import Site

@@ -58,6 +58,30 @@ class Records(logging.Handler):
         return False
 
 
+def part_loggers(key_of: Callable[[str], str]) -> None:
+    """Have a logger called like a module of which several sites have one each be another one for each of them.
+
+    Else the handler that one ``app.py`` gives to ``logging.getLogger(__name__)`` would get what the others log.
+
+    Args:
+        key_of: tells, for a top-level name, what stands for it where the site that asks has its own; "" otherwise.
+    """
+    manager = logging.root.manager
+    original = manager.getLogger
+
+    def getLogger(name: str) -> logging.Logger:
+        top, *rest = name.split(".") if isinstance(name, str) else ("",)
+        key = key_of(top)
+        logger = original(key or name)
+        for part in ("", *rest) if key else ():  # each above it too: a placeholder knows no other name
+            key, top = (f"{key}.{part}", f"{top}.{part}") if part else (key, top)
+            logger = original(key)
+            logger.name = top
+        return logger
+
+    manager.getLogger = getLogger  # type: ignore[method-assign]
+
+
 class Errors:
     """``wsgi.errors`` of a site (PEP 3333): whole lines, which threads do not mix."""
 

@@ -28,11 +28,18 @@ _RACY = 3.0  # seconds; a .pyc knows its source's time in whole seconds only
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """`names` are to be claimed; `alone` is the file to load under a name of its own, if any."""
+    """What a site is going to import.
+
+    Attributes:
+        names: to be claimed.
+        alone: the file that nothing else of the site imports, if any: it is loaded apart from other sites' modules.
+        own: the name by which that file knows itself; "" for a unique one.
+    """
 
     spec: AppSpec
     names: claims.Names = field(default_factory=dict)
     alone: str = ""
+    own: str = ""
 
 
 def facts(site: Site, calls: Calls = UNKNOWN) -> Facts:
@@ -79,7 +86,8 @@ def place_among(site: Site, home: Home, others: Mapping[str, claims.Names]) -> P
 
 def holds(site: Site, home: Home, names: Mapping[str, str]) -> bool:
     """Tell whether `site`, as its file is now, still lives where it claimed `names`."""
-    return place(site, home).shareable and (not site.location or site.location in names.values())
+    roots = {root for root in names.values() if root != claims.EACH}
+    return place(site, home).shareable and (not site.location or not roots or site.location in roots)
 
 
 def _user_name(uid: int) -> str:
@@ -99,8 +107,8 @@ def _owner(path: str) -> str:
 def wanted(site: Site) -> Wanted:
     """Return what `site` would claim.
 
-    A module that none of the site's other files imports may be loaded under a name of its
-    own, so any number of sites can be an ``app.py``.
+    Of a module that none of the site's other files imports each site may have its own, so any number of
+    them can be an ``app.py``.
 
     Raises:
         AppLoadError: its `application` cannot be understood.
@@ -118,11 +126,12 @@ def wanted(site: Site) -> Wanted:
     alone = entry if spec.kind == "file" or (spec.kind == "module" and unnamed) else ""
     if alone and unnamed:
         names.discard(stem)
-    _refuse_hiding(names, site.location)
-    claimed = dict.fromkeys(names, site.location)
+    own = stem if alone and spec.kind == "module" else ""
+    _refuse_hiding({*names, own} - {""}, site.location)
+    claimed = dict.fromkeys(names, site.location) | ({own: claims.EACH} if own else {})
     if spec.kind == "django" or _DJANGO.search(mentions.read(entry)):
         claimed[claims.DJANGO] = site.location
-    return Wanted(spec, claimed, alone)
+    return Wanted(spec, claimed, alone, own)
 
 
 def more_names(directories: list[str]) -> claims.Names:

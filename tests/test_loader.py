@@ -20,9 +20,10 @@ from webtest import TestApp
 from multisite import loader
 from multisite.blame import is_for_the_worker
 from multisite.errors import AppLoadError, NeedsProcess
-from multisite.importer import import_file, unique_name
+from multisite.importer import import_file
 from multisite.loaders import plugin
 from multisite.model import Site
+from multisite.runner.modulename import unique_name
 
 HELLO = """
 def application(environ, start_response):

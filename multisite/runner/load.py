@@ -74,7 +74,7 @@ def _by_kind(job: Job, spec: Spec) -> Any:
 
 def _code(job: Job, spec: Spec) -> Any:
     if spec.kind == "file" or _is_path(spec.target):
-        return _import_file(os.path.join(job.location, spec.target))
+        return _import_file(os.path.join(job.location, spec.target), job.name)
     return importlib.import_module(spec.target)
 
 
@@ -105,15 +105,16 @@ def _name(spec: Spec) -> str:
     return ":".join(filter(None, (spec.target, spec.attribute))) or "the application"
 
 
-def _import_file(path: str) -> ModuleType:
+def _import_file(path: str, site: str) -> ModuleType:
     """Execute a Python file of any suffix; the module is known before it runs, as Flask and dataclasses need it."""
     from importlib.machinery import ModuleSpec, SourceFileLoader
+
+    from .modulename import unique_name
 
     path = os.path.abspath(path)
     if not os.path.isfile(path):
         raise NotLoaded(f"there is no file {path}; a relative path starts at the site's location")
-    stem = os.path.splitext(os.path.basename(path))[0]
-    name = "_multisite_site_" + "".join(letter if letter.isalnum() else "_" for letter in stem)
+    name = unique_name(site, path)
     loader = SourceFileLoader(name, path)
     module = type(sys)(name)
     module.__file__ = path
