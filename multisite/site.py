@@ -162,7 +162,10 @@ class Site:
         example="blog",
     )
     umask: int | None = option(
-        "octal", help="Umask of a spawned site, in octal.", note="inherited from the service", example="0027"
+        "octal",
+        help="Umask of the site, in octal, wherever it runs.",
+        note="inherited from the service",
+        example="0027",
     )
     chroot: str = option(
         "path",
