@@ -20,6 +20,7 @@ from multisite.upload import Upload
 from multisite.upstream import Exchange
 
 AVOIDED = 10.0  # seconds in which an endpoint that could not be reached is asked last
+TURN = "multisite.turn"  # in the environ of a request
 
 
 class Balancer:
@@ -41,6 +42,7 @@ class Balancer:
         self._clock = clock
         self._turn = itertools.count()  # its next() is atomic
         self._avoided = [0.0] * len(proxies)  # until when
+        self._far = [0.0] * len(proxies)  # until when they are known to be too far away for a hurry
 
     def __repr__(self) -> str:
         return f"<Balancer over {', '.join(str(proxy.endpoint) for proxy in self._proxies)}>"
@@ -54,20 +56,38 @@ class Balancer:
         return relay(self, environ, start_response)
 
     def begin(self, environ: Environ, upload: Upload, hurry: bool) -> Exchange:
-        """Send a request to one of them (see `relay.Route`)."""
-        *others, last = self._order()
+        """Send a request to one of them (see `relay.Route`); one too far away for a hurry has its turn all the same."""
+        *others, last = self._order(environ)
         for number in others:
             try:
-                return self._proxies[number].begin(environ, upload, hurry)
-            except (ConnectFailed, BackendUnavailable, NotNow):
+                return self._begin(number, environ, upload, hurry)
+            except (ConnectFailed, BackendUnavailable):
                 self._avoided[number] = self._clock() + AVOIDED
-        return self._proxies[last].begin(environ, upload, hurry)
+        return self._begin(last, environ, upload, hurry)
+
+    def _begin(self, number: int, environ: Environ, upload: Upload, hurry: bool) -> Exchange:
+        if hurry and self._far[number] > self._clock():
+            raise NotNow
+        try:
+            return self._proxies[number].begin(environ, upload, hurry)
+        except NotNow:
+            self._far[number] = self._clock() + AVOIDED
+            raise
 
     def explain(self, error: MultisiteError) -> None:
         """Nobody knows better."""
 
-    def _order(self) -> list[int]:
+    def _order(self, environ: Environ) -> list[int]:
+        """Return whom to ask, one after another; a request keeps its turn until it is sent."""
+        turn = environ.get(TURN)
+        if turn is None:
+            turn = environ[TURN] = next(self._turn)
         now = self._clock()
         live = [number for number, until in enumerate(self._avoided) if until <= now]
-        first = next(self._turn) % (len(live) or 1)
-        return live[first:] + live[:first] + [number for number, until in enumerate(self._avoided) if until > now]
+        rest = [number for number, until in enumerate(self._avoided) if until > now]
+        return _from(live, turn) + _from(rest, turn)
+
+
+def _from(numbers: list[int], turn: int) -> list[int]:
+    first = turn % (len(numbers) or 1)
+    return numbers[first:] + numbers[:first]
