@@ -19,6 +19,7 @@ from multisite.supervisor import environment, program
 from multisite.supervisor.control import peer_of
 from multisite.supervisor.rundir import RuntimeDir, RuntimeDirError
 
+FULL_FOR = 3.0  # seconds in which the queue of its socket may stay full
 START_WITHIN = 10.0  # seconds for a supervisor to come up
 START_PAUSE = 0.5  # seconds after which it is tried again, for one that fails; doubled each time
 ANSWER_WITHIN = 10.0
@@ -26,6 +27,10 @@ MOST_STARTS = 5  # in START_WITHIN, by each worker
 RETRY_AFTER = 5  # seconds
 
 _GONE = (FileNotFoundError, ConnectionRefusedError, ConnectionResetError, BrokenPipeError, NotADirectoryError)
+
+
+class Stuck(BackendUnavailable):
+    """So many ask the supervisor already that the system lets nobody in."""
 
 
 class NotRunning(MultisiteError):
@@ -83,7 +88,8 @@ class Client:
 
     def _urge(self, request: dict[str, Any]) -> dict[str, Any]:
         """Ask the supervisor, which is started if there is none."""
-        deadline = time.monotonic() + self._start_within
+        began = time.monotonic()
+        deadline = began + self._start_within
         pause = 0.005
         start_at, start_pause = 0.0, START_PAUSE
         while True:
@@ -93,6 +99,9 @@ class Client:
                 raise SiteUnavailable(error) from None
             except RuntimeDirError as error:
                 raise BackendUnavailable(error.reason, RETRY_AFTER) from None
+            except Stuck:
+                if time.monotonic() >= began + FULL_FOR:
+                    raise
             except (NotRunning, TimeoutError):
                 if time.monotonic() >= start_at:
                     self._start_if_needed()
@@ -115,6 +124,7 @@ class Client:
         Raises:
             NotRunning: there is no supervisor.
             SupervisorError: it refused.
+            BackendUnavailable: it cannot be asked.
         """
         with self._connect() as connected:
             connected.settimeout(within)
@@ -150,7 +160,10 @@ class Client:
             raise BackendUnavailable(reason, RETRY_AFTER) from None
 
     def _connect_to(self, path: str) -> socket.socket:
-        connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as error:  # no descriptor is left
+            raise BackendUnavailable(f"the supervisor cannot be asked: {error.strerror}", RETRY_AFTER) from error
         connected.settimeout(ANSWER_WITHIN)
         try:
             connected.connect(path)
@@ -160,6 +173,8 @@ class Client:
             connected.close()
             if isinstance(error, _GONE):
                 raise NotRunning("the supervisor does not run") from None
+            if isinstance(error, BlockingIOError):
+                raise Stuck("the supervisor does not answer; the queue of its socket is full", RETRY_AFTER) from None
             raise
         return connected
 
