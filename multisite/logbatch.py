@@ -60,7 +60,8 @@ class Batch(Generic[Record]):
         waiting.append(record)
         if not self._is_expected:
             self._is_expected = True
-            _flusher.expect(self)
+            if not _flusher.expect(self):
+                self.flush()
         elif len(waiting) >= MOST:
             self.flush()
 
@@ -97,15 +98,20 @@ class _Flusher:
         self._lock = threading.Lock()
         self._flushing = threading.RLock()  # what an application left in its environ may ask for lines of its own
 
-    def expect(self, batch: Batch[Any]) -> None:
-        """Flush `batch` when a moment is over."""
-        self._expecting.append(batch)
+    def expect(self, batch: Batch[Any]) -> bool:
+        """Flush `batch` when a moment is over; False where the system has no thread for that."""
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="multisite-log", daemon=True)
-                    self._thread.start()
+                    thread = threading.Thread(target=self._run, name="multisite-log", daemon=True)
+                    try:
+                        thread.start()
+                    except RuntimeError:
+                        return False
+                    self._thread = thread
+        self._expecting.append(batch)
         self._wake.set()
+        return True
 
     def _run(self) -> None:
         while True:
