@@ -68,6 +68,10 @@ class Worker:
         """Whether it ends by itself, after `max_requests`."""
         return bool(self._worker.nr >= self._worker.max_requests)
 
+    def is_ending(self) -> bool:
+        """Tell whether it accepts no more, and ends when its own requests are answered."""
+        return not self._worker.alive
+
     def log_access(self, told: Any, environ: Environ, seconds: float) -> None:
         """Write the line of a request whose answer gunicorn knows nothing of."""
         from datetime import timedelta
@@ -146,7 +150,10 @@ def find_worker() -> Worker | None:
         owner = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
         if not all(hasattr(owner, name) for name in ("cfg", "log", "nr", "max_requests")):
             return None
-        _worker = Worker(owner)
+        worker = Worker(owner)
+        if not worker.is_single:
+            _dead()  # which `close` must not have to make when a request has been answered already
+        _worker = worker
     return _worker
 
 
@@ -187,8 +194,9 @@ class Connection:
         sock = self._sock
         if self.worker.is_single:
             return sock.detach()
+        dead = _dead()
         ours = os.dup(sock.fileno())
-        os.dup2(_dead(), sock.fileno(), inheritable=False)
+        os.dup2(dead, sock.fileno(), inheritable=False)
         return ours
 
     def fileno(self) -> int:
@@ -253,7 +261,11 @@ _dead_end: socket.socket | None = None
 
 
 def _dead() -> int:
-    """Return a descriptor at whose other end nobody is."""
+    """Return a descriptor at whose other end nobody is.
+
+    Raises:
+        OSError: the first time, no descriptor is left.
+    """
     global _dead_end
     if _dead_end is None:
         ours, other = socket.socketpair()

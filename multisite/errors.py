@@ -6,10 +6,15 @@ reaches the command line becomes one line on standard error and exit code 1.
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from multisite.model import Problem
+
+
+#: what the system says when it has run out of something, which is no fault of whoever it was asked about
+SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC, errno.EDQUOT, errno.EAGAIN})
 
 
 class MultisiteError(Exception):
@@ -157,6 +162,10 @@ class BadRequest(MultisiteError):
     """What the server let through cannot be passed on: control characters, a length that is no number."""
 
     status = 400
+
+
+class Unforeseen(MultisiteError):
+    """What nobody has thought of went wrong in our own code; the log has the traceback."""
 
 
 class ClientDisconnected(MultisiteError):

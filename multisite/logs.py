@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from multisite import loggingini
-from multisite.errors import MultisiteError
+from multisite.errors import SCARCE, BackendUnavailable, MultisiteError, Unforeseen
 from multisite.logformat import Syslog, parse_syslog
 from multisite.loggingplan import LoggerPlan, make_plan
 from multisite.loghandlers import NO_SITE, ReopeningFileHandler, SyslogHandler
@@ -301,6 +301,24 @@ def note(logger: logging.Logger, error: MultisiteError, where: object) -> None:
     if not error.incident:
         error.incident = incident()
         logger.warning("incident %s: %s: %s", error.incident, where, error)
+
+
+def answer_for(logger: logging.Logger, error: BaseException, where: object) -> MultisiteError:
+    """Return the error whose page answers a request that `error` has ended; log what is none of ours.
+
+    Where the system has run out of something (descriptors, memory, room on a disk, threads) it is worth another try.
+    """
+    if isinstance(error, MultisiteError):
+        return error
+    answer: MultisiteError
+    if isinstance(error, OSError) and error.errno in SCARCE:
+        answer = BackendUnavailable(f"{where}: {error.strerror}")
+        note(logger, answer, where)
+    else:
+        answer = Unforeseen("This server could not answer the request")
+        answer.incident = incident()
+        logger.error("incident %s: %s: a request cannot be answered", answer.incident, where, exc_info=error)
+    return answer
 
 
 def log_failure(site_name: str, incident: str, message: str, exc: BaseException | None = None) -> None:

@@ -2,6 +2,10 @@
 
 At most one piece of the answer is held: the next is received when the client has taken the last, and of the request
 the next is read when the backend has taken the last. A client that leaves frees the backend at once.
+
+A `Passage` owns the client's connection from when it is made, in the worker's thread, until the connection is closed.
+While a helper reaches the site or asks why there was no answer, the passage waits for that as for everything else: it
+notices that its client leaves, and answers in its own time if the helper does not.
 """
 
 from __future__ import annotations
@@ -18,8 +22,10 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 from multisite import logs, pages, visit
-from multisite.errors import MultisiteError, NoAnswer, UpstreamError
+from multisite.client import Environ
+from multisite.errors import BackendUnavailable, MultisiteError, NoAnswer, SiteBusy, UpstreamError
 from multisite.relayloop import RelayLoop
+from multisite.timers import Timer
 from multisite.tunnel import Tunnel
 from multisite.upstream import Exchange
 from multisite.wire.http11 import Head
@@ -28,6 +34,7 @@ if TYPE_CHECKING:
     from multisite.request import Request
 
 CLIENT_TIMEOUT = 60.0  # seconds in which a client takes something of its answer; nginx's send_timeout
+HELPER_TIMEOUT = 30.0  # seconds in which a helper reaches a site, or learns why it gave no answer
 LOOK_AT_QUEUE = 1.0  # seconds between two looks whether the backend has taken a request
 
 _IN, _OUT, _LEFT = select.EPOLLIN, select.EPOLLOUT, select.EPOLLRDHUP
@@ -49,7 +56,8 @@ class Passage:
     """
 
     def __init__(self, loop: RelayLoop, request: Request, wire: socket.socket, half_closed: bool) -> None:
-        self.deadline = self.due = math.inf
+        self.deadline = math.inf
+        self.timer: Timer | None = None
         head = request.incoming.head if request.outgoing.begun else None
         self.status = head.status if head else ""  # as gunicorn's access log wants to know it, from here
         self.headers = head.fields if head else []
@@ -62,9 +70,11 @@ class Passage:
         self._outgoing = request.outgoing
         self._began = request.began
         self._site = request.site
+        self._upload = request.upload
         self._exchange: Exchange | None = None
+        self._unhelped: MultisiteError | None = None  # what is told if the helper that is at it needs too long
         self._out: bytes | memoryview = b""
-        self._ends = False  # when all of `_out` is sent
+        self._ends = self._is_cut = False  # when all of `_out` is sent; although that is not the whole answer
         self._wire_events = self._exchange_events = 0
         self._route.places.add(self)
         self._half_closed = half_closed
@@ -77,28 +87,68 @@ class Passage:
         """Bytes of the body that were sent."""
         return self._outgoing.sent
 
-    def sockets(self) -> list[socket.socket]:
-        """Return the connections."""
-        return [self._wire] + ([self._exchange.connection] if self._exchange else [])
+    # What it does first, in the loop
 
-    # How it comes into the loop
+    def begin(self) -> None:
+        """Have a helper send the request."""
+        route, environ, upload = self._route, self._environ, self._upload
+        late = BackendUnavailable("the site could not be reached in time")
+        if not self._have(lambda: route.begin(environ, upload, False), self._begun, late):
+            upload.close()
+            self._step(lambda: self._fail(SiteBusy("too many requests are waiting for sites to be reached")))
 
     def go_on(self, exchange: Exchange, content: bytes) -> None:
         """Go on with an exchange that has begun; `content` is what came of the body already."""
         self._exchange = exchange
-        self._loop.add(self)
         self._step(lambda: self._received(content))
 
     def finish(self, rest: bytes | memoryview) -> None:
         """Send the rest of an answer that is complete."""
-        self._loop.add(self)
         self._out, self._ends = rest, True
         self._step(self._flush)
 
     def refuse(self, error: MultisiteError) -> None:
         """Answer with the page for `error`."""
-        self._loop.add(self)
         self._step(lambda: self._fail(error))
+
+    # With a helper
+
+    def _have(
+        self,
+        errand: Callable[[], Exchange | None],
+        then: Callable[[Exchange | BaseException | None], None],
+        late: MultisiteError,
+    ) -> bool:
+        """Wait for a helper that runs `errand`; False if none can be had."""
+        if not self._loop.later(self, errand, then):
+            return False
+        self._unhelped = late
+        self.deadline = time.monotonic() + HELPER_TIMEOUT
+        self._step(lambda: None)
+        return True
+
+    def _begun(self, outcome: Exchange | BaseException | None) -> None:
+        """Go on with what the helper has begun, unless nobody waits for it any more."""
+        late, self._unhelped = self._unhelped, None
+        if isinstance(outcome, Exchange):
+            if late is None:
+                outcome.close()
+                return
+            self._route.queue.enter(outcome)
+            self.go_on(outcome, b"")
+            return
+        self._upload.close()
+        if late and outcome:
+            self._step(lambda: self._fail(self._told(outcome)))
+
+    def _explained(self, outcome: Exchange | BaseException | None) -> None:
+        """Tell what the helper has learned, or else what it was asked about."""
+        late, self._unhelped = self._unhelped, None
+        if isinstance(outcome, BaseException) and not isinstance(outcome, MultisiteError):
+            self._told(outcome)  # to the log
+        if late:
+            better = outcome if isinstance(outcome, MultisiteError) else late
+            self._step(lambda: self._refuse(better))
 
     # From the loop
 
@@ -110,14 +160,17 @@ class Passage:
                 return
             self._step(self._flush)
         elif self._exchange:
-            if self._exchange.sending and events & _OUT:
+            if self._exchange.sending and events & ~_IN:
                 self._step(self._exchange.push)
-            if self._exchange and events & ~_OUT:
+            if self._exchange and events & ~_OUT and not self._out:  # a hang-up comes unasked, and can wait
                 self._step(self._receive)
 
     def expired(self, now: float) -> None:
         """Give up on the side that is waited for, or see whether the request has been taken."""
-        if self._out or not self._exchange:
+        if self._unhelped:
+            late, self._unhelped = self._unhelped, None
+            self._step(lambda: self._refuse(late))
+        elif self._out or not self._exchange:
             self.abort()
         elif now < self._exchange.deadline:  # it was in the queue; others may have seen it taken since
             if self._route.queue.look(self._exchange):
@@ -127,10 +180,25 @@ class Passage:
             self._fail(self._route.queue.late(self._exchange))
             self._step(lambda: None)
 
+    def failed(self, error: Exception) -> None:
+        """Answer for what has gone wrong in the loop itself, where it may be impossible to wait for anything."""
+        self._fail(self._told(error))
+        if self._wire.fileno() >= 0:
+            self._wait()
+
+    def leave(self) -> None:
+        """Go on; the process waits for that."""
+
     def abort(self) -> None:
         """Close both sides, whatever is lost."""
         self._drop_exchange()
         self._close(reset=True)
+
+    def let_go(self) -> None:
+        """Close both sides without a word: another process goes on with them."""
+        self._wire.close()
+        if self._exchange:
+            self._exchange.connection.close()
 
     # The answer
 
@@ -138,8 +206,8 @@ class Passage:
         """Do something, answer for its errors, and wait for what comes next."""
         try:
             action()
-        except MultisiteError as error:
-            self._fail(error)
+        except Exception as error:
+            self._fail(self._told(error))
         if self._wire.fileno() >= 0:
             self._wait()
 
@@ -155,6 +223,7 @@ class Passage:
 
     def _received(self, content: bytes) -> None:
         incoming, outgoing = self._incoming, self._outgoing
+        assert not self._out, "what the client has not taken yet would be lost"
         parts = [outgoing.hints(fields) for fields in incoming.hints]
         incoming.hints.clear()
         if incoming.head and not outgoing.begun:
@@ -207,7 +276,7 @@ class Passage:
         self._log_access()
         wire = socket.socket(fileno=self._wire.detach())
         self._route.places.discard(self)
-        Tunnel(self._loop, self._route.places, wire, exchange.detach(), begin + content).start()
+        Tunnel(self._loop, self._route.places, wire, exchange.detach(), begin, content).start()
 
     # Errors
 
@@ -219,6 +288,7 @@ class Passage:
         if isinstance(error, NoAnswer) and not self._outgoing.begun and self._explain(error):
             return
         if self._outgoing.begun:
+            self._is_cut = True
             self._tell(error)
             if self._out and not self._outgoing.bare:
                 self._ends = True  # what was received before is the client's
@@ -227,31 +297,30 @@ class Passage:
             return
         self._refuse(error)
 
+    def _told(self, error: BaseException) -> MultisiteError:
+        """Return what a visitor is told of `error`."""
+        if isinstance(error, MultisiteError):
+            return error
+        token = logs.current_site.set(self._site)
+        try:
+            return logs.answer_for(_log, error, self._route)
+        finally:
+            logs.current_site.reset(token)
+
     def _refuse(self, error: MultisiteError) -> None:
         self._tell(error)
         self._page(error)
 
     def _explain(self, error: NoAnswer) -> bool:
         """Have a helper ask why there was no answer, which may take a while."""
-
-        def ask() -> None:
-            told: MultisiteError = error
-            try:
-                self._route.explain(error)
-            except MultisiteError as better:
-                told = better
-            self._loop.call(lambda: self._step(lambda: self._refuse(told)))
-
-        self.deadline = math.inf
-        return bool(self._route.can_explain) and self._loop.later(ask)
+        route = self._route
+        return route.can_explain and self._have(lambda: route.explain(error), self._explained, error)
 
     def _page(self, error: MultisiteError) -> None:
         if self._wire.fileno() < 0:
             return
-        page: list[Any] = []
-        body = b"".join(pages.for_error(error)(self._environ, lambda *told: page.extend(told[:2])))  # type: ignore[arg-type]
-        self.status, self.headers = page
-        head = Head(error.status, self.status, self.headers, len(body), False)
+        head, body = page(error, self._environ)
+        self.status, self.headers = head.status, head.fields
         self._out, self._ends = self._outgoing.whole(head, body, date()), True
         self._flush()
 
@@ -280,6 +349,8 @@ class Passage:
     def _next_deadline(self, exchange: Exchange | None) -> float:
         if self._out:
             return time.monotonic() + CLIENT_TIMEOUT
+        if self._unhelped:
+            return self.deadline
         if exchange is None:
             return math.inf
         if self._route.queue.is_waiting(exchange):
@@ -305,8 +376,9 @@ class Passage:
         """End the client's connection; a reset is how a client learns that its answer is not whole."""
         if self._wire.fileno() < 0:
             return
-        self._unwatch_wire()
+        self._unhelped = None
         self._loop.remove(self)
+        self._unwatch_wire()
         with contextlib.suppress(OSError):
             if reset and self._outgoing.bare:
                 self._wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -317,12 +389,22 @@ class Passage:
         self._log_access()
 
     def _log_access(self) -> None:
-        if self._worker.logs_access and self.status:
-            self._worker.log_access(self, self._environ, time.monotonic() - self._began)
         head = self._incoming.head
         status = self.status or (head.status if head else "")
-        whole = (self._ends and not self._out) or self._incoming.switches
-        visit.ended(self._environ, int(status[:3] or 0), self.sent, cut=not whole)
+        whole = (self._ends and not self._out and not self._is_cut) or self._incoming.switches
+        try:
+            if self._worker.logs_access and self.status:
+                self._worker.log_access(self, self._environ, time.monotonic() - self._began)
+        finally:
+            visit.ended(self._environ, int(status[:3] or 0), self.sent, cut=not whole)
+
+
+def page(error: MultisiteError, environ: Environ) -> tuple[Head, bytes]:
+    """Return the page that answers an error, as we send it ourselves."""
+    told: list[Any] = []
+    body = b"".join(pages.for_error(error)(environ, lambda *said: told.extend(said[:2])))  # type: ignore[arg-type]
+    status, fields = told
+    return Head(error.status, status, fields, len(body), False), body
 
 
 def date() -> str:

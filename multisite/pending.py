@@ -10,17 +10,20 @@ for within a moment, because it does something else, are the relay loop's.
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import select
 import socket
 import time
+from collections.abc import Callable
 
 from multisite import relayloop, visit
 from multisite.client import Worker
 from multisite.errors import MultisiteError
 from multisite.relayloop import RelayLoop
 from multisite.request import Request
+from multisite.timers import Timer
 
 PATIENCE = 0.01  # seconds to wait for answers if nobody else wants anything
 BRIEFLY = 0.001  # seconds to wait for them all the same where another worker may serve who is at the door
@@ -28,6 +31,8 @@ MOMENT = 0.002  # seconds until the loop sees to an answer
 QUIET = 50  # moments without a request in hand after which the loop looks no more
 
 ALWAYS_FITS = 8192  # bytes: half of what Linux lets a new TCP connection buffer (tcp_wmem, tcp(7))
+
+_log = logging.getLogger("multisite.pending")
 
 _IN = select.POLLIN
 _NOSIGNAL = int(socket.MSG_NOSIGNAL)
@@ -55,11 +60,23 @@ class Pending:
         self._requests[request.exchange.fileno()] = request
         try:
             self._collect(time.monotonic() + PATIENCE)
+        except Exception:
+            _log.exception("answers are left to the relay loop")
+            self.hand_over(math.inf)
         finally:
             self._attended = False
+            self._have_looked_after()
+
+    def _have_looked_after(self) -> None:
+        """See to it that the loop catches what is still in hand."""
         if self._requests and not self._looking:
             self._looking = True
-            self._net.start()
+            try:
+                self._net.start()
+            except (OSError, MultisiteError) as error:
+                self._looking = False
+                for request in self._taken(math.inf):
+                    request.fail(error)
 
     def _collect(self, until: float) -> None:
         requests, listeners = self._requests, self._listeners
@@ -75,13 +92,13 @@ class Pending:
         """Wait for answers and pass them on; tell whether somebody is at one of `listeners`."""
         requests = self._requests
         poll = select.poll()
-        for descriptor in (*listeners, *requests):
+        for descriptor in (*listeners, *list(requests)):  # at once, since the loop takes from them, too
             poll.register(descriptor, _IN)
         knocks = False
         for descriptor, _ in poll.poll(max(0.0, seconds) * 1000):
             request = requests.pop(descriptor, None)
             if request:
-                self._answer(descriptor, request)
+                _fenced(request, lambda request=request, at=descriptor: self._answer(at, request))  # type: ignore[misc]
             elif descriptor in listeners:
                 knocks = True
         return knocks
@@ -89,7 +106,7 @@ class Pending:
     def _nobody_is_left(self) -> bool:
         """Give what was just sent a moment; tell whether who was at the door has been let in by another worker."""
         fresh = time.monotonic() - BRIEFLY
-        if any(request.exchange.sent_at > fresh for request in self._requests.values()):  # type: ignore[union-attr]
+        if any(request.exchange.sent_at > fresh for request in list(self._requests.values())):  # type: ignore[union-attr]
             self._take(BRIEFLY, ())
         return not self._take(0.0, self._listeners)
 
@@ -97,14 +114,14 @@ class Pending:
         """Take what came of an answer, and pass it on if it is complete."""
         exchange, incoming = request.exchange, request.incoming
         assert exchange
-        data = exchange.pull()
-        if data is not None:
-            try:
+        try:
+            data = exchange.pull()
+            if data is not None:
                 request.content += incoming.take(data, exchange.was_reset)
-            except MultisiteError as error:
-                exchange.close()
-                request.refuse(error)
-                return
+        except MultisiteError as error:
+            exchange.close()
+            request.refuse(error)
+            return
         if incoming.done and not incoming.hints:
             exchange.close()
             self._send(request)
@@ -116,32 +133,15 @@ class Pending:
     def _send(self, request: Request) -> None:
         data = request.whole(request.content)
         if len(data) <= ALWAYS_FITS and request.connection.said_last:
-            sent = _write(request.wire, data)
+            sent = _write(request, data)
         else:
-            sent = self._offer(request, data)
+            sent = _offer(request, data)
         if sent < len(data):
             request.finish(data[sent:])
             return
         visit.ended(request.environ, request.code, len(request.content))
         if self._worker.logs_access:
             self._worker.log_access(_Told(request), request.environ, time.monotonic() - request.began)
-
-    def _offer(self, request: Request, data: bytes) -> int:
-        """Send what the client takes at once; if that is all, close its connection."""
-        wire = request.connection.opened(request.wire)
-        try:
-            sent = wire.send(data, _NOSIGNAL)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            sent = len(data)  # it left; nobody can be told
-        if sent < len(data):
-            wire.detach()
-            return sent
-        with contextlib.suppress(OSError):
-            wire.recv(65536)  # what it sent too much would make a reset of the close
-        wire.close()
-        return sent
 
     def _give_up(self) -> None:
         """Leave what was waited for long enough to the loop."""
@@ -154,11 +154,22 @@ class Pending:
 
     def hand_over(self, before: float) -> int:
         """Give the loop what was sent before this time; return how many that was."""
-        old = [at for at, request in list(self._requests.items()) if request.exchange.sent_at < before]  # type: ignore[union-attr]
-        taken = [request for request in (self._requests.pop(at, None) for at in old) if request]
+        taken = self._taken(before)
         for request in taken:
-            request.hand_over()
+            _fenced(request, request.hand_over)
         return len(taken)
+
+    def _taken(self, before: float) -> list[Request]:
+        """Take out of our hands what was sent before this time."""
+        old = [at for at, request in list(self._requests.items()) if request.exchange.sent_at < before]  # type: ignore[union-attr]
+        return [request for request in (self._requests.pop(at, None) for at in old) if request]
+
+    def let_go(self) -> None:
+        """Close all that is in hand without a word: another process goes on with it."""
+        for request in self._taken(math.inf):
+            if request.exchange:
+                request.exchange.connection.close()
+            os.close(request.wire)
 
     def look(self, now: float) -> bool:
         """See to answers that the worker does not come back for; tell whether there is anything in hand."""
@@ -174,14 +185,43 @@ class Pending:
         return not self._looking
 
 
-def _write(descriptor: int, data: bytes) -> int:
+def _fenced(request: Request, action: Callable[[], None]) -> None:
+    """Do something with a request that is in nobody's hand meanwhile; whatever goes wrong is answered."""
+    try:
+        action()
+    except Exception as error:
+        request.fail(error)
+
+
+def _write(request: Request, data: bytes) -> int:
     """Send and close, for what fits into a connection's buffer whatever the client does; a socket object costs more."""
+    descriptor = request.wire
     try:
         sent = os.write(descriptor, data)
     except OSError:
         sent = len(data)  # it left; nobody can be told
     if sent == len(data):
+        request.wire = -1
         os.close(descriptor)
+    return sent
+
+
+def _offer(request: Request, data: bytes) -> int:
+    """Send what the client takes at once; if that is all, close its connection."""
+    wire = request.connection.opened(request.wire)
+    try:
+        sent = wire.send(data, _NOSIGNAL)
+    except BlockingIOError:
+        sent = 0
+    except OSError:
+        sent = len(data)  # it left; nobody can be told
+    if sent < len(data):
+        wire.detach()
+        return sent
+    request.wire = -1
+    with contextlib.suppress(OSError):
+        wire.recv(65536)  # what it sent too much would make a reset of the close
+    wire.close()
     return sent
 
 
@@ -200,7 +240,8 @@ class _Net:
     """Catches what the worker leaves, in the loop."""
 
     def __init__(self, pending: Pending) -> None:
-        self.deadline = self.due = math.inf
+        self.deadline = math.inf
+        self.timer: Timer | None = None
         self._pending = pending
         self._quiet = 0
         self._loop: RelayLoop | None = None
@@ -208,7 +249,7 @@ class _Net:
     def start(self) -> None:
         """Look every moment, until nothing has been in hand for a while."""
         self._loop = relayloop.current()
-        self._loop.call(self._begin)
+        self._loop.enter(self, self._begin)
 
     def _begin(self) -> None:
         assert self._loop
@@ -223,19 +264,32 @@ class _Net:
         """Look."""
         self._quiet = 0 if self._pending.look(now) else self._quiet + 1
         if self._quiet > QUIET and self._pending.rest():
-            self.abort()
+            self._retire()
         else:
             self.deadline = now + MOMENT
 
+    def failed(self, error: Exception) -> None:
+        """Leave nothing in hand that nobody would look after."""
+        _log.error("answers are left to the relay loop", exc_info=error)
+        self.leave()
+
+    def leave(self) -> None:
+        """Have the loop see to all that the worker has in hand, which does not come back."""
+        self._pending.hand_over(math.inf)
+
     def abort(self) -> None:
         """Look no more."""
+        self._pending.hand_over(math.inf)
+        self._retire()
+
+    def let_go(self) -> None:
+        """Close what is in hand."""
+        self._pending.let_go()
+
+    def _retire(self) -> None:
         assert self._loop
         self.deadline = math.inf
         self._loop.remove(self)
-
-    def sockets(self) -> list[socket.socket]:
-        """Return none; those in hand are the worker's."""
-        return []
 
 
 def of(worker: Worker) -> Pending:

@@ -10,6 +10,7 @@ Where the site may have the client's connection itself, and nobody here needs to
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +19,15 @@ from typing import Any, NoReturn
 from multisite import client, handoff, logs, pending, relayloop, visit
 from multisite.client import Connection, Environ
 from multisite.endpoint import Endpoint
-from multisite.errors import ConnectFailed, MultisiteError, NoUpgrade, RequestTooLarge, SiteBusy, UpstreamError
+from multisite.errors import (
+    BackendUnavailable,
+    ConnectFailed,
+    MultisiteError,
+    NoUpgrade,
+    RequestTooLarge,
+    SiteBusy,
+    UpstreamError,
+)
 from multisite.headers import upgrade_of
 from multisite.request import Request
 from multisite.route import NotNow, Route
@@ -85,18 +94,14 @@ def _hurry(request: Request, start_response: Any) -> Iterable[bytes]:
         if exchange.sending and not _send(exchange) and not upload.keep():
             return _wait_for(route, exchange, incoming, request.environ, start_response, None)
         if request.connection.worker.is_single and not upload.has_more:
-            request.take()
-            if route.pace.patience(request.began):
-                pending.of(request.connection.worker).attend(request)
-            else:
-                request.hand_over()
-            client.end()
+            request.leave(lambda: _leave_single(request))
         content = _first(route, exchange, incoming)
         if incoming.done and not incoming.hints:
             return _answer(request, content, start_response)
         if not upload.keep():
             return _wait_for(route, exchange, incoming, request.environ, start_response, None, content)
-        request.take()
+        request.content = content
+        request.leave(request.hand_over)
     except client.Ended:
         raise
     except BaseException as error:
@@ -104,9 +109,14 @@ def _hurry(request: Request, start_response: Any) -> Iterable[bytes]:
         if isinstance(error, MultisiteError):
             _explain(route, error)
         raise
-    request.content = content
-    request.hand_over()
-    client.end()
+
+
+def _leave_single(request: Request) -> None:
+    """Have the answer collected by the only thread that there is, or by the loop if the site is slow."""
+    if request.route.pace.patience(request.began):
+        pending.of(request.connection.worker).attend(request)
+    else:
+        request.hand_over()
 
 
 def _send(exchange: Exchange) -> bool:
@@ -149,35 +159,20 @@ def _answer(request: Request, content: bytes, start_response: Any) -> Iterable[b
         return [content] if content else []
     data = request.whole(content)
     sent = connection.send(data)
-    if sent < len(data):
-        request.take()
-        request.finish(data[sent:])
-        client.end()
+    whole = sent == len(data)
+    if not whole:
+        with contextlib.suppress(BackendUnavailable):  # then it ends here: a page must not follow what was sent
+            request.leave(lambda: request.finish(data[sent:]))
     connection.close()
-    visit.ended(request.environ, request.code, len(content))
+    visit.ended(request.environ, request.code, len(content), cut=not whole)
     client.end()
 
 
 def _begin_later(request: Request) -> NoReturn:
-    """Have a helper send the request."""
-    route, environ, upload = request.route, request.environ, request.upload
-    if not upload.keep():
+    """Have the loop reach the site, and send the request."""
+    if not request.upload.keep():
         raise SiteBusy("a body so large cannot be kept until the site can be reached")
-
-    def begin() -> None:
-        try:
-            request.exchange = route.begin(environ, upload, False)
-        except MultisiteError as error:
-            upload.close()
-            request.refuse(error)
-        else:
-            request.hand_over()
-
-    request.take()
-    if not relayloop.current().later(begin):
-        upload.close()
-        request.refuse(SiteBusy("too many requests are waiting for sites to be reached"))
-    client.end()
+    request.leave(request.begin)
 
 
 def _explain(route: Route, error: MultisiteError) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import socket
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
-from multisite import client, logs, relayloop
+from multisite import client, logs, relayloop, visit
 from multisite.client import Connection, Environ
 from multisite.errors import BackendUnavailable, MultisiteError
 from multisite.headers import upgrade_of
-from multisite.passage import Passage, date
+from multisite.passage import Passage, date, page
 from multisite.route import Route
 from multisite.upload import Upload
 from multisite.upstream import Exchange
@@ -18,6 +21,8 @@ from multisite.wire.outgoing import Outgoing
 
 SERVER = "gunicorn"  # no other server lets us have the connection; this is what it calls itself
 
+_log = logging.getLogger("multisite.request")
+
 
 class Request:
     """One request in the hands of a worker's thread.
@@ -25,7 +30,8 @@ class Request:
     Attributes:
         exchange: with the backend, None before it has begun.
         content: what came of the answer's body and was not passed on.
-        wire: descriptor of the client's connection, -1 before it is taken.
+        wire: descriptor of the client's connection while it is this request's, else -1: before it is taken, and once it
+            is closed or a passage has it.
     """
 
     __slots__ = (
@@ -48,16 +54,45 @@ class Request:
         self.incoming = Incoming(method, dates=False, forgive=bool(upload.first), upgrade=upgrade, sends=route.sends)
         self.outgoing = Outgoing(method, environ["SERVER_PROTOCOL"], SERVER)
 
-    def take(self) -> None:
-        """Take the client's connection; gunicorn has it no more.
+    def leave(self, go_on: Callable[[], None]) -> NoReturn:
+        """Take the client's connection from gunicorn, which forgets the request, and have `go_on` see to it.
 
         Raises:
-            BackendUnavailable: no descriptor is left.
+            BackendUnavailable: no descriptor is left; gunicorn still has the connection.
+            Ended: there is nothing left to do here.
         """
         try:
             self.wire = self.connection.take()
         except OSError as error:
             raise BackendUnavailable(f"a client's connection cannot be taken: {error.strerror}") from error
+        try:
+            go_on()
+        except Exception as error:
+            self.fail(error)
+        client.end()
+
+    def fail(self, error: Exception) -> None:
+        """Answer for an error with what is at hand, where nothing can be waited for: a page, or a cut."""
+        if self.exchange:
+            self.exchange.close()
+        self.upload.close()
+        told = logs.answer_for(_log, error, self.route)
+        descriptor, self.wire = self.wire, -1
+        if descriptor < 0:  # it has been answered
+            return
+        wire = self.connection.opened(descriptor)
+        status, sent = 0, 0
+        try:
+            if not self.outgoing.begun:
+                head, body = page(told, self.environ)
+                status, sent = head.code, len(body)
+                wire.send(self.outgoing.whole(head, body, date()), socket.MSG_NOSIGNAL)
+                wire.recv(65536)  # what it sent too much would make a reset of the close
+        except OSError:
+            pass  # it has left, or takes nothing
+        finally:
+            wire.close()
+            visit.ended(self.environ, status or self.code, sent, cut=not status)
 
     def whole(self, content: bytes) -> bytes:
         """Return the complete answer as it goes to the client."""
@@ -72,6 +107,10 @@ class Request:
         return head.code if head else 0
 
     # What the relay loop does from here on; from any thread
+
+    def begin(self) -> None:
+        """Have the loop see to it that the request is sent."""
+        self._pass(lambda passage: passage.begin())
 
     def hand_over(self) -> None:
         """Have the loop wait for the answer."""
@@ -91,7 +130,15 @@ class Request:
         """Have the loop send the rest of the answer."""
         self._pass(lambda passage: passage.finish(rest))
 
-    def _pass(self, go_on: Callable[[Passage], None]) -> None:
-        loop, wire = relayloop.current(), self.connection.opened(self.wire)
-        half_closed = client.has_left(wire)
-        loop.call(lambda: go_on(Passage(loop, self, wire, half_closed)))
+    def _pass(self, first: Callable[[Passage], None]) -> None:
+        """Make a passage of it, whose the client's connection is from now on.
+
+        Raises:
+            OSError, BackendUnavailable: there can be no loop; the connection is still ours.
+        """
+        loop = relayloop.current()
+        loop.start()
+        descriptor, self.wire = self.wire, -1
+        wire = self.connection.opened(descriptor)
+        passage = Passage(loop, self, wire, client.has_left(wire))
+        loop.enter(passage, lambda: first(passage))

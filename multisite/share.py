@@ -37,7 +37,7 @@ class Share:
         self._number = 0
 
     def take(self) -> Callable[[], None]:
-        """Take a thread, the caller's; return what gives it back, to be called once.
+        """Take a thread, the caller's; return what gives it back, to be called once or more often.
 
         Raises:
             SiteBusy: the site holds its share, and is slow.
@@ -56,9 +56,9 @@ class Share:
 
         def release() -> None:
             with threads.changed:
-                del self._since[number]
-                threads.held -= 1
-                threads.changed.notify_all()
+                if self._since.pop(number, None) is not None:
+                    threads.held -= 1
+                    threads.changed.notify_all()
 
         return release
 

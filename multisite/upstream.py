@@ -16,11 +16,13 @@ import time
 
 from multisite.endpoint import Endpoint
 from multisite.errors import (
+    SCARCE,
     BackendUnavailable,
     ConnectFailed,
     ConnectTimeout,
     MultisiteError,
     NoAnswer,
+    UpstreamError,
     UpstreamTimeout,
 )
 from multisite.upload import Upload
@@ -66,6 +68,8 @@ def begin(endpoint: Endpoint, timeout: float, first: bytes) -> tuple[socket.sock
         return sock, 0
     except OSError as error:
         sock.close()
+        if error.errno in SCARCE:
+            raise BackendUnavailable(f"{endpoint}: {error.strerror}") from error
         raise ConnectFailed(f"the connection was closed before it was used: {error.strerror}") from error
 
 
@@ -81,6 +85,8 @@ def _connect_any(endpoint: Endpoint, timeout: float) -> socket.socket:
         try:
             return _connect_tcp(family, address, deadline)
         except OSError as error:
+            if error.errno in SCARCE:
+                raise BackendUnavailable(f"{endpoint}: {error.strerror}") from error
             kind = ConnectTimeout if error.errno == errno.ETIMEDOUT else ConnectFailed
             failure = kind(f"{endpoint}: {error.strerror or error}")
     raise failure
@@ -196,30 +202,42 @@ class Exchange:
         return ready[0][1] if ready else 0
 
     def push(self) -> None:
-        """Send what the endpoint takes of the request just now, one piece at most."""
+        """Send what the endpoint takes of the request just now, one piece at most.
+
+        Raises:
+            UpstreamError: the connection is of no use any more.
+        """
         out = self._out or self._next()
         try:
             sent = self._sock.send(out, _NOSIGNAL)
         except BlockingIOError:
             self._out = out
             return
-        except OSError:  # it wants no more; what it has to say can still be received
+        except ConnectionError:  # it wants no more; what it has to say can still be received
             self.sending = False
             return
+        except OSError as error:
+            raise UpstreamError(f"the request cannot be sent on: {error.strerror}") from error
         self._out = memoryview(out)[sent:] if sent < len(out) else b""
         self.sending = bool(self._out) or self.upload.has_more
         self.sent_at = now = time.monotonic()
         self.deadline = now + self.timeout if self.timeout else math.inf
 
     def pull(self) -> bytes | None:
-        """Return what has arrived of the answer, at most 64 KiB; b"" at its end, None if nothing has."""
+        """Return what has arrived of the answer, at most 64 KiB; b"" at its end, None if nothing has.
+
+        Raises:
+            UpstreamError: it cannot be received, though the endpoint has ended nothing.
+        """
         try:
             return self._sock.recv(PIECE)
         except BlockingIOError:
             return None
-        except OSError:
+        except ConnectionError:
             self.was_reset = True
             return b""
+        except OSError as error:
+            raise UpstreamError(f"the answer cannot be received: {error.strerror}") from error
 
     def is_taken(self) -> bool:
         """Tell whether the endpoint has read what was sent; of a unix socket only the kernel knows (unix(7))."""
@@ -273,6 +291,8 @@ def _connect_unix(endpoint: Endpoint) -> socket.socket:
         raise BackendUnavailable(f"{endpoint}: its queue is full") from None
     except OSError as error:
         sock.close()
+        if error.errno in SCARCE:
+            raise BackendUnavailable(f"{endpoint}: {error.strerror}") from error
         raise ConnectFailed(f"{endpoint}: {error.strerror or error}") from error
     return sock
 

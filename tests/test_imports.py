@@ -26,11 +26,11 @@ LAYERS: tuple[tuple[str, str], ...] = (
         "guard process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan upload "
         "upstream client peer relayloop tunnel queued share threads handoff logfile logbatch access beneath static "
         "usage visit tally policies route codeversion placements codefiles certificates publisherfile survey "
-        "sessionstore tree smoke logtail ownlog workdir relativepaths",
+        "sessionstore tree smoke logtail ownlog workdir relativepaths errands",
     ),
     (
         "pure",
-        "appspec ask callables checks dialect endpoint errors headers hosts literals model option options pages "
+        "timers appspec ask callables checks dialect endpoint errors headers hosts literals model option options pages "
         "examined placement reference sections site trusted values wire pace filerules logformat activity hosting "
         "template frontends bound percentiles development publisher guess systemfiles",
     ),

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from multisite import client, passage, relayloop, tunnel
+from multisite import client, errands, passage, relayloop, tunnel
+from multisite.errands import Helpers
 from multisite.errors import BackendUnavailable, SiteBusy
 from multisite.proxy import Proxy
 from multisite.relayloop import RelayLoop
@@ -398,13 +399,14 @@ def test_what_takes_time_is_done_by_a_helper(tmp_path: Path, worker: Way) -> Non
         assert read_all(wire).endswith(b"hello")
 
 
-def test_too_many_errands_are_refused(loop: RelayLoop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relayloop, "MOST_ERRANDS", 2)
-    go = threading.Event()
-    assert [loop.later(lambda: go.wait(PATIENCE) and None) for _ in range(3)] == [True, True, False]  # type: ignore[func-returns-value]
+def test_too_many_errands_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(errands, "MOST_ERRANDS", 2)
+    go, done = threading.Event(), threading.Event()
+    made = Helpers()
+    assert [made.take(lambda: go.wait(PATIENCE) and None) for _ in range(3)] == [True, True, False]  # type: ignore[func-returns-value]
     go.set()
-    loop.finish_errands(PATIENCE)
-    assert loop.later(lambda: None)
+    eventually(lambda: made.take(done.set))
+    assert done.wait(PATIENCE)
 
 
 # The loop itself
@@ -414,7 +416,8 @@ class _Watcher:
     """Notes what it is told."""
 
     def __init__(self, loop: RelayLoop, wait: float = math.inf, fails: bool = False) -> None:
-        self.deadline, self.due = time.monotonic() + wait, math.inf
+        self.deadline = time.monotonic() + wait
+        self.timer: Any = None
         self.told: list[str] = []
         self.fails = fails
         self._loop = loop
@@ -432,12 +435,19 @@ class _Watcher:
             raise RuntimeError
         self._loop.remove(self)
 
+    def failed(self, error: Exception) -> None:
+        self.told.append("failed")
+        self.abort()
+
+    def leave(self) -> None:
+        self.told.append("left")
+
     def abort(self) -> None:
         self.told.append("aborted")
         self._loop.remove(self)
 
-    def sockets(self) -> list[socket.socket]:
-        return []
+    def let_go(self) -> None:
+        self.told.append("let go")
 
 
 def test_deadlines_are_kept_and_may_be_moved(loop: RelayLoop) -> None:
@@ -480,8 +490,8 @@ def test_one_that_fails_is_aborted_and_the_others_go_on(loop: RelayLoop) -> None
     for _, writing in pipes:
         os.write(writing, b"x")
     eventually(lambda: bad.told[1:] and good.told and slow.told[1:])
-    assert bad.told[:2] == ["ready", "aborted"]
-    assert slow.told == ["expired", "aborted"]
+    assert bad.told[:3] == ["ready", "failed", "aborted"]
+    assert slow.told == ["expired", "failed", "aborted"]
     loop.call(lambda: 1 / 0)  # type: ignore[arg-type, return-value]
     os.write(pipes[1][1], b"x")
     eventually(lambda: len(good.told) == 2)
@@ -494,14 +504,14 @@ def test_the_end_of_a_process_waits_for_what_is_in_flight(loop: RelayLoop) -> No
     watcher = _Watcher(loop, 0.2)
     loop.call(lambda: loop.add(watcher))
     loop.finish(PATIENCE)
-    assert watcher.told == ["expired"]
+    assert watcher.told == ["left", "expired"]
 
 
 def test_but_not_longer_than_it_may(loop: RelayLoop) -> None:
     watcher = _Watcher(loop)
     loop.call(lambda: loop.add(watcher))
     loop.finish(0.05)
-    eventually(lambda: watcher.told == ["aborted"])
+    assert watcher.told == ["left", "aborted"]
 
 
 def test_a_forked_child_lets_go_of_its_parents_clients(tmp_path: Path, worker: Way) -> None:
