@@ -8,10 +8,13 @@ client can write.
 from __future__ import annotations
 
 import os
+import select
+from time import monotonic
 from urllib.parse import quote, unquote_to_bytes
 
 from gunicorn.asgi.protocol import ASGIProtocol
 
+from .asgicall import until_gone
 from .board import Board
 from .envelope import CAPTURES, FIRST, WITH_CLIENT, BadEnvelope, is_quiet, size_of, tell_apart, variables_of
 from .forks import leave_if_child
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
     from .smoke import Smoke
 
+WITH_REQUEST = 0.5  # seconds in which the end of what a client sends counts as sent together with its request
 NOT_HEADERS = ("HTTP_TRANSFER_ENCODING", "HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE")
 
 
@@ -39,6 +43,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
 
     def __init__(self, worker: Any, start: bytes, is_client: bool) -> None:
         super().__init__(worker)
+        self.app = until_gone(worker.asgi, self)
         self._board = worker.board
         self._believes = worker.trusts_front_end
         self._start: bytes | None = b""
@@ -47,6 +52,8 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         self._variables: dict[str, Any] = {}
         self._failed = self._quiet = False
         self._received = self._sent = 0
+        self._asked_at = 0.0
+        self._hangup: select.epoll | None = None
 
     @classmethod
     def of_smoke(cls, worker: Any, smoke: Smoke) -> Protocol:
@@ -78,6 +85,43 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
             self._start = None
         super().data_received(data)
 
+    def eof_received(self) -> bool:
+        """As asyncio says; a client that only says that it sends no more gets its answer (RFC 9112, section 9.6)."""
+        if not self._is_half_closed():
+            return False
+        self._hangup = poll = select.epoll()  # which the loop cannot tell: it looks no more at what it cannot read
+        poll.register(self.transport.get_extra_info("socket").fileno(), 0)  # EPOLLHUP and EPOLLERR
+        self.worker.loop.add_reader(poll.fileno(), self.transport.abort)
+        return True
+
+    def _is_half_closed(self) -> bool:
+        """Whether a whole request still waits for its answer, and the client does."""
+        receiver = self._body_receiver
+        if self._websocket or (self._variables and not self._is_client) or not (receiver and receiver._complete):
+            return False
+        wire = self.transport.get_extra_info("socket")
+        poll = select.poll()
+        poll.register(wire.fileno(), 0)
+        if poll.poll(0):
+            return False
+        return type(wire.getsockname()) is str or monotonic() < self._asked_at + WITH_REQUEST
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """As asyncio says; an app that waits for the client to take something waits no more."""
+        if self._hangup:
+            self.worker.loop.remove_reader(self._hangup.fileno())
+            self._hangup.close()
+            self._hangup = None
+        super().connection_lost(exc)
+        if self._flow_control:
+            self._flow_control.resume_writing()
+
+    def _arm_keepalive_timer(self) -> None:
+        if self._hangup:
+            self._keepalive_timeout()  # no other request can come
+        else:
+            super()._arm_keepalive_timer()
+
     def _opened(self, start: bytes) -> bytes:
         """What gunicorn is to read; nothing, as long as an envelope is not whole."""
         if not start.startswith(WITH_CLIENT if self._is_client else FIRST):
@@ -98,6 +142,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
     def _on_headers_complete(self) -> Any:
         skip = super()._on_headers_complete()
         request = self._current_request
+        self._asked_at = monotonic()
         if self._variables:
             request.scheme = self._variables.get("wsgi.url_scheme", "http")
         elif not request.raw_path.startswith(b"/"):
@@ -110,23 +155,26 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         return skip
 
     def _build_http_scope(self, request: Any, sockname: Any, peername: Any) -> dict[str, Any]:
-        return self._as_sent(super()._build_http_scope(request, sockname, peername))
+        return self._as_sent(super()._build_http_scope(request, sockname, peername), sockname)
 
     def _build_websocket_scope(self, request: Any, sockname: Any, peername: Any) -> dict[str, Any]:
-        return self._as_sent(super()._build_websocket_scope(request, sockname, peername))
+        return self._as_sent(super()._build_websocket_scope(request, sockname, peername), sockname)
 
-    def _as_sent(self, scope: dict[str, Any]) -> dict[str, Any]:
-        """The scope with what the variables of an envelope say."""
+    def _as_sent(self, scope: dict[str, Any], sockname: Any) -> dict[str, Any]:
+        """The scope with what the variables of an envelope say; a unix socket has a path, and no port."""
         variables = self._variables
         if variables:
             address, name = variables.get("REMOTE_ADDR", ""), variables.get("SERVER_NAME", "")
-            scope["client"] = (address, _number(variables.get("REMOTE_PORT", ""))) if address else None
+            scope["client"] = (address, _number(variables.get("REMOTE_PORT", "")) or 0) if address else None
             scope["server"] = (name, _number(variables.get("SERVER_PORT", ""))) if name else None
             scope["root_path"] = _text(variables.get("SCRIPT_NAME", ""))
             scope["http_version"] = variables.get("SERVER_PROTOCOL", "HTTP/1.1")[5:]
             if CAPTURES in variables:
                 scope[CAPTURES] = variables[CAPTURES]
-        elif self._believes:
+            return scope
+        if type(sockname) is str:
+            scope["server"] = (sockname, None)
+        if self._believes:
             scope["client"] = (TRUSTED_PEER, 0)
         return scope
 
@@ -151,7 +199,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         super()._send_response_start(status, *args, **kwargs)
 
     def _send_error_response(self, status: int, *args: Any, **kwargs: Any) -> None:
-        self._failed = status >= 500
+        self._failed = status >= 500 and not self._closed
         super()._send_error_response(status, *args, **kwargs)
 
     def _safe_write(self, data: bytes) -> None:
@@ -237,5 +285,5 @@ def _text(path: str) -> str:
     return path.encode("latin-1").decode("utf-8", "replace")
 
 
-def _number(port: str) -> int:
-    return int(port) if port.isdigit() else 0
+def _number(port: str) -> int | None:
+    return int(port) if port.isdigit() else None

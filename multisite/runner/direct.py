@@ -13,7 +13,7 @@ import threading
 from .answer import Whole
 from .call import Caller
 from .connection import Connection, Listener
-from .envelope import sized_body
+from .envelope import BadEnvelope, sized_body
 from .filewrapper import ReadFile
 from .forks import leave_if_child
 from .request import END, environ_of, introduce
@@ -51,8 +51,13 @@ class Direct:
             return
         environ["SERVER_SOFTWARE"] = self._software
         environ["gunicorn.socket"] = connection
-        body = sized_body(environ.get("CONTENT_LENGTH", "0"), rest, connection)
         answer = Whole(connection, environ["REQUEST_METHOD"], environ["SERVER_PROTOCOL"])
+        try:
+            body = sized_body(environ.get("CONTENT_LENGTH", "0"), rest, connection)
+        except BadEnvelope:  # a length that nobody means; the dispatcher says the same of it
+            answer.refuse("400 Bad Request")
+            connection.linger()
+            return
         self._caller.serve(environ, body, answer, connection)
 
     def _leave_to_gunicorn(self, connection: Connection) -> None:
