@@ -249,6 +249,21 @@ def connection(environ: Environ) -> Connection | None:
     return Connection(sock, worker, _says_close(environ))
 
 
+def fields(environ: Environ) -> list[tuple[str, str]]:
+    """Return the header fields of a request as they came; none where the server does not let us see them.
+
+    An environ joins what came more than once, and does not tell "_" from "-". gunicorn puts a function into it that
+    holds the request.
+    """
+    hints = environ.get("wsgi.early_hints")
+    try:
+        request = hints.__closure__[hints.__code__.co_freevars.index("req")].cell_contents  # type: ignore[union-attr]
+        found: list[tuple[str, str]] = request.headers
+    except (AttributeError, TypeError, ValueError):
+        return []
+    return found
+
+
 def _says_close(environ: Environ) -> bool:
     """Tell whether no other request can come on this connection (RFC 9112 section 9.3)."""
     said = environ.get("HTTP_CONNECTION", "").lower()

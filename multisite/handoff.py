@@ -17,10 +17,10 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Mapping
 from typing import Any
 
-from multisite import upstream
+from multisite import headers, upstream
+from multisite.client import fields
 from multisite.endpoint import Endpoint
 from multisite.errors import ConnectFailed, RequestTooLarge
 from multisite.wire import envelope
@@ -53,7 +53,7 @@ def fits(body: bytes) -> bool:
     return len(body) <= LARGEST
 
 
-def hand_over(environ: Mapping[str, Any], body: bytes, client: int, endpoint: Endpoint) -> None:
+def hand_over(environ: dict[str, Any], body: bytes, client: int, endpoint: Endpoint) -> None:
     """Hand a request over; nothing has happened where this raises, so that it can be relayed.
 
     Args:
@@ -67,7 +67,8 @@ def hand_over(environ: Mapping[str, Any], body: bytes, client: int, endpoint: En
         BackendUnavailable: as many requests wait as may.
         RequestTooLarge: the request is larger than can be handed over.
     """
-    data = envelope.encode(environ, False, envelope.WITH_CLIENT) + body
+    apart = headers.said_apart(environ, fields(environ))
+    data = envelope.encode(environ, False, envelope.WITH_CLIENT, apart) + body
     if len(data) > MOST:
         raise RequestTooLarge(f"a request of {len(data)} bytes cannot be handed over at once")
     site = upstream.connect(endpoint, 0.0)

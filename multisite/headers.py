@@ -5,12 +5,14 @@ Fields of a request stand in the environ as ``HTTP_*`` (PEP 3333); they are name
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from multisite.runner.request import PROXY, is_claim
 
 Environ = Mapping[str, Any]
+Apart = Mapping[str, list[tuple[str, str]]]  # name in lower case and value of each field, by the key that joins them
+NOTHING: Apart = {}
 
 #: fields that concern one connection only (RFC 9110 section 7.6.1); of a response, in lower case
 HOP_BY_HOP = frozenset(
@@ -105,11 +107,52 @@ def upgrade_of(environ: Environ) -> str:
     return wanted
 
 
-def to_upstream(environ: Environ, trusted: bool) -> list[tuple[str, str]]:
+def to_upstream(environ: Environ, trusted: bool, apart: Apart = NOTHING) -> list[tuple[str, str]]:
     """Return all request headers for a foreign server: those relayed, and X-Forwarded-* in their place."""
     fields = dict(relayed(environ, trusted))
     fields.update(forwarded(environ, trusted))
-    return list(fields.items())
+    if not apart:
+        return list(fields.items())
+    return [(key, each) for key, value in fields.items() for each in _values(key, apart) or [value]]
+
+
+def to_variables(environ: Environ, trusted: bool, apart: Apart = NOTHING) -> list[tuple[str, str]]:
+    """Return the request headers that are relayed as variables, each once; cookies as RFC 9113 section 8.2.3 says."""
+    fields = relayed(environ, trusted)
+    return [
+        (key, "; ".join(_values(key, apart)) if key == "HTTP_COOKIE" and key in apart else value)
+        for key, value in fields
+    ]
+
+
+def _values(key: str, apart: Apart) -> list[str]:
+    return [value for _, value in apart.get(key, ())]
+
+
+def said_apart(environ: Environ, fields: Iterable[tuple[str, str]]) -> Apart:
+    """Return what the environ cannot say: fields that came more than once, have a "_" in their name, or are empty.
+
+    Args:
+        environ: of the request. What somebody has taken out since, or changed, stays as it is there.
+        fields: of the request as they came, name and value; names in any case.
+    """
+    names = [name for name, _ in fields]
+    if len(set(names)) == len(names) and "_" not in "".join(names) and environ.get("CONTENT_TYPE") != "":
+        return NOTHING
+    found: dict[str, list[tuple[str, str]]] = {}
+    for field, value in fields:
+        key = _key(field)
+        key = key[5:] if field.upper() in ("CONTENT-TYPE", "CONTENT-LENGTH") else key
+        found.setdefault(key, []).append((field.lower(), value))
+    return {key: said for key, said in found.items() if _is_lost(key, said) and environ.get(key) == _joined(said)}
+
+
+def _is_lost(key: str, said: list[tuple[str, str]]) -> bool:
+    return len(said) > 1 or "_" in said[0][0] or (key == "CONTENT_TYPE" and not said[0][1])
+
+
+def _joined(said: list[tuple[str, str]]) -> str:
+    return ",".join([value for _, value in said])  # as gunicorn does
 
 
 def host_field(environ: Environ) -> str:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from multisite import headers, logs
+from multisite import client, headers, logs
 from multisite.client import Environ
 from multisite.endpoint import Endpoint
 from multisite.errors import ConnectFailed, ConnectTimeout, MultisiteError, NoAnswer, UpstreamError
@@ -117,15 +117,16 @@ class Proxy:
             self._reconnect()
 
     def _encode(self, environ: Environ, upload: Upload) -> bytes:
+        apart = headers.said_apart(environ, client.fields(environ))
         if self.speaks == "envelope":
-            return envelope.encode(environ, upload.chunked)
+            return envelope.encode(environ, upload.chunked, apart=apart)
         trusted = self._trusts(environ.get("REMOTE_ADDR", ""))
         if self.speaks == "uwsgi" or self._measures:
             upload.measure()
         if self.speaks == "uwsgi":
-            return uwsgi.encode(environ, headers.relayed(environ, trusted), upload.length)
+            return uwsgi.encode(environ, headers.to_variables(environ, trusted, apart), upload.length)
         upgrade = headers.upgrade_of(environ) if "HTTP_UPGRADE" in environ else ""
-        fields = headers.to_upstream(environ, trusted)
+        fields = headers.to_upstream(environ, trusted, apart)
         return http11.encode(environ, fields, upload.length, upload.chunked, upgrade)
 
     def _begin(self, head: bytes, upload: Upload, hurry: bool) -> Exchange:

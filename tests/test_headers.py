@@ -103,3 +103,37 @@ def test_names_of_fields_are_remembered_and_their_number_is_bounded() -> None:
 def test_a_request_without_a_host_gets_the_servers_name() -> None:
     assert headers.host_field({"SERVER_NAME": "a", "SERVER_PORT": "80"}) == "a:80"
     assert headers.host_field({"SERVER_NAME": "a", "SERVER_PORT": ""}) == "a"
+
+
+def test_what_an_environ_cannot_say() -> None:
+    """Fields that came more than once, have an underscore, or are empty; in their order, by the key that joins them."""
+    fields = [("HOST", "a.test"), ("COOKIE", "a=1"), ("X-A", "1"), ("COOKIE", "b=2"), ("X_A", "2"), ("X-B", "1, 2")]
+    environ = {"HTTP_HOST": "a.test", "HTTP_COOKIE": "a=1,b=2", "HTTP_X_A": "1,2", "HTTP_X_B": "1, 2"}
+    found = {"HTTP_COOKIE": [("cookie", "a=1"), ("cookie", "b=2")], "HTTP_X_A": [("x-a", "1"), ("x_a", "2")]}
+    assert headers.said_apart(environ, fields) == found
+    assert headers.said_apart({"CONTENT_TYPE": ""}, [("CONTENT-TYPE", "")]) == {"CONTENT_TYPE": [("content-type", "")]}
+    assert headers.said_apart({"HTTP_X_A": "1"}, [("X_A", "1")]) == {"HTTP_X_A": [("x_a", "1")]}
+    assert not headers.said_apart({"HTTP_X_A": "1,2", "CONTENT_TYPE": "a/b"}, [("X-A", "1,2"), ("CONTENT-TYPE", "a/b")])
+    assert not headers.said_apart({"CONTENT_TYPE": ""}, [])
+
+
+def test_what_was_taken_out_or_changed_stays_so() -> None:
+    """A field that the dispatcher does not believe does not come back."""
+    fields = [("X-FORWARDED-FOR", "1.2.3.4"), ("X-FORWARDED-FOR", "5.6.7.8"), ("X-A", "1"), ("X-A", "2")]
+    assert headers.said_apart({"HTTP_X_A": "changed"}, fields) == {}
+
+
+def test_cookies_are_never_joined_by_commas() -> None:
+    """A server behind gets them apart, or, where it can be told of one only, as RFC 9113 says."""
+    apart = {"HTTP_COOKIE": [("cookie", "a=1"), ("cookie", "b=2")], "HTTP_X_A": [("x-a", "1"), ("x-a", "2")]}
+    environ = {"HTTP_HOST": "a.test", "HTTP_COOKIE": "a=1,b=2", "HTTP_X_A": "1,2", "HTTP_X_B": "3"}
+    assert [field for field in headers.to_upstream(environ, False, apart) if "FORWARDED" not in field[0]] == [
+        ("HTTP_HOST", "a.test"),
+        ("HTTP_COOKIE", "a=1"),
+        ("HTTP_COOKIE", "b=2"),
+        ("HTTP_X_A", "1"),
+        ("HTTP_X_A", "2"),
+        ("HTTP_X_B", "3"),
+    ]
+    joined = dict(headers.to_variables(environ, False, apart))
+    assert joined == environ | {"HTTP_COOKIE": "a=1; b=2"}

@@ -60,7 +60,9 @@ class Backend(ASGIWorker):  # type: ignore[misc]
     def __init__(self, app: Any, job: Job, notifier: Notifier) -> None:
         # Not the worker's own __init__, which makes a file for the arbiter to watch.
         self.asgi = app
-        self.cfg = settings(job.processes, job.trusts_front_end, pre_request=None, post_request=None)
+        hooks: dict[str, Any] = {"pre_request": None, "post_request": None}
+        self.cfg = settings(job.processes, job.trusts_front_end, **hooks)
+        self.cfg_relayed = settings(job.processes, True, header_map="dangerous", **hooks)  # our server has had a look
         self.log = Log()
         self.trusts_front_end = job.trusts_front_end
         self.board = opened(job.board, job.slot, os.getpid())

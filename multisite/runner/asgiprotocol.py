@@ -13,10 +13,22 @@ from time import monotonic
 from urllib.parse import quote, unquote_to_bytes
 
 from gunicorn.asgi.protocol import ASGIProtocol
+from gunicorn.http.errors import InvalidHeader
 
 from .asgicall import until_gone
 from .board import Board
-from .envelope import CAPTURES, FIRST, WITH_CLIENT, BadEnvelope, is_quiet, size_of, tell_apart, variables_of
+from .envelope import (
+    APART,
+    CAPTURES,
+    FIRST,
+    LONGEST_LENGTH,
+    WITH_CLIENT,
+    BadEnvelope,
+    is_quiet,
+    size_of,
+    tell_apart,
+    variables_of,
+)
 from .forks import leave_if_child
 from .report import say
 from .request import CLAIMS, END, FAMILY, PROXY, TRUSTED_PEER
@@ -30,6 +42,7 @@ if TYPE_CHECKING:
 
 WITH_REQUEST = 0.5  # seconds in which the end of what a client sends counts as sent together with its request
 NOT_HEADERS = ("HTTP_TRANSFER_ENCODING", "HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE")
+_CONTENT = ("CONTENT_TYPE", "CONTENT_LENGTH")
 
 
 class Protocol(ASGIProtocol):  # type: ignore[misc]
@@ -43,6 +56,8 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
 
     def __init__(self, worker: Any, start: bytes, is_client: bool) -> None:
         super().__init__(worker)
+        if start.startswith((FIRST, WITH_CLIENT)):
+            self.cfg = worker.cfg_relayed
         self.app = until_gone(worker.asgi, self)
         self._board = worker.board
         self._believes = worker.trusts_front_end
@@ -132,14 +147,17 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         if not size or len(start) < size:
             return b""
         self._variables = variables = variables_of(start[:size])
+        apart = variables.get(APART, {})
         is_chunked = tell_apart(variables)
         self._quiet = is_quiet(start)
         self._keepalive = 0  # one request on each connection
         self._forwarded_trust: Any = ({}, [])
         self._secure_names: Any = frozenset()
-        return head_of(variables, is_chunked, self._is_client) + start[size:]
+        return head_of(variables, is_chunked, self._is_client, apart) + start[size:]
 
     def _on_headers_complete(self) -> Any:
+        if (self._callback_parser.content_length or 0) >= 10**LONGEST_LENGTH:
+            raise InvalidHeader("CONTENT-LENGTH")
         skip = super()._on_headers_complete()
         request = self._current_request
         self._asked_at = monotonic()
@@ -228,13 +246,13 @@ def _is_claim(field: tuple[bytes, bytes]) -> bool:
     return field[0] in _CLAIMS or field[0].startswith(_FAMILY) or field[0] == _PROXY
 
 
-def _name(key: str) -> bytes:
-    return key[5:].replace("_", "-").lower().encode()
+def _field(key: str) -> str:
+    return (key[5:] if key[:5] == "HTTP_" else key).replace("_", "-").lower()
 
 
-_CLAIMS = frozenset(map(_name, CLAIMS))
-_FAMILY = _name(FAMILY)
-_PROXY = _name(PROXY)
+_CLAIMS = frozenset(_field(key).encode() for key in CLAIMS)
+_FAMILY = _field(FAMILY).encode()
+_PROXY = _field(PROXY).encode()
 
 
 def _check_whole(start: bytes, size: int) -> None:
@@ -246,38 +264,42 @@ def _check_whole(start: bytes, size: int) -> None:
         raise BadEnvelope(f"a body of {len(start) - size} bytes for {length}, with a client")
 
 
-def head_of(variables: dict[str, Any], is_chunked: bool, is_client: bool) -> bytes:
-    """The head of a request in HTTP/1.
+def head_of(variables: dict[str, Any], is_chunked: bool, is_client: bool, apart: dict[str, Any]) -> bytes:
+    """The head of a request in HTTP/1, and the body where that has already been found to be empty.
 
     To the dispatcher it is of HTTP/1.1 whatever the client speaks, so that the answer is framed; without a Host it
     cannot be.
+
+    Args:
+        apart: names and values of the fields that one variable joins.
     """
     version = "1.1" if "HTTP_HOST" in variables else "1.0"
     if is_client and variables.get("SERVER_PROTOCOL") == "HTTP/1.0":
         version = "1.0"
     lines = [f"{variables['REQUEST_METHOD']} {_target(variables)} HTTP/{version}"]
-    if variables.get("CONTENT_TYPE"):
-        lines.append(f"content-type: {variables['CONTENT_TYPE']}")
-    if is_chunked:
-        lines.append("transfer-encoding: chunked")
-    elif variables.get("CONTENT_LENGTH"):
-        lines.append(f"content-length: {variables['CONTENT_LENGTH']}")
-    lines += [
-        f"{key[5:].replace('_', '-').lower()}: {value}"
-        for key, value in variables.items()
-        if key.startswith("HTTP_") and key not in NOT_HEADERS
-    ]
+    for key, value in variables.items():
+        if key in apart:
+            lines += [f"{name}: {each}" for name, each in apart[key]]
+        elif (key[:5] == "HTTP_" and key not in NOT_HEADERS) or (key in _CONTENT and value):
+            lines.append(f"{_field(key)}: {value}")
+    coding = variables.get("HTTP_TRANSFER_ENCODING", "")
+    if is_chunked or (coding and not variables.get("CONTENT_LENGTH")):
+        lines.append(f"transfer-encoding: {coding if coding.lower().endswith('chunked') else 'chunked'}")
+        return "\r\n".join([*lines, "\r\n" if is_chunked else "\r\n0\r\n\r\n"]).encode("latin-1")
     return "\r\n".join([*lines, "\r\n"]).encode("latin-1")
 
 
 def _target(variables: dict[str, Any]) -> str:
-    """The target as the client wrote it; where only its parts are known, or it names a host, one made of these."""
-    raw: str = variables.get("RAW_URI", "")
+    """The target as the client wrote it, without the host that it may name; where that is not known, its parts."""
+    raw: str = variables.get("RAW_URI") or variables.get("REQUEST_URI", "")
     if raw.startswith("/") or raw == "*":
         return raw
+    found = split(raw)
+    if found:
+        return found[1]
     path = variables.get("SCRIPT_NAME", "") + variables.get("PATH_INFO", "")
     query = variables.get("QUERY_STRING", "")
-    return quote(path.encode("latin-1"), safe="/;:@&=+$,!*'()~") + (f"?{query}" if query else "")
+    return (quote(path.encode("latin-1"), safe="/;:@&=+$,!*'()~") or "/") + (f"?{query}" if query else "")
 
 
 def _text(path: str) -> str:

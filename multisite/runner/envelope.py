@@ -19,6 +19,7 @@ FIRST = b"\x01"
 WITH_CLIENT = b"\x02"
 BODY = "multisite.body"
 CAPTURES = "multisite.captures"
+APART = "multisite.apart"
 ROUTING = "wsgiorg.routing_args"
 LARGEST = 1 << 20
 IS_QUIET = 0x80000000  # in the length, which is never so large: the request is no use of the site
@@ -105,6 +106,7 @@ def tell_apart(variables: dict[str, Any]) -> bool:
         if type(captures) is not dict:
             raise BadEnvelope("captures that are no JSON object")
         variables[ROUTING] = ((), dict(captures))
+    variables.pop(APART, None)
     return bool(variables.pop(BODY, "") == "chunked")
 
 

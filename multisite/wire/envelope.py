@@ -7,7 +7,7 @@ method. So an envelope cannot be forged, and what a site reads out of it is what
 body: as many bytes as CONTENT_LENGTH says, or in chunks (RFC 9112 section 7.1) where BODY says so, or none. ``0x02``
 instead says that the client's own connection comes along (SCM_RIGHTS, unix(7)), and the whole body.
 
-What is told apart from the client's request has a key that no header can have: BODY and CAPTURES.
+What is told apart from the client's request has a key that no header can have: BODY, CAPTURES, and APART.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from typing import Any
 
 from multisite.activity import QUIET
 from multisite.errors import RequestTooLarge
+from multisite.headers import NOTHING, Apart
 
 FIRST = b"\x01"
 WITH_CLIENT = b"\x02"
 MOST = 1 << 20  # bytes of variables that the runner takes; no server lets half of that through
 BODY = "multisite.body"  # the key under which "chunked" says how the body is sent
 CAPTURES = "multisite.captures"  # what the host's pattern captured, an object of strings
+APART = "multisite.apart"  # fields that the variables join, each with its name: `headers.Apart`
 
 #: PEP 3333's variables of a request, and what servers add about the same request. Nothing else: wsgiref for one puts
 #: the administrator's whole environment into every environ.
@@ -50,13 +52,14 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 _quoted = json.encoder.encode_basestring_ascii
 
 
-def encode(environ: Mapping[str, Any], chunked: bool, first: bytes = FIRST) -> bytes:
+def encode(environ: Mapping[str, Any], chunked: bool, first: bytes = FIRST, apart: Apart = NOTHING) -> bytes:
     """Return the envelope of a request; its body follows.
 
     Args:
         environ: of the request.
         chunked: whether the body is sent in chunks.
         first: `FIRST`, or `WITH_CLIENT`.
+        apart: what the environ cannot say of its fields.
 
     Raises:
         RequestTooLarge: the variables are larger than the runner takes.
@@ -70,6 +73,8 @@ def encode(environ: Mapping[str, Any], chunked: bool, first: bytes = FIRST) -> b
         members.append(f'"{BODY}":"chunked"')
     if CAPTURES in environ:
         members.append(f"{_quoted(CAPTURES)}:{_encode(dict(environ[CAPTURES]))}")
+    if apart:
+        members.append(f"{_quoted(APART)}:{_encode(apart)}")
     text = f"{{{','.join(members)}}}".encode("ascii")
     if len(text) > MOST:
         raise RequestTooLarge(f"the variables of the request are {len(text)} bytes; an envelope carries {MOST}")

@@ -65,6 +65,16 @@ async def waits(scope, receive, send):
 async def blocks(scope, receive, send):
     time.sleep(3600)
 
+async def streams(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    try:
+        while True:
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+            await asyncio.sleep(0.005)
+    except OSError as error:
+        print("told so", flush=True)
+        raise ValueError("what a framework makes of it") from error
+
 async def leaves(scope, receive, send):
     print("waiting", flush=True)
     while (await receive())["type"] != "http.disconnect":
@@ -111,17 +121,19 @@ def test_the_scope_is_that_of_plain_http(site: Backend) -> None:
     assert relayed == direct
 
 
-@pytest.mark.parametrize(
-    "variables",
-    [
-        {"RAW_URI": "http://site.test/x/show?a=b"},
-        {"RAW_URI": ""},
-    ],
-)
-def test_a_target_is_made_where_there_is_none(site: Backend, variables: dict[str, str]) -> None:
-    """Of its parts, if the server in front does not give it, or it names a host."""
-    scope = scope_of(site.ask("/", PATH_INFO="/x\xc3\xa9 ?/show", QUERY_STRING="a=b", **variables))
+def test_a_target_is_made_where_there_is_none(site: Backend) -> None:
+    """Of its parts, if the server in front does not give it."""
+    scope = scope_of(site.ask("/", PATH_INFO="/x\xc3\xa9 ?/show", QUERY_STRING="a=b", RAW_URI=""))
     assert (scope["path"], scope["query_string"]) == ("/xé ?/show", b"a=b")
+
+
+@pytest.mark.parametrize("variable", ["RAW_URI", "REQUEST_URI"])
+def test_a_target_that_names_a_host(site: Backend, variable: str) -> None:
+    """What comes after the host is the target, as it was written."""
+    asked = {"RAW_URI": "", variable: "http://site.test/x%2fy/%C3%A9//show?a=b%20"}
+    scope = scope_of(site.ask("/", PATH_INFO="/x/y/\xc3\xa9//show", **asked))
+    assert (scope["path"], scope["raw_path"]) == ("/x/y/é//show", b"/x%2fy/%C3%A9//show")
+    assert scope["query_string"] == b"a=b%20"
 
 
 def test_a_client_of_http_1_0_without_a_host(site: Backend) -> None:
@@ -191,6 +203,36 @@ def test_a_client_that_leaves_frees_the_app(site: Backend) -> None:
     client.close()
     site.wait_for(in_flight=0)
     assert "the client left" in site.log
+
+
+def test_what_comes_of_a_client_that_has_left_is_no_error(site: Backend) -> None:
+    """Neither in the log nor in the count of errors, whatever the framework makes of it."""
+    before = site.wait_for(in_flight=0)
+    with site.connect() as client:
+        client.sendall(envelope({**ENVIRON, "PATH_INFO": "/streams", "RAW_URI": "/streams"}))
+        client.recv(100)
+    after = site.wait_for(in_flight=0, requests=before.requests + 1)
+    assert "told so" in site.log
+    assert after.errors == before.errors
+    assert "what a framework makes of it" not in site.log
+
+
+def test_fields_that_a_variable_joins(site: Backend) -> None:
+    """They are as the dispatcher saw them: apart, by their own names, in order."""
+    apart = {
+        "HTTP_COOKIE": [["cookie", "a=1"], ["cookie", "b=2"]],
+        "HTTP_X_A": [["x_a", "1"], ["x-a", "2"]],
+        "CONTENT_TYPE": [["content-type", ""]],
+    }
+    joined = {"HTTP_COOKIE": "a=1,b=2", "HTTP_X_A": "1,2", "CONTENT_TYPE": "", "RAW_URI": "/show"}
+    scope = scope_of(site.exchange(envelope({**ENVIRON, **joined, "multisite.apart": apart})))
+    assert [each for each in scope["headers"] if each[0] != b"host"] == [
+        (b"cookie", b"a=1"),
+        (b"cookie", b"b=2"),
+        (b"x_a", b"1"),
+        (b"x-a", b"2"),
+        (b"content-type", b""),
+    ]
 
 
 def test_it_finishes_what_is_in_flight_and_says_goodbye_to_the_app(tmp_path: Path) -> None:
