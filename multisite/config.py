@@ -95,7 +95,7 @@ def _set(values: dict[str, Any]) -> dict[str, Any]:
 def read_site(
     path: str, home: str, environ: Mapping[str, str] = os.environ, defaults: Mapping[str, Any] | None = None
 ) -> SiteFile:
-    """Read one site file; whatever is wrong with it is in the answer's problems, never raised.
+    """Read one site file; whatever is wrong with it, or with us, is in the answer's problems, never raised.
 
     Args:
         path: the file as globbed.
@@ -103,6 +103,16 @@ def read_site(
         environ: where ``$NAME`` is looked up.
         defaults: the [defaults] of moya.conf, so that a key they set is not missed here.
     """
+    try:
+        return _read_site(path, home, environ, defaults)
+    except Exception as error:
+        problem = Problem(path, f"it cannot be read: {type(error).__name__}: {error}")
+        return SiteFile(
+            path, _usable(os.path.basename(path).removesuffix(".ini")), problems=(problem,), sources=(path,)
+        )
+
+
+def _read_site(path: str, home: str, environ: Mapping[str, str], defaults: Mapping[str, Any] | None) -> SiteFile:
     chain = Chain(path, environ, KNOWN[SITE_FILE])
     chain.read()
     faults: list[Fault] = []

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
 from multisite.cli import complete
+from multisite.cli.fence import fenced
 from multisite.cli.output import say, say_json, say_problems
 from multisite.cli.session import Session, pass_session
 
@@ -67,32 +69,45 @@ def check(session: Session, boot: bool, names: tuple[str, ...]) -> None:
 def enabled_problems(session: Session) -> list[Problem]:
     """Return the problems of the home, its logging.ini, its enabled sites, and of what these say they serve."""
     from multisite import logs
-    from multisite.cli.start import start_problems
-    from multisite.cli.target import site_problems, static_problems
     from multisite.supervisor import access
 
     group = access.problem_of(session.home)
     found = [*logs.problems_of(session.home), *session.catalogue.problems, *([group] if group else [])]
     known = {(problem.file, problem.key) for problem in found}
     for name in _progress(list(session.catalogue.sites)):
-        site = session.catalogue.site(name)
-        problems = [
-            *(site_problems(site) or start_problems(site, session.home)),
-            *static_problems(site),
-            *_sessions(site),
-        ]
+        problems = fenced(session, name, partial(_of_site, session, name), partial(_unknown, session, name))
         found += (problem for problem in problems if not problem.key or (problem.file, problem.key) not in known)
     return list(dict.fromkeys(found))
 
 
+def _of_site(session: Session, name: str) -> list[Problem]:
+    from multisite.cli.start import start_problems
+    from multisite.cli.target import site_problems, static_problems
+
+    site = session.catalogue.site(name)
+    return [*(site_problems(site) or start_problems(site, session.home)), *static_problems(site), *_sessions(site)]
+
+
+def _unknown(session: Session, name: str, said: str) -> list[Problem]:
+    """Say of a site that it cannot be checked."""
+    from multisite.model import Problem
+
+    return [Problem(session.catalogue.sites[name].path, f"the site {name} cannot be checked: {said}")]
+
+
 def savings(session: Session) -> Iterator[tuple[str, Saving]]:
     """Yield the enabled sites that would better share, and what that would save."""
-    from multisite.cli import verdict
-
     for name in sorted(session.placements.rows().keys() & session.catalogue.sites.keys()):
-        saving = verdict.saving(session, session.catalogue.site(name))
+        step = partial(_saving, session, name)
+        saving = fenced(session, name, step, lambda said: None)  # which is told among the problems
         if saving:
             yield name, saving
+
+
+def _saving(session: Session, name: str) -> Saving | None:
+    from multisite.cli import verdict
+
+    return verdict.saving(session, session.catalogue.site(name))
 
 
 def _sessions(site: Site) -> list[Problem]:

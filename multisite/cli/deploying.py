@@ -6,9 +6,11 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from multisite import hosting
+from multisite.cli.fence import fenced
 from multisite.cli.group import fail
 from multisite.cli.output import say, say_json
 from multisite.cli.restart import stamp
@@ -54,8 +56,10 @@ def _booted(session: Session, names: Sequence[str]) -> Iterator[Outcome]:
 
     sites = []
     for name in names or session.catalogue.entries:
-        site = session.named(name).site
-        if session.catalogue.entries[site.entry_name].broken:
+        site = session.named(name).site if names else fenced(session, name, partial(_site, session, name), str)
+        if isinstance(site, str):
+            yield Outcome(name, site)
+        elif session.catalogue.entries[site.entry_name].broken:
             yield Outcome(site.name, "its file has errors; multisite check says which")
         elif hosting.is_hosting(site.location) and not site.host:
             if names:
@@ -63,6 +67,10 @@ def _booted(session: Session, names: Sequence[str]) -> Iterator[Outcome]:
         elif is_startable(site):
             sites.append(site)
     yield from _shown(boot(sites, session.home, at_once()), len(sites), session.as_json)
+
+
+def _site(session: Session, name: str) -> Site | str:
+    return session.catalogue.site(name)
 
 
 def _shown(outcomes: Iterator[Outcome], count: int, as_json: bool) -> Iterable[Outcome]:
@@ -89,7 +97,9 @@ def say_output(outcome: Outcome) -> None:
 
 def restart_and_wait(session: Session, sites: Sequence[Site]) -> None:
     """Restart sites and say what became of it; exit code 1 if a new version does not serve."""
-    results = [_restarted(session, site) for site in sites]
+    results = [
+        fenced(session, site.name, partial(_restarted, session, site), partial(_result, site, False)) for site in sites
+    ]
     if session.as_json:
         say_json({"restarted": results})
     else:

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import click
 
+from multisite.cli.fence import LEAVES, sentence
 from multisite.errors import MultisiteError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -58,6 +59,10 @@ class LazyGroup(click.Group):
             if error.errno == errno.EPIPE:
                 raise
             fail(describe(error))
+        except LEAVES:
+            raise
+        except Exception as error:
+            fail(sentence(ctx.obj, error))
         except KeyboardInterrupt:
             raise SystemExit(INTERRUPTED) from None
 

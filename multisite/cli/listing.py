@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from multisite.cli import complete
+from multisite.cli.fence import fenced
 from multisite.cli.output import say, say_json
 from multisite.cli.session import Session, UnknownSite, pass_session
 from multisite.cli.status import GOES_ON
@@ -19,6 +20,7 @@ from multisite.tally import Tally
 
 if TYPE_CHECKING:
     from multisite.model import Problem, Site, SiteFile
+    from multisite.sitedir import Entry
     from multisite.verdicts import Verdict
 
 LIST = """\b
@@ -75,25 +77,42 @@ def document(session: Session) -> dict[str, Any]:
 def rows(session: Session) -> list[dict[str, Any]]:
     """Describe all sites, those first that are enabled; an instance follows its hosting site once it was asked for."""
     instances = instance_rows(session)
-    live = map(partial(_live, session), enabled_rows(session))
-    enabled = [one for site in live for one in (site, *instances.get(site["name"], ()))]
+    enabled = [one for site in enabled_rows(session) for one in (site, *instances.get(site["name"], ()))]
     return [*enabled, *disabled_rows(session)]
 
 
 def instance_rows(session: Session) -> dict[str, list[dict[str, Any]]]:
     """Describe the instances that the supervisor knows, by the name of their hosting site."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, known in sorted(session.supervisor["sites"].items()) if session.supervisor else ():
+        template = known["template"]
+        if known["host"] and template in session.catalogue.entries:
+            file = session.catalogue.entries[template].file
+            step, instead = partial(_instance_row, session, known), partial(_faulty_row, file, True)
+            one = fenced(session, name, step, instead)
+            found.setdefault(template, []).extend([one] if one else ())
+    return found
+
+
+def _instance_row(session: Session, known: dict[str, Any]) -> dict[str, Any] | None:
     from multisite.placement import HOSTING
 
-    found: dict[str, list[dict[str, Any]]] = {}
-    for _name, known in sorted(session.supervisor["sites"].items()) if session.supervisor else ():
-        instance = session.catalogue.instance(known["template"], known["host"]) if known["host"] else None
-        if instance:
-            entry, site = instance
-            verdict = {"enabled": True, "placement": "spawned", "reason": HOSTING, "state": known["state"]}
-            one = row(site, entry.file, (), **verdict, failure=None, host=site.host, template=site.template)
-            one |= {"requests": 0} if site.is_ours else {}
-            found.setdefault(site.template, []).append(_live(session, one))
-    return found
+    instance = session.catalogue.instance(known["template"], known["host"])
+    if not instance:
+        return None
+    entry, site = instance
+    verdict = {"enabled": True, "placement": "spawned", "reason": HOSTING, "state": known["state"]}
+    one = row(site, entry.file, (), **verdict, failure=None, host=site.host, template=site.template)
+    one |= {"requests": 0} if site.is_ours else {}
+    return _live(session, one)
+
+
+def _faulty_row(file: SiteFile, enabled: bool, said: str) -> dict[str, Any]:
+    """Describe a site of which nothing can be told but that."""
+    from multisite.model import Problem, Site
+
+    verdict = {"enabled": enabled, "placement": None, "reason": said, "state": "broken" if enabled else "stopped"}
+    return row(Site(file.path, file.name), file, [Problem(file.path, said)], **verdict, failure=None)
 
 
 FIGURES = ("pids", "in_flight", "memory", "waiting", "idle", "up_since", "journey", "failure", "replace_failure")
@@ -145,22 +164,25 @@ def _counted(session: Session, name: str) -> dict[str, int]:
 
 def enabled_rows(session: Session) -> Iterator[dict[str, Any]]:
     """Describe each enabled site as the contract's document does."""
+    by_file: dict[str, list[Problem]] = {}
+    for problem in session.catalogue.problems:
+        by_file.setdefault(problem.file, []).append(problem)
+    for name, entry in session.catalogue.entries.items():
+        step = partial(_enabled_row, session, entry, by_file.get(entry.path, []))
+        yield fenced(session, name, step, partial(_faulty_row, entry.file, True))
+
+
+def _enabled_row(session: Session, entry: Entry, problems: list[Problem]) -> dict[str, Any]:
     from multisite.cli.verdict import judge
 
-    catalogue = session.catalogue
-    by_file: dict[str, list[Problem]] = {}
-    for problem in catalogue.problems:
-        by_file.setdefault(problem.file, []).append(problem)
-    for name, entry in catalogue.entries.items():
-        site = catalogue.site(name)
-        found = judge(session, site)
-        problems = by_file.get(entry.path, [])
-        told = {problem.key for problem in problems}
-        problems = [*problems, *(problem for problem in found.faults if problem.key not in told)]
-        verdict = {"enabled": True, "placement": found.placement, "reason": found.reason, "state": found.state}
-        counts = {"requests": 0} if site.is_ours else {}
-        more = {"failure": failure_of(found.failure), "saving": found.may_save}
-        yield row(site, entry.file, problems, **verdict, **more) | counts
+    site = session.catalogue.site(entry.file.name)
+    found = judge(session, site)
+    told = {problem.key for problem in problems}
+    problems = [*problems, *(problem for problem in found.faults if problem.key not in told)]
+    verdict = {"enabled": True, "placement": found.placement, "reason": found.reason, "state": found.state}
+    counts = {"requests": 0} if site.is_ours else {}
+    more = {"failure": failure_of(found.failure), "saving": found.may_save}
+    return _live(session, row(site, entry.file, problems, **verdict, **more) | counts)
 
 
 def failure_of(verdict: Verdict | None) -> dict[str, Any] | None:
@@ -174,12 +196,16 @@ def failure_of(verdict: Verdict | None) -> dict[str, Any] | None:
 
 def disabled_rows(session: Session) -> Iterator[dict[str, Any]]:
     """Describe each site file that is available and not enabled."""
+    for file in session.disabled.values():
+        step, instead = partial(_disabled_row, session, file), partial(_faulty_row, file, False)
+        yield fenced(session, file.name, step, instead)
+
+
+def _disabled_row(session: Session, file: SiteFile) -> dict[str, Any]:
     from multisite.config import make_site
 
-    for file in session.disabled.values():
-        site = make_site(file, session.home)
-        verdict = {"enabled": False, "placement": None, "reason": "it is not enabled", "state": "stopped"}
-        yield row(site, file, file.problems, **verdict, failure=None)
+    verdict = {"enabled": False, "placement": None, "reason": "it is not enabled", "state": "stopped"}
+    return row(make_site(file, session.home), file, file.problems, **verdict, failure=None)
 
 
 def row(site: Site, file: SiteFile, problems: Iterable[Problem], **verdict: Any) -> dict[str, Any]:

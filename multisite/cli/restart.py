@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from multisite.cli import complete
+from multisite.cli.fence import fenced
 from multisite.cli.output import say, say_json, say_problems
 from multisite.cli.session import Named, Session, pass_session
 
@@ -50,11 +52,25 @@ def restart(session: Session, wait: bool, names: tuple[str, ...]) -> None:
         from multisite.cli.deploying import restart_and_wait
 
         return restart_and_wait(session, sites)
-    done = {site.name: _restart(session, site) for site in sites}
+    failed: dict[str, str] = {}
+    steps = {site.name: partial(_restart, session, site) for site in sites}
+    done = {name: fenced(session, name, step, partial(failed.setdefault, name)) for name, step in steps.items()}
     if session.as_json:
-        return say_json({"restarted": list(done)})
+        say_json({"restarted": [name for name in done if name not in failed], **_failed(failed)})
+    else:
+        _say_each(done, failed)
+    if failed:
+        raise SystemExit(1)
+
+
+def _failed(failed: dict[str, str]) -> dict[str, Any]:
+    return {"failed": failed} if failed else {}
+
+
+def _say_each(done: dict[str, str], failed: dict[str, str]) -> None:
+    """Say for each site what was done, or why it was not."""
     for name, what in done.items():
-        say(f"{name}: {what}")
+        say(f"multisite: {name}: {what}" if name in failed else f"{name}: {what}", err=name in failed)
 
 
 def _restart(session: Session, site: Site) -> str:
@@ -89,11 +105,19 @@ def stop(session: Session, names: tuple[str, ...]) -> None:
     its name, which means all its hosts, or by one of these.
     """
     sites = [session.named(name) for name in names]
-    answers = {named.site.name: _stop(session, named) for named in sites}
+    failed: dict[str, str] = {}
+    steps = {named.site.name: partial(_stop, session, named) for named in sites}
+    answers = {name: fenced(session, name, step, partial(_unstopped, failed, name)) for name, step in steps.items()}
     if session.as_json:
-        return say_json({"stopped": answers})
-    for name, answer in answers.items():
-        say(f"{name}: {answer['done']}")
+        say_json({"stopped": {name: each for name, each in answers.items() if name not in failed}, **_failed(failed)})
+    else:
+        _say_each({name: answer["done"] for name, answer in answers.items()}, failed)
+    if failed:
+        raise SystemExit(1)
+
+
+def _unstopped(failed: dict[str, str], name: str, said: str) -> dict[str, Any]:
+    return {"done": failed.setdefault(name, said)}
 
 
 def _stop(session: Session, named: Named) -> dict[str, Any]:

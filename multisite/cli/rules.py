@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 import shlex
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from multisite.cli import complete
+from multisite.cli.fence import fenced
 from multisite.cli.group import fail
 from multisite.cli.output import printable, say, say_json
 from multisite.cli.session import Session, pass_session
@@ -166,10 +168,20 @@ class Asked:
 
     def _sites(self) -> Sites:
         from multisite.frontends.plan import Sites
+        from multisite.model import Site
 
-        catalogue = self._session.catalogue
+        session, catalogue = self._session, self._session.catalogue
         broken = {name for name, entry in catalogue.entries.items() if entry.broken}
-        sites = {name: catalogue.site(name) for name in catalogue.entries}
+
+        def without_rules(name: str, said: str) -> Site:
+            say(f"multisite: there are no rules for the site {name}: {said}", err=True)
+            broken.add(name)
+            return Site(catalogue.sites[name].path, name)
+
+        sites = {
+            name: fenced(session, name, partial(catalogue.site, name), partial(without_rules, name))
+            for name in catalogue.entries
+        }
         return Sites(catalogue.owners, sites, broken, os.path.isfile, self._certificate)
 
     def _certificate(self, domain: str) -> tuple[str, str] | None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from multisite.cli.binding import address_of, bound, keep_paths, only_this_machine, port_of
+from multisite.cli.fence import fenced
 from multisite.cli.output import say, say_problems
 from multisite.cli.session import Session, pass_session
 from multisite.development import LOCALHOST, Development, raising
@@ -144,23 +146,29 @@ def _has_h2() -> bool:
 
 def announce(session: Session, addresses: Iterable[str], how: Development, scheme: str = "http") -> None:
     """Say the problems, then where the sites are to be found, and which do not run in the workers."""
-    from multisite import sharing
-    from multisite.cli.verdict import judge
-
     say_problems(session.catalogue.problems)
     if how.debug and session.supervisor:
         running = f"a supervisor runs already (process {session.supervisor['supervisor']['pid']})"
         say(f"warning: {running}, so spawned sites have no debugger; end its servers first", err=True)
     port = next(filter(None, map(port_of, addresses)), "")
     for name, site in session.catalogue.sites.items():
-        where = [*_by_name(session, site, port, scheme), *(urls(site, port, scheme) if port else site.domains)]
-        settled = session.catalogue.site(name)
-        found = judge(session, settled)
-        usual = found.placement and (found.placement == "in-process" or sharing.is_examined(settled, session.home))
-        elsewhere = "" if usual else f" ({found.placement or 'broken'}: {found.reason})"
-        asgi = settled.application.startswith("asgi:") or settled.server == "asgi"  # debugged by its framework
-        pin = how.pin(name) if found.placement != "proxy" and settled.is_ours and not asgi else ""
-        say(f"{name}: {' '.join(where) or 'no domain'}{elsewhere}{f', debugger PIN {pin}' if pin else ''}", err=True)
+        step = partial(_announced, session, site, port, scheme, how)
+        say(f"{name}: {fenced(session, name, step, str)}", err=True)
+
+
+def _announced(session: Session, site: SiteFile, port: str, scheme: str, how: Development) -> str:
+    """Say where a site is to be found, and where it runs if that is unusual."""
+    from multisite import sharing
+    from multisite.cli.verdict import judge
+
+    where = [*_by_name(session, site, port, scheme), *(urls(site, port, scheme) if port else site.domains)]
+    settled = session.catalogue.site(site.name)
+    found = judge(session, settled)
+    usual = found.placement and (found.placement == "in-process" or sharing.is_examined(settled, session.home))
+    elsewhere = "" if usual else f" ({found.placement or 'broken'}: {found.reason})"
+    asgi = settled.application.startswith("asgi:") or settled.server == "asgi"  # debugged by its framework
+    pin = how.pin(site.name) if found.placement != "proxy" and settled.is_ours and not asgi else ""
+    return f"{' '.join(where) or 'no domain'}{elsewhere}{f', debugger PIN {pin}' if pin else ''}"
 
 
 def urls(site: SiteFile, port: str, scheme: str = "http") -> list[str]:

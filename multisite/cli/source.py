@@ -47,7 +47,9 @@ def _is_dynamic(node: ast.AST) -> bool:
 
 def _bindings(body: Iterable[ast.stmt], name: str) -> Iterator[ast.AST]:
     """Yield what `name` is bound to, also under ``if``, ``try``, ``with`` and loops."""
-    for node in body:
+    waiting = list(body)[::-1]  # no recursion: each elif is within the last one
+    while waiting:
+        node = waiting.pop()
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             if node.name == name:
                 yield node
@@ -59,7 +61,7 @@ def _bindings(body: Iterable[ast.stmt], name: str) -> Iterator[ast.AST]:
                 yield value
             elif any(isinstance(part, ast.Name) and part.id == name for part in ast.walk(target)):
                 yield node
-        yield from _bindings(_inner(node), name)
+        waiting += list(_inner(node))[::-1]
 
 
 def _targets(node: ast.stmt) -> Iterator[tuple[ast.expr, ast.AST]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from multisite.cli import complete
+from multisite.cli.fence import fenced
 from multisite.cli.output import say, say_json
 from multisite.cli.session import Session, pass_session
 from multisite.cli.table import say_table
@@ -39,6 +41,9 @@ def stats(session: Session, names: tuple[str, ...]) -> None:
     since, rows = table(session, [session.named(name).site.name for name in names])
     if session.as_json:
         return say_json({"since": since or None, "sites": rows})
+    for row in rows:
+        if row["problem"]:
+            say(f"multisite: {row['name']}: {row['problem']}", err=True)
     if names:
         for row in rows:
             _say(row)
@@ -56,14 +61,15 @@ def table(session: Session, names: list[str]) -> tuple[float, list[dict[str, Any
     counted, since = session.usage
     told = _supervised(session)
     instances = (name for name in told if told[name].get("host"))
-    rows = [
-        _row(name, counted.get(name, Sums()).all_of_them(), told.get(name) or {})
-        for name in names or sorted({*session.catalogue.sites, *instances})
-    ]
-    return since, rows
+
+    def of_site(name: str) -> dict[str, Any]:
+        return _row(name, counted.get(name, Sums()).all_of_them(), told.get(name) or {})
+
+    wanted = names or sorted({*session.catalogue.sites, *instances})
+    return since, [fenced(session, name, partial(of_site, name), partial(_row, name, Sums(), {})) for name in wanted]
 
 
-def _row(name: str, sums: Sums, known: dict[str, Any]) -> dict[str, Any]:
+def _row(name: str, sums: Sums, known: dict[str, Any], problem: str = "") -> dict[str, Any]:
     """Describe one site: by what its processes counted, where they do, else by what the workers did."""
     from multisite.percentiles import percentiles
     from multisite.runner.board import LATENCIES
@@ -87,6 +93,7 @@ def _row(name: str, sums: Sums, known: dict[str, Any]) -> dict[str, Any]:
         "memory": known.get("memory"),
         "starts": known.get("starts"),
         "measured": sums.measured,
+        "problem": problem,
         "percentiles": {f"{share:g}": _finite(seconds) for share, seconds in times.items()},
     }
 

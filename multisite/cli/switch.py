@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import click
 
 from multisite.cli import complete
-from multisite.cli.group import did_you_mean
+from multisite.cli.group import describe, did_you_mean
 from multisite.cli.output import say, say_json, say_problems
 from multisite.cli.session import Session, pass_session, stem_of
 from multisite.enabling import Step
@@ -75,8 +75,16 @@ def switch(
         matches = fnmatch.filter(choices if wild is None else wild, stem_of(name)) if set(name) & set("*?[") else []
         for stem in matches or [stem_of(name)]:
             known = stem if stem in choices else by_name(stem)
-            steps.append((known or name, act(known) if known else _unknown(name, choices)))
+            steps.append((known or name, _step(act, known) if known else _unknown(name, choices)))
     return steps
+
+
+def _step(act: Callable[[str], Step], stem: str) -> Step:
+    """Switch one site; a link that cannot be made or removed is that site's, and the others go on."""
+    try:
+        return act(stem)
+    except OSError as error:
+        return Step("refuse", error.filename or "", f"{stem}: {describe(error)}")
 
 
 def _unknown(name: str, choices: Sequence[str]) -> Step:

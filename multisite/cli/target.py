@@ -116,9 +116,9 @@ def find_module(module: str, path: Iterable[str]) -> str | None:
     """Return the file of a module, "" if it has none (a namespace package), None if there is no such module."""
     folders: list[str] | None = list(path)
     origin = ""
-    parts = module.split(".")
-    for depth in range(1, len(parts) + 1):
-        spec = PathFinder.find_spec(".".join(parts[:depth]), folders) if folders is not None else None
+    for part in module.split("."):
+        # By its last name alone: a namespace package looks its parent up in sys.modules, where it is not.
+        spec = PathFinder.find_spec(part, folders) if folders is not None else None
         if spec is None:
             return None
         origin = spec.origin or ""

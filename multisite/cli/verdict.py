@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from multisite import codeversion, hosting, sharing
+from multisite.cli.fence import fenced
 from multisite.cli.start import start_problems
 from multisite.cli.target import site_problems
 from multisite.errors import NeedsProcess
@@ -61,7 +62,17 @@ class Judgement:
 
 
 def judge(session: Session, site: Site) -> Judgement:
-    """Judge an enabled site."""
+    """Judge an enabled site; one that cannot be judged is broken."""
+    return fenced(session, site.name, lambda: _judged(session, site), lambda said: _unjudged(site, said))
+
+
+def _unjudged(site: Site, said: str) -> Judgement:
+    from multisite.model import Problem
+
+    return Judgement(None, said, "broken", (Problem(site.file, said),))
+
+
+def _judged(session: Session, site: Site) -> Judgement:
     failure = session.verdicts.get(site.name)
     if session.catalogue.entries[site.entry_name].broken:
         return Judgement(None, "its file has errors", "broken", failure=failure)

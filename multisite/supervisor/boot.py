@@ -71,7 +71,11 @@ def boot(sites: Iterable[Site], home: Home, at_once: int) -> Iterator[Outcome]:
         try:
             while waiting or trials:
                 while waiting and len(trials) < at_once:
-                    trials.append(Trial(waiting.pop(), sandbox))
+                    site = waiting.pop()
+                    try:
+                        trials.append(Trial(site, sandbox))
+                    except Exception as error:  # that site's, and the others are to be tried all the same
+                        yield Outcome(site.name, f"it cannot be tried: {type(error).__name__}: {error}")
                 sandbox.turn(trials)
                 yield from (trial.outcome for trial in trials if trial.outcome)
                 trials = [trial for trial in trials if not trial.outcome]
