@@ -30,6 +30,7 @@ import runner
 import slow
 import startup
 import static
+import workdir
 import zipf
 from common import print_rows
 
@@ -38,6 +39,7 @@ def main() -> int:
     parts = (
         budget,
         dispatch,
+        workdir,
         static,
         accesslog,
         startup,
