@@ -22,12 +22,12 @@ class Bound:
 
     def __init__(self, most: int, overflow: WSGI) -> None:
         free = [None] * most
-        self._take, self._give = free.pop, free.append  # each atomic
-        self._overflow = overflow
+        self.take, self.give = free.pop, free.append  # each atomic; `take` raises IndexError
+        self.overflow = overflow
 
     def around(self, app: WSGI) -> WSGI:
         """Return `app` behind this bound; several share it."""
-        take, give, overflow = self._take, self._give, self._overflow
+        take, give, overflow, release = self.take, self.give, self.overflow, self.release
 
         def bounded(environ: Environ, start_response: Any) -> Iterable[bytes]:
             try:
@@ -39,13 +39,17 @@ class Bound:
             except BaseException:
                 give(None)
                 raise
-            kind = type(body)
-            if kind is list or kind is tuple or kind is environ.get("wsgi.file_wrapper") or isinstance(body, list):
-                give(None)  # what is left is the server's to send
-                return body
-            return _Held(body, give)
+            return release(environ, body)
 
         return bounded
+
+    def release(self, environ: Environ, body: Iterable[bytes]) -> Iterable[bytes]:
+        """Return what a call has returned so that the request is out when its answer has been made."""
+        kind = type(body)
+        if kind is list or kind is tuple or kind is environ.get("wsgi.file_wrapper") or isinstance(body, list):
+            self.give(None)  # what is left is the server's to send
+            return body
+        return _Held(body, self.give)
 
 
 class _Held:

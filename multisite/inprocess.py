@@ -137,15 +137,17 @@ class InProcessSite:
     def _put(self, app: WSGI, how: str = PAGE) -> None:
         """Have `app` answer, behind what every request of the site passes."""
         self._answering, self._how = app, how
-        self._limit = self._bound() if how == IN_PROCESS else None
-        self._layers.put(app, how, self._workdir if how == IN_PROCESS else None)
+        if how == IN_PROCESS:
+            self._layers.put(app, how, self._workdir, self._bound())
+        else:
+            self._layers.put(app, how)
 
     @property
     def _workdir(self) -> WorkDir | None:
         return self._generation.workdir if self._generation else None
 
     def _place(self, app: WSGI) -> None:
-        self.app: WSGI = self._limit.around(app) if self._limit else app
+        self.app: WSGI = app
 
     def _bound(self) -> Bound | None:
         """Return a bound for its requests in this process, None where the server has no more threads than that."""

@@ -18,6 +18,7 @@ from multisite.workdir import WorkDir, here
 
 if TYPE_CHECKING:
     from multisite.access import AccessLog
+    from multisite.bound import Bound
 
 WSGI = Callable[..., Iterable[bytes]]
 Environ = dict[str, Any]
@@ -54,12 +55,23 @@ class Layers:
             self._workdir.look()
         self._place(self._following)
 
-    def put(self, app: WSGI, how: str, workdir: WorkDir | None = None) -> None:
-        """Place `app` behind the layers; `how` is who it is, and `workdir` where it is called."""
+    def put(self, app: WSGI, how: str, workdir: WorkDir | None = None, bound: Bound | None = None) -> None:
+        """Place `app` behind the layers.
+
+        Args:
+            how: who it is.
+            workdir: where it is called.
+            bound: of its requests in this process.
+        """
         self._how, self._workdir = how, workdir
         counted = self._counted(app, workdir)
-        self._following = self._measured(workdir.calling(app) if workdir else app, counted)
-        self._place(self._following if self._log or self._counts.left > 0 else counted)
+        if bound and workdir and workdir.stays and not self._files:
+            self._lean = self._bounded_there(app, workdir, bound)
+        else:
+            self._lean = bound.around(counted) if bound else counted
+        measured = self._measured(workdir.calling(app) if workdir else app, counted, self._lean)
+        self._following = bound.around(measured) if bound else measured
+        self._place(self._following if self._log or self._counts.left > 0 else self._lean)
 
     def _counted(self, app: WSGI, workdir: WorkDir | None) -> WSGI:
         """Return `app` with each request counted, and no more."""
@@ -80,28 +92,53 @@ class Layers:
         return counted_files if files else counted
 
     def _counted_there(self, app: WSGI, workdir: WorkDir) -> WSGI:
-        """Return `app` counted and called in its place, in one step: most requests of most sites come this way."""
+        """Return `app` counted and called in its place, in one step."""
         counts, requests = self._counts, self._counts.cells[usage.REQUESTS :]
 
         def counted(environ: Environ, start_response: Any) -> Iterable[bytes]:
             counts.requests = requests[0] = counts.requests + 1
-            if here.at is not workdir.now:
+            if here() is not workdir.now:
                 workdir.enter()
             return app(environ, start_response)
 
         return counted
 
-    def _measured(self, app: WSGI, counted: WSGI) -> WSGI:
+    def _bounded_there(self, app: WSGI, workdir: WorkDir, bound: Bound) -> WSGI:
+        """Return the same behind a bound, in one step too: most requests of most sites come this way."""
+        counts, requests = self._counts, self._counts.cells[usage.REQUESTS :]
+        take, give, overflow, release = bound.take, bound.give, bound.overflow, bound.release
+
+        def bounded(environ: Environ, start_response: Any) -> Iterable[bytes]:
+            try:
+                take()
+            except IndexError:
+                return overflow(environ, start_response)
+            counts.requests = requests[0] = counts.requests + 1
+            try:
+                if here() is not workdir.now:
+                    workdir.enter()
+                body = app(environ, start_response)
+            except BaseException:
+                give(None)
+                raise
+            if type(body) is list:
+                give(None)
+                return body
+            return release(environ, body)
+
+        return bounded
+
+    def _measured(self, app: WSGI, counted: WSGI, lean: WSGI) -> WSGI:
         """Return `app` with each request followed to the end of its answer.
 
-        Without an access log it makes way for `counted` when enough was measured in this second.
+        Without an access log it makes way for `lean` when enough was measured in this second.
         """
         files, log, counts, rescue = self._files, self._log, self._counts, self._rescue
 
         def answer(environ: Environ, start_response: Any) -> Iterable[bytes]:
             if counts.left <= 0 and not log:
-                if self._following is answer:  # else a reload has just put another app in place
-                    self._place(counted)
+                if self._lean is lean:  # else a reload has just put another app in place
+                    self._place(lean)
                 return counted(environ, start_response)
             this = Visit(counts, log, environ, start_response, self._how)
             if self._how != IN_PROCESS:

@@ -23,6 +23,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from multisite import client
@@ -64,19 +65,19 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 NOWHERE: Any = object()  # where a thread is that is in no site's place
 
 
-class _Here(threading.local):
-    """Where this thread is.
-
-    Attributes:
-        at: the `Directory`, or `NOWHERE`.
-        is_parted: whether it has it in common with no thread but those that it has started.
-    """
-
-    at: Any = NOWHERE
-    is_parted = False
+#: tells in which `Directory` this thread is. The threads of a server have contexts of their own, and a context variable
+#: is read in less than half the time of a `threading.local`.
+_at: ContextVar[Any] = ContextVar("multisite_at", default=NOWHERE)
+here = _at.get
 
 
-here = _Here()
+class _Parted(threading.local):
+    """Whether this thread has its directory in common with no thread but those that it has started."""
+
+    yes = False
+
+
+_parted = _Parted()
 
 
 # Whether threads can have it, and what the server has
@@ -158,7 +159,7 @@ def _part() -> None:
 
 def is_own() -> bool:
     """Tell whether this thread has a working directory and a umask of its own."""
-    return here.is_parted
+    return _parted.yes
 
 
 def _begin() -> _Server:
@@ -194,18 +195,18 @@ def _forget() -> None:
 
 def go_back() -> None:
     """Have this thread where the server is."""
-    if _server and here.is_parted:
+    if _server and _parted.yes:
         _go(_server.directory, _server.umask)
-        here.at = NOWHERE
+        _at.set(NOWHERE)
 
 
 def _go(directory: Directory, umask: int) -> None:
-    here.at = NOWHERE  # until it is there
+    _at.set(NOWHERE)  # until it is there
     _part()
-    here.is_parted = True
+    _parted.yes = True
     _fchdir(directory.descriptor)
     _umask(umask)
-    here.at = directory
+    _at.set(directory)
 
 
 # A site's place
@@ -221,7 +222,7 @@ class WorkDir:
         umask: None for the server's.
 
     Attributes:
-        now: the directory at `path`; None if it is still to be opened. A thread is there if `here.at` is this.
+        now: the directory at `path`; None if it is still to be opened. A thread is there if `here()` is this.
         stays: whether a thread may stay until it is called for another site.
     """
 
@@ -238,7 +239,7 @@ class WorkDir:
             BrokenSite: the directory is not there, or may not be entered.
         """
         directory = self.now or self._open()
-        if here.at is directory:
+        if here() is directory:
             return
         try:
             _go(directory, self._server.umask if self._umask is None else self._umask)
@@ -292,7 +293,7 @@ class WorkDir:
         """Return `app` so that its thread goes there, and stays."""
 
         def there(environ: Environ, start_response: Any) -> Iterable[bytes]:
-            if here.at is not self.now:
+            if here() is not self.now:
                 self.enter()
             return app(environ, start_response)
 
@@ -342,14 +343,14 @@ class _Made:
     __slots__ = ("_at", "_body", "_enter", "_next")
 
     def __init__(self, enter: Callable[[], None], body: Iterable[bytes]) -> None:
-        self._enter, self._body, self._at = enter, body, here.at
+        self._enter, self._body, self._at = enter, body, here()
         self._next: Callable[[], bytes] | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        if here.at is not self._at:  # the server has gone on with something else meanwhile
+        if here() is not self._at:  # the server has gone on with something else meanwhile
             self._return()
         if self._next is None:
             self._next = iter(self._body).__next__
@@ -357,14 +358,14 @@ class _Made:
 
     def _return(self) -> None:
         self._enter()
-        self._at = here.at
+        self._at = here()
 
     def close(self) -> None:
         """Close it, and go back."""
         try:
             close = getattr(self._body, "close", None)
             if close:
-                if here.at is not self._at:
+                if here() is not self._at:
                     self._return()
                 close()
         finally:
