@@ -38,6 +38,7 @@ class Balancer:
         self.share = share or Share()
         self.stall_timeout = proxies[0].stall_timeout
         self.sends = proxies[0].sends
+        self.upload_rate = proxies[0].upload_rate
         self._proxies = proxies
         self._clock = clock
         self._turn = itertools.count()  # its next() is atomic

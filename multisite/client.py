@@ -6,6 +6,10 @@ is content with a closed socket; the gthread worker calls methods of it that fai
 the connection twice, so it gets the end of a dead socket pair under its own descriptor. `Ended` out of the
 callable ends the request in either (a StopIteration, which both take for the end of a connection).
 
+What gunicorn has read ahead of the request's body is taken with the connection, and the rest of the body is read from
+it. That goes for a body that has not all come: waiting for it is no thread's job. One that has is read by gunicorn,
+which then knows where the next request begins.
+
 Not taken: a TLS socket, whose keys are gunicorn's; HTTP/2, where the connection is not one client's request; the
 uwsgi protocol; gevent's sockets, where a greenlet may wait as long as it likes anyhow.
 """
@@ -13,14 +17,21 @@ uwsgi protocol; gevent's sockets, where a greenlet may wait as long as it likes 
 from __future__ import annotations
 
 import errno
+import fcntl
+import io
 import os
 import signal
 import socket
+import sys
+import termios
 from typing import Any, NoReturn
 
 Environ = dict[str, Any]
 
 _AT_ONCE = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+SMALL = 65536  # bytes of a body that gunicorn reads if they have come
+_DIGITS = 5
 
 PROTOCOLS = ("HTTP/1.0", "HTTP/1.1")
 
@@ -177,10 +188,11 @@ class Connection:
         ends: none would be answered, whoever answers this one.
     """
 
-    __slots__ = ("_sock", "ends", "said_last", "worker")
+    __slots__ = ("_sock", "_unreader", "ends", "said_last", "worker")
 
-    def __init__(self, sock: socket.socket, worker: Worker, said_last: bool) -> None:
+    def __init__(self, sock: socket.socket, worker: Worker, said_last: bool, unreader: Any) -> None:
         self._sock = sock
+        self._unreader = unreader
         self.worker = worker
         self.said_last = said_last
         self.ends = said_last or worker.is_single
@@ -199,6 +211,25 @@ class Connection:
         os.dup2(dead, sock.fileno(), inheritable=False)
         return ours
 
+    def body(self, environ: Environ) -> bytes | None:
+        """Return the whole body of the request if it is there and small; else it is to be read from the connection."""
+        if self._unreader is None:
+            return b""
+        length = environ.get("CONTENT_LENGTH", "")
+        if not length.isdecimal() or len(length) > _DIGITS or int(length) > SMALL:
+            return None
+        size = int(length)
+        held = len(self._unreader.buf.getvalue())
+        if held < size and held + unread(self._sock.fileno()) < size:
+            return None
+        body: bytes = environ["wsgi.input"].read(size)
+        return body
+
+    def ahead(self) -> bytes:
+        """Return what gunicorn has read of the body, for whoever has taken the connection."""
+        data: bytes = self._unreader.buf.getvalue()
+        return data
+
     def fileno(self) -> int:
         """Return its descriptor, which stays gunicorn's."""
         return self._sock.fileno()
@@ -209,6 +240,11 @@ class Connection:
         ours = socket.socket(sock.family, sock.type, sock.proto, fileno=descriptor)
         ours.setblocking(False)
         return ours
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the client has sent something that nobody has read."""
+        return unread(self._sock.fileno()) > 0
 
     def send(self, data: bytes) -> int:
         """Send what the client takes of `data` without waiting; return how much that was."""
@@ -246,7 +282,19 @@ def connection(environ: Environ) -> Connection | None:
     worker = _worker or find_worker()
     if worker is None or not worker.usable:
         return None
-    return Connection(sock, worker, _says_close(environ))
+    unreader = None
+    if environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ:
+        unreader = _unreader(environ["wsgi.input"])
+        if unreader is None:
+            return None
+    return Connection(sock, worker, _says_close(environ), unreader)
+
+
+def _unreader(body: Any) -> Any:
+    """Return where gunicorn keeps what it has read ahead; None where somebody has put another body in its place."""
+    reader = getattr(body, "reader", None)
+    unreader = getattr(reader, "unreader", None) or getattr(getattr(reader, "req", None), "unreader", None)
+    return unreader if isinstance(getattr(unreader, "buf", None), io.BytesIO) else None
 
 
 def fields(environ: Environ) -> list[tuple[str, str]]:
@@ -287,6 +335,11 @@ def _dead() -> int:
         other.close()
         _dead_end = ours
     return _dead_end.fileno()
+
+
+def unread(descriptor: int) -> int:
+    """Return how many bytes have come on a connection that nobody has read (tcp(7), unix(7))."""
+    return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def has_left(sock: socket.socket) -> bool:

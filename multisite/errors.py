@@ -172,3 +172,9 @@ class ClientDisconnected(MultisiteError):
     """The client left before its request was whole; the answer reaches nobody (RFC 9112 section 8)."""
 
     status = 400
+
+
+class TooSlow(MultisiteError):
+    """The client sends the body of its request more slowly than it may (RFC 9110 section 15.5.9)."""
+
+    status = 408

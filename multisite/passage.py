@@ -1,7 +1,8 @@
 """One request whose answer is not at once there, in the loop of its process.
 
 At most one piece of the answer is held: the next is received when the client has taken the last, and of the request
-the next is read when the backend has taken the last. A client that leaves frees the backend at once.
+the next is read when the backend has taken the last. Neither waits for the other: an answer may come before the
+request is over. A client that leaves frees the backend at once.
 
 A `Passage` owns the client's connection from when it is made, in the worker's thread, until the connection is closed.
 While a helper reaches the site or asks why there was no answer, the passage waits for that as for everything else: it
@@ -21,12 +22,13 @@ from collections.abc import Callable
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
-from multisite import logs, pages, visit
+from multisite import client, lingering, logs, pages, visit
 from multisite.client import Environ
 from multisite.errors import BackendUnavailable, MultisiteError, NoAnswer, SiteBusy, UpstreamError
 from multisite.relayloop import RelayLoop
 from multisite.timers import Timer
 from multisite.tunnel import Tunnel
+from multisite.upload import Arriving, Unmeasured
 from multisite.upstream import Exchange
 from multisite.wire.http11 import Head
 
@@ -38,7 +40,7 @@ HELPER_TIMEOUT = 30.0  # seconds in which a helper reaches a site, or learns why
 LOOK_AT_QUEUE = 1.0  # seconds between two looks whether the backend has taken a request
 
 _IN, _OUT, _LEFT = select.EPOLLIN, select.EPOLLOUT, select.EPOLLRDHUP
-_GONE = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+_GONE = select.EPOLLHUP | select.EPOLLERR
 _RESET = struct.pack("ii", 1, 0)  # struct linger: close with a reset
 
 _log = logging.getLogger("multisite.passage")
@@ -52,7 +54,7 @@ class Passage:
         request: what was done already, with the client's connection taken.
         wire: that connection.
         half_closed: the client closed its side right behind its request. It says all it has to say that way; one that
-            does so later has left.
+            does so later, or earlier, has left.
     """
 
     def __init__(self, loop: RelayLoop, request: Request, wire: socket.socket, half_closed: bool) -> None:
@@ -74,6 +76,7 @@ class Passage:
         self._exchange: Exchange | None = None
         self._unhelped: MultisiteError | None = None  # what is told if the helper that is at it needs too long
         self._out: bytes | memoryview = b""
+        self._gathers = False  # all of the body is to be there before the request is sent
         self._ends = self._is_cut = False  # when all of `_out` is sent; although that is not the whole answer
         self._wire_events = self._exchange_events = 0
         self._route.places.add(self)
@@ -96,6 +99,11 @@ class Passage:
         if not self._have(lambda: route.begin(environ, upload, False), self._begun, late):
             upload.close()
             self._step(lambda: self._fail(SiteBusy("too many requests are waiting for sites to be reached")))
+
+    def gather(self) -> None:
+        """Take in the whole body, whose length has to be said first; then have a helper send the request."""
+        self._gathers = True
+        self._step(lambda: self._move(_IN))
 
     def go_on(self, exchange: Exchange, content: bytes) -> None:
         """Go on with an exchange that has begun; `content` is what came of the body already."""
@@ -137,6 +145,9 @@ class Passage:
             self._route.queue.enter(outcome)
             self.go_on(outcome, b"")
             return
+        if late and isinstance(outcome, Unmeasured):
+            self.gather()
+            return
         self._upload.close()
         if late and outcome:
             self._step(lambda: self._fail(self._told(outcome)))
@@ -155,10 +166,10 @@ class Passage:
     def ready(self, descriptor: int, events: int) -> None:
         """Move what can be moved."""
         if descriptor == self._wire.fileno():
-            if events & _GONE:
+            if events & _GONE or (events & _LEFT and not self._upload.has_more):
                 self.abort()
-                return
-            self._step(self._flush)
+            else:
+                self._step(lambda: self._move(events))
         elif self._exchange:
             if self._exchange.sending and events & ~_IN:
                 self._step(self._exchange.push)
@@ -170,6 +181,8 @@ class Passage:
         if self._unhelped:
             late, self._unhelped = self._unhelped, None
             self._step(lambda: self._refuse(late))
+        elif self._waits_for_body:
+            self._step(lambda: self._fail(self._upload.late()))
         elif self._out or not self._exchange:
             self.abort()
         elif now < self._exchange.deadline:  # it was in the queue; others may have seen it taken since
@@ -199,6 +212,40 @@ class Passage:
         self._wire.close()
         if self._exchange:
             self._exchange.connection.close()
+
+    # The request
+
+    def _move(self, events: int) -> None:
+        """Take what has come of the request's body, and give the client what there is of the answer."""
+        if events & _IN and self._reads:
+            self._take()
+        elif events & _LEFT:
+            if not self._ends:
+                self._upload.check(client.unread(self._wire.fileno()))
+            self._half_closed = True
+        if self._out:
+            self._flush()
+
+    def _take(self) -> None:
+        """Take what has come of the body, as much as can be passed on."""
+        upload = self._upload
+        if self._exchange:
+            self._exchange.push()
+        elif isinstance(upload, Arriving) and upload.gather():
+            self._gathers = False
+            self.begin()
+        if not upload.has_more:
+            self._half_closed = client.has_left(self._wire)
+
+    @property
+    def _reads(self) -> bool:
+        """Whether more of the body can be taken from the client."""
+        return self._gathers or (self._exchange is not None and self._exchange.waits_for_client)
+
+    @property
+    def _waits_for_body(self) -> bool:
+        """Whether the next sign of life is the client's to give; one that is being answered may take its time."""
+        return self._reads and not self._outgoing.begun
 
     # The answer
 
@@ -308,6 +355,7 @@ class Passage:
             logs.current_site.reset(token)
 
     def _refuse(self, error: MultisiteError) -> None:
+        self._unhelped, self._gathers = None, False
         self._tell(error)
         self._page(error)
 
@@ -335,12 +383,13 @@ class Passage:
 
     def _wait(self) -> None:
         """Wait for what is possible and of use."""
-        wanted = (0 if self._half_closed else _LEFT) | (_OUT if self._out else 0)
+        reads = self._reads
+        wanted = (0 if self._half_closed else _LEFT) | (_OUT if self._out else 0) | (_IN if reads else 0)
         self._loop.watch(self, self._wire.fileno(), wanted, self._wire_events)
         self._wire_events = wanted
         exchange = self._exchange
         if exchange:
-            events = (_OUT if exchange.sending else 0) | (0 if self._out else _IN)
+            events = (_OUT if exchange.sending and not reads else 0) | (0 if self._out else _IN)
             self._loop.watch(self, exchange.fileno(), events, self._exchange_events)
             self._exchange_events = events
         self.deadline = self._next_deadline(exchange)
@@ -351,6 +400,8 @@ class Passage:
             return time.monotonic() + CLIENT_TIMEOUT
         if self._unhelped:
             return self.deadline
+        if self._waits_for_body:
+            return self._upload.deadline(time.monotonic())
         if exchange is None:
             return math.inf
         if self._route.queue.is_waiting(exchange):
@@ -379,13 +430,14 @@ class Passage:
         self._unhelped = None
         self._loop.remove(self)
         self._unwatch_wire()
-        with contextlib.suppress(OSError):
-            if reset and self._outgoing.bare:
-                self._wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            else:
-                self._wire.recv(65536)  # what a client sent too much would make a reset of the close
-        self._wire.close()
         self._route.places.discard(self)
+        if reset:
+            with contextlib.suppress(OSError):
+                if self._outgoing.bare:
+                    self._wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self._wire.close()
+        else:
+            lingering.close(self._loop, self._route.places, self._wire, self._upload.has_more)
         self._log_access()
 
     def _log_access(self) -> None:

@@ -9,7 +9,6 @@ for within a moment, because it does something else, are the relay loop's.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import os
@@ -18,7 +17,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from multisite import relayloop, visit
+from multisite import client, relayloop, visit
 from multisite.client import Worker
 from multisite.errors import MultisiteError
 from multisite.relayloop import RelayLoop
@@ -133,12 +132,14 @@ class Pending:
     def _send(self, request: Request) -> None:
         data = request.whole(request.content)
         if len(data) <= ALWAYS_FITS and request.connection.said_last:
-            sent = _write(request, data)
+            sent = _write(request.wire, data)
         else:
             sent = _offer(request, data)
-        if sent < len(data):
+        if sent < len(data) or client.unread(request.wire):  # what it sent too much would make a reset of the close
             request.finish(data[sent:])
             return
+        descriptor, request.wire = request.wire, -1
+        os.close(descriptor)
         visit.ended(request.environ, request.code, len(request.content))
         if self._worker.logs_access:
             self._worker.log_access(_Told(request), request.environ, time.monotonic() - request.began)
@@ -193,36 +194,25 @@ def _fenced(request: Request, action: Callable[[], None]) -> None:
         request.fail(error)
 
 
-def _write(request: Request, data: bytes) -> int:
-    """Send and close, for what fits into a connection's buffer whatever the client does; a socket object costs more."""
-    descriptor = request.wire
+def _write(descriptor: int, data: bytes) -> int:
+    """Send what fits into a connection's buffer whatever the client does; a socket object costs more."""
     try:
-        sent = os.write(descriptor, data)
+        return os.write(descriptor, data)
     except OSError:
-        sent = len(data)  # it left; nobody can be told
-    if sent == len(data):
-        request.wire = -1
-        os.close(descriptor)
-    return sent
+        return len(data)  # it left; nobody can be told
 
 
 def _offer(request: Request, data: bytes) -> int:
-    """Send what the client takes at once; if that is all, close its connection."""
+    """Send what the client takes at once."""
     wire = request.connection.opened(request.wire)
     try:
-        sent = wire.send(data, _NOSIGNAL)
+        return wire.send(data, _NOSIGNAL)
     except BlockingIOError:
-        sent = 0
+        return 0
     except OSError:
-        sent = len(data)  # it left; nobody can be told
-    if sent < len(data):
+        return len(data)  # it left; nobody can be told
+    finally:
         wire.detach()
-        return sent
-    request.wire = -1
-    with contextlib.suppress(OSError):
-        wire.recv(65536)  # what it sent too much would make a reset of the close
-    wire.close()
-    return sent
 
 
 class _Told:

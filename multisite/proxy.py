@@ -49,6 +49,7 @@ class Proxy:
         share: of the server's threads, where they have to wait.
         pace: how long a worker's thread waits for an answer.
         sends: whether an answer may have the front end send a file.
+        upload_rate: bytes of a request's body that have to come in a second; 0 for any number.
         measures: a body without a length is taken in whole and sent with one, because the endpoint reads no chunks.
     """
 
@@ -70,6 +71,7 @@ class Proxy:
         pace: Pace | None = None,
         sends: bool = False,
         measures: bool = False,
+        upload_rate: float = 0.0,
     ) -> None:
         self.endpoint = endpoint
         self.speaks = speaks or endpoint.protocol
@@ -80,6 +82,7 @@ class Proxy:
         self.queue = Queued(most_waiting)
         self.places: set[object] = set()
         self.sends = sends
+        self.upload_rate = upload_rate
         self.share = share or Share()
         self.pace = pace or Pace()
         self._connect_timeout = connect_timeout
@@ -119,7 +122,7 @@ class Proxy:
     def _encode(self, environ: Environ, upload: Upload) -> bytes:
         apart = headers.said_apart(environ, client.fields(environ))
         if self.speaks == "envelope":
-            return envelope.encode(environ, upload.chunked, apart=apart)
+            return envelope.encode(environ, upload.in_chunks, apart=apart)
         trusted = self._trusts(environ.get("REMOTE_ADDR", ""))
         if self.speaks == "uwsgi" or self._measures:
             upload.measure()
@@ -127,7 +130,7 @@ class Proxy:
             return uwsgi.encode(environ, headers.to_variables(environ, trusted, apart), upload.length)
         upgrade = headers.upgrade_of(environ) if "HTTP_UPGRADE" in environ else ""
         fields = headers.to_upstream(environ, trusted, apart)
-        return http11.encode(environ, fields, upload.length, upload.chunked, upgrade)
+        return http11.encode(environ, fields, upload.length, upload.in_chunks, upgrade)
 
     def _begin(self, head: bytes, upload: Upload, hurry: bool) -> Exchange:
         try:

@@ -3,7 +3,8 @@
 The thread sends the request and waits a moment for the answer: one of several threads as long as the site deserves it
 (`pace`), the only one of its process until somebody else wants something (`pending`). What takes longer, or does not
 fit into one piece, goes on in the relay loop of the process, if the server lets us have the client's connection
-(`client`); else this thread waits, one of the site's share of the threads (`share`).
+(`client`); else this thread waits, one of the site's share of the threads (`share`). So does a request whose body has
+not all come: the loop takes it from the client as the backend takes it from us.
 
 Where the site may have the client's connection itself, and nobody here needs to see the answer, it gets it (`handoff`).
 """
@@ -14,7 +15,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 from multisite import client, handoff, logs, pending, relayloop, visit
 from multisite.client import Connection, Environ
@@ -25,17 +26,14 @@ from multisite.errors import (
     MultisiteError,
     NoUpgrade,
     RequestTooLarge,
-    SiteBusy,
     UpstreamError,
 )
 from multisite.headers import upgrade_of
 from multisite.request import Request
 from multisite.route import NotNow, Route
-from multisite.upload import Upload
-from multisite.upstream import READABLE, WRITABLE, Exchange
+from multisite.upload import Served, Unmeasured, Upload, length_of
+from multisite.upstream import READABLE, Exchange
 from multisite.wire.incoming import Incoming
-
-TAKES_PROMPTLY = 0.05  # seconds in which a backend takes the next piece of a body that its worker still relays
 
 _log = logging.getLogger("multisite.relay")
 
@@ -47,59 +45,81 @@ def relay(route: Route, environ: Environ, start_response: Any) -> Iterable[bytes
         MultisiteError: there is no answer; nothing of one was passed on, and the error knows its status.
         StopIteration: the client's connection has been taken care of (`client.end`).
     """
-    upload = Upload(environ)
-    try:
-        connection = client.connection(environ)
-        if connection is None:
-            return _wait_here(route, environ, start_response, upload)
-        if route.taker and connection.said_last and _is_given(route.taker, environ, upload, connection):
-            client.end()
-        return _hurry(Request(route, environ, upload, connection), start_response)
-    except client.Ended:
-        raise
-    except BaseException:
-        upload.close()
-        raise
+    connection = client.connection(environ)
+    if connection is None:
+        return _wait_here(route, environ, start_response)
+    body = connection.body(environ)
+    if body is None:
+        request = Request(route, environ, connection)
+        request.leave(lambda: _let_arrive(request))
+    if route.taker and connection.said_last and _is_given(route.taker, environ, body, connection):
+        client.end()
+    return _hurry(Request(route, environ, connection, Upload(body, length_of(environ))), start_response)
 
 
-def _is_given(taker: Endpoint, environ: Environ, upload: Upload, connection: Connection) -> bool:
+def _is_given(taker: Endpoint, environ: Environ, body: bytes, connection: Connection) -> bool:
     """Hand the request over with its connection, where that can be done; where not, nothing has happened.
 
     Raises:
         BackendUnavailable: as many requests wait as may.
     """
-    if upload.has_more or not handoff.fits(upload.first) or connection.worker.logs_access:
+    if not handoff.fits(body) or connection.worker.logs_access:
         return False
     if ("HTTP_UPGRADE" in environ and upgrade_of(environ)) or not visit.let_go(environ):
         return False
     try:
-        handoff.hand_over(environ, upload.first, connection.fileno(), taker)
+        handoff.hand_over(environ, body, connection.fileno(), taker)
     except (ConnectFailed, RequestTooLarge):
         return False
     connection.close()
     return True
 
 
-def _hurry(request: Request, start_response: Any) -> Iterable[bytes]:
-    """Answer at once, or leave the rest to others."""
-    route, upload = request.route, request.upload
+def _let_arrive(request: Request) -> None:
+    """Begin a request whose body is not all there; nothing of it is gunicorn's any more.
+
+    The page for an error goes the same way. gunicorn would wait for the rest of the body before it closes the
+    connection, or take it for the next request.
+    """
+    try:
+        request.arrive()
+        _check(request.route)
+        request.exchange = request.route.begin(request.environ, request.upload, True)
+    except (NotNow, Unmeasured):
+        request.begin()
+    except MultisiteError as error:
+        request.refuse(error)
+    else:
+        request.hand_over()
+
+
+def _check(route: Route) -> None:
+    """Look whether the route can have another request.
+
+    Raises:
+        SiteBusy: it has as many as it may.
+    """
     route.queue.check()
     relayloop.check_room(len(route.places))
+
+
+def _hurry(request: Request, start_response: Any) -> Iterable[bytes]:
+    """Answer at once, or leave the rest to others."""
+    route = request.route
+    _check(route)
     try:
-        exchange = request.exchange = route.begin(request.environ, upload, True)
+        exchange = request.exchange = route.begin(request.environ, request.upload, True)
     except NotNow:
-        _begin_later(request)
+        request.leave(request.begin)
     incoming = request.incoming
     try:
-        if exchange.sending and not _send(exchange) and not upload.keep():
-            return _wait_for(route, exchange, incoming, request.environ, start_response, None)
-        if request.connection.worker.is_single and not upload.has_more:
+        if exchange.sending:
+            request.leave(request.hand_over)
+        if request.connection.worker.is_single:
             request.leave(lambda: _leave_single(request))
         content = _first(route, exchange, incoming)
         if incoming.done and not incoming.hints:
             return _answer(request, content, start_response)
-        if not upload.keep():
-            return _wait_for(route, exchange, incoming, request.environ, start_response, None, content)
         request.content = content
         request.leave(request.hand_over)
     except client.Ended:
@@ -117,18 +137,6 @@ def _leave_single(request: Request) -> None:
         pending.of(request.connection.worker).attend(request)
     else:
         request.hand_over()
-
-
-def _send(exchange: Exchange) -> bool:
-    """Send the body as long as the backend takes it promptly; tell whether all of it was sent, or answered."""
-    while exchange.sending:
-        events = exchange.wait(READABLE | WRITABLE, TAKES_PROMPTLY)
-        if not events:
-            return False
-        if events & ~WRITABLE:
-            return True
-        exchange.push()
-    return True
 
 
 def _first(route: Route, exchange: Exchange, incoming: Incoming) -> bytes:
@@ -152,7 +160,7 @@ def _answer(request: Request, content: bytes, start_response: Any) -> Iterable[b
     assert request.exchange
     request.exchange.close()
     connection = request.connection
-    if not connection.ends or connection.worker.logs_access or request.upload.has_more:
+    if not connection.ends or connection.worker.logs_access:
         head = request.incoming.head
         assert head
         start_response(head.status, head.fields)
@@ -160,19 +168,12 @@ def _answer(request: Request, content: bytes, start_response: Any) -> Iterable[b
     data = request.whole(content)
     sent = connection.send(data)
     whole = sent == len(data)
-    if not whole:
+    if not whole or connection.has_more:
         with contextlib.suppress(BackendUnavailable):  # then it ends here: a page must not follow what was sent
             request.leave(lambda: request.finish(data[sent:]))
     connection.close()
     visit.ended(request.environ, request.code, len(content), cut=not whole)
     client.end()
-
-
-def _begin_later(request: Request) -> NoReturn:
-    """Have the loop reach the site, and send the request."""
-    if not request.upload.keep():
-        raise SiteBusy("a body so large cannot be kept until the site can be reached")
-    request.leave(request.begin)
 
 
 def _explain(route: Route, error: MultisiteError) -> None:
@@ -185,15 +186,15 @@ def _explain(route: Route, error: MultisiteError) -> None:
 # Where the thread waits
 
 
-def _wait_here(route: Route, environ: Environ, start_response: Any, upload: Upload) -> Iterable[bytes]:
-    """Relay a request in this thread, from the beginning to the end."""
+def _wait_here(route: Route, environ: Environ, start_response: Any) -> Iterable[bytes]:
+    """Relay a request in this thread, from the first byte of its body to the end of the answer."""
     if "HTTP_UPGRADE" in environ and upgrade_of(environ):
         raise NoUpgrade("this server does not let WebSockets through")
     release = route.share.take()
     try:
-        exchange = route.begin(environ, upload, False)
+        exchange = _sent(route, environ)
         gunicorn = environ.get("SERVER_SOFTWARE", "")[:8] == "gunicorn"
-        method, forgive = environ["REQUEST_METHOD"], bool(upload.first)
+        method, forgive = environ["REQUEST_METHOD"], exchange.has_body
         incoming = Incoming(method, dates=not gunicorn, forgive=forgive, sends=route.sends)
         try:
             return _wait_for(route, exchange, incoming, environ, start_response, release)
@@ -210,16 +211,26 @@ def _wait_here(route: Route, environ: Environ, start_response: Any, upload: Uplo
         raise
 
 
+def _sent(route: Route, environ: Environ) -> Exchange:
+    """Read the first piece of the body, and send it with the request."""
+    upload = Served(environ)
+    try:
+        return route.begin(environ, upload, False)
+    except BaseException:
+        upload.close()
+        raise
+
+
 def _wait_for(
     route: Route,
     exchange: Exchange,
     incoming: Incoming,
     environ: Environ,
     start_response: Any,
-    release: Callable[[], None] | None,
-    content: bytes = b"",
+    release: Callable[[], None],
 ) -> Iterable[bytes]:
     """Wait for the head of the answer, and pass on the body as the server asks for it."""
+    content = b""
     while incoming.head is None:
         content = incoming.take(exchange.receive(), exchange.was_reset)
         for fields in incoming.hints:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from multisite.errors import BackendUnavailable, MultisiteError
 from multisite.headers import upgrade_of
 from multisite.passage import Passage, date, page
 from multisite.route import Route
-from multisite.upload import Upload
+from multisite.upload import Arriving, Upload, length_of
 from multisite.upstream import Exchange
 from multisite.wire.incoming import Incoming
 from multisite.wire.outgoing import Outgoing
@@ -22,6 +23,9 @@ from multisite.wire.outgoing import Outgoing
 SERVER = "gunicorn"  # no other server lets us have the connection; this is what it calls itself
 
 _log = logging.getLogger("multisite.request")
+
+
+_NONE = Upload(b"", None)
 
 
 class Request:
@@ -39,10 +43,10 @@ class Request:
         *("route", "site", "upload", "wire"),
     )
 
-    def __init__(self, route: Route, environ: Environ, upload: Upload, connection: Connection) -> None:
+    def __init__(self, route: Route, environ: Environ, connection: Connection, upload: Upload | None = None) -> None:
         self.route = route
         self.environ = environ
-        self.upload = upload
+        self.upload = upload or _NONE
         self.connection = connection
         self.began = time.monotonic()
         self.site = logs.current_site.get()
@@ -51,7 +55,8 @@ class Request:
         self.wire = -1
         method = environ["REQUEST_METHOD"]
         upgrade = "HTTP_UPGRADE" in environ and bool(upgrade_of(environ))
-        self.incoming = Incoming(method, dates=False, forgive=bool(upload.first), upgrade=upgrade, sends=route.sends)
+        has_body = upload is None or bool(upload.first)
+        self.incoming = Incoming(method, dates=False, forgive=has_body, upgrade=upgrade, sends=route.sends)
         self.outgoing = Outgoing(method, environ["SERVER_PROTOCOL"], SERVER)
 
     def leave(self, go_on: Callable[[], None]) -> NoReturn:
@@ -93,6 +98,16 @@ class Request:
         finally:
             wire.close()
             visit.ended(self.environ, status or self.code, sent, cut=not status)
+
+    def arrive(self) -> None:
+        """Read the body from the connection, which has been taken.
+
+        Raises:
+            BadRequest: it is framed wrongly, or its length is no number.
+        """
+        os.set_blocking(self.wire, False)
+        self.upload = upload = Arriving(self.wire, length_of(self.environ), self.route.upload_rate)
+        upload.begin(self.connection.ahead())
 
     def whole(self, content: bytes) -> bytes:
         """Return the complete answer as it goes to the client."""

@@ -27,6 +27,7 @@ class Route(Protocol):
         places: what of it is in the relay loop of this process.
         share: of the server's threads, where they have to wait.
         stall_timeout: seconds between two parts of an answer; 0 for no limit.
+        upload_rate: bytes of a request's body that have to come in a second; 0 for any number.
         sends: an answer may have the front end send a file (`headers.SENDERS`).
         can_explain: `explain` may have something to say.
         taker: where requests can be handed over with their connections (`handoff`), None for nowhere.
@@ -37,6 +38,7 @@ class Route(Protocol):
     places: set[object]
     share: Share
     stall_timeout: float
+    upload_rate: float
     sends: bool
     can_explain: bool
     taker: Endpoint | None

@@ -148,6 +148,13 @@ class Site:
         "that is not below the server's threads.",
         limits=(0, 4096),
     )
+    upload_rate: int = option(
+        "size",
+        "500",
+        "Bytes of a request's body that have to come in a second, all in all, after the first 20 seconds. A slower "
+        "client gets 408, and its connection is closed. Time in which the site does not take the body does not count. "
+        "0 sets no bound.",
+    )
     user: str = option(
         "text",
         help="User that a spawned site runs as, when the service runs as root; owner stands for the owner of location. "

@@ -48,6 +48,7 @@ class SpawnedSite:
         self.queue = Queued(max(1, site.max_waiting))
         self.places: set[object] = set()
         self.sends = site.app_send
+        self.upload_rate = float(site.upload_rate)
         self.share = Share(threads.of_this_server)
         self._site, self._home, self._debug = site, home, debug
         self._client = Client(home)
@@ -162,6 +163,7 @@ def _upstreams(site: Site, home: Home) -> WSGI:
             request_timeout=site.request_timeout,
             trusts=trusts,
             sends=site.app_send,
+            upload_rate=site.upload_rate,
         )
         for text in site.upstreams
     ]

@@ -1,12 +1,21 @@
-"""The body of a request, read from the server a piece at a time."""
+"""The body of a request on its way to a backend.
+
+`Served` is read from the server, and `read` waits for it. `Arriving` is read from the client's own connection, as it
+comes, and never waits: nothing of it has to be there for the request to begin.
+"""
 
 from __future__ import annotations
 
+import math
+import os
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Mapping
 from typing import Any
 
-from multisite.errors import BackendUnavailable, BadRequest, BodyTooLarge, ClientDisconnected
+from multisite.errors import BackendUnavailable, BadRequest, BodyTooLarge, ClientDisconnected, TooSlow
+from multisite.tempo import Tempo
+from multisite.wire.framing import ChunkedRequest
 
 PIECE = 65536  # bytes read at once
 IN_MEMORY = 1 << 20  # bytes of a body without a length that are kept in memory
@@ -14,118 +23,259 @@ IN_ALL = 1 << 30  # and on disk
 LONGEST_LENGTH = 18  # digits; int() refuses thousands of them
 
 
-class Upload:
-    """What of a request's body is still to be sent.
+class Unmeasured(Exception):
+    """The length of the body has to be said first, and not all of it is there (see `Arriving.gather`)."""
 
-    The first piece is read at once, before any backend is asked for: a client that is slow with a small body keeps
-    nobody busy. It stays, so that another endpoint can be tried as long as nothing was sent.
+
+class Upload:
+    """A body; this one is there, and not larger than one piece.
 
     Attributes:
-        first: the first piece, b"" where the request has no body.
+        first: what is sent together with the head; it stays, so that another endpoint can be tried as long as nothing
+            was sent.
         length: of the body in bytes; None where the request says none.
-        chunked: whether the body ends where the server says so, rather than after `length`.
+        in_chunks: the body has no length, and ends where it says so.
+        has_more: `read` may return something, or find the end.
+        arrives: what `read` returns comes from the client's connection, and may not be there yet.
+    """
+
+    __slots__ = ("arrives", "first", "has_more", "in_chunks", "length")
+
+    def __init__(self, first: bytes, length: int | None) -> None:
+        self.first = first
+        self.length = length
+        self.in_chunks = self.has_more = self.arrives = False
+
+    def read(self) -> bytes:
+        """Return the next piece; b"" at the end, or where nothing has come.
+
+        Raises:
+            ClientDisconnected: the body ends too early.
+            BadRequest: it is framed wrongly.
+        """
+        return b""
+
+    def measure(self) -> None:
+        """Find out the length, for a protocol that has to say it first.
+
+        Raises:
+            Unmeasured: the body is still arriving.
+            BodyTooLarge: it is larger than may be kept.
+        """
+
+    # While a client is waited for
+
+    def deadline(self, now: float) -> float:
+        """Return by when it has to send something, in monotonic seconds; the waiting begins now, or goes on."""
+        return math.inf
+
+    def late(self) -> TooSlow:
+        """Return the error for one that let its time pass."""
+        return TooSlow("The request came too slowly")
+
+    def check(self, unread: int) -> None:
+        """Look whether one that sends no more has sent everything.
+
+        Args:
+            unread: bytes that came and were not read.
+
+        Raises:
+            ClientDisconnected: no.
+        """
+
+    def close(self) -> None:
+        """Forget what was kept; the rest of the body is left unread."""
+
+
+class _Received(Upload):
+    """A body that is received a piece at a time, and can be kept until its length is known."""
+
+    __slots__ = ("_left", "_spool")
+
+    def __init__(self, length: int | None, in_chunks: bool) -> None:
+        super().__init__(b"", length)
+        self.in_chunks = in_chunks
+        self.has_more = in_chunks or bool(length)
+        self._left = length or 0  # bytes that are still to be received of a body with a length
+        self._spool: Any = None
+
+    def _receive(self) -> bytes:
+        raise NotImplementedError
+
+    def read(self) -> bytes:
+        """Return the next piece."""
+        if not self.has_more:
+            return b""
+        if self._spool is None:
+            return self._receive()
+        piece: bytes = self._spool.read(PIECE)
+        self._left -= len(piece)
+        self.has_more = self._left > 0
+        return piece
+
+    def _keep(self, piece: bytes) -> None:
+        if self._spool is None:
+            self._spool = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115  `close` closes it
+        try:
+            self._spool.write(piece)
+        except OSError as error:
+            raise BackendUnavailable(f"the body of a request cannot be kept: {error.strerror}") from error
+        if self._spool.tell() > IN_ALL:
+            raise BodyTooLarge("The request body has no length and is too large to be kept")
+
+    def _measured(self) -> None:
+        """Go on with what was kept, which is all."""
+        self.in_chunks = self.arrives = False
+        self.length = self._left = self._spool.tell()
+        self._spool.seek(0)
+        self.has_more = True
+        self.first = self.read()
+
+    def close(self) -> None:
+        """Forget what was kept; the rest of the body is left unread."""
+        if self._spool is not None:
+            self._spool.close()
+
+
+class Served(_Received):
+    """A body as the server gives it; the first piece is read at once, before any backend is asked for.
 
     Raises:
         BadRequest: the length is no number.
         ClientDisconnected: the body is not all there.
     """
 
-    __slots__ = ("_left", "_read", "_spool", "chunked", "first", "length")
+    __slots__ = ("_read",)
 
     def __init__(self, environ: Mapping[str, Any]) -> None:
-        self._read: Callable[[int], bytes] = environ["wsgi.input"].read
-        self._spool: Any = None
-        self.length = _length(environ.get("CONTENT_LENGTH", ""))
-        self.chunked = self.length is None and _ends_by_itself(environ)
-        self._left = self.length or 0
+        length = length_of(environ)
+        super().__init__(length, length is None and _ends_by_itself(environ))
+        self._read = environ["wsgi.input"].read
         self.first = self.read()
         while self._left and len(self.first) < PIECE:  # some servers return what has arrived
             self.first += self.read()
+        self.in_chunks = self.in_chunks and bool(self.first)  # over HTTP/2 nothing says that there is no body
 
-    @property
-    def has_more(self) -> bool:
-        """Tell whether `read` may return something."""
-        return self._left > 0 or self.chunked
-
-    def read(self) -> bytes:
-        """Return the next piece, b"" at the end."""
-        if not self._left and not self.chunked:
-            return b""
+    def _receive(self) -> bytes:
         try:
-            piece = self._read(PIECE if self.chunked else min(PIECE, self._left))
+            piece: bytes = self._read(PIECE if self.in_chunks else min(PIECE, self._left))
         except OSError as error:  # mod_wsgi, uWSGI and gunicorn say it so
             raise ClientDisconnected("The request ended before its body was whole") from error
-        if self.chunked:
-            self.chunked = bool(piece)
+        if self.in_chunks:
+            self.has_more = bool(piece)
         elif not piece:
-            raise ClientDisconnected(f"The request ended {self._left} bytes before its Content-Length")
+            raise _cut(self._left)
         else:
             self._left -= len(piece)
+            self.has_more = self._left > 0
         return piece
 
     def measure(self) -> None:
-        """Take the whole body in if its length is not known, for a protocol that has to say it first.
+        """Take in the whole body if its length is not known."""
+        if self.in_chunks:
+            self._keep(self.first)
+            while self.has_more:
+                self._keep(self._receive())
+            self._measured()
+
+
+class Arriving(_Received):
+    """A body that is not all there, or not known to be, on a client's connection that nobody else reads any more.
+
+    Args:
+        connection: descriptor of the connection, which never waits and stays the caller's.
+        length: as the request says.
+        rate: bytes a second at least (see `Tempo`).
+    """
+
+    __slots__ = ("_chunks", "_connection", "_tempo")
+
+    def __init__(self, connection: int, length: int | None, rate: float) -> None:
+        super().__init__(length, length is None)
+        self.arrives = True
+        self._connection = connection
+        self._tempo = Tempo(rate)
+        self._chunks = ChunkedRequest() if length is None else None
+
+    def begin(self, ahead: bytes) -> None:
+        """Take what was read of the connection after the head.
 
         Raises:
-            BodyTooLarge: it is larger than may be kept.
+            BadRequest: it is framed wrongly.
         """
-        if not self.chunked:
-            return
-        spool = self._spooled(self.first)
-        if self.chunked:
-            raise BodyTooLarge("The request body has no length and is too large to be kept")
-        self.length = self._left = spool.tell()
-        spool.seek(0)
-        self._read = spool.read
-        self.first = self.read()
+        self.first = self._content(ahead)
 
-    def keep(self) -> bool:
-        """Take in what is left, so that `read` never waits for the client again.
+    def check(self, unread: int) -> None:
+        """Look whether the rest of the body may be there; of chunks only reading them can tell."""
+        if unread < self._left:
+            raise _cut(self._left - unread)
 
-        Returns:
-            False where there is more of it than may be kept; nothing is lost, and `read` waits in the end.
-        """
-        if not self.has_more or self._spool:
-            return True
-        if self._left > IN_ALL:
-            return False
-        without_end, server = self.chunked, self._read
-        spool = self._spooled(b"")
-        whole = not self.chunked
-        self.chunked, self._left = without_end, 0 if without_end else spool.tell()
-        spool.seek(0)
-        self._read = spool.read if whole else _both(spool.read, server)
-        return whole
+    def _receive(self) -> bytes:
+        try:
+            data = os.read(self._connection, PIECE if self.in_chunks else min(PIECE, self._left))
+        except BlockingIOError:
+            return b""
+        except OSError as error:
+            raise ClientDisconnected("The client left before its request was whole") from error
+        if not data:
+            raise _cut(self._left)
+        self._tempo.came(len(data), time.monotonic())
+        return self._content(data)
 
-    def _spooled(self, begun: bytes) -> Any:
-        """Return what is left of the body after `begun`, or as much of it as may be kept, in a temporary file."""
-        self._spool = spool = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115  `close` closes it
-        piece = begun
-        while True:
-            try:
-                spool.write(piece)
-            except OSError as error:
-                raise BackendUnavailable(f"the body of a request cannot be kept: {error.strerror}") from error
-            if not self.has_more or spool.tell() > IN_ALL:
-                return spool
-            piece = self.read()
+    def _content(self, data: bytes) -> bytes:
+        """Return what of the body is in `data`; what comes after its end is nobody's."""
+        if self._chunks:
+            data = self._chunks.feed(data)
+            self.has_more = not self._chunks.done
+            return data
+        data = data[: self._left]
+        self._left -= len(data)
+        self.has_more = self._left > 0
+        return data
 
-    def close(self) -> None:
-        """Forget what was kept; the rest of the body is left unread."""
-        if self._spool:
-            self._spool.close()
+    def deadline(self, now: float) -> float:
+        """Return by when it has to send something."""
+        return self._tempo.deadline(now)
+
+    def late(self) -> TooSlow:
+        """Return the error for one that let its time pass."""
+        return TooSlow(f"The request came too slowly: {self._tempo}")
+
+    def measure(self) -> None:
+        """Have it gathered if its length is not known."""
+        if self.in_chunks:
+            raise Unmeasured
+
+    def gather(self) -> bool:
+        """Take in what has come; tell whether that was the rest, so that `measure` has nothing more to do."""
+        if self._spool is None:
+            self._keep(self.first)
+        while self.has_more:
+            piece = self._receive()
+            if not piece and self.has_more:
+                return False
+            self._keep(piece)
+        self._measured()
+        return True
 
 
-def _both(first: Callable[[int], bytes], second: Callable[[int], bytes]) -> Callable[[int], bytes]:
-    return lambda size: first(size) or second(size)
+def length_of(environ: Mapping[str, Any]) -> int | None:
+    """Return the length of a request's body in bytes, None where the request says none.
 
-
-def _length(text: str) -> int | None:
+    Raises:
+        BadRequest: it is no number.
+    """
+    text = environ.get("CONTENT_LENGTH", "")
     if not text:
         return None
     if not (text.isascii() and text.isdigit()) or len(text) > LONGEST_LENGTH:  # int() would take "+1" and "1_0" too
         raise BadRequest("The Content-Length of the request is no number")
     return int(text)
+
+
+def _cut(left: int) -> ClientDisconnected:
+    where = f"{left} bytes before its Content-Length" if left else "before its last chunk"
+    return ClientDisconnected(f"The request ended {where}")
 
 
 def _ends_by_itself(environ: Mapping[str, Any]) -> bool:

@@ -113,7 +113,7 @@ class Exchange:
     """
 
     __slots__ = (
-        *("_frames", "_out", "_sock"),
+        *("_out", "_sock"),
         *("deadline", "patience", "sending", "sent_at", "timeout", "upload", "was_reset"),
     )
 
@@ -132,7 +132,7 @@ class Exchange:
             endpoint: who is to answer.
             connect_timeout: seconds to reach it.
             head: of the request.
-            upload: its body, ours unless we raise; in chunks if it has no length.
+            upload: its body, ours unless we raise.
             timeout: seconds between two signs of life while the request is sent, and from then to an answer; 0 for
                 no limit.
             patience: as the attribute; None for the same as `timeout`.
@@ -140,12 +140,10 @@ class Exchange:
         Raises:
             ConnectFailed, BackendUnavailable: as `begin`; nothing was sent.
         """
-        self._frames = upload.chunked
-        first = upload.first
-        out = head + (chunk(first) if self._frames else first) if first else head
+        self.upload = upload
+        out = head + self._framed(upload.first)
         self._sock, sent = begin(endpoint, connect_timeout, out)
         self.sent_at = now = time.monotonic()
-        self.upload = upload
         self._out: bytes | memoryview = memoryview(out)[sent:] if sent < len(out) else b""
         self.sending = bool(self._out) or upload.has_more
         self.was_reset = False
@@ -183,7 +181,7 @@ class Exchange:
 
         Raises:
             UpstreamTimeout: the time that was allowed is over.
-            ClientDisconnected: the body of the request is not all there.
+            ClientDisconnected, BadRequest: as `Upload.read`.
         """
         while True:
             while self.sending and not self._wait(_IN | _OUT) & ~_OUT:
@@ -201,13 +199,27 @@ class Exchange:
         ready = poll.poll(seconds * 1000)
         return ready[0][1] if ready else 0
 
+    @property
+    def has_body(self) -> bool:
+        """Whether the request has a body, which the endpoint may not want."""
+        return bool(self.upload.first) or self.upload.has_more
+
+    @property
+    def waits_for_client(self) -> bool:
+        """Whether nothing of the request can be sent until more of its body has come."""
+        return self.sending and not self._out and self.upload.arrives
+
     def push(self) -> None:
         """Send what the endpoint takes of the request just now, one piece at most.
 
         Raises:
             UpstreamError: the connection is of no use any more.
+            ClientDisconnected, BadRequest: as `Upload.read`.
         """
-        out = self._out or self._next()
+        out = self._out or self._framed(self.upload.read())
+        if not out:
+            self.sending = self.upload.has_more
+            return
         try:
             sent = self._sock.send(out, _NOSIGNAL)
         except BlockingIOError:
@@ -259,11 +271,13 @@ class Exchange:
         self._sock.close()
         self.upload.close()
 
-    def _next(self) -> bytes:
-        piece = self.upload.read()
-        if not self._frames:
+    def _framed(self, piece: bytes) -> bytes:
+        """Return a piece of the body as it is sent, with the end of the body if that is known now."""
+        upload = self.upload
+        if not upload.in_chunks:
             return piece
-        return chunk(piece) if piece else LAST_CHUNK
+        out = chunk(piece) if piece else b""
+        return out if upload.has_more else out + LAST_CHUNK
 
     def _wait(self, events: int) -> int:
         left = self.deadline - time.monotonic()

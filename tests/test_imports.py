@@ -26,13 +26,14 @@ LAYERS: tuple[tuple[str, str], ...] = (
         "guard process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan upload "
         "upstream client peer relayloop tunnel queued share threads handoff logfile logbatch access beneath static "
         "usage visit tally policies route codeversion placements codefiles certificates publisherfile survey "
-        "sessionstore tree smoke logtail ownlog workdir relativepaths errands",
+        "sessionstore tree smoke logtail ownlog workdir relativepaths errands "
+        "lingering",
     ),
     (
         "pure",
         "timers appspec ask callables checks dialect endpoint errors headers hosts literals model option options pages "
         "examined placement reference sections site trusted values wire pace filerules logformat activity hosting "
-        "template frontends bound percentiles development publisher guess systemfiles",
+        "template frontends bound tempo percentiles development publisher guess systemfiles",
     ),
     ("what runs in a site's interpreter", "runner"),
 )

@@ -34,6 +34,7 @@ from multisite.errors import (
 )
 from multisite.proxy import Proxy
 from multisite.trusted import TrustedProxies
+from multisite.wire.framing import Chunked
 from tests.backends import PATIENCE, Backend, Talk, begun, exactly, get, saying, take, take_envelope
 
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
@@ -132,7 +133,10 @@ def test_a_body_without_a_length_arrives_in_chunks(path: Path, speaks: str) -> N
 
     environ = {"HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True}
     relayed(path, talk, speaks=speaks, body=b"x" * 70000, CONTENT_LENGTH=None, **environ)
-    assert got[0].endswith(b"10000\r\n" + b"x" * 65536 + b"\r\n1170\r\n" + b"x" * 4464 + b"\r\n0\r\n\r\n")
+    framed = got[0].partition(b"\r\n\r\n")[2] if speaks == "http" else got[0]
+    chunks = Chunked()
+    assert chunks.feed(framed) == b"x" * 70000
+    assert chunks.done
 
 
 def test_a_body_that_the_server_does_not_end_is_not_read(path: Path) -> None:
@@ -569,7 +573,7 @@ def test_a_client_that_leaves_frees_the_backend(path: Path, after: int) -> None:
         assert freed.wait(PATIENCE)
 
 
-def test_a_client_that_leaves_in_its_request_is_400(path: Path) -> None:
+def test_a_client_that_leaves_in_its_request_is_400(path: Path, way: str) -> None:
     def talk(wire: socket.socket) -> None:
         while wire.recv(65536):
             pass
@@ -580,7 +584,7 @@ def test_a_client_that_leaves_in_its_request_is_400(path: Path) -> None:
             with pytest.raises(ClientDisconnected) as caught:
                 get(proxy, body=b"x" * 70 if length == 100 else b"x" * 70000, CONTENT_LENGTH=str(length))
             assert caught.value.status == 400
-    assert backend.connections == 1  # a small body is read before anybody is bothered
+    assert backend.connections == (1 if way == "here" else 2)  # a thread that has to wait does so before it connects
 
 
 class _Broken(io.BytesIO):
@@ -588,9 +592,9 @@ class _Broken(io.BytesIO):
         raise OSError("request data read error")
 
 
-def test_a_server_that_says_so_by_an_error_is_understood(path: Path) -> None:
+def test_a_server_that_says_so_by_an_error_is_understood(tmp_path: Path) -> None:
     with pytest.raises(ClientDisconnected):
-        get(Proxy(Endpoint("http", path=str(path))), CONTENT_LENGTH="5", **{"wsgi.input": _Broken()})
+        get(Proxy(Endpoint("http", path=str(tmp_path / "x.sock"))), CONTENT_LENGTH="5", **{"wsgi.input": _Broken()})
 
 
 def test_a_server_that_refuses_the_head_frees_the_backend(path: Path) -> None:

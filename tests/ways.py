@@ -13,11 +13,14 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
+from gunicorn.http.body import Body, ChunkedReader, LengthReader
+from gunicorn.http.unreader import SocketUnreader
 from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import TConn, ThreadWorker
 from gunicorn.workers.sync import SyncWorker
@@ -50,6 +53,7 @@ class Way:
         with ours:
             environ = {**environ, "gunicorn.socket": theirs, "SERVER_SOFTWARE": "gunicorn/27.0.1"}
             environ.setdefault("RAW_URI", environ["PATH_INFO"])
+            _send_body(environ, ours, theirs)
             thread = threading.Thread(target=self._serve, args=(app, environ, theirs), daemon=True)
             thread.start()
             ours.settimeout(PATIENCE)
@@ -116,6 +120,34 @@ class Way:
         else:
             connection = TConn(self.worker.cfg, theirs, ("192.0.2.1", 1), ("127.0.0.1", 80))
             connection.close(graceful=True)
+
+
+def _send_body(environ: dict[str, Any], ours: socket.socket, theirs: socket.socket) -> None:
+    """Have the client send the body, and the server read it as gunicorn does."""
+    source, unreader = environ["wsgi.input"], SocketUnreader(theirs)
+    length = str(environ.get("CONTENT_LENGTH", ""))
+    if "HTTP_TRANSFER_ENCODING" in environ and environ.get("wsgi.input_terminated"):
+        environ["wsgi.input"] = Body(ChunkedReader(SimpleNamespace(unreader=unreader), unreader))
+    elif length.isascii() and length.isdigit():
+        environ["wsgi.input"] = Body(LengthReader(unreader, int(length)))
+    else:
+        return
+
+    def send() -> None:
+        with contextlib.suppress(OSError):  # the server need not take it
+            left = int(length or 0)
+            while piece := source.read(65536):
+                left -= len(piece)
+                ours.sendall(piece if length else b"%x\r\n%b\r\n" % (len(piece), piece))
+            if not length:
+                ours.sendall(b"0\r\n\r\n")
+            elif left > 0:
+                ours.shutdown(socket.SHUT_WR)
+
+    if length and int(length) <= 65536:
+        send()  # it is there when the request is looked at
+    else:
+        threading.Thread(target=send, daemon=True).start()
 
 
 class _Answer(http.client.HTTPResponse):

@@ -9,13 +9,21 @@ from __future__ import annotations
 import re
 from typing import Protocol
 
-from multisite.errors import UpstreamProtocolError
+from multisite.errors import BadRequest, MultisiteError, UpstreamProtocolError
 
 LAST_CHUNK = b"0\r\n\r\n"
 LONGEST_LINE = 4096  # bytes of a chunk's size with its extensions
 MOST_TRAILERS = 65536  # bytes of fields after the last chunk
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?")
+# RFC 9112 section 7.1.1, with token and quoted-string of RFC 9110 section 5.6
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
+_EXTENSION = rb"[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?"
+_STRICT_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:" + _EXTENSION + rb")*")
+_TRAILER = re.compile(_TOKEN + rb":[\t\x20-\x7e\x80-\xff]*")
+#: of these a trailer would say something else than the head did (RFC 9110 section 6.5.1)
+_NO_TRAILERS = frozenset({b"host", b"content-length", b"transfer-encoding", b"trailer", b"authorization", b"te"})
 
 
 class Body(Protocol):
@@ -95,6 +103,8 @@ class Raw:
 class Chunked:
     """A body in chunks, each with its size before it (RFC 9112 section 7.1); trailers are dropped."""
 
+    _size = _SIZE
+
     def __init__(self) -> None:
         self.done = False
         self._left = 0  # bytes of the current chunk that are still to come
@@ -128,11 +138,14 @@ class Chunked:
         """Say that the last chunk is missing."""
         raise UpstreamProtocolError("the answer ended before its last chunk")
 
+    def _wrong(self, reason: str) -> MultisiteError:
+        return UpstreamProtocolError(reason)
+
     def _keep(self, line: bytes) -> None:
         if len(line) >= LONGEST_LINE:
-            raise UpstreamProtocolError("a chunk's size or a trailer is a line without end")
+            raise self._wrong("a chunk's size or a trailer is a line without end")
         if self._after_data and line != b"\r":
-            raise UpstreamProtocolError("a chunk is longer than its size")
+            raise self._wrong("a chunk is longer than its size")
         self._rest = line
 
     def _line(self, line: bytes) -> None:
@@ -140,20 +153,39 @@ class Chunked:
             self._trailer(line)
         elif self._after_data:
             if line:
-                raise UpstreamProtocolError("a chunk is longer than its size")
+                raise self._wrong("a chunk is longer than its size")
             self._after_data = False
         else:
-            size = _SIZE.fullmatch(line)
+            size = self._size.fullmatch(line)
             if not size:
-                raise UpstreamProtocolError(f"{line[:20]!r} is not the size of a chunk")
+                raise self._wrong(f"{line[:20]!r} is not the size of a chunk")
             self._left = int(size[1], 16)
             self._in_trailers = not self._left
 
     def _trailer(self, line: bytes) -> None:
         self._trailers += len(line)
         if self._trailers > MOST_TRAILERS:
-            raise UpstreamProtocolError("the trailers of the answer have no end")
+            raise self._wrong("the trailers have no end")
         self.done = not line
+
+
+class ChunkedRequest(Chunked):
+    """A request's body in chunks, of which nothing is taken that another server might read otherwise."""
+
+    _size = _STRICT_SIZE
+
+    def _wrong(self, reason: str) -> MultisiteError:
+        return BadRequest(f"The body of the request is framed wrongly: {reason}")
+
+    def _keep(self, line: bytes) -> None:
+        if b"\n" in line:
+            raise self._wrong("a line ends without a carriage return")
+        super()._keep(line)
+
+    def _trailer(self, line: bytes) -> None:
+        if line and (not _TRAILER.fullmatch(line) or line.partition(b":")[0].lower() in _NO_TRAILERS):
+            raise self._wrong(f"{line[:20]!r} is no trailer")
+        super()._trailer(line)
 
 
 def chunk(data: bytes) -> bytes:
