@@ -15,20 +15,23 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
+from types import MethodType
 from typing import Any, Protocol
 
-from multisite import ask, catalogue, choice, client, hosts, logs, pages
+from multisite import ask, catalogue, choice, client, hosts, keepalive, logs, pages
 from multisite.catalogue import Catalogue
 from multisite.claims import Ledger
 from multisite.development import OFF, Development
 from multisite.errors import BadHost, ConfigError, MultisiteError, UnknownHost
 from multisite.generation import WSGI
 from multisite.inprocess import InProcessSite
+from multisite.keepalive import checked
 from multisite.live import LOOK_EVERY, LiveHome
 from multisite.model import Home, Site
 from multisite.peer import Peers, distrust
 from multisite.placed import PlacedSite, Reach
 from multisite.placements import Placements
+from multisite.runner.body import Gone
 from multisite.runner.request import PROXY
 from multisite.runner.target import RAW, resolve
 from multisite.sitedir import Entry
@@ -113,13 +116,18 @@ class Dispatcher:
         if not believed:
             distrust(environ)
         try:
-            return target.app(environ, start_response)
+            body = target.app(environ, start_response)
         except StopIteration:  # gunicorn's sign that nothing is to be answered
             raise
         except BaseException as error:
-            return self._raised(error, environ, start_response)
+            body = self._raised(error, environ, start_response)
+        return checked(body, environ, start_response.__self__) if type(start_response) is MethodType else body
 
     def _long_way(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        body = self._found(environ, start_response)
+        return checked(body, environ, start_response.__self__) if type(start_response) is MethodType else body
+
+    def _found(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         logs.current_site.set("")
         try:
             self._look()
@@ -374,7 +382,7 @@ class Dispatcher:
             raise error
         if isinstance(error, MultisiteError):
             return self._answer(error, environ, start_response)
-        if isinstance(error, StopIteration) or not (isinstance(error, Exception) or _site_exits(error)):
+        if isinstance(error, (StopIteration, Gone)) or not (isinstance(error, Exception) or _site_exits(error)):
             raise error
         incident = logs.incident()
         logs.log_failure(logs.current_site.get(), incident, "the application failed", error)
@@ -382,6 +390,7 @@ class Dispatcher:
         page = pages.error_page(
             500, "The site failed", "This site could not answer the request.", incident=incident, detail=detail
         )
+        keepalive.begin_anew(start_response)
         return page(environ, start_response, sys.exc_info())
 
     def _answer(self, error: MultisiteError, environ: Environ, start_response: Any) -> Iterable[bytes]:
@@ -390,6 +399,8 @@ class Dispatcher:
             page = pages.error_page(error.status, "Not configured", text, retry_after=int(LOOK_EVERY) * 5)
         else:
             page = pages.for_error(error)
+        if error.is_last:
+            keepalive.end(start_response)
         return page(environ, start_response)
 
 

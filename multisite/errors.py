@@ -26,12 +26,14 @@ class MultisiteError(Exception):
         retry_after: seconds for a ``Retry-After`` header, or None.
         incident: what names it in a log, "" where nothing was logged.
         detail: what a developer is shown beside it; filled in where that is wanted only.
+        is_last: nobody knows where another request would begin on this connection.
     """
 
     status = 500
     retry_after: int | None = None
     incident = ""
     detail = ""
+    is_last = False
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -159,9 +161,10 @@ class BodyTooLarge(MultisiteError):
 
 
 class BadRequest(MultisiteError):
-    """What the server let through cannot be passed on: control characters, a length that is no number."""
+    """What the server let through cannot be passed on: control characters, a length that is no number, no chunks."""
 
     status = 400
+    is_last = True
 
 
 class Unforeseen(MultisiteError):
@@ -172,9 +175,11 @@ class ClientDisconnected(MultisiteError):
     """The client left before its request was whole; the answer reaches nobody (RFC 9112 section 8)."""
 
     status = 400
+    is_last = True
 
 
 class TooSlow(MultisiteError):
     """The client sends the body of its request more slowly than it may (RFC 9110 section 15.5.9)."""
 
     status = 408
+    is_last = True

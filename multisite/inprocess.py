@@ -26,7 +26,6 @@ from multisite import (
     codefiles,
     generation,
     logs,
-    ownlog,
     pages,
     relativepaths,
     sharing,
@@ -38,12 +37,13 @@ from multisite import (
 from multisite.bound import Bound
 from multisite.claims import Ledger
 from multisite.development import OFF, Development
+from multisite.environ import completed
 from multisite.errors import BrokenSite, MultisiteError, NeedsProcess, SiteBusy, UnknownHost
 from multisite.generation import WSGI, Generation
 from multisite.layers import Layers, Rescue
 from multisite.model import Home, Site
+from multisite.ownlog import Errors
 from multisite.placement import basis
-from multisite.runner.filewrapper import with_files_read
 from multisite.sitedir import Entry, Stamp, changes_time
 from multisite.verdicts import Verdicts
 from multisite.visit import IN_PROCESS, PAGE, PROXY, SPAWNED
@@ -337,8 +337,8 @@ class InProcessSite:
 
     def _serve(self, newest: Generation) -> None:
         self._generation, self._failure, self._failures = newest, None, 0
-        app, own = with_files_read(self._debugged(newest.app)), logs.own_log(self.name)
-        self._put(ownlog.with_errors(app, own) if own else app, IN_PROCESS)
+        own = logs.own_log(self.name)
+        self._put(completed(self._debugged(newest.app), Errors(own) if own else None), IN_PROCESS)
         self._verdicts.clear(self.name)
 
     def _debugged(self, app: WSGI) -> WSGI:

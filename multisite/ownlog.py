@@ -106,14 +106,3 @@ class Errors:
         """Write a line that has not ended."""
         if getattr(self._open, "line", ""):
             self.write("\n")
-
-
-def with_errors(app: WSGI, own: OwnLog) -> WSGI:
-    """Return `app` with the site's own log as ``wsgi.errors``."""
-    errors = Errors(own)
-
-    def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        environ["wsgi.errors"] = errors
-        return app(environ, start_response)
-
-    return answer

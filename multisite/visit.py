@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Iterator
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
+from multisite import keepalive
+
 if TYPE_CHECKING:
     from multisite.access import AccessLog
     from multisite.usage import Counts
@@ -27,6 +29,7 @@ IN_PROCESS, SPAWNED, PROXY, STATIC, PAGE = "in-process", "spawned", "proxy", "st
 ELSEWHERE = (SPAWNED, PROXY)
 
 KEY = "multisite.visit"
+NO_BODY = (204, 304)
 
 #: bytes of a list that a server is given as one; what is smaller fits into a socket's buffer in any case
 MOST_AT_ONCE = 65536
@@ -88,6 +91,14 @@ class Visit:
         self._write = self._start(status, headers, exc_info) if exc_info else self._start(status, headers)
         return self._counted_write
 
+    def force_close(self) -> None:
+        """Have the server close the connection after this answer."""
+        keepalive.end(self._start)
+
+    def begin_anew(self) -> bool:
+        """Forget how the answer began; tell whether nothing of it was sent."""
+        return keepalive.begin_anew(self._start)
+
     def _counted_write(self, data: bytes) -> object:
         self.sent += len(data)
         return self._write(data)
@@ -97,7 +108,8 @@ class Visit:
         if type(body) is list:
             size = len(body[0]) if len(body) == 1 else sum(map(len, body))
             if size <= MOST_AT_ONCE:  # it is as good as sent
-                self.done(int(self._status[:3] or 0), self.sent + size)
+                status, sent = int(self._status[:3] or 0), self.sent + size
+                self.done(status, sent, self._is_short(status, sent))
                 return body
         self._body = body
         self._next: Callable[[], bytes] | None = None
@@ -160,12 +172,17 @@ class Visit:
         """Note the end of an answer that went through here."""
         code = self._status[:3]
         if code and self._state == "whole":
-            self.done(int(code), self.sent)
+            self.done(int(code), self.sent, self._is_short(int(code), self.sent))
             return
         failed = self._state == "failed"
         status = int(code) if code else 500 if failed else 0
         cut = failed or (self._state != "whole" and not self._is_complete())
         self.done(status, self.sent, cut)
+
+    def _is_short(self, status: int, sent: int) -> bool:
+        """Tell whether the app gave less than it had announced."""
+        length = self._length() if status else None
+        return length is not None and sent < length and self.method != "HEAD" and status not in NO_BODY
 
     def _is_complete(self) -> bool:
         """Tell whether all was passed on though the server did not ask until the end."""

@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     (
         "actors",
         "inprocess placed generation choice spawned supervisor live catalogue proxy balance relay passage layers "
-        "request pending fresh",
+        "request pending fresh environ",
     ),
     (
         "one kind of input and output",
@@ -26,8 +26,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
         "guard process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan upload "
         "upstream client peer relayloop tunnel queued share threads handoff logfile logbatch access beneath static "
         "usage visit tally policies route codeversion placements codefiles certificates publisherfile survey "
-        "sessionstore tree smoke logtail ownlog workdir relativepaths errands "
-        "lingering",
+        "sessionstore tree smoke logtail ownlog workdir relativepaths errands keepalive lingering",
     ),
     (
         "pure",

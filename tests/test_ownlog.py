@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from multisite import logs, ownlog
+from multisite.environ import completed
 from multisite.model import Home, Site
 
 
@@ -112,6 +113,6 @@ def test_wsgi_errors_is_the_sites_own_log(home: Home, tmp_path: Path) -> None:
         errors.flush()
         return []
 
-    ownlog.with_errors(app, log)({}, None)
+    completed(app, ownlog.Errors(log))({}, None)
     assert own(tmp_path) == "from a thread\nTraceback\n  File x\nend\n"
     assert logs.own_log("wiki") is None

@@ -17,11 +17,11 @@ from gunicorn.http.errors import InvalidHeader
 
 from .asgicall import until_gone
 from .board import Board
+from .body import LONGEST_LENGTH
 from .envelope import (
     APART,
     CAPTURES,
     FIRST,
-    LONGEST_LENGTH,
     WITH_CLIENT,
     BadEnvelope,
     is_quiet,

@@ -7,7 +7,6 @@ import sys
 
 from .answer import Answer
 from .connection import Connection
-from .envelope import Gone
 from .filewrapper import FileWrapper
 from .forks import leave_if_child
 from .report import STDERR, report
@@ -48,12 +47,12 @@ class Caller:
         environ["wsgi.errors"] = self._errors
         environ["wsgi.early_hints"] = answer.early_hints
         connection.environ = environ
-        self._call(environ, answer, connection)
+        self._call(environ, answer, connection, body)
         connection.failed = answer.status >= 500 or answer.is_short
         if type(body) is not io.BytesIO:
             connection.linger()
 
-    def _call(self, environ: dict[str, Any], answer: Answer, connection: Connection) -> None:
+    def _call(self, environ: dict[str, Any], answer: Answer, connection: Connection, body: Any) -> None:
         """Call the app; its errors, ``sys.exit()`` included, end here."""
         try:
             result = self.app(environ, answer.start_response)
@@ -65,11 +64,13 @@ class Caller:
         except BaseException as error:
             leave_if_child()
             connection.failed = True
-            if connection.gone or isinstance(error, Gone):
+            is_cut = getattr(getattr(body, "raw", None), "is_cut", False)
+            if not (connection.gone or is_cut):
+                report(error, f"Error handling {connection}")
+            if connection.gone:
                 return
-            report(error, f"Error handling {connection}")
             if not answer.is_begun:
-                _refuse(answer)
+                _refuse(answer, "400 Bad Request" if is_cut else "500 Internal Server Error")
             else:
                 answer.status = 500
 
@@ -82,8 +83,8 @@ def _errors() -> Any:
     return errors
 
 
-def _refuse(answer: Answer) -> None:
+def _refuse(answer: Answer, status: str) -> None:
     try:
-        answer.refuse("500 Internal Server Error")
+        answer.refuse(status)
     except OSError:
         pass

@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from functools import partial
 
-from .answer import Whole
+from .answer import PAGE, Whole
+from .body import Gone, answered
 from .call import Caller
 from .connection import Connection, Listener
 from .envelope import BadEnvelope, sized_body
@@ -87,7 +89,7 @@ class Direct:
         environ["wsgi.multithread"] = self._caller.is_multithread
         environ["wsgi.file_wrapper"] = ReadFile
         try:
-            return self._caller.app(environ, start_response)
+            return answered(self._caller.app, environ, start_response, partial(_refuse, start_response), _nothing)
         except BaseException:
             leave_if_child()
             raise
@@ -100,6 +102,23 @@ def _software() -> str:
     except ImportError:  # a site's user may not read our installation
         return "gunicorn"
     return str(SERVER_SOFTWARE)
+
+
+def _refuse(start_response: Any, reason: str, is_cut: bool) -> list[bytes]:
+    """Answer a request whose body cannot be read, which is not the site's fault."""
+    response = start_response.__self__
+    if response.headers_sent:
+        raise Gone(reason)
+    response.headers, response.response_length = [], None  # gunicorn would add to them
+    page = PAGE.format("Bad Request").encode()
+    start_response(
+        "400 Bad Request", [("Content-Type", "text/html"), ("Content-Length", str(len(page)))], sys.exc_info()
+    )
+    return [page]
+
+
+def _nothing() -> None:
+    """The connection ends with this request in any case."""
 
 
 def _begin(worker: Any, request: Any) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import io
 import json
 
+from .body import CUT, LONGEST_LENGTH, Gone
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
@@ -25,7 +27,6 @@ LARGEST = 1 << 20
 IS_QUIET = 0x80000000  # in the length, which is never so large: the request is no use of the site
 RECEIVE = 16384
 LONGEST_LINE = 4096
-LONGEST_LENGTH = 18  # digits; int() refuses thousands of them
 BUFFER = 65536
 
 _decode = json.JSONDecoder().raw_decode
@@ -33,10 +34,6 @@ _decode = json.JSONDecoder().raw_decode
 
 class BadEnvelope(Exception):
     """The other side does not speak our language."""
-
-
-class Gone(ConnectionResetError):
-    """The other side left before it had sent all of the request."""
 
 
 def size_of(start: bytes) -> int:
@@ -135,11 +132,16 @@ def sized_body(length: str, start: bytes, connection: socket.socket) -> Any:
 
 
 class _Body(io.RawIOBase):
-    """A body that is still arriving: `_start` is what was received of it and not yet read."""
+    """A body that is still arriving: `_start` is what was received of it and not yet read.
+
+    Attributes:
+        is_cut: no more of it will come.
+    """
 
     def __init__(self, start: bytes, connection: socket.socket) -> None:
         self._start = start
         self._connection = connection
+        self.is_cut = False
 
     def readable(self) -> bool:
         return True
@@ -154,9 +156,15 @@ class _Body(io.RawIOBase):
         if data:
             self._start = self._start[most:]
             return data
+        return self._more(most)
+
+    def _more(self, most: int) -> bytes:
+        if self.is_cut:
+            raise Gone(CUT)
         data = self._connection.recv(most)
         if not data:
-            raise Gone("the client left before it had sent the whole body")
+            self.is_cut = True
+            raise Gone(CUT)
         return data
 
 
@@ -217,9 +225,6 @@ class ChunkedBody(_Body):
         while b"\r\n" not in self._start:
             if len(self._start) > LONGEST_LINE:
                 raise BadEnvelope("a line without an end")
-            data = self._connection.recv(BUFFER)
-            if not data:
-                raise Gone("the client left before it had sent the whole body")
-            self._start += data
+            self._start += self._more(BUFFER)
         line, _, self._start = self._start.partition(b"\r\n")
         return line

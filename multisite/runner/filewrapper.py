@@ -65,16 +65,6 @@ class ReadFile:
         return FileWrapper(filelike, blksize)
 
 
-def with_files_read(app: Any) -> Any:
-    """`app` with `ReadFile` in place of what the server has."""
-
-    def reading(environ: dict[str, Any], start_response: Any) -> Any:
-        environ["wsgi.file_wrapper"] = ReadFile
-        return app(environ, start_response)
-
-    return reading
-
-
 def _is_plain(file: Any) -> bool:
     """Whether reading it gives what its descriptor holds, from where it says that it stands."""
     kind = type(file)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 
+from .body import LONGEST_LENGTH
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -111,7 +113,7 @@ def _add(lines: list[str], environ: dict[str, Any]) -> bool:
             value = f"{environ[key]},{value}"
         environ[key] = value
     length = environ.get("CONTENT_LENGTH", "0")
-    return bool(environ.get("HTTP_HOST")) and length.isascii() and length.isdigit()
+    return bool(environ.get("HTTP_HOST")) and length.isascii() and length.isdigit() and len(length) <= LONGEST_LENGTH
 
 
 def _key(name: str) -> str:

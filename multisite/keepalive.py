@@ -1,0 +1,97 @@
+"""Whether another request may come on a server's connection.
+
+gunicorn keeps one open after an answer that was shorter than it said, so that the next is read as its rest; and by a
+field ``Connection: keep-alive, close``. Its response, which `start_response` belongs to, lets itself be told.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from multisite.headers import connection_options
+
+Environ = dict[str, Any]
+
+_BARE = (204, 304)
+
+
+def end(start_response: Any) -> None:
+    """Have the server close the connection after this answer; some have no such wish."""
+    close = getattr(getattr(start_response, "__self__", None), "force_close", None)
+    if close:
+        close()
+
+
+def begin_anew(start_response: Any) -> bool:
+    """Forget the header fields of an answer that another takes the place of; tell whether nothing of it was sent."""
+    response: Any = getattr(start_response, "__self__", None)
+    if hasattr(response, "begin_anew"):
+        return bool(response.begin_anew())
+    if getattr(response, "headers_sent", False):
+        return False
+    if hasattr(response, "response_length"):
+        response.headers, response.response_length = [], None  # gunicorn would add to them
+    return True
+
+
+def checked(body: Iterable[bytes], environ: Environ, response: Any) -> Iterable[bytes]:
+    """Return `body` so that the server closes the connection where no other request may come on it.
+
+    Args:
+        body: of an answer.
+        environ: of the request.
+        response: whose start_response began it, or will; gunicorn's is known here, and any other left alone.
+    """
+    if getattr(response, "must_close", True):
+        return body
+    if "close" in connection_options(environ.get("HTTP_CONNECTION", "")):
+        response.force_close()
+    if type(body) is list or type(body) is tuple:
+        _check(response, environ, response.sent + sum(map(len, body)))
+    elif type(body) is environ.get("wsgi.file_wrapper"):
+        _check(response, environ, _size(body))
+    else:
+        return _Checked(body, environ, response)
+    return body
+
+
+def _check(response: Any, environ: Environ, given: int) -> None:
+    """Have the connection closed if no more than so many bytes come."""
+    length = response.response_length
+    has_body = environ["REQUEST_METHOD"] != "HEAD" and response.status_code not in _BARE
+    if has_body and length is not None and given < length:
+        response.force_close()
+
+
+def _size(wrapper: Any) -> int:
+    """Return how many bytes are left of a file that a server sends, 0 where that is not known."""
+    try:
+        descriptor = wrapper.filelike.fileno()
+        return int(os.fstat(descriptor).st_size) - int(os.lseek(descriptor, 0, os.SEEK_CUR))
+    except (AttributeError, OSError):
+        return 0
+
+
+class _Checked:
+    """An answer that is looked at when all of it has been sent."""
+
+    __slots__ = ("_body", "_environ", "_response")
+
+    def __init__(self, body: Iterable[bytes], environ: Environ, response: Any) -> None:
+        self._body = body
+        self._environ = environ
+        self._response = response
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._body)
+
+    def close(self) -> None:
+        """Close it (PEP 3333)."""
+        try:
+            close = getattr(self._body, "close", None)
+            if close:
+                close()
+        finally:
+            _check(self._response, self._environ, self._response.sent)
