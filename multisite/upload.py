@@ -161,6 +161,8 @@ class Served(_Received):
             piece: bytes = self._read(PIECE if self.in_chunks else min(PIECE, self._left))
         except OSError as error:  # mod_wsgi, uWSGI and gunicorn say it so
             raise ClientDisconnected("The request ended before its body was whole") from error
+        except Exception as error:  # gunicorn's, of chunks that are none
+            raise BadRequest("The body of the request cannot be read") from error
         if self.in_chunks:
             self.has_more = bool(piece)
         elif not piece:

@@ -162,6 +162,18 @@ def test_the_head_of_an_answer() -> None:
     assert head.fields == [("A", "1"), ("Set-Cookie", "x"), ("set-cookie", "y"), ("Content-Length", "3")]
 
 
+@pytest.mark.parametrize("first", [b"HTTP/1.1 200 OK", b"HTTP/1.1 200 O\tK"])
+def test_fields_stay_as_they_are(first: bytes) -> None:
+    """In their order, with tabs within a value; only a Content-Length that is said twice becomes one."""
+    lines = [b"A: 1", b"content-length:3 ", b"B: a\tb\t", b"C:", b"A: 2", b"Content-Length: 3, 3"]
+    fields = [("A", "1"), ("content-length", "3"), ("B", "a\tb"), ("C", ""), ("A", "2")]
+    assert parsed(b"\r\n".join([first, *lines])).fields == fields
+    assert parsed(b"\r\n".join([first, *lines[:-1]])).fields == fields
+    assert parsed(b"\r\n".join([first, *lines[-1:], b"A: 1"])).fields == [("Content-Length", "3"), ("A", "1")]
+    bodiless = b"\r\n".join([b"HTTP/1.1 204 No", *lines])
+    assert parsed(bodiless).fields == [field for field in fields if field[0] != "content-length"]
+
+
 def test_a_head_may_come_in_any_pieces() -> None:
     data = b"HTTP/1.0 404 Not Found\r\nA: 1\r\n\r\nrest"
     for size in range(data.index(b"rest")):
@@ -170,7 +182,12 @@ def test_a_head_may_come_in_any_pieces() -> None:
 
 @pytest.mark.parametrize(
     ("line", "status"),
-    [(b"HTTP/1.1 200", "200 OK"), (b"HTTP/1.0 404 ", "404 Not Found"), (b"HTTP/1.1 299", "299 Unknown")],
+    [
+        (b"HTTP/1.1 200", "200 OK"),
+        (b"HTTP/1.0 404 ", "404 Not Found"),
+        (b"HTTP/1.1 299", "299 Unknown"),
+        (b"HTTP/1.1 999", "999 Unknown"),
+    ],
 )
 def test_a_missing_phrase_is_supplied(line: bytes, status: str) -> None:
     assert parsed(line).status == status
@@ -205,7 +222,8 @@ def test_a_bare_line_feed_ends_a_line() -> None:
     [
         b"HTTP/2 200 OK",
         b"HTTP/1.1 20 OK",
-        b"HTTP/1.1 600 No",
+        b"HTTP/1.1 000 No",
+        b"HTTP/1.1 1000 No",
         b"HTTP/1.1  200 OK",
         b"HTTP/1.1 200OK",
         b"HTTP/1.12 200 OK",

@@ -155,6 +155,14 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         self._secure_names: Any = frozenset()
         return head_of(variables, is_chunked, self._is_client, apart) + start[size:]
 
+    def _feed_callback_parser(self, data: bytes) -> Any:
+        try:
+            return super()._feed_callback_parser(data)
+        except ValueError as error:  # Python itself reads no number of thousands of digits
+            self._send_error_response(400, str(error))
+            self._close_transport()
+            return False
+
     def _on_headers_complete(self) -> Any:
         if (self._callback_parser.content_length or 0) >= 10**LONGEST_LENGTH:
             raise InvalidHeader("CONTENT-LENGTH")

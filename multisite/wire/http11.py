@@ -19,17 +19,18 @@ NO_CONTENT = (204, 304)
 _TEXT = r"[^\0-\x08\n-\x1f\x7f]*"  # no control character but tab
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 section 5.6.2
 _END = re.compile(rb"\n\r?\n")  # RFC 9112 section 2.2: a recipient may take a bare LF for the end of a line
-_STATUS = re.compile(rf"HTTP/1\.([01]) ([1-5]\d\d)(?: ({_TEXT}))?", re.ASCII)
+_STATUS = re.compile(rf"HTTP/1\.([01]) ([1-9]\d\d)(?: ({_TEXT}))?", re.ASCII)
 _FIELDS = re.compile(rf"(?:{_TOKEN}:{_TEXT}\n)*")
 _LINE = re.compile(rf"{_TOKEN}:{_TEXT}")
 _FIELD = re.compile(r"([^:\n]+):([^\n]*)\n")
-_SPACED = re.compile(rf"^({_TOKEN})[ ]+:", re.MULTILINE)
+_SPACED = re.compile(rf"^({_TOKEN})[ \t]+:", re.MULTILINE)
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _NOT_KNOWN = frozenset({"set-cookie", "etag", "last-modified", "date", "location", "expires"})  # seldom the same twice
 
 #: fields of an answer that are not passed on as they are, in lower case: Status is left in by CGI-like programs, and
-#: obeyed by some servers; Content-Length is checked and added again
-DROPPED = HOP_BY_HOP | {"status", "content-length"}
+#: obeyed by some servers
+DROPPED = HOP_BY_HOP | {"status"}
+_LENGTH_FIELD = "content-length"
 
 
 class Head(NamedTuple):
@@ -102,10 +103,8 @@ def parse_head(data: bytes, dropped: frozenset[str] = DROPPED) -> tuple[Head, by
             raise UpstreamProtocolError(f"the answer is not HTTP: {data[:20]!r}")
         return None
     text = data[: end.start() + 1].decode("latin-1").replace("\r\n", "\n")
-    if "\t" in text:
-        text = text.replace("\t", " ")  # PEP 3333 has no control character in a status or a value
     first, _, lines = text.partition("\n")
-    status = _STATUS.fullmatch(first)
+    status = _STATUS.fullmatch(first.replace("\t", " "))  # PEP 3333 has no control character in a status
     if not status:
         raise UpstreamProtocolError(f"the answer is not HTTP/1.x: {first[:40]!r}")
     code = int(status[2])
@@ -144,9 +143,9 @@ def _plain_head(text: str, dropped: frozenset[str]) -> Head | None:
         if not known:
             return None
         lower, field = known
-        if lower in dropped:
+        if lower in dropped or lower == _LENGTH_FIELD:
             special.setdefault(lower, []).append(field[1])
-        else:
+        if lower not in dropped:
             fields.append(field)
     return _head(*status, fields, special)
 
@@ -173,7 +172,7 @@ def _plain_line(line: str) -> tuple[str, tuple[str, str]] | None:
     if not _LINE.fullmatch(line):
         return None
     field, _, value = line.partition(":")
-    known = field.lower(), (field, value.replace("\t", " ").strip(" "))
+    known = field.lower(), (field, value.strip(" \t"))
     if len(line) <= _LONGEST_KNOWN and known[0] not in _NOT_KNOWN:
         if len(_known_lines) >= _MOST_KNOWN:
             _known_lines.clear()
@@ -190,12 +189,12 @@ def _fields(lines: str, dropped: frozenset[str]) -> tuple[list[tuple[str, str]],
         raise UpstreamProtocolError(f"the answer has more than {MOST_FIELDS} header fields")
     fields: list[tuple[str, str]] = []
     special: dict[str, list[str]] = {}
-    for field, value in found:
-        lower = field.lower()
-        if lower in dropped:
-            special.setdefault(lower, []).append(value.strip(" "))
-        else:
-            fields.append((field, value.strip(" ")))
+    for field, sent in found:
+        lower, value = field.lower(), sent.strip(" \t")
+        if lower in dropped or lower == _LENGTH_FIELD:
+            special.setdefault(lower, []).append(value)
+        if lower not in dropped:
+            fields.append((field, value))
     return fields, special
 
 
@@ -205,7 +204,7 @@ def _repaired(lines: str) -> str:
     good = _FIELDS.match(lines)
     wrong = lines[good.end() :] if good else lines
     if wrong:
-        what = "a folded header field" if wrong[0] == " " else "a wrong header field"  # section 5.2
+        what = "a folded header field" if wrong[0] in " \t" else "a wrong header field"  # section 5.2
         raise UpstreamProtocolError(f"the answer has {what}: {wrong.partition(chr(10))[0][:40]!r}")
     return lines
 
@@ -213,16 +212,29 @@ def _repaired(lines: str) -> str:
 def _head(code: int, status: str, minor: str, fields: list[tuple[str, str]], special: dict[str, list[str]]) -> Head:
     chunked = _is_chunked(special["transfer-encoding"], minor) if "transfer-encoding" in special else False
     length = None
-    if "content-length" in special:
+    if _LENGTH_FIELD in special:
         if chunked:
             raise UpstreamProtocolError("the answer has both Transfer-Encoding and Content-Length")
-        length = _length(special["content-length"])
+        length = _length(special[_LENGTH_FIELD])
     named = connection_options(",".join(special["connection"])) if "connection" in special else None
     if named:
         fields = [(field, value) for field, value in fields if field.lower() not in named]
-    if length is not None and code >= 200 and code != 204:  # RFC 9110 section 8.6
-        fields.append(("Content-Length", str(length)))
+    has_none = code < 200 or code == 204  # RFC 9110 section 8.6
+    if length is not None and (has_none or special[_LENGTH_FIELD] != [str(length)]):
+        fields = _with_length(fields, None if has_none else length)
     return Head(code, status, fields, length, chunked)
+
+
+def _with_length(fields: list[tuple[str, str]], length: int | None) -> list[tuple[str, str]]:
+    """Return the fields with one Content-Length where the first was; without any for None."""
+    found: list[tuple[str, str]] = []
+    for field, value in fields:
+        if field.lower() != _LENGTH_FIELD:
+            found.append((field, value))
+        elif length is not None:
+            found.append((field, str(length)))
+            length = None
+    return found
 
 
 def _is_chunked(values: list[str], minor: str) -> bool:

@@ -49,6 +49,16 @@ class Way:
     port: int = 0
     path: str = ""
     says_close: bool = False
+    log: Path = Path()  # the site's own, of ways that are ours
+
+    def send(self, *lines: str, body: bytes = b"") -> Reply:
+        """A request of these lines, in which HOST is the site's, on a connection of its own."""
+        more = ["Connection: close"] if self.says_close and not any("Connection:" in line for line in lines) else []
+        head = "\r\n".join([*lines, *more, "", ""]).replace("HOST", self.host)
+        with self.connect() as wire:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                wire.sendall(head.encode("latin-1") + body)
+            return reply(wire, lines[0].partition(" ")[0])
 
     def connect(self) -> socket.socket:
         if not self.path:
@@ -71,6 +81,15 @@ class Way:
             return reply(wire, method)
 
 
+def received(wire: socket.socket) -> bytes:
+    """All up to the end of a connection."""
+    data = b""
+    with contextlib.suppress(ConnectionResetError):
+        while more := wire.recv(65536):
+            data += more
+    return data
+
+
 def reply(wire: socket.socket, method: str = "GET") -> Reply:
     """Read one answer, and what follows if the server closes."""
     found = Reply()
@@ -91,16 +110,20 @@ def reply(wire: socket.socket, method: str = "GET") -> Reply:
 
 
 @contextlib.contextmanager
-def every_way(path: Path, wsgi: str = "", asgi: str = "", **files: bytes) -> Iterator[dict[str, Way]]:
+def every_way(
+    path: Path, wsgi: str = "", asgi: str = "", *, options: tuple[str, ...] = (), service: str = "", **files: bytes
+) -> Iterator[dict[str, Way]]:
     """Serve the applications in every way.
 
     Args:
         path: of a directory that holds nothing.
         wsgi, asgi: the code of a module with `application`.
+        options: of every gunicorn.
+        service: lines of moya.conf's [service].
         files: written beside it, by names whose dots are double underscores.
     """
     home = HomeDir(path).create()
-    home.conf(CONF)
+    home.conf(f"{CONF}[service]\n{service}\n")
     sites: list[tuple[str, str, str, str]] = []  # host, code, mode, application
     if wsgi:
         sites = [("in", wsgi, "in-process", "app_w:application"), ("out", wsgi, "spawned", "app_w:application")]
@@ -109,22 +132,26 @@ def every_way(path: Path, wsgi: str = "", asgi: str = "", **files: bytes) -> Ite
     for name, code, mode, application in sites:
         where = home.site(name, "", mode=mode, application=application)
         (where / f"{application.split(':')[-2]}.py").write_text(code)
+        site = home.path / "sites-available" / f"{name}.ini"
+        home.ini(name, f"{site.read_text()}[logging]\nerror = {home.path}/{name}.log\n")
         for stem, data in files.items():
             (where / stem.replace("__", ".")).write_bytes(data)
     ways: dict[str, Way] = {}
     with contextlib.ExitStack() as stack:
-        for kind, options in _WORKERS.items():
-            server = stack.enter_context(gunicorn(home, kind, *options))
+        for kind, of_kind in _WORKERS.items():
+            server = stack.enter_context(gunicorn(home, kind, *of_kind, *options))
             for name in [name for name, *_ in sites]:
                 server.ask(f"{name}.test", "/warm")  # so that what can be handed over is, from here on
             _add(ways, kind, server.port, bool(wsgi), bool(asgi))
         sockets = home.runtime / "multisite" / "sites"
         if wsgi:
             ways["own-socket"] = Way("own-socket", "out.test", path=str(sockets / "out.sock"), says_close=True)
-            ways[PLAIN] = _plain(stack, home, "sync", "out", "app_w")
+            ways[PLAIN] = _plain(stack, home, "sync", "out", "app_w", options)
         if asgi:
             ways["asgi-own-socket"] = Way("asgi-own-socket", "async.test", path=str(sockets / "async.sock"))
-            ways[PLAIN_ASGI] = _plain(stack, home, "asgi", "async", "app_a")
+            ways[PLAIN_ASGI] = _plain(stack, home, "asgi", "async", "app_a", options)
+        for way in ways.values():
+            way.log = home.path / f"{way.host.removesuffix('.test')}.log"
         yield ways
 
 
@@ -137,10 +164,12 @@ def _add(ways: dict[str, Way], kind: str, port: int, wsgi: bool, asgi: bool) -> 
             ways[f"{prefix}handed-{kind}"] = Way(f"{prefix}handed-{kind}", f"{host}.test", port, says_close=True)
 
 
-def _plain(stack: contextlib.ExitStack, home: HomeDir, kind: str, site: str, module: str) -> Way:
+def _plain(
+    stack: contextlib.ExitStack, home: HomeDir, kind: str, site: str, module: str, options: tuple[str, ...]
+) -> Way:
     """gunicorn alone, with the same application; the reference."""
     port = free_port()
     argv = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--worker-class", kind]
-    argv += ["--no-control-socket", "--chdir", str(home.path / "sites" / site), f"{module}:application"]
+    argv += ["--no-control-socket", *options, "--chdir", str(home.path / "sites" / site), f"{module}:application"]
     stack.enter_context(Server(argv, port, home.path / "log" / f"plain-{kind}.log", home.environ()))
     return Way(kind, f"{site}.test", port, says_close=True)

@@ -25,6 +25,7 @@ from multisite.frontends.view import Front
 from tests.runner.websocket import ACCEPT, FIELDS, WebSocket
 from tests.test_frontends import front_of, many, rendered
 
+from .everyway import received
 from .harness import (
     PATIENCE,
     Answer,
@@ -39,7 +40,6 @@ from .harness import (
     not_tested,
 )
 from .nginx import nginx_settings
-from .reached import received
 from .tell import TELL
 
 pytestmark = pytest.mark.servers
