@@ -226,7 +226,7 @@ def test_half_an_upload_is_a_disconnect_to_an_asgi_site(way: Way, size: int) -> 
         wire.sendall(way.head("/read", "POST", "Content-Length: 300000") + b"x" * size)
         wire.shutdown(socket.SHUT_WR)
         assert received(wire)[9:12] in (b"", b"400", b"500")
-    assert notes(way) in ([], ["disconnect"])
+    assert set(notes(way)) <= {"disconnect"}  # of this request or of the one before, which need not have been told yet
 
 
 @each(*WSGI)
