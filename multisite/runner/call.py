@@ -10,6 +10,7 @@ from .connection import Connection
 from .filewrapper import FileWrapper
 from .forks import leave_if_child
 from .report import STDERR, report
+from .takeover import is_wanted, offered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,32 +48,40 @@ class Caller:
         environ["wsgi.errors"] = self._errors
         environ["wsgi.early_hints"] = answer.early_hints
         connection.environ = environ
+        offer = offered(connection) if "HTTP_UPGRADE" in environ and is_wanted(environ) else None
+        if offer:
+            environ["gunicorn.socket"] = offer
         self._call(environ, answer, connection, body)
         connection.failed = answer.status >= 500 or answer.is_short
-        if type(body) is not io.BytesIO:
+        if type(body) is not io.BytesIO or connection.is_taken:
             connection.linger()
+        if offer:
+            offer.close()
 
     def _call(self, environ: dict[str, Any], answer: Answer, connection: Connection, body: Any) -> None:
         """Call the app; its errors, ``sys.exit()`` included, end here."""
         try:
             result = self.app(environ, answer.start_response)
             try:
-                answer.send(result)
+                if not connection.is_taken:
+                    answer.send(result)
             finally:
                 if hasattr(result, "close"):
                     result.close()
         except BaseException as error:
             leave_if_child()
+            if connection.is_taken and isinstance(error, StopIteration):  # as gunicorn is told that it is over
+                return
             connection.failed = True
             is_cut = getattr(getattr(body, "raw", None), "is_cut", False)
             if not (connection.gone or is_cut):
                 report(error, f"Error handling {connection}")
             if connection.gone:
                 return
-            if not answer.is_begun:
-                _refuse(answer, "400 Bad Request" if is_cut else "500 Internal Server Error")
-            else:
+            if answer.is_begun or connection.is_taken:
                 answer.status = 500
+            else:
+                _refuse(answer, "400 Bad Request" if is_cut else "500 Internal Server Error")
 
 
 def _errors() -> Any:

@@ -72,9 +72,10 @@ class Connection(socket.socket):
         ahead: what has been received and is still to be read.
         gone: the peer left, or was too slow, before all was read or written.
         failed: the site's answer is an error.
+        is_taken: it is the site's from here on (`takeover`).
     """
 
-    __slots__ = ("_limited", "ahead", "environ", "failed", "gone", "limit", "received", "sent", "since")
+    __slots__ = ("_limited", "ahead", "environ", "failed", "gone", "is_taken", "limit", "received", "sent", "since")
 
     def __init__(self, family: int, kind: int, proto: int, fileno: int) -> None:
         super().__init__(family, kind, proto, fileno)
@@ -82,7 +83,7 @@ class Connection(socket.socket):
         self.limit = HEAD_LIMIT
         self.environ: Mapping[str, Any] = {}
         self.ahead = b""
-        self.gone = self.failed = False
+        self.gone = self.failed = self.is_taken = False
         self.received = self.sent = 0
         self._limited = -1.0
 
@@ -213,6 +214,17 @@ class Connection(socket.socket):
                 pass
         except OSError:
             pass
+
+    def be_taken(self) -> None:
+        """Leave it to the site, which may take as long as it likes."""
+        self.is_taken, self.since = True, FOREVER
+
+    def forget_limits(self) -> None:
+        """Have the system know of no limit, for another socket on the same connection."""
+        if self._limited >= 0:
+            self._limited = -1.0
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                self.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", 0, 0))
 
     def _wait(self) -> None:
         """From now on the peer is waited for."""

@@ -1,8 +1,9 @@
 """WSGI: one request from the dispatcher to the app and back.
 
 The app sees the environ that it would see in the dispatcher's own process under gunicorn, except for
-``gunicorn.socket``: the connection is the dispatcher's and not the client's, so nobody may take it over. A request
-that was handed over brings the client's own connection; it is answered there, whole, and closed.
+``gunicorn.socket``: the connection is the dispatcher's and not the client's, so it is there only for who asks for a
+WebSocket, whose answer the dispatcher passes on as it is (`takeover`). A request that was handed over brings the
+client's own connection; it is answered there, whole, and closed.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 What is read here, gunicorn accepts too, and makes the same environ of it (a test compares them); everything that is
 any less plain is left to gunicorn's own parser, which knows what is dangerous. So a site that is asked by a front end
-needs no gunicorn in its memory until somebody sends chunks, an upgrade, or nonsense.
+needs no gunicorn in its memory until somebody sends chunks or nonsense.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LINE = re.compile(r"([A-Z]{3,20}) (/(?!/)[!-\"$-~]*) (HTTP/1\.[01])")
 _NAME = re.compile(r"[A-Za-z0-9-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
-_OTHERWISE = frozenset({"HTTP_TRANSFER_ENCODING", "HTTP_EXPECT", "HTTP_UPGRADE"})  # gunicorn's to understand
+_OTHERWISE = frozenset({"HTTP_TRANSFER_ENCODING", "HTTP_EXPECT"})  # gunicorn's to understand
 _MOST_KEYS = 1000
 _keys: dict[str, str] = {}
 _PORTS = {"http": "80", "https": "443"}

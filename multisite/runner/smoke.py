@@ -76,7 +76,7 @@ class Nobody:
     def __init__(self, smoke: Smoke) -> None:
         self.limit = 0.0
         self.environ: Any = {}
-        self.gone = self.failed = False
+        self.gone = self.failed = self.is_taken = False
         self._smoke = smoke
 
     def sendall(self, data: bytes, flags: int = 0) -> None:

@@ -14,6 +14,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.sync.server import ServerConnection, serve
 
+from tests.runner.test_wsgi_websocket import APP as TAKING
+
 from .harness import PATIENCE, HomeDir, Server, eventually, free_port, gunicorn
 from .test_takeover import behind_nginx
 
@@ -109,6 +111,25 @@ def test_many_are_open_and_hold_nobody_up(home: HomeDir, server: Server) -> None
         for chat in open_ones:
             chat.send("x")
         assert [chat.recv(PATIENCE) for chat in open_ones] == ["heard x"] * 20
+
+
+@pytest.mark.parametrize("mode", ["spawned", "in-process"])
+def test_wsgi_sites_take_the_connection(home: HomeDir, server: Server, mode: str) -> None:
+    """As those with flask-sock or Flask-SocketIO do, from ``gunicorn.socket``."""
+    home.site("taking", TAKING, mode=mode, **({"threads": "2"} if mode == "spawned" else {}))
+    with server:
+        for _ in range(3):
+            with joined(server.port, "/talk", "taking.test") as chat:
+                chat.send("one")
+                assert chat.recv(PATIENCE) == "heard one"
+                if mode == "spawned":
+                    assert server.ask("near.test").text == "site near"
+                chat.send("end")
+                with pytest.raises(ConnectionClosed) as caught:
+                    chat.recv(PATIENCE)
+                assert caught.value.rcvd and caught.value.rcvd.code == 1000
+        assert server.ask("taking.test", "/plain").text == "plain"
+        assert "Traceback" not in server.log()
 
 
 def test_the_site_may_close_or_refuse(home: HomeDir, server: Server) -> None:
