@@ -34,6 +34,7 @@ class Acceptor:
     Args:
         handle: see below.
         signalled: is told the numbers of signals that have arrived.
+        full: is called when so many have been accepted.
 
     Attributes:
         active: what each thread is answering now.
@@ -47,11 +48,12 @@ class Acceptor:
         signalled: Callable[[bytes], None],
         threads: int,
         most: int,
+        full: Callable[[], None],
     ) -> None:
         self.active: dict[int, Connection] = {}
         self._listener = listener
         self.handle = handle
-        self._signalled = signalled
+        self._signalled, self._full = signalled, full
         self._threads = threads
         self._left = most or -1
         self._counting = Lock()
@@ -159,8 +161,10 @@ class Acceptor:
     def _count(self) -> None:
         with self._counting:
             self._left -= 1
-            if not self._left:
-                self.stop()
+            if self._left:
+                return
+        self.stop()
+        self._full()
 
 
 def _close(connection: Connection) -> None:

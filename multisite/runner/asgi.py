@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 NOT_STARTED = 3
 PULSE = 0.5
+NEVER = 10 * 365 * 24 * 3600.0  # seconds
 LEARN_AFTER = 1.0  # seconds, in which a first request has come or not
 
 # 16,384 short strings, which gunicorn makes to save the making of one: two MiB. It does without where one is missing.
@@ -61,6 +62,7 @@ class Backend(ASGIWorker):  # type: ignore[misc]
         # Not the worker's own __init__, which makes a file for the arbiter to watch.
         self.asgi = app
         hooks: dict[str, Any] = {"pre_request": None, "post_request": None}
+        hooks["asgi_disconnect_grace_period"] = job.request_timeout or NEVER
         self.cfg = settings(job.processes, job.trusts_front_end, **hooks)
         self.cfg_relayed = settings(job.processes, True, header_map="dangerous", **hooks)  # our server has had a look
         self.log = Log()
@@ -90,8 +92,14 @@ class Backend(ASGIWorker):  # type: ignore[misc]
 
     @alive.setter
     def alive(self, alive: bool) -> None:
-        self._alive = alive
-        if not alive and self._stopped is not None:
+        if alive or not self._alive:
+            return
+        self._notifier.recycles()
+        self._stop()
+
+    def _stop(self) -> None:
+        self._alive = False
+        if self._stopped is not None:
             self._stopped.set()
 
     def run(self, follower: Follower | None = None) -> None:
@@ -127,7 +135,7 @@ class Backend(ASGIWorker):  # type: ignore[misc]
 
     def _terminate(self) -> None:
         self.loop.add_signal_handler(signal.SIGTERM, os._exit, 0)
-        self.alive = False
+        self._stop()
         self._notifier.stopping("finishing what is in flight")
 
     async def _serve(self) -> None:

@@ -7,6 +7,7 @@ client can write.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 from time import monotonic
@@ -69,6 +70,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         self._received = self._sent = 0
         self._asked_at = 0.0
         self._hangup: select.epoll | None = None
+        self._unanswered: set[asyncio.Task[Any]] = set()  # calls of the application that have not given all of it
 
     @classmethod
     def of_smoke(cls, worker: Any, smoke: Smoke) -> Protocol:
@@ -122,7 +124,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         return type(wire.getsockname()) is str or monotonic() < self._asked_at + WITH_REQUEST
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """As asyncio says; an app that waits for the client to take something waits no more."""
+        """As asyncio says; an app that waits for the client waits no more, and one that has answered is let end."""
         if self._hangup:
             self.worker.loop.remove_reader(self._hangup.fileno())
             self._hangup.close()
@@ -130,6 +132,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         super().connection_lost(exc)
         if self._flow_control:
             self._flow_control.resume_writing()
+        self._request_ready.set()  # there will be no other one
 
     def _arm_keepalive_timer(self) -> None:
         if self._hangup:
@@ -204,19 +207,41 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
             scope["client"] = (TRUSTED_PEER, 0)
         return scope
 
-    async def _handle_http_request(self, *args: Any, **kwargs: Any) -> Any:
-        return await self._counted(super()._handle_http_request(*args, **kwargs))
+    def _cancel_task_if_pending(self) -> None:
+        """Nobody is there any more for whom these calls work, and they have had their time."""
+        for task in self._unanswered:
+            task.cancel()
+
+    async def _handle_http_request(self, request: Any, sockname: Any, peername: Any, complete: Any = None) -> Any:
+        if complete is not None:
+            complete.add_done_callback(self._answered)
+        return await self._counted(super()._handle_http_request(request, sockname, peername, complete), complete)
+
+    def _answered(self, complete: asyncio.Future[bool]) -> None:
+        """Who is told the end of the answer by that of the connection does not wait for what the call does then."""
+        receiver = self._body_receiver
+        is_last = not complete.cancelled() and not complete.exception() and not complete.result()
+        if is_last and (receiver is None or receiver._complete):
+            self._close_transport()
 
     async def _handle_websocket(self, *args: Any, **kwargs: Any) -> Any:
         return await self._counted(super()._handle_websocket(*args, **kwargs))
 
-    async def _counted(self, handling: Any) -> Any:
+    async def _counted(self, handling: Any, complete: Any = None) -> Any:
+        """Handle a request, which is in flight as long as the application's call lasts."""
+        task: Any = asyncio.current_task()
+        self._unanswered.add(task)
+        if complete is not None:
+            complete.add_done_callback(lambda _: self._unanswered.discard(task))
+        self.worker.nr_conns += 1  # what the worker waits for at its end; the connection may end before
         began = self._board.begin(self._quiet)
         self._failed = False
         try:
             return await handling
         finally:
             leave_if_child()
+            self._unanswered.discard(task)
+            self.worker.nr_conns -= 1
             self._board.end(began, self._failed, self._received, self._sent, self._quiet)
             self._received = self._sent = 0
 

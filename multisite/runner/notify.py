@@ -26,6 +26,10 @@ class Notifier:
         """It accepts no more of them."""
         self._send(f"STOPPING=1\nSTATUS={_line(why)}")
 
+    def recycles(self) -> None:
+        """It accepts no more of them, since it has had its `max_requests`: another one is to take its place."""
+        self._send("STOPPING=1\nRECYCLES=1\nSTATUS=max_requests")
+
     def status(self, text: str) -> None:
         """What a user should know about it, in one line."""
         self._send(f"STATUS={_line(text)}")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import ast
 import os
 import signal
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .harness import ENVIRON, Answer, Backend, backend, envelope, receive_all, spec
+from .harness import ENVIRON, WITHIN, Answer, Backend, backend, envelope, hand_over, receive_all, spec
 
 APP = """
 import asyncio, sys, time
@@ -61,6 +62,25 @@ async def waits(scope, receive, send):
     print("waiting", flush=True)
     await asyncio.get_running_loop().run_in_executor(None, lambda: open("gate").read())
     await answer(send, b"ok")
+
+async def works_on(scope, receive, send):
+    await answer(send, b"ok")
+    print("working on", flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, lambda: open("gate").read())
+    print("done", flush=True)
+
+async def streams_and_works_on(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"some", "more_body": True})
+    await send({"type": "http.response.body", "body": b" more"})
+    await asyncio.get_running_loop().run_in_executor(None, lambda: open("gate").read())
+    print("done", flush=True)
+
+async def hangs(scope, receive, send):
+    try:
+        await asyncio.Event().wait()
+    finally:
+        print("cancelled", flush=True)
 
 async def blocks(scope, receive, send):
     time.sleep(3600)
@@ -249,6 +269,87 @@ def test_it_finishes_what_is_in_flight_and_says_goodbye_to_the_app(tmp_path: Pat
         assert site.exit() == 0
         assert site.log.split() == ["lifespan.startup", "waiting", "lifespan.shutdown"]
         assert os.path.exists(site.socket_path)
+
+
+def _relayed(site: Backend, path: str) -> socket.socket:
+    client = site.connect()
+    client.sendall(envelope({**ENVIRON, "RAW_URI": path}))
+    return client
+
+
+def _direct(site: Backend, path: str) -> socket.socket:
+    client = site.connect()
+    client.sendall(f"GET {path} HTTP/1.1\r\nHost: site.test\r\n\r\n".encode())
+    return client
+
+
+def _closing(site: Backend, path: str) -> socket.socket:
+    client = site.connect()
+    client.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+    return client
+
+
+def _handed_over(site: Backend, path: str) -> socket.socket:
+    ours, theirs = socket.socketpair()
+    ours.settimeout(WITHIN)
+    hand_over(site, {**ENVIRON, "RAW_URI": path, "SERVER_PROTOCOL": "HTTP/1.0"}, theirs)
+    return ours
+
+
+@pytest.mark.parametrize("ending", ["asked to end", "after so many requests"])
+@pytest.mark.parametrize("way", [_relayed, _direct, _closing, _handed_over])
+def test_what_the_application_does_after_its_answer_is_in_flight(
+    tmp_path: Path, way: Callable[[Backend, str], socket.socket], ending: str
+) -> None:
+    """It is waited for although the client has its answer and has left, and lifespan ends after it."""
+    os.mkfifo(tmp_path / "gate")
+    with backend(tmp_path, APP, spec=SPEC, max_requests=1 if "many" in ending else 0) as site:
+        with way(site, "/works_on") as client:
+            assert _until(client, b"ok")
+        if site.job["max_requests"]:
+            assert site.ask("/show").status == 200  # the first that has ended
+        else:
+            site.process.send_signal(signal.SIGTERM)
+        assert site.notice().startswith("STOPPING=1")
+        assert site.record().in_flight == 1
+        (tmp_path / "gate").write_text("open")
+        assert site.exit() == 0
+        assert site.record().in_flight == 0
+        assert site.log.split("\n")[1:4] == ["working on", "done", "lifespan.shutdown"]
+
+
+def _until(client: socket.socket, end: bytes) -> bytes:
+    """Read until the answer is whole; its end may be told in a chunk of its own."""
+    data = b""
+    while end not in data:
+        more = client.recv(65536)
+        assert more, data
+        data += more
+    return data
+
+
+@pytest.mark.parametrize("way", [_closing, _handed_over])
+def test_the_end_of_an_answer_does_not_wait_for_what_comes_after_it(
+    tmp_path: Path, way: Callable[[Backend, str], socket.socket]
+) -> None:
+    """Where only the end of the connection tells it."""
+    os.mkfifo(tmp_path / "gate")
+    with backend(tmp_path, APP, spec=SPEC) as site:
+        with way(site, "/streams_and_works_on") as client:
+            assert receive_all(client).endswith(b"some more")
+        assert site.record().in_flight == 1
+        (tmp_path / "gate").write_text("open")
+        site.wait_for(in_flight=0)
+        assert "done" in site.log
+
+
+def test_a_call_for_nobody_ends_some_time(tmp_path: Path) -> None:
+    """It has given no answer, its client has left, and it does not listen: it is cancelled after request_timeout."""
+    with backend(tmp_path, APP, spec=SPEC, request_timeout=1.0) as site:
+        with _relayed(site, "/hangs"):
+            site.wait_for(in_flight=1)
+        site.wait_for(in_flight=0)
+        assert "cancelled" in site.log
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGQUIT], [signal.SIGTERM, signal.SIGTERM]])

@@ -30,8 +30,17 @@ def application(environ, start_response):
         return slowly(start_response)
     elif path == "/drip":
         return drip(start_response)
+    elif path == "/close":
+        start_response("200 OK", [("Content-Length", "2")])
+        return Closing([b"ok"])
     start_response("200 OK", [("Content-Length", "2")])
     return [b"ok"]
+
+class Closing(list):
+    def close(self):
+        print("waiting", file=sys.stderr)
+        open("gate").read()
+        print("done", file=sys.stderr)
 
 def hang_here():
     threading.Event().wait()
@@ -87,6 +96,23 @@ def test_terminated_it_finishes_what_is_in_flight(tmp_path: Path, gate: Path, th
         assert receive_all(first).endswith(b"ok")
         assert site.exit() == 0
         assert site.record().in_flight == 0
+
+
+@pytest.mark.parametrize("ending", ["asked to end", "after so many requests"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_bodys_close_is_in_flight(tmp_path: Path, gate: Path, threads: int, ending: str) -> None:
+    """It is waited for although the client has its answer and has left."""
+    with backend(tmp_path, WAITING, threads=threads, max_requests=1 if "many" in ending else 0) as site:
+        with ask_later(site, "/close") as client:
+            assert b"\r\n\r\n" in client.recv(65536)
+        wait_for_log(site, "waiting")
+        if not site.job["max_requests"]:
+            site.process.send_signal(signal.SIGTERM)
+        assert site.notice().startswith("STOPPING=1")
+        assert site.record().in_flight == 1
+        gate.write_text("open")
+        assert site.exit() == 0
+        assert site.record().in_flight == 0 and "done" in site.log
 
 
 def test_what_is_queued_is_left_to_the_next_process(tmp_path: Path, gate: Path) -> None:
