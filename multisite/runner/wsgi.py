@@ -40,9 +40,7 @@ class Backend:
         self._relayed = Relayed(caller)
         self._direct = Direct(caller, listener, job.processes, job.trusts_front_end)
         self._board = opened(job.board, job.slot, os.getpid())
-        self._acceptor = Acceptor(
-            listener, self._handle, self._signalled, threads, job.max_requests, notifier.recycles
-        )
+        self._acceptor = Acceptor(listener, self._handle, self._signalled, threads, job.max_requests, notifier.recycles)
         self._notifier = notifier
         self._unfollowed = 0  # requests until the follower is called again
         self._watchdog = Watchdog(job.request_timeout, self._acceptor.active, self._acceptor.stop, notifier)

@@ -25,7 +25,7 @@ from multisite.supervisor.spawn import spawn
 BORN_WITHIN = 5.0  # seconds, or else the preloader does not answer
 _PACKED = (
     *("pid", "deadline", "since", "reason", "obsolete", "started", "ready_at", "status"),
-    *("memory", "ours", "told", "graceful", "tried", "on_trial"),
+    *("memory", "ours", "told", "graceful", "tried", "on_trial", "answered_before"),
 )
 KILL_EVERY = 5.0  # seconds between two SIGKILLs, for a process that the kernel holds
 
@@ -38,6 +38,7 @@ class Exit:
     reason: str
     code: int | None  # exit status; negative: the signal; None: there was no process, or it never ran its program
     served: float  # seconds that it was RUNNING
+    answered: bool = False  # it, or one beside it, has answered a request, as far as that is known
     lacking: bool = False  # the machine, or our own limits, had no room for it
 
 
@@ -49,6 +50,7 @@ class Backend:
         serial: grows with each backend; its leftovers are marked with it.
         obsolete: why it is to be replaced ("" if it is not): it serves until its successor is ready.
         memory: bytes that it and its session used when that was measured last; 0: not yet.
+        answered_before: how many answers its place on the scoreboard counted before it was there.
         ours: it is our own runner.
         told: it says itself when it is ready.
         tried: it is tried out first, by a program that becomes its own (`multisite.supervisor.trial`); on_trial: that
@@ -64,7 +66,7 @@ class Backend:
         self.since = loop.now()
         self.reason = ""
         self.obsolete = ""
-        self.memory = 0
+        self.memory = self.answered_before = 0
         self.ours = self.told = self.graceful = self.tried = self.on_trial = False
         self.journey = Journey(loop.now())
         self.lessons = 0  # how often it has told its modules

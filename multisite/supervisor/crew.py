@@ -63,10 +63,19 @@ class Crew:
         self._launcher = Launcher(site, home, shared, self.scoreboard, self.log)
         self.readiness = Readiness(self.listener.path, self.backends, self.costs, self._loop)
         self.deploys = Deploys(self.backends, self.failures, self.room)
-        self.hearing = Hearing(
-            self._launcher, self.backends, self.readiness, self.failures, self.activity, self.costs, self.deploys
+        self._exits = Exits(
+            self.backends, self.failures, self.room, self.readiness, self.deploys, self.costs, self._loop
         )
-        self._exits = Exits(self.backends, self.failures, self.room, self.readiness, self.deploys, self._loop)
+        self.hearing = Hearing(
+            self._launcher,
+            self.backends,
+            self.readiness,
+            self.failures,
+            self.activity,
+            self.costs,
+            self.deploys,
+            self._exits,
+        )
         self.starter = Starter(self._launcher, self.backends, self.room, self.readiness, self.deploys, self._exits)
 
     def __repr__(self) -> str:
@@ -226,7 +235,11 @@ class Crew:
         """Take note of the end of a process; returns the backend that it was, None if it is none of ours."""
         backend = self.backends.of(pid)
         if backend:
-            self.costs.ended(spent, backend.ended(status).served)
+            mates = [one for one in self.backends.alive if one is backend or not one.obsolete]
+            has_answered = any(map(self._launcher.has_answered, mates))
+            exit_ = backend.ended(status)
+            exit_.answered = has_answered
+            self.costs.ended(spent, exit_.served)
             self._exits.take(backend)
         return backend
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 
 from multisite.supervisor import planner, replacement
 from multisite.supervisor.backend import Backend, Exit
 from multisite.supervisor.backends import HELD, Backends
+from multisite.supervisor.costs import Costs
 from multisite.supervisor.deploy import Deploys
 from multisite.supervisor.failures import Failures, Unavailable
 from multisite.supervisor.lifecycle import Event, State
@@ -27,10 +29,11 @@ class Exits:
         room: WaitingRoom,
         readiness: Readiness,
         deploys: Deploys,
+        costs: Costs,
         loop: Loop,
     ) -> None:
         self._backends, self._failures, self._room, self._loop = backends, failures, room, loop
-        self._readiness, self._deploys = readiness, deploys
+        self._readiness, self._deploys, self._costs = readiness, deploys, costs
 
     def take(self, backend: Backend, *, refused: bool = False) -> None:
         """Feed `backend`, which has its `exit`, what has become of it; `refused`: it would fail again and again."""
@@ -46,15 +49,37 @@ class Exits:
         if exit_.served and (exit_.state not in UNASKED or _is_planned(backend, exit_)):
             self._failures.end_row()
         if exit_.state not in UNASKED:
-            backend.feed(Event.EXITED, backend.reason)
+            self._end(backend, exit_)
         elif _is_planned(backend, exit_):
             backend.feed(Event.EXITED, "max_requests")
             if not _is_single_use(backend):
                 self._room.want()
         elif exit_.state is State.STARTING and (backend.obsolete or replacement.is_first(self._backends)):
             self._keep_old(backend, exit_)
+        elif exit_.state is State.RUNNING and self._failures.is_proven(exit_):
+            self._crashed(backend, exit_)
         else:
             self._failed(backend, exit_, refused)
+
+    def _end(self, backend: Backend, exit_: Exit) -> None:
+        """It has ended as it was asked to, or while it was about to."""
+        if exit_.state is State.DRAINING and backend.ours and exit_.code not in (0, -signal.SIGTERM):
+            self._failures.tell(backend, exit_, self._loop.now())
+        backend.feed(Event.EXITED, backend.reason)
+
+    def recycle(self, backend: Backend) -> None:
+        """It accepts no more, as it has had its `max_requests`: have another one, while this one answers the rest."""
+        if backend.state is State.RUNNING and backend.ours and not _is_single_use(backend):
+            backend.feed(Event.STOP, "max_requests")
+            self._room.want()
+
+    def _crashed(self, backend: Backend, exit_: Exit) -> None:
+        """A request has ended the process of a site that can serve: that costs the request, and nobody else waits long.
+
+        The socket stays, and whoever waits there starts the next one.
+        """
+        self._failures.crashed(backend, exit_, self._loop.now(), self._costs.start_cost)
+        backend.feed(Event.EXITED, exit_.reason)
 
     def _keep_old(self, backend: Backend, exit_: Exit) -> None:
         """The replacement failed: what runs goes on."""
@@ -64,15 +89,16 @@ class Exits:
             self._room.since = None
             replacement.keep_all(self._backends)
         backend.feed(Event.EXITED, exit_.reason)
-        backend.feed(Event.STOP)
 
     def _failed(self, backend: Backend, exit_: Exit, refused: bool) -> None:
         now = self._loop.now()
         delay = self._failures.count(backend, exit_, now)
         self._failures.report(backend, exit_, now)
         self._failures.refused = exit_.reason if refused else ""
-        backend.feed(Event.EXITED, exit_.reason, delay)
-        if refused or (planner.gives_up(self._failures.in_a_row) and not exit_.lacking):
+        backend.feed(Event.FAILED, exit_.reason, delay)
+        if refused or (
+            planner.gives_up(self._failures.in_a_row) and exit_.state is State.STARTING and not exit_.lacking
+        ):
             backend.feed(Event.GIVE_UP, exit_.reason)
         others = any(one.alive for one in self._backends if one is not backend)
         if (delay or refused) and not others:
@@ -111,7 +137,7 @@ class Exits:
 
 def _is_planned(backend: Backend, exit_: Exit) -> bool:
     """Tell whether a runner of ours left after its `max_requests`."""
-    may_leave = backend.site.max_requests > 0 or _is_single_use(backend)
+    may_leave = (backend.site.max_requests > 0 and exit_.answered) or _is_single_use(backend)
     return exit_.state is State.RUNNING and exit_.code == 0 and backend.ours and may_leave
 
 

@@ -16,7 +16,7 @@ from multisite.verdicts import Verdicts
 
 NOT_WELL = 6  # the exit status of what did not answer its smoke request; its STATUS= says how
 NOT_LOADED = 3  # the exit status of our runner for an application that cannot be imported; its STATUS= says why
-_PACKED = ("in_a_row", "refused", "replacement", "mending", "begun", "_counted_at")
+_PACKED = ("in_a_row", "refused", "replacement", "mending", "begun", "not_before", "_counted_at", "_proven", "_crashes")
 PAUSE_UNKNOWN = 60.0  # seconds that somebody is sent away for where no deadline is known
 
 
@@ -38,6 +38,7 @@ class Failures:
         replacement: why the last replacement of a running backend did not come about.
         mending: files whose change may mend that.
         begun: Unix time of its start.
+        not_before: monotonic seconds at which the next may be started.
     """
 
     def __init__(self, site: str, notes: Verdicts, logger: logging.Logger) -> None:
@@ -47,7 +48,10 @@ class Failures:
         self.replacement = ""
         self.mending: tuple[str, ...] = ()
         self.begun = 0.0
+        self.not_before = 0.0
         self._counted_at = 0.0
+        self._proven = False  # a process has answered since somebody changed the site
+        self._crashes = 0  # of it since then, without an answer between them
         self._site, self._notes, self._logger = site, notes, logger
 
     def pack(self) -> Packed:
@@ -71,16 +75,34 @@ class Failures:
             self._counted_at = now
         return planner.backoff(self.in_a_row, random.random)
 
+    def is_proven(self, exit_: Exit) -> bool:
+        """Tell whether the site can serve: the process that has ended has answered, or another had."""
+        if exit_.answered:
+            self._proven, self._crashes = True, 0
+            self.end_row()
+        return self._proven
+
+    def crashed(self, backend: Backend, exit_: Exit, now: float, start_cost: float) -> None:
+        """Note the end of a process of a site that can serve, which is no failed start."""
+        self._crashes += 1
+        self.not_before = now + planner.crash_pause(self._crashes, start_cost)
+        self.tell(backend, exit_, now)
+
+    def tell(self, backend: Backend, exit_: Exit, now: float) -> None:
+        """Tell in the log what became of a start or a run."""
+        journey, site = backend.journey, backend.site
+        journey.fail(reason_of(backend, exit_), logs.incident(), now)
+        # What it printed is in the site's own log, which is the service's where the site has none.
+        self._logger.error("incident %s: %s", journey.incident, journey if site.error_log else journey.headline)
+
     def report(self, backend: Backend, exit_: Exit, now: float, *, serving: bool = False) -> None:
-        """Tell in the log, and to whoever asks later, what became of a start or a run.
+        """Tell in the log, and to whoever asks later, why a start or a run has failed.
 
         `serving`: another process goes on.
         """
         journey, site = backend.journey, backend.site
-        journey.fail(reason_of(backend, exit_), logs.incident(), now)
+        self.tell(backend, exit_, now)
         self.last = journey
-        # What it printed is in the site's own log, which is the service's where the site has none.
-        self._logger.error("incident %s: %s", journey.incident, journey if site.error_log else journey.headline)
         output = list(journey.tail.lines)
         self._notes.note(
             self._site,
@@ -118,6 +140,7 @@ class Failures:
         if self.in_a_row or self.refused or self.replacement:
             self._notes.clear(self._site)
         self.in_a_row, self.refused, self.replacement, self.mending = 0, "", "", ()
+        self.not_before, self._proven, self._crashes = 0.0, False, 0
 
     def try_once(self) -> None:
         """Allow one attempt after all."""
@@ -139,7 +162,7 @@ def reason_of(backend: Backend, exit_: Exit) -> str:
         return f"it was not ready within {backend.site.start_timeout:g} s{_what_it_lacks(backend)}"
     if exit_.code in (NOT_LOADED, NOT_WELL) and backend.status and (backend.ours or backend.tried):
         return backend.status
-    if exit_.state is State.RUNNING:
+    if exit_.state in (State.RUNNING, State.DRAINING):
         return f"{exit_.reason} while serving"
     forked = exit_.code == 0 and backend.site.command
     return f"{exit_.reason} before it was ready" + ("; a command has to stay in the foreground" if forked else "")

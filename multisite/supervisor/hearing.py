@@ -11,6 +11,7 @@ from multisite.supervisor.backends import Backends
 from multisite.supervisor.connections import Connections
 from multisite.supervisor.costs import Costs
 from multisite.supervisor.deploy import Deploys
+from multisite.supervisor.exits import Exits
 from multisite.supervisor.failures import Failures
 from multisite.supervisor.launcher import Launcher
 from multisite.supervisor.lifecycle import Event, State
@@ -31,6 +32,7 @@ class Hearing:
     activity: Activity
     costs: Costs
     deploys: Deploys
+    exits: Exits
 
     def told(self, pid: int, variables: dict[str, str]) -> None:
         """Take note of what the process `pid`, or one of its session, says (sd_notify(3))."""
@@ -41,6 +43,8 @@ class Hearing:
             self._learn(backend, variables["MODULES"])
         if "FACTS" in variables and backend.state is State.RUNNING:
             self._hear_facts(backend, variables["FACTS"])
+        if variables.get("RECYCLES") == "1":
+            self.exits.recycle(backend)
         if backend.state is State.STARTING:
             self._hear_progress(backend, variables)
 

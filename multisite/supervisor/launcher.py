@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from multisite import logs
 from multisite.model import Home, Site
-from multisite.supervisor import launch
+from multisite.supervisor import launch, planner
 from multisite.supervisor.backend import Backend
 from multisite.supervisor.launch import Surroundings
 from multisite.supervisor.output import SiteLog
@@ -34,7 +34,15 @@ class Launcher:
 
     def backend(self, slot: int, serial: int = 0) -> Backend:
         """Return a new backend, or the one that had the number `serial` before, at the place `slot`."""
-        return Backend(self.site, slot, serial or self.shared.next_serial(), self.shared.loop, self.say)
+        backend = Backend(self.site, slot, serial or self.shared.next_serial(), self.shared.loop, self.say)
+        backend.answered_before = self.scoreboard.answered(slot)
+        return backend
+
+    def has_answered(self, backend: Backend) -> bool:
+        """Tell whether a backend has answered a request; a server that does not count has, once it has lasted."""
+        if backend.ours:
+            return self.scoreboard.answered(backend.slot) > backend.answered_before
+        return bool(backend.started) and self.shared.loop.now() - backend.started >= planner.ANSWERED_AFTER
 
     def say(self, what: str) -> None:
         """Tell it in the log of the service."""

@@ -1,12 +1,13 @@
-"""The life of a backend: seven states, eight events, one table.
+"""The life of a backend: seven states, nine events, one table.
 
 A backend owns a process exactly in the states of `OWNS_PROCESS`, and a deadline exactly in those
 of `HAS_DEADLINE`; so it needs one pid and one deadline. ``stop`` is harmless in every state, because
 both people and the planner send it. An empty cell of the table is a programming error.
 
-Who feeds what: ``ready`` and ``exited`` come from the process, ``deadline`` from the loop, ``drained``
-when nothing is in flight any more, ``wanted`` and ``give-up`` from the planner, ``stop`` and ``reset``
-from the control socket, a reload and the planner. Idle, evicted, reload and asked are neither states
+Who feeds what: ``ready`` and ``exited`` come from the process, ``failed`` instead of ``exited`` where its end is
+held against the next start (`multisite.supervisor.exits`), ``deadline`` from the loop, ``drained`` when nothing is in
+flight any more, ``wanted`` and ``give-up`` from the planner, ``stop`` and ``reset`` from the control socket, a reload
+and the planner. Idle, evicted, reload and asked are neither states
 nor events: they are the reasons given with ``stop``.
 
 ``python -m multisite.supervisor.lifecycle`` prints the table, with ``--dot`` the diagram for Graphviz.
@@ -38,6 +39,7 @@ class Event(Enum):
     STOP = "stop"
     DRAINED = "drained"
     EXITED = "exited"
+    FAILED = "failed"
     DEADLINE = "deadline"
     GIVE_UP = "give-up"
     RESET = "reset"
@@ -69,12 +71,14 @@ TABLE: dict[State, dict[Event, tuple[State, Action]]] = {
     State.STARTING: {
         Event.READY: (State.RUNNING, Action.SERVE),
         Event.STOP: (State.STOPPING, Action.TERMINATE),
-        Event.EXITED: (State.BACKOFF, Action.WAIT),
+        Event.EXITED: (State.STOPPED, Action.REAP),
+        Event.FAILED: (State.BACKOFF, Action.WAIT),
         Event.DEADLINE: (State.STARTING, Action.KILL),
     },
     State.RUNNING: {
         Event.STOP: (State.DRAINING, Action.DRAIN),
-        Event.EXITED: (State.BACKOFF, Action.WAIT),
+        Event.EXITED: (State.STOPPED, Action.REAP),
+        Event.FAILED: (State.BACKOFF, Action.WAIT),
     },
     State.DRAINING: {
         Event.STOP: (State.DRAINING, Action.NOTHING),

@@ -14,6 +14,9 @@ BACKOFF_FIRST = 0.5  # seconds before the second retry; the first is immediate
 BACKOFF_LONGEST = 60.0
 GIVE_UP_AFTER = 6  # failures in a row
 FATAL_PAUSE = 300.0  # seconds after which a site that was given up may try once more
+ANSWERED_AFTER = 0.5  # seconds of serving after which a server that does not count is taken to have answered
+FREE_CRASHES = 3  # in a row, before there is more than one start's time between two starts
+LONGEST_CRASH_PAUSE = 5.0  # seconds
 STABLE_AFTER = 2.0  # seconds of serving that end a row of failures
 LEAST_COST = 0.02  # seconds; no start is cheaper
 BUSY_STARTING = 3.0  # seconds that a start uses the processor; one that takes longer waits for something else
@@ -26,6 +29,7 @@ class SiteView:
     Attributes:
         missing: processes that it lacks and that may be started (none in BACKOFF or FATAL).
         wanted_since: since when somebody waits for one; None: nobody does.
+        not_before: when the next may be started (`crash_pause`).
         processes: how many of its processes live, whatever their state.
         leaving: how many of these have been asked to end.
         starting: how many of these began to start a short while ago (`BUSY_STARTING`).
@@ -39,6 +43,7 @@ class SiteView:
     name: str
     missing: int = 1
     wanted_since: float | None = None
+    not_before: float = 0.0
     processes: int = 0
     leaving: int = 0
     starting: int = 0
@@ -171,7 +176,7 @@ class _Starts:
 
     def for_those_who_wait(self, now: float) -> None:
         """Start what there is room for; who waits longest is first."""
-        for site in sorted(_waiting(self._sites), key=lambda site: site.wanted_since or 0.0):
+        for site in sorted(_waiting(self._sites, now), key=lambda site: site.wanted_since or 0.0):
             if self._slots < 1:  # nobody makes room for what could not be started yet
                 break
             count = min(site.missing, self._room if self._room > 0 else self._limits.max_backends)
@@ -209,8 +214,8 @@ class _Starts:
         self._is_alone = False
 
 
-def _waiting(sites: Iterable[SiteView]) -> Iterable[SiteView]:
-    return (site for site in sites if site.wanted_since is not None and site.missing)
+def _waiting(sites: Iterable[SiteView], now: float) -> Iterable[SiteView]:
+    return (one for one in sites if one.wanted_since is not None and one.missing and one.not_before <= now)
 
 
 def by_worth(sites: Iterable[SiteView], now: float) -> list[SiteView]:
@@ -250,6 +255,14 @@ def backoff(failures: int, random: Callable[[], float]) -> float:
     if failures <= 1:
         return 0.0
     return float(min(BACKOFF_LONGEST, BACKOFF_FIRST * 2 ** (failures - 2)) * (0.75 + 0.5 * random()))
+
+
+def crash_pause(crashes: int, start_cost: float) -> float:
+    """Return the seconds to the next start after so many crashes without an answer between them.
+
+    As long as some requests are answered, half of the time is theirs; where none is, starting gets less and less of it.
+    """
+    return min(LONGEST_CRASH_PAUSE, max(start_cost, LEAST_COST) * max(1, crashes - FREE_CRASHES))
 
 
 def gives_up(failures: int) -> bool:

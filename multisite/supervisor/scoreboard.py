@@ -87,6 +87,11 @@ class Scoreboard:
             tuple(map(sum, zip(*(record.latencies for record in records), strict=True))),
         )
 
+    def answered(self, slot: int) -> int:
+        """Return how many requests the processes of a slot have answered, one after another."""
+        record = board.read(self._file, slot) if self._file >= 0 else None
+        return sum(record.latencies) if record else 0
+
     def close(self) -> None:
         """Read it no more, and remove it."""
         if self._file >= 0:

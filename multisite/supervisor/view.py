@@ -24,6 +24,7 @@ def at_a_glance(crew: Crew, now: float) -> SiteView:
         crew.site.name,
         missing=missing,
         wanted_since=crew.room.since,
+        not_before=crew.failures.not_before,
         processes=len(alive),
         leaving=sum(backend.leaving for backend in alive),
         starting=sum(one.state is State.STARTING and now - one.since < planner.BUSY_STARTING for one in alive),

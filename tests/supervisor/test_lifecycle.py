@@ -47,7 +47,7 @@ def test_a_process_is_made_and_ended_exactly_where_the_owning_states_begin_and_e
             gains = state not in OWNS_PROCESS and target in OWNS_PROCESS
             loses = state in OWNS_PROCESS and target not in OWNS_PROCESS
             assert gains == (action is Action.SPAWN)
-            assert loses == (event is Event.EXITED)
+            assert loses == (event in (Event.EXITED, Event.FAILED))
 
 
 def test_a_deadline_can_only_pass_where_there_is_one() -> None:
@@ -65,6 +65,8 @@ def feedable(state: State) -> list[Event]:
         events.add(Event.WANTED)
     if state is State.STARTING:
         events.add(Event.READY)
+    if state in (State.STARTING, State.RUNNING):
+        events.add(Event.FAILED)
     if state is State.DRAINING:
         events.add(Event.DRAINED)
     if state is State.BACKOFF:

@@ -31,6 +31,19 @@ def test_a_site_somebody_waits_for_is_started() -> None:
     assert decide(waiting("a")) == [Start("a")]
 
 
+def test_after_a_crash_the_next_start_waits_for_its_time() -> None:
+    assert decide(waiting("a", not_before=NOW + 0.1)) == []
+    assert decide(waiting("a", not_before=NOW)) == [Start("a")]
+
+
+def test_a_site_that_crashes_with_every_request_gets_less_and_less_of_the_machine() -> None:
+    """The pause is a start's time while some requests are answered, then a growing multiple of it, within a bound."""
+    pauses = [planner.crash_pause(crashes, 0.1) for crashes in range(1, 200)]
+    assert pauses[: planner.FREE_CRASHES + 1] == [0.1] * (planner.FREE_CRASHES + 1)
+    assert pauses == sorted(pauses) and pauses[-1] == planner.LONGEST_CRASH_PAUSE
+    assert planner.crash_pause(1, 0.0) == planner.LEAST_COST
+
+
 def test_all_its_processes_are_started() -> None:
     assert decide(waiting("a", missing=2)) == [Start("a", 2)]
 
