@@ -106,10 +106,10 @@ class Dispatcher:
         try:
             target = self._memory[environ["HTTP_HOST"]]
             believed = self._believed[environ["REMOTE_ADDR"]]
-            is_plain = environ[self._raw][0] == "/" and PROXY not in environ
+            is_usual = environ[self._raw][0] == "/" and PROXY not in environ and self._clock() < target.check_at
         except LookupError:
-            return self._long_way(environ, start_response)
-        if not is_plain or self._clock() >= target.check_at:
+            is_usual = False
+        if not is_usual:
             return self._long_way(environ, start_response)
         if _get_site() is not target.name:  # which takes a quarter of the time that setting it takes
             _set_site(target.name)

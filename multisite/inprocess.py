@@ -37,7 +37,7 @@ from multisite import (
 from multisite.bound import Bound
 from multisite.claims import Ledger
 from multisite.development import OFF, Development
-from multisite.environ import completed
+from multisite.environ import Completed
 from multisite.errors import BrokenSite, MultisiteError, NeedsProcess, SiteBusy, UnknownHost
 from multisite.generation import WSGI, Generation
 from multisite.layers import Layers, Rescue
@@ -338,7 +338,7 @@ class InProcessSite:
     def _serve(self, newest: Generation) -> None:
         self._generation, self._failure, self._failures = newest, None, 0
         own = logs.own_log(self.name)
-        self._put(completed(self._debugged(newest.app), Errors(own) if own else None), IN_PROCESS)
+        self._put(Completed(self._debugged(newest.app), Errors(own) if own else None), IN_PROCESS)
         self._verdicts.clear(self.name)
 
     def _debugged(self, app: WSGI) -> WSGI:

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from multisite import logs, usage, visit
+from multisite.environ import Completed
 from multisite.model import Home, Site
+from multisite.runner.filewrapper import ReadFile
 from multisite.sitedir import Entry
 from multisite.visit import IN_PROCESS, PAGE, STATIC, Visit
 from multisite.workdir import WorkDir, here
@@ -107,6 +109,7 @@ class Layers:
         """Return the same behind a bound, in one step too: most requests of most sites come this way."""
         counts, requests = self._counts, self._counts.cells[usage.REQUESTS :]
         take, give, overflow, release = bound.take, bound.give, bound.overflow, bound.release
+        bare = app.bare if isinstance(app, Completed) else app
 
         def bounded(environ: Environ, start_response: Any) -> Iterable[bytes]:
             try:
@@ -117,7 +120,11 @@ class Layers:
             try:
                 if here() is not workdir.now:
                     workdir.enter()
-                body = app(environ, start_response)
+                if "CONTENT_LENGTH" in environ or "HTTP_TRANSFER_ENCODING" in environ:
+                    body = app(environ, start_response)
+                else:
+                    environ["wsgi.file_wrapper"] = ReadFile
+                    body = bare(environ, start_response)
             except BaseException:
                 give(None)
                 raise

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from multisite import logs, ownlog
-from multisite.environ import completed
+from multisite.environ import Completed
 from multisite.model import Home, Site
 
 
@@ -113,6 +113,6 @@ def test_wsgi_errors_is_the_sites_own_log(home: Home, tmp_path: Path) -> None:
         errors.flush()
         return []
 
-    completed(app, ownlog.Errors(log))({}, None)
+    Completed(app, ownlog.Errors(log))({}, None)
     assert own(tmp_path) == "from a thread\nTraceback\n  File x\nend\n"
     assert logs.own_log("wiki") is None
