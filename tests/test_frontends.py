@@ -375,6 +375,22 @@ def test_the_pages_show_what_the_command_prints(server: str) -> None:
     assert example(server).strip() in page, f"docs/deploy/{server}.md should show:\n\n{example(server)}"
 
 
+@pytest.mark.parametrize(
+    ("version", "says", "not_known"),
+    [
+        ((), "request_buffers 1MiB", "buffer_requests"),
+        ((2, 10, 0), "request_buffers 1MiB", "buffer_requests"),
+        ((2, 6, 2), "max_buffer_size 1048576", "request_buffers"),
+    ],
+)
+def test_caddy_waits_for_slow_clients_in_the_words_of_its_version(
+    version: tuple[int, ...], says: str, not_known: str
+) -> None:
+    text = rendered("caddy", replace(front_of(sites(site("blog", "blog.test"))), caddy=version))
+    assert says in text
+    assert not_known not in text
+
+
 SENDING = {"nginx": "x-accel-redirect /files", "apache": "x-sendfile", "lighttpd": "x-sendfile"}
 NAMED = {
     "nginx": 'location ^~ "/files/srv/blog/static/" {',

@@ -131,6 +131,7 @@ class Asked:
 
     def front(self) -> Front:
         """Return the view of the sites that renderers take."""
+        from multisite.cli import syntax
         from multisite.frontends import plan
         from multisite.frontends.view import Front
 
@@ -155,6 +156,7 @@ class Asked:
             ask=self._ask(upstream),
             sent=plan.sent(sites, sites.sites),
             app_send=any(site.app_send for site in sites.sites.values()),
+            caddy=syntax.version_of_caddy() if self._server == "caddy" else (),
         )
 
     def _ask(self, upstream: Endpoint) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -72,13 +74,28 @@ def check(server: str, front: Front, render: Callable[[Front], str]) -> Verdict:
     if not program:
         return Verdict("")
     with tempfile.TemporaryDirectory(prefix="multisite-") as root:
-        harmless = replace(front, logs=root, listen=_listen(server, root, front))
+        caddy = version_of_caddy() if server == "caddy" else ()
+        harmless = replace(front, logs=root, listen=_listen(server, root, front), caddy=caddy)
         with open(os.path.join(root, "rules"), "w", encoding="utf-8") as file:
             file.write(render(harmless))
         argv = [program, *_arguments(server, root)]
         done = subprocess.run(argv, cwd=root, capture_output=True, text=True, timeout=TIMEOUT, check=False)
         said = (done.stderr + done.stdout).replace(root + "/", "").strip()
     return Verdict(program, said or f"exit code {done.returncode}") if done.returncode else Verdict(program)
+
+
+@functools.cache
+def version_of_caddy() -> tuple[int, ...]:
+    """Return the version of the Caddy that is installed here, () where none is, or it does not say."""
+    program = _find(PROGRAMS["caddy"])
+    if not program:
+        return ()
+    try:
+        said = subprocess.run([program, "version"], capture_output=True, text=True, timeout=TIMEOUT, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    found = re.match(r"v?(\d+)\.(\d+)\.(\d+)", said)
+    return tuple(map(int, found.groups())) if found else ()
 
 
 PROGRAMS = {

@@ -35,6 +35,9 @@ DIRECT = """\
 # like the domain says. Caddy must be allowed to connect: put its user into the group of [supervisor] socket_group in
 # moya.conf. Everything else goes to multisite, which starts sites, so that no request is lost and none is sent twice.
 """
+BUFFER = 1 << 20  # bytes of a request's body that Caddy takes in before it passes the request on
+RENAMED = (2, 6, 3)  # the version in which this got another name
+OLD_BUFFERS = ("buffer_requests", f"max_buffer_size {BUFFER}")
 _FILE = re.compile(r"[A-Za-z0-9._-]+\Z")
 
 
@@ -240,6 +243,9 @@ def _shared(front: Front) -> Iterator[str]:
     yield "    reverse_proxy {args.0} {"
     yield comment("What a client claims of itself ends here; Caddy sets X-Forwarded-For, -Proto and -Host.", " " * 8)
     yield from (f"        header_up -{name}" for name in (*named, *CLAIMS, *UNDERSCORED, "X-Forwarded-Port"))
+    yield comment("A slow client is waited for here, rather than in a process of the site's.", " " * 8)
+    old = () < front.caddy < RENAMED
+    yield from (f"        {line}" for line in (OLD_BUFFERS if old else (f"request_buffers {BUFFER >> 20}MiB",)))
     yield "        transport http {"
     yield "            dial_timeout 5s"
     yield comment("request_timeout and start_timeout, and a little: the page that says why is multisite's", " " * 12)

@@ -156,6 +156,7 @@ class Front:
         sent: what multisite may have the front end send, for any host.
         app_send: whether an application may name files too.
         ask: address at which Caddy asks whether a host is ours; "" where there is none.
+        caddy: its version; () where it is not known, and taken to be a newer one.
     """
 
     title: str
@@ -174,6 +175,7 @@ class Front:
     ask: str = ""
     sent: tuple[Sent, ...] = ()
     app_send: bool = False
+    caddy: tuple[int, ...] = ()
 
 
 #: what front ends say of their clients under names that we do not set: a client could say it in their stead, and a
