@@ -60,7 +60,7 @@ def checked(body: Iterable[bytes], environ: Environ, response: Any) -> Iterable[
 def _check(response: Any, environ: Environ, given: int) -> None:
     """Have the connection closed if no more than so many bytes come."""
     length = response.response_length
-    has_body = environ["REQUEST_METHOD"] != "HEAD" and response.status_code not in _BARE
+    has_body = environ.get("REQUEST_METHOD") != "HEAD" and response.status_code not in _BARE
     if has_body and length is not None and given < length:
         response.force_close()
 
