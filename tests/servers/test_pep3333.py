@@ -401,7 +401,7 @@ def kinds(environ, start_response):
     from urllib.parse import quote
     names = ("REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "SERVER_PROTOCOL", "wsgi.version",
              "wsgi.url_scheme", "wsgi.run_once", "wsgi.input_terminated", "RAW_URI", "HTTP_X_A", "HTTP_X_B",
-             "HTTP_X_EMPTY", "CONTENT_TYPE", "CONTENT_LENGTH", "HTTP_COOKIE", "HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH", "HTTP_X_C")
+             "HTTP_X_EMPTY", "CONTENT_TYPE", "CONTENT_LENGTH", "HTTP_COOKIE", "HTTP_CONTENT_TYPE", "HTTP_X_C")
     found = [(name, environ[name]) for name in names if name in environ]
     strange = [name for name, value in environ.items() if name.isupper() and type(value) is not str]
     return answer(start_response, repr([type(environ) is dict, strange, *found]))
