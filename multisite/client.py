@@ -50,6 +50,7 @@ class Worker:
         logs_access: it writes an access log, or counts in its place.
         runs_hooks: its threads may run code of the administrator's between two requests.
         grace: seconds that it has for its last requests.
+        head_limits: how large the head of a request may be, as its settings say it.
         claims: keys of the fields by which a front end tells it the scheme and more (secure_scheme_headers,
             forwarder_headers).
         is_introduced_to: its peers may say for whom they speak before the request (PROXY protocol).
@@ -66,6 +67,7 @@ class Worker:
         self.has_siblings = worker.cfg.workers > 1
         self.grace = float(worker.cfg.graceful_timeout)
         self.claims = _claims(worker.cfg)
+        self.head_limits = {name: int(getattr(worker.cfg, name)) for name in HEAD_LIMITS}
         self.is_introduced_to = str(getattr(worker.cfg, "proxy_protocol", False)) not in ("False", "off")
         log = worker.log
         own = type(log).access.__module__ == "gunicorn.glogging"
@@ -129,6 +131,9 @@ class Worker:
         """Let go of the sockets on which it accepted."""
         for listener in self._worker.sockets:
             listener.close()
+
+
+HEAD_LIMITS = ("limit_request_line", "limit_request_fields", "limit_request_field_size")
 
 
 def _claims(cfg: Any) -> frozenset[str]:

@@ -21,7 +21,7 @@ from .forks import watch
 from .job import Job
 from .notify import Notifier
 from .report import say
-from .settings import Log, settings
+from .settings import WITHOUT_LIMITS, Log, settings
 from .smoke import LONGEST, Smoke, leave_unless_well, status_of, verdict
 from .watchdog import Watchdog
 
@@ -63,8 +63,9 @@ class Backend(ASGIWorker):  # type: ignore[misc]
         self.asgi = app
         hooks: dict[str, Any] = {"pre_request": None, "post_request": None}
         hooks["asgi_disconnect_grace_period"] = job.request_timeout or NEVER
-        self.cfg = settings(job.processes, job.trusts_front_end, **hooks)
-        self.cfg_relayed = settings(job.processes, True, header_map="dangerous", **hooks)  # our server has had a look
+        self.cfg = settings(job.processes, job.trusts_front_end, **hooks, **job.head_limits)
+        # The server in front has had a look at it.
+        self.cfg_relayed = settings(job.processes, True, header_map="dangerous", **hooks, **WITHOUT_LIMITS)
         self.log = Log()
         self.trusts_front_end = job.trusts_front_end
         self.board = opened(job.board, job.slot, os.getpid())

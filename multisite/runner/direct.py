@@ -18,7 +18,7 @@ from .connection import Connection, Listener
 from .envelope import BadEnvelope, sized_body
 from .filewrapper import ReadFile
 from .forks import leave_if_child
-from .request import END, environ_of, introduce
+from .request import END, bounds, environ_of, introduce
 from .settings import Log, settings
 from .target import resolve
 
@@ -32,13 +32,18 @@ class Direct:
 
     Args:
         is_trusted: whether what the front end says about its client is believed.
+        head_limits: gunicorn's settings of how large a head may be.
     """
 
-    def __init__(self, caller: Caller, listener: Listener, processes: int, is_trusted: bool) -> None:
+    def __init__(
+        self, caller: Caller, listener: Listener, processes: int, is_trusted: bool, head_limits: dict[str, int]
+    ) -> None:
         self._caller = caller
         self._listener = listener
         self._processes = processes
         self._is_trusted = is_trusted
+        self._head_limits = head_limits
+        self._bounds = bounds(head_limits)
         self._software = _software()
         self._lock = threading.Lock()
         self._worker: Any = None
@@ -46,7 +51,7 @@ class Direct:
     def serve(self, connection: Connection, start: bytes) -> None:
         """Answer the request that begins with `start`; the caller closes the connection."""
         head, end, rest = start.partition(END)
-        environ = environ_of(head, self._is_trusted) if end else None
+        environ = environ_of(head, self._is_trusted, *self._bounds) if end else None
         if environ is None or "SCRIPT_NAME" in os.environ:
             connection.ahead = start
             self._leave_to_gunicorn(connection)
@@ -72,7 +77,9 @@ class Direct:
         from gunicorn.workers.sync import SyncWorker
 
         worker = SyncWorker.__new__(SyncWorker)  # __init__ makes a file for the arbiter to watch
-        worker.cfg = settings(self._processes, self._is_trusted, pre_request=_begin, post_request=_note)
+        worker.cfg = settings(
+            self._processes, self._is_trusted, pre_request=_begin, post_request=_note, **self._head_limits
+        )
         worker.log = Log()
         worker.nr = 0
         worker.max_requests = sys.maxsize

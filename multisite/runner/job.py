@@ -55,6 +55,7 @@ class Job:
         examine: tell what it changes in its process.
         smoke: what has to be answered before anything is accepted; empty: nothing.
         trusts_front_end: whether a front end that comes straight to the socket is believed about its clients.
+        head_limits: gunicorn's settings of how large the head of a request may be.
     """
 
     def __init__(self, job: dict[str, Any], listen: int, notify: str) -> None:
@@ -72,6 +73,7 @@ class Job:
         self.max_requests = _with_jitter(int(job.get("max_requests") or 0), int(job.get("max_requests_jitter") or 0))
         self.request_timeout = float(job.get("request_timeout") or 0)
         self.trusts_front_end = bool(job.get("trusts_front_end"))
+        self.head_limits: dict[str, int] = job.get("head_limits") or {}
         self.gunicorn: str = job.get("gunicorn") or ""
         self.board: str = job.get("board") or ""
         self.slot = int(job.get("slot") or 0)

@@ -56,18 +56,29 @@ PROXY = "HTTP_PROXY"
 TRUSTED_PEER = "127.0.0.1"
 
 
-def environ_of(head: bytes, is_trusted: bool) -> dict[str, Any] | None:
+def bounds(limits: dict[str, int]) -> tuple[int, int]:
+    """Characters and fields of a head that is within gunicorn's `limits` whatever it looks like."""
+    sizes = [limits.get(name, 0) for name in ("limit_request_line", "limit_request_field_size")]
+    fields = limits.get("limit_request_fields", 0)
+    longest = min([LONGEST, *(size for size in sizes if size > 0)])
+    return longest, min(MOST_FIELDS, fields) if fields > 0 else MOST_FIELDS
+
+
+def environ_of(
+    head: bytes, is_trusted: bool, longest: int = LONGEST, most_fields: int = MOST_FIELDS
+) -> dict[str, Any] | None:
     """The strings of the environ; None where gunicorn has to look.
 
     Args:
         head: all up to the empty line.
         is_trusted: whether what the front end says about its client is believed.
+        longest, most_fields: what is larger is gunicorn's to judge.
     """
     text = head.decode("latin-1")
     first, *lines = text.split("\r\n")
     line = _LINE.fullmatch(first)
     count = len(lines)
-    if not line or len(text) > LONGEST or count > MOST_FIELDS or _CONTROL.search(text):
+    if not line or len(text) > longest or count > most_fields or _CONTROL.search(text):
         return None
     if text.count("\n") != count or text.count("\r") != count:
         return None

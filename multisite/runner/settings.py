@@ -48,6 +48,14 @@ DEFAULTS: dict[str, Any] = {
 UNBELIEVED: dict[str, Any] = {"secure_scheme_headers": {}, "forwarder_headers": []}
 
 
+#: of a head that has been let through once
+WITHOUT_LIMITS: dict[str, Any] = {
+    "limit_request_line": 1 << 20,
+    "limit_request_fields": 1 << 20,
+    "limit_request_field_size": 1 << 20,
+}
+
+
 class Settings:
     """What gunicorn's workers read as ``cfg``: the values given, else gunicorn's defaults."""
 

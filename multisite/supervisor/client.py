@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from multisite import client
 from multisite.errors import BackendUnavailable, MultisiteError
 from multisite.model import Home
 from multisite.supervisor import environment, program
@@ -144,7 +145,9 @@ class Client:
                 yield _decode(line)
 
     def _encode(self, request: dict[str, Any]) -> bytes:
-        return json.dumps({**request, "home": self._home.path}).encode() + b"\n"
+        worker = client.find_worker() if request["do"] in ("ensure", "meet") else None
+        told = {"head_limits": worker.head_limits} if worker else {}
+        return json.dumps({**request, **told, "home": self._home.path}).encode() + b"\n"
 
     def _connect(self) -> socket.socket:
         self._rundir.check_length()

@@ -75,12 +75,12 @@ class Commands:
     def _ping(self, _request: Answer, _connection: Connection) -> Answer:
         return {"pid": os.getpid(), "home": self._roster.home.path}
 
-    def _meet(self, _request: Answer, connection: Connection) -> Answer:
-        self._servers.register(connection.pid)
+    def _meet(self, request: Answer, connection: Connection) -> Answer:
+        self._servers.register(connection.pid, request.get("head_limits"))
         return {"pid": os.getpid()}
 
     def _ensure(self, request: Answer, connection: Connection) -> Answer:
-        self._servers.register(connection.pid)
+        self._servers.register(connection.pid, request.get("head_limits"))
         return {"socket": self._roster.crew(*_asked(request)).ensure()}
 
     def _awake(self, request: Answer, _connection: Connection) -> Answer:

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -37,6 +37,7 @@ class Surroundings:
         smoke: it has to answer the smoke request first, if the site has one.
         trusts_front_end: whether a front end that comes to the site's own socket is a trusted proxy.
         examine: the version of the site's code that is to be examined, "" for none.
+        head_limits: how large the head of a request may be, by gunicorn's names; its own where nothing is said.
     """
 
     environ: Mapping[str, str]
@@ -48,6 +49,7 @@ class Surroundings:
     smoke: bool = False
     trusts_front_end: bool = False
     examine: str = ""
+    head_limits: Mapping[str, int] = field(default_factory=dict)
 
 
 def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch:
@@ -255,6 +257,7 @@ def _job(site: Site, around: Surroundings, worker: str) -> dict[str, Any]:
         "max_requests_jitter": site.max_requests // 10,
         "request_timeout": site.request_timeout,
         "trusts_front_end": around.trusts_front_end,
+        "head_limits": dict(around.head_limits),
         "gunicorn": _gunicorn(),
         "board": around.board,
         "slot": around.slot,
@@ -344,6 +347,8 @@ def _gunicorn_server(plain: Launch, site: Site, python: str, around: Surrounding
     argv += ["--worker-class", "asgi"] if spec[0] == "asgi" else []
     argv += ["--max-requests", str(site.max_requests), "--max-requests-jitter", str(site.max_requests // 10)]
     argv += ["--timeout", str(int(site.request_timeout)), "--graceful-timeout", str(max(1, int(site.drain_timeout)))]
+    for name, limit in around.head_limits.items():
+        argv += [f"--{name.replace('_', '-').replace('field-size', 'field_size')}", str(limit)]
     return replace(plain, argv=(*argv, spec[1]), told=True, graceful=True)
 
 

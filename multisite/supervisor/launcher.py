@@ -65,6 +65,7 @@ class Launcher:
             slot=slot,
             examine=self.shared.placing.wanted(self.site, self.home) if self.shared.placing else "",
             smoke=smoke,
+            head_limits=self.shared.servers.head_limits,
         )
         return launch.plan(self.site, self.home, around)
 

@@ -69,7 +69,9 @@ class Supervisor:
         children.become_subreaper()
         self._preloaders = Preloaders(live.home, self._loop, self._limits, rundir.mark)
         notes = of_starts(live.home)
-        self._shared = Shared(self._loop, rundir, self._limits, notes, self._notify.name, rundir.mark, self._preloaders)
+        self._shared = Shared(
+            self._loop, rundir, self._limits, notes, self._notify.name, rundir.mark, self._preloaders, self._servers
+        )
         self._roster = Roster(live, self._shared)
         self._placing = self._shared.placing = Placing(self._roster, folder_of(rundir.path), self._loop.now)
         self._budget = SpawnBudget()
@@ -105,6 +107,7 @@ class Supervisor:
         """Go on where another program was."""
         self._shared.serial = state["serial"]
         self._servers.take_over(state["servers"])
+        self._servers.head_limits = state.get("head_limits", {})
         self._budget.take_over(state["budget"])
         self._roster.take_over(state["roster"])
 
@@ -123,6 +126,7 @@ class Supervisor:
             "notify": self._notify.pack(keep),
             "serial": self._shared.serial,
             "servers": self._servers.pack(keep),
+            "head_limits": self._servers.head_limits,
             "budget": self._budget.pack(),
             "roster": self._roster.pack(keep),
             "doors": self._doors.pack(keep),

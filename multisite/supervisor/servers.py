@@ -6,6 +6,7 @@ import contextlib
 import os
 from dataclasses import dataclass
 
+from multisite.client import HEAD_LIMITS
 from multisite.supervisor import descriptors, proc
 from multisite.supervisor.handover import Keeper, taken
 from multisite.supervisor.loop import Loop
@@ -26,11 +27,16 @@ class Servers:
     """The server processes that asked for something, each watched until it ends.
 
     A worker comes and goes; what counts is the process that would start its successor.
+
+    Attributes:
+        head_limits: how large the head of a request may be, by gunicorn's names, as a worker last said; empty where
+            none has said anything.
     """
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._watched: dict[int, _Server] = {}  # by pid
+        self.head_limits: dict[str, int] = {}
         self.seen_any = False
 
     def __bool__(self) -> bool:
@@ -41,9 +47,12 @@ class Servers:
         """Their processes."""
         return sorted(self._watched)
 
-    def register(self, caller: int) -> None:
-        """Watch the server that `caller` is a worker of."""
+    def register(self, caller: int, head_limits: object = None) -> None:
+        """Watch the server that `caller` is a worker of; take note of what it says of its limits."""
         self._watch(server_of(caller))
+        if isinstance(head_limits, dict):
+            told = {name: head_limits.get(name) for name in HEAD_LIMITS}
+            self.head_limits = {name: limit for name, limit in told.items() if type(limit) is int}
 
     def pack(self, keep: Keeper) -> list[tuple[int, int]]:
         """Return what `take_over` takes."""

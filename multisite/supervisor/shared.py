@@ -9,6 +9,7 @@ from multisite.supervisor.limits import Limits
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.preloaders import Preloaders
 from multisite.supervisor.rundir import RuntimeDir
+from multisite.supervisor.servers import Servers
 from multisite.verdicts import Verdicts
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class Shared:
         notify: address at which processes say that they are ready.
         mark: how the marks of all backends begin.
         preloaders: who may make a process faster.
+        servers: those in front of the sites.
         serial: number of the last backend.
         placing: who moves sites into the workers and out of them.
     """
@@ -35,6 +37,7 @@ class Shared:
     notify: str
     mark: str
     preloaders: Preloaders
+    servers: Servers
     serial: int = 0
     placing: Placing | None = None
 
