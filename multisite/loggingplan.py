@@ -8,8 +8,10 @@ the handlers of everybody else in the process, the WSGI server's included.
 from __future__ import annotations
 
 import difflib
+import errno
 import logging
 import logging.handlers
+import os
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -79,6 +81,10 @@ class Plan:
             if isinstance(handler, logging.handlers.MemoryHandler):
                 handler.setTarget(built.get(self.handlers[name].target))
         return built, problems
+
+    def foreseen(self) -> list[Problem]:
+        """Return those problems of `build` that can be told without making anything: files without a folder."""
+        return [fault for name in self._used() if (fault := _without_folder(self.handlers[name]))]
 
     def _used(self) -> list[str]:
         # Moya's own logging.ini has a handler that nobody uses; making it could open a file nobody wants
@@ -222,6 +228,18 @@ def _resolve(name: str) -> Any:
 def _say(name: str, known: tuple[str, ...] | list[str]) -> str:
     close = difflib.get_close_matches(name, known, 1)
     return f"did you mean {close[0]}?" if close else "there are " + ", ".join(known)
+
+
+def _without_folder(handler: HandlerPlan) -> Problem | None:
+    path = handler.kwargs.get("filename", handler.args[0] if handler.args else "")
+    if not issubclass(handler.factory, logging.FileHandler) or not isinstance(path, str):
+        return None
+    folder = os.path.dirname(os.path.abspath(path))
+    return None if os.path.isdir(folder) else _cannot_be_made(handler.section, _no_folder(folder))
+
+
+def _no_folder(folder: str) -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, f"there is no folder {folder}")
 
 
 def _cannot_be_made(section: Section, fault: Exception) -> Problem:

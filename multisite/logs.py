@@ -63,7 +63,8 @@ def configure(home: Home) -> tuple[Problem, ...]:
 def problems_of(home: Home) -> tuple[Problem, ...]:
     """Return what is wrong with the home's logging.ini, which is only read here: no handler is made."""
     path = os.path.join(home.path, home.projects.logging)
-    return tuple(make_plan(loggingini.read(path))[1]) if os.path.exists(path) else ()
+    plan, problems = make_plan(loggingini.read(path)) if os.path.exists(path) else (None, [])
+    return (*problems, *(plan.foreseen() if plan else ()))
 
 
 def _configure_from(path: str) -> list[Problem]:

@@ -69,10 +69,16 @@ def check(session: Session, boot: bool, names: tuple[str, ...]) -> None:
 def enabled_problems(session: Session) -> list[Problem]:
     """Return the problems of the home, its logging.ini, its enabled sites, and of what these say they serve."""
     from multisite import logs
+    from multisite.cli import places
     from multisite.supervisor import access
 
     group = access.problem_of(session.home)
-    found = [*logs.problems_of(session.home), *session.catalogue.problems, *([group] if group else [])]
+    found = [
+        *logs.problems_of(session.home),
+        *places.home_problems(session.home),
+        *session.catalogue.problems,
+        *([group] if group else []),
+    ]
     known = {(problem.file, problem.key) for problem in found}
     for name in _progress(list(session.catalogue.sites)):
         problems = fenced(session, name, partial(_of_site, session, name), partial(_unknown, session, name))
@@ -81,11 +87,13 @@ def enabled_problems(session: Session) -> list[Problem]:
 
 
 def _of_site(session: Session, name: str) -> list[Problem]:
+    from multisite.cli.places import log_problems
     from multisite.cli.start import start_problems
     from multisite.cli.target import site_problems, static_problems
 
     site = session.catalogue.site(name)
-    return [*(site_problems(site) or start_problems(site, session.home)), *static_problems(site), *_sessions(site)]
+    problems = site_problems(site) or start_problems(site, session.home)
+    return [*problems, *static_problems(site), *log_problems(site), *_sessions(site)]
 
 
 def _unknown(session: Session, name: str, said: str) -> list[Problem]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from multisite import sharing
+from multisite.cli.places import socket_problem
 from multisite.model import Home, Problem, Site
 from multisite.options import KNOWN, SITE_FILE
 from multisite.placement import CAN_SPAWN
@@ -19,6 +20,9 @@ def start_problems(site: Site, home: Home) -> list[Problem]:
     spawned = sharing.place(site, home).kind == "spawned" or (CAN_SPAWN and sharing.is_examined(site, home))
     if not spawned or "%" in site.location:
         return []
+    too_long = socket_problem(site, home)
+    if too_long:
+        return [too_long]
     refused = launch.obstacle(site, home)
     if not refused:
         return []

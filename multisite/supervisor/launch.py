@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 
 from multisite import development, hosted, loader, sharing, template
 from multisite.model import Home, Site
-from multisite.supervisor import environment, privilege
+from multisite.supervisor import environment, privilege, reach
 from multisite.supervisor.privilege import Refused
 from multisite.supervisor.process import JOB, Identity, Launch
 from multisite.supervisor.triggers import ALWAYS_RESTART
@@ -23,6 +24,8 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 RUNNER = os.path.join(os.path.dirname(_HERE), "runner", "__main__.py")
 RELAY = os.path.join(_HERE, "relay.py")
 TRIAL = os.path.join(_HERE, "trial.py")
+OLDEST = (3, 9)  # that our runner knows
+NEWER = "make the virtualenv with a newer one, or have the site bring its server with command ="
 GUNICORN_CONFIG = os.path.join(_HERE, "gunicorn_config.py")
 
 
@@ -68,8 +71,10 @@ def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch
     site = _with_application(site)
     server = "command" if site.server == "auto" and site.command else site.server
     python = "" if server == "command" else interpreter(site)
-    program = site.command[0] if server == "command" and site.command else python
-    who, remark = privilege.identity(site, home, program if os.path.isabs(program) else "", _ours(site, server))
+    if server in ("auto", "asgi"):
+        _check_age(python)
+    program, runs = _program(site, home, around) if server == "command" and site.command else (python, (python,))
+    who, remark = privilege.identity(site, home, program, (*runs, *_ours(site, server)))
     path = python or interpreter(site) if site.python else python
     may_move = who.uid == os.geteuid() and sharing.is_examined(site, home)
     env = environment.around(site, home, around.environ, who, path, may_move=may_move)
@@ -93,6 +98,15 @@ def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch
     around = replace(around, trusts_front_end="unix" in home.service.trusted_proxies)
     how = _SERVERS[server](plain, site, python, around, host or canonical(site))
     return _tried(how, site) if around.smoke and site.smoke_path and not how.job else how
+
+
+def _program(site: Site, home: Home, around: Surroundings) -> tuple[str, tuple[str, ...]]:
+    """Return the program of a command if its file names it by a path, and all that running it takes."""
+    path = site.env.get("PATH") or home.env.get("PATH") or around.environ.get("PATH") or os.defpath
+    name = site.command[0]
+    named = os.path.join(site.location or "/", name) if "/" in name else ""
+    found = named or shutil.which(name, path=path)
+    return named, tuple(reach.executed(found, path)) if found else ()
 
 
 def _tried(how: Launch, site: Site) -> Launch:
@@ -170,6 +184,25 @@ def interpreter(site: Site) -> str:
         if os.path.exists(path):
             return path
     raise Refused(f"python = {site.python}: it is no virtualenv, it has no bin/python; correct the path")
+
+
+def _check_age(python: str) -> None:
+    """Refuse an interpreter that our runner does not know, as far as its files tell how old it is."""
+    found = version_of(python)
+    if found and found < OLDEST:
+        told, oldest = (".".join(map(str, version)) for version in (found, OLDEST))
+        raise Refused(
+            f"python = {python}: it is Python {told}, and {oldest} is the oldest that runs sites here; {NEWER}"
+        )
+
+
+def version_of(python: str) -> tuple[int, int] | None:
+    """Return the version of an interpreter by its virtualenv or by the name that it goes by; None: not known."""
+    named = re.search(r"python(\d)\.?(\d+)\Z", os.path.realpath(python))
+    environment = privilege.based_on(python)
+    told = re.match(r"(\d+)\.(\d+)", environment.get("version") or environment.get("version_info") or "")
+    found = told or named
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def own_interpreter() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import glob
 import grp
 import os
@@ -14,33 +13,37 @@ from dataclasses import replace
 from multisite import policies
 from multisite.model import Home, Site
 from multisite.policies import Refused
+from multisite.supervisor import reach
 from multisite.supervisor.process import Identity
 
 __all__ = ["NeedsRoot", "Refused", "identity"]
 
 ALLOW = "say [supervisor] allow_root = yes in moya.conf if that is meant"
-MOST_LINKS = 40  # on the way to a location, as the kernel has it
 
 
 class NeedsRoot(Refused):
     """It could be started by root alone."""
 
 
-def identity(site: Site, home: Home, program: str = "", ours: tuple[str, ...] = ()) -> tuple[Identity, str]:
+def identity(site: Site, home: Home, program: str = "", needed: tuple[str, ...] = ()) -> tuple[Identity, str]:
     """Decide who `site` runs as; returns that and a remark for the start report.
 
     Args:
         site: its user, group, location and chroot count.
         home: its default_user and allow_root count.
         program: the interpreter or server that is going to be run, "" where it is not known.
-        ours: files of ours that the process reads.
+        needed: what else the process runs or reads, files of ours among them.
 
     Raises:
         Refused: the configuration asks for what cannot or must not be.
     """
+    wanted = () if site.chroot else (site.location, program, based_on(program).get("home", ""), *needed)
+    needed = tuple(path for path in wanted if path and not reach.is_missing(path))  # told by the step that needs it
     if os.geteuid() != 0:
-        return _own(site), ""
-    who, remark = _chosen(site, home, (site.location, program, *ours))
+        who = _own(site)
+        _check_reach(who, needed)
+        return who, ""
+    who, remark = _chosen(site, home, needed)
     if site.group:
         who = _with_group(who, site.group)
     if 0 in (who.uid, who.gid) and not home.supervisor.allow_root:
@@ -51,7 +54,27 @@ def identity(site: Site, home: Home, program: str = "", ours: tuple[str, ...] = 
         _check_owner(path, who)
         if not home.supervisor.allow_root:  # a demonstration may lie anywhere
             _check_way(path, who)
+    _check_reach(who, needed)
     return who, remark
+
+
+def based_on(python: str) -> dict[str, str]:
+    """Return what pyvenv.cfg says of the virtualenv of an interpreter, by its keys (PEP 405); {} for any other."""
+    try:
+        with open(os.path.join(os.path.dirname(os.path.dirname(python)), "pyvenv.cfg"), encoding="utf-8") as file:
+            pairs = (line.partition("=") for line in file.read(65536).splitlines())
+            return {key.strip().lower(): value.strip() for key, _, value in pairs}
+    except (OSError, ValueError):
+        return {}
+
+
+def _check_reach(who: Identity, needed: Iterable[str]) -> None:
+    """Refuse what would end in "Permission denied", of which nobody knows whose it was and where."""
+    for path in needed:
+        place = reach.closed_to(who, path) if who.change else reach.closed(path)
+        if place:
+            remedy = "let that user in, or have another one run it with user ="
+            raise Refused(f"it runs as '{who.name}', who cannot reach {path}: {place} is closed to that user; {remedy}")
 
 
 def _own(site: Site) -> Identity:
@@ -81,15 +104,16 @@ def _chosen(site: Site, home: Home, needed: tuple[str, ...]) -> tuple[Identity, 
     if site.user == "owner":
         raise Refused("user = owner, and its location belongs to root; give the location to a user, or name one")
     who = _user(home.supervisor.default_user)
-    hidden = next((path for path in needed if path and not reaches(who, path)), "")
+    hidden, place = next(((path, place) for path in needed if (place := reach.closed_to(who, path))), ("", ""))
     if not hidden:
         return who, f"runs as '{who.name}' because its location belongs to root"
+    where = f"{hidden}: {place} is closed to that user" if place != hidden else hidden
     if home.supervisor.allow_root:
-        return replace(_by_uid(0), change=True), f"runs as root because '{who.name}' cannot reach {hidden}"
+        return replace(_by_uid(0), change=True), f"runs as root because '{who.name}' cannot reach {where}"
     remedy = "give the location to the user that it shall run as, or name one with user ="
     if hidden != site.location:
         remedy = "put it where everybody can reach it, or say [supervisor] allow_root = yes in a container of your own"
-    raise Refused(f"its location belongs to root, so it would run as '{who.name}', who cannot reach {hidden}; {remedy}")
+    raise Refused(f"its location belongs to root, so it would run as '{who.name}', who cannot reach {where}; {remedy}")
 
 
 def _by_policy(name: str, site: Site) -> tuple[Identity, str]:
@@ -123,7 +147,7 @@ def _check_exchange(location: str, uid: int) -> None:
         return
     last = None
     try:
-        for path, last in _way(location):
+        for path, last in reach.way(location):
             if last.st_uid not in (0, uid) and stat.S_ISLNK(last.st_mode):
                 raise Refused(f"{path} is a link of another user's than what it leads to; name the place itself")
             if last.st_uid not in (0, uid):
@@ -135,28 +159,6 @@ def _check_exchange(location: str, uid: int) -> None:
         raise Refused(f"location {location}: {error.strerror}") from None
     if last is None or last.st_uid != uid:
         raise Refused(f"location {location}: it has just been replaced; try again")
-
-
-def _way(path: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield every folder and link on the way to `path`, itself included; links are followed one at a time."""
-    here, rest, links = "", path.split("/")[::-1], 0
-    while rest:
-        name = rest.pop()
-        if name == "..":
-            here = os.path.dirname(here)
-        if name in ("", ".", ".."):
-            continue
-        status = os.lstat(f"{here}/{name}")
-        yield f"{here}/{name}", status
-        if not stat.S_ISLNK(status.st_mode):
-            here = f"{here}/{name}"
-            continue
-        target = os.readlink(f"{here}/{name}")
-        links += 1
-        if links > MOST_LINKS:
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-        here = "" if target.startswith("/") else here
-        rest += target.split("/")[::-1]
 
 
 def _user(name: str) -> Identity:
@@ -195,29 +197,8 @@ def _with_group(who: Identity, name: str) -> Identity:
 
 
 def reaches(who: Identity, path: str) -> bool:
-    """Tell whether the permission bits let `who` into `path`; what access lists add is not seen.
-
-    A file has to be readable, and a program executable, too.
-    """
-    path = os.path.realpath(path)
-    while True:
-        try:
-            status = os.stat(path)
-        except OSError:
-            return False
-        if not _may(who, status, 0o4 | status.st_mode >> 6 & 0o1 if stat.S_ISREG(status.st_mode) else 0o1):
-            return False
-        if path == "/":
-            return True
-        path = os.path.dirname(path)
-
-
-def _may(who: Identity, status: os.stat_result, bits: int) -> bool:
-    if who.uid in (0, status.st_uid):
-        return who.uid == 0 or status.st_mode >> 6 & bits == bits
-    if status.st_gid in (who.gid, *who.groups):
-        return status.st_mode >> 3 & bits == bits
-    return status.st_mode & bits == bits
+    """Tell whether the permission bits let `who` into `path` (`reach.closed_to`)."""
+    return not reach.closed_to(who, path)
 
 
 def _code(site: Site) -> Iterable[str]:

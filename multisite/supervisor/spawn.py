@@ -10,11 +10,12 @@ import contextlib
 import fcntl
 import os
 import resource
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from multisite.supervisor import descriptors
+from multisite.supervisor import descriptors, reach
 from multisite.supervisor.limits import Limits
 from multisite.supervisor.prctl import PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, prctl
 from multisite.supervisor.process import JOB, LISTENER, Launch
@@ -109,10 +110,24 @@ def _become(
         os.execvpe(launch.argv[0], launch.argv, env)
     except BaseException as error:  # nothing may escape into a second supervisor
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        if isinstance(error, PermissionError):
+            with contextlib.suppress(Exception):
+                reason += _denied(launch, step)
         with contextlib.suppress(OSError):
             os.write(failure, f"{step}: {reason}".encode("utf-8", "replace")[:4000])
     finally:
         os._exit(127)
+
+
+def _denied(launch: Launch, step: str) -> str:
+    """Say to whom something was denied, and where: this process is that user already."""
+    wanted = [launch.cwd]
+    if step.startswith("run "):
+        program = shutil.which(launch.argv[0], path=launch.env.get("PATH")) or os.path.abspath(launch.argv[0])
+        wanted = list(reach.executed(program, launch.env.get("PATH", os.defpath)))
+    place = next(filter(None, map(reach.closed, wanted)), "")
+    user = launch.identity.name or str(launch.identity.uid)
+    return f" for the user '{user}'{f' at {place}' if place else ''}"
 
 
 def _arrange(launch: Launch, listener: int, job: int, output: int, failure: int) -> int:

@@ -1,0 +1,82 @@
+"""The folders that a home and its sites write to: for sockets, state and logs; looked at, and never made."""
+
+from __future__ import annotations
+
+import os
+import pwd
+
+from multisite.logfile import STREAMS
+from multisite.model import Home, Problem, Site
+
+SHORTER = "set a shorter [service] runtime_dir in moya.conf"
+
+
+def home_problems(home: Home) -> list[Problem]:
+    """Return why sockets or state could not be where moya.conf has them."""
+    from multisite.supervisor.rundir import LONGEST_PATH, RuntimeDir
+
+    found = [_of_folder(home, "runtime_dir", home.runtime_dir), _of_folder(home, "state_dir", home.state_dir)]
+    longest = len(os.fsencode(RuntimeDir(home).control))
+    if longest > LONGEST_PATH:
+        reason = f"the path of a socket in it has {longest} bytes, and {LONGEST_PATH} are the most (unix(7))"
+        found.append(Problem(home.file, reason, "service", "runtime_dir", home.runtime_dir, SHORTER))
+    return [problem for problem in found if problem]
+
+
+def _of_folder(home: Home, key: str, path: str) -> Problem | None:
+    """Return why a folder cannot be had, where that is certain whoever the service runs as."""
+    there = path
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if os.path.isdir(there):
+        return None
+    reason = "it is no folder" if there == path else f"{there} is no folder, so there can be none below it"
+    return Problem(home.file, reason, "service", key, path, "name another one")
+
+
+def socket_problem(site: Site, home: Home) -> Problem | None:
+    """Return why a site with processes of its own cannot have its socket."""
+    from multisite.supervisor.rundir import LONGEST_PATH, RuntimeDir
+
+    path = RuntimeDir(home).socket(site.name)
+    size = len(os.fsencode(path))
+    if size <= LONGEST_PATH:
+        return None
+    reason = f"the path of its socket, {path}, has {size} bytes, and {LONGEST_PATH} are the most (unix(7))"
+    return Problem(site.file, reason, "service", "name", site.name, f"{SHORTER}, or give the site a shorter name")
+
+
+def log_problems(site: Site) -> list[Problem]:
+    """Return warnings for logs that could not be written by whoever types the command."""
+    logs = {"access": site.access_log, "error": site.error_log}
+    found = ((key, path, _log_fault(path)) for key, path in logs.items() if path and "%" not in path)
+    return [
+        Problem(site.file, reason, "logging", key, path, remedy, severity="warning")
+        for key, path, (reason, remedy) in found
+        if reason
+    ]
+
+
+def _log_fault(path: str) -> tuple[str, str]:
+    """Return why nothing can be written to a log, and the remedy; "" if it can."""
+    folder = os.path.dirname(path)
+    if path.startswith("syslog:") or path in STREAMS:
+        return "", ""
+    if not os.path.isdir(folder):
+        there = f"{folder} is no folder" if os.path.lexists(folder) else f"there is no folder {folder}"
+        return f"{there}, so all its lines are lost", "make it, or correct the path"
+    if os.path.isdir(path):
+        return "it is a folder, so all its lines are lost", "name a file in it"
+    if os.geteuid() == 0 and os.path.islink(path):
+        return "it is a link, which root does not follow", "name the file itself"
+    place = path if os.path.exists(path) else folder
+    if os.access(place, os.W_OK if place == path else os.W_OK | os.X_OK):
+        return "", ""
+    return f"the user '{_user()}' may not write {place}", "let the service's user write it, or name another file"
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
