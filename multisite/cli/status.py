@@ -91,7 +91,7 @@ def say_failure(site: dict[str, Any]) -> None:
     if site.get("replace_failure") and not failure:
         say(f"{site['name']}: {GOES_ON} failed: {site['replace_failure']}")
     if not failure:
-        if site["state"] == "broken" and site.get("problems"):
+        if site.get("state") == "broken" and site.get("problems"):
             say(f"{site['name']}: {site['problems'][0]['reason']}")
         return
     what = f"{GOES_ON} failed, " if failure.get("serving") else ""

@@ -175,7 +175,7 @@ class Backend(ASGIWorker):  # type: ignore[misc]
             await self.lifespan.startup()
         except LifespanStartupFailed as error:
             say(f"The application refuses to start: {error}")
-            self._notifier.status(f"the application refuses to start: {error}")
+            self._notifier.failed(f"the application refuses to start: {error}")
             os._exit(NOT_STARTED)
         except Exception:  # the app has no lifespan: gunicorn's manager raises RuntimeError for whatever it raised
             self.lifespan = None

@@ -1,8 +1,8 @@
 """From the job to the backend, and the ways it may end.
 
-Exit statuses: 0 asked to, or after `max_requests`; 2 not started as the supervisor does; 3 the site's app cannot be
-loaded; 4 a request hung, 1 so badly that the interpreter could not even say so (`watchdog`); 5 the site has closed
-our descriptors (`accept`).
+Exit statuses, which a site's own code may use as well: 0 asked to, or after `max_requests`; 2 not started as the
+supervisor does; 3 the site's app cannot be loaded; 4 a request hung, 1 so badly that the interpreter could not even
+say so (`watchdog`); 5 the site has closed our descriptors (`accept`).
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _give_up(orders: job.Job, notifier: Notifier, reason: str) -> NoReturn:
 
 
 def _leave_unloaded(notifier: Notifier, reason: str) -> NoReturn:
-    notifier.status(reason)
+    notifier.failed(reason)
     os._exit(NOT_LOADED)  # threads that the site has started must not keep it
 
 

@@ -34,6 +34,10 @@ class Notifier:
         """What a user should know about it, in one line."""
         self._send(f"STATUS={_line(text)}")
 
+    def failed(self, why: str) -> None:
+        """It is not going to serve, and ends. The exit status alone would not tell that it was we who ended it."""
+        self._send(f"FAILED=1\nSTATUS={_line(why)}")
+
     def modules(self, names: str) -> None:
         """Which modules of the interpreter the site needs, separated by blanks."""
         self._send(f"MODULES={names}")

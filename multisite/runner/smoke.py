@@ -118,5 +118,5 @@ def status_of(answer: bytes) -> int:
 def leave_unless_well(reason: str, notifier: Notifier) -> None:
     """End the process where there is a reason to: it is not to serve."""
     if reason:
-        notifier.status(reason)
+        notifier.failed(reason)
         os._exit(NOT_WELL)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from multisite.model import Site
@@ -25,7 +25,7 @@ from multisite.supervisor.spawn import spawn
 BORN_WITHIN = 5.0  # seconds, or else the preloader does not answer
 _PACKED = (
     *("pid", "deadline", "since", "reason", "obsolete", "started", "ready_at", "status"),
-    *("memory", "ours", "told", "graceful", "tried", "on_trial", "answered_before"),
+    *("refusal", "memory", "ours", "told", "graceful", "tried", "on_trial", "answered_before"),
 )
 KILL_EVERY = 5.0  # seconds between two SIGKILLs, for a process that the kernel holds
 
@@ -56,6 +56,7 @@ class Backend:
         tried: it is tried out first, by a program that becomes its own (`multisite.supervisor.trial`); on_trial: that
             is not over.
         graceful: SIGTERM has it finish its requests and leave.
+        status: what it said last of its start; refusal: why it is not going to serve, by its own word.
     """
 
     def __init__(self, site: Site, slot: int, serial: int, loop: Loop, tell: Callable[[str], None]) -> None:
@@ -74,7 +75,7 @@ class Backend:
         self.launch: Launch | None = None  # as this supervisor knows it; a successor does not
         self.started = 0.0
         self.ready_at = 0.0  # when it is taken for ready, where nothing else can show it
-        self.status = ""  # what it said last of its start
+        self.status = self.refusal = ""
         self.exit: Exit | None = None
         self._loop = loop
         self._tell = tell
@@ -196,6 +197,12 @@ class Backend:
     def _be(self, launch: Launch) -> None:
         self.ours, self.told, self.graceful = bool(launch.job), launch.told, launch.graceful
         self.tried = self.on_trial = launch.tried
+
+    def told_of_start(self, variables: Mapping[str, str]) -> None:
+        """Take note of what our runner, or a trial, says of its start (`multisite.runner.notify`)."""
+        self.status = variables.get("STATUS", self.status)[:1000]
+        if variables.get("FAILED") == "1" and (self.ours or self.tried):
+            self.refusal = self.status
 
     def hear(self) -> None:
         """Take note of what has come of a fork."""

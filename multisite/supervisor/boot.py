@@ -178,7 +178,7 @@ class Trial:
         """Take note of what a process says."""
         if leader != self._backend.pid or self.outcome:
             return
-        self._backend.status = variables.get("STATUS", self._backend.status)[:1000]
+        self._backend.told_of_start(variables)
         if variables.get("READY") == "1" or (variables.get("TRIED") == "1" and self._backend.tried):
             self._over("")
 

@@ -14,8 +14,6 @@ from multisite.supervisor.journey import Journey
 from multisite.supervisor.lifecycle import State
 from multisite.verdicts import Verdicts
 
-NOT_WELL = 6  # the exit status of what did not answer its smoke request; its STATUS= says how
-NOT_LOADED = 3  # the exit status of our runner for an application that cannot be imported; its STATUS= says why
 _PACKED = ("in_a_row", "refused", "replacement", "mending", "begun", "not_before", "_counted_at", "_proven", "_crashes")
 PAUSE_UNKNOWN = 60.0  # seconds that somebody is sent away for where no deadline is known
 
@@ -160,8 +158,8 @@ def reason_of(backend: Backend, exit_: Exit) -> str:
         return exit_.reason
     if backend.reason == "start_timeout":
         return f"it was not ready within {backend.site.start_timeout:g} s{_what_it_lacks(backend)}"
-    if exit_.code in (NOT_LOADED, NOT_WELL) and backend.status and (backend.ours or backend.tried):
-        return backend.status
+    if backend.refusal and exit_.state is State.STARTING:
+        return backend.refusal
     if exit_.state in (State.RUNNING, State.DRAINING):
         return f"{exit_.reason} while serving"
     forked = exit_.code == 0 and backend.site.command

@@ -62,7 +62,7 @@ class Hearing:
             placing.take(self.launcher.site, backend.launch.examine, told)
 
     def _hear_progress(self, backend: Backend, variables: dict[str, str]) -> None:
-        backend.status = variables.get("STATUS", backend.status)[:1000]
+        backend.told_of_start(variables)
         if variables.get("READY") == "1":
             self._is_ready(backend)
         elif variables.get("TRIED") == "1" and backend.on_trial and not backend.told:

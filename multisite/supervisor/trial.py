@@ -164,7 +164,7 @@ def main(arguments: list[str]) -> int:
         status = try_out(argv, request(protocol, host, path), bool(stdin))
         if not status or status >= FAILS_FROM:
             reason = f"{asked} was answered with {status}" if status else f"{asked} got no answer"
-            tell(f"STATUS={reason}")
+            tell(f"FAILED=1\nSTATUS={reason}")
             print(reason, file=sys.stderr, flush=True)
             return NOT_WELL
         tell("STATUS=\nTRIED=1")

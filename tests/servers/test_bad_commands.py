@@ -123,6 +123,9 @@ APPLICATIONS: dict[str, tuple[str, dict[str, str], str]] = {
     "exitszero": ("import sys; sys.exit(0)", {}, "SystemExit: 0"),
     "exitstext": ("import sys; sys.exit('no database')", {}, "SystemExit: no database"),
     "exitsatonce": ("import os; os._exit(0)", {}, "exited with code 0 before it was ready"),
+    # the exit statuses of our own runner
+    "exitsthree": ("import os; os._exit(3)", {}, "exited with code 3 before it was ready"),
+    "exitssix": ("import os; os._exit(6)", {}, "exited with code 6 before it was ready"),
     "recursion": ("def f(): f()\nf()", {}, "RecursionError"),
     "crashes": ("import ctypes; ctypes.string_at(0)", {}, "was killed by SIGSEGV before it was ready"),
 }

@@ -33,6 +33,8 @@ def test_check_boot_starts_every_kind_of_site_and_reports(home: SupervisedHome) 
     home.app("shared", app(), mode="auto")
     home.app("broken", app(early="import there_is_no_such_module"))
     home.app("unwell", app(health="500 Oh"), smoke_path="/health")
+    home.app("leaves", app(early="import os; os._exit(3)"))
+    home.app("left", "import os\ndef application(*_):\n    os._exit(6)\n", smoke_path="/health")
     home.app("slow", app(early="import time; print('wait', flush=True); time.sleep(600)"), start_timeout="5s")
     home.site("silent", SERVER, smoke_path="/any")
     home.site("plain", SERVER)
@@ -44,11 +46,13 @@ def test_check_boot_starts_every_kind_of_site_and_reports(home: SupervisedHome) 
     told = json.loads(result.stdout)
     found = {site["name"]: site["failure"] for site in told["sites"]}
     assert {name for name, failure in found.items() if not failure} == {"good", "shared", "silent", "plain"}
-    assert told["errors"] == 5
+    assert told["errors"] == 7
     assert "there_is_no_such_module" in found["broken"]
     assert found["unwell"] == "the smoke request GET /health was answered with 500"
     assert found["slow"].startswith("it was not ready within 5 s")
     assert "exited with code 0" in found["exits"]
+    assert found["leaves"] == "exited with code 3 before it was ready"  # which the runner has for another reason
+    assert found["left"] == "exited with code 6 before it was ready"
     assert "/no/such/place" in found["nothing"]
     assert next(site for site in told["sites"] if site["name"] == "slow")["output"] == ["wait"]
     assert not [pid for pid in proc.pids() if sweep._mark(pid).startswith(f"boot-{os.getpid()}:")]
