@@ -195,7 +195,7 @@ class Connection:
 
     __slots__ = ("_sock", "_unreader", "ends", "said_last", "worker")
 
-    def __init__(self, sock: socket.socket, worker: Worker, said_last: bool, unreader: Any) -> None:
+    def __init__(self, sock: socket.socket, worker: Worker, said_last: bool, unreader: Any = None) -> None:
         self._sock = sock
         self._unreader = unreader
         self.worker = worker

@@ -6,6 +6,7 @@ and need not be there any more when it is done.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -13,6 +14,8 @@ from collections.abc import Callable
 
 MOST_THREADS = 8
 MOST_ERRANDS = 1000  # under way or waiting for a thread
+
+_log = logging.getLogger("multisite.errands")
 
 Errand = Callable[[], None]  # which answers for its own errors
 
@@ -73,6 +76,8 @@ class Helpers:
                 self._running += 1
             try:
                 errand()
+            except Exception:  # a helper serves all sites
+                _log.exception("an errand failed")
             finally:
                 with self._changed:
                     self._running -= 1

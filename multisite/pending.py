@@ -266,6 +266,8 @@ class _Net:
     def leave(self) -> None:
         """Have the loop see to all that the worker has in hand, which does not come back."""
         self._pending.hand_over(math.inf)
+        if self._pending.rest():
+            self._retire()
 
     def abort(self) -> None:
         """Look no more."""

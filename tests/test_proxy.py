@@ -33,9 +33,12 @@ from multisite.errors import (
     UpstreamTimeout,
 )
 from multisite.proxy import Proxy
+from multisite.route import NotNow
 from multisite.trusted import TrustedProxies
 from multisite.wire.framing import Chunked
+from tests import backends
 from tests.backends import PATIENCE, Backend, Talk, begun, exactly, get, saying, take, take_envelope
+from tests.ways import taken
 
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
 TEXT = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
@@ -755,6 +758,47 @@ def test_the_last_failure_is_told(tmp_path: Path) -> None:
     balancer = Balancer([Proxy(Endpoint("http", path=str(tmp_path / name))) for name in "ab"])
     with pytest.raises(ConnectFailed):
         get(balancer)
+
+
+class _Far(Proxy):
+    """Too far away to be reached in a hurry; counts who tried."""
+
+    hurried = 0
+
+    def begin(self, environ: Any, upload: Any, hurry: bool) -> Any:
+        if hurry:
+            self.hurried += 1
+            raise NotNow
+        return super().begin(environ, upload, hurry)
+
+
+@pytest.mark.parametrize("kinds", [(_Far, _Far), (_Far, Proxy), (Proxy, _Far), (_Far, _Far, Proxy)])
+def test_far_endpoints_take_turns_like_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kinds: tuple[type[Proxy], ...]
+) -> None:
+    """And no request waits for one in a hurry that was too far away for the last."""
+    with contextlib.ExitStack() as stack, taken("gthread", monkeypatch) as made:
+        monkeypatch.setattr(backends, "WAY", made)
+        found = [stack.enter_context(Backend(tmp_path / str(n), saying(HELLO))) for n in range(len(kinds))]
+        proxies = [kind(backend.endpoint) for kind, backend in zip(kinds, found, strict=True)]
+        balancer = Balancer(proxies)
+        for _ in range(6 * len(kinds)):
+            assert get(balancer).body == b"hello"
+        assert [backend.connections for backend in found] == [6] * len(kinds)
+        assert all(proxy.hurried <= 1 for proxy in proxies if isinstance(proxy, _Far))
+
+
+def test_all_that_could_not_be_reached_take_turns_too(tmp_path: Path) -> None:
+    proxies = [Proxy(Endpoint("http", path=str(tmp_path / name))) for name in "ab"]
+    balancer = Balancer(proxies)
+    with pytest.raises(ConnectFailed):
+        get(balancer)
+    with contextlib.ExitStack() as stack:
+        found = [stack.enter_context(Backend(tmp_path / name, saying(HELLO))) for name in "ab"]
+        balancer._avoided = [1e12, 1e12]
+        for _ in range(6):
+            assert get(balancer).body == b"hello"
+        assert [backend.connections for backend in found] == [3, 3]
 
 
 # What it costs

@@ -17,12 +17,10 @@ from typing import Any
 
 import pytest
 
-from multisite import client, errands, passage, relayloop, tunnel
-from multisite.errands import Helpers
+from multisite import client, passage, relayloop
 from multisite.errors import BackendUnavailable, SiteBusy
 from multisite.proxy import Proxy
 from multisite.relayloop import RelayLoop
-from multisite.tunnel import Tunnel
 from tests.backends import PATIENCE, Backend, saying, take
 from tests.test_pending import read_all
 from tests.ways import Way, connected, taken
@@ -399,16 +397,6 @@ def test_what_takes_time_is_done_by_a_helper(tmp_path: Path, worker: Way) -> Non
         assert read_all(wire).endswith(b"hello")
 
 
-def test_too_many_errands_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(errands, "MOST_ERRANDS", 2)
-    go, done = threading.Event(), threading.Event()
-    made = Helpers()
-    assert [made.take(lambda: go.wait(PATIENCE) and None) for _ in range(3)] == [True, True, False]  # type: ignore[func-returns-value]
-    go.set()
-    eventually(lambda: made.take(done.set))
-    assert done.wait(PATIENCE)
-
-
 # The loop itself
 
 
@@ -537,81 +525,3 @@ def test_a_forked_child_lets_go_of_its_parents_clients(tmp_path: Path, worker: W
             assert read_all(wire).endswith(b"hello")  # the end is the end of the connection
             os.close(writing)
             os.waitpid(child, 0)
-
-
-# Tunnels
-
-
-@pytest.fixture
-def ends(loop: RelayLoop) -> Iterator[tuple[socket.socket, socket.socket, set[object]]]:
-    """The outer ends of a tunnel, and who holds a place."""
-    places: set[object] = set()
-    one, inner_one = connected()
-    other, inner_other = connected()
-    for inner in (inner_one, inner_other):
-        inner.setblocking(False)
-    loop.call(lambda: Tunnel(loop, places, inner_one, inner_other, b"begin").start())
-    for outer in (one, other):
-        outer.settimeout(PATIENCE)
-    yield one, other, places
-    one.close()
-    other.close()
-
-
-def test_a_tunnel_goes_both_ways_until_both_ends_are_through(ends: Any) -> None:
-    one, other, places = ends
-    assert one.recv(100) == b"begin"
-    one.sendall(b"there")
-    assert other.recv(100) == b"there"
-    other.sendall(b"back")
-    assert one.recv(100) == b"back"
-    one.shutdown(socket.SHUT_WR)
-    assert other.recv(100) == b""
-    other.sendall(b"more")
-    assert one.recv(100) == b"more"
-    other.close()
-    assert one.recv(100) == b""
-    eventually(lambda: not places)
-
-
-def test_a_tunnel_holds_one_piece_of_each_direction(ends: Any) -> None:
-    """Who takes nothing stops the other; nothing is lost."""
-    one, other, _ = ends
-    one.setblocking(False)
-    data = os.urandom(1 << 16)
-    sent = 0
-    stuck = time.monotonic() + 0.3
-    while time.monotonic() < stuck:
-        try:
-            sent += one.send(data)
-            stuck = time.monotonic() + 0.3
-        except BlockingIOError:
-            time.sleep(0.01)
-    assert sent < 64 << 20
-    got = 0
-    with contextlib.suppress(TimeoutError):
-        while got < sent:
-            got += len(other.recv(1 << 20))
-    assert got == sent
-
-
-def test_a_broken_end_closes_the_other(ends: Any) -> None:
-    one, other, places = ends
-    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    one.close()
-    with contextlib.suppress(ConnectionResetError):
-        assert other.recv(100) == b""
-    eventually(lambda: not places)
-
-
-def test_a_silent_tunnel_ends(loop: RelayLoop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tunnel, "IDLE", 0.05)
-    places: set[object] = set()
-    one, inner_one = connected()
-    other, inner_other = connected()
-    for inner in (inner_one, inner_other):
-        inner.setblocking(False)
-    loop.call(lambda: Tunnel(loop, places, inner_one, inner_other, b"").start())
-    with one, other:
-        one.settimeout(PATIENCE)
-        assert one.recv(1) == b""

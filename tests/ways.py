@@ -53,7 +53,7 @@ class Way:
         with ours:
             environ = {**environ, "gunicorn.socket": theirs, "SERVER_SOFTWARE": "gunicorn/27.0.1"}
             environ.setdefault("RAW_URI", environ["PATH_INFO"])
-            _send_body(environ, ours, theirs)
+            send_body(environ, ours, theirs)
             thread = threading.Thread(target=self._serve, args=(app, environ, theirs), daemon=True)
             thread.start()
             ours.settimeout(PATIENCE)
@@ -122,7 +122,7 @@ class Way:
             connection.close(graceful=True)
 
 
-def _send_body(environ: dict[str, Any], ours: socket.socket, theirs: socket.socket) -> None:
+def send_body(environ: dict[str, Any], ours: socket.socket, theirs: socket.socket) -> None:
     """Have the client send the body, and the server read it as gunicorn does."""
     source, unreader = environ["wsgi.input"], SocketUnreader(theirs)
     length = str(environ.get("CONTENT_LENGTH", ""))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import sys
 import threading
@@ -168,6 +169,23 @@ def test_an_upstream_may_switch_too(home: HomeDir, server: Server) -> None:
             assert wire.recv(PATIENCE) == "there and back"
         upstream.shutdown()
         thread.join(PATIENCE)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP], ids=["TERM", "HUP"])
+def test_a_server_that_ends_says_so(home: HomeDir, server: Server, how: signal.Signals) -> None:
+    """At once (1001, RFC 6455 section 7.4.1), rather than to cut the connection when its grace is over."""
+    home.conf((home.path / "moya.conf").read_text() + "hand_over = no\n")
+    server.argv[3:3] = ["--graceful-timeout", "600"]
+    with server:
+        with joined(server.port) as chat:
+            chat.recv(PATIENCE)
+            old = server.workers()
+            server.process.send_signal(how)
+            with pytest.raises(ConnectionClosed) as caught:
+                chat.recv(PATIENCE)
+            assert caught.value.rcvd and caught.value.rcvd.code == 1001
+        eventually((home.path / "sites" / "chat" / "left").exists, PATIENCE, "the site knows, too")
+        eventually(lambda: not old & server.workers() if how == signal.SIGHUP else server.process.poll() is not None)
 
 
 def test_where_it_cannot_be_it_is_said(home: HomeDir) -> None:
