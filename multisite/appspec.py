@@ -17,6 +17,8 @@ MAX_LENGTH = 1000
 EXAMPLE = "write it like blog.wsgi:application"
 
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
+# What import takes besides what an import statement can say, as in gunicorn: my-app, my-site.wsgi, 2048.
+_UNSPEAKABLE = re.compile(r"\w[\w-]*\Z|(?=.*-)[^\W\d][\w-]*(\.[^\W\d][\w-]*)+\Z")
 _PLUGIN = re.compile(r"[A-Za-z][A-Za-z0-9_-]*\Z")
 _PREFIXES = ("paste", "django", "asgi", "moya")
 
@@ -62,6 +64,14 @@ class AppSpec:
         """This with its target read as a path: ``blog.wsgi`` may be either (the loader looks)."""
         return replace(self, kind="file")
 
+    def as_module(self) -> AppSpec | None:
+        """This with its target read as a module, which a path or the name of a plugin may be; None if it cannot be."""
+        if self.kind == "file" and _UNSPEAKABLE.match(self.target):
+            return replace(self, kind="module")
+        if self.kind == "plugin" and not self.attribute:
+            return replace(self, kind="module")
+        return None
+
 
 def parse(text: str) -> AppSpec:
     """Read the value of ``application =``.
@@ -103,7 +113,7 @@ def _parse_moya(rest: str) -> AppSpec:
 
 
 def _parse_django(rest: str) -> AppSpec:
-    if not _DOTTED.match(rest):
+    if not (_DOTTED.match(rest) or _UNSPEAKABLE.match(rest)):
         raise ValueError(f"{rest!r} is no settings module; write it like django:blog.settings")
     return AppSpec("django", rest)
 
@@ -123,6 +133,8 @@ def _parse_target(text: str) -> AppSpec:
     if _is_path(target):
         return AppSpec("file", target, *_parse_attribute(rest))
     if _DOTTED.match(target) and ("." in target or _looks_like_python(rest)):
+        return AppSpec("module", target, *_parse_attribute(rest))
+    if _UNSPEAKABLE.match(target) and ("." in target or (rest and _looks_like_python(rest))):
         return AppSpec("module", target, *_parse_attribute(rest))
     if _PLUGIN.match(target):
         return AppSpec("plugin", target, rest)

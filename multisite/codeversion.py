@@ -58,7 +58,7 @@ def _sources(folder: str, deeper: int = 2) -> Iterator[str]:
             if item.name.endswith(SUFFIXES):
                 status = item.stat()
                 yield f"{item.path} {status.st_mtime_ns} {status.st_size}\n"
-            elif deeper and item.name.isidentifier() and item.name != "__pycache__" and item.is_dir():
+            elif deeper and item.name.replace("-", "_").isidentifier() and item.name != "__pycache__" and item.is_dir():
                 yield from _sources(item.path, deeper - 1)
         except OSError:
             continue

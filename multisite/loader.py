@@ -53,7 +53,9 @@ def load(site: Site, importer: Importer | None = None) -> App:
 
 
 def resolve(site: Site) -> AppSpec:
-    """What the site's ``application`` means: its text and, for ``blog.wsgi``, whether that is a file in the location.
+    """What the site's ``application`` means: its text and, for what may be either, what there is in the location.
+
+    ``blog.wsgi`` is the file of that name or a module, and ``my-app`` a module or the name of a plugin.
 
     Raises:
         ValueError: the text is none of the contract's forms.
@@ -63,7 +65,13 @@ def resolve(site: Site) -> AppSpec:
     spec = appspec.parse(site.application)
     if spec.kind == "module" and spec.target.endswith(".wsgi") and _is_file(site, spec):
         return spec.as_file()
-    return spec
+    module = spec.as_module()
+    return module if module and not _is_file(site, spec) and _is_module(site, module) else spec
+
+
+def _is_module(site: Site, spec: AppSpec) -> bool:
+    path = os.path.join(site.location, *spec.target.split("."))
+    return os.path.isfile(f"{path}.py") or os.path.isfile(os.path.join(path, "__init__.py"))
 
 
 def _is_file(site: Site, spec: AppSpec) -> bool:
@@ -102,7 +110,8 @@ def _module_or_plugin(spec: AppSpec, site: Site, importer: Importer) -> object:
     try:
         return python.load_module(spec, importer)
     except ModuleNotFoundError as error:
-        if error.name != spec.target or spec.target not in plugin.plugins().names:
+        speakable = spec.target.isidentifier()  # of anything else it is not clear what was meant
+        if error.name != spec.target or (speakable and spec.target not in plugin.plugins().names) or "." in spec.target:
             raise
     return plugin.load(spec.target, site.application.partition(":")[2].strip(), site)
 

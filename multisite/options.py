@@ -14,7 +14,7 @@ from multisite.model import ClusterOptions, ProjectsOptions, RouterOptions, Serv
 from multisite.option import Option
 from multisite.publisher import PublisherOptions
 
-READING = 3  # raise it when the dialect, the checks or `SiteFile` change
+READING = 4  # raise it when the dialect, the checks or `SiteFile` change
 HOME_FILE = "moya.conf"
 SITE_FILE = "site"
 PUBLISHER_FILE = "publisher.conf"

@@ -120,6 +120,8 @@ def wanted(site: Site) -> Wanted:
         raise AppLoadError(str(error)) from error
     names = claims.importable_names(site.location) if site.location else set()
     entry = _entry_file(site, spec)
+    if entry and spec.kind == "module":
+        names.add(spec.target.partition(".")[0])  # which need not be a name that Python code could say
     stem = os.path.basename(entry).partition(".")[0]
     top_level = entry == os.path.join(site.location, f"{stem}.py")
     unnamed = top_level and not mentions.is_imported(stem, site.location, names)

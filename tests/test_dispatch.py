@@ -638,3 +638,20 @@ def test_the_last_good_version_is_that_of_all_workers(home: TestHome) -> None:
     idle.later()
     assert idle.get("a.test").text == "two"
     assert idle.get("new.test").text == "two"
+
+
+def test_modules_with_a_dash_are_imported_by_the_workers(home: TestHome) -> None:
+    """Alone, as a package, and where another file of the site imports it by its name; each site has its own."""
+    for site in ("one", "two"):
+        home.code(site, **{"my-app": HELLO.format(text=site)})
+        home.ini(site, application="my-app:application")
+    home.code("pack", **{"my-site": ""})
+    (home.path / "sites/pack/my-site.py").unlink()
+    (home.path / "sites/pack/my-site").mkdir()
+    (home.path / "sites/pack/my-site/wsgi.py").write_text(HELLO.format(text="pack"))
+    home.ini("pack", application="my-site.wsgi:application")
+    code = {"the-app": HELLO.format(text="lazy") + "import other\n"}
+    home.code("lazy", **code, other="import importlib\ndef late():\n    return importlib.import_module('the-app')\n")
+    home.ini("lazy", application="the-app:application")
+    for name in ("one", "two", "pack", "lazy"):
+        assert home.get(f"{name}.test").text == name

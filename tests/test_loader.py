@@ -84,6 +84,24 @@ def test_a_module_in_a_package(site: Any) -> None:
     assert body(loader.load(site("shop_p.wsgi:application", files))) == "shop_p.wsgi"
 
 
+@pytest.mark.parametrize(
+    ("application", "path", "name"),
+    [
+        ("my-app:application", "my-app.py", "my-app"),
+        ("my-app", "my-app.py", "my-app"),
+        ("my-package:application", "my-package/__init__.py", "my-package"),
+        ("my-package.my-web:application", "my-package/my-web.py", "my-package.my-web"),
+        ("my-site.wsgi", "my-site/wsgi.py", "my-site.wsgi"),
+        ("my-site.wsgi:application", "my-site/wsgi.py", "my-site.wsgi"),
+        ("2048:application", "2048.py", "2048"),
+    ],
+)
+def test_a_module_that_no_import_statement_could_name(site: Any, application: str, path: str, name: str) -> None:
+    """As gunicorn takes them; Python's import takes any text."""
+    package = {f"{path.partition('/')[0]}/__init__.py": ""} if "/" in path else {}
+    assert body(loader.load(site(application, {**package, path: HELLO}))) == name
+
+
 def test_a_factory_gets_its_arguments(site: Any) -> None:
     source = "class App:\n def __init__(self, *a, **k): self.got = a, k\n def __call__(self, e, s): ...\n"
     app: Any = loader.load(site("args_m:App('x', [1], debug=True)", {"args_m.py": source}))

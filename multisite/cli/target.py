@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING
 
-from multisite import appspec, hosting
+from multisite import hosting, loader
 from multisite.cli.source import callable_fault
 from multisite.model import Problem
 
@@ -70,7 +70,7 @@ def application_fault(site: Site) -> str:
     if not site.application or is_command or site.mode == "proxy":
         return ""
     try:
-        spec = appspec.parse(site.application)
+        spec = loader.resolve(site)
     except ValueError:
         return ""  # a wrong value is a problem of the file, said where the file is read
     return _file_fault(site, spec) if spec.is_file else _module_fault(site, spec)

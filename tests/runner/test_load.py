@@ -43,6 +43,8 @@ def write(folder: Path, name: str, text: str) -> None:
     [
         (spec("pkg.wsgi"), b"module"),
         (spec("pkg.wsgi", "app"), b"module"),
+        (spec("my-app", "application"), b"dash"),
+        (spec("my-pkg.my-app", "make", args=[1], kwargs={}), b"((1,), {})"),
         (spec("pkg.wsgi", "box.inside"), b"module"),
         (spec("wsgi/site.wsgi", kind="file"), b"file"),
         (spec("wsgi/only.py", kind="file"), b"(('only',), {})"),
@@ -59,6 +61,8 @@ def write(folder: Path, name: str, text: str) -> None:
 def test_kinds(tmp_path: Path, wanted: dict[str, Any], text: bytes) -> None:
     """A module, a file, a factory with its arguments, a PasteDeploy file, a Django project."""
     write(tmp_path, "pkg/__init__.py", "")
+    for name in ("my-app.py", "my-pkg/my-app.py"):
+        write(tmp_path, name, HELLO.replace("{text}", "dash"))
     write(tmp_path, "pkg/wsgi.py", HELLO.replace("{text}", "module"))
     write(tmp_path, "wsgi/site.wsgi", HELLO.replace("{text}", "file"))
     write(tmp_path, "wsgi/only.py", "from pkg.wsgi import make\napp = make('only')\n")
