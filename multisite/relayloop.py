@@ -402,6 +402,7 @@ def _leave(loop: RelayLoop, worker: client.Worker) -> None:
     slow download for each of its last requests, and its successor is wanted at once.
     """
     deadline = time.monotonic() + worker.grace
+    worker.close_listeners()  # nobody shall knock at a door that nobody opens any more
     if not (worker.recycles and loop.in_flight) or loop.is_stopped:
         loop.finish(worker.grace)
         return
@@ -420,7 +421,6 @@ def _leave(loop: RelayLoop, worker: client.Worker) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         for number in (signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, lambda *_: loop.stop())
-        worker.close_listeners()
         loop.drain(deadline)
         logbatch.flush()
     os._exit(0)
