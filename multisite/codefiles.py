@@ -9,8 +9,9 @@ import os
 from collections.abc import Iterator
 
 from multisite.model import Site
+from multisite.tree import Look
 
-Times = tuple[tuple[str, int], ...]
+Times = tuple[tuple[str, tuple[int, ...]], ...]
 
 CODE = (".py", ".wsgi")
 TEMPLATES = ("templates", "template", "views")  # folders whose files are code, whatever they are called
@@ -19,7 +20,7 @@ _SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages", "venv", "e
 
 
 def times(site: Site) -> Times:
-    """Return each file of the code of `site` with when it was last changed (Unix nanoseconds)."""
+    """Return each file of the code of `site` with what tells it from another: Unix nanoseconds, bytes, inode."""
     named = [os.path.join(site.location, name) for name in (*site.ini, _file_of(site.application)) if name]
     return tuple(_timed([*named, *(_walk(site.location) if site.location else ())]))
 
@@ -30,28 +31,36 @@ def _file_of(application: str) -> str:
     return target if "/" in target or target.endswith((*CODE, ".ini")) else ""
 
 
-def _timed(paths: list[str]) -> Iterator[tuple[str, int]]:
+def _timed(paths: list[str]) -> Iterator[tuple[str, tuple[int, ...]]]:
     for path in paths:
         try:
-            yield path, os.stat(path).st_mtime_ns
+            status = os.stat(path)
+            yield path, (status.st_mtime_ns, status.st_size, status.st_ino)
         except OSError:
-            yield path, -1
+            yield path, ()
 
 
 def _walk(folder: str) -> Iterator[str]:
-    left = MOST_FILES
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if _is_ours(place, name))
-        inside = {*os.path.relpath(place, folder).split(os.sep)}
-        for name in sorted(files):
-            if name.endswith(CODE) or (inside & {*TEMPLATES} and not name.endswith("~")):
-                yield os.path.join(place, name)
-                left -= 1
-                if not left:
-                    return
+    files = _below(folder, Look(folder), is_template=False)
+    return (path for _, path in zip(range(MOST_FILES), files, strict=False))
 
 
-def _is_ours(place: str, name: str) -> bool:
+def _below(folder: str, look: Look, is_template: bool) -> Iterator[str]:
+    folders = []
+    for item in look.at(folder):
+        try:
+            if item.is_dir():
+                if not item.is_symlink() and _is_ours(item) and look.may_enter(item):
+                    folders.append(item)
+            elif item.name.endswith(CODE) or (is_template and not item.name.endswith("~")):
+                yield item.path
+        except OSError:
+            continue
+    for item in folders:
+        yield from _below(item.path, look, is_template or item.name in TEMPLATES)
+
+
+def _is_ours(item: os.DirEntry[str]) -> bool:
     """Tell whether a folder holds code of the site rather than what was installed."""
-    hidden = name.startswith(".") or name in _SKIPPED
-    return not hidden and not os.path.exists(os.path.join(place, name, "pyvenv.cfg"))
+    hidden = item.name.startswith(".") or item.name in _SKIPPED
+    return not hidden and not os.path.exists(os.path.join(item.path, "pyvenv.cfg"))

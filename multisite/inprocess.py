@@ -44,9 +44,10 @@ from multisite.layers import Layers, Rescue
 from multisite.model import Home, Site
 from multisite.ownlog import Errors
 from multisite.placement import basis
-from multisite.sitedir import Entry, Stamp, changes_time
+from multisite.sitedir import Entry
 from multisite.verdicts import Verdicts
 from multisite.visit import IN_PROCESS, PAGE, PROXY, SPAWNED
+from multisite.watched import Files, Identity, Watched, files, identity
 from multisite.workdir import WorkDir
 
 LONGEST_PAUSE = 60.0  # seconds between two attempts to import a site that failed
@@ -65,24 +66,14 @@ class _Failure:
     incident: str
     retry_at: float
     watched: tuple[str, ...] = ()
-    stamp: Stamp = field(init=False)
+    files: list[Identity] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.stamp = _times(self.watched)
+        self.files = list(map(identity, self.watched))
 
     def over(self, now: float) -> bool:
         """Tell whether another attempt may end otherwise."""
-        return now >= self.retry_at or _times(self.watched) != self.stamp
-
-
-def _times(paths: Iterable[str]) -> Stamp:
-    times = []
-    for path in paths:
-        try:
-            times.append(os.stat(path).st_mtime_ns)
-        except OSError:
-            times.append(-1)
-    return tuple(times)
+        return now >= self.retry_at or list(map(identity, self.watched)) != self.files
 
 
 class InProcessSite:
@@ -118,8 +109,7 @@ class InProcessSite:
         self._generation: Generation | None = None
         self._failure: _Failure | None = None
         self._failures = 0
-        self._triggers: Stamp = ()
-        self._changed: tuple[Stamp, float] = ((), 0.0)  # newer ones, and when they are to be taken
+        self._triggers = Watched()
         self._offer: tuple[Entry, Site, Home] | None = None
         self._closed = False
         self._calls = threads.UNKNOWN
@@ -273,7 +263,7 @@ class InProcessSite:
         return app(environ, start_response)
 
     def _load(self) -> None:
-        self._triggers = self._trigger_stamp()  # before the import, so that nothing after it is missed
+        self._triggers.begin(self._files())  # before the import, so that nothing after it is missed
         try:
             self._serve(self._import())
         except NeedsProcess as error:
@@ -295,7 +285,7 @@ class InProcessSite:
         with self._unless_busy() as free:
             if not free:
                 return  # somebody is at it
-            self._triggers, self._changed = self._trigger_stamp(), ((), 0.0)
+            self._triggers.begin(self._files())
             token = logs.current_site.set(self.name)
             _log.info("site %s: reloading, since %s", self.name, reason)
             try:
@@ -409,23 +399,20 @@ class InProcessSite:
 
     def _fired(self, now: float) -> bool:
         """Tell whether a reload is asked for, by whoever is done with it."""
-        stamp = self._trigger_stamp()
-        if stamp == self._triggers:
-            self._changed = ((), 0.0)
+        is_due = self._triggers.look(self._files(), now)
+        if not self.is_expecting:
             return self.always_restarts()
         if self._development.reload:
             return True  # an editor saves in one step, and who saved wants to see it
-        if stamp != self._changed[0]:
-            self._changed = (stamp, now if tree.is_quiet(stamp) else now + tree.QUIET)
-        return now >= self._changed[1] and not tree.is_being_written(self._site.location)
+        return is_due and not tree.is_being_written(self._site.location)
 
     @property
     def is_expecting(self) -> bool:
         """Whether a change has been seen that is taken as soon as nothing more changes."""
-        return bool(self._changed[0])
+        return self._triggers.due is not None
 
-    def _trigger_stamp(self) -> Stamp:
-        restart = os.path.join(self._site.location, "tmp", "restart.txt")
-        code = (hash(codefiles.times(self._site)),) if self._development.reload else ()
-        times = _times((restart, *self._site.touch_reload))
-        return (*times, *code, changes_time(self._home, self.name, self._entry.path))
+    def _files(self) -> Files:
+        found = files(self._site, self._home)
+        if self._development.reload:
+            found["code"] = (hash(codefiles.times(self._site)),)
+        return found

@@ -103,7 +103,7 @@ class PlacedSite(InProcessSite):
             if decided[0] != self._version:
                 self._leave(now)
             elif self._fired(now):
-                self._triggers, self._changed = self._trigger_stamp(), ((), 0.0)
+                self._triggers.take()
                 self._take_file()
         elif decided[0] and self._how == SPAWNED and decided != self._refused:
             with self._unless_busy() as free:
@@ -128,7 +128,7 @@ class PlacedSite(InProcessSite):
         version = decided[0]
         if not self._site.share or codeversion.version_of(self._site, self._home) != version:
             return False
-        self._triggers = self._trigger_stamp()
+        self._triggers.begin(self._files())
         try:
             newest = self._import()
         except MultisiteError as error:

@@ -37,7 +37,7 @@ class Entry:
     stamp: Stamp
     file: SiteFile
     problems: tuple[Problem, ...]
-    good_at: int = field(default=0, compare=False)  # when the version that serves was written, Unix nanoseconds
+    good_at: int = field(default=0, compare=False)  # when the version that serves was read, Unix nanoseconds
     racy: bool = field(default=False, compare=False)  # so fresh that a second write may look the same
     gone_since: float = 0.0  # monotonic seconds; 0 while its target exists
 
@@ -82,17 +82,22 @@ def stamp_of(path: str, sources: Iterable[str] = ()) -> Stamp:
     return tuple(stamp)
 
 
-def changes_time(home: Home, name: str, site_file: str) -> int:
-    """Return the time of Moya's ``.changes`` file, if it comes from root, us or who owns the site file; else -1.
+def changes_path(home: Home, name: str) -> str:
+    """Return where Moya's ``.changes`` file of a site is."""
+    return os.path.join(home.temp_dir, "moyasrv", f"{name}.changes")
+
+
+def changes_stamp(path: str, site_file: str) -> Stamp:
+    """Return the stamp of Moya's ``.changes`` file, if it comes from root, us or who owns the site file; else ().
 
     Its folder is in a place where anybody may write first.
     """
     try:
-        status = os.lstat(os.path.join(home.temp_dir, "moyasrv", f"{name}.changes"))
+        status = os.lstat(path)
         owners = {0, os.geteuid(), os.stat(site_file).st_uid}
     except OSError:
-        return -1
-    return status.st_mtime_ns if status.st_uid in owners else -1
+        return ()
+    return (status.st_mtime_ns, status.st_size, status.st_ino) if status.st_uid in owners else ()
 
 
 def is_racy(stamp: Stamp) -> bool:
@@ -200,7 +205,7 @@ class SiteDir:
             stamp = stamp_of(path, new.sources[1:])
         if has_errors(new.problems) and old and not old.broken:
             return self._keep(old, stamp, new)
-        return Entry(path, stamp, new, new.problems, stamp[0], is_racy(stamp))
+        return Entry(path, stamp, new, new.problems, time.time_ns(), is_racy(stamp))
 
     def _keep(self, old: Entry, stamp: Stamp, new: SiteFile) -> Entry:
         """Return the entry that goes on standing for the last good version, whichever worker has seen that."""

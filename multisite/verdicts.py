@@ -6,7 +6,6 @@ site is kept in the state directory until the site is served again.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 from multisite.model import Home
 from multisite.statefile import StateFile
+from multisite.watched import changed_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +48,7 @@ class Verdict:
     @property
     def outdated(self) -> bool:
         """Whether a file has changed since, so that nobody knows before the next request."""
-        return any(_changed(path) > self.at for path in self.watched)
-
-
-def _changed(path: str) -> float:
-    try:
-        return os.stat(path).st_mtime
-    except OSError:
-        return 0.0
+        return any(changed_at(path) > self.at for path in self.watched)
 
 
 class Verdicts:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from multisite import codeversion, examined, placement
+from multisite import codefiles, codeversion, examined, placement, tree
 from multisite.examined import Examined
 from multisite.model import Home, Site, SupervisorOptions
 from multisite.placement import Facts, Heat, Placement, Saving
@@ -179,3 +179,50 @@ def test_a_version_is_what_the_files_are(tmp_path: Path) -> None:
         os.utime(tmp_path / name, (number, number))
         seen.add(codeversion.version_of(site, home))
         assert len(seen) == number + 1, name
+
+
+def test_a_version_is_another_one_when_the_files_are_and_the_same_when_they_are_again(tmp_path: Path) -> None:
+    """A roll-back by a link, with times that tell nothing."""
+    for release in ("one", "two"):
+        (tmp_path / release).mkdir()
+        (tmp_path / release / "app.py").write_text("")
+        os.utime(tmp_path / release / "app.py", (5, 5))
+    (tmp_path / "site.ini").write_text("")
+    site = Site(file=str(tmp_path / "site.ini"), name="blog", location=str(tmp_path / "current"))
+    versions = []
+    for release in ("one", "two", "one"):
+        (tmp_path / "new").symlink_to(release)
+        os.replace(tmp_path / "new", tmp_path / "current")
+        versions.append(codeversion.version_of(site, Home(str(tmp_path))))
+    assert versions[0] == versions[2] != versions[1]
+    (tmp_path / "copy.py").write_text("")
+    os.utime(tmp_path / "copy.py", (5, 5))
+    os.replace(tmp_path / "copy.py", tmp_path / "one" / "app.py")
+    assert codeversion.version_of(site, Home(str(tmp_path))) != versions[0]
+
+
+def test_the_look_at_a_tree_is_bounded_and_follows_no_link_out_of_it(tmp_path: Path) -> None:
+    """Neither a web of links, nor a loop, nor a large folder, nor what is beside it costs more than so many names."""
+    top, outside = tmp_path / "site", tmp_path / "outside"
+    for folder in (top / "package", top / "data", outside):
+        folder.mkdir(parents=True)
+    (outside / "app.py").write_text("")
+    (top / "package" / "views.py").write_text("")
+    for number in range(50):
+        (top / f"a{number}").symlink_to("package")
+        (top / "package" / f"b{number}").symlink_to("..")
+        (top / f"out{number}").symlink_to(outside)
+    for number in range(tree.MOST_IN_FOLDER + 100):
+        (top / "data" / f"{number:05}.txt").touch()
+    (top / "zoo").mkdir()
+    (top / "zoo" / "last.py").write_text("")
+    found = [line for line in codeversion._sources(str(top)) if ".py " in line]
+    assert sorted(line.split()[0].rpartition("/")[2] for line in found) == ["last.py", "views.py"]
+    site = Site(file="x.ini", name="x", location=str(top))
+    assert {os.path.basename(path) for path, _ in codefiles.times(site)} == {"last.py", "views.py"}
+
+
+def test_the_look_at_a_tree_ends_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "app.py").write_text("")
+    monkeypatch.setattr(tree, "LONGEST_LOOK", -1.0)
+    assert list(codeversion._sources(str(tmp_path))) == []

@@ -18,7 +18,7 @@ from multisite.model import Home, Site
 from multisite.supervisor import environment, privilege, reach
 from multisite.supervisor.privilege import Refused
 from multisite.supervisor.process import JOB, Identity, Launch
-from multisite.supervisor.triggers import ALWAYS_RESTART
+from multisite.watched import ALWAYS_RESTART
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 RUNNER = os.path.join(os.path.dirname(_HERE), "runner", "__main__.py")

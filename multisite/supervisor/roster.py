@@ -166,7 +166,9 @@ class Roster(dict[str, Crew]):
                 failed = crew.failures
                 if self._triggers.pulled(crew.site, self.home, now, failed.mending, failed.begun):
                     _pull(crew)
-            elif not crew.listener.is_open and not crew.is_due:
+                continue
+            self._triggers.rest(crew.site)
+            if not crew.listener.is_open and not crew.is_due:
                 self._put_away(crew)
         self._warm(now)
         self._rest()
@@ -219,7 +221,8 @@ class Roster(dict[str, Crew]):
     def starting(self, name: str) -> Crew:
         """Return a crew that is to start a process: from now on its files may ask for another."""
         crew = self[name]
-        self._triggers.begin(crew.site, self.home)
+        if not crew.backends.alive:  # else those would never learn of a change that has not been seen yet
+            self._triggers.begin(crew.site, self.home)
         return crew
 
     def _swap(self) -> None:

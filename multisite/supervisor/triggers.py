@@ -8,19 +8,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from multisite.model import Home, Site
-from multisite.sitedir import changes_time
-from multisite.tree import QUIET, is_being_written, is_quiet
+from multisite.tree import QUIET, is_being_written
+from multisite.watched import Files, Watched, changed_at, files, identity, paths
 
 LONGEST_PAUSE = 60.0  # seconds between two attempts that files of the site cause by themselves
 
-RESTART, ALWAYS_RESTART = "tmp/restart.txt", "tmp/always_restart.txt"
 _FRAME = re.compile(r'^\s*File "([^"\0]+)", line ')
-
-
-def paths(site: Site) -> tuple[str, ...]:
-    """Return the files whose change reloads `site`; its own file is looked at elsewhere."""
-    own = (RESTART, ALWAYS_RESTART) if site.location else ()
-    return (*(os.path.join(site.location, name) for name in own), *site.touch_reload)
 
 
 def mending(site: Site, output: Iterable[str]) -> tuple[str, ...]:
@@ -31,41 +24,34 @@ def mending(site: Site, output: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(path for path in (*known, *inside) if path))
 
 
-def _times(names: Iterable[str]) -> dict[str, int]:
-    times = {}
-    for name in names:
-        try:
-            times[name] = os.stat(name).st_mtime_ns
-        except (OSError, ValueError):  # a path that a site has printed may hold a NUL
-            times[name] = 0
-    return times
-
-
 class Triggers:
-    """The times of all trigger files when they were last looked at, and the changes that are to be taken."""
+    """The trigger files of all sites as they were when somebody looked last, and the changes that are to be taken."""
 
     def __init__(self) -> None:
-        self._seen: dict[str, dict[str, int]] = {}
-        self._due: dict[str, float] = {}  # monotonic seconds
+        self._watched: dict[str, Watched] = {}
+        self._mending: dict[str, Files] = {}  # what may mend a failed start
+        self._due: dict[str, float] = {}  # monotonic seconds at which to try again because of these
         self._retries: dict[str, tuple[int, float]] = {}  # how many, and when the next may be
 
     def begin(self, site: Site, home: Home) -> None:
-        """Take the site's files as they are now for known."""
-        self._seen[site.name] = self._look(site, home)
+        """Take the site's files as they are now for known: nothing of it has been loaded before."""
+        self._watched.setdefault(site.name, Watched()).begin(files(site, home))
         self._due.pop(site.name, None)
 
     def pack(self) -> dict[str, Any]:
         """Return what `take_over` takes."""
-        return self._seen
+        return {name: [watched.loaded, watched.newest, watched.due] for name, watched in self._watched.items()}
 
     def take_over(self, state: dict[str, Any]) -> None:
         """Go on where another program was."""
-        self._seen = {name: times for name, times in state.items() if isinstance(times, dict)}
+        for name, (loaded, newest, due) in state.items():
+            self._watched[name] = watched = Watched(_identities(loaded), _identities(newest))
+            watched.due = due
 
     @property
     def is_expecting(self) -> bool:
         """Whether a change has been seen that is not taken yet."""
-        return bool(self._due)
+        return bool(self._due) or any(watched.due is not None for watched in self._watched.values())
 
     def pulled(self, site: Site, home: Home, now: float, mending: Iterable[str] = (), since: float = 0.0) -> bool:
         """Tell whether a change of the site's files is to be taken; the first look tells nothing.
@@ -77,19 +63,25 @@ class Triggers:
             mending: files that count as well, because the newest version has failed.
             since: Unix time at which the start began that failed; what they have become since counts.
         """
-        name = site.name
-        times, seen = self._look(site, home), self._seen.get(name, {})
-        if any(new > seen.get(path, new) for path, new in times.items()):
-            self._due[name] = now if is_quiet(times.values()) else now + QUIET
+        name, found = site.name, files(site, home)
+        watched = self._watched.setdefault(name, Watched())
+        is_due = watched.look(found, now)
+        if watched.due is not None:
             self._retries.pop(name, None)
-        others = {path: new for path, new in _times(mending).items() if path not in times}
-        if any(new != seen.get(path, new) or new / 1e9 > since for path, new in others.items()):
+        elif self._may_be_mended(name, [path for path in mending if path not in found], since):
             self._retry(name, now)
-        self._seen[name] = {**times, **others}
-        if now < self._due.get(name, now + 1) or is_being_written(site.location):
+        is_due |= now >= self._due.get(name, now + 1)
+        if not is_due or is_being_written(site.location):
             return False
-        del self._due[name]
+        watched.take()
+        self._due.pop(name, None)
         return True
+
+    def _may_be_mended(self, name: str, mending: list[str], since: float) -> bool:
+        """Tell whether one of these files is another than it was when we looked last, or when the start began."""
+        now, then = {path: identity(path) for path in mending}, self._mending.get(name, {})
+        self._mending[name] = now
+        return any(found != then.get(path, found) or changed_at(path) > since for path, found in now.items())
 
     def _retry(self, name: str, now: float) -> None:
         """Have the site tried again after a while, which grows: a site may write into its own folder all the time."""
@@ -98,12 +90,17 @@ class Triggers:
             self._due[name] = now + QUIET
             self._retries[name] = (count + 1, now + min(LONGEST_PAUSE, 2.0**count))
 
+    def rest(self, site: Site) -> None:
+        """Take no change: nothing of the site runs, and the next start finds what is there then."""
+        self._due.pop(site.name, None)
+        if site.name in self._watched:
+            self._watched[site.name].take()
+
     def forget(self, site: Site) -> None:
         """Remember nothing of a site."""
-        for known in (self._seen, self._due, self._retries):
+        for known in (self._watched, self._mending, self._due, self._retries):
             known.pop(site.name, None)
 
-    @staticmethod
-    def _look(site: Site, home: Home) -> dict[str, int]:
-        changes = changes_time(home, site.name, site.file)
-        return {**_times(paths(site)), ".changes": changes}
+
+def _identities(state: dict[str, Any]) -> Files:
+    return {path: tuple(known) for path, known in state.items()}

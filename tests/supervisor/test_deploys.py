@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -270,3 +271,37 @@ def test_nothing_is_taken_while_git_writes(home: SupervisedHome) -> None:
     lock.unlink()
     wait_until(lambda: home.get("blog").startswith("three"))
     assert home.state("blog")["starts"] == starts + 1
+
+
+def test_a_release_is_taken_whichever_way_its_times_go(home: SupervisedHome) -> None:
+    """Forward and back again by a link, with the times that its files had in the archive."""
+    for version, stamp in (("one", 1_700_000_000), ("two", 4_000_000_000), ("three", 1_000)):
+        folder = home.path / version
+        (folder / "tmp").mkdir(parents=True)
+        (folder / "app.py").write_text(app(version))
+        (folder / "tmp" / "restart.txt").touch()
+        os.utime(folder / "tmp" / "restart.txt", (stamp, stamp))
+
+    def switch(version: str) -> None:
+        (home.path / "new").symlink_to(version)
+        os.replace(home.path / "new", home.path / "current")
+
+    switch("one")
+    home.app("blog", "", location=str(home.path / "current"))
+    assert home.get("blog").startswith("one")
+    for version in ("two", "one", "three", "two"):
+        switch(version)
+        wait_until(lambda version=version: home.get("blog").startswith(version))
+
+
+def test_a_change_is_not_lost_on_those_that_run_when_another_process_starts(home: SupervisedHome) -> None:
+    """One of two processes ends just after the change, and its successor has the new code already."""
+    folder = home.app("blog", app("one"), processes="2")
+    home.get("blog")
+    old = wait_until(lambda: len(pids := home.state("blog")["pids"]) == 2 and pids)
+    (folder / "app.py").write_text(app("two"))
+    (folder / "tmp").mkdir()
+    (folder / "tmp" / "restart.txt").touch()
+    os.kill(old[0], signal.SIGKILL)
+    wait_until(lambda: len(pids := home.state("blog")["pids"]) == 2 and not {*pids} & {*old})
+    assert {home.get("blog").split()[0] for _ in range(20)} == {"two"}
