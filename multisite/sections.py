@@ -74,7 +74,8 @@ class ServiceOptions:
         "list",
         "127.0.0.1, ::1, unix",
         "Addresses and networks of the proxies whose X-Forwarded-* headers are believed; unix stands for every peer on "
-        "a unix socket. From anybody else these headers are dropped.",
+        "a unix socket. From anybody else these headers are dropped, and what gunicorn took from them is undone. Every "
+        "account of the machine can speak from a loopback address.",
         example="127.0.0.1, 10.0.0.0/8, unix",
     )
     status_domain: str = option(

@@ -15,6 +15,7 @@ _MARKED = re.compile(rf"\A[#;] {MARK} ([0-9a-f]{{16}})\n")
 
 #: what the files say as they lie in the package
 BIN, HOME, USER = "/opt/multisite/bin", "/etc/moya", "www-data"
+PROXIES = "127.0.0.1,::1"
 
 
 @dataclass(frozen=True)
@@ -78,17 +79,19 @@ NEXT: dict[str, tuple[str, ...]] = {
 }
 
 
-def adapted(text: str, *, programs: str, home: str, user: str) -> str:
+def adapted(text: str, *, programs: str, home: str, user: str, proxies: str = PROXIES) -> str:
     """Return the text of a file for one machine.
 
     Args:
         programs: folder of the programs of the virtualenv that multisite is in.
         home: the home.
         user: who gunicorn's workers run as; its group has the same name.
+        proxies: whom gunicorn believes, as trusted_proxies of moya.conf says.
     """
     for here, there in ((BIN, programs), (HOME, home), (USER, user)):
         text = re.sub(rf"(?<![\w.-]){re.escape(here)}(?![\w-])", there.replace("\\", r"\\"), text)
-    return text
+    believed = proxies or '""'
+    return text.replace(f"--forwarded-allow-ips {PROXIES} ", f"--forwarded-allow-ips {believed} ")
 
 
 def marked(text: str) -> str:

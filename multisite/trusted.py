@@ -9,6 +9,12 @@ from typing import Any
 _MOST_PEERS = 4096
 
 
+def of_gunicorn(proxies: Iterable[str]) -> list[str]:
+    """Return `proxies` as gunicorn has them in its ``forwarded_allow_ips``; it believes every unix socket anyhow."""
+    named = [proxy for proxy in proxies if proxy != "unix"]
+    return [str(ipaddress.ip_network(proxy, strict=False)) if "/" in proxy else proxy for proxy in named]
+
+
 class TrustedProxies:
     """Peers that are one of `proxies`: addresses, networks or ``unix``.
 

@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from servers.harness import debian_program, eventually, find_program, free_port
 
 from multisite.cli import main
+from multisite.cli.standalone import believing
 from multisite.config import read_home
 from multisite.systemfiles import KINDS, adapted, is_untouched, marked
 
@@ -119,6 +120,29 @@ def test_only_whole_names_are_replaced() -> None:
         "/etc/moya /etc/moyas www-data www-database /opt/multisite/bin/x", programs="/p", home="/h", user="u"
     )
     assert told == "/h /etc/moyas u www-database /p/x"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [("", "127.0.0.1,::1"), ("10.1.2.3/8, unix, 192.0.2.1", "10.0.0.0/8,192.0.2.1"), ("unix", '""')],
+)
+@pytest.mark.parametrize("manager", list(KINDS))
+def test_gunicorn_believes_whom_the_home_believes(tmp_path: Path, manager: str, said: str, told: str) -> None:
+    home = tmp_path / "etc" / "moya"
+    home.mkdir(parents=True)
+    (home / "moya.conf").write_text(
+        f"[projects]\nread = *.ini\n[service]\n{f'trusted_proxies = {said}' if said else ''}\n"
+    )
+    result = CliRunner().invoke(main, ["init", f"--system={manager}", "--root", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    files = [path.read_text() for path in (tmp_path / "etc").rglob("multisite.*") if path.is_file()]
+    lines = [line for text in files for line in text.splitlines() if "bin/gunicorn " in line]
+    assert len(lines) == 1 and f" --forwarded-allow-ips {told} --" in lines[0]
+
+
+def test_serve_has_gunicorn_believe_whom_the_home_believes() -> None:
+    believed = believing(("10.1.2.3/8", "unix", "::1"))
+    assert believed == {"forwarded_allow_ips": "10.0.0.0/8,::1", "proxy_allow_ips": "10.0.0.0/8,::1"}
 
 
 # What the real programs say

@@ -10,7 +10,7 @@ from multisite.cli.output import say, say_json
 from multisite.cli.scaffold import HELLO_FILES, HOME_FILES, MOYA_CONF, SUPERVISOR_SECTION, make_home
 from multisite.cli.session import Session, pass_session
 from multisite.enabling import Places
-from multisite.systemfiles import KINDS, USER
+from multisite.systemfiles import KINDS, PROXIES, USER
 
 SYSTEM_HOME = "/etc/moya"
 LOCAL_HOME = "etc-moya"
@@ -75,7 +75,7 @@ def init_system(session: Session, manager: str, root: str, user: str, force: boo
     place = os.path.join(root, home.lstrip("/")) if root else home
     files = {**HOME_FILES, "moya.conf": f"{MOYA_CONF}\n{SUPERVISOR_SECTION.format(group=user)}"}
     made = [(action, path, "") for action, path in make_home(place, files, force)]
-    written = list(system.install(manager, home, user, root, force))
+    written = list(system.install(manager, home, user, _believed(place), root, force))
     steps = system.next_steps(manager, user)
     if session.as_json:
         rows = [{"action": action, "path": path, "purpose": purpose} for action, path, purpose in (*made, *written)]
@@ -88,6 +88,18 @@ def init_system(session: Session, manager: str, root: str, user: str, force: boo
     say("next, on the machine that runs it:" if root else "next:")
     for step in steps:
         say(f"  {step}")
+
+
+def _believed(home: str) -> str:
+    """Return whom gunicorn is to believe: those that moya.conf names."""
+    from multisite.config import read_home
+    from multisite.errors import ConfigError
+    from multisite.trusted import of_gunicorn
+
+    try:
+        return ",".join(of_gunicorn(read_home(home).service.trusted_proxies))
+    except ConfigError:  # `check` says what is wrong with it
+        return PROXIES
 
 
 def scaffold(session: Session, default: str, force: bool) -> None:

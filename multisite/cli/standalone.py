@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any
+
+from multisite.trusted import of_gunicorn
 
 _QUIET = {"control_socket_disable": True}  # every gunicorn of a user would open the same one; older ones have none
 ENGINE = "multisite"
@@ -30,6 +33,18 @@ def run(settings: dict[str, Any]) -> None:
             return application
 
     Standalone().run()
+
+
+def believing(proxies: Iterable[str]) -> dict[str, str]:
+    """Return the settings by which gunicorn believes whom we believe."""
+    from gunicorn.config import Config
+
+    named = of_gunicorn(proxies)
+    try:
+        Config().set("forwarded_allow_ips", ",".join(named))
+    except ValueError:  # it is too old to know networks
+        named = [proxy for proxy in named if "/" not in proxy]
+    return dict.fromkeys(("forwarded_allow_ips", "proxy_allow_ips"), ",".join(named))
 
 
 def knows(setting: str) -> bool:

@@ -17,7 +17,7 @@ _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}\Z")
 _PLAIN = re.compile(r"/[\w./+@-]*\Z")
 
 
-def install(kind: str, home: str, user: str, root: str, force: bool) -> Iterator[tuple[str, str, str]]:
+def install(kind: str, home: str, user: str, proxies: str, root: str, force: bool) -> Iterator[tuple[str, str, str]]:
     """Write the files of a `kind` of service manager below `root`; yield (action, path, purpose) for each.
 
     Actions are "wrote", "updated" (ours, of another version or other settings), "same" and "kept" (changed by hand).
@@ -35,7 +35,7 @@ def install(kind: str, home: str, user: str, root: str, force: bool) -> Iterator
     for file in KINDS[kind]:
         target = os.path.join(root, file.target.lstrip("/")) if root else file.target
         yield (
-            _put(target, marked(adapted(_text(file), programs=programs, home=home, user=user)), force),
+            _put(target, marked(adapted(_text(file), programs=programs, home=home, user=user, proxies=proxies)), force),
             target,
             file.purpose,
         )
