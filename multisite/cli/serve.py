@@ -82,10 +82,7 @@ def serve_here(
 ) -> None:
     """Run gunicorn with the sites of the home, until it is told to stop; `more` are settings of it."""
     addresses = [address_of(bind, port or DEFAULT_PORT) for bind in binds or (DEFAULT_HOST,)]
-    from multisite.cli.standalone import believing, run
-
     settings = {**more, **_development(addresses, workers, reload, debug), **_tls(tls, http2)}
-    settings |= believing(session.home.service.trusted_proxies)
     settings |= {"workers": workers or default_workers(reload or debug), "threads": threads or DEFAULT_THREADS}
     how = Development(debug, reload, secrets.token_hex(16) if debug else "")
     sockets = bound(addresses)
@@ -95,6 +92,9 @@ def serve_here(
         os.environ[LOCALHOST] = "1"
     announce(session, addresses, how, "https" if tls else "http")
     os.environ["MOYA_SERVICE_HOME"] = session.home.path
+    from multisite.cli.standalone import believing, run
+
+    settings |= believing(session.home.service.trusted_proxies)
     run({"bind": sockets, "when_ready": keep_paths, **settings})
 
 

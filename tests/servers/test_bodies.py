@@ -281,8 +281,9 @@ def test_an_answer_longer_than_it_says_ends_where_it_says(way: Way, path: str) -
             continue
         with way.connect() as wire:
             wire.sendall(way.head(f"{path}?{length}") + way.head("/status?299", "GET", "Connection: close"))
-            first, _, rest = received(wire).partition(b"HTTP/1.1 299 ")
-        assert first.partition(b"\r\n\r\n")[2] == b"0123456789"[:length] and rest.endswith(b"own")
+            first, again, rest = received(wire).partition(b"HTTP/1.1 299 ")
+        assert first.partition(b"\r\n\r\n")[2] == b"0123456789"[:length]
+        assert rest.endswith(b"own") or (not again and way.name.startswith("relayed"))  # which may end a connection
 
 
 def received_after(way: Way, target: str) -> bytes:
