@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 MOST = 12  # findings that are kept
@@ -20,12 +20,22 @@ class Examined:
         seconds: that its import took.
         memory: bytes that it and its first requests added to the process.
         requests: how many had been answered when this was told.
+        is_untried: no request has been answered yet in another thread than the one that imported the site.
+        notes: what it does that the workers stand, as half sentences too.
     """
 
     findings: tuple[str, ...] = ()
     seconds: float = 0.0
     memory: int = 0
     requests: int = 0
+    is_untried: bool = False
+    notes: tuple[str, ...] = ()
+
+    def after(self, before: Examined) -> Examined:
+        """Return this, told later than `before` of the same version, with what that process had seen."""
+        notes = tuple(dict.fromkeys((*before.notes, *self.notes)))[:MOST]
+        untried = self.is_untried and before.is_untried
+        return replace(self, requests=max(before.requests, self.requests), is_untried=untried, notes=notes)
 
     @property
     def figures(self) -> str:
@@ -49,12 +59,22 @@ def examined(told: Any) -> Examined | None:
     """Believe no more of a document than its types, and bound it."""
     if not isinstance(told, dict):
         return None
-    findings, figures = told.get("findings"), [told.get(name) for name in ("seconds", "memory", "requests")]
-    if not isinstance(findings, (list, tuple)) or not all(map(_is_figure, figures)):
+    findings, notes = told.get("findings"), told.get("notes", ())
+    figures = [told.get("seconds"), told.get("memory"), told.get("requests")]
+    if not (_is_list(findings) and _is_list(notes) and all(map(_is_figure, figures))):
         return None
     seconds, memory, requests = figures
-    phrases = tuple(_phrase(str(one)[: 2 * LONGEST]) for one in findings[:MOST])
-    return Examined(phrases, float(seconds or 0.0), int(memory or 0), int(requests or 0))
+    untried = told.get("is_untried") is True
+    counts = int(memory or 0), int(requests or 0)
+    return Examined(_phrases(findings), float(seconds or 0.0), *counts, untried, _phrases(notes))
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple))
+
+
+def _phrases(told: Any) -> tuple[str, ...]:
+    return tuple(_phrase(str(one)[: 2 * LONGEST]) for one in told[:MOST])
 
 
 def _is_figure(value: Any) -> bool:

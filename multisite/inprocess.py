@@ -354,10 +354,11 @@ class InProcessSite:
         """Return where the site is called; None where the threads here have one place in common."""
         why = workdir.obstacle()
         if not why:
+            relativepaths.clear(self._site, self._home)
             return WorkDir(self._site.location, self._site.umask)
         if self._site.umask is not None:
             raise NeedsProcess(f"it sets umask, and {why}")
-        relativepaths.watch(self.name, self._site.location, why)
+        relativepaths.watch(self._site, self._home, why)
         return None
 
     # Failing

@@ -12,7 +12,7 @@ import math
 import threading
 from typing import Any
 
-from multisite import codeversion, generation, sharing
+from multisite import codeversion, generation, sharing, workdir
 from multisite.errors import MultisiteError, NeedsProcess
 from multisite.generation import Generation
 from multisite.inprocess import InProcessSite
@@ -130,6 +130,7 @@ class PlacedSite(InProcessSite):
             return False
         self._triggers.begin(self._files())
         try:
+            self._check_paths()
             newest = self._import()
         except MultisiteError as error:
             self._refused = decided
@@ -141,6 +142,12 @@ class PlacedSite(InProcessSite):
         self._serve(newest)
         _log.info("site %s: lives in the workers", self.name)
         return True
+
+    def _check_paths(self) -> None:
+        """Keep a site out that uses relative paths where it would not find what they mean."""
+        row, why = self._placements.of(self.name), workdir.obstacle()
+        if row and row.found.notes and why:
+            raise NeedsProcess(f"it {row.found.notes[0]}, and {why}")
 
     def _leave(self, now: float) -> None:
         with self._unless_busy() as free:

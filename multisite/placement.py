@@ -66,6 +66,7 @@ _OWN_PROCESS = {
 
 
 HOSTING = "each host of its file is a site of its own"
+UNTRIED = "its next requests show whether it can be called in another thread than the main one"
 UNSHARED = "its file does not say share = yes"
 
 
@@ -254,6 +255,8 @@ def settle(
     if here:
         return _stay(found, heat, options, idle_timeout)
     if heat.requests >= options.promote_after:
+        if found.is_untried:
+            return Placement("spawned", f"it is clean ({found.figures}) so far; {UNTRIED}")
         use = f"{heat.requests} requests within a minute"
         return Placement("in-process", f"it is clean ({found.figures}) and had {use}")
     moves = f"it moves into the workers when it has {options.promote_after} requests within a minute"

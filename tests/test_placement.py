@@ -28,6 +28,12 @@ def settled(found: Examined = CLEAN, heat: Heat = BUSY, *, here: bool = False, i
     return f"{decided.kind}: {decided.reason}"
 
 
+def test_a_busy_site_that_no_other_thread_has_called_waits_for_that() -> None:
+    """What only the main thread may do would fail for everybody."""
+    reason = f"it is clean (14 MiB, 35 ms to import) so far; {placement.UNTRIED}"
+    assert settled(replace(CLEAN, is_untried=True)) == f"spawned: {reason}"
+
+
 def test_a_clean_light_and_busy_site_moves_in() -> None:
     """The reason has its figures."""
     assert settled() == "in-process: it is clean (14 MiB, 35 ms to import) and had 300 requests within a minute"

@@ -87,13 +87,15 @@ def enabled_problems(session: Session) -> list[Problem]:
 
 
 def _of_site(session: Session, name: str) -> list[Problem]:
+    from multisite import relativepaths
     from multisite.cli.places import log_problems
     from multisite.cli.start import start_problems
     from multisite.cli.target import site_problems, static_problems
 
     site = session.catalogue.site(name)
     problems = site_problems(site) or start_problems(site, session.home)
-    return [*problems, *static_problems(site), *log_problems(site), *_sessions(site)]
+    besides = relativepaths.problems(site, session.home)
+    return [*problems, *static_problems(site), *log_problems(site), *_sessions(site), *besides]
 
 
 def _unknown(session: Session, name: str, said: str) -> list[Problem]:

@@ -103,7 +103,7 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
 
     first = found[0]
     site = _site(session, first.name, host)
-    found_out = judge(session, site)
+    found_out, row = judge(session, site), session.placements.of(first.name)
     failure = found_out.failure
     state, figures = live(session, site.name, found_out.placement, found_out.state)
     return {
@@ -120,6 +120,7 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
         "placement": found_out.placement,
         "reason": found_out.reason,
         "saving": found_out.may_save,
+        "notes": list(row.found.notes) if row and found_out.placement != "proxy" else [],
         "state": state,
         "processes": figures or None,
         "failure": {**asdict(failure), "outdated": failure.outdated} if failure else None,
@@ -198,6 +199,7 @@ def _say(answer: dict[str, Any]) -> None:
         "last start": _last_start(answer["processes"] or {}),
         "started": answer["start"],
         "happened": _happened(answer["failure"]),
+        "besides": "; ".join(f"it {note}" for note in answer["notes"]),
         "redirects to": answer["redirect"],
         "otherwise": ", ".join(answer["otherwise"]) + " would answer" if answer["otherwise"] else "",
     }

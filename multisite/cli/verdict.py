@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from multisite import codeversion, hosting, sharing
+from multisite import codeversion, hosting, relativepaths, sharing
 from multisite.cli.fence import fenced
 from multisite.cli.start import start_problems
 from multisite.cli.target import site_problems
@@ -42,7 +42,7 @@ class Judgement:
         placement: "in-process", "spawned" or "proxy"; None for a site whose file has errors.
         state: one of the contract's words.
         faults: what is wrong with what the file promises to serve, or keeps it from being started.
-        doubts: what only root could do.
+        doubts: what only root could do, and what the workers have told the site.
         saving: what it would save to let it share, where that is known.
         failure: what the workers or the supervisor noted, if it could not be loaded or started the last time.
     """
@@ -81,6 +81,7 @@ def _judged(session: Session, site: Site) -> Judgement:
         problems = start_problems(site, session.home)
     faults = tuple(problem for problem in problems if problem.is_error)
     doubts = tuple(problem for problem in problems if not problem.is_error)
+    doubts += relativepaths.problems(site, session.home) if placement.shareable else ()
     if failure and placement.shareable and _keeps_out(failure, session):
         placement = Placement("spawned", failure.reason.removeprefix(NeedsProcess.opening))
     if not placement.shareable:

@@ -38,6 +38,7 @@ class Acceptor:
 
     Attributes:
         active: what each thread is answering now.
+        listener: where connections come.
         handle: answers one connection.
     """
 
@@ -51,7 +52,7 @@ class Acceptor:
         full: Callable[[], None],
     ) -> None:
         self.active: dict[int, Connection] = {}
-        self._listener = listener
+        self.listener = listener
         self.handle = handle
         self._signalled, self._full = signalled, full
         self._threads = threads
@@ -81,10 +82,32 @@ class Acceptor:
             while thread.is_alive():
                 thread.join(SIGNALS_WITHIN)
 
+    def another(self) -> Connection | None:
+        """A connection that waits, None if there is none."""
+        try:
+            connection = self.listener.accept()[0]
+        except OSError:
+            return None
+        self._count()
+        return connection
+
+    def answer(self, connection: Connection, handle: Callable[[Connection], None]) -> None:
+        """Answer one in this thread, to its end; another one that this thread has waits meanwhile."""
+        me, before = get_ident(), self.active.get(get_ident())
+        self.active[me] = connection
+        try:
+            handle(connection)
+        finally:
+            if before is None:
+                del self.active[me]
+            else:
+                self.active[me] = before
+            _close(connection)
+
     def is_awaited(self) -> bool:
         """Tell whether a connection waits."""
         with epoll() as poll:
-            poll.register(self._listener, EPOLLIN)
+            poll.register(self.listener, EPOLLIN)
             return bool(poll.poll(0))
 
     def stop(self) -> None:
@@ -101,7 +124,7 @@ class Acceptor:
         if for_signals:
             poll.register(self._signals[0], EPOLLIN)
         if for_connections:
-            poll.register(self._listener, EPOLLIN | EPOLLEXCLUSIVE)
+            poll.register(self.listener, EPOLLIN | EPOLLEXCLUSIVE)
         return poll
 
     def _wait(self, poll: epoll) -> bool:
@@ -110,7 +133,7 @@ class Acceptor:
         for descriptor, _ in poll.poll():
             if descriptor == self._signals[0]:
                 self._signalled(os.read(descriptor, 4096))
-            woken |= descriptor == self._listener.fileno()
+            woken |= descriptor == self.listener.fileno()
         return woken
 
     def _guarded(self, do: Callable[[epoll], object], poll: epoll) -> None:
@@ -145,7 +168,7 @@ class Acceptor:
         woken = False
         while self._alive or woken:
             try:
-                connection = self._listener.accept()[0]
+                connection = self.listener.accept()[0]
             except BlockingIOError:
                 woken = self._alive and self._wait(poll)
             except OSError as error:

@@ -20,6 +20,7 @@ import weakref  # noqa: F401  likewise
 from types import BuiltinFunctionType, FunctionType
 
 from . import purity, state
+from .deeds import HARMLESS, Deeds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 MOST = 12  # findings that are told
 LONGEST = 200  # characters of one
-# There is one Django project to an interpreter in any case, and the zone itself is looked at.
-HARMLESS = frozenset({"DJANGO_SETTINGS_MODULE", "TZ"})
 IMPORTED, SERVED = "when it was imported", "when it answered requests"
 _STANDARD: frozenset[str] = getattr(sys, "stdlib_module_names", frozenset())  # Python 3.10
 _CODE = (FunctionType, BuiltinFunctionType, type)
@@ -189,6 +188,9 @@ class Examination:
         self._patches = patches() if _before is None else _before
         self._exits = _Exits(location)
         self._before = Reading()
+        self._deeds = Deeds()
+        self._is_untried = True
+        self._failed_elsewhere = ""
         self._memory = _resident()
         self._began = time.perf_counter()
         self._seconds = 0.0
@@ -212,6 +214,15 @@ class Examination:
         """From now on requests are answered; so many threads of ours have been started since the import, or will be."""
         self._serving, self._threads = Reading(), threads
         self._serving.running = self._running
+        self._deeds.serves()
+
+    def tried(self, elsewhere: int, failed: str) -> None:
+        """So many requests have been answered in another thread than the one that imported; how that went wrong."""
+        self._is_untried, self._failed_elsewhere = not elsewhere, failed
+
+    def end(self) -> None:
+        """Nothing more is to be found out."""
+        self._deeds.end()
 
     def tell(self, notifier: Notifier, asked: int) -> None:
         """Tell what has been found, so many requests having been answered.
@@ -219,12 +230,25 @@ class Examination:
         A few milliseconds, for which no visitor should wait.
         """
         served = _found(self._serving, True, self._threads) if self._serving else []
+        served += self._deeds.besides([*served, *self._imported])
+        if self._failed_elsewhere:
+            served.append(self._failed_elsewhere)
         found = [f"{_short(what)} {IMPORTED}" for what in self._imported]
         found += [f"{_short(what)} {SERVED}" for what in served]
         found += [f"patched the standard library: {name}" for name in self._patched()]
         memory = max(0, _resident() - self._memory)
         told = [what[:LONGEST] for what in found[:MOST]]
-        notifier.facts({"findings": told, "seconds": round(self._seconds, 4), "memory": memory, "requests": asked})
+        paths = [f"uses the relative path {path}"[:LONGEST] for path in self._deeds.paths]
+        notifier.facts(
+            {
+                "findings": told,
+                "notes": paths,
+                "seconds": round(self._seconds, 4),
+                "memory": memory,
+                "requests": asked,
+                "is_untried": self._is_untried,
+            }
+        )
 
     def _patched(self) -> list[str]:
         now = vars(builtins)

@@ -26,7 +26,8 @@ class Follower:
         self._learner = Learner(notifier, orders.gunicorn) if orders.learn else None
         self._examination = examination
         self._notifier = notifier
-        self._threads = bool(orders.request_timeout) + (orders.threads if orders.threads > 1 else 0)
+        self._in_threads = orders.threads > 1
+        self._threads = bool(orders.request_timeout) + (orders.threads if self._in_threads else 0)
         self._answered, self._due = 0, 1  # requests
         self._failure = ""
 
@@ -38,13 +39,21 @@ class Follower:
         """The first request may come, and nobody waits."""
         self._tell()
 
-    def after(self) -> int:
-        """A request has been answered; returns after how many more to call this again, 0 for never."""
+    def after(self, elsewhere: int = 0, failed: str = "") -> int:
+        """A request has been answered; returns after how many more to call this again, 0 for never.
+
+        Args:
+            elsewhere: how many have been answered in another thread than the one that imported the site.
+            failed: how that went wrong, "" if it did not.
+        """
         self._answered += self._due
+        self._guarded(lambda examination: examination.tried(self._answered if self._in_threads else elsewhere, failed))
         if self._learner:
             self._learner.tell()
         self._tell()
         self._due = next((most - self._answered for most in AGAIN_AFTER if most > self._answered), 0)
+        if self._examination and not self._due:
+            self._examination.end()
         return self._due if self._examination else 0
 
     def _tell(self) -> None:

@@ -53,6 +53,7 @@ class Job:
         pin: of the site's debugger, "" for none.
         learn: tell what the site imports.
         examine: tell what it changes in its process.
+        aside: have some requests answered in another thread, while it is examined.
         smoke: what has to be answered before anything is accepted; empty: nothing.
         trusts_front_end: whether a front end that comes straight to the socket is believed about its clients.
         head_limits: gunicorn's settings of how large the head of a request may be.
@@ -80,6 +81,7 @@ class Job:
         self.pin: str = job.get("pin") or ""
         self.learn = bool(job.get("learn"))
         self.examine = bool(job.get("examine"))
+        self.aside = bool(job.get("aside"))
         self.smoke: dict[str, Any] = job.get("smoke") or {}
 
 

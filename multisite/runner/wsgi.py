@@ -8,6 +8,7 @@ import sys
 from functools import partial
 
 from .accept import Acceptor
+from .aside import Aside
 from .board import opened
 from .call import Caller
 from .connection import Connection, Listener
@@ -41,6 +42,7 @@ class Backend:
         self._direct = Direct(caller, listener, job.processes, job.trusts_front_end, job.head_limits)
         self._board = opened(job.board, job.slot, os.getpid())
         self._acceptor = Acceptor(listener, self._handle, self._signalled, threads, job.max_requests, notifier.recycles)
+        self._aside = Aside(self._acceptor, self._handle) if job.aside and threads == 1 and not _is_patched() else None
         self._notifier = notifier
         self._unfollowed = 0  # requests until the follower is called again
         self._watchdog = Watchdog(job.request_timeout, self._acceptor.active, self._acceptor.stop, notifier)
@@ -80,13 +82,13 @@ class Backend:
         self._notifier.stopping("finishing what is in flight")
 
     def _handle_followed(self, follower: Follower, connection: Connection) -> None:
-        self._handle(connection)
+        (self._aside.answer if self._aside else self._handle)(connection)
         self._unfollowed -= 1
         if self._unfollowed > 0:
             return
-        self._acceptor.handle = self._handle
+        self._acceptor.handle, aside = self._handle, self._aside
         connection.close()  # who waits for the end of the answer is not to wait for what follows
-        self._unfollowed = follower.after()
+        self._unfollowed = follower.after(*((aside.answered, aside.failed) if aside else ()))
         if self._unfollowed:
             self._acceptor.handle = partial(self._handle_followed, follower)
 

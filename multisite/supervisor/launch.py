@@ -298,6 +298,7 @@ def _job(site: Site, around: Surroundings, worker: str) -> dict[str, Any]:
         "smoke": _smoke(site) if around.smoke else {},
         "learn": site.preload == "auto" and not site.chroot,
         "examine": bool(around.examine),
+        "aside": bool(around.examine) and site.share,
     }
 
 

@@ -95,7 +95,7 @@ class Placing:
             found = Examined((placement.of_another(other, sharing.facts(site).user),))
             self._take(site.name, f"{version} as {other}", found)
             return ""
-        return "" if row and row.version == version and _is_known(row.found) else version
+        return "" if row and row.version == version and _is_known(row.found, site) else version
 
     def take(self, site: Site, version: str, told: str) -> None:
         """Take note of what a process says of its site, whatever it says.
@@ -113,8 +113,7 @@ class Placing:
             was_here = row is not None and row.was_here
             self._put(name, Row(version, found, "spawned", "", time.time(), was_here=was_here))
         elif not row.found.findings:
-            found = replace(found, requests=max(found.requests, row.found.requests))
-            self._put(name, replace(row, found=found))
+            self._put(name, replace(row, found=found.after(row.found)))
         self._decide(name, self._clock())
 
     def examine(self, name: str) -> None:
@@ -310,9 +309,9 @@ def _is_unused(crew: Crew, now: float) -> bool:
     return crew.state is State.RUNNING and not crew.figures().in_flight and now - crew.activity.last_use > LINGERS
 
 
-def _is_known(found: Examined) -> bool:
+def _is_known(found: Examined, site: Site) -> bool:
     """Tell whether nothing more is to be learnt of a version by examining it."""
-    return bool(found.findings) or found.requests >= AGAIN_AFTER[-1]
+    return bool(found.findings) or (found.requests >= AGAIN_AFTER[-1] and not (found.is_untried and site.share))
 
 
 def folder_of(runtime_dir: str) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +92,141 @@ def test_what_a_view_changes_is_told_as_well(tmp_path: Path, view: str, mark: st
         assert findings == []
         return
     assert [found for found in findings if found.startswith(mark) and found.endswith("when it answered requests")]
+
+
+DEEDS = {
+    "called signal.signal()": "import signal; signal.signal(signal.SIGALRM, signal.signal(signal.SIGALRM, print))",
+    "called signal.alarm()": "import signal; signal.alarm(30); signal.alarm(0)",
+    "called os.umask()": "import os; os.umask(os.umask(0o77))",
+    "wrote os.environ['MINE']": "import os; os.environ['MINE'] = 'secret'; del os.environ['MINE']",
+    "changed the working directory": "import os; os.chdir('/'); os.chdir(os.path.dirname(__file__))",
+    "ran a program (true)": "import subprocess; subprocess.run(['true'])",
+    "started a process": "import os; os.system('true')",
+    "started a thread": "import threading; one = threading.Thread(target=int); one.start(); one.join()",
+}
+
+
+@pytest.mark.parametrize("deed", DEEDS)
+def test_what_a_view_does_and_undoes_is_told(tmp_path: Path, deed: str) -> None:
+    """No comparison of before and after shows it, and the workers have neighbours meanwhile."""
+    facts = of_code(tmp_path, view=DEEDS[deed])
+    assert facts["findings"] == [f"{deed} when it answered requests"]
+    assert facts["notes"] == []
+
+
+RELATIVE = {
+    "open": ("open('name', 'a').close()", "name"),
+    "a database": ("import sqlite3; sqlite3.connect('guests.db').close()", "guests.db"),
+    "a database by URI": ("import sqlite3; sqlite3.connect('file:b.db?mode=rwc', uri=True).close()", "b.db"),
+    "a folder": ("import os; os.makedirs('one/two', exist_ok=True)", "one"),
+    "a listing": ("import os; os.listdir()", "."),
+    "a pathlib": ("import pathlib; pathlib.Path('x').write_text('')", "x"),
+}
+
+
+@pytest.mark.parametrize("what", RELATIVE)
+def test_relative_paths_are_told_and_no_obstacle(tmp_path: Path, what: str) -> None:
+    """The workers have its location for a working directory as well."""
+    view, path = RELATIVE[what]
+    facts = of_code(tmp_path, view=view)
+    assert facts["findings"] == []
+    assert f"uses the relative path {path}" in facts["notes"]
+
+
+def test_absolute_paths_and_databases_in_memory_are_no_matter(tmp_path: Path) -> None:
+    """Nor is what our own code opens."""
+    view = "import os, sqlite3; open(os.devnull).close(); sqlite3.connect(':memory:').close(); os.listdir('/')"
+    assert of_code(tmp_path, view=view)["notes"] == []
+
+
+def test_nothing_is_noted_when_enough_has_been_seen() -> None:
+    """The hook stays, and asks one question; the functions are Python's again."""
+    code = """
+import os, signal
+from multisite.runner import deeds
+before = signal.signal, os.umask
+seen = deeds.Deeds()
+seen.serves()
+exec(compile("import os; os.umask(os.umask(0)); open('/dev/null').close(); os.putenv('A', 'b')", "/site.py", "exec"))
+assert seen.besides([]) == ["called os.umask()", "wrote os.environ['A']"], seen.besides([])
+seen.end()
+assert (signal.signal, os.umask) == before and deeds._note is None
+exec(compile("import os; os.putenv('C', 'd')", "/site.py", "exec"))
+assert len(seen.besides([])) == 2
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+ASIDE = """
+import json, os, signal, sqlite3, asyncio, threading, time
+MAIN, LOCAL, DB = threading.get_ident(), threading.local(), sqlite3.connect(":memory:")
+LOCAL.answer = 7
+MEET = threading.Barrier(2)
+
+async def seven():
+    return 7
+
+def application(environ, start_response):
+    path = environ["PATH_INFO"]
+    if path == "/loop":
+        asyncio.get_event_loop().run_until_complete(seven())
+    elif path == "/alarm":
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    elif path == "/local":
+        LOCAL.answer
+    elif path == "/database":
+        DB.execute("select 7")
+    elif path == "/meet":
+        MEET.wait(30)
+    elif path == "/broken":
+        raise ValueError
+    start_response("200 OK", [("Content-Length", "1")])
+    return [b"1" if threading.get_ident() == MAIN else b"0"]
+"""
+IN_MAIN_ONLY = ("/loop", "/alarm", "/local", "/database")
+
+
+@pytest.mark.parametrize("path", IN_MAIN_ONLY)
+def test_what_only_the_main_thread_can_do_is_found(tmp_path: Path, path: str) -> None:
+    """One visitor meets it, and never a second one."""
+    with backend(tmp_path, ASIDE, examine=True, aside=True) as site:
+        told = [site.ask(path=path) for _ in range(8)]
+        assert [one.status for one in told] == [200, 500, *[200] * 6]
+        facts = examined(site, 8)
+        assert "failed in another thread than the one that imported it when it answered requests" in facts["findings"]
+
+
+def test_a_site_that_stands_it_is_answered_by_several_threads(tmp_path: Path) -> None:
+    """The first request and those after the trial are the main thread's."""
+    with backend(tmp_path, ASIDE, examine=True, aside=True) as site:
+        assert [site.ask().body for _ in range(12)] == [b"1", *[b"0"] * 8, b"1", b"1", b"1"]
+        facts = examined(site, 8)
+        assert (facts["findings"], facts["is_untried"]) == ([], False)
+
+
+def test_two_are_answered_at_once(tmp_path: Path) -> None:
+    """Each waits for the other."""
+    with backend(tmp_path, ASIDE, examine=True, aside=True) as site:
+        assert site.ask().body == b"1"
+        with ThreadPoolExecutor(2) as pool:
+            told = list(pool.map(lambda _: site.ask(path="/meet").body, range(2)))
+        assert sorted(told) == [b"0", b"1"]
+
+
+def test_what_fails_everywhere_is_no_matter_of_threads(tmp_path: Path) -> None:
+    """A page may be broken."""
+    with backend(tmp_path, ASIDE, examine=True, aside=True) as site:
+        paths = ("/", "/broken", "/broken", "/", "/", "/", "/", "/")
+        assert [site.ask(path=path).status for path in paths] == [200, 500, 500, *[200] * 5]
+        assert examined(site, 8)["findings"] == []
+
+
+def test_without_leave_no_other_thread_is_tried(tmp_path: Path) -> None:
+    """Who does not share is to be called as ever."""
+    with backend(tmp_path, ASIDE, examine=True) as site:
+        assert [site.ask().body for _ in range(12)] == [b"1"] * 12
+        assert examined(site, 8)["is_untried"] is True
 
 
 CLEAN = {

@@ -276,4 +276,7 @@ def test_where_it_cannot_be_a_site_is_told_once(tmp_path: Path) -> None:
         for _ in range(3):
             assert server.ask("a.test", "/here").status == 500
         assert server.log().count("uses the relative path name.txt") == 1
+        for command in ("check", "explain"):
+            told = home.multisite("--home", str(home.path), command, *["a.test"] * (command == "explain"))
+            assert "warning" in told and "uses the relative path name.txt" in told, told
         assert got(server, "c", "/here")[:2] == place(home, "c")[:2]  # a umask of its own takes a process of its own

@@ -1,0 +1,177 @@
+"""What a site does that depends on a process of its own, and that no comparison of before and after can show.
+
+A signal handler that is put back before the answer, a thread that ends with the request, a program that is run: audit
+events tell of it at the moment (PEP 578), and functions that raise none (`signal.signal`, `os.umask`) are wrapped.
+What our own code does is left out: whose deed it is, the nearest frame outside the standard library says.
+
+An audit hook can never be removed; after `end` it is one comparison for each event.
+"""
+
+from __future__ import annotations
+
+import _thread
+import functools
+import os
+import signal
+import sys
+import threading
+from types import ModuleType
+
+from .relative import PATHS, relative_path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import FrameType
+    from typing import Any
+
+MOST = 12  # of each kind that are kept
+# There is one Django project to an interpreter in any case, and the zone itself is looked at.
+HARMLESS = frozenset({"DJANGO_SETTINGS_MODULE", "TZ"})
+OURS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
+STANDARD = os.path.join(os.path.dirname(os.path.abspath(os.__file__)), "")
+INSTALLED = (os.path.join(STANDARD, "site-packages", ""), os.path.join(STANDARD, "dist-packages", ""))
+WRAPPED: tuple[tuple[ModuleType, str], ...] = (
+    (signal, "signal"),
+    (signal, "alarm"),
+    (signal, "setitimer"),
+    (signal, "siginterrupt"),
+    (signal, "set_wakeup_fd"),
+    (signal, "pthread_sigmask"),
+    (os, "umask"),
+)
+if sys.version_info < (3, 12):  # which has audit events for it
+    WRAPPED += ((threading, "_start_new_thread"), (_thread, "start_new_thread"))
+
+# what a comparison says that finds what these have left
+_SAME = {
+    "os.umask": "the umask",
+    "signal.signal": "the handler of",
+    "signal.alarm": "a timer",
+    "signal.setitimer": "a timer",
+}
+
+_note: Callable[[str, tuple[Any, ...]], None] | None = None
+_is_hooked = False
+
+
+def _hook(event: str, args: tuple[Any, ...]) -> None:
+    if _note is not None and event in _EVENTS:
+        _note(event, args)
+
+
+class Deeds:
+    """Those of the site in this process, from now on until `end`; one at a time.
+
+    Attributes:
+        paths: relative ones that it has opened.
+    """
+
+    def __init__(self) -> None:
+        self.paths: dict[str, None] = {}
+        self._found: dict[str, str] = {}  # what → about what
+        self._is_serving = False
+        self._functions = [(module, name, getattr(module, name)) for module, name in WRAPPED]
+        for module, name, function in self._functions:
+            setattr(module, name, self._wrapped(f"{module.__name__}.{name}", function))
+        _listen(self._event)
+
+    def serves(self) -> None:
+        """What comes now is done while requests are answered; the import is compared with what was before it."""
+        self._is_serving = True
+
+    def end(self) -> None:
+        """Note nothing more."""
+        _listen(None)
+        self._is_serving = False
+        for module, name, function in self._functions:
+            if getattr(getattr(module, name), "__wrapped__", None) is function:
+                setattr(module, name, function)
+
+    def besides(self, told: Iterable[str]) -> list[str]:
+        """What has been done, as half sentences, apart from what is about the same as something that was told."""
+        told = list(told)
+        return [what for what, subject in self._found.items() if not any(subject in each for each in told)]
+
+    def _event(self, event: str, args: tuple[Any, ...]) -> None:
+        path = relative_path(event, args)
+        if path and len(self.paths) < MOST and path not in self.paths and _is_the_sites():
+            self.paths[path] = None
+        what = _ACTS.get(event)
+        if self._is_serving and what:
+            self._add(*what(args))
+
+    def _add(self, what: str, subject: str) -> None:
+        if what and what not in self._found and len(self._found) < MOST and _is_the_sites():
+            self._found[what] = subject
+
+    def _wrapped(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        what = _thread_begun(()) if name.endswith("new_thread") else (f"called {name}()", _SAME.get(name, name))
+
+        @functools.wraps(function)
+        def wrapper(*args: Any, **named: Any) -> Any:
+            if self._is_serving:
+                self._add(*what)
+            return function(*args, **named)
+
+        return wrapper
+
+
+def _listen(note: Callable[[str, tuple[Any, ...]], None] | None) -> None:
+    global _note, _is_hooked
+    _note = note
+    if not _is_hooked:
+        _is_hooked = True
+        sys.addaudithook(_hook)
+
+
+def _is_the_sites() -> bool:
+    """Whether it is the site's doing, or that of what it uses, rather than ours."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame:
+        path = frame.f_code.co_filename
+        if path != __file__ and not _is_standard(path):
+            return not path.startswith(OURS)
+        frame = frame.f_back
+    return False
+
+
+def _is_standard(path: str) -> bool:
+    return path.startswith(("<frozen", STANDARD)) and not path.startswith((*INSTALLED, OURS))
+
+
+def _variable(args: tuple[Any, ...]) -> tuple[str, str]:
+    name = f"os.environ[{os.fsdecode(args[0])!r}]"
+    return ("", "") if os.fsdecode(args[0]) in HARMLESS else (f"wrote {name}", name)
+
+
+def _program(args: tuple[Any, ...]) -> tuple[str, str]:
+    return f"ran a program ({os.path.basename(os.fsdecode(args[0]))})", "started a process"
+
+
+def _process(args: tuple[Any, ...]) -> tuple[str, str]:
+    return "started a process", "started a process"
+
+
+def _thread_begun(args: tuple[Any, ...]) -> tuple[str, str]:
+    return "started a thread", "started a thread"
+
+
+def _directory(args: tuple[Any, ...]) -> tuple[str, str]:
+    return "changed the working directory", "the working directory"
+
+
+_ACTS: dict[str, Callable[[tuple[Any, ...]], tuple[str, str]]] = {
+    "_thread.start_joinable_thread": _thread_begun,  # Python 3.13
+    "_thread.start_new_thread": _thread_begun,
+    "os.chdir": _directory,
+    "os.exec": _process,
+    "os.fork": _process,
+    "os.forkpty": _process,
+    "os.posix_spawn": _process,
+    "os.putenv": _variable,
+    "os.system": _process,
+    "os.unsetenv": _variable,
+    "subprocess.Popen": _program,
+}
+_EVENTS = frozenset({*PATHS, *_ACTS})
