@@ -83,7 +83,9 @@ class Acceptor:
                 thread.join(SIGNALS_WITHIN)
 
     def another(self) -> Connection | None:
-        """A connection that waits, None if there is none."""
+        """A connection that waits, None if there is none or there is to be none."""
+        if not self._alive:
+            return None
         try:
             connection = self.listener.accept()[0]
         except OSError:
@@ -92,16 +94,13 @@ class Acceptor:
         return connection
 
     def answer(self, connection: Connection, handle: Callable[[Connection], None]) -> None:
-        """Answer one in this thread, to its end; another one that this thread has waits meanwhile."""
-        me, before = get_ident(), self.active.get(get_ident())
-        self.active[me] = connection
+        """Answer one more in this thread, which has one already."""
+        me = get_ident()
+        before, self.active[me] = self.active[me], connection
         try:
             handle(connection)
         finally:
-            if before is None:
-                del self.active[me]
-            else:
-                self.active[me] = before
+            self.active[me] = before
             _close(connection)
 
     def is_awaited(self) -> bool:

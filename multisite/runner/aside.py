@@ -86,6 +86,8 @@ class Aside:
             other = self._acceptor.another()
             if other:
                 self._acceptor.answer(other, self._handle)
+            else:  # another process was first, or none is to be accepted any more
+                poll.unregister(self._acceptor.listener)
 
 
 def _asked(connection: Connection) -> tuple[object, ...]:
