@@ -5,6 +5,9 @@ child, asks with growing intervals until it listens, says READY=1, and relays by
 directions with one bounded buffer each. SIGTERM: it takes no more connections, lets those that are
 open end, then ends the command. When the command ends, it ends with the same code.
 
+A port is a name that anybody on the machine may take first. So whoever listens there has to be the site's user, as the
+kernel tells it, before READY=1 and for every connection.
+
     relay.py (--port HOST | --socket PATH) -- COMMAND ARGUMENT…     %PORT in an argument is the port
 """
 
@@ -48,11 +51,50 @@ def tell(message: str) -> None:
             sender.send(message.encode())
 
 
+class Stranger(OSError):
+    """Somebody else listens where the command is expected."""
+
+
+def listeners(family: int, address: Any) -> set[tuple[int, int]]:
+    """Return who would take a connection to a TCP address: user and inode of each listening socket that might.
+
+    The kernel's tables (proc_net_tcp.rst) begin with the sockets that listen, and need not be read further.
+    """
+    host, port = address[0], address[1]
+    inside = socket.inet_pton(family, host.partition("%")[0])
+    wanted = {(family, inside), (family, bytes(len(inside)))}
+    if family == socket.AF_INET:
+        wanted |= {(socket.AF_INET6, bytes(10) + b"\xff\xff" + inside), (socket.AF_INET6, bytes(16))}
+    found = set()
+    for table, kind in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
+        try:
+            with open(f"/proc/self/net/{table}", "rb", buffering=4096) as lines:
+                next(lines)
+                for line in lines:
+                    fields = line.split()
+                    local, number = fields[1].split(b":")
+                    if fields[3] != b"0A":  # TCP_LISTEN
+                        break
+                    words = bytes.fromhex(local.decode())
+                    plain = b"".join(_in_order(words[at : at + 4]) for at in range(0, len(words), 4))
+                    if int(number, 16) == port and (kind, plain) in wanted:
+                        found.add((int(fields[7]), int(fields[9])))
+        except (OSError, StopIteration):  # there is no IPv6
+            continue
+    return found
+
+
+def _in_order(word: bytes) -> bytes:
+    """Four bytes of an address, which the table has as a number of the machine."""
+    return word[::-1] if sys.byteorder == "little" else word
+
+
 class Far:
     """Where the command listens."""
 
     def __init__(self, addresses: list[tuple[int, Any]]) -> None:
         self.addresses = addresses
+        self._known: set[tuple[int, int]] = set()  # who listened when we looked last
 
     def connect(self) -> socket.socket:
         """Connect to the first address that answers, which is the only one tried from then on.
@@ -65,13 +107,32 @@ class Far:
             far = socket.socket(family, socket.SOCK_STREAM)
             try:
                 far.settimeout(5.0)
+                self._check(family, address)
                 far.connect(address)
+                self._check(family, address, is_connected=True)
                 self.addresses = [(family, address)]
                 return far
             except OSError as failed:
-                error = failed
+                error = error if isinstance(error, Stranger) else failed
                 far.close()
         raise error or OSError("no address")
+
+    def _check(self, family: int, address: Any, is_connected: bool = False) -> None:
+        """See that nobody but our user, or root, listens there; and has all the time, if we are connected now.
+
+        Raises:
+            OSError: nobody does, or somebody else.
+        """
+        if family == socket.AF_UNIX:  # in a folder that is our user's alone
+            return
+        found = listeners(family, address)
+        if is_connected and not found & self._known:  # beside one that stays, only its own user could have listened
+            raise Stranger("who listens there has changed meanwhile")
+        self._known = found
+        if any(user not in (os.getuid(), 0) for user, _ in found):
+            raise Stranger(f"another user listens on port {address[1]}")
+        if not found:
+            raise ConnectionRefusedError("nobody listens")
 
 
 class Pipe:
@@ -202,7 +263,9 @@ def wait_until_it_listens(far: Far, command: subprocess.Popen[bytes]) -> None:
         try:
             far.connect().close()
             return
-        except OSError:
+        except OSError as error:
+            if isinstance(error, Stranger):
+                tell(f"STATUS={error}")
             time.sleep(pause)
             pause = min(LONGEST_PAUSE, pause * 1.5)
 
