@@ -29,6 +29,7 @@ from multisite.statefile import StateFile
 FOLDER = "usage"  # in the runtime directory
 MEASURED = 200  # requests of a site that a worker measures in a second
 MOST_SITES = 16384  # records in a file; its pages take room when they are first written
+MOST_OF_A_NUMBER = 1000  # workers of containers that share a folder
 NAME = 256  # bytes for a site's name
 SIZE = NAME + board.SIZE
 _MAGIC, _PID, _STARTED, _IN_FLIGHT, _REQUESTS, _ERRORS, _LAST_USE, _BUSY, _SENT = map(
@@ -133,9 +134,8 @@ class Usage:
             raise PermissionError(f"{folder} is somebody else's")
         gather(folder, past)
         with _locked(folder, fcntl.LOCK_EX):
-            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._file = os.open(os.path.join(folder, f"{self.pid}-{past.key}"), flags, 0o600)
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._file = _own_file(folder, str(self.pid), past.key)
+        os.truncate(self._file, 0)
         os.truncate(self._file, MOST_SITES * SIZE)
         self._data = memoryview(mmap.mmap(self._file, MOST_SITES * SIZE))
 
@@ -166,6 +166,25 @@ class Usage:
         except OSError:
             return False
         return True
+
+
+def _own_file(folder: str, name: str, key: str) -> int:
+    """Open a file that no living worker has, and hold it; a worker of another container may have our number.
+
+    Raises:
+        OSError: there is none.
+    """
+    for number in range(MOST_OF_A_NUMBER):
+        path = os.path.join(folder, f"{name}{f'.{number}' if number else ''}-{key}")
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except OSError as error:
+            os.close(file)
+            if not isinstance(error, BlockingIOError):
+                raise
+    raise BlockingIOError(f"{MOST_OF_A_NUMBER} workers have the number {name}")
 
 
 _current: dict[str, Usage] = {}  # by file of the sums; of this process

@@ -127,8 +127,8 @@ class Connection(socket.socket):
         return data
 
     def _later(self, receive: Any, *arguments: int) -> Any:
-        self._wait()
         try:
+            self._wait()
             return receive(self, *arguments)
         except BlockingIOError as error:
             raise self._too_slow("sent", error) from None
@@ -136,7 +136,7 @@ class Connection(socket.socket):
             self.gone = True
             raise
         finally:
-            self.since = monotonic()
+            self._go_on()
 
     def become(self, descriptor: int) -> None:
         """Go on as the connection of `descriptor`, which is ours; the one so far is closed."""
@@ -170,32 +170,35 @@ class Connection(socket.socket):
         self.sent += sent
         if sent < len(view):
             self._send_later(view[sent:], flags)
-        self.since = monotonic()
+        else:
+            self._go_on()
 
     def _send_later(self, view: memoryview, flags: int) -> None:
-        self._wait()
         try:
+            self._wait()
             _sendall(self, view, flags)
         except BlockingIOError as error:
             raise self._too_slow("took", error) from None
         except OSError:
             self.gone = True
             raise
+        finally:
+            self._go_on()
         self.sent += len(view)
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
         """As of `socket.socket`, within the limit."""
         leave_if_child()
         self.since = FOREVER
-        self.settimeout(self.limit or None)
         try:
+            self.settimeout(self.limit or None)
             sent = super().sendfile(file, offset, count)
         except OSError:
             self.gone = True
             raise
         finally:
+            self._go_on()
             self.settimeout(None)
-            self.since = monotonic()
         self.sent += sent
         return sent
 
@@ -236,6 +239,10 @@ class Connection(socket.socket):
             interval = struct.pack("@ll", whole, int((self.limit - whole) * 1_000_000))
             self.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, interval)
             self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, interval)
+
+    def _go_on(self) -> None:
+        """From now on the site is waited for, whatever has come of the wait for the peer."""
+        self.since = FOREVER if self.is_taken else monotonic()
 
     def _too_slow(self, did: str, error: OSError) -> OSError:
         if self.gettimeout() == 0:
