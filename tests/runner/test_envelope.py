@@ -109,7 +109,16 @@ def test_wrong_chunks_are_refused(pair: tuple[socket.socket, socket.socket], fra
 
 @pytest.mark.parametrize(
     "sent",
-    [b"\x01\xff\xff\xff\xff", b"\x01\0\0\0\x02[]", b"\x01\0\0\0\x02{}", b"\x01\0\0\0\x02{x", b"\x01\0\0\0\x02\xff\xfe"],
+    [
+        *(
+            b"\x01\xff\xff\xff\xff",
+            b"\x01\0\0\0\x02[]",
+            b"\x01\0\0\0\x02{}",
+            b"\x01\0\0\0\x02{x",
+            b"\x01\0\0\0\x02\xff\xfe",
+        ),
+        *(b'\x01\0\0\0\x1c{"REQUEST_METHOD": "GET"}' + more for more in (b" {} ", b"    ", b"\0\0\0\0")),
+    ],
 )
 def test_what_is_no_envelope_is_refused(pair: tuple[socket.socket, socket.socket], sent: bytes) -> None:
     """Before anything large is kept."""
