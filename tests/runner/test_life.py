@@ -350,3 +350,33 @@ def test_no_descriptors_left(tmp_path: Path) -> None:
     with backend(tmp_path, code) as site:
         assert site.ask("/take").status == 200
         assert site.ask("/").status == 200
+
+
+LEAVING = """
+import sys, threading, time
+sys.path.insert(0, {package!r})
+from multisite.runner.watchdog import Watchdog
+
+class Request:
+    def __init__(self, since):
+        self.since = since
+
+class Notifier:
+    def stopping(self, why):
+        print("says so", flush=True)
+
+def stop():
+    print("accepts no more", flush=True)
+    del active[2]
+
+active = {{1: Request(0.0), 2: Request(float("inf"))}}
+Watchdog(30.0, active, stop, Notifier()).start()
+threading.Event().wait()
+"""
+
+
+def test_who_leaves_accepts_no_more() -> None:
+    """A process with a request that hangs takes no other one, and waits for those only that go on."""
+    code = LEAVING.format(package=str(SCRIPT.parents[2]))
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=WITHIN, check=False)
+    assert (run.returncode, run.stdout) == (4, "says so\naccepts no more\n"), run.stderr
