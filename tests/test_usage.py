@@ -213,12 +213,12 @@ def test_two_homes_in_one_runtime_directory_have_their_own_counts(tmp_path: Path
 
 def test_workers_of_two_containers_may_have_one_number(tmp_path: Path, past: StateFile) -> None:
     """Neither takes the other's file from under it, and both count."""
-    workers = [usage.Usage(str(tmp_path), past) for _ in range(3)]
+    workers = [Usage(str(tmp_path), past) for _ in range(3)]
     for number, worker in enumerate(workers, 1):
         for _ in range(number):
             counts = worker.of("a")
             counts.end(counts.begin(), False, 1)
-    assert usage.read(str(tmp_path), past)[0]["a"].requests == 6
+    assert read(str(tmp_path), past)[0]["a"].requests == 6
     assert len({worker.pid for worker in workers}) == 1
 
 
