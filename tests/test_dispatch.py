@@ -113,14 +113,16 @@ def test_sites_share_a_domain_by_mount(home: TestHome) -> None:
     for name, mount in (("root", "/"), ("api", "/api"), ("v2", "/api/v2")):
         home.code(name, app=MOUNTED.replace("{0}", name))
         home.ini(name, domains="m.test", mount=mount)
-    asked = {path: home.get("m.test", path).text for path in ("/", "/x", "/api", "/api/y", "/apiary", "/api/v2/z")}
-    assert asked == {
+    paths = ("/", "/x", "/api", "/api/y", "/apiary", "/api/v2/z", "/api/v23", "/api/v2.x/y")
+    assert {path: home.get("m.test", path).text for path in paths} == {
         "/": "root  /",
         "/x": "root  /x",
         "/api": "api /api ",
         "/api/y": "api /api /y",
         "/apiary": "root  /apiary",
         "/api/v2/z": "v2 /api/v2 /z",
+        "/api/v23": "api /api /v23",
+        "/api/v2.x/y": "api /api /v2.x/y",
     }
 
 

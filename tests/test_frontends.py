@@ -278,7 +278,10 @@ def test_a_prefix_in_two_spellings_is_one() -> None:
 @pytest.mark.parametrize("hidden", [True, False])
 @pytest.mark.parametrize(
     ("path", "plain"),
-    [("/a.css", 1), ("/a/b", 1), ("/.git/x", 0), ("/a/.x", 0), ("", 2), ("/", 2), ("/a/", 2), ("//a", 2)],
+    [
+        *[("/a.css", 1), ("/a/b", 1), ("/.git/x", 0), ("/a/.x", 0), ("/..x/...", 0), ("", 2), ("/", 2), ("/a/", 2)],
+        *[("//a", 2), ("/..", 2), ("/.", 2), ("/../a", 2), ("/a/../b", 2), ("/a/./b", 2), ("/a/..", 2)],
+    ],
 )
 def test_a_rule_is_for_plain_paths(hidden: bool, path: str, plain: int) -> None:
     """Names that begin with a dot are served where the site says so; folders are ours."""

@@ -16,6 +16,7 @@ from multisite.config import read_site
 from multisite.filerules import Expiry, MediaTypes, best_coding, freshness
 from multisite.model import Home, Site
 from multisite.static import StaticFiles
+from multisite.static.conditions import MOST_RANGES
 from multisite.static.paths import Prefixes, names
 from tests.homes import Answer, TestHome, ask
 
@@ -276,6 +277,13 @@ def test_several_parts_of_a_file(home: StaticHome, files: Path) -> None:
         "Content-Range: bytes 15-15/16",
     ]
     assert parts[-1] == "--\r\n"
+
+
+def test_as_many_parts_as_anybody_needs(home: StaticHome, files: Path) -> None:
+    """And no more: each costs more than it saves."""
+    spans = [f"{at}-{at}" for at in range(0, 16)]
+    assert home.ask("/static/hello.css", HTTP_RANGE=f"bytes={','.join(spans[:MOST_RANGES])}").status == 206
+    assert home.ask("/static/hello.css", HTTP_RANGE=f"bytes={','.join(spans[: MOST_RANGES + 1])}").status == 200
 
 
 @pytest.mark.parametrize(
@@ -587,6 +595,38 @@ def test_hidden_files_are_not_served_but_what_is_well_known(home: StaticHome, fi
     assert home.ask("/.env").status == 200
 
 
+@pytest.mark.parametrize("links", ["all", "inside", "owner", "none"])
+@pytest.mark.parametrize("rule", ["/static = static", "/ = static", "check = static"])
+def test_no_path_leads_out_where_names_with_dots_are_served(
+    home: StaticHome, files: Path, links: str, rule: str
+) -> None:
+    """Names are looked at before anything is opened: with `all`, nothing else stands between a visitor and the disk."""
+    (files.parent / "canary").write_text(CANARY)
+    (files / "..x").write_text("two dots and more")
+    home.serve(rule, static_hidden="yes", static_links=links)
+    prefix = "" if rule.startswith(("/ ", "check")) else "/static"
+    for path in (
+        "/../canary",
+        "/docs/../../canary",
+        "/./../canary",
+        "/docs/../../static/../canary",
+        "/..",
+        "/../",
+        "/.",
+    ):
+        answer = home.ask(prefix + path)
+        assert CANARY not in answer.text and answer.status in (404, 200)
+        assert answer.status == 404 or answer.text == "app"
+    assert home.ask(prefix + "/..x").text == "two dots and more"
+
+
+def test_a_prefix_is_for_whole_names(home: StaticHome, files: Path) -> None:
+    home.serve("/a/b = static")
+    assert home.ask("/a/b/hello.css").status == 200
+    for path in ("/a/bc", "/a/bc/hello.css", "/a/b.css", "/a/bhello.css", "/a"):
+        assert home.ask(path).text == "app", path
+
+
 PIECES = [
     "..", ".", "", "...", ". .", "..;", "..%00", "\x00", "%2e%2e", "%252e%252e", "..\\", "..\\..\\", "..%5c",
     "%c0%ae%c0%ae", "À®À®", "â\x80¥", "C:", "c:\\", "\\\\host\\share", "file:", "canary", "outside",
@@ -669,6 +709,9 @@ def test_a_path_is_split_into_names_or_refused() -> None:
     for path in ("/a//b", "/./a", "/a/..", "/a\0b", "//", "/.x", "/a/.x", "/\u2025", "/" + "x" * 5000):
         assert names(path) is None, path
     assert names("/.x", hidden=True) == [b".x"]
+    assert names("/..x/...", hidden=True) == [b"..x", b"..."]
+    for path in ("/..", "/../x", "/a/../x", "/a/..", "/.", "/a/./b", "/a//b", "../x"):
+        assert names(path, hidden=True) is None, path
 
 
 def test_prefixes_with_and_without_a_final_slash_are_one() -> None:
@@ -676,6 +719,8 @@ def test_prefixes_with_and_without_a_final_slash_are_one() -> None:
     assert prefixes.find("/a/c") == ("/a", (b"x", b"y"))
     assert prefixes.find("/a/b/c") == ("/a/b", (b"z",))
     assert prefixes.find("/ab") is None
+    assert prefixes.find("/a/bc") == ("/a", (b"x", b"y"))
+    assert Prefixes({"/a/b": ("z",)}).find("/a/bc") is None
 
 
 def test_nothing_is_sent_by_a_front_end_where_nothing_is_said() -> None:

@@ -47,8 +47,9 @@ class Static:
 
     @property
     def rest(self) -> str:
-        """Regular expression of a plain path below the prefix, with its first slash."""
-        return f"(?:/{'' if self.hidden else '[^/.]'}[^/]{'+' if self.hidden else '*'})+"
+        """Regular expression of a plain path below the prefix, with its first slash and without ``.`` and ``..``."""
+        begin = "(?:[^/.]|[.][^/.]|[.][.][^/])" if self.hidden else "[^/.]"
+        return f"(?:/{begin}[^/]*)+"
 
 
 @dataclass(frozen=True, slots=True)
