@@ -454,6 +454,30 @@ def recorded(body: Any, told: Told, headers: list[tuple[str, str]] | None = None
     return this.around(body)
 
 
+@pytest.mark.parametrize("kind", [list, tuple, iter])
+@pytest.mark.parametrize(
+    ("said", "environ", "status", "is_cut"),
+    [
+        ("10", {}, "200 OK", False),
+        ("11", {}, "200 OK", True),
+        ("9", {}, "200 OK", False),
+        ("11", {"REQUEST_METHOD": "HEAD"}, "200 OK", False),
+        ("11", {}, "304 Not Modified", False),
+    ],
+)
+def test_an_answer_that_is_shorter_than_it_says_is_cut(
+    kind: Any, said: str, environ: dict[str, str], status: str, is_cut: bool
+) -> None:
+    told = Told()
+    this = visited(told, **environ)
+    this.start(status, [("Content-Length", said)])
+    body: Any = this.around(kind([b"12345", b"67890"]))
+    assert b"".join(body) == b"1234567890"
+    if hasattr(body, "close"):
+        body.close()
+    assert told.calls == [(int(status[:3]), 10, is_cut)]
+
+
 def test_a_file_that_the_server_sends_stays_one(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"12345")
     file, told = (tmp_path / "f").open("rb"), Told()

@@ -50,6 +50,7 @@ class Way:
     path: str = ""
     says_close: bool = False
     log: Path = Path()  # the site's own, of ways that are ours
+    home: HomeDir | None = None
 
     def send(self, *lines: str, body: bytes = b"") -> Reply:
         """A request of these lines, in which HOST is the site's, on a connection of its own."""
@@ -151,7 +152,7 @@ def every_way(
             ways["asgi-own-socket"] = Way("asgi-own-socket", "async.test", path=str(sockets / "async.sock"))
             ways[PLAIN_ASGI] = _plain(stack, home, "asgi", "async", "app_a", options)
         for way in ways.values():
-            way.log = home.path / f"{way.host.removesuffix('.test')}.log"
+            way.home, way.log = home, home.path / f"{way.host.removesuffix('.test')}.log"
         yield ways
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 from collections.abc import Iterator
 
@@ -269,6 +270,27 @@ def test_an_answer_shorter_than_it_says_ends_the_connection(way: Way, path: str)
             wire.sendall(way.head("/status?299"))
         got += received(wire)
     assert got.count(b"HTTP/1.") == 1 and b"299" not in got
+
+
+def errors(way: Way) -> int:
+    """How many of the site's requests count as failed."""
+    assert way.home
+    (row,) = json.loads(way.home.multisite("--json", "stats", way.log.stem))["sites"]
+    return int(row["errors"])
+
+
+@each(*WSGI)
+def test_an_answer_shorter_than_it_says_counts_as_failed(way: Way) -> None:
+    before = errors(way)
+    for path in ("/length", "/lengths", "/written"):
+        way.ask(f"{path}?10")
+        way.ask(f"{path}?3")
+    assert errors(way) == before
+    for path in ("/length", "/lengths", "/written"):
+        with way.connect() as wire:
+            wire.sendall(way.head(f"{path}?400"))
+            received(wire)
+    eventually(lambda: errors(way) == before + 3)
 
 
 @each(*WSGI)
