@@ -71,7 +71,7 @@ class Placements:
     def _load(self) -> dict[str, Row]:
         document = self._file.load()
         told = document.items() if isinstance(document, dict) else ()
-        return {str(name): row for name, each in told if (row := _row(each))}
+        return {str(name): row for name, each in told if (row := row_of(each))}
 
     def of(self, site: str) -> Row | None:
         """Return the row of a site, None if it has not been examined."""
@@ -95,7 +95,8 @@ class Placements:
         return (status.st_mtime_ns, status.st_ino)
 
 
-def _row(told: Any) -> Row | None:
+def row_of(told: Any) -> Row | None:
+    """Return the row that `dataclasses.asdict` has told of; None where that cannot be."""
     found = examined(told.get("found")) if isinstance(told, dict) else None
     if not found:
         return None

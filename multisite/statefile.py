@@ -14,11 +14,29 @@ import json
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from multisite.model import Home
+
+
+TEMPORARY = ".state-"  # how the names begin of what is being written
+LEFT_AFTER = 3600.0  # seconds after which nobody writes it any more
+
+
+def sweep(directory: str) -> None:
+    """Remove what processes that were killed have left half written."""
+    with contextlib.suppress(OSError), os.scandir(directory) as found:
+        for item in list(found):
+            with contextlib.suppress(OSError):
+                if item.name.startswith(TEMPORARY) and _age(item) > LEFT_AFTER:
+                    os.unlink(item.path)
+
+
+def _age(item: os.DirEntry[str]) -> float:
+    return time.time() - item.stat(follow_symlinks=False).st_mtime
 
 
 class StateFile:
@@ -55,7 +73,7 @@ class StateFile:
         """Replace the document atomically, mode 0600; False where that cannot be."""
         try:
             os.makedirs(self.directory, mode=0o700, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=self.directory, prefix=".state-")
+            handle, temporary = tempfile.mkstemp(dir=self.directory, prefix=TEMPORARY)
         except OSError:
             return False
         try:

@@ -365,6 +365,22 @@ def test_root_writes_through_no_link_that_a_user_made(tmp_path: Path) -> None:
     os.close(open_append(str(folder / "log")))
 
 
+@ROOT
+@pytest.mark.parametrize("whose", [0, 12345], ids=["root's", "a user's"])
+def test_root_follows_no_link_to_a_file_that_has_no_other_name(tmp_path: Path, whose: int) -> None:
+    """Nothing about the file tells that somebody else has led us there: the link alone does."""
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+    folder = tmp_path / "users"
+    folder.mkdir()
+    (folder / "log").symlink_to(victim)
+    for path in (folder, folder / "log"):
+        os.lchown(path, whose, whose)
+    with pytest.raises(OSError, match="it is a link, which root does not follow"):
+        open_append(str(folder / "log"))
+    assert victim.read_text() == "untouched"
+
+
 def test_what_is_no_root_may_log_through_links(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "real")
     os.close(open_append(str(tmp_path / "link"), root=False))

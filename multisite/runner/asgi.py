@@ -16,7 +16,6 @@ from gunicorn.workers.gasgi import ASGIWorker
 
 from .arrivals import Arrivals
 from .asgiprotocol import Protocol
-from .board import opened
 from .forks import watch
 from .job import Job
 from .notify import Notifier
@@ -68,7 +67,7 @@ class Backend(ASGIWorker):  # type: ignore[misc]
         self.cfg_relayed = settings(job.processes, True, header_map="dangerous", **hooks, **WITHOUT_LIMITS)
         self.log = Log()
         self.trusts_front_end = job.trusts_front_end
-        self.board = opened(job.board, job.slot, os.getpid())
+        self.board = job.board
         self.nr = self.nr_conns = 0
         self.max_requests = job.max_requests or sys.maxsize
         self.state: dict[str, Any] = {}

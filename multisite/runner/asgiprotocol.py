@@ -76,7 +76,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
     def of_smoke(cls, worker: Any, smoke: Smoke) -> Protocol:
         """The protocol of a request that nobody counts."""
         protocol = cls(worker, smoke.head() + END, False)
-        protocol._board = Board("", 0, os.getpid())
+        protocol._board = Board(-1, 0, os.getpid())
         protocol._variables = smoke.variables()
         return protocol
 

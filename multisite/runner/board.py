@@ -1,17 +1,17 @@
-"""The scoreboard of a site: what each of its processes counts, in a file that the supervisor reads.
+"""The scoreboard of a site: what each of its processes counts, in a memory file that the supervisor reads.
 
 The file holds one record of `SIZE` bytes for each slot; a process writes its own slot and no other, so no lock is
 needed between processes. Every cell is an unsigned 64-bit number, written by one store, so a reader never sees half
 of one. Times are nanoseconds of the monotonic clock, which all processes of a machine share.
 
-The file belongs to the site's user, who can write anything into it or cut it short. Therefore readers `read` it (a
-mapping of a file that shrinks kills its reader with SIGBUS) and bound what they find; a hostile site can falsify its
-own figures, and nothing else. The counts go on from one process of a slot to the next.
+The file is handed over open, and sealed against growing and shrinking (memfd_create(2)): nobody fills the memory of
+the machine with it, or ends who has it mapped. The site can write anything into it. Therefore readers bound what they
+find; a hostile site can falsify its own figures, and nothing else. The counts go on from one process of a slot to the
+next.
 """
 
 from __future__ import annotations
 
-import errno
 import mmap
 import os
 import threading
@@ -57,16 +57,16 @@ class Board:
     """The writer of one slot; its threads share it.
 
     Args:
-        path: the file of the site's scoreboard; it is made longer where it is too short. "" counts for nobody.
-        slot: the number of this process among those of the site, from 0.
+        file: the descriptor of the site's scoreboard, which stays the caller's; -1 counts for nobody.
+        slot: the number of this process among those of the site that the file is for, from 0.
 
     Raises:
-        OSError: the file cannot be opened or mapped.
+        OSError, ValueError: the file cannot be mapped, or has no such slot.
     """
 
-    def __init__(self, path: str, slot: int, pid: int) -> None:
+    def __init__(self, file: int, slot: int, pid: int) -> None:
         self._lock = threading.Lock()
-        self._cells = _mapped(path, slot)
+        self._cells = _mapped(file, slot)
         cells = self._cells
         if cells[0] != MAGIC:
             cells[1:CELLS] = memoryview(array("Q", bytes(SIZE - 8)))
@@ -109,44 +109,33 @@ class Board:
                 cells[_ERRORS] = _next(cells[_ERRORS])
 
 
-def opened(path: str, slot: int, pid: int) -> Board:
-    """The writer of the slot; where the file cannot be had, one that counts for nobody, since a site can do without."""
+def opened(file: int, slot: int, pid: int) -> Board:
+    """The writer of the slot; where it cannot be had, one that counts for nobody, since a site can do without.
+
+    The descriptor is closed: the mapping stays.
+    """
     try:
-        return Board(path, slot, pid)
-    except OSError as error:
+        return Board(file, slot, pid)
+    except (OSError, ValueError) as error:
         say(f"The scoreboard cannot be written: {error}")
-        return Board("", 0, pid)
+        return Board(-1, 0, pid)
+    finally:
+        try:
+            os.close(file)
+        except OSError:
+            pass  # there is none
 
 
 def _next(value: int, step: int = 1) -> int:
     return (value + step) & 0xFFFFFFFFFFFFFFFF
 
 
-def _mapped(path: str, slot: int) -> memoryview:
+def _mapped(file: int, slot: int) -> memoryview:
     """The cells of the slot; the mapping lives as long as they do."""
-    if not path:
+    if file < 0:
         return memoryview(bytearray(SIZE)).cast("Q")
     end = (slot + 1) * SIZE
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        status = os.fstat(file)
-        if status.st_size < end or status.st_blocks * 512 < end:
-            _allocate(file, end)
-        mapping = mmap.mmap(file, end)
-    finally:
-        os.close(file)
-    return memoryview(mapping)[slot * SIZE : end].cast("Q")
-
-
-def _allocate(file: int, end: int) -> None:
-    """Have the disk space there: writing to a mapped page that a full disk cannot hold would be SIGBUS."""
-    try:
-        os.posix_fallocate(file, 0, end)
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-            raise
-        if os.fstat(file).st_size < end:  # of a file system that cannot allocate
-            os.truncate(file, end)
+    return memoryview(mmap.mmap(file, end))[slot * SIZE : end].cast("Q")
 
 
 class Record:
@@ -190,7 +179,7 @@ class Record:
 
 
 def read(file: int, slot: int) -> Record | None:
-    """What the slot says, or None where no process has written it (yet, or the file was cut short).
+    """What the slot says, or None where no process has written it yet.
 
     Args:
         file: a descriptor of the scoreboard.

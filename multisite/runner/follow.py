@@ -51,6 +51,7 @@ class Follower:
         if self._learner:
             self._learner.tell()
         self._tell()
+        self._notifier.flush()
         self._due = next((most - self._answered for most in AGAIN_AFTER if most > self._answered), 0)
         if self._examination and not self._due:
             self._examination.end()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import socket
     from typing import Any
 
-LISTENER, JOB = 3, 4
+LISTENER, JOB, NOTIFY, BOARD = 3, 4, 5, 6
 ASIDE = 64  # descriptors are put aside up there first, so that none is overwritten before it is in its place
 SET_PDEATHSIG, SET_NAME = 1, 15
 PAUSE = 0.00005  # seconds between two looks whether the process in between is gone
@@ -36,13 +36,14 @@ class Request:
     """One order for a fork, with the descriptors that came along.
 
     Attributes:
+        places: where the new process has which of them.
         channel: where the new process announces itself and says what fails; it ends when the process is set up.
         env: as a plain start would get it; the mark of the site's processes stands in the variable `mark`.
         location: whose modules are imported first.
     """
 
-    def __init__(self, orders: dict[str, Any], listener: int, job: int, output: int, channel: socket.socket) -> None:
-        self.listener, self.job, self.output, self.channel = listener, job, output, channel
+    def __init__(self, orders: dict[str, Any], places: dict[int, int], channel: socket.socket) -> None:
+        self.places, self.channel = places, channel
         self.location: str = orders["location"]
         self.env: dict[str, str] = orders["env"]
         self.mark: str = orders["mark"]
@@ -53,7 +54,7 @@ class Request:
 
     def close(self) -> None:
         """Close the descriptors."""
-        for descriptor in (self.listener, self.job, self.output):
+        for descriptor in set(self.places.values()):
             os.close(descriptor)
         self.channel.close()
 
@@ -122,12 +123,12 @@ def _become(request: Request, name: bytes) -> None:
 def _arrange(request: Request) -> None:
     """Put each descriptor in its place, and close all others but the channel."""
     channel = request.channel.fileno()
-    wanted = {1: request.output, 2: request.output, LISTENER: request.listener, JOB: request.job}
-    aside = {place: fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, channel + ASIDE) for place, source in wanted.items()}
+    far = channel + ASIDE
+    aside = {place: fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, far) for place, source in request.places.items()}
     for place, source in aside.items():
         os.dup2(source, place)
     for descriptor in map(int, os.listdir("/proc/self/fd")):
-        if descriptor > JOB and descriptor != channel:
+        if descriptor > BOARD and descriptor != channel:
             try:
                 os.close(descriptor)
             except OSError:

@@ -1,4 +1,4 @@
-"""What the supervisor hands over: a listening socket, a job, and an address to report to.
+"""What the supervisor hands over: a listening socket, a job, a channel to report on and a scoreboard to count on.
 
 All of it comes in descriptors and environment variables, and is gone from the environment before the site's code
 runs, so that neither the site nor what it starts takes any of it for its own.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+
+from .board import opened
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +46,8 @@ class Job:
 
     Attributes:
         listen: the descriptor of the listening socket.
-        notify: where to report to, "" for nowhere.
+        notify: the descriptor to report on, -1 for none.
+        board: where to count; it is mapped before the site could put another file in its place.
         site: what its file says, for the loaders of other packages.
         threads: how many requests at once.
         processes: how many such processes the site has.
@@ -59,9 +62,9 @@ class Job:
         head_limits: gunicorn's settings of how large the head of a request may be.
     """
 
-    def __init__(self, job: dict[str, Any], listen: int, notify: str) -> None:
+    def __init__(self, job: dict[str, Any], listen: int) -> None:
         self.listen = listen
-        self.notify = notify
+        self.notify = int(job.get("notify", -1))
         self.name: str = job["name"]
         self.spec = Spec(job["spec"])
         self.location: str = job.get("location") or ""
@@ -76,8 +79,7 @@ class Job:
         self.trusts_front_end = bool(job.get("trusts_front_end"))
         self.head_limits: dict[str, int] = job.get("head_limits") or {}
         self.gunicorn: str = job.get("gunicorn") or ""
-        self.board: str = job.get("board") or ""
-        self.slot = int(job.get("slot") or 0)
+        self.board = opened(int(job.get("board", -1)), int(job.get("slot") or 0), os.getpid())
         self.pin: str = job.get("pin") or ""
         self.learn = bool(job.get("learn"))
         self.examine = bool(job.get("examine"))
@@ -96,8 +98,10 @@ def take(environ: MutableMapping[str, str]) -> Job:
         raise BadJob("no listening socket was handed over (LISTEN_FDS=1); multisite's supervisor starts this program")
     try:
         job = json.loads(_read(int(found["MULTISITE_JOB"])))
-        os.set_inheritable(FIRST_DESCRIPTOR, False)
-        return Job(job, FIRST_DESCRIPTOR, found["NOTIFY_SOCKET"])
+        taken = Job(job, FIRST_DESCRIPTOR)
+        if taken.notify >= 0:
+            os.set_inheritable(taken.notify, False)
+        return taken
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise BadJob(f"the job cannot be read: {type(error).__name__}: {error}") from error
 

@@ -1,8 +1,10 @@
-"""Telling the supervisor: the datagrams of sd_notify(3)."""
+"""Telling the supervisor: messages as of sd_notify(3), on a channel that this process alone has."""
 
 from __future__ import annotations
 
-import socket
+import os
+from _thread import allocate_lock
+from collections import deque
 from json import dumps  # before a site can patch it
 
 TYPE_CHECKING = False
@@ -13,10 +15,16 @@ LONGEST = 1000
 
 
 class Notifier:
-    """Sends to the socket that ``NOTIFY_SOCKET`` named; with "" it tells nobody."""
+    """Speaks on `descriptor`, which keeps messages apart and never waits; with -1 it tells nobody.
 
-    def __init__(self, address: str) -> None:
-        self._address = "\0" + address[1:] if address.startswith("@") else address
+    What finds no room there is kept, and goes first the next time.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._identity = _identity(descriptor)
+        self._waiting: deque[bytes] = deque()
+        self._lock = allocate_lock()
 
     def ready(self) -> None:
         """The backend accepts requests."""
@@ -47,14 +55,33 @@ class Notifier:
         self._send(f"FACTS={dumps(found)}")
 
     def _send(self, text: str) -> None:
-        """A supervisor that is gone, or does not read, must not hold up a site."""
-        if not self._address:
-            return
+        self._waiting.append(text.encode("utf-8", "replace"))
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what could not be sent before; a supervisor that is gone, or does not read, must not hold up a site."""
+        if not self._lock.acquire(False):
+            return  # another thread is at it
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
-                sender.sendto(text.encode("utf-8", "replace"), self._address)
-        except OSError:
+            while self._waiting:
+                if self._identity and _identity(self._descriptor) == self._identity:
+                    os.write(self._descriptor, self._waiting[0])
+                self._waiting.popleft()
+        except BlockingIOError:
             pass
+        except OSError:
+            self._waiting.clear()
+        finally:
+            self._lock.release()
+
+
+def _identity(descriptor: int) -> tuple[int, int] | None:
+    """Which file a descriptor stands for: a site may close it, and open one of its own in its place."""
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _line(text: str) -> str:

@@ -16,7 +16,7 @@ import sys
 import time
 
 from . import forked, injected, learn, purity
-from .forked import Request
+from .forked import BOARD, JOB, LISTENER, NOTIFY, Request
 from .startup import said_at_startup, strangers
 
 TYPE_CHECKING = False
@@ -28,7 +28,7 @@ VARIABLE = "MULTISITE_PRELOAD"
 ROOM = "MULTISITE_ROOM"  # makes the memory of the environment large enough for that of a site
 CONTROL = 3
 NAME = b"multisite-preld"
-DESCRIPTORS = 5
+DESCRIPTORS = 7
 LOOK_EVERY = 1.0  # seconds
 # They patch the standard library, keep one state for random numbers, or have threads behind our back.
 NEVER = frozenset({"gevent", "eventlet", "numpy", "grpc", "torch", "tensorflow", "ddtrace", "newrelic", "coverage"})
@@ -148,10 +148,11 @@ class Preloader:
         data, descriptors, _, _ = socket.recv_fds(self._control, 64, DESCRIPTORS)
         if not data or len(descriptors) != DESCRIPTORS:
             os._exit(0)
-        orders, listener, job, output, channel = descriptors
+        orders, listener, job, output, channel, notify, board = descriptors
+        places = {1: output, 2: output, LISTENER: listener, JOB: job, NOTIFY: notify, BOARD: board}
         with open(orders, "rb") as file:
             file.seek(0)
-            return Request(json.loads(file.read()), listener, job, output, socket.socket(fileno=channel))
+            return Request(json.loads(file.read()), places, socket.socket(fileno=channel))
 
     def _why_not(self, request: Request) -> str:
         """Why a fork would not be what a plain start is, "" if it would be."""

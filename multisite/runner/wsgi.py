@@ -9,7 +9,6 @@ from functools import partial
 
 from .accept import Acceptor
 from .aside import Aside
-from .board import opened
 from .call import Caller
 from .connection import Connection, Listener
 from .direct import Direct
@@ -40,7 +39,7 @@ class Backend:
         self._caller = caller
         self._relayed = Relayed(caller)
         self._direct = Direct(caller, listener, job.processes, job.trusts_front_end, job.head_limits)
-        self._board = opened(job.board, job.slot, os.getpid())
+        self._board = job.board
         self._acceptor = Acceptor(listener, self._handle, self._signalled, threads, job.max_requests, notifier.recycles)
         self._aside = Aside(self._acceptor, self._handle) if job.aside and threads == 1 and not _is_patched() else None
         self._notifier = notifier

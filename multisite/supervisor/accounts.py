@@ -8,6 +8,7 @@ from typing import Any
 
 from multisite.model import Home
 from multisite.supervisor.crew import Crew
+from multisite.supervisor.handover import Handed
 from multisite.tally import Tallies, Tally, tally_of
 
 KEEP_EVERY = 60.0  # seconds between two writings; what a supervisor that is killed has counted since is lost
@@ -15,8 +16,11 @@ KEEP_EVERY = 60.0  # seconds between two writings; what a supervisor that is kil
 _NOTHING = Tally()
 
 
-class Accounts:
+class Accounts(Handed):
     """Adds what a crew has counted to what was counted before it."""
+
+    PARTS = ("_before",)
+    ANEW = ("_file", "_kept", "_keep_at")
 
     def __init__(self, home: Home) -> None:
         self._file = Tallies(home)

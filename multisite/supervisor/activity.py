@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import time
 
+from multisite.supervisor.handover import Handed
 from multisite.supervisor.scoreboard import Figures
 
 
-class Activity:
+class Activity(Handed):
     """The last use of a site: by the scoreboard, else by the kernel's time of the last connection."""
+
+    HANDED = ("last_use", "asked", "_stamp")
 
     def __init__(self, now: float) -> None:
         self.last_use = now  # monotonic seconds
         self.asked = 0.0  # monotonic seconds of the last request as far as they are known; 0.0: there was none
         self._stamp = 0.0
-
-    def pack(self) -> list[float]:
-        """Return what `take_over` takes."""
-        return [self.last_use, self._stamp]
-
-    def take_over(self, state: list[float]) -> None:
-        """Go on where another program was."""
-        self.last_use, self._stamp = state
 
     def asked_at(self, now: float) -> None:
         """Note that somebody has asked for the site then."""

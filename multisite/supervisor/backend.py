@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from multisite.model import Site
-from multisite.supervisor import children, lifecycle, signals
+from multisite.supervisor import children, descriptors, lifecycle
 from multisite.supervisor.birth import Birth
-from multisite.supervisor.handover import Keeper, taken
+from multisite.supervisor.children import Child
+from multisite.supervisor.handover import Handed, Keeper, taken
 from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.journey import Journey
 from multisite.supervisor.lifecycle import Action, Event, State
 from multisite.supervisor.limits import Limits
 from multisite.supervisor.loop import Loop
+from multisite.supervisor.notify import Channel, Said
 from multisite.supervisor.output import Output, SiteLog
 from multisite.supervisor.preloader import Preloader
 from multisite.supervisor.preloaders import Preloaders
-from multisite.supervisor.process import Launch
+from multisite.supervisor.process import Given, Launch, packed, unpacked
 from multisite.supervisor.spawn import spawn
 
 BORN_WITHIN = 5.0  # seconds, or else the preloader does not answer
-_PACKED = (
-    *("pid", "deadline", "since", "reason", "obsolete", "started", "ready_at", "status"),
-    *("refusal", "memory", "ours", "told", "graceful", "tried", "on_trial", "answered_before"),
-)
 KILL_EVERY = 5.0  # seconds between two SIGKILLs, for a process that the kernel holds
 
 
@@ -42,11 +40,12 @@ class Exit:
     lacking: bool = False  # the machine, or our own limits, had no room for it
 
 
-class Backend:
+class Backend(Handed):
     """A process of a site, from before it exists until after it is gone.
 
     Attributes:
         slot: its place among the processes of its site, from 0.
+        child: its process, as long as it owns one.
         serial: grows with each backend; its leftovers are marked with it.
         obsolete: why it is to be replaced ("" if it is not): it serves until its successor is ready.
         memory: bytes that it and its session used when that was measured last; 0: not yet.
@@ -59,10 +58,28 @@ class Backend:
         status: what it said last of its start; refusal: why it is not going to serve, by its own word.
     """
 
-    def __init__(self, site: Site, slot: int, serial: int, loop: Loop, tell: Callable[[str], None]) -> None:
+    HANDED = (
+        *("deadline", "since", "reason", "obsolete", "started", "ready_at", "status", "refusal", "_failure_text"),
+        *("memory", "ours", "told", "graceful", "tried", "on_trial", "lessons", "reports", "answered_before"),
+    )
+    PARTS = ("site", "slot", "serial", "child", "state", "launch", "journey", "_channel", "_output", "_failure")
+    ANEW = (
+        *("exit", "_loop", "_tell", "_heard"),
+        *("_birth", "_birth_due", "_preloader", "_lost"),  # births are over before anything is handed over
+    )
+
+    def __init__(
+        self,
+        site: Site,
+        slot: int,
+        serial: int,
+        loop: Loop,
+        tell: Callable[[str], None],
+        heard: Callable[[Backend, Said], None],
+    ) -> None:
         self.site, self.slot, self.serial = site, slot, serial
         self.state = State.STOPPED
-        self.pid = 0
+        self.child: Child | None = None
         self.deadline: float | None = None
         self.since = loop.now()
         self.reason = ""
@@ -72,14 +89,15 @@ class Backend:
         self.journey = Journey(loop.now())
         self.lessons = 0  # how often it has told its modules
         self.reports = 0  # how often, what its examination has found
-        self.launch: Launch | None = None  # as this supervisor knows it; a successor does not
+        self.launch: Launch | None = None
         self.started = 0.0
         self.ready_at = 0.0  # when it is taken for ready, where nothing else can show it
         self.status = self.refusal = ""
         self.exit: Exit | None = None
         self._loop = loop
-        self._tell = tell
+        self._tell, self._heard = tell, heard
         self._output: Output | None = None
+        self._channel: Channel | None = None
         self._failure = -1
         self._failure_text = ""
         self._birth: Birth | None = None
@@ -92,6 +110,11 @@ class Backend:
         return f"<Backend {self.site.name}.{self.slot} {self.state.name} pid={self.pid} for {seconds:.1f}s>"
 
     @property
+    def pid(self) -> int:
+        """Its process, 0 as long as it owns none."""
+        return self.child.pid if self.child else 0
+
+    @property
     def alive(self) -> bool:
         """Whether it owns a process."""
         return self.state in lifecycle.OWNS_PROCESS
@@ -100,6 +123,11 @@ class Backend:
     def is_unborn(self) -> bool:
         """Whether a preloader has been asked for its process, and has not given it yet."""
         return self._birth is not None and not self.pid
+
+    @property
+    def maker(self) -> Preloader | None:
+        """The preloader that makes its process, or has made it."""
+        return self._preloader
 
     @property
     def leaving(self) -> bool:
@@ -131,59 +159,91 @@ class Backend:
         elif action is Action.DRAIN:
             self.deadline = now + self.site.drain_timeout
             if self.graceful:
-                signals.terminate(self.pid)
+                self.terminate()
         elif action is Action.TERMINATE:
             self.deadline = now + self.site.stop_timeout
-            signals.terminate(self.pid)
-            signals.thaw(self.pid)
+            self.terminate()
+            self.thaw()
         elif action is Action.KILL:
             self.deadline = now + KILL_EVERY
-            signals.kill(self.pid)
+            self.kill()
         elif action is Action.WAIT:
             self.deadline = now + delay
+
+    def terminate(self) -> None:
+        """Ask its process to end."""
+        if self.child:
+            self.child.terminate()
+
+    def kill(self) -> None:
+        """End its process and the group of that at once."""
+        if self.child:
+            self.child.kill()
+
+    def freeze(self) -> None:
+        """Keep its process from taking another connection, until `thaw`."""
+        if self.child:
+            self.child.freeze()
+
+    def thaw(self) -> None:
+        """Let its process go on."""
+        if self.child:
+            self.child.thaw()
 
     # Its successor's
 
     def pack(self, keep: Keeper) -> Packed:
         """Return what `take_over` takes."""
         return {
-            **{name: getattr(self, name) for name in _PACKED},
+            **self.hand(),
+            "pid": self.pid,
+            "launch": packed(self.launch) if self.launch else "",
             "state": self.state.value,
+            "channel": self._channel.pack(keep) if self._channel else None,
             "journey": self.journey.pack(),
-            "output": keep(self._output.descriptor) if self._output else -1,
+            "output": self._output.pack(keep) if self._output else None,
             "failure": keep(self._failure),
         }
 
     def take_over(self, state: Packed, log: SiteLog) -> None:
         """Go on where another program was."""
-        for name in _PACKED:
-            setattr(self, name, state.get(name, getattr(self, name)))
+        self.go_on(state)
+        self.launch = unpacked(state["launch"]) if state["launch"] else None
+        self.child = Child(state["pid"]) if state["pid"] else None
         self.state = State(state["state"])
+        self._channel = Channel.taken_over(state["channel"]) if state["channel"] else None
         self.journey = Journey.taken_over(state["journey"])
         self._failure = taken(state["failure"])
-        if state["output"] >= 0:
-            self._output = Output(taken(state["output"]), log, self.journey.tail)
+        if state["output"]:
+            self._output = Output(taken(state["output"]["descriptor"]), log, self.journey.tail)
+            self._output.go_on(state["output"])
         self._watch()
 
     # Its process
 
     def fork(
-        self, launch: Launch, listener: int, log: SiteLog, preloaders: Preloaders, lost: Callable[[], None]
+        self, launch: Launch, given: Given, log: SiteLog, preloaders: Preloaders, lost: Callable[[], None]
     ) -> bool:
         """Have a preloader make the process; False where it needs a plain start.
 
         Args:
             launch: what it is to be.
-            listener: descriptor of the site's socket.
+            given: the descriptors that it gets.
             log: of the site.
             preloaders: one of which may make it.
             lost: is called if it turns out later that there is no process.
         """
-        forked = preloaders.fork(launch, listener)
-        if isinstance(forked, str):
-            self.journey.way = f"plain start: {forked}"
+        preloader = preloaders.for_start(launch)
+        if isinstance(preloader, str):
+            self.journey.way = f"plain start: {preloader}"
             return False
-        preloader, birth, output = forked
+        try:
+            with self._speaking(launch, given) as all_given:
+                birth, output = preloader.fork(launch, all_given)
+        except OSError as error:
+            self._close_channel()
+            self.journey.way = f"plain start: the preloader cannot be asked: {error.strerror}"
+            return False
         self.launch, self._preloader, self._lost = launch, preloader, lost
         self.journey.way = f"forked from process {preloader.pid}"
         self.journey.enter("fork", self._loop.now())
@@ -210,11 +270,12 @@ class Backend:
         if not birth or not preloader:
             return
         birth.hear()
-        if birth.pid and not self.pid:
-            self.pid = birth.pid
-            preloader.born.add(birth.pid)
+        if birth.child and not self.child:
+            self.child = birth.child
+            preloader.born.add(self.pid)
             if self.state is not State.STARTING:
-                signals.kill(self.pid)
+                self.kill()
+            self._watch_channel()
         if birth.over:
             self._end_birth(birth)
 
@@ -228,6 +289,7 @@ class Backend:
         else:
             self.journey.way = f"plain start: {birth.refused or 'the preloader has not made it'}"
             self._close_output()
+            self._close_channel()
             self._lost()
 
     def end_birth(self, now: float = float("inf")) -> Preloader | None:
@@ -238,7 +300,7 @@ class Backend:
         self.hear()
         return self._preloader
 
-    def spawn(self, launch: Launch, listener: int, limits: Limits, log: SiteLog) -> None:
+    def spawn(self, launch: Launch, given: Given, limits: Limits, log: SiteLog) -> None:
         """Make the process.
 
         Raises:
@@ -247,17 +309,57 @@ class Backend:
         self.launch = launch
         self._be(launch)
         self.journey.enter("fork and run", self._loop.now())
-        spawned = spawn(launch, listener, limits)
-        self.pid = spawned.pid
+        with self._speaking(launch, given) as all_given:
+            spawned = spawn(launch, all_given, limits)
+        self.child = spawned.child
         self._failure = spawned.failure
         self._output = Output(spawned.output, log, self.journey.tail)
         self._watch()
+
+    @contextlib.contextmanager
+    def _speaking(self, launch: Launch, given: Given) -> Iterator[Given]:
+        """Make the channel of the process that is about to be made; yields what that is given besides.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        self._close_channel()
+        descriptors.claim(2)
+        if launch.job:
+            self._channel, theirs = Channel.pair()
+            with theirs:
+                yield replace(given, notify=theirs.fileno())
+            return
+        self._channel = Channel.at(launch.notify, launch.identity) if launch.notify else None
+        yield replace(given, board=-1)
 
     def _watch(self) -> None:
         if self._failure >= 0:
             self._loop.watch(self._failure, lambda _events: self._runs())
         if self._output:
             self._loop.watch(self._output, lambda _events: self._read())
+        if self.child:
+            self._watch_channel()
+
+    def _watch_channel(self) -> None:
+        if self._channel and not self._channel.is_over:
+            self._loop.watch(self._channel, lambda _events: self._listen())
+
+    def _listen(self) -> None:
+        """Take what it has said; more than its share of a second waits."""
+        channel = self._channel
+        if not channel:
+            return
+        for said in channel.receive(self._loop.now()):
+            self._heard(self, said)
+        if channel.is_over or channel.waits_until:
+            self._loop.forget(channel)
+
+    def _close_channel(self) -> None:
+        if self._channel:
+            self._loop.forget(self._channel)
+            self._channel.close()
+            self._channel = None
 
     def _runs(self) -> None:
         """Note that the process has become its program, or keep why it could not."""
@@ -282,10 +384,12 @@ class Backend:
         elif self._output.waits_until:
             self._loop.forget(self._output)
 
-    def resume_output(self, now: float) -> None:
-        """Read on where a flood of output was held back."""
+    def resume(self, now: float) -> None:
+        """Read on where a flood of output, or of what it says, was held back."""
         if self._output and not self._loop.watches(self._output) and now >= self._output.waits_until:
             self._loop.watch(self._output, lambda _events: self._read())
+        if self.child and self._channel and now >= self._channel.waits_until and not self._loop.watches(self._channel):
+            self._watch_channel()
 
     def _close_output(self) -> None:
         if self._output:
@@ -296,18 +400,19 @@ class Backend:
     def ended(self, status: int) -> Exit:
         """Take note of the process's end; the event is the caller's to feed."""
         now = self._loop.now()
+        self._listen()
         if self._failure >= 0:
             self._runs()
         self.hear()
-        signals.kill(self.pid)  # what is left of its group; now, since its number may soon be another's
         if self._output:
             self._output.drain(now)
         self._close_output()
+        self._close_channel()
         reason = self._failure_text or children.describe_end(status)
         served = now - self.started if self.state is not State.STARTING and self.started else 0.0
         code = None if self._failure_text else os.waitstatus_to_exitcode(status)
         self.exit = Exit(self.state, reason, code, served)
-        self.pid = 0
+        self.child = None
         return self.exit
 
     def cannot_spawn(self, reason: str, *, lacking: bool = False) -> Exit:

@@ -8,12 +8,15 @@ such process, and a plain start takes its place.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import signal
 import socket
 import struct
 
 from multisite.model import one_line
 from multisite.supervisor import proc
+from multisite.supervisor.children import Child
 
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 _LONGEST = 4096
@@ -30,14 +33,14 @@ class Birth:
         preloader: the process that is asked for it.
 
     Attributes:
-        pid: of the new process, 0 as long as there is none.
+        child: the new process, once there is one.
         refused: why the preloader has not made it.
         failure: why the process cannot be what it should.
         over: there is nothing more to come.
     """
 
     def __init__(self, uid: int, preloader: int) -> None:
-        self.pid = 0
+        self.child: Child | None = None
         self.refused = self.failure = ""
         self.over = False
         self._uid, self._preloader = uid, preloader
@@ -70,12 +73,20 @@ class Birth:
                 self.over = True
 
     def _take(self, extra: list[tuple[int, int, bytes]]) -> None:
-        """Believe a process that is our own child: its pid is not given to another before we have waited for it."""
+        """Believe a process that is our own child and nobody else's: it is held from here on."""
         for level, kind, content in extra:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS and not self.pid:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS and not self.child:
                 pid, uid, _gid = _CREDENTIALS.unpack(content[: _CREDENTIALS.size])
-                if uid == self._uid and pid != self._preloader and proc.parent(pid) == os.getpid():
-                    self.pid = pid
+                if uid == self._uid and pid != self._preloader:
+                    self._hold(pid)
+
+    def _hold(self, pid: int) -> None:
+        try:
+            self.child = Child(pid)
+        except OSError as error:
+            self.refused = f"process {pid} cannot be held: {error.strerror}"
+            if error.errno in (errno.EMFILE, errno.ENFILE) and proc.parent(pid) == os.getpid():
+                os.kill(pid, signal.SIGKILL)  # it has the site's socket, and nobody would know of it
 
     def give_up(self) -> None:
         """Wait no longer: whoever announces himself from now on learns that he is too late, and ends."""

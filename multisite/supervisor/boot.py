@@ -15,18 +15,19 @@ from typing import Any
 
 from multisite import sharing
 from multisite.model import Home, Site
-from multisite.supervisor import children, launch, proc, signals, sweep
+from multisite.supervisor import children, launch, sweep
 from multisite.supervisor.backend import Backend
 from multisite.supervisor.connections import Connections, connections
-from multisite.supervisor.failures import reason_of
+from multisite.supervisor.failures import TOO_LATE, reason_of
 from multisite.supervisor.launch import Surroundings
 from multisite.supervisor.lifecycle import Event
 from multisite.supervisor.limits import Limits
 from multisite.supervisor.loop import Loop
-from multisite.supervisor.notify import NotifySocket
+from multisite.supervisor.notify import Said
 from multisite.supervisor.output import SiteLog
 from multisite.supervisor.privilege import Refused
-from multisite.supervisor.process import Launch
+from multisite.supervisor.process import Given, Launch
+from multisite.supervisor.scoreboard import Scoreboard
 
 _UNKNOWN = Connections(waiting=1)
 GRACE = 5.0  # seconds for a process to end after SIGTERM
@@ -92,25 +93,20 @@ class Sandbox:
         children.become_subreaper()
         self.home, self.folder = home, folder
         self.loop = Loop()
-        self.notify = NotifySocket()
         self.mark = f"boot-{os.getpid()}"
         self.serial = 0
+        self.board = Scoreboard()
 
     def turn(self, trials: list[Trial]) -> None:
         """Let things happen, and have each trial look at them."""
         self.loop.turn(TURN)
-        ended = [trial for trial in trials if trial.has_ended]  # before what they said last is heard
-        for pid, variables in self.notify.receive():
-            leader = proc.session(pid) or pid
-            for trial in trials:
-                trial.told(leader, variables)
         for trial in trials:
-            trial.look(self.loop.now(), trial in ended)
+            trial.look(self.loop.now())
 
     def close(self) -> None:
         """End what is left."""
         sweep.strays(self.mark, {}, ())
-        self.notify.close()
+        self.board.close()
         self.loop.close()
 
 
@@ -134,8 +130,9 @@ class Trial:
         self._site, self._sandbox, self._begun = site, sandbox, sandbox.loop.now()
         self._folder = os.path.join(sandbox.folder, str(sandbox.serial))
         quiet = replace(site, error_log="")
-        self._backend = Backend(quiet, 0, sandbox.serial, sandbox.loop, lambda _said: None)
+        self._backend = Backend(quiet, 0, sandbox.serial, sandbox.loop, lambda _said: None, self._heard)
         self._backend.feed(Event.WANTED)
+        self._is_well = False
         self._log = _NoLog(quiet)
         self._listener = socket.socket(socket.AF_UNIX)
         self._probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -150,7 +147,7 @@ class Trial:
         sandbox, name = self._sandbox, self._site.name
         around = Surroundings(
             environ=os.environ,
-            notify=sandbox.notify.name,
+            notify=os.path.join(self._folder, "notify"),
             private=os.path.join(self._folder, "private"),
             mark=f"{sandbox.mark}:{name}:{sandbox.serial}",
             smoke=True,
@@ -169,39 +166,38 @@ class Trial:
             os.mkdir(private, 0o700)
             if how.identity.change:
                 os.chown(private, how.identity.uid, how.identity.gid)
-        self._backend.spawn(how, self._listener.fileno(), Limits(), self._log)
+        self._backend.spawn(how, Given(self._listener.fileno(), board=self._sandbox.board.make(0)), Limits(), self._log)
         self._silent = not how.told and not how.tried
         if self._silent:
             self._probe.connect(self._address)
 
-    def told(self, leader: int, variables: dict[str, str]) -> None:
-        """Take note of what a process says."""
-        if leader != self._backend.pid or self.outcome:
-            return
-        self._backend.told_of_start(variables)
-        if variables.get("READY") == "1" or (variables.get("TRIED") == "1" and self._backend.tried):
-            self._over("")
+    def _heard(self, backend: Backend, variables: Said) -> None:
+        """Take note of what its process says."""
+        backend.told_of_start(variables)
+        self._is_well |= variables.get("READY") == "1" or (variables.get("TRIED") == "1" and backend.tried)
 
     @property
     def has_ended(self) -> bool:
         """Whether its process is gone, which may have said why."""
         return not self.outcome and _is_over(self._backend.pid)
 
-    def look(self, now: float, has_ended: bool) -> None:
-        """See whether it has ended, taken too long, or accepts."""
+    def look(self, now: float) -> None:
+        """See whether it has said that it is well, has ended, taken too long, or accepts."""
         if self.outcome:
             return
         backend = self._backend
-        if has_ended:
+        if self._is_well:
+            self._over("")
+        elif self.has_ended:
             self._ended()
         elif backend.deadline is not None and now >= backend.deadline:
-            backend.reason = "start_timeout"
-            signals.kill(backend.pid)
+            backend.reason = TOO_LATE
+            backend.kill()
             self._ended()
         elif self._silent and not connections(self._folder).get(self._address, _UNKNOWN).waiting:
             self._over("")
         else:
-            backend.resume_output(now)
+            backend.resume(now)
 
     @property
     def _address(self) -> str:
@@ -209,9 +205,8 @@ class Trial:
 
     def _ended(self) -> None:
         """It is gone before it was ready, or about to be."""
-        _pid, status = os.waitpid(self._backend.pid, 0)
-        exit_ = self._backend.ended(status)
-        self._over(reason_of(self._backend, exit_))
+        exit_ = self._backend.ended(children.reap(self._backend.pid)[0])
+        self._over("" if self._is_well else reason_of(self._backend, exit_))
 
     def _over(self, failure: str) -> None:
         self.end()
@@ -222,12 +217,12 @@ class Trial:
         """End the process if there is one."""
         backend = self._backend
         if backend.pid:
-            signals.terminate(backend.pid)
+            backend.terminate()
             deadline = self._sandbox.loop.now() + min(GRACE, self._site.stop_timeout)
             while not _is_over(backend.pid) and self._sandbox.loop.now() < deadline:
                 self._sandbox.loop.turn(TURN)
-            signals.kill(backend.pid)
-            backend.ended(os.waitpid(backend.pid, 0)[1])
+            backend.kill()
+            backend.ended(children.reap(backend.pid)[0])
         for each in (self._listener, self._probe):
             each.close()
 

@@ -78,7 +78,11 @@ class Connection:
                 raise ValueError
         except (ValueError, RecursionError):
             return self.send({"error": "this is not a JSON object", "status": 400})
-        answer = self._handler(request, self)
+        try:
+            answer = self._handler(request, self)
+        except Exception:
+            self.send({"error": "an error of the supervisor's own; its log has it", "status": 500})
+            raise
         if answer is not None:
             self.send(answer)
 
@@ -145,7 +149,7 @@ class Control:
         self.path = path
         self.connections: list[Connection] = []
         self._loop, self._handler = loop, handler
-        self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._reserve = -1
         if state:
             self._socket = socket.socket(fileno=taken(state["socket"]))
             self._socket.setblocking(False)
@@ -153,7 +157,18 @@ class Control:
                 self._add(Connection.taken_over(packed, loop, handler))
         else:
             self._socket = _bind(path)
+        self._keep_one()
         loop.watch(self._socket, self._accept)
+
+    def _keep_one(self) -> None:
+        """Have one descriptor in reserve, if there is any."""
+        with contextlib.suppress(OSError):
+            self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _give_it_up(self) -> None:
+        if self._reserve >= 0:
+            os.close(self._reserve)
+            self._reserve = -1
 
     def pack(self, keep: Keeper) -> Packed:
         """Return what a successor is made of."""
@@ -181,20 +196,20 @@ class Control:
 
     def _turn_away(self) -> None:
         """Tell one client that there are no descriptors left, with the one that is kept for that."""
-        os.close(self._reserve)
+        self._give_it_up()
         with contextlib.suppress(OSError):
             connected, _ = self._socket.accept()
             with connected:
                 connected.setblocking(False)
                 connected.recv(LONGEST_REQUEST)  # what is unread when it is closed would take the answer along
                 connected.send(json.dumps(_TURNED_AWAY).encode() + b"\n")
-        self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._keep_one()
 
     def close(self) -> None:
         """Take no more connections."""
         self._loop.forget(self._socket)
         self._socket.close()
-        os.close(self._reserve)
+        self._give_it_up()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
 
@@ -207,9 +222,14 @@ def _bind(path: str) -> socket.socket:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         bound.bind(temporary)
+        bound.listen(128)
+        bound.setblocking(False)
+        os.replace(temporary, path)  # nobody ever finds a socket that does not listen yet
+    except OSError:
+        bound.close()
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
     finally:
         os.umask(old_umask)
-    bound.listen(128)
-    bound.setblocking(False)
-    os.replace(temporary, path)  # nobody ever finds a socket that does not listen yet
     return bound

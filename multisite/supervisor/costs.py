@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from multisite.supervisor.backend import Backend
+from multisite.supervisor.handover import Handed
 from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.lifecycle import State
 from multisite.supervisor.scoreboard import Figures
@@ -14,7 +15,7 @@ from multisite.tally import Tally, tally_of
 
 
 @dataclass
-class Costs:
+class Costs(Handed):
     """Keeps count of them.
 
     Attributes:
@@ -23,22 +24,29 @@ class Costs:
         size: bytes that one of the processes used when that was measured last; 0: never.
     """
 
+    HANDED = ("start_cost", "size")
+    PARTS = ("spent",)
+
     spent: Tally = field(default_factory=Tally)
     start_cost: float = 0.0
     size: int = 0
 
     def pack(self) -> Packed:
         """Return what `take_over` takes."""
-        return {"spent": self.spent.as_dict(), "start_cost": self.start_cost, "size": self.size}
+        return {**self.hand(), "spent": self.spent.as_dict()}
 
     def take_over(self, state: Packed) -> None:
         """Go on where another program was."""
         self.spent = tally_of(state.get("spent")) or self.spent
-        self.start_cost, self.size = state["start_cost"], state["size"]
+        self.go_on(state)
 
     def started(self, count: int, cold: bool) -> None:
         """Count some starts; `cold`: somebody waited for one of them while nothing ran."""
         self.spent += Tally(count, int(cold), first_start=time.time())
+
+    def settle(self, figures: Figures) -> None:
+        """Add what the processes have counted on a scoreboard that is going to be put away."""
+        self.spent = replace(self.tally(figures, 0.0, 0.0, 0.0), last_use=self.spent.last_use)
 
     def ended(self, cpu: float, served: float) -> None:
         """Add the seconds of a process that has ended."""

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Mapping
 
 from multisite import logs
 from multisite.model import Home, Site
 from multisite.sitedir import Stamp
-from multisite.supervisor import draining, launch, planner, proc, replacement, signals
+from multisite.supervisor import draining, launch, planner, proc, replacement
 from multisite.supervisor.activity import Activity
 from multisite.supervisor.backend import Backend
 from multisite.supervisor.backends import HELD, Backends
 from multisite.supervisor.connections import Connections, connections
 from multisite.supervisor.costs import Costs
-from multisite.supervisor.deploy import Deploy, Deploys
+from multisite.supervisor.deploy import Deploys
 from multisite.supervisor.exits import Exits
-from multisite.supervisor.failures import Failures, Unavailable
-from multisite.supervisor.handover import Keeper
+from multisite.supervisor.failures import TOO_LATE, Failures, Unavailable
+from multisite.supervisor.handover import Handed, Keeper
 from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.hearing import Hearing
 from multisite.supervisor.launcher import Launcher
 from multisite.supervisor.lifecycle import Event, State
 from multisite.supervisor.listener import Listener
 from multisite.supervisor.output import SiteLog
+from multisite.supervisor.privilege import Refused
+from multisite.supervisor.process import Launch
 from multisite.supervisor.readiness import Readiness
 from multisite.supervisor.scoreboard import Figures, Scoreboard
 from multisite.supervisor.shared import Shared
@@ -33,9 +36,10 @@ from multisite.supervisor.waiting import WaitingRoom
 from multisite.tally import Tally
 
 NO_CONNECTIONS = Connections()
+ANOTHERS = "the site has another user, group or chroot now"
 
 
-class Crew:
+class Crew(Handed):
     """One spawned site: from one to many backends on one listening socket.
 
     Attributes:
@@ -43,6 +47,13 @@ class Crew:
         is_put_to_rest: somebody has stopped it, and nobody has asked for it since.
         is_due: it is to run although nobody has asked for it (`multisite.supervisor.warming`).
     """
+
+    HANDED = ("is_due", "is_put_to_rest", "_is_asked_for")
+    PARTS = (
+        *("site", "home", "domains", "stamp", "backends", "costs", "failures", "activity", "listener", "room"),
+        *("log", "scoreboard", "deploys", "starter", "readiness"),
+    )
+    ANEW = ("_shared", "_loop", "_logger", "_launcher", "_exits", "hearing")
 
     def __init__(self, site: Site, home: Home, domains: tuple[str, ...], stamp: Stamp, shared: Shared) -> None:
         self.site, self.home, self.domains, self.stamp = site, home, domains, stamp
@@ -76,7 +87,10 @@ class Crew:
             self.deploys,
             self._exits,
         )
-        self.starter = Starter(self._launcher, self.backends, self.room, self.readiness, self.deploys, self._exits)
+        self._launcher.heard = self.hearing.told
+        self.starter = Starter(
+            self._launcher, self.backends, self.room, self.readiness, self.deploys, self._exits, self._belong
+        )
 
     def __repr__(self) -> str:
         return f"<Crew {self.site.name} {self.state.name} {len(self.pids)} processes>"
@@ -84,12 +98,14 @@ class Crew:
     def pack(self, keep: Keeper) -> Packed:
         """Return what `take_over` takes."""
         return {
-            **self.costs.pack(),
+            **self.hand(),
             "stamp": self.stamp,
-            "wanted_since": self.room.since,
-            "deploy": self.deploys.last.as_dict(),
+            "costs": self.costs.pack(),
+            "room": self.room.hand(),
+            "deploys": self.deploys.pack(),
             "failures": self.failures.pack(),
-            "activity": self.activity.pack(),
+            "activity": self.activity.hand(),
+            "log": self.log.hand(),
             "listener": self.listener.pack(keep),
             "scoreboard": self.scoreboard.pack(keep),
             **self.starter.pack(keep),
@@ -97,13 +113,15 @@ class Crew:
 
     def take_over(self, state: Packed) -> None:
         """Go on where another program was."""
-        self.costs.take_over(state)
-        self.deploys.last = Deploy(**state.get("deploy", {}))
+        self.go_on(state)
+        self.costs.take_over(state["costs"])
+        self.deploys.take_over(state["deploys"])
         self.failures.take_over(state["failures"])
-        self.activity.take_over(state["activity"])
+        self.activity.go_on(state["activity"])
+        self.log.go_on(state["log"])
         self.listener.take_over(state["listener"])
         self.scoreboard.take_over(state["scoreboard"])
-        self.room.since = state["wanted_since"]
+        self.room.go_on(state["room"])
         self.starter.take_over(state)
         if self.listener.is_open and not self.backends:
             with contextlib.suppress(Unavailable):
@@ -187,6 +205,27 @@ class Crew:
         for _ in range(count):
             self.starter.start()
 
+    def _belong(self, how: Launch) -> None:
+        """Be of whom `how` says; whoever had the site before has it no more."""
+        if self.room.owner not in ("", how.owner):
+            self._change_hands()
+        self.room.owner = how.owner
+
+    def _change_hands(self) -> None:
+        """Part with all processes, and with the socket and the scoreboard that they have.
+
+        They finish what they have begun. Who waits for them is told to come again.
+        """
+        self._logger.warning("%s: its processes end, and its socket and scoreboard are made anew", ANOTHERS)
+        self.readiness.end()
+        for backend in [one for one in self.backends if one.child or one.is_unborn]:
+            backend.feed(Event.STOP, ANOTHERS)
+        self.room.renew(watch=False, reason=ANOTHERS)
+        self.costs.settle(self.figures())
+        self.scoreboard.close()
+        for backend in self.backends:
+            backend.answered_before = 0
+
     # Ending
 
     def stop(self, reason: str, *, rest: bool = False) -> None:
@@ -195,6 +234,7 @@ class Crew:
         `rest`: whoever waits for it now is not to start it again.
         """
         self.is_put_to_rest = rest
+        self.is_due &= not rest
         self.room.since = None
         if rest:
             self._put_to_rest()
@@ -249,7 +289,10 @@ class Crew:
         """Do what is due."""
         self.hearing.look(now, connected)
         for backend in list(self.backends):
-            backend.resume_output(now)
+            if backend.child and backend.child.end:  # its end has been told, and something failed then
+                self.ended(backend.pid, *backend.child.end)
+                continue
+            backend.resume(now)
             draining.end_if_drained(backend, connected, self.connected)
             overdue = backend.end_birth(now)
             if overdue:
@@ -262,11 +305,21 @@ class Crew:
 
     def _heed_time(self, backend: Backend, now: float) -> None:
         if backend.deadline is not None and now >= backend.deadline:
-            self._exits.expire(backend)
+            if backend.state is State.STARTING and backend.reason != TOO_LATE and self._answers(backend, now):
+                self.hearing.is_ready(backend)
+            else:
+                self._exits.expire(backend)
         elif backend.state is State.RUNNING and now - backend.started >= planner.STABLE_AFTER:
             self.failures.well()
         elif backend.state is State.FATAL and now - backend.since >= planner.FATAL_PAUSE:
             self._exits.try_once(backend)
+
+    def _answers(self, backend: Backend, now: float) -> bool:
+        """Tell whether a process that has not said that it is ready serves all the same: it is not killed for that."""
+        if backend.ours or backend.on_trial or len(self.backends.alive) > 1:
+            return self._launcher.has_answered(backend)
+        asked_since = self.listener.last_use() > time.time() - (now - backend.since)
+        return asked_since and not self.connected().waiting
 
     def _keep_up(self) -> None:
         """Have as many processes as the file says, as long as one serves."""
@@ -292,18 +345,30 @@ class Crew:
 
     def kill(self) -> None:
         """End all processes at once."""
-        for pid in self.pids:
-            signals.kill(pid)
+        for backend in self.backends:
+            backend.kill()
+
+    def _look_who_has_it(self) -> None:
+        """Have another user's processes end now, not when there is room for a new one; that is started at once."""
+        with contextlib.suppress(Refused):
+            before, running = self.room.owner, bool(self.pids)
+            self._belong(self._launcher.plan(0, self._shared.serial))
+            if running and before != self.room.owner:
+                self.want()
 
     def offer(self, site: Site, home: Home, domains: tuple[str, ...], stamp: Stamp) -> None:
         """Take a newer version of the site's file; running processes are replaced if it differs, or was touched."""
         changed = site != self.site or stamp != self.stamp or home.env != self.home.env
+        may_be_anothers = changed or home.supervisor != self.home.supervisor
         self.site, self.home, self.domains, self.stamp = site, home, domains, stamp
         self._launcher.site, self._launcher.home = site, home
         self.room.offer(site, domains)
         if changed:
             self.log.close()
             self.log = self._launcher.log = SiteLog(site, self.log.followers)
+        if may_be_anothers:
+            self._look_who_has_it()
+        if changed:
             self.replace("reload")
         elif self.failures.refused and not self.pids:
             self._check_plan()  # moya.conf may allow now what it did not

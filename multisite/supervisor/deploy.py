@@ -8,6 +8,8 @@ from typing import Any
 from multisite.supervisor import replacement
 from multisite.supervisor.backends import HELD, Backends
 from multisite.supervisor.failures import Failures
+from multisite.supervisor.handover import Handed
+from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.lifecycle import State
 from multisite.supervisor.waiting import WaitingRoom
 
@@ -58,7 +60,7 @@ class Deploy:
         return asdict(self)
 
 
-class Deploys:
+class Deploys(Handed):
     """The attempts of one site, one after another: a new generation starts beside the old one, and which stays shows.
 
     Attributes:
@@ -66,10 +68,23 @@ class Deploys:
         is_followed: an older version serves in the workers, until this one has shown that it is good.
     """
 
+    HANDED = ("is_followed",)
+    PARTS = ("last",)
+    ANEW = ("_backends", "_failures", "_room")
+
     def __init__(self, backends: Backends, failures: Failures, room: WaitingRoom) -> None:
         self.last = Deploy()
         self.is_followed = False
         self._backends, self._failures, self._room = backends, failures, room
+
+    def pack(self) -> Packed:
+        """Return what `take_over` takes."""
+        return {**self.hand(), "last": self.last.as_dict()}
+
+    def take_over(self, state: Packed) -> None:
+        """Go on where another program was."""
+        self.go_on(state)
+        self.last = Deploy(**state["last"])
 
     @property
     def needs_smoke(self) -> bool:

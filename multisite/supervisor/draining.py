@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from multisite.supervisor import signals
 from multisite.supervisor.backend import Backend
 from multisite.supervisor.connections import Connections
 from multisite.supervisor.lifecycle import Event, State
@@ -20,8 +19,12 @@ def end_if_drained(backend: Backend, connected: Connections, look: Callable[[], 
     """
     if backend.state is not State.DRAINING or backend.graceful or connected.open:
         return
-    signals.freeze(backend.pid)
-    if look().open:
-        signals.thaw(backend.pid)
-    else:
+    backend.freeze()
+    is_drained = False
+    try:
+        is_drained = not look().open
+    finally:
+        if not is_drained:
+            backend.thaw()
+    if is_drained:
         backend.feed(Event.DRAINED, backend.reason)

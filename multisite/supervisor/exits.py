@@ -10,7 +10,7 @@ from multisite.supervisor.backend import Backend, Exit
 from multisite.supervisor.backends import HELD, Backends
 from multisite.supervisor.costs import Costs
 from multisite.supervisor.deploy import Deploys
-from multisite.supervisor.failures import Failures, Unavailable
+from multisite.supervisor.failures import TOO_LATE, Failures, Unavailable
 from multisite.supervisor.lifecycle import Event, State
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.readiness import Readiness
@@ -124,7 +124,7 @@ class Exits:
     def expire(self, backend: Backend) -> None:
         """A deadline has passed."""
         if backend.state is State.STARTING:
-            backend.reason = "start_timeout"
+            backend.reason = TOO_LATE
         backend.feed(Event.DEADLINE, backend.reason)
         self.settle(backend)
 

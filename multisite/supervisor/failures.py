@@ -9,12 +9,13 @@ import time
 from multisite import logs
 from multisite.supervisor import planner, triggers
 from multisite.supervisor.backend import Backend, Exit
+from multisite.supervisor.handover import Handed
 from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.journey import Journey
 from multisite.supervisor.lifecycle import State
 from multisite.verdicts import Verdicts
 
-_PACKED = ("in_a_row", "refused", "replacement", "mending", "begun", "not_before", "_counted_at", "_proven", "_crashes")
+TOO_LATE = "start_timeout"  # the reason of a backend whose start took too long
 PAUSE_UNKNOWN = 60.0  # seconds that somebody is sent away for where no deadline is known
 
 
@@ -26,7 +27,7 @@ class Unavailable(Exception):
         self.reason, self.retry_after, self.incident = reason, retry_after, incident
 
 
-class Failures:
+class Failures(Handed):
     """What went wrong with a site since it was last well.
 
     Attributes:
@@ -38,6 +39,20 @@ class Failures:
         begun: Unix time of its start.
         not_before: monotonic seconds at which the next may be started.
     """
+
+    HANDED = (
+        "in_a_row",
+        "refused",
+        "replacement",
+        "mending",
+        "begun",
+        "not_before",
+        "_counted_at",
+        "_proven",
+        "_crashes",
+    )
+    PARTS = ("last",)
+    ANEW = ("_site", "_notes", "_logger")
 
     def __init__(self, site: str, notes: Verdicts, logger: logging.Logger) -> None:
         self.in_a_row = 0
@@ -54,14 +69,11 @@ class Failures:
 
     def pack(self) -> Packed:
         """Return what `take_over` takes."""
-        last = self.last.pack() if self.last else None
-        return {**{name: getattr(self, name) for name in _PACKED}, "last": last}
+        return {**self.hand(), "last": self.last.pack() if self.last else None}
 
     def take_over(self, state: Packed) -> None:
         """Go on where another program was."""
-        for name in _PACKED:
-            setattr(self, name, state.get(name, getattr(self, name)))
-        self.mending = tuple(self.mending)
+        self.go_on(state)
         self.last = Journey.taken_over(state["last"]) if state["last"] else None
 
     def count(self, backend: Backend, exit_: Exit, now: float) -> float:
@@ -156,7 +168,7 @@ def reason_of(backend: Backend, exit_: Exit) -> str:
     """Say why a backend has not become ready, or serves no more."""
     if exit_.code is None:
         return exit_.reason
-    if backend.reason == "start_timeout":
+    if backend.reason == TOO_LATE:
         return f"it was not ready within {backend.site.start_timeout:g} s{_what_it_lacks(backend)}"
     if backend.refusal and exit_.state is State.STARTING:
         return backend.refusal

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from multisite.supervisor.handover import Handed
+
 HOURS = 24
 LEARNING = 0.3
 EXPECTED_FROM = 0.5
@@ -18,7 +20,7 @@ FORGOTTEN_BELOW = 0.05
 MOST_SITES = 10_000
 
 
-class Habits:
+class Habits(Handed):
     """The days of all sites.
 
     Args:
@@ -26,10 +28,13 @@ class Habits:
         local: from Unix seconds to the local time.
     """
 
+    HANDED = ("_days", "_used", "_hour")
+    ANEW = ("_local",)
+
     def __init__(self, known: Any = None, local: Callable[[float], time.struct_time] = time.localtime) -> None:
         self._days: dict[str, list[float]] = _believed(known)
         self._used: set[str] = set()
-        self._hour: tuple[int, int] | None = None  # since 1970, and of the local day
+        self._hour: list[int] = []  # since 1970, and of the local day
         self._local = local
 
     def look(self, wall: float, used: Iterable[str]) -> bool:
@@ -39,9 +44,9 @@ class Habits:
             wall: Unix seconds now.
             used: by name.
         """
-        hour = (int(wall // 3600), self._local(wall).tm_hour)
-        over = self._hour is not None and hour[0] != self._hour[0]
-        if self._hour and over:
+        hour = [int(wall // 3600), self._local(wall).tm_hour]
+        over = bool(self._hour) and hour[0] != self._hour[0]
+        if over:
             self._learn(self._hour[1])
         self._hour = hour
         self._used.update(used)

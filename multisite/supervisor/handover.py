@@ -1,7 +1,8 @@
 """What a supervisor hands to the program that takes its place: JSON in a memory file, and open descriptors.
 
 Each noun packs what it knows as JSON takes it; a descriptor is packed as its number, once `Keeper` has had it
-survive the execution. Times are of the monotonic clock, which goes on.
+survive the execution. Times are of the monotonic clock, which goes on. What has anything to hand over says of each of
+its attributes what becomes of it (`Handed`).
 """
 
 from __future__ import annotations
@@ -9,11 +10,37 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from typing import Any
+from typing import Any, ClassVar
 
-FORMAT = 1  # grows when an older program's state can no longer be taken over
+FORMAT = 2  # grows when an older program's state can no longer be taken over
 
 State = dict[str, Any]
+
+
+class Handed:
+    """Something whose attributes the next program goes on with; each stands in one of three lists.
+
+    Attributes:
+        HANDED: what JSON takes, sets and tuples included.
+        PARTS: what is packed in a way of its own, by the class or by whoever has it.
+        ANEW: what the next program makes itself.
+    """
+
+    HANDED: ClassVar[tuple[str, ...]] = ()
+    PARTS: ClassVar[tuple[str, ...]] = ()
+    ANEW: ClassVar[tuple[str, ...]] = ()
+
+    def hand(self) -> State:
+        """Return what `go_on` takes."""
+        values = {name: getattr(self, name) for name in self.HANDED}
+        return {name: list(value) if isinstance(value, set) else value for name, value in values.items()}
+
+    def go_on(self, state: State) -> None:
+        """Go on with what another program of this one's class has handed over; what it did not know stays as it is."""
+        for name in self.HANDED:
+            if name in state:
+                kind = type(getattr(self, name))
+                setattr(self, name, kind(state[name]) if kind in (set, tuple) else state[name])
 
 
 class CannotTakeOver(Exception):
@@ -48,8 +75,12 @@ def seal(state: State, keep: Keeper) -> int:
         OSError: there is no memory or no descriptor left.
     """
     sealed = os.memfd_create("handover", os.MFD_CLOEXEC)
-    with open(os.dup(sealed), "w", encoding="utf-8") as file:
-        json.dump({**state, "format": FORMAT, "kept": keep.kept}, file)
+    try:
+        with open(os.dup(sealed), "w", encoding="utf-8") as file:
+            json.dump({**state, "format": FORMAT, "kept": keep.kept}, file)
+    except BaseException:
+        os.close(sealed)
+        raise
     return keep(sealed)
 
 

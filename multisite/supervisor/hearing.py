@@ -15,6 +15,7 @@ from multisite.supervisor.exits import Exits
 from multisite.supervisor.failures import Failures
 from multisite.supervisor.launcher import Launcher
 from multisite.supervisor.lifecycle import Event, State
+from multisite.supervisor.notify import Said
 from multisite.supervisor.readiness import Readiness
 
 MOST_LESSONS = 4  # of one process; each costs us milliseconds
@@ -34,11 +35,8 @@ class Hearing:
     deploys: Deploys
     exits: Exits
 
-    def told(self, pid: int, variables: dict[str, str]) -> None:
-        """Take note of what the process `pid`, or one of its session, says (sd_notify(3))."""
-        backend = self.backends.of(pid)
-        if not backend:
-            return
+    def told(self, backend: Backend, variables: Said) -> None:
+        """Take note of what a process says of itself (sd_notify(3))."""
         if "MODULES" in variables:
             self._learn(backend, variables["MODULES"])
         if "FACTS" in variables and backend.state is State.RUNNING:
@@ -61,10 +59,10 @@ class Hearing:
             backend.reports += 1
             placing.take(self.launcher.site, backend.launch.examine, told)
 
-    def _hear_progress(self, backend: Backend, variables: dict[str, str]) -> None:
+    def _hear_progress(self, backend: Backend, variables: Said) -> None:
         backend.told_of_start(variables)
         if variables.get("READY") == "1":
-            self._is_ready(backend)
+            self.is_ready(backend)
         elif variables.get("TRIED") == "1" and backend.on_trial and not backend.told:
             backend.on_trial = False
             self.readiness.expect(backend)
@@ -72,9 +70,10 @@ class Hearing:
     def look(self, now: float, connected: Connections) -> None:
         """Have those silent ones serve that are ready now."""
         for backend in self.readiness.look(now, connected):
-            self._is_ready(backend)
+            self.is_ready(backend)
 
-    def _is_ready(self, backend: Backend) -> None:
+    def is_ready(self, backend: Backend) -> None:
+        """Have a process serve from now on."""
         now = self.launcher.shared.loop.now()
         backend.feed(Event.READY, f"ready after {now - backend.journey.begun:.3f} s")
         self.activity.used(now)

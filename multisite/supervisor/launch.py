@@ -17,7 +17,8 @@ from multisite import development, hosted, loader, sharing, template
 from multisite.model import Home, Site
 from multisite.supervisor import environment, privilege, reach
 from multisite.supervisor.privilege import Refused
-from multisite.supervisor.process import JOB, Identity, Launch
+from multisite.supervisor.process import BOARD, JOB, NOTIFY, Identity, Launch
+from multisite.supervisor.scoreboard import SLOTS
 from multisite.watched import ALWAYS_RESTART
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
@@ -34,8 +35,8 @@ class Surroundings:
     """What a launch needs to know of its supervisor.
 
     Attributes:
+        notify: path of the socket at which a process that is not our runner speaks.
         private: folder for the socket that a command binds itself.
-        board: path of the site's scoreboard file, "" for none.
         mark: value of the variable by which leftovers are known.
         smoke: it has to answer the smoke request first, if the site has one.
         trusts_front_end: whether a front end that comes to the site's own socket is a trusted proxy.
@@ -46,7 +47,6 @@ class Surroundings:
     environ: Mapping[str, str]
     notify: str
     private: str
-    board: str = ""
     mark: str = ""
     slot: int = 0
     smoke: bool = False
@@ -82,7 +82,7 @@ def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch
     if development.told(around.environ).reload:
         env["PYTHONDONTWRITEBYTECODE"] = "1"  # a .pyc knows its source's time in whole seconds only
     env = development.raising(around.environ) | env | site.env
-    env |= {environment.MARKER: around.mark, "NOTIFY_SOCKET": around.notify}
+    env |= {environment.MARKER: around.mark}
     plain = Launch(
         argv=(),
         env=env,
@@ -97,7 +97,17 @@ def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch
     )
     around = replace(around, trusts_front_end="unix" in home.service.trusted_proxies)
     how = _SERVERS[server](plain, site, python, around, host or canonical(site))
-    return _tried(how, site) if around.smoke and site.smoke_path and not how.job else how
+    if not how.job:
+        how = _speaking(how, around.notify)
+        how = _tried(how, site) if around.smoke and site.smoke_path else how
+    return how
+
+
+def _speaking(how: Launch, path: str) -> Launch:
+    """Have a server that is not ours find out where it can say that it is ready; in a chroot it cannot get there."""
+    if how.chroot:
+        return replace(how, told=False)
+    return replace(how, notify=path, env={**how.env, "NOTIFY_SOCKET": path})
 
 
 def _program(site: Site, home: Home, around: Surroundings) -> tuple[str, tuple[str, ...]]:
@@ -292,8 +302,9 @@ def _job(site: Site, around: Surroundings, worker: str) -> dict[str, Any]:
         "trusts_front_end": around.trusts_front_end,
         "head_limits": dict(around.head_limits),
         "gunicorn": _gunicorn(),
-        "board": around.board,
-        "slot": around.slot,
+        "notify": NOTIFY,
+        "board": BOARD,
+        "slot": around.slot % SLOTS,
         "pin": development.told(around.environ).pin(site.name),
         "smoke": _smoke(site) if around.smoke else {},
         "learn": site.preload == "auto" and not site.chroot,

@@ -11,9 +11,10 @@ from multisite.model import Home, Site
 from multisite.supervisor import launch, planner
 from multisite.supervisor.backend import Backend
 from multisite.supervisor.launch import Surroundings
+from multisite.supervisor.notify import Said
 from multisite.supervisor.output import SiteLog
 from multisite.supervisor.privilege import Refused
-from multisite.supervisor.process import Launch
+from multisite.supervisor.process import Given, Launch
 from multisite.supervisor.scoreboard import Scoreboard
 from multisite.supervisor.shared import Shared
 
@@ -24,6 +25,7 @@ class Launcher:
 
     Attributes:
         log: takes what they print.
+        heard: takes what they say.
     """
 
     site: Site
@@ -31,10 +33,12 @@ class Launcher:
     shared: Shared
     scoreboard: Scoreboard
     log: SiteLog
+    heard: Callable[[Backend, Said], None] = lambda _backend, _said: None
 
     def backend(self, slot: int, serial: int = 0) -> Backend:
         """Return a new backend, or the one that had the number `serial` before, at the place `slot`."""
-        backend = Backend(self.site, slot, serial or self.shared.next_serial(), self.shared.loop, self.say)
+        number = serial or self.shared.next_serial()
+        backend = Backend(self.site, slot, number, self.shared.loop, self.say, self.heard)
         backend.answered_before = self.scoreboard.answered(slot)
         return backend
 
@@ -58,9 +62,8 @@ class Launcher:
         """
         around = Surroundings(
             environ=os.environ,
-            notify=self.shared.notify,
+            notify=self.shared.rundir.notify(serial),
             private=self.shared.rundir.private(self.site.name),
-            board=self.scoreboard.path,
             mark=self.shared.mark_of(self.site.name, serial),
             slot=slot,
             examine=self.shared.placing.wanted(self.site, self.home) if self.shared.placing else "",
@@ -77,31 +80,27 @@ class Launcher:
             return str(error)
         return ""
 
-    def prepare(self, how: Launch, slot: int) -> None:
-        """Make what belongs to the site's own user.
+    def prepare(self, how: Launch, slot: int) -> int:
+        """Make what belongs to the site's own user; returns the descriptor of the scoreboard, -1 where nobody counts.
 
         Raises:
             OSError: it cannot be made.
         """
-        if how.job:
-            self.scoreboard.make(how.identity, slot)
         if launch.needs_private(self.site):
-            folder = self.shared.rundir.private(self.site.name)
-            os.makedirs(folder, 0o700, exist_ok=True)
-            if how.identity.change:
-                os.chown(folder, how.identity.uid, how.identity.gid)
+            self.shared.rundir.give(self.site.name, how.identity.uid, how.identity.gid)
+        return self.scoreboard.make(slot) if how.job else -1
 
-    def fork(self, backend: Backend, how: Launch, listener: int, lost: Callable[[], None]) -> bool:
+    def fork(self, backend: Backend, how: Launch, given: Given, lost: Callable[[], None]) -> bool:
         """Have a preloader make the process; False where it needs a plain start.
 
         `lost` is called if it turns out later that there is no process.
         """
-        return backend.fork(how, listener, self.log, self.shared.preloaders, lost)
+        return backend.fork(how, given, self.log, self.shared.preloaders, lost)
 
-    def spawn(self, backend: Backend, how: Launch, listener: int) -> None:
+    def spawn(self, backend: Backend, how: Launch, given: Given) -> None:
         """Make the process.
 
         Raises:
             OSError: none can be made.
         """
-        backend.spawn(how, listener, self.shared.limits, self.log)
+        backend.spawn(how, given, self.shared.limits, self.log)

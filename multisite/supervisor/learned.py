@@ -79,9 +79,9 @@ class Learned:
     def keep(self) -> None:
         """Write it down, if there is anything new."""
         if self._changed:
-            self._changed = False
             newest = list(self._pairs.items())[-MOST_PAIRS:]
-            self._file.store({p: {"modules": list(k.modules), "denied": k.denied} for p, k in newest if k.modules})
+            told = {p: {"modules": list(k.modules), "denied": k.denied} for p, k in newest if k.modules}
+            self._changed = not self._file.store(told)
 
 
 def _read(told: Any) -> Knowledge:

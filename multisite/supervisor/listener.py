@@ -14,15 +14,19 @@ import socket
 from collections.abc import Iterable
 
 from multisite.supervisor import descriptors
-from multisite.supervisor.handover import Keeper, taken
+from multisite.supervisor.handover import Handed, Keeper, taken
 from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.rundir import LONGEST_PATH, RuntimeDir
 
 _FAR = 2**62  # nanoseconds
 
 
-class Listener:
+class Listener(Handed):
     """The socket at `path`, which is open or not; those whom `rundir` lets in may connect."""
+
+    HANDED = ("_folders", "is_withdrawn")
+    PARTS = ("_socket",)
+    ANEW = ("path", "_rundir", "_link")
 
     def __init__(self, path: str, rundir: RuntimeDir, link: str = "http.sock") -> None:
         self.path = path
@@ -102,13 +106,13 @@ class Listener:
 
     def pack(self, keep: Keeper) -> Packed:
         """Return what `take_over` takes."""
-        return {"socket": keep(self.fileno()), "folders": self._folders, "withdrawn": self.is_withdrawn}
+        return {**self.hand(), "socket": keep(self.fileno())}
 
     def take_over(self, state: Packed) -> None:
         """Go on where another program was."""
         if state["socket"] >= 0:
             self._socket = socket.socket(fileno=taken(state["socket"]))
-        self._folders, self.is_withdrawn = state["folders"], state["withdrawn"]
+        self.go_on(state)
 
     def last_use(self) -> float:
         """Return the Unix time of the last connection; 0.0: there was none."""

@@ -1,14 +1,27 @@
-"""The supervisor's one loop: descriptors and what to call when they are ready."""
+"""The supervisor's one loop: descriptors and what to call when they are ready.
+
+What is called may fail, for want of descriptors or by an error of ours. That costs what it was called for, and for a
+moment; it never ends the loop, on which all sites depend.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import selectors
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
+
+SET_ASIDE, LONGEST_ASIDE = 1.0, 60.0  # seconds without a descriptor whose callback has failed, growing
+BREATH = 0.1  # seconds at least that a turn waits after one in which anything has failed
+TOLD_EVERY = 60.0  # seconds between two tracebacks of one place
+MOST_PLACES = 1000
+
+_log = logging.getLogger("multisite.supervisor")
 
 
 class Loop:
@@ -16,6 +29,9 @@ class Loop:
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
+        self._aside: dict[Any, _Aside] = {}
+        self._told: dict[tuple[type, str, int], float] = {}
+        self._has_failed = False
         self._wake, self._waker = os.pipe()
         for end in (self._wake, self._waker):
             os.set_blocking(end, False)
@@ -54,17 +70,78 @@ class Loop:
 
     def forget(self, file: Any) -> None:
         """Watch `file` no more; call it before closing."""
+        self._aside.pop(file, None)
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(file)
 
     def turn(self, timeout: float) -> None:
         """Wait at most so many seconds, and call what is ready."""
-        for key, events in self._selector.select(max(0.0, timeout)):
+        timeout = max(timeout, BREATH if self._has_failed else 0.0)
+        self._has_failed = False
+        for key, events in self._selector.select(min([timeout, *self._bring_back()])):
             if self.watches(key.fd) and self._selector.get_key(key.fd) is key:
-                key.data(events)
+                if self.guard(key.data, events):
+                    self._aside.pop(key.fileobj, None)
+                elif self.watches(key.fd) and self._selector.get_key(key.fd) is key:
+                    self._set_aside(key)
+
+    # What fails
+
+    def guard(self, call: Callable[..., object], *args: object) -> bool:
+        """Call it; tells whether it went well. A failure is logged, with its traceback once in a while."""
+        try:
+            call(*args)
+        except Exception as error:
+            self._has_failed = True
+            self._tell(error)
+            return False
+        return True
+
+    def _tell(self, error: Exception) -> None:
+        last = error.__traceback__
+        while last and last.tb_next:
+            last = last.tb_next
+        place = type(error), last.tb_frame.f_code.co_filename if last else "", last.tb_lineno if last else 0
+        if self.now() < self._told.get(place, 0.0):
+            return
+        if len(self._told) >= MOST_PLACES:
+            self._told.clear()
+        self._told[place] = self.now() + TOLD_EVERY
+        _log.error("an error of the supervisor's own, which goes on: %r", error, exc_info=error)
+
+    def _set_aside(self, key: selectors.SelectorKey) -> None:
+        """Watch it again after a while: what cannot be read now would have every turn begin at once."""
+        self._selector.unregister(key.fileobj)
+        known = self._aside.get(key.fileobj)
+        pause = min(LONGEST_ASIDE, 2 * known.pause) if known else SET_ASIDE
+        self._aside[key.fileobj] = _Aside(self.now() + pause, pause, key)
+
+    def _bring_back(self) -> list[float]:
+        """Watch again whose time has come; returns the seconds until that of each other one."""
+        if not self._aside:
+            return []
+        now = self.now()
+        for file, aside in [(file, one) for file, one in self._aside.items() if one.is_out and now >= one.until]:
+            aside.is_out = False
+            try:
+                if not self.watches(file):
+                    self._selector.register(file, aside.key.events, aside.key.data)
+            except (OSError, ValueError):  # it has been closed
+                del self._aside[file]
+        return [max(0.0, one.until - now) for one in self._aside.values() if one.is_out]
 
     def close(self) -> None:
         """Close the selector and its pipe."""
         self._selector.close()
         os.close(self._wake)
         os.close(self._waker)
+
+
+@dataclass
+class _Aside:
+    """A descriptor whose callback has failed: until when it is not watched, and whether that is now."""
+
+    until: float
+    pause: float
+    key: selectors.SelectorKey
+    is_out: bool = True

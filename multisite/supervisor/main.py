@@ -6,21 +6,21 @@ import contextlib
 import logging
 import os
 import signal
+import time
 
-from multisite import handoff
+from multisite import handoff, statefile
 from multisite.live import LiveHome
-from multisite.supervisor import children, planner, proc, sweep
+from multisite.supervisor import children, planner, sweep
 from multisite.supervisor.commands import Commands
 from multisite.supervisor.connections import Connections
 from multisite.supervisor.crew import NO_CONNECTIONS, Crew
 from multisite.supervisor.doors import Doors
-from multisite.supervisor.handover import Keeper
+from multisite.supervisor.handover import Handed, Keeper
 from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.lifecycle import State
 from multisite.supervisor.limits import Limits
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.memory import Scales
-from multisite.supervisor.notify import NotifySocket
 from multisite.supervisor.placing import Placing, folder_of
 from multisite.supervisor.planner import SiteView, SpawnBudget
 from multisite.supervisor.preloaders import Preloaders
@@ -36,13 +36,12 @@ from multisite.verdicts import of_starts
 LOOK_EVERY = 1.0  # seconds between two looks at the configuration
 SURVEY_EVERY = 0.5  # seconds between two looks at who is idle
 CROWDED_PAUSE = 0.05  # seconds between two attempts to find room
-MOST_SPEAKERS = 4096
 LONELY_AT_FIRST = 10.0  # seconds that a detached supervisor waits for its first server
 
 _log = logging.getLogger("multisite.supervisor")
 
 
-class Supervisor:
+class Supervisor(Handed):
     """Starts, watches and stops the backends of one home.
 
     Args:
@@ -52,6 +51,13 @@ class Supervisor:
         state: of the program whose place this one takes.
     """
 
+    HANDED = ("_lonely_since",)
+    PARTS = (
+        *("_foreground", "_lock", "_started", "_rundir", "_limits", "_shared"),
+        *("_servers", "_budget", "_roster", "_doors", "_preloaders", "_placing"),
+    )
+    ANEW = ("leaving", "_loop", "_scales", "_look_at", "_survey_at", "_crowded", "_upgrade")
+
     def __init__(
         self, live: LiveHome, rundir: RuntimeDir, lock: int, *, foreground: bool, state: Packed | None = None
     ) -> None:
@@ -60,7 +66,6 @@ class Supervisor:
         self._lock = lock
         self._loop = Loop()
         self._started = state["started"] if state else self._loop.now()
-        self._notify = NotifySocket(state["notify"] if state else None)
         self._lonely_since: float | None = None
         self._servers = Servers(self._loop)
         self._rundir = rundir
@@ -69,17 +74,13 @@ class Supervisor:
         children.become_subreaper()
         self._preloaders = Preloaders(live.home, self._loop, self._limits, rundir.mark)
         notes = of_starts(live.home)
-        self._shared = Shared(
-            self._loop, rundir, self._limits, notes, self._notify.name, rundir.mark, self._preloaders, self._servers
-        )
+        self._shared = Shared(self._loop, rundir, self._limits, notes, rundir.mark, self._preloaders, self._servers)
         self._roster = Roster(live, self._shared)
         self._placing = self._shared.placing = Placing(self._roster, folder_of(rundir.path), self._loop.now)
         self._budget = SpawnBudget()
         self._scales = Scales()
         self._look_at = self._survey_at = 0.0
-        self._speakers: dict[int, int] = {}  # leaders of the sessions of those who have told us something, by pid
         self._crowded = False
-        self._loop.watch(self._notify, lambda _events: self._told())
         self._upgrade = Upgrade(self._loop, live.home.path)
         self._loop.catch(*HELD_BACK)
         commands = Commands(
@@ -97,6 +98,7 @@ class Supervisor:
             self._take_over(state)
         else:
             self._recover()
+            statefile.sweep(live.home.state_dir)
             self._roster.let_in()
         self._doors = Doors(rundir, self._loop, commands.answer, state["doors"] if state else None)
         for connection in self._doors.connections:
@@ -107,9 +109,11 @@ class Supervisor:
         """Go on where another program was."""
         self._shared.serial = state["serial"]
         self._servers.take_over(state["servers"])
-        self._servers.head_limits = state.get("head_limits", {})
         self._budget.take_over(state["budget"])
+        self._preloaders.take_over(state["preloaders"])
+        self._placing.take_over(state["placing"])
         self._roster.take_over(state["roster"])
+        self.go_on(state)
 
     def _make_room(self) -> None:
         """Become the program that is on disk now."""
@@ -118,16 +122,17 @@ class Supervisor:
         self._preloaders.close()
         keep = Keeper()
         state = {
+            **self.hand(),
             "rundir": self._rundir.path,
             "lock": keep(self._lock),
             "foreground": self._foreground,
             "started": self._started,
             "nofile": self._limits.nofile,
-            "notify": self._notify.pack(keep),
             "serial": self._shared.serial,
             "servers": self._servers.pack(keep),
-            "head_limits": self._servers.head_limits,
             "budget": self._budget.pack(),
+            "preloaders": self._preloaders.pack(),
+            "placing": self._placing.pack(),
             "roster": self._roster.pack(keep),
             "doors": self._doors.pack(keep),
         }
@@ -150,15 +155,25 @@ class Supervisor:
         """Serve until told to leave, or until the last server is gone."""
         _log.info("supervisor of %s is ready, process %s", self._roster.home.path, os.getpid())
         while not self.leaving:
-            self._loop.turn(self._timeout())
-            self._signals()
-            self._tick()
-            if not self._foreground and not self._servers and self._is_lonely() and not self._is_awaited():
-                _log.info("the last server is gone")
-                self.leaving = True
-            if self._upgrade.is_due and not self.leaving:
-                self._make_room()
+            if not self._loop.guard(self._wait):
+                time.sleep(CROWDED_PAUSE)
+            for step in (self._signals, self._tick, self._see_who_is_there):
+                self._loop.guard(step)
+            if self._upgrade.is_due and not self.leaving and not self._loop.guard(self._make_room):
+                self._upgrade.failed("what this one knows cannot be handed over")
         self._leave()
+
+    def _wait(self) -> None:
+        timeout = LOOK_EVERY
+        try:
+            timeout = self._timeout()
+        finally:
+            self._loop.turn(timeout)
+
+    def _see_who_is_there(self) -> None:
+        if not self._foreground and not self._servers and self._is_lonely() and not self._is_awaited():
+            _log.info("the last server is gone")
+            self.leaving = True
 
     def _is_lonely(self) -> bool:
         return self._servers.seen_any or self._loop.now() - self._started > LONELY_AT_FIRST
@@ -198,7 +213,7 @@ class Supervisor:
 
     def _signals(self) -> None:
         came, self._loop.signals = self._loop.signals, set()
-        self._reap()  # a SIGCHLD may stand for many
+        self._loop.guard(self._reap)  # a SIGCHLD may stand for many
         if came & {signal.SIGTERM, signal.SIGINT}:
             self.leaving = True
         if signal.SIGHUP in came:
@@ -216,50 +231,30 @@ class Supervisor:
         anybody = False
         for pid in children.ended():
             anybody = True
-            self._told()  # what it said last may have come after all else that was ready
+            for crew in self._roster.busy:
+                self._loop.guard(crew.starter.hear)  # whose it is, before anything else is known of it
             status, spent = children.reap(pid)
             if self._upgrade.ended(pid, status) or self._preloaders.ended(pid):
                 continue
-            any(crew.ended(pid, status, spent) for crew in self._roster.busy)
+            for crew in self._roster.busy:
+                self._loop.guard(crew.ended, pid, status, spent)
         if anybody:
             alive = [(crew, one) for crew in self._roster.busy for one in crew.backends if one.pid or one.is_unborn]
             living = {self._shared.mark_of(crew.site.name, one.serial): one.pid for crew, one in alive}
-            known = {one.pid for _, one in alive} | self._preloaders.pids
-            sweep.strays(self._shared.mark, living | self._preloaders.marks, known)
-
-    def _hear(self) -> None:
-        """Learn whose new processes are, before anything else is known of them."""
-        for crew in self._roster.busy:
-            crew.starter.hear()
-
-    def _told(self) -> None:
-        messages = self._notify.receive()
-        self._hear()
-        for pid, variables in messages:
-            leader = self._leader(pid)
-            for crew in self._roster.busy:
-                crew.hearing.told(leader, variables)
-
-    def _leader(self, pid: int) -> int:
-        """Return the leader of a process's session, which is a backend; also where it has spoken before and is gone."""
-        leader = proc.session(pid)
-        if leader:
-            if len(self._speakers) >= MOST_SPEAKERS:
-                self._speakers.clear()
-            self._speakers[pid] = leader
-        return leader or self._speakers.get(pid, pid)
+            # What a preloader is just forking has its mark still.
+            living |= {one.maker.mark: one.maker.pid for _, one in alive if one.maker and one.is_unborn}
+            sweep.strays(self._shared.mark, living, {one.pid for _, one in alive}, self._preloaders.pids)
 
     def _tick(self) -> None:
         now = self._loop.now()
         if now >= self._look_at:
             self._look_at = now + LOOK_EVERY
             self._upgrade.tick(now)
-            self._roster.look(now)
+            for step in (self._roster.look, self._placing.tick, self._weigh):
+                self._loop.guard(step, now)
             if self._roster.is_expecting:
                 self._look_at = now + QUIET
-            self._doors.let_in()
-            self._placing.tick(now)
-            self._weigh(now)
+            self._loop.guard(self._doors.let_in)
         busy = self._roster.busy
         if not busy:
             self._crowded = False
@@ -268,7 +263,7 @@ class Supervisor:
             self._survey(busy, now)
             return
         for crew in busy:
-            crew.tick(now, NO_CONNECTIONS)
+            self._loop.guard(crew.tick, now, NO_CONNECTIONS)
         if any(crew.is_waiting for crew in busy):
             self._plan([at_a_glance(crew, now) for crew in busy], now)
             if self._crowded:
@@ -296,7 +291,7 @@ class Supervisor:
         self._survey_at = now + SURVEY_EVERY
         connected = self._roster.connections()
         for crew in busy:
-            crew.tick(now, connected.get(crew.listener.path, NO_CONNECTIONS))
+            self._loop.guard(crew.tick, now, connected.get(crew.listener.path, NO_CONNECTIONS))
         self._plan([view(crew, now, connected.get(crew.listener.path, NO_CONNECTIONS)) for crew in busy], now)
 
     def _plan(self, views: list[SiteView], now: float) -> None:
@@ -305,34 +300,32 @@ class Supervisor:
         limits = planner.Limits(options.max_backends, budget, 2 * (os.cpu_count() or 1) + 2)
         decisions = planner.plan(views, limits, now, self._budget)
         for decision in decisions:
-            if isinstance(decision, planner.Stop):
-                self._roster[decision.name].stop(decision.reason)
-            else:
-                self._roster.starting(decision.name).start(decision.count)
+            self._loop.guard(self._do, decision)
         self._crowded = any(self._roster[seen.name].is_waiting for seen in views)
+
+    def _do(self, decision: planner.Stop | planner.Start) -> None:
+        if isinstance(decision, planner.Stop):
+            self._roster[decision.name].stop(decision.reason)
+        else:
+            self._roster.starting(decision.name).start(decision.count)
 
     # The end
 
     def _leave(self) -> None:
         """Stop everything: ask, wait, kill; then remove our sockets."""
         _log.info("supervisor of %s leaves", self._roster.home.path)
-        self._doors.close()
-        self._placing.leave()
-        self._preloaders.close()
-        for crew in self._roster.values():
-            crew.close()
+        crews = list(self._roster.values())
+        for step in (self._doors.close, self._placing.leave, self._preloaders.close, *(crew.close for crew in crews)):
+            self._loop.guard(step)
         deadline = self._loop.now() + max((crew.site.stop_timeout for crew in self._roster.values()), default=0.0)
         while any(crew.pids for crew in self._roster.values()) and self._loop.now() < deadline:
             self._loop.turn(min(CROWDED_PAUSE, deadline - self._loop.now()))
-            self._reap()
-            self._tick_leaving()
-        for crew in self._roster.values():
+            for step in (self._reap, self._tick_leaving):
+                self._loop.guard(step)
+        for crew in crews:
             crew.kill()
-        sweep.all_children()
-        self._roster.put_away()
-        self._recover()
-        self._servers.close()
-        self._notify.close()
+        for step in (sweep.all_children, self._roster.put_away, self._recover, self._servers.close):
+            self._loop.guard(step)
 
     def _tick_leaving(self) -> None:
         connected = self._roster.connections()

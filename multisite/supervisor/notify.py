@@ -1,66 +1,124 @@
-"""Readiness that is told: the receiving end of sd_notify(3).
+"""What processes say of themselves, as sd_notify(3) has it, each on a channel that nobody else shares.
 
-One datagram socket with an abstract name serves all backends, chroots included. Who speaks is known
-by the credentials that the kernel adds.
+Our own runner inherits one end of a pair of sockets. Another server finds the path of a socket in NOTIFY_SOCKET, which
+belongs to the site's user. So whoever speaks without end fills a queue of its own, and nobody else's word is lost.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
-import secrets
 import socket
-import struct
 
 from multisite.model import one_line
-from multisite.supervisor.handover import Keeper, taken
+from multisite.supervisor.handover import Handed, Keeper, taken
+from multisite.supervisor.handover import State as Packed
+from multisite.supervisor.process import Identity
+from multisite.supervisor.rundir import LONGEST_PATH
 
 LONGEST = 65536  # bytes: names of modules are the longest that is told
-MOST = 64  # datagrams taken at a time: everybody on the machine may send some, and faster than they can be read
+MOST = 64  # messages of one process that are taken in a second; the others wait, and so does it
 MOST_LINES = 16  # of one; a few are known
-_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
+
+Said = dict[str, str]
 
 
-class NotifySocket:
-    """What backends find in NOTIFY_SOCKET; `state` is another program's."""
+class Channel(Handed):
+    """Our end of what one process speaks on; `path` is where its socket is bound, "" for a pair."""
 
-    def __init__(self, state: tuple[int, str] | None = None) -> None:
-        if state:
-            self._socket, self.name = socket.socket(fileno=taken(state[0])), state[1]
-            self._socket.setblocking(False)
-            return
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    HANDED = ("is_over", "_second", "_taken")
+    PARTS = ("path", "_socket")
+
+    def __init__(self, ours: socket.socket, path: str = "") -> None:
+        self.path = path
+        self.is_over = False
+        self._socket = ours
         self._socket.setblocking(False)
-        self.name = f"@multisite/{os.getpid()}/{secrets.token_hex(8)}"
-        self._socket.bind("\0" + self.name[1:])
+        self._second, self._taken = 0, 0
 
-    def pack(self, keep: Keeper) -> tuple[int, str]:
-        """Return what a successor is made of."""
-        return keep(self._socket.fileno()), self.name
+    @classmethod
+    def pair(cls) -> tuple[Channel, socket.socket]:
+        """Return a channel, and the end that a process of our own inherits.
+
+        Raises:
+            OSError: there are no descriptors left.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        theirs.setblocking(False)
+        return cls(ours), theirs
+
+    @classmethod
+    def at(cls, path: str, owner: Identity) -> Channel:
+        """Return a channel for whoever finds `path` in NOTIFY_SOCKET and is `owner`.
+
+        Raises:
+            OSError: it cannot be bound there.
+        """
+        if len(os.fsencode(path)) > LONGEST_PATH:
+            reason = f"the path is longer than {LONGEST_PATH} bytes; choose a shorter [service] runtime_dir"
+            raise OSError(errno.ENAMETOOLONG, reason, path)
+        bound = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        old_umask = os.umask(0o177)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            bound.bind(path)
+            if owner.change:
+                os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
+        except OSError:
+            bound.close()
+            raise
+        finally:
+            os.umask(old_umask)
+        return cls(bound, path)
+
+    def pack(self, keep: Keeper) -> Packed:
+        """Return what `taken_over` takes."""
+        return {**self.hand(), "socket": keep(self._socket.fileno()), "path": self.path}
+
+    @classmethod
+    def taken_over(cls, state: Packed) -> Channel:
+        """Return the channel that another program packed."""
+        made = cls(socket.socket(fileno=taken(state["socket"])), state["path"])
+        made.go_on(state)
+        return made
 
     def fileno(self) -> int:
         """Return the descriptor, for a selector."""
         return self._socket.fileno()
 
-    def receive(self) -> list[tuple[int, dict[str, str]]]:
-        """Return (pid, variables) of each datagram that has come, of `MOST` at most."""
-        messages: list[tuple[int, dict[str, str]]] = []
-        for _ in range(MOST):
+    @property
+    def waits_until(self) -> float:
+        """Monotonic second from which more may be received; 0: at once."""
+        return self._second + 1.0 if self._taken >= MOST else 0.0
+
+    def receive(self, now: float) -> list[Said]:
+        """Return the variables of each message that has come, as many as are left of this second's."""
+        if int(now) != self._second:
+            self._second, self._taken = int(now), 0
+        messages: list[Said] = []
+        while self._taken < MOST and not self.is_over:
             try:
-                data, extra, _flags, _address = self._socket.recvmsg(LONGEST, socket.CMSG_SPACE(_CREDENTIALS.size))
+                data = self._socket.recv(LONGEST)
             except BlockingIOError:
                 break
-            for level, kind, content in extra:
-                if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
-                    messages.append((_CREDENTIALS.unpack(content[: _CREDENTIALS.size])[0], _variables(data)))
+            except OSError:
+                data = b""
+            self._taken += 1
+            self.is_over = not data and not self.path
+            messages.append(_variables(data))
         return messages
 
     def close(self) -> None:
         """Close it."""
         self._socket.close()
+        if self.path:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
 
 
-def _variables(data: bytes) -> dict[str, str]:
+def _variables(data: bytes) -> Said:
     lines = data.decode("utf-8", "replace").split("\n", MOST_LINES)[:MOST_LINES]
     return dict(one_line(line).split("=", 1) for line in lines if "=" in line)
 

@@ -11,6 +11,7 @@ from multisite.logfile import open_append
 from multisite.logformat import Syslog, parse_syslog
 from multisite.loghandlers import SyslogLines
 from multisite.model import Site, one_line
+from multisite.supervisor.handover import Handed, Keeper, State
 from multisite.supervisor.journey import Tail
 
 PIECE = 65536
@@ -19,8 +20,11 @@ LOGGED_PER_SECOND = 256 << 10  # bytes; beyond, lines are counted and left out
 LINE = 64  # bytes that a line counts for besides what is in it: a flood of empty ones costs us most
 
 
-class SiteLog:
+class SiteLog(Handed):
     """Where the lines of one site go: its ``[logging] error`` file, else the service's log."""
+
+    HANDED = ("_second", "_logged", "_left_out", "_told")
+    ANEW = ("name", "followers", "_syslog", "_path", "_sender", "_file", "_stamp")
 
     def __init__(self, site: Site, followers: list[Callable[[list[str]], None]] | None = None) -> None:
         self.name = site.name
@@ -108,8 +112,11 @@ class SiteLog:
             self._file = -1
 
 
-class Output:
+class Output(Handed):
     """The reading end of one process's standard output and error."""
+
+    HANDED = ("_second", "_read")
+    PARTS = ("descriptor", "tail", "_log")
 
     def __init__(self, descriptor: int, log: SiteLog, tail: Tail) -> None:
         self.descriptor = descriptor
@@ -117,6 +124,10 @@ class Output:
         self._log = log
         self._second = 0
         self._read = 0
+
+    def pack(self, keep: Keeper) -> State:
+        """Return what a successor is made of, and then takes."""
+        return {**self.hand(), "descriptor": keep(self.descriptor)}
 
     def fileno(self) -> int:
         """Return the descriptor, for a selector."""

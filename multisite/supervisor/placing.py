@@ -13,19 +13,21 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from multisite import catalogue, claims, codeversion, examined, placement, sharing, usage
 from multisite.errors import AppLoadError
 from multisite.examined import Examined
 from multisite.model import Home, Site
 from multisite.placement import CHANGED, MINUTE, Heat, Placement
-from multisite.placements import Placements, Row
+from multisite.placements import Placements, Row, row_of
 from multisite.runner.follow import AGAIN_AFTER
 from multisite.statefile import StateFile
 from multisite.supervisor import launch, saving
 from multisite.supervisor.crew import Crew
 from multisite.supervisor.failures import Unavailable
+from multisite.supervisor.handover import Handed
+from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.lifecycle import State
 from multisite.supervisor.roster import Roster
 from multisite.supervisor.saving import Savings
@@ -39,12 +41,24 @@ BLOCKED_FOR = 10.0  # seconds until what keeps a busy site out is looked up agai
 _log = logging.getLogger("multisite.supervisor")
 
 
-class Use:
+class Use(Handed):
     """Readings of one counter of requests, over a minute."""
+
+    HANDED = ("_changed",)
+    PARTS = ("_readings",)
 
     def __init__(self, now: float) -> None:
         self._changed = now
         self._readings: deque[tuple[float, usage.Sums]] = deque()
+
+    def pack(self) -> Packed:
+        """Return what `take_over` takes."""
+        return {**self.hand(), "readings": [[now, asdict(sums)] for now, sums in self._readings]}
+
+    def take_over(self, state: Packed) -> None:
+        """Go on where another program was."""
+        self.go_on(state)
+        self._readings = deque((now, usage.Sums(**sums)) for now, sums in state["readings"])
 
     def add(self, now: float, sums: usage.Sums) -> None:
         """Take a reading."""
@@ -64,7 +78,7 @@ class Use:
         return Heat(last.requests - first.requests, now - self._changed, average)
 
 
-class Placing:
+class Placing(Handed):
     """Where the sites of a roster live.
 
     Args:
@@ -72,6 +86,10 @@ class Placing:
         folder: where the workers count.
         clock: tells the monotonic time.
     """
+
+    HANDED = ("_names", "_blocked", "_changed")
+    PARTS = ("_rows", "_uses")
+    ANEW = ("_roster", "_folder", "_clock", "_file", "_seen", "_look_at", "_savings")  # savings are measured again
 
     def __init__(self, roster: Roster, folder: str, clock: Callable[[], float]) -> None:
         self._roster, self._folder, self._clock = roster, folder, clock
@@ -84,6 +102,19 @@ class Placing:
         self._seen: catalogue.Catalogue | None = None
         self._look_at = 0.0
         self._changed = False
+
+    def pack(self) -> Packed:
+        """Return what `take_over` takes."""
+        rows = {name: asdict(row) for name, row in self._rows.items()}
+        return {**self.hand(), "rows": rows, "uses": {name: use.pack() for name, use in self._uses.items()}}
+
+    def take_over(self, state: Packed) -> None:
+        """Go on where another program was."""
+        self.go_on(state)
+        self._rows = {name: row for name, told in state["rows"].items() if (row := row_of(told))}
+        for name, told in state["uses"].items():
+            self._uses[name] = Use(self._clock())
+            self._uses[name].take_over(told)
 
     def wanted(self, site: Site, home: Home) -> str:
         """Return the version of the site's code that its next process is to examine, "" for none."""
@@ -185,9 +216,8 @@ class Placing:
         self._rows[name] = row
 
     def _store(self) -> None:
-        if self._changed:
+        if self._changed and self._file.store(self._rows):
             self._changed = False
-            self._file.store(self._rows)
 
     def _measure(self, name: str, now: float, sums: dict[str, usage.Sums]) -> None:
         use, crew = self._uses.setdefault(name, Use(now)), self._roster.get(name)

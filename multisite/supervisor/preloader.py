@@ -11,13 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 from multisite.model import one_line
-from multisite.supervisor import signals
 from multisite.supervisor.birth import Birth
 from multisite.supervisor.environment import MARKER
 from multisite.supervisor.journey import Tail
 from multisite.supervisor.limits import Limits
 from multisite.supervisor.loop import Loop
-from multisite.supervisor.process import JOB, Launch
+from multisite.supervisor.process import JOB, Given, Launch
 from multisite.supervisor.spawn import memory_file, spawn
 
 ROOM = 4096  # bytes of environment that a site's processes can show
@@ -39,6 +38,7 @@ class Preloader:
         refused: why it may not be.
         failed: modules that could not be imported.
         pair: whose sites it forks.
+        mark: by which its leftovers are known.
         born: pids of its children that live.
     """
 
@@ -61,6 +61,7 @@ class Preloader:
         self.loaded = self.forks = 0
         self.reads: frozenset[str] = frozenset()
         self.born: set[int] = set()
+        self.mark = mark
         self.env = {**like.shared_env, MARKER: mark}
         self.nofile = limits.nofile[1]
         self._loop, self._limits, self._changed = loop, limits, changed
@@ -79,13 +80,14 @@ class Preloader:
             job=json.dumps(job).encode(),
         )
         try:
-            spawned = spawn(how, theirs.fileno(), limits)
+            spawned = spawn(how, Given(theirs.fileno()), limits)
         except BaseException:
             self._control.close()
             raise
         finally:
             theirs.close()
-        self.pid, self._output, self._failure = spawned.pid, spawned.output, spawned.failure
+        self.child, self._output, self._failure = spawned.child, spawned.output, spawned.failure
+        self.pid = self.child.pid
         loop.watch(self._control, lambda _events: self.hear())
         loop.watch(self._output, lambda _events: self._read())
 
@@ -97,7 +99,7 @@ class Preloader:
         """The last lines that it printed."""
         return list(map(one_line, self._tail.lines))
 
-    def fork(self, launch: Launch, listener: int) -> tuple[Birth, int]:
+    def fork(self, launch: Launch, given: Given) -> tuple[Birth, int]:
         """Ask for a process; returns its channel, and the reading end of its output.
 
         Raises:
@@ -113,8 +115,8 @@ class Preloader:
                 sent.callback(birth.theirs.close)
                 orders = memory_file(self._orders(launch), sent)
                 job = memory_file(launch.job, sent)
-                descriptors = [orders, listener, job, theirs, birth.theirs.fileno()]
-                socket.send_fds(self._control, [b"fork"], descriptors)
+                ours = [orders, given.listener, job, theirs, birth.theirs.fileno()]
+                socket.send_fds(self._control, [b"fork"], [*ours, given.notify, given.board])
             undo.pop_all()
         os.set_blocking(output, False)
         self.forks += 1
@@ -185,7 +187,7 @@ class Preloader:
     def kill(self) -> None:
         """End it at once."""
         self.leave()
-        signals.kill(self.pid)
+        self.child.kill()
 
     def ended(self) -> None:
         """Take note of its end."""
@@ -197,4 +199,3 @@ class Preloader:
         self._loop.forget(self._output)
         os.close(self._output)
         os.close(self._failure)
-        signals.kill(self.pid)  # what is left of its group

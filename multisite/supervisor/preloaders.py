@@ -7,18 +7,19 @@ it is known what they import. It leaves when it has no children and has not been
 from __future__ import annotations
 
 import logging
+from ast import literal_eval
 from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 from multisite.model import Home
-from multisite.supervisor import faithful, proc, signals
-from multisite.supervisor.birth import Birth
-from multisite.supervisor.environment import MARKER
+from multisite.supervisor import faithful, proc
+from multisite.supervisor.handover import Handed, State
 from multisite.supervisor.learned import Knowledge, Learned
 from multisite.supervisor.limits import Limits
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.preloader import Preloader
-from multisite.supervisor.process import Launch, Pair
+from multisite.supervisor.process import Identity, Launch, Pair
 
 PAYS_FROM = 2  # starts of sites of a pair
 IDLE = 300.0  # seconds without a fork and without a child
@@ -31,7 +32,7 @@ OUTGROWN = 20  # modules that it has not, but its sites have
 _log = logging.getLogger("multisite.supervisor")
 
 
-class Preloaders:
+class Preloaders(Handed):
     """Keeps them.
 
     Args:
@@ -40,6 +41,10 @@ class Preloaders:
     Attributes:
         memory: bytes of all, where that has been measured.
     """
+
+    HANDED = ("_serial",)
+    PARTS = ("_starts", "_failures", "_off")
+    ANEW = ("_loop", "_limits", "_mark", "_learned", "_all", "_leaving", "memory", "_weigh_at")
 
     def __init__(self, home: Home, loop: Loop, limits: Limits, mark: str) -> None:
         self._loop, self._limits, self._mark = loop, limits, mark
@@ -52,20 +57,31 @@ class Preloaders:
         self._serial = self.memory = 0
         self._weigh_at = 0.0
 
+    def pack(self) -> State:
+        """Return what `take_over` takes: what is known of pairs; they themselves have left."""
+        pairs = self._starts.keys() | self._failures.keys() | self._off.keys()
+        known = [[repr(asdict(pair)), self._starts[pair], self._failures[pair], self._off.get(pair)] for pair in pairs]
+        return {**self.hand(), "pairs": known}
+
+    def take_over(self, state: State) -> None:
+        """Go on where another program was."""
+        self.go_on(state)
+        for text, starts, failures, off in state["pairs"]:
+            told = literal_eval(text)
+            pair = Pair(told["python"], Identity(**told["identity"]))
+            self._starts[pair], self._failures[pair] = starts, failures
+            if off:
+                self._off[pair] = str(off[0]), float(off[1])
+
     @property
     def pids(self) -> set[int]:
         """Their processes."""
         return {preloader.pid for preloader in [*self._all.values(), *self._leaving]}
 
-    @property
-    def marks(self) -> dict[str, int]:
-        """The marks of those that may have forked a process that has no mark of its own yet, and their pids."""
-        return {preloader.env[MARKER]: preloader.pid for preloader in [*self._all.values(), *self._leaving]}
-
     # Starts of sites
 
-    def fork(self, launch: Launch, listener: int) -> tuple[Preloader, Birth, int] | str:
-        """Ask for a process; returns its preloader, channel and output, or why there has to be a plain start."""
+    def for_start(self, launch: Launch) -> Preloader | str:
+        """Note that a process is going to be started; returns who can fork it, or why there has to be a plain start."""
         why = faithful.obstacle(launch)
         if why:
             return why
@@ -77,12 +93,7 @@ class Preloaders:
         if not preloader or not preloader.ready:
             return "there is no preloader yet"
         why = faithful.difference(launch, preloader.env, preloader.reads, preloader.nofile)
-        if why:
-            return why
-        try:
-            return preloader, *preloader.fork(launch, listener)
-        except OSError as error:
-            return f"the preloader cannot be asked: {error.strerror}"
+        return why or preloader
 
     def served(self, launch: Launch) -> None:
         """Note that a site of the pair is ready: now a preloader does not take anything away from its start."""
@@ -165,7 +176,7 @@ class Preloaders:
         """It did not answer in time."""
         _log.warning("preloader %s does not answer", preloader.pid)
         self._dismiss(preloader)
-        signals.kill(preloader.pid)
+        preloader.kill()
 
     def ended(self, pid: int) -> bool:
         """Take note of the end of a process; False if it is no preloader."""
@@ -195,7 +206,7 @@ class Preloaders:
         for preloader in list(self._all.values()):
             if not preloader.ready and now - preloader.since > LOADING:
                 self._give_up(preloader, f"its imports take longer than {LOADING:g} s")
-                signals.kill(preloader.pid)
+                preloader.kill()
             elif not preloader.born and (crowded or now - preloader.last_fork > IDLE):
                 self._dismiss(preloader)
         self._learned.keep()

@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 
+NOBODY = -1  # the user of a process that is no more
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -29,6 +30,15 @@ def parent(pid: int) -> int:
     """Return the pid of the parent, 0 if the process is gone."""
     fields = stat(pid)
     return int(fields[1]) if fields else 0
+
+
+def user(pid: int) -> int:
+    """Return the effective user of a process, -1 if it is gone."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as lines:
+            return next(int(line.split()[2]) for line in lines if line.startswith(b"Uid:"))
+    except (OSError, StopIteration):
+        return NOBODY
 
 
 def cpu(pid: int) -> float:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from ast import literal_eval
+from dataclasses import asdict, dataclass, field, fields
 
 LISTENER = 3  # the first descriptor after standard error, as sd_listen_fds(3) has it
 JOB = 4
+NOTIFY = 5  # where our runner reports
+BOARD = 6  # where it counts
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,15 @@ class Identity:
     name: str = ""
     home: str = "/"
     change: bool = False
+
+
+@dataclass(frozen=True)
+class Given:
+    """The descriptors that a process of a site is given, besides its job and its output; -1: it has none."""
+
+    listener: int
+    notify: int = -1
+    board: int = -1
 
 
 @dataclass(frozen=True)
@@ -40,6 +52,7 @@ class Launch:
         argv: its first item is an absolute path or is looked up in PATH of `env`.
         socket_as_stdin: the listening socket becomes descriptor 0 (uWSGI's way) rather than 3 (systemd's).
         job: what a runner of ours is told on descriptor 4, JSON.
+        notify: path of the socket at which it speaks; our runner has a descriptor for that.
         told: it says READY=1 itself; otherwise its first accepted connection counts.
         graceful: SIGTERM lets requests in flight end.
         tried: it is another program first, which says TRIED=1 when it becomes the server.
@@ -61,6 +74,7 @@ class Launch:
     nofile: int | None = None
     socket_as_stdin: bool = False
     job: bytes = b""
+    notify: str = ""
     told: bool = False
     graceful: bool = False
     tried: bool = False
@@ -73,6 +87,23 @@ class Launch:
     notes: tuple[str, ...] = ()
 
     @property
+    def owner(self) -> str:
+        """Who has the site, and from where: what one of them is given is not for another."""
+        return f"{Pair('', self.identity)} {self.chroot}"
+
+    @property
     def pair(self) -> Pair:
         """Whose preloader may make it."""
         return Pair(self.argv[0], self.identity)
+
+
+def packed(launch: Launch) -> str:
+    """Return what `unpacked` takes: as repr(), because JSON has no tuples and no bytes."""
+    return repr(asdict(launch))
+
+
+def unpacked(text: str) -> Launch:
+    """Return the launch that another program packed; what it knew and we do not is left out."""
+    known = {field.name for field in fields(Launch)}
+    values = {name: value for name, value in literal_eval(text).items() if name in known}
+    return Launch(**{**values, "identity": Identity(**values["identity"])})

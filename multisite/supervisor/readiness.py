@@ -9,6 +9,7 @@ from multisite.supervisor.backend import Backend
 from multisite.supervisor.backends import Backends
 from multisite.supervisor.connections import Connections
 from multisite.supervisor.costs import Costs
+from multisite.supervisor.handover import Handed
 from multisite.supervisor.lifecycle import State
 from multisite.supervisor.loop import Loop
 
@@ -16,12 +17,14 @@ SETTLED_AFTER = 1.0  # seconds after which a silent server beside its predecesso
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.25  # seconds between two looks
 
 
-class Readiness:
+class Readiness(Handed):
     """Watches the silent servers among `backends`, on the socket at `path`.
 
     A connection to it that waits no more shows that a server accepts. Where a predecessor accepts as well,
     that shows nothing; there the new one is ready when it has lasted.
     """
+
+    ANEW = ("_path", "_backends", "_costs", "_loop", "_probe", "_pause", "_at")  # `expect` begins anew
 
     def __init__(self, path: str, backends: Backends, costs: Costs, loop: Loop) -> None:
         self._path, self._backends, self._costs, self._loop = path, backends, costs, loop

@@ -19,7 +19,7 @@ from multisite.supervisor.backends import HELD
 from multisite.supervisor.connections import Connections, connections
 from multisite.supervisor.crew import Crew
 from multisite.supervisor.failures import Unavailable
-from multisite.supervisor.handover import Keeper, State
+from multisite.supervisor.handover import Handed, Keeper, State
 from multisite.supervisor.rundir import RuntimeDirError
 from multisite.supervisor.shared import Shared
 from multisite.supervisor.triggers import Triggers
@@ -32,13 +32,16 @@ MOST_RESTING = 1000  # instances of hosting sites that keep their sockets while 
 _log = logging.getLogger("multisite.supervisor")
 
 
-class Roster(dict[str, Crew]):
+class Roster(Handed, dict[str, Crew]):
     """The crews by site name; one is made when its site is asked for first.
 
     Args:
         live: the configuration, opened.
         shared: what the crews have in common.
     """
+
+    PARTS = ("_triggers", "_warming", "accounts")
+    ANEW = ("_live", "_shared", "_told")
 
     def __init__(self, live: LiveHome, shared: Shared) -> None:
         super().__init__()
@@ -53,12 +56,18 @@ class Roster(dict[str, Crew]):
         """Return what `take_over` takes."""
         # A site as repr(), because JSON has no tuples.
         crews = [[repr(asdict(crew.site)), crew.domains, crew.pack(keep)] for crew in self.values()]
-        accounts, triggers = self.accounts.pack(), self._triggers.pack()
-        return {"crews": crews, "accounts": accounts, "env": self.home.env, "triggers": triggers}
+        return {
+            "crews": crews,
+            "accounts": self.accounts.pack(),
+            "env": self.home.env,
+            "triggers": self._triggers.pack(),
+            "warming": self._warming.pack(),
+        }
 
     def take_over(self, state: State) -> None:
         """Go on where another program was; what changed meanwhile is heeded."""
         self._triggers.take_over(state["triggers"])
+        self._warming.take_over(state["warming"])
         self.accounts.take_over(state["accounts"])
         then = replace(self.home, env=state["env"])
         known = {field.name for field in fields(Site)}
@@ -159,20 +168,24 @@ class Roster(dict[str, Crew]):
             return
         if changed:
             self._swap()
+        guard = self._shared.loop.guard
         for crew in list(self.values()):
-            if crew.site.host and hosted.stamp_of(crew.site.location) != crew.stamp[-hosted.PARTS :]:
-                self._offer(crew)
-            if crew.is_busy:
-                failed = crew.failures
-                if self._triggers.pulled(crew.site, self.home, now, failed.mending, failed.begun):
-                    _pull(crew)
-                continue
-            self._triggers.rest(crew.site)
-            if not crew.listener.is_open and not crew.is_due:
-                self._put_away(crew)
-        self._warm(now)
-        self._rest()
+            guard(self._look_at, crew, now)
+        guard(self._warm, now)
+        guard(self._rest)
         self.accounts.keep(self.values(), now)
+
+    def _look_at(self, crew: Crew, now: float) -> None:
+        if crew.site.host and hosted.stamp_of(crew.site.location) != crew.stamp[-hosted.PARTS :]:
+            self._offer(crew)
+        if crew.is_busy:
+            failed = crew.failures
+            if self._triggers.pulled(crew.site, self.home, now, failed.mending, failed.begun):
+                _pull(crew)
+            return
+        self._triggers.rest(crew.site)
+        if not crew.listener.is_open and not crew.is_due:
+            self._put_away(crew)
 
     def _warm(self, now: float) -> None:
         """Have a crew for each site that is to run unasked."""
@@ -229,7 +242,7 @@ class Roster(dict[str, Crew]):
         self.let_in()
         self._warming.swap(self.catalogue)
         for crew in list(self.values()):
-            self._offer(crew)
+            self._shared.loop.guard(self._offer, crew)
 
     def let_in(self) -> None:
         """Open the runtime directory to whom moya.conf says, and say so where that cannot be."""

@@ -16,7 +16,7 @@ CONTROL = "control.sock"
 WORKERS = "workers.sock"
 LOCK = "supervisor.lock"
 LONGEST_PATH = 107  # bytes of sun_path without the final zero, unix(7)
-FOLDERS = ("sites", "domains", "board", "private")
+FOLDERS = ("sites", "domains", "board", "notify", "private")
 
 
 class RuntimeDirError(MultisiteError):
@@ -50,12 +50,30 @@ class RuntimeDir:
         return os.path.join(self.path, "sites", site + ".sock")
 
     def board(self, site: str) -> str:
-        """Path of a site's scoreboard file."""
+        """Path of the link that leads to a site's scoreboard."""
         return os.path.join(self.path, "board", site)
+
+    def notify(self, serial: int) -> str:
+        """Path of the socket at which the backend with that number says when it is ready."""
+        return os.path.join(self.path, "notify", str(serial))
 
     def private(self, site: str) -> str:
         """Folder that belongs to a site's own user, for the socket that its command binds."""
         return os.path.join(self.path, "private", site)
+
+    def give(self, site: str, uid: int, gid: int) -> None:
+        """Have that folder there, of this user; what another one has left in it goes.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        folder = self.private(site)
+        with contextlib.suppress(FileNotFoundError):
+            if os.lstat(folder).st_uid != uid:
+                shutil.rmtree(folder)
+        os.makedirs(folder, 0o700, exist_ok=True)
+        if os.geteuid() == 0:
+            os.chown(folder, uid, gid, follow_symlinks=False)
 
     @property
     def mark(self) -> str:
@@ -116,7 +134,8 @@ class RuntimeDir:
                 (own if self._others else access).admit_to_folder(self.path, self._others)
             for folder in ("sites", "domains"):
                 access.admit_to_folder(os.path.join(self.path, folder))
-            for folder in ("board", "private"):
+            own.admit_to_folder(os.path.join(self.path, "board"))
+            for folder in ("notify", "private"):
                 own.admit_to_folder(os.path.join(self.path, folder), self._others)
         except OSError as error:
             raise self.error(f"{error.filename}: {(error.strerror or 'it fails').lower()}") from None

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from multisite.runner import board
-from multisite.supervisor.handover import Keeper, taken
-from multisite.supervisor.process import Identity
+from multisite.supervisor import descriptors
+from multisite.supervisor.handover import Handed, Keeper, taken
+
+SLOTS = 64  # of one file
+_SEALS = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 
 @dataclass(frozen=True)
@@ -37,44 +41,60 @@ class Figures:
 NOBODY_COUNTS = Figures()
 
 
-class Scoreboard:
-    """The file at `path`, which belongs to the site's user."""
+class Scoreboard(Handed):
+    """Memory files of ours, of `SLOTS` slots each; a site's processes write in them, and cannot change their size.
 
-    def __init__(self, path: str) -> None:
+    A link at `path` leads to the first, for whoever may look into our process; "" for none.
+    """
+
+    PARTS = ("_files", "_slots")
+    ANEW = ("path",)
+
+    def __init__(self, path: str = "") -> None:
         self.path = path
-        self._file = -1
+        self._files: list[int] = []
         self._slots = 0
 
-    def make(self, owner: Identity, slot: int) -> None:
-        """Have the file there for `owner`, and this slot read from now on.
+    def make(self, slot: int) -> int:
+        """Have the slot there, read from now on; returns the descriptor of its file, in which it is `slot % SLOTS`.
 
         Raises:
-            OSError: it cannot be made.
+            OSError: there is no memory or no descriptor left.
         """
-        if self._file < 0:
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._file = os.open(self.path, flags, 0o600)
-        if owner.change:
-            os.fchown(self._file, owner.uid, owner.gid)
+        while slot >= SLOTS * len(self._files):
+            self._files.append(_sealed())
+            self._link()
         self._slots = max(self._slots, slot + 1)
+        return self._files[slot // SLOTS]
+
+    def _link(self) -> None:
+        if self.path and len(self._files) == 1:
+            self._unlink()
+            with contextlib.suppress(OSError):  # where there is no room: nobody of ours needs it
+                os.symlink(f"/proc/{os.getpid()}/fd/{self._files[0]}", self.path)
+
+    def _unlink(self) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(self.path)
 
     def pack(self, keep: Keeper) -> list[int]:
         """Return what `take_over` takes."""
-        return [keep(self._file), self._slots]
+        return [self._slots, *map(keep, self._files)]
 
     def take_over(self, state: list[int]) -> None:
         """Go on where another program was."""
-        self._file, self._slots = taken(state[0]), state[1]
+        self._slots, self._files = state[0], list(map(taken, state[1:]))
+
+    def _records(self) -> list[board.Record]:
+        found = (board.read(self._files[slot // SLOTS], slot % SLOTS) for slot in range(self._slots))
+        return [record for record in found if record]
 
     def read(self, pids: Iterable[int]) -> Figures:
         """Return what all slots say together; what is in flight counts for `pids` only, not for the dead."""
-        if self._file < 0:
-            return NOBODY_COUNTS
-        living = set(pids)
-        found = [board.read(self._file, slot) for slot in range(self._slots)]
-        records = [record for record in found if record]
+        records = self._records()
         if not records:
             return NOBODY_COUNTS
+        living = set(pids)
         return Figures(
             sum(record.in_flight for record in records if record.pid in living),
             max(record.last_use for record in records),
@@ -89,13 +109,26 @@ class Scoreboard:
 
     def answered(self, slot: int) -> int:
         """Return how many requests the processes of a slot have answered, one after another."""
-        record = board.read(self._file, slot) if self._file >= 0 else None
+        file = slot // SLOTS
+        record = board.read(self._files[file], slot % SLOTS) if file < len(self._files) else None
         return sum(record.latencies) if record else 0
 
     def close(self) -> None:
-        """Read it no more, and remove it."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-            with contextlib.suppress(OSError):
-                os.unlink(self.path)
+        """Read it no more."""
+        for file in self._files:
+            os.close(file)
+        if self._files and self.path:
+            self._unlink()
+        self._files, self._slots = [], 0
+
+
+def _sealed() -> int:
+    descriptors.claim(1)
+    file = os.memfd_create("board", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(file, SLOTS * board.SIZE)
+        fcntl.fcntl(file, fcntl.F_ADD_SEALS, _SEALS)
+    except OSError:
+        os.close(file)
+        raise
+    return file

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from multisite.client import HEAD_LIMITS
 from multisite.supervisor import descriptors, proc
-from multisite.supervisor.handover import Keeper, taken
+from multisite.supervisor.handover import Handed, Keeper, State, taken
 from multisite.supervisor.loop import Loop
 
 MOST_SERVERS = 1000
@@ -16,14 +16,16 @@ MOST_SERVERS = 1000
 
 @dataclass(frozen=True)
 class _Server:
-    """What is known of a server that is watched: its pidfd, its command line, its auxiliary vector."""
+    """What is known of a server that is watched: its pidfd, whose and which program, its command line and vector."""
 
     descriptor: int
+    user: int
+    program: str
     command: bytes
     vector: bytes
 
 
-class Servers:
+class Servers(Handed):
     """The server processes that asked for something, each watched until it ends.
 
     A worker comes and goes; what counts is the process that would start its successor.
@@ -32,6 +34,10 @@ class Servers:
         head_limits: how large the head of a request may be, by gunicorn's names, as a worker last said; empty where
             none has said anything.
     """
+
+    HANDED = ("seen_any", "head_limits")
+    PARTS = ("_watched",)
+    ANEW = ("_loop",)
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
@@ -54,13 +60,14 @@ class Servers:
             told = {name: head_limits.get(name) for name in HEAD_LIMITS}
             self.head_limits = {name: limit for name, limit in told.items() if type(limit) is int}
 
-    def pack(self, keep: Keeper) -> list[tuple[int, int]]:
+    def pack(self, keep: Keeper) -> State:
         """Return what `take_over` takes."""
-        return [(pid, keep(server.descriptor)) for pid, server in self._watched.items()]
+        return {**self.hand(), "watched": [(pid, keep(one.descriptor)) for pid, one in self._watched.items()]}
 
-    def take_over(self, state: list[tuple[int, int]]) -> None:
+    def take_over(self, state: State) -> None:
         """Go on where another program was."""
-        for pid, descriptor in state:
+        self.go_on(state)
+        for pid, descriptor in state["watched"]:
             self._add(pid, taken(descriptor))
 
     def _watch(self, pid: int) -> None:
@@ -74,7 +81,7 @@ class Servers:
         self._add(pid, descriptor)
 
     def _add(self, pid: int, descriptor: int) -> None:
-        self._watched[pid] = _Server(descriptor, command_line(pid), _read(pid, "auxv"))
+        self._watched[pid] = _Server(descriptor, proc.user(pid), _program(pid), command_line(pid), _read(pid, "auxv"))
         self.seen_any = True
         self._loop.watch(descriptor, lambda _events: self._gone(pid))
 
@@ -88,12 +95,15 @@ class Servers:
     def _look_for_successor(self, gone: int, server: _Server) -> None:
         """Find who replaced a server (gunicorn's USR2): its workers will ask us in time.
 
-        gunicorn tells its successor its own pid; others execute the same command line. What was forked from
-        the server that is gone is a worker of it, and will go too.
+        gunicorn tells its successor its own pid; others execute the same command line. Both can be said by anybody, so
+        only the same program of the same user is believed. What was forked from the server that is gone is a worker of
+        it, and will go too.
         """
         upgraded = str(gone).encode()
         for pid in proc.pids():
             if pid == os.getpid() or (server.vector and _read(pid, "auxv") == server.vector):
+                continue
+            if proc.user(pid) != server.user or _program(pid) != server.program:
                 continue
             same = bool(server.command) and command_line(pid) == server.command
             if same or proc.environment(pid).get(b"GUNICORN_PID") == upgraded:
@@ -127,6 +137,17 @@ def _same_program(child: int, parent: int) -> bool:
         return vectors[0] == vectors[1]
     command = command_line(child)
     return bool(command) and command == command_line(parent)
+
+
+def _program(pid: int) -> str:
+    """Return the path of the program that a process executes; "" where that is not told.
+
+    A server that was upgraded executes another file of that name than its predecessor, whose file is gone by now.
+    """
+    try:
+        return os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")
+    except OSError:
+        return ""
 
 
 def command_line(pid: int) -> bytes:

@@ -22,7 +22,6 @@ class Shared:
 
     Attributes:
         notes: of the last failure of each site.
-        notify: address at which processes say that they are ready.
         mark: how the marks of all backends begin.
         preloaders: who may make a process faster.
         servers: those in front of the sites.
@@ -34,7 +33,6 @@ class Shared:
     rundir: RuntimeDir
     limits: Limits
     notes: Verdicts
-    notify: str
     mark: str
     preloaders: Preloaders
     servers: Servers

@@ -16,9 +16,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from multisite.supervisor import descriptors, reach
+from multisite.supervisor.children import Child
 from multisite.supervisor.limits import Limits
 from multisite.supervisor.prctl import PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, prctl
-from multisite.supervisor.process import JOB, LISTENER, Launch
+from multisite.supervisor.process import BOARD, JOB, LISTENER, NOTIFY, Given, Launch
 
 _ASIDE = 16  # descriptors are put aside up here first, so that none is overwritten before it is in its place
 
@@ -27,18 +28,18 @@ _ASIDE = 16  # descriptors are put aside up here first, so that none is overwrit
 class Spawned:
     """A process just made: `failure` is a pipe that ends when it has become its program, or says why it could not."""
 
-    pid: int
+    child: Child
     output: int
     failure: int
 
 
-def spawn(launch: Launch, listener: int, limits: Limits) -> Spawned:
+def spawn(launch: Launch, given: Given, limits: Limits) -> Spawned:
     """Start a process; what goes wrong before it is its program is told on the pipe `failure`.
 
     Raises:
         OSError: there are no descriptors or processes left.
     """
-    descriptors.claim(6)
+    descriptors.claim(7)
     with contextlib.ExitStack() as undo:
         output, output_end = _pipe(undo)
         failure, failure_end = _pipe(undo)
@@ -46,7 +47,8 @@ def spawn(launch: Launch, listener: int, limits: Limits) -> Spawned:
         supervisor = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _become(launch, listener, job, output_end, failure_end, limits, supervisor)
+            _become(launch, given, job, output_end, failure_end, limits, supervisor)
+        child = _held(pid)
         os.close(output_end)
         os.close(failure_end)
         if job >= 0:
@@ -54,7 +56,16 @@ def spawn(launch: Launch, listener: int, limits: Limits) -> Spawned:
         undo.pop_all()
     os.set_blocking(output, False)
     os.set_blocking(failure, False)
-    return Spawned(pid, output, failure)
+    return Spawned(child, output, failure)
+
+
+def _held(pid: int) -> Child:
+    try:
+        return Child(pid)
+    except OSError:
+        os.kill(pid, signal.SIGKILL)  # nobody has waited for it yet
+        os.waitpid(pid, 0)
+        raise
 
 
 def _pipe(undo: contextlib.ExitStack) -> tuple[int, int]:
@@ -73,9 +84,7 @@ def memory_file(data: bytes, undo: contextlib.ExitStack) -> int:
     return job
 
 
-def _become(
-    launch: Launch, listener: int, job: int, output: int, failure: int, limits: Limits, supervisor: int
-) -> None:
+def _become(launch: Launch, given: Given, job: int, output: int, failure: int, limits: Limits, supervisor: int) -> None:
     """Become the program; never returns.  The order matters, see the comments."""
     step = "prepare"
     try:
@@ -84,7 +93,7 @@ def _become(
             if signal.getsignal(number) is signal.SIG_IGN:
                 signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        failure = _arrange(launch, listener, job, output, failure)
+        failure = _arrange(launch, given, job, output, failure)
         step = "limits"
         _limit(launch, limits)
         if launch.chroot:
@@ -130,15 +139,15 @@ def _denied(launch: Launch, step: str) -> str:
     return f" for the user '{user}'{f' at {place}' if place else ''}"
 
 
-def _arrange(launch: Launch, listener: int, job: int, output: int, failure: int) -> int:
+def _arrange(launch: Launch, given: Given, job: int, output: int, failure: int) -> int:
     """Put each descriptor in its place and close all others; returns where `failure` is now."""
     null = os.open(os.devnull, os.O_RDWR)
-    wanted = {0: null, 1: output, 2: output, LISTENER: listener}
+    wanted = {0: null, 1: output, 2: output, LISTENER: given.listener}
     if launch.socket_as_stdin:
-        wanted[0] = listener
+        wanted[0] = given.listener
         del wanted[LISTENER]
-    if job >= 0:
-        wanted[JOB] = job
+    ours = {JOB: job, NOTIFY: given.notify, BOARD: given.board}
+    wanted |= {place: source for place, source in ours.items() if source >= 0}
     aside = {place: _put_aside(source) for place, source in wanted.items()}
     kept = _put_aside(failure)  # closes by itself when the program runs
     for place, source in aside.items():

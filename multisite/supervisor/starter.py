@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 
 from multisite.supervisor.backend import Backend
 from multisite.supervisor.backends import Backends
 from multisite.supervisor.deploy import Deploys
 from multisite.supervisor.exits import Exits
-from multisite.supervisor.handover import Keeper
+from multisite.supervisor.handover import Handed, Keeper
 from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.journey import Journey
 from multisite.supervisor.launcher import Launcher
 from multisite.supervisor.lifecycle import Event, State
 from multisite.supervisor.privilege import Refused
-from multisite.supervisor.process import Launch
+from multisite.supervisor.process import Given, Launch
 from multisite.supervisor.readiness import Readiness
 from multisite.supervisor.waiting import WaitingRoom
 
 _LACKING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC)
 
 
-class Starter:
-    """Has `launcher` make processes, and `exits` decide where that fails.
+class Starter(Handed):
+    """Has `launcher` make processes, and `exits` decide where that fails; `belong` is told who is to have the site.
 
     Attributes:
         journey: of the last start.
     """
+
+    PARTS = ("journey", "_backends")
+    ANEW = ("_launcher", "_room", "_readiness", "_deploys", "_exits", "_belong")
 
     def __init__(
         self,
@@ -36,10 +40,11 @@ class Starter:
         readiness: Readiness,
         deploys: Deploys,
         exits: Exits,
+        belong: Callable[[Launch], None],
     ) -> None:
         self.journey: Journey | None = None
         self._launcher, self._backends, self._room = launcher, backends, room
-        self._readiness, self._deploys, self._exits = readiness, deploys, exits
+        self._readiness, self._deploys, self._exits, self._belong = readiness, deploys, exits, belong
 
     def pack(self, keep: Keeper) -> Packed:
         """Return what `take_over` takes."""
@@ -70,8 +75,8 @@ class Starter:
         backend.journey.enter("prepare", backend.since)
         try:
             how = self._launcher.plan(backend.slot, backend.serial, smoke=self._deploys.needs_smoke)
-            self._launcher.prepare(how, backend.slot)
-            self._make(backend, how)
+            self._belong(how)
+            self._make(backend, how, self._given(backend, how))
         except Refused as error:
             self._refuse(backend, str(error))
         except OSError as error:
@@ -82,15 +87,23 @@ class Starter:
             if not how.told and not how.tried:
                 self._readiness.expect(backend)
 
-    def _make(self, backend: Backend, how: Launch) -> None:
+    def _given(self, backend: Backend, how: Launch) -> Given:
+        """Have all there that the process is given; what it speaks on is made with it.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        board = self._launcher.prepare(how, backend.slot)
+        return Given(self._room.open(), board=board)
+
+    def _make(self, backend: Backend, how: Launch, given: Given) -> None:
         """Have a preloader make the process, or make it ourselves.
 
         Raises:
             OSError: it cannot be made.
         """
-        listener = self._room.open()
-        if not self._launcher.fork(backend, how, listener, lambda: self._lost(backend)):
-            self._launcher.spawn(backend, how, listener)
+        if not self._launcher.fork(backend, how, given, lambda: self._lost(backend)):
+            self._launcher.spawn(backend, how, given)
 
     def _lost(self, backend: Backend) -> None:
         """A preloader has not made the process."""
@@ -99,7 +112,7 @@ class Starter:
             self._exits.take(backend)
             return
         try:
-            self._launcher.spawn(backend, backend.launch, self._room.open())
+            self._launcher.spawn(backend, backend.launch, self._given(backend, backend.launch))
         except OSError as error:
             self._cannot_spawn(backend, error)
 

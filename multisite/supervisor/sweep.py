@@ -12,20 +12,10 @@ from multisite.supervisor import children, proc
 from multisite.supervisor.environment import MARKER
 
 PATIENCE = 5.0  # seconds for what was killed to be gone
-_GONE = -1  # the user of a process that is no more
 
 
 def _mark(pid: int) -> str:
     return proc.environment(pid).get(MARKER.encode(), b"").decode("utf-8", "replace")
-
-
-def _user(pid: int) -> int:
-    """Return the effective user of a process (proc(5))."""
-    try:
-        with open(f"/proc/{pid}/status", "rb") as lines:
-            return next(int(line.split()[2]) for line in lines if line.startswith(b"Uid:"))
-    except (OSError, StopIteration):
-        return _GONE
 
 
 def _kill(pid: int) -> None:
@@ -34,7 +24,7 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def strays(prefix: str, living: Mapping[str, int], known: Collection[int]) -> int:
+def strays(prefix: str, living: Mapping[str, int], known: Collection[int], ours: Collection[int] = ()) -> int:
     """Kill those of our own children that a backend left to us which is gone; returns how many.
 
     What they have started themselves falls to us when they are dead, so this is done after each death. A helper
@@ -46,10 +36,11 @@ def strays(prefix: str, living: Mapping[str, int], known: Collection[int]) -> in
     Args:
         prefix: how all our marks begin, up to the first colon.
         living: the marks of all backends that there are, and their pids; 0 where that is not known yet.
-        known: pids that need no look.
+        known: pids of the backends.
+        ours: pids that need no look either, but are no reason to leave anything to their users: preloaders.
     """
-    others = [pid for pid in children.pids() if pid not in known]
-    users = {_user(pid) for pid in known} if others else set()
+    others = [pid for pid in children.pids() if pid not in known and pid not in ours]
+    users = {proc.user(pid) for pid in known} if others else set()
     found = [pid for pid in others if _is_stray(pid, prefix, living, users)]
     for pid in found:
         _kill(pid)
@@ -57,19 +48,35 @@ def strays(prefix: str, living: Mapping[str, int], known: Collection[int]) -> in
 
 
 def _is_stray(pid: int, prefix: str, living: Mapping[str, int], users: set[int]) -> bool:
-    mark, user = _mark(pid), _user(pid)
+    mark, user = _mark(pid), proc.user(pid)
     if mark in living:
-        return _user(living[mark]) not in (user, 0, _GONE)
-    return mark.startswith(prefix + ":") or not ({user, 0} & users or user in (os.geteuid(), _GONE))
+        return proc.user(living[mark]) not in (user, 0, proc.NOBODY)
+    return mark.startswith(prefix + ":") or not ({user, 0} & users or user in (os.geteuid(), proc.NOBODY))
 
 
 def of_another(prefix: str) -> int:
     """Kill whatever still runs of a supervisor that was killed; its marks begin with `prefix` and a colon."""
     assert prefix, "everything begins with nothing"
-    found = [pid for pid in proc.pids() if pid != os.getpid() and _mark(pid).startswith(prefix + ":")]
-    for pid in found:
-        _kill(pid)
-    return len(found)
+    return sum(_kill_marked(pid, prefix + ":") for pid in proc.pids() if pid not in (1, os.getpid()))
+
+
+def _kill_marked(pid: int, beginning: str) -> bool:
+    """Kill a process that need not be our child; nobody gets its number between the look and the signal."""
+    if not _mark(pid).startswith(beginning):
+        return False
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        if not _mark(pid).startswith(beginning):
+            return False
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        return True
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(descriptor)
 
 
 def all_children() -> None:

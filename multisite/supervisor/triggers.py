@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from multisite.model import Home, Site
+from multisite.supervisor.handover import Handed, State
 from multisite.tree import QUIET, is_being_written
 from multisite.watched import Files, Watched, changed_at, files, identity, paths
 
@@ -24,8 +25,11 @@ def mending(site: Site, output: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(path for path in (*known, *inside) if path))
 
 
-class Triggers:
+class Triggers(Handed):
     """The trigger files of all sites as they were when somebody looked last, and the changes that are to be taken."""
+
+    HANDED = ("_due", "_retries")
+    PARTS = ("_watched", "_mending")
 
     def __init__(self) -> None:
         self._watched: dict[str, Watched] = {}
@@ -38,15 +42,18 @@ class Triggers:
         self._watched.setdefault(site.name, Watched()).begin(files(site, home))
         self._due.pop(site.name, None)
 
-    def pack(self) -> dict[str, Any]:
+    def pack(self) -> State:
         """Return what `take_over` takes."""
-        return {name: [watched.loaded, watched.newest, watched.due] for name, watched in self._watched.items()}
+        watched = {name: [one.loaded, one.newest, one.due] for name, one in self._watched.items()}
+        return {**self.hand(), "watched": watched, "mending": self._mending}
 
-    def take_over(self, state: dict[str, Any]) -> None:
+    def take_over(self, state: State) -> None:
         """Go on where another program was."""
-        for name, (loaded, newest, due) in state.items():
+        self.go_on(state)
+        for name, (loaded, newest, due) in state["watched"].items():
             self._watched[name] = watched = Watched(_identities(loaded), _identities(newest))
             watched.due = due
+        self._mending = {name: _identities(known) for name, known in state["mending"].items()}
 
     @property
     def is_expecting(self) -> bool:

@@ -117,14 +117,17 @@ class Upgrade:
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
         signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
-        folder = os.getcwd()
+        folder, sealed = os.getcwd(), -1
         try:
-            argv = program.command(self._home, adopt=str(handover.seal(state, keep)))
+            sealed = handover.seal(state, keep)
+            argv = program.command(self._home, adopt=str(sealed))
             os.chdir("/")
             os.execve(argv[0], argv, program.environment(os.environ))
         except OSError as error:
             os.chdir(folder)
             keep.release()
+            if sealed >= 0:
+                os.close(sealed)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
             self.failed(f"{error.filename or 'it cannot be executed'}: {error.strerror}")
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from multisite.model import Site
 from multisite.supervisor.failures import Unavailable
+from multisite.supervisor.handover import Handed
 from multisite.supervisor.listener import Listener
 from multisite.supervisor.loop import Loop
 
@@ -15,7 +16,7 @@ RETRY_AFTER = 10  # seconds, where the socket cannot be made, or the site is sto
 STOPPED = "the site is being stopped"
 
 
-class WaitingRoom:
+class WaitingRoom(Handed):
     """Knows since when somebody waits; calls `arrived` when the first one comes while it is watched.
 
     Attributes:
@@ -23,7 +24,12 @@ class WaitingRoom:
         takes_clients: requests may wait there together with their clients' connections.
         domains: whose folders lead to the socket.
         since: monotonic seconds; None: nobody is known to wait.
+        owner: who has the site whose processes got the socket last, "" as long as none did (`Launch.owner`).
     """
+
+    HANDED = ("since", "owner", "_told")
+    PARTS = ("listener",)
+    ANEW = ("backlog", "takes_clients", "domains", "_loop", "_logger", "_arrived")
 
     def __init__(self, listener: Listener, loop: Loop, logger: logging.Logger, arrived: Callable[[], None]) -> None:
         self.listener = listener
@@ -31,6 +37,7 @@ class WaitingRoom:
         self.takes_clients = False
         self.domains: tuple[str, ...] = ()
         self.since: float | None = None
+        self.owner = ""
         self._told = ""
         self._loop, self._logger, self._arrived = loop, logger, arrived
 
@@ -87,11 +94,11 @@ class WaitingRoom:
             self._turn_away(told or Unavailable(STOPPED, RETRY_AFTER))
         self.listener.close()
 
-    def renew(self, *, watch: bool) -> None:
+    def renew(self, *, watch: bool, reason: str = STOPPED) -> None:
         """Answer whoever waits, while no process takes requests; who comes from now on waits at another socket."""
         if self.listener.is_open:
             self.served()
-            self._turn_away(Unavailable(STOPPED, RETRY_AFTER), everybody=True)
+            self._turn_away(Unavailable(reason, RETRY_AFTER), everybody=True)
             self.listener.close()
             with contextlib.suppress(Unavailable):  # the next one who asks is told
                 self.ensure(watch=watch)

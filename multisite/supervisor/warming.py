@@ -12,13 +12,14 @@ from multisite.site import WARM
 from multisite.statefile import StateFile
 from multisite.supervisor.crew import Crew
 from multisite.supervisor.habits import Habits
+from multisite.supervisor.handover import Handed, State
 
 NEVER, PREDICTED, ALWAYS = WARM
 RECENT = 5.0  # seconds between two looks at most, with a margin
 KIND = "habits"
 
 
-class Warming:
+class Warming(Handed):
     """Marks crews as due.
 
     Args:
@@ -26,12 +27,26 @@ class Warming:
         wall: tells Unix seconds.
     """
 
+    HANDED = ("_begun", "_has_news")
+    PARTS = ("_habits",)
+    ANEW = ("_file", "_wall", "_sites")
+
     def __init__(self, home: Home, wall: Callable[[], float] = time.time) -> None:
         self._file = StateFile(home, KIND, guides_us=True)
         self._habits = Habits(self._file.load())
         self._wall = wall
         self._sites: dict[str, str] = {}
         self._begun: set[str] = set()
+        self._has_news = False  # that are not written down yet
+
+    def pack(self) -> State:
+        """Return what `take_over` takes."""
+        return {**self.hand(), "habits": self._habits.hand()}
+
+    def take_over(self, state: State) -> None:
+        """Go on where another program was."""
+        self.go_on(state)
+        self._habits.go_on(state["habits"])
 
     def swap(self, catalogue: Catalogue) -> None:
         """Take note of a new catalogue: which of its sites have processes of their own that may run unasked."""
@@ -60,8 +75,9 @@ class Warming:
         crews = list(crews)
         wall = self._wall()
         used = [one.site.name for one in crews if one.activity.asked and now - one.activity.asked < RECENT]
-        if self._habits.look(wall, used):
-            self._file.store(self._habits.as_json())
+        self._has_news |= self._habits.look(wall, used)
+        if self._has_news:
+            self._has_news = not self._file.store(self._habits.as_json())
         for crew in crews:
             crew.is_due = not crew.is_put_to_rest and self._is_due(crew, wall)
 

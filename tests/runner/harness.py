@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import json
 import os
@@ -25,6 +26,7 @@ SCRIPT = Path(board.__file__).with_name("__main__.py")
 GUNICORN = str(Path(gunicorn.__file__).parent)
 WITHIN = 60.0  # seconds, on a machine that has other things to do
 QUEUE = 128
+SLOTS = 4
 
 ENVIRON = {
     "REQUEST_METHOD": "GET",
@@ -93,7 +95,8 @@ class Backend:
     def __init__(self, folder: Path, python: str = sys.executable, **job: Any) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.socket_path = str(folder / "site.sock")
-        self.board_path = str(folder / "board")
+        self.board = os.memfd_create("board")
+        os.ftruncate(self.board, SLOTS * board.SIZE)
         self.log_path = folder / "log"
         self.job = {
             "name": "site",
@@ -102,15 +105,16 @@ class Backend:
             "worker": "auto",
             "threads": 1,
             "gunicorn": GUNICORN,
-            "board": self.board_path,
+            "notify": 5,
+            "board": 6,
             "slot": 0,
             **job,
         }
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(self.socket_path)
         self.listener.listen(QUEUE)
-        self.notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.notices.bind(str(folder / "notify.sock"))
+        self.notices, self.speaks = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.speaks.setblocking(False)
         self.told: list[str] = []
         self.began = time.monotonic()
         self.process = self._start(python, folder)
@@ -119,9 +123,12 @@ class Backend:
         memory = os.memfd_create("job")
         os.write(memory, json.dumps(self.job).encode())
         environ = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "LANG": "C.UTF-8", **self.job.get("env", {})}
-        environ |= {"LISTEN_FDS": "1", "MULTISITE_JOB": "4", "NOTIFY_SOCKET": self.notices.getsockname()}
-        # A descriptor that is already in its place would keep its close-on-exec flag, so both go the long way.
-        shell = f'LISTEN_PID=$$; export LISTEN_PID; exec "$@" 3<&{self.listener.fileno()} 4<&{memory}'
+        environ |= {"LISTEN_FDS": "1", "MULTISITE_JOB": "4"}
+        # A descriptor that is already in its place would keep its close-on-exec flag, so all go the long way.
+        given = (self.listener.fileno(), memory, self.speaks.fileno(), self.board)
+        far = [fcntl.fcntl(each, fcntl.F_DUPFD, 20) for each in given]
+        places = " ".join(f"{place}<&{each}" for place, each in enumerate(far, 3))
+        shell = f'LISTEN_PID=$$; export LISTEN_PID; exec "$@" {places}'
         with self.log_path.open("ab") as log:
             process = subprocess.Popen(
                 ["bash", "-c", shell, "sh", python, "-u", str(SCRIPT)],
@@ -130,9 +137,10 @@ class Backend:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                pass_fds=(self.listener.fileno(), memory),
+                pass_fds=far,
             )
-        os.close(memory)
+        for each in (memory, *far):
+            os.close(each)
         return process
 
     @property
@@ -183,8 +191,7 @@ class Backend:
         return self.exchange(f"{method} {path} HTTP/1.1\r\n{lines}\r\n".encode() + body, method)
 
     def record(self, slot: int = 0) -> board.Record:
-        with open(self.board_path, "rb") as file:
-            found = board.read(file.fileno(), slot)
+        found = board.read(self.board, slot)
         assert found is not None
         return found
 
@@ -211,6 +218,8 @@ class Backend:
             self.process.wait()
         self.listener.close()
         self.notices.close()
+        self.speaks.close()
+        os.close(self.board)
 
 
 def receive_all(client: socket.socket) -> bytes:

@@ -22,7 +22,7 @@ from multisite.supervisor.rundir import RuntimeDir
 
 from .harness import SupervisedHome, as_user, ask, supervised, wait_until
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: needs root, to become somebody else")
 GROUP = "socket_group = www-data"
 WWW, NOBODY = (33, 33), (65534, 65534)  # uid, gid of www-data and nobody
 
@@ -47,7 +47,8 @@ ROOTS = {
     "sites/blog.sock": ("0600", 0),
     "domains": ("0700", 0),
     "domains/blog.test": ("0700", 0),
-    "board": ("0711", 0),
+    "board": ("0700", 0),
+    "notify": ("0711", 0),
     "private": ("0711", 0),
 }
 WITH_GROUP = {
@@ -58,6 +59,13 @@ WITH_GROUP = {
     "domains": ("0710", 33),
     "domains/blog.test": ("0710", 33),
 }
+
+
+def answer(path: Path, question: bytes) -> bytes:
+    with socket.socket(socket.AF_UNIX) as connected:
+        connected.connect(str(path))
+        connected.sendall(question + b"\n")
+        return connected.recv(65536)
 
 
 @as_root
@@ -75,8 +83,7 @@ def test_what_a_sites_own_user_has_there_is_its_own_alone(open_path: Path) -> No
     with supervised(open_path) as home:
         home.app("ours", hello, user="www-data", python="/usr/bin/python3")
         assert home.get("ours") == "hello"
-        status = (open_path / "run" / "board" / "ours").stat()
-        assert (stat.S_IMODE(status.st_mode), status.st_uid) == (0o600, 33)
+        assert as_user(33, 33, lambda: os.stat(open_path / "run" / "board" / "ours").st_size) == "PermissionError"
         if not os.path.realpath(sys.executable).startswith("/root/"):  # it runs the relay, as the site's user
             home.site("binds", command="/usr/bin/python3 srv.py %SOCKET", user="www-data")
             with pytest.raises(OSError):
@@ -98,6 +105,46 @@ def test_the_group_connects_and_nobody_else(open_path: Path, who: tuple[int, int
             assert as_user(*who, lambda path=path: connects(path)) == let_in
         assert as_user(*who, lambda: connects(run / "control.sock")) == "PermissionError"
         assert as_user(*who, lambda: os.listdir(run / "sites")) == "PermissionError"
+
+
+@as_root
+def test_the_control_socket_asks_who_is_there_whatever_its_mode(open_path: Path) -> None:
+    """The mode alone would let everybody stop and restart the sites of all."""
+    with supervised(open_path) as home:
+        home.site("blog")
+        home.get("blog")
+        control = open_path / "run" / "control.sock"
+        control.chmod(0o666)
+        told = as_user(*WWW, lambda: answer(control, b'{"do": "stop", "site": "blog"}'))
+        assert told in (b"", "ConnectionResetError", "BrokenPipeError")
+        assert as_user(0, 0, lambda: answer(control, b'{"do": "ping"}')).startswith(b'{"pid":')
+        assert home.state("blog")["state"] == "running"
+
+
+@as_root
+def test_the_workers_socket_takes_from_others_what_workers_ask_and_nothing_else(open_path: Path) -> None:
+    with supervised(open_path, GROUP) as home:
+        home.site("blog")
+        home.get("blog")
+        workers = open_path / "run" / "workers.sock"
+        assert b'"socket":' in as_user(*WWW, lambda: answer(workers, b'{"do": "ensure", "site": "blog"}'))
+        for do in (b"stop", b"status", b"restart", b"upgrade", b"logs"):
+            told = as_user(*WWW, lambda do=do: answer(workers, b'{"do": "%s", "site": "blog"}' % do))
+            assert b'"status":403' in told
+        assert home.state("blog")["state"] == "running"
+
+
+@pytest.mark.parametrize(("mode", "usable"), [(0o770, False), (0o707, False), (0o1770, True), (0o755, True)], ids=oct)
+def test_a_runtime_directory_that_others_may_write_is_refused(open_path: Path, mode: int, usable: bool) -> None:
+    """Whoever may write it, its group included, could put a socket of their own in place of ours."""
+    home = SupervisedHome(open_path)
+    (open_path / "run").mkdir()
+    (open_path / "run").chmod(mode)
+    if usable:
+        home.rundir.make()
+        return
+    with pytest.raises(MultisiteError, match="others may write it"):
+        home.rundir.make()
 
 
 @as_root
@@ -133,7 +180,7 @@ def socket_in(home_path: str, group: str) -> dict[str, tuple[str, int]]:
     rundir.let_in(access.access_of(home))
     listener = Listener(rundir.socket("blog"), rundir)
     listener.open(10, ["blog.test"])
-    names = (".", "sites", "sites/blog.sock", "domains", "domains/blog.test", "board", "private")
+    names = (".", "sites", "sites/blog.sock", "domains", "domains/blog.test", "board", "notify", "private")
     found = modes(Path(rundir.path), *names)
     listener.close()
     return found
@@ -154,6 +201,7 @@ def test_modes_under_another_user(open_path: Path, group: str, let_in: bool) -> 
         "domains": folder,
         "domains/blog.test": folder,
         "board": mine[0],
+        "notify": mine[0],
         "private": mine[0],
     }
 

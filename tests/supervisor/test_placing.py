@@ -142,7 +142,7 @@ def test_a_site_that_is_gone_is_forgotten(crews: Crews) -> None:
     assert Placements(crews.home).rows() == {}
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: needs root, to become somebody else")
 def test_the_process_of_another_user_cannot_talk_its_site_in(crews: Crews) -> None:
     """Its user could change the code after the examination, or lie: it is not even heard."""
     site = crews.site("blog")

@@ -86,7 +86,7 @@ def test_what_a_site_sees_is_what_a_plain_start_gives(home: SupervisedHome) -> N
 VARYING = ("MULTISITE_BACKEND", "NOTIFY_SOCKET", "PWD", "LISTEN_PID", "_")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: needs root, to become somebody else")
 def test_it_is_a_process_of_the_sites_user() -> None:
     path = Path(tempfile.mkdtemp(prefix="multisite-"))
     path.chmod(0o755)

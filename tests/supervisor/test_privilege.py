@@ -21,7 +21,7 @@ from multisite.supervisor.privilege import Refused
 
 from .harness import SERVER, SupervisedHome, as_user, supervised, wait_until
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: needs root, to become somebody else")
 SYSTEM_PYTHON = "/usr/bin/python3"
 PLAIN, ALLOWED = SupervisorOptions(), SupervisorOptions(allow_root=True)
 
@@ -129,6 +129,42 @@ def test_root_does_not_run_what_others_may_write(open_path: Path) -> None:
     os.chown(open_path, 33, 33)
     with pytest.raises(Refused, match="may be written by others than root"):
         who(ALLOWED, location=str(open_path), user="root")
+
+
+@as_root
+def test_root_does_not_run_what_a_group_may_write(open_path: Path) -> None:
+    """The group of root itself is root."""
+    code = open_path / "app.py"
+    code.write_text("")
+    keys = {"location": str(open_path), "user": "root", "application": "app:application"}
+    for path in (open_path, code):
+        path.chmod(0o775)
+        assert who(ALLOWED, **keys).uid == 0
+        os.chown(path, 0, 33)
+        with pytest.raises(Refused, match=f"it runs as root and {path} may be written by others than root"):
+            who(ALLOWED, **keys)
+        assert who(ALLOWED, **{**keys, "user": "www-data"}).uid == 33
+        path.chmod(0o755)
+
+
+@as_root
+def test_a_location_that_is_replaced_between_two_looks_is_refused(
+    open_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its owner was to run it; what is there now is root's, who would never have been chosen."""
+    location = open_path / "site"
+    location.mkdir()
+    os.chown(location, 33, 33)
+    look = privilege._way
+
+    def replaced(path: str) -> object:
+        location.rmdir()
+        location.mkdir()
+        return look(path)
+
+    monkeypatch.setattr(privilege, "_way", replaced)
+    with pytest.raises(Refused, match="it has just been replaced; try again"):
+        who(location=str(location))
 
 
 def test_users_and_groups_that_do_not_exist_are_named(open_path: Path) -> None:

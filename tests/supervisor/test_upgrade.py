@@ -276,3 +276,76 @@ def test_the_command_says_what_happened(home: SupervisedHome) -> None:
     home.get("blog")
     told = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     assert told == f"the new program runs, version {multisite.__version__}\n"
+
+
+# What is waited for, learned and bounded
+
+
+def change(folder: Path, text: str = HELLO) -> None:
+    (folder / "tmp").mkdir(exist_ok=True)
+    (folder / "app.py").write_text(text)
+    (folder / "tmp" / "restart.txt").write_text("now")
+    os.utime(folder / "tmp" / "restart.txt", (2e9, 2e9))
+
+
+def look(home: SupervisedHome) -> None:
+    """Have the supervisor look at the files of its sites."""
+    home.client.ask({"do": "reload"})
+    home.status()  # which is answered in a later turn
+
+
+def test_a_reload_that_waits_for_git_is_taken_afterwards(home: SupervisedHome) -> None:
+    folder = home.app("blog", HELLO)
+    assert home.get("blog") == "hello"
+    (folder / ".git").mkdir()
+    (folder / ".git" / "index.lock").touch()
+    change(folder, HELLO.replace("hello", "again"))
+    look(home)
+    upgrade(home)
+    assert home.get("blog") == "hello"
+    (folder / ".git" / "index.lock").unlink()
+    wait_until(lambda: home.get("blog") == "again")
+
+
+def test_a_site_that_was_put_to_rest_is_not_woken(home: SupervisedHome) -> None:
+    """Its file says that it always runs; somebody has stopped it."""
+    home.app("blog", HELLO, warm="always")
+    assert home.get("blog") == "hello"
+    home.client.ask({"do": "stop", "site": "blog"})
+    home.wait_for("blog", "stopped")
+    starts = home.state("blog")["starts"]
+    upgrade(home)
+    look(home)
+    look(home)
+    assert home.state("blog")["starts"] == starts
+    assert home.get("blog") == "hello"
+
+
+TALKS = """
+import os
+
+def application(environ, start_response):
+    for _ in range(20):
+        os.write(5, environ["PATH_INFO"][1:].encode() + b"=x")
+    os.write(5, b"MODULES=decimal")
+    start_response("200 OK", [])
+    return [b"hello"]
+"""
+
+
+def test_what_a_running_process_says_is_heard_afterwards_within_its_bounds(home: SupervisedHome) -> None:
+    """It teaches the preloader of its pair, four times in all and not four times after each upgrade."""
+    home.app("blog", TALKS)
+    for _ in range(3):
+        assert home.get("blog", "/X") == "hello"
+    upgrade(home)
+    assert home.get("blog", "/X") == "hello"
+    for name in ("first", "second"):
+        home.app(name, HELLO)
+        home.get(name)
+    preloaders = wait_until(lambda: [one for one in home.status()["preloaders"] if one["state"] == "ready"])
+    assert len(preloaders) == 1
+    upgrade(home)  # what starts of a pair are known is known: the next one is enough
+    home.app("third", HELLO)
+    assert home.get("third") == "hello"
+    wait_until(lambda: [one for one in home.status()["preloaders"] if one["state"] == "ready"])

@@ -1,0 +1,170 @@
+"""A process number is believed once, held by one, and used for nothing when its process is gone."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from multisite.supervisor import children, proc
+from multisite.supervisor.birth import BORN, Birth
+from multisite.supervisor.children import Child
+from tests.processes import is_running
+
+from .harness import wait_until
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: needs root, to choose the number of a process")
+LAST_PID = "/proc/sys/kernel/ns_last_pid"
+
+
+def forked(what: Callable[[], object] = signal.pause) -> int:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            what()
+        finally:
+            os._exit(0)
+    return pid
+
+
+def in_a_group_with_another() -> None:
+    os.setsid()
+    os.fork()
+    signal.pause()
+
+
+def members(session: int) -> list[int]:
+    return [pid for pid in proc.pids() if proc.session(pid) == session]
+
+
+def reap(pid: int) -> int:
+    wait_until(lambda: os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT))
+    return children.reap(pid)[0]
+
+
+@pytest.fixture
+def held() -> Iterator[Child]:
+    child = Child(forked())
+    yield child
+    if child.end is None:
+        child.kill()
+        reap(child.pid)
+
+
+def test_a_number_has_one_holder(held: Child) -> None:
+    with pytest.raises(OSError) as caught:
+        Child(held.pid)
+    assert caught.value.errno == errno.EBUSY
+
+
+@pytest.mark.parametrize(
+    "who", [lambda: 0, lambda: 1, lambda: -1, os.getpid, os.getppid], ids=["0", "1", "-1", "we", "parent"]
+)
+def test_who_is_no_child_of_ours_is_not_held(who: Callable[[], int]) -> None:
+    """0 is what the kernel says of a process in a world that we cannot see."""
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError):
+        Child(who())
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_childs_child_is_not_held() -> None:
+    between = subprocess.Popen(
+        [sys.executable, "-c", "import os, sys, time; print(os.fork(), flush=True); sys.stdin.read()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert between.stdout
+    grandchild = int(between.stdout.readline())
+    with pytest.raises(OSError) as caught:
+        Child(grandchild)
+    assert caught.value.errno == errno.ECHILD
+    between.communicate()
+
+
+def test_its_holder_hears_of_the_end_and_what_is_left_of_its_group_is_killed_before() -> None:
+    child = Child(forked(in_a_group_with_another))
+    group = wait_until(lambda: len(found := members(child.pid)) == 2 and found)
+    os.kill(child.pid, signal.SIGTERM)
+    reap(child.pid)
+    assert child.end is not None and os.WTERMSIG(child.end[0]) == signal.SIGTERM
+    wait_until(lambda: not any(map(is_running, group)))
+
+
+@as_root
+def test_a_signal_never_reaches_the_next_one_of_that_number(held: Child) -> None:
+    """The number of a process that was waited for is given away again; our own holder must not use it."""
+    held.kill()
+    reap(held.pid)
+    other = _with_number(held.pid)
+    try:
+        for send in (held.terminate, held.kill, held.freeze, held.thaw):
+            send()
+        time.sleep(0.05)  # for a signal that must not come, there is no event to wait for
+        assert os.waitid(os.P_PID, other, os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is None
+    finally:
+        os.kill(other, signal.SIGKILL)
+        os.waitpid(other, 0)
+
+
+def _with_number(pid: int) -> int:
+    for _ in range(200):
+        with open(LAST_PID, "w") as file:
+            file.write(str(pid - 1))
+        other = forked(in_a_session_of_its_own)
+        if other == pid:
+            wait_until(lambda: proc.session(other) == other)
+            return other
+        os.kill(other, signal.SIGKILL)
+        os.waitpid(other, 0)
+    pytest.skip("NOT TESTED: the number is not given away again")
+
+
+def in_a_session_of_its_own() -> None:
+    os.setsid()
+    signal.pause()
+
+
+def test_a_process_that_is_announced_twice_is_believed_once() -> None:
+    """A hostile preloader has one process stand for two: the second is refused, and makes a plain start necessary."""
+    first, second = Birth(os.geteuid(), 0), Birth(os.geteuid(), 0)
+
+    def announce() -> None:
+        for birth in (first, second):
+            birth.theirs.send(BORN)
+        signal.pause()
+
+    pid = forked(announce)
+    try:
+        wait_until(lambda: [birth.hear() for birth in (first, second)] and first.child)
+        wait_until(lambda: second.hear() or second.refused)
+        assert first.child and first.child.pid == pid
+        assert second.child is None
+        assert "somebody else holds" in second.refused
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        reap(pid)
+        for birth in (first, second):
+            birth.close()
+    assert first.child and first.child.end
+
+
+@pytest.mark.parametrize("which", ["another user's", "the preloader"])
+def test_another_users_process_and_the_preloader_itself_are_not_believed(which: str) -> None:
+    birth = Birth(os.geteuid() + (which == "another user's"), 0)
+    pid = forked(lambda: birth.theirs.send(BORN) and signal.pause())
+    birth._preloader = pid if which == "the preloader" else 0
+    birth.theirs.close()
+    os.kill(pid, signal.SIGSTOP)
+    os.waitpid(pid, os.WUNTRACED)
+    birth.hear()
+    assert birth.child is None
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    birth.close()

@@ -1,0 +1,96 @@
+"""What the program that takes a supervisor's place is told: everything, or it is said why not."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+import multisite.supervisor
+from multisite.supervisor import handover, main
+from multisite.supervisor.handover import Handed, Keeper
+
+PACKAGE = Path(multisite.supervisor.__file__).parent
+# What does not outlive a program, is made for one moment, or is packed by whoever has it (and then never changes).
+OTHERWISE = {
+    *("Access", "AlreadyRunning", "Aside", "Birth", "Child", "Client", "Command", "Commands", "Connection"),
+    *("Connections", "Control", "Doors", "Exit", "Exits", "Far", "Journey", "Keeper", "Knowledge", "Launcher"),
+    *("Learned", "Limits", "Loop", "Pipe", "Preloader", "Relay", "RuntimeDir", "Sandbox", "Scales", "Shared"),
+    *("SiteUnavailable", "SpawnBudget", "Starts", "SupervisorError", "Tail", "Trial", "Unavailable", "Upgrade"),
+}
+
+
+def classes() -> dict[str, ast.ClassDef]:
+    found = {}
+    for path in sorted(PACKAGE.glob("*.py")):
+        tree = ast.parse(path.read_text())
+        found.update({f"{path.stem}.{node.name}": node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)})
+    return found
+
+
+def is_attribute(node: ast.AST) -> bool:
+    return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
+
+
+def assigned(definition: ast.ClassDef) -> set[str]:
+    """All that its methods assign to `self`, and the fields of a dataclass that may change."""
+    names = {
+        node.attr
+        for node in ast.walk(definition)
+        if is_attribute(node) and isinstance(node.ctx, ast.Store)  # type: ignore[attr-defined]
+    }
+    kinds = [ast.unparse(one) for one in definition.decorator_list if "dataclass" in ast.unparse(one)]
+    if kinds and "frozen" not in kinds[0]:
+        names |= {ast.unparse(one.target) for one in definition.body if isinstance(one, ast.AnnAssign)}
+    return names
+
+
+def handed() -> list[type[Handed]]:
+    assert main, "all of them are there"
+    return sorted(Handed.__subclasses__(), key=lambda kind: kind.__name__)
+
+
+@pytest.mark.parametrize("kind", handed(), ids=lambda kind: kind.__name__)
+def test_of_each_attribute_it_is_said_what_becomes_of_it(kind: type[Handed]) -> None:
+    """Who adds one decides whether the next program needs it; a forgotten one is what an upgrade loses."""
+    lists = [*kind.HANDED, *kind.PARTS, *kind.ANEW]
+    assert len(lists) == len(set(lists))
+    own = f"{kind.__module__.rpartition('.')[2]}.{kind.__name__}"
+    assert set(lists) == assigned(classes()[own])
+
+
+def test_whatever_changes_while_the_supervisor_runs_is_one_of_these() -> None:
+    declared = {kind.__name__ for kind in handed()}
+    changing = {name.rpartition(".")[2].lstrip("_") for name, node in classes().items() if assigned(node)}
+    assert changing - declared - OTHERWISE == set()
+
+
+class Known(Handed):
+    HANDED = ("number", "names", "pair", "rows")
+
+    def __init__(self) -> None:
+        self.number, self.names, self.pair = 1, {"a"}, (1, 2)
+        self.rows: dict[str, int] = {}
+
+
+def test_sets_and_tuples_arrive_as_what_they_are() -> None:
+    first, second = Known(), Known()
+    first.number, first.names, first.pair, first.rows = 2, {"b", "c"}, (3, 4), {"x": 1}
+    second.go_on(json.loads(json.dumps(first.hand())))
+    assert vars(second) == vars(first)
+
+
+def test_what_an_older_program_did_not_know_stays_as_it_is() -> None:
+    known = Known()
+    known.go_on({"number": 5})
+    assert vars(known) == {"number": 5, "names": {"a"}, "pair": (1, 2), "rows": {}}
+
+
+def test_nothing_stays_open_when_no_state_can_be_written() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(TypeError):
+        handover.seal({"what": object()}, Keeper())
+    assert len(os.listdir("/proc/self/fd")) == before
