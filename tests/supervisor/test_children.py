@@ -76,7 +76,7 @@ def test_who_is_no_child_of_ours_is_not_held(who: Callable[[], int]) -> None:
 
 def test_a_childs_child_is_not_held() -> None:
     between = subprocess.Popen(
-        [sys.executable, "-c", "import os, sys, time; print(os.fork(), flush=True); sys.stdin.read()"],
+        [sys.executable, "-c", "import os, sys; pid = os.fork(); pid and print(pid, flush=True); sys.stdin.read()"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
