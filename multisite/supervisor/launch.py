@@ -157,7 +157,7 @@ def stranger(site: Site, home: Home) -> str:
     if os.geteuid() != 0:
         return ""  # who else it might want to be is refused
     try:
-        who, _ = privilege.identity(site, home, interpreter(site))
+        who = privilege.chosen(site, home, interpreter(site))
     except Refused:
         return ""  # it is not started at all
     return "" if who.uid == 0 else who.name or str(who.uid)

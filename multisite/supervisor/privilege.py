@@ -58,6 +58,15 @@ def identity(site: Site, home: Home, program: str = "", needed: tuple[str, ...] 
     return who, remark
 
 
+def chosen(site: Site, home: Home, program: str) -> Identity:
+    """Return who root would have run `site`, whether or not all that it needs is as it must be.
+
+    Raises:
+        Refused: nobody can be told.
+    """
+    return _chosen(site, home, tuple(path for path in (site.location, program) if path))[0]
+
+
 def based_on(python: str) -> dict[str, str]:
     """Return what pyvenv.cfg says of the virtualenv of an interpreter, by its keys (PEP 405); {} for any other."""
     try:
