@@ -105,6 +105,11 @@ def is_left_to_us(site: Site) -> bool:
     return site.mode == "auto" and not (site.is_moya or site.files_only or runs_elsewhere)
 
 
+def is_tried(site: Site) -> bool:
+    """Tell whether `site` is called in several threads before it may live where it would be."""
+    return site.share and not ("threads" in site.promised and site.threads == 1)
+
+
 def basis(home: Home) -> str:
     """Return a digest of what moya.conf says about where sites run."""
     return hashlib.sha256(repr((home.supervisor, home.defaults)).encode()).hexdigest()[:16]

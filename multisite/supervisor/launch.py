@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import Any
 
-from multisite import development, hosted, loader, sharing, template
+from multisite import development, hosted, loader, placement, sharing, template
 from multisite.model import Home, Site
 from multisite.supervisor import environment, privilege, reach
 from multisite.supervisor.privilege import Refused
@@ -309,7 +309,7 @@ def _job(site: Site, around: Surroundings, worker: str) -> dict[str, Any]:
         "smoke": _smoke(site) if around.smoke else {},
         "learn": site.preload == "auto" and not site.chroot,
         "examine": bool(around.examine),
-        "aside": bool(around.examine) and site.share,
+        "aside": bool(around.examine) and placement.is_tried(site),
     }
 
 

@@ -257,7 +257,7 @@ class Placing(Handed):
     def _decided(self, site: Site, row: Row, now: float) -> Placement:
         options, heat = self._roster.home.supervisor, self._uses.setdefault(site.name, Use(now)).heat(now)
         found = placement.settle(
-            row.found,
+            row.found if placement.is_tried(site) else replace(row.found, is_untried=False),
             heat,
             options,
             here=row.is_here,
@@ -341,7 +341,9 @@ def _is_unused(crew: Crew, now: float) -> bool:
 
 def _is_known(found: Examined, site: Site) -> bool:
     """Tell whether nothing more is to be learnt of a version by examining it."""
-    return bool(found.findings) or (found.requests >= AGAIN_AFTER[-1] and not (found.is_untried and site.share))
+    return bool(found.findings) or (
+        found.requests >= AGAIN_AFTER[-1] and not (found.is_untried and placement.is_tried(site))
+    )
 
 
 def folder_of(runtime_dir: str) -> str:
