@@ -169,6 +169,11 @@ class Answer:
         self._end(b"")
 
     @property
+    def is_bare(self) -> bool:
+        """Only the end of the connection ends the body, as of an answer in HTTP/1.0 that has no length."""
+        return self._has_body and self._length is None and not self._is_chunked
+
+    @property
     def is_short(self) -> bool:
         """The app gave less than it had announced."""
         return self._has_body and self._length is not None and self._sent < self._length

@@ -80,6 +80,8 @@ class Caller:
                 return
             if answer.is_begun or connection.is_taken:
                 answer.status = 500
+                if answer.is_bare:
+                    connection.cut()
             else:
                 _refuse(answer, "400 Bad Request" if is_cut else "500 Internal Server Error")
 

@@ -202,6 +202,11 @@ class Connection(socket.socket):
         self.sent += sent
         return sent
 
+    def cut(self) -> None:
+        """End with a reset: the only sign that an answer which nothing else ends is not whole."""
+        self.gone = True
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("@ii", 1, 0))
+
     def linger(self) -> None:
         """Say that the answer is over, and wait until the peer has read it.
 

@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,9 @@ def application(environ, start_response):
     elif path == "/pieces":
         start_response("200 OK", [("Date", "never"), ("Server", "mine")])
         return iter([b"one ", b"", b"two"])
+    elif path == "/late":
+        start_response("200 OK", [])
+        return (b"one " if turn == 0 else 1 / 0 for turn in range(2))
     elif path == "/none":
         start_response("204 No Content", [("Content-Length", "3"), ("X-A", "b")])
         return []
@@ -152,6 +155,19 @@ def test_framing(site: Backend) -> None:
     none = answered(site, "/none")
     assert (none.status, none.headers["Content-Length"], none.headers["X-A"]) == (204, None, "b")
     assert answered(site, "/hints").raw.startswith(b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n")
+
+
+@pytest.mark.parametrize("version", ["HTTP/1.0", "HTTP/1.1"])
+def test_an_answer_that_is_cut_shows(site: Backend, version: str) -> None:
+    """Its last chunk is missing; where there are none, the connection is reset."""
+    with clients() as (client, ours):
+        hand_over(site, asked("/late", SERVER_PROTOCOL=version), ours)
+        got = b""
+        with nullcontext() if version == "HTTP/1.1" else pytest.raises(ConnectionResetError):
+            while more := client.recv(65536):
+                got += more
+    assert not got.endswith(b"0\r\n\r\n")
+    site.wait_for(in_flight=0)
 
 
 def test_errors_and_counts(site: Backend) -> None:
