@@ -24,6 +24,8 @@ import signal
 import socket
 import sys
 import termios
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
 Environ = dict[str, Any]
@@ -100,6 +102,20 @@ class Worker:
         """Have `call` called before those hooks of the administrator's that run when the worker ends."""
         for name in filter(self._is_set, AT_THE_END):
             self._worker.cfg.set(name, _after(call, getattr(self._worker.cfg, name), name == "worker_exit"))
+
+    @property
+    def deferred(self) -> object:
+        """What its `handle` says of a connection that is to wait for its client without a thread; None where none can.
+
+        That is so of the gthread worker of gunicorn 25 and later, for HTTP/1.
+        """
+        module = sys.modules.get("gunicorn.workers.gthread")
+        plain = set(getattr(self._worker.cfg, "http_protocols", ["h1"])) <= {"h1"}
+        return getattr(module, "_DEFER", None) if plain and hasattr(self._worker, "pending_conns") else None
+
+    def wrap(self, name: str, around: Callable[..., Any]) -> None:
+        """Have `around` called in place of a method of it, with that method before the arguments."""
+        setattr(self._worker, name, partial(around, getattr(self._worker, name)))
 
     def when_interrupted(self, call: Any) -> None:
         """Have `call` called when the worker is told to end at once."""
@@ -293,6 +309,12 @@ def connection(environ: Environ) -> Connection | None:
         if unreader is None:
             return None
     return Connection(sock, worker, _says_close(environ), unreader)
+
+
+def unreader(environ: Environ) -> Any:
+    """Return where gunicorn receives the body of a request, and keeps what it has read ahead; None elsewhere."""
+    found = _unreader(environ["wsgi.input"])
+    return found if hasattr(found, "sock") else None
 
 
 def _unreader(body: Any) -> Any:

@@ -35,6 +35,7 @@ from multisite.runner.body import Gone
 from multisite.runner.request import PROXY
 from multisite.runner.target import RAW, resolve
 from multisite.sitedir import Entry
+from multisite.slowclients import spare
 from multisite.tree import QUIET
 from multisite.trusted import TrustedHeader, TrustedProxies
 from multisite.verdicts import Verdicts
@@ -188,6 +189,7 @@ class Dispatcher:
         if self._unusable and self._clock() < self._open_at:
             raise ConfigError(*self._unusable.problems)  # a new one: a traceback grows with each raise
         self._open_at = self._clock() + LOOK_EVERY
+        spare(client.find_worker())
         try:
             self._live.open()
         except ConfigError as error:

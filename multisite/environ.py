@@ -9,6 +9,7 @@ from typing import Any
 
 from multisite import keepalive, pages
 from multisite.errors import BadRequest, ClientDisconnected, MultisiteError
+from multisite.patience import Patience, Waiting
 from multisite.runner.body import Gone, answered
 from multisite.runner.filewrapper import ReadFile
 
@@ -23,17 +24,20 @@ class Completed:
         bare: the app itself where a request without a body needs no more than `ReadFile`; for those in a hurry.
     """
 
-    def __init__(self, app: WSGI, errors: Any = None) -> None:
+    def __init__(self, app: WSGI, errors: Any = None, patience: Patience | None = None) -> None:
         self._app = app
         self._errors = errors
+        self._patience = patience
         self.bare = app if errors is None else self._with_errors
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         """Answer one request (PEP 3333)."""
         environ["wsgi.file_wrapper"] = ReadFile
         if "CONTENT_LENGTH" in environ or "HTTP_TRANSFER_ENCODING" in environ:
-            refuse, end = partial(_refuse, environ, start_response), partial(keepalive.end, start_response)
-            body: Iterable[bytes] = answered(self.bare, environ, start_response, refuse, end)
+            waiting = self._patience.begin(environ) if self._patience else None
+            refuse, end = partial(_refuse, environ, start_response, waiting), partial(keepalive.end, start_response)
+            over = waiting.end if waiting else _nothing
+            body: Iterable[bytes] = answered(self.bare, environ, start_response, refuse, end, over)
             return body
         return self.bare(environ, start_response)
 
@@ -42,9 +46,17 @@ class Completed:
         return self._app(environ, start_response)
 
 
-def _refuse(environ: Environ, start_response: Any, reason: str, is_cut: bool) -> Iterable[bytes]:
+def _nothing() -> None:
+    pass
+
+
+def _refuse(
+    environ: Environ, start_response: Any, waiting: Waiting | None, reason: str, is_cut: bool
+) -> Iterable[bytes]:
     """Answer a request whose body cannot be read: that is the client's mistake, and nothing of the site's."""
     error: MultisiteError = ClientDisconnected(reason) if is_cut else BadRequest(reason)
+    if waiting and waiting.failure:
+        error = waiting.failure
     if not keepalive.begin_anew(start_response):
         raise Gone(reason)
     return pages.for_error(error)(environ, start_response, sys.exc_info())

@@ -43,7 +43,9 @@ from multisite.generation import WSGI, Generation
 from multisite.layers import Layers, Rescue
 from multisite.model import Home, Site
 from multisite.ownlog import Errors
+from multisite.patience import Patience
 from multisite.placement import basis
+from multisite.share import Share
 from multisite.sitedir import Entry
 from multisite.verdicts import Verdicts
 from multisite.visit import IN_PROCESS, PAGE, PROXY, SPAWNED
@@ -328,7 +330,8 @@ class InProcessSite:
     def _serve(self, newest: Generation) -> None:
         self._generation, self._failure, self._failures = newest, None, 0
         own = logs.own_log(self.name)
-        self._put(Completed(self._debugged(newest.app), Errors(own) if own else None), IN_PROCESS)
+        patience = Patience(self._site.upload_rate, Share(threads.of_this_server))
+        self._put(Completed(self._debugged(newest.app), Errors(own) if own else None, patience), IN_PROCESS)
         self._verdicts.clear(self.name)
 
     def _debugged(self, app: WSGI) -> WSGI:

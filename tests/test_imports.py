@@ -26,7 +26,8 @@ LAYERS: tuple[tuple[str, str], ...] = (
         "guard process_state loader loaders importer blame verdicts logs loghandlers loggingini loggingplan upload "
         "upstream client peer relayloop tunnel queued share threads handoff logfile logbatch access beneath static "
         "usage visit tally policies route codeversion placements codefiles certificates publisherfile survey "
-        "sessionstore tree watched smoke logtail ownlog workdir relativepaths errands keepalive lingering",
+        "sessionstore tree watched smoke logtail ownlog workdir relativepaths errands keepalive lingering "
+        "slowclients patience",
     ),
     (
         "pure",

@@ -27,7 +27,9 @@ class Gone(ConnectionResetError):
         super().__init__(errno.ECONNRESET, reason)
 
 
-def answered(app: Any, environ: dict[str, Any], start_response: Any, refuse: Any, when_failed: Any) -> Any:
+def answered(
+    app: Any, environ: dict[str, Any], start_response: Any, refuse: Any, when_failed: Any, when_over: Any = None
+) -> Any:
     """What `app` answers to a request that may have a body.
 
     Args:
@@ -36,7 +38,25 @@ def answered(app: Any, environ: dict[str, Any], start_response: Any, refuse: Any
         refuse: called with a sentence and whether the body is cut short, answers in place of an app that raised
             because it could not read it.
         when_failed: called when the body cannot be read on, since nobody knows where the next request begins.
+        when_over: called when the answer has been made, and the body is read no more.
     """
+    when_over = when_over or _nothing
+    result = None
+    try:
+        result = _answered(app, environ, start_response, refuse, when_failed)
+    finally:
+        if not isinstance(result, _Reading):
+            when_over()
+    if isinstance(result, _Reading):
+        result.when_over = when_over
+    return result
+
+
+def _nothing() -> None:
+    pass
+
+
+def _answered(app: Any, environ: dict[str, Any], start_response: Any, refuse: Any, when_failed: Any) -> Any:
     length = environ.get("CONTENT_LENGTH") or ""
     if length and (not length.isascii() or not length.isdigit() or len(length) > LONGEST_LENGTH):
         when_failed()
@@ -59,6 +79,7 @@ class _Reading:
     """An answer that is made while the body is read."""
 
     def __init__(self, result: Any, body: Body, refuse: Any) -> None:
+        self.when_over: Callable[[], None] = _nothing
         self._result = result
         self._body = body
         self._refuse = refuse
@@ -86,8 +107,11 @@ class _Reading:
 
     def close(self) -> None:
         """As the app's own."""
-        if hasattr(self._result, "close"):
-            self._result.close()
+        try:
+            if hasattr(self._result, "close"):
+                self._result.close()
+        finally:
+            self.when_over()
 
 
 class Body:

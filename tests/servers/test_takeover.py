@@ -460,3 +460,27 @@ def test_where_threads_must_wait_a_slow_site_holds_its_share(home: HomeDir) -> N
     assert {answer.status for answer in answers} == {200, 503}
     assert 5 <= len(refused) <= 7
     assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)
+
+
+def test_heads_that_do_not_end_hold_nobody_up(home: HomeDir) -> None:
+    """Connections on which nothing comes, or half a head, are no thread's; what is whole in the end is answered."""
+    with served(home, "gthread") as server, contextlib.ExitStack() as stack:
+        head = b"GET / HTTP/1.1\r\nHost: near.test\r\nConnection: close\r\nX-A: "
+        silent, begun = [], []
+        for _ in range(4):
+            for wires in (silent, begun):
+                wires.append(
+                    stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE))
+                )
+        for wire in begun:
+            wire.sendall(head)
+        for turn in range(3):
+            for wire in begun:
+                wire.sendall(b"%d" % turn)
+            assert_near_answers(server)
+        for wire in begun:
+            wire.sendall(b"\r\n\r\n")
+            answer = b""
+            while block := wire.recv(65536):
+                answer += block
+            assert answer.endswith(b"site near")
