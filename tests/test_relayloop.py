@@ -21,6 +21,7 @@ from multisite import client, passage, relayloop
 from multisite.errors import BackendUnavailable, SiteBusy
 from multisite.proxy import Proxy
 from multisite.relayloop import RelayLoop
+from multisite.visit import KEY
 from tests.backends import PATIENCE, Backend, saying, take
 from tests.test_pending import read_all
 from tests.ways import Way, connected, taken
@@ -192,6 +193,70 @@ def test_an_http_1_0_client_sees_a_cut_by_a_reset(tmp_path: Path, worker: Way) -
             go.set()
             with pytest.raises(ConnectionResetError):
                 wire.recv(1)
+
+
+@pytest.mark.parametrize("taken_by_client", [True, False], ids=["all of it", "a part of it"])
+def test_such_a_cut_is_never_a_clean_end(tmp_path: Path, worker: Way, taken_by_client: bool) -> None:
+    """Nor while some of what came before is still to be sent to a client that is slow."""
+
+    def talk(wire: socket.socket) -> None:
+        take(wire)
+        wire.sendall(TEXT + b"Transfer-Encoding: chunked\r\n\r\n")
+        with contextlib.suppress(OSError):  # until the client has no room
+            wire.settimeout(0.2)
+            for _ in range(1 if taken_by_client else 1000):
+                wire.sendall(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+        cut.set()
+
+    cut = threading.Event()
+    with (
+        Backend(tmp_path / "x.sock", talk) as backend,
+        ask(Proxy(backend.endpoint), SERVER_PROTOCOL="HTTP/1.0") as wire,
+    ):
+        assert cut.wait(PATIENCE)
+        with pytest.raises(ConnectionResetError):
+            while wire.recv(65536):
+                pass
+
+
+class _Seen:
+    """A visit that notes how it ends."""
+
+    def __init__(self) -> None:
+        self.ends: list[tuple[int, int, bool]] = []
+
+    def done(self, status: int, sent: int, cut: bool = False) -> None:
+        self.ends.append((status, sent, cut))
+
+
+ENDS = {
+    "whole": (TEXT + b"Content-Length: 5\r\n\r\nhello", (200, 5, False)),
+    "short": (TEXT + b"Content-Length: 9\r\n\r\nhello", (200, 5, True)),
+    "no last chunk": (TEXT + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", (200, 5, True)),
+    "too long": (TEXT + b"Content-Length: 5\r\n\r\nhello, world", (200, 5, False)),
+}
+
+
+@pytest.mark.parametrize("kind", ["gthread", "sync"])
+@pytest.mark.parametrize("protocol", ["HTTP/1.0", "HTTP/1.1"])
+@pytest.mark.parametrize("patience", [0.0, 5.0], ids=["loop", "thread"])
+@pytest.mark.parametrize("end", list(ENDS))
+def test_how_an_answer_ends_is_seen_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, protocol: str, patience: float, end: str
+) -> None:
+    """Not one byte goes out beyond its length, and a short one has failed, whoever passes it on."""
+    answer, counted = ENDS[end]
+    seen = _Seen()
+    with taken(kind, monkeypatch, patience), Backend(tmp_path / "x.sock", saying(answer)) as backend:
+        with ask(Proxy(backend.endpoint), SERVER_PROTOCOL=protocol, HTTP_CONNECTION="close", **{KEY: seen}) as wire:
+            got = b""
+            with contextlib.suppress(ConnectionResetError):
+                while block := wire.recv(65536):
+                    got += block
+        eventually(lambda: seen.ends)
+    assert seen.ends == [counted]
+    body = got.partition(b"\r\n\r\n")[2]
+    assert body in (b"hello", b"5\r\nhello\r\n")
 
 
 # The queue of a site

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from multisite.errors import BadRequest, RequestTooLarge, UpstreamProtocolError
 from multisite.wire import envelope, http11, uwsgi
-from multisite.wire.framing import LAST_CHUNK, Body, Chunked, Sized, UntilClose, chunk
+from multisite.wire.framing import LAST_CHUNK, Body, Chunked, ChunkedRequest, Sized, UntilClose, chunk
 from multisite.wire.target import raw_target
 
 ENVIRON: dict[str, Any] = {
@@ -396,3 +396,40 @@ def test_any_bytes_are_chunks_or_an_error(data: bytes) -> None:
     except UpstreamProtocolError:
         return
     assert len(body._rest) < 4096
+
+
+@pytest.mark.parametrize("piecewise", [False, True])
+def test_a_request_in_chunks(piecewise: bool) -> None:
+    """Extensions and trailers are read, and dropped; what comes after the end is nobody's."""
+    body = ChunkedRequest()
+    data = b'5 ;a;b=c ; d="e\\"f"\r\nhello\r\n000A\r\n, my world\r\n0;x\r\nX-A: b\r\nX-C:\r\n\r\nGET'
+    parts = [data[at : at + 1] for at in range(len(data))] if piecewise else [data]
+    assert b"".join(map(body.feed, parts)) == b"hello, my world"
+    assert body.done
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"zz\r\n",
+        b"\r\n",
+        b"+5\r\nhello\r\n",
+        b"0x5\r\nhello\r\n",
+        b"5 \r\nhello\r\n",
+        b"5;\r\nhello\r\n",
+        b'5;a="b\r\nhello\r\n',
+        b"5;a\rb\r\nhello\r\n",
+        b"5\nhello\n",
+        b"5\r\nhello!\r\n",
+        b"5\r\nhello\n\r\n",
+        b"1234567890123456\r\n",
+        b"0\r\n no field\r\n\r\n",
+        b"0\r\nX-A: b\nX-C: d\r\n\r\n",
+        b"0\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"0\r\nHost: x\r\n\r\n",
+        b"5;" + b"a" * 5000,
+    ],
+)
+def test_a_request_in_what_is_no_chunks(data: bytes) -> None:
+    with pytest.raises(BadRequest):
+        ChunkedRequest().feed(data)
