@@ -115,12 +115,16 @@ def example_line(option: Option) -> str:
     return option.example if option.any_key else f"{option.key} = {option.example or option.default}"
 
 
-def site_template(values: Mapping[str, str], comments: Iterable[str] = ()) -> str:
+def site_template(
+    values: Mapping[str, str], comments: Iterable[str] = (), static: Mapping[str, str] | None = None, serve: bool = True
+) -> str:
     """Write a commented site file.
 
     Args:
         values: key of [service] → text. Keys that are not given and often used follow as comments.
         comments: what the file begins with.
+        static: of [static]: URL prefix → folder; None: unknown.
+        serve: whether that is put into force, or is a comment.
     """
     lines = [*(line for comment in comments for line in _comment(comment)), "[service]"]
     for option in of_section(SITE_FILE, "service"):
@@ -129,6 +133,10 @@ def site_template(values: Mapping[str, str], comments: Iterable[str] = ()) -> st
         elif option.key in _OFFERED:
             lines += ["", *_comment(option.help), f"# {example_line(option)}"]
     for section in sections(SITE_FILE)[1:]:
+        if section == "static" and static:
+            mark = "" if serve else "# "
+            lines += ["", f"{mark}[static]", *(f"{mark}{_setting(*each)}" for each in static.items())]
+            continue
         lines += ["", f"# [{section}]"]
         lines += (f"# {example_line(option)}" for option in of_section(SITE_FILE, section))
     return "\n".join(lines) + "\n"

@@ -86,7 +86,7 @@ SERVED: dict[str, tuple[dict[str, str], dict[str, str], str]] = {
     "flask": (FLASK, {"application": "app:app"}, "from Flask"),
     "factory": (FACTORY, {"application": "blog:create_app()"}, "from a factory"),
     "django": (DJANGO, {"application": "shop.wsgi:application"}, "from Django"),
-    "pyramid": (PYRAMID, {"application": "paste:development.ini"}, "from Pyramid"),
+    "pyramid": (PYRAMID, {"application": "paste:production.ini"}, "from Pyramid"),
     "fastapi": (FASTAPI, {"application": "asgi:service.main:api", "location": "src"}, "from FastAPI"),
     "starlette": (STARLETTE, {"application": "asgi:main:app"}, "from Starlette"),
     "bottle": (BOTTLE, {"application": "wiki:app"}, "from Bottle"),
@@ -108,3 +108,146 @@ def write(folder: Path, files: dict[str, str]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return folder
+
+
+#: kind → its files, and what `new --from` has to find; what serves them is not installed for the tests
+SEEN: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+    "dash": ({"app.py": "from dash import Dash\napp = Dash(__name__)\n"}, {"application": "app:app.server"}),
+    "dash-named": (
+        {"app.py": "import dash as d\napp = d.Dash(__name__)\nserver = app.server\n"},
+        {"application": "app:server"},
+    ),
+    "dash-on-flask": (
+        {"app.py": "import dash, flask\nmine = flask.Flask('x')\napp = dash.Dash('x', server=mine)\n"},
+        {"application": "app:mine"},
+    ),
+    "two-names": (
+        {"app.py": "from flask import Flask\napp = application = Flask(__name__)\n"},
+        {"application": "app:application"},
+    ),
+    "two-names-asgi": (
+        {"app.py": "from fastapi import FastAPI\nserver = api = app = FastAPI()\n"},
+        {"application": "asgi:app:app"},
+    ),
+    "cherrypy": (
+        {"site.py": "import cherrypy as cp\nclass Root: ...\napp = cp.Application(Root(), '')\n"},
+        {"application": "site:app"},
+    ),
+    "cherrypy-mounted": (
+        {"shop.py": "import cherrypy\nclass Root: ...\nserved = cherrypy.tree.mount(Root(), '/')\n"},
+        {"application": "shop:served"},
+    ),
+    "cherrypy-tree": (
+        {"shop.py": "import cherrypy\nclass Root: ...\ncherrypy.tree.mount(Root(), '/')\n"},
+        {"application": "shop:cherrypy.tree"},
+    ),
+    "webpy": (
+        {"code.py": "import web\nurls = ('/', 'x')\napp = web.application(urls, globals())\n"},
+        {"application": "code:app.wsgifunc()"},
+    ),
+    "webpy-named": (
+        {"main.py": "import web\napp = web.application((), {})\napplication = app.wsgifunc()\n"},
+        {"application": "main:application"},
+    ),
+    "passenger": (
+        {
+            "passenger_wsgi.py": "from shop import app as application\n",
+            "shop.py": "import flask\napp = flask.Flask('x')\n",
+        },
+        {"application": "passenger_wsgi:application"},
+    ),
+    "passenger-beside-wsgi": (
+        {"passenger_wsgi.py": "from wsgi import application\n", "wsgi.py": PLAIN},
+        {"application": "wsgi:application"},
+    ),
+    "dashed": ({"my-app.py": FLASK["app.py"]}, {"application": "my-app:app"}),
+    "inis": (
+        dict.fromkeys(("test.ini", "development.ini", "production.ini"), "[app:main]\nuse = egg:x\n"),
+        {"application": "paste:production.ini"},
+    ),
+    "streamlit": (
+        {
+            "Home.py": "import streamlit as st\nst.title('x')\n",
+            "pages/1_More.py": "import streamlit as st\nst.title('y')\n",
+            "helpers.py": "import streamlit as st\n",
+        },
+        {
+            "command": "python3 -m streamlit run Home.py --server.address 127.0.0.1 --server.port %PORT "
+            "--server.headless true"
+        },
+    ),
+    "gradio": (
+        {"app.py": "import gradio as gr\ndemo = gr.Interface(fn=str)\nif __name__ == '__main__':\n    demo.launch()\n"},
+        {"command": "env GRADIO_SERVER_NAME=127.0.0.1 GRADIO_SERVER_PORT=%PORT python3 app.py"},
+    ),
+    "gradio-on-fastapi": (
+        {"app.py": "import gradio as gr, fastapi\napi = fastapi.FastAPI()\ngr.mount_gradio_app(api, None, '/x')\n"},
+        {"application": "asgi:app:api"},
+    ),
+    "nicegui-on-fastapi": (
+        {"app.py": "from fastapi import FastAPI\nfrom nicegui import ui\napi = FastAPI()\nui.run_with(api)\n"},
+        {"application": "asgi:app:api"},
+    ),
+}
+ROUTER = (
+    "from channels.routing import ProtocolTypeRouter\nfrom django.core.asgi import get_asgi_application\n"
+    "application = ProtocolTypeRouter({'http': get_asgi_application()})\n"
+)
+PLAIN_ASGI = "from django.core.asgi import get_asgi_application\napplication = get_asgi_application()\n"
+#: kind → files beside Django's own, what has to be found, and what has to be said of it
+DJANGOS: dict[str, tuple[dict[str, str], str, str]] = {
+    "both plain": ({"shop/asgi.py": PLAIN_ASGI}, "shop.wsgi:application", "Also seen: application = asgi:shop.asgi"),
+    "a router": ({"shop/asgi.py": ROUTER}, "asgi:shop.asgi:application", "makes more than get_asgi_application()"),
+    "channels": (
+        {"shop/asgi.py": PLAIN_ASGI, "shop/settings.py": "INSTALLED_APPS = ['channels']\n"},
+        "asgi:shop.asgi:application",
+        "channels is among INSTALLED_APPS",
+    ),
+    "a setting": (
+        {"shop/routing.py": ROUTER, "shop/settings.py": "ASGI_APPLICATION = 'shop.routing.application'\n"},
+        "asgi:shop.routing:application",
+        "ASGI_APPLICATION = shop.routing.application",
+    ),
+    "a setting in a package": (
+        {
+            "shop/asgi.py": PLAIN_ASGI,
+            "shop/settings.py": "from .base import *\n",
+            "shop/base.py": "INSTALLED_APPS = ['daphne'] + []\nASGI_APPLICATION: str = 'shop.asgi.application'\n",
+        },
+        "asgi:shop.asgi:application",
+        "Also seen: application = shop.wsgi:application",
+    ),
+    "another wsgi": (
+        {
+            "conf/__init__.py": "",
+            "conf/web.py": "app = None\n",
+            "shop/settings.py": "WSGI_APPLICATION = 'conf.web.app'\n",
+        },
+        "conf.web:app",
+        "Chosen: application = conf.web:app",
+    ),
+    "no asgi there": (
+        {"shop/settings.py": "ASGI_APPLICATION = 'shop.asgi.application'\n"},
+        "shop.wsgi:application",
+        "",
+    ),
+}
+BASE = "from pathlib import Path\nimport os\nBASE_DIR = Path(__file__).resolve().parent.parent\n"
+#: what settings say of static files → what is proposed
+STATIC: dict[str, tuple[str, dict[str, str]]] = {
+    "slash": (f"{BASE}STATIC_URL = 'static/'\nSTATIC_ROOT = BASE_DIR / 'static' / 'all'\n", {"/static": "static/all"}),
+    "join": (
+        "import os\nHERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))\nSTATIC_URL = '/s/'\n"
+        "STATIC_ROOT = os.path.join(HERE, 'gathered')\n",
+        {"/s": "gathered"},
+    ),
+    "media": (
+        f"{BASE}STATIC_URL = '/static/'\nSTATIC_ROOT = str(BASE_DIR.joinpath('x'))\nMEDIA_URL = '/media/'\n"
+        "MEDIA_ROOT = BASE_DIR / 'uploads'\n",
+        {"/static": "x", "/media": "uploads"},
+    ),
+    "no root": (f"{BASE}STATIC_URL = '/static/'\n", {}),
+    "elsewhere": ("STATIC_URL = 'https://cdn.example.com/'\nSTATIC_ROOT = '/srv/static'\n", {}),
+    "computed": ("STATIC_URL = '/static/'\nSTATIC_ROOT = find_it()\n", {}),
+    "circular": ("A = B\nB = A\nSTATIC_URL = '/static/'\nSTATIC_ROOT = A / 'x'\n", {}),
+}

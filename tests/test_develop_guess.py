@@ -7,17 +7,20 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
-from projects import FLASK, MOYA, PLAIN, SERVED, write
+from projects import DJANGO, DJANGOS, FLASK, MOYA, PLAIN, SEEN, SERVED, STATIC, write
 
 from multisite.cli import main
-from multisite.config import read_site
+from multisite.config import make_site, read_home, read_site
 from multisite.guess import NoGuess, guess
+from multisite.model import SupervisorOptions
+from multisite.supervisor import launch
 from multisite.survey import LARGEST, MOST_FILES, survey
 
 
@@ -163,3 +166,77 @@ def test_any_text_is_a_project_or_none(text: str) -> None:
         return
     with contextlib.suppress(NoGuess):
         guess(project)
+
+
+@pytest.mark.parametrize("kind", SEEN)
+def test_kinds_whose_servers_are_not_installed_here(tmp_path: Path, kind: str) -> None:
+    files, expected = SEEN[kind]
+    folder = write(tmp_path / kind, files)
+    best, _others = guess(survey(str(folder)))
+    assert best.settings == {"location": str(folder), **expected}
+
+
+@pytest.mark.parametrize("kind", DJANGOS)
+def test_django_is_served_by_what_its_settings_or_its_asgi_module_say(tmp_path: Path, home: Path, kind: str) -> None:
+    """What was seen, what was chosen and why is said, in the file as well."""
+    files, expected, told = DJANGOS[kind]
+    folder = write(tmp_path / "shop", {**DJANGO, **files})
+    result = new(home, "shop", "--from", str(folder))
+    values = read_site(str(home / "sites-available/shop.ini"), str(home)).values["service"]
+    assert values["application"] == expected
+    assert f"Chosen: application = {expected}." in result.output
+    text = (home / "sites-available/shop.ini").read_text().replace("\n# ", " ")
+    assert told in result.output and told in text
+
+
+@pytest.mark.parametrize("kind", STATIC)
+def test_static_files_of_django_are_proposed(tmp_path: Path, home: Path, kind: str) -> None:
+    """Put into force where the folders are there, else as a comment."""
+    text, expected = STATIC[kind]
+    folder = write(tmp_path / "shop", {**DJANGO, "shop/settings.py": text})
+    result = new(home, "one", "--from", str(folder))
+    written = read_site(str(home / "sites-available/one.ini"), str(home))
+    assert "static" not in written.values
+    assert ("Proposed for [static]: " in result.output) is bool(expected)
+    for prefix, path in expected.items():
+        assert f"# {prefix} = {path}" in (home / "sites-available/one.ini").read_text()
+        (folder / path).mkdir(parents=True)
+    new(home, "two", "--from", str(folder))
+    written = read_site(str(home / "sites-available/two.ini"), str(home))
+    assert written.values.get("static", {}) == {prefix: (path,) for prefix, path in expected.items()}
+    assert not written.errors
+
+
+@pytest.mark.parametrize(
+    ("files", "framework", "script"),
+    [
+        ({"main.py": "from nicegui import ui\nui.label('x')\nui.run(port=9999)\n"}, "NiceGUI", "main.py"),
+        ({"a.py": "import nicegui\nnicegui.ui.run()\n"}, "NiceGUI", "a.py"),
+        ({"s.py": "import cherrypy\nif __name__ == '__main__':\n    cherrypy.quickstart(None)\n"}, "CherryPy", "s.py"),
+    ],
+)
+def test_scripts_that_are_told_no_port_are_started_on_one(
+    tmp_path: Path, home: Path, files: dict[str, str], framework: str, script: str
+) -> None:
+    """By a line of Python that is one argument, whose quotes and braces survive the file."""
+    folder = write(tmp_path / "code", files)
+    result = new(home, "gui", "--from", str(folder))
+    written = read_site(str(home / "sites-available/gui.ini"), str(home))
+    assert not written.problems
+    program, option, code, port = written.values["service"]["command"]
+    assert (program, option, port) == ("python3", "-c", "%PORT")
+    assert f"runpy.run_path('{script}', run_name='__main__')" in code
+    compile(code, "command", "exec")
+    assert f"{framework}: {script}:" in result.output and "the python3 of PATH runs it" in result.output
+
+
+def test_a_virtualenv_runs_a_command_too(tmp_path: Path, home: Path) -> None:
+    """Its programs come first in PATH."""
+    folder = write(tmp_path / "code", SEEN["streamlit"][0])
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / ".venv")], check=True)
+    new(home, "page", "--from", str(folder))
+    site = make_site(read_site(str(home / "sites-available/page.ini"), str(home)), read_home(str(home)))
+    around = launch.Surroundings(os.environ, "", "/")
+    how = launch.plan(site, replace(read_home(str(home)), supervisor=SupervisorOptions(allow_root=True)), around)
+    assert how.env["PATH"].split(os.pathsep)[0] == str(folder / ".venv" / "bin")
+    assert how.argv[how.argv.index("--") + 1] == "python3"

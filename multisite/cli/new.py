@@ -48,8 +48,9 @@ def new(
     """Write sites-available/NAME.ini, with all options and what they mean as comments.
 
     A file that exists is not overwritten. With --from, location, application and python are looked up in the files of
-    the project: Django, Pyramid and other Paste applications, Moya, .wsgi files, Flask, FastAPI, Starlette, Bottle,
-    plain WSGI. None of its code is run.
+    the project: Django, with channels or without, Pyramid and other Paste applications, Moya, .wsgi files, Flask, Dash,
+    FastAPI, Starlette, Bottle, CherryPy, web.py, plain WSGI; and NiceGUI, Gradio and Streamlit, which bring servers of
+    their own. What was seen and what was chosen is said. None of the project's code is run.
     """
     from multisite.cli.scaffold import write_new
     from multisite.reference import site_template
@@ -64,7 +65,7 @@ def new(
         chosen |= found.settings
     else:
         chosen |= {"location": os.path.abspath(location or "."), "application": application or "app:app"}
-    text = site_template(chosen, found.comments if found else ())
+    text = site_template(chosen, found.comments, found.static, found.is_there) if found else site_template(chosen)
     if not write_new(path, text):
         fail(f"{path} exists and is left as it is")
     if enable:

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from multisite.guess.bottle import default_app
+from multisite.guess.dash import dashboards
 from multisite.guess.django import managed
 from multisite.guess.frameworks import factories, objects
 from multisite.guess.inifiles import moya, paste
 from multisite.guess.modules import entry_modules, plain, wsgi_files
+from multisite.guess.older import cherrypy, webpy
 from multisite.guess.project import Guess, NoGuess, Project
+from multisite.guess.scripts import gradio, nicegui, streamlit
 
 __all__ = ["Guess", "NoGuess", "Project", "guess"]
 
@@ -23,8 +26,14 @@ _FINDERS: tuple[Callable[[Project], Iterable[Guess]], ...] = (
     moya,
     wsgi_files,
     entry_modules,
+    dashboards,
     objects,
     factories,
+    webpy,
+    cherrypy,
+    nicegui,
+    gradio,
+    streamlit,
     default_app,
     plain,
 )
@@ -36,14 +45,15 @@ def guess(project: Project) -> tuple[Guess, tuple[Guess, ...]]:
     Raises:
         NoGuess: nothing fits, or several things fit equally well.
     """
-    for finder in _FINDERS:
-        found = sorted(finder(project), key=lambda each: each.rank)
+    seen = [sorted(finder(project), key=lambda each: each.rank) for finder in _FINDERS]
+    for found in filter(None, seen):
         best = [each for each in found if each.rank == found[0].rank]
         if len({tuple(each.settings.items()) for each in best}) > 1:
-            seen = "; ".join(f"{each.what} ({each.why})" for each in best[:5])
-            raise NoGuess(f"{project.folder}: several things fit: {seen}; say which with --application")
-        if found:
-            return best[0], tuple(each for each in found if each.settings != best[0].settings)
+            several = "; ".join(f"{each.what} ({each.why})" for each in best[:5])
+            raise NoGuess(f"{project.folder}: several things fit: {several}; say which with --application")
+        every = {tuple(each.settings.items()): each for guesses in reversed(seen) for each in reversed(guesses)}
+        every.pop(tuple(best[0].settings.items()))
+        return best[0], tuple(reversed(every.values()))
     raise NoGuess(f"{project.folder}: {_nothing(project)}")
 
 
@@ -53,5 +63,5 @@ def _nothing(project: Project) -> str:
         return f"{project.unreadable[0]} is not Python that parses here, and nothing else fits; {remedy}"
     if not project.sources:
         return f"there is no Python file; name the folder of the project, or {remedy}"
-    kinds = "Django, Paste, Moya, .wsgi, Flask, FastAPI, Starlette, Bottle or plain WSGI"
+    kinds = "Django, Paste, Moya, .wsgi, Flask, Dash, FastAPI, Starlette, Bottle, CherryPy, web.py or plain WSGI"
     return f"nothing in {len(project.sources)} Python files looks like {kinds}; {remedy}"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from multisite.guess.project import Guess, Project, importable, place, service
+from multisite.guess.project import Guess, Project, importable, place, rank, service
 from multisite.guess.syntax import callee, imported, needs_arguments, targets
 
+NAMES = ("application", "app", "api", "server")
 FACTORIES = ("create_app", "make_app", "create_application", "get_app", "main")
 
 
@@ -18,7 +19,8 @@ def objects(project: Project) -> Iterator[Guess]:
         for node in tree.body:
             value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
             found = classes.get(callee(value))
-            for target in targets(node) if found else ():
+            names = sorted(targets(node), key=lambda name: rank(name, NAMES))
+            for target in names[:1] if found else ():  # of several names for one object the most usual
                 assert found
                 framework, prefix = found
                 location, module = importable(project, name)
@@ -38,5 +40,5 @@ def factories(project: Project) -> Iterator[Guess]:
                 framework, prefix = made[0]
                 location, module = importable(project, name)
                 why = f"{name}:{node.lineno} has {node.name}(), which makes a {framework}"
-                rank = 2 * place(name) + (node.name not in FACTORIES)
-                yield Guess(framework, why, service(location, f"{prefix}{module}:{node.name}()"), rank)
+                order = 2 * place(name) + (node.name not in FACTORIES)
+                yield Guess(framework, why, service(location, f"{prefix}{module}:{node.name}()"), order)

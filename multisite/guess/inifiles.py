@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from multisite.guess.project import Guess, Project, rank, service
 
 PASTE = ("app:main", "composite:main", "composit:main", "pipeline:main", "filter-app:main")
-PREFERRED_INI = ("development.ini", "production.ini")
+PREFERRED_INI = ("production.ini", "development.ini")
 
 
 def paste(project: Project) -> Iterator[Guess]:

@@ -6,8 +6,12 @@ import ast
 import os
 from collections.abc import Iterator
 
+from multisite.guess.django import makes_more
 from multisite.guess.project import Guess, Project, importable, place, service
 from multisite.guess.syntax import bound, frameworks
+
+#: modules that are there to be served → what they are called to people
+KINDS = {"wsgi": "WSGI", "passenger_wsgi": "Passenger", "asgi": "ASGI"}
 
 
 def wsgi_files(project: Project) -> Iterator[Guess]:
@@ -19,16 +23,19 @@ def wsgi_files(project: Project) -> Iterator[Guess]:
 
 
 def entry_modules(project: Project) -> Iterator[Guess]:
-    """Modules that are called wsgi or asgi are there to be served, whatever they import."""
+    """Modules that are called wsgi, passenger_wsgi or asgi are there to be served, whatever they import."""
     for name, tree in project.sources.items():
         kind = os.path.basename(name).removesuffix(".py")
         served = next((word for word in ("application", "app") if word in bound(tree)), None)
-        if kind in ("wsgi", "asgi") and served:
+        if kind in KINDS and served:
             location, module = importable(project, name)
             prefix = "asgi:" if kind == "asgi" else ""
-            framework = next((found for found, _ in frameworks(tree)), kind.upper())
+            framework = next((found for found, _ in frameworks(tree)), KINDS[kind])
             settings = service(location, f"{prefix}{module}:{served}")
-            yield Guess(framework, f"{name} defines {served}", settings, 2 * name.count(os.sep) + (kind == "asgi"))
+            order = len(KINDS) * name.count(os.sep) + list(KINDS).index(kind)
+            if kind == "asgi" and makes_more(tree):
+                order -= len(KINDS)  # than what wsgi.py beside it can serve
+            yield Guess(framework, f"{name} defines {served}", settings, order)
 
 
 def plain(project: Project) -> Iterator[Guess]:

@@ -11,6 +11,7 @@ from multisite.errors import MultisiteError
 USUAL = (
     "wsgi",
     "asgi",
+    "passenger_wsgi",
     "app",
     "application",
     "main",
@@ -48,6 +49,7 @@ class Guess:
         settings: key of a site's [service] → text.
         rank: the smaller, the more usual is the place.
         notes: what else a comment should say.
+        static: URL prefix → folder, which the front end or multisite had better serve.
     """
 
     framework: str
@@ -55,11 +57,12 @@ class Guess:
     settings: dict[str, str]
     rank: int = 0
     notes: tuple[str, ...] = ()
+    static: dict[str, str] = field(default_factory=dict)
 
     @property
     def what(self) -> str:
         """The setting that names the application."""
-        key = "ini" if "ini" in self.settings else "application"
+        key = next(key for key in ("ini", "command", "application") if key in self.settings)
         return f"{key} = {self.settings[key]}"
 
 

@@ -54,6 +54,20 @@ def imported(tree: ast.Module) -> dict[str, tuple[str, str]]:
     return found
 
 
+def called(tree: ast.Module, module: str, name: str) -> set[str]:
+    """Return how something of a module is called in this one: ``dash.Dash``, ``Dash``, ``cp.tree.mount``."""
+    first, _, rest = name.partition(".")
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {f"{alias.asname or module}.{name}" for alias in node.names if alias.name == module}
+        elif isinstance(node, ast.ImportFrom) and node.module == module:
+            own = (alias.asname or alias.name for alias in node.names if alias.name == first)
+            found |= {".".join(filter(None, (each, rest))) for each in own}
+            found |= {name} if any(alias.name == "*" for alias in node.names) else set()
+    return found
+
+
 def frameworks(tree: ast.Module) -> Iterator[tuple[str, str]]:
     """Yield the framework and the prefix of each application that is made anywhere in a module."""
     classes = imported(tree)
