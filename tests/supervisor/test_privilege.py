@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from multisite.cli import main
 from multisite.errors import BackendUnavailable
 from multisite.model import Home, Site, SupervisorOptions
-from multisite.supervisor import launch, privilege
+from multisite.supervisor import launch, privilege, reach
 from multisite.supervisor.privilege import Refused
 
 from .harness import SERVER, SupervisedHome, as_user, supervised, wait_until
@@ -155,14 +155,14 @@ def test_a_location_that_is_replaced_between_two_looks_is_refused(
     location = open_path / "site"
     location.mkdir()
     os.chown(location, 33, 33)
-    look = privilege._way
+    look = reach.way
 
     def replaced(path: str) -> object:
         location.rmdir()
         location.mkdir()
         return look(path)
 
-    monkeypatch.setattr(privilege, "_way", replaced)
+    monkeypatch.setattr(reach, "way", replaced)
     with pytest.raises(Refused, match="it has just been replaced; try again"):
         who(location=str(location))
 
