@@ -6,13 +6,14 @@ import http.client
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .harness import ENVIRON, Backend, backend, envelope, hand_over, receive_all
+from .harness import ENVIRON, WITHIN, Backend, backend, envelope, hand_over, receive_all
 
 APP = """
 import os, time
@@ -142,6 +143,17 @@ def test_a_client_that_leaves_is_no_failure(site: Backend, path: str, asked: dic
     after = site.wait_for(in_flight=0, requests=before.requests + 1)
     assert after.errors == before.errors
     assert "ConnectionReset" not in site.log and "BrokenPipe" not in site.log
+
+
+def test_a_client_that_never_stops_sending_is_not_waited_for(site: Backend) -> None:
+    """Its answer was sent; what nobody reads of its body is thrown away for a while."""
+    before = site.wait_for(in_flight=0)
+    with site.connect() as client, pytest.raises((BrokenPipeError, ConnectionResetError)):
+        client.sendall(envelope({**ENVIRON, "PATH_INFO": "/exact", "CONTENT_LENGTH": str(1 << 50)}))
+        until = time.monotonic() + WITHIN
+        while time.monotonic() < until:
+            client.sendall(b"x" * 65536)
+    site.wait_for(in_flight=0, requests=before.requests + 1)
 
 
 def test_hints_come_before_the_answer_or_not_at_all(site: Backend) -> None:
