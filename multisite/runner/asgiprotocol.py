@@ -171,7 +171,6 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
             raise InvalidHeader("CONTENT-LENGTH")
         skip = super()._on_headers_complete()
         request = self._current_request
-        self._asked_at = monotonic()
         if self._variables:
             request.scheme = self._variables.get("wsgi.url_scheme", "http")
         elif not request.raw_path.startswith(b"/"):
@@ -182,6 +181,10 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
             kept = [both for both in headers if not is_dropped(both[0])]
             request.headers_bytes, request.headers = [raw for raw, _ in kept], [text for _, text in kept]
         return skip
+
+    def _on_message_complete(self) -> None:
+        self._asked_at = monotonic()
+        super()._on_message_complete()
 
     def _build_http_scope(self, request: Any, sockname: Any, peername: Any) -> dict[str, Any]:
         return self._as_sent(super()._build_http_scope(request, sockname, peername), sockname)

@@ -237,6 +237,20 @@ def test_what_comes_of_a_client_that_has_left_is_no_error(site: Backend) -> None
     assert "what a framework makes of it" not in site.log
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1", "2"])
+def test_the_version_is_the_clients(site: Backend, version: str) -> None:
+    """Whatever is spoken between the dispatcher and the site."""
+    assert scope_of(site.ask("/show", SERVER_PROTOCOL=f"HTTP/{version}"))["http_version"] == version
+
+
+def test_what_was_said_of_the_scheme_has_been_judged(site: Backend) -> None:
+    """By the server in front, whose word holds; what contradicts it is no bad request here."""
+    said = {"HTTP_X_FORWARDED_PROTO": "https", "HTTP_X_FORWARDED_SSL": "off", "wsgi.url_scheme": "http"}
+    scope = scope_of(site.exchange(envelope({**ENVIRON, **said, "RAW_URI": "/show"})))
+    assert scope["scheme"] == "http"
+    assert {(b"x-forwarded-proto", b"https"), (b"x-forwarded-ssl", b"off")} <= set(scope["headers"])
+
+
 def test_fields_that_a_variable_joins(site: Backend) -> None:
     """They are as the dispatcher saw them: apart, by their own names, in order."""
     apart = {
