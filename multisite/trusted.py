@@ -64,11 +64,16 @@ def _told(environ: dict[str, Any], variable: str, proxies: TrustedProxies) -> st
     return str(value).partition(",")[0].strip() if believed else ""
 
 
+def key_of(header: str) -> str:
+    """Return the key of a field in an environ (PEP 3333)."""
+    return "HTTP_" + header.upper().replace("-", "_")
+
+
 class TrustedHeader:
     """`header` names the host where the peer is one of `proxies`; from anybody else it is taken out."""
 
     def __init__(self, header: str, proxies: Iterable[str]) -> None:
-        self._variable = "HTTP_" + header.upper().replace("-", "_")
+        self._variable = key_of(header)
         self._proxies = TrustedProxies(proxies)
 
     def host(self, environ: dict[str, Any]) -> str:

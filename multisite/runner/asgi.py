@@ -67,6 +67,7 @@ class Backend(ASGIWorker):  # type: ignore[misc]
         self.cfg_relayed = settings(job.processes, True, header_map="dangerous", **hooks, **WITHOUT_LIMITS)
         self.log = Log()
         self.trusts_front_end = job.trusts_front_end
+        self.claims = frozenset(key[5:].replace("_", "-").lower().encode() for key in job.claims)
         self.board = job.board
         self.nr = self.nr_conns = 0
         self.max_requests = job.max_requests or sys.maxsize

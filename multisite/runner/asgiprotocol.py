@@ -158,6 +158,10 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         self._secure_names: Any = frozenset()
         return head_of(variables, is_chunked, self._is_client, apart) + start[size:]
 
+    def _is_claim(self, field: tuple[bytes, bytes]) -> bool:
+        name = field[0]
+        return name in _CLAIMS or name.startswith(_FAMILY) or name == _PROXY or name in self.worker.claims
+
     def _feed_callback_parser(self, data: bytes) -> Any:
         try:
             return super()._feed_callback_parser(data)
@@ -169,13 +173,15 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
     def _on_headers_complete(self) -> Any:
         if (self._callback_parser.content_length or 0) >= 10**LONGEST_LENGTH:
             raise InvalidHeader("CONTENT-LENGTH")
+        if not self._variables and _lacks_host(self._callback_parser):
+            raise InvalidHeader("HOST")
         skip = super()._on_headers_complete()
         request = self._current_request
         if self._variables:
             request.scheme = self._variables.get("wsgi.url_scheme", "http")
         elif not request.raw_path.startswith(b"/"):
             _resolve(request)
-        is_dropped = _is_proxy if self._believes or self._variables else _is_claim
+        is_dropped = _is_proxy if self._believes or self._variables else self._is_claim
         if any(map(is_dropped, request.headers_bytes)):
             headers = zip(request.headers_bytes, request.headers)
             kept = [both for both in headers if not is_dropped(both[0])]
@@ -274,12 +280,14 @@ def _resolve(request: Any) -> None:
         request.headers = [(name.decode().upper(), value.decode("latin-1")) for name, value in request.headers_bytes]
 
 
+def _lacks_host(parser: Any) -> bool:
+    """Whether a request of HTTP/1.1 names no host (RFC 9112, section 3.2)."""
+    named = any(name.lower() == b"host" and value for name, value in parser.headers)
+    return parser.http_version == (1, 1) and not named
+
+
 def _is_proxy(field: tuple[bytes, bytes]) -> bool:
     return field[0] == _PROXY
-
-
-def _is_claim(field: tuple[bytes, bytes]) -> bool:
-    return field[0] in _CLAIMS or field[0].startswith(_FAMILY) or field[0] == _PROXY
 
 
 def _field(key: str) -> str:

@@ -18,6 +18,7 @@ from .connection import Connection, Listener
 from .envelope import BadEnvelope, sized_body
 from .filewrapper import ReadFile
 from .forks import leave_if_child
+from .job import Job
 from .request import END, bounds, environ_of, introduce
 from .settings import Log, settings
 from .target import resolve
@@ -31,19 +32,17 @@ class Direct:
     """Serves plain HTTP with a WSGI app.
 
     Args:
-        is_trusted: whether what the front end says about its client is believed.
-        head_limits: gunicorn's settings of how large a head may be.
+        job: says whether a front end is believed, and how large a head may be.
     """
 
-    def __init__(
-        self, caller: Caller, listener: Listener, processes: int, is_trusted: bool, head_limits: dict[str, int]
-    ) -> None:
+    def __init__(self, caller: Caller, listener: Listener, job: Job) -> None:
         self._caller = caller
         self._listener = listener
-        self._processes = processes
-        self._is_trusted = is_trusted
-        self._head_limits = head_limits
-        self._bounds = bounds(head_limits)
+        self._processes = job.processes
+        self._is_trusted = job.trusts_front_end
+        self._claims = frozenset(job.claims)
+        self._head_limits = job.head_limits
+        self._bounds = bounds(job.head_limits)
         self._software = _software()
         self._lock = threading.Lock()
         self._worker: Any = None
@@ -51,7 +50,7 @@ class Direct:
     def serve(self, connection: Connection, start: bytes) -> None:
         """Answer the request that begins with `start`; the caller closes the connection."""
         head, end, rest = start.partition(END)
-        environ = environ_of(head, self._is_trusted, *self._bounds) if end else None
+        environ = environ_of(head, self._is_trusted, *self._bounds, self._claims) if end else None
         if environ is None or "SCRIPT_NAME" in os.environ:
             connection.ahead = start
             self._leave_to_gunicorn(connection)
@@ -90,7 +89,9 @@ class Direct:
     def _call(self, environ: dict[str, Any], start_response: Any) -> Any:
         connection = environ["gunicorn.socket"]
         connection.limit = self._caller.limit
-        introduce(environ, self._is_trusted)
+        introduce(environ, self._is_trusted, self._claims)
+        if not environ.get("HTTP_HOST") and environ["SERVER_PROTOCOL"] == "HTTP/1.1":
+            return _refuse(start_response, "no Host", False)  # RFC 9112, section 3.2
         resolve(environ)
         connection.environ = environ
         environ["wsgi.multithread"] = self._caller.is_multithread

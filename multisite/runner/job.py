@@ -59,6 +59,7 @@ class Job:
         aside: have some requests answered in another thread, while it is examined.
         smoke: what has to be answered before anything is accepted; empty: nothing.
         trusts_front_end: whether a front end that comes straight to the socket is believed about its clients.
+        claims: keys of further fields that a front end alone may send.
         head_limits: gunicorn's settings of how large the head of a request may be.
     """
 
@@ -77,6 +78,7 @@ class Job:
         self.max_requests = _with_jitter(int(job.get("max_requests") or 0), int(job.get("max_requests_jitter") or 0))
         self.request_timeout = float(job.get("request_timeout") or 0)
         self.trusts_front_end = bool(job.get("trusts_front_end"))
+        self.claims: list[str] = job.get("claims") or []
         self.head_limits: dict[str, int] = job.get("head_limits") or {}
         self.gunicorn: str = job.get("gunicorn") or ""
         self.board = opened(int(job.get("board", -1)), int(job.get("slot") or 0), os.getpid())

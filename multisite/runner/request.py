@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import re
 
-from .body import LONGEST_LENGTH
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from typing import Any
 
 LONGEST = 4000  # of a head; gunicorn takes at least a line of that
@@ -65,7 +64,11 @@ def bounds(limits: dict[str, int]) -> tuple[int, int]:
 
 
 def environ_of(
-    head: bytes, is_trusted: bool, longest: int = LONGEST, most_fields: int = MOST_FIELDS
+    head: bytes,
+    is_trusted: bool,
+    longest: int = LONGEST,
+    most_fields: int = MOST_FIELDS,
+    more_claims: Collection[str] = (),
 ) -> dict[str, Any] | None:
     """The strings of the environ; None where gunicorn has to look.
 
@@ -73,6 +76,7 @@ def environ_of(
         head: all up to the empty line.
         is_trusted: whether what the front end says about its client is believed.
         longest, most_fields: what is larger is gunicorn's to judge.
+        more_claims: further keys by which a front end says something about its client.
     """
     text = head.decode("latin-1")
     first, *lines = text.split("\r\n")
@@ -94,7 +98,7 @@ def environ_of(
     }
     if not _add(lines, environ):
         return None
-    introduce(environ, is_trusted)
+    introduce(environ, is_trusted, more_claims)
     said = {"https" if environ[key] == word else "http" for key, word in SCHEMES if key in environ}
     if len(said) > 1:  # which gunicorn refuses
         return None
@@ -124,7 +128,7 @@ def _add(lines: list[str], environ: dict[str, Any]) -> bool:
             value = f"{environ[key]},{value}"
         environ[key] = value
     length = environ.get("CONTENT_LENGTH", "0")
-    return bool(environ.get("HTTP_HOST")) and length.isascii() and length.isdigit() and len(length) <= LONGEST_LENGTH
+    return bool(environ.get("HTTP_HOST")) and length.isascii() and length.isdigit()
 
 
 def _key(name: str) -> str:
@@ -140,11 +144,11 @@ def _key(name: str) -> str:
     return key
 
 
-def introduce(environ: dict[str, Any], is_trusted: bool) -> None:
+def introduce(environ: dict[str, Any], is_trusted: bool, more_claims: Collection[str] = ()) -> None:
     """Say who asks, and drop what nobody may say, or not this peer."""
     environ.pop(PROXY, None)
     if not is_trusted:
-        for key in filter(is_claim, list(environ)):
+        for key in [key for key in environ if is_claim(key) or key in more_claims]:
             del environ[key]
     environ["REMOTE_ADDR"] = TRUSTED_PEER if is_trusted else ""
 

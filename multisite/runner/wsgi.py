@@ -38,7 +38,7 @@ class Backend:
         self._smoke = Smoke(job.smoke) if job.smoke else None
         self._caller = caller
         self._relayed = Relayed(caller)
-        self._direct = Direct(caller, listener, job.processes, job.trusts_front_end, job.head_limits)
+        self._direct = Direct(caller, listener, job)
         self._board = job.board
         self._acceptor = Acceptor(listener, self._handle, self._signalled, threads, job.max_requests, notifier.recycles)
         self._aside = Aside(self._acceptor, self._handle) if job.aside and threads == 1 and not _is_patched() else None

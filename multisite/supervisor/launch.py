@@ -19,6 +19,7 @@ from multisite.supervisor import environment, privilege, reach
 from multisite.supervisor.privilege import Refused
 from multisite.supervisor.process import BOARD, JOB, NOTIFY, Identity, Launch
 from multisite.supervisor.scoreboard import SLOTS
+from multisite.trusted import key_of
 from multisite.watched import ALWAYS_RESTART
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
@@ -41,6 +42,7 @@ class Surroundings:
         smoke: it has to answer the smoke request first, if the site has one.
         trusts_front_end: whether a front end that comes to the site's own socket is a trusted proxy.
         examine: the version of the site's code that is to be examined, "" for none.
+        claims: keys of further fields that a trusted front end alone may send.
         head_limits: how large the head of a request may be, by gunicorn's names; its own where nothing is said.
     """
 
@@ -53,6 +55,7 @@ class Surroundings:
     trusts_front_end: bool = False
     examine: str = ""
     head_limits: Mapping[str, int] = field(default_factory=dict)
+    claims: tuple[str, ...] = ()
 
 
 def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch:
@@ -95,7 +98,8 @@ def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch
         nofile=site.nofile,
         notes=(remark,) if remark else (),
     )
-    around = replace(around, trusts_front_end="unix" in home.service.trusted_proxies)
+    named = (key_of(home.service.host_header),) if home.service.host_header else ()
+    around = replace(around, trusts_front_end="unix" in home.service.trusted_proxies, claims=named)
     how = _SERVERS[server](plain, site, python, around, host or canonical(site))
     if not how.job:
         how = _speaking(how, around.notify)
@@ -300,6 +304,7 @@ def _job(site: Site, around: Surroundings, worker: str) -> dict[str, Any]:
         "max_requests_jitter": site.max_requests // 10,
         "request_timeout": site.request_timeout,
         "trusts_front_end": around.trusts_front_end,
+        "claims": list(around.claims),
         "head_limits": dict(around.head_limits),
         "gunicorn": _gunicorn(),
         "notify": NOTIFY,

@@ -90,7 +90,7 @@ def test_a_path_with_a_scheme_in_it_is_none(way: Way) -> None:
     assert (told["HTTP_HOST"], told["path"]) == (way.host, "/http://nobody.test/x")
 
 
-@through_workers
+@every
 def test_http_1_1_names_its_host_once(way: Way) -> None:
     """RFC 9112 section 3.2; also where the target is an absolute one."""
     for lines in (
