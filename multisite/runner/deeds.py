@@ -4,7 +4,8 @@ A signal handler that is put back before the answer, a thread that ends with the
 events tell of it at the moment (PEP 578), and functions that raise none (`signal.signal`, `os.umask`) are wrapped.
 What our own code does is left out: whose deed it is, the nearest frame outside the standard library says.
 
-An audit hook can never be removed; after `end` it is one comparison for each event.
+An audit hook can never be removed. After `end` it is one comparison for each event, and our own part of a request
+raises one event.
 """
 
 from __future__ import annotations
