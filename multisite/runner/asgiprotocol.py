@@ -37,6 +37,7 @@ from .target import split
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from .smoke import Smoke
@@ -82,7 +83,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
 
     def connection_made(self, transport: Any) -> None:
         """As asyncio says; what came first is taken now."""
-        super().connection_made(transport)
+        super().connection_made(_Counting(transport, self))
         self.data_received(self._first)
         self._first = b""
 
@@ -262,10 +263,28 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         self._failed = status >= 500 and not self._closed
         super()._send_error_response(status, *args, **kwargs)
 
-    def _safe_write(self, data: bytes) -> None:
+    def sends(self, size: int) -> None:
+        """So many bytes are given to the transport."""
         leave_if_child()
-        self._sent += len(data)
-        super()._safe_write(data)
+        self._sent += size
+
+
+class _Counting:
+    """A transport that tells its protocol what it sends."""
+
+    def __init__(self, transport: Any, protocol: Protocol) -> None:
+        self._transport, self._protocol = transport, protocol
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        self._protocol.sends(len(data))
+        self._transport.write(data)
+
+    def writelines(self, parts: Sequence[bytes]) -> None:
+        self._protocol.sends(sum(map(len, parts)))
+        self._transport.writelines(parts)
 
 
 def _resolve(request: Any) -> None:

@@ -50,6 +50,9 @@ async def show(scope, receive, send):
 async def echo(scope, receive, send):
     await answer(send, await body_of(receive))
 
+async def unwell(scope, receive, send):
+    await answer(send, await body_of(receive), 503)
+
 async def breaks(scope, receive, send):
     raise RuntimeError("no luck")
 
@@ -461,3 +464,27 @@ def test_gunicorns_settings_are_not_loaded(tmp_path: Path) -> None:
     with backend(tmp_path, code, spec=SPEC) as site:
         for _ in range(2):
             assert site.ask().body == site.http().body == b"[]"
+
+
+def test_what_is_answered_is_counted(site: Backend) -> None:
+    """Each byte, in heads and in bodies of any size, and each answer that says that the site failed."""
+    for path, status, failures in (("/echo", 200, 0), ("/unwell", 503, 1)):
+        for size in (0, 10, 300_000):
+            before = site.wait_for(in_flight=0)
+            variables = {"REQUEST_METHOD": "POST", "PATH_INFO": path, "RAW_URI": path, "CONTENT_LENGTH": str(size)}
+            answer = site.exchange(envelope({**ENVIRON, **variables}, b"x" * size), "POST")
+            assert (answer.status, len(answer.body)) == (status, size)
+            after = site.wait_for(in_flight=0, requests=before.requests + 1)
+            assert after.errors == before.errors + failures
+            assert after.sent - before.sent == len(answer.raw), (path, size)
+
+
+def test_a_request_that_is_no_use_is_counted_as_such(site: Backend) -> None:
+    """It does not put off the site's rest."""
+    site.ask("/show")
+    before = site.wait_for(in_flight=0)
+    data = bytearray(envelope({**ENVIRON, "PATH_INFO": "/show", "RAW_URI": "/show"}))
+    data[1] |= 0x80
+    assert site.exchange(bytes(data)).status == 200
+    after = site.wait_for(in_flight=0, requests=before.requests + 1)
+    assert (after.last_use, after.quiet) == (before.last_use, 0)
