@@ -92,6 +92,8 @@ class _Server:
             self.directory = Directory(".")
         except OSError:  # nobody could open anything from there
             self.directory = Directory("/")
+        # A relative entry, which uWSGI has, would import from the directory of whoever asks.
+        sys.path[:] = map(os.path.abspath, sys.path)
         self.umask = _umask(0o077)
         _umask(self.umask)
         worker = client.find_worker()
