@@ -15,6 +15,7 @@ from select import EPOLLEXCLUSIVE, EPOLLIN, epoll
 from threading import Lock, Thread, get_ident
 from time import monotonic, sleep
 
+from . import waits
 from .connection import Connection, Listener
 from .report import say
 
@@ -128,8 +129,11 @@ class Acceptor:
 
     def _wait(self, poll: epoll) -> bool:
         """Wait until something happens; returns whether it was that there is a connection."""
-        woken = False
-        for descriptor, _ in poll.poll():
+        woken, timeout = False, -1
+        if waits.are_the_sites():
+            waits.wait(poll)
+            timeout = 0
+        for descriptor, _ in poll.poll(timeout):
             if descriptor == self._signals[0]:
                 self._signalled(os.read(descriptor, 4096))
             woken |= descriptor == self.listener.fileno()

@@ -14,6 +14,7 @@ import struct
 import sys
 from time import monotonic
 
+from . import waits
 from .forks import leave_if_child
 
 TYPE_CHECKING = False
@@ -128,7 +129,7 @@ class Connection(socket.socket):
 
     def _later(self, receive: Any, *arguments: int) -> Any:
         try:
-            self._wait()
+            self._wait(reads=self)
             return receive(self, *arguments)
         except BlockingIOError as error:
             raise self._too_slow("sent", error) from None
@@ -174,9 +175,16 @@ class Connection(socket.socket):
             self._go_on()
 
     def _send_later(self, view: memoryview, flags: int) -> None:
+        whole = len(view)
         try:
-            self._wait()
-            _sendall(self, view, flags)
+            self._wait(writes=self)
+            while waits.are_the_sites():
+                view = view[_send(self, view, flags | _DONTWAIT) :]
+                if not view:
+                    break
+                self._wait(writes=self)
+            if view:
+                _sendall(self, view, flags)
         except BlockingIOError as error:
             raise self._too_slow("took", error) from None
         except OSError:
@@ -184,7 +192,7 @@ class Connection(socket.socket):
             raise
         finally:
             self._go_on()
-        self.sent += len(view)
+        self.sent += whole
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
         """As of `socket.socket`, within the limit."""
@@ -234,9 +242,17 @@ class Connection(socket.socket):
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
                 self.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", 0, 0))
 
-    def _wait(self) -> None:
-        """From now on the peer is waited for."""
+    def _wait(self, **ready: Connection) -> None:
+        """From now on the peer is waited for; by what the site has in the place of our waits, it is done at once.
+
+        Raises:
+            BlockingIOError: the site's wait was in vain.
+        """
         self.since = FOREVER
+        if waits.are_the_sites():
+            if not waits.wait(**ready, seconds=self.limit):
+                raise BlockingIOError
+            return
         if self._limited != self.limit and self.gettimeout() is None:
             self._limited = self.limit
             os.set_blocking(self.fileno(), True)  # one handed over is as the process wanted it that had it

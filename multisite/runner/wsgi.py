@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from functools import partial
 
+from . import waits
 from .accept import Acceptor
 from .aside import Aside
 from .call import Caller
@@ -33,7 +33,7 @@ class Backend:
 
     def __init__(self, app: Any, job: Job, notifier: Notifier) -> None:
         listener = Listener(job.listen)
-        threads = 1 if job.worker == "sync" or _is_patched() else job.threads
+        threads = 1 if job.worker == "sync" or waits.threads_are_the_sites() else job.threads
         caller = Caller(app, threads > 1, job.processes > 1, job.request_timeout)
         self._smoke = Smoke(job.smoke) if job.smoke else None
         self._caller = caller
@@ -41,7 +41,11 @@ class Backend:
         self._direct = Direct(caller, listener, job)
         self._board = job.board
         self._acceptor = Acceptor(listener, self._handle, self._signalled, threads, job.max_requests, notifier.recycles)
-        self._aside = Aside(self._acceptor, self._handle) if job.aside and threads == 1 and not _is_patched() else None
+        self._aside = (
+            Aside(self._acceptor, self._handle)
+            if job.aside and threads == 1 and not waits.threads_are_the_sites()
+            else None
+        )
         self._notifier = notifier
         self._unfollowed = 0  # requests until the follower is called again
         self._watchdog = Watchdog(job.request_timeout, self._acceptor.active, self._acceptor.stop, notifier)
@@ -126,12 +130,6 @@ class Backend:
             self._relayed.serve(connection, start)
         else:
             self._direct.serve(connection, start)
-
-
-def _is_patched() -> bool:
-    """Whether gevent has put greenlets in place of threads; they would wait for each other."""
-    monkey: Any = sys.modules.get("gevent.monkey")
-    return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
 def _quit(number: int, frame: object) -> None:

@@ -289,6 +289,66 @@ def test_a_patched_standard_library(tmp_path: Path) -> None:
         assert "no progress for 3 s with GET site.test/" in site.log
 
 
+PATCHED = """
+from gevent import monkey
+monkey.patch_all()
+import time, gevent
+
+def application(environ, start_response):
+    path = environ["PATH_INFO"]
+    if path == "/mail":
+        gevent.spawn(mail)
+    if path == "/read":
+        gevent.spawn(mail)
+        environ["wsgi.input"].read()
+    start_response("200 OK", [])
+    return [b"x" * (8 << 20) if path == "/large" else b"ok"]
+
+def mail():
+    for _ in range(3):
+        time.sleep(0.02)
+    open("sent", "w").close()
+"""
+
+
+@pytest.mark.parametrize("worker", ["auto", "sync"])
+def test_greenlets_run_while_a_process_waits_for_its_next_request(tmp_path: Path, worker: str) -> None:
+    """As under gunicorn's sync worker, whose select is patched with everything else; SIGTERM ends the wait."""
+    pytest.importorskip("gevent")
+    with backend(tmp_path, PATCHED, worker=worker, threads=1) as site:
+        assert site.ask("/mail").body == b"ok"
+        _wait_for_file(tmp_path / "sent")
+        assert site.ask().body == b"ok"
+        assert site.terminate() == 0
+
+
+def test_greenlets_run_while_the_client_is_waited_for(tmp_path: Path) -> None:
+    """One that sends its body late, or takes its answer late; a bound on that holds as before."""
+    pytest.importorskip("gevent")
+    with backend(tmp_path, PATCHED) as site, site.connect() as client:
+        asked = {**ENVIRON, "REQUEST_METHOD": "POST", "PATH_INFO": "/read", "CONTENT_LENGTH": "4"}
+        client.sendall(envelope(asked))
+        _wait_for_file(tmp_path / "sent")
+        client.sendall(b"body")
+        assert b"ok" in receive_all(client)
+        with site.connect() as late:
+            late.sendall(envelope({**ENVIRON, "PATH_INFO": "/large"}))
+            site.wait_for(in_flight=1)
+            assert receive_all(late).count(b"x") >= 8 << 20
+    with backend(tmp_path / "slow", PATCHED, request_timeout=0.5) as site, site.connect() as client:
+        client.sendall(envelope({**ENVIRON, "PATH_INFO": "/large"}))
+        site.wait_for(in_flight=1)
+        site.wait_for(in_flight=0)
+        assert site.ask().body == b"ok"
+
+
+def _wait_for_file(path: Path) -> None:
+    deadline = time.monotonic() + WITHIN
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_children_of_handed_over_clients(tmp_path: Path) -> None:
     """A child that comes back does not answer the client either."""
     import socket
