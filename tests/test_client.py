@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import socket
 import ssl
@@ -144,3 +146,19 @@ def test_the_hooks_of_the_configuration_are_still_called(worker: Way) -> None:
     worker.worker.cfg.worker_int(worker.worker)
     worker.worker.cfg.worker_exit(SimpleNamespace(), worker.worker)
     assert called == ["our int", "their int", "our exit", "their exit"]
+
+
+def test_a_connection_that_cannot_be_taken_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even the copy that was made before there was nothing to put in its place."""
+
+    def no_pair() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(client, "_dead_end", None)
+    monkeypatch.setattr(socket, "socketpair", no_pair)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with socket.create_connection(listener.getsockname()) as ours:
+            before = len(os.listdir("/proc/self/fd"))
+            with pytest.raises(OSError, match="Too many"):
+                client.Connection(ours, SimpleNamespace(is_single=False), True).take()  # type: ignore[arg-type]
+            assert len(os.listdir("/proc/self/fd")) == before

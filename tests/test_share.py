@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
+from wsgiref.util import setup_testing_defaults
 
 import pytest
 
 from multisite import share, threads
-from multisite.errors import SiteBusy
+from multisite.errors import NoAnswer, SiteBusy, UpstreamProtocolError
+from multisite.proxy import Proxy
 from multisite.share import Share, Threads
+from tests.backends import Backend, saying
 
 
 @pytest.fixture
@@ -84,6 +91,47 @@ def test_a_quick_site_waits_a_moment_for_a_thread(monkeypatch: pytest.MonkeyPatc
     assert not failures
     assert pool.held == 0
     assert 0 < most[0] <= 6
+
+
+def test_a_share_is_given_back_once() -> None:
+    """However often; a server may close an answer after an error has done so."""
+    pool = Threads(8)
+    site = Share(lambda: pool)
+    first, _second = site.take(), site.take()
+    for _ in range(3):
+        first()
+    assert pool.held == 1
+
+
+def _leaves(*_: object) -> None:
+    raise ConnectionResetError("the client left")
+
+
+@pytest.mark.parametrize("how", ["whole", "closed", "cut", "refused", "gone"])
+def test_a_thread_is_free_again_whatever_happens(tmp_path: Path, how: str) -> None:
+    """And the server gets the error that ended its request."""
+    pool = Threads(8)
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n" + bytes(300_000 if how != "cut" else 100_000)
+    talk = saying(b"" if how == "refused" else answer)
+
+    def polite(wire: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            talk(wire)
+
+    environ: dict[str, object] = {"wsgi.input": io.BytesIO(), "QUERY_STRING": "", "SERVER_PROTOCOL": "HTTP/1.1"}
+    setup_testing_defaults(environ)
+    with Backend(tmp_path / "x.sock", polite) as backend:
+        proxy = Proxy(backend.endpoint, share=Share(lambda: pool))
+        expected = {"refused": NoAnswer, "gone": ConnectionResetError, "cut": UpstreamProtocolError}.get(how)
+        with pytest.raises(expected) if expected else contextlib.nullcontext():
+            body = proxy(environ, _leaves if how == "gone" else lambda *told: None)
+            assert pool.held == 1
+            if how == "closed":
+                body.close()  # type: ignore[attr-defined]
+            for _ in body if how != "closed" else ():
+                pass
+            body.close()  # type: ignore[attr-defined]
+        assert pool.held == 0
 
 
 def test_without_a_number_there_is_no_bound() -> None:
