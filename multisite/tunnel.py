@@ -14,6 +14,7 @@ import select
 import socket
 import time
 
+from multisite import lingering
 from multisite.relayloop import RelayLoop
 from multisite.timers import Timer
 from multisite.wire import websocket
@@ -134,20 +135,29 @@ class Tunnel:
         self._move()
 
     def abort(self) -> None:
-        """Close both connections."""
-        if self._ends[0].wire.fileno() < 0:
+        """Close both connections, whatever is lost."""
+        self._close(lingers=False)
+
+    def let_go(self) -> None:
+        """Close both connections without a word."""
+        for end in self._ends:
+            end.wire.close()
+
+    def _close(self, lingers: bool) -> None:
+        """Close both connections; if it `lingers`, what a client still sends does not cost it what it was sent."""
+        client, site = self._ends
+        if client.wire.fileno() < 0:
             return
         self._loop.vigil -= 1
         self._loop.remove(self)
         self._places.discard(self)
         for end in self._ends:
             self._watch(end, 0)
-            end.wire.close()
-
-    def let_go(self) -> None:
-        """Close both connections without a word."""
-        for end in self._ends:
-            end.wire.close()
+        site.wire.close()
+        if lingers:
+            lingering.close(self._loop, self._places, client.wire, False)
+        else:
+            client.wire.close()
 
     def _pass_on(self, data: bytes, one: _End, other: _End) -> None:
         assert not other.out, "what the other end has not taken yet would be lost"
@@ -176,7 +186,7 @@ class Tunnel:
                 with contextlib.suppress(OSError):
                     other.wire.shutdown(socket.SHUT_WR)
         if self._is_over():
-            self.abort()
+            self._close(lingers=not self._leaving)
             return
         self._watch(client, self._wanted(client, site))
         self._watch(site, self._wanted(site, client))

@@ -154,7 +154,7 @@ def test_a_piece_that_the_client_has_not_taken_is_not_overwritten(
                     data += piece
     received = unchunked(data.partition(b"\r\n\r\n")[2])
     assert received == BODY[: len(received)]
-    if family == "unix" and not size:
+    if family == "unix":  # of TCP a reset may take what was not received
         assert len(received) == sent[0]
 
 

@@ -16,9 +16,10 @@ import pytest
 
 from multisite import config
 from multisite.errors import MultisiteError
+from multisite.model import Home
 from multisite.supervisor import access
 from multisite.supervisor.listener import Listener
-from multisite.supervisor.rundir import RuntimeDir
+from multisite.supervisor.rundir import RuntimeDir, RuntimeDirError
 
 from .harness import SupervisedHome, as_user, ask, supervised, wait_until
 
@@ -278,3 +279,17 @@ def test_the_workers_socket_goes_with_its_group_and_survives_an_upgrade(open_pat
         conf.write_text(conf.read_text().replace(GROUP, ""))
         assert home.get("blog")
         assert not os.path.exists(home.rundir.workers)
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
+def test_a_runtime_directory_that_others_may_write_is_not_used(tmp_path: Path, mode: int) -> None:
+    """They could put a socket in the place of ours."""
+    (tmp_path / "moya.conf").touch()
+    home = Home(str(tmp_path), str(tmp_path / "moya.conf"), environ={})
+    run = tmp_path / "run"
+    run.mkdir()
+    run.chmod(mode)
+    with pytest.raises(RuntimeDirError, match="others may write it"):
+        RuntimeDir(home, str(run)).make()
+    run.chmod(0o755)
+    RuntimeDir(home, str(run)).make()
