@@ -480,7 +480,8 @@ class _Failing:
 
 def test_a_request_that_cannot_be_sent_on_is_told(tmp_path: Path) -> None:
     """Where memory is short: an endpoint that wants no more is something else."""
-    with Backend(tmp_path / "x.sock", lambda wire: None) as backend:
+    backend = Backend(tmp_path / "x.sock", trying)  # in whose queue the request stays
+    with backend.listener:
         exchange = Exchange(backend.endpoint, 1.0, b"GET / HTTP/1.1\r\n\r\n", Upload(b"", None), 1.0)
         real, exchange._out = exchange._sock, b"more"
         with real:
@@ -493,7 +494,8 @@ def test_a_request_that_cannot_be_sent_on_is_told(tmp_path: Path) -> None:
 
 
 def test_an_answer_that_cannot_be_received_is_told(tmp_path: Path) -> None:
-    with Backend(tmp_path / "x.sock", lambda wire: None) as backend:
+    backend = Backend(tmp_path / "x.sock", trying)  # in whose queue the request stays
+    with backend.listener:
         exchange = Exchange(backend.endpoint, 1.0, b"GET / HTTP/1.1\r\n\r\n", Upload(b"", None), 1.0)
         with exchange._sock:
             exchange._sock = _Failing(OSError(errno.ENOMEM, "Cannot allocate memory"))  # type: ignore[assignment]
