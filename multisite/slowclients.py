@@ -22,7 +22,7 @@ from multisite.lingering import Lingering
 MOMENT = 0.1  # seconds in which the head of a new connection may come while its thread waits
 LONGEST = 60.0  # seconds from the first bytes of a head to its end; nginx's client_header_timeout
 SILENCE = 10.0  # seconds between two pieces of it
-LARGEST = 65536  # bytes of a head that are looked at; gunicorn has its own limits for what is larger
+LARGEST = 16384  # bytes of a head that are looked at; gunicorn has its own limits for what is larger
 AT_ONCE = 5  # milliseconds in which most clients see the end of their connection
 
 _PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
@@ -61,7 +61,7 @@ def _handle(deferred: object, handle: Callable[[Any], Any], conn: Any) -> Any:
         until = conn.head_until = now + LONGEST
     came = _whole(sock, MOMENT if is_first and not conn.initialized else 0.0)
     if came < 0:
-        conn.head_until = 0.0
+        conn.head_until, conn.data_ready = 0.0, True  # nobody has to wait for that
         if not is_first:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
         return handle(conn)
