@@ -229,6 +229,29 @@ class _Seen:
         self.ends.append((status, sent, cut))
 
 
+def test_a_cut_is_counted_whatever_was_still_to_be_sent(tmp_path: Path, worker: Way) -> None:
+    """The client is slow, and takes the rest of what came after the site is gone."""
+
+    def talk(wire: socket.socket) -> None:
+        take(wire)
+        wire.sendall(TEXT + b"Transfer-Encoding: chunked\r\n\r\n")
+        with contextlib.suppress(OSError):  # until the client has no room
+            wire.settimeout(0.2)
+            while True:
+                wire.sendall(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+
+    seen = _Seen()
+    with Backend(tmp_path / "x.sock", talk) as backend, ask(Proxy(backend.endpoint), **{KEY: seen}) as wire:
+        assert backend.ended.wait(PATIENCE)
+        got = b""
+        with contextlib.suppress(ConnectionResetError):
+            while block := wire.recv(1 << 20):
+                got = (got + block)[-100:]
+        eventually(lambda: seen.ends)
+    assert not got.endswith(b"\r\n0\r\n\r\n")
+    assert [cut for _, _, cut in seen.ends] == [True]
+
+
 ENDS = {
     "whole": (TEXT + b"Content-Length: 5\r\n\r\nhello", (200, 5, False)),
     "short": (TEXT + b"Content-Length: 9\r\n\r\nhello", (200, 5, True)),
