@@ -167,8 +167,17 @@ def _open_descriptors() -> Iterator[int]:
     return (int(name) for name in os.listdir("/proc/self/fd"))
 
 
+def _expose() -> None:
+    """Be ended for want of memory as others are: the supervisor may be protected (proc(5))."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/oom_score_adj", "r+") as file:
+        if int(file.read()) < 0:
+            file.seek(0)
+            file.write("0")
+
+
 def _limit(launch: Launch, limits: Limits) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, limits.of(launch.nofile))
+    _expose()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump could hold a neighbour's secrets on a shared disk
     if launch.nice:
         os.nice(launch.nice)

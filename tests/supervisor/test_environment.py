@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+import pytest
 
 from multisite.model import Home, Site
 from multisite.supervisor import environment
 from multisite.supervisor.process import Identity
+
+from .harness import supervised
 
 WHO = Identity(33, 33, (33,), "www-data", "/var/www")
 SERVICE = {
@@ -80,3 +85,24 @@ def test_a_site_that_may_move_finds_the_services_variables() -> None:
     found = environment.around(Site("a.ini", name="a"), Home("/home"), service, WHO, "", may_move=True)
     assert found["SECRET"] == "administrator's own" and found["HOME"] == "/var/www"
     assert not found.keys() & {"PYTHONPATH", "PYTHONHASHSEED", "LD_PRELOAD", "GUNICORN_PID", "NOTIFY_SOCKET"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a process is to be protected")
+@pytest.mark.parametrize(("ours", "theirs"), [("-500", "0"), ("300", "300")])
+def test_a_site_is_not_protected_where_memory_lacks(tmp_path: Path, ours: str, theirs: str) -> None:
+    """As the supervisor may be; who counts more than others goes on doing so. Forked or started, it is the same."""
+    mine = Path("/proc/self/oom_score_adj")
+    before = mine.read_text()
+    try:
+        mine.write_text(ours)
+        with supervised(tmp_path) as home:
+            for name in ("one", "two"):
+                home.app(name, """
+                    def application(environ, start_response):
+                        start_response("200 OK", [])
+                        return [open("/proc/self/oom_score_adj").read().strip().encode()]
+                """)  # fmt: skip
+            assert [home.get(name) for name in ("one", "two", "one")] == [theirs] * 3
+            assert Path(f"/proc/{home.pid}/oom_score_adj").read_text().strip() == ours
+    finally:
+        mine.write_text(before)
