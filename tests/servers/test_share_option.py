@@ -19,6 +19,7 @@ read = sites-enabled/*.ini
 [supervisor]
 allow_root = yes
 promote_after = 30
+share_import_time = 60s
 """
 GUESTS = """
 import os, sqlite3
