@@ -136,6 +136,9 @@ def _outcome(session: Session, about: dict[str, str], wanted: dict[str, int], wi
         if time.monotonic() > deadline:
             return False, f"{', '.join(open_)}: not decided within {within:g} s; multisite status tells"
         time.sleep(PAUSE)
+    lost = [name for name, number in wanted.items() if found.get(name, {}).get("number", 0) < number]
+    if lost:  # the site has been taken out of service, or the supervisor has ended
+        return False, f"{', '.join(lost)}: what became of it is not known; multisite status tells"
     failed = {name: found[name]["failure"] for name in wanted if found.get(name, {}).get("state") == "failed"}
     if not failed:
         return True, "the new version serves"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,24 @@ def test_a_site_is_not_protected_where_memory_lacks(tmp_path: Path, ours: str, t
             assert Path(f"/proc/{home.pid}/oom_score_adj").read_text().strip() == ours
     finally:
         mine.write_text(before)
+
+
+def test_a_site_has_the_descriptors_that_the_supervisor_was_given_not_those_it_took(tmp_path: Path) -> None:
+    """The supervisor raises its own limit for its sockets; programs that close all that they may have would feel it."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft = min(900, before[1])
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, before[1]))
+        with supervised(tmp_path) as home:
+            for name in ("one", "two"):
+                home.app(name, """
+                    import resource
+
+                    def application(environ, start_response):
+                        start_response("200 OK", [])
+                        return [repr(resource.getrlimit(resource.RLIMIT_NOFILE)).encode()]
+                """)  # fmt: skip
+            assert [home.get(name) for name in ("one", "two", "one")] == [repr((soft, before[1]))] * 3
+            assert resource.prlimit(home.pid, resource.RLIMIT_NOFILE) == (before[1], before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
