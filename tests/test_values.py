@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from multisite import values
@@ -133,3 +135,11 @@ def test_matching_quotes_are_removed_and_stray_ones_refused() -> None:
         values.text('"a')
     with pytest.raises(ValueError, match="after the closing quote"):
         values.text('"a" b')
+
+
+@pytest.mark.parametrize("kind", [values.integer, values.duration, values.size])
+def test_the_bounds_themselves_are_allowed_and_what_is_beyond_is_not(kind: Callable[..., float]) -> None:
+    assert [kind("3", 3, 7), kind("7", 3, 7)] == [3, 7]
+    for beyond in ("2", "8"):
+        with pytest.raises(ValueError):
+            kind(beyond, 3, 7)
