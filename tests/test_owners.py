@@ -245,7 +245,7 @@ def test_a_helper_that_does_not_come_back_is_waited_for_so_long_only(
         freed.set()
 
     with Backend(tmp_path / "x.sock", talk) as backend:
-        with ask(Later(backend.endpoint, lambda: go.wait(PATIENCE))) as wire:
+        with ask(Later(backend.endpoint, lambda: go.wait(4 * PATIENCE))) as wire:
             assert read_all(wire).startswith(b"HTTP/1.1 503 ")
         with ask(Explained(backend.endpoint, lambda: go.wait(PATIENCE))):
             go.set()
@@ -258,7 +258,7 @@ def test_a_missing_answer_is_told_though_nobody_learns_why(
     monkeypatch.setattr(passage, "HELPER_TIMEOUT", 0.1)
     go = threading.Event()
     with Backend(tmp_path / "x.sock", lambda wire: take(wire) and None) as backend:  # type: ignore[func-returns-value]
-        with ask(Explained(backend.endpoint, lambda: go.wait(PATIENCE))) as wire:
+        with ask(Explained(backend.endpoint, lambda: go.wait(4 * PATIENCE))) as wire:
             assert read_all(wire).startswith(b"HTTP/1.1 502 ")
         go.set()
 
