@@ -134,8 +134,7 @@ class RuntimeDir:
                 (own if self._others else access).admit_to_folder(self.path, self._others)
             for folder in ("sites", "domains"):
                 access.admit_to_folder(os.path.join(self.path, folder))
-            own.admit_to_folder(os.path.join(self.path, "board"))
-            for folder in ("notify", "private"):
+            for folder in ("board", "notify", "private"):
                 own.admit_to_folder(os.path.join(self.path, folder), self._others)
         except OSError as error:
             raise self.error(f"{error.filename}: {(error.strerror or 'it fails').lower()}") from None

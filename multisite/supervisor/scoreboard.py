@@ -126,6 +126,7 @@ def _sealed() -> int:
     descriptors.claim(1)
     file = os.memfd_create("board", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
+        os.fchmod(file, 0o600)  # nobody opens it anew; its processes have it
         os.ftruncate(file, SLOTS * board.SIZE)
         fcntl.fcntl(file, fcntl.F_ADD_SEALS, _SEALS)
     except OSError:

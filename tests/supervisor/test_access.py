@@ -48,7 +48,7 @@ ROOTS = {
     "sites/blog.sock": ("0600", 0),
     "domains": ("0700", 0),
     "domains/blog.test": ("0700", 0),
-    "board": ("0700", 0),
+    "board": ("0711", 0),
     "notify": ("0711", 0),
     "private": ("0711", 0),
 }

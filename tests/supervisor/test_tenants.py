@@ -228,7 +228,7 @@ FILLS = """
     for name in os.listdir("/proc/self/fd"):
         path = "/proc/self/fd/" + name
         if os.path.lexists(path) and "memfd:board" in os.readlink(path):
-            file = os.open(path, os.O_RDWR)
+            file = int(name)
             for attempt in (
                 lambda: os.ftruncate(file, 1 << 30),
                 lambda: os.ftruncate(file, 0),
