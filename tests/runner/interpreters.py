@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import shutil
 import subprocess
-import sys
-import tempfile
 from functools import cache
 from pathlib import Path
+
+from virtualenvs import kept
 
 OLDEST, NEWEST = 9, 14
 _TELL = "import sys; sys.implementation.name == 'cpython' and print('%d.%d' % sys.version_info[:2])"
@@ -37,22 +36,6 @@ def _first(version: str) -> list[tuple[str, str]]:
     return []
 
 
-def virtualenv(folder: Path, python: str, *packages: str) -> str:
-    """The interpreter of a new virtualenv with these packages of PyPI in it."""
-    subprocess.run([python, "-m", "venv", "--without-pip", folder], check=True, capture_output=True)
-    inside = str(folder / "bin/python")
-    if packages:
-        command = [sys.executable, "-m", "pip", "--python", inside, "install", "-q", "--no-compile", *packages]
-        environ = os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-    return inside
-
-
-@cache
 def equipped(version: str) -> str:
-    """The interpreter of a virtualenv with Flask, Django and FastAPI and nothing of ours, made once in a run."""
-    folder = Path(tempfile.mkdtemp(prefix="multisite-venv-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    folder.chmod(0o755)
-    return virtualenv(folder, interpreters()[version], "flask", "django", "fastapi", "uvloop")
+    """The interpreter of a virtualenv with Flask, Django and FastAPI and nothing of ours."""
+    return kept(interpreters()[version], "flask", "django", "fastapi", "uvloop")

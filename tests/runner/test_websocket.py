@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from virtualenvs import kept
 
 from .harness import ENVIRON, WITHIN, Backend, backend, envelope, hand_over, receive_all, spec
-from .interpreters import interpreters, virtualenv
+from .interpreters import interpreters
 from .websocket import ACCEPT, FIELDS, VARIABLES, WebSocket
 
 APP = """
@@ -155,9 +156,9 @@ async def chat(socket: fastapi.WebSocket, room: str):
 
 
 @pytest.fixture(scope="module", params=sorted(interpreters(), key=lambda version: int(version[2:])))
-def with_fastapi(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+def with_fastapi(request: pytest.FixtureRequest) -> str:
     """A virtualenv of each interpreter, with FastAPI and nothing of ours."""
-    return virtualenv(tmp_path_factory.mktemp("venv") / "venv", interpreters()[request.param], "fastapi")
+    return kept(interpreters()[request.param], "fastapi")
 
 
 @pytest.mark.servers

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import virtualenvs
 
 from tests.processes import is_running
 
@@ -87,14 +88,12 @@ def make_venv(path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def flask_venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def flask_venv() -> Path:
     """A virtualenv that has Flask and nothing of ours."""
-    venv = make_venv(tmp_path_factory.mktemp("venv") / "flask")
-    argv = [sys.executable, "-m", "pip", "--python", str(venv / "bin" / "python"), "install", "--quiet", "flask"]
-    run = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
-    if run.returncode:
-        not_tested(f"a site in a virtualenv of its own: {run.stderr[-200:]}")
-    return venv
+    try:
+        return Path(virtualenvs.kept(sys.executable, "flask")).parent.parent
+    except subprocess.CalledProcessError as error:
+        not_tested(f"a site in a virtualenv of its own: {virtualenvs.reason(error)}")
 
 
 def test_python_names_a_virtualenv_with_nothing_of_ours(
