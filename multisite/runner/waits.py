@@ -23,8 +23,12 @@ def are_the_sites() -> bool:
 
 
 def threads_are_the_sites() -> bool:
-    """Whether it has put something else in the place of threads: greenlets that would wait for each other."""
-    return _thread.start_new_thread is not _START
+    """Whether it has put something else in the place of threads: greenlets that would wait for each other.
+
+    Who only looks on, as an examination does, starts a thread all the same.
+    """
+    start = _thread.start_new_thread
+    return getattr(start, "__wrapped__", start) is not _START
 
 
 def wait(reads: Any = None, writes: Any = None, seconds: float = 0) -> bool:
