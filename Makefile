@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 METADATA := setup.cfg pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-interpreters mutants check lint types docs bench venv clean
+.PHONY: help run test test-interpreters test-user mutants check lint types docs bench venv clean
 .DELETE_ON_ERROR:
 
 help:  ## print this list
@@ -34,6 +34,9 @@ test: $(VENV)/stamp-test $(VENV)/stamp-servers  ## run all tests, real web serve
 
 test-interpreters:  ## run the tests without real servers on every other CPython >= 3.10 found here
 	@.ci/test-interpreters $(BIN)/python $(TOGETHER) $(ARGS)
+
+test-user:  ## as root: run as an ordinary user the tests that behave differently for one
+	@.ci/test-user $(TOGETHER) $(ARGS)
 
 mutants: $(VENV)/stamp-test  ## plant bugs one at a time and see whether the tests notice (ARGS='relay -j 3')
 	@PATH='$(abspath $(BIN))':"$$PATH" $(BIN)/python -m tests.mutants $(ARGS)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 
@@ -38,3 +39,10 @@ def own_django() -> Iterator[None]:
 
 def _is_djangos(name: str) -> bool:
     return name.partition(".")[0] == "django"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = [report for report in terminalreporter.stats.get("skipped", ()) if "root" in str(report.longrepr)]
+    if skipped and os.geteuid() != 0:
+        told = f"NOT TESTED: {len(skipped)} tests that need root; run them as root as well"
+        terminalreporter.write_line(told, yellow=True, bold=True)
