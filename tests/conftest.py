@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from collections.abc import Iterator
 
@@ -15,6 +16,12 @@ __all__ = ["way"]
 # How long an example takes says how busy the machine is, and nothing about what is tested.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+# One process of these tests has hundreds of homes and loops, of which a worker has one each.
+DESCRIPTORS = 16384
+_soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+if 0 <= _soft < DESCRIPTORS:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS if _hard < 0 else min(DESCRIPTORS, _hard), _hard))
 
 
 @pytest.fixture(autouse=True)

@@ -544,7 +544,8 @@ def test_the_state_that_an_import_changes_is_put_back(home: TestHome, caplog: py
     cwd, environ, path = os.getcwd(), dict(os.environ), list(sys.path)
     home.code(
         "a",
-        app="import os, sys\nos.chdir('/')\nos.environ['LEAK'] = '1'\nsys.path.insert(0, '/tmp')\n"
+        app="import os, sys\nos.chdir('/')\nos.environ['LEAK'] = '1'\n"
+        + f"sys.path.insert(0, {str(home.path / 'lib')!r})\n"
         + HELLO.format(text="a"),
     )
     home.ini("a")
