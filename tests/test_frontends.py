@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from multisite.ask import PATH
 from multisite.endpoint import Endpoint
-from multisite.frontends import names, plan
+from multisite.frontends import caddy, names, plan
 from multisite.frontends.view import Block, Front, Listen, Static, Unwritable
 from multisite.hosts import HostTable, check_pattern, compile_pattern
 from multisite.site import Site
@@ -144,6 +144,10 @@ def test_a_path_that_a_server_would_take_for_something_else_is_left_to_us(server
     left = [line for line in lines if "multisite" in line and line.startswith("#")]
     assert sum("served by multisite" in line for line in left) == 3, left
     assert "{$" not in "\n".join(lines) or server != "caddy"
+
+
+def test_caddy_finds_no_variable_in_a_comment() -> None:
+    assert "{$" not in caddy.comment("an odd {$HOME}")
 
 
 @pytest.mark.parametrize("word", ["default", "hostnames", "include", "volatile"])

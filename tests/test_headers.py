@@ -100,6 +100,27 @@ def test_names_of_fields_are_remembered_and_their_number_is_bounded() -> None:
     assert len(headers._names) <= 1024
 
 
+def test_what_is_known_to_claim_nothing_is_bounded_and_no_claim_is_among_it() -> None:
+    for _ in range(2):
+        assert headers.drop_claims({"HTTP_X_REAL_IP": "1"}) == ["HTTP_X_REAL_IP"]
+    for number in range(2000):
+        assert headers.drop_claims({f"HTTP_Y_{number}": "", "HTTP_X_REAL_IP": "1"}) == ["HTTP_X_REAL_IP"]
+    assert len(headers._harmless) <= 1024
+
+
+@pytest.mark.parametrize(
+    ("upgrade", "connection", "passed_on"),
+    [
+        ("WebSocket", "keep-alive, Upgrade", "WebSocket"),
+        ("websocket", "keep-alive", ""),
+        ("h2c", "Upgrade", ""),
+        ("", "Upgrade", ""),
+    ],
+)
+def test_a_websocket_is_the_one_protocol_that_is_passed_on(upgrade: str, connection: str, passed_on: str) -> None:
+    assert headers.upgrade_of({"HTTP_UPGRADE": upgrade, "HTTP_CONNECTION": connection}) == passed_on
+
+
 def test_a_request_without_a_host_gets_the_servers_name() -> None:
     assert headers.host_field({"SERVER_NAME": "a", "SERVER_PORT": "80"}) == "a:80"
     assert headers.host_field({"SERVER_NAME": "a", "SERVER_PORT": ""}) == "a"

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from multisite.errors import BadHost
 from multisite.hosts import HostTable, check_pattern, compile_pattern, is_pattern, normalise
 
+LONGEST = ".".join(["a" * 63] * 3 + ["a" * 61])  # RFC 1035 section 2.3.4: 253 octets
+
 
 @pytest.mark.parametrize(
     ("raw", "host"),
@@ -27,6 +29,8 @@ from multisite.hosts import HostTable, check_pattern, compile_pattern, is_patter
         ("_dmarc.a-b.test", "_dmarc.a-b.test"),
         ("-a.b-.-", "-a.b-.-"),
         ("r3---sn.test.:80", "r3---sn.test"),
+        ("a:65535", "a"),
+        (LONGEST, LONGEST),
     ],
 )
 def test_a_host_has_one_normal_form(raw: str, host: str) -> None:
@@ -47,7 +51,7 @@ def test_a_host_has_one_normal_form(raw: str, host: str) -> None:
         "a\0b",
         "a\r\nX: y",
         "a:b",
-        "a:99999",
+        "a:65536",
         "a:80:80",
         "[::1",
         "[::1%eth0]",
@@ -55,7 +59,7 @@ def test_a_host_has_one_normal_form(raw: str, host: str) -> None:
         "[1.2.3.4]",
         "::1",
         "x" * 64,
-        "a." * 127 + "a",
+        LONGEST + "a",
         "x" * 10_000,
         "a@b",
         "%61",

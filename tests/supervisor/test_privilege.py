@@ -119,9 +119,11 @@ def test_supplementary_groups_are_the_users_own(open_path: Path) -> None:
 
 @as_root
 def test_code_that_everybody_may_write_is_refused(open_path: Path) -> None:
+    """Whatever moya.conf allows."""
     open_path.chmod(0o777)
-    with pytest.raises(Refused, match="may be written by everybody"):
-        who(location=str(open_path))
+    for options in (PLAIN, ALLOWED):
+        with pytest.raises(Refused, match="may be written by everybody; take that away"):
+            who(options, location=str(open_path))
 
 
 @as_root
