@@ -72,6 +72,7 @@ def read_home(home: str, environ: Mapping[str, str] = os.environ) -> Home:
         defaults=defaults,
         env=env,
         problems=chain.report(faults),
+        names_proxies=bool(chain.texts.get("service", {}).get("trusted_proxies")),
         environ=environ,
         system_temp=tempfile.gettempdir(),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import threading
 import time
@@ -28,7 +29,7 @@ from multisite.inprocess import InProcessSite
 from multisite.keepalive import checked
 from multisite.live import LOOK_EVERY, LiveHome
 from multisite.model import Home, Site
-from multisite.peer import Peers, distrust
+from multisite.peer import FrontEnds, Peers
 from multisite.placed import PlacedSite, Reach
 from multisite.placements import Placements
 from multisite.runner.body import Gone
@@ -115,7 +116,7 @@ class Dispatcher:
         if _get_site() is not target.name:  # which takes a quarter of the time that setting it takes
             _set_site(target.name)
         if not believed:
-            distrust(environ)
+            self._peers.check(environ)
         try:
             body = target.app(environ, start_response)
         except StopIteration:  # gunicorn's sign that nothing is to be answered
@@ -248,8 +249,8 @@ class Dispatcher:
         proxies = TrustedProxies(service.trusted_proxies)
         worker = client.find_worker()
         # Where a header may name the host, or the address may not be the peer's, all take the long way.
-        self._believed = {} if self._header or (worker and worker.is_introduced_to) else proxies.known
-        self._peers = Peers(proxies)
+        self._peers = Peers(proxies, _front_ends(new.home), service.host_header)
+        self._believed = {} if self._header or (worker and worker.is_introduced_to) else self._peers.believed
         self._catalogue = new
         self._forget_instances()
         for key, site in list(self._sites.items()):
@@ -404,6 +405,12 @@ class Dispatcher:
         if error.is_last:
             keepalive.end(start_response)
         return page(environ, start_response)
+
+
+def _front_ends(home: Home) -> FrontEnds | None:
+    """Return who has to be at a trusted address; None where moya.conf itself names the addresses."""
+    socket = os.path.join(home.runtime_dir, "control.sock")
+    return None if home.names_proxies else FrontEnds(home.supervisor.socket_group, socket)
 
 
 def _site_exits(error: BaseException) -> bool:

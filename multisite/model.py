@@ -156,6 +156,7 @@ class Home:
         file: moya.conf in it, absolute.
         defaults: checked keys of a site's [service] that every site starts from.
         env: environment variables of every site.
+        names_proxies: moya.conf itself says which proxies are trusted.
         environ, uid, system_temp: of this process; the default folders follow from them.
     """
 
@@ -169,6 +170,7 @@ class Home:
     defaults: dict[str, Any] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
+    names_proxies: bool = False
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False, compare=False)
     uid: int = field(default_factory=os.getuid, repr=False, compare=False)
     system_temp: str = field(default="/tmp", repr=False, compare=False)

@@ -18,8 +18,8 @@ logging = logging.ini
 [service]
 # the site that answers hosts which no site claims (none: 404)
 default_site =
-# front ends whose X-Forwarded-* headers are believed
-trusted_proxies = 127.0.0.1, ::1, unix
+# front ends whose X-Forwarded-* headers are believed; where sites have users of their own, the default is narrower
+# trusted_proxies = 127.0.0.1, ::1, unix
 
 [defaults]
 # any key of a site's [service], for every site; say yes here if several copies of all of them are fine
