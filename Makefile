@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 METADATA := setup.cfg pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-interpreters test-user mutants check lint types docs bench venv clean
+.PHONY: help run test test-apps test-interpreters test-user mutants check lint types docs bench venv clean
 .DELETE_ON_ERROR:
 
 help:  ## print this list
@@ -37,6 +37,9 @@ test-interpreters:  ## run the tests without real servers on every other CPython
 
 test-user:  ## as root: run as an ordinary user the tests that behave differently for one
 	@.ci/test-user $(TOGETHER) $(ARGS)
+
+test-apps: $(VENV)/stamp-test  ## hold applications of PyPI (Wagtail, Trac, Dash, ...) against plain gunicorn
+	@PATH='$(abspath $(BIN))':"$$PATH" $(BIN)/python -m pytest -m apps $(ARGS) tests/apps
 
 mutants: $(VENV)/stamp-test  ## plant bugs one at a time and see whether the tests notice (ARGS='relay -j 3')
 	@PATH='$(abspath $(BIN))':"$$PATH" $(BIN)/python -m tests.mutants $(ARGS)

@@ -1,0 +1,7 @@
+"""What every test with real servers has to keep: nothing of it goes on running."""
+
+from __future__ import annotations
+
+from servers.conftest import nothing_left_running
+
+__all__ = ["nothing_left_running"]
