@@ -30,7 +30,8 @@ def watch(site: Site, home: Home, why: str) -> None:
 
 
 def _hook(event: str, args: tuple[Any, ...]) -> None:
-    if event in PATHS and _watched:
+    # At the interpreter's end, names with an underscore become None before the others do, and files are opened still.
+    if _watched and event in PATHS:
         site = logs.current_site.get()
         path = relative_path(event, args) if site in _watched else ""
         if path:

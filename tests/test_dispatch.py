@@ -309,9 +309,14 @@ def test_a_changed_site_file_is_live_within_a_second(home: TestHome) -> None:
 
 
 def test_a_domain_added_to_a_file_in_place_is_found_by_its_first_request(home: TestHome) -> None:
+    """No folder has changed, and no look is due: the unknown host alone has all files looked at."""
     home.hello("a")
+    for folder in (home.path / "moya.conf", home.path / "sites-enabled"):
+        os.utime(folder, (1, 1))  # what is fresh is looked at once more anyway
     assert home.get("a.test").text == "a"
     home.ini("a", domains="a.test, also.test")
+    assert home.get("also.test").status == 404  # such a look has only just been
+    home.later(0.06)
     assert home.get("also.test").text == "a"
 
 

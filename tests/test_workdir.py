@@ -134,3 +134,27 @@ import ours
 assert importlib.util.find_spec("theirs") is None
 """,
     )
+
+
+# What is opened when all modules are empty already: sys goes last of all.
+LATE = """
+import os, sys
+from types import SimpleNamespace
+from multisite import relativepaths
+
+class Late:
+    def __del__(self, open=os.open, write=os.write, null=os.devnull, flags=os.O_RDONLY, failed=BaseException, text=repr):
+        try:
+            open(null, flags)
+            write(1, b"opened")
+        except failed as error:
+            write(2, text(error).encode())
+
+relativepaths.watch(SimpleNamespace(name="blog"), None, "why")
+sys.late = relativepaths, Late()
+"""
+
+
+def test_who_is_told_of_relative_paths_is_in_nobodys_way_at_the_interpreters_end() -> None:
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("opened", "")
