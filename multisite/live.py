@@ -155,7 +155,7 @@ class LiveHome:
 
     def _tell(self, problems: tuple[Problem, ...]) -> None:
         """Log each problem once, until it is gone."""
-        for problem in problems:
+        for problem in dict.fromkeys(problems):
             if problem not in self._told:
                 _log.log(logging.ERROR if problem.severity == "error" else logging.WARNING, "%s", problem)
         self._told = set(problems)

@@ -12,7 +12,7 @@ from multisite import hosted, hosting, hosts
 from multisite.catalogue import Catalogue
 from multisite.live import LiveHome
 from multisite.model import Home, Problem, Site
-from multisite.sitedir import Entry
+from multisite.sitedir import Entry, Stamp, has_errors
 from multisite.supervisor import access, descriptors
 from multisite.supervisor.accounts import Accounts
 from multisite.supervisor.backends import HELD
@@ -261,7 +261,7 @@ class Roster(Handed, dict[str, Crew]):
         if found and found[0].broken:
             return
         if found and found[1].name == crew.site.name:
-            crew.offer(found[1], self.home, self._domains(found[1]), found[0].stamp)
+            crew.offer(found[1], self.home, self._domains(found[1]), _stamp_for(crew, found[0]))
         else:
             crew.close()
 
@@ -278,6 +278,14 @@ class Roster(Handed, dict[str, Crew]):
         if site.redirect_to_canonical:
             exact = exact[:1]
         return tuple(domain for domain in exact if owners.get((domain, "/")) == name and "/" not in domain)
+
+
+def _stamp_for(crew: Crew, entry: Entry) -> Stamp:
+    """Return the stamp of what `crew` is to have: an edit with errors is no version, but a folder may be another one."""
+    if not has_errors(entry.problems):
+        return entry.stamp
+    parts = hosted.PARTS if crew.site.host else 0
+    return crew.stamp[: len(crew.stamp) - parts] + entry.stamp[len(entry.stamp) - parts :]
 
 
 def _pull(crew: Crew) -> None:

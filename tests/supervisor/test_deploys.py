@@ -7,11 +7,13 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from tests.processes import is_running
 from tests.supervisor.harness import SERVER, SupervisedHome, ask, wait_until
 
 APP = """
@@ -220,6 +222,71 @@ def test_a_newer_version_takes_the_place_of_one_that_does_not_come_up(home: Supe
     assert home.get("blog").startswith("three")
 
 
+@pytest.mark.parametrize("early", ["", "import there_is_no_such_module"], ids=["good", "bad"])
+def test_all_old_processes_end_at_once_while_the_new_version_starts(home: SupervisedHome, early: str) -> None:
+    """Who asks then waits for the new version, and has the answer of that one, or why there is none."""
+    folder, go = home.app("blog", app("one"), processes="3"), home.path / "go"
+    path = home.ensure("blog")
+    assert ask(path).startswith("one")
+    old = wait_until(lambda: len(pids := running(home)) == 3 and pids)
+    waits = f"while not os.path.exists({str(go)!r}): time.sleep(0.01)\n"
+    (folder / "app.py").write_text(app("two", waits + early))
+    number = home.client.ask({"do": "restart", "site": "blog"})["deploys"]["blog"]
+    wait_until(lambda: len(home.state("blog")["pids"]) == 4)
+    for pid in old:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not {*home.state("blog")["pids"]} & {*old})
+    with ThreadPoolExecutor() as pool:
+        try:
+            answers = [pool.submit(ask, path) for _ in range(6)]
+            assert last(home)["state"] == "trying"
+        finally:
+            go.touch()
+        if early:
+            assert all(isinstance(answer.exception(), OSError) for answer in answers)
+        else:
+            assert {answer.result().split()[0] for answer in answers} == {"two"}
+    ended = wait_until(lambda: (d := last(home))["state"] != "trying" and d)
+    assert (ended["number"], ended["state"]) == (number, "failed" if early else "done")
+    (folder / "app.py").write_text(app("three"))
+    home.client.ask({"do": "restart", "site": "blog"})
+    wait_until(lambda: home.get("blog").startswith("three"))
+    new = wait_until(lambda: len(pids := running(home)) == 3 and pids)
+    assert not {*new} & {*old}
+
+
+def running(home: SupervisedHome) -> list[int]:
+    """The processes that are ready."""
+    return [one["pid"] for one in home.state("blog")["backends"] if one["state"] == "running"]
+
+
+@pytest.mark.parametrize("how", ["ours", "silent"])
+def test_an_old_version_that_is_still_starting_never_outlives_the_next(home: SupervisedHome, how: str) -> None:
+    """Who waited for it has the answer of the new one, and nobody the old one's, even if it comes up after all."""
+    go = home.path / "go"
+    waits = f"while not os.path.exists({str(go)!r}): time.sleep(0.01)\n"
+
+    def write(version: str, early: str = "") -> None:
+        if how == "ours":
+            home.app("blog", app(version, early), start_timeout="60s")
+        else:
+            home.site("blog", f"import os, time\n{early}{SERVER}".replace("os.environ.get('GREETING', '')", version))
+
+    write("'one'" if how == "silent" else "one", waits)
+    path = home.ensure("blog")
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(ask, path)
+        (first,) = wait_until(lambda: home.state("blog")["pids"])
+        write("'two'" if how == "silent" else "two")
+        home.client.ask({"do": "restart", "site": "blog"})
+        assert "two" in answer.result()
+    wait_until(lambda: len(pids := running(home)) == 1 and first not in pids)
+    go.touch()
+    wait_until(lambda: not is_running(first))
+    assert len(home.state("blog")["pids"]) == 1
+    assert "two" in home.get("blog")
+
+
 def test_a_bad_version_does_not_go_live_when_the_old_process_ends(home: SupervisedHome) -> None:
     folder = home.app("blog", app("one"), smoke_path="/health")
     home.get("blog")
@@ -260,12 +327,13 @@ def test_nothing_is_taken_while_git_writes(home: SupervisedHome) -> None:
     (folder / "tmp" / "restart.txt").touch()
     os.utime(folder / "tmp" / "restart.txt", (2e9, 2e9))
     starts = home.state("blog")["starts"]
-    home.site("other")
-    home.get("other")
-    home.client.ask({"do": "reload"})
-    for _ in range(3):  # each is a look of the supervisor's
-        home.client.ask({"do": "reload"})
-        home.status()
+    witness = home.app("witness", app("before"))
+    home.get("witness")
+    for version in ("one", "two"):  # each is a look of the supervisor's at both
+        (witness / "app.py").write_text(app(version))
+        (witness / "tmp").mkdir(exist_ok=True)
+        (witness / "tmp" / "restart.txt").write_text(version)
+        wait_until(lambda version=version: home.get("witness").startswith(version))
     assert home.state("blog")["starts"] == starts
     (folder / "app.py").write_text(app("three"))
     lock.unlink()
@@ -305,3 +373,23 @@ def test_a_change_is_not_lost_on_those_that_run_when_another_process_starts(home
     os.kill(old[0], signal.SIGKILL)
     wait_until(lambda: len(pids := home.state("blog")["pids"]) == 2 and not {*pids} & {*old})
     assert {home.get("blog").split()[0] for _ in range(20)} == {"two"}
+
+
+def test_an_edit_with_errors_reloads_nothing(home: SupervisedHome) -> None:
+    """It is no version of the site; the one that repairs it is."""
+    folder = home.app("blog", app("one"))
+    home.app("witness", app("one"))
+    before = home.get("blog") and home.state("blog")
+    home.get("witness")
+    file = home.path / "sites-enabled" / "blog.ini"
+    good = file.read_text()
+    for number, bad in enumerate(("[service\n", good + "nonsense = 1\n", good + "threads = many\n")):
+        file.write_text(bad)
+        home.app("witness", app(str(number)), threads=str(number + 2))
+        wait_until(lambda number=number: home.get("witness").startswith(f"{number} "))  # both have been looked at
+        assert home.get("blog").startswith("one")
+    after = home.state("blog")
+    assert (after["pids"], after["starts"], last(home)["number"]) == (before["pids"], before["starts"], 0)
+    (folder / "app.py").write_text(app("two"))
+    file.write_text(good)
+    wait_until(lambda: home.get("blog").startswith("two"))

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -83,10 +84,26 @@ def test_an_idle_site_of_several_processes_is_stopped(home: SupervisedHome) -> N
     assert home.state("blog")["starts"] == 2
 
 
-def test_a_request_in_flight_is_never_idle(home: SupervisedHome) -> None:
-    """Whoever asks too late for the process that answered before has the next one, and asks that."""
-    home.site("blog", idle_timeout="0.3")
-    wait_until(lambda: home.get("blog") == home.get("blog", "/sleep/1.5"))
+def test_a_request_in_flight_is_never_idle(home: SupervisedHome, tmp_path: Path) -> None:
+    """By the time that another site, which was used later, is stopped as idle, it would have been too."""
+    begun, end = tmp_path / "begun", tmp_path / "end"
+    code = SERVER.replace("            while", f"            open({str(begun)!r}, 'w').close()\n            while", 1)
+    home.site("blog", code, idle_timeout="0.3")
+    home.site("witness", idle_timeout="0.3")
+    path = home.ensure("blog")
+    with ThreadPoolExecutor() as pool:
+        try:
+            answer = pool.submit(ask, path, f"/until/{end}")
+            wait_until(begun.exists)
+            before = home.state("blog")["pids"]
+            home.get("witness")
+            home.wait_for("witness", "stopped")
+            state = home.state("blog")
+            assert (state["state"], state["pids"]) == ("running", before)
+        finally:
+            end.touch()
+        assert pid_of(answer.result()) in before
+    home.wait_for("blog", "stopped")
 
 
 def test_at_the_bound_the_least_recently_used_idle_site_makes_room(tmp_path: Path) -> None:
