@@ -335,6 +335,51 @@ def test_an_edit_that_does_not_parse_leaves_the_last_good_version(
     assert ask(fresh_answer, "a.test").text == "a"
 
 
+def test_an_edit_that_does_not_parse_reloads_nothing(home: TestHome) -> None:
+    """What its files hold meanwhile is not loaded either, until a good version is there."""
+    home.hello("a")
+    assert home.get("a.test").text == "a"
+    home.code("a", app=HELLO.format(text="two"))
+    for bad in ("[service\n", "[service]\ndomains = a.test\nnonsense = 1\n", "\0"):
+        home.ini("a", bad)
+        home.hello("witness", text=f"witness {len(bad)}")
+        for _ in range(2):
+            home.later()
+            assert home.get("a.test").text == "a"
+    home.ini("a")
+    home.later()
+    assert home.get("a.test").text == "two"
+
+
+def test_a_problem_is_logged_once_and_once_more_when_it_comes_back(
+    home: TestHome, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever else changes meanwhile: of a site's file, and of moya.conf."""
+
+    def told(what: str) -> int:
+        return sum(what in record.getMessage() for record in caplog.records if record.name == "multisite.live")
+
+    def change(number: int) -> None:
+        home.hello(f"other{number}")
+        home.later()
+        assert home.get(f"other{number}.test").text == f"other{number}"
+        assert home.get("a.test").text == "a"
+
+    home.hello("a")
+    assert home.get("a.test").text == "a"
+    conf = home.path / "moya.conf"
+    good = conf.read_text()
+    for times in (1, 2):
+        home.ini("a", "[service]\ndomains = a.test\nnonsense = 1\n")
+        conf.write_text(good + "[broken\n")
+        for number in range(3):
+            change(10 * times + number)
+            assert (told("nonsense"), told("[broken")) == (times, times)
+        home.ini("a")
+        conf.write_text(good)
+        change(10 * times + 3)
+
+
 def test_a_site_that_never_parsed_answers_500_where_its_domains_can_be_read(home: TestHome) -> None:
     home.code("a", app=HELLO.format(text="a"))
     home.ini("a", mode="sideways")

@@ -144,6 +144,41 @@ def test_a_link_to_a_neighbour_is_another_name_of_it(home: TestHome) -> None:
     assert current.instance("hosting", "z.a.test") is None
 
 
+@pytest.mark.parametrize("link", [False, True], ids=["renamed", "a link that is led elsewhere"])
+def test_a_folder_that_takes_the_place_of_another_is_another_version(home: TestHome, link: bool) -> None:
+    """What is written into it is none; workers forget what they knew of it, whose files those were."""
+    www = home.path / "www"
+    for name in ("first", "second"):
+        (www / name / "static").mkdir(parents=True)
+        (www / name / "static" / "who.txt").write_text(name)
+    where = www / "x.a.test"
+    where.symlink_to("../www/first") if link else (www / "first").rename(where)
+    stamp = stamp_of(home, "x.a.test")
+    (where / "more.txt").touch()
+    assert stamp_of(home, "x.a.test") == stamp
+    home.ini("hosting", (home.path / "sites-available" / "hosting.ini").read_text() + "/ = %(location)s/static\n")
+    stamp = stamp_of(home, "x.a.test")
+    assert home.get("x.a.test", "/who.txt").text == "first"
+    before = home.service._sites["hosting", "x.a.test"]
+    if link:
+        where.unlink()
+        where.symlink_to("../www/second")
+    else:
+        where.rename(www / "old")
+        (www / "second").rename(where)
+    assert stamp_of(home, "x.a.test") != stamp
+    home.later()
+    assert home.get("x.a.test", "/who.txt").text == "second"  # the last one that the old version could have answered
+    assert home.get("x.a.test", "/who.txt").text == "second"
+    assert home.service._sites["hosting", "x.a.test"] is not before
+
+
+def stamp_of(home: TestHome, host: str) -> tuple[int, ...]:
+    found = sites(home).instance("hosting", host)
+    assert found
+    return tuple(found[0].stamp)
+
+
 def test_the_application_is_found_in_the_folder(tmp_path: Path) -> None:
     """A usual name, else the only .wsgi file."""
     assert hosted.application(str(tmp_path)) == ""

@@ -48,7 +48,7 @@ class Deploy:
         """Return this attempt as the site's `backends` show it; `failure` is that of starts that fail in a row."""
         if self.state != TRYING:
             return self
-        if failure and backends.any_in(*HELD):
+        if failure and (not backends or backends.any_in(*HELD)):
             return self.failed(failure)
         old = any(one.obsolete and one.state in (State.STARTING, State.RUNNING) for one in backends)
         new = any(not one.obsolete and one.state is State.RUNNING for one in backends)
@@ -110,7 +110,9 @@ class Deploys(Handed):
         failures = self._failures
         if failures.replacement:
             self.last = self.last.failed(failures.replacement)
-        elif failures.last and failures.in_a_row > 1:
+        elif failures.last and failures.in_a_row > (
+            1 if self._backends else 0
+        ):  # the first one counts where none is left
             self.last = self.last.seen(self._backends, failures.last.failure)
         else:
             self.last = self.last.seen(self._backends, "")

@@ -11,7 +11,7 @@ from dataclasses import asdict, fields, replace
 from multisite import hosted, hosting, hosts
 from multisite.catalogue import Catalogue
 from multisite.live import LiveHome
-from multisite.model import Home, Problem, Site
+from multisite.model import Home, Site
 from multisite.sitedir import Entry, Stamp, has_errors
 from multisite.supervisor import access, descriptors
 from multisite.supervisor.accounts import Accounts
@@ -50,7 +50,7 @@ class Roster(Handed, dict[str, Crew]):
         self._warming = Warming(self.home)
         self._warming.swap(self.catalogue)
         self.accounts = Accounts(self.home)
-        self._told: Problem | None = None
+        self._told: dict[str, str] = {}  # what is wrong, by what is wrong with it
 
     def pack(self, keep: Keeper) -> State:
         """Return what `take_over` takes."""
@@ -164,8 +164,8 @@ class Roster(Handed, dict[str, Crew]):
             for path in {entries[name].path for name in self._entry_names() if name in entries}:
                 changed |= self._live.refresh(path)
         except OSError as error:
-            _log.error("the configuration cannot be looked at: %s", error)
-            return
+            return self._tell("look", f"the configuration cannot be looked at: {error}")
+        self._tell("look", "")
         if changed:
             self._swap()
         guard = self._shared.loop.guard
@@ -247,13 +247,19 @@ class Roster(Handed, dict[str, Crew]):
     def let_in(self) -> None:
         """Open the runtime directory to whom moya.conf says, and say so where that cannot be."""
         problem = access.problem_of(self.home)
-        if problem and problem != self._told:
-            _log.error("%s", problem)
-        self._told = problem
+        self._tell("access", str(problem or ""))
         try:
             self._shared.rundir.let_in(access.access_of(self.home))
         except RuntimeDirError as error:
-            _log.error("%s", error.reason)
+            self._tell("rundir", error.reason)
+        else:
+            self._tell("rundir", "")
+
+    def _tell(self, about: str, wrong: str) -> None:
+        """Log what is wrong once, until it is gone or something else is."""
+        if wrong and wrong != self._told.get(about):
+            _log.error("%s", wrong)
+        self._told[about] = wrong
 
     def _offer(self, crew: Crew) -> None:
         """Have a crew take the newest version of its site, or leave where there is none."""

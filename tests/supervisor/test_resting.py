@@ -63,6 +63,18 @@ def test_of_many_instances_few_keep_their_sockets(home: SupervisedHome) -> None:
     assert home.state("many..x0.test")["requests"] == 2
 
 
+def test_a_folder_that_takes_the_place_of_another_is_served(home: SupervisedHome) -> None:
+    """Its processes are started anew, although no file that asks for a reload has changed."""
+    www = home.path / "www"
+    path = home.client.ensure("many", "x0.test")
+    assert ask(path) == "ok"
+    (www / "next").mkdir()
+    (www / "next" / "wsgi.py").write_text(APP.replace('b"ok"', 'b"no"'))
+    (www / "x0.test").rename(www / "old")
+    (www / "next").rename(www / "x0.test")
+    wait_until(lambda: ask(home.client.ensure("many", "x0.test")) == "no")
+
+
 def test_who_connects_while_a_socket_is_given_up_is_answered(home: SupervisedHome) -> None:
     """Whether he came just before, or comes just then."""
     failures = []
