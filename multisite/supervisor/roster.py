@@ -287,7 +287,7 @@ class Roster(Handed, dict[str, Crew]):
 
 
 def _stamp_for(crew: Crew, entry: Entry) -> Stamp:
-    """Return the stamp of what `crew` is to have: an edit with errors is no version, but a folder may be another one."""
+    """Return the stamp of what `crew` is to have: an edit with errors is no version, a folder may be another."""
     if not has_errors(entry.problems):
         return entry.stamp
     parts = hosted.PARTS if crew.site.host else 0
