@@ -56,6 +56,8 @@ class Caller:
         if type(body) is not io.BytesIO or connection.is_taken:
             connection.linger()
         if offer:
+            if connection.is_taken:
+                connection.hang_up()
             offer.close()
 
     def _call(self, environ: dict[str, Any], answer: Answer, connection: Connection, body: Any) -> None:
@@ -80,7 +82,7 @@ class Caller:
                 return
             if answer.is_begun or connection.is_taken:
                 answer.status = 500
-                if answer.is_bare:
+                if answer.is_bare and not connection.is_taken:
                     connection.cut()
             else:
                 _refuse(answer, "400 Bad Request" if is_cut else "500 Internal Server Error")

@@ -215,6 +215,13 @@ class Connection(socket.socket):
         self.gone = True
         self.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("@ii", 1, 0))
 
+    def hang_up(self) -> None:
+        """End it for whoever has a descriptor of it: a thread that receives would keep it open."""
+        try:
+            self.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
     def linger(self) -> None:
         """Say that the answer is over, and wait until the peer has read it.
 
