@@ -110,9 +110,7 @@ class Deploys(Handed):
         failures = self._failures
         if failures.replacement:
             self.last = self.last.failed(failures.replacement)
-        elif failures.last and failures.in_a_row > (
-            1 if self._backends else 0
-        ):  # the first one counts where none is left
+        elif failures.last and (failures.in_a_row > 1 or (failures.in_a_row and not self._backends)):
             self.last = self.last.seen(self._backends, failures.last.failure)
         else:
             self.last = self.last.seen(self._backends, "")
