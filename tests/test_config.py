@@ -374,6 +374,12 @@ def test_a_moya_conf_that_is_no_ini_is_an_error(tmp_path: Path, data: bytes | No
     assert caught.value.problems[0].file == str(tmp_path / "moya.conf")
 
 
+def test_an_empty_value_of_moya_conf_means_the_default(tmp_path: Path) -> None:
+    (tmp_path / "moya.conf").write_text("[service]\nruntime_dir =\nstate_dir =\n[supervisor]\ndefault_user =\n")
+    home, bare = read_home(str(tmp_path), {}), Home("/home")
+    assert (home.service, home.supervisor) == (bare.service, bare.supervisor)
+
+
 def test_an_empty_moya_conf_is_all_defaults(tmp_path: Path) -> None:
     (tmp_path / "moya.conf").write_text("")
     home = read_home(str(tmp_path), {})

@@ -128,6 +128,8 @@ GREEN = replace(HERE, threads=placement.MANY)
             "in-process",
             "its file says mode = in-process",
         ),
+        ({"mode": "in-process", "user": "me"}, HERE, "in-process", "its file says mode = in-process"),
+        ({"mode": "in-process", "user": "you"}, HERE, "spawned", "it runs as user 'you' and the workers as 'me'"),
         ({"application": "", "static": {"/": ("/srv",)}}, THREADED, "in-process", "it has files and no application"),
     ],
 )

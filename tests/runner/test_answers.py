@@ -39,6 +39,17 @@ def short(environ, start_response):
     start_response("200 OK", [("Content-Length", "10")])
     return [b"hello"]
 
+def too_much(environ, start_response):
+    write = start_response("200 OK", [("Content-Length", "5")])
+    if environ["QUERY_STRING"] == "written":
+        write(b"hello world")
+        return []
+    return [b"hello world"] if environ["QUERY_STRING"] == "list" else iter([b"hel", b"lo wor", b"ld"])
+
+def hints(environ, start_response):
+    environ["wsgi.early_hints"]([("Link", "</a.css>")])
+    return exact(environ, start_response)
+
 def exact(environ, start_response):
     start_response("200 OK", [("Content-Length", "5")])
     return [b"he", b"llo"]
@@ -113,6 +124,18 @@ def test_an_answer_shorter_than_it_says_is_a_failure(site: Backend) -> None:
         assert counted(site, path, REQUEST_METHOD=method)[1] == failures, (path, method)
 
 
+@pytest.mark.parametrize("how", ["list", "pieces", "written"])
+def test_what_goes_beyond_the_length_is_not_sent(site: Backend, how: str) -> None:
+    """A front end would take it for the next answer."""
+    assert counted(site, f"/too_much?{how}")[0].endswith(b"\r\n\r\nhello")
+
+
+def test_a_body_that_nobody_reads_costs_no_client_its_answer(site: Backend) -> None:
+    with site.connect() as client:
+        client.sendall(envelope({**ENVIRON, "PATH_INFO": "/exact", "CONTENT_LENGTH": "2000000"}, bytes(2_000_000)))
+        assert receive_all(client).endswith(b"hello")
+
+
 def test_bytes_are_counted_however_they_are_sent(site: Backend) -> None:
     """In one call, in several while the client takes them, and by the kernel."""
     for path in ("/exact", "/big", "/file"):
@@ -159,6 +182,8 @@ def test_a_client_that_never_stops_sending_is_not_waited_for(site: Backend) -> N
 def test_hints_come_before_the_answer_or_not_at_all(site: Backend) -> None:
     """In its middle they would be taken for a part of it."""
     assert counted(site, "/hints_late")[0].endswith(b"\r\n\r\nbegun done")
+    assert counted(site, "/hints")[0].startswith(b"HTTP/1.1 103 ")
+    assert counted(site, "/hints", SERVER_PROTOCOL="HTTP/1.0")[0].startswith(b"HTTP/1.1 200 ")
     raw, failures, _ = counted(site, "/bad_hints")
     assert raw.startswith(b"HTTP/1.1 500 ") and b"X-Evil" not in raw and failures == 1
 

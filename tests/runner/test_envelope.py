@@ -73,8 +73,11 @@ def test_lines_of_a_long_body(pair: tuple[socket.socket, socket.socket]) -> None
 
 def test_a_body_never_reaches_beyond_its_length(pair: tuple[socket.socket, socket.socket]) -> None:
     """What follows it on the connection is not the app's."""
-    ours, _ = pair
+    ours, theirs = pair
     assert envelope.body_of({"CONTENT_LENGTH": "3"}, False, b"abcdef", ours).read() == b"abc"
+    theirs.sendall(b"bcdef")
+    assert envelope.body_of({"CONTENT_LENGTH": "3"}, False, b"a", ours).read() == b"abc"
+    assert ours.recv(10) == b"def"
     assert envelope.body_of({}, False, b"abc", ours).read() == b""
 
 

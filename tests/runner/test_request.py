@@ -159,6 +159,13 @@ def test_what_nobody_believes_is_not_there() -> None:
     assert (believed["REMOTE_ADDR"], believed["wsgi.url_scheme"]) == ("127.0.0.1", "https")
 
 
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_nobody_chooses_the_proxy_of_what_a_site_asks_for(is_trusted: bool) -> None:
+    """CGI-like programs would take it from HTTP_PROXY (CVE-2016-5387)."""
+    read = request.environ_of(lines("Proxy: http://evil.test", "X-Kept: y").partition(request.END)[0], is_trusted)
+    assert read is not None and request.PROXY not in read and read["HTTP_X_KEPT"] == "y"
+
+
 def test_the_settings_are_gunicorns() -> None:
     """What is written down of its settings has their values, and the rest is asked for."""
     from gunicorn.config import Config

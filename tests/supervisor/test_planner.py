@@ -64,6 +64,11 @@ def test_a_request_in_flight_is_never_idle() -> None:
     assert decide(busy("a")) == []
 
 
+def test_a_site_that_somebody_waits_for_is_never_idle() -> None:
+    """Another of its processes is, which is needed at once."""
+    assert decide(idle("a", 50, idle_timeout=1.0, wanted_since=NOW)) == []
+
+
 def test_the_least_recently_used_makes_room_and_nothing_starts_until_it_is_gone() -> None:
     full = [idle("old", 50), idle("new", 5), busy("c")]
     assert decide(*full, waiting("d")) == [Stop("old", "evicted")]
