@@ -98,6 +98,31 @@ async def streams(scope, receive, send):
         print("told so", flush=True)
         raise ValueError("what a framework makes of it") from error
 
+async def floods(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"first", "more_body": True})
+    open("gate").read()
+    try:
+        while True:
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+    except OSError:
+        print("told so", flush=True)
+
+async def hurries(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"first", "more_body": True})
+    open("gate").read()
+    for _ in range(200):
+        if seen:
+            break
+        time.sleep(0.02)
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
+    await send({"type": "http.response.body", "body": b"shared" if seen else b"alone"})
+
+async def passes(scope, receive, send):
+    seen.append(True)
+    await answer(send, b"ok")
+
 async def leaves(scope, receive, send):
     print("waiting", flush=True)
     while (await receive())["type"] != "http.disconnect":
@@ -240,6 +265,61 @@ def test_what_comes_of_a_client_that_has_left_is_no_error(site: Backend) -> None
     assert "what a framework makes of it" not in site.log
 
 
+def _relayed(site: Backend, path: str) -> socket.socket:
+    client = site.connect()
+    client.sendall(envelope({**ENVIRON, "RAW_URI": path}))
+    return client
+
+
+def _direct(site: Backend, path: str) -> socket.socket:
+    client = site.connect()
+    client.sendall(f"GET {path} HTTP/1.1\r\nHost: site.test\r\n\r\n".encode())
+    return client
+
+
+def _closing(site: Backend, path: str) -> socket.socket:
+    client = site.connect()
+    client.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+    return client
+
+
+def _handed_over(site: Backend, path: str) -> socket.socket:
+    ours, theirs = socket.socketpair()
+    ours.settimeout(WITHIN)
+    hand_over(site, {**ENVIRON, "RAW_URI": path, "SERVER_PROTOCOL": "HTTP/1.0"}, theirs)
+    return ours
+
+
+@pytest.mark.parametrize("way", [_relayed, _direct, _closing, _handed_over])
+def test_an_app_that_does_nothing_but_send_learns_that_its_client_has_left(
+    tmp_path: Path, way: Callable[[Backend, str], socket.socket]
+) -> None:
+    """Although it never waits for anything, and a client that has left never makes it wait."""
+    os.mkfifo(tmp_path / "gate")
+    with backend(tmp_path, APP, spec=SPEC) as site:
+        with way(site, "/floods") as client:
+            _until(client, b"first")
+        (tmp_path / "gate").write_text("open")
+        site.wait_for(in_flight=0)
+        assert "told so" in site.log
+        assert "socket.send() raised" not in site.log
+        assert site.ask("/echo").status == 200
+
+
+@pytest.mark.parametrize("way", [_relayed, _direct, _closing, _handed_over])
+def test_an_app_that_does_nothing_but_send_does_not_hold_up_others(
+    tmp_path: Path, way: Callable[[Backend, str], socket.socket]
+) -> None:
+    """Although its client takes all at once."""
+    os.mkfifo(tmp_path / "gate")
+    with backend(tmp_path, APP, spec=SPEC) as site, way(site, "/hurries") as client:
+        with (tmp_path / "gate").open("w"):
+            other = way(site, "/passes")
+        with other:
+            assert _until(other, b"ok")
+        assert _until(client, b"shared")
+
+
 @pytest.mark.parametrize("version", ["1.0", "1.1", "2"])
 def test_the_version_is_the_clients(site: Backend, version: str) -> None:
     """Whatever is spoken between the dispatcher and the site."""
@@ -286,31 +366,6 @@ def test_it_finishes_what_is_in_flight_and_says_goodbye_to_the_app(tmp_path: Pat
         assert site.exit() == 0
         assert site.log.split() == ["lifespan.startup", "waiting", "lifespan.shutdown"]
         assert os.path.exists(site.socket_path)
-
-
-def _relayed(site: Backend, path: str) -> socket.socket:
-    client = site.connect()
-    client.sendall(envelope({**ENVIRON, "RAW_URI": path}))
-    return client
-
-
-def _direct(site: Backend, path: str) -> socket.socket:
-    client = site.connect()
-    client.sendall(f"GET {path} HTTP/1.1\r\nHost: site.test\r\n\r\n".encode())
-    return client
-
-
-def _closing(site: Backend, path: str) -> socket.socket:
-    client = site.connect()
-    client.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
-    return client
-
-
-def _handed_over(site: Backend, path: str) -> socket.socket:
-    ours, theirs = socket.socketpair()
-    ours.settimeout(WITHIN)
-    hand_over(site, {**ENVIRON, "RAW_URI": path, "SERVER_PROTOCOL": "HTTP/1.0"}, theirs)
-    return ours
 
 
 @pytest.mark.parametrize("ending", ["asked to end", "after so many requests"])

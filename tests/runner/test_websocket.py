@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,10 @@ from .interpreters import interpreters
 from .websocket import ACCEPT, FIELDS, VARIABLES, WebSocket
 
 APP = """
+import time
+
+others = []
+
 async def app(scope, receive, send):
     assert scope["type"] == "websocket", scope
     assert (await receive())["type"] == "websocket.connect"
@@ -31,6 +36,20 @@ async def app(scope, receive, send):
         if message["text"] == "scope":
             for key in ("client", "server", "scheme", "root_path", "path", "raw_path", "query_string", "subprotocols"):
                 await send({"type": "websocket.send", "text": repr(scope[key])})
+        elif message["text"] == "flood":
+            open("gate").read()
+            while True:
+                await send({"type": "websocket.send", "text": "x"})
+        elif message["text"] == "hurry":
+            open("gate").read()
+            for _ in range(200):
+                if others:
+                    break
+                time.sleep(0.02)
+                await send({"type": "websocket.send", "text": "x"})
+            await send({"type": "websocket.send", "text": "shared" if others else "alone"})
+        elif message["text"] == "other":
+            others.append(message)
         elif message["text"] == "end":
             await send({"type": "websocket.close", "code": 3001})
         else:
@@ -121,6 +140,35 @@ def test_a_client_that_leaves_is_told_to_the_app(tmp_path: Path) -> None:
             site.wait_for(in_flight=1)
         site.wait_for(in_flight=0, requests=1)
         assert "left with 1006" in site.log or "left with 1005" in site.log
+
+
+def test_an_app_that_does_nothing_but_send_learns_that_its_client_has_left(tmp_path: Path) -> None:
+    """Although it never waits for anything, and a client that has left never makes it wait."""
+    os.mkfifo(tmp_path / "gate")
+    with backend(tmp_path, APP, spec=SPEC) as site:
+        with opened(site, ASKED) as client:
+            client.receive()
+            client.send("flood")
+            gate = (tmp_path / "gate").open("w")
+        gate.close()
+        site.wait_for(in_flight=0, requests=1)
+        assert "socket.send() raised" not in site.log
+        with opened(site, ASKED) as client:
+            client.receive()
+
+
+def test_an_app_that_does_nothing_but_send_does_not_hold_up_others(tmp_path: Path) -> None:
+    """Although its client takes all at once."""
+    os.mkfifo(tmp_path / "gate")
+    with backend(tmp_path, APP, spec=SPEC) as site, opened(site, ASKED) as client, opened(site, ASKED) as other:
+        for each in (client, other):
+            each.receive()
+        client.send("hurry")
+        with (tmp_path / "gate").open("w"):
+            other.send("other")
+        while (told := client.receive()[1]) == b"x":
+            pass
+        assert told == b"shared"
 
 
 def test_a_wsgi_site_knows_nothing_of_it(tmp_path: Path) -> None:
