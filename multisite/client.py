@@ -364,6 +364,15 @@ def _dead() -> int:
     return _dead_end.fileno()
 
 
+def nobody() -> socket.socket:
+    """Return a connection at whose other end nobody is, to be closed in the place of one that is gone.
+
+    Raises:
+        OSError: no descriptor is left.
+    """
+    return socket.socket(socket.AF_UNIX, fileno=os.dup(_dead()))
+
+
 def unread(descriptor: int) -> int:
     """Return how many bytes have come on a connection that nobody has read (tcp(7), unix(7))."""
     return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)

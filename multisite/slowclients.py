@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from multisite import lingering, relayloop
+from multisite import client, lingering, relayloop
 from multisite.client import Worker
 from multisite.errors import BackendUnavailable
 from multisite.lingering import Lingering
@@ -50,6 +50,14 @@ _spared: Worker | None = None
 
 
 def _handle(deferred: object, handle: Callable[[Any], Any], conn: Any) -> Any:
+    """Have gunicorn handle a connection, and close it as one that is its own; it counts one that fails then twice."""
+    outcome = _begun(deferred, handle, conn)
+    if not outcome and type(conn.sock).__module__ == "socket":
+        conn.sock = _taken_from(conn.sock) or client.nobody()
+    return outcome
+
+
+def _begun(deferred: object, handle: Callable[[Any], Any], conn: Any) -> Any:
     """Have gunicorn handle a connection on which a whole head has come; else, have it wait without a thread."""
     sock = conn.sock
     if type(sock).__module__ != "socket" or (conn.parser and conn.parser.unreader.buf.getvalue()):
@@ -107,25 +115,35 @@ def _whole(sock: socket.socket, seconds: float) -> int:
 
 
 def _close(close: Callable[..., None], sock: Any, *bounds: Any) -> None:
-    """Close a connection as gunicorn does, without waiting for a client that is slow to notice."""
+    """Close a connection as gunicorn does, without waiting for a client that is slow to notice.
+
+    Whatever fails then costs the connection only: a sync worker would end.
+    """
     if type(sock).__module__ != "socket":
         close(sock, *bounds)
         return
-    try:
-        if _is_seen(sock):
-            sock.close()
-            return
-    except OSError:
-        sock.close()
+    ours = _taken_from(sock)
+    if ours is None:
         return
-    loop = relayloop.current()
-    ours = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
-    ours.setblocking(False)
-    watcher = Lingering(loop, set(), ours)
     try:
+        if _is_seen(ours):
+            ours.close()
+            return
+        ours.setblocking(False)
+        loop = relayloop.current()
+        watcher = Lingering(loop, set(), ours)
         loop.enter(watcher, watcher.start)
-    except BackendUnavailable:
+    except (OSError, BackendUnavailable):
         ours.close()
+
+
+def _taken_from(sock: socket.socket) -> socket.socket | None:
+    """Return the connection that `sock` has, which has none from here on; None if it has been closed.
+
+    A site that has taken its client's connection may close `sock` at any moment, in a thread of its own.
+    """
+    descriptor = sock.detach()
+    return socket.socket(sock.family, sock.type, sock.proto, fileno=descriptor) if descriptor >= 0 else None
 
 
 def _is_seen(sock: socket.socket) -> bool:
