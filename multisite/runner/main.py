@@ -44,6 +44,7 @@ def main() -> None:
     app, examination = _load(orders, notifier)
     backend = _backend(app, orders, notifier)
     backend.run(follower(orders, notifier, examination))
+    notifier.leaves()
     _leave()
 
 

@@ -1,4 +1,4 @@
-"""Telling the supervisor: messages as of sd_notify(3), on a channel that this process alone has."""
+"""Telling the supervisor: messages as of sd_notify(3), on a pipe that this process alone has."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from typing import Any
 
 LONGEST = 1000
+END = "\n\n"  # of a message: no line of one is empty
 
 
 class Notifier:
-    """Speaks on `descriptor`, which keeps messages apart and never waits; with -1 it tells nobody.
+    """Speaks on `descriptor`, which never waits; with -1 it tells nobody.
 
-    What finds no room there is kept, and goes first the next time.
+    What finds no room there is kept, be it a part of a message, and goes first the next time.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -38,6 +39,10 @@ class Notifier:
         """It accepts no more of them, since it has had its `max_requests`: another one is to take its place."""
         self._send("STOPPING=1\nRECYCLES=1\nSTATUS=max_requests")
 
+    def leaves(self) -> None:
+        """It has answered all that it had accepted, and ends. The exit status is one that the site's code may use."""
+        self._send("LEAVES=1")
+
     def status(self, text: str) -> None:
         """What a user should know about it, in one line."""
         self._send(f"STATUS={_line(text)}")
@@ -55,24 +60,31 @@ class Notifier:
         self._send(f"FACTS={dumps(found)}")
 
     def _send(self, text: str) -> None:
-        self._waiting.append(text.encode("utf-8", "replace"))
+        self._waiting.append((text + END).encode("utf-8", "replace"))
         self.flush()
 
     def flush(self) -> None:
         """Send what could not be sent before; a supervisor that is gone, or does not read, must not hold up a site."""
-        if not self._lock.acquire(False):
-            return  # another thread is at it
-        try:
-            while self._waiting:
-                if self._identity and _identity(self._descriptor) == self._identity:
-                    os.write(self._descriptor, self._waiting[0])
-                self._waiting.popleft()
-        except BlockingIOError:
-            pass
-        except OSError:
+        while self._waiting and self._lock.acquire(False):  # else another thread is at it, and will see what waits
+            try:
+                self._write()
+            except BlockingIOError:
+                return
+            except OSError:
+                self._waiting.clear()
+            finally:
+                self._lock.release()
+
+    def _write(self) -> None:
+        """Write as much as there is room for of what waits first."""
+        if not self._identity or _identity(self._descriptor) != self._identity:
             self._waiting.clear()
-        finally:
-            self._lock.release()
+        elif self._waiting:
+            rest = self._waiting[0][os.write(self._descriptor, self._waiting[0]) :]
+            if rest:
+                self._waiting[0] = rest
+            else:
+                self._waiting.popleft()
 
 
 def _identity(descriptor: int) -> tuple[int, int] | None:

@@ -55,12 +55,13 @@ class Backend(Handed):
         tried: it is tried out first, by a program that becomes its own (`multisite.supervisor.trial`); on_trial: that
             is not over.
         graceful: SIGTERM has it finish its requests and leave.
+        leaves: it has said that it ends, having answered all that it had accepted.
         status: what it said last of its start; refusal: why it is not going to serve, by its own word.
     """
 
     HANDED = (
         *("deadline", "since", "reason", "obsolete", "started", "ready_at", "status", "refusal", "_failure_text"),
-        *("memory", "ours", "told", "graceful", "tried", "on_trial", "lessons", "reports", "answered_before"),
+        *("memory", "ours", "told", "graceful", "tried", "on_trial", "lessons", "reports", "answered_before", "leaves"),
     )
     PARTS = ("site", "slot", "serial", "child", "state", "launch", "journey", "_channel", "_output", "_failure")
     ANEW = (
@@ -85,7 +86,7 @@ class Backend(Handed):
         self.reason = ""
         self.obsolete = ""
         self.memory = self.answered_before = 0
-        self.ours = self.told = self.graceful = self.tried = self.on_trial = False
+        self.ours = self.told = self.graceful = self.tried = self.on_trial = self.leaves = False
         self.journey = Journey(loop.now())
         self.lessons = 0  # how often it has told its modules
         self.reports = 0  # how often, what its examination has found
@@ -326,9 +327,11 @@ class Backend(Handed):
         self._close_channel()
         descriptors.claim(2)
         if launch.job:
-            self._channel, theirs = Channel.pair()
-            with theirs:
-                yield replace(given, notify=theirs.fileno())
+            self._channel, theirs = Channel.pipe()
+            try:
+                yield replace(given, notify=theirs)
+            finally:
+                os.close(theirs)
             return
         self._channel = Channel.at(launch.notify, launch.identity) if launch.notify else None
         yield replace(given, board=-1)
@@ -388,8 +391,12 @@ class Backend(Handed):
         """Read on where a flood of output, or of what it says, was held back."""
         if self._output and not self._loop.watches(self._output) and now >= self._output.waits_until:
             self._loop.watch(self._output, lambda _events: self._read())
-        if self.child and self._channel and now >= self._channel.waits_until and not self._loop.watches(self._channel):
-            self._watch_channel()
+        channel = self._channel
+        if self.child and channel and now >= channel.waits_until:
+            if channel.has_more:
+                self._listen()
+            if not self._loop.watches(channel):
+                self._watch_channel()
 
     def _close_output(self) -> None:
         if self._output:

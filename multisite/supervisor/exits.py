@@ -52,8 +52,6 @@ class Exits:
             self._end(backend, exit_)
         elif _is_planned(backend, exit_):
             backend.feed(Event.EXITED, "max_requests")
-            if not _is_single_use(backend):
-                self._room.want()
         elif exit_.state is State.STARTING and (backend.obsolete or replacement.is_first(self._backends)):
             self._keep_old(backend, exit_)
         elif exit_.state is State.RUNNING and self._failures.is_proven(exit_):
@@ -69,7 +67,8 @@ class Exits:
 
     def recycle(self, backend: Backend) -> None:
         """It accepts no more, as it has had its `max_requests`: have another one, while this one answers the rest."""
-        if backend.state is State.RUNNING and backend.ours and not _is_single_use(backend):
+        may_leave = backend.ours and backend.site.max_requests > 0 and not _is_single_use(backend)
+        if may_leave and backend.state is State.RUNNING:
             backend.feed(Event.STOP, "max_requests")
             self._room.want()
 
@@ -136,9 +135,8 @@ class Exits:
 
 
 def _is_planned(backend: Backend, exit_: Exit) -> bool:
-    """Tell whether a runner of ours left after its `max_requests`."""
-    may_leave = (backend.site.max_requests > 0 and exit_.answered) or _is_single_use(backend)
-    return exit_.state is State.RUNNING and exit_.code == 0 and backend.ours and may_leave
+    """Tell whether a process left after its only request, by its runner's word: a site's code may exit with 0, too."""
+    return exit_.state is State.RUNNING and exit_.code == 0 and backend.leaves and _is_single_use(backend)
 
 
 def _is_single_use(backend: Backend) -> bool:

@@ -12,7 +12,8 @@ import json
 import os
 from typing import Any, ClassVar
 
-FORMAT = 2  # grows when an older program's state can no longer be taken over
+FORMAT = 3  # grows when an older program cannot take a state over
+KNOWN = (2, FORMAT)  # that this program can take over
 
 State = dict[str, Any]
 
@@ -93,7 +94,7 @@ def unseal(sealed: int) -> State:
     os.lseek(sealed, 0, os.SEEK_SET)
     with open(sealed, encoding="utf-8") as file:
         state = json.load(file)
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    if not isinstance(state, dict) or state.get("format") not in KNOWN:
         raise CannotTakeOver("the state was written in another format")
     return state
 

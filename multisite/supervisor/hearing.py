@@ -43,6 +43,8 @@ class Hearing:
             self._hear_facts(backend, variables["FACTS"])
         if variables.get("RECYCLES") == "1":
             self.exits.recycle(backend)
+        if variables.get("LEAVES") == "1":
+            backend.leaves = True
         if backend.state is State.STARTING:
             self._hear_progress(backend, variables)
 

@@ -1,7 +1,8 @@
 """What processes say of themselves, as sd_notify(3) has it, each on a channel that nobody else shares.
 
-Our own runner inherits one end of a pair of sockets. Another server finds the path of a socket in NOTIFY_SOCKET, which
-belongs to the site's user. So whoever speaks without end fills a queue of its own, and nobody else's word is lost.
+Our own runner inherits the writing end of a pipe, where an empty line ends each message. Another server finds the path
+of a socket in NOTIFY_SOCKET, which belongs to the site's user. So whoever speaks without end fills a queue of its own,
+and nobody else's word is lost.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import errno
 import os
 import socket
+import stat
 
 from multisite.model import one_line
 from multisite.supervisor.handover import Handed, Keeper, taken
@@ -17,35 +19,39 @@ from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.process import Identity
 from multisite.supervisor.rundir import LONGEST_PATH
 
-LONGEST = 65536  # bytes: names of modules are the longest that is told
-MOST = 64  # messages of one process that are taken in a second; the others wait, and so does it
+LONGEST = 65536  # bytes: names of modules are the longest that is told; what is longer on a pipe is lost
+MOST = 64  # messages, or pieces, of one process that are taken in a second; the others wait, and so does it
+END = b"\n\n"  # of a message on a pipe
 MOST_LINES = 16  # of one; a few are known
 
 Said = dict[str, str]
 
 
 class Channel(Handed):
-    """Our end of what one process speaks on; `path` is where its socket is bound, "" for a pair."""
+    """Our end of what one process speaks on; `path` is where its socket is bound, "" for a pipe."""
 
     HANDED = ("is_over", "_second", "_taken")
-    PARTS = ("path", "_socket")
+    PARTS = ("path", "_descriptor", "_begun")
+    ANEW = ("_is_pipe",)
 
-    def __init__(self, ours: socket.socket, path: str = "") -> None:
+    def __init__(self, descriptor: int, path: str = "") -> None:
         self.path = path
         self.is_over = False
-        self._socket = ours
-        self._socket.setblocking(False)
+        self._descriptor = descriptor
+        os.set_blocking(descriptor, False)
+        self._is_pipe = not stat.S_ISSOCK(os.fstat(descriptor).st_mode)  # sockets keep messages apart
+        self._begun = b""  # what was read of a pipe and not taken yet
         self._second, self._taken = 0, 0
 
     @classmethod
-    def pair(cls) -> tuple[Channel, socket.socket]:
+    def pipe(cls) -> tuple[Channel, int]:
         """Return a channel, and the end that a process of our own inherits.
 
         Raises:
             OSError: there are no descriptors left.
         """
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        theirs.setblocking(False)
+        ours, theirs = os.pipe()
+        os.set_blocking(theirs, False)
         return cls(ours), theirs
 
     @classmethod
@@ -71,27 +77,34 @@ class Channel(Handed):
             raise
         finally:
             os.umask(old_umask)
-        return cls(bound, path)
+        return cls(bound.detach(), path)
 
     def pack(self, keep: Keeper) -> Packed:
         """Return what `taken_over` takes."""
-        return {**self.hand(), "socket": keep(self._socket.fileno()), "path": self.path}
+        begun = self._begun.decode("latin-1")
+        return {**self.hand(), "descriptor": keep(self._descriptor), "begun": begun, "path": self.path}
 
     @classmethod
     def taken_over(cls, state: Packed) -> Channel:
-        """Return the channel that another program packed."""
-        made = cls(socket.socket(fileno=taken(state["socket"])), state["path"])
+        """Return the channel that another program packed; in format 2 it is always a socket."""
+        made = cls(taken(state["descriptor" if "descriptor" in state else "socket"]), state["path"])
+        made._begun = state.get("begun", "").encode("latin-1")
         made.go_on(state)
         return made
 
     def fileno(self) -> int:
         """Return the descriptor, for a selector."""
-        return self._socket.fileno()
+        return self._descriptor
 
     @property
     def waits_until(self) -> float:
         """Monotonic second from which more may be received; 0: at once."""
         return self._second + 1.0 if self._taken >= MOST else 0.0
+
+    @property
+    def has_more(self) -> bool:
+        """Whether a message has been read already and waits to be received."""
+        return END in self._begun
 
     def receive(self, now: float) -> list[Said]:
         """Return the variables of each message that has come, as many as are left of this second's."""
@@ -99,20 +112,44 @@ class Channel(Handed):
             self._second, self._taken = int(now), 0
         messages: list[Said] = []
         while self._taken < MOST and not self.is_over:
-            try:
-                data = self._socket.recv(LONGEST)
-            except BlockingIOError:
-                break
-            except OSError:
-                data = b""
+            message = self._begun_message()
+            if message is None:
+                try:
+                    message = self._read()
+                except BlockingIOError:
+                    break
             self._taken += 1
-            self.is_over = not data and not self.path
-            messages.append(_variables(data))
+            if message is not None:
+                messages.append(_variables(message))
         return messages
+
+    def _begun_message(self) -> bytes | None:
+        """Return a message of which all has been read already, None where there is none."""
+        message, end, rest = self._begun.partition(END)
+        if not end:
+            return None
+        self._begun = rest
+        return message
+
+    def _read(self) -> bytes | None:
+        """Read a message from a socket, and what there is from a pipe, which need not be one."""
+        try:
+            data = os.read(self._descriptor, LONGEST)
+        except BlockingIOError:
+            raise
+        except OSError:  # of a socket whose other end was closed before all was read
+            data = b""
+        self.is_over = not data and not self.path
+        if not self._is_pipe:
+            return data
+        self._begun = (self._begun if len(self._begun) < LONGEST else b"") + data
+        return None
 
     def close(self) -> None:
         """Close it."""
-        self._socket.close()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
         if self.path:
             with contextlib.suppress(OSError):
                 os.unlink(self.path)

@@ -156,6 +156,6 @@ def try_out(home: str, format_: str) -> str:
         config.read_home(home)
     except ConfigError as error:
         return error.reason
-    if format_ != str(handover.FORMAT):
+    if format_ not in map(str, handover.KNOWN):
         return f"version {__version__} cannot take running sites over from this one; restart the service instead"
     return ""

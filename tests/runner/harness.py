@@ -21,6 +21,7 @@ from typing import Any
 import gunicorn
 
 from multisite.runner import board
+from multisite.supervisor.notify import END
 
 SCRIPT = Path(board.__file__).with_name("__main__.py")
 GUNICORN = str(Path(gunicorn.__file__).parent)
@@ -113,8 +114,9 @@ class Backend:
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(self.socket_path)
         self.listener.listen(QUEUE)
-        self.notices, self.speaks = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.speaks.setblocking(False)
+        self.notices, self.speaks = os.pipe()
+        os.set_blocking(self.speaks, False)
+        self._said = b""
         self.told: list[str] = []
         self.began = time.monotonic()
         self.process = self._start(python, folder)
@@ -125,7 +127,7 @@ class Backend:
         environ = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "LANG": "C.UTF-8", **self.job.get("env", {})}
         environ |= {"LISTEN_FDS": "1", "MULTISITE_JOB": "4"}
         # A descriptor that is already in its place would keep its close-on-exec flag, so all go the long way.
-        given = (self.listener.fileno(), memory, self.speaks.fileno(), self.board)
+        given = (self.listener.fileno(), memory, self.speaks, self.board)
         far = [fcntl.fcntl(each, fcntl.F_DUPFD, 20) for each in given]
         places = " ".join(f"{place}<&{each}" for place, each in enumerate(far, 3))
         shell = f'LISTEN_PID=$$; export LISTEN_PID; exec "$@" {places}'
@@ -150,9 +152,9 @@ class Backend:
     def wait_ready(self) -> float:
         """Seconds from the start to READY=1."""
         while not any(notice.startswith("READY=1") for notice in self.told):
-            readable, _, _ = select.select([self.notices], [], [], 0.05)
-            if readable:
-                self.told.append(self.notices.recv(4096).decode())
+            notice = self._next_notice(0.05)
+            if notice:
+                self.told.append(notice)
             elif self.process.poll() is not None:
                 raise AssertionError(f"exit {self.process.returncode}:\n{self.log}")
             assert time.monotonic() < self.began + WITHIN, self.log
@@ -160,8 +162,18 @@ class Backend:
 
     def notice(self) -> str:
         """The next thing that it tells."""
-        self.notices.settimeout(WITHIN)
-        return self.notices.recv(4096).decode()
+        notice = self._next_notice(WITHIN)
+        assert notice, "it tells nothing"
+        return notice
+
+    def _next_notice(self, within: float) -> str:
+        """The next thing that it tells; "" if it tells none for so many seconds."""
+        while END not in self._said:
+            if not select.select([self.notices], [], [], within)[0]:
+                return ""
+            self._said += os.read(self.notices, 65536)
+        notice, _, self._said = self._said.partition(END)
+        return notice.decode()
 
     def connect(self) -> socket.socket:
         client = socket.socket(socket.AF_UNIX)
@@ -217,9 +229,8 @@ class Backend:
             self.process.kill()
             self.process.wait()
         self.listener.close()
-        self.notices.close()
-        self.speaks.close()
-        os.close(self.board)
+        for descriptor in (self.notices, self.speaks, self.board):
+            os.close(descriptor)
 
 
 def receive_all(client: socket.socket) -> bytes:

@@ -96,6 +96,7 @@ def test_terminated_it_finishes_what_is_in_flight(tmp_path: Path, gate: Path, th
         assert receive_all(first).endswith(b"ok")
         assert site.exit() == 0
         assert site.record().in_flight == 0
+        assert site.notice() == "LEAVES=1"
 
 
 @pytest.mark.parametrize("ending", ["asked to end", "after so many requests"])
@@ -113,6 +114,7 @@ def test_a_bodys_close_is_in_flight(tmp_path: Path, gate: Path, threads: int, en
         gate.write_text("open")
         assert site.exit() == 0
         assert site.record().in_flight == 0 and "done" in site.log
+        assert site.notice() == "LEAVES=1"
 
 
 def test_what_is_queued_is_left_to_the_next_process(tmp_path: Path, gate: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import stat
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from multisite.supervisor.notify import MOST, Channel
+from multisite.runner.notify import Notifier
+from multisite.supervisor.handover import Keeper
+from multisite.supervisor.notify import LONGEST, MOST, Channel
 from multisite.supervisor.process import Identity
 
 from .harness import SupervisedHome, as_user, supervised, wait_until
@@ -35,33 +38,144 @@ def flood():
             pass
 threading.Thread(target=flood, daemon=True).start()
 """
+TORN = r"""
+if not os.path.exists("done"):
+    open("done", "w").close()
+    os.write(5, b"READY=1\nX=" + b"x" * 60000)
+    os.kill(os.getpid(), 9)
+"""
+SOCKETS = """
+import json, os
+
+def application(environ, start_response):
+    held = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            held.append(os.readlink("/proc/self/fd/" + name))
+        except OSError:
+            pass
+    start_response("200 OK", [])
+    return [json.dumps([name for name in held if name.startswith("socket:")]).encode()]
+"""
 
 
 def test_what_one_says_without_end_waits_and_what_another_says_does_not() -> None:
     """A second's share is taken; the rest fills a queue that nobody else has."""
-    (loud, flooding), (calm, speaking) = Channel.pair(), Channel.pair()
+    (loud, flooding), (calm, speaking) = Channel.pipe(), Channel.pipe()
     sent = 0
     with pytest.raises(BlockingIOError):
         for sent in range(100_000):
-            flooding.send(b"X=1")
-    speaking.send(b"READY=1\nSTATUS=\x1b[2Jx")
-    assert len(loud.receive(5.0)) == MOST < sent
-    assert loud.receive(5.5) == []
-    assert loud.waits_until == 6.0
-    assert len(loud.receive(6.0)) == MOST
+            os.write(flooding, b"N=%d\n\n" % sent)
+    os.write(speaking, b"READY=1\nSTATUS=\x1b[2Jx\n\n")
+    heard = loud.receive(5.0)
+    assert 0 < len(heard) <= MOST < sent
+    assert (loud.receive(5.5), loud.waits_until, loud.has_more) == ([], 6.0, True)
+    for second in range(6, sent):
+        heard += loud.receive(float(second))
+        if not loud.waits_until:
+            break
+    assert [int(one["N"]) for one in heard] == list(range(sent))
+    assert not loud.has_more
     assert calm.receive(5.0) == [{"READY": "1", "STATUS": "\\x1b[2Jx"}]
     assert calm.waits_until == 0.0
-    for one in (loud, calm, flooding, speaking):
-        one.close()
+    for channel, theirs in ((loud, flooding), (calm, speaking)):
+        channel.close()
+        os.close(theirs)
 
 
-def test_a_pair_is_over_when_nobody_can_speak_any_more() -> None:
-    channel, theirs = Channel.pair()
-    theirs.send(b"READY=1")
-    theirs.close()
-    assert channel.receive(1.0) == [{"READY": "1"}, {}]
+def test_a_pipe_is_over_when_nobody_can_speak_any_more() -> None:
+    """What was begun then, and never ended, was not said."""
+    channel, theirs = Channel.pipe()
+    os.write(theirs, b"READY=1\n\nSTATUS=half a")
+    os.close(theirs)
+    assert channel.receive(1.0) == [{"READY": "1"}]
     assert channel.is_over
     channel.close()
+
+
+def test_what_never_ends_is_read_within_bounds_and_forgotten() -> None:
+    """A second's share of pieces is read, no more of them is kept than one message may have; the next one is heard."""
+    channel, theirs = Channel.pipe()
+    taken = 0
+    for _ in range(MOST):
+        with pytest.raises(BlockingIOError):
+            while True:
+                os.write(theirs, b"X" * 4096)
+        assert channel.receive(1.0) == []
+        taken += 1
+        assert len(channel._begun) < 2 * LONGEST
+        if channel.waits_until:
+            break
+    assert taken <= MOST
+    assert channel.receive(1.9) == []
+    channel.receive(2.0)
+    os.write(theirs, b"\n\nREADY=1\n\n")
+    assert channel.receive(3.0)[-1] == {"READY": "1"}
+    channel.close()
+    os.close(theirs)
+
+
+def test_a_message_may_come_in_pieces_and_the_next_program_goes_on_with_them() -> None:
+    channel, theirs = Channel.pipe()
+    said = b"MODULES=\xc3\xa9 b\n\nREADY=1\n\n"
+    heard = []
+    for place in range(len(said)):
+        os.write(theirs, said[place : place + 1])
+        heard += channel.receive(float(place))
+        state = json.loads(json.dumps(channel.pack(os.dup)))  # type: ignore[arg-type]
+        channel.close()
+        channel = Channel.taken_over(state)
+    assert heard == [{"MODULES": "é b"}, {"READY": "1"}]
+    channel.close()
+    os.close(theirs)
+
+
+def test_the_pair_of_sockets_of_an_older_program_goes_on() -> None:
+    """Its state names no pipe, and its messages have no end of their own."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    state = {"is_over": False, "_second": 0, "_taken": 0, "socket": Keeper()(ours.detach()), "path": ""}
+    channel = Channel.taken_over(json.loads(json.dumps(state)))
+    theirs.send(b"READY=1")
+    theirs.send(b"STOPPING=1\nRECYCLES=1\n\n")
+    theirs.close()
+    assert channel.receive(1.0) == [{"READY": "1"}, {"STOPPING": "1", "RECYCLES": "1"}, {}]
+    assert channel.is_over
+    channel.close()
+
+
+def test_several_threads_of_a_runner_speak_one_after_another_however_slowly_they_are_heard() -> None:
+    """More than the pipe holds at once, long and short; nothing is lost, torn or mixed."""
+    channel, theirs = Channel.pipe()
+    notifier = Notifier(theirs)
+    texts = [f"{number} " + "x" * size for number, size in enumerate((10, 5_000, 40_000, 60_000) * 5)]
+    threads = [threading.Thread(target=notifier.modules, args=(text,)) for text in texts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    heard: list[str] = []
+    for second in range(1000):
+        heard += [one["MODULES"] for one in channel.receive(float(second))]
+        notifier.flush()
+        if len(heard) == len(texts):
+            break
+    assert sorted(heard) == sorted(texts)
+    channel.close()
+    os.close(theirs)
+
+
+def test_a_runner_goes_on_when_nobody_listens_any_more() -> None:
+    """Or had listened for too long: nothing waits, and what cannot be said is forgotten."""
+    channel, theirs = Channel.pipe()
+    notifier = Notifier(theirs)
+    for _ in range(5):
+        notifier.modules("x" * 60_000)
+    channel.close()
+    notifier.ready()
+    assert not notifier._waiting
+    os.close(theirs)
+    notifier.ready()
+    assert not notifier._waiting
 
 
 def test_who_speaks_at_a_path_is_waited_for_and_loses_nothing(tmp_path: Path) -> None:
@@ -148,6 +262,22 @@ def test_a_site_that_answers_is_not_killed_for_what_it_did_not_say(home: Supervi
     assert home.ensure("mute") == path
     if (folder / "mine").exists():
         assert (folder / "mine").read_bytes() == b""
+
+
+def test_a_process_of_a_site_has_two_sockets_that_are_ours_and_its_word_is_not_one(home: SupervisedHome) -> None:
+    """The listening one, and the connection; whatever else it holds of ours is a pipe or a file in memory."""
+    home.app("counts", SOCKETS)
+    assert len(json.loads(home.get("counts"))) == 2
+    held = [os.readlink(one) for one in Path(f"/proc/{home.state('counts')['pids'][0]}/fd").iterdir()]
+    assert sum(name.startswith("socket:") for name in held) == 1
+
+
+def test_a_process_that_is_killed_in_the_middle_of_a_word_has_not_said_it(home: SupervisedHome) -> None:
+    """The next one begins with a channel of its own."""
+    home.app("torn", HELLO.format(early=TORN))
+    assert home.get("torn") == "hello"
+    state = home.wait_for("torn", "running")
+    assert state["starts"] == 2
 
 
 def test_a_site_that_does_not_answer_either_is_given_up(home: SupervisedHome) -> None:

@@ -26,6 +26,8 @@ def application(environ, start_response):
         while not os.path.exists(path[10:]):
             time.sleep(0.01)
         os._exit(9)
+    if path == "/exit":
+        os._exit(0)
     start_response("500 Oh" if path == "/bad" else "200 OK", [])
     return [str(os.getpid()).encode()]
 """
@@ -175,6 +177,44 @@ def test_after_max_requests_another_one_serves_while_the_last_request_goes_on(
         assert slow.result() == first
     wait_until(lambda: int(first) not in home.state(name)["pids"])
     assert home.state(name)["failure"] is None
+
+
+@pytest.mark.parametrize("key", ["max_requests", "always_restart"])
+def test_what_a_site_ends_itself_is_not_planned_whatever_it_may_leave_after(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], key: str
+) -> None:
+    """An exit status of 0 says nothing: the runner says it before, when it leaves after its `max_requests`."""
+    with supervised(tmp_path) as home:
+        folder = home.app("leaver", APP, **({"max_requests": "100"} if key == "max_requests" else {}))
+        if key == "always_restart":
+            (folder / "tmp").mkdir()
+            (folder / "tmp" / "always_restart.txt").touch()
+        path = home.ensure("leaver")
+        first = answered(home, "leaver")
+        if key == "always_restart":
+            wait_until(lambda: not home.state("leaver")["pids"])
+            assert home.state("leaver")["failure"] is None
+        die(path, "/exit")
+        wait_until(lambda: "exited with code 0 while serving" in capfd.readouterr().err)
+        assert ask(path) != first
+        assert home.state("leaver")["state"] not in ("backoff", "fatal")
+
+
+def test_who_may_not_leave_does_not_by_saying_so(home: SupervisedHome) -> None:
+    """Without `max_requests` no process is replaced for what it says of itself."""
+    home.app(
+        "says",
+        "import os\nos.write(5, b'STOPPING=1\\nRECYCLES=1\\n\\n')\n"
+        + APP.replace(
+            'if path == "/exit":',
+            "if path == '/leave':\n        os.write(5, b'RECYCLES=1\\n\\nX=1\\n\\n')\n    if path == '/exit':",
+        ),
+    )
+    path = home.ensure("says")
+    first = answered(home, "says")
+    assert ask(path, "/leave") == first
+    assert ask(path) == first
+    assert home.state("says")["starts"] == 1
 
 
 def test_max_requests_ends_within_drain_timeout(home: SupervisedHome) -> None:
