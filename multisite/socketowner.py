@@ -10,13 +10,13 @@ import socket
 import struct
 from typing import Any
 
-# linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h
-_HEADER = struct.Struct("=IHHII")
+from multisite import sockdiag
+
+# linux/inet_diag.h
 _REQUEST = struct.Struct("=BBBBI")
 _ADDRESSES = struct.Struct("!HH16s16s")
 _ANY = struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)  # interface and cookie
 _ANSWER = struct.Struct("=4x48x12xII")  # user and inode
-_SOCK_DIAG, _BY_FAMILY, _ASKS = 4, 20, 1
 
 Ends = tuple[int, bytes, int, bytes, int]  # family; address and port of the peer, then of ourselves
 
@@ -53,16 +53,12 @@ def _asked(ends: Ends) -> int | None:
     family, far, far_port, near, near_port = ends
     body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF)
     body += _ADDRESSES.pack(far_port, near_port, far, near) + _ANY
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _SOCK_DIAG) as kernel:
-        kernel.settimeout(1.0)
-        kernel.sendto(_HEADER.pack(_HEADER.size + len(body), _BY_FAMILY, _ASKS, 1, 0) + body, (0, 0))
-        answer = kernel.recv(4096)
-    kind, told = _HEADER.unpack_from(answer)[1], answer[_HEADER.size :]
-    if kind != _BY_FAMILY:
-        error = -struct.unpack_from("=i", told)[0]
-        if error == errno.ENOENT:
+    try:
+        told = sockdiag.ask(body)
+    except OSError as error:
+        if error.errno == errno.ENOENT:
             return None
-        raise OSError(error, os.strerror(error))
+        raise
     if _ADDRESSES.unpack_from(told, 4)[:2] != (far_port, near_port):  # one that listens at the peer's port
         return None
     user, inode = _ANSWER.unpack_from(told)

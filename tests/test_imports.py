@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
         "upstream client peer relayloop tunnel queued share threads handoff logfile logbatch access beneath static "
         "usage visit tally policies route codeversion placements codefiles certificates publisherfile survey "
         "sessionstore tree watched smoke logtail ownlog workdir relativepaths errands keepalive lingering "
-        "slowclients patience socketowner",
+        "slowclients patience socketowner sockdiag",
     ),
     (
         "pure",

@@ -281,6 +281,8 @@ class Crew(Handed):
             exit_.answered = has_answered
             self.costs.ended(spent, exit_.served)
             self._exits.take(backend)
+            if self.is_put_to_rest and not self.backends:
+                self.room.forget_gone()
         return backend
 
     # Time

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 
 from multisite.model import Site
+from multisite.supervisor import callers
 from multisite.supervisor.failures import Unavailable
 from multisite.supervisor.handover import Handed
 from multisite.supervisor.listener import Listener
@@ -102,6 +103,20 @@ class WaitingRoom(Handed):
             self.listener.close()
             with contextlib.suppress(Unavailable):  # the next one who asks is told
                 self.ensure(watch=watch)
+
+    def forget_gone(self) -> None:
+        """Where nobody waits any more whose connection is in the queue, have an empty one; no process takes requests.
+
+        A connection that brings its client along is closed, and the client waits.
+        """
+        if not self.listener.is_open or self.takes_clients or not callers.have_gone(self.listener.fileno()):
+            return
+        self.listener.withdraw()
+        if callers.have_gone(self.listener.fileno()):  # and nobody has come in the last moment
+            self.served()
+            self.listener.close()
+        with contextlib.suppress(Unavailable):
+            self.ensure(watch=True)
 
     def _turn_away(self, told: Unavailable, everybody: bool = False) -> None:
         from multisite.errors import BackendUnavailable  # what follows is not needed where all is well

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import socket
 import threading
@@ -15,7 +16,7 @@ from multisite import config, pages
 from multisite.errors import MultisiteError
 from multisite.spawned import SpawnedSite
 
-from .harness import SERVER, SupervisedHome, wait_until
+from .harness import SERVER, WITHIN, SupervisedHome, wait_until
 
 START = """
 import os, time
@@ -53,6 +54,30 @@ while True:
         client.sendall(b"HTTP/1.0 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok")
     client.close()
 """
+
+# Answers the first who says anything, when it may, and accepts nobody after that.
+ONE_ONLY = """
+import os, signal, socket, time
+listener = socket.socket(fileno=3)
+listener.setblocking(True)
+data = b""
+while not data:
+    client, _ = listener.accept()
+    data = client.recv(65536)
+while not os.path.exists('go'):
+    time.sleep(0.01)
+client.sendall(b"HTTP/1.0 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok")
+client.close()
+signal.pause()
+"""
+
+
+def connected(path: str) -> socket.socket:
+    """Somebody who comes straight to a site's socket."""
+    wire = socket.socket(socket.AF_UNIX)
+    wire.settimeout(WITHIN)
+    wire.connect(path)
+    return wire
 
 
 class Visitor(threading.Thread):
@@ -185,3 +210,45 @@ def test_what_is_stopped_for_newer_code_keeps_who_waits(home: SupervisedHome) ->
     home.client.ask({"do": "stop", "site": "blog", "why": "newer code"})
     (folder / "go").touch()
     assert visitor.answer()[0].startswith("200 ")
+
+
+@pytest.mark.parametrize("who", ["our own", "one of before", "one of after"])
+def test_who_has_gone_does_not_start_a_site_whose_last_process_has_left(home: SupervisedHome, who: str) -> None:
+    """It has taken one request, and the connections behind it are closed: there is nobody to start the site for."""
+    folder = home.site("blog", ONE_ONLY, start_timeout="60")
+    path = home.ensure("blog")
+    with connected(path) as client:
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        home.wait_for("blog", "running")  # and our own connection still waits to be accepted
+        if who == "one of before":
+            connected(path).close()
+        home.client.ask({"do": "stop", "site": "blog"})
+        if who == "one of after":
+            connected(path).close()
+        (folder / "go").touch()
+        assert client.recv(100).endswith(b"ok")
+    assert_rests(home)
+    with connected(path) as client:
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert client.recv(100).endswith(b"ok")
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_who_still_waits_when_the_last_process_has_left_is_served(home: SupervisedHome, when: str) -> None:
+    """Whether others have gone or not."""
+    folder = home.site("blog", ONE_ONLY, start_timeout="60")
+    path = home.ensure("blog")
+    with connected(path) as first, contextlib.ExitStack() as stack:
+        first.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        home.wait_for("blog", "running")
+        if when == "before":
+            second = stack.enter_context(connected(path))
+        home.client.ask({"do": "stop", "site": "blog"})
+        connected(path).close()
+        if when == "after":
+            second = stack.enter_context(connected(path))
+        second.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        (folder / "go").touch()
+        assert first.recv(100).endswith(b"ok")
+        first.close()
+        assert second.recv(100).endswith(b"ok")
