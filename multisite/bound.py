@@ -6,8 +6,10 @@ elsewhere: by a process of its own, for which no thread waits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
+
+from multisite.closing import Closing
 
 WSGI = Callable[..., Iterable[bytes]]
 Environ = dict[str, Any]
@@ -52,31 +54,19 @@ class Bound:
         return _Held(body, self.give)
 
 
-class _Held:
-    """An answer that is still being made."""
+class _Held(Closing):
+    """An answer that is still being made; after it the next request may come."""
 
-    __slots__ = ("_body", "_give")
+    __slots__ = ("_give",)
 
     def __init__(self, body: Iterable[bytes], give: Callable[[None], None]) -> None:
-        self._body = body
+        super().__init__(body)
         self._give: Callable[[None], None] | None = give
 
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._body)
-
-    def close(self) -> None:
-        """Close it; the next request may come."""
-        try:
-            close = getattr(self._body, "close", None)
-            if close:
-                close()
-        finally:
-            self._free()
-
     def __del__(self) -> None:
-        self._free()  # a server that never closes must not use the site up
+        self._closed()  # a server that never closes must not use the site up
 
-    def _free(self) -> None:
+    def _closed(self) -> None:
         give, self._give = self._give, None
         if give:
             give(None)

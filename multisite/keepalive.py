@@ -7,9 +7,10 @@ field ``Connection: keep-alive, close``. Its response, which `start_response` be
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
+from multisite.closing import Closing
 from multisite.headers import connection_options
 
 Environ = dict[str, Any]
@@ -74,24 +75,14 @@ def _size(wrapper: Any) -> int:
         return 0
 
 
-class _Checked:
+class _Checked(Closing):
     """An answer that is looked at when all of it has been sent."""
 
-    __slots__ = ("_body", "_environ", "_response")
+    __slots__ = ("_environ", "_response")
 
     def __init__(self, body: Iterable[bytes], environ: Environ, response: Any) -> None:
-        self._body = body
-        self._environ = environ
-        self._response = response
+        super().__init__(body)
+        self._environ, self._response = environ, response
 
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._body)
-
-    def close(self) -> None:
-        """Close it (PEP 3333)."""
-        try:
-            close = getattr(self._body, "close", None)
-            if close:
-                close()
-        finally:
-            _check(self._response, self._environ, self._response.sent)
+    def _closed(self) -> None:
+        _check(self._response, self._environ, self._response.sent)

@@ -4,8 +4,9 @@ gunicorn has a list of its own of who may say for whom he speaks (`forwarded_all
 believes every peer on a unix socket. Only what `trusted_proxies` names counts here: what was taken from anybody else
 is undone.
 
-Every account of the machine can connect from a loopback address. Where sites have users of their own, the addresses
-that are trusted by default stand for a front end only if the socket there belongs to one.
+Every account of the machine can connect from a loopback address, and to a unix socket whose mode lets everybody in.
+Where sites have users of their own, what is trusted by default stands for a front end only if the socket at the other
+end belongs to one, or if not everybody could have connected.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import socket
 from typing import Any
 
 from multisite import client, headers, socketowner
@@ -29,7 +31,7 @@ ACCOUNTS = ("www-data", "www", "http", "apache", "httpd", "nginx", "caddy", "lig
 
 
 class FrontEnds:
-    """The users who may speak for others from a loopback address: root, ourselves, and those of front ends.
+    """The users who may speak for others where everybody can connect: root, ourselves, and those of front ends.
 
     Args:
         group: the group that may connect to the sites' sockets, "" for none.
@@ -40,19 +42,33 @@ class FrontEnds:
         self._group = group
         self._tenants_at = tenants_at
         self._known: dict[int, bool] = {}
+        self._guarded: dict[str | bytes, bool] = {}
 
     def has_tenants(self) -> bool:
         """Tell whether it matters; a supervisor may come later than its workers."""
         return socketowner.is_of_root(self._tenants_at)
 
     def includes(self, sock: Any) -> bool:
-        """Tell whether the other end of `sock` belongs to one of them; not if that cannot be learnt."""
+        """Tell whether the other end of `sock` belongs to one of them; not if that cannot be learnt.
+
+        A unix socket that not everybody can connect to has chosen them already.
+        """
+        if self._is_guarded(sock):
+            return True
         user = socketowner.owner(sock)
         if user is None:
             return False
         if user not in self._known:
             self._known[user] = user in (0, os.geteuid()) or self._is_front_end(user)
         return self._known[user]
+
+    def _is_guarded(self, sock: Any) -> bool:
+        if getattr(sock, "family", None) != socket.AF_UNIX:
+            return False
+        path = sock.getsockname()
+        if path not in self._guarded:
+            self._guarded[path] = not socketowner.is_open_to_all(path)
+        return self._guarded[path]
 
     def _is_front_end(self, user: int) -> bool:
         try:
@@ -69,7 +85,7 @@ class Peers:
 
     Args:
         proxies: the trusted ones.
-        front_ends: who has to be at a trusted address; None where the address says enough.
+        front_ends: who has to be at a trusted address, or at a unix socket; None where that says enough.
         host_header: the field that names the host, if one does.
 
     Attributes:
@@ -95,7 +111,7 @@ class Peers:
         if self._front_ends is not None:
             if len(self.believed) > len(self._proxies.known):  # which has a bound, and has just begun anew
                 self.believed.clear()
-            self.believed[address] = trusted and not (address and self._doubts)
+            self.believed[address] = trusted and not self._doubts
         self.check(environ)
 
     def check(self, environ: Environ) -> None:
@@ -103,7 +119,7 @@ class Peers:
         address = environ.get("REMOTE_ADDR", "")
         if not self._proxies.trusts(address):
             distrust(environ)
-        elif self._doubts and address and self._claims(environ) and not self._is_front_end(environ):
+        elif self._doubts and self._claims(environ) and not self._is_front_end(environ):
             environ.pop(self._named, None)
             distrust(environ)
 
@@ -119,7 +135,7 @@ class Peers:
         """Undo a line of the PROXY protocol unless the peer is trusted and names somebody."""
         address, port = _peer(environ.get("gunicorn.socket"))
         is_trusted = environ["REMOTE_ADDR"] and self._proxies.trusts(address)
-        if is_trusted and (not (self._doubts and address) or self._is_front_end(environ)):
+        if is_trusted and (not self._doubts or self._is_front_end(environ)):
             return
         for key in (PROTOCOL, "PROXY_ADDR", "PROXY_PORT", "REMOTE_PORT"):
             environ.pop(key, None)

@@ -75,8 +75,9 @@ class ServiceOptions:
         "127.0.0.1, ::1, unix",
         "Addresses and networks of the proxies whose X-Forwarded-* headers are believed; unix stands for every peer on "
         "a unix socket. From anybody else these headers are dropped, and what gunicorn took from them is undone. Where "
-        "this is not written and root runs the supervisor, a peer on a loopback address has to be root, the workers' "
-        "user, a web server's account or a member of socket_group; else every account of the machine is believed.",
+        "this is not written and root runs the supervisor, a peer on a loopback address, or on a unix socket that "
+        "every account can connect to, has to be root, the workers' user, a web server's account or a member of "
+        "socket_group; else every account of the machine is believed.",
         example="127.0.0.1, 10.0.0.0/8, unix",
     )
     status_domain: str = option(

@@ -1,4 +1,4 @@
-"""Whose the socket at the other end of a TCP connection within this machine is, as the kernel tells it."""
+"""Whose the socket at the other end of a connection within this machine is, as the kernel tells it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import errno
 import ipaddress
 import os
 import socket
+import stat
 import struct
 from typing import Any
 
@@ -17,6 +18,7 @@ _REQUEST = struct.Struct("=BBBBI")
 _ADDRESSES = struct.Struct("!HH16s16s")
 _ANY = struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)  # interface and cookie
 _ANSWER = struct.Struct("=4x48x12xII")  # user and inode
+_CREDENTIALS = struct.Struct("=iII")  # process, user and group (unix(7))
 
 Ends = tuple[int, bytes, int, bytes, int]  # family; address and port of the peer, then of ourselves
 
@@ -24,9 +26,12 @@ Ends = tuple[int, bytes, int, bytes, int]  # family; address and port of the pee
 def owner(sock: Any) -> int | None:
     """Return the number of the user whose socket `sock` is connected to; None if the kernel does not tell.
 
-    A socket that its process has closed belongs to nobody any more.
+    A socket that its process has closed belongs to nobody any more; of a unix socket it is told who connected it.
     """
     try:
+        if sock.family == socket.AF_UNIX:
+            told = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            return int(_CREDENTIALS.unpack(told)[1])
         ends = _ends(sock)
     except (AttributeError, OSError, ValueError, TypeError, IndexError):
         return None
@@ -84,6 +89,23 @@ def _looked_up(ends: Ends) -> int | None:
 def _written(address: bytes, port: int) -> bytes:
     words = struct.unpack(f"={len(address) // 4}I", address)
     return ("".join(f"{word:08X}" for word in words) + f":{port:04X}").encode()
+
+
+def is_open_to_all(path: str | bytes) -> bool:
+    """Tell whether every account can connect to the unix socket at `path`, or whether that cannot be learnt."""
+    if not path or path[:1] in ("\0", b"\0"):
+        return True  # it has a name in no folder, or none
+    place = os.path.abspath(os.fsdecode(path))
+    try:
+        if not os.stat(place).st_mode & stat.S_IWOTH:
+            return False
+        while place != os.path.dirname(place):
+            place = os.path.dirname(place)
+            if not os.stat(place).st_mode & stat.S_IXOTH:
+                return False
+    except OSError:
+        pass
+    return True
 
 
 def is_of_root(path: str) -> bool:

@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
         "pure",
         "timers appspec ask callables checks dialect endpoint errors headers hosts literals model option options pages "
         "examined placement reference sections site trusted values wire pace filerules logformat activity hosting "
-        "template frontends bound tempo percentiles development publisher guess systemfiles",
+        "template frontends bound closing tempo percentiles development publisher guess systemfiles",
     ),
     ("what runs in a site's interpreter", "runner"),
 )

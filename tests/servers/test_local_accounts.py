@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import pwd
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,12 @@ def application(environ, start_response):
     start_response("200 OK", [])
     return [" ".join(told).encode()]
 """
+INTRODUCED = """
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [environ["REMOTE_ADDR"].encode()]
+"""
+INTRODUCTION = "203.0.113.9"
 CLAIMED, DROPPED = "203.0.113.9 https", "- http"
 
 
@@ -45,20 +53,42 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     )
     home.site("inside", SITE, mode="in-process")
     home.site("handed", SITE, mode="spawned")
-    with gunicorn(home) as server:
+    with tempfile.TemporaryDirectory() as folder, bound(home, Path(folder)) as server:
         for host in ("handed.test", "inside.test"):  # the first has the supervisor started
             says(server.port, host)
         yield request.param, server
 
 
-def says(port: int, *hosts: str, more: str = "") -> list[str]:
-    """What sites see of the same claims, on one connection each."""
+@contextlib.contextmanager
+def bound(home: HomeDir, folder: Path, *options: str) -> Iterator[Server]:
+    """Serve `home` at a port, and at unix sockets that differ in who may connect."""
+    paths = {name: folder / name / "sock" for name in ("open", "mode", "folder")}
+    for path in paths.values():
+        path.parent.mkdir()
+    with gunicorn(home, "gthread", *(f"--bind=unix:{path}" for path in paths.values()), *options) as server:
+        folder.chmod(0o755)
+        for path in paths.values():
+            os.chown(path, 0, TENANT)
+            path.chmod(0o777)
+        paths["mode"].chmod(0o660)
+        os.chown(paths["folder"].parent, 0, TENANT)
+        paths["folder"].parent.chmod(0o750)
+        yield server
+
+
+def at(server: Server, name: str) -> str:
+    """The path of one of its sockets."""
+    return next(each for each in server.argv if each.endswith(f"/{name}/sock")).removeprefix("--bind=unix:")
+
+
+def says(port: int | str, *hosts: str, more: str = "", line: str = "") -> list[str]:
+    """What sites see of the same claims, on one connection each to a port, or to a path."""
     found = []
     for host in hosts:
-        with socket.socket() as client:
-            client.connect(("127.0.0.1", port))
+        with socket.socket(socket.AF_UNIX if isinstance(port, str) else socket.AF_INET) as client:
+            client.connect(port if isinstance(port, str) else ("127.0.0.1", port))
             claims = f"X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: https\r\nConnection: close\r\n{more}"
-            client.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\n{claims}\r\n".encode())
+            client.sendall(f"{line}GET / HTTP/1.1\r\nHost: {host}\r\n{claims}\r\n".encode())
             data = b"".join(iter(lambda: client.recv(65536), b""))
         found.append(data.partition(b"\r\n\r\n")[2].decode())
     return found
@@ -67,7 +97,7 @@ def says(port: int, *hosts: str, more: str = "") -> list[str]:
 HOSTS = ["inside.test", "handed.test"] * 2
 
 
-def seen(by: int, group: int, port: int) -> Any:
+def seen(by: int, group: int, port: int | str) -> Any:
     return as_user(by, group, lambda: [CLAIMED in body for body in says(port, *HOSTS)])
 
 
@@ -82,6 +112,35 @@ def test_a_front_end_is_believed(served: tuple[str, Server], user: int) -> None:
     """Be it by its name, or as a member of socket_group."""
     group = pwd.getpwuid(user).pw_gid
     assert seen(user, group, served[1].port) == [True] * len(HOSTS)
+
+
+@pytest.mark.parametrize("kind", ["open", "mode", "folder"])
+def test_who_has_come_to_a_unix_socket_is_asked_for_where_everybody_could(
+    served: tuple[str, Server], kind: str
+) -> None:
+    """Where the mode of the socket, or of a folder above it, names a group, its members are front ends."""
+    case, server = served
+    assert seen(TENANT, TENANT, at(server, kind)) == [kind != "open" or case == "written"] * len(HOSTS)
+    assert seen(FRONT_END, TENANT, at(server, kind)) == [True] * len(HOSTS)
+
+
+def test_a_line_of_the_proxy_protocol_counts_from_whoever_is_believed(tmp_path: Path) -> None:
+    """On a unix socket that is open to all that is a front end, and no tenant."""
+    home = HomeDir(tmp_path).create()
+    home.conf("[projects]\nread = sites-enabled/*.ini\n[supervisor]\nallow_root = yes\n")
+    home.site("inside", INTRODUCED, mode="in-process")
+    home.site("handed", INTRODUCED, mode="spawned")
+    hosts = HOSTS[::-1]  # the first has the supervisor started
+    with tempfile.TemporaryDirectory() as folder, bound(home, Path(folder), "--proxy-protocol=auto") as server:
+        path = at(server, "open")
+        assert introduced(path, hosts) == [True] * len(hosts)
+        assert as_user(FRONT_END, FRONT_END, lambda: introduced(path, hosts)) == [True] * len(hosts)
+        assert as_user(TENANT, TENANT, lambda: introduced(path, hosts)) == [False] * len(hosts)
+
+
+def introduced(path: str, hosts: list[str]) -> list[bool]:
+    """Whether sites take him who introduces a client for that client."""
+    return [INTRODUCTION in body for body in says(path, *hosts, line=f"PROXY TCP4 {INTRODUCTION} 127.0.0.1 1 2\r\n")]
 
 
 def test_a_tenant_names_no_host(served: tuple[str, Server]) -> None:
