@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -11,6 +14,7 @@ from multisite.claims import DJANGO, Ledger, conflict, importable_names
 from multisite.errors import NeedsProcess
 from multisite.model import Home
 from multisite.statefile import StateFile
+from tests.servers.harness import eventually
 
 
 @pytest.fixture
@@ -118,6 +122,49 @@ def test_claims_are_taken_by_one_process_at_a_time(tmp_path: Path) -> None:
         assert not done.wait(0.3)
         file.store({"claims": {"a": {"helper": "/a"}}})
     assert done.wait(60)
+
+
+CLAIMANT = """
+import sys
+from pathlib import Path
+from multisite.claims import Ledger
+from multisite.model import Home
+from multisite.statefile import StateFile
+
+folder, site = sys.argv[1:]
+home = Home(folder, folder + "/moya.conf", environ={"XDG_STATE_HOME": folder + "/state"})
+
+
+def is_live(name, names):
+    if site == "slow":
+        Path(folder, "looks").touch()
+        Path(folder, "gate").read_text()
+    return True
+
+
+Ledger(StateFile(home, "claims"), is_live).acquire(site, {site: "/" + site})
+"""
+
+
+def test_no_process_forgets_what_another_takes_at_once(tmp_path: Path) -> None:
+    """One has looked at the claims, and has not written its own, when another wants some."""
+    file = state(tmp_path)
+    file.store({"claims": {"old": {"x": "/old"}}})
+    os.mkfifo(tmp_path / "gate")
+    argv = [sys.executable, "-c", CLAIMANT, str(tmp_path)]
+    with subprocess.Popen([*argv, "slow"]) as slow:
+        eventually((tmp_path / "looks").exists)
+        with subprocess.Popen([*argv, "quick"]) as quick:
+            eventually(lambda: quick.poll() is not None or waits_for_a_lock(quick.pid))
+            (tmp_path / "gate").write_text("open")
+            assert (slow.wait(60), quick.wait(60)) == (0, 0)
+    assert set(file.load()["claims"]) == {"old", "slow", "quick"}
+
+
+def waits_for_a_lock(pid: int) -> bool:
+    """As proc_locks(5) shows it."""
+    lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    return any("->" in fields and str(pid) in fields for fields in lines)
 
 
 @pytest.mark.parametrize("junk", ["", "[]", "{", '{"claims": []}', '{"claims": {"a": 1}}', "\0"])

@@ -263,8 +263,8 @@ def running(home: SupervisedHome) -> list[int]:
 @pytest.mark.parametrize("how", ["ours", "silent"])
 def test_an_old_version_that_is_still_starting_never_outlives_the_next(home: SupervisedHome, how: str) -> None:
     """Who waited for it has the answer of the new one, and nobody the old one's, even if it comes up after all."""
-    go = home.path / "go"
-    waits = f"while not os.path.exists({str(go)!r}): time.sleep(0.01)\n"
+    begun, go = home.path / "begun", home.path / "go"
+    waits = f"open({str(begun)!r}, 'w').close()\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)\n"
 
     def write(version: str, early: str = "") -> None:
         if how == "ours":
@@ -276,7 +276,8 @@ def test_an_old_version_that_is_still_starting_never_outlives_the_next(home: Sup
     path = home.ensure("blog")
     with ThreadPoolExecutor() as pool:
         answer = pool.submit(ask, path)
-        (first,) = wait_until(lambda: home.state("blog")["pids"])
+        wait_until(begun.exists)  # it has read the code that is to be replaced
+        (first,) = home.state("blog")["pids"]
         write("'two'" if how == "silent" else "two")
         home.client.ask({"do": "restart", "site": "blog"})
         assert "two" in answer.result()
