@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
@@ -104,24 +103,6 @@ def test_all_processes_see_one_ledger(tmp_path: Path) -> None:
     first.acquire("a", {"helper": "/a"})
     with pytest.raises(NeedsProcess):
         second.acquire("b", {"helper": "/b"})
-
-
-def test_claims_are_taken_by_one_process_at_a_time(tmp_path: Path) -> None:
-    """Whoever comes meanwhile waits, and then sees what the first has taken."""
-    file, done = state(tmp_path), threading.Event()
-    second = Ledger(state(tmp_path), lambda site, names: True)
-
-    def take() -> None:
-        with pytest.raises(NeedsProcess):
-            second.acquire("b", {"helper": "/b"})
-        done.set()
-
-    with file.locked():
-        thread = threading.Thread(target=take, daemon=True)
-        thread.start()
-        assert not done.wait(0.3)
-        file.store({"claims": {"a": {"helper": "/a"}}})
-    assert done.wait(60)
 
 
 CLAIMANT = """
