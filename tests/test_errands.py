@@ -102,9 +102,10 @@ def test_a_rest_has_an_end(go: threading.Event) -> None:
 
 def test_heirs_count_their_own_threads_only(go: threading.Event) -> None:
     """A child has none of its parent's threads: what is taken there runs in a new one."""
-    made, ran = Helpers(), threading.Event()
+    made, begun, ran = Helpers(), threading.Semaphore(0), threading.Event()
     for _ in range(errands.MOST_THREADS):
-        made.take(lambda: go.wait(PATIENCE) and None)  # type: ignore[func-returns-value]
+        made.take(lambda: begun.release() or (go.wait(PATIENCE) and None))  # type: ignore[func-returns-value]
+    assert all(begun.acquire(timeout=PATIENCE) for _ in range(errands.MOST_THREADS))
     made.rest(time.monotonic())
     heirs = made.heirs()
     assert heirs.take(ran.set)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 MOST = 12  # findings that are told
 LONGEST = 200  # characters of one
 IMPORTED, SERVED = "when it was imported", "when it answered requests"
+_MADE_BY_NAME = ("namedtuple_", "<unknown>")  # named tuples, and what enum makes of one: ssl.Purpose of Python 3.10
 _STANDARD: frozenset[str] = getattr(sys, "stdlib_module_names", frozenset())  # Python 3.10
 _CODE = (FunctionType, BuiltinFunctionType, type)
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -158,7 +159,9 @@ def _is_method(name: str, value: object) -> bool:
 
 def _is_foreign(value: Any) -> bool:
     module = value.__module__
-    return isinstance(module, str) and module[:11] != "namedtuple_" and module.partition(".")[0] not in _STANDARD
+    if not isinstance(module, str) or module.startswith(_MADE_BY_NAME):
+        return False
+    return module.partition(".")[0] not in _STANDARD
 
 
 class _Exits:

@@ -10,6 +10,7 @@ import pytest
 
 from .harness import backend, spec
 from .interpreters import equipped, interpreters
+from .test_examine import examined
 
 SHOW = """
 import json, sys
@@ -50,6 +51,16 @@ def test_wsgi(tmp_path: Path, python: str, threads: int) -> None:
         assert not [name for name in modules if name.partition(".")[0] in ("multisite", "click", "configobj", "rich")]
         assert site.terminate() == 0
         assert site.log == ""
+
+
+def test_the_standard_library_is_found_clean(tmp_path: Path, python: str) -> None:
+    """Whatever its classes are made of there."""
+    names = "asyncio, concurrent.futures, email, enum, http.client, json, logging, multiprocessing, ssl, urllib.request"
+    code = f"import {names}\n" + SHOW
+    with backend(tmp_path, code, python, examine=True) as site:
+        for _ in range(8):
+            site.ask()
+        assert examined(site, 8)["findings"] == []
 
 
 def test_asgi(tmp_path: Path, python: str) -> None:
