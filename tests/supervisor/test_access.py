@@ -21,10 +21,11 @@ from multisite.supervisor import access
 from multisite.supervisor.listener import Listener
 from multisite.supervisor.rundir import RuntimeDir, RuntimeDirError
 
-from .harness import SupervisedHome, as_user, ask, supervised, wait_until
+from .harness import MOYA_CONF, SupervisedHome, as_user, ask, supervised, wait_until
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: needs root, to become somebody else")
 GROUP = "socket_group = www-data"
+NOBODYS = "no-such-group"
 WWW, NOBODY = (33, 33), (65534, 65534)  # uid, gid of www-data and nobody
 
 
@@ -214,12 +215,33 @@ def checked(home: SupervisedHome) -> str:
 
 
 def test_a_group_that_does_not_exist_is_a_problem_and_sites_are_served(tmp_path: Path) -> None:
-    with supervised(tmp_path, "socket_group = no-such-group") as home:
+    with supervised(tmp_path, f"socket_group = {NOBODYS}") as home:
         home.site("blog")
-        assert "[supervisor] socket_group = no-such-group: there is no such group" in checked(home)
+        assert f"[supervisor] socket_group = {NOBODYS}: there is no such group" in checked(home)
         path = home.ensure("blog")
         assert ask(path)
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+
+
+def test_a_problem_is_told_once_and_once_more_when_it_comes_back(tmp_path: Path) -> None:
+    """Not with each change of anything."""
+    log = tmp_path / "log"
+    with supervised(tmp_path) as home, log.open("w") as told:
+
+        def takes(group: str, number: int) -> None:
+            supervisor = f"max_backends = {number}\n{f'socket_group = {group}' if group else ''}"
+            (tmp_path / "moya.conf").write_text(MOYA_CONF.format(supervisor=supervisor))
+            wait_until(lambda: home.status()["supervisor"]["max_backends"] == number)
+
+        code = "import sys; from multisite.supervisor import run; sys.exit(run.run(sys.argv[1], foreground=True))"
+        with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=told) as process:
+            try:
+                wait_until(lambda: os.path.exists(home.rundir.control))
+                for number, (group, times) in enumerate([(NOBODYS, 1), (NOBODYS, 1), ("", 1), (NOBODYS, 2)], 20):
+                    takes(group, number)
+                    assert log.read_text().count("there is no such group") == times
+            finally:
+                process.terminate()
 
 
 @as_root
