@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import time
+import fcntl
+import termios
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from tests.servers.harness import eventually
 
 from .harness import ENVIRON, Backend, backend, envelope, receive_all
 from .websocket import ACCEPT, FIELDS, VARIABLES, WebSocket
@@ -101,11 +105,18 @@ def request(way: str, path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: site.test\r\n{lines}\r\n".encode()
 
 
+def let_a_request_time_out(path: Path) -> None:
+    """Wait for another process, of twice the patience, to end because a request has had its time."""
+    with backend(path, APP, request_timeout=2 * TIMEOUT) as site, site.connect() as client:
+        client.sendall(request("direct", "/hang"))
+        assert site.exit() == 4
+
+
 WAYS = pytest.mark.parametrize("way", ["relayed", "direct"])
 
 
 @WAYS
-def test_messages_go_both_ways_for_as_long_as_they_like(site: Backend, way: str) -> None:
+def test_messages_go_both_ways_for_as_long_as_they_like(site: Backend, way: str, tmp_path: Path) -> None:
     """No limit of a request's time holds for it, neither for who waits nor for the process."""
     with site.connect() as client:
         client.sendall(request(way, "/talk"))
@@ -113,7 +124,7 @@ def test_messages_go_both_ways_for_as_long_as_they_like(site: Backend, way: str)
         assert f"Sec-WebSocket-Accept: {ACCEPT}\r\n" in socket.head
         socket.send("one")
         assert socket.receive() == (1, b"heard one")
-        time.sleep(3 * TIMEOUT)  # nothing is to happen in that time
+        let_a_request_time_out(tmp_path)
         socket.send("two")
         assert socket.receive() == (1, b"heard two")
         before = site.wait_for(in_flight=1)
@@ -184,14 +195,14 @@ def test_a_site_that_hangs_before_it_has_answered_is_replaced(
         assert site.exit() == 4
 
 
-def test_a_limit_that_was_set_while_the_request_came_is_forgotten(site: Backend) -> None:
+def test_a_limit_that_was_set_while_the_request_came_is_forgotten(site: Backend, tmp_path: Path) -> None:
     """The system would end a wait of the site's by it."""
     with site.connect() as client:
         start = request("relayed", "/talk")
         client.sendall(start[:20])
-        time.sleep(0.2)
+        eventually(lambda: fcntl.ioctl(client, termios.TIOCOUTQ, bytes(4)) == bytes(4))  # all has been read
         client.sendall(start[20:])
         socket = WebSocket(client)
-        time.sleep(1.5 * TIMEOUT)
+        let_a_request_time_out(tmp_path)
         socket.send("still there")
         assert socket.receive() == (1, b"heard still there")
