@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -10,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import multisite.supervisor
-from multisite.supervisor import handover, main
-from multisite.supervisor.handover import Handed, Keeper
+from multisite.supervisor import handover, main, upgrade
+from multisite.supervisor.handover import CannotTakeOver, Handed, Keeper
 
 PACKAGE = Path(multisite.supervisor.__file__).parent
 # What does not outlive a program, is made for one moment, or is packed by whoever has it (and then never changes).
@@ -87,6 +88,17 @@ def test_what_an_older_program_did_not_know_stays_as_it_is() -> None:
     known = Known()
     known.go_on({"number": 5})
     assert vars(known) == {"number": 5, "names": {"a"}, "pair": (1, 2), "rows": {}}
+
+
+def test_the_state_of_the_version_before_is_taken_over_and_no_other(tmp_path: Path) -> None:
+    (tmp_path / "moya.conf").write_text("[service]\n")
+    for version, is_known in ((1, False), (2, True), (handover.FORMAT, True), (handover.FORMAT + 1, False)):
+        sealed = os.memfd_create("handover")
+        os.write(sealed, json.dumps({"format": version}).encode())
+        refusal = upgrade.try_out(str(tmp_path), str(version))
+        assert ("" if is_known else "restart the service") in refusal and bool(refusal) != is_known
+        with contextlib.nullcontext() if is_known else pytest.raises(CannotTakeOver):
+            assert handover.unseal(sealed) == {"format": version}
 
 
 def test_nothing_stays_open_when_no_state_can_be_written() -> None:
