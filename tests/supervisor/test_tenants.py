@@ -308,7 +308,7 @@ if between == 0:
     for descriptors in given:
         socket.socket(fileno=descriptors[4]).send(b"born")
         try:
-            os.write(descriptors[5], b"READY=1")
+            os.write(descriptors[5], b"READY=1\n\n")
         except OSError:
             pass
     with open({told!r}, "w") as file:
