@@ -6,12 +6,14 @@ import concurrent.futures
 import contextlib
 import hashlib
 import http.client
+import itertools
 import os
 import signal
 import socket
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from .harness import (
     Client,
     HomeDir,
     Server,
+    ask,
     eventually,
     free_port,
     gunicorn,
@@ -100,224 +103,289 @@ LARGE = b"".join(bytes([65 + number % 26]) * 65536 for number in range(320))
 KINDS = {"sync": ["--workers", "1"], "gthread": ["--workers", "1", "--threads", "2"], "gevent": ["--workers", "1"]}
 
 
-@pytest.fixture(params=["sync", "gthread", "gevent"])
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@dataclass
+class Slow:
+    """A site that takes long, in a process of its own, and the server before it; beside it, `near.test`."""
+
+    home: HomeDir
+    server: Server
+    name: str = "slow"
+
+    @property
+    def host(self) -> str:
+        return f"{self.name}.test"
+
+    @property
+    def place(self) -> Path:
+        return self.home.path / "sites" / self.name
+
+    def noted(self, what: str) -> int:
+        """How often the site has noted something."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.place / what).stat().st_size
+        return 0
+
+    def begun(self) -> int:
+        return self.noted("begun")
+
+    def go(self) -> None:
+        (self.place / "go").touch()
+
+    def ask(self, path: str = "/", **more: str | bytes) -> Answer:
+        return self.server.ask(self.host, path, **more)
+
+    @contextlib.contextmanager
+    def asking(
+        self, count: int, path: str = "/", **more: str | bytes
+    ) -> Iterator[list[concurrent.futures.Future[Answer]]]:
+        """So many requests under way at once."""
+        with concurrent.futures.ThreadPoolExecutor(count) as pool:
+            yield [pool.submit(ask, self.server.port, self.host, path, **more) for _ in range(count)]
+
+    def assert_near_answers(self) -> None:
+        for _ in range(5):
+            answer = self.server.ask("near.test")
+            assert (answer.status, answer.text) == (200, "site near")
 
 
-@pytest.fixture(params=["relayed", "handed over"])
-def home(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> HomeDir:
+def made(path: Path, hand: str) -> HomeDir:
     """`slow.test` in a process of its own, `near.test` in the workers; relayed, or given what can be."""
-    home = HomeDir(tmp_path).create()
-    if request.param == "handed over":
-        monkeypatch.setattr(Client, "is_last", True)
+    home = HomeDir(path).create()
+    if hand == "handed over":
         home.conf((home.path / "moya.conf").read_text() + "hand_over = yes\n")
     home.site("slow", SLOW, mode="spawned")
     home.site("near")
     return home
 
 
-def place(home: HomeDir) -> Path:
-    return home.path / "sites" / "slow"
+@pytest.fixture(params=["relayed", "handed over"])
+def hand(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Whether what can be handed over is."""
+    monkeypatch.setattr(Client, "is_last", request.param == "handed over")
+    return str(request.param)
 
 
-def served(home: HomeDir, kind: str, *more: str) -> Server:
-    return gunicorn(home, kind, *KINDS[kind], *more)
+@pytest.fixture
+def home(tmp_path: Path, hand: str) -> HomeDir:
+    return made(tmp_path, hand)
 
 
 @contextlib.contextmanager
-def asking(count: int, port: int, path: str = "/", **more: object) -> Iterator[list[concurrent.futures.Future[Answer]]]:
-    """So many requests under way at once."""
-    from .harness import ask
-
-    with concurrent.futures.ThreadPoolExecutor(count) as pool:
-        yield [pool.submit(ask, port, "slow.test", path, **more) for _ in range(count)]  # type: ignore[arg-type]
+def served(home: HomeDir, kind: str, *more: str) -> Iterator[Slow]:
+    """A server for one test, which ends it or wants it otherwise."""
+    with gunicorn(home, kind, *KINDS[kind], *more) as server:
+        yield Slow(home, server)
 
 
-def begun(home: HomeDir) -> int:
-    with contextlib.suppress(FileNotFoundError):
-        return (place(home) / "begun").stat().st_size
-    return 0
+@pytest.fixture(scope="module")
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slow]:
+    """The server that the tests of one kind share, with an access log."""
+    kind, hand = request.param
+    with served(made(tmp_path_factory.mktemp(kind), hand), kind, "--access-logfile", "-") as slow:
+        yield slow
 
 
-def go(home: HomeDir) -> None:
-    (place(home) / "go").touch()
+@pytest.fixture
+def slow(request: pytest.FixtureRequest, shared: Slow, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slow]:
+    """A site of the test's own, which no request has reached yet; its parameter is a dictionary of keys."""
+    monkeypatch.setattr(Client, "is_last", "hand_over" in (shared.home.path / "moya.conf").read_text())
+    site = Slow(shared.home, shared.server, f"slow{next(NUMBERS)}")
+    site.home.site(site.name, SLOW, mode="spawned", **getattr(request, "param", {}))
+    yield site
+    site.go()  # where the test has failed, too
+    site.home.disable(site.name)
 
 
-def assert_near_answers(server: Server) -> None:
-    for _ in range(5):
-        answer = server.ask("near.test")
-        assert (answer.status, answer.text) == (200, "site near")
+NUMBERS = itertools.count(1)
+HANDS = ("relayed", "handed over")
 
 
-def test_waiting_requests_hold_nobody_up(home: HomeDir, kind: str) -> None:
+def each_of(*kinds: str) -> pytest.MarkDecorator:
+    pairs = [(kind, hand) for kind in kinds for hand in HANDS]
+    return pytest.mark.parametrize("shared", pairs, indirect=True, ids="-".join)
+
+
+each, each_plain = each_of(*KINDS), each_of("sync", "gthread")
+alone = pytest.mark.parametrize("kind", ["sync", "gthread"])
+
+
+@each
+def test_waiting_requests_hold_nobody_up(slow: Slow) -> None:
     """Twelve requests wait for a site that lets them; a worker of one or two threads answers others meanwhile."""
-    with served(home, kind) as server, asking(12, server.port) as waiting:
-        eventually(lambda: begun(home), PATIENCE, "the site is at the first request")
-        assert_near_answers(server)
+    with slow.asking(12) as waiting:
+        eventually(slow.begun, PATIENCE, "the site is at the first request")
+        slow.assert_near_answers()
         assert not any(future.done() for future in waiting)
-        go(home)
+        slow.go()
         assert [(future.result().status, future.result().text) for future in waiting] == [(200, "waited")] * 12
-        assert (place(home) / "executed").stat().st_size == 12
+        assert slow.noted("executed") == 12
 
 
-def test_a_cold_start_with_a_large_body_holds_nobody_up(home: HomeDir, kind: str) -> None:
-    """50 MB wait for a site whose import takes its time."""
-    slow_import = "import os, time\nwhile not os.path.exists(os.path.join(os.path.dirname(__file__), 'go')):\n"
-    module = place(home) / "slow_app.py"
-    module.write_text(slow_import + "    time.sleep(0.005)\n" + module.read_text())
-    body = os.urandom(1 << 20) * 50
-    with served(home, kind) as server, asking(2, server.port, "/tell", method="POST", body=body) as waiting:
-        eventually(lambda: home.processes(backends=True), PATIENCE, "the site is being started")
-        assert_near_answers(server)
+@each
+def test_a_cold_start_with_a_large_body_holds_nobody_up(slow: Slow) -> None:
+    """16 MB, more than all buffers on the way hold, wait for a site whose import takes its time."""
+    module = slow.place / f"{slow.name}_app.py"
+    module.write_text(SLOW_IMPORT + module.read_text())
+    body = os.urandom(1 << 20) * 16
+    with slow.asking(2, "/tell", method="POST", body=body) as waiting:
+        eventually(lambda: slow.noted("importing"), PATIENCE, "the site is being started")
+        slow.assert_near_answers()
         assert not any(future.done() for future in waiting)
-        go(home)
+        slow.go()
         for future in waiting:
             assert future.result().headers["x-digest"] == hashlib.sha256(body).hexdigest()
 
 
-def test_a_stream_holds_nobody_up_and_ends_with_its_client(home: HomeDir, kind: str) -> None:
-    with served(home, kind) as server:
-        wire = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
-        wire.request("GET", "/stream", headers={"Host": "slow.test"})
-        answer = wire.getresponse()
-        assert answer.readline() == b"data: one\n"
-        assert_near_answers(server)
-        answer.close()
-        wire.close()
-        eventually((place(home) / "left").exists, PATIENCE, "the site knows that its client left")
+SLOW_IMPORT = """
+import os, time
+with open(os.path.join(os.path.dirname(__file__), "importing"), "w") as file:
+    file.write(".")
+while not os.path.exists(os.path.join(os.path.dirname(__file__), "go")):
+    time.sleep(0.005)
+"""
 
 
-def test_a_large_answer_comes_whole(home: HomeDir, kind: str) -> None:
-    with served(home, kind) as server:
-        for _ in range(3):
-            assert server.ask("slow.test", "/large").body == LARGE
+@each
+def test_a_stream_holds_nobody_up_and_ends_with_its_client(slow: Slow) -> None:
+    wire = http.client.HTTPConnection("127.0.0.1", slow.server.port, timeout=PATIENCE)
+    wire.request("GET", "/stream", headers={"Host": slow.host})
+    answer = wire.getresponse()
+    assert answer.readline() == b"data: one\n"
+    slow.assert_near_answers()
+    answer.close()
+    wire.close()
+    eventually(lambda: slow.noted("left"), PATIENCE, "the site knows that its client left")
 
 
+@each
+def test_a_large_answer_comes_whole(slow: Slow) -> None:
+    for _ in range(2):  # of a site that has to be started, and of one that runs
+        assert slow.ask("/large").body == LARGE
+
+
+@each
 @pytest.mark.parametrize("query", ["", "?length"], ids=["chunks", "length"])
-def test_a_site_that_dies_in_its_answer_shows(home: HomeDir, kind: str, query: str) -> None:
-    with served(home, kind) as server:
-        with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
-            server.ask("slow.test", f"/short{query}")
-        assert server.ask("slow.test", "/tell").status == 200
+def test_a_site_that_dies_in_its_answer_shows(slow: Slow, query: str) -> None:
+    with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
+        slow.ask(f"/short{query}")
+    assert slow.ask("/tell").status == 200
 
 
-def test_more_than_may_wait_get_503(home: HomeDir, kind: str) -> None:
+@each
+@pytest.mark.parametrize("slow", [{"max_waiting": "3"}], indirect=True, ids=["three"])
+def test_more_than_may_wait_get_503(slow: Slow) -> None:
     """What is in the queue of a site is bounded, by `max_waiting`."""
-    home.site("slow", SLOW, mode="spawned", max_waiting="3")
-    with served(home, kind) as server, asking(12, server.port) as waiting:
-        eventually(lambda: begun(home), PATIENCE, "the site is at the first request")
+    with slow.asking(12) as waiting:
+        eventually(slow.begun, PATIENCE, "the site is at the first request")
         eventually(lambda: any(future.done() for future in waiting), PATIENCE, "somebody is refused")
-        go(home)
+        slow.go()
         answers = [future.result() for future in waiting]
     refused = [answer for answer in answers if answer.status == 503]
     assert {answer.status for answer in answers} == {200, 503}
     assert len(refused) < 12 - 3
     assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)
-    assert (place(home) / "executed").stat().st_size == 12 - len(refused)
+    assert slow.noted("executed") == 12 - len(refused)
 
 
 def test_a_slow_site_in_the_workers_holds_its_share_of_their_threads(home: HomeDir) -> None:
     """The rest of its requests are answered by a process of its own, and a neighbour finds threads that are free."""
     home.site("slow", SLOW, in_process_at_once="2")
     with gunicorn(home, "gthread", "--workers", "1", "--threads", "4") as server:
-        server.ask("slow.test", "/tell")
-        with asking(12, server.port) as waiting:
-            eventually(lambda: begun(home) > 2, PATIENCE, "the worker and the process are at it")
-            assert_near_answers(server)
+        slow = Slow(home, server)
+        slow.ask("/tell")
+        with slow.asking(12) as waiting:
+            eventually(lambda: slow.begun() > 2, PATIENCE, "the worker and the process are at it")
+            slow.assert_near_answers()
             assert not any(future.done() for future in waiting)
             assert home.processes(backends=True)
-            go(home)
+            slow.go()
             assert [future.result().text for future in waiting] == ["waited"] * 12
-        assert (place(home) / "executed").stat().st_size == 13
+        assert slow.noted("executed") == 13
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP], ids=["TERM", "HUP"])
-@pytest.mark.parametrize("kind", ["sync", "gthread"])
+@alone
 def test_a_worker_that_ends_finishes_what_is_in_flight(home: HomeDir, kind: str, how: signal.Signals) -> None:
-    with served(home, kind) as server, asking(3, server.port) as waiting:
-        eventually(lambda: begun(home), PATIENCE, "the site is at the first request")
+    with served(home, kind) as slow, slow.asking(3) as waiting:
+        eventually(slow.begun, PATIENCE, "the site is at the first request")
         eventually(lambda: home.queued() == 2, PATIENCE, "the others are in its queue")
-        old = server.workers()
-        server.process.send_signal(how)
+        old = slow.server.workers()
+        slow.server.process.send_signal(how)
         if how == signal.SIGHUP:
-            eventually(lambda: server.workers() - old, PATIENCE, "there is a new worker")
-            assert_near_answers(server)
-        go(home)
+            eventually(lambda: slow.server.workers() - old, PATIENCE, "there is a new worker")
+            slow.assert_near_answers()
+        slow.go()
         assert [future.result().text for future in waiting] == ["waited"] * 3
-        eventually(lambda: not old & server.workers(), PATIENCE, "the old worker ends")
+        eventually(lambda: not old & slow.server.workers(), PATIENCE, "the old worker ends")
 
 
-@pytest.mark.parametrize("kind", ["sync", "gthread"])
+@alone
 def test_a_worker_that_is_replaced_leaves_what_is_in_flight_to_nobody(home: HomeDir, kind: str) -> None:
     """After `max_requests` there is a new worker at once, though requests of the old one still wait."""
-    with served(home, kind, "--max-requests", "4") as server, asking(3, server.port) as waiting:
-        eventually(lambda: begun(home), PATIENCE, "the site is at the first request")
-        old = server.workers()
-        near = [server.ask("near.test").text for _ in range(4)]
-        eventually(lambda: server.workers() - old, PATIENCE, "there is a new worker")
+    with served(home, kind, "--max-requests", "4") as slow, slow.asking(3) as waiting:
+        eventually(slow.begun, PATIENCE, "the site is at the first request")
+        old = slow.server.workers()
+        near = [slow.server.ask("near.test").text for _ in range(4)]
+        eventually(lambda: slow.server.workers() - old, PATIENCE, "there is a new worker")
         assert near == ["site near"] * 4
         assert not any(future.done() for future in waiting)
-        go(home)
+        slow.go()
         assert [future.result().text for future in waiting] == ["waited"] * 3
-        eventually(lambda: not old & server.workers(), PATIENCE, "the old worker has ended")
+        eventually(lambda: not old & slow.server.workers(), PATIENCE, "the old worker has ended")
 
 
-@pytest.mark.parametrize("kind", ["sync", "gthread"])
+@alone
 def test_a_server_told_to_end_at_once_does(home: HomeDir, kind: str) -> None:
-    with served(home, kind) as server, asking(2, server.port) as waiting:
-        eventually(lambda: begun(home), PATIENCE, "the site is at the first request")
-        server.process.send_signal(signal.SIGINT)
-        server.process.wait(PATIENCE / 3)  # not until they end, which they never do
+    with served(home, kind) as slow, slow.asking(2) as waiting:
+        eventually(slow.begun, PATIENCE, "the site is at the first request")
+        slow.server.process.send_signal(signal.SIGINT)
+        slow.server.process.wait(PATIENCE / 3)  # not until they end, which they never do
         for future in waiting:
             with pytest.raises((http.client.HTTPException, OSError)):
                 future.result()
-        go(home)  # for the site, whose process the supervisor lets finish
+        slow.go()  # for the site, whose process the supervisor lets finish
 
 
-@pytest.mark.parametrize("kind", ["sync", "gthread"])
-def test_the_access_log_has_a_line_for_each_request(home: HomeDir, kind: str) -> None:
-    with served(home, kind, "--access-logfile", "-") as server:
-        go(home)
-        assert server.ask("slow.test", "/tell?quick").status == 200
-        assert server.ask("slow.test", "/large?taken-over").status == 200
-        both = ("/large?taken-over", "/tell?quick")
-        eventually(lambda: all(path in server.log() for path in both), PATIENCE, "the lines are written")
-        lines = [line for line in server.log().splitlines() if "GET /" in line and "slow" not in line]
-    assert [line.count('"GET /tell?quick HTTP/1.1" 200 6 ') for line in lines].count(1) == 1
-    assert [line.count(f'"GET /large?taken-over HTTP/1.1" 200 {20 << 20} ') for line in lines].count(1) == 1
+@each_plain
+def test_the_access_log_has_a_line_for_each_request(slow: Slow) -> None:
+    assert slow.ask("/tell?quick").status == 200
+    assert slow.ask("/large?taken-over").status == 200
+    expected = ('"GET /tell?quick HTTP/1.1" 200 6 ', f'"GET /large?taken-over HTTP/1.1" 200 {20 << 20} ')
+    before = slow.server.log()
+    eventually(
+        lambda: all(line in slow.server.log() for line in expected), PATIENCE, f"the lines are written\n{before}"
+    )
+    assert [slow.server.log().count(line) for line in expected] == [1, 1]
+    assert [slow.server.log().count(f"GET {path}?") for path in ("/tell", "/large")] == [1, 1]
 
 
-@pytest.mark.parametrize("kind", ["sync", "gthread"])
-def test_connections_that_were_taken_are_given_back(home: HomeDir, kind: str) -> None:
+@each_plain
+def test_connections_that_were_taken_are_given_back(slow: Slow) -> None:
     """Neither descriptors nor places in the worker leak."""
-    with served(home, kind) as server:
-        go(home)
 
-        def descriptors() -> int:
-            (worker,) = server.workers()
-            return len(os.listdir(f"/proc/{worker}/fd"))
+    def descriptors() -> int:
+        (worker,) = slow.server.workers()
+        return len(os.listdir(f"/proc/{worker}/fd"))
 
-        for _ in range(5):
-            server.ask("slow.test", "/large")
-        before = descriptors()
-        for _ in range(40):
-            assert server.ask("slow.test", "/large").status == 200
-            assert server.ask("slow.test", "/tell").status == 200
-        eventually(lambda: descriptors() <= before + 2, PATIENCE, "the connections are closed")
+    for _ in range(5):
+        slow.ask("/large")
+    before = descriptors()
+    for _ in range(10):
+        assert slow.ask("/large").status == 200
+        for _ in range(4):
+            assert slow.ask("/tell").status == 200
+    eventually(lambda: descriptors() <= before + 2, PATIENCE, "the connections are closed")
 
 
-@pytest.mark.parametrize("kind", ["sync", "gthread"])
-def test_a_client_that_waits_keeps_its_connection_where_it_may(home: HomeDir, kind: str) -> None:
+@each_plain
+def test_a_client_that_waits_keeps_its_connection_where_it_may(slow: Slow) -> None:
     """Quick answers leave the connection to the server, which keeps it if it can; others end it, and say so."""
-    with served(home, kind) as server:
-        go(home)
-        server.ask("slow.test", "/tell")
-        client = Client(server.port)
-        large = client.ask("slow.test", "/large")
-        assert large.headers["connection"] == "close"
-        assert client.ask("slow.test", "/tell").status == 200  # http.client connects anew
-        client.close()
+    slow.ask("/tell")
+    client = Client(slow.server.port)
+    large = client.ask(slow.host, "/large")
+    assert large.headers["connection"] == "close"
+    assert client.ask(slow.host, "/tell").status == 200  # http.client connects anew
+    client.close()
 
 
 HOSTILE = """
@@ -367,59 +435,56 @@ def behind_nginx(home: HomeDir, behind: Server, upgrade: bool = False) -> Iterat
         yield server
 
 
-@pytest.mark.parametrize("kind", ["sync", "gthread"])
-def test_a_hostile_backend_meets_nobody_elses_request(home: HomeDir, kind: str) -> None:
+@each_plain
+def test_a_hostile_backend_meets_nobody_elses_request(slow: Slow) -> None:
     """It says that the connection stays open, and more than it was asked; no visitor of a neighbour ever sees that."""
-    where = home.site("evil", "", command=f"{sys.executable} {home.path}/sites/evil/evil.py {home.path}/stolen")
-    (where / "evil.py").write_text(HOSTILE)
-    with served(home, kind) as workers, behind_nginx(home, workers) as server:
+    command = f"{sys.executable} {slow.place}/evil.py {slow.place}/stolen"
+    slow.home.site(slow.name, "", command=command)
+    (slow.place / "evil.py").write_text(HOSTILE)
+    with behind_nginx(slow.home, slow.server) as server:
         for path in ("/", "/much"):
             for _ in range(20):
-                evil = server.ask("evil.test", path)
+                evil = server.ask(slow.host, path)
                 near = server.ask("near.test")
                 assert (evil.status, set(evil.text)) == (200, {"x"})
                 assert (near.status, near.text) == (200, "site near")
-    assert not (home.path / "stolen").exists()
+    assert not (slow.place / "stolen").exists()
 
 
-@pytest.mark.parametrize("kind", ["sync", "gthread"])
-def test_behind_nginx_all_of_it_holds(home: HomeDir, kind: str) -> None:
-    with served(home, kind) as workers, behind_nginx(home, workers) as server:
-        with asking(12, server.port) as waiting:
-            eventually(lambda: begun(home), PATIENCE, "the site is at the first request")
-            assert_near_answers(server)
-            go(home)
+@each_plain
+def test_behind_nginx_all_of_it_holds(slow: Slow) -> None:
+    with behind_nginx(slow.home, slow.server) as server:
+        ahead = Slow(slow.home, server, slow.name)
+        with ahead.asking(12) as waiting:
+            eventually(slow.begun, PATIENCE, "the site is at the first request")
+            ahead.assert_near_answers()
+            slow.go()
             assert [future.result().text for future in waiting] == ["waited"] * 12
-        assert server.ask("slow.test", "/large").body == LARGE
+        assert ahead.ask("/large").body == LARGE
 
 
-def test_a_client_that_says_it_is_done_is_answered(home: HomeDir, kind: str) -> None:
+@each
+def test_a_client_that_says_it_is_done_is_answered(slow: Slow) -> None:
     """Closing its side for sending is not leaving."""
-    with served(home, kind) as server:
-        server.ask("slow.test", "/tell")
-        (place(home) / "begun").unlink(missing_ok=True)
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            request = b"GET / HTTP/1.1\r\nHost: slow.test\r\nConnection: close\r\n\r\n"
-            future = pool.submit(send_raw, server.port, request)
-            eventually(lambda: begun(home), PATIENCE, "the site is at the request")
-            time.sleep(0.1)
-            go(home)
-            assert b"waited" in future.result()
+    slow.ask("/tell")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        request = f"GET / HTTP/1.1\r\nHost: {slow.host}\r\nConnection: close\r\n\r\n".encode()
+        future = pool.submit(send_raw, slow.server.port, request)
+        eventually(slow.begun, PATIENCE, "the site is at the request")
+        time.sleep(0.1)
+        slow.go()
+        assert b"waited" in future.result()
 
 
-def test_a_client_that_leaves_frees_the_site(home: HomeDir) -> None:
+@each_of("gthread")
+def test_a_client_that_leaves_frees_the_site(slow: Slow) -> None:
     """The connection to the backend is closed though the site says nothing."""
-    (place(home) / "slow_app.py").write_text(LISTENS)
-    home.ini(
-        "slow",
-        f"[service]\ndomains = slow.test\nlocation = {place(home)}\ncommand = {sys.executable} slow_app.py\n",
-    )
-    with served(home, "gthread") as server:
-        with socket.create_connection(("127.0.0.1", server.port)) as wire:
-            wire.sendall(b"GET / HTTP/1.1\r\nHost: slow.test\r\n\r\n")
-            eventually((place(home) / "begun").exists, PATIENCE, "the site has the request")
-            time.sleep(0.05)
-        eventually((place(home) / "left").exists, PATIENCE, "the site sees its connection closed")
+    slow.home.site(slow.name, LISTENS, command=f"{sys.executable} {slow.name}_app.py")
+    with socket.create_connection(("127.0.0.1", slow.server.port)) as wire:
+        wire.sendall(f"GET / HTTP/1.1\r\nHost: {slow.host}\r\n\r\n".encode())
+        eventually((slow.place / "begun").exists, PATIENCE, "the site has the request")
+        time.sleep(0.05)
+    eventually((slow.place / "left").exists, PATIENCE, "the site sees its connection closed")
 
 
 LISTENS = """
@@ -440,21 +505,16 @@ while True:
 def test_where_threads_must_wait_a_slow_site_holds_its_share(home: HomeDir) -> None:
     """waitress keeps its clients' connections; the visitors of a slow site beyond its share are told to come back."""
     port = free_port()
-    argv = [
-        sys.executable,
-        "-m",
-        "waitress",
-        f"--listen=127.0.0.1:{port}",
-        "--threads=4",
-        "multisite.service:application",
-    ]
+    argv = [sys.executable, "-m", "waitress", f"--listen=127.0.0.1:{port}", "--threads=4"]
+    argv.append("multisite.service:application")
     with Server(argv, port, home.path / "log" / "waitress.log", home.environ()) as server:
-        server.ask("near.test")
-        with asking(8, port) as waiting:
-            eventually(lambda: begun(home), PATIENCE, "the site is at the first request")
+        slow = Slow(home, server)
+        slow.assert_near_answers()
+        with slow.asking(8) as waiting:
+            eventually(slow.begun, PATIENCE, "the site is at the first request")
             eventually(lambda: sum(future.done() for future in waiting) >= 5, PATIENCE, "the others are refused")
-            assert_near_answers(server)
-            go(home)
+            slow.assert_near_answers()
+            slow.go()
             answers = [future.result() for future in waiting]
     refused = [answer for answer in answers if answer.status == 503]
     assert {answer.status for answer in answers} == {200, 503}
@@ -462,22 +522,23 @@ def test_where_threads_must_wait_a_slow_site_holds_its_share(home: HomeDir) -> N
     assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)
 
 
-def test_heads_that_do_not_end_hold_nobody_up(home: HomeDir) -> None:
+@each_of("gthread")
+def test_heads_that_do_not_end_hold_nobody_up(slow: Slow) -> None:
     """Connections on which nothing comes, or half a head, are no thread's; what is whole in the end is answered."""
-    with served(home, "gthread") as server, contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
+
+        def connect() -> socket.socket:
+            return stack.enter_context(socket.create_connection(("127.0.0.1", slow.server.port), timeout=PATIENCE))
+
         head = b"GET / HTTP/1.1\r\nHost: near.test\r\nConnection: close\r\nX-A: "
-        silent, begun = [], []
-        for _ in range(4):
-            for wires in (silent, begun):
-                wires.append(
-                    stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE))
-                )
+        silent, begun = zip(*((connect(), connect()) for _ in range(4)), strict=True)
+        assert len(silent) == 4
         for wire in begun:
             wire.sendall(head)
         for turn in range(3):
             for wire in begun:
                 wire.sendall(b"%d" % turn)
-            assert_near_answers(server)
+            slow.assert_near_answers()
         for wire in begun:
             wire.sendall(b"\r\n\r\n")
             answer = b""
