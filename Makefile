@@ -8,15 +8,16 @@ VENV   ?= .venv
 PORT   ?= 8000
 WORKERS ?= 2
 THREADS ?= 8
-# Most tests wait for processes; those of one file stay together, since they share servers.
-TOGETHER ?= -n 3 --dist loadfile
+# Most tests wait for processes, so more of them run than there are processors. Each process gets a run of files, whose
+# tests share servers; whoever is done takes half of what another has left.
+TOGETHER ?= -n 4 --dist worksteal
 
 DEMO_HOME := $(CURDIR)/etc-moya
 BIN := $(VENV)/bin
 METADATA := setup.cfg pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-apps test-interpreters test-user mutants check lint types docs bench venv clean
+.PHONY: help run test test-quick test-apps test-interpreters test-user mutants check lint types docs bench venv clean
 .DELETE_ON_ERROR:
 
 help:  ## print this list
@@ -31,6 +32,10 @@ run: $(VENV)/stamp-demo  ## serve the demonstration sites on 127.0.0.1 (PORT=800
 
 test: $(VENV)/stamp-test $(VENV)/stamp-servers  ## run all tests, real web servers included
 	@PATH='$(abspath $(BIN))':"$$PATH" $(BIN)/python -m pytest $(TOGETHER) $(ARGS)
+
+test-quick: $(VENV)/stamp-test  ## run the tests that start no server and no supervisor, in half a minute
+	@PATH='$(abspath $(BIN))':"$$PATH" $(BIN)/python -m pytest -q -m "not apps and not servers and not processes" \
+	    $(TOGETHER) $(ARGS) tests/test_*.py
 
 test-interpreters:  ## run the tests without real servers on every other CPython >= 3.10 found here
 	@.ci/test-interpreters $(BIN)/python $(TOGETHER) $(ARGS)

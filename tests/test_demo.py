@@ -17,6 +17,8 @@ from multisite.cli.verdict import Judgement, judge
 from multisite.service import Service
 from tests.servers.harness import PATIENCE, eventually
 
+pytestmark = pytest.mark.processes
+
 CHECKOUT = Path(__file__).parent.parent
 
 

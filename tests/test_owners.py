@@ -60,6 +60,15 @@ def ask(app: Any, **more: Any) -> socket.socket:
     return ours
 
 
+@pytest.fixture(scope="module", autouse=True)
+def older_objects_stay() -> Iterator[None]:
+    """What is there already is not looked at again by each of the many collections."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def descriptors() -> int:
     gc.collect()
     return len(os.listdir("/proc/self/fd"))
