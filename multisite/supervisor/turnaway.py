@@ -24,6 +24,7 @@ from multisite.wire.outgoing import Outgoing
 
 LONGEST = 2.0  # seconds for all of them
 _RECEIVE = 1 << 18
+_NEVER_WAITS = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 _AT_ONCE = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
@@ -50,6 +51,40 @@ def turn_away(listener: int, most: int, error: MultisiteError, everybody: bool =
     finally:
         queue.detach()
     return turned
+
+
+def move(listener: int, path: str, error: MultisiteError) -> None:
+    """Have the requests of a queue wait at `path` whose clients' connections came along; all others have gone.
+
+    Args:
+        listener: descriptor of a socket on which nobody accepts any more, and whose connections are all closed.
+        path: of another socket.
+        error: what a client is told that finds no room there.
+    """
+    queue = socket.socket(fileno=listener)
+    try:
+        queue.settimeout(0)
+        with _at_most(LONGEST):
+            while _is_anybody_there(listener):
+                with contextlib.suppress(OSError), queue.accept()[0] as waiting:
+                    data, rights, _, _ = waiting.recvmsg(_RECEIVE, ONE_DESCRIPTOR, int(socket.MSG_DONTWAIT) | ON_EXEC)
+                    descriptor = descriptor_in(rights)
+                    if descriptor >= 0:
+                        _move_one(data, descriptor, path, error)
+    except _TooLong:
+        pass
+    finally:
+        queue.detach()
+
+
+def _move_one(data: bytes, descriptor: int, path: str, error: MultisiteError) -> None:
+    with socket.socket(fileno=descriptor) as client, socket.socket(socket.AF_UNIX, _NEVER_WAITS) as moved:
+        try:
+            moved.connect(path)
+            socket.send_fds(moved, [data], [descriptor])
+        except OSError:
+            client.send(_answer(data, error), _AT_ONCE)
+            client.shutdown(socket.SHUT_WR)
 
 
 class _TooLong(BaseException):

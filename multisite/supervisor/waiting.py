@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Callable
 
 from multisite.model import Site
@@ -107,16 +108,29 @@ class WaitingRoom(Handed):
     def forget_gone(self) -> None:
         """Where nobody waits any more whose connection is in the queue, have an empty one; no process takes requests.
 
-        A connection that brings its client along is closed, and the client waits.
+        A connection that has brought its client along is closed, and the client waits: it goes to the new queue.
         """
-        if not self.listener.is_open or self.takes_clients or not callers.have_gone(self.listener.fileno()):
+        if not self.listener.is_open or not callers.have_gone(self.listener.fileno()):
             return
         self.listener.withdraw()
-        if callers.have_gone(self.listener.fileno()):  # and nobody has come in the last moment
-            self.served()
-            self.listener.close()
-        with contextlib.suppress(Unavailable):
-            self.ensure(watch=True)
+        queue = os.dup(self.listener.fileno())
+        try:
+            is_left = callers.have_gone(queue)  # and nobody has come in the last moment
+            if is_left:
+                self.served()
+                self.listener.close()
+            with contextlib.suppress(Unavailable):
+                self.ensure(watch=True)
+            if is_left and self.takes_clients:
+                self._move_clients(queue)
+        finally:
+            os.close(queue)
+
+    def _move_clients(self, queue: int) -> None:
+        from multisite.errors import BackendUnavailable  # what follows is not needed where all is well
+        from multisite.supervisor.turnaway import move
+
+        move(queue, self.listener.path, BackendUnavailable(STOPPED, RETRY_AFTER))
 
     def _turn_away(self, told: Unavailable, everybody: bool = False) -> None:
         from multisite.errors import BackendUnavailable  # what follows is not needed where all is well

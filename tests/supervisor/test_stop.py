@@ -15,6 +15,8 @@ import pytest
 from multisite import config, pages
 from multisite.errors import MultisiteError
 from multisite.spawned import SpawnedSite
+from tests.runner.harness import ENVIRON as VARIABLES
+from tests.runner.harness import envelope, receive_all
 
 from .harness import SERVER, WITHIN, SupervisedHome, wait_until
 
@@ -69,6 +71,16 @@ while not os.path.exists('go'):
 client.sendall(b"HTTP/1.0 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok")
 client.close()
 signal.pause()
+"""
+SLOW = """
+import os, time
+def application(environ, start_response):
+    if environ["PATH_INFO"] == "/slow":
+        open("taken", "w").close()
+        while not os.path.exists("go"):
+            time.sleep(0.01)
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
 """
 
 
@@ -252,3 +264,26 @@ def test_who_still_waits_when_the_last_process_has_left_is_served(home: Supervis
         assert first.recv(100).endswith(b"ok")
         first.close()
         assert second.recv(100).endswith(b"ok")
+
+
+@pytest.mark.parametrize("brings", [False, True], ids=["nobody", "a client"])
+def test_who_has_gone_may_have_left_a_client(home: SupervisedHome, brings: bool) -> None:
+    """Behind the last process of a site of ours: a request that was handed over is answered, and starts the site."""
+    folder = home.app("blog", SLOW)
+    path = home.ensure("blog")
+    ours, theirs = socket.socketpair()
+    with connected(path) as client, ours, theirs:
+        client.sendall(b"GET /slow HTTP/1.0\r\n\r\n")
+        wait_until((folder / "taken").exists)
+        home.client.ask({"do": "stop", "site": "blog"})
+        with connected(path) as gone:
+            if brings:
+                socket.send_fds(gone, [b"\x02" + envelope(VARIABLES)[1:]], [theirs.fileno()])
+        theirs.close()
+        (folder / "go").touch()
+        assert receive_all(client).endswith(b"ok")
+        if not brings:
+            assert_rests(home)
+            return
+        ours.settimeout(WITHIN)
+        assert receive_all(ours).endswith(b"ok")
