@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -38,6 +39,7 @@ from .harness import (
     free_port,
     gunicorn,
     not_tested,
+    remove,
 )
 from .nginx import nginx_settings
 from .tell import TELL
@@ -180,6 +182,29 @@ def front(request: pytest.FixtureRequest, home: HomeDir) -> FrontEnd:
     return FrontEnd(request.param, home)
 
 
+@pytest.fixture(scope="module", params=list(ARGUMENTS))
+def standing(request: pytest.FixtureRequest) -> Iterator[Standing]:
+    """A front end over the usual rules, for tests that only ask; `echo.test` answers messages, too."""
+    path = Path(tempfile.mkdtemp(prefix="multisite-test-"))
+    path.chmod(0o755)
+    home = three_sites(path)
+    echoing(home)
+    front = FrontEnd(request.param, home)
+    try:
+        with gunicorn(home) as behind, front.started(behind.port) as server:
+            yield Standing(front.kind, server)
+    finally:
+        remove(path)
+
+
+@dataclass
+class Standing:
+    """A front end that runs."""
+
+    kind: str
+    server: Server
+
+
 def told(answer: Answer) -> dict[str, str]:
     assert answer.status == 200, answer.text
     found: dict[str, str] = json.loads(answer.text)
@@ -268,24 +293,23 @@ def test_what_a_client_claims_ends_at_the_front_end(front: FrontEnd) -> None:
             assert seen.get("HTTP_X_FORWARDED_PORT", "") in ("", "80", str(server.port))
 
 
-def test_an_absolute_target_is_for_the_site_whose_rules_it_passed(front: FrontEnd) -> None:
+def test_an_absolute_target_is_for_the_site_whose_rules_it_passed(standing: Standing) -> None:
     """RFC 9112 section 3.2.2: both go by the name in the first line, or the front end refuses."""
-    with gunicorn(front.home) as behind, front.started(behind.port) as server:
-        for host, other in (
-            ("shared.test", "warm.test"),
-            ("warm.test:81", "shared.test:82"),
-            ("SHARED.test", "no.test"),
-        ):
-            for target in (f"http://{host}/x?y", f"http://{host}?y"):
-                with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as wire:
-                    wire.sendall(f"GET {target} HTTP/1.1\r\nHost: {other}\r\nConnection: close\r\n\r\n".encode())
-                    raw = received(wire)
-                if raw[9:12] == b"400":
-                    assert front.kind == "lighttpd"  # which takes no request that names two
-                    continue
-                seen = json.loads(raw[raw.index(b"{") : raw.rindex(b"}") + 1])
-                for key in ("HTTP_HOST", "HTTP_X_FORWARDED_HOST"):
-                    assert seen[key].lower().partition(":")[0] == host.lower().partition(":")[0]
+    for host, other in (
+        ("shared.test", "warm.test"),
+        ("warm.test:81", "shared.test:82"),
+        ("SHARED.test", "no.test"),
+    ):
+        for target in (f"http://{host}/x?y", f"http://{host}?y"):
+            with socket.create_connection(("127.0.0.1", standing.server.port), PATIENCE) as wire:
+                wire.sendall(f"GET {target} HTTP/1.1\r\nHost: {other}\r\nConnection: close\r\n\r\n".encode())
+                raw = received(wire)
+            if raw[9:12] == b"400":
+                assert standing.kind == "lighttpd"  # which takes no request that names two
+                continue
+            seen = json.loads(raw[raw.index(b"{") : raw.rindex(b"}") + 1])
+            for key in ("HTTP_HOST", "HTTP_X_FORWARDED_HOST"):
+                assert seen[key].lower().partition(":")[0] == host.lower().partition(":")[0]
 
 
 def test_a_domain_may_be_a_word_of_the_front_end(front: FrontEnd) -> None:
@@ -306,15 +330,14 @@ def test_a_domain_may_be_a_word_of_the_front_end(front: FrontEnd) -> None:
                 assert server.ask("unknown").status == 404
 
 
-def test_paths_and_connections_arrive_as_they_should(front: FrontEnd) -> None:
+def test_paths_and_connections_arrive_as_they_should(standing: Standing) -> None:
     """The path as it was sent, encoded slashes too; and one request on each connection."""
     target = "/a%2Fb/c%3Bd;e/%C3%A9%20f?x=%2F&y"
-    with gunicorn(front.home) as behind, front.started(behind.port) as server:
-        seen = exactly(server, "shared.test", target)
-        assert seen["RAW_URI"] == target
-        assert seen.get("HTTP_CONNECTION", "close").lower() == "close"
-        posted = server.ask("shared.test", "/", method="POST", body=b"p" * 300_000)
-        assert len(told(posted)["body"]) == 300_000
+    seen = exactly(standing.server, "shared.test", target)
+    assert seen["RAW_URI"] == target
+    assert seen.get("HTTP_CONNECTION", "close").lower() == "close"
+    posted = standing.server.ask("shared.test", "/", method="POST", body=b"p" * 300_000)
+    assert len(told(posted)["body"]) == 300_000
 
 
 def test_a_restart_behind_is_survived(front: FrontEnd) -> None:
@@ -394,11 +417,21 @@ def test_direct(home: HomeDir, kind: str) -> None:
             assert server.ask(host).status in (400, 404)
 
 
-@pytest.mark.parametrize("policy", ["inside", "none", "owner", "all"])
-def test_files_are_the_same_whoever_serves_them(front: FrontEnd, policy: str) -> None:
+POLICIES = ("inside", "none", "owner", "all")
+
+
+def test_files_are_the_same_whoever_serves_them(front: FrontEnd) -> None:
     """Folders, mounts, single files, links, hidden names and check: with and without a front end."""
-    home = front.home
-    where = home.site("files", TELL, enable=False)
+    for policy in POLICIES:
+        write_files(front.home, policy)
+    with gunicorn(front.home) as behind, front.started(behind.port) as server:
+        for policy in POLICIES:
+            assert_files_are_the_same(behind, server, policy)
+
+
+def write_files(home: HomeDir, policy: str) -> None:
+    """A site on `policy.test` and `*.policy-wild.test`, and another below its /m."""
+    where = home.site(policy, TELL, enable=False)
     for folder, name, text in (
         ("one", "a.css", "one a"),
         ("two", "a.css", "two a"),
@@ -422,25 +455,28 @@ def test_files_are_the_same_whoever_serves_them(front: FrontEnd, policy: str) ->
     static = f"[static]\n/s = {where}/one, {where}/two\n/sp = {where}/sp ace\n/icon.ico = {where}/icon\n"
     keys = f"location = {where}\nstatic_links = {policy}\nstatic_expires = 5m\n"
     check = f"check = {where}/public\n"
-    application = "application = files_app:application\n"
-    home.ini("files", f"[service]\ndomains = files.test, *.wild.test\n{application}{keys}{static}{check}")
-    home.ini("mounted", f"[service]\ndomains = files.test\nmount = /m\n{application}{keys}{static}")
-    with gunicorn(home) as behind, front.started(behind.port) as server:
-        for host, mounts in (("files.test", ("", "/m")), ("x.wild.test", ("",))):
-            for path, text in [(mount + path, text) for mount in mounts for path, text in FILES] + CHECKED:
-                without, answer = behind.ask(host, path), server.ask(host, path)
-                assert (answer.status, answer.text) == (without.status, without.text), (host, path)
-                assert text in (answer.text, None), (host, path)
-                if answer.status == 200:
-                    assert answer.headers["cache-control"] == without.headers["cache-control"] == "max-age=300"
-        secret = server.ask("files.test", "/s/foreign")
-        assert (secret.text == "foreign") == (policy in ("owner", "all")), secret  # root's link, and root's word counts
-        for path in ("/s/../../../etc/passwd", "/s/%2e%2e/%2e%2e/etc/passwd", "/s/..%2f..%2f..%2fetc/passwd"):
-            assert "root:" not in server.ask("files.test", path).text
-        for path in ("/robots.txt", "/s2", "/x%2Fy"):
-            posted = told(server.ask("files.test", path, method="POST", body=b"to the application"))
-            assert (posted["body"], posted["RAW_URI"]) == ("to the application", path)
-        assert told(server.ask("files.test", "/m/x%2Fy?q"))["RAW_URI"] == "/m/x%2Fy?q"
+    application = f"application = {policy}_app:application\n"
+    home.ini(policy, f"[service]\ndomains = {policy}.test, *.{policy}-wild.test\n{application}{keys}{static}{check}")
+    home.ini(f"{policy}-m", f"[service]\ndomains = {policy}.test\nmount = /m\n{application}{keys}{static}")
+
+
+def assert_files_are_the_same(behind: Server, server: Server, policy: str) -> None:
+    own = f"{policy}.test"
+    for host, mounts in ((own, ("", "/m")), (f"x.{policy}-wild.test", ("",))):
+        for path, text in [(mount + path, text) for mount in mounts for path, text in FILES] + CHECKED:
+            without, answer = behind.ask(host, path), server.ask(host, path)
+            assert (answer.status, answer.text) == (without.status, without.text), (host, path)
+            assert text in (answer.text, None), (host, path)
+            if answer.status == 200:
+                assert answer.headers["cache-control"] == without.headers["cache-control"] == "max-age=300"
+    secret = server.ask(own, "/s/foreign")
+    assert (secret.text == "foreign") == (policy in ("owner", "all")), secret  # root's link, and root's word counts
+    for path in ("/s/../../../etc/passwd", "/s/%2e%2e/%2e%2e/etc/passwd", "/s/..%2f..%2f..%2fetc/passwd"):
+        assert "root:" not in server.ask(own, path).text
+    for path in ("/robots.txt", "/s2", "/x%2Fy"):
+        posted = told(server.ask(own, path, method="POST", body=b"to the application"))
+        assert (posted["body"], posted["RAW_URI"]) == ("to the application", path)
+    assert told(server.ask(own, "/m/x%2Fy?q"))["RAW_URI"] == "/m/x%2Fy?q"
 
 
 FILES = [  # path and content; None: whatever multisite answers
@@ -473,6 +509,10 @@ async def application(scope, receive, send):
 
 @pytest.fixture
 def echo(home: HomeDir) -> str:
+    return echoing(home)
+
+
+def echoing(home: HomeDir) -> str:
     """The host of an ASGI site, in a process of its own, that answers each message."""
     where = home.site("echo", ECHO, application="asgi:echo_asgi:application")
     (where / "echo_asgi.py").write_text(ECHO)
@@ -494,10 +534,9 @@ def talk(server: Server, host: str) -> str:
         return opened.head
 
 
-def test_websocket(front: FrontEnd, echo: str) -> None:
+def test_websocket(standing: Standing) -> None:
     """It passes the front end and the dispatcher."""
-    with gunicorn(front.home) as behind, front.started(behind.port) as server:
-        assert talk(server, echo).startswith("HTTP/1.1 101 ")
+    assert talk(standing.server, "echo.test").startswith("HTTP/1.1 101 ")
 
 
 @pytest.mark.parametrize("kind", ["nginx", "caddy"])
