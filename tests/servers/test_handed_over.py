@@ -107,10 +107,13 @@ def served(home: HomeDir, kind: str, *more: str) -> Iterator[Server]:
 
 
 def given(port: int, method: str = "GET", body: object = None, **fields: str) -> int:
-    """Make a request; return how many clients' connections the site then has."""
+    """Make a request, whose body comes with its head; return how many clients' connections the site then has."""
     wire = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     headers = {name.replace("_", "-"): value for name, value in fields.items()}
+    wire.connect()
+    wire.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
     wire.request(method, "/", body, {"Host": "it.test", **headers}, encode_chunked=not isinstance(body, bytes))
+    wire.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
     answer = wire.getresponse()
     count, echoed = json.loads(answer.read())
     wire.close()

@@ -123,7 +123,9 @@ class SupervisedHome:
         if not {"application", "command"} & set(keys):
             keys["command"] = f"{sys.executable} srv.py"
         body = "[service]\n" + "".join(f"{key} = {value}\n" for key, value in keys.items())
-        (self.path / "sites-enabled" / f"{name}.ini").write_text(body + textwrap.dedent(more))
+        draft = self.path / "sites-enabled" / f"{name}.tmp"
+        draft.write_text(body + textwrap.dedent(more))
+        draft.replace(draft.with_suffix(".ini"))  # so that nobody reads half of it
         return folder
 
     def app(self, name: str, code: str, **keys: str) -> Path:
