@@ -8,6 +8,7 @@ import json
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,6 +119,23 @@ def take_envelope(wire: socket.socket) -> tuple[dict[str, str], bytes]:
             body += _some(wire)
         return variables, body
     return variables, exactly(wire, int(variables.get("CONTENT_LENGTH") or 0))
+
+
+def read_all(wire: socket.socket) -> bytes:
+    """All that comes until the other end closes."""
+    wire.settimeout(PATIENCE)
+    data = b""
+    while piece := wire.recv(65536):
+        data += piece
+    return data
+
+
+def eventually(question: Callable[[], object]) -> None:
+    """Ask until the answer is true."""
+    deadline = time.monotonic() + PATIENCE
+    while not question():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.005)
 
 
 def saying(answer: bytes, *, piecewise: bool = False) -> Talk:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from multisite.logs import current_site
-from tests.ways import way
+from tests.ways import loop, way
 
-__all__ = ["way"]
+__all__ = ["loop", "way"]
 
 # How long an example takes says how busy the machine is, and nothing about what is tested.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -24,10 +24,9 @@ from multisite.relayloop import RelayLoop
 from multisite.route import NotNow
 from multisite.upload import Upload
 from multisite.upstream import Exchange, connect
-from tests.backends import PATIENCE, Backend, Talk, saying, take
-from tests.test_pending import read_all
-from tests.test_relayloop import ENVIRON, HELLO, TEXT, eventually
-from tests.ways import Way, connected, send_body, taken
+from tests.backends import PATIENCE, Backend, Talk, eventually, read_all, saying, take
+from tests.test_relayloop import HELLO, TEXT
+from tests.ways import Way, ask, call, connected, send_body, taken
 
 BODY = b"".join(b"%08d" % number for number in range(1 << 19))  # 4 MiB, no two pieces alike
 
@@ -44,20 +43,6 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> Iterator[Way]:
     """A sync worker that collects answers itself."""
     with taken("sync", monkeypatch, patience=0.005) as made:
         yield made
-
-
-def call(app: Any, theirs: socket.socket, **more: Any) -> None:
-    with pytest.raises(client.Ended):
-        app({**ENVIRON, "SERVER_PROTOCOL": "HTTP/1.1", "gunicorn.socket": theirs, **more}, None)
-    theirs.close()  # what gunicorn has of it
-
-
-def ask(app: Any, **more: Any) -> socket.socket:
-    """Make a request whose connection is taken; return the client's end."""
-    ours, theirs = connected()
-    ours.settimeout(PATIENCE)
-    call(app, theirs, **more)
-    return ours
 
 
 @pytest.fixture(scope="module", autouse=True)

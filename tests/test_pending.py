@@ -14,7 +14,7 @@ import pytest
 
 from multisite import client, pending
 from multisite.proxy import Proxy
-from tests.backends import PATIENCE, Backend, saying, take
+from tests.backends import PATIENCE, Backend, read_all, saying, take
 from tests.ways import Way, connected, taken
 
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
@@ -51,14 +51,6 @@ def call(proxy: Proxy, wire: socket.socket, **more: Any) -> None:
     with pytest.raises(client.Ended):
         proxy(environ, lambda *told: pytest.fail("nothing is left for gunicorn to say"))
     assert wire.fileno() == -1
-
-
-def read_all(wire: socket.socket) -> bytes:
-    wire.settimeout(PATIENCE)
-    data = b""
-    while piece := wire.recv(65536):
-        data += piece
-    return data
 
 
 def test_a_worker_waits_for_an_answer_if_nobody_else_wants_anything(

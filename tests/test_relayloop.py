@@ -22,9 +22,8 @@ from multisite.errors import BackendUnavailable, SiteBusy
 from multisite.proxy import Proxy
 from multisite.relayloop import RelayLoop
 from multisite.visit import KEY
-from tests.backends import PATIENCE, Backend, saying, take
-from tests.test_pending import read_all
-from tests.ways import Way, connected, taken
+from tests.backends import PATIENCE, Backend, eventually, read_all, saying, take
+from tests.ways import ENVIRON, Way, ask, connected, taken
 
 TEXT = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
 HELLO = TEXT + b"Content-Length: 5\r\n\r\nhello"
@@ -35,50 +34,6 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Way]:
     """A worker of threads that has no patience, so that everything goes to the loop."""
     with taken("gthread", monkeypatch) as made:
         yield made
-
-
-@pytest.fixture
-def loop() -> Iterator[RelayLoop]:
-    made = RelayLoop()
-    yield made
-    made.stop()
-    if made._thread:
-        made._thread.join(PATIENCE)
-
-
-def eventually(question: Any) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not question():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.005)
-
-
-def ask(proxy: Proxy, **more: Any) -> socket.socket:
-    """Make a request whose connection is taken; return the client's end."""
-    ours, theirs = connected()
-    environ: dict[str, Any] = {"SERVER_PROTOCOL": "HTTP/1.1", **more}
-    with pytest.raises(client.Ended):
-        proxy({**ENVIRON, **environ, "gunicorn.socket": theirs}, None)
-    theirs.close()  # what gunicorn has of it
-    ours.settimeout(PATIENCE)
-    return ours
-
-
-class _Empty:
-    def read(self, size: int = -1) -> bytes:
-        return b""
-
-
-ENVIRON = {
-    "SERVER_SOFTWARE": "gunicorn/27.0.1",
-    "REQUEST_METHOD": "GET",
-    "PATH_INFO": "/",
-    "QUERY_STRING": "",
-    "RAW_URI": "/",
-    "REMOTE_ADDR": "192.0.2.1",
-    "wsgi.url_scheme": "http",
-    "wsgi.input": _Empty(),
-}
 
 
 # Clients
@@ -114,7 +69,7 @@ def test_a_client_that_has_said_all_is_still_there(tmp_path: Path, worker: Way) 
         ours.shutdown(socket.SHUT_WR)
         eventually(lambda: client.has_left(theirs))
         with pytest.raises(client.Ended):
-            Proxy(backend.endpoint)({**ENVIRON, "SERVER_PROTOCOL": "HTTP/1.1", "gunicorn.socket": theirs}, None)
+            Proxy(backend.endpoint)({**ENVIRON, "gunicorn.socket": theirs}, None)
         go.set()
         with ours:
             assert read_all(ours).endswith(b"hello")
@@ -356,7 +311,7 @@ def test_more_than_may_wait_are_refused_at_once(tmp_path: Path, worker: Way) -> 
         waiting = [stack.enter_context(ask(proxy)) for _ in range(3)]
         ours, theirs = connected()
         with ours, theirs, pytest.raises(SiteBusy):
-            proxy({**ENVIRON, "SERVER_PROTOCOL": "HTTP/1.1", "gunicorn.socket": theirs}, None)
+            proxy({**ENVIRON, "gunicorn.socket": theirs}, None)
         release.set()
         assert all(read_all(wire).endswith(b"hello") for wire in waiting)
         with ask(proxy) as wire:
@@ -439,7 +394,7 @@ def test_no_descriptor_is_503(tmp_path: Path, worker: Way) -> None:
     backend = Backend(tmp_path / "x.sock", saying(HELLO))
     proxy = Proxy(backend.endpoint)
     ours, theirs = connected()
-    environ = {**ENVIRON, "SERVER_PROTOCOL": "HTTP/1.1", "gunicorn.socket": theirs}
+    environ = {**ENVIRON, "gunicorn.socket": theirs}
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     held = []
     try:

@@ -25,28 +25,11 @@ from multisite.relayloop import RelayLoop
 from multisite.tunnel import Tunnel
 from multisite.wire import websocket
 from multisite.wire.websocket import Frames
-from tests.backends import PATIENCE
-from tests.test_pending import read_all
+from tests.backends import PATIENCE, eventually, read_all
 from tests.ways import connected
 
 FAREWELL = websocket.close(1001)
 HELLO = b"\x81\x05hello"  # a frame of text
-
-
-@pytest.fixture
-def loop() -> Iterator[RelayLoop]:
-    made = RelayLoop()
-    yield made
-    made.stop()
-    if made._thread:
-        made._thread.join(PATIENCE)
-
-
-def eventually(question: Any) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not question():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.005)
 
 
 def begun(

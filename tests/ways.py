@@ -175,6 +175,49 @@ def connected() -> tuple[socket.socket, socket.socket]:
     return ours, theirs
 
 
+class _Empty:
+    def read(self, size: int = -1) -> bytes:
+        return b""
+
+
+ENVIRON = {
+    "SERVER_SOFTWARE": "gunicorn/27.0.1",
+    "SERVER_PROTOCOL": "HTTP/1.1",
+    "REQUEST_METHOD": "GET",
+    "PATH_INFO": "/",
+    "QUERY_STRING": "",
+    "RAW_URI": "/",
+    "REMOTE_ADDR": "192.0.2.1",
+    "wsgi.url_scheme": "http",
+    "wsgi.input": _Empty(),
+}
+
+
+def call(app: Any, theirs: socket.socket, **more: Any) -> None:
+    """Make a request whose connection is taken."""
+    with pytest.raises(client.Ended):
+        app({**ENVIRON, "gunicorn.socket": theirs, **more}, None)
+    theirs.close()  # what gunicorn has of it
+
+
+def ask(app: Any, **more: Any) -> socket.socket:
+    """Make a request whose connection is taken; return the client's end."""
+    ours, theirs = connected()
+    ours.settimeout(PATIENCE)
+    call(app, theirs, **more)
+    return ours
+
+
+@pytest.fixture
+def loop() -> Iterator[relayloop.RelayLoop]:
+    """A relay loop of the test's own."""
+    made = relayloop.RelayLoop()
+    yield made
+    made.stop()
+    if made._thread:
+        made._thread.join(PATIENCE)
+
+
 @pytest.fixture(params=WAYS)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Have `backends.get` and `backends.begun` go this way."""
