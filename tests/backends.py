@@ -20,6 +20,9 @@ from multisite.endpoint import Endpoint
 
 PATIENCE = 60  # seconds after which a test that waits has failed
 
+TEXT = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"  # an answer as far as its length
+HELLO = TEXT + b"Content-Length: 5\r\n\r\nhello"
+
 Talk = Callable[[socket.socket], None]
 
 

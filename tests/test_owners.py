@@ -24,8 +24,7 @@ from multisite.relayloop import RelayLoop
 from multisite.route import NotNow
 from multisite.upload import Upload
 from multisite.upstream import Exchange, connect
-from tests.backends import PATIENCE, Backend, Talk, eventually, read_all, saying, take
-from tests.test_relayloop import HELLO, TEXT
+from tests.backends import HELLO, PATIENCE, TEXT, Backend, Talk, eventually, read_all, saying, take
 from tests.ways import Way, ask, call, connected, send_body, taken
 
 BODY = b"".join(b"%08d" % number for number in range(1 << 19))  # 4 MiB, no two pieces alike

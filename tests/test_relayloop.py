@@ -22,11 +22,8 @@ from multisite.errors import BackendUnavailable, SiteBusy
 from multisite.proxy import Proxy
 from multisite.relayloop import RelayLoop
 from multisite.visit import KEY
-from tests.backends import PATIENCE, Backend, eventually, read_all, saying, take
+from tests.backends import HELLO, PATIENCE, TEXT, Backend, eventually, read_all, saying, take
 from tests.ways import ENVIRON, Way, ask, connected, taken
-
-TEXT = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
-HELLO = TEXT + b"Content-Length: 5\r\n\r\nhello"
 
 
 @pytest.fixture
