@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 
 from multisite import config, hosted, hosting, sharing
 from multisite.claims import Ledger
+from multisite.errors import Problem
 from multisite.hosts import Found, HostTable, local_host
-from multisite.model import Home, Problem, Site, SiteFile
+from multisite.model import Home, Site, SiteFile
 from multisite.sitedir import Entry, SiteDir
 from multisite.statefile import StateFile
 

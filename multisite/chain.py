@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from multisite import dialect
 from multisite.checks import Fault, Texts
-from multisite.model import Problem
+from multisite.errors import Problem
 from multisite.textfile import Unusable, decode, read_bytes
 
 LONGEST_CHAIN = 16  # files that extend one another

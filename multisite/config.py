@@ -13,8 +13,8 @@ from multisite import checks, dialect, hosting, policies
 from multisite.chain import Chain
 from multisite.checks import Fault, Texts, Values
 from multisite.development import LOCALHOST
-from multisite.errors import ConfigError
-from multisite.model import Home, Problem, Site, SiteFile
+from multisite.errors import ConfigError, Problem
+from multisite.model import Home, Site, SiteFile
 from multisite.options import HOME_FILE, INHERITED, KNOWN, OPTIONS, SECTIONS, SITE_FILE
 from multisite.site import PROMISES
 from multisite.values import NAME, did_you_mean

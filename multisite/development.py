@@ -7,16 +7,12 @@ else sets them. Pure.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 DEBUG, RELOAD, KEY, LOCALHOST = "MULTISITE_DEBUG", "MULTISITE_RELOAD", "MULTISITE_DEBUG_KEY", "MULTISITE_LOCALHOST"
 #: what has frameworks raise their errors, rather than answer with a page of their own
 RAISING = {"FLASK_DEBUG": "1"}
-#: what a front end adds: the client may be anywhere
-FORWARDED = ("HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_HOST", "HTTP_FORWARDED", "HTTP_X_REAL_IP", "HTTP_VIA")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +55,3 @@ def raising(environ: Mapping[str, str]) -> dict[str, str]:
 def told(environ: Mapping[str, str]) -> Development:
     """Return what the environment says."""
     return Development(environ.get(DEBUG) == "1", environ.get(RELOAD) == "1", environ.get(KEY, ""))
-
-
-def is_local(environ: Mapping[str, Any]) -> bool:
-    """Tell whether a request comes from this machine, and not through a front end (`runner.debugger` asks so, too)."""
-    return is_loopback(environ.get("REMOTE_ADDR", "")) and not any(name in environ for name in FORWARDED)
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether an address is one that only this machine can reach (RFC 1122 section 3.2.1.3, RFC 4291)."""
-    try:
-        ip = ipaddress.ip_address(host)
-    except ValueError:
-        return host == "localhost"
-    return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback

@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from types import MethodType
 from typing import Any, Protocol
 
-from multisite import ask, catalogue, choice, client, hosts, keepalive, logs, pages
+from multisite import ask, catalogue, choice, hosts, logs, pages
 from multisite.catalogue import Catalogue
 from multisite.claims import Ledger
 from multisite.development import OFF, Development
@@ -40,6 +40,7 @@ from multisite.slowclients import spare
 from multisite.tree import QUIET
 from multisite.trusted import TrustedHeader, TrustedProxies
 from multisite.verdicts import Verdicts
+from multisite.worker import find_worker
 
 Environ = dict[str, Any]
 Key = tuple[str, str]  # name of a site, and, if that is a hosting site, the host
@@ -190,7 +191,7 @@ class Dispatcher:
         if self._unusable and self._clock() < self._open_at:
             raise ConfigError(*self._unusable.problems)  # a new one: a traceback grows with each raise
         self._open_at = self._clock() + LOOK_EVERY
-        spare(client.find_worker())
+        spare(find_worker())
         try:
             self._live.open()
         except ConfigError as error:
@@ -247,7 +248,7 @@ class Dispatcher:
             self._reach = Reach(new.home)
         self._header = TrustedHeader(service.host_header, service.trusted_proxies) if service.host_header else None
         proxies = TrustedProxies(service.trusted_proxies)
-        worker = client.find_worker()
+        worker = find_worker()
         # Where a header may name the host, or the address may not be the peer's, all take the long way.
         self._peers = Peers(proxies, _front_ends(new.home), service.host_header)
         self._believed = {} if self._header or (worker and worker.is_introduced_to) else self._peers.believed
@@ -393,7 +394,7 @@ class Dispatcher:
         page = pages.error_page(
             500, "The site failed", "This site could not answer the request.", incident=incident, detail=detail
         )
-        keepalive.begin_anew(start_response)
+        pages.begin_anew(start_response)
         return page(environ, start_response, sys.exc_info())
 
     def _answer(self, error: MultisiteError, environ: Environ, start_response: Any) -> Iterable[bytes]:
@@ -403,7 +404,7 @@ class Dispatcher:
         else:
             page = pages.for_error(error)
         if error.is_last:
-            keepalive.end(start_response)
+            pages.close_after(start_response)
         return page(environ, start_response)
 
 

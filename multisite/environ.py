@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from multisite import keepalive, pages
+from multisite import pages
 from multisite.errors import BadRequest, ClientDisconnected, MultisiteError
 from multisite.patience import Patience, Waiting
 from multisite.runner.body import Gone, answered
@@ -35,7 +35,7 @@ class Completed:
         environ["wsgi.file_wrapper"] = ReadFile
         if "CONTENT_LENGTH" in environ or "HTTP_TRANSFER_ENCODING" in environ:
             waiting = self._patience.begin(environ) if self._patience else None
-            refuse, end = partial(_refuse, environ, start_response, waiting), partial(keepalive.end, start_response)
+            refuse, end = partial(_refuse, environ, start_response, waiting), partial(pages.close_after, start_response)
             over = waiting.end if waiting else _nothing
             body: Iterable[bytes] = answered(self.bare, environ, start_response, refuse, end, over)
             return body
@@ -57,6 +57,6 @@ def _refuse(
     error: MultisiteError = ClientDisconnected(reason) if is_cut else BadRequest(reason)
     if waiting and waiting.failure:
         error = waiting.failure
-    if not keepalive.begin_anew(start_response):
+    if not pages.begin_anew(start_response):
         raise Gone(reason)
     return pages.for_error(error)(environ, start_response, sys.exc_info())

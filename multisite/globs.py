@@ -7,7 +7,8 @@ import fnmatch
 import glob
 import os
 
-from multisite.model import Home, Problem
+from multisite.errors import Problem
+from multisite.model import Home
 
 GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 

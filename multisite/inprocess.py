@@ -44,7 +44,7 @@ from multisite.layers import Layers, Rescue
 from multisite.model import Home, Site
 from multisite.ownlog import Errors
 from multisite.patience import Patience
-from multisite.placement import basis
+from multisite.placement import UNKNOWN, basis
 from multisite.share import Share
 from multisite.sitedir import Entry
 from multisite.verdicts import Verdicts
@@ -114,7 +114,7 @@ class InProcessSite:
         self._triggers = Watched()
         self._offer: tuple[Entry, Site, Home] | None = None
         self._closed = False
-        self._calls = threads.UNKNOWN
+        self._calls = UNKNOWN
         self._beside: WSGI | None = None
         if not site.host:  # the supervisor writes those of a thousand instances
             logs.attach_site_log(site)

@@ -18,25 +18,6 @@ Environ = dict[str, Any]
 _BARE = (204, 304)
 
 
-def end(start_response: Any) -> None:
-    """Have the server close the connection after this answer; some have no such wish."""
-    close = getattr(getattr(start_response, "__self__", None), "force_close", None)
-    if close:
-        close()
-
-
-def begin_anew(start_response: Any) -> bool:
-    """Forget the header fields of an answer that another takes the place of; tell whether nothing of it was sent."""
-    response: Any = getattr(start_response, "__self__", None)
-    if hasattr(response, "begin_anew"):
-        return bool(response.begin_anew())
-    if getattr(response, "headers_sent", False):
-        return False
-    if hasattr(response, "response_length"):
-        response.headers, response.response_length = [], None  # gunicorn would add to them
-    return True
-
-
 def checked(body: Iterable[bytes], environ: Environ, response: Any) -> Iterable[bytes]:
     """Return `body` so that the server closes the connection where no other request may come on it.
 

@@ -19,8 +19,8 @@ from multisite.visit import IN_PROCESS, PAGE, STATIC, Visit
 from multisite.workdir import WorkDir, here
 
 if TYPE_CHECKING:
-    from multisite.access import AccessLog
     from multisite.bound import Bound
+    from multisite.visit import AccessLog
 
 WSGI = Callable[..., Iterable[bytes]]
 Environ = dict[str, Any]
@@ -185,7 +185,7 @@ def _folder(home: Home) -> str:
 
 
 def _access_log(site: Site, home: Home) -> AccessLog | None:
-    from multisite.access import AccessLog
+    from multisite.visit import AccessLog
 
     try:
         return AccessLog(site, home)

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 
 from multisite import catalogue, config, logs
 from multisite.catalogue import Catalogue
-from multisite.errors import ConfigError
-from multisite.model import Home, Problem
+from multisite.errors import ConfigError, Problem
+from multisite.model import Home
 from multisite.sitedir import SiteDir, stamp_of
 
 LOOK_EVERY = 1.0  # seconds from a change until a busy site's worker knows it

@@ -10,16 +10,15 @@ import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from multisite import appspec
 from multisite.appspec import AppSpec
 from multisite.blame import explain, is_for_the_worker
 from multisite.callables import is_asgi, refuses_wsgi
-from multisite.errors import AppLoadError, MultisiteError, NeedsProcess
+from multisite.errors import AppLoadError, MultisiteError, NeedsProcess, Problem
 from multisite.importer import Importer, PlainImporter, import_file
 from multisite.loaders import django, moya, paste, plugin, python
 from multisite.loaders.reasons import NotLoaded
-from multisite.model import Problem
 from multisite.runner.modulename import unique_name
+from multisite.sharing import resolve
 
 if TYPE_CHECKING:
     from multisite.model import Site
@@ -50,32 +49,6 @@ def load(site: Site, importer: Importer | None = None) -> App:
         if is_for_the_worker(error):
             raise
         raise _load_error(site, explain(error, site.location, _target(site))) from error
-
-
-def resolve(site: Site) -> AppSpec:
-    """What the site's ``application`` means: its text and, for what may be either, what there is in the location.
-
-    ``blog.wsgi`` is the file of that name or a module, and ``my-app`` a module or the name of a plugin.
-
-    Raises:
-        ValueError: the text is none of the contract's forms.
-    """
-    if not site.application:
-        return AppSpec("moya", "")
-    spec = appspec.parse(site.application)
-    if spec.kind == "module" and spec.target.endswith(".wsgi") and _is_file(site, spec):
-        return spec.as_file()
-    module = spec.as_module()
-    return module if module and not _is_file(site, spec) and _is_module(site, module) else spec
-
-
-def _is_module(site: Site, spec: AppSpec) -> bool:
-    path = os.path.join(site.location, *spec.target.split("."))
-    return os.path.isfile(f"{path}.py") or os.path.isfile(os.path.join(path, "__init__.py"))
-
-
-def _is_file(site: Site, spec: AppSpec) -> bool:
-    return os.path.isfile(os.path.join(site.location, spec.target))
 
 
 def _load(site: Site, importer: Importer | None) -> object:

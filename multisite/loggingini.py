@@ -15,7 +15,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from multisite.model import Problem
+from multisite.errors import Problem
 
 KINDS = ("logger", "handler", "formatter")
 

@@ -17,10 +17,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from multisite.errors import Problem
 from multisite.literals import evaluate
 from multisite.loggingini import Section, Sections, split_names
 from multisite.loghandlers import MOYA_CLASSES, NO_SITE
-from multisite.model import Problem
 
 KEYS = {
     "logger": ("level", "handlers", "propagate", "qualname"),

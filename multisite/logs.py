@@ -14,11 +14,10 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from multisite import loggingini
-from multisite.errors import SCARCE, BackendUnavailable, MultisiteError, Unforeseen
+from multisite.errors import SCARCE, BackendUnavailable, MultisiteError, Problem, Unforeseen
 from multisite.logformat import Syslog, parse_syslog
 from multisite.loggingplan import LoggerPlan, make_plan
 from multisite.loghandlers import NO_SITE, ReopeningFileHandler, SyslogHandler
-from multisite.model import Problem
 from multisite.ownlog import OwnLog, Records
 
 if TYPE_CHECKING:

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
+from multisite.errors import Problem
 from multisite.sections import ClusterOptions, ProjectsOptions, RouterOptions, ServiceOptions, SupervisorOptions
 from multisite.site import Site
 
 __all__ = [
     "ClusterOptions",
     "Home",
-    "Problem",
     "ProjectsOptions",
     "RouterOptions",
     "ServiceOptions",
@@ -24,55 +24,6 @@ __all__ = [
     "SiteFile",
     "SupervisorOptions",
 ]
-
-LONGEST_VALUE = 100  # characters of a value that a message repeats
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is wrong with the configuration, and what to do about it.
-
-    Attributes:
-        severity: "error" (the site is not served from this file) or "warning".
-        line: number of the line in the file, from 1; 0: not known.
-    """
-
-    file: str
-    reason: str
-    section: str = ""
-    key: str = ""
-    value: str = ""
-    remedy: str = ""
-    severity: str = "error"
-    line: int = 0
-
-    def __str__(self) -> str:
-        """Give one line: ``FILE:LINE: [section] key = value: reason; remedy``."""
-        setting = " = ".join(filter(None, (self.key, _shown(self.value))))
-        where = " ".join(filter(None, (f"[{self.section}]" if self.section else "", setting)))
-        place = f"{self.file}:{self.line}" if self.line else self.file
-        reason = "; ".join(filter(None, (self.reason, self.remedy)))
-        return one_line(": ".join(filter(None, (place, where, reason))))
-
-    @property
-    def is_error(self) -> bool:
-        """Tell whether this keeps the site from being served."""
-        return self.severity == "error"
-
-    def as_dict(self) -> dict[str, object]:
-        """Give all parts for ``--json``."""
-        return asdict(self)
-
-
-def _shown(value: str) -> str:
-    return value if len(value) <= LONGEST_VALUE else value[: LONGEST_VALUE - 1] + "…"
-
-
-def one_line(text: str) -> str:
-    """Return a text with all that could end the line, or steer a terminal, escaped."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 @dataclass(slots=True)  # never changed once made; frozen would double the time that thousands take

@@ -6,15 +6,15 @@ A page never shows a path or a traceback unless it was given a `detail`, which i
 
 from __future__ import annotations
 
+import ipaddress
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from html import escape
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from multisite.development import is_local
 from multisite.errors import (
     Asleep,
     BadHost,
@@ -204,3 +204,40 @@ def render_text(page: Page) -> str:
 
 #: in the order of our preference
 RENDERERS = {"text/html": render_html, "application/json": render_json, "text/plain": render_text}
+
+
+#: what a front end adds: the client may be anywhere
+FORWARDED = ("HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_HOST", "HTTP_FORWARDED", "HTTP_X_REAL_IP", "HTTP_VIA")
+
+
+def is_local(environ: Mapping[str, Any]) -> bool:
+    """Tell whether a request comes from this machine, and not through a front end (`runner.debugger` asks so, too)."""
+    return is_loopback(environ.get("REMOTE_ADDR", "")) and not any(name in environ for name in FORWARDED)
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether an address is one that only this machine can reach (RFC 1122 section 3.2.1.3, RFC 4291)."""
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
+
+
+def close_after(start_response: Any) -> None:
+    """Have the server close the connection after this answer; some have no such wish."""
+    close = getattr(getattr(start_response, "__self__", None), "force_close", None)
+    if close:
+        close()
+
+
+def begin_anew(start_response: Any) -> bool:
+    """Forget the header fields of an answer that another takes the place of; tell whether nothing of it was sent."""
+    response: Any = getattr(start_response, "__self__", None)
+    if hasattr(response, "begin_anew"):
+        return bool(response.begin_anew())
+    if getattr(response, "headers_sent", False):
+        return False
+    if hasattr(response, "response_length"):
+        response.headers, response.response_length = [], None  # gunicorn would add to them
+    return True

@@ -19,21 +19,16 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from email.utils import formatdate
-from typing import TYPE_CHECKING, Any
 
-from multisite import client, lingering, logs, pages, visit
-from multisite.client import Environ
+from multisite import client, lingering, logs, relayloop, visit
 from multisite.errors import BackendUnavailable, MultisiteError, NoAnswer, SiteBusy, UpstreamError
 from multisite.relayloop import RelayLoop
+from multisite.request import Request, date, page
 from multisite.timers import Timer
 from multisite.tunnel import Tunnel
 from multisite.upload import Arriving, Unmeasured
 from multisite.upstream import Exchange
 from multisite.wire.http11 import Head
-
-if TYPE_CHECKING:
-    from multisite.request import Request
 
 CLIENT_TIMEOUT = 60.0  # seconds in which a client takes something of its answer; nginx's send_timeout
 HELPER_TIMEOUT = 30.0  # seconds in which a helper reaches a site, or learns why it gave no answer
@@ -451,21 +446,44 @@ class Passage:
             visit.ended(self._environ, int(status[:3] or 0), self.sent, cut=not whole)
 
 
-def page(error: MultisiteError, environ: Environ) -> tuple[Head, bytes]:
-    """Return the page that answers an error, as we send it ourselves."""
-    told: list[Any] = []
-    body = b"".join(pages.for_error(error)(environ, lambda *said: told.extend(said[:2])))  # type: ignore[arg-type]
-    status, fields = told
-    return Head(error.status, status, fields, len(body), False), body
+# From any thread: a request is left to the loop
 
 
-def date() -> str:
-    """Return the time for a Date field (RFC 9110 section 6.6.1)."""
-    global _last
-    now = int(time.time())
-    if _last[0] != now:
-        _last = (now, formatdate(now, usegmt=True))
-    return _last[1]
+def begin(request: Request) -> None:
+    """Have the loop see to it that `request` is sent."""
+    _pass(request, lambda passage: passage.begin())
 
 
-_last = (0, "")
+def hand_over(request: Request) -> None:
+    """Have the loop wait for the answer."""
+    exchange, content = request.exchange, request.content
+    assert exchange
+    if request.incoming.head is None:
+        request.route.queue.enter(exchange)
+    else:
+        exchange.allow(request.route.stall_timeout)
+    _pass(request, lambda passage: passage.go_on(exchange, content))
+
+
+def refuse(request: Request, error: MultisiteError) -> None:
+    """Have the loop answer with the page for `error`."""
+    _pass(request, lambda passage: passage.refuse(error))
+
+
+def finish(request: Request, rest: bytes) -> None:
+    """Have the loop send the rest of the answer."""
+    _pass(request, lambda passage: passage.finish(rest))
+
+
+def _pass(request: Request, first: Callable[[Passage], None]) -> None:
+    """Make a passage of it, whose the client's connection is from now on.
+
+    Raises:
+        OSError, BackendUnavailable: there can be no loop; the connection is still the request's.
+    """
+    loop = relayloop.current()
+    loop.start()
+    descriptor, request.wire = request.wire, -1
+    wire = request.connection.opened(descriptor)
+    passage = Passage(loop, request, wire, client.has_left(wire))
+    loop.enter(passage, lambda: first(passage))

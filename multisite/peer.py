@@ -17,9 +17,10 @@ import pwd
 import socket
 from typing import Any
 
-from multisite import client, headers, socketowner
+from multisite import headers, socketowner
 from multisite.runner.request import PROXY, is_claim
 from multisite.trusted import TrustedProxies, key_of
+from multisite.worker import find_worker
 
 Environ = dict[str, Any]
 
@@ -124,7 +125,7 @@ class Peers:
             distrust(environ)
 
     def _claims(self, environ: Environ) -> bool:
-        worker = client.find_worker()
+        worker = find_worker()
         more = worker.claims if worker else ()
         return any(is_claim(key) or key in more or key == self._named for key in environ)
 
@@ -146,7 +147,7 @@ class Peers:
 
 def distrust(environ: Environ) -> None:
     """Take out of `environ` what its peer says about somebody else, and what gunicorn made of it."""
-    worker = client.find_worker()
+    worker = find_worker()
     dropped = headers.drop_claims(environ, worker.claims if worker else frozenset())
     sock = environ.get("gunicorn.socket")
     if dropped and sock is not None:

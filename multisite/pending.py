@@ -17,12 +17,12 @@ import socket
 import time
 from collections.abc import Callable
 
-from multisite import client, relayloop, visit
-from multisite.client import Worker
+from multisite import client, passage, relayloop, visit
 from multisite.errors import MultisiteError
 from multisite.relayloop import RelayLoop
 from multisite.request import Request
 from multisite.timers import Timer
+from multisite.worker import Worker
 
 PATIENCE = 0.01  # seconds to wait for answers if nobody else wants anything
 BRIEFLY = 0.001  # seconds to wait for them all the same where another worker may serve who is at the door
@@ -119,7 +119,7 @@ class Pending:
                 request.content += incoming.take(data, exchange.was_reset)
         except MultisiteError as error:
             exchange.close()
-            request.refuse(error)
+            passage.refuse(request, error)
             return
         if incoming.done and not incoming.hints:
             exchange.close()
@@ -127,7 +127,7 @@ class Pending:
         elif incoming.is_small(len(request.content)):
             self._requests[descriptor] = request
         else:
-            request.hand_over()
+            passage.hand_over(request)
 
     def _send(self, request: Request) -> None:
         data = request.whole(request.content)
@@ -136,7 +136,7 @@ class Pending:
         else:
             sent = _offer(request, data)
         if sent < len(data) or client.unread(request.wire):  # what it sent too much would make a reset of the close
-            request.finish(data[sent:])
+            passage.finish(request, data[sent:])
             return
         descriptor, request.wire = request.wire, -1
         os.close(descriptor)
@@ -157,7 +157,7 @@ class Pending:
         """Give the loop what was sent before this time; return how many that was."""
         taken = self._taken(before)
         for request in taken:
-            _fenced(request, request.hand_over)
+            _fenced(request, lambda request=request: passage.hand_over(request))  # type: ignore[misc]
         return len(taken)
 
     def _taken(self, before: float) -> list[Request]:

@@ -295,3 +295,19 @@ def _time(seconds: float) -> str:
 
 def _size(size: int) -> str:
     return f"{size / 2**20:.0f} MiB"
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """How the server calls an application.
+
+    Attributes:
+        at_once: the most calls that one of its processes makes at once; 0: not known.
+        in_several: it has several processes that do.
+    """
+
+    at_once: int = 0
+    in_several: bool = False
+
+
+UNKNOWN = Calls()

@@ -8,7 +8,7 @@ from typing import Any
 from multisite import checks, publisher
 from multisite.chain import Chain
 from multisite.checks import Fault
-from multisite.model import Problem
+from multisite.errors import Problem
 from multisite.options import KNOWN, PUBLISHER_FILE
 from multisite.publisher import PublisherOptions
 

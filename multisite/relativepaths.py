@@ -10,7 +10,8 @@ import sys
 from typing import Any
 
 from multisite import logs
-from multisite.model import Home, Problem, Site
+from multisite.errors import Problem
+from multisite.model import Home, Site
 from multisite.runner.relative import PATHS, relative_path
 from multisite.statefile import StateFile
 

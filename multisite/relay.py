@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from multisite import client, handoff, logs, pending, relayloop, visit
+from multisite import client, handoff, logs, passage, pending, relayloop, visit
 from multisite.client import Connection, Environ
 from multisite.endpoint import Endpoint
 from multisite.errors import (
@@ -86,11 +86,11 @@ def _let_arrive(request: Request) -> None:
         _check(request.route)
         request.exchange = request.route.begin(request.environ, request.upload, True)
     except (NotNow, Unmeasured):
-        request.begin()
+        passage.begin(request)
     except MultisiteError as error:
-        request.refuse(error)
+        passage.refuse(request, error)
     else:
-        request.hand_over()
+        passage.hand_over(request)
 
 
 def _check(route: Route) -> None:
@@ -110,18 +110,18 @@ def _hurry(request: Request, start_response: Any) -> Iterable[bytes]:
     try:
         exchange = request.exchange = route.begin(request.environ, request.upload, True)
     except NotNow:
-        request.leave(request.begin)
+        request.leave(lambda: passage.begin(request))
     incoming = request.incoming
     try:
         if exchange.sending:
-            request.leave(request.hand_over)
+            request.leave(lambda: passage.hand_over(request))
         if request.connection.worker.is_single:
             request.leave(lambda: _leave_single(request))
         content = _first(route, exchange, incoming)
         if incoming.done and not incoming.hints:
             return _answer(request, content, start_response)
         request.content = content
-        request.leave(request.hand_over)
+        request.leave(lambda: passage.hand_over(request))
     except client.Ended:
         raise
     except BaseException as error:
@@ -136,7 +136,7 @@ def _leave_single(request: Request) -> None:
     if request.route.pace.patience(request.began):
         pending.of(request.connection.worker).attend(request)
     else:
-        request.hand_over()
+        passage.hand_over(request)
 
 
 def _first(route: Route, exchange: Exchange, incoming: Incoming) -> bytes:
@@ -170,7 +170,7 @@ def _answer(request: Request, content: bytes, start_response: Any) -> Iterable[b
     whole = sent == len(data)
     if not whole or connection.has_more:
         with contextlib.suppress(BackendUnavailable):  # then it ends here: a page must not follow what was sent
-            request.leave(lambda: request.finish(data[sent:]))
+            request.leave(lambda: passage.finish(request, data[sent:]))
     connection.close()
     visit.ended(request.environ, request.code, len(content), cut=not whole)
     client.end()

@@ -29,10 +29,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from multisite import client, logbatch
+from multisite import logbatch
 from multisite.errands import Helpers
 from multisite.errors import BackendUnavailable, SiteBusy
 from multisite.timers import Timer, Timers
+from multisite.worker import Worker, find_worker
 
 LEFT_ALONE = 128  # descriptors that the loop leaves to the server and the sites in this process
 GRACE = 30.0  # seconds for what is in flight at the end of a process that is not gunicorn's
@@ -381,7 +382,7 @@ _ALWAYS = 8
 
 def _new_loop() -> RelayLoop:
     loop = RelayLoop()
-    worker = client.find_worker()
+    worker = find_worker()
     if worker:
         loop.is_ending = worker.is_ending
         worker.when_interrupted(loop.stop)
@@ -395,7 +396,7 @@ def _finish(loop: RelayLoop, pid: int) -> None:
         loop.finish(GRACE)
 
 
-def _leave(loop: RelayLoop, worker: client.Worker) -> None:
+def _leave(loop: RelayLoop, worker: Worker) -> None:
     """At the end of a worker: wait for what is in flight, or leave it to a child.
 
     gunicorn starts a new worker only when the old process has ended. One that ends after `max_requests` may have a

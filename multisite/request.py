@@ -7,16 +7,17 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from typing import NoReturn
+from email.utils import formatdate
+from typing import Any, NoReturn
 
-from multisite import client, logs, relayloop, visit
+from multisite import client, logs, pages, visit
 from multisite.client import Connection, Environ
 from multisite.errors import BackendUnavailable, MultisiteError
 from multisite.headers import upgrade_of
-from multisite.passage import Passage, date, page
 from multisite.route import Route
 from multisite.upload import Arriving, Upload, length_of
 from multisite.upstream import Exchange
+from multisite.wire.http11 import Head
 from multisite.wire.incoming import Incoming
 from multisite.wire.outgoing import Outgoing
 
@@ -121,39 +122,22 @@ class Request:
         head = self.incoming.head
         return head.code if head else 0
 
-    # What the relay loop does from here on; from any thread
 
-    def begin(self) -> None:
-        """Have the loop see to it that the request is sent."""
-        self._pass(lambda passage: passage.begin())
+def page(error: MultisiteError, environ: Environ) -> tuple[Head, bytes]:
+    """Return the page that answers an error, as we send it ourselves."""
+    told: list[Any] = []
+    body = b"".join(pages.for_error(error)(environ, lambda *said: told.extend(said[:2])))  # type: ignore[arg-type]
+    status, fields = told
+    return Head(error.status, status, fields, len(body), False), body
 
-    def hand_over(self) -> None:
-        """Have the loop wait for the answer."""
-        exchange, content = self.exchange, self.content
-        assert exchange
-        if self.incoming.head is None:
-            self.route.queue.enter(exchange)
-        else:
-            exchange.allow(self.route.stall_timeout)
-        self._pass(lambda passage: passage.go_on(exchange, content))
 
-    def refuse(self, error: MultisiteError) -> None:
-        """Have the loop answer with the page for `error`."""
-        self._pass(lambda passage: passage.refuse(error))
+def date() -> str:
+    """Return the time for a Date field (RFC 9110 section 6.6.1)."""
+    global _last
+    now = int(time.time())
+    if _last[0] != now:
+        _last = (now, formatdate(now, usegmt=True))
+    return _last[1]
 
-    def finish(self, rest: bytes) -> None:
-        """Have the loop send the rest of the answer."""
-        self._pass(lambda passage: passage.finish(rest))
 
-    def _pass(self, first: Callable[[Passage], None]) -> None:
-        """Make a passage of it, whose the client's connection is from now on.
-
-        Raises:
-            OSError, BackendUnavailable: there can be no loop; the connection is still ours.
-        """
-        loop = relayloop.current()
-        loop.start()
-        descriptor, self.wire = self.wire, -1
-        wire = self.connection.opened(descriptor)
-        passage = Passage(loop, self, wire, client.has_left(wire))
-        loop.enter(passage, lambda: first(passage))
+_last = (0, "")

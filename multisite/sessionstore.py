@@ -10,7 +10,8 @@ import os
 import re
 from collections.abc import Iterator
 
-from multisite.model import Problem, Site
+from multisite.errors import Problem
+from multisite.model import Site
 from multisite.survey import parse, read, source_files
 
 #: a file without any of these has nothing to say about sessions

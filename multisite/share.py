@@ -7,25 +7,15 @@ quick may have more for a moment, up to a reserve.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 
 from multisite.errors import SiteBusy
+from multisite.threads import Threads
 
 YOUNG = 0.5  # seconds; a site is slow if its oldest request is older
 MOMENT = 0.25  # seconds to wait for a thread of a site that is not slow
 RETRY_AFTER = 2
-
-
-class Threads:
-    """The threads of one server process, and how many of them wait for sites."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.held = 0
-        self.reserve = max(1, count // 4)
-        self.changed = threading.Condition()
 
 
 class Share:

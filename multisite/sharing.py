@@ -15,12 +15,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
 
-from multisite import claims, loader, mentions, workdir
+from multisite import appspec, claims, mentions
 from multisite.appspec import AppSpec
 from multisite.errors import AppLoadError, NeedsProcess
 from multisite.model import Home, Site
-from multisite.placement import Facts, Placement, decide, is_left_to_us, obstacle
-from multisite.threads import UNKNOWN, Calls
+from multisite.placement import UNKNOWN, Calls, Facts, Placement, decide, is_left_to_us, obstacle
+
+#: whether threads of this system can have a working directory of their own
+THREADS_HAVE_DIRECTORIES = sys.platform == "linux"
 
 _DJANGO = re.compile(r"\bDJANGO_SETTINGS_MODULE\b|\bget_[aw]sgi_application\b|\bdjango\.setup\b")
 _RACY = 3.0  # seconds; a .pyc knows its source's time in whole seconds only
@@ -45,7 +47,9 @@ class Wanted:
 def facts(site: Site, calls: Calls = UNKNOWN) -> Facts:
     """Look up what the placement of `site` depends on; `calls` is what a worker knows of itself."""
     uid = os.geteuid()
-    return Facts(_user_name(uid), uid == 0, _owner(site.location), calls.at_once, calls.in_several, workdir.POSSIBLE)
+    return Facts(
+        _user_name(uid), uid == 0, _owner(site.location), calls.at_once, calls.in_several, THREADS_HAVE_DIRECTORIES
+    )
 
 
 def place(site: Site, home: Home, calls: Calls = UNKNOWN) -> Placement:
@@ -115,7 +119,7 @@ def wanted(site: Site) -> Wanted:
         NeedsProcess: one of its modules would hide an installed one.
     """
     try:
-        spec = loader.resolve(site)
+        spec = resolve(site)
     except ValueError as error:
         raise AppLoadError(str(error)) from error
     names = claims.importable_names(site.location) if site.location else set()
@@ -184,3 +188,29 @@ def just_written(directory: str) -> bool:
     except OSError:
         pass
     return time.time() - newest < _RACY
+
+
+def resolve(site: Site) -> AppSpec:
+    """What the site's ``application`` means: its text and, for what may be either, what there is in the location.
+
+    ``blog.wsgi`` is the file of that name or a module, and ``my-app`` a module or the name of a plugin.
+
+    Raises:
+        ValueError: the text is none of the contract's forms.
+    """
+    if not site.application:
+        return AppSpec("moya", "")
+    spec = appspec.parse(site.application)
+    if spec.kind == "module" and spec.target.endswith(".wsgi") and _is_file(site, spec):
+        return spec.as_file()
+    module = spec.as_module()
+    return module if module and not _is_file(site, spec) and _is_module(site, module) else spec
+
+
+def _is_module(site: Site, spec: AppSpec) -> bool:
+    path = os.path.join(site.location, *spec.target.split("."))
+    return os.path.isfile(f"{path}.py") or os.path.isfile(os.path.join(path, "__init__.py"))
+
+
+def _is_file(site: Site, spec: AppSpec) -> bool:
+    return os.path.isfile(os.path.join(site.location, spec.target))

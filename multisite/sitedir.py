@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from multisite import __version__, config, globs, options
-from multisite.model import Home, Problem, SiteFile
+from multisite.errors import Problem
+from multisite.model import Home, SiteFile
 from multisite.statefile import StateFile
 
 Stamp = tuple[int, ...]

@@ -15,9 +15,9 @@ from functools import partial
 from typing import Any
 
 from multisite import client, lingering, relayloop
-from multisite.client import Worker
 from multisite.errors import BackendUnavailable
 from multisite.lingering import Lingering
+from multisite.worker import Worker
 
 MOMENT = 0.1  # seconds in which the head of a new connection may come while its thread waits
 LONGEST = 60.0  # seconds from the first bytes of a head to its end; nginx's client_header_timeout

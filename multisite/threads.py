@@ -5,30 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from dataclasses import dataclass
 from typing import Any
 
-from multisite import client
-from multisite.placement import MANY
-from multisite.share import Threads
+from multisite.placement import MANY, Calls
+from multisite.worker import find_worker
 
 _WAITRESS = "waitress-"
-
-
-@dataclass(frozen=True, slots=True)
-class Calls:
-    """How the server calls an application.
-
-    Attributes:
-        at_once: the most calls that one of its processes makes at once; 0: not known.
-        in_several: it has several processes that do.
-    """
-
-    at_once: int = 0
-    in_several: bool = False
-
-
-UNKNOWN = Calls()
 
 
 def calls(environ: dict[str, Any]) -> Calls:
@@ -52,7 +34,7 @@ _known: tuple[int, Threads | None] | None = None
 def _count() -> int:
     if _is_green():
         return 0  # a greenlet that waits holds nothing
-    worker = client.find_worker()
+    worker = find_worker()
     if worker:
         return worker.threads
     return _mod_wsgi() or _uwsgi() or _waitress() or _granian()
@@ -87,3 +69,13 @@ def _granian() -> int:
             value = value or (arguments[at + 1] if at + 1 < len(arguments) else "")
             return int(value) if value.isdigit() else 0
     return int(os.environ.get("GRANIAN_BLOCKING_THREADS", "0") or 0)
+
+
+class Threads:
+    """The threads of one server process, and how many of them wait for sites."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.held = 0
+        self.reserve = max(1, count // 4)
+        self.changed = threading.Condition()

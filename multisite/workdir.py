@@ -26,8 +26,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from multisite import client
+from multisite import sharing
 from multisite.errors import BrokenSite
+from multisite.worker import find_worker
 
 WSGI = Callable[..., Iterable[bytes]]
 Environ = dict[str, Any]
@@ -36,8 +37,6 @@ CLONE_FS = 0x200  # clone(2)
 MOST_KEPT = 128  # directories that are kept open in one process
 _FLAGS = getattr(os, "O_PATH", 0) | os.O_DIRECTORY | os.O_CLOEXEC
 
-#: whether threads of this system can have a working directory of their own
-POSSIBLE = sys.platform == "linux"
 
 _chdir, _fchdir, _umask = os.chdir, os.fchdir, os.umask
 _lock = threading.Lock()
@@ -96,7 +95,7 @@ class _Server:
         sys.path[:] = map(os.path.abspath, sys.path)
         self.umask = _umask(0o077)
         _umask(self.umask)
-        worker = client.find_worker()
+        worker = find_worker()
         self.runs_hooks = worker is None or worker.runs_hooks
         if worker:
             worker.before_its_end(go_back)
@@ -119,7 +118,7 @@ def obstacle() -> str:
 
 
 def _find_obstacle() -> str:
-    if not POSSIBLE:
+    if not sharing.THREADS_HAVE_DIRECTORIES:
         return "all threads of a process share one on this system"
     for module, name in (("gevent.monkey", "gevent"), ("eventlet.patcher", "eventlet")):
         patcher: Any = sys.modules.get(module)

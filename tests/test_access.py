@@ -19,14 +19,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multisite import access, logbatch, logformat, visit
-from multisite.access import AccessLog
+from multisite import logbatch, logformat, visit
 from multisite.config import read_site
 from multisite.logfile import LogFile, open_append
 from multisite.loghandlers import SyslogLines
 from multisite.model import Home, Site
 from multisite.usage import Counts
-from multisite.visit import Visit
+from multisite.visit import AccessLog, Visit
 from tests.homes import TestHome, ask
 
 COMBINED = re.compile(
@@ -261,7 +260,7 @@ def test_a_sites_log_is_looked_for_in_each_second(home: LoggedHome, monkeypatch:
     home.log("access = ../../log/access.log", f"access_format = {form}")
     home.get("a.test", "/one")
     (home.path / "log" / "access.log").rename(home.path / "log" / "access.log.1")
-    monkeypatch.setattr(access.now, "known", (-1, "", ""))  # as when a second is over
+    monkeypatch.setattr(visit.now, "known", (-1, "", ""))  # as when a second is over
     home.get("a.test", "/two")
     assert "/one" in (home.path / "log" / "access.log.1").read_text()
     assert len(home.lines) == 1 and "/two" in home.lines[0]

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from multisite.cli import main
 from multisite.cli.binding import address_of, only_this_machine
-from multisite.cli.serve import urls
+from multisite.cli.serving import urls
 from multisite.model import SiteFile
 
 APP = """\

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from multisite.config import find_home, make_site, read_home, read_site
-from multisite.errors import ConfigError
-from multisite.model import Home, Problem, Site, SiteFile
+from multisite.errors import ConfigError, Problem
+from multisite.model import Home, Site, SiteFile
 from multisite.textfile import LARGEST
 
 GOOD = "[service]\ndomains = blog.example.com\napplication = blog.wsgi:application\n"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multisite import codefiles, development, publisher
+from multisite import codefiles, development, pages, publisher
 from multisite.cli.publish import _overridden
 from multisite.config import read_home
 from multisite.development import OFF, Development
@@ -44,19 +44,19 @@ def test_each_site_has_a_pin_of_its_own_that_only_the_key_gives() -> None:
         ({"REMOTE_ADDR": "10.0.0.1"}, False),
         ({"REMOTE_ADDR": "::ffff:10.0.0.1"}, False),
         ({"REMOTE_ADDR": "1270.0.0.1"}, False),
-        *(({"REMOTE_ADDR": "127.0.0.1", name: "127.0.0.1"}, False) for name in development.FORWARDED),
+        *(({"REMOTE_ADDR": "127.0.0.1", name: "127.0.0.1"}, False) for name in pages.FORWARDED),
     ],
 )
 def test_only_requests_of_this_machine_that_no_front_end_passed_on_are_local(
     environ: dict[str, str], local: bool
 ) -> None:
     """Both who asks so, here and in a site's own process, agree."""
-    assert development.is_local(environ) is local
+    assert pages.is_local(environ) is local
     assert debugger.is_local(environ) is local
 
 
 def test_the_runner_knows_the_same_fields_of_front_ends() -> None:
-    assert debugger.FORWARDED == development.FORWARDED
+    assert debugger.FORWARDED == pages.FORWARDED
 
 
 def test_a_fallback_answers_after_exact_domains_and_patterns() -> None:

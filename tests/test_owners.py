@@ -24,6 +24,7 @@ from multisite.relayloop import RelayLoop
 from multisite.route import NotNow
 from multisite.upload import Upload
 from multisite.upstream import Exchange, connect
+from multisite.worker import find_worker
 from tests.backends import HELLO, PATIENCE, TEXT, Backend, Talk, eventually, read_all, saying, take
 from tests.ways import Way, ask, call, connected, send_body, taken
 
@@ -434,7 +435,7 @@ def test_what_a_single_worker_has_in_hand_is_a_page_where_there_can_be_no_loop(
             with ask(proxy) as wire:
                 assert read_all(wire).startswith(b"HTTP/1.1 503 ")
         go.set()
-    assert not len(pending.of(client.find_worker()))  # type: ignore[arg-type]
+    assert not len(pending.of(find_worker()))  # type: ignore[arg-type]
 
 
 def test_a_part_that_was_sent_is_followed_by_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -557,7 +558,7 @@ def test_what_a_single_worker_has_in_hand_goes_on_in_the_next(
     with Backend(tmp_path / "x.sock", talk) as backend, contextlib.ExitStack() as stack:
         stack.enter_context(socket.create_connection(patient.worker.sockets[0].getsockname()))  # who is at the door
         wires = [stack.enter_context(ask(Proxy(backend.endpoint))) for _ in range(3)]
-        assert len(pending.of(client.find_worker())) == 3  # type: ignore[arg-type]
+        assert len(pending.of(find_worker())) == 3  # type: ignore[arg-type]
         loop = relayloop.current()
         loop.park()
         go.set()
@@ -641,7 +642,7 @@ def test_a_child_that_a_site_makes_holds_no_clients(
     with Backend(tmp_path / "x.sock", talk) as backend, contextlib.ExitStack() as stack:
         stack.enter_context(socket.create_connection(patient.worker.sockets[0].getsockname()))
         wire = stack.enter_context(ask(Proxy(backend.endpoint), SERVER_PROTOCOL="HTTP/1.0"))
-        assert len(pending.of(client.find_worker())) == 1  # type: ignore[arg-type]
+        assert len(pending.of(find_worker())) == 1  # type: ignore[arg-type]
         reading, writing = os.pipe()
         child = os.fork()
         if not child:
@@ -650,7 +651,7 @@ def test_a_child_that_a_site_makes_holds_no_clients(
             os._exit(0)
         os.close(reading)
         go.set()
-        relayloop.current().call(pending.of(client.find_worker())._net.leave)  # type: ignore[arg-type]
+        relayloop.current().call(pending.of(find_worker())._net.leave)  # type: ignore[arg-type]
         assert read_all(wire).endswith(b"hello")
         os.close(writing)
         os.waitpid(child, 0)

@@ -21,8 +21,9 @@ from multisite.errors import TooSlow
 from multisite.patience import Patience
 from multisite.proxy import Proxy
 from multisite.relayloop import RelayLoop
-from multisite.share import Share, Threads
+from multisite.share import Share
 from multisite.tempo import Tempo
+from multisite.threads import Threads
 from tests.backends import PATIENCE, Backend
 from tests.servers.harness import eventually
 from tests.ways import connected, taken

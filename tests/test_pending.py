@@ -14,6 +14,7 @@ import pytest
 
 from multisite import client, pending
 from multisite.proxy import Proxy
+from multisite.worker import find_worker
 from tests.backends import PATIENCE, Backend, read_all, saying, take
 from tests.ways import Way, connected, taken
 
@@ -61,7 +62,7 @@ def test_a_worker_waits_for_an_answer_if_nobody_else_wants_anything(
     with Backend(tmp_path / "x.sock", saying(HELLO)) as backend:
         ours, theirs = connected()
         call(Proxy(backend.endpoint), theirs)
-        assert not len(pending.of(client.find_worker()))  # type: ignore[arg-type]
+        assert not len(pending.of(find_worker()))  # type: ignore[arg-type]
         with ours:
             assert read_all(ours).endswith(b"hello")
 

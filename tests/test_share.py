@@ -15,7 +15,8 @@ import pytest
 from multisite import share, threads
 from multisite.errors import NoAnswer, SiteBusy, UpstreamProtocolError
 from multisite.proxy import Proxy
-from multisite.share import Share, Threads
+from multisite.share import Share
+from multisite.threads import Threads
 from tests.backends import Backend, saying
 
 

@@ -18,7 +18,7 @@ COMMANDS = {
     "where": "multisite.cli.listing:where",
     "check": "multisite.cli.check:check",
     "explain": "multisite.cli.explain:explain",
-    "status": "multisite.cli.status:status",
+    "status": "multisite.cli.listing:status",
     "stats": "multisite.cli.stats:stats",
     "logs": "multisite.cli.logs:logs",
     "stop": "multisite.cli.restart:stop",

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from multisite.development import is_loopback
+from multisite.pages import is_loopback
 
 UNIX, DESCRIPTOR = "unix:", "fd://"
 _ABSTRACT = "unix:@"

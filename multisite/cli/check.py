@@ -16,7 +16,8 @@ from multisite.cli.output import say, say_json, say_problems
 from multisite.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
-    from multisite.model import Problem, Site
+    from multisite.errors import Problem
+    from multisite.model import Site
     from multisite.placement import Saving
 
 SLOW = 200  # files; fewer are read before a progress bar could be seen
@@ -100,7 +101,7 @@ def _of_site(session: Session, name: str) -> list[Problem]:
 
 def _unknown(session: Session, name: str, said: str) -> list[Problem]:
     """Say of a site that it cannot be checked."""
-    from multisite.model import Problem
+    from multisite.errors import Problem
 
     return [Problem(session.catalogue.sites[name].path, f"the site {name} cannot be checked: {said}")]
 

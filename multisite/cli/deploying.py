@@ -13,7 +13,6 @@ from multisite import hosting
 from multisite.cli.fence import fenced
 from multisite.cli.group import fail
 from multisite.cli.output import say, say_json
-from multisite.cli.restart import stamp
 from multisite.cli.table import say_table
 
 if TYPE_CHECKING:
@@ -162,3 +161,12 @@ def _tried(session: Session, site: Site) -> dict[str, Any]:
     if not site.host:
         stamp(site.file)
     return _result(site, True, "a start on trial went well; it is loaded anew with its next request")
+
+
+def stamp(path: str) -> None:
+    """Set the time of the file that `path` leads to; a link's own time could be set by anybody."""
+    try:
+        os.utime(path)
+    except OSError as error:
+        error.filename = path  # utime does not say it
+        raise

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from multisite.cli import complete
-from multisite.cli.group import did_you_mean, fail
-from multisite.cli.output import say, say_json, say_problems
+from multisite.cli.group import fail
+from multisite.cli.listing import GOES_ON, say_failure, say_journey
+from multisite.cli.output import did_you_mean, say, say_json, say_problems
 from multisite.cli.session import Session, pass_session
-from multisite.cli.status import GOES_ON, say_failure, say_journey
 
 if TYPE_CHECKING:
     from multisite.catalogue import Catalogue, Mounts

@@ -6,6 +6,7 @@ traceback is kept in the state directory.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 import traceback
@@ -46,8 +47,6 @@ def sentence(session: Session | None, error: Exception, site: str = "") -> str:
         error: what has been raised.
         site: the site that it is about, "" for none.
     """
-    from multisite.cli.group import describe
-
     if isinstance(error, MultisiteError):
         return error.reason
     if isinstance(error, OSError):
@@ -58,6 +57,13 @@ def sentence(session: Session | None, error: Exception, site: str = "") -> str:
     kept = session is not None and _keep(session, incident, error, site)
     where = f"; its traceback is in {kept}" if kept else ""
     return f"incident {incident}: {type(error).__name__}: {error} ({_place(error)}){where}"
+
+
+def describe(error: OSError) -> str:
+    """Say an error of the operating system with the file it is about."""
+    hint = "; do you need sudo?" if error.errno in (errno.EACCES, errno.EPERM) else ""
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{(error.strerror or 'it failed').lower()}{hint}"
 
 
 def _place(error: Exception) -> str:

@@ -8,7 +8,8 @@ from typing import Any, NoReturn
 
 import click
 
-from multisite.cli.fence import LEAVES, sentence
+from multisite.cli.fence import LEAVES, describe, sentence
+from multisite.cli.output import did_you_mean, printable
 from multisite.errors import MultisiteError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -69,22 +70,5 @@ class LazyGroup(click.Group):
 
 def fail(reason: str) -> NoReturn:
     """Say `reason` in one line on standard error and leave with exit code 1."""
-    from multisite.cli.output import printable
-
     click.echo(f"multisite: {printable(reason)}", err=True)
     raise SystemExit(1)
-
-
-def describe(error: OSError) -> str:
-    """Say an error of the operating system with the file it is about."""
-    hint = "; do you need sudo?" if error.errno in (errno.EACCES, errno.EPERM) else ""
-    place = f"{error.filename}: " if error.filename else ""
-    return f"{place}{(error.strerror or 'it failed').lower()}{hint}"
-
-
-def did_you_mean(word: str, known: Any) -> str:
-    """Return `` (did you mean …?)`` for the nearest of `known`, or ""."""
-    import difflib
-
-    near = difflib.get_close_matches(word, dict.fromkeys(known), n=3, cutoff=0.6)
-    return f" (did you mean {' or '.join(near)}?)" if near else ""

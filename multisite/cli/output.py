@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from multisite.model import Problem
+    from multisite.errors import Problem
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -35,3 +35,11 @@ def say_problems(problems: Iterable[Problem], err: bool = True, prefix: str = ""
 def say_json(document: Any) -> None:
     """Print a JSON document, ASCII only so that any terminal and any file name is safe."""
     click.echo(json.dumps(document, indent=2))
+
+
+def did_you_mean(word: str, known: Any) -> str:
+    """Return `` (did you mean …?)`` for the nearest of `known`, or ""."""
+    import difflib
+
+    near = difflib.get_close_matches(word, dict.fromkeys(known), n=3, cutoff=0.6)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import pwd
 
+from multisite.errors import Problem
 from multisite.logfile import STREAMS
-from multisite.model import Home, Problem, Site
+from multisite.model import Home, Site
 
 SHORTER = "set a shorter [service] runtime_dir in moya.conf"
 

@@ -40,7 +40,7 @@ def publish(session: Session, file: str, given: dict[str, Any]) -> None:
 
 def _gunicorn(session: Session, options: PublisherOptions, written: dict[str, Any], given: dict[str, Any]) -> None:
     """Serve as `serve` does; what is on the command line wins."""
-    from multisite.cli.serve import serve_here
+    from multisite.cli.serving import serve_here
 
     address = f"unix:{options.socket}" if options.socket else options.host
     said = {
@@ -81,7 +81,7 @@ def _overridden(options: PublisherOptions, given: dict[str, Any]) -> PublisherOp
 
 def _become(options: PublisherOptions, given: dict[str, Any]) -> None:
     """Execute the server in the place of this process."""
-    from multisite.cli.serve import default_workers
+    from multisite.cli.serving import default_workers
     from multisite.supervisor import program as ours
 
     name = publisher.PROGRAMS[options.type]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from multisite.cli import complete
+from multisite.cli.deploying import stamp
 from multisite.cli.fence import fenced
 from multisite.cli.output import say, say_json, say_problems
 from multisite.cli.session import Named, Session, pass_session
@@ -171,15 +172,6 @@ def renew(session: Session) -> None:
     if session.as_json:
         return say_json(answer)
     say(f"{answer['done']}{', version ' + answer['version'] if 'version' in answer else ''}")
-
-
-def stamp(path: str) -> None:
-    """Set the time of the file that `path` leads to; a link's own time could be set by anybody."""
-    try:
-        os.utime(path)
-    except OSError as error:
-        error.filename = path  # utime does not say it
-        raise
 
 
 def touch(path: str) -> None:

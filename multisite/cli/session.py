@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from multisite.cli.group import did_you_mean
+from multisite.cli.output import did_you_mean
 from multisite.enabling import Places
 from multisite.errors import MultisiteError
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from multisite import sharing
 from multisite.cli.places import socket_problem
-from multisite.model import Home, Problem, Site
+from multisite.errors import Problem
+from multisite.model import Home, Site
 from multisite.options import KNOWN, SITE_FILE
 from multisite.placement import CAN_SPAWN
 

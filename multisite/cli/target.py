@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING
 
-from multisite import hosting, loader
+from multisite import hosting, sharing
 from multisite.cli.source import callable_fault
-from multisite.model import Problem
+from multisite.errors import Problem
 
 if TYPE_CHECKING:
     from multisite.appspec import AppSpec
@@ -70,7 +70,7 @@ def application_fault(site: Site) -> str:
     if not site.application or is_command or site.mode == "proxy":
         return ""
     try:
-        spec = loader.resolve(site)
+        spec = sharing.resolve(site)
     except ValueError:
         return ""  # a wrong value is a problem of the file, said where the file is read
     return _file_fault(site, spec) if spec.is_file else _module_fault(site, spec)

@@ -26,7 +26,8 @@ from multisite.placement import (
 
 if TYPE_CHECKING:
     from multisite.cli.session import Session
-    from multisite.model import Problem, Site
+    from multisite.errors import Problem
+    from multisite.model import Site
     from multisite.placements import Row
     from multisite.verdicts import Verdict
 
@@ -67,7 +68,7 @@ def judge(session: Session, site: Site) -> Judgement:
 
 
 def _unjudged(site: Site, said: str) -> Judgement:
-    from multisite.model import Problem
+    from multisite.errors import Problem
 
     return Judgement(None, said, "broken", (Problem(site.file, said),))
 

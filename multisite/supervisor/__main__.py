@@ -53,12 +53,31 @@ def _run(home: str, lock: int | None = None, ready: int = -1, adopt: int = -1) -
 
 
 def _check(home: str, format_: str) -> int:
-    from multisite.supervisor.upgrade import try_out
-
-    reason = try_out(home, format_)
+    reason = _try_out(home, format_)
     if reason:
         print(reason, flush=True)
     return 1 if reason else 0
+
+
+def _try_out(home: str, format_: str) -> str:
+    """Find out, in a process of its own, whether this program could take over; returns why not.
+
+    Args:
+        home: folder of moya.conf.
+        format_: of the state that it would be given.
+    """
+    from multisite import __version__, config
+    from multisite.errors import ConfigError
+    from multisite.supervisor import handover, run
+
+    assert run, "all that it needs can be imported"
+    try:
+        config.read_home(home)
+    except ConfigError as error:
+        return error.reason
+    if format_ not in map(str, handover.KNOWN):
+        return f"version {__version__} cannot take running sites over from this one; restart the service instead"
+    return ""
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ import os
 import stat
 from dataclasses import dataclass
 
-from multisite.model import Home, Problem
+from multisite.errors import Problem
+from multisite.model import Home
 
 KEY = "socket_group"
 

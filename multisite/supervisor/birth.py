@@ -14,7 +14,7 @@ import signal
 import socket
 import struct
 
-from multisite.model import one_line
+from multisite.errors import one_line
 from multisite.supervisor import proc
 from multisite.supervisor.children import Child
 

@@ -13,12 +13,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from multisite import client
 from multisite.errors import BackendUnavailable, MultisiteError
 from multisite.model import Home
-from multisite.supervisor import environment, program
-from multisite.supervisor.control import peer_of
-from multisite.supervisor.rundir import RuntimeDir, RuntimeDirError
+from multisite.supervisor import program
+from multisite.supervisor.rundir import RuntimeDir, RuntimeDirError, peer_of
+from multisite.worker import find_worker
 
 FULL_FOR = 3.0  # seconds in which the queue of its socket may stay full
 START_WITHIN = 10.0  # seconds for a supervisor to come up
@@ -145,7 +144,7 @@ class Client:
                 yield _decode(line)
 
     def _encode(self, request: dict[str, Any]) -> bytes:
-        worker = client.find_worker() if request["do"] in ("ensure", "meet") else None
+        worker = find_worker() if request["do"] in ("ensure", "meet") else None
         told = {"head_limits": worker.head_limits} if worker else {}
         return json.dumps({**request, **told, "home": self._home.path}).encode() + b"\n"
 
@@ -226,7 +225,7 @@ def _decode(line: bytes) -> dict[str, Any]:
 
 def start(home: str, lock: int, popen: Callable[..., Any] = subprocess.Popen) -> None:
     """Start the supervisor of `home`, detached; it inherits the lock and nothing else that is open but the log."""
-    env = program.environment(environment.scrub(os.environ))
+    env = program.environment(program.scrub(os.environ))
     argv = program.command(home, lock_fd=str(lock))
     starter = popen(
         argv, cwd="/", env=env, pass_fds=(lock,), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, close_fds=True

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import socket
-import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -16,23 +15,16 @@ from multisite.supervisor import descriptors
 from multisite.supervisor.handover import Keeper, taken
 from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.loop import Loop
+from multisite.supervisor.rundir import peer_of
 
 LONGEST_REQUEST = 65536
 LONGEST_ANSWER_KEPT = 16 << 20  # bytes that a slow reader may leave waiting
 _TURNED_AWAY = {"error": descriptors.EXHAUSTED, "status": 503, "retry_after": 5}
-_PEER = struct.Struct("3i")  # pid, uid, gid: SO_PEERCRED, unix(7)
 
 Answer = dict[str, Any]
 Handler = Callable[[Answer, "Connection"], Answer | None]
 
 _log = logging.getLogger("multisite.supervisor")
-
-
-def peer_of(connected: socket.socket) -> tuple[int, int, int]:
-    """Return pid, uid and gid of who made the other end."""
-    data = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-    pid, uid, gid = _PEER.unpack(data)
-    return pid, uid, gid
 
 
 class Connection:

@@ -8,15 +8,14 @@ from fnmatch import fnmatchcase
 
 from multisite.model import Home, Site
 from multisite.supervisor.process import Identity
+from multisite.supervisor.program import SERVERS_OWN
 
 MARKER = "MULTISITE_BACKEND"  # by which a site's leftovers are known
 _KEPT = ("PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# A gunicorn that sees GUNICORN_PID takes itself for a re-executed one; the others belong to our own service manager.
-_SERVERS_OWN = ("GUNICORN_", "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_", "WEB_CONCURRENCY", "SERVER_SOFTWARE", "UWSGI_")
 
 _OUR_OWN = ("MULTISITE_", "MOYA_SERVICE_HOME", "PYTHONPATH")  # the supervisor's own PYTHONPATH leads to us
-_NOT_A_SITES = (*_SERVERS_OWN, *_OUR_OWN, "PYTHON", "LD_")  # the latter two are read when an interpreter starts
+_NOT_A_SITES = (*SERVERS_OWN, *_OUR_OWN, "PYTHON", "LD_")  # the latter two are read when an interpreter starts
 
 
 def base(environ: Mapping[str, str], who: Identity) -> dict[str, str]:
@@ -47,7 +46,7 @@ def around(
 
 
 def _is_passed(name: str, patterns: Iterable[str]) -> bool:
-    ours = name.startswith((*_SERVERS_OWN, *_OUR_OWN))
+    ours = name.startswith((*SERVERS_OWN, *_OUR_OWN))
     return not ours and any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
@@ -58,8 +57,3 @@ def with_venv(env: dict[str, str], python: str) -> dict[str, str]:
     if not os.path.isfile(os.path.join(prefix, "pyvenv.cfg")):
         return env
     return {**env, "VIRTUAL_ENV": prefix, "PATH": f"{folder}{os.pathsep}{env['PATH']}"}
-
-
-def scrub(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return `environ` without what a WSGI server or service manager put there for itself."""
-    return {name: value for name, value in environ.items() if not name.startswith(_SERVERS_OWN)}

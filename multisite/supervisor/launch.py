@@ -7,15 +7,14 @@ import os
 import re
 import shlex
 import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import Any
 
-from multisite import development, hosted, loader, placement, sharing, template
+from multisite import development, hosted, placement, sharing, template
 from multisite.model import Home, Site
-from multisite.supervisor import environment, privilege, reach
+from multisite.supervisor import environment, privilege, program, reach
 from multisite.supervisor.privilege import Refused
 from multisite.supervisor.process import BOARD, JOB, NOTIFY, Identity, Launch
 from multisite.supervisor.scoreboard import SLOTS
@@ -186,7 +185,7 @@ def interpreter(site: Site) -> str:
         Refused: there is none where its file says.
     """
     if not site.python:
-        return own_interpreter()
+        return program.own_interpreter()
     if not os.path.exists(site.python):
         raise Refused(f"python = {site.python}: there is no such file or directory; make the virtualenv or correct it")
     if not os.path.isdir(site.python):
@@ -219,17 +218,6 @@ def version_of(python: str) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
-def own_interpreter() -> str:
-    """Return the path of the Python that runs us: `sys.executable` is not that inside Apache or uWSGI."""
-    names = (f"python{sys.version_info[0]}.{sys.version_info[1]}", "python3", "python")
-    paths = [sys.executable or "", *(os.path.join(sys.prefix, "bin", name) for name in names)]
-    paths += [os.path.join(sys.base_prefix, "bin", name) for name in names]
-    for path in paths:
-        if os.path.basename(path).startswith(("python", "pypy")) and os.access(path, os.X_OK):
-            return path
-    return shutil.which("python3") or "python3"
-
-
 def _ours(site: Site, server: str) -> tuple[str, ...]:
     """Return the files of ours that the processes of `site` read as its own user."""
     if server in ("auto", "asgi"):
@@ -244,7 +232,7 @@ def _python_for(who: Identity | None) -> str:
 
     None asks for the one that most users can run.
     """
-    own, system = own_interpreter(), shutil.which("python3", path=os.defpath)
+    own, system = program.own_interpreter(), shutil.which("python3", path=os.defpath)
     if system and (who is None or (who.change and not privilege.reaches(who, own))):
         return system
     return own
@@ -284,7 +272,7 @@ def _runner(plain: Launch, site: Site, python: str, around: Surroundings, host: 
 
 def _job(site: Site, around: Surroundings, worker: str) -> dict[str, Any]:
     try:
-        spec = loader.resolve(site)
+        spec = sharing.resolve(site)
     except ValueError as error:
         raise Refused(f"application = {site.application}: {error}") from None
     # As repr(), because JSON has no tuples and no bytes; they were literals in the site's file.
@@ -414,7 +402,7 @@ def _granian(plain: Launch, site: Site, python: str, around: Surroundings, host:
 def _spec(site: Site, kinds: tuple[str, ...], server: str) -> tuple[str, str]:
     """Return (kind, what the server is told); a factory and the kinds that it does not know are refused."""
     try:
-        spec = loader.resolve(site)
+        spec = sharing.resolve(site)
     except ValueError as error:
         raise Refused(f"application = {site.application}: {error}") from None
     if spec.kind not in kinds or spec.call or spec.kind in ("paste", "django"):

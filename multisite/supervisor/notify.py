@@ -13,7 +13,7 @@ import os
 import socket
 import stat
 
-from multisite.model import one_line
+from multisite.errors import one_line
 from multisite.supervisor.handover import Handed, Keeper, taken
 from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.process import Identity

@@ -7,10 +7,11 @@ import os
 from collections.abc import Callable
 
 from multisite import logs
+from multisite.errors import one_line
 from multisite.logfile import open_append
 from multisite.logformat import Syslog, parse_syslog
 from multisite.loghandlers import SyslogLines
-from multisite.model import Site, one_line
+from multisite.model import Site
 from multisite.supervisor.handover import Handed, Keeper, State
 from multisite.supervisor.journey import Tail
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from multisite.model import one_line
+from multisite.errors import one_line
 from multisite.supervisor.birth import Birth
 from multisite.supervisor.environment import MARKER
 from multisite.supervisor.journey import Tail

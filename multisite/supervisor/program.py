@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Mapping
-
-from multisite.supervisor.launch import own_interpreter
 
 _PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -24,3 +23,23 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Return `environ` so that the package, and what it needs, is found where we found it."""
     path = os.pathsep.join(dict.fromkeys([_PACKAGE_PARENT, *filter(os.path.isabs, sys.path)]))
     return {**environ, "PYTHONPATH": path}
+
+
+# A gunicorn that sees GUNICORN_PID takes itself for a re-executed one; the others belong to our own service manager.
+SERVERS_OWN = ("GUNICORN_", "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_", "WEB_CONCURRENCY", "SERVER_SOFTWARE", "UWSGI_")
+
+
+def scrub(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return `environ` without what a WSGI server or service manager put there for itself."""
+    return {name: value for name, value in environ.items() if not name.startswith(SERVERS_OWN)}
+
+
+def own_interpreter() -> str:
+    """Return the path of the Python that runs us: `sys.executable` is not that inside Apache or uWSGI."""
+    names = (f"python{sys.version_info[0]}.{sys.version_info[1]}", "python3", "python")
+    paths = [sys.executable or "", *(os.path.join(sys.prefix, "bin", name) for name in names)]
+    paths += [os.path.join(sys.base_prefix, "bin", name) for name in names]
+    for path in paths:
+        if os.path.basename(path).startswith(("python", "pypy")) and os.access(path, os.X_OK):
+            return path
+    return shutil.which("python3") or "python3"

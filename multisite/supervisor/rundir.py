@@ -6,7 +6,9 @@ import contextlib
 import fcntl
 import os
 import shutil
+import socket
 import stat
+import struct
 
 from multisite.errors import MultisiteError
 from multisite.model import Home
@@ -195,3 +197,13 @@ def _remove(item: os.DirEntry[str]) -> None:
             shutil.rmtree(item.path, ignore_errors=True)
         else:
             os.unlink(item.path)
+
+
+_PEER = struct.Struct("3i")  # pid, uid, gid: SO_PEERCRED, unix(7)
+
+
+def peer_of(connected: socket.socket) -> tuple[int, int, int]:
+    """Return pid, uid and gid of who made the other end."""
+    data = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    pid, uid, gid = _PEER.unpack(data)
+    return pid, uid, gid

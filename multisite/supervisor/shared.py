@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from multisite.model import Home, Site
 from multisite.supervisor.limits import Limits
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.preloaders import Preloaders
@@ -12,8 +13,15 @@ from multisite.supervisor.rundir import RuntimeDir
 from multisite.supervisor.servers import Servers
 from multisite.verdicts import Verdicts
 
-if TYPE_CHECKING:
-    from multisite.supervisor.placing import Placing
+
+class Examining(Protocol):
+    """Who moves sites into the workers, as far as a site is concerned (`multisite.supervisor.placing`)."""
+
+    def wanted(self, site: Site, home: Home) -> str:
+        """Return the version of the site's code that its next process is to examine, "" for none."""
+
+    def take(self, site: Site, version: str, told: str) -> None:
+        """Take note of what a process says of its site."""
 
 
 @dataclass
@@ -37,7 +45,7 @@ class Shared:
     preloaders: Preloaders
     servers: Servers
     serial: int = 0
-    placing: Placing | None = None
+    placing: Examining | None = None
 
     def next_serial(self) -> int:
         """Return a number that no backend has had."""

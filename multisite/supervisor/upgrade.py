@@ -138,24 +138,3 @@ def arrived(connections: list[Connection]) -> None:
         if connection.waits:
             connection.waits = False
             connection.send({"done": "the new program runs", "version": __version__})
-
-
-def try_out(home: str, format_: str) -> str:
-    """Find out, in a process of its own, whether this program could take over; returns why not.
-
-    Args:
-        home: folder of moya.conf.
-        format_: of the state that it would be given.
-    """
-    from multisite import config
-    from multisite.errors import ConfigError
-    from multisite.supervisor import run
-
-    assert run, "all that it needs can be imported"
-    try:
-        config.read_home(home)
-    except ConfigError as error:
-        return error.reason
-    if format_ not in map(str, handover.KNOWN):
-        return f"version {__version__} cannot take running sites over from this one; restart the service instead"
-    return ""

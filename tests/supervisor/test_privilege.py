@@ -60,7 +60,7 @@ def test_a_command_that_is_told_a_port_can_be_run_by_who_cannot_run_our_interpre
     hidden = open_path / "hidden"
     hidden.mkdir(mode=0o700)
     (hidden / "python3").symlink_to(sys.executable)
-    monkeypatch.setattr(launch, "own_interpreter", lambda: str(hidden / "python3"))
+    monkeypatch.setattr(launch.program, "own_interpreter", lambda: str(hidden / "python3"))
     monkeypatch.setattr(launch, "RELAY", str(open_path / "relay.py"))
     (open_path / "relay.py").touch(mode=0o644)
     site = Site("a.ini", name="a", location=str(open_path), command=("/bin/true", "%PORT"))
