@@ -79,7 +79,7 @@ def as_in_gunicorn() -> None:
     from gunicorn.glogging import Logger
     from gunicorn.workers.gthread import ThreadWorker
 
-    from multisite import worker
+    from multisite.sites import worker
 
     cfg = Config()
     cfg.set("threads", 8)

@@ -49,7 +49,7 @@ def child(hosts: list[str]) -> None:
     """Measure in this process and print the figures as JSON."""
     from wsgiref.util import setup_testing_defaults
 
-    from multisite import workdir
+    from multisite.inprocess import workdir
     from multisite.service import application
 
     as_in_gunicorn()

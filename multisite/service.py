@@ -12,29 +12,29 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from multisite import development
-from multisite.dispatcher import Dispatcher
+from multisite.config import development
+from multisite.config.site import WARM
+from multisite.dispatch.dispatcher import Dispatcher
 from multisite.errors import MultisiteError
-from multisite.live import LiveHome
-from multisite.placement import CAN_SPAWN
-from multisite.site import WARM
+from multisite.sites.live import LiveHome
+from multisite.sites.placement import CAN_SPAWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from multisite.model import Home, Site
+    from multisite.config.model import Home, Site
 
 
 def _elsewhere(site: Site, home: Home) -> Callable[..., Iterable[bytes]]:
     """Serve a site in processes of its own, or from its upstreams."""
-    from multisite import spawned  # a worker without such sites never loads the relay
+    from multisite.proxy import spawned  # a worker without such sites never loads the relay
 
     return spawned.app(site, home, development.told(os.environ))
 
 
 def _wake(home: Home) -> None:
     """Have the supervisor there, which starts what is to run unasked."""
-    from multisite.supervisor.client import Client
+    from multisite.control.client import Client
 
     with contextlib.suppress(MultisiteError, OSError):  # the first request of a site that needs it tells
         Client(home).meet()

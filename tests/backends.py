@@ -16,7 +16,7 @@ from typing import Any
 from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
-from multisite.endpoint import Endpoint
+from multisite.config.endpoint import Endpoint
 
 PATIENCE = 60  # seconds after which a test that waits has failed
 

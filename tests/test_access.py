@@ -19,13 +19,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multisite import logbatch, logformat, visit
-from multisite.config import read_site
-from multisite.logfile import LogFile, open_append
-from multisite.loghandlers import SyslogLines
-from multisite.model import Home, Site
-from multisite.usage import Counts
-from multisite.visit import AccessLog, Visit
+from multisite.config import logformat
+from multisite.config.config import read_site
+from multisite.config.model import Home, Site
+from multisite.logs import logbatch, visit
+from multisite.logs.logfile import LogFile, open_append
+from multisite.logs.loghandlers import SyslogLines
+from multisite.logs.visit import AccessLog, Visit
+from multisite.sites.usage import Counts
 from tests.homes import TestHome, ask
 
 COMBINED = re.compile(
@@ -307,7 +308,7 @@ def test_a_log_that_goes_away_costs_no_request_and_is_told_once(
 
 WRITER = """
 import sys, threading
-from multisite.logfile import LogFile
+from multisite.logs.logfile import LogFile
 log = LogFile(sys.argv[1])
 def write(letter):
     for _ in range(300):
@@ -412,8 +413,8 @@ def test_error_logs_go_to_syslog_with_their_site(home: LoggedHome, syslog: socke
 
 
 def test_the_output_of_a_spawned_site_goes_to_syslog(home: LoggedHome, syslog: socket.socket) -> None:
-    from multisite.config import make_site, read_home
-    from multisite.supervisor.output import SiteLog
+    from multisite.config.config import make_site, read_home
+    from multisite.supervisor.process.output import SiteLog
 
     home.log(f"error = syslog:local0@127.0.0.1:{syslog.getsockname()[1]}")
     settled = read_home(str(home.path))
@@ -429,7 +430,7 @@ def test_a_syslog_that_does_not_keep_up_loses_lines_and_holds_nobody(
 ) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
         daemon.bind(str(tmp_path / "s"))
-        monkeypatch.setattr("multisite.loghandlers.SYSLOG_SOCKETS", (str(tmp_path / "s"),))
+        monkeypatch.setattr("multisite.logs.loghandlers.SYSLOG_SOCKETS", (str(tmp_path / "s"),))
         lines = SyslogLines(logformat.Syslog("daemon"), "multisite")
         for _ in range(5000):
             lines.write("x" * 1000)
@@ -440,7 +441,7 @@ def test_a_syslog_that_does_not_keep_up_loses_lines_and_holds_nobody(
 def test_no_syslog_is_a_problem_of_the_key(
     home: LoggedHome, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("multisite.loghandlers.SYSLOG_SOCKETS", ("/none",))
+    monkeypatch.setattr("multisite.logs.loghandlers.SYSLOG_SOCKETS", ("/none",))
     home.log("access = syslog:\nerror = syslog:")
     assert home.get("a.test", "/").status == 200
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
@@ -579,7 +580,7 @@ def test_a_visit_that_was_taken_over_is_ended_by_who_took_it() -> None:
 
 
 def test_a_connection_that_was_taken_over_writes_its_line_when_it_has_ended(home: LoggedHome) -> None:
-    from multisite.client import Ended
+    from multisite.proxy.client import Ended
 
     kept: list[dict[str, Any]] = []
 

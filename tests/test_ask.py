@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from multisite.ask import PATH
+from multisite.dispatch.ask import PATH
 from tests.homes import TestHome
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from multisite.bound import Bound
+from multisite.dispatch.bound import Bound
 
 HERE, ELSEWHERE = [b"here"], [b"elsewhere"]
 

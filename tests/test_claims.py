@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from multisite.claims import DJANGO, Ledger, conflict, importable_names
+from multisite.config.model import Home
 from multisite.errors import NeedsProcess
-from multisite.model import Home
-from multisite.statefile import StateFile
+from multisite.sites.claims import DJANGO, Ledger, conflict, importable_names
+from multisite.sites.statefile import StateFile
 from tests.servers.harness import eventually
 
 
@@ -108,9 +108,9 @@ def test_all_processes_see_one_ledger(tmp_path: Path) -> None:
 CLAIMANT = """
 import sys
 from pathlib import Path
-from multisite.claims import Ledger
-from multisite.model import Home
-from multisite.statefile import StateFile
+from multisite.sites.claims import Ledger
+from multisite.config.model import Home
+from multisite.sites.statefile import StateFile
 
 folder, site = sys.argv[1:]
 home = Home(folder, folder + "/moya.conf", environ={"XDG_STATE_HOME": folder + "/state"})

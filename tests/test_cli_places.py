@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from multisite.cli import main, places
-from multisite.model import Site
+from multisite.config.model import Site
 
 HELLO = "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'']\n"
 

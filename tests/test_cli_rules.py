@@ -96,7 +96,7 @@ def test_output_replaces_the_file_in_one_step(home: TestHome, tmp_path: Path) ->
 
 def test_a_server_that_is_not_installed_is_said(home: TestHome, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rules are printed all the same."""
-    monkeypatch.setattr("multisite.cli.syntax.PROGRAMS", {"nginx": ("no-such-server",)})
+    monkeypatch.setattr("multisite.cli.frontends.syntax.PROGRAMS", {"nginx": ("no-such-server",)})
     done = rules(home, "--nginx", "--check")
     assert done.exit_code == 0
     assert done.stderr == "nginx is not installed here: its rules are not checked\n"

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from multisite.cli import main
 from multisite.cli.binding import address_of, only_this_machine
 from multisite.cli.serving import urls
-from multisite.model import SiteFile
+from multisite.config.model import SiteFile
 
 APP = """\
 def application(environ, start_response):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from multisite.claims import DJANGO
+from multisite.sites.claims import DJANGO
 from tests.homes import HELLO, TestHome
 
 PATIENCE = 60  # seconds after which a test that waits has failed

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from multisite.config import find_home, make_site, read_home, read_site
+from multisite.config.config import find_home, make_site, read_home, read_site
+from multisite.config.model import Home, Site, SiteFile
+from multisite.config.textfile import LARGEST
 from multisite.errors import ConfigError, Problem
-from multisite.model import Home, Site, SiteFile
-from multisite.textfile import LARGEST
 
 GOOD = "[service]\ndomains = blog.example.com\napplication = blog.wsgi:application\n"
 
@@ -387,7 +387,7 @@ def test_an_empty_moya_conf_is_all_defaults(tmp_path: Path) -> None:
 
 
 def test_the_home_is_named_by_option_environment_or_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("multisite.config.SYSTEM_HOME", str(tmp_path / "etc"))
+    monkeypatch.setattr("multisite.config.config.SYSTEM_HOME", str(tmp_path / "etc"))
     monkeypatch.chdir(tmp_path)
     assert find_home("x", {"MOYA_SERVICE_HOME": "/y"}) == str(tmp_path / "x")
     assert find_home(None, {"MOYA_SERVICE_HOME": "/y"}) == "/y"

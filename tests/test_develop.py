@@ -8,16 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multisite import codefiles, development, pages, publisher
 from multisite.cli.publish import _overridden
-from multisite.config import read_home
-from multisite.development import OFF, Development
-from multisite.hosts import HostTable, local_host
-from multisite.model import Site
-from multisite.options import KNOWN, PUBLISHER_FILE
-from multisite.publisher import PublisherOptions
-from multisite.publisherfile import read_publisher
+from multisite.config import development, publisher
+from multisite.config.config import read_home
+from multisite.config.development import OFF, Development
+from multisite.config.hosts import HostTable, local_host
+from multisite.config.model import Site
+from multisite.config.options import KNOWN, PUBLISHER_FILE
+from multisite.config.publisher import PublisherOptions
+from multisite.config.publisherfile import read_publisher
+from multisite.errors import pages
 from multisite.runner import debugger
+from multisite.sites import codefiles
 
 
 @pytest.mark.parametrize("how", [OFF, Development(True), Development(reload=True), Development(True, True, "k")])

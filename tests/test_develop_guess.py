@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from projects import DJANGO, DJANGOS, FLASK, MOYA, PLAIN, SEEN, SERVED, STATIC, write
 
 from multisite.cli import main
-from multisite.config import make_site, read_home, read_site
-from multisite.guess import NoGuess, guess
-from multisite.model import SupervisorOptions
-from multisite.supervisor import launch
-from multisite.survey import LARGEST, MOST_FILES, survey
+from multisite.cli.project.guess import NoGuess, guess
+from multisite.cli.project.survey import LARGEST, MOST_FILES, survey
+from multisite.config.config import make_site, read_home, read_site
+from multisite.config.model import SupervisorOptions
+from multisite.supervisor.process import launch
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_only_so_much_of_a_large_tree_is_read(tmp_path: Path) -> None:
 def test_any_text_is_a_project_or_none(text: str) -> None:
     import ast
 
-    from multisite.guess import Project
+    from multisite.cli.project.guess import Project
 
     project = Project("/srv/x")
     try:

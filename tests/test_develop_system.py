@@ -17,8 +17,8 @@ from servers.harness import debian_program, eventually, find_program, free_port
 
 from multisite.cli import main
 from multisite.cli.standalone import believing
-from multisite.config import read_home
-from multisite.systemfiles import KINDS, adapted, is_untouched, marked
+from multisite.cli.systemfiles import KINDS, adapted, is_untouched, marked
+from multisite.config.config import read_home
 
 UNITS = "etc/systemd/system"
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from multisite import headers
-from multisite.config import read_home
+from multisite.config.config import read_home
+from multisite.proxy import headers
 from multisite.service import Service
-from multisite.verdicts import Verdicts
+from multisite.sites.verdicts import Verdicts
 from tests.homes import HELLO, MOYA_CONF, TestHome, ask
 
 
@@ -668,7 +668,7 @@ def test_two_files_with_one_name_are_both_named(home: TestHome, caplog: pytest.L
 
 
 def test_remembered_hosts_are_bounded(home: TestHome) -> None:
-    from multisite.dispatcher import MOST_HOSTS
+    from multisite.dispatch.dispatcher import MOST_HOSTS
 
     home.hello("a", domains="*.w.test")
     for n in range(MOST_HOSTS + 10):

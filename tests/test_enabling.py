@@ -7,7 +7,7 @@ import pathlib
 
 import pytest
 
-from multisite.enabling import EnablingError, Found, Places, link_name, look, plan_disable, plan_enable
+from multisite.sites.enabling import EnablingError, Found, Places, link_name, look, plan_disable, plan_enable
 
 SOURCE = Found("/h/sites-available/blog.ini", "file", real="/h/sites-available/blog.ini")
 LINK = "/h/sites-enabled/blog.ini"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from multisite.endpoint import Endpoint
+from multisite.config.endpoint import Endpoint
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from multisite import errands
-from multisite.errands import Helpers
+from multisite.proxy import errands
+from multisite.proxy.errands import Helpers
 from tests.backends import PATIENCE
 
 

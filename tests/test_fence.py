@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from multisite import sharing
-from multisite.catalogue import Catalogue
 from multisite.cli import main
 from multisite.cli.group import LazyGroup
-from multisite.statefile import StateFile
+from multisite.sites import sharing
+from multisite.sites.catalogue import Catalogue
+from multisite.sites.statefile import StateFile
 
 Run = Callable[..., Result]
 HELLO = "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'']\n"
@@ -145,7 +145,7 @@ def test_stats_and_where_of_the_others(home: pathlib.Path, run: Run) -> None:
 
 
 def test_links_that_cannot_be_made_do_not_keep_the_others(home: pathlib.Path, run: Run, monkeypatch: Any) -> None:
-    from multisite.enabling import Places
+    from multisite.sites.enabling import Places
 
     for name in ("one", "two", "three"):
         add(home, name, enable=False)
@@ -166,7 +166,7 @@ def test_links_that_cannot_be_made_do_not_keep_the_others(home: pathlib.Path, ru
 def test_a_site_file_that_breaks_the_reader_is_a_problem_of_that_file(
     home: pathlib.Path, run: Run, monkeypatch: Any
 ) -> None:
-    from multisite import checks
+    from multisite.config import checks
 
     add(home, "good")
     add(home, "odd", "mount = /odd")

@@ -14,9 +14,9 @@ from types import ModuleType
 
 import pytest
 
-from multisite.finder import OwnModule, finder
-from multisite.importer import import_file
-from multisite.logs import current_site
+from multisite.inprocess.finder import OwnModule, finder
+from multisite.inprocess.importer import import_file
+from multisite.logs.logs import current_site
 
 NAME = "shared_by_name"
 CODE = """

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multisite.ask import PATH
-from multisite.endpoint import Endpoint
-from multisite.frontends import caddy, names, plan
-from multisite.frontends.view import Block, Front, Listen, Static, Unwritable
-from multisite.hosts import HostTable, check_pattern, compile_pattern
-from multisite.site import Site
+from multisite.cli.frontends import caddy, names, plan
+from multisite.cli.frontends.view import Block, Front, Listen, Static, Unwritable
+from multisite.config.endpoint import Endpoint
+from multisite.config.hosts import HostTable, check_pattern, compile_pattern
+from multisite.config.site import Site
+from multisite.dispatch.ask import PATH
 
 SERVERS = ("nginx", "apache", "lighttpd", "caddy")
 
@@ -81,7 +81,7 @@ def sites(*made: Site, files: tuple[str, ...] = ()) -> plan.Sites:
 
 
 def rendered(server: str, front: Front) -> str:
-    text: str = importlib.import_module(f"multisite.frontends.{server}").render(front)
+    text: str = importlib.import_module(f"multisite.cli.frontends.{server}").render(front)
     return text
 
 

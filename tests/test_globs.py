@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from multisite import catalogue, globs
-from multisite.config import read_home
-from multisite.sitedir import SiteDir
+from multisite.config.config import read_home
+from multisite.sites import catalogue, globs
+from multisite.sites.sitedir import SiteDir
 
 NOBODY = 65534
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from multisite import process_state
-from multisite.guard import STRAGGLER_AFTER, Guard
+from multisite.inprocess import process_state
+from multisite.inprocess.guard import STRAGGLER_AFTER, Guard
 
 
 @pytest.fixture(autouse=True)

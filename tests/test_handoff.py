@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from multisite import handoff
-from multisite.endpoint import Endpoint
+from multisite.config.endpoint import Endpoint
 from multisite.errors import BackendUnavailable, ConnectFailed, RequestTooLarge
-from multisite.handoff import LARGEST, fits, hand_over, is_allowed
+from multisite.proxy import handoff
+from multisite.proxy.handoff import LARGEST, fits, hand_over, is_allowed
 from tests.runner.harness import ENVIRON, WITHIN, Answer, Backend, backend, receive_all
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
@@ -115,9 +115,9 @@ def test_what_is_not_taken_as_a_whole(
 
 EXHAUSTED = """
 import os, resource, socket, sys
-from multisite.endpoint import Endpoint
+from multisite.config.endpoint import Endpoint
 from multisite.errors import ConnectFailed
-from multisite.handoff import hand_over
+from multisite.proxy.handoff import hand_over
 
 listener = socket.socket(socket.AF_UNIX)
 listener.bind(sys.argv[1])

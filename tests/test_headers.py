@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from multisite import headers
+from multisite.proxy import headers
 
 CLIENT = {"REMOTE_ADDR": "192.0.2.1", "wsgi.url_scheme": "http", "HTTP_HOST": "a.example:8080"}
 CLAIMS = [

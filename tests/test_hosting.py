@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multisite import catalogue, config, hosted, hosting, hosts
-from multisite.activity import Ignored
-from multisite.catalogue import Catalogue
+from multisite.config import config, hosting, hosts
 from multisite.errors import BadHost
+from multisite.proxy.activity import Ignored
+from multisite.sites import catalogue, hosted
+from multisite.sites.catalogue import Catalogue
 from tests.homes import TestHome
 
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -200,7 +201,7 @@ def test_unknown_hosts_are_not_remembered_and_known_ones_within_bounds(
     home: TestHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A flood of invented hosts leaves nothing behind; of a thousand folders so many are held as are allowed."""
-    monkeypatch.setattr("multisite.dispatcher.MOST_INSTANCES", 10)
+    monkeypatch.setattr("multisite.dispatch.dispatcher.MOST_INSTANCES", 10)
     for number in range(40):
         (home.path / "www" / f"x{number}.a.test").mkdir()
         assert home.get(f"no{number}.a.test").status == 404

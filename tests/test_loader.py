@@ -17,12 +17,11 @@ import importlib_metadata
 import pytest
 from webtest import TestApp
 
-from multisite import loader
-from multisite.blame import is_for_the_worker
+from multisite.config.model import Site
 from multisite.errors import AppLoadError, NeedsProcess
-from multisite.importer import import_file
-from multisite.loaders import plugin
-from multisite.model import Site
+from multisite.inprocess import load_plugin, loader
+from multisite.inprocess.blame import is_for_the_worker
+from multisite.inprocess.importer import import_file
 from multisite.runner.modulename import unique_name
 
 HELLO = """
@@ -36,9 +35,9 @@ def application(environ, start_response):
 def own_modules() -> Iterator[None]:
     """What a test imports does not outlive it."""
     modules, path = set(sys.modules), list(sys.path)
-    plugin.plugins.cache_clear()
+    load_plugin.plugins.cache_clear()
     yield
-    plugin.plugins.cache_clear()
+    load_plugin.plugins.cache_clear()
     sys.path[:] = path
     for name in set(sys.modules) - modules:
         if getattr(sys.modules[name], "__file__", None) and not sys.modules[name].__file__.startswith(sys.prefix):
@@ -178,9 +177,9 @@ DJANGO = {
 DRIVER = """
 import json, os, sys
 from webtest import TestApp
-from multisite import loader
+from multisite.inprocess import loader
 from multisite.errors import MultisiteError
-from multisite.model import Site
+from multisite.config.model import Site
 
 answers = []
 for application in sys.argv[2:]:

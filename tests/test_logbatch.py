@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from multisite import logbatch
-from multisite.logbatch import AT_ONCE, MOST, Batch
+from multisite.logs import logbatch
+from multisite.logs.logbatch import AT_ONCE, MOST, Batch
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_syslog_gets_each_by_itself(endless: None) -> None:
 
 AT_END = """
 import os, sys
-from multisite import logbatch
+from multisite.logs import logbatch
 lines = logbatch.Batch(lambda number: b"%d\\n" % number, lambda data: os.write(1, data))
 for number in range(20):
     lines.append(number)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from multisite.logfile import open_append
+from multisite.logs.logfile import open_append
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from multisite import loggingini, logs
-from multisite.literals import evaluate
-from multisite.loggingplan import make_plan
-from multisite.loghandlers import LocalSysLogHandler, ReopeningFileHandler
-from multisite.model import Home, Site
+from multisite.config.model import Home, Site
+from multisite.logs import loggingini, logs
+from multisite.logs.literals import evaluate
+from multisite.logs.loggingplan import make_plan
+from multisite.logs.loghandlers import LocalSysLogHandler, ReopeningFileHandler
 
 MOYA = """
 # as Moya's service scaffolds it
@@ -277,7 +277,7 @@ def test_a_handler_that_nobody_uses_is_not_made(home):
 
 
 def test_moyas_syslog_handler_says_where_no_daemon_listens(monkeypatch):
-    monkeypatch.setattr("multisite.loghandlers.SYSLOG_SOCKETS", ("/nonexistent/log",))
+    monkeypatch.setattr("multisite.logs.loghandlers.SYSLOG_SOCKETS", ("/nonexistent/log",))
     with pytest.raises(FileNotFoundError, match="no syslog daemon listens"):
         LocalSysLogHandler()
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from configobj import ConfigObj
 
-from multisite import options, reference
-from multisite.config import read_home, read_site
-from multisite.option import Option
-from multisite.options import HOME_FILE, KNOWN, OPTIONS, SITE_FILE
-from multisite.reference import example_line
+from multisite.config import options, reference
+from multisite.config.config import read_home, read_site
+from multisite.config.option import Option
+from multisite.config.options import HOME_FILE, KNOWN, OPTIONS, SITE_FILE
+from multisite.config.reference import example_line
 
 
 def test_every_option_has_a_finished_help_text() -> None:

@@ -16,15 +16,15 @@ from typing import Any
 
 import pytest
 
-from multisite import client, passage, pending, relayloop
-from multisite.endpoint import Endpoint
+from multisite.config.endpoint import Endpoint
 from multisite.errors import BackendUnavailable, ConnectFailed, UpstreamError
-from multisite.proxy import Proxy
-from multisite.relayloop import RelayLoop
-from multisite.route import NotNow
-from multisite.upload import Upload
-from multisite.upstream import Exchange, connect
-from multisite.worker import find_worker
+from multisite.proxy import client, passage, pending, relayloop
+from multisite.proxy.proxy import Proxy
+from multisite.proxy.relayloop import RelayLoop
+from multisite.proxy.route import NotNow
+from multisite.proxy.upload import Upload
+from multisite.proxy.upstream import Exchange, connect
+from multisite.sites.worker import find_worker
 from tests.backends import HELLO, PATIENCE, TEXT, Backend, Talk, eventually, read_all, saying, take
 from tests.ways import Way, ask, call, connected, send_body, taken
 
@@ -276,7 +276,7 @@ def test_a_client_that_leaves_while_a_helper_is_at_it_is_noticed(tmp_path: Path,
 
 
 def test_too_many_errands_are_a_page(tmp_path: Path, worker: Way, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("multisite.errands.MOST_ERRANDS", 0)
+    monkeypatch.setattr("multisite.proxy.errands.MOST_ERRANDS", 0)
     with Backend(tmp_path / "x.sock", saying(HELLO)) as backend:
         proxy = Later(backend.endpoint, lambda: None)
         with ask(proxy) as wire:
@@ -506,7 +506,7 @@ def test_want_of_descriptors_is_no_fault_of_an_upstream(monkeypatch: pytest.Monk
     def no_socket(*_: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr("multisite.upstream._new", no_socket)
+    monkeypatch.setattr("multisite.proxy.upstream._new", no_socket)
     endpoint = Endpoint.parse("unix:/run/x.sock" if family == "unix" else "http://127.0.0.1:1")
     with pytest.raises(BackendUnavailable):
         connect(endpoint, 1.0)
@@ -519,7 +519,7 @@ def test_all_that_is_under_way_goes_on_in_the_next(
     tmp_path: Path, worker: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the loop, in its inbox, with a helper, or waiting for one: nothing is lost between two places."""
-    monkeypatch.setattr("multisite.errands.MOST_THREADS", 1)
+    monkeypatch.setattr("multisite.proxy.errands.MOST_THREADS", 1)
     go, begun, asked = threading.Event(), threading.Event(), threading.Event()
 
     def talk(wire: socket.socket) -> None:

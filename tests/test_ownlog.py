@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from multisite import logs, ownlog
-from multisite.environ import Completed
-from multisite.model import Home, Site
+from multisite.config.model import Home, Site
+from multisite.dispatch.environ import Completed
+from multisite.logs import logs, ownlog
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from webtest import TestApp
 
 from multisite import errors
-from multisite.pages import LONGEST_TEXT, TITLES, Page, error_page, for_error, redirect
+from multisite.errors.pages import LONGEST_TEXT, TITLES, Page, error_page, for_error, redirect
 
 LOCAL = {"REMOTE_ADDR": "127.0.0.1"}
 

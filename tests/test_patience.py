@@ -14,16 +14,17 @@ import pytest
 from gunicorn.http.body import Body, ChunkedReader, LengthReader
 from gunicorn.http.unreader import SocketUnreader
 
-from multisite import lingering, tempo
-from multisite import share as share_of_threads
-from multisite.environ import Completed
+from multisite.config import tempo
+from multisite.config.tempo import Tempo
+from multisite.dispatch.environ import Completed
+from multisite.dispatch.patience import Patience
 from multisite.errors import TooSlow
-from multisite.patience import Patience
-from multisite.proxy import Proxy
-from multisite.relayloop import RelayLoop
-from multisite.share import Share
-from multisite.tempo import Tempo
-from multisite.threads import Threads
+from multisite.proxy import lingering
+from multisite.proxy import share as share_of_threads
+from multisite.proxy.proxy import Proxy
+from multisite.proxy.relayloop import RelayLoop
+from multisite.proxy.share import Share
+from multisite.sites.threads import Threads
 from tests.backends import PATIENCE, Backend
 from tests.servers.harness import eventually
 from tests.ways import connected, taken

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from multisite import client, pending
-from multisite.proxy import Proxy
-from multisite.worker import find_worker
+from multisite.proxy import client, pending
+from multisite.proxy.proxy import Proxy
+from multisite.sites.worker import find_worker
 from tests.backends import PATIENCE, Backend, read_all, saying, take
 from tests.ways import Way, connected, taken
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from multisite import codefiles, codeversion, examined, placement, tree
-from multisite.examined import Examined
-from multisite.model import Home, Site, SupervisorOptions
-from multisite.placement import Facts, Heat, Placement, Saving
-from multisite.placements import Placements, Row
+from multisite.config.model import Home, Site, SupervisorOptions
+from multisite.sites import codefiles, codeversion, examined, placement, tree
+from multisite.sites.examined import Examined
+from multisite.sites.placement import Facts, Heat, Placement, Saving
+from multisite.sites.placements import Placements, Row
 
 OPTIONS = SupervisorOptions()
 CLEAN = Examined((), 0.035, 14 * 2**20, 256)

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from multisite import config, policies
-from multisite.model import Home, Site, SupervisorOptions
-from multisite.policies import Refused
-from multisite.supervisor import privilege
+from multisite.config import config, policies
+from multisite.config.model import Home, Site, SupervisorOptions
+from multisite.config.policies import Refused
+from multisite.supervisor.process import privilege
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
 
 PACKAGE = """
-from multisite.policies import Refused
+from multisite.config.policies import Refused
 
 def by_name(site):
     return "www-data", None

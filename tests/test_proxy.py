@@ -17,10 +17,8 @@ from typing import Any
 
 import pytest
 
-from multisite import upload as upload_module
-from multisite import upstream
-from multisite.balance import Balancer
-from multisite.endpoint import Endpoint
+from multisite.config.endpoint import Endpoint
+from multisite.config.trusted import TrustedProxies
 from multisite.errors import (
     BackendUnavailable,
     BadRequest,
@@ -32,10 +30,12 @@ from multisite.errors import (
     UpstreamProtocolError,
     UpstreamTimeout,
 )
-from multisite.proxy import Proxy
-from multisite.route import NotNow
-from multisite.trusted import TrustedProxies
-from multisite.wire.framing import Chunked
+from multisite.proxy import upload as upload_module
+from multisite.proxy import upstream
+from multisite.proxy.balance import Balancer
+from multisite.proxy.proxy import Proxy
+from multisite.proxy.route import NotNow
+from multisite.proxy.wire.framing import Chunked
 from tests import backends
 from tests.backends import PATIENCE, Backend, Talk, begun, exactly, get, saying, take, take_envelope
 from tests.ways import taken

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from multisite import client, passage, relayloop
 from multisite.errors import BackendUnavailable, SiteBusy
-from multisite.proxy import Proxy
-from multisite.relayloop import RelayLoop
-from multisite.visit import KEY
+from multisite.logs.visit import KEY
+from multisite.proxy import client, passage, relayloop
+from multisite.proxy.proxy import Proxy
+from multisite.proxy.relayloop import RelayLoop
 from tests.backends import HELLO, PATIENCE, TEXT, Backend, eventually, read_all, saying, take
 from tests.ways import ENVIRON, Way, ask, connected, taken
 

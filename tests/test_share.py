@@ -12,11 +12,12 @@ from wsgiref.util import setup_testing_defaults
 
 import pytest
 
-from multisite import share, threads
 from multisite.errors import NoAnswer, SiteBusy, UpstreamProtocolError
-from multisite.proxy import Proxy
-from multisite.share import Share
-from multisite.threads import Threads
+from multisite.proxy import share
+from multisite.proxy.proxy import Proxy
+from multisite.proxy.share import Share
+from multisite.sites import threads
+from multisite.sites.threads import Threads
 from tests.backends import Backend, saying
 
 

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from multisite import slowclients
+from multisite.proxy import slowclients
 
 Pair = tuple[socket.socket, socket.socket]
 

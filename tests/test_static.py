@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from multisite import filerules
-from multisite.config import read_site
-from multisite.filerules import Expiry, MediaTypes, best_coding, freshness
-from multisite.model import Home, Site
-from multisite.static import StaticFiles
-from multisite.static.conditions import MOST_RANGES
-from multisite.static.paths import Prefixes, names
+from multisite.config import filerules
+from multisite.config.config import read_site
+from multisite.config.filerules import Expiry, MediaTypes, best_coding, freshness
+from multisite.config.model import Home, Site
+from multisite.dispatch.static import StaticFiles
+from multisite.dispatch.static.conditions import MOST_RANGES
+from multisite.dispatch.static.paths import Prefixes, names
 from tests.homes import Answer, TestHome, ask
 
 CANARY = "canary: nobody may read this"
@@ -343,14 +343,14 @@ def binary(app: Any, path: str, **environ: Any) -> bytes:
 
 
 def read_settled(home: StaticHome) -> Site:
-    from multisite.config import make_site, read_home
+    from multisite.config.config import make_site, read_home
 
     read = read_home(str(home.path))
     return make_site(read_site(str(home.path / "sites-enabled" / "a.ini"), read.path), read)
 
 
 def test_a_file_that_shrinks_while_it_is_sent_cuts_the_answer(home: StaticHome, files: Path) -> None:
-    from multisite.static.bodies import Parts
+    from multisite.dispatch.static.bodies import Parts
 
     (files / "large").write_bytes(b"x" * 100)
     body = Parts(os.open(files / "large", os.O_RDONLY), [(0, 200)])

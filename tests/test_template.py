@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from multisite import template
+from multisite.config import template
 
 
 def test_every_placeholder_is_replaced_in_each_argument() -> None:

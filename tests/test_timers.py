@@ -7,8 +7,8 @@ import math
 import random
 import weakref
 
-from multisite import timers
-from multisite.timers import Timer, Timers
+from multisite.proxy import timers
+from multisite.proxy.timers import Timer, Timers
 
 
 class _Owner:

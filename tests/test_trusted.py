@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from multisite.trusted import TrustedHeader
+from multisite.config.trusted import TrustedHeader
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multisite import tunnel
-from multisite.relayloop import RelayLoop
-from multisite.tunnel import Tunnel
-from multisite.wire import websocket
-from multisite.wire.websocket import Frames
+from multisite.proxy import tunnel
+from multisite.proxy.relayloop import RelayLoop
+from multisite.proxy.tunnel import Tunnel
+from multisite.proxy.wire import websocket
+from multisite.proxy.wire.websocket import Frames
 from tests.backends import PATIENCE, eventually, read_all
 from tests.ways import connected
 

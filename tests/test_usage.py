@@ -14,11 +14,11 @@ import pytest
 from click.testing import CliRunner
 
 from multisite.cli import main
-from multisite.model import Home
-from multisite.percentiles import SHARES, percentiles
+from multisite.config.model import Home
 from multisite.runner import board
-from multisite.statefile import StateFile
-from multisite.usage import MEASURED, Counts, Sums, Usage, gather, read
+from multisite.sites.percentiles import SHARES, percentiles
+from multisite.sites.statefile import StateFile
+from multisite.sites.usage import MEASURED, Counts, Sums, Usage, gather, read
 from tests.homes import TestHome
 
 APP = """
@@ -148,9 +148,9 @@ def test_static_files_count_too(home: TestHome) -> None:
 
 WORKER = """
 import os, sys
-from multisite.model import Home
-from multisite.statefile import StateFile
-from multisite.usage import Usage
+from multisite.config.model import Home
+from multisite.sites.statefile import StateFile
+from multisite.sites.usage import Usage
 home = Home(sys.argv[1], file=sys.argv[1] + "/moya.conf", uid=1, environ={"XDG_STATE_HOME": sys.argv[1]})
 usage = Usage(sys.argv[1] + "/usage", StateFile(home, "usage"))
 for name in ("blog", "shop"):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from multisite import values
+from multisite.config import values
 
 
 @pytest.mark.parametrize(

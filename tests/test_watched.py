@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from multisite import config, watched
-from multisite.model import Site
-from multisite.tree import QUIET
-from multisite.watched import Watched
+from multisite.config import config
+from multisite.config.model import Site
+from multisite.sites import watched
+from multisite.sites.tree import QUIET
+from multisite.sites.watched import Watched
 
 LONG_AGO, TOMORROW = 1_700_000_000, 4_000_000_000
 

@@ -9,9 +9,9 @@ from pathlib import Path
 HEAD = """
 import os, sys, threading
 from pathlib import Path
-from multisite import workdir
+from multisite.inprocess import workdir
 from multisite.errors import BrokenSite
-from multisite.workdir import WorkDir
+from multisite.inprocess.workdir import WorkDir
 
 a, b = Path("a").absolute(), Path("b").absolute()
 before = os.getcwd(), os.umask(0o022)
@@ -140,7 +140,7 @@ assert importlib.util.find_spec("theirs") is None
 LATE = """
 import os, sys
 from types import SimpleNamespace
-from multisite import relativepaths
+from multisite.sites import relativepaths
 
 class Late:
     def __del__(self, open=os.open, write=os.write, null=os.devnull, failed=BaseException, text=repr):

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from multisite.pages import is_loopback
+from multisite.errors.pages import is_loopback
 
 UNIX, DESCRIPTOR = "unix:", "fd://"
 _ABSTRACT = "unix:@"

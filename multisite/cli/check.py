@@ -16,9 +16,9 @@ from multisite.cli.output import say, say_json, say_problems
 from multisite.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
+    from multisite.config.model import Site
     from multisite.errors import Problem
-    from multisite.model import Site
-    from multisite.placement import Saving
+    from multisite.sites.placement import Saving
 
 SLOW = 200  # files; fewer are read before a progress bar could be seen
 
@@ -69,9 +69,9 @@ def check(session: Session, boot: bool, names: tuple[str, ...]) -> None:
 
 def enabled_problems(session: Session) -> list[Problem]:
     """Return the problems of the home, its logging.ini, its enabled sites, and of what these say they serve."""
-    from multisite import logs
     from multisite.cli import places
-    from multisite.supervisor import access
+    from multisite.control import access
+    from multisite.logs import logs
 
     group = access.problem_of(session.home)
     found = [
@@ -88,10 +88,10 @@ def enabled_problems(session: Session) -> list[Problem]:
 
 
 def _of_site(session: Session, name: str) -> list[Problem]:
-    from multisite import relativepaths
     from multisite.cli.places import log_problems
+    from multisite.cli.project.target import site_problems, static_problems
     from multisite.cli.start import start_problems
-    from multisite.cli.target import site_problems, static_problems
+    from multisite.sites import relativepaths
 
     site = session.catalogue.site(name)
     problems = site_problems(site) or start_problems(site, session.home)
@@ -123,7 +123,7 @@ def _saving(session: Session, name: str) -> Saving | None:
 
 def _sessions(site: Site) -> list[Problem]:
     """Return a warning for sessions in memory where the site has several processes; only a spawned one has its own."""
-    from multisite.sessionstore import problem
+    from multisite.cli.project.sessionstore import problem
 
     found = problem(site, site.processes)
     return [found] if found else []

@@ -9,15 +9,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from multisite import hosting
 from multisite.cli.fence import fenced
 from multisite.cli.group import fail
 from multisite.cli.output import say, say_json
 from multisite.cli.table import say_table
+from multisite.config import hosting
 
 if TYPE_CHECKING:
     from multisite.cli.session import Session
-    from multisite.model import Site
+    from multisite.config.model import Site
     from multisite.supervisor.boot import Outcome
 
 PAUSE = 0.1  # seconds between two questions

@@ -15,9 +15,9 @@ from multisite.cli.output import did_you_mean, say, say_json, say_problems
 from multisite.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
-    from multisite.catalogue import Catalogue, Mounts
-    from multisite.hosts import Found
-    from multisite.site import Site
+    from multisite.config.hosts import Found
+    from multisite.config.site import Site
+    from multisite.sites.catalogue import Catalogue, Mounts
 
 EPILOG = """\b
 Examples:
@@ -46,8 +46,8 @@ def explain(session: Session, address: str) -> None:
 
     A whole URL is taken too. Nothing is requested and no application is imported.
     """
+    from multisite.config.hosts import normalise
     from multisite.errors import BadHost
-    from multisite.hosts import normalise
 
     raw, path = split_address(address)
     try:
@@ -76,7 +76,7 @@ def split_address(address: str) -> tuple[str, str]:
 
 def candidates(catalogue: Catalogue, host: str, path: str) -> list[Candidate]:
     """Return the sites that claim `path` on `host`, in the order in which `choice` asks them."""
-    from multisite import choice
+    from multisite.dispatch import choice
 
     found = []
     for mount, name, claim in choice.ways(catalogue.answering(host)):
@@ -86,7 +86,7 @@ def candidates(catalogue: Catalogue, host: str, path: str) -> list[Candidate]:
 
 
 def _rule(catalogue: Catalogue, claim: Found[Mounts]) -> str:
-    from multisite.hosts import is_pattern
+    from multisite.config.hosts import is_pattern
 
     if not claim.domain:
         return "default site"
@@ -97,9 +97,9 @@ def _rule(catalogue: Catalogue, claim: Found[Mounts]) -> str:
 
 def describe(session: Session, host: str, path: str, found: list[Candidate]) -> dict[str, Any]:
     """Gather everything there is to say about the first of `found`."""
-    from multisite import hosted
     from multisite.cli.listing import live
     from multisite.cli.verdict import judge
+    from multisite.sites import hosted
 
     first = found[0]
     site = _site(session, first.name, host)
@@ -178,7 +178,7 @@ def _last_start(processes: dict[str, Any]) -> str:
 
 def _redirect(session: Session, name: str, host: str) -> str:
     """Return the canonical domain that a request for `host` is sent to, "" if it is answered as it is."""
-    from multisite import choice
+    from multisite.dispatch import choice
 
     canonical = choice.canonical_host(session.catalogue, choice.key_of(session.catalogue, name, host))
     return canonical if canonical != host else ""

@@ -51,7 +51,7 @@ def sentence(session: Session | None, error: Exception, site: str = "") -> str:
         return error.reason
     if isinstance(error, OSError):
         return describe(error)
-    from multisite import logs
+    from multisite.logs import logs
 
     incident = logs.incident()
     kept = session is not None and _keep(session, incident, error, site)
@@ -75,7 +75,7 @@ def _place(error: Exception) -> str:
 
 def _keep(session: Session, incident: str, error: Exception, site: str) -> str:
     """Keep a traceback; returns the path of the document, "" where that cannot be."""
-    from multisite.statefile import StateFile
+    from multisite.sites.statefile import StateFile
 
     try:
         file = StateFile(session.home, KIND)

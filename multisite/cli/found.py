@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from multisite.guess import Guess, guess
-from multisite.survey import survey
+from multisite.cli.project.guess import Guess, guess
+from multisite.cli.project.survey import survey
 
 
 @dataclass(frozen=True)

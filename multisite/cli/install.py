@@ -9,8 +9,8 @@ import click
 from multisite.cli.output import say, say_json
 from multisite.cli.scaffold import HELLO_FILES, HOME_FILES, MOYA_CONF, SUPERVISOR_SECTION, make_home
 from multisite.cli.session import Session, pass_session
-from multisite.enabling import Places
-from multisite.systemfiles import KINDS, PROXIES, USER
+from multisite.cli.systemfiles import KINDS, PROXIES, USER
+from multisite.sites.enabling import Places
 
 SYSTEM_HOME = "/etc/moya"
 LOCAL_HOME = "etc-moya"
@@ -92,9 +92,9 @@ def init_system(session: Session, manager: str, root: str, user: str, force: boo
 
 def _believed(home: str) -> str:
     """Return whom gunicorn is to believe: those that moya.conf names."""
-    from multisite.config import read_home
+    from multisite.config.config import read_home
+    from multisite.config.trusted import of_gunicorn
     from multisite.errors import ConfigError
-    from multisite.trusted import of_gunicorn
 
     try:
         return ",".join(of_gunicorn(read_home(home).service.trusted_proxies))

@@ -16,13 +16,13 @@ from multisite.cli.output import say, say_json
 from multisite.cli.session import Session, UnknownSite, pass_session
 from multisite.cli.table import say_table
 from multisite.errors import MultisiteError
-from multisite.tally import Tally
+from multisite.sites.tally import Tally
 
 if TYPE_CHECKING:
+    from multisite.config.model import Site, SiteFile
     from multisite.errors import Problem
-    from multisite.model import Site, SiteFile
-    from multisite.sitedir import Entry
-    from multisite.verdicts import Verdict
+    from multisite.sites.sitedir import Entry
+    from multisite.sites.verdicts import Verdict
 
 LIST = """\b
 Examples:
@@ -60,7 +60,7 @@ def where(session: Session, name: str) -> None:
 
 
 def _location(session: Session, name: str) -> str:
-    from multisite.config import make_site
+    from multisite.config.config import make_site
 
     try:
         return session.named(name).site.location
@@ -96,7 +96,7 @@ def instance_rows(session: Session) -> dict[str, list[dict[str, Any]]]:
 
 
 def _instance_row(session: Session, known: dict[str, Any]) -> dict[str, Any] | None:
-    from multisite.placement import HOSTING
+    from multisite.sites.placement import HOSTING
 
     instance = session.catalogue.instance(known["template"], known["host"])
     if not instance:
@@ -110,8 +110,8 @@ def _instance_row(session: Session, known: dict[str, Any]) -> dict[str, Any] | N
 
 def _faulty_row(file: SiteFile, enabled: bool, said: str) -> dict[str, Any]:
     """Describe a site of which nothing can be told but that."""
+    from multisite.config.model import Site
     from multisite.errors import Problem
-    from multisite.model import Site
 
     verdict = {"enabled": enabled, "placement": None, "reason": said, "state": "broken" if enabled else "stopped"}
     return row(Site(file.path, file.name), file, [Problem(file.path, said)], **verdict, failure=None)
@@ -204,7 +204,7 @@ def disabled_rows(session: Session) -> Iterator[dict[str, Any]]:
 
 
 def _disabled_row(session: Session, file: SiteFile) -> dict[str, Any]:
-    from multisite.config import make_site
+    from multisite.config.config import make_site
 
     verdict = {"enabled": False, "placement": None, "reason": "it is not enabled", "state": "stopped"}
     return row(make_site(file, session.home), file, file.problems, **verdict, failure=None)

@@ -10,8 +10,8 @@ from multisite.cli import complete
 from multisite.cli.group import fail
 from multisite.cli.output import say, say_json
 from multisite.cli.session import Named, Session, pass_session
-from multisite.logfile import STREAMS
-from multisite.logtail import Tail, last_lines
+from multisite.logs.logfile import STREAMS
+from multisite.logs.logtail import Tail, last_lines
 
 LOGS = """\b
 Examples:
@@ -83,7 +83,7 @@ def _follow(session: Session, named: Named) -> Iterator[list[str]]:
 
 
 def _printed_from_now_on(session: Session, named: Named) -> Iterator[list[str]]:
-    from multisite.supervisor.client import Client, NotRunning
+    from multisite.control.client import Client, NotRunning
 
     try:
         for answer in Client(session.home).follow({"do": "logs", **named.request, "follow": True}):

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import pwd
 
+from multisite.config.model import Home, Site
 from multisite.errors import Problem
-from multisite.logfile import STREAMS
-from multisite.model import Home, Site
+from multisite.logs.logfile import STREAMS
 
 SHORTER = "set a shorter [service] runtime_dir in moya.conf"
 
 
 def home_problems(home: Home) -> list[Problem]:
     """Return why sockets or state could not be where moya.conf has them."""
-    from multisite.supervisor.rundir import LONGEST_PATH, RuntimeDir
+    from multisite.control.rundir import LONGEST_PATH, RuntimeDir
 
     found = [_of_folder(home, "runtime_dir", home.runtime_dir), _of_folder(home, "state_dir", home.state_dir)]
     longest = len(os.fsencode(RuntimeDir(home).control))
@@ -37,7 +37,7 @@ def _of_folder(home: Home, key: str, path: str) -> Problem | None:
 
 def socket_problem(site: Site, home: Home) -> Problem | None:
     """Return why a site with processes of its own cannot have its socket."""
-    from multisite.supervisor.rundir import LONGEST_PATH, RuntimeDir
+    from multisite.control.rundir import LONGEST_PATH, RuntimeDir
 
     path = RuntimeDir(home).socket(site.name)
     size = len(os.fsencode(path))

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from multisite import publisher
 from multisite.cli.group import fail
 from multisite.cli.output import say_problems
-from multisite.publisher import PublisherOptions
+from multisite.config import publisher
+from multisite.config.publisher import PublisherOptions
 
 if TYPE_CHECKING:
     from multisite.cli.session import Session
@@ -23,7 +23,7 @@ _REMEDIES = {"uwsgi": "pip install uwsgi, or apt-get install uwsgi-core uwsgi-pl
 
 def publish(session: Session, file: str, given: dict[str, Any]) -> None:
     """Serve the sites of the home by the server that `file` names; `given` are options of the command line."""
-    from multisite.publisherfile import read_publisher
+    from multisite.config.publisherfile import read_publisher
 
     options, written, problems = read_publisher(os.path.abspath(file))
     say_problems(problems)
@@ -82,7 +82,7 @@ def _overridden(options: PublisherOptions, given: dict[str, Any]) -> PublisherOp
 def _become(options: PublisherOptions, given: dict[str, Any]) -> None:
     """Execute the server in the place of this process."""
     from multisite.cli.serving import default_workers
-    from multisite.supervisor import program as ours
+    from multisite.control import program as ours
 
     name = publisher.PROGRAMS[options.type]
     found = shutil.which(name, path=os.path.dirname(sys.executable)) or shutil.which(name)

@@ -15,7 +15,7 @@ from multisite.cli.output import say, say_json, say_problems
 from multisite.cli.session import Named, Session, pass_session
 
 if TYPE_CHECKING:
-    from multisite.model import Site
+    from multisite.config.model import Site
 
 RESTART = """\b
 Examples:
@@ -162,7 +162,7 @@ def renew(session: Session) -> None:
     Raises:
         SupervisorError: it does not start, and the old one stays.
     """
-    from multisite.supervisor.client import Client, NotRunning
+    from multisite.control.client import Client, NotRunning
     from multisite.supervisor.upgrade import PATIENCE
 
     try:

@@ -19,9 +19,9 @@ from multisite.cli.session import Session, pass_session
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from multisite.endpoint import Endpoint
-    from multisite.frontends.plan import Sites
-    from multisite.frontends.view import Front, Listen
+    from multisite.cli.frontends.plan import Sites
+    from multisite.cli.frontends.view import Front, Listen
+    from multisite.config.endpoint import Endpoint
 
 SERVERS = ("nginx", "apache", "lighttpd", "caddy")
 LOGS = {server: f"/var/log/{server}" for server in SERVERS} | {"apache": "/var/log/apache2"}
@@ -65,11 +65,11 @@ def create_rules(session: Session, /, server: str | None, *, check: bool, output
     Static files are served by the web server itself, and all other requests go to multisite, which listens at
     --upstream. With SITE, only the blocks of these sites are printed. Comments say what each part is for.
     """
-    from multisite.frontends.view import Unwritable
+    from multisite.cli.frontends.view import Unwritable
 
     if not server:
         raise click.UsageError(f"say for which server: --{', --'.join(SERVERS)}")
-    render: Callable[[Front], str] = importlib.import_module(f"multisite.frontends.{server}").render
+    render: Callable[[Front], str] = importlib.import_module(f"multisite.cli.frontends.{server}").render
     try:
         front = Asked(session, server, **asked).front()
         text = render(front)
@@ -131,9 +131,8 @@ class Asked:
 
     def front(self) -> Front:
         """Return the view of the sites that renderers take."""
-        from multisite.cli import syntax
-        from multisite.frontends import plan
-        from multisite.frontends.view import Front
+        from multisite.cli.frontends import plan, syntax
+        from multisite.cli.frontends.view import Front
 
         session, home = self._session, self._session.home
         sites = self._sites()
@@ -161,7 +160,7 @@ class Asked:
 
     def _ask(self, upstream: Endpoint) -> str:
         """Return the address at which the dispatcher says whether a host is ours, if it is there to be asked."""
-        from multisite import ask
+        from multisite.dispatch import ask
 
         host = f"[{upstream.host}]" if ":" in upstream.host else upstream.host
         if host not in ask.LOOPBACK or self._session.catalogue.claims(host):
@@ -169,8 +168,8 @@ class Asked:
         return f"http://{host}:{upstream.port}{ask.PATH}"
 
     def _sites(self) -> Sites:
-        from multisite.frontends.plan import Sites
-        from multisite.model import Site
+        from multisite.cli.frontends.plan import Sites
+        from multisite.config.model import Site
 
         session, catalogue = self._session, self._session.catalogue
         broken = {name for name, entry in catalogue.entries.items() if entry.broken}
@@ -194,7 +193,7 @@ class Asked:
         return pair if all(map(os.path.isfile, pair)) else None
 
     def _endpoint(self) -> Endpoint:
-        from multisite.endpoint import Endpoint
+        from multisite.config.endpoint import Endpoint
 
         text = self._upstream.replace("localhost:", "127.0.0.1:", 1)  # the name has two addresses; one is listened at
         try:
@@ -203,7 +202,7 @@ class Asked:
             _usage("--upstream", self._upstream, error)
 
     def _address(self, text: str) -> Listen:
-        from multisite.frontends.view import Listen
+        from multisite.cli.frontends.view import Listen
 
         try:
             return Listen.parse(text)
@@ -211,7 +210,7 @@ class Asked:
             _usage("--listen", text, error)
 
     def _size(self) -> int:
-        from multisite.values import size
+        from multisite.config.values import size
 
         try:
             return int(size(self._max_body))
@@ -239,7 +238,7 @@ def _usage(option: str, value: str, error: ValueError) -> NoReturn:
 
 
 def _check(server: str, front: Front, render: Callable[[Front], str]) -> bool | None:
-    from multisite.cli import syntax
+    from multisite.cli.frontends import syntax
 
     program, fault = syntax.check(server, front, render)
     if not program:

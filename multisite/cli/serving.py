@@ -15,10 +15,10 @@ from multisite.cli.binding import address_of, bound, keep_paths, only_this_machi
 from multisite.cli.fence import fenced
 from multisite.cli.output import say, say_problems
 from multisite.cli.session import Session
-from multisite.development import LOCALHOST, Development, raising
+from multisite.config.development import LOCALHOST, Development, raising
 
 if TYPE_CHECKING:
-    from multisite.model import SiteFile
+    from multisite.config.model import SiteFile
 
 DEFAULT_HOST = "127.0.0.1"
 
@@ -86,7 +86,7 @@ def _tls(folder: str | None, http2: bool) -> dict[str, Any]:
         if http2:
             raise click.UsageError("--http2 needs --tls: browsers speak it over TLS only")
         return {}
-    from multisite.certificates import Certificates
+    from multisite.cli.certificates import Certificates
     from multisite.cli.standalone import knows
 
     if http2 and not (knows("http_protocols") and _has_h2()):
@@ -121,8 +121,8 @@ def announce(session: Session, addresses: Iterable[str], how: Development, schem
 
 def _announced(session: Session, site: SiteFile, port: str, scheme: str, how: Development) -> str:
     """Say where a site is to be found, and where it runs if that is unusual."""
-    from multisite import sharing
     from multisite.cli.verdict import judge
+    from multisite.sites import sharing
 
     where = [*_by_name(session, site, port, scheme), *(urls(site, port, scheme) if port else site.domains)]
     settled = session.catalogue.site(site.name)
@@ -136,7 +136,7 @@ def _announced(session: Session, site: SiteFile, port: str, scheme: str, how: De
 
 def urls(site: SiteFile, port: str, scheme: str = "http") -> list[str]:
     """Return the addresses of `site` that can be opened; a pattern is shown as it is written."""
-    from multisite.hosts import is_pattern
+    from multisite.config.hosts import is_pattern
 
     return [domain if is_pattern(domain) else _url(domain, site, port, scheme) for domain in site.domains]
 
@@ -148,7 +148,7 @@ def _url(host: str, site: SiteFile, port: str, scheme: str) -> str:
 
 def _by_name(session: Session, site: SiteFile, port: str, scheme: str) -> list[str]:
     """Return the address that a site has by its name, if nothing else claims that."""
-    from multisite.hosts import local_host
+    from multisite.config.hosts import local_host
 
     host = "" if session.catalogue.hosting(site.name) else local_host(site.name)
     found = session.catalogue.answering(host)[:1] if host and port else []

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from multisite.cli.output import did_you_mean
-from multisite.enabling import Places
 from multisite.errors import MultisiteError
+from multisite.sites.enabling import Places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from multisite.catalogue import Catalogue
-    from multisite.claims import Ledger
-    from multisite.model import Home, Site, SiteFile
-    from multisite.placements import Placements
-    from multisite.tally import Tally
-    from multisite.usage import Sums
-    from multisite.verdicts import Verdict
+    from multisite.config.model import Home, Site, SiteFile
+    from multisite.sites.catalogue import Catalogue
+    from multisite.sites.claims import Ledger
+    from multisite.sites.placements import Placements
+    from multisite.sites.tally import Tally
+    from multisite.sites.usage import Sums
+    from multisite.sites.verdicts import Verdict
 
 
 class UnknownSite(MultisiteError):
@@ -51,22 +51,22 @@ class Session:
 
     @cached_property
     def home_path(self) -> str:
-        """Directory of ``moya.conf``, by the rule of `multisite.config.find_home`."""
-        from multisite.config import find_home
+        """Directory of ``moya.conf``, by the rule of `multisite.config.config.find_home`."""
+        from multisite.config.config import find_home
 
         return find_home(self.home_option)
 
     @cached_property
     def home(self) -> Home:
         """The home as ``moya.conf`` describes it."""
-        from multisite.config import read_home
+        from multisite.config.config import read_home
 
         return read_home(self.home_path)
 
     @cached_property
     def catalogue(self) -> Catalogue:
         """Every enabled site and the host table, read afresh."""
-        from multisite import catalogue
+        from multisite.sites import catalogue
 
         return catalogue.read(self.home)
 
@@ -77,7 +77,7 @@ class Session:
         Another home's in its place is said on stderr: what can be known without it is told all the same.
         """
         from multisite.cli.output import say
-        from multisite.supervisor.client import SupervisorError
+        from multisite.control.client import SupervisorError
 
         try:
             return self.ask("status")
@@ -87,15 +87,15 @@ class Session:
 
     @cached_property
     def usage(self) -> tuple[dict[str, Sums], float]:
-        """What the workers counted for each site, and since when (`multisite.usage.read`)."""
-        from multisite.statefile import StateFile
-        from multisite.usage import FOLDER, read
+        """What the workers counted for each site, and since when (`multisite.sites.usage.read`)."""
+        from multisite.sites.statefile import StateFile
+        from multisite.sites.usage import FOLDER, read
 
         return read(os.path.join(self.home.runtime_dir, FOLDER), StateFile(self.home, FOLDER))
 
     def ask(self, command: str, **arguments: Any) -> dict[str, Any] | None:
         """Ask the supervisor of the home; None where there is none."""
-        from multisite.supervisor.client import Client, NotRunning
+        from multisite.control.client import Client, NotRunning
 
         try:
             return Client(self.home).ask({"do": command, **arguments})
@@ -105,21 +105,21 @@ class Session:
     @cached_property
     def ledger(self) -> Ledger:
         """Which module names the workers have given to which site; only read here."""
-        from multisite import catalogue
+        from multisite.sites import catalogue
 
         return catalogue.ledger(self.home, lambda: self.catalogue)
 
     @cached_property
     def verdicts(self) -> dict[str, Verdict]:
         """What the workers noted when they last failed to load a site, by its name."""
-        from multisite.verdicts import Verdicts
+        from multisite.sites.verdicts import Verdicts
 
         return Verdicts(self.home).all()
 
     @cached_property
     def placements(self) -> Placements:
         """Where sites with mode = auto live at present."""
-        from multisite.placements import Placements
+        from multisite.sites.placements import Placements
 
         return Placements(self.home)
 
@@ -136,14 +136,14 @@ class Session:
     @cached_property
     def failed_starts(self) -> dict[str, Verdict]:
         """What the supervisor noted when it last failed to start a site, by its name."""
-        from multisite import verdicts
+        from multisite.sites import verdicts
 
         return verdicts.of_starts(self.home).all()
 
     @cached_property
     def tallies(self) -> dict[str, Tally]:
         """What the sites had used when a supervisor wrote it down last, by name."""
-        from multisite.tally import Tallies
+        from multisite.sites.tally import Tallies
 
         return Tallies(self.home).all()
 
@@ -160,8 +160,8 @@ class Session:
     @cached_property
     def disabled(self) -> dict[str, SiteFile]:
         """Site files of ``sites-available``, by stem, that nothing enabled leads to."""
-        from multisite.enabling import identity
-        from multisite.globs import enabled_paths
+        from multisite.sites.enabling import identity
+        from multisite.sites.globs import enabled_paths
 
         enabled = {identity(path) for path in enabled_paths(self.home)}
         stems = (stem for stem in self.places.choices() if identity(self.places.source(stem)) not in enabled)
@@ -169,7 +169,7 @@ class Session:
 
     def read_available(self, stem: str) -> SiteFile:
         """Read the site file `stem` of ``sites-available``."""
-        from multisite.config import read_site
+        from multisite.config.config import read_site
 
         return read_site(self.places.source(stem), self.home.path, defaults=self.home.defaults)
 
@@ -211,7 +211,7 @@ class Session:
         return None
 
     def _instances_called(self, name: str) -> Iterator[tuple[str, str]]:
-        from multisite import hosting, hosts
+        from multisite.config import hosting, hosts
         from multisite.errors import BadHost
 
         yield hosting.split_name(name)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from multisite.trusted import of_gunicorn
+from multisite.config.trusted import of_gunicorn
 
 _QUIET = {"control_socket_disable": True}  # every gunicorn of a user would open the same one; older ones have none
 ENGINE = "multisite"

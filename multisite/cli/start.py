@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from multisite import sharing
 from multisite.cli.places import socket_problem
+from multisite.config.model import Home, Site
+from multisite.config.options import KNOWN, SITE_FILE
 from multisite.errors import Problem
-from multisite.model import Home, Site
-from multisite.options import KNOWN, SITE_FILE
-from multisite.placement import CAN_SPAWN
+from multisite.sites import sharing
+from multisite.sites.placement import CAN_SPAWN
 
 
 def start_problems(site: Site, home: Home) -> list[Problem]:
@@ -15,8 +15,8 @@ def start_problems(site: Site, home: Home) -> list[Problem]:
 
     What root alone could do is a warning: the service may well run as root.
     """
-    from multisite.supervisor import launch
-    from multisite.supervisor.privilege import NeedsRoot
+    from multisite.supervisor.process import launch
+    from multisite.supervisor.process.privilege import NeedsRoot
 
     spawned = sharing.place(site, home).kind == "spawned" or (CAN_SPAWN and sharing.is_examined(site, home))
     if not spawned or "%" in site.location:

@@ -16,7 +16,7 @@ from multisite.cli.table import say_table
 from multisite.errors import MultisiteError
 
 if TYPE_CHECKING:
-    from multisite.usage import Sums
+    from multisite.sites.usage import Sums
 
 EPILOG = """\b
 Examples:
@@ -56,7 +56,7 @@ def stats(session: Session, names: tuple[str, ...]) -> None:
 
 def table(session: Session, names: list[str]) -> tuple[float, list[dict[str, Any]]]:
     """Return since when there are figures (seconds since 1970, 0.0: never), and those of each site."""
-    from multisite.usage import Sums
+    from multisite.sites.usage import Sums
 
     counted, since = session.usage
     told = _supervised(session)
@@ -71,9 +71,9 @@ def table(session: Session, names: list[str]) -> tuple[float, list[dict[str, Any
 
 def _row(name: str, sums: Sums, known: dict[str, Any], problem: str = "") -> dict[str, Any]:
     """Describe one site: by what its processes counted, where they do, else by what the workers did."""
-    from multisite.percentiles import percentiles
     from multisite.runner.board import LATENCIES
-    from multisite.usage import Sums
+    from multisite.sites.percentiles import percentiles
+    from multisite.sites.usage import Sums
 
     # What came by the workers they have counted, too: the larger one saw all of it, wherever the site has lived.
     if known.get("requests") is not None and known["requests"] >= sums.requests:

@@ -11,7 +11,7 @@ from multisite.cli import complete
 from multisite.cli.fence import describe
 from multisite.cli.output import did_you_mean, say, say_json, say_problems
 from multisite.cli.session import Session, pass_session, stem_of
-from multisite.enabling import Step
+from multisite.sites.enabling import Step
 
 ENSITE = """\b
 Examples:

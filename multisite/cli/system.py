@@ -11,7 +11,7 @@ from importlib import resources
 import click
 
 from multisite.cli.scaffold import write_new
-from multisite.systemfiles import KINDS, NEXT, SystemFile, adapted, is_untouched, marked
+from multisite.cli.systemfiles import KINDS, NEXT, SystemFile, adapted, is_untouched, marked
 
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}\Z")
 _PLAIN = re.compile(r"/[\w./+@-]*\Z")
@@ -42,7 +42,7 @@ def install(kind: str, home: str, user: str, proxies: str, root: str, force: boo
 
 
 def _text(file: SystemFile) -> str:
-    return resources.files("multisite").joinpath("system", *file.source.split("/")).read_text(encoding="utf-8")
+    return resources.files("multisite.cli").joinpath("units", *file.source.split("/")).read_text(encoding="utf-8")
 
 
 def _put(path: str, text: str, force: bool) -> str:

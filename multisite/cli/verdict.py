@@ -6,12 +6,13 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from multisite import codeversion, hosting, relativepaths, sharing
 from multisite.cli.fence import fenced
+from multisite.cli.project.target import site_problems
 from multisite.cli.start import start_problems
-from multisite.cli.target import site_problems
+from multisite.config import hosting
 from multisite.errors import NeedsProcess
-from multisite.placement import (
+from multisite.sites import codeversion, relativepaths, sharing
+from multisite.sites.placement import (
     CAN_SPAWN,
     CHANGED,
     NOT_EXAMINED,
@@ -26,10 +27,10 @@ from multisite.placement import (
 
 if TYPE_CHECKING:
     from multisite.cli.session import Session
+    from multisite.config.model import Site
     from multisite.errors import Problem
-    from multisite.model import Site
-    from multisite.placements import Row
-    from multisite.verdicts import Verdict
+    from multisite.sites.placements import Row
+    from multisite.sites.verdicts import Verdict
 
 DAY = 86400
 PROXY = "proxy"  # the state of a site whose processes are somebody else's: nothing of ours runs, or is stopped
@@ -129,7 +130,7 @@ def _placement(site: Site, session: Session) -> Placement:
 
 def _why_not_here(site: Site, session: Session, row: Row | None) -> str:
     """Say why a site that is examined lives in a process of its own."""
-    from multisite.supervisor import launch
+    from multisite.supervisor.process import launch
 
     other = launch.stranger(site, session.home)
     if other:

@@ -1,4 +1,4 @@
-"""What kind of app a callable is. Like `multisite.callables`, without `inspect`, which takes 10 ms to import."""
+"""What kind of app a callable is. Like `inprocess.callables`, without `inspect`, which takes 10 ms to import."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     WSGI = Callable[..., Iterable[bytes]]
 
-#: what a front end adds: the client may be anywhere (`multisite.pages.is_local` asks so, too)
+#: what a front end adds: the client may be anywhere (`multisite.errors.pages.is_local` asks so, too)
 FORWARDED = ("HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_HOST", "HTTP_FORWARDED", "HTTP_X_REAL_IP", "HTTP_VIA")
 
 

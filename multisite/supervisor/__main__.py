@@ -66,7 +66,8 @@ def _try_out(home: str, format_: str) -> str:
         home: folder of moya.conf.
         format_: of the state that it would be given.
     """
-    from multisite import __version__, config
+    from multisite import __version__
+    from multisite.config import config
     from multisite.errors import ConfigError
     from multisite.supervisor import handover, run
 

@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from multisite.model import Home
-from multisite.supervisor.crew import Crew
+from multisite.config.model import Home
+from multisite.sites.tally import Tallies, Tally, tally_of
 from multisite.supervisor.handover import Handed
-from multisite.tally import Tallies, Tally, tally_of
+from multisite.supervisor.site.crew import Crew
 
 KEEP_EVERY = 60.0  # seconds between two writings; what a supervisor that is killed has counted since is lost
 

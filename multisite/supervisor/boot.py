@@ -13,21 +13,21 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from multisite import sharing
-from multisite.model import Home, Site
-from multisite.supervisor import children, launch, sweep
-from multisite.supervisor.backend import Backend
-from multisite.supervisor.connections import Connections, connections
-from multisite.supervisor.failures import TOO_LATE, reason_of
-from multisite.supervisor.launch import Surroundings
+from multisite.config.model import Home, Site
+from multisite.sites import sharing
 from multisite.supervisor.lifecycle import Event
-from multisite.supervisor.limits import Limits
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.notify import Said
-from multisite.supervisor.output import SiteLog
-from multisite.supervisor.privilege import Refused
-from multisite.supervisor.process import Given, Launch
-from multisite.supervisor.scoreboard import Scoreboard
+from multisite.supervisor.process import children, launch, sweep
+from multisite.supervisor.process.connections import Connections, connections
+from multisite.supervisor.process.launch import Surroundings
+from multisite.supervisor.process.limits import Limits
+from multisite.supervisor.process.output import SiteLog
+from multisite.supervisor.process.privilege import Refused
+from multisite.supervisor.process.process import Given, Launch
+from multisite.supervisor.site.backend import Backend
+from multisite.supervisor.site.failures import TOO_LATE, reason_of
+from multisite.supervisor.site.scoreboard import Scoreboard
 
 _UNKNOWN = Connections(waiting=1)
 GRACE = 5.0  # seconds for a process to end after SIGTERM

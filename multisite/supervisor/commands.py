@@ -6,14 +6,14 @@ import os
 from collections.abc import Callable
 
 from multisite import __version__
+from multisite.control.rundir import RuntimeDir
 from multisite.supervisor.control import Answer, Connection
-from multisite.supervisor.failures import Unavailable
 from multisite.supervisor.lifecycle import State
 from multisite.supervisor.placing import Placing
-from multisite.supervisor.preloaders import Preloaders
+from multisite.supervisor.process.preloaders import Preloaders
 from multisite.supervisor.roster import Roster
-from multisite.supervisor.rundir import RuntimeDir
 from multisite.supervisor.servers import Servers
+from multisite.supervisor.site.failures import Unavailable
 from multisite.supervisor.status import describe_all
 
 AWAKE = (State.STARTING, State.RUNNING)  # of one that drains, a request could start a successor

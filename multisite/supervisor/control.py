@@ -11,11 +11,11 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from multisite.supervisor import descriptors
+from multisite.control.rundir import peer_of
 from multisite.supervisor.handover import Keeper, taken
 from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.loop import Loop
-from multisite.supervisor.rundir import peer_of
+from multisite.supervisor.process import descriptors
 
 LONGEST_REQUEST = 65536
 LONGEST_ANSWER_KEPT = 16 << 20  # bytes that a slow reader may leave waiting

@@ -7,10 +7,10 @@ import logging
 import os
 from typing import Any
 
+from multisite.control.rundir import RuntimeDir
 from multisite.supervisor.control import Answer, Connection, Control, Handler
 from multisite.supervisor.handover import Keeper
 from multisite.supervisor.loop import Loop
-from multisite.supervisor.rundir import RuntimeDir
 
 FOR_WORKERS = ("ping", "meet", "ensure")  # what another user's workers may ask for
 

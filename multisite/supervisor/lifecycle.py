@@ -5,7 +5,7 @@ of `HAS_DEADLINE`; so it needs one pid and one deadline. ``stop`` is harmless in
 both people and the planner send it. An empty cell of the table is a programming error.
 
 Who feeds what: ``ready`` and ``exited`` come from the process, ``failed`` instead of ``exited`` where its end is
-held against the next start (`multisite.supervisor.exits`), ``deadline`` from the loop, ``drained`` when nothing is in
+held against the next start (`supervisor.site.exits`), ``deadline`` from the loop, ``drained`` when nothing is in
 flight any more, ``wanted`` and ``give-up`` from the planner, ``stop`` and ``reset`` from the control socket, a reload
 and the planner. Idle, evicted, reload and asked are neither states
 nor events: they are the reasons given with ``stop``.

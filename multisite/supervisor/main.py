@@ -8,30 +8,32 @@ import os
 import signal
 import time
 
-from multisite import handoff, statefile
-from multisite.live import LiveHome
-from multisite.supervisor import children, planner, sweep
+from multisite.control.rundir import RuntimeDir
+from multisite.proxy import handoff
+from multisite.sites import statefile
+from multisite.sites.live import LiveHome
+from multisite.sites.tree import QUIET
+from multisite.sites.verdicts import of_starts
+from multisite.supervisor import planner
 from multisite.supervisor.commands import Commands
-from multisite.supervisor.connections import Connections
-from multisite.supervisor.crew import NO_CONNECTIONS, Crew
 from multisite.supervisor.doors import Doors
 from multisite.supervisor.handover import Handed, Keeper
 from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.lifecycle import State
-from multisite.supervisor.limits import Limits
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.memory import Scales
 from multisite.supervisor.placing import Placing, folder_of
 from multisite.supervisor.planner import SiteView, SpawnBudget
-from multisite.supervisor.preloaders import Preloaders
+from multisite.supervisor.process import children, sweep
+from multisite.supervisor.process.connections import Connections
+from multisite.supervisor.process.limits import Limits
+from multisite.supervisor.process.preloaders import Preloaders
 from multisite.supervisor.roster import Roster
-from multisite.supervisor.rundir import RuntimeDir
 from multisite.supervisor.servers import Servers
-from multisite.supervisor.shared import Shared
+from multisite.supervisor.site.crew import NO_CONNECTIONS, Crew
+from multisite.supervisor.site.shared import Shared
 from multisite.supervisor.upgrade import HELD_BACK, Upgrade, arrived
 from multisite.supervisor.view import at_a_glance, needs_connections, view
-from multisite.tree import QUIET
-from multisite.verdicts import of_starts
 
 LOOK_EVERY = 1.0  # seconds between two looks at the configuration
 SURVEY_EVERY = 0.5  # seconds between two looks at who is idle

@@ -6,8 +6,8 @@ import math
 import time
 from collections.abc import Iterable, Mapping
 
-from multisite.supervisor import proc
-from multisite.supervisor.crew import Crew
+from multisite.supervisor.process import proc
+from multisite.supervisor.site.crew import Crew
 
 EVERY = 5.0  # seconds between two measurements of all that counts for the budget
 SHARE = 100  # measuring takes at most 1/100 of the time: the kernel walks all pages of a process for it

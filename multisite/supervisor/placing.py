@@ -1,7 +1,7 @@
 """Moves sites with ``mode = auto`` into the workers and out of them, by what their examination and their use say.
 
 A site's process tells what its examination found (`multisite.runner.examine`); the decision is `placement.settle`. What
-comes of it stands in a document (`multisite.placements`) that every worker looks at once a second. It is written here
+comes of it stands in a document (`sites.placements`) that every worker looks at once a second. It is written here
 only, each `LOOK_EVERY` seconds at most.
 """
 
@@ -15,22 +15,23 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, replace
 
-from multisite import catalogue, claims, codeversion, examined, placement, sharing, usage
+from multisite.config.model import Home, Site
 from multisite.errors import AppLoadError
-from multisite.examined import Examined
-from multisite.model import Home, Site
-from multisite.placement import CHANGED, MINUTE, Heat, Placement
-from multisite.placements import Placements, Row, row_of
 from multisite.runner.follow import AGAIN_AFTER
-from multisite.statefile import StateFile
-from multisite.supervisor import launch, saving
-from multisite.supervisor.crew import Crew
-from multisite.supervisor.failures import Unavailable
+from multisite.sites import catalogue, claims, codeversion, examined, placement, sharing, usage
+from multisite.sites.examined import Examined
+from multisite.sites.placement import CHANGED, MINUTE, Heat, Placement
+from multisite.sites.placements import Placements, Row, row_of
+from multisite.sites.statefile import StateFile
+from multisite.supervisor import saving
 from multisite.supervisor.handover import Handed
 from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.lifecycle import State
+from multisite.supervisor.process import launch
 from multisite.supervisor.roster import Roster
 from multisite.supervisor.saving import Savings
+from multisite.supervisor.site.crew import Crew
+from multisite.supervisor.site.failures import Unavailable
 
 LOOK_EVERY = 2.0  # seconds
 LINGERS = 5.0  # seconds without a request after which the process of a site that lives in the workers ends

@@ -8,21 +8,23 @@ import logging
 import os
 from dataclasses import asdict, fields, replace
 
-from multisite import hosted, hosting, hosts
-from multisite.catalogue import Catalogue
-from multisite.live import LiveHome
-from multisite.model import Home, Site
-from multisite.sitedir import Entry, Stamp, has_errors
-from multisite.supervisor import access, descriptors
+from multisite.config import hosting, hosts
+from multisite.config.model import Home, Site
+from multisite.control import access
+from multisite.control.rundir import RuntimeDirError
+from multisite.sites import hosted
+from multisite.sites.catalogue import Catalogue
+from multisite.sites.live import LiveHome
+from multisite.sites.sitedir import Entry, Stamp, has_errors
 from multisite.supervisor.accounts import Accounts
-from multisite.supervisor.backends import HELD
-from multisite.supervisor.connections import Connections, connections
-from multisite.supervisor.crew import Crew
-from multisite.supervisor.failures import Unavailable
 from multisite.supervisor.handover import Handed, Keeper, State
-from multisite.supervisor.rundir import RuntimeDirError
-from multisite.supervisor.shared import Shared
-from multisite.supervisor.triggers import Triggers
+from multisite.supervisor.process import descriptors
+from multisite.supervisor.process.connections import Connections, connections
+from multisite.supervisor.site.backends import HELD
+from multisite.supervisor.site.crew import Crew
+from multisite.supervisor.site.failures import Unavailable
+from multisite.supervisor.site.shared import Shared
+from multisite.supervisor.site.triggers import Triggers
 from multisite.supervisor.warming import Warming
 
 BROKEN_RETRY_AFTER = 30  # seconds

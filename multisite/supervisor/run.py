@@ -8,13 +8,14 @@ import os
 import signal
 from typing import NoReturn
 
+from multisite.control import program
+from multisite.control.rundir import RuntimeDir
 from multisite.errors import ConfigError
-from multisite.live import LiveHome
-from multisite.supervisor import program, sweep
+from multisite.sites.live import LiveHome
 from multisite.supervisor.handover import Keeper, State, seal, taken, unseal
 from multisite.supervisor.main import Supervisor
-from multisite.supervisor.prctl import set_name
-from multisite.supervisor.rundir import RuntimeDir
+from multisite.supervisor.process import sweep
+from multisite.supervisor.process.prctl import set_name
 from multisite.supervisor.upgrade import HELD_BACK
 
 _log = logging.getLogger("multisite.supervisor")

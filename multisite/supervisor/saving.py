@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from multisite import usage
-from multisite.placement import ENOUGH, Saving
+from multisite.sites import usage
+from multisite.sites.placement import ENOUGH, Saving
 from multisite.supervisor import memory
-from multisite.supervisor.crew import Crew
-from multisite.supervisor.scoreboard import Figures
+from multisite.supervisor.site.crew import Crew
+from multisite.supervisor.site.scoreboard import Figures
 
 PATIENCE = 30.0  # seconds after which it is clear that the workers do not measure its requests, but hand them over
 

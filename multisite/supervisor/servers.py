@@ -6,10 +6,10 @@ import contextlib
 import os
 from dataclasses import dataclass
 
-from multisite.supervisor import descriptors, proc
+from multisite.sites.worker import HEAD_LIMITS
 from multisite.supervisor.handover import Handed, Keeper, State, taken
 from multisite.supervisor.loop import Loop
-from multisite.worker import HEAD_LIMITS
+from multisite.supervisor.process import descriptors, proc
 
 MOST_SERVERS = 1000
 

@@ -6,13 +6,13 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from multisite.supervisor import proc
 from multisite.supervisor.accounts import Accounts
-from multisite.supervisor.connections import Connections
-from multisite.supervisor.crew import NO_CONNECTIONS, Crew
 from multisite.supervisor.lifecycle import State
 from multisite.supervisor.memory import by_session, weighed
-from multisite.supervisor.scoreboard import Figures
+from multisite.supervisor.process import proc
+from multisite.supervisor.process.connections import Connections
+from multisite.supervisor.site.crew import NO_CONNECTIONS, Crew
+from multisite.supervisor.site.scoreboard import Figures
 
 
 def describe_all(

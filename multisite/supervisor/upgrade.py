@@ -14,11 +14,12 @@ import subprocess
 import sys
 
 from multisite import __version__
-from multisite.supervisor import handover, program
-from multisite.supervisor.children import describe_end
+from multisite.control import program
+from multisite.supervisor import handover
 from multisite.supervisor.control import Connection
 from multisite.supervisor.handover import Keeper, State
 from multisite.supervisor.loop import Loop
+from multisite.supervisor.process.children import describe_end
 
 PATIENCE = 30.0  # seconds for the new program to show that it starts
 LONGEST_OUTPUT = 65536

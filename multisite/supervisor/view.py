@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from multisite.supervisor import launch, planner, replacement
-from multisite.supervisor.backends import HELD
-from multisite.supervisor.connections import Connections
-from multisite.supervisor.crew import Crew
+from multisite.supervisor import planner
 from multisite.supervisor.lifecycle import State
 from multisite.supervisor.planner import SiteView
+from multisite.supervisor.process import launch
+from multisite.supervisor.process.connections import Connections
+from multisite.supervisor.site import replacement
+from multisite.supervisor.site.backends import HELD
+from multisite.supervisor.site.crew import Crew
 
 
 def at_a_glance(crew: Crew, now: float) -> SiteView:

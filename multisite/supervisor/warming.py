@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from multisite import sharing
-from multisite.catalogue import Catalogue
-from multisite.model import Home
-from multisite.site import WARM
-from multisite.statefile import StateFile
-from multisite.supervisor.crew import Crew
+from multisite.config.model import Home
+from multisite.config.site import WARM
+from multisite.sites import sharing
+from multisite.sites.catalogue import Catalogue
+from multisite.sites.statefile import StateFile
 from multisite.supervisor.habits import Habits
 from multisite.supervisor.handover import Handed, State
+from multisite.supervisor.site.crew import Crew
 
 NEVER, PREDICTED, ALWAYS = WARM
 RECENT = 5.0  # seconds between two looks at most, with a margin

@@ -12,7 +12,7 @@ import os
 import signal
 import time
 
-from multisite.supervisor.prctl import PR_SET_CHILD_SUBREAPER, prctl, set_name
+from multisite.supervisor.process.prctl import PR_SET_CHILD_SUBREAPER, prctl, set_name
 
 PATIENCE = 5.0  # seconds for what was killed to be gone
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)

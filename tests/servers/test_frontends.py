@@ -20,9 +20,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from multisite.cli import syntax
-from multisite.frontends import plan
-from multisite.frontends.view import Front
+from multisite.cli.frontends import plan, syntax
+from multisite.cli.frontends.view import Front
 from tests.runner.websocket import ACCEPT, FIELDS, WebSocket
 from tests.test_frontends import front_of, many, rendered
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from supervisor.harness import as_user
 
-from multisite import socketowner
+from multisite.dispatch import socketowner
 
 from .harness import HomeDir, Server, gunicorn
 

@@ -16,8 +16,8 @@ from wsgiref.validate import validator
 
 import pytest
 
-from multisite.endpoint import Endpoint
-from multisite.proxy import Proxy
+from multisite.config.endpoint import Endpoint
+from multisite.proxy.proxy import Proxy
 from tests.backends import get
 
 from .harness import PACKAGE_ROOT, PATIENCE, Server, eventually, find_program, free_port, not_tested, send_raw
@@ -106,7 +106,7 @@ KINDS = {"204": nothing, "304": unchanged, "stream": stream, "short": short, "en
 
 FRONT = """
 import os
-from multisite.endpoint import Endpoint
+from multisite.config.endpoint import Endpoint
 from multisite.proxy import Proxy
 
 application = Proxy(Endpoint.parse(os.environ["ENDPOINT"]))

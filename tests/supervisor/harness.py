@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from multisite import config
-from multisite.model import Home
-from multisite.supervisor import proc, sweep
-from multisite.supervisor.client import Client, NotRunning
-from multisite.supervisor.rundir import RuntimeDir
+from multisite.config import config
+from multisite.config.model import Home
+from multisite.control.client import Client, NotRunning
+from multisite.control.rundir import RuntimeDir
+from multisite.supervisor.process import proc, sweep
 from multisite.supervisor.servers import command_line
 from tests.processes import is_running
 

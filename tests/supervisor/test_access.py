@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from multisite import config
+from multisite.config import config
+from multisite.config.model import Home
+from multisite.control import access
+from multisite.control.rundir import RuntimeDir, RuntimeDirError
 from multisite.errors import MultisiteError
-from multisite.model import Home
-from multisite.supervisor import access
-from multisite.supervisor.listener import Listener
-from multisite.supervisor.rundir import RuntimeDir, RuntimeDirError
+from multisite.supervisor.site.listener import Listener
 
 from .harness import MOYA_CONF, SupervisedHome, as_user, ask, supervised, wait_until
 

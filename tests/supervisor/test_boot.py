@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from multisite.cli import deploying, main
-from multisite.supervisor import proc, sweep
+from multisite.supervisor.process import proc, sweep
 from tests.supervisor.harness import SERVER, SupervisedHome, wait_until
 
 APP = """

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from multisite.supervisor import children, proc
-from multisite.supervisor.birth import BORN, Birth
-from multisite.supervisor.children import Child
+from multisite.supervisor.process import children, proc
+from multisite.supervisor.process.birth import BORN, Birth
+from multisite.supervisor.process.children import Child
 from tests.processes import is_running
 
 from .harness import wait_until

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from multisite.supervisor import proc
+from multisite.supervisor.process import proc
 from multisite.supervisor.servers import command_line
 from tests.processes import is_running
 
@@ -22,8 +22,8 @@ from .harness import SERVER, WITHIN, SupervisedHome, wait_until
 # A worker that asks for a site's socket once and then relays, as the service does.
 FRONT = """
 import os, socket
-from multisite import config
-from multisite.supervisor.client import Client
+from multisite.config import config
+from multisite.control.client import Client
 
 client = Client(config.read_home(os.environ["MOYA_SERVICE_HOME"]))
 paths = {}

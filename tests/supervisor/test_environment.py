@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from multisite.model import Home, Site
-from multisite.supervisor import environment
-from multisite.supervisor.process import Identity
+from multisite.config.model import Home, Site
+from multisite.supervisor.process import environment
+from multisite.supervisor.process.process import Identity
 
 from .harness import supervised
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from multisite import config
+from multisite.config import config
 from multisite.errors import BackendUnavailable
-from multisite.supervisor import descriptors
-from multisite.verdicts import of_starts
+from multisite.sites.verdicts import of_starts
+from multisite.supervisor.process import descriptors
 
 from .harness import WITHIN, Patient, SupervisedHome, ask, supervised, wait_until
 

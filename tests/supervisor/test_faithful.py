@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from multisite import config
-from multisite.supervisor.faithful import difference, obstacle
-from multisite.supervisor.learned import MOST_MODULES, Knowledge, Learned
-from multisite.supervisor.process import Identity, Launch
+from multisite.config import config
+from multisite.supervisor.process.faithful import difference, obstacle
+from multisite.supervisor.process.learned import MOST_MODULES, Knowledge, Learned
+from multisite.supervisor.process.process import Identity, Launch
 
 WHO = Identity(1000, 1000, (1000,), "ada")
 SHARED = {"PATH": "/bin", "LANG": "C.UTF-8"}

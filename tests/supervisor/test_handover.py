@@ -26,7 +26,7 @@ OTHERWISE = {
 
 def classes() -> dict[str, ast.ClassDef]:
     found = {}
-    for path in sorted(PACKAGE.glob("*.py")):
+    for path in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(path.read_text())
         found.update({f"{path.stem}.{node.name}": node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)})
     return found

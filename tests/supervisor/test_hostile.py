@@ -13,15 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from multisite import config
+from multisite.config import config
+from multisite.config.model import Site
+from multisite.control.rundir import RuntimeDir
 from multisite.errors import BackendUnavailable
-from multisite.model import Site
-from multisite.supervisor import children, output, sweep, turnaway
-from multisite.supervisor.connections import connections
-from multisite.supervisor.journey import Tail
-from multisite.supervisor.output import Output, SiteLog
-from multisite.supervisor.rundir import RuntimeDir
-from multisite.supervisor.triggers import Triggers, mending
+from multisite.supervisor.process import children, output, sweep
+from multisite.supervisor.process.connections import connections
+from multisite.supervisor.process.journey import Tail
+from multisite.supervisor.process.output import Output, SiteLog
+from multisite.supervisor.site import turnaway
+from multisite.supervisor.site.triggers import Triggers, mending
 from tests.processes import is_running
 
 from .harness import SupervisedHome, wait_until

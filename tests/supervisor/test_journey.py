@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multisite.supervisor.journey import LONGEST_LINE, MOST_LINES, Journey, Tail
+from multisite.supervisor.process.journey import LONGEST_LINE, MOST_LINES, Journey, Tail
 
 
 def test_steps_have_their_durations_and_a_failure_its_step() -> None:

@@ -10,15 +10,15 @@ from typing import Any, cast
 
 import pytest
 
-from multisite import statefile
-from multisite.examined import Examined
-from multisite.placements import Placements, Row
-from multisite.statefile import StateFile
-from multisite.supervisor.crew import Crew
+from multisite.sites import statefile
+from multisite.sites.examined import Examined
+from multisite.sites.placements import Placements, Row
+from multisite.sites.statefile import StateFile
 from multisite.supervisor.handover import Keeper
-from multisite.supervisor.learned import Learned
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.placing import Placing
+from multisite.supervisor.process.learned import Learned
+from multisite.supervisor.site.crew import Crew
 from multisite.supervisor.upgrade import Upgrade
 from multisite.supervisor.warming import KIND, Warming
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from multisite.supervisor import proc
+from multisite.supervisor.process import proc
 from tests.processes import is_running
 
 from .harness import SERVER, ask, supervised, wait_until

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from multisite import catalogue, codeversion, config
-from multisite.catalogue import Catalogue
-from multisite.model import Site
-from multisite.placements import Placements, Row
+from multisite.config import config
+from multisite.config.model import Site
+from multisite.sites import catalogue, codeversion
+from multisite.sites.catalogue import Catalogue
+from multisite.sites.placements import Placements, Row
 from multisite.supervisor.lifecycle import State
 from multisite.supervisor.placing import HELD_FOR, LOOK_EVERY, Placing
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from multisite.supervisor import relay
+from multisite.runner import relay
 
 from .harness import SupervisedHome, wait_until
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from multisite.supervisor import proc
-from multisite.supervisor.learned import Learned
+from multisite.supervisor.process import proc
+from multisite.supervisor.process.learned import Learned
 from tests.runner.interpreters import interpreters
 
 from .harness import SupervisedHome, supervised, wait_until

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from multisite.supervisor import proc
+from multisite.supervisor.process import proc
 from tests.processes import is_running
 
 from .harness import SupervisedHome, ask, wait_until

@@ -14,10 +14,10 @@ import pytest
 from click.testing import CliRunner
 
 from multisite.cli import main
+from multisite.config.model import Home, Site, SupervisorOptions
 from multisite.errors import BackendUnavailable
-from multisite.model import Home, Site, SupervisorOptions
-from multisite.supervisor import launch, privilege, reach
-from multisite.supervisor.privilege import Refused
+from multisite.supervisor.process import launch, privilege, reach
+from multisite.supervisor.process.privilege import Refused
 
 from .harness import SERVER, SupervisedHome, as_user, supervised, wait_until
 

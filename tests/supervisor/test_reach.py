@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from multisite.model import Home, Site, SupervisorOptions
-from multisite.supervisor import launch, reach
-from multisite.supervisor.process import Identity
+from multisite.config.model import Home, Site, SupervisorOptions
+from multisite.supervisor.process import launch, reach
+from multisite.supervisor.process.process import Identity
 
 from .harness import supervised
 

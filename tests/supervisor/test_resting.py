@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from multisite.supervisor.listener import Listener
-from multisite.supervisor.rundir import RuntimeDir
+from multisite.control.rundir import RuntimeDir
+from multisite.supervisor.site.listener import Listener
 
 from .harness import WITHIN, SupervisedHome, ask, supervised, wait_until
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from multisite.tally import MOST, Tallies, Tally, tally_of
+from multisite.sites.tally import MOST, Tallies, Tally, tally_of
 from tests.processes import is_running
 
 from .harness import SupervisedHome, supervised, wait_until

@@ -12,9 +12,9 @@ from wsgiref.util import setup_testing_defaults
 
 import pytest
 
-from multisite import config, pages
-from multisite.errors import MultisiteError
-from multisite.spawned import SpawnedSite
+from multisite.config import config
+from multisite.errors import MultisiteError, pages
+from multisite.proxy.spawned import SpawnedSite
 from tests.runner.harness import ENVIRON as VARIABLES
 from tests.runner.harness import envelope, receive_all
 

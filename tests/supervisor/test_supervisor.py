@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from multisite import config
+from multisite.config import config
+from multisite.control.client import Client, SiteUnavailable, SupervisorError
 from multisite.errors import BackendUnavailable
-from multisite.supervisor.client import Client, SiteUnavailable, SupervisorError
 from tests.processes import is_running
 
 from .harness import SERVER, WITHIN, SupervisedHome, ask, supervised, wait_until

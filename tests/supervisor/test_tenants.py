@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from multisite.runner.board import Board
-from multisite.supervisor import proc
-from multisite.supervisor.process import Identity, Launch
-from multisite.supervisor.scoreboard import SLOTS, Scoreboard
+from multisite.supervisor.process import proc
+from multisite.supervisor.process.process import Identity, Launch
+from multisite.supervisor.site.scoreboard import SLOTS, Scoreboard
 from tests.processes import is_running
 
 from .harness import SupervisedHome, supervised, wait_until

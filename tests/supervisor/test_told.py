@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from multisite.control.client import NotRunning
 from multisite.errors import BackendUnavailable
-from multisite.supervisor.client import NotRunning
-from multisite.verdicts import Verdicts, of_starts
+from multisite.sites.verdicts import Verdicts, of_starts
 from tests.processes import is_running
 
 from .harness import SERVER, WITHIN, SupervisedHome, wait_until

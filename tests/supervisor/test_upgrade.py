@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 import multisite
-from multisite.supervisor import proc
-from multisite.supervisor.client import SupervisorError
+from multisite.control.client import SupervisorError
+from multisite.control.rundir import RuntimeDir
 from multisite.supervisor.handover import FORMAT
-from multisite.supervisor.rundir import RuntimeDir
+from multisite.supervisor.process import proc
 from tests.processes import is_running
 
 from .harness import SERVER, SupervisedHome, ask, wait_until

@@ -9,9 +9,9 @@ from typing import cast
 
 import pytest
 
-from multisite.statefile import StateFile
-from multisite.supervisor.crew import Crew
+from multisite.sites.statefile import StateFile
 from multisite.supervisor.habits import HOURS, LEAD, MOST_SITES, Habits
+from multisite.supervisor.site.crew import Crew
 from multisite.supervisor.warming import KIND, Warming
 from tests.supervisor.harness import SupervisedHome, wait_until
 

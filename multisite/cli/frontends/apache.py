@@ -1,0 +1,246 @@
+"""Apache: virtual hosts that proxy, or in which mod_wsgi runs multisite.
+
+Apache takes the first virtual host that names a host, in the order of its files; https://httpd.apache.org/docs/2.4/vhosts/.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import sys
+from collections.abc import Iterator
+
+from multisite.cli.frontends import names
+from multisite.cli.frontends.view import (
+    CLAIMS,
+    UNDERSCORED,
+    Block,
+    Front,
+    Listen,
+    Static,
+    Unwritable,
+    comment,
+    has_control,
+    unsent,
+)
+
+HEAD = """\
+# Save this file as sites-available/multisite.conf, then:
+#     a2enmod {modules}
+#     a2ensite multisite && apachectl configtest && systemctl reload apache2
+# A new site is answered at once, without a reload; run the command again to have rules of its own for it.
+"""
+PROXY = """\
+# A connection towards multisite carries one request and is closed (disablereuse). That is fastest, since multisite can
+# hand such a connection over to the site, and it is safe: no site ever holds a connection on which the next visitor of
+# another site is to come. retry=0: after a restart of multisite the next request is tried at once.
+"""
+DIRECT = """\
+# Requests go straight to a site whose own socket is open, with no Python in between: whether it is, a folder named
+# like the domain says. Apache must be allowed to connect: put its user into the group of [supervisor] socket_group in
+# moya.conf. Everything else goes to multisite, which starts sites, so that no request is lost and none is sent twice.
+"""
+WSGI = """\
+# mod_wsgi runs multisite in processes of its own. {script} has to hold:
+#     import os
+#     os.environ["MOYA_SERVICE_HOME"] = "{home}"
+#     from multisite.service import application
+# The virtualenv has to be made with the Python that mod_wsgi was built for.
+WSGIDaemonProcess multisite user=www-data group=www-data processes=2 threads=8 python-home={prefix}
+"""
+LOG_FORMAT = r"%{Host}i %h %l %u %t \"%r\" %>s %O \"%{Referer}i\" \"%{User-Agent}i\""
+
+_SPECIAL = re.compile(r'[\\"$%?*\[\]{}<>|]')
+
+
+def render(front: Front) -> str:
+    """Return the configuration; it ends in whole virtual hosts."""
+    parts = [_head(front)]
+    for block in front.blocks:
+        parts += _hosts(block, front)
+    if front.rest:
+        rest = Block(
+            "multisite",
+            (),
+            ("*",),
+            timeout=front.timeout,
+            log="multisite",
+            direct=not front.blocks,
+            sent=front.sent,
+            app_send=front.app_send,
+        )
+        parts += [comment("All other hosts: sites that are newer than this file, and the page for unknown ones.")]
+        parts += _hosts(rest, front)
+    return "\n".join(parts) + "\n"
+
+
+def quoted(text: str) -> str:
+    """Return `text` as one argument that means itself in every directive.
+
+    Raises:
+        Unwritable: Apache would take a part of it for something else.
+    """
+    if has_control(text) or _SPECIAL.search(text):
+        raise Unwritable("it holds a character that Apache takes for something else")
+    return f'"{text}"'
+
+
+def _head(front: Front) -> str:
+    uwsgi = front.upstream.protocol == "uwsgi"
+    modules = "wsgi headers rewrite" if front.script else f"{'proxy_uwsgi' if uwsgi else 'proxy_http'} headers rewrite"
+    modules += " ssl" if any(block.certificate for block in front.blocks) else ""
+    text = comment(front.title) + "\n" + HEAD.format(modules=modules)
+    if front.script:
+        paths = {"script": front.script, "home": front.home, "prefix": quoted(sys.prefix)}
+        text += "\n" + WSGI.format(**{key: comment(path)[2:] for key, path in paths.items()})
+    else:
+        text += "\n" + PROXY + ("\n" + DIRECT if front.folders else "")
+    # Debian's ports.conf has the usual ports.
+    listens = [f"Listen {_address(listen)}\n" for listen in front.listen if listen.port not in (80, 443)]
+    return text + ("\n" + "".join(listens) if listens else "")
+
+
+def _address(listen: Listen) -> str:
+    if listen.path:
+        raise Unwritable("Apache listens on no unix socket")
+    return listen.address.removeprefix("*:")
+
+
+def _hosts(block: Block, front: Front) -> Iterator[str]:
+    """Yield the virtual host of `block`, and the same once more for TLS where there is a certificate."""
+    inside = list(_inside(block, front))
+    plain = [listen.address for listen in front.listen] or ["*:80"]
+    ways: list[tuple[str, list[str]]] = [(" ".join(plain), [])]
+    if block.certificate:
+        chain, key = block.certificate
+        tls = ["SSLEngine On", f"SSLCertificateFile {quoted(chain)}", f"SSLCertificateKeyFile {quoted(key)}"]
+        ways.append(("*:443", tls))
+    for addresses, tls in ways:
+        yield from (comment(f"{name}{f' at {mount}' if mount != '/' else ''}") for mount, name in block.sites)
+        yield f"<VirtualHost {addresses}>"
+        yield from (f"    {line}" if line else "" for line in [*tls, *inside])
+        yield "</VirtualHost>\n"
+
+
+def _inside(block: Block, front: Front) -> Iterator[str]:
+    globs = [names.glob(domain) for domain in block.domains]
+    named = [each for each in globs if "*" not in each and ":" not in each]
+    yield f"ServerName {named[0] if named else f'{block.log}.invalid'}"
+    aliases = [each for each in globs if each not in named[:1]]
+    for start in range(0, len(aliases), 50):  # a line holds some 8000 characters
+        yield f"ServerAlias {' '.join(aliases[start : start + 50])}"
+    yield f'CustomLog {quoted(f"{front.logs}/{block.log}.access.log")} "{LOG_FORMAT}"'
+    yield f"LimitRequestBody {front.max_body}"
+    # mod_proxy_uwsgi fails at a %2F; what was sent is in REQUEST_URI all the same.
+    yield f"AllowEncodedSlashes {'On' if front.upstream.protocol == 'uwsgi' else 'NoDecode'}"
+    yield "UseCanonicalName Off"
+    yield "RewriteEngine On"
+    yield from (comment(reason) for reason in block.left)
+    yield from _files(block, front)
+    yield from _sending(block)
+    yield from _wsgi(front) if front.script else _proxy(block, front)
+
+
+def _files(block: Block, front: Front) -> Iterator[str]:
+    if any(map(names.has_label, block.domains)):
+        if block.static or block.check:
+            yield comment(
+                "Its files are served by multisite: an alias of Apache cannot say {name}, which is one label."
+            )
+        return
+    for rule in [*block.static, *([block.check] if block.check else [])]:
+        path = names.path(rule.prefix)
+        if not rule.folders and not rule.file:
+            yield f'RewriteRule "^{path}(?:/|$)" - [S={len(block.static)}]'
+        try:
+            yield from list(_static(rule, path))
+        except Unwritable as error:
+            yield comment(f"{rule.prefix or '/'} is served by multisite: {error}.")
+
+
+def _static(rule: Static, path: str) -> Iterator[str]:
+    """A rule applies to files that there are and that Apache itself would show (-F), links considered."""
+    pairs = [(folder, "$1", f"^{path}({rule.rest})$") for folder in rule.folders]
+    pairs += [(rule.file, "", f"^{path}$")] if rule.file else []
+    for place, rest, pattern in pairs:
+        to = quoted(place.rstrip("/"))[:-1] + rest + '"'
+        yield 'RewriteCond "%{REQUEST_METHOD}" "^(GET|HEAD)$"'
+        yield f"RewriteCond {to} -F"
+        yield f'RewriteRule "{pattern}" {to} [L]'
+        folder, file = (place, "") if rest else posixpath.split(place)
+        yield from _allow(folder, rule, file)
+
+
+#: static_links → what Apache follows; links that lead inside are followed by multisite, to which the others are left
+LINKS = {"all": "FollowSymLinks", "owner": "SymLinksIfOwnerMatch"}
+
+
+def _allow(folder: str, rule: Static, file: str = "") -> Iterator[str]:
+    yield f"<Directory {quoted(folder)}>"
+    yield "    AllowOverride None"
+    yield f"    Options {LINKS.get(rule.links, 'None')}"
+    indent = "    "
+    if file:
+        yield f"    <Files {quoted(file)}>"
+        indent *= 2
+    yield f"{indent}Require all granted"
+    if rule.fresh is not None:
+        yield f'{indent}Header set Cache-Control "{f"max-age={rule.fresh}" if rule.fresh else "no-cache"}"'
+    if file:
+        yield "    </Files>"
+    yield "</Directory>"
+
+
+def _sending(block: Block) -> Iterator[str]:
+    """Yield what multisite may have Apache send; only folders can be named, so that of a file is."""
+    ours = [each for each in block.sent if each.header == "X-Sendfile"]
+    yield from (comment(reason) for reason in unsent(block.sent, "Apache", "X-Sendfile"))
+    if ours or block.app_send:
+        yield comment("a2enmod xsendfile")
+        yield "XSendFile On"
+    for each in ours:
+        try:
+            yield f"XSendFilePath {quoted(each.folder)}"
+        except Unwritable as error:
+            yield comment(f"{each.path} cannot be sent by Apache: {error}. Leave static_send out.")
+
+
+def _wsgi(front: Front) -> Iterator[str]:
+    yield "WSGIPassAuthorization On"
+    yield f"WSGIScriptAlias / {quoted(front.script)} process-group=multisite application-group=%{{GLOBAL}}"
+    yield f"<Directory {quoted(posixpath.dirname(front.script))}>"
+    yield f"    <Files {quoted(posixpath.basename(front.script))}>"
+    yield "        Require all granted"
+    yield "    </Files>"
+    yield "</Directory>"
+
+
+def _proxy(block: Block, front: Front) -> Iterator[str]:
+    yield "ProxyPreserveHost On"
+    yield comment("request_timeout and start_timeout, and a little: the page that says why is multisite's")
+    yield f"ProxyTimeout {block.timeout}"
+    yield comment("What a client claims of itself ends here; mod_proxy sets X-Forwarded-For and -Host.")
+    named = [front.host_header] if re.fullmatch(r"[A-Za-z0-9-]+", front.host_header) else []
+    gone = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Server", *named, *CLAIMS, *UNDERSCORED)
+    yield from (f"RequestHeader unset {name}" for name in gone)
+    yield 'RequestHeader set X-Forwarded-Proto "expr=%{REQUEST_SCHEME}"'
+    yield 'RequestHeader set X-Forwarded-Port "expr=%{SERVER_PORT}"'
+    if front.folders and block.direct:
+        socket = f'"unix:{quoted(front.folders)[1:-1]}/%{{SERVER_NAME}}/http.sock|http://%{{SERVER_NAME}}/$1"'
+        yield 'RewriteCond "%{SERVER_NAME}" "^[a-z0-9_-][a-z0-9_.-]*$"'
+        yield from (f'RewriteCond "%{{SERVER_NAME}}" "!=={domain}"' for domain in front.indirect)
+        yield f'RewriteCond {quoted(front.folders)[:-1]}/%{{SERVER_NAME}}" -d'
+        yield f'RewriteRule "^/(.*)$" {socket} [P,L]'
+    # mod_proxy_uwsgi decodes what it is given; with nocanon that would be the query too.
+    uwsgi = front.upstream.protocol == "uwsgi"
+    options = "retry=0 disablereuse=On" if uwsgi else "nocanon retry=0 disablereuse=On upgrade=websocket"
+    yield f'ProxyPass "/" "{_upstream(front)}" {options}'
+
+
+def _upstream(front: Front) -> str:
+    upstream = front.upstream
+    if upstream.path:
+        if upstream.path.startswith("\0"):
+            raise Unwritable("Apache cannot connect to an abstract socket")
+        return f"unix:{quoted(upstream.path)[1:-1]}|{upstream.protocol}://multisite/"
+    return f"{upstream}/"

@@ -1,0 +1,158 @@
+"""lighttpd: conditionals over the host. All that match are merged, and the last one wins, as our last pattern does.
+
+https://redmine.lighttpd.net/projects/lighttpd/wiki/Docs_Configuration
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+from multisite.cli.frontends import names
+from multisite.cli.frontends.view import (
+    CLAIMS,
+    UNDERSCORED,
+    Block,
+    Front,
+    Static,
+    Unwritable,
+    comment,
+    has_control,
+    unsent,
+    without_check,
+)
+
+HEAD = """\
+# Save this file and include it in lighttpd.conf, or have lighttpd run the command at each start:
+#     include_shell "{command}"
+# then: lighttpd -tt -f /etc/lighttpd/lighttpd.conf && systemctl restart lighttpd
+# A new site is answered at once, without a restart; run the command again to have rules of its own for it.
+"""
+MODULES = ("mod_alias", "mod_setenv", "mod_accesslog", "mod_proxy")
+
+
+def render(front: Front) -> str:
+    """Return the configuration; it ends in whole conditionals."""
+    parts = [[comment(front.title) + "\n" + HEAD.format(command=comment(front.title)[2:].replace('"', "'"))]]
+    parts.append(list(_everywhere(front)))
+    parts += [list(_host(block, front)) for block in reversed(front.blocks)]
+    return "\n".join("".join(f"{line}\n" for line in part).rstrip("\n") + "\n" for part in parts)
+
+
+def quoted(text: str) -> str:
+    """Return `text` as one string.
+
+    Raises:
+        Unwritable: lighttpd would take a part of it for something else.
+    """
+    if has_control(text) or re.search(r'[\\"$%]', text):
+        raise Unwritable("it holds a character that lighttpd takes for something else")
+    return f'"{text}"'
+
+
+def _everywhere(front: Front) -> Iterator[str]:
+    yield "server.modules += ( " + ", ".join(f'"{name}"' for name in MODULES) + " )"
+    for listen in front.listen:
+        address = f"unix:{listen.path}" if listen.path else listen.address.replace("*", "0.0.0.0")
+        yield f'$SERVER["socket"] == {quoted(address)} {{ }}'
+    yield from _condition(front)
+
+
+def _condition(front: Front) -> Iterator[str]:
+    """All hosts, when there is no SITE; else the domains of the blocks."""
+    indent = ""
+    if not front.rest:
+        either = "|".join(names.expression(domain) for block in front.blocks for domain in block.domains)
+        yield f'$HTTP["host"] =~ {_host_expression(either)} {{'
+        indent = "    "
+    yield from (f"{indent}{line}" for line in _proxy(front))
+    if not front.rest:
+        yield "}"
+
+
+def _host_expression(either: str) -> str:
+    return f'"^({either})(:[0-9]+)?$"'
+
+
+def _proxy(front: Front) -> Iterator[str]:
+    yield f"server.max-request-size = {front.max_body // 1024}"
+    yield f"accesslog.filename = {quoted(f'{front.logs}/multisite.access.log')}"
+    yield comment("What a client claims of itself ends here: an empty field is not passed on.")
+    named = [front.host_header] if re.fullmatch(r"[A-Za-z0-9-]+", front.host_header) else []
+    gone = ("X-Forwarded-For", "X-Forwarded-Port", *named, *CLAIMS, *UNDERSCORED)
+    yield "setenv.set-request-header = ("
+    yield from (f'    "{name}" => "",' for name in gone)
+    yield ")"
+    yield comment(
+        "A connection towards multisite carries one request and is closed. That is fastest, since multisite can"
+    )
+    yield comment(
+        "hand such a connection over to the site, and no site ever holds a connection on which the next visitor"
+    )
+    yield comment("of another site is to come. Timeouts: the page that says why a site does not answer is multisite's.")
+    yield 'proxy.header = ( "upgrade" => "enable" )'
+    timeouts = f'"connect-timeout" => 5, "read-timeout" => {front.timeout}, "disable-time" => 0'
+    yield from (comment(reason) for reason in unsent(front.sent, "lighttpd", "X-Sendfile"))
+    yield f'proxy.server = ( "" => ( ( {_upstream(front)}, {timeouts}{_sending(front)} ) ) )'
+
+
+def _sending(front: Front) -> str:
+    """Return the options by which multisite may have lighttpd send files from these folders."""
+    folders = []
+    for each in front.sent:
+        if each.header == "X-Sendfile":
+            with contextlib.suppress(Unwritable):
+                folders.append(quoted(each.folder))
+    return f', "x-sendfile" => "enable", "x-sendfile-docroot" => ( {", ".join(folders)} )' if folders else ""
+
+
+def _upstream(front: Front) -> str:
+    upstream = front.upstream
+    if upstream.path:
+        if upstream.path.startswith("\0"):
+            raise Unwritable("lighttpd cannot connect to an abstract socket")
+        return f'"socket" => {quoted(upstream.path)}'
+    return f'"host" => "{upstream.host}", "port" => {upstream.port}'
+
+
+def _host(block: Block, front: Front) -> Iterator[str]:
+    yield from (comment(f"{name}{f' at {mount}' if mount != '/' else ''}") for mount, name in block.sites)
+    yield f'$HTTP["host"] =~ {_host_expression("|".join(map(names.expression, block.domains)))} {{'
+    yield f"    accesslog.filename = {quoted(f'{front.logs}/{block.log}.access.log')}"
+    yield from (comment(reason, "    ") for reason in block.left)
+    if block.check:
+        yield comment(
+            "The folders of check are served by multisite: lighttpd has no way on to the application.", "    "
+        )
+    rules = []
+    for rule in block.static:
+        try:
+            rules += [_alias(rule, block)] if rule.folders or rule.file else []
+        except Unwritable as error:
+            yield comment(f"{rule.prefix or '/'} is served by multisite: {error}.", "    ")
+    yield "    alias.url = ("
+    yield from (f"        {line}," for line, _ in rules)
+    yield "    )"
+    if rules:
+        yield f'    $HTTP["url"] =~ "^({"|".join(path for _, path in rules)})$" {{'
+        yield '        $HTTP["request-method"] =~ "^(GET|HEAD)$" {'
+        yield "            proxy.server = ()"
+        yield "        }"
+        yield "    }"
+    yield "}"
+
+
+def _alias(rule: Static, block: Block) -> tuple[str, str]:
+    """Return the alias and the expression of the paths that it is for."""
+    path = names.path(rule.prefix)
+    if rule.links != "all":
+        raise Unwritable(without_check("lighttpd"))
+    if any(other.prefix.startswith(f"{rule.prefix}/") and not other.folders for other in block.static):
+        raise Unwritable("a prefix beneath it is")
+    if len(rule.folders) > 1 or rule.fresh is not None:
+        raise Unwritable("it has several folders, or static_expires")
+    if rule.file:
+        return f'"{rule.prefix}" => {quoted(rule.file)}', path
+    folder = rule.folders[0].rstrip("/") + "/"
+    return f'"{rule.prefix}/" => {quoted(folder)}', f"{path}{rule.rest}"

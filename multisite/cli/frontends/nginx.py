@@ -1,0 +1,316 @@
+"""nginx: whole server blocks, to be included in its ``http`` block.
+
+A host is looked up among exact names first, then the longest wildcard, then the first regular expression that matches;
+https://nginx.org/en/docs/http/server_names.html.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from multisite.cli.frontends import names
+from multisite.cli.frontends.view import CLAIMS, Block, Front, Listen, Static, Unwritable, comment, has_control, unsent
+from multisite.config.hosts import is_pattern
+
+#: a longer name does not fit the hash tables that nginx makes by default, and it would not start
+LONGEST_NAME = 40
+
+HEAD = """\
+# Include this file within http {} of nginx.conf, then: nginx -t && nginx -s reload
+# A new site is answered at once, without either; run the command again to have rules of its own for it.
+
+# A connection towards multisite carries one request and is closed, unless it becomes a WebSocket. That is fastest,
+# since multisite can hand such a connection over to the site, and it is safe: no site ever holds a connection on which
+# the next visitor of another site is to come.
+map $http_upgrade $multisite_connection {
+    default upgrade;
+    "" close;
+}
+
+# The name by which nginx chose the server block, with the port that the client used: Host alone may say another one,
+# where the request names its host in the first line (RFC 9112 section 3.2.2).
+map $http_host $multisite_port {
+    default "";
+    "~(?<multisite_sent_port>:[0-9]+)$" $multisite_sent_port;
+}
+"""
+
+#: what stands for something else in a map, quoted or not
+MAP_WORDS = frozenset({"default", "hostnames", "include", "volatile"})
+
+#: there is never such a folder: what is in a domain's is no folder
+NO_FOLDER = "-/-"
+
+GUARD = """\
+# Requests go straight to a site whose own socket is open, with no Python in between: whether it is, a folder named
+# like the domain says. nginx must be allowed to connect: put its user into the group of [supervisor] socket_group in
+# moya.conf. Everything else goes to multisite, which starts sites, so that no request is lost and none is sent twice.
+# nginx has put $host into lower case and refuses "/" and ".." in it; this lets through what a host name can hold.
+map $host $multisite_folder {
+    default "-/-";
+    "~^[a-z0-9_-][a-z0-9_.-]*$" $host;
+"""
+
+
+def render(front: Front) -> str:
+    """Return the configuration; it ends in whole server blocks."""
+    in_order = [domain for block in reversed(front.blocks) for domain in reversed(block.domains)]
+    native = names.undisputed(in_order)
+    parts = [comment(front.title) + "\n" + HEAD]
+    if front.folders:
+        parts.append(_guard(front))
+    for block in front.blocks:
+        parts.append("".join(f"{line}\n" for line in _server(block, front, native)))
+    if front.rest:
+        parts.append("".join(f"{line}\n" for line in _rest(front)))
+    return "\n".join(parts)
+
+
+def escaped(text: str) -> str:
+    """Return `text` for within double quotes.
+
+    Raises:
+        Unwritable: nginx would take a part of it for something else.
+    """
+    if has_control(text) or "$" in text:
+        raise Unwritable("it holds a character that nginx has no way to write")
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def quoted(text: str, after: str = "") -> str:
+    """Return `text` as one parameter, followed by `after`, which is ours and may hold variables."""
+    return f'"{escaped(text)}{after}"'
+
+
+def _guard(front: Front) -> str:
+    exceptions = [f"    {_map_key(domain)} {quoted(NO_FOLDER)};\n" for domain in front.indirect]
+    told = ["    # They have files of their own, or do not speak HTTP.\n"] if exceptions else []
+    return "".join([GUARD, *told, *exceptions, "}\n"])
+
+
+def _map_key(domain: str) -> str:
+    plain = _is_short(domain) and domain not in MAP_WORDS
+    return domain if plain else f'"~^{names.expression(domain)}$"'
+
+
+def _is_short(domain: str) -> bool:
+    return len(domain) <= LONGEST_NAME and ":" not in domain
+
+
+def _server(block: Block, front: Front, native: frozenset[str]) -> Iterator[str]:
+    yield from (comment(f"{name}{f' at {mount}' if mount != '/' else ''}") for mount, name in block.sites)
+    yield "server {"
+    yield from _listen(front, block.certificate)
+    yield f"    server_name {' '.join(_name(domain, native) for domain in block.domains)};"
+    yield f"    access_log {quoted(f'{front.logs}/{block.log}.access.log')} combined;"
+    yield from _settings(front, block.timeout)
+    yield from _sending(block, front)
+    yield from (comment(reason, "    ") for reason in block.left)
+    direct = bool(block.direct and front.folders)
+    for number, rule in enumerate(block.static):
+        nested = any(rule.prefix.startswith(f"{other.prefix}/") for other in block.static[number:])
+        yield from _static(rule, front, apart=direct or nested)
+    if block.static or block.check:
+        yield from _pass(front, "    ", False, "@multisite")
+    if block.check:
+        yield from _check(block.check)
+    yield from _pass(front, "    ", direct)
+    yield "}"
+
+
+def _rest(front: Front) -> Iterator[str]:
+    yield "# All other hosts: sites that are newer than this file, and the page for unknown ones."
+    yield "server {"
+    yield from _listen(front, None)
+    yield "    server_name ~.;"
+    log = quoted(f"{front.logs}/multisite.access.log")
+    yield f"    access_log {log} combined;"
+    if not front.blocks:
+        yield "    # A domain that has a folder here, which the user of nginx may write, has a log of its own in it."
+        yield f"    root {quoted(f'{front.logs}/sites', '/$host')};"
+        yield f"    access_log {quoted(f'{front.logs}/sites', '/$host/access.log')} combined;"
+    yield from _settings(front, front.timeout)
+    yield from _sending(front, front)
+    yield from _pass(front, "    ", bool(front.folders and not front.blocks))
+    yield "}"
+
+
+def _listen(front: Front, certificate: tuple[str, str] | None) -> Iterator[str]:
+    for listen in front.listen or (Listen(port=80),):
+        yield f"    listen {_listen_address(listen)};"
+    if certificate:
+        yield "    listen 443 ssl http2;"
+        yield f"    ssl_certificate {quoted(certificate[0])};"
+        yield f"    ssl_certificate_key {quoted(certificate[1])};"
+
+
+def _listen_address(listen: Listen) -> str:
+    if listen.path:
+        return quoted(f"unix:{listen.path}")
+    return listen.address.removeprefix("*:")
+
+
+def _name(domain: str, native: frozenset[str]) -> str:
+    if _is_short(domain) and (domain in native or not is_pattern(domain)):
+        return domain
+    return f'"~^{names.expression(domain)}$"'
+
+
+def _settings(front: Front, timeout: int) -> Iterator[str]:
+    """Yield what holds for every location of a server, towards multisite and towards a site's own socket alike."""
+    uwsgi = front.upstream.protocol == "uwsgi"
+    word = "uwsgi" if uwsgi else "proxy"
+    yield f"    client_max_body_size {_size(front.max_body)};"
+    yield f"    {word}_connect_timeout 5s;"
+    yield "    # request_timeout and start_timeout, and a little: the page that says why is multisite's"
+    yield f"    {word}_read_timeout {timeout}s;"
+    yield f"    {word}_send_timeout {timeout}s;"
+    yield f"    {word}_next_upstream off;  # no request is ever sent twice"
+    if uwsgi:
+        yield from (f"    uwsgi_param {name} {value};" for name, value in UWSGI.items())
+        yield from (f'    uwsgi_param {_variable(name)} "" if_not_empty;' for name in _unset(front))
+        return
+    yield "    proxy_http_version 1.1;"
+    yield from (f"    proxy_set_header {name} {value};" for name, value in HEADERS.items())
+    yield from (f'    proxy_set_header {name} "";' for name in _unset(front))
+
+
+def _sending(told: Block | Front, front: Front) -> Iterator[str]:
+    """Yield what multisite may have nginx send, or that nobody may; only what everybody may see is in these folders."""
+    ours = {each.prefix + each.path: each for each in told.sent if each.header == "X-Accel-Redirect"}.values()
+    yield from (comment(reason, "    ") for reason in unsent(told.sent, "nginx", "X-Accel-Redirect"))
+    if not ours and not told.app_send:
+        word = "uwsgi" if front.upstream.protocol == "uwsgi" else "proxy"
+        yield f"    {word}_ignore_headers X-Accel-Redirect;  # no site shall name files for nginx to send"
+    for each in ours:
+        end = "" if each.is_file else "/"
+        try:
+            where, path = quoted(each.prefix + each.path, end), quoted(each.path, end)
+            start = quoted(f"from={each.path}", end)
+        except Unwritable as error:
+            yield comment(f"{each.path} cannot be sent by nginx: {error}. Leave static_send out.", "    ")
+            continue
+        yield f"    location {'=' if each.is_file else '^~'} {where} {{"
+        yield "        internal;"
+        yield from [f"        disable_symlinks {LINKS[each.links]} {start};"] if each.links in LINKS else []
+        yield f"        alias {path};"
+        yield "    }"
+
+
+def _size(size: int) -> str:
+    return f"{size >> 20}m" if size and not size % 2**20 else str(size)
+
+
+#: they are set, never added to, so that what a client claims of itself ends here
+HEADERS = {
+    "Host": "$host$multisite_port",
+    "Upgrade": "$http_upgrade",
+    "Connection": "$multisite_connection",
+    "X-Forwarded-For": "$remote_addr",
+    "X-Forwarded-Proto": "$scheme",
+    "X-Forwarded-Host": "$host$multisite_port",
+    "X-Forwarded-Port": "$server_port",
+}
+UWSGI = {
+    "REQUEST_METHOD": "$request_method",
+    "REQUEST_URI": "$request_uri",
+    "PATH_INFO": "$document_uri",
+    "QUERY_STRING": "$query_string",
+    "CONTENT_TYPE": "$content_type",
+    "CONTENT_LENGTH": "$content_length",
+    "SERVER_PROTOCOL": "$server_protocol",
+    "SERVER_NAME": "$host",
+    "SERVER_PORT": "$server_port",
+    "REMOTE_ADDR": "$remote_addr",
+    "REMOTE_PORT": "$remote_port",
+    "REQUEST_SCHEME": "$scheme",
+    "UWSGI_SCHEME": "$scheme",
+    "HTTPS": "$https if_not_empty",
+    "HTTP_HOST": "$host$multisite_port",
+    "HTTP_X_FORWARDED_FOR": "$remote_addr",
+    "HTTP_X_FORWARDED_PROTO": "$scheme",
+    "HTTP_X_FORWARDED_HOST": "$host$multisite_port",
+    "HTTP_X_FORWARDED_PORT": "$server_port",
+}
+
+
+def _unset(front: Front) -> list[str]:
+    named = [front.host_header] if re.fullmatch(r"[A-Za-z0-9-]+", front.host_header) else []
+    return [*named, *CLAIMS]
+
+
+def _variable(header: str) -> str:
+    return "HTTP_" + header.upper().replace("-", "_")
+
+
+def _static(rule: Static, front: Front, apart: bool) -> Iterator[str]:
+    """Yield a location for the files, and one for what else is at the prefix where that must not go further."""
+    path = names.path(rule.prefix)
+    try:
+        if rule.file:
+            yield from _location(f"= {quoted(rule.prefix)}", quoted(rule.file), rule)
+        elif rule.folders:
+            yield from _location(f'~ "^{path}({rule.rest})$"', _each(rule.folders), rule)
+    except Unwritable as error:
+        apart = True
+        yield comment(f"{rule.prefix or '/'} is served by multisite: {error}.", "    ")
+    if apart or not (rule.folders or rule.file):
+        yield from _pass(front, "    ", False, f'~ "^{path}(?:/|$)"')
+
+
+def _check(rule: Static) -> Iterator[str]:
+    try:
+        yield from _location(f'~ "^({rule.rest})$"', _each(rule.folders), rule)
+    except Unwritable as error:
+        yield comment(f"The folders of check are served by multisite: {error}.", "    ")
+
+
+def _location(where: str, tried: str, rule: Static) -> Iterator[str]:
+    yield f"    location {where} {{"
+    yield "        root /;"
+    yield f"        try_files {tried} @multisite;"
+    yield "        error_page 403 405 = @multisite;"
+    yield from [f"        disable_symlinks {LINKS[rule.links]};"] if rule.links in LINKS else []
+    yield from [f"        expires {f'{rule.fresh}s' if rule.fresh else 'epoch'};"] if rule.fresh is not None else []
+    yield "    }"
+
+
+#: static_links → what nginx follows; links that lead inside are followed by multisite, to which the others are left
+LINKS = {"none": "on", "inside": "on", "owner": "if_not_owner"}
+
+
+def _each(folders: tuple[str, ...]) -> str:
+    return " ".join(quoted(folder.rstrip("/"), "$1") for folder in folders)
+
+
+def _pass(front: Front, indent: str, direct: bool, where: str = "/") -> Iterator[str]:
+    to = _dispatcher(front)
+    yield f"{indent}location {where} {{"
+    if direct:
+        folder = quoted(front.folders, "/$multisite_folder")
+        socket = quoted(f"http://unix:{front.folders}", "/$multisite_folder/http.sock:")
+        yield f'{indent}    set $multisite_to "{to}";'
+        yield f"{indent}    if (-d {folder}) {{"
+        yield f"{indent}        set $multisite_to {socket};"
+        yield f"{indent}    }}"
+        yield f"{indent}    proxy_pass $multisite_to;"
+    else:
+        word = "uwsgi_pass" if front.upstream.protocol == "uwsgi" else "proxy_pass"
+        yield f'{indent}    {word} "{to}";'
+    yield f"{indent}}}"
+
+
+def _dispatcher(front: Front) -> str:
+    """Return the address of the dispatcher, ready for double quotes."""
+    upstream, scheme = front.upstream, "" if front.upstream.protocol == "uwsgi" else "http://"
+    if upstream.path:
+        if upstream.path.startswith("\0") or ":" in upstream.path:
+            raise Unwritable("nginx cannot connect to an abstract socket, nor to one with a colon in its path")
+        return f"{scheme}unix:{escaped(upstream.path)}{':' if scheme else ''}"
+    return f"{scheme}{_address(front)}"
+
+
+def _address(front: Front) -> str:
+    host = front.upstream.host
+    return f"{f'[{host}]' if ':' in host else host}:{front.upstream.port}"

@@ -1,0 +1,220 @@
+"""Checking what a file says against the option table; every fault becomes a `Problem` (pure).
+
+The casts run as check functions of ConfigObj's Validator, over the configspec that
+`multisite.config.options` generates. Only the keys that a file holds are checked, because a
+whole ``ConfigObj.validate`` also visits the forty that it does not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from configobj import ConfigObj
+from configobj.validate import Validator
+
+from multisite.config import hosting, hosts, template
+from multisite.config.endpoint import Endpoint
+from multisite.config.option import Option
+from multisite.config.options import KNOWN, SITE_FILE, configspec
+from multisite.config.values import CASTS, EMPTY, did_you_mean, mount
+
+Texts = dict[str, dict[str, str]]
+Values = dict[str, dict[str, Any]]
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_VALIDATOR = Validator(CASTS)
+MOST_GUESSES = 50  # "did you mean" costs a millisecond, and a file of junk has 100,000 unknown keys
+RUNS = ("application", "command", "upstreams", "ini")
+_OF_AN_INSTANCE = ("python", "user", "group", "chroot")  # where a placeholder is never meant to be itself
+
+
+class Fault(NamedTuple):
+    """A problem before it is known which file of an ``extends`` chain holds it."""
+
+    section: str
+    key: str
+    reason: str
+    remedy: str = ""
+    severity: str = "error"
+
+
+@lru_cache(maxsize=2)
+def _spec(file: str) -> Mapping[str, Mapping[str, str]]:
+    spec: Mapping[str, Mapping[str, str]] = ConfigObj(
+        configspec(file), _inspec=True, list_values=False, interpolation=False
+    )
+    return spec
+
+
+def check(texts: Texts, file: str, faults: list[Fault]) -> Values:
+    """Cast every value; the settings that a file has for its Moya project stay text."""
+    service = texts.get("service", {})
+    overlays = file == SITE_FILE and bool(service.get("ini")) and not service.get("application")
+    known, spec = KNOWN[file], _spec(file)
+    values: Values = {}
+    for section, keys in texts.items():
+        options, checks = known.get(section), spec.get(section, {})
+        cast: dict[str, Any] = {}
+        if options is None and not overlays:
+            guess = len(faults) < MOST_GUESSES
+            faults.append(_unknown_section(file, section) if guess else Fault(section, "", "unknown section"))
+            continue
+        for key, text in keys.items():
+            option = options.get(key) or options.get("") if options else None
+            if option is not None:
+                try:
+                    cast[key] = (
+                        _VALIDATOR.check(checks.get(key) or checks["__many__"], text) if text else EMPTY[option.kind]
+                    )
+                except KeyError:
+                    continue  # left empty, which means "not set" for this kind
+                except ValueError as error:
+                    remedy = (
+                        "a line indented deeper than its key continues it"
+                        if "\n" in text
+                        else _sample(option, str(error))
+                    )
+                    faults.append(Fault(section, key, str(error), remedy))
+            elif overlays and section != "service":
+                cast[key] = text
+            else:
+                guess = len(faults) < MOST_GUESSES
+                faults.append(_unknown_key(file, section, key) if guess else Fault(section, key, "unknown key"))
+        if cast:
+            values[section] = cast
+    return values
+
+
+def _sample(option: Option, reason: str) -> str:
+    """Say what a good value looks like, where that is known and `reason` does not say it."""
+    if option.choices:
+        return "" if reason.endswith("?") else "write one of these"
+    sample = option.example or option.default
+    return f"write it like {sample}" if sample and option.kind != "boolean" else ""
+
+
+def _unknown_section(file: str, section: str) -> Fault:
+    if not section:
+        return Fault("", "", "there are keys before the first section", "put [service] above them")
+    known = tuple(KNOWN[file])
+    return Fault(section, "", "unknown section" + did_you_mean(section, known), f"known are {', '.join(known)}")
+
+
+def _unknown_key(file: str, section: str, key: str) -> Fault:
+    known = KNOWN[file][section]
+    if guess := did_you_mean(key, tuple(known)):
+        return Fault(section, key, "unknown key" + guess)
+    elsewhere = next((name for name, options in KNOWN[file].items() if key in options), "")
+    return Fault(section, key, "unknown key", f"it belongs in [{elsewhere}]" if elsewhere else "remove it")
+
+
+def check_domains(domains: tuple[str, ...], faults: list[Fault]) -> tuple[str, ...]:
+    """Give the normal forms of those domains that are good, each once."""
+    good: dict[str, None] = {}
+    for domain in domains:
+        try:
+            good[hosts.check_pattern(domain)] = None
+        except ValueError as error:
+            remedy = "write it like blog.example.com or *.example.com"
+            faults.append(Fault("service", "domains", f"{domain[:100]!r} is no domain: {error}", remedy))
+    return tuple(good)
+
+
+def in_doubt(faults: list[Fault]) -> bool:
+    """Tell whether a key that seems missing may be one that was told already."""
+    known = KNOWN[SITE_FILE]["service"]
+    return any(fault.key not in known or fault.key in (*RUNS, "domains") for fault in faults)
+
+
+def cross_check(
+    values: Values, service: Mapping[str, Any], domains: tuple[str, ...], doubt: bool = False
+) -> Iterator[Fault]:
+    """Find the keys that do not go together.
+
+    Args:
+        values: what the file says.
+        service: its [service] with the defaults of moya.conf merged in.
+        domains: the good ones.
+        doubt: a key that seems missing may be there, misspelt.
+    """
+    is_hosting = hosting.is_hosting(service.get("location", ""))  # what runs there is found in each folder
+    if not doubt and not is_hosting and not any(service.get(key) for key in RUNS) and not values.get("static"):
+        yield Fault(
+            "service",
+            "application",
+            "the site has nothing to run",
+            "set application, command, upstreams or ini, or give it a [static] section",
+        )
+    if service.get("mode") == "proxy" and not service.get("upstreams"):
+        yield Fault("service", "mode", "there are no upstreams to relay to", "set upstreams")
+    if service.get("server") == "command" and not service.get("command"):
+        yield Fault("service", "server", "there is no command to run", "set command")
+    if service.get("ini") and not service.get("application") and not service.get("location"):
+        yield Fault("service", "ini", "a Moya project needs a location", "set location")
+    if service.get("redirect_to_canonical") and domains and hosts.is_pattern(domains[0]) and not is_hosting:
+        yield Fault(
+            "service",
+            "redirect_to_canonical",
+            f"the first domain, {domains[0]}, is a pattern and names no host",
+            "put an exact domain first",
+        )
+    yield from _check_placeholders(values, service, domains)
+    yield from _check_upstreams(service)
+    yield from check_names(values)
+    if not doubt and not domains and not service.get("domains"):
+        reason = "the site has no domains, so only default_site reaches it"
+        yield Fault("service", "domains", reason, "set domains", "warning")
+
+
+def _check_placeholders(values: Values, service: Mapping[str, Any], domains: tuple[str, ...]) -> Iterator[Fault]:
+    """Find placeholders that stand for nothing."""
+    location = service.get("location", "")
+    captured = hosting.names(domains)
+    known = tuple(dict.fromkeys((*template.NAMES, *(captured if hosting.is_hosting(location) else ()))))
+    for name in template.unknown(service.get("command") or (), known):
+        remedy = f"there are {template.listed(known)}, and %% for a per cent sign"
+        yield Fault("service", "command", f"the placeholder %{name} means nothing", remedy)
+    for name in template.unknown([location], captured):
+        remedy = f"there is {template.listed(captured)}; what each of the domains captures can be used, too"
+        yield Fault("service", "location", f"the placeholder %{name} means nothing", remedy)
+    if hosting.is_hosting(location):
+        return
+    texts = {("service", key): str(service.get(key) or "") for key in _OF_AN_INSTANCE}
+    texts |= {("logging", key): str(text) for key, text in values.get("logging", {}).items()}
+    for (section, key), text in texts.items():
+        if hosting.HOST in template.placeholders([text]):
+            reason = "%HOST stands for nothing here, because location has none"
+            yield Fault(section, key, reason, "write it into location, too, or take it out")
+
+
+def _check_upstreams(service: Mapping[str, Any]) -> Iterator[Fault]:
+    for text in service.get("upstreams") or ():
+        try:
+            Endpoint.parse(text, service.get("protocol") or "http")
+        except ValueError as error:
+            remedy = "write it like http://10.0.0.5:8000, uwsgi://10.0.0.6:3031 or unix:/run/x.sock"
+            yield Fault("service", "upstreams", f"{text[:100]!r}: {error}", remedy)
+
+
+def check_names(values: Values) -> Iterator[Fault]:
+    """Find keys of [env] that are no variables and keys of [static] that are no prefixes."""
+    for key in values.get("env", ()):
+        if not _VARIABLE.match(key):
+            yield Fault("env", key, "is not the name of an environment variable", "use letters, digits and _")
+    for key, paths in values.get("static", {}).items():
+        if key != "check" and not key.startswith("/"):
+            yield Fault("static", key, "a URL prefix starts with /", "write /PREFIX or check")
+        elif key != "check" and (fault := _prefix_fault(key)):
+            yield Fault("static", key, fault, "write the prefix as it stands in the URL, decoded")
+        elif not paths:
+            yield Fault("static", key, "names no folder or file", "write PREFIX = FOLDER")
+
+
+def _prefix_fault(prefix: str) -> str:
+    try:
+        mount(prefix)
+    except ValueError as error:
+        return str(error)
+    return ""

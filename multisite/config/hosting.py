@@ -1,0 +1,79 @@
+"""One file for many hosts: ``location = /var/www/%HOST`` (pure).
+
+A *hosting site* is one whose location has a placeholder. Each host that it is asked for and whose folder exists is an
+*instance* of it: a site of its own, with a name, a socket, processes and figures of its own.
+
+A host that comes here is in its normal form (`config.hosts.normalise`): labels of letters, digits, ``-`` and ``_``
+with single dots between them. So it can be one component of a path, and never two, none or the one above.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+
+from multisite.config import hosts, template
+
+HOST = "HOST"
+BETWEEN = ".."  # stands in no host, and in no name that a file may give
+LONGEST_NAME = 64
+
+_SAFE = re.compile(r"[a-z0-9_](?:[a-z0-9_-]|\.(?!\.|\Z))*\Z")
+_CAPTURED = re.compile(r"\{\*?([A-Za-z]+)\}")
+
+
+def is_hosting(location: str) -> bool:
+    """Tell whether a site with this location has an instance for each host."""
+    return "%" in location and bool(template.placeholders([location]))
+
+
+def names(domains: Iterable[str]) -> tuple[str, ...]:
+    """Return the placeholders that a hosting site with these domains may use: HOST, and what all of them capture."""
+    captured = [{name.upper() for name in _CAPTURED.findall(domain)} for domain in domains]
+    return (HOST, *sorted(set.intersection(*captured) - set(template.NAMES) if captured else ()))
+
+
+def values(domains: Iterable[str], host: str) -> dict[str, str] | None:
+    """Return what the placeholders stand for on `host`; None where it could not be the name of a folder.
+
+    Args:
+        domains: of the hosting site; among its patterns the last one that fits counts, as everywhere.
+        host: in its normal form.
+    """
+    found = {HOST: host}
+    patterns = [domain for domain in domains if hosts.is_pattern(domain)]
+    matches = (hosts.compile_pattern(pattern).match(host) for pattern in reversed(patterns))
+    match = next(filter(None, matches), None)
+    if match:
+        found = {**{name.upper(): text for name, text in match.groupdict().items()}, **found}
+    return found if all(map(_SAFE.match, found.values())) else None
+
+
+def fill(text: str, found: Mapping[str, str]) -> str:
+    """Replace the placeholders in one value of a hosting site."""
+    return template.fill(text, found)
+
+
+def fill_command(arguments: Iterable[str], found: Mapping[str, str]) -> tuple[str, ...]:
+    """Replace what was captured in a command; its own placeholders are left to whoever runs it."""
+    return template.render(arguments, {name: text for name, text in found.items() if name not in template.NAMES})
+
+
+def instance_name(site: str, host: str) -> str:
+    """Return the name of an instance, which no other instance and no site has.
+
+    It is a name as a site file may have one, except that it holds `BETWEEN`; a long one is cut, and made unique by
+    a digest.
+    """
+    name = site + BETWEEN + host
+    if len(name) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(f"{site}\0{host}".encode()).hexdigest()[:16]
+    return f"{site[:24]}{BETWEEN}{host[:20]}{BETWEEN}{digest}"
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Return site and host of an instance's name; the host is "" where the name is none, or was cut."""
+    site, between, host = name.rpartition(BETWEEN)
+    return (site, host) if between and instance_name(site, host) == name and BETWEEN not in site else (name, "")

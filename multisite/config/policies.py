@@ -1,0 +1,105 @@
+"""Which user and group a spawned site runs as, where its file names no user: policies, ours and those of others.
+
+A package offers one as an entry point of the group ``multisite.policies``::
+
+    [options.entry_points]
+    multisite.policies =
+        customers = our_hosting.users:customer
+
+moya.conf names it with ``[supervisor] user_policy = customers``, and it is called as::
+
+    def customer(site: multisite.model.Site) -> tuple[str | int, str | int | None]:
+        '''Return user and group, by name or number; None for the user's own group.
+
+        Raises:
+            multisite.policies.Refused: the site may not run; the message is the reason.
+        '''
+
+before each start, in the supervisor, which waits for it. What it returns is checked like what a site file says: never
+root unless moya.conf allows it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib_metadata import EntryPoints
+
+    from multisite.config.model import Site
+
+GROUP = "multisite.policies"
+OWNER = "owner"  # the default, which `multisite.supervisor.process.privilege` knows
+
+Answer = tuple["str | int", "str | int | None"]
+Policy = Callable[["Site"], Answer]
+
+
+class Refused(Exception):
+    """The site cannot be started as its file says; the message is a sentence with a remedy."""
+
+
+def directory(site: Site) -> Answer:
+    """User and group that the location belongs to, both as they are there (Luisito's rule).
+
+    Raises:
+        Refused: there is no such folder.
+    """
+    if not site.location:
+        raise Refused("the site has no location; give it one, or name a user in its file")
+    try:
+        status = os.stat(site.location)
+    except OSError as error:
+        raise Refused(f"location {site.location}: {error.strerror}") from None
+    return status.st_uid, status.st_gid
+
+
+OURS: dict[str, Policy] = {"directory": directory}
+
+
+@cache
+def installed() -> EntryPoints:
+    """The policies of other packages; looked for once in a process."""
+    from importlib_metadata import entry_points
+
+    return entry_points(group=GROUP)
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all policies."""
+    return (OWNER, *OURS, *sorted(installed().names - {OWNER} - OURS.keys()))
+
+
+def is_known(name: str) -> bool:
+    """Tell whether there is a policy of that name; of ours, nothing has to be looked for."""
+    return name == OWNER or name in OURS or name in installed().names
+
+
+def ask(name: str, site: Site) -> Answer:
+    """Return what the policy `name` decides for `site`.
+
+    Raises:
+        Refused: it refuses, there is none of that name, or it fails.
+    """
+    try:
+        policy = OURS.get(name) or installed()[name].load()
+    except KeyError:
+        raise Refused(f"user_policy = {name}: there is no such policy; there are {', '.join(names())}") from None
+    except Exception as error:  # somebody else's package
+        raise Refused(f"user_policy = {name} cannot be loaded: {type(error).__name__}: {error}") from error
+    try:
+        return _checked(name, policy(site))
+    except Refused as error:
+        raise Refused(f"user_policy = {name} refuses it: {error}") from None
+    except Exception as error:  # somebody else's code
+        raise Refused(f"user_policy = {name} failed: {type(error).__name__}: {error}") from error
+
+
+def _checked(name: str, answer: object) -> Answer:
+    match answer:
+        case (str() | int() as user, str() | int() | None as group) if user != "":
+            return user, group
+    raise TypeError(f"it returned {answer!r} and not a user and a group")

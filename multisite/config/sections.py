@@ -1,0 +1,282 @@
+"""The sections of moya.conf, one dataclass each; their fields declare the options.
+
+Durations are float seconds, sizes are bytes. None: not set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from multisite.config.option import option
+
+_DAY = 86400
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectsOptions:
+    """Where the site files are."""
+
+    read: tuple[str, ...] = option(
+        "list",
+        "sites-enabled/*.ini",
+        "Site files to serve, as shell patterns relative to the folder of moya.conf. The patterns are read in this "
+        "order, and the files of one pattern sorted by name.",
+        example="../sites-enabled/*.ini",
+    )
+    logging: str = option(
+        "path",
+        "logging.ini",
+        "File that sets up logging for the service itself, relative to the folder of moya.conf. Moya's dialect and the "
+        "dialect of Python's logging.config.fileConfig are understood.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceOptions:
+    """The service as a whole."""
+
+    runtime_dir: str = option(
+        "path",
+        help="Folder for sockets, locks and the scoreboard; it is made when first needed.",
+        note="$XDG_RUNTIME_DIR/multisite, else /run/multisite for root, else a folder of the user's own in the "
+        "temporary folder",
+        example="/run/multisite",
+    )
+    state_dir: str = option(
+        "path",
+        help="Folder for what outlives a restart of the machine: caches, verdicts and statistics.",
+        note="$XDG_STATE_HOME/multisite, else /var/lib/multisite for root, else ~/.local/state/multisite",
+        example="/var/lib/multisite",
+    )
+    temp_dir: str = option(
+        "path",
+        help="Folder that holds moyasrv/NAME.changes. Touching that file reloads the site NAME, as in Moya.",
+        note="the system's temporary folder",
+        example="/tmp",
+    )
+    default_site: str = option(
+        "text",
+        help="Name of the site that answers hosts no site claims. Without it such hosts get a 404 page.",
+        example="welcome",
+    )
+    localhost_names: bool = option(
+        "boolean",
+        "no",
+        "Have each site answer NAME.localhost, too, where NAME is its own and no domain of any site matches. multisite "
+        "serve does so without being told, on loopback addresses.",
+    )
+    host_header: str = option(
+        "text",
+        help="Request header that names the host in place of Host. It is believed from trusted_proxies only.",
+        example="X-Canonical-Host",
+    )
+    trusted_proxies: tuple[str, ...] = option(
+        "list",
+        "127.0.0.1, ::1, unix",
+        "Addresses and networks of the proxies whose X-Forwarded-* headers are believed; unix stands for every peer on "
+        "a unix socket. From anybody else these headers are dropped, and what gunicorn took from them is undone. Where "
+        "this is not written and root runs the supervisor, a peer on a loopback address, or on a unix socket that "
+        "every account can connect to, has to be root, the workers' user, a web server's account or a member of "
+        "socket_group; else every account of the machine is believed.",
+        example="127.0.0.1, 10.0.0.0/8, unix",
+    )
+    status_domain: str = option(
+        "text",
+        help="Host that shows the status page, /status.json, /metrics and /health. Only peers on the loopback "
+        "interface or a unix socket may read it, and those who know status_token.",
+        example="status.localhost",
+    )
+    status_token: str = option(
+        "text",
+        help="Secret that opens the status pages to other peers, sent as a bearer token.",
+        example="$STATUS_TOKEN",
+    )
+    debug_memory: bool = option(
+        "boolean", "no", "Accepted for Moya's sake and without effect; multisite status shows the memory of each site."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorOptions:
+    """The processes of spawned sites."""
+
+    max_backends: int = option(
+        "integer",
+        "50",
+        "How many site processes may live at one time. When one more is needed, the idle backend that is cheapest to "
+        "lose is stopped; a busy one never is.",
+        limits=(1, 100_000),
+    )
+    memory_budget: int | None = option(
+        "size",
+        help="Memory that all backends and preloaders together may use, as proportional set size. Above it idle ones "
+        "are stopped.",
+        note="no limit",
+        example="2G",
+    )
+    default_user: str = option(
+        "text",
+        "nobody",
+        "When the service runs as root: the user of a spawned site whose location belongs to root. Other sites run as "
+        "the owner of their location.",
+    )
+    user_policy: str = option(
+        "text",
+        "owner",
+        "When the service runs as root: who a spawned site runs as whose file names no user. owner: the owner of its "
+        "location, or default_user where that is root, with the owner's groups. directory: user and group that the "
+        "location belongs to. Or the name of an entry point in the group multisite.policies.",
+    )
+    allow_root: bool = option(
+        "boolean",
+        "no",
+        "Let sites run as root. Meant for containers and demonstrations.",
+    )
+    socket_group: str = option(
+        "text",
+        help="Group that may connect to the sites' sockets besides the service's own user: that of a front end that "
+        "goes straight to them.",
+        note="nobody else may",
+        example="www-data",
+    )
+    idle_timeout: float = option(
+        "duration",
+        "5m",
+        "Time without a request after which a spawned site is stopped; its next request starts it again. 0 keeps it "
+        "running. A site may set its own.",
+        limits=(0, 366 * _DAY),
+    )
+    start_timeout: float = option(
+        "duration",
+        "30s",
+        "Time a backend may take until it is ready; after it the start has failed. A site may set its own.",
+        limits=(0.1, _DAY),
+    )
+    drain_timeout: float = option(
+        "duration",
+        "30s",
+        "Time a backend has to finish its requests in flight before it is stopped. A site may set its own.",
+        limits=(0, _DAY),
+    )
+    stop_timeout: float = option(
+        "duration",
+        "10s",
+        "Time between asking a backend to end and killing it. A site may set its own.",
+        limits=(0, _DAY),
+    )
+    request_timeout: float = option(
+        "duration",
+        "60s",
+        "Time a spawned site has to answer one request; after it the client gets a 504 page. 0 waits without end. A "
+        "site may set its own.",
+        limits=(0, _DAY),
+    )
+    preload: str = option(
+        "choice",
+        "auto",
+        "Auto: from the second start on, processes of sites that have the interpreter and the user in common are "
+        "forked from one process that has imported their frameworks already. No: each is started by itself. A site may "
+        "set its own.",
+        choices=("auto", "no"),
+    )
+    examine: bool = option(
+        "boolean",
+        "yes",
+        "Look what sites with mode = auto do to their process. One with share = yes is served there until it has been "
+        "seen that it would do its neighbours no harm, and that it is busy; then it moves into the workers. No: the "
+        "workers import each site with share = yes at its first request.",
+    )
+    promote_after: int = option(
+        "integer",
+        "300",
+        "Requests within a minute from which a site counts as busy and, with share = yes, moves into the workers, if "
+        "it is clean and light.",
+        limits=(1, 1_000_000),
+    )
+    share_memory: int = option(
+        "size",
+        "48M",
+        "What the import of a site may add to the memory of a process for the site to count as light.",
+        limits=(0, 2**40),
+    )
+    share_import_time: float = option(
+        "duration",
+        "1s",
+        "How long the import of a site may take for the site to count as light; one request in each worker waits for "
+        "it.",
+        limits=(0, _DAY),
+    )
+    share_request_time: float = option(
+        "duration",
+        "0.5s",
+        "Average duration of its requests above which a site leaves the workers again, whose threads it holds.",
+        limits=(0, _DAY),
+    )
+    hand_over: str = option(
+        "choice",
+        "auto",
+        "Whether a site's process is given the client's connection with the request, so that the worker is free at "
+        "once. Auto: where the sites run as the service's own user, who is not root. Yes: everywhere; only for front "
+        "ends that open a connection for each request, since on any other a site could read the next visitor's. No: "
+        "every answer is relayed.",
+        choices=("auto", "yes", "no"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RouterOptions:
+    """Where hosts go that no site claims: to nodes that speak uwsgi or http."""
+
+    base: str = option(
+        "path",
+        help="Folder that holds one socket for each host, named like it (uWSGI's fastrouter-use-base).",
+        example="/run/nodes",
+    )
+    pattern: str = option(
+        "path",
+        help="Path of the socket of a host, in which %s stands for the host (uWSGI's fastrouter-use-pattern).",
+        example="/run/nodes/%s/uwsgi.sock",
+    )
+    code: str = option(
+        "text",
+        help="Python function that is called with the host and returns the address of its node: FILE:FUNCTION relative "
+        "to the home, or MODULE:FUNCTION.",
+        example="mapper.py:get",
+    )
+    map: str = option(
+        "path",
+        help="Text file with a host and the address of its node on each line, relative to the home. It is read again "
+        "when it changes.",
+        example="mappings.txt",
+    )
+    to: tuple[str, ...] = option(
+        "list",
+        help="Addresses of nodes that share all these hosts in turn: HOST:PORT speaks uwsgi, http://HOST:PORT HTTP.",
+        example="10.0.0.5:3031, http://10.0.0.6:8000",
+    )
+    redis: str = option(
+        "text", help="Redis server that holds the address of each host's node.", example="redis://127.0.0.1:6379/0"
+    )
+    sql: str = option("text", help="Database that query is sent to, as a URL.", example="sqlite:///map.db")
+    query: str = option(
+        "multiline",
+        help="SQL statement that finds the address of a node; :key stands for the host.",
+        example="SELECT node FROM map WHERE domain = :key",
+    )
+    fallback: tuple[str, ...] = option(
+        "list", help="Addresses of the nodes that are asked when the others do not answer.", example="10.0.0.9:3031"
+    )
+    subscription_server: str = option(
+        "text",
+        help="UDP address or unix socket on which nodes announce the hosts they serve (uWSGI's subscription protocol).",
+        example="127.0.0.1:7000",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterOptions:
+    """What several machines share."""
+
+    url: str = option(
+        "text", help="Redis server through which several machines share state.", example="redis://10.0.0.1"
+    )

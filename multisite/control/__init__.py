@@ -1,0 +1,3 @@
+"""How everybody else talks to the supervisor, and where its sockets are."""
+
+from __future__ import annotations

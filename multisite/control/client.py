@@ -1,0 +1,233 @@
+"""How workers and commands talk to the supervisor, and how the first worker that needs it starts it.
+
+A client keeps nothing open, so threads may share it and a fork spoils nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from multisite.config.model import Home
+from multisite.control import program
+from multisite.control.rundir import RuntimeDir, RuntimeDirError, peer_of
+from multisite.errors import BackendUnavailable, MultisiteError
+from multisite.sites.worker import find_worker
+
+FULL_FOR = 3.0  # seconds in which the queue of its socket may stay full
+START_WITHIN = 10.0  # seconds for a supervisor to come up
+START_PAUSE = 0.5  # seconds after which it is tried again, for one that fails; doubled each time
+ANSWER_WITHIN = 10.0
+MOST_STARTS = 5  # in START_WITHIN, by each worker
+RETRY_AFTER = 5  # seconds
+
+_GONE = (FileNotFoundError, ConnectionRefusedError, ConnectionResetError, BrokenPipeError, NotADirectoryError)
+
+
+class Stuck(BackendUnavailable):
+    """So many ask the supervisor already that the system lets nobody in."""
+
+
+class NotRunning(MultisiteError):
+    """There is no supervisor."""
+
+
+class SupervisorError(MultisiteError):
+    """The supervisor refused; `status` and `retry_after` are as it said."""
+
+    def __init__(self, answer: dict[str, Any]) -> None:
+        super().__init__(str(answer.get("error")))
+        self.status = int(answer.get("status", 503))
+        self.retry_after = answer.get("retry_after")
+        self.incident = str(answer.get("incident") or "")
+
+
+class SiteUnavailable(BackendUnavailable):
+    """The supervisor has no process for a site; `incident` names the failure in the log, "" where there is none."""
+
+    def __init__(self, error: SupervisorError) -> None:
+        super().__init__(error.reason, error.retry_after or RETRY_AFTER)
+        self.status = error.status
+        self.incident = error.incident
+
+
+class Client:
+    """Talks to the supervisor of `home`."""
+
+    def __init__(self, home: Home, start_within: float = START_WITHIN) -> None:
+        self._home = home
+        self._rundir = RuntimeDir(home)
+        self._start_within = start_within
+
+    def ensure(self, site: str, host: str = "") -> str:
+        """Return the path of the listening socket of `site`, starting the supervisor if there is none.
+
+        The caller's server is registered: the supervisor leaves with the last one.
+
+        Args:
+            site: its name.
+            host: of its instance, if it is a hosting site.
+
+        Raises:
+            BackendUnavailable: no process of the site can be had just now; it says when to ask again.
+        """
+        return str(self._urge({"do": "ensure", "site": site, "host": host})["socket"])
+
+    def meet(self) -> None:
+        """Have a supervisor that knows the caller's server, and stays as long as that.
+
+        Raises:
+            BackendUnavailable: there is none.
+        """
+        self._urge({"do": "meet"})
+
+    def _urge(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Ask the supervisor, which is started if there is none."""
+        began = time.monotonic()
+        deadline = began + self._start_within
+        pause = 0.005
+        start_at, start_pause = 0.0, START_PAUSE
+        while True:
+            try:
+                return self.ask(request)
+            except SupervisorError as error:
+                raise SiteUnavailable(error) from None
+            except RuntimeDirError as error:
+                raise BackendUnavailable(error.reason, RETRY_AFTER) from None
+            except Stuck:
+                if time.monotonic() >= began + FULL_FOR:
+                    raise
+            except (NotRunning, TimeoutError):
+                if time.monotonic() >= start_at:
+                    self._start_if_needed()
+                    start_at, start_pause = time.monotonic() + start_pause, 2 * start_pause
+            if time.monotonic() >= deadline:
+                raise BackendUnavailable("the supervisor does not start; the log says why", RETRY_AFTER)
+            time.sleep(pause)
+            pause = min(0.1, pause * 1.5)
+
+    def is_awake(self, site: str, host: str = "") -> bool:
+        """Tell whether a process of `site` serves, for a request that is to be ignored; starts nothing."""
+        try:
+            return bool(self.ask({"do": "awake", "site": site, "host": host})["awake"])
+        except (SupervisorError, NotRunning, RuntimeDirError, BackendUnavailable, TimeoutError):
+            return False
+
+    def ask(self, request: dict[str, Any], within: float = ANSWER_WITHIN) -> dict[str, Any]:
+        """Send one request and return the answer, which may take so many seconds; starts nothing.
+
+        Raises:
+            NotRunning: there is no supervisor.
+            SupervisorError: it refused.
+            BackendUnavailable: it cannot be asked.
+        """
+        with self._connect() as connected:
+            connected.settimeout(within)
+            try:
+                connected.sendall(self._encode(request))
+                line = connected.makefile("rb").readline()
+            except _GONE:
+                line = b""
+        return _decode(line)
+
+    def follow(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Send one request and yield answers until the supervisor ends."""
+        with self._connect() as connected:
+            connected.settimeout(None)
+            connected.sendall(self._encode(request))
+            for line in connected.makefile("rb"):
+                yield _decode(line)
+
+    def _encode(self, request: dict[str, Any]) -> bytes:
+        worker = find_worker() if request["do"] in ("ensure", "meet") else None
+        told = {"head_limits": worker.head_limits} if worker else {}
+        return json.dumps({**request, **told, "home": self._home.path}).encode() + b"\n"
+
+    def _connect(self) -> socket.socket:
+        self._rundir.check_length()
+        try:
+            return self._connect_to(self._rundir.control)
+        except PermissionError:
+            pass  # a supervisor of another user may let our group in
+        try:
+            return self._connect_to(self._rundir.workers)
+        except (PermissionError, NotRunning):
+            remedy = "[supervisor] socket_group in moya.conf can let this user's group in"
+            reason = f"{self._rundir.control}: permission denied; the supervisor runs as another user; {remedy}"
+            raise BackendUnavailable(reason, RETRY_AFTER) from None
+
+    def _connect_to(self, path: str) -> socket.socket:
+        try:
+            connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as error:  # no descriptor is left
+            raise BackendUnavailable(f"the supervisor cannot be asked: {error.strerror}", RETRY_AFTER) from error
+        connected.settimeout(ANSWER_WITHIN)
+        try:
+            connected.connect(path)
+            if peer_of(connected)[1] not in (os.geteuid(), 0):
+                raise RuntimeDirError(f"{path} belongs to somebody else's process")
+        except BaseException as error:
+            connected.close()
+            if isinstance(error, _GONE):
+                raise NotRunning("the supervisor does not run") from None
+            if isinstance(error, BlockingIOError):
+                raise Stuck("the supervisor does not answer; the queue of its socket is full", RETRY_AFTER) from None
+            raise
+        return connected
+
+    def _start_if_needed(self) -> None:
+        """Start the supervisor unless somebody else does."""
+        try:
+            self._rundir.make()
+            lock = self._rundir.lock()
+            if lock is None:
+                return
+            try:
+                _take_start(self._rundir.path)
+                start(self._home.path, lock)
+            finally:
+                os.close(lock)
+        except RuntimeDirError as error:
+            raise BackendUnavailable(error.reason, RETRY_AFTER) from None
+        except OSError as error:
+            raise BackendUnavailable(f"the supervisor cannot be started: {error}", RETRY_AFTER) from None
+
+
+def _take_start(rundir: str) -> None:
+    """Count a start of the supervisor.
+
+    Raises:
+        BackendUnavailable: it has been started often enough just now, and does not last.
+    """
+    now = time.monotonic()
+    begun = _starts[rundir] = [at for at in _starts.get(rundir, ()) if now - at < START_WITHIN]
+    if len(begun) >= MOST_STARTS:
+        raise BackendUnavailable("the supervisor ends again and again; the log says why", RETRY_AFTER)
+    begun.append(now)
+
+
+_starts: dict[str, list[float]] = {}  # by runtime directory: when this process started its supervisor
+
+
+def _decode(line: bytes) -> dict[str, Any]:
+    if not line.endswith(b"\n"):
+        raise NotRunning("the supervisor has just left")
+    answer: dict[str, Any] = json.loads(line)
+    if "error" in answer:
+        raise SupervisorError(answer)
+    return answer
+
+
+def start(home: str, lock: int, popen: Callable[..., Any] = subprocess.Popen) -> None:
+    """Start the supervisor of `home`, detached; it inherits the lock and nothing else that is open but the log."""
+    env = program.environment(program.scrub(os.environ))
+    argv = program.command(home, lock_fd=str(lock))
+    starter = popen(
+        argv, cwd="/", env=env, pass_fds=(lock,), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, close_fds=True
+    )
+    starter.wait()

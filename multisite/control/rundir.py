@@ -1,0 +1,209 @@
+"""The runtime directory: one supervisor's at a time, with the narrowest modes that let the right people in."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import socket
+import stat
+import struct
+
+from multisite.config.model import Home
+from multisite.control.access import Access
+from multisite.errors import MultisiteError
+
+CONTROL = "control.sock"
+WORKERS = "workers.sock"
+LOCK = "supervisor.lock"
+LONGEST_PATH = 107  # bytes of sun_path without the final zero, unix(7)
+FOLDERS = ("sites", "domains", "board", "notify", "private")
+
+
+class RuntimeDirError(MultisiteError):
+    """The runtime directory cannot be used; the reason names it and a remedy."""
+
+    status = 503
+    retry_after = 30
+
+
+class RuntimeDir:
+    """Paths of one home's runtime directory; `path` is where it is, if the home says another one by now."""
+
+    def __init__(self, home: Home, path: str = "") -> None:
+        self.path = path or home.runtime_dir
+        self.home = home.path
+        self.access = Access()
+        self._others = 0o11 if os.geteuid() == 0 else 0  # sites of other users have files in it
+
+    @property
+    def control(self) -> str:
+        """Path of the control socket."""
+        return os.path.join(self.path, CONTROL)
+
+    @property
+    def workers(self) -> str:
+        """Path of the socket at which workers of another user ask."""
+        return os.path.join(self.path, WORKERS)
+
+    def socket(self, site: str) -> str:
+        """Path of a site's listening socket."""
+        return os.path.join(self.path, "sites", site + ".sock")
+
+    def board(self, site: str) -> str:
+        """Path of the link that leads to a site's scoreboard."""
+        return os.path.join(self.path, "board", site)
+
+    def notify(self, serial: int) -> str:
+        """Path of the socket at which the backend with that number says when it is ready."""
+        return os.path.join(self.path, "notify", str(serial))
+
+    def private(self, site: str) -> str:
+        """Folder that belongs to a site's own user, for the socket that its command binds."""
+        return os.path.join(self.path, "private", site)
+
+    def give(self, site: str, uid: int, gid: int) -> None:
+        """Have that folder there, of this user; what another one has left in it goes.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        folder = self.private(site)
+        with contextlib.suppress(FileNotFoundError):
+            if os.lstat(folder).st_uid != uid:
+                shutil.rmtree(folder)
+        os.makedirs(folder, 0o700, exist_ok=True)
+        if os.geteuid() == 0:
+            os.chown(folder, uid, gid, follow_symlinks=False)
+
+    @property
+    def mark(self) -> str:
+        """How the marks begin by which the processes of this directory's sites are known."""
+        status = os.stat(self.path)
+        return f"{status.st_dev:x}.{status.st_ino:x}"
+
+    def make(self) -> None:
+        """Make the directory and its folders.
+
+        Raises:
+            RuntimeDirError: they cannot be made, or are somebody else's.
+        """
+        self.check_length()
+        try:
+            os.makedirs(self.path, 0o700 | self._others, exist_ok=True)
+            self._check()
+            for folder in FOLDERS:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(os.path.join(self.path, folder), 0o700)
+        except OSError as error:
+            raise self.error(f"{error.filename or self.path}: {(error.strerror or 'it fails').lower()}") from None
+
+    def clear(self) -> None:
+        """Remove all that a supervisor left in its folders; what the workers keep beside them is theirs."""
+        for top in (os.path.join(self.path, name) for name in FOLDERS):
+            with contextlib.suppress(OSError), os.scandir(top) as found:
+                for item in list(found):
+                    _remove(item)
+
+    def check_length(self) -> None:
+        """Refuse a path that no socket address can hold.
+
+        Raises:
+            RuntimeDirError: even the control socket could not be bound.
+        """
+        if len(os.fsencode(self.control)) > LONGEST_PATH:
+            raise self.error(f"the path of a socket in it is longer than {LONGEST_PATH} bytes")
+
+    def _check(self) -> None:
+        """Refuse a directory in which somebody else could put a socket in place of ours."""
+        status = os.stat(self.path)
+        if status.st_uid not in (os.geteuid(), 0):
+            raise self.error(f"it belongs to the user {status.st_uid}")
+        if status.st_mode & (stat.S_IWOTH | stat.S_IWGRP) and not status.st_mode & stat.S_ISVTX:
+            raise self.error("others may write it")
+
+    def let_in(self, access: Access) -> None:
+        """Give the folders the narrowest modes that let sites at their own files, and `access` at the sockets.
+
+        Raises:
+            RuntimeDirError: that cannot be done.
+        """
+        self.access = access
+        own = Access()
+        try:
+            if os.stat(self.path).st_uid == os.geteuid():
+                (own if self._others else access).admit_to_folder(self.path, self._others)
+            for folder in ("sites", "domains"):
+                access.admit_to_folder(os.path.join(self.path, folder))
+            for folder in ("board", "notify", "private"):
+                own.admit_to_folder(os.path.join(self.path, folder), self._others)
+        except OSError as error:
+            raise self.error(f"{error.filename}: {(error.strerror or 'it fails').lower()}") from None
+
+    def lock(self) -> int | None:
+        """Take the lock that a supervisor holds for life; None if another has it.
+
+        Raises:
+            RuntimeDirError: the lock file cannot be made.
+        """
+        path = os.path.join(self.path, LOCK)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise self.error(f"{path}: {(error.strerror or 'it fails').lower()}") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            return None
+        return descriptor
+
+    def sign(self, descriptor: int) -> None:
+        """Write into the lock who holds it, where the disk has room for that."""
+        text = f"{os.getpid()}\n{self.home}\n".encode("utf-8", "surrogateescape")
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, text, 0)
+
+    def holder(self) -> tuple[int, str]:
+        """Return pid and home of who signed the lock last; (0, "") where nobody did."""
+        try:
+            with open(os.path.join(self.path, LOCK), encoding="utf-8", errors="surrogateescape") as file:
+                pid, home, *_ = file.read(8192).split("\n")
+            return int(pid), home
+        except (OSError, ValueError):
+            return 0, ""
+
+    def other_home(self) -> RuntimeDirError:
+        """The error that the supervisor of another home has this directory."""
+        pid, home = self.holder()
+        return self.error(f"the home {home or '?'} uses it (process {pid})")
+
+    def error(self, reason: str) -> RuntimeDirError:
+        """Return why the directory cannot be used, with a remedy."""
+        remedy = "set another one with [service] runtime_dir in moya.conf"
+        return RuntimeDirError(f"the runtime directory {self.path} cannot be used: {reason}; {remedy}")
+
+
+def _remove(item: os.DirEntry[str]) -> None:
+    """Remove a file, or a folder as far as possible.
+
+    Folders belong to sites, who may put a link in place of one meanwhile; `shutil.rmtree` looks each name up in the
+    open folder that it was found in. What they have nested too deeply for it stays.
+    """
+    with contextlib.suppress(OSError, RecursionError):
+        if item.is_dir(follow_symlinks=False):
+            shutil.rmtree(item.path, ignore_errors=True)
+        else:
+            os.unlink(item.path)
+
+
+_PEER = struct.Struct("3i")  # pid, uid, gid: SO_PEERCRED, unix(7)
+
+
+def peer_of(connected: socket.socket) -> tuple[int, int, int]:
+    """Return pid, uid and gid of who made the other end."""
+    data = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    pid, uid, gid = _PEER.unpack(data)
+    return pid, uid, gid

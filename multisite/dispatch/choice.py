@@ -1,0 +1,142 @@
+"""A host that more than its name decides about: mounts, captures, a canonical domain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+from urllib.parse import quote
+
+from multisite.config import hosts
+from multisite.config.hosts import Found
+from multisite.config.trusted import TrustedProxies, forwarded_host, scheme_of
+from multisite.errors import BadHost, UnknownHost, pages
+from multisite.sites.catalogue import Catalogue, Mounts
+
+Environ = dict[str, Any]
+Key = tuple[str, str]  # name of a site, and, if that is a hosting site, the host
+Serve = Callable[[Key, Environ, Any], Iterable[bytes]]
+
+
+def is_plain(catalogue: Catalogue, found: list[Found[Mounts]]) -> bool:
+    """Tell whether the first site of `found` answers whatever is asked for, as it stands."""
+    best = found[0]
+    mount, name = best.value[0]
+    site = catalogue.hosting(name) or catalogue.site(name)
+    return mount == "/" and not best.captures and not site.redirect_to_canonical
+
+
+def key_of(catalogue: Catalogue, name: str, host: str) -> Key:
+    """Return what tells apart whom the site `name` answers `host` with."""
+    return (name, host if catalogue.hosting(name) else "")
+
+
+def ways(found: list[Found[Mounts]]) -> list[tuple[str, str, Found[Mounts]]]:
+    """Return (mount, site name, claim) in the order in which a path is tried: best claim, then longest mount first."""
+    return [(mount, name, claim) for claim in found for mount, name in claim.value]
+
+
+def covers(mount: str, path: str) -> bool:
+    """Tell whether `path` is at or beneath `mount`."""
+    return mount in ("/", path) or path.startswith(mount + "/")
+
+
+class Choice:
+    """Chooses among `found`, the claims on one host, request by request.
+
+    Args:
+        raw, host: as the client sent it, and in its normal form.
+        check: has what changed about a site noticed, for the next request.
+
+    Attributes:
+        key: has the host.
+        lasts: whether each of the sites is there; a folder that a hosting site has not got yet may come.
+    """
+
+    name = ""
+    check_at = float("inf")  # the site that is chosen has its own
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        raw: str,
+        host: str,
+        found: list[Found[Mounts]],
+        serve: Serve,
+        check: Callable[[Key], object],
+    ) -> None:
+        self.key = ("", host)
+        self._check = check
+        self._port = _port(raw)
+        self._proxies = TrustedProxies(catalogue.home.service.trusted_proxies)
+        self._serve = serve
+        self._ways = [(mount, key_of(catalogue, name, host), claim) for mount, name, claim in ways(found)]
+        keys = {key for _mount, key, _claim in self._ways}
+        self.lasts = all(not key[1] or catalogue.instance(*key) for key in keys)
+        by_name = catalogue.table.falls_back(found[0])  # in development: nobody is sent to the real address
+        canonical = {} if by_name else {key: canonical_host(catalogue, key) for key in keys}
+        self._canonical = {key: domain for key, domain in canonical.items() if domain and domain != host}
+
+    def app(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        """Serve by the longest mount of the best claim that the path is under.
+
+        Raises:
+            UnknownHost: the path is under none.
+        """
+        path = environ.get("PATH_INFO", "")
+        way = next((way for way in self._ways if covers(way[0], path)), None)
+        if way is None:
+            raise UnknownHost("No site answers here under this path")
+        mount, key, claim = way
+        if key in self._canonical and not self._came_from(self._canonical[key], environ):
+            self._check(key)  # a site whose visitors are all sent elsewhere is never served, and may have changed
+            return self._redirect(self._canonical[key], environ, start_response)
+        if mount != "/":
+            environ["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + mount
+            environ["PATH_INFO"] = path[len(mount) :]
+        if claim.captures:
+            environ["multisite.captures"] = dict(claim.captures)
+            environ["wsgiorg.routing_args"] = ((), dict(claim.captures))
+        return self._serve(key, environ, start_response)
+
+    def _came_from(self, domain: str, environ: Environ) -> bool:
+        """Tell whether the client asked for `domain` already, and a front end for another one."""
+        try:
+            return hosts.normalise(forwarded_host(environ, self._proxies)) == domain
+        except BadHost:
+            return False
+
+    def _redirect(self, domain: str, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        # RFC 9110 section 15.4: 308 keeps the method where a 301 would turn a POST into a GET.
+        status = 301 if environ.get("REQUEST_METHOD") in ("GET", "HEAD") else 308
+        location = f"{scheme_of(environ, self._proxies)}://{domain}{self._port}{_target(environ)}"
+        return pages.redirect(location, status)(environ, start_response)
+
+
+def canonical_host(catalogue: Catalogue, key: Key) -> str:
+    """Return the host that requests for a site's other ones are redirected to, "" for a site that wants none.
+
+    The site has to answer there itself: where another one does, the two could redirect to each other for ever.
+    """
+    name, host = key
+    site = catalogue.hosting(name) or catalogue.site(name)
+    if not site.redirect_to_canonical:
+        return ""
+    if host:
+        instance = catalogue.instance(name, host)
+        return instance[1].host if instance else ""
+    first = next(iter(site.domains), "")
+    owned = catalogue.owners.get((first, site.mount)) == name
+    return first if owned and not hosts.is_pattern(first) else ""
+
+
+def _port(raw: str) -> str:
+    port = raw.rpartition(":")[2] if ":" in raw and not raw.endswith("]") else ""
+    return f":{port}" if port.isdigit() else ""
+
+
+def _target(environ: Environ) -> str:
+    path = quote((environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1")) or "/"
+    raw = environ.get("RAW_URI", "").partition("?")[0]  # gunicorn's: keeps %2F as it was sent
+    path = raw if raw.startswith("/") else path
+    query = environ.get("QUERY_STRING", "")
+    return f"{path}?{query}" if query else path

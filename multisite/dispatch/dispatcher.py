@@ -1,0 +1,431 @@
+"""From a request to the site that answers it.
+
+The usual request costs one dictionary look-up by its raw Host header, one glance at the
+clock and one call. Everything else (normal form of the host, patterns, mounts, a look at
+the files) happens at a host's first request, or once a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from types import MethodType
+from typing import Any, Protocol
+
+from multisite.config import hosts
+from multisite.config.development import OFF, Development
+from multisite.config.model import Home, Site
+from multisite.config.trusted import TrustedHeader, TrustedProxies
+from multisite.dispatch import ask, choice
+from multisite.dispatch.inprocess import InProcessSite
+from multisite.dispatch.keepalive import checked
+from multisite.dispatch.peer import FrontEnds, Peers
+from multisite.dispatch.placed import PlacedSite, Reach
+from multisite.errors import BadHost, ConfigError, MultisiteError, UnknownHost, pages
+from multisite.inprocess.generation import WSGI
+from multisite.logs import logs
+from multisite.proxy.slowclients import spare
+from multisite.runner.body import Gone
+from multisite.runner.request import PROXY
+from multisite.runner.target import RAW, resolve
+from multisite.sites import catalogue
+from multisite.sites.catalogue import Catalogue
+from multisite.sites.claims import Ledger
+from multisite.sites.live import LOOK_EVERY, LiveHome
+from multisite.sites.placements import Placements
+from multisite.sites.sitedir import Entry
+from multisite.sites.tree import QUIET
+from multisite.sites.verdicts import Verdicts
+from multisite.sites.worker import find_worker
+
+Environ = dict[str, Any]
+Key = tuple[str, str]  # name of a site, and, if that is a hosting site, the host
+
+MOST_HOSTS = 4096  # raw Host headers remembered; a client can invent as many as it likes
+SWEEP_EVERY = 5.0  # seconds between two looks at sites that nobody asks for
+MOST_INSTANCES = 4096  # hosts of hosting sites that are remembered with what answers for them
+
+_log = logging.getLogger("multisite.dispatcher")
+_get_site, _set_site = logs.current_site.get, logs.current_site.set
+
+
+#: id of an error on its way from `_rescue` to the server, so that it is not told twice
+_told: ContextVar[int] = ContextVar("multisite_told", default=0)
+
+
+class Target(Protocol):
+    """What a host is remembered by: a site, or the choice between several.
+
+    `check_at` says from which monotonic second a request takes the long way.
+    """
+
+    name: str
+    key: Key
+    check_at: float
+
+    @property
+    def app(self) -> WSGI:
+        """The WSGI callable that answers just now."""
+
+
+class Dispatcher:
+    """The WSGI callable over all sites of a home, which is opened by the first request."""
+
+    def __init__(
+        self,
+        live: LiveHome,
+        *,
+        elsewhere: Callable[[Site, Home], WSGI] | None = None,  # for sites that cannot live in this process
+        development: Development = OFF,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._live = live
+        self._elsewhere = elsewhere
+        self._development = development
+        self._clock = clock
+        self._lock = threading.Lock()  # over the live home and the swap; never held during an import
+        self._catalogue: Catalogue | None = None
+        self._ledger: Ledger | None = None
+        self._header: TrustedHeader | None = None
+        self._peers = Peers(TrustedProxies(()))
+        self._believed: dict[str, bool] = {}  # by address; a peer that is not in it takes the long way
+        self._raw = "PATH_INFO"  # the key of the target as it was sent, where the server tells it
+        self._sites: dict[Key, InProcessSite] = {}  # those in use
+        self._memory: dict[str, Target] = {}  # by raw host; only of hosts that a site answers
+        self._unusable: ConfigError | None = None
+        self._open_at = self._sweep_at = 0.0
+        self._placements: Placements | None = None
+        self._reach: Reach | None = None
+
+    def __repr__(self) -> str:
+        return f"<Dispatcher {len(self._sites)} sites in use, {len(self._memory)} hosts remembered>"
+
+    def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        """Answer one request (PEP 3333)."""
+        try:
+            target = self._memory[environ["HTTP_HOST"]]
+            believed = self._believed[environ["REMOTE_ADDR"]]
+            is_usual = environ[self._raw][0] == "/" and PROXY not in environ and self._clock() < target.check_at
+        except LookupError:
+            is_usual = False
+        if not is_usual:
+            return self._long_way(environ, start_response)
+        if _get_site() is not target.name:  # which takes a quarter of the time that setting it takes
+            _set_site(target.name)
+        if not believed:
+            self._peers.check(environ)
+        try:
+            body = target.app(environ, start_response)
+        except StopIteration:  # gunicorn's sign that nothing is to be answered
+            raise
+        except BaseException as error:
+            body = self._raised(error, environ, start_response)
+        return checked(body, environ, start_response.__self__) if type(start_response) is MethodType else body
+
+    def _long_way(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        body = self._found(environ, start_response)
+        return checked(body, environ, start_response.__self__) if type(start_response) is MethodType else body
+
+    def _found(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        logs.current_site.set("")
+        try:
+            self._look()
+            self._peers.hear(environ)
+            target = self._target(environ)
+        except MultisiteError as error:
+            return self._answer(error, environ, start_response)
+        if isinstance(target, InProcessSite):
+            return self._serve(target.key, environ, start_response)
+        try:
+            return target.app(environ, start_response)
+        except MultisiteError as error:
+            return self._answer(error, environ, start_response)
+
+    def _serve(self, key: Key, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        """Serve by one site, after doing for it what is due every second."""
+        try:
+            target = self._served_by(key, environ)
+            logs.current_site.set(target.name)
+            return target.app(environ, start_response)
+        except BaseException as error:
+            return self._raised(error, environ, start_response)
+
+    def _served_by(self, key: Key, environ: Environ) -> Target:
+        try:
+            return self._checked(self._site(key))
+        except UnknownHost:  # it was found to be gone or to have another name; its host may be answered all the same
+            target = self._target(environ)
+            if isinstance(target, choice.Choice):  # which may have asked for just this one
+                raise
+            return target
+
+    # What is due
+
+    def _look(self) -> None:
+        """Open the home if that is still to be done; else do what is due every second."""
+        if self._catalogue is None:
+            with self._lock:
+                if self._catalogue is None:
+                    self._open()
+        elif self._lock.acquire(blocking=False):
+            try:
+                if self._live.look(self._clock()):
+                    self._swap()
+                self._sweep(self._clock())
+            finally:
+                self._lock.release()
+
+    def _sweep(self, now: float) -> None:
+        """Have those sites leave that nobody asks for."""
+        if now >= self._sweep_at:
+            self._sweep_at = now + SWEEP_EVERY
+            for site in list(self._sites.values()):
+                if isinstance(site, PlacedSite):
+                    site.sweep(now)
+
+    def _open(self) -> None:
+        if self._unusable and self._clock() < self._open_at:
+            raise ConfigError(*self._unusable.problems)  # a new one: a traceback grows with each raise
+        self._open_at = self._clock() + LOOK_EVERY
+        spare(find_worker())
+        try:
+            self._live.open()
+        except ConfigError as error:
+            if str(self._unusable) != str(error):
+                _log.error("nothing can be served: %s", error)
+            self._unusable = error
+            raise
+        self._swap()
+
+    def _checked(self, site: InProcessSite) -> InProcessSite:
+        """Have `site` notice what changed since the last second; return the one to ask."""
+        now = self._clock()
+        if now < site.check_at:
+            return site
+        site.check_at = now + LOOK_EVERY
+        with self._lock:
+            if self._live.refresh(site.entry.path):
+                self._swap()
+            self._look_at_folder(site)
+        site = self._site(site.key)
+        site.look(now)
+        pause = QUIET if site.is_expecting else LOOK_EVERY
+        site.check_at = 0.0 if site.is_always_due else now + pause
+        return site
+
+    def _check(self, key: Key) -> None:
+        """Notice what changed about a site that is not served just now."""
+        with contextlib.suppress(MultisiteError):
+            self._checked(self._site(key))
+
+    def _look_at_folder(self, site: InProcessSite) -> None:
+        """Forget an instance whose folder is gone, or another one; who asks for its host looks for it anew."""
+        if site.key[1] and site.key in self._sites:
+            assert self._catalogue
+            found = self._catalogue.instance(*site.key)
+            if not found or found[0].stamp != site.entry.stamp or found[1].name != site.name:
+                del self._sites[site.key]
+                targets = list(self._memory.items())
+                self._memory = {raw: target for raw, target in targets if target.key[1] != site.key[1]}
+
+    def _forget_instances(self) -> None:
+        # Nothing is closed: a request that has just found one goes on, and its processes are the supervisor's.
+        self._sites = {key: site for key, site in self._sites.items() if not key[1]}
+        self._memory = {}
+
+    def _swap(self) -> None:
+        """Put the live catalogue in place of ours."""
+        new = self._live.catalogue
+        assert new
+        service = new.home.service
+        if not self._ledger or not self._catalogue or self._catalogue.home.state_dir != new.home.state_dir:
+            self._ledger = catalogue.ledger(new.home, lambda: self._live.catalogue)
+            self._placements = Placements(new.home, only_here=True)
+            self._reach = Reach(new.home)
+        self._header = TrustedHeader(service.host_header, service.trusted_proxies) if service.host_header else None
+        proxies = TrustedProxies(service.trusted_proxies)
+        worker = find_worker()
+        # Where a header may name the host, or the address may not be the peer's, all take the long way.
+        self._peers = Peers(proxies, _front_ends(new.home), service.host_header)
+        self._believed = {} if self._header or (worker and worker.is_introduced_to) else self._peers.believed
+        self._catalogue = new
+        self._forget_instances()
+        for key, site in list(self._sites.items()):
+            name = key[0]
+            if name in new.entries and not new.hosting(name):
+                site.offer(new.entries[name], new.site(name), new.home)
+            else:
+                del self._sites[key]
+                site.close()
+                _log.info("site %s: no longer served", name)
+
+    # Who answers
+
+    def _target(self, environ: Environ) -> Target:
+        """Return who answers this request's host.
+
+        Raises:
+            BadHost, UnknownHost.
+        """
+        self._raw = next((key for key in RAW if key in environ), "PATH_INFO")
+        named = self._header.host(environ) if self._header else ""
+        sent = environ.get("HTTP_HOST")
+        resolve(environ)
+        if environ.get("SERVER_PROTOCOL") == "HTTP/1.1" and not (named or (sent and environ["HTTP_HOST"])):
+            raise BadHost("A request of HTTP/1.1 has to name its host")  # RFC 9112 section 3.2
+        raw = str(named or environ.get("HTTP_HOST") or environ.get("SERVER_NAME", ""))
+        known = self._memory.get(raw)
+        if known is None and ask.is_question(environ) and not self._claims(hosts.normalise(raw)):
+            return ask.Ask(self._claims)
+        return known or self._find(raw)
+
+    def _claims(self, host: str) -> bool:
+        """Tell whether a site answers `host`, be it one that was enabled a moment ago."""
+        return self._newest(host).claims(host)
+
+    def _newest(self, host: str) -> Catalogue:
+        """Return the catalogue, read anew if `host` may be that of a site enabled a moment ago."""
+        assert self._catalogue
+        if host not in self._catalogue.table.exact:
+            with self._lock:
+                if self._live.look_again():
+                    self._swap()
+        return self._catalogue
+
+    def _find(self, raw: str) -> Target:
+        host = hosts.normalise(raw)
+        self._newest(host)
+        memory = self._memory  # read first: a swap puts the catalogue in place before its memory
+        current = self._catalogue
+        assert current
+        found = current.answering(host)
+        if not found:
+            raise UnknownHost("No site answers here under this name")
+        if choice.is_plain(current, found):
+            target: Target = self._site(choice.key_of(current, found[0].value[0][1], host))
+            lasts = True
+        else:
+            target = several = choice.Choice(current, raw, host, found, self._serve, self._check)
+            lasts = several.lasts
+        if lasts and found[0].domain:  # else nobody knows the host yet, and a new site may
+            if len(memory) >= MOST_HOSTS:
+                memory.clear()
+            memory[raw] = target
+        return target
+
+    def _site(self, key: Key) -> InProcessSite:
+        site = self._sites.get(key)
+        if site:
+            return site
+        with self._lock:
+            return self._sites.get(key) or self._new_site(key)
+
+    def _new_site(self, key: Key) -> InProcessSite:
+        current, ledger = self._catalogue, self._ledger
+        assert current and ledger
+        entry, settled = self._settled(current, *key)
+        verdicts = Verdicts(current.home)
+        if len(self._sites) >= len(current.entries) + MOST_INSTANCES:
+            self._forget_instances()
+        site = self._made(
+            entry,
+            settled,
+            current.home,
+            ledger,
+            verdicts,
+            rescue=self._rescue,
+            elsewhere=self._elsewhere,
+            development=self._development,
+            clock=self._clock,
+        )
+        site.key = key
+        self._sites[key] = site
+        return site
+
+    def _made(self, *args: Any, **more: Any) -> InProcessSite:
+        """Make a site; where there are no processes, or a developer looks, each that may share does so at once."""
+        at_once = self._development.debug or self._development.reload or not self._elsewhere
+        if self._placements and self._reach and not at_once:
+            return PlacedSite(*args, placements=self._placements, reach=self._reach, **more)
+        return InProcessSite(*args, **more)
+
+    @staticmethod
+    def _settled(current: Catalogue, name: str, host: str) -> tuple[Entry, Site]:
+        """Return what there is to serve.
+
+        Raises:
+            UnknownHost: the site is gone, or its host has no folder.
+        """
+        if host:
+            instance = current.instance(name, host)
+            if not instance:
+                raise UnknownHost("No site answers here under this name")
+            return instance
+        if name not in current.entries:
+            raise UnknownHost("No site answers here any more")
+        return current.entries[name], current.site(name)
+
+    # Errors
+
+    def _rescue(self, error: BaseException, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        """Answer for an app behind the layers of its site; what is raised again has been told."""
+        try:
+            return self._raised(error, environ, start_response)
+        except BaseException as again:
+            _told.set(id(again))
+            raise
+
+    def _raised(self, error: BaseException, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        """Answer for a site that raised; what is not its fault goes on."""
+        if _told.get() == id(error):
+            _told.set(0)
+            raise error
+        if isinstance(error, MultisiteError):
+            return self._answer(error, environ, start_response)
+        if isinstance(error, (StopIteration, Gone)) or not (isinstance(error, Exception) or _site_exits(error)):
+            raise error
+        incident = logs.incident()
+        logs.log_failure(logs.current_site.get(), incident, "the application failed", error)
+        detail = "".join(traceback.format_exception(error)) if self._development.debug else ""
+        page = pages.error_page(
+            500, "The site failed", "This site could not answer the request.", incident=incident, detail=detail
+        )
+        pages.begin_anew(start_response)
+        return page(environ, start_response, sys.exc_info())
+
+    def _answer(self, error: MultisiteError, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        if isinstance(error, ConfigError):
+            text = "The configuration of this server cannot be used; its log says why."
+            page = pages.error_page(error.status, "Not configured", text, retry_after=int(LOOK_EVERY) * 5)
+        else:
+            page = pages.for_error(error)
+        if error.is_last:
+            pages.close_after(start_response)
+        return page(environ, start_response)
+
+
+def _front_ends(home: Home) -> FrontEnds | None:
+    """Return who has to be at a trusted address; None where moya.conf itself names the addresses."""
+    socket = os.path.join(home.runtime_dir, "control.sock")
+    return None if home.names_proxies else FrontEnds(home.supervisor.socket_group, socket)
+
+
+def _site_exits(error: BaseException) -> bool:
+    """Tell a site's ``sys.exit()`` from a server's own way to end a worker.
+
+    gunicorn raises SystemExit out of its signal handlers, in the middle of whatever runs.
+    """
+    if not isinstance(error, SystemExit):
+        return False
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    raised_in = str(trace.tb_frame.f_globals.get("__name__", "")) if trace else ""
+    return raised_in.partition(".")[0] not in ("gunicorn", "gevent", "granian", "waitress")

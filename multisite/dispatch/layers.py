@@ -1,0 +1,195 @@
+"""What every request of a site passes before its app: its counts, its access log, its static files, its place.
+
+A site without access log and static files pays for one count. The first requests of each second are measured in
+full (`multisite.sites.usage`), which costs a few microseconds and is bounded for that reason.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from multisite.config.model import Home, Site
+from multisite.dispatch.environ import Completed
+from multisite.inprocess.workdir import WorkDir, here
+from multisite.logs import logs, visit
+from multisite.logs.visit import IN_PROCESS, PAGE, STATIC, Visit
+from multisite.runner.filewrapper import ReadFile
+from multisite.sites import usage
+from multisite.sites.sitedir import Entry
+
+if TYPE_CHECKING:
+    from multisite.dispatch.bound import Bound
+    from multisite.logs.visit import AccessLog
+
+WSGI = Callable[..., Iterable[bytes]]
+Environ = dict[str, Any]
+Rescue = Callable[[BaseException, Environ, Any], Iterable[bytes]]  # answers for an app that raised, or raises again
+
+
+class Layers:
+    """The layers of one site, as its file says.
+
+    Args:
+        place: has a callable answer for the site from now on.
+        rescue: answers for an app that raised; what it raises itself goes on to the server.
+    """
+
+    def __init__(self, entry: Entry, site: Site, home: Home, place: Callable[[WSGI], None], rescue: Rescue) -> None:
+        self._place = place
+        self._rescue = rescue
+        self._how = PAGE
+        self._workdir: WorkDir | None = None
+        self._counts = usage.of_worker(home, _folder).of(site.name)
+        self._files: Callable[..., Iterable[bytes] | None] | None = None
+        self._log: AccessLog | None = None
+        if site.static and not entry.broken:
+            from multisite.dispatch.static import StaticFiles  # a worker without such sites never loads it
+
+            self._files = StaticFiles(site, home)
+        if site.access_log:
+            self._log = _access_log(site, home)
+
+    def look(self) -> None:
+        """Do what is due every second."""
+        self._counts.left = usage.MEASURED
+        if self._workdir:
+            self._workdir.look()
+        self._place(self._following)
+
+    def put(self, app: WSGI, how: str, workdir: WorkDir | None = None, bound: Bound | None = None) -> None:
+        """Place `app` behind the layers.
+
+        Args:
+            how: who it is.
+            workdir: where it is called.
+            bound: of its requests in this process.
+        """
+        self._how, self._workdir = how, workdir
+        counted = self._counted(app, workdir)
+        if bound and workdir and workdir.stays and not self._files:
+            self._lean = self._bounded_there(app, workdir, bound)
+        else:
+            self._lean = bound.around(counted) if bound else counted
+        measured = self._measured(workdir.calling(app) if workdir else app, counted, self._lean)
+        self._following = bound.around(measured) if bound else measured
+        self._place(self._following if self._log or self._counts.left > 0 else self._lean)
+
+    def _counted(self, app: WSGI, workdir: WorkDir | None) -> WSGI:
+        """Return `app` with each request counted, and no more."""
+        files, counts, requests = self._files, self._counts, self._counts.cells[usage.REQUESTS :]
+        if workdir and workdir.stays and not files:
+            return self._counted_there(app, workdir)
+        app = workdir.calling(app) if workdir else app
+
+        def counted(environ: Environ, start_response: Any) -> Iterable[bytes]:
+            counts.requests = requests[0] = counts.requests + 1
+            return app(environ, start_response)
+
+        def counted_files(environ: Environ, start_response: Any) -> Iterable[bytes]:
+            counts.requests = requests[0] = counts.requests + 1
+            body = files(environ, start_response) if files else None
+            return app(environ, start_response) if body is None else body
+
+        return counted_files if files else counted
+
+    def _counted_there(self, app: WSGI, workdir: WorkDir) -> WSGI:
+        """Return `app` counted and called in its place, in one step."""
+        counts, requests = self._counts, self._counts.cells[usage.REQUESTS :]
+
+        def counted(environ: Environ, start_response: Any) -> Iterable[bytes]:
+            counts.requests = requests[0] = counts.requests + 1
+            if here() is not workdir.now:
+                workdir.enter()
+            return app(environ, start_response)
+
+        return counted
+
+    def _bounded_there(self, app: WSGI, workdir: WorkDir, bound: Bound) -> WSGI:
+        """Return the same behind a bound, in one step too: most requests of most sites come this way."""
+        counts, requests = self._counts, self._counts.cells[usage.REQUESTS :]
+        take, give, overflow, release = bound.take, bound.give, bound.overflow, bound.release
+        bare = app.bare if isinstance(app, Completed) else app
+
+        def bounded(environ: Environ, start_response: Any) -> Iterable[bytes]:
+            try:
+                take()
+            except IndexError:
+                return overflow(environ, start_response)
+            counts.requests = requests[0] = counts.requests + 1
+            try:
+                if here() is not workdir.now:
+                    workdir.enter()
+                if "CONTENT_LENGTH" in environ or "HTTP_TRANSFER_ENCODING" in environ:
+                    body = app(environ, start_response)
+                else:
+                    environ["wsgi.file_wrapper"] = ReadFile
+                    body = bare(environ, start_response)
+            except BaseException:
+                give(None)
+                raise
+            if type(body) is list:
+                give(None)
+                return body
+            return release(environ, body)
+
+        return bounded
+
+    def _measured(self, app: WSGI, counted: WSGI, lean: WSGI) -> WSGI:
+        """Return `app` with each request followed to the end of its answer.
+
+        Without an access log it makes way for `lean` when enough was measured in this second.
+        """
+        files, log, counts, rescue = self._files, self._log, self._counts, self._rescue
+
+        def answer(environ: Environ, start_response: Any) -> Iterable[bytes]:
+            if counts.left <= 0 and not log:
+                if self._lean is lean:  # else a reload has just put another app in place
+                    self._place(lean)
+                return counted(environ, start_response)
+            this = Visit(counts, log, environ, start_response, self._how)
+            if self._how != IN_PROCESS:
+                environ[visit.KEY] = this
+            try:
+                body = files(environ, this.start) if files else None
+                if body is None:
+                    body = app(environ, this.start)
+                    this.how = self._how  # now, since the first request is what finds out
+                else:
+                    this.how = STATIC
+            except BaseException as error:
+                this.how = self._how
+                if self._how in visit.ELSEWHERE and isinstance(error, StopIteration):
+                    raise  # whoever took the connection ends the visit
+                this.how = PAGE
+                try:
+                    body = rescue(error, environ, this.start)
+                except BaseException:
+                    this.end()
+                    raise
+            return this.around(body)
+
+        return answer
+
+
+def _folder(home: Home) -> str:
+    """Return the folder for the counts of workers; "" where it cannot be had."""
+    from multisite.control.rundir import RuntimeDir, RuntimeDirError
+
+    rundir = RuntimeDir(home)
+    try:
+        rundir.make()
+    except RuntimeDirError:
+        return ""  # the supervisor's client says so to whom it concerns
+    return os.path.join(rundir.path, usage.FOLDER)
+
+
+def _access_log(site: Site, home: Home) -> AccessLog | None:
+    from multisite.logs.visit import AccessLog
+
+    try:
+        return AccessLog(site, home)
+    except (OSError, ValueError) as fault:
+        logs.tell_once(site, "access", site.access_log, fault)
+        return None

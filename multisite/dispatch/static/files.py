@@ -1,0 +1,285 @@
+"""The layer in front of a site's app that answers with files.
+
+Every answer is made from a file that is open already: it is found below its folder without following what a link
+says outside (`beneath`), looked at by its descriptor, and sent from it. What was said about a file is remembered as
+long as its stamp stays the same.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import quote
+
+from multisite.config import filerules
+from multisite.config.beneath import Reached, beside, reach
+from multisite.config.filerules import MediaTypes
+from multisite.config.model import Home, Site
+from multisite.config.trusted import TrustedProxies
+from multisite.config.values import duration
+from multisite.dispatch.static import bodies, conditions
+from multisite.dispatch.static.paths import Prefixes, names
+from multisite.dispatch.static.representation import Expires, Headers, Representation, stamp_of
+from multisite.errors import pages
+
+Environ = dict[str, Any]
+CODINGS = {"br": b".br", "zstd": b".zst", "gzip": b".gz"}  # in the order of our preference
+MOST_KNOWN = 1024  # files remembered for a site
+LOOK_EVERY = 1.0  # seconds between two looks for compressed variants of a file
+
+_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO, errno.ENODEV)
+_FORBIDDEN = (errno.EACCES, errno.EPERM)
+_NOT_FOUND = pages.error_page(404, text="There is no file at this address.")
+_REFUSED = pages.error_page(403, text="This file may not be seen.")
+_NOT_ALLOWED = pages.error_page(405, text="Files can only be read.", headers=(("Allow", "GET, HEAD"),))
+_CHANGED = pages.error_page(412, text="The file is not the one that was asked for.")
+
+
+class StaticFiles:
+    """The files of one site; call it with a request, and it answers or returns None.
+
+    Args:
+        root: whether this process runs as root, to which the kernel would give every file.
+    """
+
+    def __init__(self, site: Site, home: Home, *, root: bool | None = None) -> None:
+        places = dict(site.static)
+        self._check = tuple(map(os.fsencode, places.pop("check", ())))
+        self._prefixes = Prefixes(places)
+        self._index = [os.fsencode(name) for name in site.static_index]
+        self._hidden, self._policy = site.static_hidden, site.static_links
+        self._types = MediaTypes(map(filerules.parse_type, site.static_types))
+        self._expiries = [filerules.parse_expiry(item, duration) for item in site.static_expires]
+        self._sender = filerules.parse_sender(site.static_send)
+        self._trusts = TrustedProxies(home.service.trusted_proxies).trusts
+        self._root = os.geteuid() == 0 if root is None else root
+        self._expires = Expires()
+        self._known: dict[tuple[str, str, bool], Representation] = {}
+        self._variants: dict[str, tuple[float, tuple[str, ...]]] = {}
+
+    def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes] | None:
+        """Answer one request, if files are what it asks for."""
+        path = environ.get("PATH_INFO", "")
+        found = self._prefixes.find(path)
+        if found:
+            prefix, folders = found
+            return self._below(path[len(prefix) :], folders, environ, start_response)
+        if self._check and environ["REQUEST_METHOD"] in ("GET", "HEAD"):
+            candidates = self._candidates(self._check, path)
+            if candidates:
+                try:
+                    return self._first_of(candidates, environ, start_response)
+                except OSError as error:
+                    if error.errno not in _MISSING + _FORBIDDEN:
+                        raise
+        return None
+
+    def _below(self, rest: str, folders: Iterable[bytes], environ: Environ, start_response: Any) -> Iterable[bytes]:
+        """Answer under a prefix, whatever there is."""
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            return _NOT_ALLOWED(environ, start_response)
+        try:
+            return self._first_of(self._candidates(folders, rest), environ, start_response)
+        except OSError as error:
+            if error.errno in _FORBIDDEN:
+                return _REFUSED(environ, start_response)
+            if error.errno not in _MISSING:
+                raise
+            return _NOT_FOUND(environ, start_response)
+
+    def _candidates(self, places: Iterable[bytes], path: str) -> list[tuple[bytes, list[bytes]]]:
+        """Return the files that there seem to be for a path, each as a folder and names below it.
+
+        Only a look, which costs less than an attempt to open what is not there; what is shown is decided later.
+        """
+        parts = names(path, self._hidden)
+        if parts is None:
+            return []
+        wanted = [[*parts, index] for index in self._index] if path[-1:] == "/" else [parts]
+        return [(place, each) for place in places for each in wanted if os.access(b"/".join((place, *each)), os.F_OK)]
+
+    def _first_of(
+        self, candidates: Iterable[tuple[bytes, list[bytes]]], environ: Environ, start_response: Any
+    ) -> Iterable[bytes]:
+        """Answer with the first file that can be had; raises OSError where there is none."""
+        reason: OSError = FileNotFoundError(errno.ENOENT, "there is no such file")
+        for place, parts in candidates:
+            try:
+                reached, name = self._reach(place, parts)
+            except OSError as error:
+                if error.errno not in _MISSING:
+                    reason = error
+                continue
+            try:
+                return self._send(reached, name, b"/".join((place, *parts)), environ, start_response)
+            finally:
+                reached.close()
+        raise reason
+
+    def _reach(self, place: bytes, parts: list[bytes]) -> tuple[Reached, bytes]:
+        """Open the file `parts` of a folder, or the file that `place` itself is; returns its name too."""
+        try:
+            return reach(place, parts, self._policy, trusting=not self._root), parts[-1] if parts else b""
+        except NotADirectoryError:
+            if parts:
+                raise
+        folder, name = os.path.split(place)
+        policy = "owner" if self._root else "all"  # the path is the site file's word, not a visitor's
+        return reach(folder, [name], policy, trusting=not self._root), name
+
+    # One open file
+
+    def _send(
+        self, reached: Reached, name: bytes, where: bytes, environ: Environ, start_response: Any
+    ) -> Iterable[bytes]:
+        """Answer with an open file, or with the way to the folder it is; `where` is its path as it was asked for."""
+        status = os.fstat(reached.file)
+        if stat.S_ISDIR(status.st_mode):
+            return self._redirect(reached, environ)(environ, start_response)
+        self._refuse_odd(reached.folder, status)
+        path = environ["PATH_INFO"]
+        offered = self._offered(path, name, reached.folder)
+        coding = filerules.best_coding(environ.get("HTTP_ACCEPT_ENCODING", ""), offered) if offered else ""
+        if coding:
+            try:
+                status = self._compressed(reached, name + CODINGS[coding])
+            except OSError:
+                coding = ""  # gone within the last second, or nothing to be shown
+        told = self._about(path, name, coding, status, varies=bool(offered))
+        if self._sender and self._trusts(environ.get("REMOTE_ADDR", "")):
+            value = self._sender.value(where + CODINGS[coding] if coding else where)
+            if value and self._is_straight(reached.file, where, coding):
+                return self._pass_on(self._sender.header, value, told, start_response)
+        status_code = conditions.status_of(environ, told)
+        if status_code == 304:
+            start_response("304 Not Modified", told.kept + self._expiry(told))
+            return []
+        if status_code == 412:
+            return _CHANGED(environ, start_response)
+        spans = conditions.spans_of(environ, told)
+        if spans is None:
+            return self._whole(reached, told, environ, start_response)
+        return self._parts(reached, told, spans, environ, start_response)
+
+    def _redirect(self, reached: Reached, environ: Environ) -> pages.Page:
+        """Return the way to a folder that has an index; any other folder is nothing that we show."""
+        path = environ["PATH_INFO"]
+        if path.endswith("/") or not any(_is_file(index, reached.file) for index in self._index):
+            raise FileNotFoundError(errno.ENOENT, "a folder has no content")
+        query = environ.get("QUERY_STRING", "")
+        location = quote((environ.get("SCRIPT_NAME", "") + path).encode("latin-1")) + "/"
+        return pages.redirect(f"{location}?{query}" if query else location, 301)
+
+    def _refuse_odd(self, folder: int, status: os.stat_result) -> None:
+        """Refuse what is no file, and to a worker that runs as root what only root may read."""
+        if not stat.S_ISREG(status.st_mode):
+            raise FileNotFoundError(errno.ENOENT, "it is no regular file")
+        if self._root and not status.st_mode & stat.S_IROTH and status.st_uid != os.fstat(folder).st_uid:
+            raise PermissionError(errno.EACCES, "neither everybody may read it nor the owner of its folder")
+
+    def _offered(self, path: str, name: bytes, folder: int) -> tuple[str, ...]:
+        """Return the codings in which the file lies in its folder, as of a second ago at most."""
+        now = time.monotonic()
+        known = self._variants.get(path)
+        if known and now < known[0]:
+            return known[1]
+        found = tuple(coding for coding, suffix in CODINGS.items() if _is_file(name + suffix, folder))
+        if len(self._variants) >= MOST_KNOWN:
+            self._variants.clear()
+        self._variants[path] = (now + LOOK_EVERY, found)
+        return found
+
+    def _compressed(self, reached: Reached, name: bytes) -> os.stat_result:
+        """Have a compressed variant in place of the file."""
+        file = beside(reached.folder, name)
+        try:
+            status = os.fstat(file)
+            self._refuse_odd(reached.folder, status)
+        except BaseException:
+            os.close(file)
+            raise
+        reached.replace(file)
+        return status
+
+    def _about(self, path: str, name: bytes, coding: str, status: os.stat_result, *, varies: bool) -> Representation:
+        """Return what is said about the file, from memory if it is still the same."""
+        key = (path, coding, varies)
+        known = self._known.get(key)
+        if known and known.stamp == stamp_of(status):
+            return known
+        fresh = filerules.freshness(self._expiries, path)
+        told = Representation(status, self._types.of(os.fsdecode(name)), coding, fresh, varies=varies)
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
+        self._known[key] = told
+        return told
+
+    def _expiry(self, told: Representation) -> Headers:
+        return [] if told.fresh is None else [self._expires.at(told.fresh)]
+
+    # Answers
+
+    def _whole(self, reached: Reached, told: Representation, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        headers = told.headers + self._expiry(told)
+        if environ["REQUEST_METHOD"] == "HEAD":
+            start_response("200 OK", headers)
+            return []
+        if told.size > bodies.IN_MEMORY:
+            body = bodies.whole(reached.take(), told.size, environ)
+            start_response("200 OK", headers)
+            return body
+        data = bodies.read(reached.file, told.size)
+        if len(data) != told.size:  # it is being written; what it is now has no name yet
+            headers = [("Content-Type", told.media_type), ("Content-Length", str(len(data)))]
+        start_response("200 OK", headers)
+        return [data]
+
+    def _parts(
+        self,
+        reached: Reached,
+        told: Representation,
+        spans: list[conditions.Span],
+        environ: Environ,
+        start_response: Any,
+    ) -> Iterable[bytes]:
+        if not spans:
+            page = pages.error_page(
+                416, text="The file has no such part.", headers=(("Content-Range", f"bytes */{told.size}"),)
+            )
+            return page(environ, start_response)
+        if len(spans) == 1:
+            (start, stop), media_type, length = spans[0], told.media_type, spans[0][1] - spans[0][0]
+            body = bodies.part(reached.take(), spans[0], environ)
+            headers = [("Content-Range", f"bytes {start}-{stop - 1}/{told.size}")]
+        else:
+            several = bodies.Multipart(told.media_type, told.size, spans)
+            body, media_type, length, headers = several.body(reached.take()), several.media_type, several.length, []
+        headers += [("Content-Type", media_type), ("Content-Length", str(length)), *told.kept, *self._expiry(told)]
+        headers += [("Content-Encoding", told.coding)] if told.coding else []
+        start_response("206 Partial Content", headers)
+        return body
+
+    @staticmethod
+    def _is_straight(file: int, where: bytes, coding: str) -> bool:
+        """Tell whether the file still has its name, so that a front end which follows no link finds it too."""
+        name = os.readlink(b"/proc/self/fd/%d" % file).rpartition(b"/")[2]
+        return name == os.path.basename(where) + CODINGS.get(coding, b"")
+
+    def _pass_on(self, header: str, value: str, told: Representation, start_response: Any) -> Iterable[bytes]:
+        """Have the front end send the file; it looks at conditions and ranges itself."""
+        drop = ("Content-Length", "ETag", "Last-Modified", "Accept-Ranges")
+        headers = [field for field in told.headers if field[0] not in drop]
+        headers += [("Content-Length", "0"), (header, value), *self._expiry(told)]
+        start_response("200 OK", headers)
+        return []
+
+
+def _is_file(name: bytes, folder: int) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except OSError:
+        return False

@@ -1,0 +1,231 @@
+"""What can go wrong, one class per answer: every error knows its HTTP status.
+
+An error that reaches the dispatcher becomes a page (`multisite.errors.pages`); one that
+reaches the command line becomes one line on standard error and exit code 1.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import asdict, dataclass
+
+#: what the system says when it has run out of something, which is no fault of whoever it was asked about
+SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC, errno.EDQUOT, errno.EAGAIN})
+
+
+class MultisiteError(Exception):
+    """Base of every error of ours.
+
+    Attributes:
+        status: the HTTP status this error is answered with.
+        reason: one sentence for a person, without a final period.
+        retry_after: seconds for a ``Retry-After`` header, or None.
+        incident: what names it in a log, "" where nothing was logged.
+        detail: what a developer is shown beside it; filled in where that is wanted only.
+        is_last: nobody knows where another request would begin on this connection.
+    """
+
+    status = 500
+    retry_after: int | None = None
+    incident = ""
+    detail = ""
+    is_last = False
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class ConfigError(MultisiteError):
+    """The configuration as a whole cannot be used (`problems` says why)."""
+
+    status = 503
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__("; ".join(map(str, problems)))
+        self.problems = problems
+
+
+class BadHost(MultisiteError):
+    """The request names no valid host (RFC 9110 section 7.2)."""
+
+    status = 400
+
+
+class UnknownHost(MultisiteError):
+    """No enabled site answers this host or path."""
+
+    status = 404
+
+
+class AppLoadError(MultisiteError):
+    """The site's application could not be imported; costs that site only."""
+
+    status = 500
+
+
+class BrokenSite(MultisiteError):
+    """The site's own file has an error and there is no earlier version to serve."""
+
+    status = 500
+
+
+class NeedsProcess(MultisiteError):
+    """The site may not share this interpreter.
+
+    Attributes:
+        why: completes "…, because …".
+    """
+
+    status = 503
+    retry_after = 60
+    opening = "This site cannot share a process with others: "
+
+    def __init__(self, why: str) -> None:
+        super().__init__(self.opening + why)
+        self.why = why
+
+
+class SiteBusy(MultisiteError):
+    """The site has as much to do as it may have at once, or is still being imported; try again."""
+
+    status = 503
+    retry_after = 5
+
+
+class BackendUnavailable(MultisiteError):
+    """The site has no process that could take this request now: queue full, backoff, given up."""
+
+    status = 503
+
+    def __init__(self, reason: str, retry_after: int = 5) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class Asleep(MultisiteError):
+    """The site has no process, and this request is one that does not start any."""
+
+    status = 503
+    retry_after = 600
+
+
+class UpstreamError(MultisiteError):
+    """What went wrong between us and the endpoint that a request was relayed to."""
+
+    status = 502
+
+
+class ConnectFailed(UpstreamError):
+    """The endpoint could not be reached; nothing of the request was sent."""
+
+
+class ConnectTimeout(ConnectFailed):
+    """The endpoint said neither yes nor no in time; it might with more."""
+
+
+class UpstreamProtocolError(UpstreamError):
+    """The answer is none, is cut short, or breaks the rules of HTTP (RFC 9112)."""
+
+
+class NoAnswer(UpstreamProtocolError):
+    """The connection was closed before one byte of an answer; the request may have been executed."""
+
+
+class UpstreamTimeout(UpstreamError):
+    """The endpoint let its time pass: to take the request, to answer, or between two parts of the answer."""
+
+    status = 504
+
+
+class NoUpgrade(MultisiteError):
+    """The request asks for a WebSocket, and the server does not let us have the client's connection."""
+
+    status = 501
+
+
+class RequestTooLarge(MultisiteError):
+    """The request's header fields do not fit what the endpoint's protocol can carry."""
+
+    status = 431
+
+
+class BodyTooLarge(MultisiteError):
+    """A request body without a length is larger than what is kept for an endpoint that needs to know it."""
+
+    status = 413
+
+
+class BadRequest(MultisiteError):
+    """What the server let through cannot be passed on: control characters, a length that is no number, no chunks."""
+
+    status = 400
+    is_last = True
+
+
+class Unforeseen(MultisiteError):
+    """What nobody has thought of went wrong in our own code; the log has the traceback."""
+
+
+class ClientDisconnected(MultisiteError):
+    """The client left before its request was whole; the answer reaches nobody (RFC 9112 section 8)."""
+
+    status = 400
+    is_last = True
+
+
+class TooSlow(MultisiteError):
+    """The client sends the body of its request more slowly than it may (RFC 9110 section 15.5.9)."""
+
+    status = 408
+    is_last = True
+
+
+LONGEST_VALUE = 100  # characters of a value that a message repeats
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with the configuration, and what to do about it.
+
+    Attributes:
+        severity: "error" (the site is not served from this file) or "warning".
+        line: number of the line in the file, from 1; 0: not known.
+    """
+
+    file: str
+    reason: str
+    section: str = ""
+    key: str = ""
+    value: str = ""
+    remedy: str = ""
+    severity: str = "error"
+    line: int = 0
+
+    def __str__(self) -> str:
+        """Give one line: ``FILE:LINE: [section] key = value: reason; remedy``."""
+        setting = " = ".join(filter(None, (self.key, _shown(self.value))))
+        where = " ".join(filter(None, (f"[{self.section}]" if self.section else "", setting)))
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        reason = "; ".join(filter(None, (self.reason, self.remedy)))
+        return one_line(": ".join(filter(None, (place, where, reason))))
+
+    @property
+    def is_error(self) -> bool:
+        """Tell whether this keeps the site from being served."""
+        return self.severity == "error"
+
+    def as_dict(self) -> dict[str, object]:
+        """Give all parts for ``--json``."""
+        return asdict(self)
+
+
+def _shown(value: str) -> str:
+    return value if len(value) <= LONGEST_VALUE else value[: LONGEST_VALUE - 1] + "…"
+
+
+def one_line(text: str) -> str:
+    """Return a text with all that could end the line, or steer a terminal, escaped."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)

@@ -1,0 +1,103 @@
+"""Why a site's code failed, in one sentence with the place in the site's own files."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Iterator
+
+from multisite.inprocess.load_reasons import NotLoaded, did_you_mean
+
+_OURS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
+_EXITS_OF_THE_SERVER = "gunicorn.workers."
+_GREENLET = ("greenlet", "gevent")
+
+
+def is_for_the_worker(error: BaseException) -> bool:
+    """Whether this ends the worker rather than the import: Ctrl-C, a killed greenlet, or the server's own exit.
+
+    gunicorn's signal handlers call ``sys.exit`` in whatever frame they interrupt.
+    """
+    if isinstance(error, (KeyboardInterrupt, GeneratorExit)):
+        return True
+    if isinstance(error, SystemExit):
+        return _module_of_last_frame(error).startswith(_EXITS_OF_THE_SERVER)
+    return not isinstance(error, Exception) and type(error).__module__.partition(".")[0] in _GREENLET
+
+
+def _module_of_last_frame(error: BaseException) -> str:
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return str(frames[-1].f_globals.get("__name__", "")) if frames else ""
+
+
+def explain(error: BaseException, location: str, target: str) -> NotLoaded:
+    """The reason and remedy of an exception that came out of a site's code.
+
+    Args:
+        error: with its traceback.
+        location: the site's directory; frames in there are the site's own.
+        target: the module or file that was asked for.
+    """
+    place = _place(error, location)
+    if isinstance(error, SystemExit):
+        return NotLoaded(f"the site called sys.exit({error.code!r}){place}", "an import must not end the process")
+    if isinstance(error, SyntaxError):
+        place = f" ({error.filename}, line {error.lineno})" if error.filename else place
+        return NotLoaded(f"{type(error).__name__}: {error.msg}{place}")
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return _missing_module(error.name, place, location, target)
+    return NotLoaded(f"{_summary(error)}{place}")
+
+
+def traced(error: BaseException) -> str:
+    """Return the traceback of a failed import as the site's author knows it, without our frames and the importer's."""
+    cause = error.__cause__
+    if cause is None:
+        return "".join(traceback.format_exception(error))
+    first = cause.__traceback__
+    while first is not None and _is_ours(first.tb_frame.f_code.co_filename):
+        first = first.tb_next
+    told = "".join(traceback.format_exception(type(cause), cause, first or cause.__traceback__))
+    return f"{told}\n{error}\n"
+
+
+def _is_ours(path: str) -> bool:
+    return path.startswith((_OURS, "<frozen importlib")) or "/importlib/" in path
+
+
+def _missing_module(name: str, place: str, location: str, target: str) -> NotLoaded:
+    if target == name or target.startswith(name + "."):
+        *parents, _ = name.split(".")
+        known = [".".join([*parents, each]) for each in _modules(os.path.join(location, *parents))]
+        remedy = did_you_mean(name, known) or "correct the name, or the location"
+        return NotLoaded(f"there is no module {name!r} in {location or 'sys.path'}", remedy)
+    return NotLoaded(
+        f"it needs the module {name!r}, which is not there{place}",
+        "install it here, or name the site's virtualenv with python =",
+    )
+
+
+def _modules(location: str) -> Iterator[str]:
+    """The top-level modules of a directory: files of Python source and packages."""
+    try:
+        entries = sorted(os.listdir(location or "."))
+    except OSError:
+        return
+    for entry in entries:
+        if entry.endswith(".py"):
+            yield entry.removesuffix(".py")
+        elif os.path.isfile(os.path.join(location, entry, "__init__.py")):
+            yield entry
+
+
+def _summary(error: BaseException) -> str:
+    """``ZeroDivisionError: division by zero``, on one line even if ``str()`` itself fails."""
+    return " ".join("".join(traceback.format_exception_only(type(error), error)).split())[:500]
+
+
+def _place(error: BaseException, location: str) -> str:
+    """`` (/srv/blog/app.py, line 3)``: the innermost frame in the site's files, else the innermost."""
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = os.path.join(os.path.realpath(location), "") if location else os.sep
+    own = [frame for frame in frames if os.path.realpath(frame.filename).startswith(inside)]
+    return f" ({(own or frames)[-1].filename}, line {(own or frames)[-1].lineno})" if frames else ""

@@ -1,0 +1,166 @@
+"""One import of a site into an interpreter that it shares, whole or not at all.
+
+A generation is what an import brought: the application, the module names that were
+claimed for it, the modules that were loaded. `make` puts a new one beside the old, and
+leaves everything as it was if that fails; `drop` takes one out again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from types import ModuleType
+
+from multisite.config.model import Site
+from multisite.inprocess import django_fence, importer, loader, smoke
+from multisite.inprocess.finder import finder, forget, referring
+from multisite.inprocess.guard import Changes, Guard
+from multisite.inprocess.workdir import WorkDir
+from multisite.logs import logs
+from multisite.runner.modulename import unique_name
+from multisite.sites import claims, sharing
+from multisite.sites.claims import Ledger
+
+WSGI = Callable[..., Iterable[bytes]]
+
+_guard = Guard()
+_log = logging.getLogger("multisite.generation")
+
+
+@dataclass(slots=True)
+class Generation:
+    """One import of a site: its application and what it brought into the interpreter."""
+
+    app: WSGI
+    names: claims.Names
+    unique_name: str  # of the module it was loaded as, "" if that is one of `names`
+    modules: frozenset[str]  # loaded by its first import, other sites' concurrent ones included
+    workdir: WorkDir | None = None  # where it was imported and is called; None for wherever the server is
+
+
+def make(site: Site, ledger: Ledger, old: Generation | None, workdir: WorkDir | None = None) -> Generation:
+    """Import `site`, anew if there is an `old` generation, which goes on serving meanwhile.
+
+    Raises:
+        AppLoadError: there is no application to be had.
+        NeedsProcess: the site may not share this interpreter.
+    """
+    wanted = sharing.wanted(site)
+    source = _Importer(site, wanted)
+    names = dict(wanted.names)
+    _claim(site, ledger, names, source.unique_name)
+    taken = forget(_outdated({*_of_all(names), *_of_all(old.names if old else {}), source.unique_name}, old))
+    before = frozenset(sys.modules)
+    try:
+        with _place(site, workdir):
+            app = _run(site, source)
+            _claim_more(site, ledger, names, source)
+            if old:
+                smoke.check(app, site)
+    except BaseException:
+        forget({*_of_all(names), source.unique_name, *(module.partition(".")[0] for module in taken)})
+        sys.modules.update(taken)
+        _unclaim(site, ledger, old)
+        if workdir:
+            workdir.close()
+        raise
+    modules = (old.modules if old else frozenset()) | (frozenset(sys.modules) - before)
+    return Generation(app, names, source.unique_name, modules, workdir)
+
+
+def _place(site: Site, workdir: WorkDir | None) -> AbstractContextManager[None]:
+    """Return where to import; a location that is not there is the loader's to tell."""
+    return workdir.inside() if workdir and os.path.isdir(site.location or "/") else nullcontext()
+
+
+def drop(site: Site, ledger: Ledger, generation: Generation | None) -> None:
+    """Take a site's modules out of the interpreter and give up its claims."""
+    ledger.release([site.name])
+    names = finder.remove(site.name)
+    if generation:
+        names.add(generation.unique_name)
+        if generation.workdir:
+            generation.workdir.close()
+    forget(_outdated(names, generation))
+
+
+class _Importer:
+    """Where the modules of one generation come from (`importer.Importer`).
+
+    The location never enters `sys.path`: the finder knows the site's names.
+    """
+
+    def __init__(self, site: Site, wanted: sharing.Wanted) -> None:
+        self._site = site
+        self.alone, self.own = wanted.alone, wanted.own
+        self.unique_name = unique_name(site.name, wanted.alone) if wanted.alone else ""
+        self.django_before = django_fence.is_configured()
+        self.changes = Changes()
+
+    def module(self, dotted: str) -> ModuleType:
+        if self.alone:
+            return importer.import_file(self.alone, self.unique_name, self.own)
+        importlib.invalidate_caches()
+        return importlib.import_module(dotted)
+
+    def file(self, path: str) -> ModuleType:
+        return importer.import_file(path, self.unique_name or unique_name(self._site.name, path))
+
+
+def _run(site: Site, source: _Importer) -> WSGI:
+    """Run the site's code, and put back what it changed beside itself."""
+    writes = sys.dont_write_bytecode
+    if site.location and sharing.just_written(site.location):
+        sys.dont_write_bytecode = True
+    try:
+        with _guard.watch(site.name) as source.changes:
+            app: WSGI = loader.load(site, source)
+    finally:
+        sys.dont_write_bytecode = writes
+        for word in logs.restore():
+            _log.warning("site %s: its import changed %s; restored", site.name, word)
+    return app
+
+
+def _claim(site: Site, ledger: Ledger, names: claims.Names, unique_name: str) -> None:
+    ledger.acquire(site.name, names)
+    finder.add(site.name, _of_all(names))
+    for name, root in names.items():
+        if root == claims.EACH:
+            finder.add_own(site.name, site.location, name, unique_name)
+
+
+def _of_all(names: claims.Names) -> claims.Names:
+    """Return the names that mean one module for the whole interpreter."""
+    return {name: root for name, root in names.items() if name != claims.DJANGO and root != claims.EACH}
+
+
+def _claim_more(site: Site, ledger: Ledger, names: claims.Names, source: _Importer) -> None:
+    """Claim into `names` what only the import itself could show."""
+    more = sharing.more_names([path for path in source.changes.paths if path != site.location])
+    if django_fence.is_configured() and not source.django_before:
+        more[claims.DJANGO] = site.location
+    if more.keys() - names.keys():
+        names |= more
+        _claim(site, ledger, names, source.unique_name)
+    if claims.DJANGO in names:
+        django_fence.fence(site.name)
+
+
+def _unclaim(site: Site, ledger: Ledger, old: Generation | None) -> None:
+    finder.remove(site.name)
+    ledger.release([site.name])
+    if old:
+        _claim(site, ledger, old.names, old.unique_name)
+
+
+def _outdated(names: set[str], generation: Generation | None) -> set[str]:
+    """Return the top-level names that are to be imported anew when `names` are."""
+    if generation and claims.DJANGO in generation.names:
+        return referring({*names, "django"}, generation.modules)
+    return names

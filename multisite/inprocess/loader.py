@@ -1,0 +1,122 @@
+"""From a site to its app: the one place where a site's code is imported.
+
+Whatever goes wrong in there, a ``sys.exit()`` included, becomes one `AppLoadError` with the original as its
+``__cause__``: it costs that site and never the worker.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from multisite.config.appspec import AppSpec
+from multisite.errors import AppLoadError, MultisiteError, NeedsProcess, Problem
+from multisite.inprocess import load_django, load_moya, load_paste, load_plugin, load_python
+from multisite.inprocess.blame import explain, is_for_the_worker
+from multisite.inprocess.callables import is_asgi, refuses_wsgi
+from multisite.inprocess.importer import Importer, PlainImporter, import_file
+from multisite.inprocess.load_reasons import NotLoaded
+from multisite.runner.modulename import unique_name
+from multisite.sites.sharing import resolve
+
+if TYPE_CHECKING:
+    from multisite.config.model import Site
+
+__all__ = ["App", "Importer", "PlainImporter", "import_file", "is_asgi", "load", "resolve", "unique_name"]
+
+App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+def load(site: Site, importer: Importer | None = None) -> App:
+    """Import the site's app. Runs the site's code in this thread, in the current working directory and environment.
+
+    Args:
+        site: its ``application``, ``location``, ``ini`` and ``overlay`` say what to import.
+        importer: where modules come from; by default Python's own import, with the location in `sys.path`.
+
+    Raises:
+        AppLoadError: anything is wrong with the site; the message names file, key, value, reason and remedy.
+        NeedsProcess: there is an app that cannot run here: ASGI, or a second Django project.
+    """
+    try:
+        return _checked(site, _load(site, importer))
+    except MultisiteError:
+        raise
+    except NotLoaded as error:
+        raise _load_error(site, error) from error.__cause__
+    except BaseException as error:
+        if is_for_the_worker(error):
+            raise
+        raise _load_error(site, explain(error, site.location, _target(site))) from error
+
+
+def _load(site: Site, importer: Importer | None) -> object:
+    if site.location and not os.path.isdir(site.location):
+        raise NotLoaded("there is no such directory", "restore it or correct the path", key="location")
+    try:
+        spec = resolve(site)
+    except ValueError as error:
+        raise NotLoaded(str(error)) from None
+    if spec.kind == "asgi":
+        raise _is_asgi_error(site)
+    return _by_kind(spec, site, importer or PlainImporter.alone(site))
+
+
+def _by_kind(spec: AppSpec, site: Site, importer: Importer) -> object:
+    match spec.kind:
+        case "file":
+            return load_python.load_file(spec, site.location, importer)
+        case "paste":
+            return load_paste.load(spec, site.location)
+        case "django":
+            return load_django.load(spec, importer)
+        case "moya":
+            return load_moya.load(site.location, site.ini, site.overlay)
+        case "plugin":
+            return load_plugin.load(spec.target, spec.attribute, site)
+    return _module_or_plugin(spec, site, importer)
+
+
+def _module_or_plugin(spec: AppSpec, site: Site, importer: Importer) -> object:
+    """``name`` and ``name:rest`` may be a plugin's too; it is asked when there is no such module."""
+    try:
+        return load_python.load_module(spec, importer)
+    except ModuleNotFoundError as error:
+        speakable = spec.target.isidentifier()  # of anything else it is not clear what was meant
+        if (
+            error.name != spec.target
+            or (speakable and spec.target not in load_plugin.plugins().names)
+            or "." in spec.target
+        ):
+            raise
+    return load_plugin.load(spec.target, site.application.partition(":")[2].strip(), site)
+
+
+def _checked(site: Site, app: object) -> App:
+    """The app, if a WSGI server can call it."""
+    if not callable(app):
+        raise NotLoaded(f"it is {load_python.a(app)}, which cannot be called", "name the WSGI callable")
+    if is_asgi(app):
+        raise _is_asgi_error(site)
+    if refuses_wsgi(app):
+        name = getattr(app, "__name__", "it")
+        raise NotLoaded(
+            f"{name} cannot be called with (environ, start_response)",
+            f"if it makes the application, write it with parentheses: {site.application.partition('(')[0]}()",
+        )
+    return app
+
+
+def _is_asgi_error(site: Site) -> NeedsProcess:
+    return NeedsProcess(f"{site.application} is an ASGI application; it runs in a process of its own")
+
+
+def _load_error(site: Site, error: NotLoaded) -> AppLoadError:
+    value = getattr(site, error.key)
+    return AppLoadError(str(Problem(site.file, error.reason, "service", error.key, value, error.remedy)))
+
+
+def _target(site: Site) -> str:
+    """The module that was asked for, to tell a missing module from a missing dependency."""
+    return resolve(site).target

@@ -1,0 +1,326 @@
+"""The service's log: where it goes, whose site a record is about, and a site's own error log.
+
+Everything of ours is logged below the logger ``multisite``, and what concerns one site to ``multisite.site.NAME``.
+Loggers of others (the WSGI server's, the sites') are left alone unless logging.ini names them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from multisite.config.logformat import Syslog, parse_syslog
+from multisite.errors import SCARCE, BackendUnavailable, MultisiteError, Problem, Unforeseen
+from multisite.logs import loggingini
+from multisite.logs.loggingplan import LoggerPlan, make_plan
+from multisite.logs.loghandlers import NO_SITE, ReopeningFileHandler, SyslogHandler
+from multisite.logs.ownlog import OwnLog, Records
+
+if TYPE_CHECKING:
+    from multisite.config.model import Home
+    from multisite.config.site import Site
+
+#: name of the site that is served in this context; "" for the service itself
+current_site: ContextVar[str] = ContextVar("multisite_current_site", default="")
+
+SERVICE = "multisite"
+SITE_PREFIX = "multisite.site."
+DEFAULT_FORMAT = "%(asctime)s %(levelname)-8s %(where)s %(message)s"
+
+_log = logging.getLogger(SERVICE)
+_lock = threading.Lock()
+_installed: list[tuple[logging.Logger, logging.Handler]] = []  # what `configure` added
+_site_logs: dict[str, tuple[str, SiteLogHandler | SiteSyslogHandler]] = {}  # site -> (path, handler)
+_own: dict[str, OwnLog] = {}  # the same by site, for the records of its code
+_records = Records(_own, _log)
+_told: set[Problem] = set()  # problems of site logs that were logged already
+
+
+def configure(home: Home) -> tuple[Problem, ...]:
+    """Set up logging as the home's logging.ini says; called again, it replaces what it did before.
+
+    Without a logging.ini records go to standard error from INFO on, or, where the WSGI server configured the root
+    logger, to the root's handlers. Where logging.ini has an error, the file as a whole is not used.
+
+    Returns:
+        all problems of logging.ini and of the files that it extends, for the caller to log.
+    """
+    install_site_in_records()
+    path = os.path.join(home.path, home.projects.logging)
+    with _lock:
+        _remove_installed()
+        problems = _configure_from(path) if os.path.exists(path) else None
+        if problems is None or any(problem.severity == "error" for problem in problems):
+            _configure_default()
+    return tuple(problems or ())
+
+
+def problems_of(home: Home) -> tuple[Problem, ...]:
+    """Return what is wrong with the home's logging.ini, which is only read here: no handler is made."""
+    path = os.path.join(home.path, home.projects.logging)
+    plan, problems = make_plan(loggingini.read(path)) if os.path.exists(path) else (None, [])
+    return (*problems, *(plan.foreseen() if plan else ()))
+
+
+def _configure_from(path: str) -> list[Problem]:
+    """Apply a logging.ini; nothing is changed if there is an error."""
+    plan, problems = make_plan(loggingini.read(path))
+    if plan is None:
+        return problems
+    handlers, faults = plan.build()
+    if faults:
+        for handler in handlers.values():
+            handler.close()
+        return problems + faults
+    _quiet_default()
+    for logger in plan.loggers:
+        _apply(logger, handlers)
+    if not any(logger.name == SERVICE or (not logger.name and logger.level) for logger in plan.loggers):
+        _log.setLevel(logging.INFO)  # else the root's WARNING would hide what Moya's service tells
+    return problems
+
+
+def _apply(plan: LoggerPlan, handlers: dict[str, logging.Handler]) -> None:
+    logger = logging.getLogger(plan.name)
+    logger.disabled = False
+    logger.propagate = plan.propagate
+    if plan.level is not None:
+        logger.setLevel(plan.level)
+    if plan.handlers is None:
+        return
+    for old in logger.handlers[:]:
+        if not isinstance(old, (SiteLogHandler, SiteSyslogHandler, Records)):
+            logger.removeHandler(old)
+    for name in plan.handlers:
+        logger.addHandler(handlers[name])
+        _installed.append((logger, handlers[name]))
+
+
+def _configure_default() -> None:
+    _log.setLevel(logging.INFO)
+    _log.propagate = any(handler is not _records for handler in logging.root.handlers)
+    if not _log.propagate:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter(DEFAULT_FORMAT, defaults=NO_SITE))
+        _log.addHandler(handler)
+        _installed.append((_log, handler))
+
+
+def _quiet_default() -> None:
+    """Undo `_configure_default` for loggers that logging.ini does not name."""
+    _log.propagate = True
+    _log.setLevel(logging.NOTSET)
+
+
+def _remove_installed() -> None:
+    while _installed:
+        logger, handler = _installed.pop()
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def restore() -> tuple[str, ...]:
+    """Put back what a site's import took from our logging; call it after each import in this process.
+
+    `logging.config.dictConfig` disables every logger it does not name, unless it is told not to, and empties the root
+    logger; both are one forgotten line in a Django project's settings.
+
+    Returns:
+        what had to be put back, in words for a warning that names the site.
+    """
+    changes = []
+    if install_site_in_records():
+        changes.append("the log record factory")
+    with _lock:
+        disabled = [logger for logger in _ours() if logger.disabled]
+        installed = [*_installed, *([(logging.root, _records)] if _own else [])]
+        missing = [(logger, handler) for logger, handler in installed if handler not in logger.handlers]
+        for logger in disabled:
+            logger.disabled = False
+        for logger, handler in missing:
+            logger.addHandler(handler)
+    changes += [f"the logger {logger.name}" for logger in disabled]
+    changes += [f"a log handler of {logger.name}" for logger, _ in missing]
+    return tuple(changes)
+
+
+def _ours() -> list[logging.Logger]:
+    """The service's loggers and those of gunicorn, by name."""
+    known = sorted(logging.root.manager.loggerDict.items())
+    ours = [found for name, found in known if name.split(".")[0] in (SERVICE, "gunicorn")]
+    return [found for found in ours if isinstance(found, logging.Logger)]
+
+
+def install_site_in_records() -> bool:
+    """Give each log record a `site` and a `where`, the site in parentheses padded to 14 characters.
+
+    A record of ``multisite.site.NAME`` is about NAME wherever it is made; any other about `current_site`.
+    The factory that was there before is called by ours. True if something was installed now.
+    """
+    if hasattr(logging.makeLogRecord({}), "where"):
+        return False
+    previous = logging.getLogRecordFactory()
+
+    def factory(name: Any, *args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = previous(name, *args, **kwargs)
+        about = name[len(SITE_PREFIX) :] if name and name.startswith(SITE_PREFIX) else current_site.get()
+        record.site = about
+        record.where = f"({about})".ljust(14) if about else NO_SITE["where"]
+        return record
+
+    logging.setLogRecordFactory(factory)
+    return True
+
+
+def site_logger(site_name: str) -> logging.Logger:
+    """The logger for what the service has to say about one site."""
+    return logging.getLogger(SITE_PREFIX + site_name)
+
+
+class SiteLogHandler(ReopeningFileHandler):
+    """Writes a site's own error log: the records about that site and no other's."""
+
+    def __init__(self, site_name: str, path: str) -> None:
+        self.site_name = site_name
+        super().__init__(path)
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Leave out the site ``blog.eu``, whose logger is a child of the site ``blog``'s."""
+        return getattr(record, "site", "") == self.site_name and bool(super().filter(record))
+
+    def write_line(self, line: str) -> None:
+        """Write a line of the site's own, as it is."""
+        self.handle(_Line(self.site_name, line))
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line that `record` is."""
+        return str(record.msg) if isinstance(record, _Line) else super().format(record)
+
+
+class _Line(logging.LogRecord):
+    """A line that needs no time and no level before it."""
+
+    def __init__(self, site_name: str, line: str) -> None:
+        super().__init__(SITE_PREFIX + site_name, logging.ERROR, "", 0, line, None, None)
+        self.site = site_name
+
+
+class SiteSyslogHandler(SyslogHandler):
+    """Sends to syslog what `SiteLogHandler` writes to a file."""
+
+    def __init__(self, site_name: str, target: Syslog) -> None:
+        self.site_name = site_name
+        super().__init__(target, f"multisite: {site_name}")
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Leave out other sites."""
+        return getattr(record, "site", "") == self.site_name and bool(super().filter(record))
+
+    def write_line(self, line: str) -> None:
+        """Send a line of the site's own."""
+        self._lines.write(line, logging.ERROR)
+
+
+def _site_handler(site: Site) -> SiteLogHandler | SiteSyslogHandler:
+    syslog = parse_syslog(site.error_log)
+    return SiteSyslogHandler(site.name, syslog) if syslog else SiteLogHandler(site.name, site.error_log)
+
+
+def attach_site_log(site: Site) -> tuple[Problem, ...]:
+    """Open the file that a site names as ``[logging] error``; called again, it follows a change.
+
+    A file that cannot be opened is a problem, logged once; the service's own log has the records all the same.
+    """
+    if not site.error_log:
+        detach_site_log(site.name)
+        return ()
+    with _lock:
+        path, _ = _site_logs.get(site.name, ("", None))
+    if path == site.error_log:
+        return ()
+    try:
+        handler = _site_handler(site)
+    except (OSError, ValueError) as fault:
+        detach_site_log(site.name)
+        return (tell_once(site, "error", site.error_log, fault),)
+    detach_site_log(site.name)
+    with _lock:
+        _site_logs[site.name] = (site.error_log, handler)
+        _own[site.name] = handler
+        site_logger(site.name).addHandler(handler)
+        logging.root.addHandler(_records)
+    return ()
+
+
+def detach_site_log(site_name: str) -> None:
+    """Close a site's own error log, if it has one."""
+    with _lock:
+        _, handler = _site_logs.pop(site_name, ("", None))
+        _own.pop(site_name, None)
+        if not _own:
+            logging.root.removeHandler(_records)
+        if handler:
+            site_logger(site_name).removeHandler(handler)
+            handler.close()
+
+
+def own_log(site_name: str) -> OwnLog | None:
+    """Return a site's own error log, if it has one that could be opened."""
+    return _own.get(site_name)
+
+
+def tell_once(site: Site, key: str, target: str, fault: OSError | ValueError) -> Problem:
+    """Log that a log of a site cannot be opened, which costs nothing but that log."""
+    directory = os.path.dirname(target)
+    if target.startswith("syslog:"):
+        remedy = "start a syslog daemon, or name a file"
+    elif isinstance(fault, FileNotFoundError):
+        remedy = f"create the directory {directory}"
+    else:
+        remedy = "name a file that the service's user may write"
+    reason = f"cannot be opened: {getattr(fault, 'strerror', None) or fault}"
+    problem = Problem(site.file, reason, section="logging", key=key, value=target, remedy=remedy)
+    if problem not in _told:
+        _told.add(problem)
+        site_logger(site.name).error("%s", problem)
+    return problem
+
+
+def incident() -> str:
+    """A name for one failure, eight hexadecimal digits: on the visitor's page and in the log."""
+    return secrets.token_hex(4)
+
+
+def note(logger: logging.Logger, error: MultisiteError, where: object) -> None:
+    """Log, once, what a visitor is told no reason of, under the incident that the visitor's page shows."""
+    if not error.incident:
+        error.incident = incident()
+        logger.warning("incident %s: %s: %s", error.incident, where, error)
+
+
+def answer_for(logger: logging.Logger, error: BaseException, where: object) -> MultisiteError:
+    """Return the error whose page answers a request that `error` has ended; log what is none of ours.
+
+    Where the system has run out of something (descriptors, memory, room on a disk, threads) it is worth another try.
+    """
+    if isinstance(error, MultisiteError):
+        return error
+    answer: MultisiteError
+    if isinstance(error, OSError) and error.errno in SCARCE:
+        answer = BackendUnavailable(f"{where}: {error.strerror}")
+        note(logger, answer, where)
+    else:
+        answer = Unforeseen("This server could not answer the request")
+        answer.incident = incident()
+        logger.error("incident %s: %s: a request cannot be answered", answer.incident, where, exc_info=error)
+    return answer
+
+
+def log_failure(site_name: str, incident: str, message: str, exc: BaseException | None = None) -> None:
+    """Write one ERROR record about a failure of a site, with the traceback of `exc`."""
+    site_logger(site_name).error("incident %s: %s", incident, message, exc_info=exc)

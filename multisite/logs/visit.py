@@ -1,0 +1,446 @@
+"""One request on its way through a worker, from when it came until its answer has ended.
+
+A `Visit` stands between the server and whoever answers: `start` is the start_response of the app, and `around` the
+answer as the server sees it, whose close is the end (PEP 3333). Where the relay loop takes the client's connection
+over, the end comes long after the worker's callable was left: the visit of a request that is relayed lies in its
+environ, and whoever ends the request says so with `ended`.
+
+Every site's requests come through here when they are logged; that it is one object with few calls is what keeps
+that cheap.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from time import localtime, monotonic_ns, strftime, time
+from typing import Any, Protocol
+
+from multisite.config import logformat
+from multisite.config.model import Home, Site
+from multisite.config.trusted import TrustedProxies
+from multisite.errors import pages
+from multisite.logs.logbatch import Batch
+from multisite.logs.logfile import LogFile
+from multisite.logs.loghandlers import SyslogLines
+
+Environ = dict[str, Any]
+Headers = list[tuple[str, str]]
+
+#: who answers for a site: its app in this process, one elsewhere, a file, or a page of ours
+IN_PROCESS, SPAWNED, PROXY, STATIC, PAGE = "in-process", "spawned", "proxy", "static", "page"
+ELSEWHERE = (SPAWNED, PROXY)
+
+KEY = "multisite.visit"
+NO_BODY = (204, 304)
+
+#: bytes of a list that a server is given as one; what is smaller fits into a socket's buffer in any case
+MOST_AT_ONCE = 65536
+
+
+class Counts(Protocol):
+    """What counts a site's requests (`multisite.sites.usage.Counts`)."""
+
+    left: int
+
+    def count(self) -> int:
+        """Count one whose time is not measured."""
+
+    def begin(self) -> int:
+        """Count one, whose time is measured."""
+
+    def end(self, began: int, failed: bool, sent: int) -> None:
+        """Take note of its end."""
+
+    def withdraw(self) -> None:
+        """Have it not counted after all."""
+
+
+class Visit:
+    """One request.
+
+    Attributes:
+        how: who answers.
+        environ: of the request, as the app may have changed it.
+        method, uri, peer: what it said when the request came; `uri` is as it was sent, where the server tells that.
+        sent: bytes of the answer's body that were passed on.
+    """
+
+    __slots__ = (
+        "_began",
+        "_body",
+        "_close",
+        "_counts",
+        "_headers",
+        "_log",
+        "_measured",
+        "_next",
+        "_open",
+        "_start",
+        "_state",
+        "_status",
+        "_write",
+        "environ",
+        "how",
+        "method",
+        "peer",
+        "sent",
+        "uri",
+    )
+
+    def __init__(self, counts: Counts, log: AccessLog | None, environ: Environ, start_response: Any, how: str) -> None:
+        self._start = start_response
+        self._counts = counts
+        self._log = log
+        self._status = self._state = ""
+        self._open = True
+        self._close: Callable[[], object] | None = None
+        self.sent = 0
+        self.how = how
+        self.environ = environ
+        self.method: str = environ["REQUEST_METHOD"]  # now, since an app may write what it likes into its environ
+        if log:
+            get = environ.get
+            self.uri: str = get("RAW_URI") or _uri(environ)
+            self.peer: str = get("REMOTE_ADDR", "")
+        self._measured = counts.left > 0
+        self._began = counts.begin() if self._measured else counts.count()
+
+    def start(self, status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], object]:
+        """Pass on how the answer begins, and note it (PEP 3333)."""
+        self._status, self._headers = status, headers
+        self._write = self._start(status, headers, exc_info) if exc_info else self._start(status, headers)
+        return self._counted_write
+
+    def force_close(self) -> None:
+        """Have the server close the connection after this answer."""
+        pages.close_after(self._start)
+
+    def begin_anew(self) -> bool:
+        """Forget how the answer began; tell whether nothing of it was sent."""
+        return pages.begin_anew(self._start)
+
+    def _counted_write(self, data: bytes) -> object:
+        self.sent += len(data)
+        return self._write(data)
+
+    def around(self, body: Iterable[bytes]) -> Iterable[bytes]:
+        """Return `body` so that its end is noticed; one that the server sends as a file stays what it is."""
+        if type(body) is list:
+            size = len(body[0]) if len(body) == 1 else sum(map(len, body))
+            if size <= MOST_AT_ONCE:  # it is as good as sent
+                status, sent = int(self._status[:3] or 0), self.sent + size
+                self.done(status, sent, self._is_short(status, sent))
+                return body
+        self._body = body
+        self._next: Callable[[], bytes] | None = None
+        self._close = getattr(body, "close", None)
+        if self.method == "HEAD":
+            self._state = "whole"
+        wrapper = self.environ.get("wsgi.file_wrapper")
+        if type(body) is wrapper or (wrapper and not isinstance(wrapper, type) and hasattr(body, "read")):
+            return self._file(body)
+        return self
+
+    def _file(self, body: Any) -> Iterable[bytes]:
+        """Notice the end of a file that the server sends, which tells nobody how much of it has gone."""
+        self._state = "whole"
+        self.sent += self._length() or 0
+        try:
+            body.close = self.close
+        except AttributeError:  # it is none of Python's own objects: this is the last that is heard of it
+            self.end()
+        found: Iterable[bytes] = body
+        return found
+
+    def _length(self) -> int | None:
+        for name, value in self._headers:
+            if name.lower() == "content-length" and value.isascii() and value.isdigit():
+                return int(value)
+        return None
+
+    # The answer as the server sees it
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        following = self._next
+        if following is None:
+            following = self._next = iter(self._body).__next__
+        try:
+            data = following()
+        except StopIteration:
+            self._state = "whole"
+            raise
+        except BaseException:
+            self._state = "failed"
+            raise
+        self.sent += len(data)
+        return data
+
+    def close(self) -> None:
+        """Close the body, and note the end."""
+        try:
+            if self._close:
+                self._close()
+        finally:
+            self.end()
+
+    # The end
+
+    def end(self) -> None:
+        """Note the end of an answer that went through here."""
+        code = self._status[:3]
+        if code and self._state == "whole":
+            self.done(int(code), self.sent, self._is_short(int(code), self.sent))
+            return
+        failed = self._state == "failed"
+        status = int(code) if code else 500 if failed else 0
+        cut = failed or (self._state != "whole" and not self._is_complete())
+        self.done(status, self.sent, cut)
+
+    def _is_short(self, status: int, sent: int) -> bool:
+        """Tell whether the app gave less than it had announced."""
+        length = self._length() if status else None
+        return length is not None and sent < length and self.method != "HEAD" and status not in NO_BODY
+
+    def _is_complete(self) -> bool:
+        """Tell whether all was passed on though the server did not ask until the end."""
+        length = self._length() if self._status else None
+        return length is not None and self.sent >= length
+
+    def done(self, status: int, sent: int, cut: bool = False) -> None:
+        """Count the request, and write its line; only the first call does anything.
+
+        Args:
+            status: of the answer; 0 where the client left before there was one.
+            sent: bytes of the body that were passed on.
+            cut: whether the answer did not arrive whole.
+        """
+        if not self._open:
+            return
+        self._open = False
+        if self._measured:
+            self._counts.end(self._began, status >= 500 or (cut and status > 0), sent)
+        if self._log:
+            how = f"{self.how},cut" if cut else self.how
+            self._log.write(self, status, sent, (monotonic_ns() - self._began) / 1e9, how)
+
+    def withdraw(self) -> bool:
+        """Look for the end no more; False where there is a line to be written then."""
+        if self._log:
+            return False
+        if self._open and self._measured:
+            self._counts.withdraw()
+        self._open = False
+        return True
+
+
+def ended(environ: Environ, status: int, sent: int, cut: bool = False) -> None:
+    """Say that a relayed request has ended (see `Visit.done`); once, and harmless where nobody wants to know."""
+    visit: Visit | None = environ.pop(KEY, None)
+    if visit:
+        visit.done(status, sent, cut)
+
+
+def let_go(environ: Environ) -> bool:
+    """Leave a request to others, who see its end; False where it is to be logged here."""
+    visit: Visit | None = environ.get(KEY)
+    if visit is None:
+        return True
+    if not visit.withdraw():
+        return False
+    del environ[KEY]
+    return True
+
+
+def _uri(environ: Environ) -> str:
+    """Return the path and the query, from what a server tells that does not keep what was sent."""
+    from urllib.parse import quote
+
+    path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    path = quote(path, safe="/:@!$&'()*+,;=~", encoding="latin-1", errors="replace")
+    query = environ.get("QUERY_STRING", "")
+    return environ.get("REQUEST_URI") or (f"{path}?{query}" if query else path)
+
+
+_QUOTES_OF_JSON = b'"' * (2 * 14 + 2 * 11) + b"\n"  # fourteen names, and eleven values that are no numbers
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+#: bytes that may stand in a line wherever a client likes; only quotes are left, which are counted
+_HARMLESS = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
+
+
+#: time, peer, X-Forwarded-For, user, method, uri, protocol, scheme, host, referer, agent, status, bytes, seconds, how,
+#: and the values of the headers that a format names
+Record = tuple[Any, ...]
+
+
+class AccessLog:
+    """Writes the line of each request of `site`.
+
+    A request leaves a record, which is all that it pays for under load; lines are made of records when they are written
+    (`logbatch`). Nearly always no value has to be escaped. So a line is made of what there is, and looked at as a
+    whole: if it holds no more than printable ASCII and its own quotes, it is what the careful way would have made.
+
+    Raises:
+        OSError: the log cannot be opened.
+    """
+
+    def __init__(self, site: Site, home: Home) -> None:
+        self._site = site.name
+        text = site.access_format
+        self._headers = logformat.headers_of(text)
+        self._keys = tuple(self._headers.values())
+        self._word = logformat.decoded if text == "json" else logformat.word
+        self._text = logformat.decoded if text == "json" else logformat.plain
+        self._format = logformat.line_of(text)
+        self._trusts = TrustedProxies(home.service.trusted_proxies).trusts
+        self._line: Callable[[Record], bytes] = {"combined": self._combined, "json": self._json}.get(text, self.careful)
+        syslog = logformat.parse_syslog(site.access_log)
+        target: LogFile | SyslogLines = SyslogLines(syslog, "multisite") if syslog else LogFile(site.access_log)
+        self._look = target.look
+        self._second = now(time())
+        self._take = Batch(self.line, target.append, at_once=bool(syslog)).append
+
+    def write(self, visit: Visit, status: int, sent: int, seconds: float, how: str) -> None:
+        """Write the line of a request that has ended.
+
+        Args:
+            status: 0 where the client left before there was one.
+            sent: bytes of the answer's body.
+            seconds: that it took.
+            how: it was answered.
+        """
+        get = visit.environ.get
+        self._take(
+            (
+                time(),
+                visit.peer,
+                get("HTTP_X_FORWARDED_FOR"),
+                get("REMOTE_USER"),
+                visit.method,
+                visit.uri,
+                get("SERVER_PROTOCOL"),
+                get("wsgi.url_scheme"),
+                get("HTTP_HOST"),
+                get("HTTP_REFERER"),
+                get("HTTP_USER_AGENT"),
+                status or 499,
+                sent,
+                seconds,
+                how,
+                tuple(map(get, self._keys)) if self._keys else (),
+            )
+        )
+
+    def line(self, record: Record) -> bytes:
+        """Return the line of a record, with its end."""
+        if self._second[0] != int(record[0]) or now.known is not self._second:
+            self._second = now(record[0])
+            self._look()
+        try:
+            return self._line(record)
+        except Exception:  # an app has put into its environ what is no text
+            return self.careful((record[0], *map(_text, record[1:11]), *record[11:15], tuple(map(_text, record[15]))))
+
+    def _combined(self, record: Record) -> bytes:
+        _, peer, forwarded, user, method, uri, protocol, _, _, referer, agent, status, sent, seconds, how, _ = record
+        client = self.client(peer, forwarded) if forwarded else peer or "-"
+        user = user or "-"
+        line = (
+            f'{client} - {user} [{self._second[1]}] "{method} {uri} {protocol or "-"}" {status} {sent} '
+            f'"{referer or "-"}" "{agent or "-"}" {self._site} {seconds:.6f} {how}\n'
+        )
+        data = line.encode("ascii", "backslashreplace")
+        if data.translate(None, _HARMLESS) == b'""""""\n' and not (" " in uri or " " in client or " " in user):
+            return data
+        return self.careful(record)
+
+    def _json(self, record: Record) -> bytes:
+        _, peer, forwarded, user, method, uri, protocol, _, host, referer, agent, status, sent, seconds, how, _ = record
+        site, iso = self._site, self._second[2]
+        client = self.client(peer, forwarded) if forwarded else peer or "-"
+        line = (
+            f'{{"iso":"{iso}","site":"{site}","remote":"{client}","user":"{user or "-"}","method":"{method}",'
+            f'"host":"{host or "-"}","uri":"{uri}","protocol":"{protocol or "-"}","status":{status},"bytes":{sent},'
+            f'"seconds":{seconds:.6f},"how":"{how}","referer":"{referer or "-"}","agent":"{agent or "-"}"}}\n'
+        )
+        data = line.encode("ascii", "backslashreplace")
+        return data if data.translate(None, _HARMLESS) == _QUOTES_OF_JSON else self.careful(record)
+
+    def careful(self, record: Record) -> bytes:
+        """Return the line of a record, each of whose values has been escaped."""
+        return f"{self._format(self._values(record))}\n".encode("ascii", "backslashreplace")
+
+    def _values(self, record: Record) -> dict[str, str]:
+        word, text = self._word, self._text
+        _, peer, forwarded, user, method, uri, protocol, scheme, host, *others = record
+        referer, agent, status, sent, seconds, how, more = others
+        values = {
+            "remote": word(self.client(peer, forwarded) if forwarded else peer or "-"),
+            "peer": word(peer or "-"),
+            "user": word(user or "-"),
+            "time": self._second[1],
+            "iso": self._second[2],
+            "method": word(method),
+            "uri": word(uri),
+            "protocol": word(protocol or "-"),
+            "scheme": word(scheme or "-"),
+            "host": word(host or "-"),
+            "referer": text(referer or "-"),
+            "agent": text(agent or "-"),
+            "site": self._site,
+            "pid": str(os.getpid()),
+            "status": str(status),
+            "bytes": str(sent),
+            "seconds": f"{seconds:.6f}",
+            "how": how,
+        }
+        return values | {name: text(value or "-") for name, value in zip(self._headers, more, strict=True)}
+
+    def client(self, peer: str, forwarded: str) -> str:
+        """Return the client's address: the last one that no trusted proxy stands behind."""
+        address = peer
+        if self._trusts(address):
+            for named in reversed(forwarded.split(",")):
+                address = named.strip() or address
+                if not self._trusts(address):
+                    break
+        return address or "-"
+
+
+def _text(value: object) -> str | None:
+    return value if value is None or isinstance(value, str) else f"<{type(value).__name__}>"
+
+
+Second = tuple[int, str, str]  # since 1970, and as Apache and as ISO 8601 write it
+
+
+class _Clock:
+    """The time as text, made once a second.
+
+    Attributes:
+        known: the last second that somebody asked for.
+    """
+
+    def __init__(self) -> None:
+        self.known: Second = (-1, "", "")
+
+    def __call__(self, at: float) -> Second:
+        """Return the second of `at`, since 1970; month names are English whatever the locale is."""
+        second, known = int(at), self.known
+        if known[0] == second:
+            return known
+        local = localtime(second)
+        zone = strftime("%z", local)
+        month = MONTHS[local.tm_mon - 1]
+        apache = strftime(f"%d/{month}/%Y:%H:%M:%S {zone}", local)
+        iso = strftime(f"%Y-%m-%dT%H:%M:%S{zone[:3]}:{zone[3:]}", local)
+        self.known = known = (second, apache, iso)
+        return known
+
+
+now = _Clock()

@@ -1,0 +1,296 @@
+"""Requests whose answers the only thread of a process collects, beside accepting others.
+
+A sync worker has one thread. While it waits for an answer it also looks at the listening socket, and leaves as soon as
+somebody is there. So no client ever waits for another's site, and a busy worker never sleeps between sending a request
+and collecting the answer to the last: that is worth a third of its throughput. Where there are other workers, who is at
+the door may be gone by the time it gets there; so it waits a little longer first. Answers that it does not come back
+for within a moment, because it does something else, are the relay loop's.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import select
+import socket
+import time
+from collections.abc import Callable
+
+from multisite.errors import MultisiteError
+from multisite.logs import visit
+from multisite.proxy import client, passage, relayloop
+from multisite.proxy.relayloop import RelayLoop
+from multisite.proxy.request import Request
+from multisite.proxy.timers import Timer
+from multisite.sites.worker import Worker
+
+PATIENCE = 0.01  # seconds to wait for answers if nobody else wants anything
+BRIEFLY = 0.001  # seconds to wait for them all the same where another worker may serve who is at the door
+MOMENT = 0.002  # seconds until the loop sees to an answer
+QUIET = 50  # moments without a request in hand after which the loop looks no more
+
+ALWAYS_FITS = 8192  # bytes: half of what Linux lets a new TCP connection buffer (tcp_wmem, tcp(7))
+
+_log = logging.getLogger("multisite.pending")
+
+_IN = select.POLLIN
+_NOSIGNAL = int(socket.MSG_NOSIGNAL)
+
+
+class Pending:
+    """The requests in hand of one worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._listeners = worker.listeners()
+        self._has_siblings = worker.has_siblings
+        self._requests: dict[int, Request] = {}  # by descriptor of the exchange; whoever pops one has it
+        self._attended = False
+        self._looking = False
+        self._net = _Net(self)
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def attend(self, request: Request) -> None:
+        """Look after `request` and the others in hand, until they are answered or somebody else is to be served."""
+        assert request.exchange
+        self._attended = True
+        self._requests[request.exchange.fileno()] = request
+        try:
+            self._collect(time.monotonic() + PATIENCE)
+        except Exception:
+            _log.exception("answers are left to the relay loop")
+            self.hand_over(math.inf)
+        finally:
+            self._attended = False
+            self._have_looked_after()
+
+    def _have_looked_after(self) -> None:
+        """See to it that the loop catches what is still in hand."""
+        if self._requests and not self._looking:
+            self._looking = True
+            try:
+                self._net.start()
+            except (OSError, MultisiteError) as error:
+                self._looking = False
+                for request in self._taken(math.inf):
+                    request.fail(error)
+
+    def _collect(self, until: float) -> None:
+        requests, listeners = self._requests, self._listeners
+        left = PATIENCE
+        while requests:
+            if self._take(left, listeners) and not (self._has_siblings and self._nobody_is_left()):
+                return
+            left = until - time.monotonic()
+            if left <= 0:
+                self._give_up()
+
+    def _take(self, seconds: float, listeners: tuple[int, ...]) -> bool:
+        """Wait for answers and pass them on; tell whether somebody is at one of `listeners`."""
+        requests = self._requests
+        poll = select.poll()
+        for descriptor in (*listeners, *list(requests)):  # at once, since the loop takes from them, too
+            poll.register(descriptor, _IN)
+        knocks = False
+        for descriptor, _ in poll.poll(max(0.0, seconds) * 1000):
+            request = requests.pop(descriptor, None)
+            if request:
+                _fenced(request, lambda request=request, at=descriptor: self._answer(at, request))  # type: ignore[misc]
+            elif descriptor in listeners:
+                knocks = True
+        return knocks
+
+    def _nobody_is_left(self) -> bool:
+        """Give what was just sent a moment; tell whether who was at the door has been let in by another worker."""
+        fresh = time.monotonic() - BRIEFLY
+        if any(request.exchange.sent_at > fresh for request in list(self._requests.values())):  # type: ignore[union-attr]
+            self._take(BRIEFLY, ())
+        return not self._take(0.0, self._listeners)
+
+    def _answer(self, descriptor: int, request: Request) -> None:
+        """Take what came of an answer, and pass it on if it is complete."""
+        exchange, incoming = request.exchange, request.incoming
+        assert exchange
+        try:
+            data = exchange.pull()
+            if data is not None:
+                request.content += incoming.take(data, exchange.was_reset)
+        except MultisiteError as error:
+            exchange.close()
+            passage.refuse(request, error)
+            return
+        if incoming.done and not incoming.hints:
+            exchange.close()
+            self._send(request)
+        elif incoming.is_small(len(request.content)):
+            self._requests[descriptor] = request
+        else:
+            passage.hand_over(request)
+
+    def _send(self, request: Request) -> None:
+        data = request.whole(request.content)
+        if len(data) <= ALWAYS_FITS and request.connection.said_last:
+            sent = _write(request.wire, data)
+        else:
+            sent = _offer(request, data)
+        if sent < len(data) or client.unread(request.wire):  # what it sent too much would make a reset of the close
+            passage.finish(request, data[sent:])
+            return
+        descriptor, request.wire = request.wire, -1
+        os.close(descriptor)
+        visit.ended(request.environ, request.code, len(request.content))
+        if self._worker.logs_access:
+            self._worker.log_access(_Told(request), request.environ, time.monotonic() - request.began)
+
+    def _give_up(self) -> None:
+        """Leave what was waited for long enough to the loop."""
+        now = time.monotonic()
+        for request in list(self._requests.values()):
+            request.route.pace.was_slow(now)
+        self.hand_over(math.inf)
+
+    # In the loop's thread, too
+
+    def hand_over(self, before: float) -> int:
+        """Give the loop what was sent before this time; return how many that was."""
+        taken = self._taken(before)
+        for request in taken:
+            _fenced(request, lambda request=request: passage.hand_over(request))  # type: ignore[misc]
+        return len(taken)
+
+    def _taken(self, before: float) -> list[Request]:
+        """Take out of our hands what was sent before this time."""
+        old = [at for at, request in list(self._requests.items()) if request.exchange.sent_at < before]  # type: ignore[union-attr]
+        return [request for request in (self._requests.pop(at, None) for at in old) if request]
+
+    def let_go(self) -> None:
+        """Close all that is in hand without a word: another process goes on with it."""
+        for request in self._taken(math.inf):
+            if request.exchange:
+                request.exchange.connection.close()
+            os.close(request.wire)
+
+    def look(self, now: float) -> bool:
+        """See to answers that the worker does not come back for; tell whether there is anything in hand."""
+        if not self._attended:
+            self.hand_over(now - MOMENT)
+        return bool(self._requests)
+
+    def rest(self) -> bool:
+        """Tell whether there is nothing to look after; `attend` has to say so from now on."""
+        self._looking = False
+        if self._requests and not self._attended:
+            self._looking = True
+        return not self._looking
+
+
+def _fenced(request: Request, action: Callable[[], None]) -> None:
+    """Do something with a request that is in nobody's hand meanwhile; whatever goes wrong is answered."""
+    try:
+        action()
+    except Exception as error:
+        request.fail(error)
+
+
+def _write(descriptor: int, data: bytes) -> int:
+    """Send what fits into a connection's buffer whatever the client does; a socket object costs more."""
+    try:
+        return os.write(descriptor, data)
+    except OSError:
+        return len(data)  # it left; nobody can be told
+
+
+def _offer(request: Request, data: bytes) -> int:
+    """Send what the client takes at once."""
+    wire = request.connection.opened(request.wire)
+    try:
+        return wire.send(data, _NOSIGNAL)
+    except BlockingIOError:
+        return 0
+    except OSError:
+        return len(data)  # it left; nobody can be told
+    finally:
+        wire.detach()
+
+
+class _Told:
+    """What gunicorn's access log wants to know of an answer."""
+
+    def __init__(self, request: Request) -> None:
+        head = request.incoming.head
+        assert head
+        self.status = head.status
+        self.headers = head.fields
+        self.sent = request.outgoing.sent
+
+
+class _Net:
+    """Catches what the worker leaves, in the loop."""
+
+    def __init__(self, pending: Pending) -> None:
+        self.deadline = math.inf
+        self.timer: Timer | None = None
+        self._pending = pending
+        self._quiet = 0
+        self._loop: RelayLoop | None = None
+
+    def start(self) -> None:
+        """Look every moment, until nothing has been in hand for a while."""
+        self._loop = relayloop.current()
+        self._loop.enter(self, self._begin)
+
+    def _begin(self) -> None:
+        assert self._loop
+        self._quiet = 0
+        self.deadline = time.monotonic() + MOMENT
+        self._loop.add(self)
+
+    def ready(self, descriptor: int, events: int) -> None:
+        """It has no connections."""
+
+    def expired(self, now: float) -> None:
+        """Look."""
+        self._quiet = 0 if self._pending.look(now) else self._quiet + 1
+        if self._quiet > QUIET and self._pending.rest():
+            self._retire()
+        else:
+            self.deadline = now + MOMENT
+
+    def failed(self, error: Exception) -> None:
+        """Leave nothing in hand that nobody would look after."""
+        _log.error("answers are left to the relay loop", exc_info=error)
+        self.leave()
+
+    def leave(self) -> None:
+        """Have the loop see to all that the worker has in hand, which does not come back."""
+        self._pending.hand_over(math.inf)
+        if self._pending.rest():
+            self._retire()
+
+    def abort(self) -> None:
+        """Look no more."""
+        self._pending.hand_over(math.inf)
+        self._retire()
+
+    def let_go(self) -> None:
+        """Close what is in hand."""
+        self._pending.let_go()
+
+    def _retire(self) -> None:
+        assert self._loop
+        self.deadline = math.inf
+        self._loop.remove(self)
+
+
+def of(worker: Worker) -> Pending:
+    """Return what this worker has in hand."""
+    global _pending
+    if _pending is None or _pending[0] is not worker:
+        _pending = (worker, Pending(worker))
+    return _pending[1]
+
+
+_pending: tuple[Worker, Pending] | None = None

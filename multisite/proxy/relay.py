@@ -1,0 +1,306 @@
+"""One request to a backend and back, as the thread of a worker has it.
+
+The thread sends the request and waits a moment for the answer: one of several threads as long as the site deserves it
+(`pace`), the only one of its process until somebody else wants something (`pending`). What takes longer, or does not
+fit into one piece, goes on in the relay loop of the process, if the server lets us have the client's connection
+(`client`); else this thread waits, one of the site's share of the threads (`share`). So does a request whose body has
+not all come: the loop takes it from the client as the backend takes it from us.
+
+Where the site may have the client's connection itself, and nobody here needs to see the answer, it gets it (`handoff`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from multisite.config.endpoint import Endpoint
+from multisite.errors import (
+    BackendUnavailable,
+    ConnectFailed,
+    MultisiteError,
+    NoUpgrade,
+    RequestTooLarge,
+    UpstreamError,
+)
+from multisite.logs import logs, visit
+from multisite.proxy import client, handoff, passage, pending, relayloop
+from multisite.proxy.client import Connection, Environ
+from multisite.proxy.headers import upgrade_of
+from multisite.proxy.request import Request
+from multisite.proxy.route import NotNow, Route
+from multisite.proxy.upload import Served, Unmeasured, Upload, length_of
+from multisite.proxy.upstream import READABLE, Exchange
+from multisite.proxy.wire.incoming import Incoming
+
+_log = logging.getLogger("multisite.relay")
+
+
+def relay(route: Route, environ: Environ, start_response: Any) -> Iterable[bytes]:
+    """Relay one request (PEP 3333).
+
+    Raises:
+        MultisiteError: there is no answer; nothing of one was passed on, and the error knows its status.
+        StopIteration: the client's connection has been taken care of (`client.end`).
+    """
+    connection = client.connection(environ)
+    if connection is None:
+        return _wait_here(route, environ, start_response)
+    body = connection.body(environ)
+    if body is None:
+        request = Request(route, environ, connection)
+        request.leave(lambda: _let_arrive(request))
+    if route.taker and connection.said_last and _is_given(route.taker, environ, body, connection):
+        client.end()
+    return _hurry(Request(route, environ, connection, Upload(body, length_of(environ))), start_response)
+
+
+def _is_given(taker: Endpoint, environ: Environ, body: bytes, connection: Connection) -> bool:
+    """Hand the request over with its connection, where that can be done; where not, nothing has happened.
+
+    Raises:
+        BackendUnavailable: as many requests wait as may.
+    """
+    if not handoff.fits(body) or connection.worker.logs_access:
+        return False
+    if ("HTTP_UPGRADE" in environ and upgrade_of(environ)) or not visit.let_go(environ):
+        return False
+    try:
+        handoff.hand_over(environ, body, connection.fileno(), taker)
+    except (ConnectFailed, RequestTooLarge):
+        return False
+    connection.close()
+    return True
+
+
+def _let_arrive(request: Request) -> None:
+    """Begin a request whose body is not all there; nothing of it is gunicorn's any more.
+
+    The page for an error goes the same way. gunicorn would wait for the rest of the body before it closes the
+    connection, or take it for the next request.
+    """
+    try:
+        request.arrive()
+        _check(request.route)
+        request.exchange = request.route.begin(request.environ, request.upload, True)
+    except (NotNow, Unmeasured):
+        passage.begin(request)
+    except MultisiteError as error:
+        passage.refuse(request, error)
+    else:
+        passage.hand_over(request)
+
+
+def _check(route: Route) -> None:
+    """Look whether the route can have another request.
+
+    Raises:
+        SiteBusy: it has as many as it may.
+    """
+    route.queue.check()
+    relayloop.check_room(len(route.places))
+
+
+def _hurry(request: Request, start_response: Any) -> Iterable[bytes]:
+    """Answer at once, or leave the rest to others."""
+    route = request.route
+    _check(route)
+    try:
+        exchange = request.exchange = route.begin(request.environ, request.upload, True)
+    except NotNow:
+        request.leave(lambda: passage.begin(request))
+    incoming = request.incoming
+    try:
+        if exchange.sending:
+            request.leave(lambda: passage.hand_over(request))
+        if request.connection.worker.is_single:
+            request.leave(lambda: _leave_single(request))
+        content = _first(route, exchange, incoming)
+        if incoming.done and not incoming.hints:
+            return _answer(request, content, start_response)
+        request.content = content
+        request.leave(lambda: passage.hand_over(request))
+    except client.Ended:
+        raise
+    except BaseException as error:
+        exchange.close()
+        if isinstance(error, MultisiteError):
+            _explain(route, error)
+        raise
+
+
+def _leave_single(request: Request) -> None:
+    """Have the answer collected by the only thread that there is, or by the loop if the site is slow."""
+    if request.route.pace.patience(request.began):
+        pending.of(request.connection.worker).attend(request)
+    else:
+        passage.hand_over(request)
+
+
+def _first(route: Route, exchange: Exchange, incoming: Incoming) -> bytes:
+    """Return the content that comes in time; some 64 KiB at most."""
+    patience = left = route.pace.patience(time.monotonic())
+    content = b""
+    while left > 0 and exchange.wait(READABLE, left):
+        data = exchange.pull()
+        if data is not None:
+            content += incoming.take(data, exchange.was_reset)
+        if not incoming.is_small(len(content)):
+            return content
+        left = exchange.sent_at + patience - time.monotonic()
+    if patience:
+        route.pace.was_slow(time.monotonic())
+    return content
+
+
+def _answer(request: Request, content: bytes, start_response: Any) -> Iterable[bytes]:
+    """Pass on an answer that is complete."""
+    assert request.exchange
+    request.exchange.close()
+    connection = request.connection
+    if not connection.ends or connection.worker.logs_access:
+        head = request.incoming.head
+        assert head
+        start_response(head.status, head.fields)
+        return [content] if content else []
+    data = request.whole(content)
+    sent = connection.send(data)
+    whole = sent == len(data)
+    if not whole or connection.has_more:
+        with contextlib.suppress(BackendUnavailable):  # then it ends here: a page must not follow what was sent
+            request.leave(lambda: passage.finish(request, data[sent:]))
+    connection.close()
+    visit.ended(request.environ, request.code, len(content), cut=not whole)
+    client.end()
+
+
+def _explain(route: Route, error: MultisiteError) -> None:
+    """Log what went wrong, unless somebody knows better what to tell the visitor."""
+    route.explain(error)
+    if isinstance(error, UpstreamError):
+        logs.note(_log, error, route)
+
+
+# Where the thread waits
+
+
+def _wait_here(route: Route, environ: Environ, start_response: Any) -> Iterable[bytes]:
+    """Relay a request in this thread, from the first byte of its body to the end of the answer."""
+    if "HTTP_UPGRADE" in environ and upgrade_of(environ):
+        raise NoUpgrade("this server does not let WebSockets through")
+    release = route.share.take()
+    try:
+        exchange = _sent(route, environ)
+        gunicorn = environ.get("SERVER_SOFTWARE", "")[:8] == "gunicorn"
+        method, forgive = environ["REQUEST_METHOD"], exchange.has_body
+        incoming = Incoming(method, dates=not gunicorn, forgive=forgive, sends=route.sends)
+        try:
+            return _wait_for(route, exchange, incoming, environ, start_response, release)
+        except BaseException as error:
+            exchange.close()
+            if isinstance(error, MultisiteError):
+                told = exchange.explain(error)
+                _explain(route, told)
+                if told is not error:
+                    raise told from error
+            raise
+    except BaseException:
+        release()
+        raise
+
+
+def _sent(route: Route, environ: Environ) -> Exchange:
+    """Read the first piece of the body, and send it with the request."""
+    upload = Served(environ)
+    try:
+        return route.begin(environ, upload, False)
+    except BaseException:
+        upload.close()
+        raise
+
+
+def _wait_for(
+    route: Route,
+    exchange: Exchange,
+    incoming: Incoming,
+    environ: Environ,
+    start_response: Any,
+    release: Callable[[], None],
+) -> Iterable[bytes]:
+    """Wait for the head of the answer, and pass on the body as the server asks for it."""
+    content = b""
+    while incoming.head is None:
+        content = incoming.take(exchange.receive(), exchange.was_reset)
+        for fields in incoming.hints:
+            if "wsgi.early_hints" in environ:
+                environ["wsgi.early_hints"](fields)
+        incoming.hints.clear()
+    answer = Answer(exchange, incoming, content, route.stall_timeout, release)
+    try:
+        start_response(incoming.head.status, incoming.head.fields)
+    except BaseException:
+        answer.close()
+        raise
+    if not incoming.done:
+        return answer
+    answer.close()  # the usual case: all of it came at once
+    return [content] if content else []
+
+
+class Answer:
+    """The body of an answer on its way. Whoever iterates closes it (PEP 3333), which frees the endpoint.
+
+    A body that ends too early raises, so that the server ends its own answer short too rather than well.
+    """
+
+    __slots__ = ("_exchange", "_first", "_incoming", "_release", "_timeout")
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        incoming: Incoming,
+        first: bytes,
+        timeout: float,
+        release: Callable[[], None] | None = None,
+    ) -> None:
+        self._exchange = exchange
+        self._incoming = incoming
+        self._first = first
+        self._timeout = timeout
+        self._release = release
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        first, self._first = self._first, b""
+        if first:
+            return first
+        try:
+            return self._next()
+        except BaseException as error:
+            if not isinstance(error, StopIteration):
+                _log.warning("an answer was cut short: %s", error)
+            self.close()
+            raise
+
+    def _next(self) -> bytes:
+        exchange, incoming = self._exchange, self._incoming
+        while not incoming.done:
+            exchange.allow(self._timeout)
+            content = incoming.take(exchange.receive(), exchange.was_reset)
+            if content:
+                return content
+            if incoming.failure:
+                raise incoming.failure
+        raise StopIteration
+
+    def close(self) -> None:
+        """Let go of the endpoint; once or more often."""
+        self._exchange.close()
+        release, self._release = self._release, None
+        if release:
+            release()

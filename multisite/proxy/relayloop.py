@@ -1,0 +1,439 @@
+"""One thread per worker process that waits for all connections on which nothing happens just now.
+
+Connections belong to `Watcher`s; the loop tells each what is ready, or that its time is over. Everything a watcher
+does happens in the loop's thread and never waits. What has to wait (the supervisor, a name server) is left to a helper
+(`later`).
+
+What is in flight is in the loop from the moment at which somebody leaves it to it (`enter`), so that it is never lost
+between two places: what its watcher is to do first may still be in the inbox, or with a helper, while the watcher
+already has its connections, its deadline, and the duty to answer for whatever goes wrong (`failed`).
+
+The thread is started by the first request that needs it, and is a daemon: what is in flight at the worker's end is
+waited for by `finish`, which Python calls at its exit, when the worker has stopped to accept.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import math
+import os
+import resource
+import select
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from multisite.errors import BackendUnavailable, SiteBusy
+from multisite.logs import logbatch
+from multisite.proxy.errands import Helpers
+from multisite.proxy.timers import Timer, Timers
+from multisite.sites.worker import Worker, find_worker
+
+LEFT_ALONE = 128  # descriptors that the loop leaves to the server and the sites in this process
+GRACE = 30.0  # seconds for what is in flight at the end of a process that is not gunicorn's
+LAST = 2.0  # seconds that ending what is still in flight then takes at most
+ERRANDS = 10.0  # seconds that a worker waits for its helpers before a child of it goes on
+VIGIL = 1.0  # seconds between two looks whether the worker is about to end, while somebody wants to know early
+
+_log = logging.getLogger("multisite.relayloop")
+
+Result = TypeVar("Result")
+
+
+class Watcher(Protocol):
+    """Something that has connections in the loop.
+
+    `deadline` is in monotonic seconds, `math.inf` for none; it may be moved at any time, in the loop's thread. `timer`
+    is the loop's own note of it, None at first.
+    """
+
+    deadline: float
+    timer: Timer | None
+
+    def ready(self, descriptor: int, events: int) -> None:
+        """Act on what epoll(7) says of one of its connections: hang-ups and errors, too, which nobody asked for."""
+
+    def expired(self, now: float) -> None:
+        """Act on the deadline."""
+
+    def failed(self, error: Exception) -> None:
+        """Answer for an error that it has not foreseen."""
+
+    def leave(self) -> None:
+        """Take note that this process ends as soon as it can."""
+
+    def abort(self) -> None:
+        """Close everything, whatever is lost."""
+
+    def let_go(self) -> None:
+        """Close everything without a word: another process goes on with it."""
+
+
+class RelayLoop:
+    """An event loop over `select.epoll`.
+
+    Attributes:
+        room: how many requests may be in flight in it.
+        vigil: how many watchers want to know at once that the process is about to end.
+        is_ending: tells whether it is.
+    """
+
+    def __init__(self) -> None:
+        self._poll = select.epoll()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poll.register(self._wake, select.EPOLLIN)
+        self._owners: dict[int, Watcher] = {}  # by descriptor
+        self._watchers: set[Watcher] = set()  # its single operations are atomic
+        self._timers: Timers[Watcher] = Timers()
+        self._inbox: deque[tuple[Watcher | None, Callable[[], None]]] = deque()
+        self._helpers = Helpers()
+        self._lock = threading.Lock()
+        self._stopping = self._parked = self._leaving = False
+        self._thread: threading.Thread | None = None
+        self.vigil = 0
+        self.is_ending: Callable[[], bool] = lambda: False
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self.room = sys.maxsize if most == resource.RLIM_INFINITY else max(0, most - LEFT_ALONE) // 2
+
+    def __repr__(self) -> str:
+        return f"<RelayLoop {self.in_flight} in flight>"
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests it has, those that wait for a helper included."""
+        return len(self._watchers)
+
+    # From any thread
+
+    def start(self) -> None:
+        """Have the thread run.
+
+        Raises:
+            BackendUnavailable: the system has no thread left; nothing has changed.
+        """
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None:
+                    thread = threading.Thread(target=self.run, name="multisite-relay", daemon=True)
+                    try:
+                        thread.start()
+                    except RuntimeError as error:
+                        raise BackendUnavailable(f"no request can be relayed: {error}") from error
+                    self._thread = thread
+
+    def enter(self, watcher: Watcher, first: Callable[[], None]) -> None:
+        """Look after `watcher` from now on, and have it do something first, in the loop's thread.
+
+        Raises:
+            BackendUnavailable: as `start`.
+        """
+        self.start()
+        self._watchers.add(watcher)
+        self.call(first, watcher)
+
+    def call(self, function: Callable[[], None], watcher: Watcher | None = None) -> None:
+        """Have `function` called in the loop's thread; `watcher` answers for its errors.
+
+        Raises:
+            BackendUnavailable: as `start`.
+        """
+        self.start()
+        self._inbox.append((watcher, function))
+        os.eventfd_write(self._wake, 1)
+
+    def later(
+        self, watcher: Watcher, errand: Callable[[], Result], then: Callable[[Result | BaseException], None]
+    ) -> bool:
+        """Have `errand`, which may wait, run by a helper, and `then` called in the loop's thread with what came of it.
+
+        `watcher` may have ended by then.
+
+        Returns:
+            False if too many wait for a helper already, or none can be had.
+        """
+
+        def run() -> None:
+            result: Result | BaseException
+            try:
+                result = errand()
+            except BaseException as error:
+                result = error
+            self.call(lambda: then(result), watcher)
+
+        return self._helpers.take(run)
+
+    def finish(self, grace: float) -> None:
+        """Wait for what is in flight, so many seconds at most; then end, and see to it that the rest has been told."""
+        if self._thread and not self._stopping:
+            self.call(self._leave)
+            deadline = time.monotonic() + grace
+            while (self._watchers or self._inbox) and time.monotonic() < deadline and not self._stopping:
+                self._thread.join(0.05)
+        self.stop()
+        if self._thread and self._thread is not threading.current_thread():
+            self._thread.join(LAST)
+
+    def stop(self) -> None:
+        """End soon, whatever is in flight."""
+        self._stopping = True
+        with contextlib.suppress(OSError):  # it has been let go of
+            os.eventfd_write(self._wake, 1)
+
+    def finish_errands(self, deadline: float) -> None:
+        """Have helpers begin nothing more, and wait for what they are at: no child can go on with that."""
+        self._helpers.rest(deadline)
+
+    def park(self) -> None:
+        """Have the thread end between two events; `drain` goes on from there."""
+        self._parked = True
+        os.eventfd_write(self._wake, 1)
+        if self._thread:
+            self._thread.join()
+
+    def drain(self, deadline: float) -> None:
+        """Go on where the thread was parked, in this one, until nothing is in flight or the time is over."""
+        self._parked = False
+        self._lock = threading.Lock()
+        self._helpers = self._helpers.heirs()
+        self._thread = threading.current_thread()
+        self._leave()
+        while (self._watchers or self._inbox) and time.monotonic() < deadline and not self._stopping:
+            self._turn(max(0.0, deadline - time.monotonic()))
+        self.stop()
+        self._end()
+
+    @property
+    def is_parked(self) -> bool:
+        """Whether another process is to go on with it."""
+        return self._parked
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether nothing in flight is worth waiting for."""
+        return self._stopping
+
+    # In the loop's thread
+
+    def add(self, watcher: Watcher) -> None:
+        """Look after `watcher`, whose deadline is set."""
+        self._watchers.add(watcher)
+        self.schedule(watcher)
+
+    def schedule(self, watcher: Watcher) -> None:
+        """Take note of an earlier deadline; a later one is noticed by itself."""
+        self._timers.schedule(watcher)
+
+    def watch(self, watcher: Watcher, descriptor: int, events: int, before: int) -> None:
+        """Wait for `events` on a connection rather than those `before`; 0 for none.
+
+        Hang-ups and errors come along with any (epoll_ctl(2)); with none, nothing does.
+
+        Raises:
+            OSError: the system cannot watch any more; nothing has changed.
+        """
+        if events == before:
+            return
+        if not before:
+            self._poll.register(descriptor, events)
+            self._owners[descriptor] = watcher
+        elif events:
+            self._poll.modify(descriptor, events)
+        else:
+            del self._owners[descriptor]
+            self._poll.unregister(descriptor)
+
+    def remove(self, watcher: Watcher) -> None:
+        """Forget `watcher`, which waits for nothing any more."""
+        self._watchers.discard(watcher)
+        self._timers.call_off(watcher)
+
+    def run(self) -> None:
+        """Return when stopped or parked."""
+        while not self._stopping and not self._parked:
+            self._turn()
+        if self._stopping:
+            self._end()
+
+    def _turn(self, most: float = math.inf) -> None:
+        for descriptor, events in self._poll.poll(self._pause(most)):
+            owner = self._owners.get(descriptor)
+            if owner is not None:
+                try:
+                    owner.ready(descriptor, events)
+                except Exception as error:
+                    self._failed(owner, error)
+            elif descriptor == self._wake:
+                os.eventfd_read(self._wake)
+        self._empty_inbox()
+        self._expire(time.monotonic())
+        if self.vigil and not self._leaving and self.is_ending():
+            self._leave()
+
+    def _pause(self, most: float) -> float | None:
+        if self.vigil and not self._leaving:
+            most = min(most, VIGIL)
+        following = self._timers.next
+        if following < math.inf:
+            most = min(most, max(0.0, following - time.monotonic() + 0.001))
+        return None if most == math.inf else most
+
+    def _empty_inbox(self) -> None:
+        while self._inbox:
+            watcher, function = self._inbox.popleft()
+            try:
+                function()
+            except Exception as error:
+                self._failed(watcher, error)
+
+    def _expire(self, now: float) -> None:
+        while watcher := self._timers.due(now):
+            try:
+                watcher.expired(now)
+            except Exception as error:
+                self._failed(watcher, error)
+            if watcher in self._watchers:
+                self.schedule(watcher)
+
+    def _failed(self, watcher: Watcher | None, error: Exception) -> None:
+        """One request's fault is not the others': its watcher answers for it, or is made to end."""
+        if watcher is None:
+            _log.error("the relay loop failed", exc_info=error)
+            return
+        try:
+            watcher.failed(error)
+        except Exception:
+            _log.exception("a relayed request failed")
+            self._abort(watcher)
+
+    def _abort(self, watcher: Watcher) -> None:
+        try:
+            watcher.abort()
+        except Exception:
+            _log.exception("a relayed request cannot be ended")
+            self.remove(watcher)
+            for descriptor in [at for at, owner in self._owners.items() if owner is watcher]:
+                del self._owners[descriptor]
+            with contextlib.suppress(Exception):
+                watcher.let_go()
+
+    def _leave(self) -> None:
+        """Tell all that the process ends."""
+        self._leaving = True
+        for watcher in list(self._watchers):
+            try:
+                watcher.leave()
+            except Exception as error:
+                self._failed(watcher, error)
+
+    def _end(self) -> None:
+        """Abort what is in flight, and what comes of that."""
+        for _ in range(3):
+            self._empty_inbox()
+            for watcher in list(self._watchers):
+                self._abort(watcher)
+
+    def let_go(self) -> None:
+        """Let go of connections that another process goes on with, at this or the other side of a fork."""
+        self._stopping = True
+        for watcher in list(self._watchers):
+            with contextlib.suppress(Exception):
+                watcher.let_go()
+        self._watchers.clear()
+        self._inbox.clear()
+        self._poll.close()
+        os.close(self._wake)
+
+
+_loop: RelayLoop | None = None
+_making = threading.Lock()
+
+
+def current() -> RelayLoop:
+    """Return the loop of this process."""
+    global _loop
+    if _loop is None:
+        with _making:
+            if _loop is None:
+                _loop = _new_loop()
+    return _loop
+
+
+def check_room(held: int) -> None:
+    """Look whether there is room for one more request of a site that holds so many places in the loop.
+
+    A request takes two descriptors, and a worker that has none left to accept with dies. A site may have another while
+    it holds fewer places than are free: one comes to hold half of them, two a third each.
+
+    Raises:
+        SiteBusy: there is none.
+    """
+    if held > _ALWAYS and _loop is not None and held >= _loop.room - _loop.in_flight:
+        raise SiteBusy("this site has as many requests under way as this server can hold for it")
+
+
+_ALWAYS = 8
+
+
+def _new_loop() -> RelayLoop:
+    loop = RelayLoop()
+    worker = find_worker()
+    if worker:
+        loop.is_ending = worker.is_ending
+        worker.when_interrupted(loop.stop)
+        worker.when_ending(lambda: _leave(loop, worker))
+    atexit.register(_finish, loop, os.getpid())
+    return loop
+
+
+def _finish(loop: RelayLoop, pid: int) -> None:
+    if os.getpid() == pid:
+        loop.finish(GRACE)
+
+
+def _leave(loop: RelayLoop, worker: Worker) -> None:
+    """At the end of a worker: wait for what is in flight, or leave it to a child.
+
+    gunicorn starts a new worker only when the old process has ended. One that ends after `max_requests` may have a
+    slow download for each of its last requests, and its successor is wanted at once.
+    """
+    deadline = time.monotonic() + worker.grace
+    worker.close_listeners()  # nobody shall knock at a door that nobody opens any more
+    if not (worker.recycles and loop.in_flight) or loop.is_stopped:
+        loop.finish(worker.grace)
+        return
+    loop.finish_errands(min(deadline, time.monotonic() + ERRANDS))
+    loop.park()
+    try:
+        child = os.fork()
+    except OSError as error:  # no process is left
+        _log.warning("a worker stays until its last requests are answered: %s", error.strerror)
+        loop.drain(deadline)
+        return
+    if child:
+        loop.let_go()
+        return
+    with contextlib.suppress(BaseException):  # nothing of the worker's own end is to happen twice
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, lambda *_: loop.stop())
+        loop.drain(deadline)
+        logbatch.flush()
+    os._exit(0)
+
+
+def _forked() -> None:
+    """Let go of all in a child that something else has made; in our own, it goes on in the same loop."""
+    global _loop, _making
+    _making = threading.Lock()
+    if _loop is not None and not _loop.is_parked:
+        loop, _loop = _loop, None
+        loop.let_go()
+
+
+os.register_at_fork(after_in_child=_forked)

@@ -1,0 +1,172 @@
+"""Sites that do not live in this interpreter, as a worker reaches them.
+
+A spawned site's requests go to its listening socket, which the supervisor holds; the
+kernel's queue is the waiting room while a process starts. A worker asks the supervisor
+for that socket once, and again only when nobody answers there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from multisite.config.development import OFF, Development
+from multisite.config.endpoint import Endpoint
+from multisite.config.model import Home, Site
+from multisite.config.trusted import TrustedProxies
+from multisite.control.client import Client
+from multisite.errors import Asleep, BackendUnavailable, MultisiteError
+from multisite.logs import logs
+from multisite.proxy import handoff
+from multisite.proxy.activity import QUIET, Ignored
+from multisite.proxy.balance import Balancer
+from multisite.proxy.client import Environ
+from multisite.proxy.pace import Pace
+from multisite.proxy.proxy import Proxy
+from multisite.proxy.queued import Queued
+from multisite.proxy.relay import relay
+from multisite.proxy.route import NotNow
+from multisite.proxy.share import Share
+from multisite.proxy.upload import Upload
+from multisite.proxy.upstream import Exchange
+from multisite.sites import threads
+
+_log = logging.getLogger("multisite.spawned")
+
+WSGI = Callable[..., Iterable[bytes]]
+
+
+class SpawnedSite:
+    """The WSGI callable of one site with processes of its own."""
+
+    can_explain = True
+    stall_timeout = 300.0
+
+    def __init__(self, site: Site, home: Home, debug: bool = False) -> None:
+        self.pace = Pace()
+        self.queue = Queued(max(1, site.max_waiting))
+        self.places: set[object] = set()
+        self.sends = site.app_send
+        self.upload_rate = float(site.upload_rate)
+        self.share = Share(threads.of_this_server)
+        self._site, self._home, self._debug = site, home, debug
+        self._client = Client(home)
+        self._trusts = TrustedProxies(home.service.trusted_proxies).trusts
+        self._ignored = Ignored(site.ignore_activity, site.ignore_agents)
+        self._proxy: Proxy | None = None
+        self.taker: Endpoint | None = None
+        self._hand_over = home.supervisor.hand_over if site.is_ours else "no"
+
+    def __repr__(self) -> str:
+        return f"<SpawnedSite {self._site.name} {self._proxy or 'not asked for yet'}>"
+
+    def __str__(self) -> str:
+        return f"site {self._site.name}"
+
+    def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        """Relay one request (PEP 3333).
+
+        Raises:
+            BackendUnavailable: there is no process, and there will be none soon.
+            Asleep: there is none, and the request is one that does not start any.
+        """
+        if self._ignored and self._ignored.matches(environ):
+            if not self._client.is_awake(self._site.entry_name, self._site.host):
+                raise Asleep("The site is asleep, and this request does not wake it")
+            environ[QUIET] = "yes"
+        elif self._ignored and self._proxy:
+            self._mark(self._proxy)
+        return relay(self, environ, start_response)
+
+    def begin(self, environ: Environ, upload: Upload, hurry: bool) -> Exchange:
+        """Send a request (see `relay.Route`)."""
+        proxy = self._proxy
+        if proxy is None:
+            if hurry:
+                raise NotNow  # a supervisor may have to be started
+            proxy = self._meet()
+            with contextlib.suppress(OSError):
+                if handoff.is_allowed(self._hand_over, proxy.endpoint.path):
+                    self.taker = proxy.endpoint
+            self._proxy = proxy
+        return proxy.begin(environ, upload, hurry)
+
+    def explain(self, error: MultisiteError) -> None:
+        """Ask the supervisor why there was no answer (see `relay.Route`)."""
+        if self._proxy:
+            self._proxy.explain(error)
+
+    @staticmethod
+    def _mark(proxy: Proxy) -> None:
+        """Leave word that the site is used, for a supervisor that sees connections only."""
+        if proxy.speaks != "envelope":
+            with contextlib.suppress(OSError):
+                os.utime(proxy.endpoint.path)
+
+    def _meet(self) -> Proxy:
+        limit = self._site.request_timeout
+        return Proxy(
+            Endpoint.parse("unix:" + self._ensure()),
+            speaks="envelope" if self._site.is_ours else self._site.protocol,
+            request_timeout=limit and limit + self._site.start_timeout,
+            patience=limit,
+            reconnect=self._again,
+            trusts=self._trusts,
+            measures=self._site.server == "uwsgi",  # its applications do not see a body in chunks
+        )
+
+    def _again(self) -> None:
+        """Have the supervisor listen again, or say why it does not."""
+        self._ensure()
+
+    def _ensure(self) -> str:
+        """Return the path of the listening socket; a developer is told why there is none."""
+        try:
+            return self._client.ensure(self._site.entry_name, self._site.host)
+        except BackendUnavailable as error:  # for what it has no incident, nobody has told it yet
+            logs.note(_log, error, self)
+            if self._debug:
+                error.detail = _journey(self._site, self._home, error.reason)
+            raise
+
+
+def _journey(site: Site, home: Home, reason: str) -> str:
+    """Tell what the last failed start of `site` went through, and the last that its process said."""
+    from multisite.sites import verdicts
+
+    verdict = verdicts.of_starts(home).all().get(site.name)
+    if not verdict:
+        return reason
+    longest = max((len(step) for step, _seconds in verdict.steps), default=0)
+    steps = [f"{step:{longest}} {seconds * 1000:8.0f} ms" for step, seconds in verdict.steps]
+    return "\n".join([reason, "", *steps, "", *verdict.output])
+
+
+def app(site: Site, home: Home, development: Development = OFF) -> WSGI:
+    """Return the callable for a site that lives elsewhere: in processes that we start, or at its upstreams."""
+    if site.upstreams and site.mode in ("auto", "proxy"):
+        return _upstreams(site, home)
+    spawned = SpawnedSite(site, home, development.debug)
+    if not development.reload:
+        return spawned
+    from multisite.proxy.fresh import Fresh
+
+    return Fresh(spawned, site, home)
+
+
+def _upstreams(site: Site, home: Home) -> WSGI:
+    trusts = TrustedProxies(home.service.trusted_proxies).trusts
+    proxies = [
+        Proxy(
+            Endpoint.parse(text, site.protocol),
+            request_timeout=site.request_timeout,
+            trusts=trusts,
+            sends=site.app_send,
+            upload_rate=site.upload_rate,
+        )
+        for text in site.upstreams
+    ]
+    return Balancer(proxies, share=Share(threads.of_this_server))

@@ -1,0 +1,210 @@
+"""The sites of a home as a whole: who has which name and which domain.
+
+Built anew from all entries, then only read; swapped whole when something changed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from multisite.config import config, hosting
+from multisite.config.hosts import Found, HostTable, local_host
+from multisite.config.model import Home, Site, SiteFile
+from multisite.errors import Problem
+from multisite.sites import hosted, sharing
+from multisite.sites.claims import Ledger
+from multisite.sites.sitedir import Entry, SiteDir
+from multisite.sites.statefile import StateFile
+
+Mounts = tuple[tuple[str, str], ...]  # (mount, site name), the longest mount first
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """Every enabled site by its name, and the host table over all of them."""
+
+    home: Home
+    entries: dict[str, Entry] = field(default_factory=dict)  # by site name, in read order
+    table: HostTable[Mounts] = field(default_factory=lambda: HostTable(()))
+    owners: dict[tuple[str, str], str] = field(default_factory=dict)  # (domain, mount) → site name
+    problems: tuple[Problem, ...] = ()
+    _hosting: dict[str, Site | None] = field(default_factory=dict)  # the hosting sites among those asked for
+
+    def site(self, name: str) -> Site:
+        """Return the site with all defaults filled in; KeyError if there is none of that name."""
+        return config.make_site(self.entries[name].file, self.home)
+
+    def hosting(self, name: str) -> Site | None:
+        """Return the site of that name if each of its hosts is an instance of its own, else None."""
+        if name not in self._hosting:
+            site = self.site(name) if name in self.entries else None
+            self._hosting[name] = site if site and hosting.is_hosting(site.location) else None
+        return self._hosting[name]
+
+    def instance(self, name: str, host: str) -> tuple[Entry, Site] | None:
+        """Return the instance of a hosting site for a normalised host; None where the host has no folder.
+
+        A folder that is a link to its neighbour leads to the neighbour's instance.
+        """
+        site = self.hosting(name)
+        if not site:
+            return None
+        found = hosting.values(site.domains, host) if self.leads_to(name, host) else None
+        stamp = found and hosted.stamp_of(hosting.fill(site.location, found))
+        if not found or not stamp:
+            return None
+        canonical = hosted.canonical(site.location, host)
+        if canonical != host:
+            instance = self.instance(name, canonical)
+            if instance:
+                return instance
+        entry = self.entries[name]
+        settled = config.make_site(entry.file, self.home, host, found)
+        if settled.files_only:
+            settled = replace(settled, application=hosted.application(settled.location))
+        file = replace(entry.file, name=settled.name, domains=(host,))
+        return replace(entry, file=file, stamp=(*entry.stamp, *stamp)), settled
+
+    def claims(self, host: str) -> bool:
+        """Tell whether a site, and not only the default one, answers a normalised host."""
+        names = [name for claim in self.table.lookup(host) for _mount, name in claim.value]
+        return any(not self.hosting(name) or self.instance(name, host) for name in names)
+
+    def leads_to(self, name: str, host: str) -> bool:
+        """Tell whether the site `name` has a claim on a normalised host."""
+        return any(name == claimant for claim in self.answering(host) for _mount, claimant in claim.value)
+
+    @property
+    def sites(self) -> dict[str, SiteFile]:
+        """What each site's file says, by name, in read order."""
+        return {name: entry.file for name, entry in self.entries.items()}
+
+    def answering(self, host: str) -> list[Found[Mounts]]:
+        """Return the claims that match a normalised host, the best first; the default site's where none does."""
+        found = self.table.lookup(host)
+        default = self.home.service.default_site
+        if not found and default in self.entries:
+            found = [Found("", (("/", default),), {})]
+        return found
+
+
+def read(home: Home) -> Catalogue:
+    """Read all sites of `home` in one go, as the command line does; a last good version that serves counts."""
+    folder = SiteDir(home, store=False)
+    folder.scan()
+    return build(folder.entries.values(), home, problems=folder.problems)
+
+
+def ledger(home: Home, current: Callable[[], Catalogue | None]) -> Ledger:
+    """Return the claims on module names of `home`; those of sites that are no longer so in `current` do not count."""
+
+    def is_live(name: str, names: Mapping[str, str]) -> bool:
+        sites = current()
+        return sites is not None and name in sites.entries and sharing.holds(sites.site(name), home, names)
+
+    return Ledger(StateFile(home, "claims"), is_live)
+
+
+def build(
+    entries: Iterable[Entry], home: Home, previous: Catalogue | None = None, problems: Iterable[Problem] = ()
+) -> Catalogue:
+    """Give names and domains to `entries` in their order.
+
+    What two files claim, the earlier one gets, unless the later one had it in
+    `previous`: an addition never takes anything from a site that serves. `problems` are those of the folders.
+    """
+    entries = list(entries)
+    problems = [*problems, *(problem for entry in entries for problem in entry.problems)]
+    named, clashes = _name(entries, previous)
+    claims, owners, conflicts = _claim(named, previous)
+    problems += clashes + conflicts
+    default = home.service.default_site
+    if default and default not in named:
+        problems.append(
+            Problem(
+                home.file,
+                "no enabled site has this name",
+                "service",
+                "default_site",
+                default,
+                remedy="enable it or clear the key",
+            )
+        )
+    table = HostTable(claims, _local_names(named) if home.service.localhost_names else {})
+    return Catalogue(home, named, table, owners, (*home.problems, *problems))
+
+
+def _local_names(named: dict[str, Entry]) -> dict[str, Mounts]:
+    """Give each site the host that its name is with ``.localhost`` behind it."""
+    hosts = {local_host(name): ((entry.file.mount, name),) for name, entry in named.items()}
+    return {host: mounts for host, mounts in hosts.items() if host}
+
+
+def _name(entries: list[Entry], previous: Catalogue | None) -> tuple[dict[str, Entry], list[Problem]]:
+    before = previous.entries if previous else {}
+    holders: dict[str, Entry] = {}
+    for entry in entries:
+        name = entry.file.name
+        held = before.get(name)
+        if name not in holders or (held and held.path == entry.path):
+            holders[name] = entry
+    named: dict[str, Entry] = {}
+    problems = []
+    for entry in entries:
+        holder = holders[entry.file.name]
+        if holder is entry:
+            named[entry.file.name] = entry
+            continue
+        problems.append(_same_name(entry, holder))
+        loser = _renamed(entry, problems[-1], holders.keys() | named.keys())
+        named[loser.file.name] = loser
+    return named, problems
+
+
+def _same_name(loser: Entry, holder: Entry) -> Problem:
+    return Problem(
+        loser.path,
+        f"{holder.path} has this name too and keeps it",
+        "service",
+        "name",
+        loser.file.name,
+        remedy="give one of the two another name",
+    )
+
+
+def _renamed(entry: Entry, problem: Problem, taken: Iterable[str]) -> Entry:
+    """Return a broken site under a free name, so that its domains answer with an error page."""
+    stem = entry.file.name[:60]
+    name = next(each for each in (f"{stem}-{number}" for number in itertools.count(2)) if each not in taken)
+    file = replace(entry.file, name=name, problems=(*entry.file.problems, problem))
+    return replace(entry, file=file, problems=(*entry.problems, problem))
+
+
+def _claim(
+    named: dict[str, Entry], previous: Catalogue | None
+) -> tuple[list[tuple[str, Mounts]], dict[tuple[str, str], str], list[Problem]]:
+    claims = [((domain, e.file.mount), name) for name, e in named.items() for domain in e.file.domains]
+    incumbents = previous.owners if previous else {}
+    owners: dict[tuple[str, str], str] = {}
+    for claim, name in claims:
+        if claim not in owners or incumbents.get(claim) == name:
+            owners[claim] = name
+    problems = [_conflict(named[name], named[owners[claim]], *claim) for claim, name in claims if owners[claim] != name]
+    mounts: dict[str, list[tuple[str, str]]] = {}
+    for (domain, mount), name in owners.items():
+        mounts.setdefault(domain, []).append((mount, name))
+    return [(d, tuple(sorted(m, key=lambda pair: -len(pair[0])))) for d, m in mounts.items()], owners, problems
+
+
+def _conflict(loser: Entry, holder: Entry, domain: str, mount: str) -> Problem:
+    where = "" if mount == "/" else f" at {mount}"
+    return Problem(
+        loser.path,
+        f"{holder.path} claims this domain{where} too and keeps it",
+        "service",
+        "domains",
+        domain,
+        remedy="take it out of one of the two files, or give one a mount of its own",
+    )

@@ -1,0 +1,163 @@
+"""The configuration as it is now: read, watched without a watcher, swapped whole.
+
+Nothing runs between requests. A request that finds a look due pays a handful of stat
+calls for everybody; the full look at every file happens only when a folder or moya.conf
+changed, or when somebody asks for a host that nobody knows, and then within a small
+share of the time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+
+from multisite.config import config
+from multisite.config.model import Home
+from multisite.errors import ConfigError, Problem
+from multisite.logs import logs
+from multisite.sites import catalogue
+from multisite.sites.catalogue import Catalogue
+from multisite.sites.sitedir import SiteDir, stamp_of
+
+LOOK_EVERY = 1.0  # seconds from a change until a busy site's worker knows it
+_SCAN_SHARE = 20  # full looks that unknown hosts cause take at most 1/20 of the time
+_SCAN_PAUSE = 0.05  # seconds between two such looks at least
+
+_log = logging.getLogger("multisite.live")
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Hold the garbage collector back: it would walk thousands of new sites again and again, none of them garbage."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+class LiveHome:
+    """The catalogue of one home, kept current by its caller's `look`."""
+
+    def __init__(self, home: str | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._asked_for = home
+        self._clock = clock
+        self._look_at = self._scan_at = 0.0
+        self._home_stamp: tuple[int, ...] = ()
+        self._logging: tuple[str, tuple[int, ...]] = ("", ())
+        self._folder: SiteDir | None = None
+        self._logging_problems: tuple[Problem, ...] = ()
+        self._told: set[Problem] = set()
+        self.catalogue: Catalogue | None = None
+
+    def open(self) -> Catalogue:
+        """Read everything for the first time.
+
+        Raises:
+            ConfigError: there is no home that can be used; call again later.
+        """
+        home = self._read_home()
+        with _no_collection():
+            self._adopt(home)
+        gc.freeze()  # what is there now is there to stay: no later collection has to walk it
+        assert self.catalogue
+        return self.catalogue
+
+    @property
+    def home(self) -> Home:
+        """The home as moya.conf describes it; only once it is open."""
+        assert self.catalogue
+        return self.catalogue.home
+
+    def look(self, now: float) -> bool:
+        """Do what is due every second; True if there is a new catalogue."""
+        if now < self._look_at:
+            return False
+        self._look_at = now + LOOK_EVERY
+        return self._look_at_folders()
+
+    def look_again(self) -> bool:
+        """Look for the site that an unknown host may belong to; True if there is a new catalogue."""
+        if self._look_at_folders():
+            return True
+        if self._clock() < self._scan_at:
+            return False
+        return self._scan() and self._swap()
+
+    def refresh(self, path: str) -> bool:
+        """Look at one site's own file; True if there is a new catalogue."""
+        assert self._folder
+        self._folder.flush()
+        return self._folder.refresh(path) and self._swap()
+
+    def _look_at_folders(self) -> bool:
+        assert self._folder
+        if not self._folder.folders_changed():
+            return False
+        home = self._changed_home()
+        if home:
+            self._adopt(home)
+            return True
+        return self._scan() and self._swap()
+
+    def _scan(self) -> bool:
+        assert self._folder
+        begun = self._clock()
+        changed = self._folder.scan()
+        ended = self._clock()
+        self._scan_at = ended + max(_SCAN_PAUSE, _SCAN_SHARE * (ended - begun))
+        return changed
+
+    def _read_home(self) -> Home:
+        path = config.find_home(self._asked_for)
+        self._home_stamp = stamp_of(os.path.join(path, "moya.conf"))
+        return config.read_home(path)
+
+    def _changed_home(self) -> Home | None:
+        """Return the home if moya.conf is another one and can be used."""
+        assert self._folder
+        if stamp_of(self._folder.home.file) == self._home_stamp:
+            return None
+        try:
+            return self._read_home()
+        except ConfigError as error:
+            for problem in error.problems:
+                _log.error("%s (the last good version stays)", problem)
+            return None
+
+    def _adopt(self, home: Home) -> None:
+        """Make `home` the one that is served."""
+        self._configure_logging(home)
+        os.environ.update(home.env)
+        self._folder = SiteDir(home, known=self._folder, clock=self._clock)
+        self._scan()
+        self._swap()
+
+    def _configure_logging(self, home: Home) -> None:
+        path = os.path.join(home.path, home.projects.logging)
+        current = (path, stamp_of(path))
+        if current != self._logging:
+            self._logging = current
+            self._logging_problems = logs.configure(home)
+
+    def _swap(self) -> bool:
+        assert self._folder
+        old = self.catalogue
+        folder = self._folder
+        self.catalogue = catalogue.build(folder.entries.values(), folder.home, old, folder.problems)
+        self._tell((*self._logging_problems, *self.catalogue.problems))
+        _log.info("%s sites, from %s", len(self.catalogue.entries), self._folder.home.path)
+        return True
+
+    def _tell(self, problems: tuple[Problem, ...]) -> None:
+        """Log each problem once, until it is gone."""
+        for problem in dict.fromkeys(problems):
+            if problem not in self._told:
+                _log.log(logging.ERROR if problem.severity == "error" else logging.WARNING, "%s", problem)
+        self._told = set(problems)

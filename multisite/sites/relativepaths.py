@@ -1,0 +1,75 @@
+"""Tells a site that it opens files by relative paths where it cannot have a working directory of its own.
+
+In a worker whose threads have one in common, such a path means a file in the server's directory. Only there is anybody
+watched, by an audit hook (PEP 578); it can never be removed, so there is one. What was told is kept for the commands.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from multisite.config.model import Home, Site
+from multisite.errors import Problem
+from multisite.logs import logs
+from multisite.runner.relative import PATHS, relative_path
+from multisite.sites.statefile import StateFile
+
+LONGEST = 200  # characters of a path that is told
+
+_watched: dict[str, tuple[Site, Home, str]] = {}  # by name of the site, with why it has no place of its own
+_is_hooked = False
+
+
+def watch(site: Site, home: Home, why: str) -> None:
+    """Have `site` told, once, when it uses a relative path."""
+    global _is_hooked
+    _watched[site.name] = (site, home, why)
+    if not _is_hooked:
+        _is_hooked = True
+        sys.addaudithook(_hook)
+
+
+def _hook(event: str, args: tuple[Any, ...]) -> None:
+    # At the interpreter's end, names with an underscore become None before the others do, and files are opened still.
+    if _watched and event in PATHS:
+        site = logs.current_site.get()
+        path = relative_path(event, args) if site in _watched else ""
+        if path:
+            _tell(site, path[:LONGEST])
+
+
+def _tell(name: str, path: str) -> None:
+    site, home, why = _watched.pop(name)
+    said = (
+        f"it uses the relative path {path}, which does not start at location = {site.location} in the workers: {why}; "
+        "write an absolute path, or mode = spawned"
+    )
+    logs.site_logger(name).warning("%s", said)
+    _keep(home, name, said)
+
+
+def _keep(home: Home, name: str, said: str) -> None:
+    """Keep what was told of a site; "" for nothing."""
+    file = StateFile(home, "relative")
+    with file.locked():
+        rest = {site: text for site, text in told(home).items() if site != name}
+        file.store({**rest, name: said} if said else rest)
+
+
+def told(home: Home) -> dict[str, str]:
+    """Return what has been told, by site."""
+    found = StateFile(home, "relative").load()
+    return {str(site): str(text) for site, text in found.items()} if isinstance(found, dict) else {}
+
+
+def problems(site: Site, home: Home) -> tuple[Problem, ...]:
+    """Return what `site` has been told, as a warning."""
+    said = told(home).get(site.name)
+    return (Problem(site.file, said, "service", "location", severity="warning"),) if said else ()
+
+
+def clear(site: Site, home: Home) -> None:
+    """Take note that `site` has a place of its own."""
+    if site.name in told(home):
+        _keep(home, site.name, "")

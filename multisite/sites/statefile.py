@@ -1,0 +1,102 @@
+"""JSON documents that a home keeps in its state directory.
+
+They are caches and notes that all workers and the command line share. Whoever could
+write one could steer us, so a document is believed only if it belongs to us or to root
+and nobody else may write it, and it is never more than JSON.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from multisite.config.model import Home
+
+
+TEMPORARY = ".state-"  # how the names begin of what is being written
+LEFT_AFTER = 3600.0  # seconds after which nobody writes it any more
+
+
+def sweep(directory: str) -> None:
+    """Remove what processes that were killed have left half written."""
+    with contextlib.suppress(OSError), os.scandir(directory) as found:
+        for item in list(found):
+            with contextlib.suppress(OSError):
+                if item.name.startswith(TEMPORARY) and _age(item) > LEFT_AFTER:
+                    os.unlink(item.path)
+
+
+def _age(item: os.DirEntry[str]) -> float:
+    return time.time() - item.stat(follow_symlinks=False).st_mtime
+
+
+class StateFile:
+    """One document, named `kind`, of one home; two homes may share a directory.
+
+    With `guides_us` what is in it decides what we do, so root does not believe what the directory's owner wrote.
+    """
+
+    def __init__(self, home: Home, kind: str, guides_us: bool = False) -> None:
+        self._guides_us = guides_us
+        self.key = hashlib.sha256(os.path.realpath(home.file).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+        self.directory = home.state_dir
+        self.path = os.path.join(self.directory, f"{kind}-{self.key}.json")
+
+    def load(self) -> Any:
+        """Return the document, or None where there is none that can be believed."""
+        try:
+            with open(self.path, "rb") as file:
+                status = os.fstat(file.fileno())
+                if status.st_uid not in self._believed() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                    return None
+                return json.loads(file.read())
+        except (OSError, ValueError):
+            return None
+
+    def _believed(self) -> set[int]:
+        # Root's command line reads what workers under another user wrote into their own directory.
+        ours = {os.geteuid(), 0}
+        if os.geteuid() != 0 or self._guides_us:
+            return ours
+        return ours | {os.stat(self.directory).st_uid}
+
+    def store(self, document: Any) -> bool:
+        """Replace the document atomically, mode 0600; False where that cannot be."""
+        try:
+            os.makedirs(self.directory, mode=0o700, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=self.directory, prefix=TEMPORARY)
+        except OSError:
+            return False
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(json.dumps(document, separators=(",", ":")))  # not dump(), which is Python, not C
+            os.replace(temporary, self.path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            return False
+        return True
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[bool]:
+        """Hold this document's lock; yields False where no lock can be had."""
+        try:
+            os.makedirs(self.directory, mode=0o700, exist_ok=True)
+            handle = os.open(self.path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError:
+            yield False
+            return
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield True
+        finally:
+            os.close(handle)

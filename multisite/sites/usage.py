@@ -1,0 +1,358 @@
+"""How much each site is used: what a worker counts, in a file that others read.
+
+Every worker has a file of its own below ``usage`` in the runtime directory, with one record for each site that it
+has served: the site's name, and the cells of a scoreboard (`multisite.runner.board` has their meaning). A worker
+holds a lock on its file as long as it lives; what a dead one left is added to the home's sums by the next that starts.
+
+Every request is counted. Of a site that gets more than `MEASURED` requests within a second, the others are only
+counted: their times, bytes and errors are taken to be like those of the measured ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import mmap
+import os
+import threading
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Container, Iterator
+from dataclasses import dataclass, field
+from time import monotonic_ns
+
+from multisite.config.model import Home
+from multisite.runner import board
+from multisite.sites.statefile import StateFile
+
+FOLDER = "usage"  # in the runtime directory
+MEASURED = 200  # requests of a site that a worker measures in a second
+MOST_SITES = 16384  # records in a file; its pages take room when they are first written
+MOST_OF_A_NUMBER = 1000  # workers of containers that share a folder
+NAME = 256  # bytes for a site's name
+SIZE = NAME + board.SIZE
+_MAGIC, _PID, _STARTED, _IN_FLIGHT, _REQUESTS, _ERRORS, _LAST_USE, _BUSY, _SENT = map(
+    board.FIELDS.index,
+    ("magic", "pid", "started", "in_flight", "requests", "errors", "last_use", "busy", "sent"),
+)
+_BUCKETS = len(board.FIELDS)
+_LOCK = ".lock"
+_log = logging.getLogger("multisite.usage")
+
+
+class Counts:
+    """The counts of one site in one worker.
+
+    Attributes:
+        cells: where they are.
+        requests: how many there were; `count` alone counts one that is not measured.
+        left: requests that may still be measured in this second.
+
+    The steps of `count` have no place among them where the interpreter changes threads (it does so at calls and at
+    the end of loops), so no lock is needed for them; tests/test_usage.py would see a count lost.
+    """
+
+    __slots__ = ("_lock", "cells", "left", "requests")
+
+    def __init__(self, cells: memoryview) -> None:
+        self.cells = cells
+        self.left = MEASURED
+        self.requests = 0
+        self._lock = threading.Lock()
+        if cells[_MAGIC] != board.MAGIC:
+            cells[_PID] = os.getpid()
+            cells[_STARTED] = monotonic_ns()
+            cells[_MAGIC] = board.MAGIC
+
+    def count(self) -> int:
+        """A request has come that is not measured; returns the time."""
+        self.requests += 1
+        self.cells[_REQUESTS] = self.requests
+        return monotonic_ns()
+
+    def begin(self) -> int:
+        """A request has come that is to be measured; give the returned time to `end`."""
+        cells = self.cells
+        self.left -= 1
+        now = monotonic_ns()
+        self.requests += 1
+        cells[_REQUESTS] = self.requests
+        with self._lock:
+            cells[_IN_FLIGHT] += 1
+            cells[_LAST_USE] = now
+        return now
+
+    def end(self, began: int, failed: bool, sent: int) -> None:
+        """That request has ended."""
+        cells = self.cells
+        now = monotonic_ns()
+        took = now - began
+        bucket = _BUCKETS + bisect_left(board.LATENCIES, took * 1e-9)
+        with self._lock:
+            cells[_IN_FLIGHT] -= 1
+            cells[_LAST_USE] = now
+            cells[_BUSY] += took
+            cells[_SENT] += sent
+            cells[bucket] += 1
+            if failed:
+                cells[_ERRORS] += 1
+
+    def withdraw(self) -> None:
+        """That request goes on where it cannot be measured; it stays counted."""
+        with self._lock:
+            self.cells[_IN_FLIGHT] -= 1
+
+
+REQUESTS = _REQUESTS
+
+
+class Usage:
+    """The counts of this worker, by site.
+
+    Args:
+        folder: for the files of workers, made if it is not there; "" counts for nobody.
+    """
+
+    def __init__(self, folder: str, past: StateFile) -> None:
+        self.pid = os.getpid()
+        self._lock = threading.Lock()
+        self._known: dict[str, Counts] = {}
+        self._data: memoryview | None = None
+        self._file = -1
+        try:
+            self._open(folder, past)
+        except OSError as error:
+            _log.warning("requests are not counted: %s", error)
+
+    def _open(self, folder: str, past: StateFile) -> None:
+        if not folder:
+            return
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
+        if os.stat(folder).st_uid not in (0, os.geteuid()):
+            raise PermissionError(f"{folder} is somebody else's")
+        gather(folder, past)
+        with _locked(folder, fcntl.LOCK_EX):
+            self._file = _own_file(folder, str(self.pid), past.key)
+        os.truncate(self._file, 0)
+        os.truncate(self._file, MOST_SITES * SIZE)
+        self._data = memoryview(mmap.mmap(self._file, MOST_SITES * SIZE))
+
+    def __repr__(self) -> str:
+        return f"<Usage of {len(self._known)} sites>"
+
+    def of(self, site: str) -> Counts:
+        """Return where to count for a site."""
+        with self._lock:
+            found = self._known.get(site)
+            if found is None:
+                found = self._known[site] = Counts(self._cells(site))
+            return found
+
+    def _cells(self, site: str) -> memoryview:
+        slot = len(self._known)
+        begin = slot * SIZE
+        if self._data is None or slot >= MOST_SITES or not self._reserve(begin):
+            return memoryview(bytearray(board.SIZE)).cast("Q")
+        name = site.encode()[:NAME]
+        self._data[begin : begin + len(name)] = name
+        return self._data[begin + NAME : begin + SIZE].cast("Q")
+
+    def _reserve(self, begin: int) -> bool:
+        """Have the disk keep room for a slot; what is mapped and has none would end this process (SIGBUS)."""
+        try:
+            os.posix_fallocate(self._file, begin, SIZE)
+        except OSError:
+            return False
+        return True
+
+
+def _own_file(folder: str, name: str, key: str) -> int:
+    """Open a file that no living worker has, and hold it; a worker of another container may have our number.
+
+    Raises:
+        OSError: there is none.
+    """
+    for number in range(MOST_OF_A_NUMBER):
+        path = os.path.join(folder, f"{name}{f'.{number}' if number else ''}-{key}")
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except OSError as error:
+            os.close(file)
+            if not isinstance(error, BlockingIOError):
+                raise
+    raise BlockingIOError(f"{MOST_OF_A_NUMBER} workers have the number {name}")
+
+
+_current: dict[str, Usage] = {}  # by file of the sums; of this process
+_making = threading.Lock()
+
+
+def of_worker(home: Home, folder: Callable[[Home], str]) -> Usage:
+    """Return the counts of this process, which a fork does not share; `folder` says where its file belongs."""
+    past = StateFile(home, FOLDER)
+    with _making:
+        found = _current.get(past.path)
+        if found is None or found.pid != os.getpid():
+            found = _current[past.path] = Usage(folder(home), past)
+        return found
+
+
+# Reading
+
+
+@dataclass
+class Sums:
+    """What was counted for one site, in all workers that there have been.
+
+    Attributes:
+        measured: how many of the requests the other figures are about.
+        busy: seconds between requests and the ends of their answers, of all requests together.
+        latencies: of the measured ones, a count for each of `board.LATENCIES` and one for what took longer.
+    """
+
+    requests: int = 0
+    errors: int = 0
+    sent: int = 0
+    busy: float = 0.0
+    in_flight: int = 0
+    latencies: list[int] = field(default_factory=lambda: [0] * (len(board.LATENCIES) + 1))
+
+    @property
+    def measured(self) -> int:
+        """How many requests have been measured to their end."""
+        return sum(self.latencies)
+
+    def add(self, record: board.Record) -> None:
+        """Add what one worker counted."""
+        self.requests += record.requests
+        self.errors += record.errors
+        self.sent += record.sent
+        self.busy += record.busy
+        self.latencies = [a + b for a, b in zip(self.latencies, record.latencies, strict=True)]
+
+    def all_of_them(self) -> Sums:
+        """Return the figures of all requests, as those that were measured suggest."""
+        ended = self.requests - self.in_flight
+        if not self.measured or ended <= self.measured:
+            return self
+        share = ended / self.measured
+        return Sums(
+            self.requests,
+            round(self.errors * share),
+            round(self.sent * share),
+            self.busy * share,
+            self.in_flight,
+            self.latencies,
+        )
+
+
+@contextlib.contextmanager
+def _locked(folder: str, how: int) -> Iterator[None]:
+    """Keep the files from being gathered while they are read or made."""
+    handle = os.open(os.path.join(folder, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(handle, how)
+        yield
+    finally:
+        os.close(handle)
+
+
+def read(folder: str, past: StateFile, sites: Container[str] | None = None) -> tuple[dict[str, Sums], float]:
+    """Return what was counted for each site, and since which time (seconds since 1970, 0.0: never).
+
+    Args:
+        folder: of the workers' files.
+        past: what dead workers counted.
+        sites: those that are asked about; None for all.
+    """
+    if not os.path.isdir(folder):
+        return _load(past)
+    with _locked(folder, fcntl.LOCK_SH):
+        sums, since = _load(past)
+        for _, file in _files(folder, past.key):
+            _add(sums, file, _is_dead(file), sites)
+    return sums, since
+
+
+def workers(folder: str, past: StateFile) -> int:
+    """Return how many workers of a home count just now."""
+    if not os.path.isdir(folder):
+        return 0
+    with _locked(folder, fcntl.LOCK_SH):
+        return sum(not _is_dead(file) for _, file in _files(folder, past.key))
+
+
+def gather(folder: str, past: StateFile) -> None:
+    """Add what dead workers left to the sums of the home, and remove their files."""
+    with _locked(folder, fcntl.LOCK_EX):
+        sums, since = _load(past)
+        gone = []
+        for name, file in _files(folder, past.key):
+            if _is_dead(file):
+                _add(sums, file, True)
+                gone.append(name)
+        if gone or not since:
+            known = {name: [one.requests, one.errors, one.sent, one.busy, one.latencies] for name, one in sums.items()}
+            document = {"since": since or time.time(), "latencies": list(board.LATENCIES), "sites": known}
+            if past.store(document):
+                for name in gone:
+                    os.unlink(os.path.join(folder, name))
+
+
+def _load(past: StateFile) -> tuple[dict[str, Sums], float]:
+    document = past.load()
+    try:
+        same = document["latencies"] == list(board.LATENCIES)
+        sums = {
+            str(name): Sums(int(requests), int(errors), int(sent), float(busy), 0, list(map(int, latencies)))
+            if same
+            else Sums(int(requests), int(errors), int(sent), float(busy))
+            for name, (requests, errors, sent, busy, latencies) in document["sites"].items()
+        }
+        return sums, float(document["since"])
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return {}, 0.0
+
+
+def _files(folder: str, key: str) -> Iterator[tuple[str, int]]:
+    """Open the file of each worker of a home in turn; it is closed when the next is asked for."""
+    for name in sorted(os.listdir(folder)):
+        if not name.endswith("-" + key):
+            continue
+        try:
+            file = os.open(os.path.join(folder, name), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            yield name, file
+        finally:
+            os.close(file)
+
+
+def _is_dead(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    fcntl.flock(file, fcntl.LOCK_UN)
+    return True
+
+
+def _add(sums: dict[str, Sums], file: int, dead: bool, sites: Container[str] | None = None) -> None:
+    now = monotonic_ns()
+    for slot in range(MOST_SITES):
+        data = os.pread(file, SIZE, slot * SIZE)
+        name = data[:NAME].rstrip(b"\0").decode("ascii", "replace")
+        if name and sites is not None and name not in sites:
+            continue
+        record = board.record_of(data[NAME:], now)
+        if not name or not record:
+            return
+        into = sums.setdefault(name, Sums())
+        into.add(record)
+        if not dead:
+            into.in_flight += record.in_flight

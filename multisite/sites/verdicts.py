@@ -1,0 +1,113 @@
+"""What became of each site that could not be served, noted for ``multisite explain``.
+
+Workers and supervisors come and go and the command line is another process, so the last failure of a
+site is kept in the state directory until the site is served again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from multisite.config.model import Home
+from multisite.sites.statefile import StateFile
+from multisite.sites.watched import changed_at
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One failure.
+
+    Attributes:
+        at: Unix time.
+        serving: whether an older application goes on.
+        own_process: that it is no failure of the site: it may not live in a process with others.
+        steps: what a start went through, with seconds.
+        output: the last lines that a process printed.
+        watched: files whose change may have mended it.
+        basis: of `own_process`: what moya.conf said then (`multisite.sites.placement.basis`).
+    """
+
+    reason: str
+    incident: str
+    at: float
+    serving: bool = False
+    own_process: bool = False
+    steps: tuple[tuple[str, float], ...] = ()
+    output: tuple[str, ...] = ()
+    watched: tuple[str, ...] = ()
+    basis: str = ""
+
+    @property
+    def broken(self) -> bool:
+        """Whether visitors get an error page."""
+        return not self.serving and not self.own_process and not self.outdated
+
+    @property
+    def outdated(self) -> bool:
+        """Whether a file has changed since, so that nobody knows before the next request."""
+        return any(changed_at(path) > self.at for path in self.watched)
+
+
+class Verdicts:
+    """The last failure of each site of a home, of one `kind`.
+
+    The workers' kind are failed imports; the supervisor has its own, so that neither takes the other's away.
+    """
+
+    def __init__(self, home: Home, kind: str = "verdicts") -> None:
+        self._file = StateFile(home, kind)
+
+    def all(self) -> dict[str, Verdict]:
+        """Return the failures by site name."""
+        document = self._file.load()
+        try:
+            return {str(name): _verdict(row) for name, row in (document or {}).items()}
+        except (AttributeError, TypeError, ValueError):
+            return {}
+
+    def note(
+        self,
+        site: str,
+        reason: str,
+        incident: str,
+        *,
+        serving: bool,
+        own_process: bool = False,
+        steps: Iterable[tuple[str, float]] = (),
+        output: Iterable[str] = (),
+        watched: Iterable[str] = (),
+        basis: str = "",
+    ) -> None:
+        """Note that `site` has failed; the arguments are those of `Verdict`.
+
+        Where one process has said that visitors get an error page, no other one's `serving` takes that away: some of
+        them do.
+        """
+        told = (tuple(steps), tuple(output), tuple(watched), basis)
+        with self._file.locked():
+            kept = self.all()
+            last = kept.get(site)
+            serving = serving and not (last and not last.serving and not last.own_process)
+            self._store({**kept, site: Verdict(reason, incident, time.time(), serving, own_process, *told)})
+
+    def clear(self, site: str) -> None:
+        """Note that `site` is served."""
+        if site in self.all():
+            with self._file.locked():
+                self._store({name: verdict for name, verdict in self.all().items() if name != site})
+
+    def _store(self, verdicts: dict[str, Verdict]) -> None:
+        self._file.store({name: asdict(verdict) for name, verdict in verdicts.items()})
+
+
+def _verdict(row: dict[str, Any]) -> Verdict:
+    steps = tuple((str(step), float(seconds)) for step, seconds in row.pop("steps", ()))
+    return Verdict(steps=steps, output=tuple(row.pop("output", ())), watched=tuple(row.pop("watched", ())), **row)
+
+
+def of_starts(home: Home) -> Verdicts:
+    """Return the last failed start or run of each spawned site."""
+    return Verdicts(home, "starts")

@@ -1,0 +1,146 @@
+"""Whether a user can get at what is to be executed: every folder and link on the way to it, and what its #! line names.
+
+What the permission bits say of another user is asked by `closed_to`; what the kernel says of ourselves, access lists
+and all, by `closed`. Both name the place where the way ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+
+from multisite.supervisor.process.process import Identity
+
+MOST_LINKS = 40  # on a way, as the kernel has it
+MOST_SCRIPTS = 5  # that name one another in their first lines
+LONGEST_LINE = 255  # bytes of a #! line that the kernel reads
+#: what grants more than the bits say (acl(5), nfs4_acl(5))
+_LISTS = ("system.posix_acl_access", "system.nfs4_acl")
+
+
+def way(path: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield every folder and link on the way to `path`, itself included; links are followed one at a time.
+
+    Raises:
+        OSError: something on it is not there, or there are too many links.
+    """
+    here, rest, links = "", path.split("/")[::-1], 0
+    while rest:
+        name = rest.pop()
+        if name == "..":
+            here = os.path.dirname(here)
+        if name in ("", ".", ".."):
+            continue
+        status = os.lstat(f"{here}/{name}")
+        yield f"{here}/{name}", status
+        if not stat.S_ISLNK(status.st_mode):
+            here = f"{here}/{name}"
+            continue
+        target = os.readlink(f"{here}/{name}")
+        links += 1
+        if links > MOST_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        here = "" if target.startswith("/") else here
+        rest += target.split("/")[::-1]
+
+
+def executed(program: str, search: str = os.defpath) -> Iterator[str]:
+    """Yield a program and the interpreters that its #! line, and theirs, name (execve(2)).
+
+    Args:
+        program: its path, absolute.
+        search: where ``/usr/bin/env NAME`` looks.
+    """
+    for _ in range(MOST_SCRIPTS):
+        yield program
+        words = _first_line(program)
+        if words[:1] and os.path.basename(words[0]) == "env":
+            yield words[0]
+            named = next((word for word in words[1:] if not word.startswith("-") and "=" not in word), "")
+            words = [found] if (found := shutil.which(named, path=search)) else []
+        if not words:
+            return
+        program = words[0]
+
+
+def _first_line(path: str) -> list[str]:
+    """Return the words of a #! line; none where there is no such line."""
+    try:
+        if not os.path.isfile(path):
+            return []
+        with open(path, "rb") as file:
+            line = file.readline(LONGEST_LINE)
+    except OSError:
+        return []
+    return os.fsdecode(line[2:]).split() if line.startswith(b"#!") else []
+
+
+def closed_to(who: Identity, path: str) -> str:
+    """Return the first place on the way to `path` that the permission bits close to `who`, "" for none.
+
+    A file has to be readable, and a program executable, too. Where nothing is, nobody comes: the place is named.
+    """
+    place = path
+    try:
+        if not _may(who, os.stat("/"), "/"):
+            return "/"
+        for place, status in way(os.path.abspath(path)):
+            if not stat.S_ISLNK(status.st_mode) and not _may(who, status, place):
+                return place
+    except OSError:
+        return place
+    return ""
+
+
+def closed(path: str) -> str:
+    """Return the first place on the way to `path` that the kernel closes to this process's own user, "" for none."""
+    place = path
+    try:
+        for place, status in way(os.path.abspath(path)):
+            if not stat.S_ISLNK(status.st_mode) and not os.access(place, _asked(status)):
+                return place
+    except OSError:
+        return place
+    return ""
+
+
+def is_missing(path: str) -> bool:
+    """Tell whether nothing is there; what may not be looked at is."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _asked(status: os.stat_result) -> int:
+    """Return what it takes: to go through a folder, to read a file, to run a program."""
+    if not stat.S_ISREG(status.st_mode):
+        return os.X_OK
+    return os.R_OK | (os.X_OK if status.st_mode & 0o111 else 0)
+
+
+def _may(who: Identity, status: os.stat_result, path: str) -> bool:
+    bits = _asked(status)
+    if who.uid == 0:
+        return True
+    if who.uid == status.st_uid:
+        granted = status.st_mode >> 6
+    elif status.st_gid in (who.gid, *who.groups):
+        granted = status.st_mode >> 3
+    else:
+        granted = status.st_mode
+    return granted & bits == bits or _has_list(path)
+
+
+def _has_list(path: str) -> bool:
+    """Tell whether there may be more to it than the bits."""
+    try:
+        return any(name in _LISTS for name in os.listxattr(path))
+    except OSError:
+        return False

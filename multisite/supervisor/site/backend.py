@@ -1,0 +1,429 @@
+"""One backend: its state, its process, its one deadline."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from multisite.config.model import Site
+from multisite.supervisor import lifecycle
+from multisite.supervisor.handover import Handed, Keeper, taken
+from multisite.supervisor.handover import State as Packed
+from multisite.supervisor.lifecycle import Action, Event, State
+from multisite.supervisor.loop import Loop
+from multisite.supervisor.notify import Channel, Said
+from multisite.supervisor.process import children, descriptors
+from multisite.supervisor.process.birth import Birth
+from multisite.supervisor.process.children import Child
+from multisite.supervisor.process.journey import Journey
+from multisite.supervisor.process.limits import Limits
+from multisite.supervisor.process.output import Output, SiteLog
+from multisite.supervisor.process.preloader import Preloader
+from multisite.supervisor.process.preloaders import Preloaders
+from multisite.supervisor.process.process import Given, Launch, packed, unpacked
+from multisite.supervisor.process.spawn import spawn
+
+BORN_WITHIN = 5.0  # seconds, or else the preloader does not answer
+KILL_EVERY = 5.0  # seconds between two SIGKILLs, for a process that the kernel holds
+
+
+@dataclass
+class Exit:
+    """How a process ended and in which state of its life."""
+
+    state: State
+    reason: str
+    code: int | None  # exit status; negative: the signal; None: there was no process, or it never ran its program
+    served: float  # seconds that it was RUNNING
+    answered: bool = False  # it, or one beside it, has answered a request, as far as that is known
+    lacking: bool = False  # the machine, or our own limits, had no room for it
+
+
+class Backend(Handed):
+    """A process of a site, from before it exists until after it is gone.
+
+    Attributes:
+        slot: its place among the processes of its site, from 0.
+        child: its process, as long as it owns one.
+        serial: grows with each backend; its leftovers are marked with it.
+        obsolete: why it is to be replaced ("" if it is not): it serves until its successor is ready.
+        memory: bytes that it and its session used when that was measured last; 0: not yet.
+        answered_before: how many answers its place on the scoreboard counted before it was there.
+        ours: it is our own runner.
+        told: it says itself when it is ready.
+        tried: it is tried out first, by a program that becomes its own (`multisite.runner.trial`); on_trial: that
+            is not over.
+        graceful: SIGTERM has it finish its requests and leave.
+        leaves: it has said that it ends, having answered all that it had accepted.
+        status: what it said last of its start; refusal: why it is not going to serve, by its own word.
+    """
+
+    HANDED = (
+        *("deadline", "since", "reason", "obsolete", "started", "ready_at", "status", "refusal", "_failure_text"),
+        *("memory", "ours", "told", "graceful", "tried", "on_trial", "lessons", "reports", "answered_before", "leaves"),
+    )
+    PARTS = ("site", "slot", "serial", "child", "state", "launch", "journey", "_channel", "_output", "_failure")
+    ANEW = (
+        *("exit", "_loop", "_tell", "_heard"),
+        *("_birth", "_birth_due", "_preloader", "_lost"),  # births are over before anything is handed over
+    )
+
+    def __init__(
+        self,
+        site: Site,
+        slot: int,
+        serial: int,
+        loop: Loop,
+        tell: Callable[[str], None],
+        heard: Callable[[Backend, Said], None],
+    ) -> None:
+        self.site, self.slot, self.serial = site, slot, serial
+        self.state = State.STOPPED
+        self.child: Child | None = None
+        self.deadline: float | None = None
+        self.since = loop.now()
+        self.reason = ""
+        self.obsolete = ""
+        self.memory = self.answered_before = 0
+        self.ours = self.told = self.graceful = self.tried = self.on_trial = self.leaves = False
+        self.journey = Journey(loop.now())
+        self.lessons = 0  # how often it has told its modules
+        self.reports = 0  # how often, what its examination has found
+        self.launch: Launch | None = None
+        self.started = 0.0
+        self.ready_at = 0.0  # when it is taken for ready, where nothing else can show it
+        self.status = self.refusal = ""
+        self.exit: Exit | None = None
+        self._loop = loop
+        self._tell, self._heard = tell, heard
+        self._output: Output | None = None
+        self._channel: Channel | None = None
+        self._failure = -1
+        self._failure_text = ""
+        self._birth: Birth | None = None
+        self._birth_due = 0.0
+        self._preloader: Preloader | None = None
+        self._lost: Callable[[], None] = lambda: None
+
+    def __repr__(self) -> str:
+        seconds = self._loop.now() - self.since
+        return f"<Backend {self.site.name}.{self.slot} {self.state.name} pid={self.pid} for {seconds:.1f}s>"
+
+    @property
+    def pid(self) -> int:
+        """Its process, 0 as long as it owns none."""
+        return self.child.pid if self.child else 0
+
+    @property
+    def alive(self) -> bool:
+        """Whether it owns a process."""
+        return self.state in lifecycle.OWNS_PROCESS
+
+    @property
+    def is_unborn(self) -> bool:
+        """Whether a preloader has been asked for its process, and has not given it yet."""
+        return self._birth is not None and not self.pid
+
+    @property
+    def maker(self) -> Preloader | None:
+        """The preloader that makes its process, or has made it."""
+        return self._preloader
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it has been asked to end."""
+        return self.state in (State.DRAINING, State.STOPPING)
+
+    def feed(self, event: Event, reason: str = "", delay: float = 0.0) -> None:
+        """Let `event` happen: the table says what becomes of it; nobody else writes the state."""
+        old = self.state
+        self.state, action = lifecycle.step(old, event)
+        now = self._loop.now()
+        if self.state is not old:
+            self.since = now
+            self.reason = reason or self.reason
+            self.deadline = None
+        self._act(action, now, delay)
+        if self.state is not old:
+            said = (
+                f"{self.state.value}" + (f" ({reason})" if reason else "") + (f", pid {self.pid}" if self.pid else "")
+            )
+            self._tell(said)
+
+    def _act(self, action: Action, now: float, delay: float) -> None:
+        if action is Action.SPAWN:
+            self.deadline = now + self.site.start_timeout
+        elif action is Action.SERVE:
+            self.started = now
+            self.journey.leave(now)
+        elif action is Action.DRAIN:
+            self.deadline = now + self.site.drain_timeout
+            if self.graceful:
+                self.terminate()
+        elif action is Action.TERMINATE:
+            self.deadline = now + self.site.stop_timeout
+            self.terminate()
+            self.thaw()
+        elif action is Action.KILL:
+            self.deadline = now + KILL_EVERY
+            self.kill()
+        elif action is Action.WAIT:
+            self.deadline = now + delay
+
+    def terminate(self) -> None:
+        """Ask its process to end."""
+        if self.child:
+            self.child.terminate()
+
+    def kill(self) -> None:
+        """End its process and the group of that at once."""
+        if self.child:
+            self.child.kill()
+
+    def freeze(self) -> None:
+        """Keep its process from taking another connection, until `thaw`."""
+        if self.child:
+            self.child.freeze()
+
+    def thaw(self) -> None:
+        """Let its process go on."""
+        if self.child:
+            self.child.thaw()
+
+    # Its successor's
+
+    def pack(self, keep: Keeper) -> Packed:
+        """Return what `take_over` takes."""
+        return {
+            **self.hand(),
+            "pid": self.pid,
+            "launch": packed(self.launch) if self.launch else "",
+            "state": self.state.value,
+            "channel": self._channel.pack(keep) if self._channel else None,
+            "journey": self.journey.pack(),
+            "output": self._output.pack(keep) if self._output else None,
+            "failure": keep(self._failure),
+        }
+
+    def take_over(self, state: Packed, log: SiteLog) -> None:
+        """Go on where another program was."""
+        self.go_on(state)
+        self.launch = unpacked(state["launch"]) if state["launch"] else None
+        self.child = Child(state["pid"]) if state["pid"] else None
+        self.state = State(state["state"])
+        self._channel = Channel.taken_over(state["channel"]) if state["channel"] else None
+        self.journey = Journey.taken_over(state["journey"])
+        self._failure = taken(state["failure"])
+        if state["output"]:
+            self._output = Output(taken(state["output"]["descriptor"]), log, self.journey.tail)
+            self._output.go_on(state["output"])
+        self._watch()
+
+    # Its process
+
+    def fork(
+        self, launch: Launch, given: Given, log: SiteLog, preloaders: Preloaders, lost: Callable[[], None]
+    ) -> bool:
+        """Have a preloader make the process; False where it needs a plain start.
+
+        Args:
+            launch: what it is to be.
+            given: the descriptors that it gets.
+            log: of the site.
+            preloaders: one of which may make it.
+            lost: is called if it turns out later that there is no process.
+        """
+        preloader = preloaders.for_start(launch)
+        if isinstance(preloader, str):
+            self.journey.way = f"plain start: {preloader}"
+            return False
+        try:
+            with self._speaking(launch, given) as all_given:
+                birth, output = preloader.fork(launch, all_given)
+        except OSError as error:
+            self._close_channel()
+            self.journey.way = f"plain start: the preloader cannot be asked: {error.strerror}"
+            return False
+        self.launch, self._preloader, self._lost = launch, preloader, lost
+        self.journey.way = f"forked from process {preloader.pid}"
+        self.journey.enter("fork", self._loop.now())
+        self._birth, self._birth_due = birth, self._loop.now() + BORN_WITHIN
+        self._loop.watch(birth, lambda _events: self.hear())
+        self._be(launch)
+        self._output = Output(output, log, self.journey.tail)
+        self._watch()
+        return True
+
+    def _be(self, launch: Launch) -> None:
+        self.ours, self.told, self.graceful = bool(launch.job), launch.told, launch.graceful
+        self.tried = self.on_trial = launch.tried
+
+    def told_of_start(self, variables: Mapping[str, str]) -> None:
+        """Take note of what our runner, or a trial, says of its start (`multisite.runner.notify`)."""
+        self.status = variables.get("STATUS", self.status)[:1000]
+        if variables.get("FAILED") == "1" and (self.ours or self.tried):
+            self.refusal = self.status
+
+    def hear(self) -> None:
+        """Take note of what has come of a fork."""
+        birth, preloader = self._birth, self._preloader
+        if not birth or not preloader:
+            return
+        birth.hear()
+        if birth.child and not self.child:
+            self.child = birth.child
+            preloader.born.add(self.pid)
+            if self.state is not State.STARTING:
+                self.kill()
+            self._watch_channel()
+        if birth.over:
+            self._end_birth(birth)
+
+    def _end_birth(self, birth: Birth) -> None:
+        self._failure_text = birth.failure
+        self._birth = None
+        self._loop.forget(birth)
+        birth.close()
+        if self.pid:
+            self.journey.enter("start up", self._loop.now())
+        else:
+            self.journey.way = f"plain start: {birth.refused or 'the preloader has not made it'}"
+            self._close_output()
+            self._close_channel()
+            self._lost()
+
+    def end_birth(self, now: float = float("inf")) -> Preloader | None:
+        """Wait no longer for a process that should have been there at the time `now`; returns who has not made it."""
+        if not self._birth or self.pid or now < self._birth_due:
+            return None
+        self._birth.give_up()
+        self.hear()
+        return self._preloader
+
+    def spawn(self, launch: Launch, given: Given, limits: Limits, log: SiteLog) -> None:
+        """Make the process.
+
+        Raises:
+            OSError: none can be made.
+        """
+        self.launch = launch
+        self._be(launch)
+        self.journey.enter("fork and run", self._loop.now())
+        with self._speaking(launch, given) as all_given:
+            spawned = spawn(launch, all_given, limits)
+        self.child = spawned.child
+        self._failure = spawned.failure
+        self._output = Output(spawned.output, log, self.journey.tail)
+        self._watch()
+
+    @contextlib.contextmanager
+    def _speaking(self, launch: Launch, given: Given) -> Iterator[Given]:
+        """Make the channel of the process that is about to be made; yields what that is given besides.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        self._close_channel()
+        descriptors.claim(2)
+        if launch.job:
+            self._channel, theirs = Channel.pipe()
+            try:
+                yield replace(given, notify=theirs)
+            finally:
+                os.close(theirs)
+            return
+        self._channel = Channel.at(launch.notify, launch.identity) if launch.notify else None
+        yield replace(given, board=-1)
+
+    def _watch(self) -> None:
+        if self._failure >= 0:
+            self._loop.watch(self._failure, lambda _events: self._runs())
+        if self._output:
+            self._loop.watch(self._output, lambda _events: self._read())
+        if self.child:
+            self._watch_channel()
+
+    def _watch_channel(self) -> None:
+        if self._channel and not self._channel.is_over:
+            self._loop.watch(self._channel, lambda _events: self._listen())
+
+    def _listen(self) -> None:
+        """Take what it has said; more than its share of a second waits."""
+        channel = self._channel
+        if not channel:
+            return
+        for said in channel.receive(self._loop.now()):
+            self._heard(self, said)
+        if channel.is_over or channel.waits_until:
+            self._loop.forget(channel)
+
+    def _close_channel(self) -> None:
+        if self._channel:
+            self._loop.forget(self._channel)
+            self._channel.close()
+            self._channel = None
+
+    def _runs(self) -> None:
+        """Note that the process has become its program, or keep why it could not."""
+        data = b""
+        with contextlib.suppress(OSError):
+            data = os.read(self._failure, 4096)
+        self._failure_text = data.decode("utf-8", "replace")
+        self._close_failure()
+        if not data:
+            self.journey.enter("start up", self._loop.now())
+
+    def _close_failure(self) -> None:
+        if self._failure >= 0:
+            self._loop.forget(self._failure)
+            os.close(self._failure)
+            self._failure = -1
+
+    def _read(self) -> None:
+        assert self._output
+        if not self._output.read(self._loop.now()):
+            self._close_output()
+        elif self._output.waits_until:
+            self._loop.forget(self._output)
+
+    def resume(self, now: float) -> None:
+        """Read on where a flood of output, or of what it says, was held back."""
+        if self._output and not self._loop.watches(self._output) and now >= self._output.waits_until:
+            self._loop.watch(self._output, lambda _events: self._read())
+        channel = self._channel
+        if self.child and channel and now >= channel.waits_until:
+            if channel.has_more:
+                self._listen()
+            if not self._loop.watches(channel):
+                self._watch_channel()
+
+    def _close_output(self) -> None:
+        if self._output:
+            self._loop.forget(self._output)
+            self._output.close()
+            self._output = None
+
+    def ended(self, status: int) -> Exit:
+        """Take note of the process's end; the event is the caller's to feed."""
+        now = self._loop.now()
+        self._listen()
+        if self._failure >= 0:
+            self._runs()
+        self.hear()
+        if self._output:
+            self._output.drain(now)
+        self._close_output()
+        self._close_channel()
+        reason = self._failure_text or children.describe_end(status)
+        served = now - self.started if self.state is not State.STARTING and self.started else 0.0
+        code = None if self._failure_text else os.waitstatus_to_exitcode(status)
+        self.exit = Exit(self.state, reason, code, served)
+        self.child = None
+        return self.exit
+
+    def cannot_spawn(self, reason: str, *, lacking: bool = False) -> Exit:
+        """Take note that there is no process."""
+        self.exit = Exit(self.state, reason, None, 0.0, lacking)
+        return self.exit

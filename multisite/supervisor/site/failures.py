@@ -1,0 +1,185 @@
+"""The failures of a site in a row: counted, reported, and what follows for whoever waits."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+
+from multisite.logs import logs
+from multisite.sites.verdicts import Verdicts
+from multisite.supervisor import planner
+from multisite.supervisor.handover import Handed
+from multisite.supervisor.handover import State as Packed
+from multisite.supervisor.lifecycle import State
+from multisite.supervisor.process.journey import Journey
+from multisite.supervisor.site import triggers
+from multisite.supervisor.site.backend import Backend, Exit
+
+TOO_LATE = "start_timeout"  # the reason of a backend whose start took too long
+PAUSE_UNKNOWN = 60.0  # seconds that somebody is sent away for where no deadline is known
+
+
+class Unavailable(Exception):
+    """No process of the site can be had just now."""
+
+    def __init__(self, reason: str, retry_after: float, incident: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.retry_after, self.incident = reason, retry_after, incident
+
+
+class Failures(Handed):
+    """What went wrong with a site since it was last well.
+
+    Attributes:
+        in_a_row: how many starts or runs have failed, one after another.
+        last: the journey of the last one; None once a process was well.
+        refused: why it could not be started as its file says.
+        replacement: why the last replacement of a running backend did not come about.
+        mending: files whose change may mend that.
+        begun: Unix time of its start.
+        not_before: monotonic seconds at which the next may be started.
+    """
+
+    HANDED = (
+        "in_a_row",
+        "refused",
+        "replacement",
+        "mending",
+        "begun",
+        "not_before",
+        "_counted_at",
+        "_proven",
+        "_crashes",
+    )
+    PARTS = ("last",)
+    ANEW = ("_site", "_notes", "_logger")
+
+    def __init__(self, site: str, notes: Verdicts, logger: logging.Logger) -> None:
+        self.in_a_row = 0
+        self.last: Journey | None = None
+        self.refused = ""
+        self.replacement = ""
+        self.mending: tuple[str, ...] = ()
+        self.begun = 0.0
+        self.not_before = 0.0
+        self._counted_at = 0.0
+        self._proven = False  # a process has answered since somebody changed the site
+        self._crashes = 0  # of it since then, without an answer between them
+        self._site, self._notes, self._logger = site, notes, logger
+
+    def pack(self) -> Packed:
+        """Return what `take_over` takes."""
+        return {**self.hand(), "last": self.last.pack() if self.last else None}
+
+    def take_over(self, state: Packed) -> None:
+        """Go on where another program was."""
+        self.go_on(state)
+        self.last = Journey.taken_over(state["last"]) if state["last"] else None
+
+    def count(self, backend: Backend, exit_: Exit, now: float) -> float:
+        """Count a failure, several processes that fail together as one; returns the pause before the next start."""
+        if exit_.served >= planner.STABLE_AFTER:
+            self.in_a_row = 0
+        if not self.in_a_row or backend.journey.begun >= self._counted_at:
+            self.in_a_row += 1
+            self._counted_at = now
+        return planner.backoff(self.in_a_row, random.random)
+
+    def is_proven(self, exit_: Exit) -> bool:
+        """Tell whether the site can serve: the process that has ended has answered, or another had."""
+        if exit_.answered:
+            self._proven, self._crashes = True, 0
+            self.end_row()
+        return self._proven
+
+    def crashed(self, backend: Backend, exit_: Exit, now: float, start_cost: float) -> None:
+        """Note the end of a process of a site that can serve, which is no failed start."""
+        self._crashes += 1
+        self.not_before = now + planner.crash_pause(self._crashes, start_cost)
+        self.tell(backend, exit_, now)
+
+    def tell(self, backend: Backend, exit_: Exit, now: float) -> None:
+        """Tell in the log what became of a start or a run."""
+        journey, site = backend.journey, backend.site
+        journey.fail(reason_of(backend, exit_), logs.incident(), now)
+        # What it printed is in the site's own log, which is the service's where the site has none.
+        self._logger.error("incident %s: %s", journey.incident, journey if site.error_log else journey.headline)
+
+    def report(self, backend: Backend, exit_: Exit, now: float, *, serving: bool = False) -> None:
+        """Tell in the log, and to whoever asks later, why a start or a run has failed.
+
+        `serving`: another process goes on.
+        """
+        journey, site = backend.journey, backend.site
+        self.tell(backend, exit_, now)
+        self.last = journey
+        output = list(journey.tail.lines)
+        self._notes.note(
+            self._site,
+            journey.failure,
+            journey.incident,
+            serving=serving,
+            steps=journey.steps,
+            output=output,
+            watched=triggers.mending(site, output),
+        )
+
+    def replaced_in_vain(self, backend: Backend, now: float) -> None:
+        """Note that the old backends go on, since the new one, whose end has been reported, was not good."""
+        self.replacement = backend.journey.failure
+        self.mending = triggers.mending(backend.site, backend.journey.tail.lines)
+        self.begun = time.time() - (now - backend.journey.begun)
+        self._logger.error("the new version is not taken, and the old one goes on serving: %s", self.replacement)
+
+    def ready(self, journey: Journey) -> None:
+        """Note that a process is ready; one that was started before the last failure mends nothing."""
+        if self.last is None or journey.begun >= self.last.begun:
+            self.replacement, self.mending = "", ()
+            self._notes.clear(self._site)
+
+    def well(self) -> None:
+        """Note that a process has served for a while."""
+        self.in_a_row, self.last = 0, None
+
+    def end_row(self) -> None:
+        """Have the next failure be a first one: a process ended as it was asked to, or somebody stopped the site."""
+        self.in_a_row = 0
+
+    def reset(self) -> None:
+        """Begin to count anew: what failed may have been mended."""
+        if self.in_a_row or self.refused or self.replacement:
+            self._notes.clear(self._site)
+        self.in_a_row, self.refused, self.replacement, self.mending = 0, "", "", ()
+        self.not_before, self._proven, self._crashes = 0.0, False, 0
+
+    def try_once(self) -> None:
+        """Allow one attempt after all."""
+        self.in_a_row = planner.GIVE_UP_AFTER - 1
+
+    def unavailable(self, deadline: float | None, now: float) -> Unavailable:
+        """Return what somebody is told who asks for a process now, the next of which may start at `deadline`."""
+        wait = max(1.0, (deadline or now + PAUSE_UNKNOWN) - now)
+        if not self.last:
+            return Unavailable("it cannot be started", wait)
+        return Unavailable(self.last.failure, wait, self.last.incident)
+
+
+def reason_of(backend: Backend, exit_: Exit) -> str:
+    """Say why a backend has not become ready, or serves no more."""
+    if exit_.code is None:
+        return exit_.reason
+    if backend.reason == TOO_LATE:
+        return f"it was not ready within {backend.site.start_timeout:g} s{_what_it_lacks(backend)}"
+    if backend.refusal and exit_.state is State.STARTING:
+        return backend.refusal
+    if exit_.state in (State.RUNNING, State.DRAINING):
+        return f"{exit_.reason} while serving"
+    forked = exit_.code == 0 and backend.site.command
+    return f"{exit_.reason} before it was ready" + ("; a command has to stay in the foreground" if forked else "")
+
+
+def _what_it_lacks(backend: Backend) -> str:
+    if backend.status:
+        return f": {backend.status}"
+    return "" if backend.told else ": it took no connection from the socket that it was given (LISTEN_FDS)"

@@ -1,0 +1,57 @@
+"""What all crews have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from multisite.config.model import Home, Site
+from multisite.control.rundir import RuntimeDir
+from multisite.sites.verdicts import Verdicts
+from multisite.supervisor.loop import Loop
+from multisite.supervisor.process.limits import Limits
+from multisite.supervisor.process.preloaders import Preloaders
+from multisite.supervisor.servers import Servers
+
+
+class Examining(Protocol):
+    """Who moves sites into the workers, as far as a site is concerned (`multisite.supervisor.placing`)."""
+
+    def wanted(self, site: Site, home: Home) -> str:
+        """Return the version of the site's code that its next process is to examine, "" for none."""
+
+    def take(self, site: Site, version: str, told: str) -> None:
+        """Take note of what a process says of its site."""
+
+
+@dataclass
+class Shared:
+    """The supervisor's own things that every crew uses.
+
+    Attributes:
+        notes: of the last failure of each site.
+        mark: how the marks of all backends begin.
+        preloaders: who may make a process faster.
+        servers: those in front of the sites.
+        serial: number of the last backend.
+        placing: who moves sites into the workers and out of them.
+    """
+
+    loop: Loop
+    rundir: RuntimeDir
+    limits: Limits
+    notes: Verdicts
+    mark: str
+    preloaders: Preloaders
+    servers: Servers
+    serial: int = 0
+    placing: Examining | None = None
+
+    def next_serial(self) -> int:
+        """Return a number that no backend has had."""
+        self.serial += 1
+        return self.serial
+
+    def mark_of(self, site: str, serial: int) -> str:
+        """Return the mark of one backend, by which its leftovers are known."""
+        return f"{self.mark}:{site}:{serial}"

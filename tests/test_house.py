@@ -1,0 +1,246 @@
+"""The rooms of the package: what each may import, and how large it may become.
+
+``python tests/test_house.py`` prints the table of rooms as docs/architecture.md shows it, and the figures.
+"""
+
+from __future__ import annotations
+
+import ast
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "multisite"
+
+
+@dataclass(frozen=True)
+class Room:
+    """A package of the house, or a file at its top."""
+
+    charter: str
+    may_import: str
+
+
+ROOMS = {
+    "service": Room(
+        "the WSGI callable; composition root of a worker", "dispatch proxy control config sites logs errors"
+    ),
+    "errors": Room("what can go wrong, its HTTP status, `Problem`, and the page that says so", ""),
+    "config": Room("from INI text to frozen values; the one option table; safe reading of files", "errors runner"),
+    "logs": Room("what is written down: the service's log, sites' logs, request lines", "errors config"),
+    "sites": Room(
+        "the sites of a home as every process sees them: which there are, who answers a host, where each may run, "
+        "what is noted and counted of them",
+        "errors config logs runner",
+    ),
+    "control": Room("how everybody else talks to the supervisor, and where its sockets are", "errors config sites"),
+    "inprocess": Room(
+        "importing a site into this interpreter, whole or not at all, and taking it out again",
+        "errors config logs sites runner",
+    ),
+    "proxy": Room(
+        "relaying a request to a backend and its answer back; `wire/` is pure bytes",
+        "errors config logs sites control runner",
+    ),
+    "dispatch": Room(
+        "from a request to the site that answers it, in a worker; `static/` inside",
+        "errors config logs sites control inprocess proxy runner",
+    ),
+    "supervisor": Room(
+        "one process per home that starts, watches and stops backends; `site/` and `process/` inside",
+        "errors config logs sites control proxy runner",
+    ),
+    "runner": Room("what runs as a site's user in a site's interpreter: standard library only, Python 3.9", ""),
+    "cli": Room("the commands; `frontends/` and `project/` inside", "*"),
+    "__main__": Room("``python -m multisite``", "cli"),
+}
+ROOT = "multisite"
+#: why a stem occurs twice: the same noun seen from either side of a wire or of an interpreter
+TWICE: dict[str, str] = {}
+MOST_AT_THE_TOP = 14
+MOST_IN_A_FOLDER, MOST_IN_THE_RUNNER = 25, 32
+LONGEST_FILE = 450
+MEDIAN = (120, 220)
+
+#: servers and debuggers of the site that it can use, and what is there for types only
+KNOWN_BY_THE_RUNNER = {"gunicorn", "werkzeug", "_typeshed"}
+
+#: input and output in a decision could not be tested without a file, a socket or a clock
+IMPURE = frozenset({"socket", "subprocess", "threading", "time", "select", "signal", "shutil", "fcntl"})
+PURE = (
+    *("errors", "config.model", "config.option", "config.options", "config.sections", "config.site", "config.values"),
+    *("config.checks", "config.filerules", "config.logformat", "config.hosts", "config.hosting", "config.endpoint"),
+    *("config.trusted", "config.development", "proxy.wire.http11", "proxy.wire.framing", "proxy.wire.envelope"),
+    *("proxy.headers", "sites.placement", "supervisor.lifecycle", "supervisor.planner"),
+)
+
+
+def name_of(path: Path) -> str:
+    """The dotted name of a file, without ``multisite.``; "" for the package itself."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def files() -> dict[str, Path]:
+    """All files by their dotted names."""
+    return {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def room_of(name: str) -> str:
+    return name.partition(".")[0]
+
+
+@cache
+def imported(name: str) -> frozenset[tuple[int, str]]:
+    """Line and name of each file of ours that a file imports: inside functions, and for types only, too."""
+    path = files()[name]
+    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        for line, full in _full_names(node, package):
+            target = full if full in files() else full.rpartition(".")[0]
+            if target in files() and target != name:
+                found.add((line, target))
+    return frozenset(found)
+
+
+def _full_names(node: ast.AST, package: list[str]) -> Iterator[tuple[int, str]]:
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            if alias.name.startswith(f"{ROOT}."):
+                yield node.lineno, alias.name.removeprefix(f"{ROOT}.")
+    elif isinstance(node, ast.ImportFrom):
+        base = node.module or ""
+        if node.level:
+            above = package[: len(package) - node.level + 1]
+            base = ".".join([ROOT, *above, *([base] if base else [])])
+        if base == ROOT or base.startswith(f"{ROOT}."):
+            for alias in node.names:
+                yield node.lineno, f"{base}.{alias.name}".removeprefix(f"{ROOT}.")
+
+
+def circles(graph: dict[str, set[str]]) -> set[str]:
+    """What is left when everything that imports nothing of the rest has been taken away, again and again."""
+    rest = {source: set(targets) for source, targets in graph.items()}
+    for take_away in (lambda: {one for one in rest if not rest[one] & set(rest)}, lambda: set(rest) - used(rest)):
+        while free := take_away():
+            for one in free:
+                del rest[one]
+    return set(rest)
+
+
+def used(graph: dict[str, set[str]]) -> set[str]:
+    return set().union(*graph.values()) if graph else set()
+
+
+def lines(path: Path) -> int:
+    return len(path.read_text().splitlines())
+
+
+def classes() -> Iterator[tuple[str, str]]:
+    """Each public class at the top of a file, and that file."""
+    for name, path in files().items():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                yield node.name, name
+
+
+def folders() -> Counter[str]:
+    """How many files of ours each folder has."""
+    return Counter(str(path.parent.relative_to(PACKAGE)) for path in files().values())
+
+
+def figures() -> dict[str, object]:
+    """What the house is like, in numbers."""
+    sizes = [lines(path) for path in files().values()]
+    return {
+        "files": len(sizes),
+        "lines": sum(sizes),
+        "median": statistics.median(sizes),
+        "longest": max(sizes),
+        "names at the top": len(at_the_top()),
+        "folders": dict(folders().most_common()),
+        "arrows between rooms": len({(room_of(one), room_of(to)) for one in files() for _, to in imported(one)}),
+    }
+
+
+def at_the_top() -> set[str]:
+    """The names that whoever opens the package sees."""
+    found = {path.stem for path in PACKAGE.glob("*.py")}
+    return found | {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+
+
+def table() -> str:
+    """The rooms as a table in Markdown."""
+    rows = ["| room | charter | may import |", "|---|---|---|"]
+    for name, room in ROOMS.items():
+        shown = f"`{name}.py`" if (PACKAGE / f"{name}.py").exists() else f"`{name}/`"
+        allowed = "everything" if room.may_import == "*" else room.may_import.replace(" ", ", ") or "nothing of ours"
+        rows.append(f"| {shown} | {room.charter} | {allowed} |")
+    return "\n".join(rows) + "\n"
+
+
+def test_the_rooms_are_those_of_the_table() -> None:
+    """A new room has to be given its charter, and what it may import, before anything else."""
+    assert {room_of(name) for name in files()} - {""} == set(ROOMS)
+    assert len(at_the_top()) <= MOST_AT_THE_TOP
+
+
+@pytest.mark.parametrize("name", files())
+def test_imports_go_downward(name: str) -> None:
+    """A file imports from its own room, and from those that its room may import."""
+    room = room_of(name)
+    allowed = ROOMS[room].may_import.split() if room else []
+    for line, target in imported(name):
+        other = room_of(target)
+        assert other in ("", room, *allowed) or "*" in allowed, f"{files()[name]}:{line}: {room} may not import {other}"
+
+
+def test_there_is_no_circle_of_files() -> None:
+    """Imports inside functions and those for types only count as well."""
+    graph = {name: {target for _, target in imported(name) if name != room_of(target)} for name in files()}
+    assert circles(graph) == set()
+
+
+def test_there_is_no_circle_of_rooms() -> None:
+    graph: dict[str, set[str]] = {room: set() for room in ROOMS}
+    for name in files():
+        graph.setdefault(room_of(name), set()).update(room_of(target) for _, target in imported(name))
+    del graph[""]
+    assert circles({room: targets - {room} for room, targets in graph.items()}) == set()
+
+
+def test_the_runner_knows_the_standard_library_alone() -> None:
+    """It runs where nothing of ours is installed."""
+    for name, path in files().items():
+        if room_of(name) != "runner":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            strange = {one.partition(".")[0] for one in names} - sys.stdlib_module_names - KNOWN_BY_THE_RUNNER
+            assert not strange, f"{path}: {strange}"
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_decisions_do_no_input_or_output(name: str) -> None:
+    """They stand apart from files, sockets, threads and clocks."""
+    for node in ast.walk(ast.parse(files()[name].read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        assert not {one.partition(".")[0] for one in names} & IMPURE, f"{name}: {names}"
+
+
+if __name__ == "__main__":
+    print(table())
+    for what, value in figures().items():
+        print(f"{what}: {value}")
