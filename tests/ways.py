@@ -26,7 +26,7 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 from gunicorn.workers.sync import SyncWorker
 
 from multisite.errors import MultisiteError, pages
-from multisite.proxy import passage, pending, relayloop
+from multisite.proxy import client, passage, pending, relayloop
 from multisite.proxy.pace import Pace
 from multisite.sites.worker import Worker
 from tests import backends
