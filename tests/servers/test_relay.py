@@ -107,7 +107,7 @@ KINDS = {"204": nothing, "304": unchanged, "stream": stream, "short": short, "en
 FRONT = """
 import os
 from multisite.config.endpoint import Endpoint
-from multisite.proxy import Proxy
+from multisite.proxy.proxy import Proxy
 
 application = Proxy(Endpoint.parse(os.environ["ENDPOINT"]))
 """

@@ -252,7 +252,7 @@ def test_a_change_of_an_installed_module_starts_the_worker_anew(home: HomeDir, t
     home.site("one", APP)
     with serve(home, "--reload", env={"PYTHONPATH": str(tmp_path / "copy")}) as server:
         before = server.workers()
-        change(tmp_path / "copy/multisite/pages.py", '"""The pages', '"""All pages')
+        change(tmp_path / "copy/multisite/errors/pages.py", '"""The pages', '"""All pages')
         eventually(lambda: server.workers() and not server.workers() & before, PATIENCE)
         assert server.ask("one.test").text == "version 1"
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import multisite.supervisor
-from multisite.supervisor import handover, main, upgrade
+from multisite.supervisor import __main__ as program
+from multisite.supervisor import handover, main
 from multisite.supervisor.handover import CannotTakeOver, Handed, Keeper
 
 PACKAGE = Path(multisite.supervisor.__file__).parent
@@ -95,7 +96,7 @@ def test_the_state_of_the_version_before_is_taken_over_and_no_other(tmp_path: Pa
     for version, is_known in ((1, False), (2, True), (handover.FORMAT, True), (handover.FORMAT + 1, False)):
         sealed = os.memfd_create("handover")
         os.write(sealed, json.dumps({"format": version}).encode())
-        refusal = upgrade.try_out(str(tmp_path), str(version))
+        refusal = program._try_out(str(tmp_path), str(version))
         assert ("" if is_known else "restart the service") in refusal and bool(refusal) != is_known
         with contextlib.nullcontext() if is_known else pytest.raises(CannotTakeOver):
             assert handover.unseal(sealed) == {"format": version}

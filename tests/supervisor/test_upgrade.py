@@ -259,7 +259,8 @@ def test_a_new_program_that_cannot_take_the_sites_over_ends_them_and_begins_anew
     """It starts, so it has been executed before that shows: a clean recovery in the same process."""
     first = pid_of(home.get("blog"))
     supervisor = home.pid
-    edit(package / "supervisor/crew.py", lambda text: text.replace("def take_over(self", "def take_over(self, nothing"))
+    crew = package / "supervisor/site/crew.py"
+    edit(crew, lambda text: text.replace("def take_over(self", "def take_over(self, nothing"))
     home.client.ask({"do": "ping"})
     with pytest.raises(Exception, match=r"left|waited|refused"):
         upgrade(home)
