@@ -12,6 +12,9 @@ THREADS ?= 8
 # tests share servers; whoever is done takes half of what another has left.
 TOGETHER ?= -n 4 --dist worksteal
 
+# The rooms whose tests start, but for a few that say so, neither a server nor a supervisor.
+QUICK := config errors logs sites inprocess dispatch proxy cli
+
 DEMO_HOME := $(CURDIR)/etc-moya
 BIN := $(VENV)/bin
 METADATA := setup.cfg pyproject.toml
@@ -35,7 +38,7 @@ test: $(VENV)/stamp-test $(VENV)/stamp-servers  ## run all tests, real web serve
 
 test-quick: $(VENV)/stamp-test  ## run the tests that start no server and no supervisor, in half a minute
 	@PATH='$(abspath $(BIN))':"$$PATH" $(BIN)/python -m pytest -q -m "not apps and not servers and not processes" \
-	    $(TOGETHER) $(ARGS) tests/test_*.py
+	    $(TOGETHER) $(ARGS) tests/test_*.py $(addprefix tests/,$(QUICK))
 
 test-interpreters:  ## run the tests without real servers on every other CPython >= 3.10 found here
 	@.ci/test-interpreters $(BIN)/python $(TOGETHER) $(ARGS)

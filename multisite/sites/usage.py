@@ -50,7 +50,7 @@ class Counts:
         left: requests that may still be measured in this second.
 
     The steps of `count` have no place among them where the interpreter changes threads (it does so at calls and at
-    the end of loops), so no lock is needed for them; tests/test_usage.py would see a count lost.
+    the end of loops), so no lock is needed for them; tests/sites/test_usage.py would see a count lost.
     """
 
     __slots__ = ("_lock", "cells", "left", "requests")

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from servers.conftest import nothing_left_running
+from tests.servers.conftest import nothing_left_running
 
 __all__ = ["nothing_left_running"]

@@ -13,8 +13,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import virtualenvs
-from servers.harness import HomeDir, Server, free_port, gunicorn, not_tested
+
+from tests import virtualenvs
+from tests.servers.harness import HomeDir, Server, free_port, gunicorn, not_tested
 
 from .applications import APPLICATIONS, Application
 from .visitor import Visitor

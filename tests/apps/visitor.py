@@ -8,7 +8,7 @@ import socket
 import urllib.parse
 from dataclasses import dataclass, field
 
-from servers.harness import PATIENCE
+from tests.servers.harness import PATIENCE
 
 # The server's own, or about the connection and not the answer.
 NOT_COMPARED = {"date", "server", "connection", "keep-alive"}

@@ -8,7 +8,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from virtualenvs import kept
+from tests.virtualenvs import kept
 
 OLDEST, NEWEST = 9, 14
 _TELL = "import sys; sys.implementation.name == 'cpython' and print('%d.%d' % sys.version_info[:2])"

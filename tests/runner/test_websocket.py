@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from virtualenvs import kept
+
+from tests.virtualenvs import kept
 
 from .harness import ENVIRON, WITHIN, Backend, backend, envelope, hand_over, receive_all, spec
 from .interpreters import interpreters

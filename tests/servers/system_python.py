@@ -6,7 +6,7 @@ import configparser
 import subprocess
 from pathlib import Path
 
-import virtualenvs
+from tests import virtualenvs
 
 from .harness import REPOSITORY, debian_program, not_tested
 

@@ -1,7 +1,7 @@
 """Commands and applications that misbehave: a clear error for that site only, and nothing of it left running.
 
-What the relay makes of each kind of bad answer is in tests/test_proxy.py, the life of a process in tests/supervisor;
-here all of it is there at once: a real server, neighbours, pages, the log, and what the commands tell.
+What the relay makes of each kind of bad answer is in tests/proxy, the life of a process in tests/supervisor; here all
+of it is there at once: a real server, neighbours, pages, the log, and what the commands tell.
 """
 
 from __future__ import annotations

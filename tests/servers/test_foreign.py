@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runner.interpreters import equipped, interpreters
+
+from tests.runner.interpreters import equipped, interpreters
 
 from .harness import PATIENCE, HomeDir, Server, debian_program, eventually, find_program, gunicorn, not_tested
 from .system_python import uwsgi_of_debian

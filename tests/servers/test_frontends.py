@@ -22,8 +22,8 @@ from hypothesis import HealthCheck, given, settings
 
 from multisite.cli.frontends import plan, syntax
 from multisite.cli.frontends.view import Front
+from tests.cli.test_frontends import front_of, many, rendered
 from tests.runner.websocket import ACCEPT, FIELDS, WebSocket
-from tests.test_frontends import front_of, many, rendered
 
 from .everyway import received
 from .harness import (

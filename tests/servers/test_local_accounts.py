@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from supervisor.harness import as_user
 
 from multisite.dispatch import socketowner
+from tests.supervisor.harness import as_user
 
 from .harness import HomeDir, Server, gunicorn
 

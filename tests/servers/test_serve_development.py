@@ -9,7 +9,8 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from projects import SERVED, write
+
+from tests.projects import SERVED, write
 
 from .harness import PACKAGE_ROOT, PATIENCE, HomeDir, Server, eventually, free_port
 

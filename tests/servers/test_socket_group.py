@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
-from supervisor.harness import supervised
+
+from tests.supervisor.harness import supervised
 
 from .harness import free_port
 from .nginx import nginx_server

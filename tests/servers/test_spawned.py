@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import virtualenvs
 
+from tests import virtualenvs
 from tests.processes import is_running
 
 from .harness import PATIENCE, Answer, HomeDir, Server, eventually, gunicorn, not_tested

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from supervisor.harness import SERVER, SupervisedHome, is_running, supervised, wait_until
+
+from tests.supervisor.harness import SERVER, SupervisedHome, is_running, supervised, wait_until
 
 from .harness import REPOSITORY, Server, debian_program, free_port, two_sites
 

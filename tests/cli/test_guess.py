@@ -14,7 +14,6 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
-from projects import DJANGO, DJANGOS, FLASK, MOYA, PLAIN, SEEN, SERVED, STATIC, write
 
 from multisite.cli import main
 from multisite.cli.project.guess import NoGuess, guess
@@ -22,6 +21,7 @@ from multisite.cli.project.survey import LARGEST, MOST_FILES, survey
 from multisite.config.config import make_site, read_home, read_site
 from multisite.config.model import SupervisorOptions
 from multisite.supervisor.process import launch
+from tests.projects import DJANGO, DJANGOS, FLASK, MOYA, PLAIN, SEEN, SERVED, STATIC, write
 
 
 @pytest.fixture

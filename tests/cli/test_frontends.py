@@ -360,7 +360,7 @@ def test_only_some_sites(server: str) -> None:
 
 # --- the documentation ----------------------------------------------------------------------------------------------
 
-DEPLOY = Path(__file__).parent.parent / "docs" / "deploy"
+DEPLOY = Path(__file__).parents[2] / "docs" / "deploy"
 
 
 def example(server: str) -> str:

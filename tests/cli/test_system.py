@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from servers.harness import debian_program, eventually, find_program, free_port
 
 from multisite.cli import main
 from multisite.cli.standalone import believing
 from multisite.cli.systemfiles import KINDS, adapted, is_untouched, marked
 from multisite.config.config import read_home
+from tests.servers.harness import debian_program, eventually, find_program, free_port
 
 UNITS = "etc/systemd/system"
 
@@ -204,8 +204,8 @@ def test_supervisord_runs_what_is_written(tmp_path: Path) -> None:
     """Both programs start, a spawned site answers through them, and both end when they are told to."""
     import tempfile
 
-    from servers.harness import PACKAGE_ROOT, ask
-    from servers.system_python import system_virtualenv
+    from tests.servers.harness import PACKAGE_ROOT, ask
+    from tests.servers.system_python import system_virtualenv
 
     program = debian_program("supervisord", "supervisor")
     place = Path(tempfile.mkdtemp(prefix="ms-"))
