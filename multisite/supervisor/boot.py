@@ -18,10 +18,10 @@ from multisite.sites import sharing
 from multisite.supervisor.lifecycle import Event
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.notify import Said
-from multisite.supervisor.process import children, launch, sweep
-from multisite.supervisor.process.connections import Connections, connections
+from multisite.supervisor.process import kernel, launch, orphans
+from multisite.supervisor.process.descriptors import DescriptorLimits
+from multisite.supervisor.process.kernel import Connections, connections
 from multisite.supervisor.process.launch import Surroundings
-from multisite.supervisor.process.limits import Limits
 from multisite.supervisor.process.output import SiteLog
 from multisite.supervisor.process.privilege import Refused
 from multisite.supervisor.process.process import Given, Launch
@@ -90,7 +90,7 @@ class Sandbox:
     """What all trials have in common."""
 
     def __init__(self, home: Home, folder: str) -> None:
-        children.become_subreaper()
+        kernel.become_subreaper()
         self.home, self.folder = home, folder
         self.loop = Loop()
         self.mark = f"boot-{os.getpid()}"
@@ -105,7 +105,7 @@ class Sandbox:
 
     def close(self) -> None:
         """End what is left."""
-        sweep.strays(self.mark, {}, ())
+        orphans.strays(self.mark, {}, ())
         self.board.close()
         self.loop.close()
 
@@ -166,7 +166,9 @@ class Trial:
             os.mkdir(private, 0o700)
             if how.identity.change:
                 os.chown(private, how.identity.uid, how.identity.gid)
-        self._backend.spawn(how, Given(self._listener.fileno(), board=self._sandbox.board.make(0)), Limits(), self._log)
+        self._backend.spawn(
+            how, Given(self._listener.fileno(), board=self._sandbox.board.make(0)), DescriptorLimits(), self._log
+        )
         self._silent = not how.told and not how.tried
         if self._silent:
             self._probe.connect(self._address)
@@ -205,7 +207,7 @@ class Trial:
 
     def _ended(self) -> None:
         """It is gone before it was ready, or about to be."""
-        exit_ = self._backend.ended(children.reap(self._backend.pid)[0])
+        exit_ = self._backend.ended(kernel.reap(self._backend.pid)[0])
         self._over("" if self._is_well else reason_of(self._backend, exit_))
 
     def _over(self, failure: str) -> None:
@@ -222,7 +224,7 @@ class Trial:
             while not _is_over(backend.pid) and self._sandbox.loop.now() < deadline:
                 self._sandbox.loop.turn(TURN)
             backend.kill()
-            backend.ended(children.reap(backend.pid)[0])
+            backend.ended(kernel.reap(backend.pid)[0])
         for each in (self._listener, self._probe):
             each.close()
 

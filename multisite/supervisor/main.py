@@ -24,9 +24,9 @@ from multisite.supervisor.loop import Loop
 from multisite.supervisor.memory import Scales
 from multisite.supervisor.placing import Placing, folder_of
 from multisite.supervisor.planner import SiteView, SpawnBudget
-from multisite.supervisor.process import children, sweep
-from multisite.supervisor.process.connections import Connections
-from multisite.supervisor.process.limits import Limits
+from multisite.supervisor.process import kernel, orphans
+from multisite.supervisor.process.descriptors import DescriptorLimits
+from multisite.supervisor.process.kernel import Connections
 from multisite.supervisor.process.preloaders import Preloaders
 from multisite.supervisor.roster import Roster
 from multisite.supervisor.servers import Servers
@@ -71,9 +71,9 @@ class Supervisor(Handed):
         self._lonely_since: float | None = None
         self._servers = Servers(self._loop)
         self._rundir = rundir
-        self._limits = Limits(tuple(state["nofile"])) if state else Limits()
+        self._limits = DescriptorLimits(tuple(state["nofile"])) if state else DescriptorLimits()
         self._limits.raise_own()
-        children.become_subreaper()
+        kernel.become_subreaper()
         self._preloaders = Preloaders(live.home, self._loop, self._limits, rundir.mark)
         notes = of_starts(live.home)
         self._shared = Shared(self._loop, rundir, self._limits, notes, rundir.mark, self._preloaders, self._servers)
@@ -146,7 +146,7 @@ class Supervisor(Handed):
 
     def _recover(self) -> None:
         """Clear away what a supervisor that was killed left in the runtime directory and among the processes."""
-        left = sweep.of_another(self._shared.mark)
+        left = orphans.of_another(self._shared.mark)
         if left:
             _log.warning("ended %s processes of an earlier supervisor", left)
         self._rundir.clear()
@@ -231,11 +231,11 @@ class Supervisor(Handed):
 
     def _reap(self) -> None:
         anybody = False
-        for pid in children.ended():
+        for pid in kernel.ended_children():
             anybody = True
             for crew in self._roster.busy:
                 self._loop.guard(crew.starter.hear)  # whose it is, before anything else is known of it
-            status, spent = children.reap(pid)
+            status, spent = kernel.reap(pid)
             if self._upgrade.ended(pid, status) or self._preloaders.ended(pid):
                 continue
             for crew in self._roster.busy:
@@ -245,7 +245,7 @@ class Supervisor(Handed):
             living = {self._shared.mark_of(crew.site.name, one.serial): one.pid for crew, one in alive}
             # What a preloader is just forking has its mark still.
             living |= {one.maker.mark: one.maker.pid for _, one in alive if one.maker and one.is_unborn}
-            sweep.strays(self._shared.mark, living, {one.pid for _, one in alive}, self._preloaders.pids)
+            orphans.strays(self._shared.mark, living, {one.pid for _, one in alive}, self._preloaders.pids)
 
     def _tick(self) -> None:
         now = self._loop.now()
@@ -326,7 +326,7 @@ class Supervisor(Handed):
                 self._loop.guard(step)
         for crew in crews:
             crew.kill()
-        for step in (sweep.all_children, self._roster.put_away, self._recover, self._servers.close):
+        for step in (orphans.all_children, self._roster.put_away, self._recover, self._servers.close):
             self._loop.guard(step)
 
     def _tick_leaving(self) -> None:

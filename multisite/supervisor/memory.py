@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping
 
-from multisite.supervisor.process import proc
+from multisite.supervisor.process import kernel
 from multisite.supervisor.site.crew import Crew
 
 EVERY = 5.0  # seconds between two measurements of all that counts for the budget
@@ -43,17 +43,17 @@ class Scales:
 def _looks_large(crew: Crew) -> bool:
     """Tell whether the first processes of a site's sessions, or their helpers, may be above its limit."""
     limit = crew.site.memory_limit or math.inf
-    return limit < math.inf and any(proc.resident(pid) > limit or proc.has_children(pid) for pid in crew.pids)
+    return limit < math.inf and any(kernel.resident(pid) > limit or kernel.has_children(pid) for pid in crew.pids)
 
 
 def weighed(pids: Iterable[int], members: Mapping[int, Iterable[int]]) -> dict[int, int]:
     """Return the bytes that each of these backends uses with all processes of its session."""
-    return {pid: sum(map(proc.memory, members.get(pid, ()))) for pid in pids}
+    return {pid: sum(map(kernel.memory, members.get(pid, ()))) for pid in pids}
 
 
 def by_session() -> dict[int, list[int]]:
     """Return all processes by their session, which is their backend's pid."""
     members: dict[int, list[int]] = {}
-    for pid in proc.pids():
-        members.setdefault(proc.session(pid), []).append(pid)
+    for pid in kernel.pids():
+        members.setdefault(kernel.session(pid), []).append(pid)
     return members

@@ -19,7 +19,7 @@ from multisite.sites.sitedir import Entry, Stamp, has_errors
 from multisite.supervisor.accounts import Accounts
 from multisite.supervisor.handover import Handed, Keeper, State
 from multisite.supervisor.process import descriptors
-from multisite.supervisor.process.connections import Connections, connections
+from multisite.supervisor.process.kernel import Connections, connections
 from multisite.supervisor.site.backends import HELD
 from multisite.supervisor.site.crew import Crew
 from multisite.supervisor.site.failures import Unavailable

@@ -14,7 +14,7 @@ from multisite.errors import ConfigError
 from multisite.sites.live import LiveHome
 from multisite.supervisor.handover import Keeper, State, seal, taken, unseal
 from multisite.supervisor.main import Supervisor
-from multisite.supervisor.process import sweep
+from multisite.supervisor.process import orphans
 from multisite.supervisor.process.prctl import set_name
 from multisite.supervisor.upgrade import HELD_BACK
 
@@ -82,7 +82,7 @@ def begin_anew(home: str, state: State, lock: int) -> NoReturn:
     In this process some descriptors belong to objects that have been half made already, and would close others' in
     their place one day.
     """
-    sweep.all_children()
+    orphans.all_children()
     for descriptor in state["kept"]:
         with contextlib.suppress(OSError):
             os.set_inheritable(descriptor, False)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from multisite.sites.worker import HEAD_LIMITS
 from multisite.supervisor.handover import Handed, Keeper, State, taken
 from multisite.supervisor.loop import Loop
-from multisite.supervisor.process import descriptors, proc
+from multisite.supervisor.process import descriptors, kernel
 
 MOST_SERVERS = 1000
 
@@ -81,7 +81,7 @@ class Servers(Handed):
         self._add(pid, descriptor)
 
     def _add(self, pid: int, descriptor: int) -> None:
-        self._watched[pid] = _Server(descriptor, proc.user(pid), _program(pid), command_line(pid), _read(pid, "auxv"))
+        self._watched[pid] = _Server(descriptor, kernel.user(pid), _program(pid), command_line(pid), _read(pid, "auxv"))
         self.seen_any = True
         self._loop.watch(descriptor, lambda _events: self._gone(pid))
 
@@ -100,13 +100,13 @@ class Servers(Handed):
         it, and will go too.
         """
         upgraded = str(gone).encode()
-        for pid in proc.pids():
+        for pid in kernel.pids():
             if pid == os.getpid() or (server.vector and _read(pid, "auxv") == server.vector):
                 continue
-            if proc.user(pid) != server.user or _program(pid) != server.program:
+            if kernel.user(pid) != server.user or _program(pid) != server.program:
                 continue
             same = bool(server.command) and command_line(pid) == server.command
-            if same or proc.environment(pid).get(b"GUNICORN_PID") == upgraded:
+            if same or kernel.environment(pid).get(b"GUNICORN_PID") == upgraded:
                 self._watch(server_of(pid))
 
     def close(self) -> None:
@@ -125,7 +125,7 @@ def server_of(pid: int) -> int:
     where we may not read that, the command line has to do.
     """
     while True:
-        parent = proc.parent(pid)
+        parent = kernel.parent(pid)
         if parent <= 1 or not _same_program(pid, parent):
             return pid
         pid = parent

@@ -9,8 +9,8 @@ from typing import Any
 from multisite.supervisor.accounts import Accounts
 from multisite.supervisor.lifecycle import State
 from multisite.supervisor.memory import by_session, weighed
-from multisite.supervisor.process import proc
-from multisite.supervisor.process.connections import Connections
+from multisite.supervisor.process import kernel
+from multisite.supervisor.process.kernel import Connections
 from multisite.supervisor.site.crew import NO_CONNECTIONS, Crew
 from multisite.supervisor.site.scoreboard import Figures
 
@@ -39,7 +39,7 @@ def describe(
         now: monotonic seconds.
     """
     figures = crew.figures()
-    cpu = sum(proc.cpu(member) for pid in crew.pids for member in members.get(pid, ()))
+    cpu = sum(kernel.cpu(member) for pid in crew.pids for member in members.get(pid, ()))
     since = min(crew.backends.serving_since, default=None)
     journey = crew.starter.journey
     failure = crew.failures.last or (journey if journey and journey.failure else None)

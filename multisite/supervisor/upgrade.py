@@ -19,7 +19,7 @@ from multisite.supervisor import handover
 from multisite.supervisor.control import Connection
 from multisite.supervisor.handover import Keeper, State
 from multisite.supervisor.loop import Loop
-from multisite.supervisor.process.children import describe_end
+from multisite.supervisor.process.kernel import describe_end
 
 PATIENCE = 30.0  # seconds for the new program to show that it starts
 LONGEST_OUTPUT = 65536

@@ -8,7 +8,7 @@ from multisite.supervisor import planner
 from multisite.supervisor.lifecycle import State
 from multisite.supervisor.planner import SiteView
 from multisite.supervisor.process import launch
-from multisite.supervisor.process.connections import Connections
+from multisite.supervisor.process.kernel import Connections
 from multisite.supervisor.site import replacement
 from multisite.supervisor.site.backends import HELD
 from multisite.supervisor.site.crew import Crew

@@ -18,7 +18,7 @@ from multisite.config import config
 from multisite.config.model import Home
 from multisite.control.client import Client, NotRunning
 from multisite.control.rundir import RuntimeDir
-from multisite.supervisor.process import proc, sweep
+from multisite.supervisor.process import kernel, orphans
 from multisite.supervisor.servers import command_line
 from tests.processes import is_running
 
@@ -174,7 +174,7 @@ class SupervisedHome:
         if not os.path.isdir(self.rundir.path):
             return []
         prefix = self.rundir.mark + ":"
-        return [pid for pid in proc.pids() if sweep._mark(pid).startswith(prefix) and is_running(pid)]
+        return [pid for pid in kernel.pids() if orphans._mark(pid).startswith(prefix) and is_running(pid)]
 
     def close(self) -> None:
         """End the supervisor and prove that nothing is left."""

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from multisite.cli import deploying, main
-from multisite.supervisor.process import proc, sweep
+from multisite.supervisor.process import kernel, orphans
 from tests.supervisor.harness import SERVER, SupervisedHome, wait_until
 
 APP = """
@@ -58,7 +58,7 @@ def test_check_boot_starts_every_kind_of_site_and_reports(home: SupervisedHome) 
     assert found["left"] == "exited with code 6 before it was ready"
     assert "/no/such/place" in found["nothing"]
     assert next(site for site in told["sites"] if site["name"] == "slow")["output"] == ["wait"]
-    assert not [pid for pid in proc.pids() if sweep._mark(pid).startswith(f"boot-{os.getpid()}:")]
+    assert not [pid for pid in kernel.pids() if orphans._mark(pid).startswith(f"boot-{os.getpid()}:")]
 
 
 def test_check_boot_as_a_table_and_by_name(home: SupervisedHome) -> None:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from multisite.supervisor.process import children, proc
+from multisite.supervisor.process import kernel
 from multisite.supervisor.process.birth import BORN, Birth
-from multisite.supervisor.process.children import Child
+from multisite.supervisor.process.kernel import Child
 from tests.processes import is_running
 
 from .harness import wait_until
@@ -40,12 +40,12 @@ def in_a_group_with_another() -> None:
 
 
 def members(session: int) -> list[int]:
-    return [pid for pid in proc.pids() if proc.session(pid) == session]
+    return [pid for pid in kernel.pids() if kernel.session(pid) == session]
 
 
 def reap(pid: int) -> int:
     wait_until(lambda: os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT))
-    return children.reap(pid)[0]
+    return kernel.reap(pid)[0]
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def _with_number(pid: int) -> int:
             file.write(str(pid - 1))
         other = forked(in_a_session_of_its_own)
         if other == pid:
-            wait_until(lambda: proc.session(other) == other)
+            wait_until(lambda: kernel.session(other) == other)
             return other
         os.kill(other, signal.SIGKILL)
         os.waitpid(other, 0)

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from multisite.supervisor.process import proc
+from multisite.supervisor.process import kernel
 from multisite.supervisor.servers import command_line
 from tests.processes import is_running
 
@@ -85,7 +85,7 @@ class Gunicorn:
         return self.process.pid
 
     def workers(self, master: int = 0) -> list[int]:
-        return [pid for pid in proc.pids() if proc.parent(pid) == (master or self.pid) and is_running(pid)]
+        return [pid for pid in kernel.pids() if kernel.parent(pid) == (master or self.pid) and is_running(pid)]
 
     def get(self, site: str, target: str = "/") -> str:
         connection = http.client.HTTPConnection("x", timeout=WITHIN)
@@ -103,7 +103,7 @@ class Gunicorn:
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
         self.process.wait()
-        for pid in proc.pids():  # orphaned workers look for their master now and then only
+        for pid in kernel.pids():  # orphaned workers look for their master now and then only
             if os.fsencode(str(self.path)) in command_line(pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -120,7 +120,7 @@ def served(home: SupervisedHome, *arguments: str) -> Iterator[Gunicorn]:
 
 def guard_of(supervisor: int) -> int:
     """The supervisor's parent; never one of the numbers that stand for more than one process."""
-    guard = proc.parent(supervisor)
+    guard = kernel.parent(supervisor)
     assert guard > 1
     return guard
 

@@ -20,7 +20,7 @@ PACKAGE = Path(multisite.supervisor.__file__).parent
 OTHERWISE = {
     *("Access", "AlreadyRunning", "Aside", "Birth", "Child", "Client", "Command", "Commands", "Connection"),
     *("Connections", "Control", "Doors", "Exit", "Exits", "Far", "Journey", "Keeper", "Knowledge", "Launcher"),
-    *("Learned", "Limits", "Loop", "Pipe", "Preloader", "Relay", "RuntimeDir", "Sandbox", "Scales", "Shared"),
+    *("DescriptorLimits", "Learned", "Loop", "Pipe", "Preloader", "Relay", "RuntimeDir", "Sandbox", "Scales", "Shared"),
     *("SiteUnavailable", "SpawnBudget", "Starts", "SupervisorError", "Tail", "Trial", "Unavailable", "Upgrade"),
 }
 

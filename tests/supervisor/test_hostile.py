@@ -17,9 +17,9 @@ from multisite.config import config
 from multisite.config.model import Site
 from multisite.control.rundir import RuntimeDir
 from multisite.errors import BackendUnavailable
-from multisite.supervisor.process import children, output, sweep
-from multisite.supervisor.process.connections import connections
+from multisite.supervisor.process import kernel, orphans, output
 from multisite.supervisor.process.journey import Tail
+from multisite.supervisor.process.kernel import connections
 from multisite.supervisor.process.output import Output, SiteLog
 from multisite.supervisor.site import turnaway
 from multisite.supervisor.site.triggers import Triggers, mending
@@ -141,12 +141,12 @@ def test_what_hides_its_mark_goes_with_the_last_process_of_its_user(monkeypatch:
     site = subprocess.Popen(SLEEPS, user="nobody")
     bare = subprocess.Popen(SLEEPS, user="nobody", env={})
     forged = subprocess.Popen(SLEEPS, user=stranger, env={"MULTISITE_BACKEND": "x:blog:1"})
-    monkeypatch.setattr(children, "pids", lambda: [bare.pid, forged.pid])
+    monkeypatch.setattr(kernel, "pids", lambda: [bare.pid, forged.pid])
     try:
-        assert sweep.strays("x", {"x:blog:1": site.pid}, [site.pid]) == 1
+        assert orphans.strays("x", {"x:blog:1": site.pid}, [site.pid]) == 1
         wait_until(lambda: not is_running(forged.pid))
         assert is_running(bare.pid)
-        sweep.strays("x", {}, [], [site.pid])  # a preloader is no reason to keep it
+        orphans.strays("x", {}, [], [site.pid])  # a preloader is no reason to keep it
         wait_until(lambda: not is_running(bare.pid))
     finally:
         for one in (site, bare, forged):

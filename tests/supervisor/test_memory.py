@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from multisite.supervisor.process import proc
+from multisite.supervisor.process import kernel
 from tests.processes import is_running
 
 from .harness import SERVER, ask, supervised, wait_until
@@ -104,7 +104,7 @@ def test_memory_is_what_a_process_has_for_itself_and_its_share_of_the_rest() -> 
 
     with mmap.mmap(-1, 50 << 20) as grown:  # what is freed elsewhere the allocator may keep
         grown.write(b"x" * len(grown))
-        own = proc.memory(os.getpid())
+        own = kernel.memory(os.getpid())
         assert own > 50 << 20
-    assert proc.memory(os.getpid()) < own - (40 << 20)
-    assert proc.memory(2**22 + 1) == 0
+    assert kernel.memory(os.getpid()) < own - (40 << 20)
+    assert kernel.memory(2**22 + 1) == 0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from multisite.supervisor.process import proc
+from multisite.supervisor.process import kernel
 from multisite.supervisor.process.learned import Learned
 from tests.runner.interpreters import interpreters
 
@@ -30,7 +30,7 @@ def test_from_the_third_start_of_a_pair_on_processes_are_forked(home: Supervised
     home.app("third", app())
     answer = said(home, "third")
     assert way(home, "third") == f"forked from process {found['pid']}"
-    assert proc.parent(answer["pid"]) == home.pid
+    assert kernel.parent(answer["pid"]) == home.pid
     assert home.state("third")["pids"] == [answer["pid"]]
     (found,) = preloaders(home)
     assert (found["children"], found["forks"]) == (1, 1)
@@ -123,7 +123,7 @@ def test_several_processes_of_a_site_are_forked_at_once(home: SupervisedHome) ->
     home.app("many", app(), processes="4")
     home.get("many")
     pids = wait_until(lambda: len(found := home.state("many")["pids"]) == 4 and found)
-    assert len({proc.session(pid) for pid in pids}) == 4
+    assert len({kernel.session(pid) for pid in pids}) == 4
     wait_until(lambda: preloaders(home)[0]["children"] == 4)
 
 

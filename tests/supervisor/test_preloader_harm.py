@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from multisite.supervisor.process import proc
+from multisite.supervisor.process import kernel
 from tests.processes import is_running
 
 from .harness import SupervisedHome, ask, wait_until
@@ -123,12 +123,14 @@ def test_what_a_forked_process_daemonises_is_swept(home: SupervisedHome) -> None
     helper = "os.fork() or (os.setsid(), os.fork() and os._exit(0), __import__('time').sleep(600))"
     home.app("third", app(said="0") + f"\n{helper}\n")
     child = said(home, "third")["pid"]
-    mark = proc.environment(child)[b"MULTISITE_BACKEND"]
+    mark = kernel.environment(child)[b"MULTISITE_BACKEND"]
     helpers = wait_until(
         lambda: [
             pid
-            for pid in proc.pids()
-            if pid != child and proc.environment(pid).get(b"MULTISITE_BACKEND") == mark and proc.session(pid) != child
+            for pid in kernel.pids()
+            if pid != child
+            and kernel.environment(pid).get(b"MULTISITE_BACKEND") == mark
+            and kernel.session(pid) != child
         ]
     )
     os.kill(child, signal.SIGKILL)
@@ -179,5 +181,5 @@ def test_a_site_that_is_stopped_before_its_process_is_born_has_none(home: Superv
     home.get("third")
     running = home.wait_for("third", "running")
     assert running["starts"] == 2
-    of_third = [pid for pid in home.left() if b":third:" in proc.environment(pid).get(b"MULTISITE_BACKEND", b"")]
+    of_third = [pid for pid in home.left() if b":third:" in kernel.environment(pid).get(b"MULTISITE_BACKEND", b"")]
     assert of_third == running["pids"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from multisite.runner.board import Board
-from multisite.supervisor.process import proc
+from multisite.supervisor.process import kernel
 from multisite.supervisor.process.process import Identity, Launch
 from multisite.supervisor.site.scoreboard import SLOTS, Scoreboard
 from tests.processes import is_running
@@ -190,7 +190,7 @@ def test_a_folder_for_a_socket_is_emptied_for_another_user(tenants: SupervisedHo
 
 def sleepers(seconds: str) -> list[int]:
     wanted = b"sleep\0" + seconds.encode() + b"\0"
-    return [pid for pid in proc.pids() if _command(pid) == wanted]
+    return [pid for pid in kernel.pids() if _command(pid) == wanted]
 
 
 def _command(pid: int) -> bytes:

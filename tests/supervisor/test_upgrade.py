@@ -18,7 +18,7 @@ import multisite
 from multisite.control.client import SupervisorError
 from multisite.control.rundir import RuntimeDir
 from multisite.supervisor.handover import FORMAT
-from multisite.supervisor.process import proc
+from multisite.supervisor.process import kernel
 from tests.processes import is_running
 
 from .harness import SERVER, SupervisedHome, ask, wait_until
@@ -153,7 +153,7 @@ def test_what_ends_afterwards_is_noticed(home: SupervisedHome) -> None:
     assert home.get("crash") != first[1]
     home.wait_for("blog", "stopped")
     assert not is_running(pid_of(first[0]))
-    assert not [pid for pid in proc.pids() if proc.parent(pid) == home.pid and not is_running(pid)]
+    assert not [pid for pid in kernel.pids() if kernel.parent(pid) == home.pid and not is_running(pid)]
 
 
 def test_a_file_that_changes_meanwhile_is_heeded(home: SupervisedHome) -> None:
@@ -180,7 +180,7 @@ def test_who_follows_a_log_goes_on_following(home: SupervisedHome) -> None:
 def test_sigusr2_does_it_too_and_reaches_it_through_the_guard(home: SupervisedHome) -> None:
     home.site("blog")
     first = home.get("blog")
-    os.kill(proc.parent(home.pid), signal.SIGUSR2)
+    os.kill(kernel.parent(home.pid), signal.SIGUSR2)
     wait_until(lambda: b"--adopt" in Path(f"/proc/{home.pid}/cmdline").read_bytes(), WITHIN)
     assert home.get("blog") == first
 

@@ -15,8 +15,8 @@ import socket
 import struct
 
 from multisite.errors import one_line
-from multisite.supervisor.process import proc
-from multisite.supervisor.process.children import Child
+from multisite.supervisor.process import kernel
+from multisite.supervisor.process.kernel import Child
 
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 _LONGEST = 4096
@@ -85,7 +85,7 @@ class Birth:
             self.child = Child(pid)
         except OSError as error:
             self.refused = f"process {pid} cannot be held: {error.strerror}"
-            if error.errno in (errno.EMFILE, errno.ENFILE) and proc.parent(pid) == os.getpid():
+            if error.errno in (errno.EMFILE, errno.ENFILE) and kernel.parent(pid) == os.getpid():
                 os.kill(pid, signal.SIGKILL)  # it has the site's socket, and nobody would know of it
 
     def give_up(self) -> None:

@@ -1,13 +1,17 @@
-"""How many descriptors are left; the last of them are kept for what must not fail."""
+"""How many descriptors a process may have, and how many we have left: the last are kept for what must not fail."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
+from dataclasses import dataclass, field
 
 RESERVE = 48  # for looking at processes, files and connections, and for telling what is wrong; at most a quarter
 LOW = 128  # below this, sockets of sites that rest are put away; at most half of all
+_OWN = "/proc/self/fd"
+EXHAUSTED = "the supervisor has no descriptors left; raise its limit (LimitNOFILE= of its systemd unit, ulimit -n)"
 
 
 def are_low() -> bool:
@@ -28,9 +32,6 @@ def left() -> int:
     return max(0, _limit() - used)
 
 
-_OWN = "/proc/self/fd"
-
-
 def claim(count: int, share: int = 1) -> None:
     """Make sure that `count` more may be opened without touching the reserve, or one of so many shares of it.
 
@@ -41,4 +42,23 @@ def claim(count: int, share: int = 1) -> None:
         raise OSError(errno.EMFILE, EXHAUSTED)
 
 
-EXHAUSTED = "the supervisor has no descriptors left; raise its limit (LimitNOFILE= of its systemd unit, ulimit -n)"
+@dataclass
+class DescriptorLimits:
+    """Limits of the machine as they were before the supervisor raised its own."""
+
+    nofile: tuple[int, int] = field(default_factory=lambda: resource.getrlimit(resource.RLIMIT_NOFILE))
+
+    def raise_own(self) -> None:
+        """Let this process have as many descriptors as it may: a listening socket for each site."""
+        soft, hard = self.nofile
+        if soft != hard:
+            with contextlib.suppress(OSError, ValueError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+    def of(self, nofile: int | None) -> tuple[int, int]:
+        """Return how many a process may have, now and at most; what its site's file says (`nofile`) it cannot raise."""
+        soft, hard = self.nofile
+        if nofile is None:
+            return min(soft, hard), hard
+        most = nofile if os.geteuid() == 0 else min(nofile, hard)
+        return most, most

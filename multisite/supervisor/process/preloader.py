@@ -13,9 +13,9 @@ from typing import Any
 from multisite.errors import one_line
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.process.birth import Birth
+from multisite.supervisor.process.descriptors import DescriptorLimits
 from multisite.supervisor.process.environment import MARKER
 from multisite.supervisor.process.journey import Tail
-from multisite.supervisor.process.limits import Limits
 from multisite.supervisor.process.process import JOB, Given, Launch
 from multisite.supervisor.process.spawn import memory_file, spawn
 
@@ -49,7 +49,7 @@ class Preloader:
         denied: Iterable[str],
         mark: str,
         loop: Loop,
-        limits: Limits,
+        limits: DescriptorLimits,
         changed: Callable[[Preloader], None],
     ) -> None:
         self.pair, self.like, self.modules = like.pair, like, frozenset(modules)

@@ -15,9 +15,9 @@ from typing import Any
 from multisite.config.model import Home
 from multisite.supervisor.handover import Handed, State
 from multisite.supervisor.loop import Loop
-from multisite.supervisor.process import faithful, proc
+from multisite.supervisor.process import faithful, kernel
+from multisite.supervisor.process.descriptors import DescriptorLimits
 from multisite.supervisor.process.learned import Knowledge, Learned
-from multisite.supervisor.process.limits import Limits
 from multisite.supervisor.process.preloader import Preloader
 from multisite.supervisor.process.process import Identity, Launch, Pair
 
@@ -46,7 +46,7 @@ class Preloaders(Handed):
     PARTS = ("_starts", "_failures", "_off")
     ANEW = ("_loop", "_limits", "_mark", "_learned", "_all", "_leaving", "memory", "_weigh_at")
 
-    def __init__(self, home: Home, loop: Loop, limits: Limits, mark: str) -> None:
+    def __init__(self, home: Home, loop: Loop, limits: DescriptorLimits, mark: str) -> None:
         self._loop, self._limits, self._mark = loop, limits, mark
         self._learned = Learned(home)
         self._starts: Counter[Pair] = Counter()
@@ -215,7 +215,7 @@ class Preloaders(Handed):
         """Measure their memory now and then; returns bytes."""
         if now >= self._weigh_at:
             self._weigh_at = now + WEIGH_EVERY
-            self.memory = sum(proc.memory(pid) for pid in self.pids)
+            self.memory = sum(kernel.memory(pid) for pid in self.pids)
         return self.memory
 
     def describe(self) -> list[dict[str, Any]]:
@@ -227,7 +227,7 @@ class Preloaders(Handed):
                 "interpreter": pair.python,
                 "user": pair.identity.name,
                 "state": "ready" if one.ready else "loading",
-                "memory": proc.memory(one.pid),
+                "memory": kernel.memory(one.pid),
                 "children": len(one.born),
                 "forks": one.forks,
                 "modules": one.loaded,

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from multisite.supervisor.process import descriptors, reach
-from multisite.supervisor.process.children import Child
-from multisite.supervisor.process.limits import Limits
+from multisite.supervisor.process.descriptors import DescriptorLimits
+from multisite.supervisor.process.kernel import Child
 from multisite.supervisor.process.prctl import PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, prctl
 from multisite.supervisor.process.process import BOARD, JOB, LISTENER, NOTIFY, Given, Launch
 
@@ -33,7 +33,7 @@ class Spawned:
     failure: int
 
 
-def spawn(launch: Launch, given: Given, limits: Limits) -> Spawned:
+def spawn(launch: Launch, given: Given, limits: DescriptorLimits) -> Spawned:
     """Start a process; what goes wrong before it is its program is told on the pipe `failure`.
 
     Raises:
@@ -84,7 +84,9 @@ def memory_file(data: bytes, undo: contextlib.ExitStack) -> int:
     return job
 
 
-def _become(launch: Launch, given: Given, job: int, output: int, failure: int, limits: Limits, supervisor: int) -> None:
+def _become(
+    launch: Launch, given: Given, job: int, output: int, failure: int, limits: DescriptorLimits, supervisor: int
+) -> None:
     """Become the program; never returns.  The order matters, see the comments."""
     step = "prepare"
     try:
@@ -175,7 +177,7 @@ def _expose() -> None:
             file.write("0")
 
 
-def _limit(launch: Launch, limits: Limits) -> None:
+def _limit(launch: Launch, limits: DescriptorLimits) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, limits.of(launch.nofile))
     _expose()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump could hold a neighbour's secrets on a shared disk

@@ -14,11 +14,11 @@ from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.lifecycle import Action, Event, State
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.notify import Channel, Said
-from multisite.supervisor.process import children, descriptors
+from multisite.supervisor.process import descriptors, kernel
 from multisite.supervisor.process.birth import Birth
-from multisite.supervisor.process.children import Child
+from multisite.supervisor.process.descriptors import DescriptorLimits
 from multisite.supervisor.process.journey import Journey
-from multisite.supervisor.process.limits import Limits
+from multisite.supervisor.process.kernel import Child
 from multisite.supervisor.process.output import Output, SiteLog
 from multisite.supervisor.process.preloader import Preloader
 from multisite.supervisor.process.preloaders import Preloaders
@@ -302,7 +302,7 @@ class Backend(Handed):
         self.hear()
         return self._preloader
 
-    def spawn(self, launch: Launch, given: Given, limits: Limits, log: SiteLog) -> None:
+    def spawn(self, launch: Launch, given: Given, limits: DescriptorLimits, log: SiteLog) -> None:
         """Make the process.
 
         Raises:
@@ -416,7 +416,7 @@ class Backend(Handed):
             self._output.drain(now)
         self._close_output()
         self._close_channel()
-        reason = self._failure_text or children.describe_end(status)
+        reason = self._failure_text or kernel.describe_end(status)
         served = now - self.started if self.state is not State.STARTING and self.started else 0.0
         code = None if self._failure_text else os.waitstatus_to_exitcode(status)
         self.exit = Exit(self.state, reason, code, served)

@@ -15,8 +15,8 @@ from multisite.supervisor import planner
 from multisite.supervisor.handover import Handed, Keeper
 from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.lifecycle import Event, State
-from multisite.supervisor.process import launch, proc
-from multisite.supervisor.process.connections import Connections, connections
+from multisite.supervisor.process import kernel, launch
+from multisite.supervisor.process.kernel import Connections, connections
 from multisite.supervisor.process.output import SiteLog
 from multisite.supervisor.process.privilege import Refused
 from multisite.supervisor.process.process import Launch
@@ -163,7 +163,7 @@ class Crew(Handed):
             cpu: seconds of its living processes, where that is known; else they are asked, without their children.
         """
         now = self._loop.now()
-        living = sum(map(proc.cpu, self.pids)) if cpu is None else cpu
+        living = sum(map(kernel.cpu, self.pids)) if cpu is None else cpu
         served = sum(now - since for since in self.backends.serving_since)
         return self.costs.tally(self.figures(), living, served, wall - (now - self.activity.last_use))
 

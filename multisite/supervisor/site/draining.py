@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from multisite.supervisor.lifecycle import Event, State
-from multisite.supervisor.process.connections import Connections
+from multisite.supervisor.process.kernel import Connections
 from multisite.supervisor.site.backend import Backend
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from multisite.supervisor.lifecycle import Event, State
 from multisite.supervisor.notify import Said
 from multisite.supervisor.process import launch
-from multisite.supervisor.process.connections import Connections
+from multisite.supervisor.process.kernel import Connections
 from multisite.supervisor.site.activity import Activity
 from multisite.supervisor.site.backend import Backend
 from multisite.supervisor.site.backends import Backends

@@ -9,7 +9,7 @@ from multisite.config.model import Home, Site
 from multisite.control.rundir import RuntimeDir
 from multisite.sites.verdicts import Verdicts
 from multisite.supervisor.loop import Loop
-from multisite.supervisor.process.limits import Limits
+from multisite.supervisor.process.descriptors import DescriptorLimits
 from multisite.supervisor.process.preloaders import Preloaders
 from multisite.supervisor.servers import Servers
 
@@ -39,7 +39,7 @@ class Shared:
 
     loop: Loop
     rundir: RuntimeDir
-    limits: Limits
+    limits: DescriptorLimits
     notes: Verdicts
     mark: str
     preloaders: Preloaders

@@ -8,14 +8,14 @@ import signal
 import time
 from collections.abc import Collection, Mapping
 
-from multisite.supervisor.process import children, proc
+from multisite.supervisor.process import kernel
 from multisite.supervisor.process.environment import MARKER
 
 PATIENCE = 5.0  # seconds for what was killed to be gone
 
 
 def _mark(pid: int) -> str:
-    return proc.environment(pid).get(MARKER.encode(), b"").decode("utf-8", "replace")
+    return kernel.environment(pid).get(MARKER.encode(), b"").decode("utf-8", "replace")
 
 
 def _kill(pid: int) -> None:
@@ -39,8 +39,8 @@ def strays(prefix: str, living: Mapping[str, int], known: Collection[int], ours:
         known: pids of the backends.
         ours: pids that need no look either, but are no reason to leave anything to their users: preloaders.
     """
-    others = [pid for pid in children.pids() if pid not in known and pid not in ours]
-    users = {proc.user(pid) for pid in known} if others else set()
+    others = [pid for pid in kernel.child_pids() if pid not in known and pid not in ours]
+    users = {kernel.user(pid) for pid in known} if others else set()
     found = [pid for pid in others if _is_stray(pid, prefix, living, users)]
     for pid in found:
         _kill(pid)
@@ -48,16 +48,16 @@ def strays(prefix: str, living: Mapping[str, int], known: Collection[int], ours:
 
 
 def _is_stray(pid: int, prefix: str, living: Mapping[str, int], users: set[int]) -> bool:
-    mark, user = _mark(pid), proc.user(pid)
+    mark, user = _mark(pid), kernel.user(pid)
     if mark in living:
-        return proc.user(living[mark]) not in (user, 0, proc.NOBODY)
-    return mark.startswith(prefix + ":") or not ({user, 0} & users or user in (os.geteuid(), proc.NOBODY))
+        return kernel.user(living[mark]) not in (user, 0, kernel.NOBODY)
+    return mark.startswith(prefix + ":") or not ({user, 0} & users or user in (os.geteuid(), kernel.NOBODY))
 
 
 def of_another(prefix: str) -> int:
     """Kill whatever still runs of a supervisor that was killed; its marks begin with `prefix` and a colon."""
     assert prefix, "everything begins with nothing"
-    return sum(_kill_marked(pid, prefix + ":") for pid in proc.pids() if pid not in (1, os.getpid()))
+    return sum(_kill_marked(pid, prefix + ":") for pid in kernel.pids() if pid not in (1, os.getpid()))
 
 
 def _kill_marked(pid: int, beginning: str) -> bool:
@@ -82,9 +82,9 @@ def _kill_marked(pid: int, beginning: str) -> bool:
 def all_children() -> None:
     """Kill every child that we have, again and again, a bounded time: the children of what is dead fall to us."""
     deadline = time.monotonic() + PATIENCE
-    while children.pids() and time.monotonic() < deadline:
-        for pid in children.pids():
+    while kernel.child_pids() and time.monotonic() < deadline:
+        for pid in kernel.child_pids():
             _kill(pid)
-        for pid in children.ended():
-            children.reap(pid)
+        for pid in kernel.ended_children():
+            kernel.reap(pid)
         time.sleep(0.002)

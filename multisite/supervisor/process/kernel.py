@@ -1,0 +1,256 @@
+"""What the kernel tells of processes (proc(5)) and of connections to unix sockets; our children, and their ends."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import resource
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from multisite.supervisor.process.prctl import PR_SET_CHILD_SUBREAPER, prctl
+
+NOBODY = -1  # the user of a process that is no more
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def pids() -> list[int]:
+    """Return all pids of this machine that we can see."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def stat(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat from the third on (proc(5)); empty if there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].decode("ascii", "replace").split()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ESRCH, errno.EACCES):
+            raise
+        return []
+
+
+def parent(pid: int) -> int:
+    """Return the pid of the parent, 0 if the process is gone."""
+    fields = stat(pid)
+    return int(fields[1]) if fields else 0
+
+
+def user(pid: int) -> int:
+    """Return the effective user of a process, -1 if it is gone."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as lines:
+            return next(int(line.split()[2]) for line in lines if line.startswith(b"Uid:"))
+    except (OSError, StopIteration):
+        return NOBODY
+
+
+def cpu(pid: int) -> float:
+    """Return the seconds of processor time of a process and the children that it waited for; 0.0 if it is gone."""
+    fields = stat(pid)
+    return sum(map(int, fields[11:15])) / _TICKS if fields else 0.0
+
+
+def session(pid: int) -> int:
+    """Return the session that a process belongs to, 0 if it is gone; a backend's is its own pid."""
+    fields = stat(pid)
+    return int(fields[3]) if fields else 0
+
+
+def environment(pid: int) -> dict[bytes, bytes]:
+    """Return the environment that a process was started with; empty where we may not look."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            pairs = file.read(1 << 20).split(b"\0")
+    except OSError:
+        return {}
+    return dict(pair.split(b"=", 1) for pair in pairs if b"=" in pair)
+
+
+def memory(pid: int) -> int:
+    """Return the proportional set size of a process in bytes; its resident size where that is not told, else 0."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            for line in file:
+                if line.startswith(b"Pss:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return resident(pid)
+
+
+def resident(pid: int) -> int:
+    """Return the resident set size of a process in bytes, 0 if it is gone."""
+    fields = stat(pid)
+    return int(fields[21]) * resource.getpagesize() if len(fields) > 21 else 0
+
+
+def has_children(pid: int) -> bool:
+    """Tell whether a process has any, as far as the kernel says (CONFIG_PROC_CHILDREN)."""
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
+            return bool(file.read(1))
+    except OSError:
+        return False
+
+
+def become_subreaper() -> None:
+    """Have orphans of our children given to us, not to init."""
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+class Child:
+    """A child that somebody answers for, held by a descriptor (pidfd_open(2)): a signal reaches it, or nobody.
+
+    A number alone is not enough. It may be announced by whoever likes to, and once a process has been waited for, the
+    kernel gives it to another. So each number has one holder, who learns of the end from `end`.
+
+    Raises:
+        OSError: the process is no child of ours, somebody holds it already (EBUSY), or there are no descriptors left.
+
+    Attributes:
+        end: wait status and seconds of processor time, once it has been waited for.
+    """
+
+    def __init__(self, pid: int) -> None:
+        if pid in _held:
+            raise OSError(errno.EBUSY, "somebody else holds the process")
+        if pid <= 1:
+            raise OSError(errno.ECHILD, os.strerror(errno.ECHILD))
+        self.pid = pid
+        self.end: tuple[int, float] | None = None
+        self._descriptor = os.pidfd_open(pid)
+        if parent(pid) != os.getpid():
+            os.close(self._descriptor)
+            raise OSError(errno.ECHILD, os.strerror(errno.ECHILD))
+        _held[pid] = self
+
+    def __repr__(self) -> str:
+        return f"<Child {self.pid}{'' if self.end is None else ' ended'}>"
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it and its group at once."""
+        self._signal_group(signal.SIGKILL)
+        self._signal(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """Keep it and its group from taking another connection, until `thaw`."""
+        self._signal_group(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it and its group go on."""
+        self._signal_group(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        if self.end is None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._descriptor, number)
+
+    def _signal_group(self, number: int) -> None:
+        """As long as nobody has waited for it, no other group can have its number."""
+        if self.end is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, number)
+
+    def ended(self, status: int, spent: float) -> None:
+        """Note that it has been waited for."""
+        self.end = status, spent
+        os.close(self._descriptor)
+
+
+_held: dict[int, Child] = {}
+
+
+def child_pids() -> list[int]:
+    """Return the pids of all of them."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            return [int(pid) for pid in file.read().split()]
+    except OSError:
+        return [pid for pid in pids() if parent(pid) == os.getpid()]
+
+
+def ended_children() -> Iterator[int]:
+    """Yield every child that has ended, orphans given to us included; each is to be reaped before the next one.
+
+    Until then nobody else can get its pid.
+    """
+    while True:
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if found is None:
+            return
+        yield found.si_pid
+
+
+def reap(pid: int) -> tuple[int, float]:
+    """Return wait status and seconds of processor time of a child that has ended, and let its pid go.
+
+    The time is that of the process and of the children that it waited for. What is left of the group of one that is
+    held is killed before: afterwards its number may be another's.
+    """
+    child = _held.get(pid)
+    if child:
+        child.kill()
+    _pid, status, usage = os.wait4(pid, 0)
+    spent = usage.ru_utime + usage.ru_stime
+    if child:
+        del _held[pid]
+        child.ended(status, spent)
+    return status, spent
+
+
+def describe_end(status: int) -> str:
+    """Say how a process ended: ``exited with code 3`` or ``was killed by SIGKILL``."""
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
+
+
+_TABLE = "/proc/self/net/unix"  # there with systemd's ProcSubset=pid, too
+_LISTENS = 0x10000  # __SO_ACCEPTCON
+#: address: references protocol flags type state inode path (net/unix/af_unix.c, unix_seq_show)
+_LINE = re.compile(rb"[^ ]+: [0-9A-F]{8} [0-9A-F]{8} ([0-9A-F]{8}) [0-9A-F]{4} ([0-9A-F]{2}) +([0-9]+) (/.*)\n")
+
+
+@dataclass
+class Connections:
+    """How many connections to one socket wait to be accepted, and how many are open."""
+
+    waiting: int = 0
+    open: int = 0
+
+
+def connections(folder: str) -> dict[str, Connections]:
+    """Return the connections to each bound socket in `folder`, by path, with nothing asked of the server.
+
+    The table has the names of all sockets of the machine as their owners wrote them, line ends included. So a line may
+    be anybody's invention: one that could not be the kernel's is passed over, and what a good forgery can do is to make
+    a site look busier than it is. A connection that nobody accepted yet has no inode (net/unix/af_unix.c).
+    """
+    prefix = os.fsencode(folder.rstrip("/")) + b"/"
+    found: dict[str, Connections] = {}
+    with open(_TABLE, "rb") as table:
+        for line in table:
+            told = prefix in line and _LINE.fullmatch(line)
+            if not told or not told[4].startswith(prefix) or int(told[1], 16) & _LISTENS:
+                continue
+            counts = found.setdefault(os.fsdecode(told[4]), Connections())
+            if told[3] == b"0":
+                counts.waiting += 1
+            elif told[2] == b"03":
+                counts.open += 1
+    return found
