@@ -414,7 +414,7 @@ def test_error_logs_go_to_syslog_with_their_site(home: LoggedHome, syslog: socke
 
 def test_the_output_of_a_spawned_site_goes_to_syslog(home: LoggedHome, syslog: socket.socket) -> None:
     from multisite.config.config import make_site, read_home
-    from multisite.supervisor.process.output import SiteLog
+    from multisite.supervisor.process.sitelog import SiteLog
 
     home.log(f"error = syslog:local0@127.0.0.1:{syslog.getsockname()[1]}")
     settled = read_home(str(home.path))

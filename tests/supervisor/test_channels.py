@@ -14,7 +14,7 @@ import pytest
 from multisite.runner.notify import Notifier
 from multisite.supervisor.handover import Keeper
 from multisite.supervisor.notify import LONGEST, MOST, Channel
-from multisite.supervisor.process.process import Identity
+from multisite.supervisor.process.spec import Identity
 
 from .harness import SupervisedHome, as_user, supervised, wait_until
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from multisite.supervisor.process import kernel
-from multisite.supervisor.process.birth import BORN, Birth
 from multisite.supervisor.process.kernel import Child
+from multisite.supervisor.process.preloader import BORN, ForkChannel
 from tests.processes import is_running
 
 from .harness import wait_until
@@ -130,38 +130,38 @@ def in_a_session_of_its_own() -> None:
 
 def test_a_process_that_is_announced_twice_is_believed_once() -> None:
     """A hostile preloader has one process stand for two: the second is refused, and makes a plain start necessary."""
-    first, second = Birth(os.geteuid(), 0), Birth(os.geteuid(), 0)
+    first, second = ForkChannel(os.geteuid(), 0), ForkChannel(os.geteuid(), 0)
 
     def announce() -> None:
-        for birth in (first, second):
-            birth.theirs.send(BORN)
+        for channel in (first, second):
+            channel.theirs.send(BORN)
         signal.pause()
 
     pid = forked(announce)
     try:
-        wait_until(lambda: [birth.hear() for birth in (first, second)] and first.child)
-        wait_until(lambda: second.hear() or second.refused)
+        wait_until(lambda: [channel.read_messages() for channel in (first, second)] and first.child)
+        wait_until(lambda: second.read_messages() or second.refused)
         assert first.child and first.child.pid == pid
         assert second.child is None
         assert "somebody else holds" in second.refused
     finally:
         os.kill(pid, signal.SIGKILL)
         reap(pid)
-        for birth in (first, second):
-            birth.close()
+        for channel in (first, second):
+            channel.close()
     assert first.child and first.child.end
 
 
 @pytest.mark.parametrize("which", ["another user's", "the preloader"])
 def test_another_users_process_and_the_preloader_itself_are_not_believed(which: str) -> None:
-    birth = Birth(os.geteuid() + (which == "another user's"), 0)
-    pid = forked(lambda: birth.theirs.send(BORN) and signal.pause())
-    birth._preloader = pid if which == "the preloader" else 0
-    birth.theirs.close()
+    channel = ForkChannel(os.geteuid() + (which == "another user's"), 0)
+    pid = forked(lambda: channel.theirs.send(BORN) and signal.pause())
+    channel._preloader = pid if which == "the preloader" else 0
+    channel.theirs.close()
     os.kill(pid, signal.SIGSTOP)
     os.waitpid(pid, os.WUNTRACED)
-    birth.hear()
-    assert birth.child is None
+    channel.read_messages()
+    assert channel.child is None
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    birth.close()
+    channel.close()

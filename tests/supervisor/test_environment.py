@@ -10,7 +10,7 @@ import pytest
 
 from multisite.config.model import Home, Site
 from multisite.supervisor.process import environment
-from multisite.supervisor.process.process import Identity
+from multisite.supervisor.process.spec import Identity
 
 from .harness import supervised
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from multisite.config import config
-from multisite.supervisor.process.faithful import difference, obstacle
-from multisite.supervisor.process.learned import MOST_MODULES, Knowledge, Learned
-from multisite.supervisor.process.process import Identity, Launch
+from multisite.supervisor.process.preloaders import MOST_MODULES, Knowledge, Learned
+from multisite.supervisor.process.spec import Identity, Launch, fork_difference, fork_obstacle
 
 WHO = Identity(1000, 1000, (1000,), "ada")
 SHARED = {"PATH": "/bin", "LANG": "C.UTF-8"}
@@ -18,8 +17,8 @@ LAUNCH = Launch(("/venv/bin/python", "-u", "run"), dict(SHARED), "/", WHO, job=b
 
 
 def test_an_ordinary_site_is_forked() -> None:
-    assert obstacle(LAUNCH) == ""
-    assert difference(LAUNCH, SHARED, (), 1024) == ""
+    assert fork_obstacle(LAUNCH) == ""
+    assert fork_difference(LAUNCH, SHARED, (), 1024) == ""
 
 
 @pytest.mark.parametrize(
@@ -32,32 +31,32 @@ def test_an_ordinary_site_is_forked() -> None:
     ],
 )
 def test_some_sites_never_are(launch: Launch, why: str) -> None:
-    assert why in obstacle(launch)
+    assert why in fork_obstacle(launch)
 
 
 @pytest.mark.parametrize("name", ["PYTHONHASHSEED", "LD_PRELOAD", "LC_ALL", "LANG", "MALLOC_ARENA_MAX", "READ"])
 def test_a_variable_that_has_been_read_must_be_the_same(name: str) -> None:
     other = replace(LAUNCH, env={**SHARED, name: "x"})
-    assert name in difference(other, SHARED, {"READ"}, 1024)
-    assert name in difference(LAUNCH, {**SHARED, name: "x"}, {"READ"}, 1024)
-    assert difference(other, {**SHARED, name: "x"}, {"READ"}, 1024) == ""
+    assert name in fork_difference(other, SHARED, {"READ"}, 1024)
+    assert name in fork_difference(LAUNCH, {**SHARED, name: "x"}, {"READ"}, 1024)
+    assert fork_difference(other, {**SHARED, name: "x"}, {"READ"}, 1024) == ""
 
 
 def test_other_variables_may_differ() -> None:
-    assert difference(replace(LAUNCH, env={**SHARED, "SECRET": "x"}), SHARED, {"READ"}, 1024) == ""
+    assert fork_difference(replace(LAUNCH, env={**SHARED, "SECRET": "x"}), SHARED, {"READ"}, 1024) == ""
 
 
 @pytest.mark.parametrize("keys", [{"nice": -1}, {"nofile": 2048}])
 def test_what_only_root_may_raise_needs_a_plain_start(keys: dict[str, int]) -> None:
-    assert difference(replace(LAUNCH, **keys), SHARED, (), 1024) != ""
+    assert fork_difference(replace(LAUNCH, **keys), SHARED, (), 1024) != ""
     root = replace(LAUNCH, identity=Identity(0, 0), **keys)
-    assert difference(root, SHARED, (), 1024) == ""
+    assert fork_difference(root, SHARED, (), 1024) == ""
 
 
 def test_sites_of_other_groups_are_another_pair() -> None:
     other = replace(LAUNCH, identity=replace(WHO, groups=(1000, 4)))
-    assert other.pair != LAUNCH.pair
-    assert str(other.pair) != str(LAUNCH.pair)
+    assert other.preloader_key != LAUNCH.preloader_key
+    assert str(other.preloader_key) != str(LAUNCH.preloader_key)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a-b", "../x", "a..b", ".a", "1a", "a;import os", "a" * 300, "ä"])

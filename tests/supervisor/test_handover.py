@@ -18,10 +18,11 @@ from multisite.supervisor.handover import CannotTakeOver, Handed, Keeper
 PACKAGE = Path(multisite.supervisor.__file__).parent
 # What does not outlive a program, is made for one moment, or is packed by whoever has it (and then never changes).
 OTHERWISE = {
-    *("Access", "AlreadyRunning", "Aside", "Birth", "Child", "Client", "Command", "Commands", "Connection"),
-    *("Connections", "Control", "Doors", "Exit", "Exits", "Far", "Journey", "Keeper", "Knowledge", "Launcher"),
-    *("DescriptorLimits", "Learned", "Loop", "Pipe", "Preloader", "Relay", "RuntimeDir", "Sandbox", "Scales", "Shared"),
-    *("SiteUnavailable", "SpawnBudget", "Starts", "SupervisorError", "Tail", "Trial", "Unavailable", "Upgrade"),
+    *("Access", "AlreadyRunning", "Aside", "Child", "Client", "Command", "Commands", "Connection"),
+    *("Connections", "Control", "DescriptorLimits", "Doors", "Exit", "Exits", "Far", "ForkChannel", "Journey"),
+    *("Keeper", "Knowledge", "LastLines", "Launcher", "Learned", "Loop", "Pipe", "Preloader", "Relay"),
+    *("RuntimeDir", "Sandbox", "Scales", "Shared", "SiteUnavailable", "SpawnBudget", "Starts"),
+    *("SupervisorError", "Trial", "Unavailable", "Upgrade"),
 }
 
 

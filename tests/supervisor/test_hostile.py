@@ -17,10 +17,9 @@ from multisite.config import config
 from multisite.config.model import Site
 from multisite.control.rundir import RuntimeDir
 from multisite.errors import BackendUnavailable
-from multisite.supervisor.process import kernel, orphans, output
-from multisite.supervisor.process.journey import Tail
+from multisite.supervisor.process import kernel, orphans, sitelog
 from multisite.supervisor.process.kernel import connections
-from multisite.supervisor.process.output import Output, SiteLog
+from multisite.supervisor.process.sitelog import LastLines, Output, SiteLog
 from multisite.supervisor.site import turnaway
 from multisite.supervisor.site.triggers import Triggers, mending
 from tests.processes import is_running
@@ -54,16 +53,16 @@ class Kept(SiteLog):
 
 def test_a_flood_of_empty_lines_counts(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line costs more than its bytes: a pipe full of line ends is left full, and few of them reach the log."""
-    monkeypatch.setattr(output, "READ_PER_SECOND", 1 << 20)
+    monkeypatch.setattr(sitelog, "READ_PER_SECOND", 1 << 20)
     log = Kept(site)
     reading, writing = os.pipe()
-    flooded = Output(reading, log, Tail())
+    flooded = Output(reading, log, LastLines())
     os.write(writing, b"\n" * 40_000)
     os.close(writing)
     assert flooded.read(1.0)
     flooded.close()
     assert flooded.waits_until == 2.0
-    assert len(log.kept) == output.LOGGED_PER_SECOND // output.LINE
+    assert len(log.kept) == sitelog.LOGGED_PER_SECOND // sitelog.LINE
 
 
 def test_a_path_in_a_traceback_that_no_file_can_have_is_no_file(site: Site, home: SupervisedHome) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multisite.supervisor.process.journey import LONGEST_LINE, MOST_LINES, Journey, Tail
+from multisite.supervisor.process.sitelog import LONGEST_LINE, MOST_LINES, Journey, LastLines
 
 
 def test_steps_have_their_durations_and_a_failure_its_step() -> None:
@@ -21,7 +21,7 @@ def test_steps_have_their_durations_and_a_failure_its_step() -> None:
 
 
 def test_lines_are_put_together_over_pieces() -> None:
-    tail = Tail()
+    tail = LastLines()
     assert tail.feed(b"one\ntw") == ["one"]
     assert tail.feed(b"o\r\nthree") == ["two"]
     assert tail.flush() == ["three"]
@@ -30,7 +30,7 @@ def test_lines_are_put_together_over_pieces() -> None:
 
 @given(st.lists(st.binary(max_size=3000)))
 def test_whatever_is_printed_little_is_kept(pieces: list[bytes]) -> None:
-    tail = Tail()
+    tail = LastLines()
     for piece in pieces:
         tail.feed(piece)
     assert len(tail.lines) <= MOST_LINES

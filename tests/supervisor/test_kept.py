@@ -17,7 +17,7 @@ from multisite.sites.statefile import StateFile
 from multisite.supervisor.handover import Keeper
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.placing import Placing
-from multisite.supervisor.process.learned import Learned
+from multisite.supervisor.process.preloaders import Learned
 from multisite.supervisor.site.crew import Crew
 from multisite.supervisor.upgrade import Upgrade
 from multisite.supervisor.warming import KIND, Warming

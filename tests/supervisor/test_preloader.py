@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from multisite.supervisor.process import kernel
-from multisite.supervisor.process.learned import Learned
+from multisite.supervisor.process.preloaders import Learned
 from tests.runner.interpreters import interpreters
 
 from .harness import SupervisedHome, supervised, wait_until

@@ -11,7 +11,7 @@ import pytest
 
 from multisite.config.model import Home, Site, SupervisorOptions
 from multisite.supervisor.process import launch, reach
-from multisite.supervisor.process.process import Identity
+from multisite.supervisor.process.spec import Identity
 
 from .harness import supervised
 

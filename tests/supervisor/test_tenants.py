@@ -14,7 +14,7 @@ import pytest
 
 from multisite.runner.board import Board
 from multisite.supervisor.process import kernel
-from multisite.supervisor.process.process import Identity, Launch
+from multisite.supervisor.process.spec import Identity, Launch
 from multisite.supervisor.site.scoreboard import SLOTS, Scoreboard
 from tests.processes import is_running
 

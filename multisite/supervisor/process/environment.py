@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from multisite.config.model import Home, Site
 from multisite.control.program import SERVERS_OWN
-from multisite.supervisor.process.process import Identity
+from multisite.supervisor.process.spec import Identity
 
 MARKER = "MULTISITE_BACKEND"  # by which a site's leftovers are known
 _KEPT = ("PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")

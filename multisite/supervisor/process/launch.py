@@ -20,7 +20,7 @@ from multisite.sites import hosted, placement, sharing
 from multisite.sites.watched import ALWAYS_RESTART
 from multisite.supervisor.process import environment, privilege, reach
 from multisite.supervisor.process.privilege import Refused
-from multisite.supervisor.process.process import BOARD, JOB, NOTIFY, Identity, Launch
+from multisite.supervisor.process.spec import BOARD, JOB, NOTIFY, Identity, Launch
 from multisite.supervisor.site.scoreboard import SLOTS
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

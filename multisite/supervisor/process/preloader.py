@@ -3,25 +3,116 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import signal
 import socket
+import struct
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
 from multisite.errors import one_line
 from multisite.supervisor.loop import Loop
-from multisite.supervisor.process.birth import Birth
+from multisite.supervisor.process import kernel
 from multisite.supervisor.process.descriptors import DescriptorLimits
 from multisite.supervisor.process.environment import MARKER
-from multisite.supervisor.process.journey import Tail
-from multisite.supervisor.process.process import JOB, Given, Launch
+from multisite.supervisor.process.kernel import Child
+from multisite.supervisor.process.sitelog import LastLines
 from multisite.supervisor.process.spawn import memory_file, spawn
+from multisite.supervisor.process.spec import JOB, Given, Launch
 
 ROOM = 4096  # bytes of environment that a site's processes can show
 _LONGEST = 65536
 _MOST_READS = 2000
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
+_LONGEST_WORDS = 4096
+_MOST_MESSAGES = 8  # that are taken at a time
+BORN = b"born"
+REFUSED = b"no "
+
+
+class ForkChannel:
+    """Our end of the channel of a process that a preloader is asked to fork.
+
+    It is a pair of SEQPACKET sockets. The new process announces itself on it, and the kernel adds who speaks. It says
+    what fails, and closes the channel when it is set up. If nobody has announced himself when the channel ends, there
+    is no such process, and a plain start takes its place.
+
+    Args:
+        uid: whose the new process has to be.
+        preloader: the process that is asked for it.
+
+    Attributes:
+        child: the new process, once there is one.
+        refused: why the preloader has not made it.
+        failure: why the process cannot be what it should.
+        over: there is nothing more to come.
+    """
+
+    def __init__(self, uid: int, preloader: int) -> None:
+        self.child: Child | None = None
+        self.refused = self.failure = ""
+        self.over = False
+        self._uid, self._preloader = uid, preloader
+        self._socket, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self.theirs.setblocking(True)
+
+    def fileno(self) -> int:
+        """Return the descriptor, for a selector."""
+        return self._socket.fileno()
+
+    def read_messages(self) -> None:
+        """Take what has been said."""
+        for _ in range(_MOST_MESSAGES):
+            if self.over:
+                return
+            try:
+                data, extra, _flags, _address = self._socket.recvmsg(
+                    _LONGEST_WORDS, socket.CMSG_SPACE(_CREDENTIALS.size)
+                )
+            except BlockingIOError:
+                return
+            except OSError:
+                data, extra = b"", []
+            if data == BORN:
+                self._believe(extra)
+            elif data.startswith(REFUSED):
+                self.refused = one_line(data[len(REFUSED) :].decode("utf-8", "replace"))
+            elif data:
+                self.failure = one_line(data.decode("utf-8", "replace"))
+            else:
+                self.over = True
+
+    def _believe(self, extra: list[tuple[int, int, bytes]]) -> None:
+        """Believe a process that is our own child and nobody else's: it is held from here on."""
+        for level, kind, content in extra:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS and not self.child:
+                pid, uid, _gid = _CREDENTIALS.unpack(content[: _CREDENTIALS.size])
+                if uid == self._uid and pid != self._preloader:
+                    self._hold(pid)
+
+    def _hold(self, pid: int) -> None:
+        try:
+            self.child = Child(pid)
+        except OSError as error:
+            self.refused = f"process {pid} cannot be held: {error.strerror}"
+            if error.errno in (errno.EMFILE, errno.ENFILE) and kernel.parent(pid) == os.getpid():
+                os.kill(pid, signal.SIGKILL)  # it has the site's socket, and nobody would know of it
+
+    def give_up(self) -> None:
+        """Wait no longer: whoever announces himself from now on learns that he is too late, and ends."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RD)
+        self.read_messages()
+        self.over = True
+
+    def close(self) -> None:
+        """Close it."""
+        self._socket.close()
+        self.theirs.close()
 
 
 class Preloader:
@@ -37,9 +128,9 @@ class Preloader:
         spoilt: modules whose import no fork may inherit, and why.
         refused: why it may not be.
         failed: modules that could not be imported.
-        pair: whose sites it forks.
+        key: whose sites it forks.
         mark: by which its leftovers are known.
-        born: pids of its children that live.
+        children: pids of those that live.
     """
 
     def __init__(
@@ -52,7 +143,7 @@ class Preloader:
         limits: DescriptorLimits,
         changed: Callable[[Preloader], None],
     ) -> None:
-        self.pair, self.like, self.modules = like.pair, like, frozenset(modules)
+        self.key, self.like, self.modules = like.preloader_key, like, frozenset(modules)
         self.since = self.last_fork = loop.now()
         self.ready = self.gone = False
         self.spoilt: dict[str, str] = {}
@@ -60,12 +151,12 @@ class Preloader:
         self.failed: list[str] = []
         self.loaded = self.forks = 0
         self.reads: frozenset[str] = frozenset()
-        self.born: set[int] = set()
+        self.children: set[int] = set()
         self.mark = mark
         self.env = {**like.shared_env, MARKER: mark}
         self.nofile = limits.nofile[1]
         self._loop, self._limits, self._changed = loop, limits, changed
-        self._tail = Tail()
+        self._tail = LastLines()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.setblocking(False)
         job = {"modules": list(modules), "denied": list(denied), "gunicorn": like.gunicorn}
@@ -88,40 +179,40 @@ class Preloader:
             theirs.close()
         self.child, self._output, self._failure = spawned.child, spawned.output, spawned.failure
         self.pid = self.child.pid
-        loop.watch(self._control, lambda _events: self.hear())
+        loop.watch(self._control, lambda _events: self.read_message())
         loop.watch(self._output, lambda _events: self._read())
 
     def __repr__(self) -> str:
-        return f"<Preloader {self.pid} {self.pair} {'ready' if self.ready else 'loading'}>"
+        return f"<Preloader {self.pid} {self.key} {'ready' if self.ready else 'loading'}>"
 
     @property
     def said(self) -> list[str]:
         """The last lines that it printed."""
         return list(map(one_line, self._tail.lines))
 
-    def fork(self, launch: Launch, given: Given) -> tuple[Birth, int]:
+    def fork(self, launch: Launch, given: Given) -> tuple[ForkChannel, int]:
         """Ask for a process; returns its channel, and the reading end of its output.
 
         Raises:
             OSError: it cannot be asked.
         """
         with contextlib.ExitStack() as undo:
-            birth = Birth(launch.identity.uid, self.pid)
-            undo.callback(birth.close)
+            channel = ForkChannel(launch.identity.uid, self.pid)
+            undo.callback(channel.close)
             output, theirs = os.pipe()
             undo.callback(os.close, output)
             with contextlib.ExitStack() as sent:
                 sent.callback(os.close, theirs)
-                sent.callback(birth.theirs.close)
+                sent.callback(channel.theirs.close)
                 orders = memory_file(self._orders(launch), sent)
                 job = memory_file(launch.job, sent)
-                ours = [orders, given.listener, job, theirs, birth.theirs.fileno()]
+                ours = [orders, given.listener, job, theirs, channel.theirs.fileno()]
                 socket.send_fds(self._control, [b"fork"], [*ours, given.notify, given.board])
             undo.pop_all()
         os.set_blocking(output, False)
         self.forks += 1
         self.last_fork = self._loop.now()
-        return birth, output
+        return channel, output
 
     def _orders(self, launch: Launch) -> bytes:
         orders = {
@@ -135,7 +226,7 @@ class Preloader:
         }
         return json.dumps(orders).encode()
 
-    def hear(self) -> None:
+    def read_message(self) -> None:
         """Take the next thing that it has said."""
         try:
             data = self._control.recv(_LONGEST)
@@ -144,7 +235,7 @@ class Preloader:
         try:
             message = json.loads(data) if data else None
             if isinstance(message, dict):
-                self._take(message)
+                self._believe(message)
         except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError):
             # What a hostile one may send: an infinite number is an OverflowError, an object for a list a KeyError.
             data = b""
@@ -152,7 +243,7 @@ class Preloader:
             self._loop.forget(self._control)
         self._changed(self)
 
-    def _take(self, message: dict[str, Any]) -> None:
+    def _believe(self, message: dict[str, Any]) -> None:
         """Believe it as far as it harms nobody: it runs code of the site's user."""
         told = message.get("ready")
         if isinstance(told, dict):

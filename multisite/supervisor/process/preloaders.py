@@ -6,20 +6,23 @@ it is known what they import. It leaves when it has no children and has not been
 
 from __future__ import annotations
 
+import itertools
 import logging
+import re
 from ast import literal_eval
 from collections import Counter
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from multisite.config.model import Home
+from multisite.sites.statefile import StateFile
 from multisite.supervisor.handover import Handed, State
 from multisite.supervisor.loop import Loop
-from multisite.supervisor.process import faithful, kernel
+from multisite.supervisor.process import kernel, spec
 from multisite.supervisor.process.descriptors import DescriptorLimits
-from multisite.supervisor.process.learned import Knowledge, Learned
 from multisite.supervisor.process.preloader import Preloader
-from multisite.supervisor.process.process import Identity, Launch, Pair
+from multisite.supervisor.process.spec import Identity, Launch, PreloaderKey
 
 PAYS_FROM = 2  # starts of sites of a pair
 IDLE = 300.0  # seconds without a fork and without a child
@@ -28,8 +31,90 @@ MOST_FAILURES = 30  # of a pair, spoilt imports included
 OFF = 600.0  # seconds without a preloader for a pair that cannot have one
 WEIGH_EVERY = 5.0  # seconds
 OUTGROWN = 20  # modules that it has not, but its sites have
+MOST_MODULES = 4000
+MOST_PAIRS = 500
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*\Z")
+_LONGEST_NAME = 200  # characters
 
 _log = logging.getLogger("multisite.supervisor")
+
+
+@dataclass
+class Knowledge:
+    """Of one pair of interpreter and user.
+
+    Attributes:
+        modules: what its sites import, in the order of their imports.
+        denied: module to why it is not preloaded; whatever is below it is not, either.
+    """
+
+    modules: dict[str, None] = field(default_factory=dict)
+    denied: dict[str, str] = field(default_factory=dict)
+
+    def learn(self, names: Iterable[str]) -> int:
+        """Take names of modules that a site says it imports, whatever it says; returns how many are new."""
+        before = len(self.modules)
+        for name in itertools.islice(names, MOST_MODULES):
+            if len(self.modules) >= MOST_MODULES:
+                break
+            if len(name) <= _LONGEST_NAME and _NAME.match(name) and not self.is_denied(name):
+                self.modules.setdefault(name)
+        return len(self.modules) - before
+
+    def is_denied(self, name: str) -> bool:
+        """Tell whether a module is not to be preloaded."""
+        parts = name.split(".")
+        return any(".".join(parts[: end + 1]) in self.denied for end in range(len(parts)))
+
+    def deny(self, reasons: Mapping[str, str]) -> None:
+        """Have modules preloaded no more, for these reasons."""
+        for name, reason in itertools.islice(reasons.items(), max(0, MOST_MODULES - len(self.denied))):
+            if len(name) <= _LONGEST_NAME and _NAME.match(name):
+                self.denied[name] = reason[:_LONGEST_NAME]
+        self.modules = {module: None for module in self.modules if not self.is_denied(module)}
+
+
+class Learned:
+    """The knowledge of a home, by pair (a `PreloaderKey` as text), kept in the state directory."""
+
+    def __init__(self, home: Home) -> None:
+        self._file = StateFile(home, "preload")
+        self._pairs: dict[str, Knowledge] = {}
+        self._changed = False
+        document = self._file.load()
+        for pair, told in document.items() if isinstance(document, dict) else ():
+            self._pairs[pair] = _read(told)
+
+    def of(self, pair: str) -> Knowledge:
+        """Return what is known of a pair; nothing, where it is new."""
+        return self._pairs.setdefault(pair, Knowledge())
+
+    def forget_denied(self, pair: str) -> None:
+        """Have all modules of a pair tried again, whose packages may be others now."""
+        self.of(pair).denied.clear()
+        self._changed = True
+
+    def change(self) -> None:
+        """Note that something is to be kept."""
+        self._changed = True
+
+    def keep(self) -> None:
+        """Write it down, if there is anything new."""
+        if self._changed:
+            newest = list(self._pairs.items())[-MOST_PAIRS:]
+            told = {p: {"modules": list(k.modules), "denied": k.denied} for p, k in newest if k.modules}
+            self._changed = not self._file.store(told)
+
+
+def _read(told: Any) -> Knowledge:
+    """Believe no more of a document than its types."""
+    knowledge = Knowledge()
+    if isinstance(told, dict):
+        denied, modules = told.get("denied"), told.get("modules")
+        if isinstance(denied, dict):
+            knowledge.deny({str(name): str(reason) for name, reason in denied.items()})
+        knowledge.learn(map(str, modules) if isinstance(modules, list) else ())
+    return knowledge
 
 
 class Preloaders(Handed):
@@ -49,18 +134,18 @@ class Preloaders(Handed):
     def __init__(self, home: Home, loop: Loop, limits: DescriptorLimits, mark: str) -> None:
         self._loop, self._limits, self._mark = loop, limits, mark
         self._learned = Learned(home)
-        self._starts: Counter[Pair] = Counter()
-        self._failures: Counter[Pair] = Counter()
-        self._off: dict[Pair, tuple[str, float]] = {}  # why not, and until when
-        self._all: dict[Pair, Preloader] = {}
+        self._starts: Counter[PreloaderKey] = Counter()
+        self._failures: Counter[PreloaderKey] = Counter()
+        self._off: dict[PreloaderKey, tuple[str, float]] = {}  # why not, and until when
+        self._all: dict[PreloaderKey, Preloader] = {}
         self._leaving: list[Preloader] = []
         self._serial = self.memory = 0
         self._weigh_at = 0.0
 
     def pack(self) -> State:
         """Return what `take_over` takes: what is known of pairs; they themselves have left."""
-        pairs = self._starts.keys() | self._failures.keys() | self._off.keys()
-        known = [[repr(asdict(pair)), self._starts[pair], self._failures[pair], self._off.get(pair)] for pair in pairs]
+        keys = self._starts.keys() | self._failures.keys() | self._off.keys()
+        known = [[repr(asdict(key)), self._starts[key], self._failures[key], self._off.get(key)] for key in keys]
         return {**self.hand(), "pairs": known}
 
     def take_over(self, state: State) -> None:
@@ -68,10 +153,10 @@ class Preloaders(Handed):
         self.go_on(state)
         for text, starts, failures, off in state["pairs"]:
             told = literal_eval(text)
-            pair = Pair(told["python"], Identity(**told["identity"]))
-            self._starts[pair], self._failures[pair] = starts, failures
+            key = PreloaderKey(told["python"], Identity(**told["identity"]))
+            self._starts[key], self._failures[key] = starts, failures
             if off:
-                self._off[pair] = str(off[0]), float(off[1])
+                self._off[key] = str(off[0]), float(off[1])
 
     @property
     def pids(self) -> set[int]:
@@ -82,93 +167,93 @@ class Preloaders(Handed):
 
     def for_start(self, launch: Launch) -> Preloader | str:
         """Note that a process is going to be started; returns who can fork it, or why there has to be a plain start."""
-        why = faithful.obstacle(launch)
+        why = spec.fork_obstacle(launch)
         if why:
             return why
-        self._starts[launch.pair] += 1
-        off = self._why_off(launch.pair)
+        self._starts[launch.preloader_key] += 1
+        off = self._why_off(launch.preloader_key)
         if off:
             return off
-        preloader = self._all.get(launch.pair)
+        preloader = self._all.get(launch.preloader_key)
         if not preloader or not preloader.ready:
             return "there is no preloader yet"
-        why = faithful.difference(launch, preloader.env, preloader.reads, preloader.nofile)
+        why = spec.fork_difference(launch, preloader.env, preloader.reads, preloader.nofile)
         return why or preloader
 
     def served(self, launch: Launch) -> None:
-        """Note that a site of the pair is ready: now a preloader does not take anything away from its start."""
-        if faithful.obstacle(launch) or self._why_off(launch.pair):
+        """Note that a site of its pair is ready: now a preloader does not take anything away from its start."""
+        if spec.fork_obstacle(launch) or self._why_off(launch.preloader_key):
             return
-        knowledge = self._known(launch.pair)
-        preloader = self._all.get(launch.pair)
+        knowledge = self._known(launch.preloader_key)
+        preloader = self._all.get(launch.preloader_key)
         if preloader and preloader.ready and len(knowledge.modules.keys() - preloader.modules) > OUTGROWN:
             self._dismiss(preloader)
             preloader = None
-        if not preloader and self._starts[launch.pair] >= PAYS_FROM and knowledge.modules:
+        if not preloader and self._starts[launch.preloader_key] >= PAYS_FROM and knowledge.modules:
             self._start(launch)
 
     def learn(self, launch: Launch, names: str) -> None:
-        """Take the names of modules that a site of the pair imports."""
-        if not faithful.obstacle(launch) and self._known(launch.pair).learn(names.split()):
+        """Take the names of modules that a site of its pair imports."""
+        if not spec.fork_obstacle(launch) and self._known(launch.preloader_key).learn(names.split()):
             self._learned.change()
 
-    def _known(self, pair: Pair) -> Knowledge:
-        return self._learned.of(str(pair))
+    def _known(self, key: PreloaderKey) -> Knowledge:
+        return self._learned.of(str(key))
 
     # Their own lives
 
     def _start(self, like: Launch) -> None:
-        known = self._known(like.pair)
+        known = self._known(like.preloader_key)
         self._serial += 1
         mark = f"{self._mark}:%preloader:{self._serial}"
         try:
             preloader = Preloader(like, known.modules, known.denied, mark, self._loop, self._limits, self._changed)
         except OSError as error:
-            _log.warning("no preloader for %s: %s", like.pair, error.strerror)
+            _log.warning("no preloader for %s: %s", like.preloader_key, error.strerror)
             return
-        self._all[like.pair] = preloader
-        _log.info("preloader %s for %s", preloader.pid, like.pair)
+        self._all[like.preloader_key] = preloader
+        _log.info("preloader %s for %s", preloader.pid, like.preloader_key)
 
     def _changed(self, preloader: Preloader) -> None:
         """A preloader has said something."""
-        known = self._known(preloader.pair)
+        known = self._known(preloader.key)
         if preloader.refused:
             self._give_up(preloader, preloader.refused)
         elif preloader.spoilt:
             known.deny(preloader.spoilt)
             self._learned.change()
             self._dismiss(preloader)
-            if self._may_fail(preloader.pair):
+            if self._may_fail(preloader.key):
                 self._start(preloader.like)
         if preloader.failed:
             known.deny(dict.fromkeys(preloader.failed, "cannot be imported without its site"))
             self._learned.change()
             preloader.failed = []
 
-    def _may_fail(self, pair: Pair) -> bool:
-        self._failures[pair] += 1
-        if self._failures[pair] < MOST_FAILURES:
+    def _may_fail(self, key: PreloaderKey) -> bool:
+        self._failures[key] += 1
+        if self._failures[key] < MOST_FAILURES:
             return True
-        self._switch_off(pair, "its preloader failed too often")
+        self._switch_off(key, "its preloader failed too often")
         return False
 
-    def _switch_off(self, pair: Pair, reason: str) -> None:
-        self._off[pair] = reason, self._loop.now() + OFF
-        self._failures[pair] = 0
+    def _switch_off(self, key: PreloaderKey, reason: str) -> None:
+        self._off[key] = reason, self._loop.now() + OFF
+        self._failures[key] = 0
 
-    def _why_off(self, pair: Pair) -> str:
-        reason, until = self._off.get(pair, ("", 0.0))
+    def _why_off(self, key: PreloaderKey) -> str:
+        reason, until = self._off.get(key, ("", 0.0))
         return reason if self._loop.now() < until else ""
 
     def _give_up(self, preloader: Preloader, reason: str) -> None:
-        self._switch_off(preloader.pair, f"no preloader: {reason}")
-        _log.warning("no preloader for %s: %s", preloader.pair, reason)
+        self._switch_off(preloader.key, f"no preloader: {reason}")
+        _log.warning("no preloader for %s: %s", preloader.key, reason)
         self._dismiss(preloader)
 
     def _dismiss(self, preloader: Preloader) -> None:
         """Have no more of it; its children live on."""
-        if self._all.get(preloader.pair) is preloader:
-            del self._all[preloader.pair]
+        if self._all.get(preloader.key) is preloader:
+            del self._all[preloader.key]
             self._leaving.append(preloader)
             preloader.leave()
 
@@ -181,10 +266,10 @@ class Preloaders(Handed):
     def ended(self, pid: int) -> bool:
         """Take note of the end of a process; False if it is no preloader."""
         for preloader in list(self._all.values()):
-            preloader.born.discard(pid)
+            preloader.children.discard(pid)
         for preloader in [*self._all.values(), *self._leaving]:
             if preloader.pid == pid:
-                preloader.hear()  # its last words may not have been read
+                preloader.read_message()  # its last words may not have been read
                 self._bury(preloader)
                 return True
         return False
@@ -193,12 +278,12 @@ class Preloaders(Handed):
         if preloader in self._leaving:
             self._leaving.remove(preloader)
         else:
-            del self._all[preloader.pair]
+            del self._all[preloader.key]
             if preloader.ready:  # what is installed has changed, or somebody killed it
-                self._learned.forget_denied(str(preloader.pair))
+                self._learned.forget_denied(str(preloader.key))
             else:
                 _log.warning("preloader %s failed: %s", preloader.pid, " | ".join(preloader.said[-5:]))
-                self._may_fail(preloader.pair)
+                self._may_fail(preloader.key)
         preloader.ended()
 
     def tick(self, now: float, *, crowded: bool = False) -> None:
@@ -207,7 +292,7 @@ class Preloaders(Handed):
             if not preloader.ready and now - preloader.since > LOADING:
                 self._give_up(preloader, f"its imports take longer than {LOADING:g} s")
                 preloader.kill()
-            elif not preloader.born and (crowded or now - preloader.last_fork > IDLE):
+            elif not preloader.children and (crowded or now - preloader.last_fork > IDLE):
                 self._dismiss(preloader)
         self._learned.keep()
 
@@ -224,17 +309,17 @@ class Preloaders(Handed):
         return [
             {
                 "pid": one.pid,
-                "interpreter": pair.python,
-                "user": pair.identity.name,
+                "interpreter": key.python,
+                "user": key.identity.name,
                 "state": "ready" if one.ready else "loading",
                 "memory": kernel.memory(one.pid),
-                "children": len(one.born),
+                "children": len(one.children),
                 "forks": one.forks,
                 "modules": one.loaded,
-                "denied": self._known(pair).denied,
+                "denied": self._known(key).denied,
                 "idle": round(now - one.last_fork, 3),
             }
-            for pair, one in self._all.items()
+            for key, one in self._all.items()
         ]
 
     def close(self) -> None:

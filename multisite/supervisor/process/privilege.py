@@ -14,7 +14,7 @@ from multisite.config import policies
 from multisite.config.model import Home, Site
 from multisite.config.policies import Refused
 from multisite.supervisor.process import reach
-from multisite.supervisor.process.process import Identity
+from multisite.supervisor.process.spec import Identity
 
 __all__ = ["NeedsRoot", "Refused", "identity"]
 

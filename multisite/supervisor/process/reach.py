@@ -12,7 +12,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 
-from multisite.supervisor.process.process import Identity
+from multisite.supervisor.process.spec import Identity
 
 MOST_LINKS = 40  # on a way, as the kernel has it
 MOST_SCRIPTS = 5  # that name one another in their first lines

@@ -19,7 +19,7 @@ from multisite.supervisor.process import descriptors, reach
 from multisite.supervisor.process.descriptors import DescriptorLimits
 from multisite.supervisor.process.kernel import Child
 from multisite.supervisor.process.prctl import PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, prctl
-from multisite.supervisor.process.process import BOARD, JOB, LISTENER, NOTIFY, Given, Launch
+from multisite.supervisor.process.spec import BOARD, JOB, LISTENER, NOTIFY, Given, Launch
 
 _ASIDE = 16  # descriptors are put aside up here first, so that none is overwritten before it is in its place
 

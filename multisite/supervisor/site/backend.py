@@ -15,17 +15,15 @@ from multisite.supervisor.lifecycle import Action, Event, State
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.notify import Channel, Said
 from multisite.supervisor.process import descriptors, kernel
-from multisite.supervisor.process.birth import Birth
 from multisite.supervisor.process.descriptors import DescriptorLimits
-from multisite.supervisor.process.journey import Journey
 from multisite.supervisor.process.kernel import Child
-from multisite.supervisor.process.output import Output, SiteLog
-from multisite.supervisor.process.preloader import Preloader
+from multisite.supervisor.process.preloader import ForkChannel, Preloader
 from multisite.supervisor.process.preloaders import Preloaders
-from multisite.supervisor.process.process import Given, Launch, packed, unpacked
+from multisite.supervisor.process.sitelog import Journey, Output, SiteLog
 from multisite.supervisor.process.spawn import spawn
+from multisite.supervisor.process.spec import Given, Launch, packed, unpacked
 
-BORN_WITHIN = 5.0  # seconds, or else the preloader does not answer
+FORK_WITHIN = 5.0  # seconds, or else the preloader does not answer
 KILL_EVERY = 5.0  # seconds between two SIGKILLs, for a process that the kernel holds
 
 
@@ -67,7 +65,7 @@ class Backend(Handed):
     PARTS = ("site", "slot", "serial", "child", "state", "launch", "journey", "_channel", "_output", "_failure")
     ANEW = (
         *("exit", "_loop", "_tell", "_heard"),
-        *("_birth", "_birth_due", "_preloader", "_lost"),  # births are over before anything is handed over
+        *("_fork", "_fork_due", "_preloader", "_lost"),  # forks are over before anything is handed over
     )
 
     def __init__(
@@ -102,8 +100,8 @@ class Backend(Handed):
         self._channel: Channel | None = None
         self._failure = -1
         self._failure_text = ""
-        self._birth: Birth | None = None
-        self._birth_due = 0.0
+        self._fork: ForkChannel | None = None
+        self._fork_due = 0.0
         self._preloader: Preloader | None = None
         self._lost: Callable[[], None] = lambda: None
 
@@ -124,7 +122,7 @@ class Backend(Handed):
     @property
     def is_unborn(self) -> bool:
         """Whether a preloader has been asked for its process, and has not given it yet."""
-        return self._birth is not None and not self.pid
+        return self._fork is not None and not self.pid
 
     @property
     def maker(self) -> Preloader | None:
@@ -241,7 +239,7 @@ class Backend(Handed):
             return False
         try:
             with self._speaking(launch, given) as all_given:
-                birth, output = preloader.fork(launch, all_given)
+                channel, output = preloader.fork(launch, all_given)
         except OSError as error:
             self._close_channel()
             self.journey.way = f"plain start: the preloader cannot be asked: {error.strerror}"
@@ -249,8 +247,8 @@ class Backend(Handed):
         self.launch, self._preloader, self._lost = launch, preloader, lost
         self.journey.way = f"forked from process {preloader.pid}"
         self.journey.enter("fork", self._loop.now())
-        self._birth, self._birth_due = birth, self._loop.now() + BORN_WITHIN
-        self._loop.watch(birth, lambda _events: self.hear())
+        self._fork, self._fork_due = channel, self._loop.now() + FORK_WITHIN
+        self._loop.watch(channel, lambda _events: self.hear())
         self._be(launch)
         self._output = Output(output, log, self.journey.tail)
         self._watch()
@@ -268,37 +266,37 @@ class Backend(Handed):
 
     def hear(self) -> None:
         """Take note of what has come of a fork."""
-        birth, preloader = self._birth, self._preloader
-        if not birth or not preloader:
+        channel, preloader = self._fork, self._preloader
+        if not channel or not preloader:
             return
-        birth.hear()
-        if birth.child and not self.child:
-            self.child = birth.child
-            preloader.born.add(self.pid)
+        channel.read_messages()
+        if channel.child and not self.child:
+            self.child = channel.child
+            preloader.children.add(self.pid)
             if self.state is not State.STARTING:
                 self.kill()
             self._watch_channel()
-        if birth.over:
-            self._end_birth(birth)
+        if channel.over:
+            self._fork_ended(channel)
 
-    def _end_birth(self, birth: Birth) -> None:
-        self._failure_text = birth.failure
-        self._birth = None
-        self._loop.forget(birth)
-        birth.close()
+    def _fork_ended(self, channel: ForkChannel) -> None:
+        self._failure_text = channel.failure
+        self._fork = None
+        self._loop.forget(channel)
+        channel.close()
         if self.pid:
             self.journey.enter("start up", self._loop.now())
         else:
-            self.journey.way = f"plain start: {birth.refused or 'the preloader has not made it'}"
+            self.journey.way = f"plain start: {channel.refused or 'the preloader has not made it'}"
             self._close_output()
             self._close_channel()
             self._lost()
 
-    def end_birth(self, now: float = float("inf")) -> Preloader | None:
+    def end_fork(self, now: float = float("inf")) -> Preloader | None:
         """Wait no longer for a process that should have been there at the time `now`; returns who has not made it."""
-        if not self._birth or self.pid or now < self._birth_due:
+        if not self._fork or self.pid or now < self._fork_due:
             return None
-        self._birth.give_up()
+        self._fork.give_up()
         self.hear()
         return self._preloader
 

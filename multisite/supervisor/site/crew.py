@@ -17,9 +17,9 @@ from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.lifecycle import Event, State
 from multisite.supervisor.process import kernel, launch
 from multisite.supervisor.process.kernel import Connections, connections
-from multisite.supervisor.process.output import SiteLog
 from multisite.supervisor.process.privilege import Refused
-from multisite.supervisor.process.process import Launch
+from multisite.supervisor.process.sitelog import SiteLog
+from multisite.supervisor.process.spec import Launch
 from multisite.supervisor.site import draining, replacement
 from multisite.supervisor.site.activity import Activity
 from multisite.supervisor.site.backend import Backend
@@ -298,7 +298,7 @@ class Crew(Handed):
                 continue
             backend.resume(now)
             draining.end_if_drained(backend, connected, self.connected)
-            overdue = backend.end_birth(now)
+            overdue = backend.end_fork(now)
             if overdue:
                 self._shared.preloaders.lost(overdue)
             self._heed_time(backend, now)

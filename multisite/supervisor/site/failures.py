@@ -12,7 +12,7 @@ from multisite.supervisor import planner
 from multisite.supervisor.handover import Handed
 from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.lifecycle import State
-from multisite.supervisor.process.journey import Journey
+from multisite.supervisor.process.sitelog import Journey
 from multisite.supervisor.site import triggers
 from multisite.supervisor.site.backend import Backend, Exit
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from multisite.supervisor.handover import Handed, Keeper
 from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.lifecycle import Event, State
-from multisite.supervisor.process.journey import Journey
 from multisite.supervisor.process.privilege import Refused
-from multisite.supervisor.process.process import Given, Launch
+from multisite.supervisor.process.sitelog import Journey
+from multisite.supervisor.process.spec import Given, Launch
 from multisite.supervisor.site.backend import Backend
 from multisite.supervisor.site.backends import Backends
 from multisite.supervisor.site.deploy import Deploys
@@ -152,4 +152,4 @@ class Starter(Handed):
     def hear_no_more(self) -> None:
         """Wait for no preloader any longer."""
         for backend in list(self._backends):
-            backend.end_birth()
+            backend.end_fork()

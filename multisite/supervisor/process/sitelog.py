@@ -1,10 +1,14 @@
-"""What a site's processes print: read, kept for the start report, appended to a log, never without bounds."""
+"""What a site's processes print: read, kept for the report of a start, appended to a log, never without bounds."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 from multisite.config.logformat import Syslog, parse_syslog
 from multisite.config.model import Site
@@ -13,12 +17,36 @@ from multisite.logs import logs
 from multisite.logs.logfile import open_append
 from multisite.logs.loghandlers import SyslogLines
 from multisite.supervisor.handover import Handed, Keeper, State
-from multisite.supervisor.process.journey import Tail
 
 PIECE = 65536
 READ_PER_SECOND = 4 << 20  # bytes; beyond, the pipe is left full and the site waits
 LOGGED_PER_SECOND = 256 << 10  # bytes; beyond, lines are counted and left out
 LINE = 64  # bytes that a line counts for besides what is in it: a flood of empty ones costs us most
+MOST_LINES = 40
+LONGEST_LINE = 1000  # characters of a line that are kept
+
+
+@dataclass
+class LastLines:
+    """The last lines of what a process printed, bounded whatever it prints."""
+
+    lines: deque[str] = field(default_factory=lambda: deque(maxlen=MOST_LINES))
+    _open: str = ""
+
+    def feed(self, data: bytes) -> list[str]:
+        """Take more output; return the lines that it completes."""
+        *whole, rest = (self._open + data.decode("utf-8", "backslashreplace")).split("\n")
+        done = [line.rstrip("\r")[:LONGEST_LINE] for line in whole]
+        if len(rest) > LONGEST_LINE:
+            done.append(rest[:LONGEST_LINE])
+            rest = ""
+        self._open = rest
+        self.lines.extend(done)
+        return done
+
+    def flush(self) -> list[str]:
+        """Take an unfinished line for finished."""
+        return self.feed(b"\n") if self._open else []
 
 
 class SiteLog(Handed):
@@ -119,7 +147,7 @@ class Output(Handed):
     HANDED = ("_second", "_read")
     PARTS = ("descriptor", "tail", "_log")
 
-    def __init__(self, descriptor: int, log: SiteLog, tail: Tail) -> None:
+    def __init__(self, descriptor: int, log: SiteLog, tail: LastLines) -> None:
         self.descriptor = descriptor
         self.tail = tail
         self._log = log
@@ -157,16 +185,84 @@ class Output(Handed):
     def drain(self, now: float) -> None:
         """Read what a process left behind, a bounded amount of it."""
         for _ in range(64):
-            if not self.read(now) or not self._ready():
+            if not self.read(now) or not select.select([self.descriptor], [], [], 0)[0]:
                 return
-
-    def _ready(self) -> bool:
-        import select
-
-        return bool(select.select([self.descriptor], [], [], 0)[0])
 
     def close(self) -> None:
         """Close it."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
+
+
+@dataclass
+class Journey:
+    """What a start went through: its steps, in order, each with its duration in seconds once it is over.
+
+    Attributes:
+        way: forked or plain, and why.
+    """
+
+    begun: float
+    steps: list[tuple[str, float]] = field(default_factory=list)
+    tail: LastLines = field(default_factory=LastLines)
+    way: str = ""
+    failure: str = ""
+    incident: str = ""
+    _since: float = 0.0
+    _step: str = ""
+
+    def enter(self, step: str, now: float) -> None:
+        """Begin a step; the one before is over."""
+        self.leave(now)
+        self._step, self._since = step, now
+
+    def leave(self, now: float) -> None:
+        """End the current step."""
+        if self._step:
+            self.steps.append((self._step, now - self._since))
+            self._step = ""
+
+    def fail(self, reason: str, incident: str, now: float) -> None:
+        """End the journey where it is."""
+        step = self._step
+        self.leave(now)
+        self.failure = f"{step}: {reason}" if step else reason
+        self.incident = incident
+
+    @property
+    def duration(self) -> float:
+        """Seconds that all finished steps took."""
+        return sum(seconds for _, seconds in self.steps)
+
+    def pack(self) -> dict[str, Any]:
+        """Return what `taken_over` takes."""
+        tail = [list(self.tail.lines), self.tail._open]
+        return {**vars(self), "tail": tail}
+
+    @classmethod
+    def taken_over(cls, state: dict[str, Any]) -> Journey:
+        """Return the journey that another program packed."""
+        lines, rest = state["tail"]
+        steps = [(str(step), float(seconds)) for step, seconds in state["steps"]]
+        return cls(**{**state, "steps": steps, "tail": LastLines(deque(lines, MOST_LINES), rest)})
+
+    def as_dict(self) -> dict[str, object]:
+        """Describe it for ``status``."""
+        return {
+            "steps": [{"step": step, "seconds": round(seconds, 4)} for step, seconds in self.steps],
+            "way": self.way,
+            "failure": self.failure,
+            "incident": self.incident,
+            "output": list(self.tail.lines),
+        }
+
+    @property
+    def headline(self) -> str:
+        """One line with all steps."""
+        steps = ", ".join(f"{step} {seconds * 1000:.0f} ms" for step, seconds in self.steps)
+        return (self.failure or "started") + (f" ({steps})" if steps else "")
+
+    def __str__(self) -> str:
+        """The headline, and a line for each of the last lines of output."""
+        return "\n".join([self.headline, *(f"    {line}" for line in self.tail.lines)])

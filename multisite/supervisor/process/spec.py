@@ -1,14 +1,19 @@
-"""A process as it is to be: who runs it, and all that is needed to start it."""
+"""A process as it is to be: who runs it, all that is needed to start it, and whether it could be forked. Pure."""
 
 from __future__ import annotations
 
 from ast import literal_eval
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 
 LISTENER = 3  # the first descriptor after standard error, as sd_listen_fds(3) has it
 JOB = 4
 NOTIFY = 5  # where our runner reports
 BOARD = 6  # where it counts
+
+# Read by the interpreter, the dynamic loader or the C library before any module could ask for them.
+_AT_START = ("PYTHON", "LD_", "LC_", "MALLOC_", "OPENSSL_", "COVERAGE_", "COV_CORE_")
+_AT_START_WHOLE = ("LANG", "LANGUAGE", "GLIBC_TUNABLES")
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Pair:
+class PreloaderKey:
     """An interpreter and who runs it: what sites must have in common to be forked from one process."""
 
     python: str
@@ -56,7 +61,7 @@ class Launch:
         told: it says READY=1 itself; otherwise its first accepted connection counts.
         graceful: SIGTERM lets requests in flight end.
         tried: it is another program first, which says TRIED=1 when it becomes the server.
-        shared_env: the part of `env` that all sites of its pair have.
+        shared_env: the part of `env` that all sites of its preloader have.
         location: whose modules are imported first.
         gunicorn: the folder of our own.
         preload: "" if a preloader may make it, else why not.
@@ -89,12 +94,12 @@ class Launch:
     @property
     def owner(self) -> str:
         """Who has the site, and from where: what one of them is given is not for another."""
-        return f"{Pair('', self.identity)} {self.chroot}"
+        return f"{PreloaderKey('', self.identity)} {self.chroot}"
 
     @property
-    def pair(self) -> Pair:
+    def preloader_key(self) -> PreloaderKey:
         """Whose preloader may make it."""
-        return Pair(self.argv[0], self.identity)
+        return PreloaderKey(self.argv[0], self.identity)
 
 
 def packed(launch: Launch) -> str:
@@ -107,3 +112,36 @@ def unpacked(text: str) -> Launch:
     known = {field.name for field in fields(Launch)}
     values = {name: value for name, value in literal_eval(text).items() if name in known}
     return Launch(**{**values, "identity": Identity(**values["identity"])})
+
+
+def fork_obstacle(launch: Launch) -> str:
+    """Return why no preloader can make this process, whichever it is; "" if one can."""
+    if launch.preload:
+        return launch.preload
+    if not launch.job:
+        return "only multisite's own runner is forked"
+    if launch.chroot:
+        return "it has a root folder of its own"
+    relative = [path for path in launch.env.get("PYTHONPATH", "").split(":") if path and not path.startswith("/")]
+    return "PYTHONPATH is relative" if relative else ""
+
+
+def fork_difference(launch: Launch, started_with: Mapping[str, str], reads: Collection[str], nofile: int) -> str:
+    """Return what this process would have other than its preloader and cannot be changed by now; "" if nothing.
+
+    Args:
+        launch: of the process.
+        started_with: the preloader's environment.
+        reads: names of variables that the preloaded modules have asked for.
+        nofile: how many descriptors the preloader may have at most.
+    """
+    for name in sorted(launch.env.keys() | started_with.keys()):
+        is_read = name in reads or name in _AT_START_WHOLE or name.startswith(_AT_START)
+        if is_read and launch.env.get(name) != started_with.get(name):
+            return f"the environment variable {name} differs and has been read"
+    if launch.identity.uid:
+        if launch.nice < 0:
+            return "nice is below 0"
+        if (launch.nofile or 0) > nofile:
+            return f"nofile is above {nofile}"
+    return ""
