@@ -21,10 +21,9 @@ from multisite.supervisor.notify import Said
 from multisite.supervisor.process import kernel, launch, orphans
 from multisite.supervisor.process.descriptors import DescriptorLimits
 from multisite.supervisor.process.kernel import Connections, connections
-from multisite.supervisor.process.launch import Surroundings
 from multisite.supervisor.process.privilege import Refused
 from multisite.supervisor.process.sitelog import SiteLog
-from multisite.supervisor.process.spec import Given, Launch
+from multisite.supervisor.process.spec import Given, Launch, Surroundings
 from multisite.supervisor.site.backend import Backend
 from multisite.supervisor.site.failures import TOO_LATE, reason_of
 from multisite.supervisor.site.scoreboard import Scoreboard

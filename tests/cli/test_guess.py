@@ -21,6 +21,7 @@ from multisite.cli.project.survey import LARGEST, MOST_FILES, survey
 from multisite.config.config import make_site, read_home, read_site
 from multisite.config.model import SupervisorOptions
 from multisite.supervisor.process import launch
+from multisite.supervisor.process.spec import Surroundings
 from tests.projects import DJANGO, DJANGOS, FLASK, MOYA, PLAIN, SEEN, SERVED, STATIC, write
 
 
@@ -236,7 +237,7 @@ def test_a_virtualenv_runs_a_command_too(tmp_path: Path, home: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / ".venv")], check=True)
     new(home, "page", "--from", str(folder))
     site = make_site(read_site(str(home / "sites-available/page.ini"), str(home)), read_home(str(home)))
-    around = launch.Surroundings(os.environ, "", "/")
+    around = Surroundings(os.environ, "", "/")
     how = launch.plan(site, replace(read_home(str(home)), supervisor=SupervisorOptions(allow_root=True)), around)
     assert how.env["PATH"].split(os.pathsep)[0] == str(folder / ".venv" / "bin")
     assert how.argv[how.argv.index("--") + 1] == "python3"

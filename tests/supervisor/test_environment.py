@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from multisite.config.model import Home, Site
-from multisite.supervisor.process import environment
+from multisite.supervisor.process import launch
 from multisite.supervisor.process.spec import Identity
 
 from .harness import supervised
@@ -31,7 +31,7 @@ SERVICE = {
 
 def around(python: str = "", env: dict[str, str] | None = None, **keys: object) -> dict[str, str]:
     site = Site("a.ini", name="a", **keys)  # type: ignore[arg-type]
-    return environment.around(site, Home("/home", env=env or {}), SERVICE, WHO, python)
+    return launch.site_environment(site, Home("/home", env=env or {}), SERVICE, WHO, python)
 
 
 def test_a_site_gets_what_every_process_needs_and_nothing_of_the_administrators() -> None:
@@ -83,7 +83,7 @@ def test_a_virtualenv_comes_first_in_the_path(tmp_path: Path) -> None:
 def test_a_site_that_may_move_finds_the_services_variables() -> None:
     """It would find them in the workers; never what is the server's, ours, or the interpreter's."""
     service = {**SERVICE, "PYTHONHASHSEED": "0", "LD_PRELOAD": "x.so"}
-    found = environment.around(Site("a.ini", name="a"), Home("/home"), service, WHO, "", may_move=True)
+    found = launch.site_environment(Site("a.ini", name="a"), Home("/home"), service, WHO, "", may_move=True)
     assert found["SECRET"] == "administrator's own" and found["HOME"] == "/var/www"
     assert not found.keys() & {"PYTHONPATH", "PYTHONHASHSEED", "LD_PRELOAD", "GUNICORN_PID", "NOTIFY_SOCKET"}
 

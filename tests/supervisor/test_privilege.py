@@ -16,8 +16,9 @@ from click.testing import CliRunner
 from multisite.cli import main
 from multisite.config.model import Home, Site, SupervisorOptions
 from multisite.errors import BackendUnavailable
-from multisite.supervisor.process import launch, privilege, reach
+from multisite.supervisor.process import commandlines, launch, privilege, reach
 from multisite.supervisor.process.privilege import Refused
+from multisite.supervisor.process.spec import Surroundings
 
 from .harness import SERVER, SupervisedHome, as_user, supervised, wait_until
 
@@ -60,11 +61,11 @@ def test_a_command_that_is_told_a_port_can_be_run_by_who_cannot_run_our_interpre
     hidden = open_path / "hidden"
     hidden.mkdir(mode=0o700)
     (hidden / "python3").symlink_to(sys.executable)
-    monkeypatch.setattr(launch.program, "own_interpreter", lambda: str(hidden / "python3"))
-    monkeypatch.setattr(launch, "RELAY", str(open_path / "relay.py"))
+    monkeypatch.setattr(commandlines.program, "own_interpreter", lambda: str(hidden / "python3"))
+    monkeypatch.setattr(commandlines, "RELAY", str(open_path / "relay.py"))
     (open_path / "relay.py").touch(mode=0o644)
     site = Site("a.ini", name="a", location=str(open_path), command=("/bin/true", "%PORT"))
-    how = launch.plan(site, Home("/home"), launch.Surroundings(os.environ, "", "/"))
+    how = launch.plan(site, Home("/home"), Surroundings(os.environ, "", "/"))
     assert (how.identity.name, how.argv[0]) == ("nobody", shutil.which("python3", path=os.defpath))
 
 
@@ -256,7 +257,7 @@ def test_no_signal_is_ignored_because_the_supervisor_ignores_it(tmp_path: Path) 
 
 @as_root
 def test_the_relay_and_a_private_socket_work_for_another_user(open_path: Path) -> None:
-    if not privilege.reaches(who(user="www-data", location="/"), launch.RELAY):
+    if not privilege.reaches(who(user="www-data", location="/"), commandlines.RELAY):
         pytest.skip("this checkout is hidden from other users, and the relay is in it")
     with supervised(open_path) as home:
         home.site("a", SERVER, command=f"{SYSTEM_PYTHON} -m http.server --bind 127.0.0.1 %PORT", user="www-data")

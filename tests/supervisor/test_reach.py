@@ -11,7 +11,7 @@ import pytest
 
 from multisite.config.model import Home, Site, SupervisorOptions
 from multisite.supervisor.process import launch, reach
-from multisite.supervisor.process.spec import Identity
+from multisite.supervisor.process.spec import Identity, Surroundings
 
 from .harness import supervised
 
@@ -95,7 +95,7 @@ def test_what_a_command_executes_is_what_has_to_be_reached(open_path: Path, kind
     """The default user is refused or, with allow_root, replaced; a user that the file names is refused."""
     shop, hidden = folders(open_path)
     site = Site("a.ini", name="a", location=str(shop), command=(kind(shop, hidden),))
-    around = launch.Surroundings(os.environ, "", "/")
+    around = Surroundings(os.environ, "", "/")
     plain, allowed = Home("/home"), Home("/home", supervisor=SupervisorOptions(allow_root=True))
     told = str(launch.obstacle(site, plain))
     assert "'nobody', who cannot reach " in told and f": {hidden} is closed to that user" in told

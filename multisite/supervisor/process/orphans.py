@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection, Mapping
 
 from multisite.supervisor.process import kernel
-from multisite.supervisor.process.environment import MARKER
+from multisite.supervisor.process.spec import MARKER
 
 PATIENCE = 5.0  # seconds for what was killed to be gone
 

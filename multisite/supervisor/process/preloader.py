@@ -17,11 +17,10 @@ from multisite.errors import one_line
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.process import kernel
 from multisite.supervisor.process.descriptors import DescriptorLimits
-from multisite.supervisor.process.environment import MARKER
 from multisite.supervisor.process.kernel import Child
 from multisite.supervisor.process.sitelog import LastLines
 from multisite.supervisor.process.spawn import memory_file, spawn
-from multisite.supervisor.process.spec import JOB, Given, Launch
+from multisite.supervisor.process.spec import JOB, MARKER, Given, Launch
 
 ROOM = 4096  # bytes of environment that a site's processes can show
 _LONGEST = 65536

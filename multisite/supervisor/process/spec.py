@@ -10,6 +10,7 @@ LISTENER = 3  # the first descriptor after standard error, as sd_listen_fds(3) h
 JOB = 4
 NOTIFY = 5  # where our runner reports
 BOARD = 6  # where it counts
+MARKER = "MULTISITE_BACKEND"  # the variable by which a site's leftovers are known
 
 # Read by the interpreter, the dynamic loader or the C library before any module could ask for them.
 _AT_START = ("PYTHON", "LD_", "LC_", "MALLOC_", "OPENSSL_", "COVERAGE_", "COV_CORE_")
@@ -35,6 +36,33 @@ class Given:
     listener: int
     notify: int = -1
     board: int = -1
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a launch needs to know of its supervisor.
+
+    Attributes:
+        notify: path of the socket at which a process that is not our runner speaks.
+        private: folder for the socket that a command binds itself.
+        mark: value of `MARKER`.
+        smoke: it has to answer the smoke request first, if the site has one.
+        trusts_front_end: whether a front end that comes to the site's own socket is a trusted proxy.
+        examine: the version of the site's code that is to be examined, "" for none.
+        claims: keys of further fields that a trusted front end alone may send.
+        head_limits: how large the head of a request may be, by gunicorn's names; its own where nothing is said.
+    """
+
+    environ: Mapping[str, str]
+    notify: str
+    private: str
+    mark: str = ""
+    slot: int = 0
+    smoke: bool = False
+    trusts_front_end: bool = False
+    examine: str = ""
+    head_limits: Mapping[str, int] = field(default_factory=dict)
+    claims: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,9 @@ from multisite.logs import logs
 from multisite.supervisor import planner
 from multisite.supervisor.notify import Said
 from multisite.supervisor.process import launch
-from multisite.supervisor.process.launch import Surroundings
 from multisite.supervisor.process.privilege import Refused
 from multisite.supervisor.process.sitelog import SiteLog
-from multisite.supervisor.process.spec import Given, Launch
+from multisite.supervisor.process.spec import Given, Launch, Surroundings
 from multisite.supervisor.site.backend import Backend
 from multisite.supervisor.site.scoreboard import Scoreboard
 from multisite.supervisor.site.shared import Shared
