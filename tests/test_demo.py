@@ -13,7 +13,7 @@ import pytest
 from webtest import TestApp
 
 from multisite.cli.session import Session
-from multisite.cli.verdict import Judgement, judge
+from multisite.cli.sitestate import Judgement, judge
 from multisite.service import Service
 from tests.servers.harness import PATIENCE, eventually
 

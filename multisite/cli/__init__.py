@@ -26,8 +26,8 @@ COMMANDS = {
     "restart": "multisite.cli.restart:restart",
     "reload": "multisite.cli.restart:reload",
     "serve": "multisite.cli.serve:serve",
-    "supervise": "multisite.cli.supervise:supervise",
-    "completion": "multisite.cli.completion:completion",
+    "supervise": "multisite.cli.restart:supervise",
+    "completion": "multisite.cli.complete:completion",
 }
 
 EPILOG = """\b

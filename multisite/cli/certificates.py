@@ -23,7 +23,7 @@ _log = logging.getLogger("multisite.certificates")
 
 
 @dataclass(frozen=True)
-class Pair:
+class CertificateFiles:
     """A certificate, with those that vouch for it, and its key; paths of files."""
 
     chain: str
@@ -51,14 +51,14 @@ class Certificates:
     def __init__(self, folder: str, protocols: Iterable[str] = ()) -> None:
         self.folder = folder
         self._protocols = list(protocols)
-        self._contexts: dict[Pair, tuple[tuple[int, ...], ssl.SSLContext]] = {}
+        self._contexts: dict[CertificateFiles, tuple[tuple[int, ...], ssl.SSLContext]] = {}
 
-    def find(self, host: str) -> Pair | None:
+    def find(self, host: str) -> CertificateFiles | None:
         """Return what is there for a normalised host: under its own name, or its parent's with ``*.``."""
         parent = host.partition(".")[2]
         return self._pair(host) or (self._pair(f"*.{parent}") if parent else None)
 
-    def default(self) -> Pair:
+    def default(self) -> CertificateFiles:
         """Return what a client gets that asks for no domain, or for one without a certificate.
 
         Raises:
@@ -76,15 +76,18 @@ class Certificates:
         except OSError as error:
             raise ValueError(str(error.strerror).lower()) from None
 
-    def _pair(self, domain: str) -> Pair | None:
+    def _pair(self, domain: str) -> CertificateFiles | None:
         place = os.path.join(self.folder, domain)
         single = f"{place}.pem"
-        for pair in (Pair(f"{place}/fullchain.pem", f"{place}/privkey.pem"), Pair(single, single)):
+        for pair in (
+            CertificateFiles(f"{place}/fullchain.pem", f"{place}/privkey.pem"),
+            CertificateFiles(single, single),
+        ):
             if os.path.isfile(pair.chain) and os.path.isfile(pair.key):
                 return pair
         return None
 
-    def context(self, pair: Pair) -> ssl.SSLContext:
+    def context(self, pair: CertificateFiles) -> ssl.SSLContext:
         """Return the context of a certificate, made anew if it was renewed.
 
         Raises:

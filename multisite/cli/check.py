@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from multisite.cli import complete
-from multisite.cli.fence import fenced
+from multisite.cli.group import fenced
 from multisite.cli.output import say, say_json, say_problems
 from multisite.cli.session import Session, pass_session
 
@@ -46,7 +46,7 @@ def check(session: Session, boot: bool, names: tuple[str, ...]) -> None:
     and gets nothing of that.
     """
     if boot:
-        from multisite.cli.deploying import check_by_booting
+        from multisite.cli.trialruns import check_by_booting
 
         return check_by_booting(session, names)
     if names:
@@ -89,8 +89,8 @@ def enabled_problems(session: Session) -> list[Problem]:
 
 def _of_site(session: Session, name: str) -> list[Problem]:
     from multisite.cli.places import log_problems
-    from multisite.cli.project.target import site_problems, static_problems
-    from multisite.cli.start import start_problems
+    from multisite.cli.project.faults import site_problems, static_problems
+    from multisite.cli.sitestate import start_problems
     from multisite.sites import relativepaths
 
     site = session.catalogue.site(name)
@@ -116,14 +116,14 @@ def savings(session: Session) -> Iterator[tuple[str, Saving]]:
 
 
 def _saving(session: Session, name: str) -> Saving | None:
-    from multisite.cli import verdict
+    from multisite.cli import sitestate
 
-    return verdict.saving(session, session.catalogue.site(name))
+    return sitestate.saving(session, session.catalogue.site(name))
 
 
 def _sessions(site: Site) -> list[Problem]:
     """Return a warning for sessions in memory where the site has several processes; only a spawned one has its own."""
-    from multisite.cli.project.sessionstore import problem
+    from multisite.cli.project.sessions import problem
 
     found = problem(site, site.processes)
     return [found] if found else []

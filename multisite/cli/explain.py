@@ -98,7 +98,7 @@ def _rule(catalogue: Catalogue, claim: Found[Mounts]) -> str:
 def describe(session: Session, host: str, path: str, found: list[Candidate]) -> dict[str, Any]:
     """Gather everything there is to say about the first of `found`."""
     from multisite.cli.listing import live
-    from multisite.cli.verdict import judge
+    from multisite.cli.sitestate import judge
     from multisite.sites import hosted
 
     first = found[0]

@@ -1,20 +1,37 @@
-"""A click group that imports a command when it is needed, and the one place where errors become exit codes."""
+"""The group of commands, each imported when it is needed, and what becomes of an error.
+
+One site's fault costs that site's row, never a command: every loop over sites takes its step through `fenced`. What was
+not foreseen gets an incident id, and its traceback is kept in the state directory. Any other error ends the command
+with one line and exit code 1.
+"""
 
 from __future__ import annotations
 
 import errno
 import importlib
-from typing import Any, NoReturn
+import os
+import time
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from multisite.cli.fence import LEAVES, describe, sentence
 from multisite.cli.output import did_you_mean, printable
 from multisite.errors import MultisiteError
+
+if TYPE_CHECKING:
+    from multisite.cli.session import Session
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 #: commands of later releases, and what does for now
 LATER = {"top": "status shows the same figures once", "import": "new --from PATH looks at one project"}
+T = TypeVar("T")
+KIND = "incidents"
+MOST = 50  # incidents that are kept
+OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+#: how click leaves a command; none of a site's business
+LEAVES = (click.ClickException, click.exceptions.Exit, click.Abort)
 
 
 class LazyGroup(click.Group):
@@ -72,3 +89,64 @@ def fail(reason: str) -> NoReturn:
     """Say `reason` in one line on standard error and leave with exit code 1."""
     click.echo(f"multisite: {printable(reason)}", err=True)
     raise SystemExit(1)
+
+
+def fenced(session: Session, site: str, step: Callable[[], T], instead: Callable[[str], T]) -> T:
+    """Return what `step` gives for a site; where that raises, what `instead` makes of the sentence that says why."""
+    try:
+        return step()
+    except LEAVES:
+        raise
+    except Exception as error:
+        return instead(sentence(session, error, site))
+
+
+def sentence(session: Session | None, error: Exception, site: str = "") -> str:
+    """Say what has been raised; what nobody has foreseen is an incident.
+
+    Args:
+        session: whose home keeps the traceback; None: nobody does.
+        error: what has been raised.
+        site: the site that it is about, "" for none.
+    """
+    if isinstance(error, MultisiteError):
+        return error.reason
+    if isinstance(error, OSError):
+        return describe(error)
+    from multisite.logs import logs
+
+    incident = logs.incident()
+    kept = session is not None and _keep(session, incident, error, site)
+    where = f"; its traceback is in {kept}" if kept else ""
+    return f"incident {incident}: {type(error).__name__}: {error} ({_place(error)}){where}"
+
+
+def describe(error: OSError) -> str:
+    """Say an error of the operating system with the file it is about."""
+    hint = "; do you need sudo?" if error.errno in (errno.EACCES, errno.EPERM) else ""
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{(error.strerror or 'it failed').lower()}{hint}"
+
+
+def _place(error: Exception) -> str:
+    """Return the innermost line of ours that it came through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if frame.filename.startswith(OURS)] or frames
+    return f"{os.path.relpath(ours[-1].filename, os.path.dirname(OURS))}, line {ours[-1].lineno}" if ours else "?"
+
+
+def _keep(session: Session, incident: str, error: Exception, site: str) -> str:
+    """Keep a traceback; returns the path of the document, "" where that cannot be."""
+    from multisite.sites.statefile import StateFile
+
+    try:
+        file = StateFile(session.home, KIND)
+        with file.locked():
+            told = file.load()
+            rows = told if isinstance(told, dict) else {}
+            lines = "".join(traceback.format_exception(error)).splitlines()
+            row = {"at": time.time(), "site": site, "traceback": lines}
+            newest = dict(list({**rows, incident: row}.items())[-MOST:])
+            return file.path if file.store(newest) else ""
+    except Exception:  # the home may be what is at fault
+        return ""

@@ -9,7 +9,7 @@ import click
 from multisite.cli.output import say, say_json
 from multisite.cli.scaffold import HELLO_FILES, HOME_FILES, MOYA_CONF, SUPERVISOR_SECTION, make_home
 from multisite.cli.session import Session, pass_session
-from multisite.cli.systemfiles import KINDS, PROXIES, USER
+from multisite.cli.system import KINDS, PROXIES, USER, next_steps, write_files
 from multisite.sites.enabling import Places
 
 SYSTEM_HOME = "/etc/moya"
@@ -69,14 +69,12 @@ def install(session: Session, force: bool) -> None:
 
 def init_system(session: Session, manager: str, root: str, user: str, force: bool) -> None:
     """Make the system's home and the files of its service manager; say what each is for, and what to do next."""
-    from multisite.cli import system
-
     home = os.path.abspath(session.home_option or SYSTEM_HOME)
     place = os.path.join(root, home.lstrip("/")) if root else home
     files = {**HOME_FILES, "moya.conf": f"{MOYA_CONF}\n{SUPERVISOR_SECTION.format(group=user)}"}
     made = [(action, path, "") for action, path in make_home(place, files, force)]
-    written = list(system.install(manager, home, user, _believed(place), root, force))
-    steps = system.next_steps(manager, user)
+    written = list(write_files(manager, home, user, _believed(place), root, force))
+    steps = next_steps(manager, user)
     if session.as_json:
         rows = [{"action": action, "path": path, "purpose": purpose} for action, path, purpose in (*made, *written)]
         return say_json({"home": place, "steps": rows, "next": steps})

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from multisite.cli import complete
-from multisite.cli.fence import fenced
-from multisite.cli.output import say, say_json
+from multisite.cli.group import fenced
+from multisite.cli.output import say, say_json, say_table
 from multisite.cli.session import Session, UnknownSite, pass_session
-from multisite.cli.table import say_table
 from multisite.errors import MultisiteError
 from multisite.sites.tally import Tally
 
@@ -175,7 +174,7 @@ def enabled_rows(session: Session) -> Iterator[dict[str, Any]]:
 
 
 def _enabled_row(session: Session, entry: Entry, problems: list[Problem]) -> dict[str, Any]:
-    from multisite.cli.verdict import judge
+    from multisite.cli.sitestate import judge
 
     site = session.catalogue.site(entry.file.name)
     found = judge(session, site)
@@ -280,8 +279,6 @@ def status(session: Session) -> None:
     Requests, errors, starts and processor time are sums over all processes that a site has had, those before the last
     restart of the supervisor included; --json has more of them.
     """
-    pass
-
     told = document(session)
     if session.as_json:
         return say_json(told)

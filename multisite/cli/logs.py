@@ -94,7 +94,7 @@ def _printed_from_now_on(session: Session, named: Named) -> Iterator[list[str]]:
 
 def _has_processes(session: Session, named: Named) -> bool:
     """Tell whether the site has processes of its own, or has had some that the supervisor knows of."""
-    from multisite.cli.verdict import judge
+    from multisite.cli.sitestate import judge
 
     if named.site.host or _printed(session, named):
         return True

@@ -9,10 +9,9 @@ import traceback
 import click
 
 from multisite.cli.install import SYSTEM_HOME
-from multisite.cli.output import say
+from multisite.cli.output import say, say_table
 from multisite.cli.scaffold import BASHTOOLS, HOME_FILES, make_home
 from multisite.cli.session import Session
-from multisite.cli.table import say_table
 from multisite.errors import MultisiteError
 
 

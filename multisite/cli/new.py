@@ -1,9 +1,10 @@
-"""``multisite new``: a site file to start from."""
+"""``multisite new``: a site file to start from; with ``--from``, made of what the files of a project say."""
 
 from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -13,10 +14,9 @@ from multisite.cli.output import say, say_json, say_problems
 from multisite.cli.session import Session, pass_session, stem_of
 
 if TYPE_CHECKING:
-    from multisite.cli.found import Found
+    from multisite.cli.project.sources import Guess
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
-
 EPILOG = """\b
 Examples:
   multisite new blog --domain blog.example.com --location /srv/blog --application blog.wsgi:application
@@ -60,7 +60,9 @@ def new(
         raise click.UsageError(f"{name!r} is no name for a site: 1 to 64 letters, digits, '.', '_' and '-'")
     path = session.places.source(stem)
     chosen = {"domains": ", ".join(domains) or f"{stem}.localhost"}
-    found = _found(source, location, application) if source else None
+    if source and location:
+        raise click.UsageError("--from and --location both say where the site is; give one of them")
+    found = look(source, application) if source else None
     if found:
         chosen |= found.settings
     else:
@@ -80,9 +82,62 @@ def new(
     say_problems(problems)
 
 
-def _found(source: str, location: str | None, application: str | None) -> Found:
-    from multisite.cli.found import look
+@dataclass(frozen=True)
+class Draft:
+    """What is written into the site file: settings, and comments that say where they are from.
 
-    if location:
-        raise click.UsageError("--from and --location both say where the site is; give one of them")
-    return look(source, application)
+    Attributes:
+        static: URL prefix → folder of static files, relative to the location.
+        is_there: whether all these folders are.
+    """
+
+    framework: str
+    settings: dict[str, str]
+    comments: tuple[str, ...]
+    static: dict[str, str]
+    is_there: bool
+
+
+def look(path: str, application: str | None) -> Draft:
+    """Look at the project in a folder, or at one file; `application` decides where the files do not.
+
+    Raises:
+        NoGuess: they do not say what serves it.
+        OSError: there is nothing at `path`.
+    """
+    from multisite.cli.project.guess import guess
+    from multisite.cli.project.scan import survey
+    from multisite.cli.project.sources import Guess
+
+    path = os.path.abspath(os.path.expanduser(path))
+    folder = os.path.dirname(path) if os.path.isfile(path) else path
+    project = survey(folder)
+    if path != folder:
+        name = os.path.basename(path)
+        project.sources = {each: tree for each, tree in project.sources.items() if each == name}
+        project.inis = {each: sections for each, sections in project.inis.items() if each == name}
+    others: tuple[Guess, ...] = ()
+    if application:
+        best = Guess("", f"{application} was asked for", {"location": folder, "application": application})
+    else:
+        best, others = guess(project)
+    settings = dict(best.settings)
+    runner = "the python3 of PATH" if "command" in settings else "multisite's own interpreter"
+    about_python = f"no virtualenv is beside it, so {runner} runs it"
+    if project.venv:
+        settings["python"] = os.path.relpath(project.venv, settings["location"])
+        about_python = f"its virtualenv is {project.venv}, so it runs in a process of its own"
+    also = [f"Also seen: {other.what} ({other.why})." for other in others[:5]]
+    first = f"{best.framework or 'The application'}: {best.why}; {about_python}."
+    is_there = all(os.path.isdir(os.path.join(settings["location"], path)) for path in best.static.values())
+    comments = (f"Found in {folder}.", first, f"Chosen: {best.what}.", *best.notes, *_about(best, is_there), *also)
+    return Draft(best.framework, settings, comments, best.static, is_there)
+
+
+def _about(best: Guess, is_there: bool) -> tuple[str, ...]:
+    """Say what is proposed of [static]."""
+    if not best.static:
+        return ()
+    told = ", ".join(f"{prefix} = {path}" for prefix, path in best.static.items())
+    later = "" if is_there else "; it stays a comment until manage.py collectstatic has made the folder"
+    return (f"Proposed for [static]: {told}{later}.",)

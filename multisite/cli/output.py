@@ -1,10 +1,16 @@
-"""How answers look: plain lines and JSON; nothing from a site file reaches the terminal unescaped."""
+"""How answers look: lines, JSON and tables; nothing from a site file reaches the terminal unescaped.
+
+A table is as wide as it needs in a pipe or a file; on a narrow terminal columns are left out, and texts folded.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Iterable
+import shutil
+import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -43,3 +49,83 @@ def did_you_mean(word: str, known: Any) -> str:
 
     near = difflib.get_close_matches(word, dict.fromkeys(known), n=3, cutoff=0.6)
     return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+GAP = 2  # columns between two cells
+FOLDED = 12  # columns that a folded cell has at least
+
+STYLES = {  # of states
+    "running": "green",
+    **dict.fromkeys(("starting", "draining", "stopping", "backoff"), "yellow"),
+    **dict.fromkeys(("broken", "fatal"), "red"),
+}
+
+
+def say_table(
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    numbers: Collection[str] = (),
+    drop: Sequence[str] = (),
+    fold: Sequence[str] = (),
+) -> None:
+    """Print a table.
+
+    Args:
+        header: names of the columns.
+        rows: cells; a line end in one stays a line end.
+        numbers: columns that are aligned to the right.
+        drop: columns that a narrow terminal does not get, the first one first.
+        fold: columns whose texts are folded on a narrow terminal, the first one first.
+    """
+    from rich.cells import cell_len
+
+    terminal = sys.stdout.isatty()
+    cells = [["\n".join(map(printable, cell.split("\n"))) for cell in row] for row in rows]
+    columns = [[name, *(line for row in cells for line in row[at].split("\n"))] for at, name in enumerate(header)]
+    widths = {name: max(map(cell_len, lines)) for name, lines in zip(header, columns, strict=True)}
+    if terminal:
+        widths = layout(widths, shutil.get_terminal_size().columns, drop, fold)
+    shown = [(at, name) for at, name in enumerate(header) if name in widths]
+    coloured = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    _print(widths, ([row[at] for at, _name in shown] for row in cells), numbers, coloured)
+    missing = [name for name in header if name not in widths]
+    if missing:
+        say(f"no room for: {', '.join(missing)}")
+
+
+def layout(widths: Mapping[str, int], room: int, drop: Sequence[str], fold: Sequence[str]) -> dict[str, int]:
+    """Return the columns that are shown, and how wide each is, so that a line has `room` columns if that can be."""
+    left = dict(widths)
+    for name in drop:
+        if _total(min(width, FOLDED) if name in fold else width for name, width in left.items()) <= room:
+            break
+        left.pop(name, None)
+    for name in fold:
+        excess = max(0, _total(left.values()) - room)
+        left[name] = max(min(left[name], FOLDED), left[name] - excess)
+    return left
+
+
+def _total(widths: Iterable[int]) -> int:
+    all_of_them = list(widths)
+    return sum(all_of_them) + GAP * (len(all_of_them) - 1)
+
+
+def _print(widths: Mapping[str, int], rows: Iterable[Sequence[str]], numbers: Collection[str], coloured: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
+    for name, width in widths.items():
+        table.add_column(name, width=width, overflow="fold", justify="right" if name in numbers else "left")
+    table.add_row(*("─" * width for width in widths.values()))
+    for row in rows:
+        styles = (STYLES.get(cell, "") if name == "state" else "" for name, cell in zip(widths, row, strict=True))
+        table.add_row(*map(Text, row, styles))
+    width = _total(widths.values()) + GAP
+    console = Console(width=width, highlight=False, no_color=not coloured, force_terminal=coloured)
+    with console.capture() as captured:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()), color=coloured)

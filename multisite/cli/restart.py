@@ -1,4 +1,7 @@
-"""``multisite restart`` and ``multisite reload``: a time stamp that every worker sees within a second."""
+"""``multisite restart``, ``stop``, ``reload`` and ``supervise``: processes that come and go.
+
+A restart or a reload of what the workers hold is a time stamp, which each of them sees within a second.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from multisite.cli import complete
-from multisite.cli.deploying import stamp
-from multisite.cli.fence import fenced
+from multisite.cli.group import fenced
 from multisite.cli.output import say, say_json, say_problems
 from multisite.cli.session import Named, Session, pass_session
+from multisite.cli.trialruns import stamp
 
 if TYPE_CHECKING:
     from multisite.config.model import Site
@@ -32,6 +35,11 @@ Examples:
   multisite reload
   multisite reload --supervisor
 """
+SUPERVISE = """\b
+Examples:
+  multisite supervise
+  systemd-run --property=Type=notify multisite --home /srv/sites supervise
+"""
 NOTHING = "it was not running"
 
 
@@ -50,7 +58,7 @@ def restart(session: Session, wait: bool, names: tuple[str, ...]) -> None:
     """
     sites = [session.named(name).site for name in names]  # all, before anything is done
     if wait:
-        from multisite.cli.deploying import restart_and_wait
+        from multisite.cli.trialruns import restart_and_wait
 
         return restart_and_wait(session, sites)
     failed: dict[str, str] = {}
@@ -123,7 +131,7 @@ def _unstopped(failed: dict[str, str], name: str, said: str) -> dict[str, Any]:
 
 def _stop(session: Session, named: Named) -> dict[str, Any]:
     """Stop a site, and say what there was to stop."""
-    from multisite.cli.verdict import judge
+    from multisite.cli.sitestate import judge
 
     answer = session.ask("stop", **named.request) or {"done": NOTHING}
     if answer["done"] == NOTHING and not named.site.host and judge(session, named.site).placement == "in-process":
@@ -181,3 +189,19 @@ def touch(path: str) -> None:
         os.utime(descriptor)
     finally:
         os.close(descriptor)
+
+
+@click.command(epilog=SUPERVISE, short_help="Run the supervisor in the foreground.")
+@pass_session
+def supervise(session: Session) -> None:
+    """Run the supervisor of the home in the foreground, for systemd (Type=notify); SIGTERM ends it and all its sites.
+
+    Without it the first worker that needs a supervisor starts one, which leaves with the last server.
+    """
+    home = session.home.path  # an unusable home is told before anything is forked
+    from multisite.supervisor.watchdog import guard
+
+    ready = guard()
+    from multisite.supervisor.run import run
+
+    raise SystemExit(run(home, foreground=True, ready=ready))

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from multisite.cli import complete
-from multisite.cli.fence import fenced
-from multisite.cli.group import fail
+from multisite.cli.group import fail, fenced
 from multisite.cli.output import printable, say, say_json
 from multisite.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from multisite.cli.frontends.blocks import Front, Listen
     from multisite.cli.frontends.plan import Sites
-    from multisite.cli.frontends.view import Front, Listen
     from multisite.config.endpoint import Endpoint
 
 SERVERS = ("nginx", "apache", "lighttpd", "caddy")
@@ -65,7 +64,7 @@ def create_rules(session: Session, /, server: str | None, *, check: bool, output
     Static files are served by the web server itself, and all other requests go to multisite, which listens at
     --upstream. With SITE, only the blocks of these sites are printed. Comments say what each part is for.
     """
-    from multisite.cli.frontends.view import Unwritable
+    from multisite.cli.frontends.blocks import Unwritable
 
     if not server:
         raise click.UsageError(f"say for which server: --{', --'.join(SERVERS)}")
@@ -132,7 +131,7 @@ class Asked:
     def front(self) -> Front:
         """Return the view of the sites that renderers take."""
         from multisite.cli.frontends import plan, syntax
-        from multisite.cli.frontends.view import Front
+        from multisite.cli.frontends.blocks import Front
 
         session, home = self._session, self._session.home
         sites = self._sites()
@@ -202,7 +201,7 @@ class Asked:
             _usage("--upstream", self._upstream, error)
 
     def _address(self, text: str) -> Listen:
-        from multisite.cli.frontends.view import Listen
+        from multisite.cli.frontends.blocks import Listen
 
         try:
             return Listen.parse(text)

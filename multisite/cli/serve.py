@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from multisite.cli.serving import DEFAULT_PORT, DEFAULT_THREADS, serve_here
+from multisite.cli.group import fail
+from multisite.cli.output import say_problems
 from multisite.cli.session import Session, pass_session
+from multisite.cli.standalone import DEFAULT_PORT, DEFAULT_THREADS, UNIX, address_of, default_workers, serve_here
 
 if TYPE_CHECKING:
-    pass
+    from multisite.config.publisher import PublisherOptions
 
-
-EPILOG = """\b
+DEBIAN_UWSGI = "/usr/bin/uwsgi"
+_REMEDIES = {"uwsgi": "pip install uwsgi, or apt-get install uwsgi-core uwsgi-plugin-python3"}
+SERVE = """\b
 Examples:
   multisite serve
   multisite serve --port 8080 --reload --debug
@@ -23,7 +29,7 @@ Examples:
 """
 
 
-@click.command(epilog=EPILOG, short_help="Serve the sites from this process.")
+@click.command(epilog=SERVE, short_help="Serve the sites from this process.")
 @click.option(
     "--bind",
     "binds",
@@ -49,7 +55,93 @@ def serve(session: Session, /, publisher: str | None, **given: Any) -> None:
     that.
     """
     if publisher:
-        from multisite.cli.publish import publish
-
         return publish(session, publisher, given)
     serve_here(session, **given)
+
+
+def publish(session: Session, file: str, given: dict[str, Any]) -> None:
+    """Serve the sites of the home by the server that `file` names; `given` are options of the command line."""
+    from multisite.config.publisherfile import read_publisher
+
+    options, written, problems = read_publisher(os.path.abspath(file))
+    say_problems(problems)
+    if any(problem.is_error for problem in problems):
+        raise SystemExit(1)
+    if options.type in ("gunicorn", "standalone"):
+        return _gunicorn(session, options, written, given)
+    options = _overridden(options, given)
+    os.environ["MOYA_SERVICE_HOME"] = session.home.path
+    if options.type == "fastcgi":
+        return _fastcgi(options)
+    _become(options, given)
+
+
+def _gunicorn(session: Session, options: PublisherOptions, written: dict[str, Any], given: dict[str, Any]) -> None:
+    """Serve as `serve` does; what is on the command line wins."""
+    address = f"unix:{options.socket}" if options.socket else options.host
+    said = {
+        "binds": (address,),
+        "port": options.bound_port,
+        "workers": options.processes or options.max_children,
+        "threads": options.threads if "threads" in written else None,
+        "tls": options.tls or None,
+        "debug": options.debug,
+    }
+    told = {key: value for key, value in given.items() if value}
+    requests = {"max_requests": options.max_requests, "max_requests_jitter": options.max_requests // 10}
+    serve_here(session, **{**said, **told}, more=requests if options.max_requests else {})
+
+
+def _overridden(options: PublisherOptions, given: dict[str, Any]) -> PublisherOptions:
+    """Take what is on the command line in place of what the file says."""
+    from dataclasses import replace
+
+    foreign = [name for name in ("reload", "debug", "http2", "tls") if given.get(name)]
+    if foreign:
+        raise click.UsageError(f"--{foreign[0]} is for type = gunicorn; {options.type} has nothing like it")
+    if len(given.get("binds") or ()) > 1:
+        raise click.UsageError(f"{options.type} listens at one address")
+    changes: dict[str, Any] = {"port": given.get("port") or options.port}
+    for bind in given.get("binds") or ():
+        if bind.startswith(UNIX):
+            changes["socket"] = bind.removeprefix(UNIX)
+        else:
+            host, _, port = address_of(bind, given.get("port") or options.bound_port).rpartition(":")
+            changes |= {"host": host.strip("[]"), "port": int(port), "socket": ""}
+    changes |= {"processes": given["workers"]} if given.get("workers") else {}
+    changes |= {"threads": given["threads"]} if given.get("threads") else {}
+    return replace(options, **changes)
+
+
+def _become(options: PublisherOptions, given: dict[str, Any]) -> None:
+    """Execute the server in the place of this process."""
+    from multisite.config import publisher
+    from multisite.control import program as ours
+
+    name = publisher.PROGRAMS[options.type]
+    found = shutil.which(name, path=os.path.dirname(sys.executable)) or shutil.which(name)
+    if not found:
+        remedy = _REMEDIES.get(options.type, f"pip install {options.type}")
+        fail(f"type = {options.type}: {name} is not installed; {remedy}")
+    argv = publisher.command(options, found, options.processes or default_workers(alone=False), sys.prefix)
+    if os.path.realpath(found).startswith(DEBIAN_UWSGI):  # whose Python is a plugin
+        argv[1:1] = ["--plugins-dir", "/usr/lib/uwsgi/plugins", "--plugin", "python3"]
+    os.execve(found, argv, ours.environment(os.environ))
+
+
+def _fastcgi(options: PublisherOptions) -> None:
+    try:
+        from multisite.cli.fastcgi import Server
+    except ImportError:
+        fail("type = fastcgi: flup is not installed; pip install 'multisite-wsgi[fastcgi]'")
+    from multisite.service import application
+
+    Server(
+        application,
+        bindAddress=options.socket or (options.host, options.bound_port),
+        umask=options.umask,
+        minSpare=options.min_children,
+        maxSpare=max(options.max_spare, options.min_children),
+        maxChildren=options.max_children or 50,
+        maxRequests=options.max_requests,
+    ).run()

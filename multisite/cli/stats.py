@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from multisite.cli import complete
-from multisite.cli.fence import fenced
-from multisite.cli.output import say, say_json
+from multisite.cli.group import fenced
+from multisite.cli.output import say, say_json, say_table
 from multisite.cli.session import Session, pass_session
-from multisite.cli.table import say_table
 from multisite.errors import MultisiteError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import click
 
 from multisite.cli import complete
-from multisite.cli.fence import describe
+from multisite.cli.group import describe
 from multisite.cli.output import did_you_mean, say, say_json, say_problems
 from multisite.cli.session import Session, pass_session, stem_of
 from multisite.sites.enabling import Step

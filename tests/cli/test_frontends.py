@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multisite.cli.frontends import caddy, names, plan
-from multisite.cli.frontends.view import Block, Front, Listen, Static, Unwritable
+from multisite.cli.frontends import blocks, caddy, plan
+from multisite.cli.frontends.blocks import Block, Front, Listen, Static, Unwritable
 from multisite.config.endpoint import Endpoint
 from multisite.config.hosts import HostTable, check_pattern, compile_pattern
 from multisite.config.site import Site
@@ -177,14 +177,14 @@ patterns = st.lists(
 @given(domain=st.sampled_from(["*.test", "a.test", "{user}.a.test", "{*x}.a.test", "*a.test", "*", "b.*"]), host=hosts)
 def test_expressions_match_the_hosts_of_their_domain(domain: str, host: str) -> None:
     """An expression of ours matches just what the dispatcher's does."""
-    ours = re.fullmatch(names.expression(domain), host)
+    ours = re.fullmatch(blocks.expression(domain), host)
     assert bool(ours) == bool(compile_pattern(domain).match(host))
 
 
 @given(registered=patterns, host=hosts)
 def test_a_wildcard_is_one_that_nothing_later_overrules(registered: list[str], host: str) -> None:
     """As nginx looks it up (the longest wildcard, then the first expression), the pattern registered last wins."""
-    native = names.undisputed(registered)
+    native = blocks.undisputed(registered)
     wild = [pattern for pattern in native if host.endswith(pattern[1:])]
     expressions = [p for p in reversed(registered) if p not in native and compile_pattern(p).match(host)]
     chosen = max(wild, key=len) if wild else expressions[0] if expressions else ""
@@ -193,7 +193,7 @@ def test_a_wildcard_is_one_that_nothing_later_overrules(registered: list[str], h
 
 
 def test_an_address_is_no_set_of_characters() -> None:
-    assert names.expression("[::1]") == "[[]::1[]]"
+    assert blocks.expression("[::1]") == "[[]::1[]]"
 
 
 # --- blocks ---------------------------------------------------------------------------------------------------------

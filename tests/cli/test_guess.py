@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multisite.cli import main
-from multisite.cli.project.guess import NoGuess, guess
-from multisite.cli.project.survey import LARGEST, MOST_FILES, survey
+from multisite.cli.project.guess import guess
+from multisite.cli.project.scan import LARGEST, MOST_FILES, survey
+from multisite.cli.project.sources import NoGuess
 from multisite.config.config import make_site, read_home, read_site
 from multisite.config.model import SupervisorOptions
 from multisite.supervisor.process import launch
@@ -158,7 +159,7 @@ def test_only_so_much_of_a_large_tree_is_read(tmp_path: Path) -> None:
 def test_any_text_is_a_project_or_none(text: str) -> None:
     import ast
 
-    from multisite.cli.project.guess import Project
+    from multisite.cli.project.sources import Project
 
     project = Project("/srv/x")
     try:

@@ -17,8 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from multisite.cli import main
-from multisite.cli.binding import address_of, only_this_machine
-from multisite.cli.serving import urls
+from multisite.cli.standalone import address_of, only_this_machine, urls
 from multisite.config.model import SiteFile
 
 APP = """\

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from multisite.cli import main
 from multisite.cli.standalone import believing
-from multisite.cli.systemfiles import KINDS, adapted, is_untouched, marked
+from multisite.cli.system import KINDS, adapted, is_untouched, marked
 from multisite.config.config import read_home
 from tests.servers.harness import debian_program, eventually, find_program, free_port
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from multisite.cli.table import FOLDED, layout, say_table
+from multisite.cli.output import FOLDED, layout, say_table
 
 WIDTHS = {"name": 10, "state": 10, "cpu": 6, "problems": 40}
 

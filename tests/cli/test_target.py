@@ -7,7 +7,7 @@ import pathlib
 import pytest
 from importlib_metadata import EntryPoint, EntryPoints
 
-from multisite.cli.project.target import application_fault, find_module, site_problems
+from multisite.cli.project.faults import application_fault, find_module, site_problems
 from multisite.config.site import Site
 from multisite.inprocess import load_plugin
 

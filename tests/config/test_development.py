@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multisite.cli.publish import _overridden
+from multisite.cli.serve import _overridden
 from multisite.config import development, publisher
 from multisite.config.config import read_home
 from multisite.config.development import OFF, Development

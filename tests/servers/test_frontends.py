@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from multisite.cli.frontends import plan, syntax
-from multisite.cli.frontends.view import Front
+from multisite.cli.frontends.blocks import Front
 from tests.cli.test_frontends import front_of, many, rendered
 from tests.runner.websocket import ACCEPT, FIELDS, WebSocket
 

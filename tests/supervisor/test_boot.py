@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from multisite.cli import deploying, main
+from multisite.cli import main, trialruns
 from multisite.supervisor.process import kernel, orphans
 from tests.supervisor.harness import SERVER, SupervisedHome, wait_until
 
@@ -127,12 +127,12 @@ def test_a_site_may_not_print_to_the_terminal(home: SupervisedHome) -> None:
 def test_an_outcome_that_nobody_knows_is_no_success(answer: dict[str, Any] | None) -> None:
     """The supervisor has ended meanwhile, the site is gone, or only an earlier attempt is told."""
     session: Any = SimpleNamespace(ask=lambda *_words, **_about: answer)
-    ok, said = deploying._outcome(session, {"site": "blog", "host": ""}, {"blog": 2}, 1.0)
+    ok, said = trialruns._outcome(session, {"site": "blog", "host": ""}, {"blog": 2}, 1.0)
     assert not ok and "blog: what became of it is not known" in said
 
 
 def test_an_outcome_that_does_not_come_is_no_success() -> None:
     trying = {"deploys": {"blog": {"number": 2, "state": "trying"}}}
     session: Any = SimpleNamespace(ask=lambda *_words, **_about: trying)
-    ok, said = deploying._outcome(session, {"site": "blog", "host": ""}, {"blog": 2}, 0.0)
+    ok, said = trialruns._outcome(session, {"site": "blog", "host": ""}, {"blog": 2}, 0.0)
     assert not ok and "not decided within" in said

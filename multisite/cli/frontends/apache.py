@@ -10,8 +10,7 @@ import re
 import sys
 from collections.abc import Iterator
 
-from multisite.cli.frontends import names
-from multisite.cli.frontends.view import (
+from multisite.cli.frontends.blocks import (
     CLAIMS,
     UNDERSCORED,
     Block,
@@ -20,7 +19,10 @@ from multisite.cli.frontends.view import (
     Static,
     Unwritable,
     comment,
+    glob,
     has_control,
+    has_label,
+    path_expression,
     unsent,
 )
 
@@ -123,7 +125,7 @@ def _hosts(block: Block, front: Front) -> Iterator[str]:
 
 
 def _inside(block: Block, front: Front) -> Iterator[str]:
-    globs = [names.glob(domain) for domain in block.domains]
+    globs = [glob(domain) for domain in block.domains]
     named = [each for each in globs if "*" not in each and ":" not in each]
     yield f"ServerName {named[0] if named else f'{block.log}.invalid'}"
     aliases = [each for each in globs if each not in named[:1]]
@@ -142,14 +144,14 @@ def _inside(block: Block, front: Front) -> Iterator[str]:
 
 
 def _files(block: Block, front: Front) -> Iterator[str]:
-    if any(map(names.has_label, block.domains)):
+    if any(map(has_label, block.domains)):
         if block.static or block.check:
             yield comment(
                 "Its files are served by multisite: an alias of Apache cannot say {name}, which is one label."
             )
         return
     for rule in [*block.static, *([block.check] if block.check else [])]:
-        path = names.path(rule.prefix)
+        path = path_expression(rule.prefix)
         if not rule.folders and not rule.file:
             yield f'RewriteRule "^{path}(?:/|$)" - [S={len(block.static)}]'
         try:

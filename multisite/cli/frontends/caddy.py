@@ -6,19 +6,20 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator
 
-from multisite.cli.frontends import names
-from multisite.cli.frontends.view import (
+from multisite.cli.frontends.blocks import (
     CLAIMS,
     UNDERSCORED,
     Block,
     Front,
     Static,
     Unwritable,
+    expression,
     has_control,
+    path_expression,
     unsent,
     without_check,
 )
-from multisite.cli.frontends.view import comment as plain_comment
+from multisite.cli.frontends.blocks import comment as plain_comment
 from multisite.config.hosts import is_pattern
 
 HEAD = """\
@@ -117,7 +118,7 @@ def _others(patterns: list[Block], front: Front) -> Iterator[str]:
     yield from (f"    {line}" for line in _inside("multisite", front))
     yield "    route {"
     for number, block in enumerate(patterns, 1):
-        either = "|".join(map(names.expression, block.domains))
+        either = "|".join(map(expression, block.domains))
         yield from (comment(f"{name}{f' at {mount}' if mount != '/' else ''}", " " * 8) for mount, name in block.sites)
         yield f"        @site{number} header_regexp Host `(?i)^({either})(:[0-9]+)?$`"
         yield f"        handle @site{number} {{"
@@ -150,7 +151,7 @@ def _routes(block: Block, front: Front) -> Iterator[str]:
     yield from (comment(reason) for reason in [*block.left, *unsent(block.sent, "Caddy")])
     dispatcher = list(_handle("", _proxy(_upstream(front), block, front)))
     for number, rule in enumerate(block.static, 1):
-        yield f"@prefix{number} path_regexp `^{names.path(rule.prefix)}(/|$)`"
+        yield f"@prefix{number} path_regexp `^{path_expression(rule.prefix)}(/|$)`"
         yield from _handle(f" @prefix{number}", [*_files(rule, f"static{number}", dispatcher), *dispatcher])
     if block.check:
         yield from _files(block.check, "check", dispatcher)
@@ -184,7 +185,7 @@ def _found(rule: Static, name: str, otherwise: list[str]) -> Iterator[str]:
             raise Unwritable("its file has a name that Caddy takes for something else")
     yield f"@{name} {{"
     yield "    method GET HEAD"
-    yield f"    path_regexp {name} `^{names.path(rule.prefix)}{'' if file else f'({rule.rest})'}$`"
+    yield f"    path_regexp {name} `^{path_expression(rule.prefix)}{'' if file else f'({rule.rest})'}$`"
     yield "}"
     inside: list[str] = []
     for turn, folder in enumerate(folders, 1):
@@ -232,8 +233,8 @@ def _proxy(to: str, block: Block, front: Front) -> Iterator[str]:
 
 def _snippet(front: Front) -> str:
     """Return a name that other files, for other sites, do not use: Caddy takes each name once."""
-    names = [] if front.rest else sorted({name for block in front.blocks for _, name in block.sites})
-    return "-".join(["multisite", *names])
+    blocks = [] if front.rest else sorted({name for block in front.blocks for _, name in block.sites})
+    return "-".join(["multisite", *blocks])
 
 
 def _shared(front: Front) -> Iterator[str]:

@@ -9,8 +9,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 
-from multisite.cli.frontends import names
-from multisite.cli.frontends.view import (
+from multisite.cli.frontends.blocks import (
     CLAIMS,
     UNDERSCORED,
     Block,
@@ -18,7 +17,9 @@ from multisite.cli.frontends.view import (
     Static,
     Unwritable,
     comment,
+    expression,
     has_control,
+    path_expression,
     unsent,
     without_check,
 )
@@ -63,7 +64,7 @@ def _condition(front: Front) -> Iterator[str]:
     """All hosts, when there is no SITE; else the domains of the blocks."""
     indent = ""
     if not front.rest:
-        either = "|".join(names.expression(domain) for block in front.blocks for domain in block.domains)
+        either = "|".join(expression(domain) for block in front.blocks for domain in block.domains)
         yield f'$HTTP["host"] =~ {_host_expression(either)} {{'
         indent = "    "
     yield from (f"{indent}{line}" for line in _proxy(front))
@@ -118,7 +119,7 @@ def _upstream(front: Front) -> str:
 
 def _host(block: Block, front: Front) -> Iterator[str]:
     yield from (comment(f"{name}{f' at {mount}' if mount != '/' else ''}") for mount, name in block.sites)
-    yield f'$HTTP["host"] =~ {_host_expression("|".join(map(names.expression, block.domains)))} {{'
+    yield f'$HTTP["host"] =~ {_host_expression("|".join(map(expression, block.domains)))} {{'
     yield f"    accesslog.filename = {quoted(f'{front.logs}/{block.log}.access.log')}"
     yield from (comment(reason, "    ") for reason in block.left)
     if block.check:
@@ -145,7 +146,7 @@ def _host(block: Block, front: Front) -> Iterator[str]:
 
 def _alias(rule: Static, block: Block) -> tuple[str, str]:
     """Return the alias and the expression of the paths that it is for."""
-    path = names.path(rule.prefix)
+    path = path_expression(rule.prefix)
     if rule.links != "all":
         raise Unwritable(without_check("lighttpd"))
     if any(other.prefix.startswith(f"{rule.prefix}/") and not other.folders for other in block.static):

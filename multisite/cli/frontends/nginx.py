@@ -9,8 +9,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from multisite.cli.frontends import names
-from multisite.cli.frontends.view import CLAIMS, Block, Front, Listen, Static, Unwritable, comment, has_control, unsent
+from multisite.cli.frontends.blocks import (
+    CLAIMS,
+    Block,
+    Front,
+    Listen,
+    Static,
+    Unwritable,
+    comment,
+    expression,
+    has_control,
+    path_expression,
+    undisputed,
+    unsent,
+)
 from multisite.config.hosts import is_pattern
 
 #: a longer name does not fit the hash tables that nginx makes by default, and it would not start
@@ -56,7 +68,7 @@ map $host $multisite_folder {
 def render(front: Front) -> str:
     """Return the configuration; it ends in whole server blocks."""
     in_order = [domain for block in reversed(front.blocks) for domain in reversed(block.domains)]
-    native = names.undisputed(in_order)
+    native = undisputed(in_order)
     parts = [comment(front.title) + "\n" + HEAD]
     if front.folders:
         parts.append(_guard(front))
@@ -91,7 +103,7 @@ def _guard(front: Front) -> str:
 
 def _map_key(domain: str) -> str:
     plain = _is_short(domain) and domain not in MAP_WORDS
-    return domain if plain else f'"~^{names.expression(domain)}$"'
+    return domain if plain else f'"~^{expression(domain)}$"'
 
 
 def _is_short(domain: str) -> bool:
@@ -154,7 +166,7 @@ def _listen_address(listen: Listen) -> str:
 def _name(domain: str, native: frozenset[str]) -> str:
     if _is_short(domain) and (domain in native or not is_pattern(domain)):
         return domain
-    return f'"~^{names.expression(domain)}$"'
+    return f'"~^{expression(domain)}$"'
 
 
 def _settings(front: Front, timeout: int) -> Iterator[str]:
@@ -246,7 +258,7 @@ def _variable(header: str) -> str:
 
 def _static(rule: Static, front: Front, apart: bool) -> Iterator[str]:
     """Yield a location for the files, and one for what else is at the prefix where that must not go further."""
-    path = names.path(rule.prefix)
+    path = path_expression(rule.prefix)
     try:
         if rule.file:
             yield from _location(f"= {quoted(rule.prefix)}", quoted(rule.file), rule)

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from multisite.cli.frontends.view import Block, Sent, Static, has_control
+from multisite.cli.frontends.blocks import Block, Sent, Static, has_control
 from multisite.config import values
 from multisite.config.filerules import parse_sender
 from multisite.config.hosting import is_hosting

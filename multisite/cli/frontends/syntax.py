@@ -11,12 +11,12 @@ import tempfile
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from multisite.cli.frontends.view import Listen
+from multisite.cli.frontends.blocks import Listen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from multisite.cli.frontends.view import Front
+    from multisite.cli.frontends.blocks import Front
 
 TIMEOUT = 60  # seconds
 DAEMONS = "/usr/sbin:/usr/local/sbin"  # not on everybody's path
@@ -61,18 +61,18 @@ include "{root}/rules"
 """
 
 
-class Verdict(NamedTuple):
+class Checked(NamedTuple):
     """What a server says of rules; `program` is "" where it is not installed."""
 
     program: str
     fault: str = ""
 
 
-def check(server: str, front: Front, render: Callable[[Front], str]) -> Verdict:
+def check(server: str, front: Front, render: Callable[[Front], str]) -> Checked:
     """Have `server` read the rules that `render` makes of `front`."""
     program = _find(PROGRAMS[server])
     if not program:
-        return Verdict("")
+        return Checked("")
     with tempfile.TemporaryDirectory(prefix="multisite-") as root:
         caddy = version_of_caddy() if server == "caddy" else ()
         harmless = replace(front, logs=root, listen=_listen(server, root, front), caddy=caddy)
@@ -81,7 +81,7 @@ def check(server: str, front: Front, render: Callable[[Front], str]) -> Verdict:
         argv = [program, *_arguments(server, root)]
         done = subprocess.run(argv, cwd=root, capture_output=True, text=True, timeout=TIMEOUT, check=False)
         said = (done.stderr + done.stdout).replace(root + "/", "").strip()
-    return Verdict(program, said or f"exit code {done.returncode}") if done.returncode else Verdict(program)
+    return Checked(program, said or f"exit code {done.returncode}") if done.returncode else Checked(program)
 
 
 @functools.cache

@@ -6,20 +6,222 @@ is more particular than the next. A Django project may well have a function in i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import ast
+import os
+from collections.abc import Callable, Iterable, Iterator
 
-from multisite.cli.project.guess_bottle import default_app
-from multisite.cli.project.guess_dash import dashboards
-from multisite.cli.project.guess_django import managed
-from multisite.cli.project.guess_frameworks import factories, objects
-from multisite.cli.project.guess_inifiles import moya, paste
-from multisite.cli.project.guess_modules import entry_modules, plain, wsgi_files
-from multisite.cli.project.guess_older import cherrypy, webpy
-from multisite.cli.project.guess_scripts import gradio, nicegui, streamlit
-from multisite.cli.project.project import Guess, NoGuess, Project
+from multisite.cli.project.guess_django import makes_more, managed
+from multisite.cli.project.guess_scripts import cherrypy_script, gradio, nicegui, streamlit
+from multisite.cli.project.sources import (
+    Guess,
+    NoGuess,
+    Project,
+    bound,
+    called,
+    callee,
+    frameworks,
+    importable,
+    imported,
+    needs_arguments,
+    place,
+    rank,
+    service,
+    targets,
+)
 
-__all__ = ["Guess", "NoGuess", "Project", "guess"]
+NAMES = ("application", "app", "api", "server")
+FACTORIES = ("create_app", "make_app", "create_application", "get_app", "main")
+#: modules that are there to be served → what they are called to people
+KINDS = {"wsgi": "WSGI", "passenger_wsgi": "Passenger", "asgi": "ASGI"}
+PASTE = ("app:main", "composite:main", "composit:main", "pipeline:main", "filter-app:main")
+PREFERRED_INI = ("production.ini", "development.ini")
+DASH = "A Dash object is no WSGI application itself; the Flask application in it is."
 
+
+def paste(project: Project) -> Iterator[Guess]:
+    """Files with a section that PasteDeploy serves."""
+    for name, sections in project.inis.items():
+        main = next((section for section in PASTE if section in sections), None)
+        if main:
+            uses = sections[main].get("use", "")
+            framework = "Pyramid" if any(key.startswith("pyramid.") for key in sections[main]) else "Paste"
+            why = f"{name} has [{main}]" + (f" with use = {uses}" if uses else "")
+            yield Guess(framework, why, service(project.folder, f"paste:{name}"), rank(name, PREFERRED_INI))
+
+
+def moya(project: Project) -> Iterator[Guess]:
+    """Files that say where a Moya project lies, and how it starts."""
+    for name, sections in project.inis.items():
+        if "startup" in sections.get("project", {}) and "location" in sections["project"]:
+            settings = {"location": project.folder, "ini": name}
+            why = f"{name} has [project] with location and startup"
+            yield Guess("Moya", why, settings, rank(name, ("production.ini", "settings.ini")))
+
+
+def wsgi_files(project: Project) -> Iterator[Guess]:
+    """Files that mod_wsgi would load."""
+    for name, tree in project.sources.items():
+        if name.endswith(".wsgi") and "application" in bound(tree):
+            why = f"{name} defines application"
+            yield Guess("WSGI", why, service(project.folder, name), name.count(os.sep))
+
+
+def entry_modules(project: Project) -> Iterator[Guess]:
+    """Modules that are called wsgi, passenger_wsgi or asgi are there to be served, whatever they import."""
+    for name, tree in project.sources.items():
+        kind = os.path.basename(name).removesuffix(".py")
+        served = next((word for word in ("application", "app") if word in bound(tree)), None)
+        if kind in KINDS and served:
+            location, module = importable(project, name)
+            prefix = "asgi:" if kind == "asgi" else ""
+            framework = next((found for found, _ in frameworks(tree)), KINDS[kind])
+            settings = service(location, f"{prefix}{module}:{served}")
+            order = len(KINDS) * name.count(os.sep) + list(KINDS).index(kind)
+            if kind == "asgi" and makes_more(tree):
+                order -= len(KINDS)  # than what wsgi.py beside it can serve
+            yield Guess(framework, f"{name} defines {served}", settings, order)
+
+
+def plain(project: Project) -> Iterator[Guess]:
+    """``def application(environ, start_response):`` (PEP 3333)."""
+    for name, tree in project.sources.items():
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef) and [each.arg for each in node.args.args] == [
+                "environ",
+                "start_response",
+            ]:
+                location, module = importable(project, name)
+                why = f"{name}:{node.lineno} has {node.name}(environ, start_response)"
+                usual = node.name not in ("application", "app")
+                yield Guess("WSGI", why, service(location, f"{module}:{node.name}"), 2 * place(name) + usual)
+
+
+def objects(project: Project) -> Iterator[Guess]:
+    """``app = Flask(__name__)`` at the top of a module."""
+    for name, tree in project.sources.items():
+        classes = imported(tree)
+        for node in tree.body:
+            value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+            found = classes.get(callee(value))
+            names = sorted(targets(node), key=lambda name: rank(name, NAMES))
+            for target in names[:1] if found else ():  # of several names for one object the most usual
+                assert found
+                framework, prefix = found
+                location, module = importable(project, name)
+                why = f"{name}:{node.lineno} has {target} = {framework}(…)"
+                yield Guess(framework, why, service(location, f"{prefix}{module}:{target}"), place(name))
+
+
+def factories(project: Project) -> Iterator[Guess]:
+    """``def create_app():`` that needs no arguments and makes an application."""
+    for name, tree in project.sources.items():
+        classes = imported(tree)
+        for node in tree.body:
+            if not isinstance(node, ast.FunctionDef) or needs_arguments(node.args):
+                continue
+            made = [found for call in ast.walk(node) if (found := classes.get(callee(call)))]
+            if made and (node.name in FACTORIES or any(isinstance(each, ast.Return) for each in ast.walk(node))):
+                framework, prefix = made[0]
+                location, module = importable(project, name)
+                why = f"{name}:{node.lineno} has {node.name}(), which makes a {framework}"
+                order = 2 * place(name) + (node.name not in FACTORIES)
+                yield Guess(framework, why, service(location, f"{prefix}{module}:{node.name}()"), order)
+
+
+def dashboards(project: Project) -> Iterator[Guess]:
+    """``app = Dash(__name__)`` at the top of a module, and the name that its server has there."""
+    for name, tree in project.sources.items():
+        classes = called(tree, "dash", "Dash")
+        for node in tree.body:
+            value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+            if isinstance(value, ast.Call) and callee(value) in classes and targets(node):
+                app = targets(node)[0]
+                location, module = importable(project, name)
+                why = f"{name}:{node.lineno} has {app} = Dash(…)"
+                settings = service(location, f"{module}:{_server(tree, app, value)}")
+                yield Guess("Dash", why, settings, place(name), (DASH,))
+
+
+def _server(tree: ast.Module, app: str, made: ast.Call) -> str:
+    """Return how the Flask application is called: given to Dash, named beside it, or an attribute."""
+    for keyword in made.keywords:
+        if keyword.arg == "server" and isinstance(keyword.value, ast.Name):
+            return keyword.value.id
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.value) == f"{app}.server" and targets(node):
+            return targets(node)[0]
+    return f"{app}.server"
+
+
+def default_app(project: Project) -> Iterator[Guess]:
+    """``@route("/")`` of bottle itself adds to one application that the interpreter has for all."""
+    for name, tree in project.sources.items():
+        bottle = _bottle_name(tree)
+        if bottle is not None and any(
+            _is_route(each, bottle) for node in tree.body for each in getattr(node, "decorator_list", ())
+        ):
+            location, module = importable(project, name)
+            settings = {**service(location, f"{module}:{bottle}default_app()"), "mode": "spawned"}
+            note = "Bottle's default application is one for the whole interpreter, so no other site may share it."
+            yield Guess("Bottle", f"{name} has routes of Bottle's default application", settings, place(name), (note,))
+
+
+def _bottle_name(tree: ast.Module) -> str | None:
+    """Return what stands before ``default_app`` in a module that has bottle's: ``bottle.`` or nothing; else None."""
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name == "bottle":
+                    return f"{alias.asname or alias.name}."
+        own = {alias.name for alias in getattr(node, "names", ()) if isinstance(alias, ast.alias) and not alias.asname}
+        if isinstance(node, ast.ImportFrom) and node.module == "bottle" and own & {"*", "default_app"}:
+            return ""
+    return None
+
+
+def _is_route(decorator: ast.expr, bottle: str) -> bool:
+    verbs = ("route", "get", "post", "put", "delete", "patch", "view")
+    return callee(decorator) in {f"{bottle}{verb}" for verb in verbs}
+
+
+def webpy(project: Project) -> Iterator[Guess]:
+    """``app = web.application(urls, globals())``, of which ``app.wsgifunc()`` makes the WSGI application."""
+    for name, tree in project.sources.items():
+        made = called(tree, "web", "application")
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and callee(node.value) in made and targets(node):
+                app = targets(node)[0]
+                location, module = importable(project, name)
+                served = _assigned(tree, f"{app}.wsgifunc") or f"{app}.wsgifunc()"
+                why = f"{name}:{node.lineno} has {app} = web.application(…)"
+                yield Guess("web.py", why, service(location, f"{module}:{served}"), place(name))
+
+
+def _assigned(tree: ast.Module, function: str) -> str:
+    """Return the name that a call of `function` is bound to at the top, "" for none."""
+    calls = (node for node in tree.body if isinstance(node, ast.Assign) and callee(node.value) == function)
+    return next((target for node in calls for target in targets(node)), "")
+
+
+def cherrypy(project: Project) -> Iterator[Guess]:
+    """An application that is mounted or made; a script that brings its server is run as one, on another port."""
+    for name, tree in project.sources.items():
+        made = called(tree, "cherrypy", "Application") | called(tree, "cherrypy", "tree.mount")
+        for node in tree.body:
+            if isinstance(node, ast.Assign | ast.Expr) and callee(node.value) in made:
+                location, module = importable(project, name)
+                what = callee(node.value)
+                tree_ = what.removesuffix(".mount") if what.endswith(".tree.mount") else ""
+                served = next(iter(targets(node)), tree_)
+                if served:
+                    why = f"{name}:{node.lineno} has {what}(…)"
+                    yield Guess("CherryPy", why, service(location, f"{module}:{served}"), place(name))
+                    break
+        else:
+            yield from cherrypy_script(project, name, tree)
+
+
+#: of each kind one; they are asked in this order
 _FINDERS: tuple[Callable[[Project], Iterable[Guess]], ...] = (
     managed,
     paste,

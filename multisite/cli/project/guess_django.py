@@ -7,8 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 
-from multisite.cli.project.project import Guess, Project, service
-from multisite.cli.project.syntax import bound, callee, targets
+from multisite.cli.project.sources import Guess, Project, bound, callee, service, targets
 
 CHANNELS = ("channels", "daphne")
 MOST_IMPORTS = 8  # star imports of settings that are followed

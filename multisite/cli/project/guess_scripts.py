@@ -6,8 +6,7 @@ import ast
 import os
 from collections.abc import Iterator
 
-from multisite.cli.project.project import USUAL, Guess, Project, rank
-from multisite.cli.project.syntax import called, callee
+from multisite.cli.project.sources import USUAL, Guess, Project, called, callee, rank
 
 USUAL_SCRIPTS = ("streamlit_app", "main", "app", "Home", "home", "index", *USUAL)
 NOTE = "It brings a server of its own, which is started on a port that multisite chooses (%PORT)."

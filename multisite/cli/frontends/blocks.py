@@ -1,20 +1,22 @@
-"""What a front end has to know of the sites: a small view, the same for every kind of server.
+"""What a front end has to know of the sites: a small view, the same for every kind of server, and how domains are said.
 
 A front end only ever takes work off the dispatcher. Whatever a rule cannot say exactly in a server's own grammar is
 left out, with the reason as a comment, and the dispatcher, which everything else is passed on to, does it.
+Expressions are without a backslash, which each server would unescape its own way.
 """
 
 from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from multisite.config.endpoint import Endpoint
+from multisite.config.hosts import is_pattern
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-
-
+_WILDCARD = re.compile(r"\{(\*?)\w+\}|\*")
 DISPATCHER = Endpoint("http", host="127.0.0.1", port=8000)
 
 
@@ -222,3 +224,63 @@ def unsent(sent: tuple[Sent, ...], name: str, header: str = "") -> list[str]:
 def has_control(text: str) -> bool:
     """Tell whether `text` holds what no line of a configuration can."""
     return bool(_CONTROL.search(text))
+
+
+def expression(domain: str) -> str:
+    """Return the regular expression, not anchored, of a domain in its normal form; the host is in lower case."""
+    parts, position = [], 0
+    for match in _WILDCARD.finditer(domain):
+        parts.append(_literal(domain[position : match.start()]))
+        parts.append("[a-z0-9_-]+" if match[0].startswith("{") and not match[1] else ".*")
+        position = match.end()
+    return "".join([*parts, _literal(domain[position:])])
+
+
+def _literal(text: str) -> str:
+    """Escape what stands in a host name: letters, digits and ``_-.``; of an IPv6 address ``[:]`` too."""
+    return re.sub(r"[][.]", lambda match: f"[{match[0]}]", text)
+
+
+def path_expression(prefix: str) -> str:
+    """Return the regular expression of a plain URL path."""
+    return re.sub(r"[.+]", lambda match: f"[{match[0]}]", prefix)
+
+
+def has_label(domain: str) -> bool:
+    """Tell whether `domain` captures one label, which the wildcards of most servers cannot say."""
+    return any(match[0].startswith("{") and not match[1] for match in _WILDCARD.finditer(domain))
+
+
+def glob(domain: str) -> str:
+    """Return `domain` with ``*`` for each of its wildcards."""
+    return _WILDCARD.sub("*", domain)
+
+
+def literal_suffix(pattern: str) -> str:
+    """Return the whole labels that end every host of `pattern`: ``a.b`` for ``*x.a.b``."""
+    last = max(pattern.rfind("*"), pattern.rfind("}"))
+    return pattern[last + 1 :].partition(".")[2]
+
+
+def lineage(suffix: str) -> frozenset[str]:
+    """Return `suffix` and all the suffixes above it, "" included."""
+    return frozenset({suffix.split(".", count)[-1] for count in range(suffix.count(".") + 1)} | {""})
+
+
+def undisputed(patterns: Sequence[str]) -> frozenset[str]:
+    """Return those ``*.SUFFIX`` of `patterns`, in their order of registration, that a server may look up first.
+
+    Servers prefer their own wildcards to expressions, and the longer wildcard to the shorter; here the pattern that was
+    registered last wins. So these are the ones that nothing registered later could take a host from.
+    """
+    found: set[str] = set()
+    later: set[str] = set()
+    above_later: set[str] = set()
+    for pattern in reversed([pattern for pattern in patterns if is_pattern(pattern)]):
+        suffix = literal_suffix(pattern)
+        lines = lineage(suffix)
+        if pattern == f"*.{suffix}" and suffix and suffix not in above_later and not lines & later:
+            found.add(pattern)
+        later.add(suffix)
+        above_later |= lines
+    return frozenset(found)

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from multisite.cli.project.survey import parse, read, source_files
+from multisite.cli.project.scan import parse, read, source_files
 from multisite.config.model import Site
 from multisite.errors import Problem
 

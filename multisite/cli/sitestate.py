@@ -6,11 +6,13 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from multisite.cli.fence import fenced
-from multisite.cli.project.target import site_problems
-from multisite.cli.start import start_problems
+from multisite.cli.group import fenced
+from multisite.cli.places import socket_problem
+from multisite.cli.project.faults import site_problems
 from multisite.config import hosting
-from multisite.errors import NeedsProcess
+from multisite.config.model import Home, Site
+from multisite.config.options import KNOWN, SITE_FILE
+from multisite.errors import NeedsProcess, Problem
 from multisite.sites import codeversion, relativepaths, sharing
 from multisite.sites.placement import (
     CAN_SPAWN,
@@ -27,8 +29,6 @@ from multisite.sites.placement import (
 
 if TYPE_CHECKING:
     from multisite.cli.session import Session
-    from multisite.config.model import Site
-    from multisite.errors import Problem
     from multisite.sites.placements import Row
     from multisite.sites.verdicts import Verdict
 
@@ -69,7 +69,6 @@ def judge(session: Session, site: Site) -> Judgement:
 
 
 def _unjudged(site: Site, said: str) -> Judgement:
-    from multisite.errors import Problem
 
     return Judgement(None, said, "broken", (Problem(site.file, said),))
 
@@ -160,3 +159,33 @@ def saving(session: Session, site: Site) -> Saving | None:
     if not row or not row.saving or site.share or not sharing.is_examined(site, session.home):
         return None
     return row.saving if row.version == codeversion.version_of(site, session.home) else None
+
+
+def start_problems(site: Site, home: Home) -> list[Problem]:
+    """Return why whoever types the command could not start a process of `site`, as the supervisor would.
+
+    What root alone could do is a warning: the service may well run as root.
+    """
+    from multisite.supervisor.process import launch
+    from multisite.supervisor.process.privilege import NeedsRoot
+
+    spawned = sharing.place(site, home).kind == "spawned" or (CAN_SPAWN and sharing.is_examined(site, home))
+    if not spawned or "%" in site.location:
+        return []
+    too_long = socket_problem(site, home)
+    if too_long:
+        return [too_long]
+    refused = launch.obstacle(site, home)
+    if not refused:
+        return []
+    return [_problem(site, str(refused), "warning" if isinstance(refused, NeedsRoot) else "error")]
+
+
+def _problem(site: Site, sentence: str, severity: str) -> Problem:
+    """Take a sentence apart: ``KEY = VALUE: REASON; REMEDY``, or ``REASON; REMEDY``."""
+    setting, _, rest = sentence.partition(": ")
+    key, _, value = setting.partition(" = ")
+    if not rest or not value or key not in KNOWN[SITE_FILE]["service"]:
+        rest, key, value = sentence, "", ""
+    reason, _, remedy = rest.partition("; ")
+    return Problem(site.file, reason, "service" if key else "", key, value, remedy, severity)

@@ -9,10 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from multisite.cli.fence import fenced
-from multisite.cli.group import fail
-from multisite.cli.output import say, say_json
-from multisite.cli.table import say_table
+from multisite.cli.group import fail, fenced
+from multisite.cli.output import say, say_json, say_table
 from multisite.config import hosting
 
 if TYPE_CHECKING:
