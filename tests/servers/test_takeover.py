@@ -275,11 +275,12 @@ def test_a_site_that_dies_in_its_answer_shows(slow: Slow, query: str) -> None:
 @pytest.mark.parametrize("slow", [{"max_waiting": "3"}], indirect=True, ids=["three"])
 def test_more_than_may_wait_get_503(slow: Slow) -> None:
     """What is in the queue of a site is bounded, by `max_waiting`."""
-    with slow.asking(12) as waiting:
+    with slow.asking(1) as first:  # while it is in the queue itself, it has a place there
         eventually(slow.begun, PATIENCE, "the site is at the first request")
-        eventually(lambda: any(future.done() for future in waiting), PATIENCE, "somebody is refused")
-        slow.go()
-        answers = [future.result() for future in waiting]
+        with slow.asking(11) as waiting:
+            eventually(lambda: any(future.done() for future in waiting), PATIENCE, "somebody is refused")
+            slow.go()
+            answers = [future.result() for future in (*first, *waiting)]
     refused = [answer for answer in answers if answer.status == 503]
     assert {answer.status for answer in answers} == {200, 503}
     assert len(refused) < 12 - 3
