@@ -70,10 +70,10 @@ def check(session: Session, boot: bool, names: tuple[str, ...]) -> None:
 def enabled_problems(session: Session) -> list[Problem]:
     """Return the problems of the home, its logging.ini, its enabled sites, and of what these say they serve."""
     from multisite.cli import places
-    from multisite.control import access
+    from multisite.control.rundir import access_problem
     from multisite.logs import logs
 
-    group = access.problem_of(session.home)
+    group = access_problem(session.home)
     found = [
         *logs.problems_of(session.home),
         *places.home_problems(session.home),

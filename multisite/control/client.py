@@ -10,12 +10,13 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from multisite.config.model import Home
 from multisite.control import program
-from multisite.control.rundir import RuntimeDir, RuntimeDirError, peer_of
+from multisite.control.peers import peer_of
+from multisite.control.rundir import RuntimeDir, RuntimeDirError
 from multisite.errors import BackendUnavailable, MultisiteError
 from multisite.sites.worker import find_worker
 
@@ -189,7 +190,7 @@ class Client:
                 return
             try:
                 _take_start(self._rundir.path)
-                start(self._home.path, lock)
+                _start(self._home.path, lock)
             finally:
                 os.close(lock)
         except RuntimeDirError as error:
@@ -223,11 +224,9 @@ def _decode(line: bytes) -> dict[str, Any]:
     return answer
 
 
-def start(home: str, lock: int, popen: Callable[..., Any] = subprocess.Popen) -> None:
+def _start(home: str, lock: int) -> None:
     """Start the supervisor of `home`, detached; it inherits the lock and nothing else that is open but the log."""
     env = program.environment(program.scrub(os.environ))
     argv = program.command(home, lock_fd=str(lock))
-    starter = popen(
-        argv, cwd="/", env=env, pass_fds=(lock,), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, close_fds=True
-    )
-    starter.wait()
+    null = subprocess.DEVNULL
+    subprocess.run(argv, cwd="/", env=env, pass_fds=(lock,), stdin=null, stdout=null, close_fds=True, check=False)

@@ -11,14 +11,13 @@ import stat
 import struct
 from typing import Any
 
-from multisite.control import sockdiag
+from multisite.control import peers
 
 # linux/inet_diag.h
 _REQUEST = struct.Struct("=BBBBI")
 _ADDRESSES = struct.Struct("!HH16s16s")
 _ANY = struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)  # interface and cookie
 _ANSWER = struct.Struct("=4x48x12xII")  # user and inode
-_CREDENTIALS = struct.Struct("=iII")  # process, user and group (unix(7))
 
 Ends = tuple[int, bytes, int, bytes, int]  # family; address and port of the peer, then of ourselves
 
@@ -30,8 +29,7 @@ def owner(sock: Any) -> int | None:
     """
     try:
         if sock.family == socket.AF_UNIX:
-            told = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            return int(_CREDENTIALS.unpack(told)[1])
+            return peers.peer_of(sock)[1]
         ends = _ends(sock)
     except (AttributeError, OSError, ValueError, TypeError, IndexError):
         return None
@@ -59,7 +57,7 @@ def _asked(ends: Ends) -> int | None:
     body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF)
     body += _ADDRESSES.pack(far_port, near_port, far, near) + _ANY
     try:
-        told = sockdiag.ask(body)
+        told = peers.sock_diag(body)
     except OSError as error:
         if error.errno == errno.ENOENT:
             return None

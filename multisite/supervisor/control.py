@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from multisite.control.rundir import peer_of
+from multisite.control.peers import peer_of
 from multisite.supervisor.handover import Keeper, taken
 from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.loop import Loop

@@ -10,8 +10,7 @@ from dataclasses import asdict, fields, replace
 
 from multisite.config import hosting, hosts
 from multisite.config.model import Home, Site
-from multisite.control import access
-from multisite.control.rundir import RuntimeDirError
+from multisite.control.rundir import RuntimeDirError, access_of, access_problem
 from multisite.sites import hosted
 from multisite.sites.catalogue import Catalogue
 from multisite.sites.live import LiveHome
@@ -248,10 +247,10 @@ class Roster(Handed, dict[str, Crew]):
 
     def let_in(self) -> None:
         """Open the runtime directory to whom moya.conf says, and say so where that cannot be."""
-        problem = access.problem_of(self.home)
+        problem = access_problem(self.home)
         self._tell("access", str(problem or ""))
         try:
-            self._shared.rundir.let_in(access.access_of(self.home))
+            self._shared.rundir.let_in(access_of(self.home))
         except RuntimeDirError as error:
             self._tell("rundir", error.reason)
         else:

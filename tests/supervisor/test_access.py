@@ -16,8 +16,7 @@ import pytest
 
 from multisite.config import config
 from multisite.config.model import Home
-from multisite.control import access
-from multisite.control.rundir import RuntimeDir, RuntimeDirError
+from multisite.control.rundir import RuntimeDir, RuntimeDirError, access_of
 from multisite.errors import MultisiteError
 from multisite.supervisor.site.listener import Listener
 
@@ -180,7 +179,7 @@ def socket_in(home_path: str, group: str) -> dict[str, tuple[str, int]]:
     home = config.read_home(home_path)
     rundir = RuntimeDir(home)
     rundir.make()
-    rundir.let_in(access.access_of(home))
+    rundir.let_in(access_of(home))
     listener = Listener(rundir.socket("blog"), rundir)
     listener.open(10, ["blog.test"])
     names = (".", "sites", "sites/blog.sock", "domains", "domains/blog.test", "board", "notify", "private")
@@ -257,9 +256,9 @@ def test_a_folder_that_the_group_cannot_pass_is_said(open_path: Path) -> None:
 def test_a_number_is_a_group_too(tmp_path: Path) -> None:
     gid = os.getegid()
     (tmp_path / "moya.conf").write_text(f"[supervisor]\nsocket_group = {gid}\n")
-    assert access.access_of(config.read_home(str(tmp_path))).group == gid
+    assert access_of(config.read_home(str(tmp_path))).group == gid
     (tmp_path / "moya.conf").write_text(f"[supervisor]\nsocket_group = {grp.getgrgid(gid).gr_name}\n")
-    assert access.access_of(config.read_home(str(tmp_path))).group == gid
+    assert access_of(config.read_home(str(tmp_path))).group == gid
 
 
 # Workers of another user

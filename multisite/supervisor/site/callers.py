@@ -10,7 +10,7 @@ import socket
 import struct
 from collections.abc import Iterator
 
-from multisite.control import sockdiag
+from multisite.control.peers import sock_diag
 
 # linux/unix_diag.h
 _REQUEST = struct.Struct("=BBHIIIII")
@@ -28,7 +28,7 @@ def callers(listener: int) -> list[int]:
         OSError: it cannot be learnt.
     """
     inode = os.fstat(listener).st_ino
-    answer = sockdiag.ask(_REQUEST.pack(socket.AF_UNIX, 0, 0, _LISTENS, inode, _SHOW_WAITING, _ANY, _ANY))
+    answer = sock_diag(_REQUEST.pack(socket.AF_UNIX, 0, 0, _LISTENS, inode, _SHOW_WAITING, _ANY, _ANY))
     return [
         each for kind, value in _attributes(answer) if kind == _WAITING for (each,) in struct.iter_unpack("=I", value)
     ]

@@ -1,4 +1,4 @@
-"""What the kernel tells of a socket that is asked for (sock_diag(7))."""
+"""Who is at the other end of a socket, as the kernel tells it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ import os
 import socket
 import struct
 
+_PEER = struct.Struct("=iII")  # pid, uid, gid: SO_PEERCRED, unix(7)
 # linux/netlink.h, linux/sock_diag.h
 _HEADER = struct.Struct("=IHHII")
 _SOCK_DIAG, _BY_FAMILY, _ASKS = 4, 20, 1
 _LARGEST = 1 << 16
 
 
-def ask(request: bytes) -> bytes:
-    """Return the answer to a request of one family, both without their headers.
+def peer_of(connected: socket.socket) -> tuple[int, int, int]:
+    """Return pid, uid and gid of who made the other end of a unix socket."""
+    pid, uid, gid = _PEER.unpack(connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    return pid, uid, gid
+
+
+def sock_diag(request: bytes) -> bytes:
+    """Return the answer to a request of one family (sock_diag(7)), both without their headers.
 
     Raises:
         OSError: there is no such socket (ENOENT), it is not allowed, or the kernel has no such thing.
