@@ -22,7 +22,7 @@ from multisite.inprocess.finder import finder, forget, referring
 from multisite.inprocess.guard import Changes, Guard
 from multisite.inprocess.workdir import WorkDir
 from multisite.logs import logs
-from multisite.runner.modulename import unique_name
+from multisite.runner.load import unique_name
 from multisite.sites import claims, sharing
 from multisite.sites.claims import Ledger
 

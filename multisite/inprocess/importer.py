@@ -14,7 +14,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Protocol
 
-from multisite.runner.modulename import unique_name
+from multisite.runner.load import unique_name
 
 if TYPE_CHECKING:
     from multisite.config.model import Site

@@ -17,7 +17,7 @@ from multisite.inprocess.blame import explain, is_for_the_worker
 from multisite.inprocess.callables import is_asgi, refuses_wsgi
 from multisite.inprocess.importer import Importer, PlainImporter, import_file
 from multisite.inprocess.load_reasons import NotLoaded
-from multisite.runner.modulename import unique_name
+from multisite.runner.load import unique_name
 from multisite.sites.sharing import resolve
 
 if TYPE_CHECKING:

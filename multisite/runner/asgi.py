@@ -18,8 +18,7 @@ from .arrivals import Arrivals
 from .asgiprotocol import Protocol
 from .forks import watch
 from .job import Job
-from .notify import Notifier
-from .report import say
+from .report import Notifier, say
 from .settings import WITHOUT_LIMITS, Log, settings
 from .smoke import LONGEST, Smoke, leave_unless_well, status_of, verdict
 from .watchdog import Watchdog

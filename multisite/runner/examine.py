@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from .notify import Notifier
+    from .report import Notifier
 
 MOST = 12  # findings that are told
 LONGEST = 200  # characters of one

@@ -1,21 +1,29 @@
-"""From the job to the site's app, by Python's own import: the location first, then the interpreter's own path."""
+"""From the job to the site's app, by Python's own import: the location first, then the interpreter's own path.
+
+The workers, who load sites as well, take from here how a site's module is called.
+"""
 
 from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from time import time
-
-from .job import Job, Spec
+from types import SimpleNamespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
+    from .job import Job, Spec
+
 RACY = 3.0  # seconds
 DJANGO = "DJANGO_SETTINGS_MODULE"
+GROUP = "multisite.loaders"
+_IS_COROUTINE = 0x80 | 0x100  # inspect.CO_COROUTINE, inspect.CO_ITERABLE_COROUTINE
+_ASGI_PARAMETERS = (("scope",), ("scope", "receive", "send"))
 
 
 class NotLoaded(Exception):
@@ -73,7 +81,7 @@ def _by_kind(job: Job, spec: Spec) -> Any:
 
 
 def _code(job: Job, spec: Spec) -> Any:
-    if spec.kind == "file" or _is_path(spec.target):
+    if spec.kind == "file" or "/" in spec.target or spec.target.endswith((".py", ".wsgi")):
         return _import_file(os.path.join(job.location, spec.target), job.name)
     return importlib.import_module(spec.target)
 
@@ -86,19 +94,31 @@ def _module_or_plugin(job: Job, spec: Spec) -> Any:
     except ModuleNotFoundError as error:
         if error.name != spec.target or "." in spec.target:
             raise
-    from . import plugins
+    return _plugin(spec.target, job.site)
 
-    point = plugins.find(spec.target)
+
+def _plugin(name: str, site: dict[str, Any]) -> Any:
+    """The app that the loader of another package makes: an entry point, as the site's own interpreter has it.
+
+    A loader is called with what follows the first colon and with the site. Our package is not here, so the site is an
+    object with the attributes of `multisite.model.Site` and none of its methods.
+    """
+    from importlib import metadata
+
+    points: Any
+    if sys.version_info >= (3, 10):
+        points = metadata.entry_points(group=GROUP)
+    else:
+        points = metadata.entry_points().get(GROUP, ())
+    point = next((point for point in points if point.name == name), None)
     if point is None:
         raise NotLoaded(
-            f"there is neither a module nor a loader named {spec.target!r} in {sys.prefix}; install what has it there, "
+            f"there is neither a module nor a loader named {name!r} in {sys.prefix}; install what has it there, "
             "or write application = like blog.wsgi:application"
         )
-    return plugins.load(point, job.site)
-
-
-def _is_path(target: str) -> bool:
-    return "/" in target or target.endswith((".py", ".wsgi"))
+    rest = site["application"].partition(":")[2].strip()
+    attributes = {key: tuple(value) if isinstance(value, list) else value for key, value in site.items()}
+    return point.load()(rest, SimpleNamespace(**attributes))
 
 
 def _name(spec: Spec) -> str:
@@ -108,8 +128,6 @@ def _name(spec: Spec) -> str:
 def _import_file(path: str, site: str) -> ModuleType:
     """Execute a Python file of any suffix; the module is known before it runs, as Flask and dataclasses need it."""
     from importlib.machinery import ModuleSpec, SourceFileLoader
-
-    from .modulename import unique_name
 
     path = os.path.abspath(path)
     if not os.path.isfile(path):
@@ -167,3 +185,46 @@ def _moya(job: Job) -> Any:
     files = job.ini or ["production.ini"]
     application = importlib.import_module("moya.wsgi").WSGIApplication
     return application(job.location, files, disable_autoreload=True, logging=None, master_settings=master)
+
+
+def is_asgi(app: Any) -> bool:
+    """Whether `app` is an ASGI application: it makes a coroutine, or takes what ASGI gives.
+
+    `inprocess.callables` tells it by `inspect`, which takes 10 ms to import.
+    """
+    while hasattr(app, "func") and hasattr(app, "keywords"):  # functools.partial
+        app = app.func
+    if not callable(app):
+        return False
+    function, is_bound = _function(app)
+    code = getattr(function, "__code__", None)
+    if code is None:  # compiled
+        import inspect
+
+        return inspect.iscoroutinefunction(function)
+    names = code.co_varnames[int(is_bound) : code.co_argcount]
+    return bool(code.co_flags & _IS_COROUTINE) or names in _ASGI_PARAMETERS
+
+
+def _function(app: Any) -> tuple[Any, bool]:
+    """The Python function that a call runs, and whether its first parameter is already taken."""
+    if isinstance(app, type):
+        return app.__init__, True  # type: ignore[misc]
+    if hasattr(app, "__code__"):
+        return app, False
+    function = getattr(app, "__func__", None) or type(app).__call__
+    return function, True
+
+
+def unique_name(site_name: str, path: str) -> str:
+    """The module name of a site's file: one identifier, and no two sites share one.
+
+    Anything but ASCII letters and digits is written as ``_`` and two hexadecimal digits per byte,
+    so the ``__`` in the middle can come from neither side.
+    """
+    stem = os.path.splitext(os.path.basename(path))[0]
+    return f"_multisite_site_{_identifier(site_name)}__{_identifier(stem)}"
+
+
+def _identifier(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]", lambda match: "".join(f"_{byte:02x}" for byte in os.fsencode(match[0])), text)

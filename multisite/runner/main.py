@@ -13,11 +13,9 @@ import sys
 import threading
 
 from . import injected, job
-from .apps import is_asgi
 from .follow import follower
-from .load import NotLoaded, load, prefer
-from .notify import Notifier
-from .report import report, say
+from .load import NotLoaded, is_asgi, load, prefer
+from .report import Notifier, report, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

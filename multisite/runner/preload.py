@@ -15,9 +15,8 @@ import socket
 import sys
 import time
 
-from . import forked, injected, learn, purity
+from . import follow, forked, injected, purity
 from .forked import BOARD, JOB, LISTENER, NOTIFY, Request
-from .startup import said_at_startup, strangers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,10 +91,10 @@ class Preloader:
 
         examine.prepare()
         self._note_files()
-        learn.known.update(sys.modules)
+        follow.known.update(sys.modules)
         gc.freeze()
         new = len(sys.modules) - len(self._before)
-        asked = sorted(reads.names | said_at_startup())
+        asked = sorted(reads.names | purity.said_at_startup())
         self._tell({"ready": {"modules": new, "reads": asked, "failed": self._failed}})
 
     def _is_denied(self, name: str) -> bool:
@@ -112,7 +111,7 @@ class Preloader:
 
     def _refuse_strangers(self) -> None:
         """Root imports nothing that somebody else could have written."""
-        found = strangers(sys.path)
+        found = purity.strangers(sys.path)
         if found:
             self._leave({"refused": f"others than root may write {found}"})
 

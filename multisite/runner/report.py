@@ -1,17 +1,24 @@
-"""Errors of the site's code, for the site's log.
+"""What a backend tells: lines and errors to the site's log, messages as of sd_notify(3) to the supervisor.
 
-The log is whatever descriptor 2 is: ``sys.stderr`` is the site's to replace and to close.
+The messages go on a pipe that this process alone has. The log is whatever descriptor 2 is: ``sys.stderr`` is the
+site's to replace and to close.
 """
 
 from __future__ import annotations
 
 import os
+from _thread import allocate_lock
+from collections import deque
+from json import dumps  # before a site can patch it
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Any
 
 STDERR = 2
+LONGEST = 1000  # characters of a line for the supervisor
+END = "\n\n"  # of a message to it: no line of one is empty
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -44,3 +51,88 @@ def _without_ours(frames: TracebackType | None) -> TracebackType | None:
 
 def _is_ours(path: str) -> bool:
     return os.path.dirname(path) == FOLDER or path.startswith("<frozen importlib") or "/importlib/" in path
+
+
+class Notifier:
+    """Speaks on `descriptor`, which never waits; with -1 it tells nobody.
+
+    What finds no room there is kept, be it a part of a message, and goes first the next time.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._identity = _identity(descriptor)
+        self._waiting: deque[bytes] = deque()
+        self._lock = allocate_lock()
+
+    def ready(self) -> None:
+        """The backend accepts requests."""
+        self._send("READY=1\nSTATUS=serving")
+
+    def stopping(self, why: str) -> None:
+        """It accepts no more of them."""
+        self._send(f"STOPPING=1\nSTATUS={_line(why)}")
+
+    def recycles(self) -> None:
+        """It accepts no more of them, since it has had its `max_requests`: another one is to take its place."""
+        self._send("STOPPING=1\nRECYCLES=1\nSTATUS=max_requests")
+
+    def leaves(self) -> None:
+        """It has answered all that it had accepted, and ends. The exit status is one that the site's code may use."""
+        self._send("LEAVES=1")
+
+    def status(self, text: str) -> None:
+        """What a user should know about it, in one line."""
+        self._send(f"STATUS={_line(text)}")
+
+    def failed(self, why: str) -> None:
+        """It is not going to serve, and ends. The exit status alone would not tell that it was we who ended it."""
+        self._send(f"FAILED=1\nSTATUS={_line(why)}")
+
+    def modules(self, names: str) -> None:
+        """Which modules of the interpreter the site needs, separated by blanks."""
+        self._send(f"MODULES={names}")
+
+    def facts(self, found: dict[str, Any]) -> None:
+        """What the examination of the site has found."""
+        self._send(f"FACTS={dumps(found)}")
+
+    def _send(self, text: str) -> None:
+        self._waiting.append((text + END).encode("utf-8", "replace"))
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what could not be sent before; a supervisor that is gone, or does not read, must not hold up a site."""
+        while self._waiting and self._lock.acquire(False):  # else another thread is at it, and will see what waits
+            try:
+                self._write()
+            except BlockingIOError:
+                return
+            except OSError:
+                self._waiting.clear()
+            finally:
+                self._lock.release()
+
+    def _write(self) -> None:
+        """Write as much as there is room for of what waits first."""
+        if not self._identity or _identity(self._descriptor) != self._identity:
+            self._waiting.clear()
+        elif self._waiting:
+            rest = self._waiting[0][os.write(self._descriptor, self._waiting[0]) :]
+            if rest:
+                self._waiting[0] = rest
+            else:
+                self._waiting.popleft()
+
+
+def _identity(descriptor: int) -> tuple[int, int] | None:
+    """Which file a descriptor stands for: a site may close it, and open one of its own in its place."""
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:LONGEST]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .call import Caller
-    from .notify import Notifier
+    from .report import Notifier
 
 NOT_WELL = 6  # exit status
 FAILS_FROM = 500

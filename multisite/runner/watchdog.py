@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .connection import Connection
-    from .notify import Notifier
+    from .report import Notifier
 
 STATUS = 4
 GRACE = 5.0

@@ -15,9 +15,8 @@ from .direct import Direct
 from .envelope import FIRST, WITH_CLIENT, is_quiet
 from .forks import leave_if_child, watch
 from .job import Job
-from .notify import Notifier
 from .relayed import Relayed
-from .report import report
+from .report import Notifier, report
 from .smoke import Smoke, ask_wsgi, leave_unless_well
 from .watchdog import Watchdog
 

@@ -22,7 +22,7 @@ from multisite.errors import AppLoadError, NeedsProcess
 from multisite.inprocess import load_plugin, loader
 from multisite.inprocess.blame import is_for_the_worker
 from multisite.inprocess.importer import import_file
-from multisite.runner.modulename import unique_name
+from multisite.runner.load import unique_name
 
 HELLO = """
 def application(environ, start_response):

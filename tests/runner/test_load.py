@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from multisite.runner.apps import is_asgi
+from multisite.runner.load import is_asgi
 
 from .harness import GUNICORN, Backend, backend, receive_all, spec
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from multisite.runner import learn, purity, startup
+from multisite.runner import follow, purity
 
 from .interpreters import interpreters
 
@@ -65,10 +65,10 @@ def test_facts_are_told_on_every_interpreter() -> None:
         package = types.ModuleType("_runner")
         package.__path__ = [{RUNNER!r}]
         sys.modules["_runner"] = package
-        from _runner import forked, learn, preload, purity, startup
+        from _runner import follow, forked, preload, purity
         assert purity.broken(purity.facts(), purity.facts()) == ""
-        assert "json" in learn.names().split()
-        startup.said_at_startup()
+        assert "json" in follow.names().split()
+        purity.said_at_startup()
     """
     for python in interpreters().values():
         subprocess.run([python, "-I", "-c", textwrap.dedent(code)], check=True)
@@ -124,8 +124,8 @@ def test_a_module_that_asks_and_fails_has_done_no_harm(tmp_path: Path) -> None:
 def test_start_up_files_name_their_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "some.pth").write_text("import os; os.environ.get('TRACE_ME') and print()\n/some/folder/'NOT_RUN'\n")
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    assert "TRACE_ME" in startup.said_at_startup()
-    assert "NOT_RUN" not in startup.said_at_startup()
+    assert "TRACE_ME" in purity.said_at_startup()
+    assert "NOT_RUN" not in purity.said_at_startup()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who alone can give files away")
@@ -152,7 +152,7 @@ def test_what_others_than_root_may_write_is_found(tmp_path: Path, change: str) -
         (folder / "linked.py").symlink_to(other / "file.py")
     else:
         wanted = ""
-    assert startup.strangers([str(folder)]) == wanted
+    assert purity.strangers([str(folder)]) == wanted
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who alone can give files away")
@@ -173,17 +173,17 @@ def test_what_is_installed_as_editable_is_looked_at_where_it_stands(
     if change in ("owner", "module"):
         os.chown(code, 33, 33)
     wanted = {"none": "", "shape": repr(finding.Finder)}.get(change, str(code))
-    assert startup.strangers([]) == wanted
+    assert purity.strangers([]) == wanted
 
 
 def test_names_are_those_of_the_interpreters_modules_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = learn.names().split()
+    names = follow.names().split()
     assert "json.decoder" in names
     assert not {"__main__", "sys", "multisite", "tests", "os.path"} & set(names)
-    monkeypatch.setattr(learn, "MOST", 3)
-    assert len(learn.names().split()) == 3
-    monkeypatch.setattr(learn, "known", set(sys.modules))
-    assert learn.names() == ""
+    monkeypatch.setattr(follow, "MOST", 3)
+    assert len(follow.names().split()) == 3
+    monkeypatch.setattr(follow, "known", set(sys.modules))
+    assert follow.names() == ""
 
 
 def test_learner_tells_only_what_is_new() -> None:
@@ -193,7 +193,7 @@ def test_learner_tells_only_what_is_new() -> None:
         def modules(self, names: str) -> None:
             told.append(names)
 
-    learner: Any = learn.Learner(Notifier(), "")  # type: ignore[arg-type]
+    learner: Any = follow.Learner(Notifier(), "")  # type: ignore[arg-type]
     learner.tell()
     learner.tell()
     assert len(told) == 1

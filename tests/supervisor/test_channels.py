@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from multisite.runner.notify import Notifier
+from multisite.runner.report import Notifier
 from multisite.supervisor.handover import Keeper
 from multisite.supervisor.notify import LONGEST, MOST, Channel
 from multisite.supervisor.process.spec import Identity

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from multisite.runner import relay
+from multisite.runner import socketproxy
 
 from .harness import SupervisedHome, wait_until
 
@@ -62,13 +62,13 @@ def test_who_listens_is_the_kernels_word(host: str) -> None:
         mine = {(os.getuid(), os.fstat(server.fileno()).st_ino)}
         asked = [(socket.AF_INET6, ("::1", port)), (socket.AF_INET, ("127.0.0.1", port))]
         expected = {"127.0.0.1": [set(), mine], "": [set(), mine], "::1": [mine, set()], "::": [mine, mine]}[host]
-        assert [relay.listeners(*each) for each in asked] == expected
+        assert [socketproxy.listeners(*each) for each in asked] == expected
         for each, found in zip(asked, expected, strict=True):
             if found:
-                relay.Far([each]).connect().close()
+                socketproxy.Far([each]).connect().close()
             else:
                 with pytest.raises(OSError, match="nobody listens"):
-                    relay.Far([each]).connect()
+                    socketproxy.Far([each]).connect()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: another user is to listen")
@@ -76,14 +76,14 @@ def test_another_user_gets_nothing(tmp_path: Path) -> None:
     """Neither at first, nor in the place of one who was right; the next address may be the right one."""
     with somebody_else() as port:
         there = (socket.AF_INET, ("127.0.0.1", port))
-        with pytest.raises(relay.Stranger, match=f"another user listens on port {port}"):
-            relay.Far([there]).connect()
+        with pytest.raises(socketproxy.Stranger, match=f"another user listens on port {port}"):
+            socketproxy.Far([there]).connect()
         with socket.create_server(("127.0.0.1", 0)) as server:
             mine = (socket.AF_INET, server.getsockname())
-            far = relay.Far([there, mine])
+            far = socketproxy.Far([there, mine])
             far.connect().close()
             assert far.addresses == [mine]
-    with somebody_else(mine[1][1]), pytest.raises(relay.Stranger):
+    with somebody_else(mine[1][1]), pytest.raises(socketproxy.Stranger):
         far.connect()
 
 

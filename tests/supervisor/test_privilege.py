@@ -62,8 +62,8 @@ def test_a_command_that_is_told_a_port_can_be_run_by_who_cannot_run_our_interpre
     hidden.mkdir(mode=0o700)
     (hidden / "python3").symlink_to(sys.executable)
     monkeypatch.setattr(commandlines.program, "own_interpreter", lambda: str(hidden / "python3"))
-    monkeypatch.setattr(commandlines, "RELAY", str(open_path / "relay.py"))
-    (open_path / "relay.py").touch(mode=0o644)
+    monkeypatch.setattr(commandlines, "SOCKETPROXY", str(open_path / "socketproxy.py"))
+    (open_path / "socketproxy.py").touch(mode=0o644)
     site = Site("a.ini", name="a", location=str(open_path), command=("/bin/true", "%PORT"))
     how = launch.plan(site, Home("/home"), Surroundings(os.environ, "", "/"))
     assert (how.identity.name, how.argv[0]) == ("nobody", shutil.which("python3", path=os.defpath))
@@ -257,7 +257,7 @@ def test_no_signal_is_ignored_because_the_supervisor_ignores_it(tmp_path: Path) 
 
 @as_root
 def test_the_relay_and_a_private_socket_work_for_another_user(open_path: Path) -> None:
-    if not privilege.reaches(who(user="www-data", location="/"), commandlines.RELAY):
+    if not privilege.reaches(who(user="www-data", location="/"), commandlines.SOCKETPROXY):
         pytest.skip("this checkout is hidden from other users, and the relay is in it")
     with supervised(open_path) as home:
         home.site("a", SERVER, command=f"{SYSTEM_PYTHON} -m http.server --bind 127.0.0.1 %PORT", user="www-data")

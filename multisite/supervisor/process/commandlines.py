@@ -24,7 +24,7 @@ from multisite.supervisor.site.scoreboard import SLOTS
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _PROGRAMS = os.path.join(_PACKAGE, "runner")
 RUNNER = os.path.join(_PROGRAMS, "__main__.py")
-RELAY = os.path.join(_PROGRAMS, "relay.py")
+SOCKETPROXY = os.path.join(_PROGRAMS, "socketproxy.py")
 TRIAL = os.path.join(_PROGRAMS, "trial.py")
 GUNICORN_CONFIG = os.path.join(_PROGRAMS, "gunicorn_config.py")
 
@@ -53,7 +53,7 @@ def files_of_ours(site: Site, server: str) -> tuple[str, ...]:
     if server in ("auto", "asgi"):
         return RUNNER, _gunicorn()
     if server == "granian" or (server == "command" and template.placeholders(site.command) & {"PORT", "SOCKET"}):
-        return RELAY, _python_for(None)
+        return SOCKETPROXY, _python_for(None)
     return (GUNICORN_CONFIG,) if server == "gunicorn" else ()
 
 
@@ -178,7 +178,7 @@ def _relayed(plain: Launch, argv: tuple[str, ...], private: str, host: str) -> L
     _found(plain, argv)
     told = ("--socket", private) if private else ("--port", host)
     python = _python_for(plain.identity)
-    return replace(plain, argv=(python, "-I", "-S", RELAY, *told, "--", *argv), told=True, graceful=True)
+    return replace(plain, argv=(python, "-I", "-S", SOCKETPROXY, *told, "--", *argv), told=True, graceful=True)
 
 
 def _uwsgi(plain: Launch, site: Site, python: str, around: Surroundings, host: str) -> Launch:

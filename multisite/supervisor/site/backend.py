@@ -259,7 +259,7 @@ class Backend(Handed):
         self.tried = self.on_trial = launch.tried
 
     def told_of_start(self, variables: Mapping[str, str]) -> None:
-        """Take note of what our runner, or a trial, says of its start (`multisite.runner.notify`)."""
+        """Take note of what our runner, or a trial, says of its start (`multisite.runner.report`)."""
         self.status = variables.get("STATUS", self.status)[:1000]
         if variables.get("FAILED") == "1" and (self.ours or self.tried):
             self.refusal = self.status

@@ -8,7 +8,7 @@ open end, then ends the command. When the command ends, it ends with the same co
 A port is a name that anybody on the machine may take first. So whoever listens there has to be the site's user, as the
 kernel tells it, before READY=1 and for every connection.
 
-    relay.py (--port HOST | --socket PATH) -- COMMAND ARGUMENT…     %PORT in an argument is the port
+    socketproxy.py (--port HOST | --socket PATH) -- COMMAND ARGUMENT…     %PORT in an argument is the port
 """
 
 from __future__ import annotations
