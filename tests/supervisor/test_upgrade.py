@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 
 import multisite
+import multisite.supervisor
 from multisite.control.client import SupervisorError
 from multisite.control.rundir import RuntimeDir
 from multisite.supervisor.handover import FORMAT
@@ -28,6 +31,7 @@ def application(environ, start_response):
     start_response('200 OK', [])
     return [b'hello']
 """
+SLOW = "import pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(0.01)\n"
 WITHIN = 90.0  # seconds for the new program to answer, on a machine that has other things to do
 
 
@@ -118,9 +122,8 @@ def test_what_was_known_of_the_sites_is_known_afterwards(home: SupervisedHome) -
 
 def test_a_start_that_is_under_way_goes_on(home: SupervisedHome) -> None:
     """Silent servers and those that say READY=1 alike; who waits for them is answered."""
-    slow = "import pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(0.01)\n"
-    folders = [home.site("silent", slow + SERVER)]
-    folders.append(home.app("tells", slow + HELLO))
+    folders = [home.site("silent", SLOW + SERVER)]
+    folders.append(home.app("tells", SLOW + HELLO))
     names, answers = ("silent", "tells"), []
     paths = [home.ensure(name) for name in names]
     threads = [threading.Thread(target=lambda path=path: answers.append(ask(path, seconds=60))) for path in paths]
@@ -267,6 +270,51 @@ def test_a_new_program_that_cannot_take_the_sites_over_ends_them_and_begins_anew
     wait_until(lambda: not is_running(first))
     assert pid_of(home.get("blog")) != first
     assert home.pid == supervisor
+
+
+def test_a_supervisor_needs_none_of_its_files_any_more(home: SupervisedHome, package: Path) -> None:
+    """A module that it loaded when they have been replaced could be of another version."""
+    folder = home.site("slow", SLOW + SERVER, start_timeout="60")
+    home.site("bad", "raise SystemExit(3)")
+    path = home.ensure("slow")
+    supervisor = home.pid
+    shutil.rmtree(package)
+    with socket.socket(socket.AF_UNIX) as waiting:
+        waiting.settimeout(WITHIN)
+        waiting.connect(path)
+        waiting.sendall(b"GET / HTTP/1.0\r\nHost: x\r\n\r\n")
+        home.wait_for("slow", "starting")
+        home.client.ask({"do": "stop", "site": "slow"})
+        assert b" 503 " in waiting.recv(65536).split(b"\r\n")[0]
+    (folder / "go").touch()
+    assert home.get("slow")
+    with pytest.raises(OSError):
+        home.get("bad")
+    first = pid_of(home.get("blog"))
+    home.client.ask({"do": "reload"})
+    home.client.ask({"do": "restart", "site": "blog"})
+    wait_until(lambda: not is_running(first))
+    assert pid_of(home.get("blog")) != first
+    for name in ("blog", "slow"):
+        home.client.ask({"do": "stop", "site": name})
+        home.wait_for(name, "stopped")
+    assert home.failed("bad")["failure"]["output"] == []
+    assert home.pid == supervisor
+
+
+def test_a_supervisor_imports_everything_when_it_starts() -> None:
+    """But what chooses the program (`__main__`), and what its guard needs to say that it is ready."""
+    folder = Path(multisite.supervisor.__file__).parent
+    late = [
+        (path.name, ast.unparse(node))
+        for path in sorted(folder.rglob("*.py"))
+        if path.name not in ("__main__.py", "watchdog.py")
+        for function in ast.walk(ast.parse(path.read_text()))
+        if isinstance(function, ast.FunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("multisite")
+    ]
+    assert late == []
 
 
 def test_the_command_says_what_happened(home: SupervisedHome) -> None:

@@ -8,11 +8,13 @@ import os
 from collections.abc import Callable
 
 from multisite.config.model import Site
+from multisite.errors import BackendUnavailable
 from multisite.supervisor.handover import Handed
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.site import callers
 from multisite.supervisor.site.failures import Unavailable
 from multisite.supervisor.site.listener import Listener
+from multisite.supervisor.site.turnaway import move, turn_away
 
 RETRY_AFTER = 10  # seconds, where the socket cannot be made, or the site is stopped
 STOPPED = "the site is being stopped"
@@ -127,15 +129,9 @@ class WaitingRoom(Handed):
             os.close(queue)
 
     def _move_clients(self, queue: int) -> None:
-        from multisite.errors import BackendUnavailable  # what follows is not needed where all is well
-        from multisite.supervisor.site.turnaway import move
-
         move(queue, self.listener.path, BackendUnavailable(STOPPED, RETRY_AFTER))
 
     def _turn_away(self, told: Unavailable, everybody: bool = False) -> None:
-        from multisite.errors import BackendUnavailable  # what follows is not needed where all is well
-        from multisite.supervisor.site.turnaway import turn_away
-
         self.listener.withdraw()
         error = BackendUnavailable(told.reason, round(told.retry_after))
         error.incident = told.incident
