@@ -11,7 +11,6 @@ from multisite.cli.places import socket_problem
 from multisite.cli.project.faults import site_problems
 from multisite.config import hosting
 from multisite.config.model import Home, Site
-from multisite.config.options import KNOWN, SITE_FILE
 from multisite.errors import NeedsProcess, Problem
 from multisite.sites import codeversion, relativepaths, sharing
 from multisite.sites.placement import (
@@ -167,7 +166,6 @@ def start_problems(site: Site, home: Home) -> list[Problem]:
     What root alone could do is a warning: the service may well run as root.
     """
     from multisite.supervisor.process import launch
-    from multisite.supervisor.process.privilege import NeedsRoot
 
     spawned = sharing.place(site, home).kind == "spawned" or (CAN_SPAWN and sharing.is_examined(site, home))
     if not spawned or "%" in site.location:
@@ -176,16 +174,4 @@ def start_problems(site: Site, home: Home) -> list[Problem]:
     if too_long:
         return [too_long]
     refused = launch.obstacle(site, home)
-    if not refused:
-        return []
-    return [_problem(site, str(refused), "warning" if isinstance(refused, NeedsRoot) else "error")]
-
-
-def _problem(site: Site, sentence: str, severity: str) -> Problem:
-    """Take a sentence apart: ``KEY = VALUE: REASON; REMEDY``, or ``REASON; REMEDY``."""
-    setting, _, rest = sentence.partition(": ")
-    key, _, value = setting.partition(" = ")
-    if not rest or not value or key not in KNOWN[SITE_FILE]["service"]:
-        rest, key, value = sentence, "", ""
-    reason, _, remedy = rest.partition("; ")
-    return Problem(site.file, reason, "service" if key else "", key, value, remedy, severity)
+    return [refused.problem(site.file)] if refused else []

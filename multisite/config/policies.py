@@ -26,6 +26,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
+from multisite.errors import Problem
+
 if TYPE_CHECKING:
     from importlib_metadata import EntryPoints
 
@@ -39,7 +41,25 @@ Policy = Callable[["Site"], Answer]
 
 
 class Refused(Exception):
-    """The site cannot be started as its file says; the message is a sentence with a remedy."""
+    """The site cannot be started as its file says; the text is ``KEY = VALUE: REASON; REMEDY``, as far as there is one.
+
+    Args:
+        reason: half a sentence or a whole one.
+        remedy: what to do about it.
+        key: of ``[service]``, with its `value`, if the reason is about that alone.
+    """
+
+    severity = "error"
+
+    def __init__(self, reason: str, remedy: str = "", key: str = "", value: str = "") -> None:
+        setting = f"{key} = {value}: " if key else ""
+        super().__init__(f"{setting}{reason}{'; ' if remedy else ''}{remedy}")
+        self.reason, self.remedy, self.key, self.value = reason, remedy, key, value
+
+    def problem(self, file: str) -> Problem:
+        """Return it as a problem of a site file."""
+        section = "service" if self.key else ""
+        return Problem(file, self.reason, section, self.key, self.value, self.remedy, self.severity)
 
 
 def directory(site: Site) -> Answer:
@@ -49,7 +69,7 @@ def directory(site: Site) -> Answer:
         Refused: there is no such folder.
     """
     if not site.location:
-        raise Refused("the site has no location; give it one, or name a user in its file")
+        raise Refused("the site has no location", "give it one, or name a user in its file")
     try:
         status = os.stat(site.location)
     except OSError as error:
@@ -87,13 +107,14 @@ def ask(name: str, site: Site) -> Answer:
     try:
         policy = OURS.get(name) or installed()[name].load()
     except KeyError:
-        raise Refused(f"user_policy = {name}: there is no such policy; there are {', '.join(names())}") from None
+        raise Refused(f"user_policy = {name}: there is no such policy", f"there are {', '.join(names())}") from None
     except Exception as error:  # somebody else's package
         raise Refused(f"user_policy = {name} cannot be loaded: {type(error).__name__}: {error}") from error
     try:
         return _checked(name, policy(site))
     except Refused as error:
-        raise Refused(f"user_policy = {name} refuses it: {error}") from None
+        reason, _, remedy = str(error).partition("; ")  # of another package, which may give a sentence only
+        raise Refused(f"user_policy = {name} refuses it: {reason}", remedy) from None
     except Exception as error:  # somebody else's code
         raise Refused(f"user_policy = {name} failed: {type(error).__name__}: {error}") from error
 

@@ -38,8 +38,10 @@ EXAMINED = "[defaults]\nshare = yes\n[supervisor]\nallow_root = yes\n"
 SITES = {
     "api": "domains = blog.test\nmount = /api\nmode = spawned",
     "apart": "",
+    "blank": "mode = spawned\napplication = ",
     "blog": "domains = blog.test, www.blog.test\nredirect_to_canonical = yes\n[static]\n/files = {home}/no/such/folder",
     "chrooted": "mode = spawned\nchroot = {home}/no/such/jail",
+    "factory": "server = granian\napplication = app:application()",
     "failed": "",
     "far": "mode = proxy\nupstreams = http://127.0.0.1:9",
     "forgetful": "application = app:application\nserver = command",

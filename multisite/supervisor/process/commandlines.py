@@ -94,7 +94,8 @@ def _job(site: Site, around: Surroundings, worker: str) -> dict[str, Any]:
     try:
         spec = sharing.resolve(site)
     except ValueError as error:
-        raise Refused(f"application = {site.application}: {error}") from None
+        reason, _, remedy = str(error).partition("; ")
+        raise Refused(reason, remedy, "application", site.application) from None
     # As repr(), because JSON has no tuples and no bytes; they were literals in the site's file.
     call = {"args": repr(spec.call.args), "kwargs": repr(spec.call.kwargs)} if spec.call else {}
     may_be_plugin = spec.kind == "plugin" or (spec.kind == "module" and "." not in spec.target)
@@ -143,12 +144,12 @@ def _gunicorn() -> str:
 def _command(plain: Launch, site: Site, python: str, around: Surroundings, host: str) -> Launch:
     """Any program: one that takes the socket over (sd_listen_fds), or one that is told a port or a path to bind."""
     if not site.command:
-        raise Refused("server = command: there is no command to run; say which one with command =")
+        raise Refused("there is no command to run", "say which one with command =", "server", "command")
     strange = template.unknown(site.command)
     if strange:
         known = template.listed(template.NAMES)
-        told = f"command = {shlex.join(site.command)}: the placeholder %{strange[0]} means nothing"
-        raise Refused(f"{told}; there are {known}, and %% for a per cent sign")
+        remedy = f"there are {known}, and %% for a per cent sign"
+        raise Refused(f"the placeholder %{strange[0]} means nothing", remedy, "command", shlex.join(site.command))
     found = template.placeholders(site.command)
     who = plain.identity
     values = {"HOST": host, "UID": str(who.uid), "GID": str(who.gid), "%": "%"}
@@ -167,9 +168,9 @@ def _found(plain: Launch, argv: tuple[str, ...]) -> tuple[str, ...]:
     path = plain.env.get("PATH", os.defpath)
     if "/" in argv[0]:
         if not os.path.exists(os.path.join(plain.cwd, argv[0])):
-            raise Refused(f"command {argv[0]}: there is no such program; install it or correct the path")
+            raise Refused(f"command {argv[0]}: there is no such program", "install it or correct the path")
     elif not shutil.which(argv[0], path=path):
-        raise Refused(f"command {argv[0]}: there is no such program in {path}; write its full path")
+        raise Refused(f"command {argv[0]}: there is no such program in {path}", "write its full path")
     return argv
 
 
@@ -222,9 +223,10 @@ def _spec(site: Site, kinds: tuple[str, ...], server: str) -> tuple[str, str]:
     try:
         spec = sharing.resolve(site)
     except ValueError as error:
-        raise Refused(f"application = {site.application}: {error}") from None
+        reason, _, remedy = str(error).partition("; ")
+        raise Refused(reason, remedy, "application", site.application) from None
     if spec.kind not in kinds or spec.call or spec.kind in ("paste", "django"):
-        raise Refused(f"server = {server} cannot run application = {site.application}; use server = auto")
+        raise Refused(f"server = {server} cannot run application = {site.application}", "use server = auto")
     if spec.kind == "file":
         return "file", os.path.join(site.location, spec.target)
     return spec.kind, f"{spec.target}:{spec.candidates[0]}"
@@ -235,7 +237,7 @@ def _beside(python: str, name: str, plain: Launch) -> str:
     path = os.path.join(os.path.dirname(python), name)
     found = path if os.access(path, os.X_OK) else shutil.which(name, path=plain.env.get("PATH", os.defpath))
     if not found:
-        raise Refused(f"server = {name}: it is not installed; install it into the site's virtualenv or the system")
+        raise Refused("it is not installed", "install it into the site's virtualenv or the system", "server", name)
     return found
 
 

@@ -99,7 +99,7 @@ def _with_application(site: Site) -> Site:
     found = hosted.application(site.location)
     if not found:
         names = ", ".join(hosted.APPLICATIONS)
-        raise Refused(f"location {site.location} has none of {names} and not just one .wsgi; put one there")
+        raise Refused(f"location {site.location} has none of {names} and not just one .wsgi", "put one there")
     return replace(site, application=found)
 
 
@@ -135,9 +135,9 @@ def stranger(site: Site, home: Home) -> str:
 
 def _check_location(site: Site) -> None:
     if site.location and not os.path.isdir(site.location):
-        raise Refused(f"location {site.location}: there is no such directory; restore it or correct the path")
+        raise Refused(f"location {site.location}: there is no such directory", "restore it or correct the path")
     if site.chroot and not os.path.isdir(site.chroot):
-        raise Refused(f"chroot = {site.chroot}: there is no such directory; make it or correct the path")
+        raise Refused("there is no such directory", "make it or correct the path", "chroot", site.chroot)
 
 
 def interpreter(site: Site) -> str:
@@ -149,16 +149,17 @@ def interpreter(site: Site) -> str:
     if not site.python:
         return program.own_interpreter()
     if not os.path.exists(site.python):
-        raise Refused(f"python = {site.python}: there is no such file or directory; make the virtualenv or correct it")
+        raise Refused("there is no such file or directory", "make the virtualenv or correct it", "python", site.python)
     if not os.path.isdir(site.python):
         if not os.access(site.python, os.X_OK):
-            raise Refused(f"python = {site.python}: it is no program that can be run; name a virtualenv or interpreter")
+            remedy = "name a virtualenv or interpreter"
+            raise Refused("it is no program that can be run", remedy, "python", site.python)
         return site.python
     for name in ("bin/python", "bin/python3"):
         path = os.path.join(site.python, name)
         if os.path.exists(path):
             return path
-    raise Refused(f"python = {site.python}: it is no virtualenv, it has no bin/python; correct the path")
+    raise Refused("it is no virtualenv, it has no bin/python", "correct the path", "python", site.python)
 
 
 def _check_age(python: str) -> None:
@@ -166,9 +167,8 @@ def _check_age(python: str) -> None:
     found = version_of(python)
     if found and found < OLDEST:
         told, oldest = (".".join(map(str, version)) for version in (found, OLDEST))
-        raise Refused(
-            f"python = {python}: it is Python {told}, and {oldest} is the oldest that runs sites here; {NEWER}"
-        )
+        reason = f"it is Python {told}, and {oldest} is the oldest that runs sites here"
+        raise Refused(reason, NEWER, "python", python)
 
 
 def version_of(python: str) -> tuple[int, int] | None:

@@ -22,7 +22,9 @@ ALLOW = "say [supervisor] allow_root = yes in moya.conf if that is meant"
 
 
 class NeedsRoot(Refused):
-    """It could be started by root alone."""
+    """It could be started by root alone, as which the service may well run."""
+
+    severity = "warning"
 
 
 def identity(site: Site, home: Home, program: str = "", needed: tuple[str, ...] = ()) -> tuple[Identity, str]:
@@ -47,7 +49,7 @@ def identity(site: Site, home: Home, program: str = "", needed: tuple[str, ...] 
     if site.group:
         who = _with_group(who, site.group)
     if 0 in (who.uid, who.gid) and not home.supervisor.allow_root:
-        raise Refused(f"it would run as root; name a user in its file, or {ALLOW}")
+        raise Refused("it would run as root", f"name a user in its file, or {ALLOW}")
     if not home.supervisor.allow_root:
         who = replace(who, groups=tuple(gid for gid in who.groups if gid != 0))
     for path in filter(None, (site.location, *_code(site), program, *_environment(program), site.chroot)):
@@ -83,7 +85,7 @@ def _check_reach(who: Identity, needed: Iterable[str]) -> None:
         place = reach.closed_to(who, path) if who.change else reach.closed(path)
         if place:
             remedy = "let that user in, or have another one run it with user ="
-            raise Refused(f"it runs as '{who.name}', who cannot reach {path}: {place} is closed to that user; {remedy}")
+            raise Refused(f"it runs as '{who.name}', who cannot reach {path}: {place} is closed to that user", remedy)
 
 
 def _own(site: Site) -> Identity:
@@ -92,12 +94,12 @@ def _own(site: Site) -> Identity:
     who = _by_uid(uid)
     remedy = "start the service as root, or take the key out"
     if site.chroot:
-        raise NeedsRoot(f"chroot needs root, and the supervisor runs as '{who.name}'; {remedy}")
+        raise NeedsRoot(f"chroot needs root, and the supervisor runs as '{who.name}'", remedy)
     wanted = _owner(site) if site.user == "owner" else _user(site.user) if site.user else who
     if wanted.uid != uid:
-        raise NeedsRoot(f"user = {site.user} needs root, and the supervisor runs as '{who.name}'; {remedy}")
+        raise NeedsRoot(f"user = {site.user} needs root, and the supervisor runs as '{who.name}'", remedy)
     if site.group and _gid(site.group) not in (gid, *os.getgroups()):
-        raise NeedsRoot(f"group = {site.group} needs root or membership, and '{who.name}' has neither; {remedy}")
+        raise NeedsRoot(f"group = {site.group} needs root or membership, and '{who.name}' has neither", remedy)
     return replace(who, change=False)
 
 
@@ -111,7 +113,7 @@ def _chosen(site: Site, home: Home, needed: tuple[str, ...]) -> tuple[Identity, 
     if who.uid != 0:
         return who, ""
     if site.user == "owner":
-        raise Refused("user = owner, and its location belongs to root; give the location to a user, or name one")
+        raise Refused("user = owner, and its location belongs to root", "give the location to a user, or name one")
     who = _user(home.supervisor.default_user)
     hidden, place = next(((path, place) for path in needed if (place := reach.closed_to(who, path))), ("", ""))
     if not hidden:
@@ -122,7 +124,7 @@ def _chosen(site: Site, home: Home, needed: tuple[str, ...]) -> tuple[Identity, 
     remedy = "give the location to the user that it shall run as, or name one with user ="
     if hidden != site.location:
         remedy = "put it where everybody can reach it, or say [supervisor] allow_root = yes in a container of your own"
-    raise Refused(f"its location belongs to root, so it would run as '{who.name}', who cannot reach {where}; {remedy}")
+    raise Refused(f"its location belongs to root, so it would run as '{who.name}', who cannot reach {where}", remedy)
 
 
 def _by_policy(name: str, site: Site) -> tuple[Identity, str]:
@@ -158,16 +160,16 @@ def _check_exchange(location: str, uid: int) -> None:
     try:
         for path, last in reach.way(location):
             if last.st_uid not in (0, uid) and stat.S_ISLNK(last.st_mode):
-                raise Refused(f"{path} is a link of another user's than what it leads to; name the place itself")
+                raise Refused(f"{path} is a link of another user's than what it leads to", "name the place itself")
             if last.st_uid not in (0, uid):
                 raise Refused(
-                    f"it would run as the owner of {location}, and {path} belongs to another user; "
-                    "give that to root or to the owner, or name a user with user ="
+                    f"it would run as the owner of {location}, and {path} belongs to another user",
+                    "give that to root or to the owner, or name a user with user =",
                 )
     except OSError as error:
         raise Refused(f"location {location}: {error.strerror}") from None
     if last is None or last.st_uid != uid:
-        raise Refused(f"location {location}: it has just been replaced; try again")
+        raise Refused(f"location {location}: it has just been replaced", "try again")
 
 
 def _user(name: str) -> Identity:
@@ -176,7 +178,7 @@ def _user(name: str) -> Identity:
     except KeyError:
         if name.isascii() and name.isdigit():
             return _by_uid(int(name))
-        raise Refused(f"there is no user '{name}' on this machine; correct user =, or create the user") from None
+        raise Refused(f"there is no user '{name}' on this machine", "correct user =, or create the user") from None
 
 
 def _by_uid(uid: int) -> Identity:
@@ -197,7 +199,7 @@ def _gid(name: str) -> int:
     except KeyError:
         if name.isdigit():
             return int(name)
-        raise Refused(f"there is no group '{name}' on this machine; correct group =, or create it") from None
+        raise Refused(f"there is no group '{name}' on this machine", "correct group =, or create it") from None
 
 
 def _with_group(who: Identity, name: str) -> Identity:
@@ -234,9 +236,9 @@ def _check_owner(path: str, who: Identity) -> None:
     except OSError:
         return  # told by the step that needs it
     if _everybody_writes(status):
-        raise Refused(f"{path} may be written by everybody; take that away with chmod o-w")
+        raise Refused(f"{path} may be written by everybody", "take that away with chmod o-w")
     if who.uid == 0 and (status.st_uid != 0 or (status.st_mode & stat.S_IWGRP and status.st_gid != 0)):
-        raise Refused(f"it runs as root and {path} may be written by others than root; let it run as their owner")
+        raise Refused(f"it runs as root and {path} may be written by others than root", "let it run as their owner")
 
 
 def _check_way(path: str, who: Identity) -> None:
@@ -252,9 +254,9 @@ def _check_way(path: str, who: Identity) -> None:
             return
         trusted = link.st_uid in (0, who.uid, target.st_uid) or (target.st_uid == 0 and who.uid != 0)
         if stat.S_ISLNK(link.st_mode) and not trusted:
-            raise Refused(f"{name} is a link of another user's than what it leads to; name the place itself")
+            raise Refused(f"{name} is a link of another user's than what it leads to", "name the place itself")
         if _everybody_writes(target):
-            raise Refused(f"{name} may be written by everybody, so {path} may be replaced; use chmod o-w or +t")
+            raise Refused(f"{name} may be written by everybody, so {path} may be replaced", "use chmod o-w or +t")
 
 
 def _everybody_writes(status: os.stat_result) -> bool:
