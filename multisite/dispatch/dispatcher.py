@@ -33,8 +33,7 @@ from multisite.inprocess.generation import WSGI
 from multisite.logs import logs
 from multisite.proxy.slowclients import spare
 from multisite.runner.body import Gone
-from multisite.runner.request import PROXY
-from multisite.runner.target import RAW, resolve
+from multisite.runner.requesthead import PROXY, RAW, resolve_target
 from multisite.sites import catalogue
 from multisite.sites.catalogue import Catalogue
 from multisite.sites.claims import Ledger
@@ -277,7 +276,7 @@ class Dispatcher:
         self._raw = next((key for key in RAW if key in environ), "PATH_INFO")
         named = self._header.host(environ) if self._header else ""
         sent = environ.get("HTTP_HOST")
-        resolve(environ)
+        resolve_target(environ)
         if environ.get("SERVER_PROTOCOL") == "HTTP/1.1" and not (named or (sent and environ["HTTP_HOST"])):
             raise BadHost("A request of HTTP/1.1 has to name its host")  # RFC 9112 section 3.2
         raw = str(named or environ.get("HTTP_HOST") or environ.get("SERVER_NAME", ""))

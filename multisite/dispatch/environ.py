@@ -9,8 +9,8 @@ from typing import Any
 
 from multisite.dispatch.patience import Patience, Waiting
 from multisite.errors import BadRequest, ClientDisconnected, MultisiteError, pages
+from multisite.runner.answer import ReadFile
 from multisite.runner.body import Gone, answered
-from multisite.runner.filewrapper import ReadFile
 
 WSGI = Callable[..., Iterable[bytes]]
 Environ = dict[str, Any]

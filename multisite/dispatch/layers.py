@@ -15,7 +15,7 @@ from multisite.dispatch.environ import Completed
 from multisite.inprocess.workdir import WorkDir, here
 from multisite.logs import logs, visit
 from multisite.logs.visit import IN_PROCESS, PAGE, STATIC, Visit
-from multisite.runner.filewrapper import ReadFile
+from multisite.runner.answer import ReadFile
 from multisite.sites import usage
 from multisite.sites.sitedir import Entry
 

@@ -20,7 +20,7 @@ from typing import Any
 from multisite.config.trusted import TrustedProxies, key_of
 from multisite.dispatch import socketowner
 from multisite.proxy import headers
-from multisite.runner.request import PROXY, is_claim
+from multisite.runner.requesthead import PROXY, is_claim
 from multisite.sites.worker import find_worker
 
 Environ = dict[str, Any]

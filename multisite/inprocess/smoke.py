@@ -12,8 +12,7 @@ from typing import Any
 
 from multisite.config.model import Site
 from multisite.errors import AppLoadError
-from multisite.runner.answer import Answer
-from multisite.runner.filewrapper import FileWrapper
+from multisite.runner.answer import FileWrapper, WsgiAnswer
 from multisite.runner.smoke import Nobody, Smoke, verdict
 
 WSGI = Callable[..., Iterable[bytes]]
@@ -29,7 +28,7 @@ def check(app: WSGI, site: Site) -> None:
         return
     smoke = Smoke({"host": site.canonical_host, "mount": site.mount, "path": site.smoke_path})
     connection: Any = Nobody(smoke)
-    answer = Answer(connection, "GET", "HTTP/1.1")
+    answer = WsgiAnswer(connection, "GET", "HTTP/1.1")
     try:
         _call(app, smoke.environ(), answer)
     except (Exception, SystemExit) as error:  # the site's code may raise anything
@@ -39,7 +38,7 @@ def check(app: WSGI, site: Site) -> None:
         raise AppLoadError(reason)
 
 
-def _call(app: WSGI, environ: dict[str, Any], answer: Answer) -> None:
+def _call(app: WSGI, environ: dict[str, Any], answer: WsgiAnswer) -> None:
     environ |= {
         "wsgi.version": (1, 0),
         "wsgi.input": io.BytesIO(),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from multisite.runner.request import PROXY, is_claim
+from multisite.runner.requesthead import PROXY, is_claim
 
 Environ = Mapping[str, Any]
 Apart = Mapping[str, list[tuple[str, str]]]  # name in lower case and value of each field, by the key that joins them

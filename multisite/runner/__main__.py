@@ -1,7 +1,7 @@
 """Started as a script by the site's interpreter: find the modules beside this file, under a name of their own.
 
 The folder of a script is the first entry of `sys.path` (unless ``-P`` or ``-I`` said otherwise), and our ``wsgi`` or
-``main`` must not be what a site imports by these names. `multiprocessing` imports the script again as
+``job`` must not be what a site imports by these names. `multiprocessing` imports the script again as
 ``__mp_main__`` in the processes that it spawns; nothing happens there.
 """
 
@@ -23,7 +23,7 @@ def start() -> None:
     package = type(sys)(PACKAGE)
     package.__path__ = [FOLDER]
     sys.modules[PACKAGE] = package
-    importlib.import_module(PACKAGE + ".main").main()
+    importlib.import_module(PACKAGE + ".startup").main()
 
 
 if __name__ == "__main__":

@@ -10,23 +10,26 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 from select import EPOLLEXCLUSIVE, EPOLLIN, epoll
 from threading import Lock, Thread, get_ident
 from time import monotonic, sleep
 
-from . import waits
-from .connection import Connection, Listener
+from .connection import ListeningSocket, RequestConnection, wait_as_the_site_does, waits_are_the_sites
 from .report import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 BROKEN = 5  # exit status
 GRACE = 5.0  # seconds for other threads' requests, when this process can accept no more
 SIGNALS_WITHIN = 0.5  # seconds, while the last requests are answered by other threads
+FROM, UNTIL = 1, 9  # requests of a process: the first is answered as ever, and so are those after the last
+FAILED = "failed in another thread than the one that imported it"
 
 
 class Acceptor:
@@ -45,14 +48,14 @@ class Acceptor:
 
     def __init__(
         self,
-        listener: Listener,
-        handle: Callable[[Connection], None],
+        listener: ListeningSocket,
+        handle: Callable[[RequestConnection], None],
         signalled: Callable[[bytes], None],
         threads: int,
         most: int,
         full: Callable[[], None],
     ) -> None:
-        self.active: dict[int, Connection] = {}
+        self.active: dict[int, RequestConnection] = {}
         self.listener = listener
         self.handle = handle
         self._signalled, self._full = signalled, full
@@ -83,7 +86,7 @@ class Acceptor:
             while thread.is_alive():
                 thread.join(SIGNALS_WITHIN)
 
-    def another(self) -> Connection | None:
+    def another(self) -> RequestConnection | None:
         """A connection that waits, None if there is none or there is to be none."""
         if not self._alive:
             return None
@@ -94,7 +97,7 @@ class Acceptor:
         self._count()
         return connection
 
-    def answer(self, connection: Connection, handle: Callable[[Connection], None]) -> None:
+    def answer(self, connection: RequestConnection, handle: Callable[[RequestConnection], None]) -> None:
         """Answer one more in this thread, which has one already."""
         me = get_ident()
         before, self.active[me] = self.active[me], connection
@@ -130,8 +133,8 @@ class Acceptor:
     def _wait(self, poll: epoll) -> bool:
         """Wait until something happens; returns whether it was that there is a connection."""
         woken, timeout = False, -1
-        if waits.are_the_sites():
-            waits.wait(poll)
+        if waits_are_the_sites():
+            wait_as_the_site_does(poll)
             timeout = 0
         for descriptor, _ in poll.poll(timeout):
             if descriptor == self._signals[0]:
@@ -165,7 +168,7 @@ class Acceptor:
                 del active[me]
                 _close(connection)
 
-    def _next(self, poll: epoll) -> Connection | None:
+    def _next(self, poll: epoll) -> RequestConnection | None:
         """The next connection; None when there will be none."""
         # Who has been woken for a connection takes it even when told to stop meanwhile: the kernel woke nobody else.
         woken = False
@@ -193,9 +196,84 @@ class Acceptor:
         self._full()
 
 
-def _close(connection: Connection) -> None:
+def _close(connection: RequestConnection) -> None:
     """The site may have closed its descriptor."""
     try:
         connection.close()
     except OSError:
         pass
+
+
+class Aside:
+    """Answers some requests in another thread than the one that imported the site, and two of them at once.
+
+    So the workers would call a site that shares their interpreter. Before that is decided, its own process does it a
+    few times: what only the main thread may do, or finds there, fails for one visitor and not for all of them. One that
+    fails in another thread is in doubt until the same has been asked of the main thread.
+
+    Args:
+        acceptor: of this process.
+        handle: answers one connection.
+
+    Attributes:
+        answered: requests that another thread has answered without a doubt.
+        failed: what went wrong there, as half a sentence; "" for nothing.
+    """
+
+    def __init__(self, acceptor: Acceptor, handle: Callable[[RequestConnection], None]) -> None:
+        self.answered = 0
+        self.failed = ""
+        self._acceptor, self._handle = acceptor, handle
+        self._begun = 0
+        self._doubt: tuple[object, ...] = ()
+
+    def answer(self, connection: RequestConnection) -> None:
+        """Answer a connection, here or there."""
+        self._begun += 1
+        if self.failed or self._doubt or not FROM < self._begun <= UNTIL:
+            self._handle(connection)
+            if self._doubt and self._doubt == _asked(connection):
+                self.failed, self._doubt = "" if connection.failed else FAILED, ()
+            return
+        self._answer_elsewhere(connection)
+        if connection.failed and not connection.gone:
+            self._doubt = _asked(connection)
+        else:
+            self.answered += 1
+
+    def _answer_elsewhere(self, connection: RequestConnection) -> None:
+        ended, end = os.pipe()
+        try:
+            thread = Thread(target=self._answer, args=(connection, end), daemon=True)
+            thread.start()
+            self._accompany(ended)
+            thread.join()
+        finally:
+            os.close(ended)
+            os.close(end)
+
+    def _answer(self, connection: RequestConnection, end: int) -> None:
+        active, me = self._acceptor.active, get_ident()
+        active[me] = connection
+        try:
+            self._handle(connection)
+        finally:
+            del active[me]
+            os.write(end, b"1")
+
+    def _accompany(self, ended: int) -> None:
+        """Answer in this thread, at the same time, who comes before the other one has ended."""
+        poll = select.poll()
+        poll.register(ended, select.POLLIN)
+        poll.register(self._acceptor.listener, select.POLLIN)
+        while all(descriptor != ended for descriptor, _ in poll.poll()):
+            other = self._acceptor.another()
+            if other:
+                self._acceptor.answer(other, self._handle)
+            else:  # another process was first, or none is to be accepted any more
+                poll.unregister(self._acceptor.listener)
+
+
+def _asked(connection: RequestConnection) -> tuple[object, ...]:
+    get = connection.environ.get
+    return get("REQUEST_METHOD"), get("PATH_INFO"), get("QUERY_STRING")

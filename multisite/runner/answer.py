@@ -2,20 +2,22 @@
 
 To the dispatcher goes what the app says and no more: the server in front adds Date and Server, as it does for its own
 apps. A body whose length the app does not tell goes in chunks, so that one cut short can be told from one that ended.
-Where nobody of ours stands between the app and the client, the answer is a `Whole` one.
+Where nobody of ours stands between the app and the client, it is a `WholeAnswer`.
 """
 
 from __future__ import annotations
 
+import io
+import os
 import re
+import stat
 import time
-
-from .filewrapper import FileWrapper
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     from typing import Any
+
 
 # RFC 9110, section 5.6.2 and 5.5; RFC 9112, section 4.
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -31,9 +33,11 @@ _JOIN_BELOW = 65536  # copying so much is cheaper than a system call
 PAGE = "<html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>\n"
 _lower_names: dict[str, str] = {}
 _date = (0, "")  # the second, and how it is written
+BLOCK = 8192
+PIECE = 131072  # bytes of a plain file that are read at once, whatever the app suggests
 
 
-class Answer:
+class WsgiAnswer:
     """One answer: `start_response` for the app, and what writes what the app returns.
 
     Attributes:
@@ -179,7 +183,7 @@ class Answer:
         return self._has_body and self._length is not None and self._sent < self._length
 
 
-class Whole(Answer):
+class WholeAnswer(WsgiAnswer):
     """An answer that needs nobody to complete it: with Server and Date, as of the client's version, ended by a close.
 
     The head is that of gunicorn's sync worker, which would have served the client otherwise.
@@ -242,3 +246,61 @@ def _length(value: str, other: int | None) -> int:
 
 def _text(value: Any) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
+class FileWrapper:
+    """``wsgi.file_wrapper`` (PEP 3333, "Optional Platform-Specific File Handling"): what reading a file gives is sent.
+
+    A descriptor may hold something else than reading the object gives: a `gzip.GzipFile` has that of the compressed
+    file, a buffer may be ahead of where its reader stands, and what /proc and /sys tell of a size is not true. So only
+    an object whose reading is known to be that of its descriptor is left to the kernel; everything else is read.
+    Whoever iterates closes the file, if it can be closed.
+    """
+
+    def __init__(self, filelike: Any, blksize: int = BLOCK) -> None:
+        self.filelike = filelike
+        self._size = max(blksize, PIECE) if _is_plain(filelike) else blksize
+        if hasattr(filelike, "close"):
+            self.close = filelike.close
+
+    def __iter__(self) -> FileWrapper:
+        return self
+
+    def __next__(self) -> bytes:
+        data = self.filelike.read(self._size)
+        if not data:
+            raise StopIteration
+        encoding = getattr(self.filelike, "encoding", None) if type(data) is str else None
+        encoded: bytes = data.encode(encoding) if encoding else data
+        return encoded
+
+    def span(self, most: int) -> tuple[int, int] | None:
+        """Where the file stands, and how many of the next `most` bytes the kernel can send; None where it cannot."""
+        file = self.filelike
+        if not _is_plain(file):
+            return None
+        try:
+            told = os.fstat(file.fileno())
+            offset = file.tell()
+        except (OSError, ValueError):  # closed, or a pipe
+            return None
+        count = min(most, told.st_size - offset)
+        return (offset, count) if count > 0 and stat.S_ISREG(told.st_mode) else None
+
+
+class ReadFile:
+    """``wsgi.file_wrapper`` for an app behind a server that would send what the descriptor holds.
+
+    Servers ask whether a body is an instance of the class that the app was given. None is one of this, so each is
+    iterated.
+    """
+
+    def __new__(cls, filelike: Any, blksize: int = BLOCK) -> FileWrapper:  # type: ignore[misc]
+        """What is iterated instead."""
+        return FileWrapper(filelike, blksize)
+
+
+def _is_plain(file: Any) -> bool:
+    """Whether reading it gives what its descriptor holds, from where it says that it stands."""
+    kind = type(file)
+    return kind is io.FileIO or (kind is io.BufferedReader and type(file.raw) is io.FileIO)

@@ -32,8 +32,7 @@ from .envelope import (
 )
 from .forks import leave_if_child
 from .report import say
-from .request import CLAIMS, END, FAMILY, PROXY, TRUSTED_PEER
-from .target import split
+from .requesthead import CLAIMS, END, FAMILY, PROXY, TRUSTED_PEER, split_target
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
     """gunicorn's protocol, with a second way for a request to come in, and a count of the requests.
 
     Args:
-        worker: the `Backend`.
+        worker: the `AsgiServer`.
         start: what has already been received.
         is_client: whether the connection is that of a client, and `start` all that the dispatcher says of it.
     """
@@ -289,7 +288,7 @@ class _Counting:
 
 def _resolve(request: Any) -> None:
     """Put a target in absolute form into origin form, and its authority in the place of Host (`target.resolve`)."""
-    found = split(request.uri)
+    found = split_target(request.uri)
     if found:
         authority, request.uri = found
         request.raw_path = request.uri.partition("?")[0].encode("latin-1")
@@ -357,7 +356,7 @@ def _target(variables: dict[str, Any]) -> str:
     raw: str = variables.get("RAW_URI") or variables.get("REQUEST_URI", "")
     if raw.startswith("/") or raw == "*":
         return raw
-    found = split(raw)
+    found = split_target(raw)
     if found:
         return found[1]
     path = variables.get("SCRIPT_NAME", "") + variables.get("PATH_INFO", "")

@@ -64,7 +64,7 @@ def _answered(app: Any, environ: dict[str, Any], start_response: Any, refuse: An
     is_sized = "HTTP_TRANSFER_ENCODING" not in environ
     if is_sized and not length.strip("0"):
         return app(environ, start_response)
-    body = Body(environ["wsgi.input"], int(length) if is_sized else None, when_failed)
+    body = CheckedBody(environ["wsgi.input"], int(length) if is_sized else None, when_failed)
     environ["wsgi.input"] = body
     try:
         result = app(environ, start_response)
@@ -78,7 +78,7 @@ def _answered(app: Any, environ: dict[str, Any], start_response: Any, refuse: An
 class _Reading:
     """An answer that is made while the body is read."""
 
-    def __init__(self, result: Any, body: Body, refuse: Any) -> None:
+    def __init__(self, result: Any, body: CheckedBody, refuse: Any) -> None:
         self.when_over: Callable[[], None] = _nothing
         self._result = result
         self._body = body
@@ -114,7 +114,7 @@ class _Reading:
             self.when_over()
 
 
-class Body:
+class CheckedBody:
     """A body that is read to its end or raises `Gone`, whichever way it is read (PEP 3333).
 
     Args:
@@ -169,7 +169,7 @@ class Body:
                 break
         return lines
 
-    def __iter__(self) -> Body:
+    def __iter__(self) -> CheckedBody:
         return self
 
     def __next__(self) -> bytes:

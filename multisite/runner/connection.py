@@ -2,19 +2,25 @@
 
 A request that makes no progress for too long is the site's fault or the peer's. While a connection waits for its
 peer, its own limit bounds it and costs no more than the connection; all other time is the site's, and the `Watchdog`
-looks at `Connection.since`. System calls are tried without waiting first, so that a quick exchange sets no timers.
+looks at `RequestConnection.since`. System calls are tried without waiting first, so that a quick exchange sets no
+timers.
+
+A site may put functions of its own in the place of the standard library's, which run its greenlets while they wait
+(gevent, eventlet). Where it has, we wait by its `select.select` as well: what it has begun goes on between two
+requests, as it does under gunicorn's sync worker. So this module has to be imported before the site.
 """
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
+import select
 import socket
 import struct
 import sys
 from time import monotonic
 
-from . import waits
 from .forks import leave_if_child
 
 TYPE_CHECKING = False
@@ -23,6 +29,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from _typeshed import ReadableBuffer
+
 
 FOREVER = float("inf")
 HEAD_LIMIT = 10.0  # seconds that a connection may stay silent before its request
@@ -38,6 +45,7 @@ _DONTWAIT = int(socket.MSG_DONTWAIT)
 _PEEK = int(socket.MSG_PEEK)
 ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
 ONE_DESCRIPTOR = socket.CMSG_LEN(4)  # the kernel closes what does not fit
+_SELECT, _START = select.select, _thread.start_new_thread
 
 
 def descriptor_in(ancillary: list[Any]) -> int:
@@ -45,7 +53,7 @@ def descriptor_in(ancillary: list[Any]) -> int:
     return int.from_bytes(ancillary[0][2], sys.byteorder) if ancillary else -1
 
 
-class Listener(socket.socket):
+class ListeningSocket(socket.socket):
     """The inherited listening socket; it never waits."""
 
     def __init__(self, descriptor: int) -> None:
@@ -53,17 +61,17 @@ class Listener(socket.socket):
         self.setblocking(False)
         self._kind = (self.family, self.type, self.proto)
 
-    def accept(self) -> tuple[Connection, Any]:
+    def accept(self) -> tuple[RequestConnection, Any]:
         """The next connection and its address.
 
         Raises:
             BlockingIOError: there is none.
         """
         descriptor, address = self._accept()  # type: ignore[attr-defined]
-        return Connection(*self._kind, fileno=descriptor), address
+        return RequestConnection(*self._kind, fileno=descriptor), address
 
 
-class Connection(socket.socket):
+class RequestConnection(socket.socket):
     """One connection, for one request.
 
     Attributes:
@@ -73,7 +81,7 @@ class Connection(socket.socket):
         ahead: what has been received and is still to be read.
         gone: the peer left, or was too slow, before all was read or written.
         failed: the site's answer is an error.
-        is_taken: it is the site's from here on (`takeover`).
+        is_taken: it is the site's from here on (a WebSocket).
     """
 
     __slots__ = ("_limited", "ahead", "environ", "failed", "gone", "is_taken", "limit", "received", "sent", "since")
@@ -178,7 +186,7 @@ class Connection(socket.socket):
         whole = len(view)
         try:
             self._wait(writes=self)
-            while waits.are_the_sites():
+            while waits_are_the_sites():
                 view = view[_send(self, view, flags | _DONTWAIT) :]
                 if not view:
                     break
@@ -249,15 +257,15 @@ class Connection(socket.socket):
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
                 self.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", 0, 0))
 
-    def _wait(self, **ready: Connection) -> None:
+    def _wait(self, **ready: RequestConnection) -> None:
         """From now on the peer is waited for; by what the site has in the place of our waits, it is done at once.
 
         Raises:
             BlockingIOError: the site's wait was in vain.
         """
         self.since = FOREVER
-        if waits.are_the_sites():
-            if not waits.wait(**ready, seconds=self.limit):
+        if waits_are_the_sites():
+            if not wait_as_the_site_does(**ready, seconds=self.limit):
                 raise BlockingIOError
             return
         if self._limited != self.limit and self.gettimeout() is None:
@@ -284,3 +292,29 @@ class Connection(socket.socket):
         host = environ.get("HTTP_HOST") or environ.get("SERVER_NAME", "")
         target = environ.get("RAW_URI") or environ.get("PATH_INFO", "")
         return f"{environ.get('REQUEST_METHOD', 'request')} {host}{target}"
+
+
+def waits_are_the_sites() -> bool:
+    """Whether the site has put something else in the place of `select.select`."""
+    return select.select is not _SELECT
+
+
+def threads_are_the_sites() -> bool:
+    """Whether it has put something else in the place of threads: greenlets that would wait for each other.
+
+    Who only looks on, as an examination does, starts a thread all the same.
+    """
+    start = _thread.start_new_thread
+    return getattr(start, "__wrapped__", start) is not _START
+
+
+def wait_as_the_site_does(reads: Any = None, writes: Any = None, seconds: float = 0) -> bool:
+    """Wait, by what the site has in the place of `select.select`, until one of them is ready; returns whether it is.
+
+    Args:
+        reads, writes: what has a descriptor that is to be read from, or written to.
+        seconds: at most; 0 for ever.
+    """
+    to_read, to_write = ([each.fileno()] if each is not None else [] for each in (reads, writes))
+    ready = select.select(to_read, to_write, [], seconds or None)
+    return bool(ready[0] or ready[1])

@@ -20,7 +20,7 @@ import weakref  # noqa: F401  likewise
 from types import BuiltinFunctionType, FunctionType
 
 from . import purity, state
-from .deeds import HARMLESS, Deeds
+from .audit import HARMLESS, AuditTrail
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ class Examination:
         self._patches = patches() if _before is None else _before
         self._exits = _Exits(location)
         self._before = Reading()
-        self._deeds = Deeds()
+        self._deeds = AuditTrail()
         self._is_untried = True
         self._failed_elsewhere = ""
         self._memory = _resident()

@@ -32,7 +32,7 @@ _ENV_START, _ENV_END = 47, 48  # of /proc/self/stat, after the name (proc(5) cou
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Request:
+class ForkRequest:
     """One order for a fork, with the descriptors that came along.
 
     Attributes:
@@ -59,7 +59,7 @@ class Request:
         self.channel.close()
 
 
-def fork(request: Request, supervisor: int, name: bytes) -> bool:
+def fork(request: ForkRequest, supervisor: int, name: bytes) -> bool:
     """Fork; False in the preloader, True in the new process once it is set up.
 
     Args:
@@ -82,7 +82,7 @@ def fork(request: Request, supervisor: int, name: bytes) -> bool:
     return True
 
 
-def _belong(request: Request, between: int, supervisor: int) -> None:
+def _belong(request: ForkRequest, between: int, supervisor: int) -> None:
     """Become a child of the supervisor, which dies with it, and announce that."""
     os.setsid()
     while os.getppid() == between:
@@ -93,7 +93,7 @@ def _belong(request: Request, between: int, supervisor: int) -> None:
     request.channel.send(BORN)  # fails where nobody waits for it any more
 
 
-def _become(request: Request, name: bytes) -> None:
+def _become(request: ForkRequest, name: bytes) -> None:
     """Set all that is the site's own."""
     step = "prepare"
     try:
@@ -120,7 +120,7 @@ def _become(request: Request, name: bytes) -> None:
     request.channel.close()
 
 
-def _arrange(request: Request) -> None:
+def _arrange(request: ForkRequest) -> None:
     """Put each descriptor in its place, and close all others but the channel."""
     channel = request.channel.fileno()
     far = channel + ASIDE

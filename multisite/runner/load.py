@@ -26,7 +26,7 @@ _IS_COROUTINE = 0x80 | 0x100  # inspect.CO_COROUTINE, inspect.CO_ITERABLE_COROUT
 _ASGI_PARAMETERS = (("scope",), ("scope", "receive", "send"))
 
 
-class NotLoaded(Exception):
+class NoSuchApp(Exception):
     """There is no such app; one sentence says why and what to do."""
 
 
@@ -49,7 +49,7 @@ def load(job: Job) -> Any:
     finally:
         sys.dont_write_bytecode = writes
     if not callable(app):
-        raise NotLoaded(f"{_name(job.spec)} is of type {type(app).__name__}, which cannot be called")
+        raise NoSuchApp(f"{_name(job.spec)} is of type {type(app).__name__}, which cannot be called")
     return app
 
 
@@ -77,7 +77,7 @@ def _by_kind(job: Job, spec: Spec) -> Any:
         return _paste(os.path.join(job.location, spec.target), spec.attribute)
     if spec.kind == "moya":
         return _moya(job)
-    raise NotLoaded(f"an application of the kind {spec.kind!r} cannot run in a process of its own; name its callable")
+    raise NoSuchApp(f"an application of the kind {spec.kind!r} cannot run in a process of its own; name its callable")
 
 
 def _code(job: Job, spec: Spec) -> Any:
@@ -112,7 +112,7 @@ def _plugin(name: str, site: dict[str, Any]) -> Any:
         points = metadata.entry_points().get(GROUP, ())
     point = next((point for point in points if point.name == name), None)
     if point is None:
-        raise NotLoaded(
+        raise NoSuchApp(
             f"there is neither a module nor a loader named {name!r} in {sys.prefix}; install what has it there, "
             "or write application = like blog.wsgi:application"
         )
@@ -131,7 +131,7 @@ def _import_file(path: str, site: str) -> ModuleType:
 
     path = os.path.abspath(path)
     if not os.path.isfile(path):
-        raise NotLoaded(f"there is no file {path}; a relative path starts at the site's location")
+        raise NoSuchApp(f"there is no file {path}; a relative path starts at the site's location")
     name = unique_name(site, path)
     loader = SourceFileLoader(name, path)
     module = type(sys)(name)
@@ -154,7 +154,7 @@ def _find_app(module: ModuleType, spec: Spec) -> Any:
         except AttributeError as error:
             if getattr(error, "name", name) != name or getattr(error, "obj", value) is not value:
                 raise  # of the site's own code, in a property (told apart from Python 3.10 on)
-            raise NotLoaded(f"{spec.target} has no {_attribute(module, spec)!r}") from None
+            raise NoSuchApp(f"{spec.target} has no {_attribute(module, spec)!r}") from None
     return value(*spec.args, **spec.kwargs) if spec.is_call else value
 
 

@@ -15,8 +15,8 @@ import socket
 import sys
 import time
 
-from . import follow, forked, injected, purity
-from .forked import BOARD, JOB, LISTENER, NOTIFY, Request
+from . import follow, forked, gunicorn_setup, purity
+from .forked import BOARD, JOB, LISTENER, NOTIFY, ForkRequest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ DESCRIPTORS = 7
 LOOK_EVERY = 1.0  # seconds
 # They patch the standard library, keep one state for random numbers, or have threads behind our back.
 NEVER = frozenset({"gevent", "eventlet", "numpy", "grpc", "torch", "tensorflow", "ddtrace", "newrelic", "coverage"})
-OURS = (".wsgi", ".direct", ".settings")  # what most backends need of the runner itself
+OURS = (".wsgi", "logging")  # what most backends need of the runner itself
 
 
 def preload() -> None:
@@ -40,7 +40,7 @@ def preload() -> None:
     orders = _orders()
     for name in ("LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET", ROOM):
         os.environ.pop(name, None)
-    preloader = Preloader(socket.socket(fileno=CONTROL), orders, before)
+    preloader = ForkServer(socket.socket(fileno=CONTROL), orders, before)
     preloader.load(orders["modules"])
     preloader.serve()
 
@@ -51,7 +51,7 @@ def _orders() -> dict[str, Any]:
         return orders
 
 
-class Preloader:
+class ForkServer:
     """Imports once and forks often."""
 
     def __init__(self, control: socket.socket, orders: dict[str, Any], before: set[str]) -> None:
@@ -65,9 +65,9 @@ class Preloader:
         self._files: dict[str, tuple[int, int]] = {}
         self._looked_at = 0.0
         forked.set_name(NAME)
-        is_own = injected.inject(orders["gunicorn"], injected.FOR_ASGI)
-        if injected.inject(orders["gunicorn"], injected.FOR_WSGI) != is_own:
-            self._denied |= {injected.NAME}  # one for some sites, and another for others
+        is_own = gunicorn_setup.inject(orders["gunicorn"], gunicorn_setup.FOR_ASGI)
+        if gunicorn_setup.inject(orders["gunicorn"], gunicorn_setup.FOR_WSGI) != is_own:
+            self._denied |= {gunicorn_setup.NAME}  # one for some sites, and another for others
 
     def load(self, modules: Iterable[str]) -> None:
         """Import `modules`, and tell how that went; one that spoils the process ends it."""
@@ -142,7 +142,7 @@ class Preloader:
             if why == CHANGED:
                 os._exit(0)
 
-    def _receive(self) -> Request:
+    def _receive(self) -> ForkRequest:
         """The next request; the process ends where there is none any more."""
         data, descriptors, _, _ = socket.recv_fds(self._control, 64, DESCRIPTORS)
         if not data or len(descriptors) != DESCRIPTORS:
@@ -151,9 +151,9 @@ class Preloader:
         places = {1: output, 2: output, LISTENER: listener, JOB: job, NOTIFY: notify, BOARD: board}
         with open(orders, "rb") as file:
             file.seek(0)
-            return Request(json.loads(file.read()), places, socket.socket(fileno=channel))
+            return ForkRequest(json.loads(file.read()), places, socket.socket(fileno=channel))
 
-    def _why_not(self, request: Request) -> str:
+    def _why_not(self, request: ForkRequest) -> str:
         """Why a fork would not be what a plain start is, "" if it would be."""
         if self._has_changed():
             return CHANGED

@@ -9,14 +9,14 @@ from __future__ import annotations
 import io
 import os
 
-from .answer import Answer
-from .request import TRUSTED_PEER, environ_of
+from .answer import WsgiAnswer
+from .requesthead import TRUSTED_PEER, environ_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .call import Caller
+    from .handlers import AppCaller
     from .report import Notifier
 
 NOT_WELL = 6  # exit status
@@ -90,14 +90,14 @@ class Nobody:
         return str(self._smoke)
 
 
-def ask_wsgi(smoke: Smoke, caller: Caller) -> str:
+def ask_wsgi(smoke: Smoke, caller: AppCaller) -> str:
     """Have the app answer; returns why that is not good, "" if it is."""
     try:
         environ = smoke.environ()
     except ValueError as error:
         return f"{smoke}: {error}"
     connection: Any = Nobody(smoke)
-    answer = Answer(connection, "GET", "HTTP/1.1")
+    answer = WsgiAnswer(connection, "GET", "HTTP/1.1")
     caller.serve(environ, io.BytesIO(), answer, connection)
     return verdict(smoke, answer.status)
 

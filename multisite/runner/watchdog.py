@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .connection import Connection
+    from .connection import RequestConnection
     from .report import Notifier
 
 STATUS = 4
@@ -31,7 +31,7 @@ class Watchdog:
     """Watches `active` with a thread of its own, once started."""
 
     def __init__(
-        self, timeout: float, active: dict[int, Connection], stop: Callable[[], None], notifier: Notifier
+        self, timeout: float, active: dict[int, RequestConnection], stop: Callable[[], None], notifier: Notifier
     ) -> None:
         self._timeout = timeout
         self._active = active
@@ -56,11 +56,11 @@ class Watchdog:
                 self._leave(hung)
             sleep(self._interval)
 
-    def _hung(self) -> list[Connection]:
+    def _hung(self) -> list[RequestConnection]:
         latest = monotonic() - self._timeout
         return [connection for connection in list(self._active.values()) if connection.since < latest]
 
-    def _leave(self, hung: list[Connection]) -> None:
+    def _leave(self, hung: list[RequestConnection]) -> None:
         what = f"no progress for {self._timeout:g} s with {', '.join(map(str, hung))}"
         say(f"Replacing this process: {what}. The stacks of its threads:")
         faulthandler.dump_traceback(file=STDERR, all_threads=True)

@@ -6,16 +6,12 @@ import os
 import signal
 from functools import partial
 
-from . import waits
-from .accept import Acceptor
-from .aside import Aside
-from .call import Caller
-from .connection import Connection, Listener
-from .direct import Direct
+from .accept import Acceptor, Aside
+from .connection import ListeningSocket, RequestConnection, threads_are_the_sites
 from .envelope import FIRST, WITH_CLIENT, is_quiet
 from .forks import leave_if_child, watch
+from .handlers import AppCaller, EnvelopeHandler, HttpHandler
 from .job import Job
-from .relayed import Relayed
 from .report import Notifier, report
 from .smoke import Smoke, ask_wsgi, leave_unless_well
 from .watchdog import Watchdog
@@ -27,23 +23,21 @@ if TYPE_CHECKING:
     from .follow import Follower
 
 
-class Backend:
+class WsgiServer:
     """Serves one WSGI app until it is told to stop."""
 
     def __init__(self, app: Any, job: Job, notifier: Notifier) -> None:
-        listener = Listener(job.listen)
-        threads = 1 if job.worker == "sync" or waits.threads_are_the_sites() else job.threads
-        caller = Caller(app, threads > 1, job.processes > 1, job.request_timeout)
+        listener = ListeningSocket(job.listen)
+        threads = 1 if job.worker == "sync" or threads_are_the_sites() else job.threads
+        caller = AppCaller(app, threads > 1, job.processes > 1, job.request_timeout)
         self._smoke = Smoke(job.smoke) if job.smoke else None
         self._caller = caller
-        self._relayed = Relayed(caller)
-        self._direct = Direct(caller, listener, job)
+        self._envelopes = EnvelopeHandler(caller)
+        self._http = HttpHandler(caller, listener, job)
         self._board = job.board
         self._acceptor = Acceptor(listener, self._handle, self._signalled, threads, job.max_requests, notifier.recycles)
         self._aside = (
-            Aside(self._acceptor, self._handle)
-            if job.aside and threads == 1 and not waits.threads_are_the_sites()
-            else None
+            Aside(self._acceptor, self._handle) if job.aside and threads == 1 and not threads_are_the_sites() else None
         )
         self._notifier = notifier
         self._unfollowed = 0  # requests until the follower is called again
@@ -83,7 +77,7 @@ class Backend:
         self._acceptor.stop()
         self._notifier.stopping("finishing what is in flight")
 
-    def _handle_followed(self, follower: Follower, connection: Connection) -> None:
+    def _handle_followed(self, follower: Follower, connection: RequestConnection) -> None:
         (self._aside.answer if self._aside else self._handle)(connection)
         self._unfollowed -= 1
         if self._unfollowed > 0:
@@ -99,7 +93,7 @@ class Backend:
         if signal.SIGTERM in numbers and signal.getsignal(signal.SIGTERM) not in (self._terminate, _quit):
             self._terminate(signal.SIGTERM, None)
 
-    def _handle(self, connection: Connection) -> None:
+    def _handle(self, connection: RequestConnection) -> None:
         """One connection; one that brings nothing (a probe) is no request."""
         try:
             start, client = connection.first()
@@ -118,17 +112,17 @@ class Backend:
             leave_if_child()
             self._board.end(began, connection.failed, connection.received, connection.sent, quiet)
 
-    def _serve(self, connection: Connection, start: bytes, client: int) -> None:
+    def _serve(self, connection: RequestConnection, start: bytes, client: int) -> None:
         """By the first byte, in which nobody can lie: a client's bytes never come first on this socket."""
         if client >= 0 and start.startswith(WITH_CLIENT):
-            self._relayed.serve_client(connection, start, client)
+            self._envelopes.serve_client(connection, start, client)
             return
         if client >= 0:
             os.close(client)  # nobody asked for it
         if start.startswith(FIRST):
-            self._relayed.serve(connection, start)
+            self._envelopes.serve(connection, start)
         else:
-            self._direct.serve(connection, start)
+            self._http.serve(connection, start)
 
 
 def _quit(number: int, frame: object) -> None:

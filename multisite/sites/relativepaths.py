@@ -12,7 +12,7 @@ from typing import Any
 from multisite.config.model import Home, Site
 from multisite.errors import Problem
 from multisite.logs import logs
-from multisite.runner.relative import PATHS, relative_path
+from multisite.runner.audit import PATHS, relative_path
 from multisite.sites.statefile import StateFile
 
 LONGEST = 200  # characters of a path that is told

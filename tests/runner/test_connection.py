@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from multisite.runner.connection import FOREVER, Connection
+from multisite.runner.connection import FOREVER, RequestConnection
 
 from .harness import WITHIN
 
@@ -19,29 +19,29 @@ MORE = b"x" * (8 << 20)  # than any buffer takes
 
 
 @pytest.fixture
-def both() -> Iterator[tuple[Connection, socket.socket]]:
+def both() -> Iterator[tuple[RequestConnection, socket.socket]]:
     """A connection and its peer."""
     ours, peer = socket.socketpair()
-    with Connection(ours.family, ours.type, ours.proto, ours.detach()) as connection, peer:
+    with RequestConnection(ours.family, ours.type, ours.proto, ours.detach()) as connection, peer:
         connection.limit = WITHIN
         yield connection, peer
 
 
-def send(connection: Connection, folder: Path) -> object:
+def send(connection: RequestConnection, folder: Path) -> object:
     return connection.sendall(MORE)
 
 
-def send_a_file(connection: Connection, folder: Path) -> object:
+def send_a_file(connection: RequestConnection, folder: Path) -> object:
     (folder / "file").write_bytes(MORE)
     with (folder / "file").open("rb") as file:
         return connection.sendfile(file)
 
 
-def receive(connection: Connection, folder: Path) -> object:
+def receive(connection: RequestConnection, folder: Path) -> object:
     return connection.recv(10)
 
 
-def receive_first(connection: Connection, folder: Path) -> object:
+def receive_first(connection: RequestConnection, folder: Path) -> object:
     return connection.first()
 
 
@@ -66,9 +66,9 @@ WAITS = (send, send_a_file, receive, receive_first)
 @pytest.mark.parametrize("then", [leave, cut, go_on])
 @pytest.mark.parametrize("wait", WAITS)
 def test_it_runs_again_when_the_wait_is_over(
-    both: tuple[Connection, socket.socket],
+    both: tuple[RequestConnection, socket.socket],
     tmp_path: Path,
-    wait: Callable[[Connection, Path], object],
+    wait: Callable[[RequestConnection, Path], object],
     then: Callable[[socket.socket], None],
 ) -> None:
     connection, peer = both
@@ -96,7 +96,7 @@ def test_it_runs_again_when_the_wait_is_over(
 
 @pytest.mark.parametrize("wait", WAITS)
 def test_it_runs_again_when_the_peer_was_too_slow(
-    both: tuple[Connection, socket.socket], tmp_path: Path, wait: Callable[[Connection, Path], object]
+    both: tuple[RequestConnection, socket.socket], tmp_path: Path, wait: Callable[[RequestConnection, Path], object]
 ) -> None:
     connection, _peer = both
     connection.limit = 0.05
@@ -107,9 +107,9 @@ def test_it_runs_again_when_the_peer_was_too_slow(
 
 @pytest.mark.parametrize("wait", [send, receive])
 def test_a_wait_that_cannot_begin_stops_nothing(
-    both: tuple[Connection, socket.socket],
+    both: tuple[RequestConnection, socket.socket],
     tmp_path: Path,
-    wait: Callable[[Connection, Path], object],
+    wait: Callable[[RequestConnection, Path], object],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     connection, _peer = both

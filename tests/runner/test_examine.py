@@ -143,14 +143,14 @@ def test_nothing_is_noted_when_enough_has_been_seen() -> None:
     """The hook stays, and asks one question; the functions are Python's again."""
     code = """
 import os, signal
-from multisite.runner import deeds
+from multisite.runner import audit
 before = signal.signal, os.umask
-seen = deeds.Deeds()
+seen = audit.AuditTrail()
 seen.serves()
 exec(compile("import os; os.umask(os.umask(0)); open('/dev/null').close(); os.putenv('A', 'b')", "/site.py", "exec"))
 assert seen.besides([]) == ["called os.umask()", "wrote os.environ['A']"], seen.besides([])
 seen.end()
-assert (signal.signal, os.umask) == before and deeds._note is None
+assert (signal.signal, os.umask) == before and audit._note is None
 exec(compile("import os; os.putenv('C', 'd')", "/site.py", "exec"))
 assert len(seen.besides([])) == 2
 """

@@ -12,8 +12,8 @@ from gunicorn.http.wsgi import create
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from multisite.runner import request
-from multisite.runner.settings import DEFAULTS, UNBELIEVED, Settings
+from multisite.runner import requesthead
+from multisite.runner.gunicorn_setup import DEFAULTS, UNBELIEVED, Settings
 
 
 def of_gunicorn(raw: bytes) -> dict[str, Any] | None:
@@ -28,8 +28,8 @@ def of_gunicorn(raw: bytes) -> dict[str, Any] | None:
 
 
 def ours(raw: bytes) -> dict[str, Any] | None:
-    head, end, _ = raw.partition(request.END)
-    return request.environ_of(head, is_trusted=True) if end else None
+    head, end, _ = raw.partition(requesthead.END)
+    return requesthead.environ_of(head, is_trusted=True) if end else None
 
 
 def assert_same(raw: bytes) -> dict[str, Any] | None:
@@ -38,8 +38,8 @@ def assert_same(raw: bytes) -> dict[str, Any] | None:
     if read is not None:
         theirs = of_gunicorn(raw)
         assert theirs is not None, raw
-        theirs.pop(request.PROXY, None)  # which nobody is told
-        assert read == {**theirs, "REMOTE_ADDR": request.TRUSTED_PEER}
+        theirs.pop(requesthead.PROXY, None)  # which nobody is told
+        assert read == {**theirs, "REMOTE_ADDR": requesthead.TRUSTED_PEER}
     return read
 
 
@@ -149,12 +149,12 @@ def test_what_nobody_believes_is_not_there() -> None:
     """Whole families of fields go, in the site's eyes they were never sent; gunicorn is told to heed none."""
     claims = ["X-Forwarded-For: 1.2.3.4", "X-Forwarded-Proto: https", "X-Forwarded-Anything: x", "X-Real-IP: 1.2.3.4",
               "Forwarded: for=1.2.3.4", "X-Scheme: https", "X-Script-Name: /x", "X-Kept: y"]  # fmt: skip
-    head = lines(*claims).partition(request.END)[0]
-    read = request.environ_of(head, is_trusted=False)
+    head = lines(*claims).partition(requesthead.END)[0]
+    read = requesthead.environ_of(head, is_trusted=False)
     assert read is not None
     assert [key for key in read if key.startswith("HTTP_")] == ["HTTP_HOST", "HTTP_X_KEPT"]
     assert (read["REMOTE_ADDR"], read["wsgi.url_scheme"]) == ("", "http")
-    believed = request.environ_of(head, is_trusted=True)
+    believed = requesthead.environ_of(head, is_trusted=True)
     assert believed is not None and len(believed) == len(read) + 7
     assert (believed["REMOTE_ADDR"], believed["wsgi.url_scheme"]) == ("127.0.0.1", "https")
 
@@ -162,8 +162,10 @@ def test_what_nobody_believes_is_not_there() -> None:
 @pytest.mark.parametrize("is_trusted", [True, False])
 def test_nobody_chooses_the_proxy_of_what_a_site_asks_for(is_trusted: bool) -> None:
     """CGI-like programs would take it from HTTP_PROXY (CVE-2016-5387)."""
-    read = request.environ_of(lines("Proxy: http://evil.test", "X-Kept: y").partition(request.END)[0], is_trusted)
-    assert read is not None and request.PROXY not in read and read["HTTP_X_KEPT"] == "y"
+    read = requesthead.environ_of(
+        lines("Proxy: http://evil.test", "X-Kept: y").partition(requesthead.END)[0], is_trusted
+    )
+    assert read is not None and requesthead.PROXY not in read and read["HTTP_X_KEPT"] == "y"
 
 
 def test_the_settings_are_gunicorns() -> None:
@@ -178,4 +180,4 @@ def test_the_settings_are_gunicorns() -> None:
     with pytest.raises(AttributeError):
         _ = Settings().no_such_setting
     schemes = {f"HTTP_{name.replace('-', '_')}": word for name, word in theirs.secure_scheme_headers.items()}
-    assert dict(request.SCHEMES) == schemes
+    assert dict(requesthead.SCHEMES) == schemes

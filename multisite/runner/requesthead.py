@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from typing import Any
 
+
 LONGEST = 4000  # of a head; gunicorn takes at least a line of that
 MOST_FIELDS = 90
 END = b"\r\n\r\n"
@@ -53,6 +54,8 @@ PROXY = "HTTP_PROXY"
 
 #: where a front end that is believed asks from; it has no address of its own on a unix socket
 TRUSTED_PEER = "127.0.0.1"
+RAW = ("RAW_URI", "REQUEST_URI")  # the target as it was sent: gunicorn's name; that of uWSGI, mod_wsgi and waitress
+_ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)(.*)", re.DOTALL)
 
 
 def bounds(limits: dict[str, int]) -> tuple[int, int]:
@@ -156,3 +159,28 @@ def introduce(environ: dict[str, Any], is_trusted: bool, more_claims: Collection
 def is_claim(key: str) -> bool:
     """Whether the field with this key tells about somebody else than the peer."""
     return key[:17] == FAMILY or key in CLAIMS
+
+
+def split_target(target: str) -> tuple[str, str] | None:
+    """The authority of a target in absolute form, and the rest of it in origin form; None for any other.
+
+    It is for proxies, and every server has to take it all the same. An empty path is ``/`` (RFC 9112 section 3.2.1).
+    """
+    absolute = _ABSOLUTE.fullmatch(target)
+    if not absolute:
+        return None
+    authority, rest = absolute.groups()
+    return authority, rest if rest[:1] == "/" else f"/{rest}"
+
+
+def resolve_target(environ: dict[str, Any]) -> None:
+    """Put a target in absolute form into origin form, and its authority in the place of Host.
+
+    The authority is the host, whatever Host says (RFC 9112 section 3.2.2).
+    """
+    for key in RAW:
+        found = split_target(environ.get(key, ""))
+        if found:
+            environ["HTTP_HOST"], environ[key] = found
+            if not environ.get("SCRIPT_NAME") and not environ.get("PATH_INFO"):
+                environ["PATH_INFO"] = "/"

@@ -12,9 +12,9 @@ import stat
 import sys
 import threading
 
-from . import injected, job
+from . import gunicorn_setup, job
 from .follow import follower
-from .load import NotLoaded, is_asgi, load, prefer
+from .load import NoSuchApp, is_asgi, load, prefer
 from .report import Notifier, report, say
 
 TYPE_CHECKING = False
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from .examine import Examination
+
 
 PRELOAD = "MULTISITE_PRELOAD"
 NOT_STARTED_BY_US = 2
@@ -58,14 +59,14 @@ def _load(orders: job.Job, notifier: Notifier) -> tuple[Any, Examination | None]
     if orders.spec.kind != "asgi" and orders.worker != "asgi":
         from . import wsgi  # noqa: F401  now, since the site may patch what it uses (gevent.monkey)
     prefer(orders.location)
-    injected.inject(orders.gunicorn, injected.FOR_WSGI)
+    gunicorn_setup.inject(orders.gunicorn, gunicorn_setup.FOR_WSGI)
     try:
         notifier.status("loading")
         examination = _examination(orders)
         app = load(orders)
         if examination:
             examination.loaded(_is_async(app, orders))
-    except NotLoaded as error:
+    except NoSuchApp as error:
         _give_up(orders, notifier, str(error))
     except BaseException as error:
         _leave_unloaded(notifier, report(error, f"{orders.name} cannot be loaded"))
@@ -113,15 +114,15 @@ def _backend(app: Any, orders: job.Job, notifier: Notifier) -> Any:
     if not _is_async(app, orders):
         from . import wsgi
 
-        return wsgi.Backend(_debugged(app, orders), orders, notifier)
+        return wsgi.WsgiServer(_debugged(app, orders), orders, notifier)
     if orders.pin:
         say(f"{orders.name}: an ASGI application has no debugger here; its framework has a debug mode of its own")
-    injected.inject(orders.gunicorn, injected.FOR_ASGI)
+    gunicorn_setup.inject(orders.gunicorn, gunicorn_setup.FOR_ASGI)
     try:
         from . import asgi
     except ImportError as error:
         _give_up(orders, notifier, f"an ASGI application needs gunicorn 27 or newer beside multisite ({error})")
-    return asgi.Backend(app, orders, notifier)
+    return asgi.AsgiServer(app, orders, notifier)
 
 
 def _is_async(app: Any, orders: job.Job) -> bool:

@@ -1,0 +1,320 @@
+"""From a connection to the WSGI app and back: one request, one answer.
+
+`EnvelopeHandler` reads what the dispatcher sends, `HttpHandler` what a front end sends that comes straight to the
+site's socket; `AppCaller` calls the app, and whatever it raises ends there.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import sys
+import threading
+from functools import partial
+
+from .answer import PAGE, FileWrapper, ReadFile, WholeAnswer, WsgiAnswer
+from .body import Gone, answered
+from .connection import ListeningSocket, RequestConnection
+from .envelope import BadEnvelope, body_of, receive, sized_body, tell_apart
+from .forks import leave_if_child
+from .gunicorn_setup import Log, settings
+from .job import Job
+from .report import STDERR, report, say
+from .requesthead import END, bounds, environ_of, introduce, resolve_target
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+_kinds: dict[type, type] = {}
+
+
+class AppCaller:
+    """Calls `app` with what every environ has (PEP 3333).
+
+    Args:
+        app: the site's.
+        is_multithread, is_multiprocess: what the environ says of that.
+        limit: seconds that the client may take between two signs of life.
+    """
+
+    def __init__(self, app: Any, is_multithread: bool, is_multiprocess: bool, limit: float) -> None:
+        self.app = app
+        self._errors = _errors()
+        self.is_multithread = is_multithread
+        self.limit = limit
+        self._constant = {
+            "wsgi.version": (1, 0),
+            "wsgi.multithread": is_multithread,
+            "wsgi.multiprocess": is_multiprocess,
+            "wsgi.run_once": False,
+            "wsgi.file_wrapper": FileWrapper,
+            "wsgi.input_terminated": True,
+        }
+
+    def serve(self, environ: dict[str, Any], body: Any, answer: WsgiAnswer, connection: RequestConnection) -> None:
+        """Answer a request; what of its body nobody read does not cost the client the answer."""
+        connection.limit = self.limit
+        environ.update(self._constant)
+        environ["wsgi.input"] = body
+        environ["wsgi.errors"] = self._errors
+        environ["wsgi.early_hints"] = answer.early_hints
+        connection.environ = environ
+        offer = _offered(environ, connection) if "HTTP_UPGRADE" in environ else None
+        if offer:
+            environ["gunicorn.socket"] = offer
+        self._call(environ, answer, connection, body)
+        connection.failed = answer.status >= 500 or answer.is_short
+        if type(body) is not io.BytesIO or connection.is_taken:
+            connection.linger()
+        if offer:
+            if connection.is_taken:
+                connection.hang_up()
+            offer.close()
+
+    def _call(self, environ: dict[str, Any], answer: WsgiAnswer, connection: RequestConnection, body: Any) -> None:
+        """Call the app; its errors, ``sys.exit()`` included, end here."""
+        try:
+            result = self.app(environ, answer.start_response)
+            try:
+                if not connection.is_taken:
+                    answer.send(result)
+            finally:
+                if hasattr(result, "close"):
+                    result.close()
+        except BaseException as error:
+            leave_if_child()
+            if connection.is_taken and isinstance(error, StopIteration):  # as gunicorn is told that it is over
+                return
+            connection.failed = True
+            is_cut = getattr(getattr(body, "raw", None), "is_cut", False)
+            if not (connection.gone or is_cut):
+                report(error, f"Error handling {connection}")
+            if connection.gone:
+                return
+            if answer.is_begun or connection.is_taken:
+                answer.status = 500
+                if answer.is_bare and not connection.is_taken:
+                    connection.cut()
+            else:
+                _refuse(answer, "400 Bad Request" if is_cut else "500 Internal Server Error")
+
+
+def _errors() -> Any:
+    """``wsgi.errors``: what the site has made of ``sys.stderr``, if one can write there."""
+    errors = sys.stderr
+    if errors is None or getattr(errors, "closed", False):
+        return open(STDERR, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
+    return errors
+
+
+def _refuse(answer: WsgiAnswer, status: str) -> None:
+    try:
+        answer.refuse(status)
+    except OSError:
+        pass
+
+
+def _offered(environ: dict[str, Any], connection: RequestConnection) -> Any:
+    """``gunicorn.socket`` of a request that asks for a WebSocket (RFC 6455, section 4.1), None of any other.
+
+    simple-websocket (flask-sock, Flask-SocketIO) takes it from there, answers the handshake itself, and speaks its own
+    protocol for as long as it likes. From the first byte that the site sends, the connection is the site's: it has no
+    limit of time, and nothing of ours is sent on it. It is a socket of the kind that the site has: gevent puts another
+    one in place.
+    """
+    if environ.get("HTTP_UPGRADE", "").lower() != "websocket":
+        return None
+    if "upgrade" not in environ.get("HTTP_CONNECTION", "").lower():
+        return None
+    kind = socket.socket
+    if kind not in _kinds:
+        _kinds[kind] = type("ClientSocket", (_Taking, kind), {})
+    connection.forget_limits()
+    copy = os.dup(connection.fileno())
+    offered: Any = _kinds[kind](connection.family, connection.type, connection.proto, fileno=copy)
+    offered.connection = connection
+    return offered
+
+
+class _Taking:
+    """What such a socket does besides: the first that is sent takes the connection, whose end is its own."""
+
+    connection: Any = None
+
+    def send(self, *args: Any) -> int:
+        self.connection.be_taken()
+        sent: int = super().send(*args)  # type: ignore[misc]
+        self.connection.sent += sent
+        return sent
+
+    def sendall(self, data: Any, *args: Any) -> None:
+        self.connection.be_taken()
+        super().sendall(data, *args)  # type: ignore[misc]
+        self.connection.sent += len(data)
+
+    def _real_close(self, *args: Any, **kwargs: Any) -> None:
+        super()._real_close(*args, **kwargs)  # type: ignore[misc]
+        if self.connection and self.connection.is_taken:
+            self.connection.close()
+
+
+class EnvelopeHandler:
+    """Serves envelopes with a WSGI app.
+
+    The app sees the environ that it would see in the dispatcher's own process under gunicorn, except for
+    ``gunicorn.socket``: the connection is the dispatcher's and not the client's, so it is there only for who asks for a
+    WebSocket, whose answer the dispatcher passes on as it is. A request that was handed over brings the client's own
+    connection; it is answered there, whole, and closed.
+    """
+
+    def __init__(self, caller: AppCaller) -> None:
+        self._caller = caller
+
+    def serve(self, connection: RequestConnection, start: bytes) -> None:
+        """Answer the request that begins with `start`; the caller closes the connection."""
+        read = self._read(connection, start)
+        if not read:
+            return
+        environ, body = read
+        answer = WsgiAnswer(connection, environ["REQUEST_METHOD"], environ.get("SERVER_PROTOCOL", ""))
+        self._caller.serve(environ, body, answer, connection)
+
+    def serve_client(self, connection: RequestConnection, start: bytes, client: int) -> None:
+        """Answer on the connection `client`, as which `connection` goes on."""
+        read = self._read(connection, start)
+        if not read:
+            os.close(client)
+            return
+        environ, body = read
+        try:
+            body = io.BytesIO(body.read())  # before it is the client that is read from
+        except OSError:
+            os.close(client)
+            return
+        connection.become(client)
+        answer = WholeAnswer(connection, environ["REQUEST_METHOD"], environ.get("SERVER_PROTOCOL", ""))
+        self._caller.serve(environ, body, answer, connection)
+        if connection.has_more:  # closing now would reset the connection, and the answer might be lost with it
+            connection.linger()
+
+    def _read(self, connection: RequestConnection, start: bytes) -> tuple[dict[str, Any], Any] | None:
+        try:
+            environ, rest = receive(connection, start)
+            is_chunked = tell_apart(environ)
+            body = body_of(environ, is_chunked, rest, connection)
+        except BadEnvelope as error:
+            say(f"A request of the dispatcher cannot be read: {error}")
+            return None
+        except OSError:
+            return None
+        return environ, body
+
+
+class HttpHandler:
+    """Serves plain HTTP with a WSGI app.
+
+    Requests as front ends write them are read here; all others are answered by gunicorn's sync worker, which is
+    imported by the first of them: most sites get none, and save 10 MiB.
+
+    Args:
+        job: says whether a front end is believed, and how large a head may be.
+    """
+
+    def __init__(self, caller: AppCaller, listener: ListeningSocket, job: Job) -> None:
+        self._caller = caller
+        self._listener = listener
+        self._processes = job.processes
+        self._is_trusted = job.trusts_front_end
+        self._claims = frozenset(job.claims)
+        self._head_limits = job.head_limits
+        self._bounds = bounds(job.head_limits)
+        self._software = _software()
+        self._lock = threading.Lock()
+        self._worker: Any = None
+
+    def serve(self, connection: RequestConnection, start: bytes) -> None:
+        """Answer the request that begins with `start`; the caller closes the connection."""
+        head, end, rest = start.partition(END)
+        environ = environ_of(head, self._is_trusted, *self._bounds, self._claims) if end else None
+        if environ is None or "SCRIPT_NAME" in os.environ:
+            connection.ahead = start
+            self._leave_to_gunicorn(connection)
+            return
+        environ["SERVER_SOFTWARE"] = self._software
+        environ["gunicorn.socket"] = connection
+        answer = WholeAnswer(connection, environ["REQUEST_METHOD"], environ["SERVER_PROTOCOL"])
+        try:
+            body = sized_body(environ.get("CONTENT_LENGTH", "0"), rest, connection)
+        except BadEnvelope:  # a length that nobody means; the dispatcher says the same of it
+            answer.refuse("400 Bad Request")
+            connection.linger()
+            return
+        self._caller.serve(environ, body, answer, connection)
+
+    def _leave_to_gunicorn(self, connection: RequestConnection) -> None:
+        with self._lock:
+            self._worker = self._worker or self._new_worker()
+        self._worker.handle(self._listener, connection, connection.getpeername())
+
+    def _new_worker(self) -> Any:
+        """A sync worker that has never been started: it handles connections, and does nothing else."""
+        from gunicorn.workers.sync import SyncWorker
+
+        worker = SyncWorker.__new__(SyncWorker)  # __init__ makes a file for the arbiter to watch
+        worker.cfg = settings(
+            self._processes, self._is_trusted, pre_request=lambda *_: None, post_request=_note, **self._head_limits
+        )
+        worker.log = Log()
+        worker.nr = 0
+        worker.max_requests = sys.maxsize
+        worker.alive = True
+        worker.wsgi = self._call
+        return worker
+
+    def _call(self, environ: dict[str, Any], start_response: Any) -> Any:
+        connection = environ["gunicorn.socket"]
+        connection.limit = self._caller.limit
+        introduce(environ, self._is_trusted, self._claims)
+        if not environ.get("HTTP_HOST") and environ["SERVER_PROTOCOL"] == "HTTP/1.1":
+            return _refuse_body(start_response, "no Host", False)  # RFC 9112, section 3.2
+        resolve_target(environ)
+        connection.environ = environ
+        environ["wsgi.multithread"] = self._caller.is_multithread
+        environ["wsgi.file_wrapper"] = ReadFile
+        refuse = partial(_refuse_body, start_response)
+        try:  # the connection ends with this request in any case
+            return answered(self._caller.app, environ, start_response, refuse, when_failed=lambda: None)
+        except BaseException:
+            leave_if_child()
+            raise
+
+
+def _software() -> str:
+    """What gunicorn calls itself; its package alone is small."""
+    try:
+        from gunicorn import SERVER_SOFTWARE
+    except ImportError:  # a site's user may not read our installation
+        return "gunicorn"
+    return str(SERVER_SOFTWARE)
+
+
+def _refuse_body(start_response: Any, reason: str, is_cut: bool) -> list[bytes]:
+    """Answer a request whose body cannot be read, which is not the site's fault."""
+    response = start_response.__self__
+    if response.headers_sent:
+        raise Gone(reason)
+    response.headers, response.response_length = [], None  # gunicorn would add to them
+    page = PAGE.format("Bad Request").encode()
+    start_response(
+        "400 Bad Request", [("Content-Type", "text/html"), ("Content-Length", str(len(page)))], sys.exc_info()
+    )
+    return [page]
+
+
+def _note(worker: Any, request: Any, environ: dict[str, Any], response: Any) -> None:
+    """The hook ``post_request``: an answer that never came is the site's failure too."""
+    status = getattr(response, "status_code", None)
+    connection = environ.get("gunicorn.socket")
+    if connection is not None:
+        connection.failed = status is None or status >= 500
