@@ -12,14 +12,14 @@ from importlib.util import find_spec
 from typing import Any
 
 from multisite.config import development, template
+from multisite.config.appspec import AppSpec
 from multisite.config.model import Site
 from multisite.control import program
 from multisite.sites import placement, sharing
 from multisite.sites.watched import ALWAYS_RESTART
 from multisite.supervisor.process import privilege
 from multisite.supervisor.process.privilege import Refused
-from multisite.supervisor.process.spec import BOARD, JOB, NOTIFY, Identity, Launch, Surroundings
-from multisite.supervisor.site.scoreboard import SLOTS
+from multisite.supervisor.process.spec import BOARD, JOB, NOTIFY, SLOTS, Identity, Launch, Surroundings
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _PROGRAMS = os.path.join(_PACKAGE, "runner")
@@ -73,12 +73,10 @@ def _runner(plain: Launch, site: Site, python: str, around: Surroundings, host: 
     worker = "asgi" if site.server == "asgi" else "auto"
     once = bool(site.location) and os.path.exists(os.path.join(site.location, ALWAYS_RESTART))
     job = _job(replace(site, max_requests=1, threads=1) if once else site, around, worker)
-    env = {**plain.env, "MULTISITE_JOB": str(JOB)}
-    argv = (python, "-u", RUNNER)
     return replace(
         plain,
-        argv=argv,
-        env=env,
+        argv=(python, "-u", RUNNER),
+        env={**plain.env, "MULTISITE_JOB": str(JOB)},
         job=json.dumps(job).encode(),
         told=True,
         graceful=True,
@@ -91,13 +89,10 @@ def _runner(plain: Launch, site: Site, python: str, around: Surroundings, host: 
 
 
 def _job(site: Site, around: Surroundings, worker: str) -> dict[str, Any]:
-    try:
-        spec = sharing.resolve(site)
-    except ValueError as error:
-        reason, _, remedy = str(error).partition("; ")
-        raise Refused(reason, remedy, "application", site.application) from None
+    spec = _application(site)
     # As repr(), because JSON has no tuples and no bytes; they were literals in the site's file.
     call = {"args": repr(spec.call.args), "kwargs": repr(spec.call.kwargs)} if spec.call else {}
+    smoke = {"host": site.canonical_host, "mount": site.mount.rstrip("/"), "path": site.smoke_path}
     may_be_plugin = spec.kind == "plugin" or (spec.kind == "module" and "." not in spec.target)
     return {
         "name": site.name,
@@ -120,18 +115,11 @@ def _job(site: Site, around: Surroundings, worker: str) -> dict[str, Any]:
         "board": BOARD,
         "slot": around.slot % SLOTS,
         "pin": development.told(around.environ).pin(site.name),
-        "smoke": _smoke(site) if around.smoke else {},
+        "smoke": smoke if around.smoke and site.smoke_path else {},
         "learn": site.preload == "auto" and not site.chroot,
         "examine": bool(around.examine),
         "aside": bool(around.examine) and placement.is_tried(site),
     }
-
-
-def _smoke(site: Site) -> dict[str, str]:
-    """Return what our runner is told of the smoke request; nothing where there is none."""
-    if not site.smoke_path:
-        return {}
-    return {"host": site.canonical_host, "mount": site.mount.rstrip("/"), "path": site.smoke_path}
 
 
 @cache
@@ -184,7 +172,7 @@ def _relayed(plain: Launch, argv: tuple[str, ...], private: str, host: str) -> L
 
 def _uwsgi(plain: Launch, site: Site, python: str, around: Surroundings, host: str) -> Launch:
     """UWSGI, which finds the socket on descriptor 0."""
-    spec = _spec(site, ("module", "file", "django", "paste"), "uwsgi")
+    spec = _spec(site, ("module", "file"), "uwsgi")
     uwsgi = _beside(python, "uwsgi", plain)
     argv = [uwsgi, "--master", "--die-on-term", "--need-app", "--auto-procname"]
     argv += ["--protocol", site.protocol, "--processes", str(site.processes), "--threads", str(site.threads)]
@@ -198,7 +186,7 @@ def _uwsgi(plain: Launch, site: Site, python: str, around: Surroundings, host: s
 
 def _gunicorn_server(plain: Launch, site: Site, python: str, around: Surroundings, host: str) -> Launch:
     """The site's own gunicorn with an arbiter of its own."""
-    spec = _spec(site, ("module", "django", "asgi"), "gunicorn")
+    spec = _spec(site, ("module", "asgi"), "gunicorn")
     argv = [python, "-m", "gunicorn", "--config", GUNICORN_CONFIG, "--workers", str(site.processes)]
     argv += ["--threads", str(site.threads)] if site.threads > 1 else []
     argv += ["--worker-class", "asgi"] if spec[0] == "asgi" else []
@@ -211,21 +199,25 @@ def _gunicorn_server(plain: Launch, site: Site, python: str, around: Surrounding
 
 def _granian(plain: Launch, site: Site, python: str, around: Surroundings, host: str) -> Launch:
     """Granian, which binds its own port."""
-    spec = _spec(site, ("module", "django", "asgi"), "granian")
+    spec = _spec(site, ("module", "asgi"), "granian")
     interface = "asgi" if spec[0] == "asgi" else "wsgi"
     argv = [_beside(python, "granian", plain), "--interface", interface, "--host", "127.0.0.1", "--port", "%PORT"]
     argv += ["--workers", str(site.processes), "--blocking-threads", str(site.threads)] if interface == "wsgi" else []
     return _relayed(plain, (*argv, "--no-ws" if interface == "wsgi" else "--ws", spec[1]), "", host)
 
 
-def _spec(site: Site, kinds: tuple[str, ...], server: str) -> tuple[str, str]:
-    """Return (kind, what the server is told); a factory and the kinds that it does not know are refused."""
+def _application(site: Site) -> AppSpec:
     try:
-        spec = sharing.resolve(site)
+        return sharing.resolve(site)
     except ValueError as error:
         reason, _, remedy = str(error).partition("; ")
         raise Refused(reason, remedy, "application", site.application) from None
-    if spec.kind not in kinds or spec.call or spec.kind in ("paste", "django"):
+
+
+def _spec(site: Site, kinds: tuple[str, ...], server: str) -> tuple[str, str]:
+    """Return (kind, what the server is told); a factory and the kinds that it does not know are refused."""
+    spec = _application(site)
+    if spec.kind not in kinds or spec.call:
         raise Refused(f"server = {server} cannot run application = {site.application}", "use server = auto")
     if spec.kind == "file":
         return "file", os.path.join(site.location, spec.target)

@@ -12,7 +12,6 @@ import os
 import resource
 import shutil
 import signal
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from multisite.supervisor.process import descriptors, reach
@@ -154,7 +153,7 @@ def _arrange(launch: Launch, given: Given, job: int, output: int, failure: int) 
     kept = _put_aside(failure)  # closes by itself when the program runs
     for place, source in aside.items():
         os.dup2(source, place, inheritable=True)
-    for descriptor in list(_open_descriptors()):
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
         if descriptor not in wanted and descriptor != kept:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
@@ -165,21 +164,13 @@ def _put_aside(descriptor: int) -> int:
     return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _ASIDE)
 
 
-def _open_descriptors() -> Iterator[int]:
-    return (int(name) for name in os.listdir("/proc/self/fd"))
-
-
-def _expose() -> None:
-    """Be ended for want of memory as others are: the supervisor may be protected (proc(5))."""
+def _limit(launch: Launch, limits: DescriptorLimits) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits.of(launch.nofile))
+    # The supervisor may be protected from being ended for want of memory (proc(5)); this is not.
     with contextlib.suppress(OSError, ValueError), open("/proc/self/oom_score_adj", "r+") as file:
         if int(file.read()) < 0:
             file.seek(0)
             file.write("0")
-
-
-def _limit(launch: Launch, limits: DescriptorLimits) -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, limits.of(launch.nofile))
-    _expose()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump could hold a neighbour's secrets on a shared disk
     if launch.nice:
         os.nice(launch.nice)

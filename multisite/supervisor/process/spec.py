@@ -10,6 +10,7 @@ LISTENER = 3  # the first descriptor after standard error, as sd_listen_fds(3) h
 JOB = 4
 NOTIFY = 5  # where our runner reports
 BOARD = 6  # where it counts
+SLOTS = 64  # of one such file
 MARKER = "MULTISITE_BACKEND"  # the variable by which a site's leftovers are known
 
 # Read by the interpreter, the dynamic loader or the C library before any module could ask for them.

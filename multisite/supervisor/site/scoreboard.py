@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from multisite.runner import board
 from multisite.supervisor.handover import Handed, Keeper, taken
 from multisite.supervisor.process import descriptors
+from multisite.supervisor.process.spec import SLOTS
 
-SLOTS = 64  # of one file
 _SEALS = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 
