@@ -19,10 +19,10 @@ from .connection import HEAD_LIMIT, ON_EXEC, ONE_DESCRIPTOR, RECEIVE, descriptor
 from .envelope import BUFFER, LARGEST, WITH_CLIENT
 from .forks import watch
 from .gunicorn_setup import WITHOUT_LIMITS, Log, settings
+from .hangs import Watchdog
 from .job import Job
 from .report import Notifier, say
 from .smoke import LONGEST, Smoke, leave_unless_well, status_of, verdict
-from .watchdog import Watchdog
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

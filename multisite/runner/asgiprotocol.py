@@ -3,6 +3,12 @@
 An envelope is turned into the HTTP head that it was made of, so that gunicorn's protocol does the rest; what that
 head cannot say (who the client is, the scheme, the mount) is put into the scope. Nothing in it is believed that a
 client can write.
+
+What an ASGI app may send, and the end of a request as it sees it, are of asgiref, version 2.4. To send something when
+the client has left raises an OSError, and is no error of the app's. When the answer is complete, `receive` says so as
+if the client had left. gunicorn has the app wait where the client is slow. A client that takes all at once, or that has
+just left, would never have it wait, and an app that does nothing but send would keep the event loop to itself: it is
+made to share.
 """
 
 from __future__ import annotations
@@ -10,26 +16,16 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+from itertools import compress
 from time import monotonic
 from urllib.parse import quote, unquote_to_bytes
 
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.http.errors import InvalidHeader
 
-from .asgicall import until_gone
 from .board import Board
 from .body import LONGEST_LENGTH
-from .envelope import (
-    APART,
-    CAPTURES,
-    FIRST,
-    WITH_CLIENT,
-    BadEnvelope,
-    is_quiet,
-    size_of,
-    tell_apart,
-    variables_of,
-)
+from .envelope import APART, CAPTURES, FIRST, WITH_CLIENT, BadEnvelope, is_quiet, size_of, tell_apart, variables_of
 from .forks import leave_if_child
 from .report import say
 from .requesthead import CLAIMS, END, FAMILY, PROXY, TRUSTED_PEER, split_target
@@ -41,9 +37,11 @@ if TYPE_CHECKING:
 
     from .smoke import Smoke
 
+
 WITH_REQUEST = 0.5  # seconds in which the end of what a client sends counts as sent together with its request
 NOT_HEADERS = ("HTTP_TRANSFER_ENCODING", "HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE")
 _CONTENT = ("CONTENT_TYPE", "CONTENT_LENGTH")
+TURN = 0.01  # seconds for which one call may send without a pause
 
 
 class Protocol(ASGIProtocol):  # type: ignore[misc]
@@ -59,7 +57,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         super().__init__(worker)
         if start.startswith((FIRST, WITH_CLIENT)):
             self.cfg = worker.cfg_relayed
-        self.app = until_gone(worker.asgi, self)
+        self.app = _until_gone(worker.asgi, self)
         self._board = worker.board
         self._believes = worker.trusts_front_end
         self._start: bytes | None = b""
@@ -158,10 +156,6 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         self._secure_names: Any = frozenset()
         return head_of(variables, is_chunked, self._is_client, apart) + start[size:]
 
-    def _is_claim(self, field: tuple[bytes, bytes]) -> bool:
-        name = field[0]
-        return name in _CLAIMS or name.startswith(_FAMILY) or name == _PROXY or name in self.worker.claims
-
     def _feed_callback_parser(self, data: bytes) -> Any:
         try:
             return super()._feed_callback_parser(data)
@@ -171,9 +165,11 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
             return False
 
     def _on_headers_complete(self) -> Any:
-        if (self._callback_parser.content_length or 0) >= 10**LONGEST_LENGTH:
+        parser = self._callback_parser
+        if (parser.content_length or 0) >= 10**LONGEST_LENGTH:
             raise InvalidHeader("CONTENT-LENGTH")
-        if not self._variables and _lacks_host(self._callback_parser):
+        needs_host = not self._variables and parser.http_version == (1, 1)  # RFC 9112, section 3.2
+        if needs_host and not any(name.lower() == b"host" and value for name, value in parser.headers):
             raise InvalidHeader("HOST")
         skip = super()._on_headers_complete()
         request = self._current_request
@@ -181,12 +177,18 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
             request.scheme = self._variables.get("wsgi.url_scheme", "http")
         elif not request.raw_path.startswith(b"/"):
             _resolve(request)
-        is_dropped = _is_proxy if self._believes or self._variables else self._is_claim
-        if any(map(is_dropped, request.headers_bytes)):
-            headers = zip(request.headers_bytes, request.headers)
-            kept = [both for both in headers if not is_dropped(both[0])]
-            request.headers_bytes, request.headers = [raw for raw, _ in kept], [text for _, text in kept]
+        kept = [not self._is_dropped(name) for name, _ in request.headers_bytes]
+        if not all(kept):
+            request.headers_bytes = [*compress(request.headers_bytes, kept)]
+            request.headers = [*compress(request.headers, kept)]
         return skip
+
+    def _is_dropped(self, name: bytes) -> bool:
+        """Whether nobody may send this field, or not this peer."""
+        if name == _PROXY:
+            return True
+        is_claim = name in _CLAIMS or name.startswith(_FAMILY) or name in self.worker.claims
+        return is_claim and not (self._believes or self._variables)
 
     def _on_message_complete(self) -> None:
         self._asked_at = monotonic()
@@ -205,7 +207,8 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
             address, name = variables.get("REMOTE_ADDR", ""), variables.get("SERVER_NAME", "")
             scope["client"] = (address, _number(variables.get("REMOTE_PORT", "")) or 0) if address else None
             scope["server"] = (name, _number(variables.get("SERVER_PORT", ""))) if name else None
-            scope["root_path"] = _text(variables.get("SCRIPT_NAME", ""))
+            # a path of WSGI (bytes as latin-1) as ASGI has it (UTF-8)
+            scope["root_path"] = variables.get("SCRIPT_NAME", "").encode("latin-1").decode("utf-8", "replace")
             scope["http_version"] = variables.get("SERVER_PROTOCOL", "HTTP/1.1")[5:]
             if CAPTURES in variables:
                 scope[CAPTURES] = variables[CAPTURES]
@@ -262,7 +265,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         self._failed = status >= 500 and not self._closed
         super()._send_error_response(status, *args, **kwargs)
 
-    def sends(self, size: int) -> None:
+    def count_sent(self, size: int) -> None:
         """So many bytes are given to the transport."""
         leave_if_child()
         self._sent += size
@@ -278,11 +281,11 @@ class _Counting:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        self._protocol.sends(len(data))
+        self._protocol.count_sent(len(data))
         self._transport.write(data)
 
     def writelines(self, parts: Sequence[bytes]) -> None:
-        self._protocol.sends(sum(map(len, parts)))
+        self._protocol.count_sent(sum(map(len, parts)))
         self._transport.writelines(parts)
 
 
@@ -298,23 +301,13 @@ def _resolve(request: Any) -> None:
         request.headers = [(name.decode().upper(), value.decode("latin-1")) for name, value in request.headers_bytes]
 
 
-def _lacks_host(parser: Any) -> bool:
-    """Whether a request of HTTP/1.1 names no host (RFC 9112, section 3.2)."""
-    named = any(name.lower() == b"host" and value for name, value in parser.headers)
-    return parser.http_version == (1, 1) and not named
-
-
-def _is_proxy(field: tuple[bytes, bytes]) -> bool:
-    return field[0] == _PROXY
-
-
-def _field(key: str) -> str:
+def _field_name(key: str) -> str:
     return (key[5:] if key[:5] == "HTTP_" else key).replace("_", "-").lower()
 
 
-_CLAIMS = frozenset(_field(key).encode() for key in CLAIMS)
-_FAMILY = _field(FAMILY).encode()
-_PROXY = _field(PROXY).encode()
+_CLAIMS = frozenset(_field_name(key).encode() for key in CLAIMS)
+_FAMILY = _field_name(FAMILY).encode()
+_PROXY = _field_name(PROXY).encode()
 
 
 def _check_whole(start: bytes, size: int) -> None:
@@ -343,7 +336,7 @@ def head_of(variables: dict[str, Any], is_chunked: bool, is_client: bool, apart:
         if key in apart:
             lines += [f"{name}: {each}" for name, each in apart[key]]
         elif (key[:5] == "HTTP_" and key not in NOT_HEADERS) or (key in _CONTENT and value):
-            lines.append(f"{_field(key)}: {value}")
+            lines.append(f"{_field_name(key)}: {value}")
     coding = variables.get("HTTP_TRANSFER_ENCODING", "")
     if is_chunked or (coding and not variables.get("CONTENT_LENGTH")):
         lines.append(f"transfer-encoding: {coding if coding.lower().endswith('chunked') else 'chunked'}")
@@ -364,10 +357,55 @@ def _target(variables: dict[str, Any]) -> str:
     return (quote(path.encode("latin-1"), safe="/;:@&=+$,!*'()~") or "/") + (f"?{query}" if query else "")
 
 
-def _text(path: str) -> str:
-    """A path of WSGI (bytes as latin-1) as ASGI has it (UTF-8)."""
-    return path.encode("latin-1").decode("utf-8", "replace")
-
-
 def _number(port: str) -> int | None:
     return int(port) if port.isdigit() else None
+
+
+class ClientGone(ConnectionResetError):
+    """The client left before it had all of the answer."""
+
+
+def _until_gone(app: Any, protocol: Any) -> Any:
+    """`app` for the requests of one connection, which is gunicorn's `protocol`."""
+
+    async def called(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        send = _in_turns(send, protocol.transport)
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        receiver = protocol._body_receiver
+        was_told = False
+
+        async def send_or_raise(message: dict[str, Any]) -> None:
+            nonlocal was_told
+            if protocol._closed:
+                was_told = True
+                raise ClientGone("the client has left")
+            await send(message)
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                receiver.signal_disconnect()
+
+        try:
+            await app(scope, receive, send_or_raise)
+        except Exception:  # what a framework makes of the error, and cleaning up may raise its own
+            if not was_told:
+                raise
+
+    return called
+
+
+def _in_turns(send: Any, transport: Any) -> Any:
+    """`send` for one call of an app, which lets the event loop do something else now and then.
+
+    Where a write has just failed, it does so at once: only then does anybody learn that the client has left.
+    """
+    until = monotonic() + TURN
+
+    async def sent(message: dict[str, Any]) -> None:
+        nonlocal until
+        await send(message)
+        if monotonic() >= until or transport.is_closing():
+            await asyncio.sleep(0)
+            until = monotonic() + TURN
+
+    return sent

@@ -11,10 +11,10 @@ from .connection import ListeningSocket, RequestConnection, threads_are_the_site
 from .envelope import FIRST, WITH_CLIENT, is_quiet
 from .forks import leave_if_child, watch
 from .handlers import AppCaller, EnvelopeHandler, HttpHandler
+from .hangs import Watchdog
 from .job import Job
 from .report import Notifier, report
 from .smoke import Smoke, ask_wsgi, leave_unless_well
-from .watchdog import Watchdog
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -357,7 +357,7 @@ def test_no_descriptors_left(tmp_path: Path) -> None:
 LEAVING = """
 import sys, threading, time
 sys.path.insert(0, {package!r})
-from multisite.runner.watchdog import Watchdog
+from multisite.runner.hangs import Watchdog
 
 class Request:
     def __init__(self, since):
