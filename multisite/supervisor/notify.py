@@ -158,12 +158,3 @@ class Channel(Handed):
 def _variables(data: bytes) -> Said:
     lines = data.decode("utf-8", "replace").split("\n", MOST_LINES)[:MOST_LINES]
     return dict(one_line(line).split("=", 1) for line in lines if "=" in line)
-
-
-def tell(address: str, message: str) -> None:
-    """Send `message` to the manager of this process itself; nothing happens where there is none."""
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        sender.connect("\0" + address[1:] if address.startswith("@") else address)
-        sender.send(message.encode())
