@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from multisite.config.model import Home, Site
+from multisite.config.policies import Refused
 from multisite.sites import sharing
 from multisite.supervisor.lifecycle import Event
 from multisite.supervisor.loop import Loop
@@ -21,7 +22,6 @@ from multisite.supervisor.notify import Said
 from multisite.supervisor.process import kernel, launch, orphans
 from multisite.supervisor.process.descriptors import DescriptorLimits
 from multisite.supervisor.process.kernel import Connections, connections
-from multisite.supervisor.process.privilege import Refused
 from multisite.supervisor.process.sitelog import SiteLog
 from multisite.supervisor.process.spec import Given, Launch, Surroundings
 from multisite.supervisor.site.backend import Backend

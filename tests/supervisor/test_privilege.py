@@ -15,9 +15,9 @@ from click.testing import CliRunner
 
 from multisite.cli import main
 from multisite.config.model import Home, Site, SupervisorOptions
+from multisite.config.policies import Refused
 from multisite.errors import BackendUnavailable
 from multisite.supervisor.process import commandlines, launch, privilege, reach
-from multisite.supervisor.process.privilege import Refused
 from multisite.supervisor.process.spec import Surroundings
 
 from .harness import SERVER, SupervisedHome, as_user, supervised, wait_until
@@ -257,7 +257,7 @@ def test_no_signal_is_ignored_because_the_supervisor_ignores_it(tmp_path: Path) 
 
 @as_root
 def test_the_relay_and_a_private_socket_work_for_another_user(open_path: Path) -> None:
-    if not privilege.reaches(who(user="www-data", location="/"), commandlines.SOCKETPROXY):
+    if reach.closed_to(who(user="www-data", location="/"), commandlines.SOCKETPROXY):
         pytest.skip("this checkout is hidden from other users, and the relay is in it")
     with supervised(open_path) as home:
         home.site("a", SERVER, command=f"{SYSTEM_PYTHON} -m http.server --bind 127.0.0.1 %PORT", user="www-data")

@@ -14,11 +14,11 @@ from typing import Any
 from multisite.config import development, template
 from multisite.config.appspec import AppSpec
 from multisite.config.model import Site
+from multisite.config.policies import Refused
 from multisite.control import program
 from multisite.sites import placement, sharing
 from multisite.sites.watched import ALWAYS_RESTART
-from multisite.supervisor.process import privilege
-from multisite.supervisor.process.privilege import Refused
+from multisite.supervisor.process import reach
 from multisite.supervisor.process.spec import BOARD, JOB, NOTIFY, SLOTS, Identity, Launch, Surroundings
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -63,7 +63,7 @@ def _python_for(who: Identity | None) -> str:
     None asks for the one that most users can run.
     """
     own, system = program.own_interpreter(), shutil.which("python3", path=os.defpath)
-    if system and (who is None or (who.change and not privilege.reaches(who, own))):
+    if system and (who is None or (who.change and reach.closed_to(who, own))):
         return system
     return own
 

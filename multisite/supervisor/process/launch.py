@@ -11,12 +11,12 @@ from fnmatch import fnmatchcase
 
 from multisite.config import development, template
 from multisite.config.model import Home, Site
+from multisite.config.policies import Refused
 from multisite.config.trusted import key_of
 from multisite.control import program
 from multisite.control.program import SERVERS_OWN
 from multisite.sites import hosted, sharing
 from multisite.supervisor.process import commandlines, privilege, reach
-from multisite.supervisor.process.privilege import Refused
 from multisite.supervisor.process.spec import MARKER, Identity, Launch, Surroundings
 
 OLDEST = (3, 9)  # that our runner knows

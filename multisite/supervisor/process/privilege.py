@@ -16,8 +16,6 @@ from multisite.config.policies import Refused
 from multisite.supervisor.process import reach
 from multisite.supervisor.process.spec import Identity
 
-__all__ = ["NeedsRoot", "Refused", "identity"]
-
 ALLOW = "say [supervisor] allow_root = yes in moya.conf if that is meant"
 
 
@@ -205,11 +203,6 @@ def _gid(name: str) -> int:
 def _with_group(who: Identity, name: str) -> Identity:
     gid = _gid(name)
     return replace(who, gid=gid, groups=tuple(dict.fromkeys((gid, *who.groups))), change=True)
-
-
-def reaches(who: Identity, path: str) -> bool:
-    """Tell whether the permission bits let `who` into `path` (`reach.closed_to`)."""
-    return not reach.closed_to(who, path)
 
 
 def _code(site: Site) -> Iterable[str]:

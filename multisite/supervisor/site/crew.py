@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 
 from multisite.config.model import Home, Site
+from multisite.config.policies import Refused
 from multisite.logs import logs
 from multisite.sites.sitedir import Stamp
 from multisite.sites.tally import Tally
@@ -17,7 +18,6 @@ from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.lifecycle import Event, State
 from multisite.supervisor.process import kernel, launch
 from multisite.supervisor.process.kernel import Connections, connections
-from multisite.supervisor.process.privilege import Refused
 from multisite.supervisor.process.sitelog import SiteLog
 from multisite.supervisor.process.spec import Launch
 from multisite.supervisor.site import draining, replacement

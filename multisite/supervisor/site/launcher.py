@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from multisite.config.model import Home, Site
+from multisite.config.policies import Refused
 from multisite.logs import logs
 from multisite.supervisor import planner
 from multisite.supervisor.notify import Said
 from multisite.supervisor.process import launch
-from multisite.supervisor.process.privilege import Refused
 from multisite.supervisor.process.sitelog import SiteLog
 from multisite.supervisor.process.spec import Given, Launch, Surroundings
 from multisite.supervisor.site.backend import Backend

@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 
+from multisite.config.policies import Refused
 from multisite.supervisor.handover import Handed, Keeper
 from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.lifecycle import Event, State
-from multisite.supervisor.process.privilege import Refused
 from multisite.supervisor.process.sitelog import Journey
 from multisite.supervisor.process.spec import Given, Launch
 from multisite.supervisor.site.backend import Backend
