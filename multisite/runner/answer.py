@@ -144,19 +144,16 @@ class WsgiAnswer:
 
     def _send(self, data: bytes) -> None:
         if not self.is_begun:
-            head = self._whole_head()
+            if not self._head:
+                raise AssertionError("the application returned without calling start_response()")
+            self.is_begun = True
+            head = (self._head + "\r\n").encode("latin-1")
             if len(data) > _JOIN_BELOW:
                 self._connection.sendall(head)
             else:
                 data = head + data
         if data:
             self._connection.sendall(data)
-
-    def _whole_head(self) -> bytes:
-        if not self._head:
-            raise AssertionError("the application returned without calling start_response()")
-        self.is_begun = True
-        return (self._head + "\r\n").encode("latin-1")
 
     def _send_file(self, wrapper: FileWrapper) -> None:
         """By the kernel, where the app tells the length; what it cannot send is read, and no more than is wanted."""

@@ -119,14 +119,14 @@ class AuditTrail:
             self.paths[path] = None
         what = _ACTS.get(event)
         if self._is_serving and what:
-            self._add(*what(args))
+            self._add(*(what(args) if callable(what) else what))
 
     def _add(self, what: str, subject: str) -> None:
         if what and what not in self._found and len(self._found) < MOST and _is_the_sites():
             self._found[what] = subject
 
     def _wrapped(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        what = _thread_begun(()) if name.endswith("new_thread") else (f"called {name}()", _SAME.get(name, name))
+        what = _THREAD if name.endswith("new_thread") else (f"called {name}()", _SAME.get(name, name))
 
         @functools.wraps(function)
         def wrapper(*args: Any, **named: Any) -> Any:
@@ -169,28 +169,19 @@ def _program(args: tuple[Any, ...]) -> tuple[str, str]:
     return f"ran a program ({os.path.basename(os.fsdecode(args[0]))})", "started a process"
 
 
-def _process(args: tuple[Any, ...]) -> tuple[str, str]:
-    return "started a process", "started a process"
-
-
-def _thread_begun(args: tuple[Any, ...]) -> tuple[str, str]:
-    return "started a thread", "started a thread"
-
-
-def _directory(args: tuple[Any, ...]) -> tuple[str, str]:
-    return "changed the working directory", "the working directory"
-
-
-_ACTS: dict[str, Callable[[tuple[Any, ...]], tuple[str, str]]] = {
-    "_thread.start_joinable_thread": _thread_begun,  # Python 3.13
-    "_thread.start_new_thread": _thread_begun,
-    "os.chdir": _directory,
-    "os.exec": _process,
-    "os.fork": _process,
-    "os.forkpty": _process,
-    "os.posix_spawn": _process,
+_THREAD = ("started a thread",) * 2
+_PROCESS = ("started a process",) * 2
+_DIRECTORY = ("changed the working directory", "the working directory")
+_ACTS: dict[str, tuple[str, str] | Callable[[tuple[Any, ...]], tuple[str, str]]] = {
+    "_thread.start_joinable_thread": _THREAD,  # Python 3.13
+    "_thread.start_new_thread": _THREAD,
+    "os.chdir": _DIRECTORY,
+    "os.exec": _PROCESS,
+    "os.fork": _PROCESS,
+    "os.forkpty": _PROCESS,
+    "os.posix_spawn": _PROCESS,
     "os.putenv": _variable,
-    "os.system": _process,
+    "os.system": _PROCESS,
     "os.unsetenv": _variable,
     "subprocess.Popen": _program,
 }

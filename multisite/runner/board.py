@@ -144,20 +144,7 @@ class Record:
     `latencies` has a count for each of `LATENCIES` and one for all that took longer.
     """
 
-    __slots__ = (
-        "busy",
-        "errors",
-        "in_flight",
-        "last_use",
-        "latencies",
-        "pid",
-        "quiet",
-        "received",
-        "requests",
-        "sent",
-        "started",
-        "starts",
-    )
+    __slots__ = (*FIELDS[1:], "latencies")
 
     def __init__(self, cells: Sequence[int], now: int) -> None:
         bounded = [min(cell, _LARGEST) for cell in cells]

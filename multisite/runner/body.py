@@ -40,7 +40,7 @@ def answered(
         when_failed: called when the body cannot be read on, since nobody knows where the next request begins.
         when_over: called when the answer has been made, and the body is read no more.
     """
-    when_over = when_over or _nothing
+    when_over = when_over or (lambda: None)
     result = None
     try:
         result = _answered(app, environ, start_response, refuse, when_failed)
@@ -50,10 +50,6 @@ def answered(
     if isinstance(result, _Reading):
         result.when_over = when_over
     return result
-
-
-def _nothing() -> None:
-    pass
 
 
 def _answered(app: Any, environ: dict[str, Any], start_response: Any, refuse: Any, when_failed: Any) -> Any:
@@ -79,7 +75,7 @@ class _Reading:
     """An answer that is made while the body is read."""
 
     def __init__(self, result: Any, body: CheckedBody, refuse: Any) -> None:
-        self.when_over: Callable[[], None] = _nothing
+        self.when_over: Callable[[], None] = lambda: None
         self._result = result
         self._body = body
         self._refuse = refuse

@@ -132,7 +132,7 @@ def sized_body(length: str, start: bytes, connection: socket.socket) -> Any:
 
 
 class _Body(io.RawIOBase):
-    """A body that is still arriving: `_start` is what was received of it and not yet read.
+    """A body that is still arriving: `_start` is what was received of it and not yet read, `_left` what is to be read.
 
     Attributes:
         is_cut: no more of it will come.
@@ -141,22 +141,29 @@ class _Body(io.RawIOBase):
     def __init__(self, start: bytes, connection: socket.socket) -> None:
         self._start = start
         self._connection = connection
+        self._left = 0  # of the body, or of the current chunk
         self.is_cut = False
 
     def readable(self) -> bool:
         return True
 
-    def _receive(self, most: int) -> bytes:
-        """Up to `most` bytes, at least one.
+    def _read_into(self, buffer: Any) -> int:
+        """Up to `_left` bytes, at least one if there is to be any.
 
         Raises:
             Gone: the body ends too early; what is there of it must not be taken for the whole.
         """
+        most = min(len(buffer), self._left)
+        if not most:
+            return 0
         data = self._start[:most]
         if data:
             self._start = self._start[most:]
-            return data
-        return self._more(most)
+        else:
+            data = self._more(most)
+        self._left -= len(data)
+        buffer[: len(data)] = data
+        return len(data)
 
     def _more(self, most: int) -> bytes:
         if self.is_cut:
@@ -177,13 +184,7 @@ class SizedBody(_Body):
 
     def readinto(self, buffer: Any) -> int:
         """As of `io.RawIOBase`."""
-        most = min(len(buffer), self._left)
-        if not most:
-            return 0
-        data = self._receive(most)
-        self._left -= len(data)
-        buffer[: len(data)] = data
-        return len(data)
+        return self._read_into(buffer)
 
 
 class ChunkedBody(_Body):
@@ -193,7 +194,6 @@ class ChunkedBody(_Body):
         BadEnvelope: the framing is wrong. Our own relay wrote it, so this is not the client's doing.
     """
 
-    _left: int = 0  # of the current chunk
     _is_first = True
     _is_over = False
 
@@ -201,12 +201,7 @@ class ChunkedBody(_Body):
         """As of `io.RawIOBase`."""
         if not self._left and not self._is_over:
             self._next_chunk()
-        if self._is_over:
-            return 0
-        data = self._receive(min(len(buffer), self._left))
-        self._left -= len(data)
-        buffer[: len(data)] = data
-        return len(data)
+        return self._read_into(buffer)  # nothing after the last
 
     def _next_chunk(self) -> None:
         if not self._is_first and self._line():

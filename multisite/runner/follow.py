@@ -41,10 +41,6 @@ class Follower:
         """Everything that is ours is set up, but for the threads that answer."""
         self._guarded(lambda examination: examination.serves(self._threads))
 
-    def ready(self) -> None:
-        """The first request may come, and nobody waits."""
-        self._tell()
-
     def after(self, elsewhere: int = 0, failed: str = "") -> int:
         """A request has been answered; returns after how many more to call this again, 0 for never.
 
@@ -56,14 +52,15 @@ class Follower:
         self._guarded(lambda examination: examination.tried(self._answered if self._in_threads else elsewhere, failed))
         if self._learner:
             self._learner.tell()
-        self._tell()
+        self.tell()
         self._notifier.flush()
         self._due = next((most - self._answered for most in AGAIN_AFTER if most > self._answered), 0)
         if self._examination and not self._due:
             self._examination.end()
         return self._due if self._examination else 0
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Tell what the examination has found so far, for which nobody should wait."""
         self._guarded(lambda examination: examination.tell(self._notifier, self._answered))
         if self._failure:
             self._notifier.facts({"findings": [self._failure], "seconds": 0, "memory": 0, "requests": self._answered})
@@ -81,11 +78,6 @@ class Follower:
         """The last request has been answered."""
         if self._learner:
             self._learner.tell()
-
-
-def follower(orders: Job, notifier: Notifier, examination: Examination | None) -> Follower | None:
-    """Return who follows the site, None where nobody wants to know."""
-    return Follower(orders, notifier, examination) if orders.learn or examination else None
 
 
 class Learner:

@@ -112,7 +112,9 @@ def _become(request: ForkRequest, name: bytes) -> None:
         mark(env, request.mark)
         os.environ.update(env)
         time.tzset()
-        _renew()
+        multiprocessing = sys.modules.get("multiprocessing.process")
+        if multiprocessing is not None:  # it made a secret at its import, and each site is to have its own
+            multiprocessing.current_process().authkey = os.urandom(32)
     except BaseException as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
         request.channel.send(f"{step}: {reason}".encode("utf-8", "replace")[:4000])
@@ -133,13 +135,6 @@ def _arrange(request: ForkRequest) -> None:
                 os.close(descriptor)
             except OSError:
                 pass  # that of the listing
-
-
-def _renew() -> None:
-    """Have secrets of its own where the standard library made one at its import."""
-    multiprocessing = sys.modules.get("multiprocessing.process")
-    if multiprocessing is not None:
-        multiprocessing.current_process().authkey = os.urandom(32)
 
 
 def prctl(option: int, value: int) -> None:

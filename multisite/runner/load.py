@@ -30,12 +30,6 @@ class NoSuchApp(Exception):
     """There is no such app; one sentence says why and what to do."""
 
 
-def prefer(location: str) -> None:
-    """Import from the site's location before anything else."""
-    if location and location not in sys.path:
-        sys.path.insert(0, location)
-
-
 def load(job: Job) -> Any:
     """The app of the job. Whatever the site's code raises comes out unchanged.
 
@@ -49,7 +43,8 @@ def load(job: Job) -> Any:
     finally:
         sys.dont_write_bytecode = writes
     if not callable(app):
-        raise NoSuchApp(f"{_name(job.spec)} is of type {type(app).__name__}, which cannot be called")
+        name = ":".join(filter(None, (job.spec.target, job.spec.attribute))) or "the application"
+        raise NoSuchApp(f"{name} is of type {type(app).__name__}, which cannot be called")
     return app
 
 
@@ -119,10 +114,6 @@ def _plugin(name: str, site: dict[str, Any]) -> Any:
     rest = site["application"].partition(":")[2].strip()
     attributes = {key: tuple(value) if isinstance(value, list) else value for key, value in site.items()}
     return point.load()(rest, SimpleNamespace(**attributes))
-
-
-def _name(spec: Spec) -> str:
-    return ":".join(filter(None, (spec.target, spec.attribute))) or "the application"
 
 
 def _import_file(path: str, site: str) -> ModuleType:

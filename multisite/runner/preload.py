@@ -29,6 +29,7 @@ CONTROL = 3
 NAME = b"multisite-preld"
 DESCRIPTORS = 7
 LOOK_EVERY = 1.0  # seconds
+CHANGED = "what is installed there has changed"
 # They patch the standard library, keep one state for random numbers, or have threads behind our back.
 NEVER = frozenset({"gevent", "eventlet", "numpy", "grpc", "torch", "tensorflow", "ddtrace", "newrelic", "coverage"})
 OURS = (".wsgi", "logging")  # what most backends need of the runner itself
@@ -37,18 +38,13 @@ OURS = (".wsgi", "logging")  # what most backends need of the runner itself
 def preload() -> None:
     """Import, and wait for requests; returns in each backend, and there alone."""
     before = set(sys.modules)
-    orders = _orders()
+    with open(int(os.environ.pop(VARIABLE)), "rb") as file:
+        orders: dict[str, Any] = json.loads(file.read())
     for name in ("LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET", ROOM):
         os.environ.pop(name, None)
     preloader = ForkServer(socket.socket(fileno=CONTROL), orders, before)
     preloader.load(orders["modules"])
     preloader.serve()
-
-
-def _orders() -> dict[str, Any]:
-    with open(int(os.environ.pop(VARIABLE)), "rb") as file:
-        orders: dict[str, Any] = json.loads(file.read())
-        return orders
 
 
 class ForkServer:
@@ -71,8 +67,9 @@ class ForkServer:
 
     def load(self, modules: Iterable[str]) -> None:
         """Import `modules`, and tell how that went; one that spoils the process ends it."""
-        if os.geteuid() == 0:
-            self._refuse_strangers()
+        found = purity.strangers(sys.path) if os.geteuid() == 0 else ""
+        if found:  # root imports nothing that somebody else could have written
+            self._leave({"refused": f"others than root may write {found}"})
         for name in OURS:
             importlib.import_module(name, __package__)
         gc.disable()  # what it clears away would leave holes, and each child its copies of the pages around them
@@ -82,7 +79,8 @@ class ForkServer:
             if name in sys.modules or self._is_denied(name):
                 continue
             self._try(name)
-            what = _brought() or purity.broken(facts, purity.facts())
+            banned = next((f"imports {never}" for never in NEVER if never in sys.modules), "")
+            what = banned or purity.broken(facts, purity.facts())
             spoilt = {name: what} if what else reads.tainted()
             if spoilt:
                 self._leave({"spoilt": spoilt})
@@ -108,12 +106,6 @@ class ForkServer:
             self._failed.append(name)
         except BaseException:
             self._leave({"spoilt": {name: "ends the process"}})
-
-    def _refuse_strangers(self) -> None:
-        """Root imports nothing that somebody else could have written."""
-        found = purity.strangers(sys.path)
-        if found:
-            self._leave({"refused": f"others than root may write {found}"})
 
     def _tell(self, message: dict[str, Any]) -> None:
         try:
@@ -157,17 +149,13 @@ class ForkServer:
         """Why a fork would not be what a plain start is, "" if it would be."""
         if self._has_changed():
             return CHANGED
-        shadowed = self._shadowed(request.location)
-        return f"its location has a {shadowed!r} of its own" if shadowed else ""
-
-    def _shadowed(self, location: str) -> str:
-        """A name at the top of the site's folder that stands for one of our modules."""
         try:
-            names = [name for name in os.listdir(location) if not name.endswith(".py") or name.count(".") == 1]
-            found = {name.partition(".")[0] for name in names}
+            names = os.listdir(request.location)
         except OSError:
             return ""
-        return min(found & self._tops, default="")
+        found = {name.partition(".")[0] for name in names if not name.endswith(".py") or name.count(".") == 1}
+        shadowed = min(found & self._tops, default="")
+        return f"its location has a {shadowed!r} of its own" if shadowed else ""
 
     def _note_files(self) -> None:
         """Remember what has been imported, to learn when it is something else."""
@@ -186,14 +174,6 @@ class ForkServer:
             return False
         self._looked_at = now
         return any(_stamp(path) != stamp for path, stamp in self._files.items())
-
-
-def _brought() -> str:
-    """What has been imported that may not be, on behalf of another module."""
-    return next((f"imports {name}" for name in NEVER if name in sys.modules), "")
-
-
-CHANGED = "what is installed there has changed"
 
 
 def _stamp(path: str) -> tuple[int, int]:

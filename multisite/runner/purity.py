@@ -28,19 +28,21 @@ _NAMES = re.compile(r"""["']([A-Z][A-Z0-9_]*)["']""")
 
 def facts() -> dict[str, Any]:
     """The state of this process that the import of a module leaves as it is."""
+    django = sys.modules.get("django.conf")
     return {
         "starts threads": len(os.listdir("/proc/self/task")),
         "starts processes": children(),
         "opens descriptors": descriptors(),
         "changes the working directory": os.getcwd(),
-        "changes environment variables": _environ(),
+        # past whoever watches its readers
+        "changes environment variables": dict(dict.items(os.environ._data)),  # type: ignore[attr-defined]
         "handles signals": [signal.getsignal(number) for number in NUMBERS],
         "sets a timer": signal.getitimer(signal.ITIMER_REAL)[0] > 0,
         "sets up logging": root_logger(),
         "changes the import path": list(sys.path),
         "replaces the hooks of the interpreter": (sys.excepthook, sys.displayhook, sys.stdin, sys.stdout, sys.stderr),
         "patches the standard library": (socket.socket, time.sleep, os.fork, open),
-        "configures Django": _is_django_configured(),
+        "configures Django": bool(getattr(getattr(django, "settings", None), "configured", False)),
     }
 
 
@@ -60,10 +62,6 @@ def descriptors() -> list[str]:
     return found
 
 
-def _environ() -> dict[bytes, bytes]:
-    return dict(dict.items(os.environ._data))  # type: ignore[attr-defined]  # past whoever watches its readers
-
-
 def children() -> str:
     """The processes that the main thread has started and that live."""
     try:
@@ -77,11 +75,6 @@ def root_logger() -> Any:
     """Handlers and levels of logging's root; None as long as nobody has imported it."""
     root = getattr(sys.modules.get("logging"), "root", None)
     return root and (list(root.handlers), root.level, root.manager.disable)
-
-
-def _is_django_configured() -> bool:
-    settings = getattr(sys.modules.get("django.conf"), "settings", None)
-    return bool(settings is not None and settings.configured)
 
 
 class Reads(dict):  # type: ignore[type-arg]

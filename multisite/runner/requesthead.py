@@ -97,7 +97,7 @@ def environ_of(
         "RAW_URI": target,
         "SERVER_PROTOCOL": protocol,
         "SCRIPT_NAME": "",
-        "PATH_INFO": _ESCAPE.sub(_unescaped, path) if "%" in path else path,
+        "PATH_INFO": _ESCAPE.sub(lambda escape: chr(int(escape[1], 16)), path) if "%" in path else path,
     }
     if not _add(lines, environ):
         return None
@@ -111,10 +111,6 @@ def environ_of(
     environ["SERVER_NAME"] = name
     environ["SERVER_PORT"] = port[0] if port else _PORTS[environ["wsgi.url_scheme"]]
     return environ
-
-
-def _unescaped(escape: re.Match[str]) -> str:
-    return chr(int(escape[1], 16))
 
 
 def _add(lines: list[str], environ: dict[str, Any]) -> bool:

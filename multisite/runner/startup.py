@@ -13,8 +13,8 @@ import sys
 import threading
 
 from . import gunicorn_setup, job
-from .follow import follower
-from .load import NoSuchApp, is_asgi, load, prefer
+from .follow import Follower
+from .load import NoSuchApp, is_asgi, load
 from .report import Notifier, report, say
 
 TYPE_CHECKING = False
@@ -33,7 +33,9 @@ LEAVE_WITHIN = 5.0  # seconds for exit handlers and for the site's own threads, 
 def main() -> None:
     """Load the app and serve it."""
     if PRELOAD in os.environ:
-        _preload()
+        from .preload import preload
+
+        preload()  # returns in the processes that it forks, which are as if they had just been started
     try:
         orders = job.take(os.environ)
     except job.BadJob as error:
@@ -42,27 +44,28 @@ def main() -> None:
     notifier = Notifier(orders.notify)
     app, examination = _load(orders, notifier)
     backend = _backend(app, orders, notifier)
-    backend.run(follower(orders, notifier, examination))
+    backend.run(Follower(orders, notifier, examination) if orders.learn or examination else None)
     notifier.leaves()
-    _leave()
-
-
-def _preload() -> None:
-    """Be a preloader; returns in the processes that it forks, which are as if they had just been started."""
-    from .preload import preload
-
-    preload()
+    timer = threading.Timer(LEAVE_WITHIN, os._exit, (0,))  # a thread of the site may go on for ever
+    timer.daemon = True
+    timer.start()
+    sys.exit(0)
 
 
 def _load(orders: job.Job, notifier: Notifier) -> tuple[Any, Examination | None]:
     """The app, and what its import has been seen to change; without one, the reason is told and the process ends."""
     if orders.spec.kind != "asgi" and orders.worker != "asgi":
         from . import wsgi  # noqa: F401  now, since the site may patch what it uses (gevent.monkey)
-    prefer(orders.location)
+    if orders.location and orders.location not in sys.path:
+        sys.path.insert(0, orders.location)
     gunicorn_setup.inject(orders.gunicorn, gunicorn_setup.FOR_WSGI)
     try:
         notifier.status("loading")
-        examination = _examination(orders)
+        examination = None
+        if orders.examine:
+            from .examine import Examination
+
+            examination = Examination(orders.location)
         app = load(orders)
         if examination:
             examination.loaded(_is_async(app, orders))
@@ -74,14 +77,6 @@ def _load(orders: job.Job, notifier: Notifier) -> tuple[Any, Examination | None]
     if not _is_socket(orders.listen):
         _give_up(orders, notifier, "its import closes or replaces descriptors that it did not open")
     return app, examination
-
-
-def _examination(orders: job.Job) -> Examination | None:
-    if not orders.examine:
-        return None
-    from .examine import Examination
-
-    return Examination(orders.location)
 
 
 def _open_standard_streams() -> None:
@@ -114,7 +109,12 @@ def _backend(app: Any, orders: job.Job, notifier: Notifier) -> Any:
     if not _is_async(app, orders):
         from . import wsgi
 
-        return wsgi.WsgiServer(_debugged(app, orders), orders, notifier)
+        if orders.pin:
+            from .debugger import debugged
+
+            say(f"{orders.name}: debugger PIN {orders.pin}")
+            app = debugged(app, orders.pin, orders.processes == 1)
+        return wsgi.WsgiServer(app, orders, notifier)
     if orders.pin:
         say(f"{orders.name}: an ASGI application has no debugger here; its framework has a debug mode of its own")
     gunicorn_setup.inject(orders.gunicorn, gunicorn_setup.FOR_ASGI)
@@ -127,20 +127,3 @@ def _backend(app: Any, orders: job.Job, notifier: Notifier) -> Any:
 
 def _is_async(app: Any, orders: job.Job) -> bool:
     return orders.worker == "asgi" or (orders.worker == "auto" and (orders.spec.kind == "asgi" or is_asgi(app)))
-
-
-def _debugged(app: Any, orders: job.Job) -> Any:
-    if not orders.pin:
-        return app
-    from .debugger import debugged
-
-    say(f"{orders.name}: debugger PIN {orders.pin}")
-    return debugged(app, orders.pin, orders.processes == 1)
-
-
-def _leave() -> None:
-    """Exit as Python does, but not later than `LEAVE_WITHIN`: a thread of the site may go on for ever."""
-    timer = threading.Timer(LEAVE_WITHIN, os._exit, (0,))
-    timer.daemon = True
-    timer.start()
-    sys.exit(0)

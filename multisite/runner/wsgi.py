@@ -60,7 +60,7 @@ class WsgiServer:
         self._notifier.ready()
         if follower:
             if not self._acceptor.is_awaited():  # else the first visitor would wait for it
-                follower.ready()
+                follower.tell()
             self._acceptor.handle = partial(self._handle_followed, follower)
         self._acceptor.run()
         if follower:
