@@ -11,7 +11,7 @@ import click
 from multisite.cli import complete
 from multisite.cli.group import fail
 from multisite.cli.listing import GOES_ON, say_failure, say_journey
-from multisite.cli.output import did_you_mean, say, say_json, say_problems
+from multisite.cli.output import say, say_json, say_problems, suggestion
 from multisite.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
@@ -224,4 +224,4 @@ def _unknown(session: Session, host: str, path: str) -> str:
     for file in session.disabled.values():
         if host in file.domains:
             return f"no site answers {host}; {file.name} would, but is not enabled (multisite ensite {file.name})"
-    return f"no site answers {host}{did_you_mean(host, catalogue.table.exact)}: it gets a 404 page"
+    return f"no site answers {host}{suggestion(host, catalogue.table.exact)}: it gets a 404 page"

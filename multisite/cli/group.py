@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from multisite.cli.output import did_you_mean, printable
+from multisite.cli.output import printable, suggestion
 from multisite.errors import MultisiteError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class LazyGroup(click.Group):
         if args and args[0] in LATER:
             ctx.fail(f"there is no {args[0]} yet; {LATER[args[0]]}")
         if args and args[0] not in self.table and not args[0].startswith("-"):
-            ctx.fail(f"no such command: {args[0]}{did_you_mean(args[0], self.table)}")
+            ctx.fail(f"no such command: {args[0]}{suggestion(args[0], self.table)}")
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -43,11 +43,11 @@ def say_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=2))
 
 
-def did_you_mean(word: str, known: Any) -> str:
+def suggestion(word: str, known: Iterable[str]) -> str:
     """Return `` (did you mean …?)`` for the nearest of `known`, or ""."""
-    import difflib
+    from multisite.config.values import alike
 
-    near = difflib.get_close_matches(word, dict.fromkeys(known), n=3, cutoff=0.6)
+    near = alike(word, known, most=3)
     return f" (did you mean {' or '.join(near)}?)" if near else ""
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from multisite.cli.output import did_you_mean
+from multisite.cli.output import suggestion
 from multisite.errors import MultisiteError
 from multisite.sites.enabling import Places
 
@@ -243,7 +243,7 @@ class Session:
     def _unknown(self, name: str, stem: str, sites: dict[str, SiteFile]) -> str:
         if stem in self.places.choices():
             return f"the site {stem} is not enabled; multisite ensite {stem} enables it"
-        return f"there is no site {name!r} in {self.home.path}{did_you_mean(stem, [*sites, *self.places.choices()])}"
+        return f"there is no site {name!r} in {self.home.path}{suggestion(stem, [*sites, *self.places.choices()])}"
 
 
 def stem_of(name: str) -> str:

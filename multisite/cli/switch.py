@@ -9,7 +9,7 @@ import click
 
 from multisite.cli import complete
 from multisite.cli.group import describe
-from multisite.cli.output import did_you_mean, say, say_json, say_problems
+from multisite.cli.output import say, say_json, say_problems, suggestion
 from multisite.cli.session import Session, pass_session, stem_of
 from multisite.sites.enabling import Step
 
@@ -90,7 +90,7 @@ def _step(act: Callable[[str], Step], stem: str) -> Step:
 def _unknown(name: str, choices: Sequence[str]) -> Step:
     if "/" in name:
         return Step("refuse", "", f"{name!r} is a path; give the name of a file in sites-available")
-    return Step("refuse", "", f"there is no site {name!r}{did_you_mean(stem_of(name), dict.fromkeys(choices))}")
+    return Step("refuse", "", f"there is no site {name!r}{suggestion(stem_of(name), dict.fromkeys(choices))}")
 
 
 def _by_name(session: Session) -> Callable[[str], str]:

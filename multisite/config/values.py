@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any
 
@@ -253,9 +253,13 @@ def check_bounds(number: float, minimum: float, maximum: float, unit: str = "") 
         raise ValueError(f"is more than {maximum:.15g}{unit}")
 
 
-def did_you_mean(word: str, known: object) -> str:
+def alike(word: str, known: Iterable[str], most: int = 1) -> list[str]:
+    """Return those of *known* that look like a word, the nearest first, `most` at most."""
+    return get_close_matches(word[:80], dict.fromkeys(known), n=most, cutoff=0.6)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Say the nearest of *known* words as "; did you mean X?", or nothing."""
-    words: list[str] = list(known)  # type: ignore[call-overload]
-    begun = [each for each in words if len(each) > 2 and word.startswith(each)]
-    close = get_close_matches(word[:80], words, n=1, cutoff=0.6) or begun
+    words = list(known)
+    close = alike(word, words) or [each for each in words if len(each) > 2 and word.startswith(each)]
     return f"; did you mean {close[0]}?" if close else ""

@@ -6,7 +6,7 @@ import os
 import traceback
 from collections.abc import Iterator
 
-from multisite.inprocess.load_reasons import NotLoaded, did_you_mean
+from multisite.inprocess.load_reasons import NotLoaded, name_remedy
 
 _OURS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
 _EXITS_OF_THE_SERVER = "gunicorn.workers."
@@ -69,7 +69,7 @@ def _missing_module(name: str, place: str, location: str, target: str) -> NotLoa
     if target == name or target.startswith(name + "."):
         *parents, _ = name.split(".")
         known = [".".join([*parents, each]) for each in _modules(os.path.join(location, *parents))]
-        remedy = did_you_mean(name, known) or "correct the name, or the location"
+        remedy = name_remedy(name, known) or "correct the name, or the location"
         return NotLoaded(f"there is no module {name!r} in {location or 'sys.path'}", remedy)
     return NotLoaded(
         f"it needs the module {name!r}, which is not there{place}",

@@ -20,7 +20,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from multisite.inprocess.load_reasons import NotLoaded, did_you_mean
+from multisite.inprocess.load_reasons import NotLoaded, name_remedy
 
 if TYPE_CHECKING:
     from importlib_metadata import EntryPoints
@@ -43,7 +43,7 @@ def load(name: str, rest: str, site: Site) -> object:
     if name not in plugins().names:
         raise NotLoaded(
             f"there is neither a module nor a loader named {name!r}",
-            did_you_mean(name, plugins().names) or "write it like blog.wsgi:application",
+            name_remedy(name, plugins().names) or "write it like blog.wsgi:application",
         )
     app: object = plugins()[name].load()(rest, site)
     return app

@@ -8,7 +8,7 @@ from typing import Any
 
 from multisite.config.appspec import AppSpec
 from multisite.inprocess.importer import Importer
-from multisite.inprocess.load_reasons import NotLoaded, did_you_mean
+from multisite.inprocess.load_reasons import NotLoaded, name_remedy
 
 
 def load_module(spec: AppSpec, importer: Importer) -> object:
@@ -38,7 +38,7 @@ def existing_file(location: str, target: str) -> str:
 def _similar_file(path: str) -> str:
     folder, name = os.path.split(path)
     try:
-        return did_you_mean(name, (each for each in os.listdir(folder) if each.endswith((".py", ".wsgi", ".ini"))))
+        return name_remedy(name, (each for each in os.listdir(folder) if each.endswith((".py", ".wsgi", ".ini"))))
     except OSError:
         return ""
 
@@ -72,7 +72,7 @@ def _get(holder: Any, name: str, spec: AppSpec) -> Any:
             raise
         wanted = " or ".join(map(repr, spec.candidates)) if isinstance(holder, ModuleType) else repr(name)
         where = spec.target if isinstance(holder, ModuleType) else a(holder)
-        raise NotLoaded(f"{where} has no {wanted}", did_you_mean(name, _callables(holder))) from error
+        raise NotLoaded(f"{where} has no {wanted}", name_remedy(name, _callables(holder))) from error
 
 
 def _callables(holder: Any) -> list[str]:

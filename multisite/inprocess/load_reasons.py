@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
+
+from multisite.config.values import alike
 
 
 class NotLoaded(Exception):
@@ -22,10 +23,10 @@ class NotLoaded(Exception):
         self.key = key
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def name_remedy(name: str, known: Iterable[str]) -> str:
     """A remedy that names what is alike, else what there is at all, else ""."""
     names = sorted(set(known))
-    alike = get_close_matches(name, names, n=1)
-    if alike:
-        return f"did you mean {alike[0]!r}?"
+    near = alike(name, names)
+    if near:
+        return f"did you mean {near[0]!r}?"
     return "there is " + ", ".join(map(repr, names[:8])) if names else ""
