@@ -13,7 +13,7 @@ import pytest
 from webtest import TestApp
 
 from multisite.cli.session import Session
-from multisite.cli.sitestate import Judgement, judge
+from multisite.cli.sitestate import SiteReport, judge
 from multisite.service import Service
 from tests.servers.harness import PATIENCE, eventually
 
@@ -106,7 +106,7 @@ def test_a_command_is_served(service: Service) -> None:
     assert answer.text.startswith("Hello from process ") and str(os.getpid()) not in answer.text
 
 
-def placed(service: Service, name: str) -> Judgement:
+def placed(service: Service, name: str) -> SiteReport:
     """Where a site runs, as ``explain`` says."""
     session = Session(service._live.home.path)
     return judge(session, session.catalogue.site(name))

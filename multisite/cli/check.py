@@ -89,14 +89,13 @@ def enabled_problems(session: Session) -> list[Problem]:
 
 def _of_site(session: Session, name: str) -> list[Problem]:
     from multisite.cli.places import log_problems
-    from multisite.cli.project.faults import site_problems, static_problems
-    from multisite.cli.sitestate import start_problems
+    from multisite.cli.project.faults import static_problems
+    from multisite.cli.sitestate import faults_of
     from multisite.sites import relativepaths
 
     site = session.catalogue.site(name)
-    problems = site_problems(site) or start_problems(site, session.home)
     besides = relativepaths.problems(site, session.home)
-    return [*problems, *static_problems(site), *log_problems(site), *_sessions(site), *besides]
+    return [*faults_of(site, session.home), *static_problems(site), *log_problems(site), *_sessions(site), *besides]
 
 
 def _unknown(session: Session, name: str, said: str) -> list[Problem]:
@@ -116,9 +115,9 @@ def savings(session: Session) -> Iterator[tuple[str, Saving]]:
 
 
 def _saving(session: Session, name: str) -> Saving | None:
-    from multisite.cli import sitestate
+    from multisite.cli.sitestate import saving
 
-    return sitestate.saving(session, session.catalogue.site(name))
+    return saving(session, session.catalogue.site(name))
 
 
 def _sessions(site: Site) -> list[Problem]:

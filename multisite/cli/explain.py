@@ -97,15 +97,13 @@ def _rule(catalogue: Catalogue, claim: Found[Mounts]) -> str:
 
 def describe(session: Session, host: str, path: str, found: list[Candidate]) -> dict[str, Any]:
     """Gather everything there is to say about the first of `found`."""
-    from multisite.cli.listing import live
     from multisite.cli.sitestate import judge
     from multisite.sites import hosted
 
     first = found[0]
     site = _site(session, first.name, host)
-    found_out, row = judge(session, site), session.placements.of(first.name)
-    failure = found_out.failure
-    state, figures = live(session, site.name, found_out.placement, found_out.state)
+    report, row = judge(session, site), session.placements.of(first.name)
+    failure = report.failure
     return {
         "host": host,
         "path": path,
@@ -117,18 +115,18 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
         "file": site.file,
         "location": site.location,
         "application": site.application or (hosted.application(site.location) if site.host else ""),
-        "placement": found_out.placement,
-        "reason": found_out.reason,
-        "saving": found_out.may_save,
-        "notes": list(row.found.notes) if row and found_out.placement != "proxy" else [],
-        "state": state,
-        "processes": figures or None,
+        "placement": report.placement,
+        "reason": report.reason,
+        "saving": report.may_save,
+        "notes": list(row.found.notes) if row and report.placement != "proxy" else [],
+        "state": report.state,
+        "processes": report.figures or None,
         "failure": {**asdict(failure), "outdated": failure.outdated} if failure else None,
         "start": _start(session, first.name),
         "redirect": _redirect(session, first.name, host),
         "otherwise": [other.name for other in found[1:] if other.name != first.name],
-        "faults": [str(problem) for problem in found_out.faults],
-        "warnings": [str(problem) for problem in found_out.doubts],
+        "faults": [str(problem) for problem in report.faults],
+        "warnings": [str(problem) for problem in report.doubts],
     }
 
 

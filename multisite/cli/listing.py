@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import fields
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +13,9 @@ from multisite.cli import complete
 from multisite.cli.group import fenced
 from multisite.cli.output import say, say_json, say_table
 from multisite.cli.session import Session, UnknownSite, pass_session
-from multisite.errors import MultisiteError
-from multisite.sites.tally import Tally
 
 if TYPE_CHECKING:
-    from multisite.config.model import Site, SiteFile
-    from multisite.errors import Problem
-    from multisite.sites.sitedir import Entry
-    from multisite.sites.verdicts import Verdict
+    from multisite.config.model import SiteFile
 
 LIST = """\b
 Examples:
@@ -76,162 +70,61 @@ def document(session: Session) -> dict[str, Any]:
 
 def rows(session: Session) -> list[dict[str, Any]]:
     """Describe all sites, those first that are enabled; an instance follows its hosting site once it was asked for."""
-    instances = instance_rows(session)
-    enabled = [one for site in enabled_rows(session) for one in (site, *instances.get(site["name"], ()))]
-    return [*enabled, *disabled_rows(session)]
+    instances = _instance_rows(session)
+    found: list[dict[str, Any]] = []
+    for name, entry in session.catalogue.entries.items():
+        step = partial(_enabled_row, session, entry.file.name)
+        found += [fenced(session, name, step, partial(_faulty_row, session, entry.file)), *instances.get(name, ())]
+    for file in session.disabled.values():
+        step = partial(_disabled_row, session, file)
+        found.append(fenced(session, file.name, step, partial(_faulty_row, session, file, enabled=False)))
+    return found
 
 
-def instance_rows(session: Session) -> dict[str, list[dict[str, Any]]]:
+def _enabled_row(session: Session, name: str) -> dict[str, Any]:
+    from multisite.cli.sitestate import judge
+
+    return judge(session, session.catalogue.site(name)).as_dict()
+
+
+def _instance_rows(session: Session) -> dict[str, list[dict[str, Any]]]:
     """Describe the instances that the supervisor knows, by the name of their hosting site."""
     found: dict[str, list[dict[str, Any]]] = {}
     for name, known in sorted(session.supervisor["sites"].items()) if session.supervisor else ():
         template = known["template"]
         if known["host"] and template in session.catalogue.entries:
             file = session.catalogue.entries[template].file
-            step, instead = partial(_instance_row, session, known), partial(_faulty_row, file, True)
-            one = fenced(session, name, step, instead)
+            one = fenced(session, name, partial(_instance_row, session, known), partial(_faulty_row, session, file))
             found.setdefault(template, []).extend([one] if one else ())
     return found
 
 
 def _instance_row(session: Session, known: dict[str, Any]) -> dict[str, Any] | None:
+    from multisite.cli.sitestate import SiteReport
     from multisite.sites.placement import HOSTING
 
     instance = session.catalogue.instance(known["template"], known["host"])
-    if not instance:
-        return None
-    entry, site = instance
-    verdict = {"enabled": True, "placement": "spawned", "reason": HOSTING, "state": known["state"]}
-    one = row(site, entry.file, (), **verdict, failure=None, host=site.host, template=site.template)
-    one |= {"requests": 0} if site.is_ours else {}
-    return _live(session, one)
-
-
-def _faulty_row(file: SiteFile, enabled: bool, said: str) -> dict[str, Any]:
-    """Describe a site of which nothing can be told but that."""
-    from multisite.config.model import Site
-    from multisite.errors import Problem
-
-    verdict = {"enabled": enabled, "placement": None, "reason": said, "state": "broken" if enabled else "stopped"}
-    return row(Site(file.path, file.name), file, [Problem(file.path, said)], **verdict, failure=None)
-
-
-FIGURES = ("pids", "in_flight", "memory", "waiting", "idle", "up_since", "journey", "failure", "replace_failure")
-USED = tuple(field.name for field in fields(Tally) if field.name != "latencies")
-
-
-def live(session: Session, name: str, placement: str | None, state: str) -> tuple[str, dict[str, Any]]:
-    """Return the state of an enabled site and its figures, none where the supervisor knows nothing of it.
-
-    Where the supervisor keeps processes for a site, it knows the state better; where it does not talk to us,
-    nothing is known.
-    """
-    try:
-        told = session.supervisor
-    except MultisiteError:
-        return state, {}
-    known = told["sites"].get(name) if told else None
-    if not known:
-        kept = session.tallies.get(name)
-        return state, kept.as_dict() if kept else {}
-    here = session.is_in_workers(name)
-    held = known["pids"] or (known["state"] in ("backoff", "fatal") and not here)
-    state = known["state"] if held or (placement == "spawned" and state != "broken") else state
-    figures = {key: known[key] for key in (*FIGURES, *USED)}
-    if figures["failure"]:
-        figures["failure"] = {**figures["failure"], "serving": here or bool(known["replace_failure"])}
-    return state, figures
-
-
-def _live(session: Session, site: dict[str, Any]) -> dict[str, Any]:
-    state, figures = live(session, site["name"], site["placement"], site["state"])
-    if site["placement"] in ("in-process", "proxy") or session.is_counted_by_workers(site["name"]):
-        figures = {**figures, **_counted(session, site["name"])}
-    elif figures.get("requests") is None:  # no process has counted: there was none, or it has a server of its own
-        counted = {"requests": 0} if site["requests"] == 0 else _counted(session, site["name"])
-        figures = {**figures, **counted, "in_flight": figures.get("in_flight") or 0}
-    failure = figures.get("failure") or (None if figures.get("pids") else site["failure"])  # notes are written later
-    return {**site, **figures, "state": state, "failure": failure}
-
-
-def _counted(session: Session, name: str) -> dict[str, int]:
-    """Return what the workers counted for a site whose processes do not, or that has none of its own."""
-    sums = session.usage[0].get(name)
-    if sums is None:
-        return {"requests": 0, "in_flight": 0, "errors": 0}
-    figures = sums.all_of_them()
-    return {"requests": figures.requests, "in_flight": figures.in_flight, "errors": figures.errors}
-
-
-def enabled_rows(session: Session) -> Iterator[dict[str, Any]]:
-    """Describe each enabled site as the contract's document does."""
-    by_file: dict[str, list[Problem]] = {}
-    for problem in session.catalogue.problems:
-        by_file.setdefault(problem.file, []).append(problem)
-    for name, entry in session.catalogue.entries.items():
-        step = partial(_enabled_row, session, entry, by_file.get(entry.path, []))
-        yield fenced(session, name, step, partial(_faulty_row, entry.file, True))
-
-
-def _enabled_row(session: Session, entry: Entry, problems: list[Problem]) -> dict[str, Any]:
-    from multisite.cli.sitestate import judge
-
-    site = session.catalogue.site(entry.file.name)
-    found = judge(session, site)
-    told = {problem.key for problem in problems}
-    problems = [*problems, *(problem for problem in found.faults if problem.key not in told)]
-    verdict = {"enabled": True, "placement": found.placement, "reason": found.reason, "state": found.state}
-    counts = {"requests": 0} if site.is_ours else {}
-    more = {"failure": failure_of(found.failure), "saving": found.may_save}
-    return _live(session, row(site, entry.file, problems, **verdict, **more) | counts)
-
-
-def failure_of(verdict: Verdict | None) -> dict[str, Any] | None:
-    """Return a failure as the supervisor tells it: its reason, and for a start its steps and the last output."""
-    if not verdict or verdict.own_process:
-        return None
-    steps = [{"step": step, "seconds": round(seconds, 4)} for step, seconds in verdict.steps]
-    told = {"failure": verdict.reason, "incident": verdict.incident, "at": verdict.at, "serving": verdict.serving}
-    return {**told, "steps": steps, "output": list(verdict.output)}
-
-
-def disabled_rows(session: Session) -> Iterator[dict[str, Any]]:
-    """Describe each site file that is available and not enabled."""
-    for file in session.disabled.values():
-        step, instead = partial(_disabled_row, session, file), partial(_faulty_row, file, False)
-        yield fenced(session, file.name, step, instead)
+    return SiteReport(session, instance[1], "spawned", HOSTING, known["state"]).as_dict() if instance else None
 
 
 def _disabled_row(session: Session, file: SiteFile) -> dict[str, Any]:
+    from multisite.cli.sitestate import SiteReport
     from multisite.config.config import make_site
 
-    verdict = {"enabled": False, "placement": None, "reason": "it is not enabled", "state": "stopped"}
-    return row(make_site(file, session.home), file, file.problems, **verdict, failure=None)
+    site = make_site(file, session.home)
+    report = SiteReport(session, site, None, "it is not enabled", "stopped", file.problems, enabled=False)
+    return report.as_dict(figures=False)
 
 
-def row(site: Site, file: SiteFile, problems: Iterable[Problem], **verdict: Any) -> dict[str, Any]:
-    """Return one site of the contract's document; a figure that nobody measures is null.
+def _faulty_row(session: Session, file: SiteFile, said: str, enabled: bool = True) -> dict[str, Any]:
+    """Describe a site of which nothing can be told but that."""
+    from multisite.cli.sitestate import SiteReport
+    from multisite.config.model import Site
+    from multisite.errors import Problem
 
-    `verdict` is what can be different from run to run: enabled, placement, reason, state, failure, saving.
-    """
-    return {
-        "name": file.name,
-        "file": file.path,
-        "domains": list(file.domains),
-        "mount": file.mount,
-        "location": site.location,
-        "application": site.application,
-        "mode": site.mode,
-        "share": site.share,
-        "saving": None,
-        **verdict,
-        "pids": [],
-        "in_flight": None,
-        "memory": None,
-        "up_since": None,
-        **dict.fromkeys(USED),
-        "problems": [problem.as_dict() for problem in problems],
-    }
+    site, state = Site(file.path, file.name, file.domains, file.mount), "broken" if enabled else "stopped"
+    report = SiteReport(session, site, None, said, state, (Problem(file.path, said),), enabled=enabled)
+    return report.as_dict(figures=False)
 
 
 def _cells(site: dict[str, Any]) -> tuple[str, ...]:

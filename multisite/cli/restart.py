@@ -84,8 +84,6 @@ def _say_each(done: dict[str, str], failed: dict[str, str]) -> None:
 
 def _restart(session: Session, site: Site) -> str:
     """Restart a site where it runs: its processes, or its application in the workers."""
-    from multisite.cli.listing import live
-
     if site.host:
         answer = session.ask("restart", site=site.template, host=site.host)
         return str(answer["done"]) if answer else "nothing of it runs"
@@ -93,10 +91,9 @@ def _restart(session: Session, site: Site) -> str:
     if row and row.is_here:
         stamp(site.file)
         return "a process is started for it; the workers go on with the old code until that is ready"
-    state, figures = live(session, site.name, None, "")
-    if state:
+    if session.is_held(site.name):
         answer = session.ask("restart", site=site.name)
-        if answer and figures["pids"]:
+        if answer and session.known[site.name]["pids"]:
             return "another process is started; the old one goes on until that is ready"
         if answer:
             return str(answer["done"])

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from multisite.config.model import Home, Site, SiteFile
+    from multisite.errors import Problem
     from multisite.sites.catalogue import Catalogue
     from multisite.sites.claims import Ledger
     from multisite.sites.placements import Placements
@@ -84,6 +85,30 @@ class Session:
         except SupervisorError as error:
             say(f"warning: {error}", err=True)
             return None
+
+    @cached_property
+    def known(self) -> dict[str, dict[str, Any]]:
+        """What is known of each site's processes: what the supervisor tells, else what one of them wrote down last."""
+        try:
+            told = self.supervisor
+        except MultisiteError:  # it cannot be asked
+            told = None
+        kept = {name: tally.as_dict() for name, tally in self.tallies.items()}
+        return {**kept, **(told["sites"] if told else {})}
+
+    def is_held(self, site: str) -> bool:
+        """Tell whether the supervisor has processes of a site, or keeps it from having any."""
+        known = self.known.get(site, {})
+        state = known.get("state")
+        return bool(state and (known["pids"] or (state in ("backoff", "fatal") and not self.is_in_workers(site))))
+
+    @cached_property
+    def problems(self) -> dict[str, list[Problem]]:
+        """The problems of enabled sites and of the home, by the file that they are in."""
+        found: dict[str, list[Problem]] = {}
+        for problem in self.catalogue.problems:
+            found.setdefault(problem.file, []).append(problem)
+        return found
 
     @cached_property
     def usage(self) -> tuple[dict[str, Sums], float]:

@@ -1,15 +1,15 @@
-"""Where a site runs and what its state is, as far as can be told without asking the workers."""
+"""What there is to say of a site: where it runs, what its state is, and why, without asking the workers."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
 from multisite.cli.group import fenced
 from multisite.cli.places import socket_problem
 from multisite.cli.project.faults import site_problems
-from multisite.config import hosting
 from multisite.config.model import Home, Site
 from multisite.errors import NeedsProcess, Problem
 from multisite.sites import codeversion, relativepaths, sharing
@@ -25,60 +25,151 @@ from multisite.sites.placement import (
     of_another,
     settle,
 )
+from multisite.sites.tally import Tally
 
 if TYPE_CHECKING:
     from multisite.cli.session import Session
     from multisite.sites.placements import Row
     from multisite.sites.verdicts import Verdict
 
+FIGURES = ("pids", "in_flight", "memory", "waiting", "idle", "up_since", "journey", "failure", "replace_failure")
+USED = tuple(field.name for field in fields(Tally) if field.name != "latencies")
 DAY = 86400
 PROXY = "proxy"  # the state of a site whose processes are somebody else's: nothing of ours runs, or is stopped
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """What there is to say of an enabled site.
+@dataclass
+class SiteReport:
+    """Everything there is to say of one site; each command prints what it needs of that.
+
+    What the supervisor has to be asked, or has to be summed up, is found out when it is needed.
 
     Attributes:
-        placement: "in-process", "spawned" or "proxy"; None for a site whose file has errors.
-        state: one of the contract's words.
-        faults: what is wrong with what the file promises to serve, or keeps it from being started.
+        placement: "in-process", "spawned" or "proxy"; None for a site whose file has errors, or that is not enabled.
+        at_rest: the state without what the supervisor knows: one of the contract's words.
+        problems: what is wrong with its file, and what keeps it from being served or started.
+        faults: the latter alone.
         doubts: what only root could do, and what the workers have told the site.
-        saving: what it would save to let it share, where that is known.
         failure: what the workers or the supervisor noted, if it could not be loaded or started the last time.
+        saving: what it would save to let it share, where that is known.
     """
 
+    session: Session
+    site: Site
     placement: str | None
     reason: str
-    state: str
+    at_rest: str
+    problems: tuple[Problem, ...] = ()
     faults: tuple[Problem, ...] = ()
-    failure: Verdict | None = None
     doubts: tuple[Problem, ...] = ()
+    failure: Verdict | None = None
     saving: Saving | None = None
+    enabled: bool = True
+
+    @property
+    def state(self) -> str:
+        """One of the contract's words; where the supervisor has something to do with the site, it knows better."""
+        told = self.session.known.get(self.site.name, {}).get("state")
+        spawned = self.placement == "spawned" and self.at_rest != "broken"
+        return told if told and (spawned or self.session.is_held(self.site.name)) else self.at_rest
+
+    @cached_property
+    def figures(self) -> dict[str, Any]:
+        """What the supervisor tells of its processes, or has written down of them; {} where it knows nothing."""
+        known = self.session.known.get(self.site.name, {})
+        if "state" not in known:
+            return known
+        figures = {key: known[key] for key in (*FIGURES, *USED)}
+        if figures["failure"]:
+            serving = self.session.is_in_workers(self.site.name) or bool(known["replace_failure"])
+            figures["failure"] = {**figures["failure"], "serving": serving}
+        return figures
 
     @property
     def may_save(self) -> dict[str, float] | None:
         """The saving, for ``--json``."""
         return asdict(self.saving) if self.saving else None
 
+    def as_dict(self, figures: bool = True) -> dict[str, Any]:
+        """Return the site as the contract's document has it; a figure that nobody measures is null.
 
-def judge(session: Session, site: Site) -> Judgement:
+        Args:
+            figures: whether there may be any; there are none of what is not enabled.
+        """
+        site = self.site
+        failure = failure_of(self.failure)
+        row = {
+            "name": site.name,
+            "file": site.file,
+            "domains": list(site.domains),
+            "mount": site.mount,
+            "location": site.location,
+            "application": site.application,
+            "mode": site.mode,
+            "share": site.share,
+            "saving": self.may_save,
+            "enabled": self.enabled,
+            "placement": self.placement,
+            "reason": self.reason,
+            "state": self.at_rest,
+            "failure": failure,
+            **({"host": site.host, "template": site.template} if site.host else {}),
+            "pids": [],
+            "in_flight": None,
+            "memory": None,
+            "up_since": None,
+            **dict.fromkeys(USED),
+            "problems": [problem.as_dict() for problem in self.problems],
+        }
+        if not figures:
+            return row
+        measured = {"requests": 0 if site.is_ours else None, **self._measured()}
+        last = measured.get("failure") or (None if measured.get("pids") else failure)  # notes are written later
+        return {**row, **measured, "state": self.state, "failure": last}
+
+    def _measured(self) -> dict[str, Any]:
+        """Return the figures, with what the workers counted where the site's processes do not, or there are none."""
+        name, figures = self.site.name, self.figures
+        if self.placement in ("in-process", "proxy") or self.session.is_counted_by_workers(name):
+            return {**figures, **self._counted()}
+        if figures.get("requests") is None:  # no process has counted: there was none, or it has a server of its own
+            counted = {"requests": 0} if self.site.is_ours else self._counted()
+            return {**figures, **counted, "in_flight": figures.get("in_flight") or 0}
+        return figures
+
+    def _counted(self) -> dict[str, int]:
+        sums = self.session.usage[0].get(self.site.name)
+        if sums is None:
+            return {"requests": 0, "in_flight": 0, "errors": 0}
+        seen = sums.all_of_them()
+        return {"requests": seen.requests, "in_flight": seen.in_flight, "errors": seen.errors}
+
+
+def failure_of(verdict: Verdict | None) -> dict[str, Any] | None:
+    """Return a failure as the supervisor tells it: its reason, and for a start its steps and the last output."""
+    if not verdict or verdict.own_process:
+        return None
+    steps = [{"step": step, "seconds": round(seconds, 4)} for step, seconds in verdict.steps]
+    told = {"failure": verdict.reason, "incident": verdict.incident, "at": verdict.at, "serving": verdict.serving}
+    return {**told, "steps": steps, "output": list(verdict.output)}
+
+
+def judge(session: Session, site: Site) -> SiteReport:
     """Judge an enabled site; one that cannot be judged is broken."""
-    return fenced(session, site.name, lambda: _judged(session, site), lambda said: _unjudged(site, said))
+    return fenced(session, site.name, partial(_judged, session, site), partial(_unjudged, session, site))
 
 
-def _unjudged(site: Site, said: str) -> Judgement:
+def _unjudged(session: Session, site: Site, said: str) -> SiteReport:
+    fault = Problem(site.file, said)
+    return SiteReport(session, site, None, said, "broken", _problems(session, site, (fault,)), (fault,))
 
-    return Judgement(None, said, "broken", (Problem(site.file, said),))
 
-
-def _judged(session: Session, site: Site) -> Judgement:
+def _judged(session: Session, site: Site) -> SiteReport:
     failure = session.verdicts.get(site.name)
     if session.catalogue.entries[site.entry_name].broken:
-        return Judgement(None, "its file has errors", "broken", failure=failure)
-    placement, problems = _placement(site, session), site_problems(site)
-    if not problems and not hosting.is_hosting(site.location):
-        problems = start_problems(site, session.home)
+        told = _problems(session, site)
+        return SiteReport(session, site, None, "its file has errors", "broken", told, failure=failure)
+    placement, problems = _placement(site, session), faults_of(site, session.home)
     faults = tuple(problem for problem in problems if problem.is_error)
     doubts = tuple(problem for problem in problems if not problem.is_error)
     doubts += relativepaths.problems(site, session.home) if placement.shareable else ()
@@ -86,8 +177,16 @@ def _judged(session: Session, site: Site) -> Judgement:
         placement = Placement("spawned", failure.reason.removeprefix(NeedsProcess.opening))
     if not placement.shareable:
         failure = session.failed_starts.get(site.name)
-    state = _state(site, session, placement, faults, failure)
-    return Judgement(placement.kind, placement.reason, state, faults, failure, doubts, saving(session, site))
+    state, told = _state(site, session, placement, faults, failure), _problems(session, site, faults)
+    more = (told, faults, doubts, failure, saving(session, site))
+    return SiteReport(session, site, placement.kind, placement.reason, state, *more)
+
+
+def _problems(session: Session, site: Site, faults: tuple[Problem, ...] = ()) -> tuple[Problem, ...]:
+    """Return what is wrong with the site's file, and those faults that it does not explain already."""
+    found = session.problems.get(site.file, [])
+    told = {problem.key for problem in found}
+    return (*found, *(fault for fault in faults if fault.key not in told))
 
 
 def _state(
@@ -158,6 +257,11 @@ def saving(session: Session, site: Site) -> Saving | None:
     if not row or not row.saving or site.share or not sharing.is_examined(site, session.home):
         return None
     return row.saving if row.version == codeversion.version_of(site, session.home) else None
+
+
+def faults_of(site: Site, home: Home) -> list[Problem]:
+    """Return what is wrong with what the file of `site` promises to serve, or else why it could not be started."""
+    return site_problems(site) or start_problems(site, home)
 
 
 def start_problems(site: Site, home: Home) -> list[Problem]:

@@ -12,7 +12,6 @@ from multisite.cli import complete
 from multisite.cli.group import fenced
 from multisite.cli.output import say, say_json, say_table
 from multisite.cli.session import Session, pass_session
-from multisite.errors import MultisiteError
 
 if TYPE_CHECKING:
     from multisite.sites.usage import Sums
@@ -58,7 +57,7 @@ def table(session: Session, names: list[str]) -> tuple[float, list[dict[str, Any
     from multisite.sites.usage import Sums
 
     counted, since = session.usage
-    told = _supervised(session)
+    told = session.known
     instances = (name for name in told if told[name].get("host"))
 
     def of_site(name: str) -> dict[str, Any]:
@@ -95,16 +94,6 @@ def _row(name: str, sums: Sums, known: dict[str, Any], problem: str = "") -> dic
         "problem": problem,
         "percentiles": {f"{share:g}": _finite(seconds) for share, seconds in times.items()},
     }
-
-
-def _supervised(session: Session) -> dict[str, Any]:
-    """Return what the supervisor tells of sites, and what was kept of those it does not know just now."""
-    try:
-        told = session.supervisor
-    except MultisiteError:
-        told = None
-    kept = {name: tally.as_dict() for name, tally in session.tallies.items()}
-    return {**kept, **(told["sites"] if told else {})}
 
 
 def _finite(seconds: float | None) -> float | None:

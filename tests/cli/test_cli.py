@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -401,6 +403,22 @@ def test_a_bad_edit_is_told_beside_the_version_that_serves(home: pathlib.Path, r
     assert run("check").exit_code == 1
     told = answer(run("explain", "blog.example.com", options=("--json",)))
     assert (told["site"], told["state"]) == ("blog", "in-process")
+
+
+def test_a_key_is_told_of_once(home: pathlib.Path, run: Run) -> None:
+    """Where the file has been edited, what is wrong with that key of the version in service is not told besides."""
+    path = add(home, "blog")
+    SiteDir(read_home(str(home))).scan()  # as a worker does
+    shutil.rmtree(home.parent / "code" / "blog")
+    assert [told["reason"] for told in row(run, "blog")["problems"]] == ["there is no such directory"]
+    path.write_text(re.sub("location = .*", "location = /srv/%NOPE", path.read_text()))
+    (told,) = row(run, "blog")["problems"]
+    assert (told["key"], told["value"]) == ("location", "/srv/%NOPE")
+
+
+def row(run: Run, name: str) -> Any:
+    """A site as `list` describes it."""
+    return next(site for site in answer(run("list", options=("--json",)))["sites"] if site["name"] == name)
 
 
 def test_explain_knows_the_default_site_and_the_canonical_domain(home: pathlib.Path, run: Run) -> None:
