@@ -264,7 +264,9 @@ def _gid(name: str) -> int | None:
 
 def _closed_to(gid: int, path: str) -> str:
     """Return the first folder above `path` that the group may not pass, "" if there is none."""
-    for folder in _above(path):
+    names = path.split("/")
+    for end in range(1, len(names)):
+        folder = "/".join(names[:end]) or "/"
         try:
             status = os.stat(folder)
         except OSError:
@@ -272,11 +274,3 @@ def _closed_to(gid: int, path: str) -> str:
         if not status.st_mode & (stat.S_IXGRP if status.st_gid == gid else stat.S_IXOTH):
             return folder
     return ""
-
-
-def _above(path: str) -> list[str]:
-    folders = []
-    while (above := os.path.dirname(path)) != path:
-        path = above
-        folders.append(path)
-    return folders[::-1]

@@ -10,7 +10,7 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from multisite.supervisor.process.spec import Identity
 
@@ -83,24 +83,21 @@ def closed_to(who: Identity, path: str) -> str:
 
     A file has to be readable, and a program executable, too. Where nothing is, nobody comes: the place is named.
     """
-    place = path
-    try:
-        if not _may(who, os.stat("/"), "/"):
-            return "/"
-        for place, status in way(os.path.abspath(path)):
-            if not stat.S_ISLNK(status.st_mode) and not _may(who, status, place):
-                return place
-    except OSError:
-        return place
-    return ""
+    return _first_closed(path, lambda place, status: _may(who, status, place))
 
 
 def closed(path: str) -> str:
     """Return the first place on the way to `path` that the kernel closes to this process's own user, "" for none."""
+    return _first_closed(path, lambda place, status: os.access(place, _asked(status)))
+
+
+def _first_closed(path: str, is_open: Callable[[str, os.stat_result], bool]) -> str:
     place = path
     try:
+        if not is_open("/", os.stat("/")):
+            return "/"
         for place, status in way(os.path.abspath(path)):
-            if not stat.S_ISLNK(status.st_mode) and not os.access(place, _asked(status)):
+            if not stat.S_ISLNK(status.st_mode) and not is_open(place, status):
                 return place
     except OSError:
         return place

@@ -105,20 +105,22 @@ class SiteLog(Handed):
             os.write(self._file, data)
             self._told = False
         except OSError as error:
-            if not self._told:
-                self._told = True
-                logs.site_logger(self.name).error("%s: cannot be written: %s", self._path, error.strerror)
+            self._complain(f"{self._path}: cannot be written: {error.strerror}")
 
     def _send(self, target: Syslog, lines: list[str]) -> None:
         try:
             self._sender = self._sender or SyslogLines(target, f"multisite: {self.name}")
         except OSError as error:
-            if not self._told:
-                self._told = True
-                logs.site_logger(self.name).error("syslog cannot be reached: %s", error.strerror)
+            self._complain(f"syslog cannot be reached: {error.strerror}")
             return
         for line in lines:
             self._sender.write(line)
+
+    def _complain(self, reason: str) -> None:
+        """Say once what is wrong, until a line can be written again."""
+        if not self._told:
+            self._told = True
+            logs.site_logger(self.name).error("%s", reason)
 
     def _open(self) -> None:
         """Open the file, again when it was renamed or removed (logrotate)."""
