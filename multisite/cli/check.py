@@ -16,7 +16,6 @@ from multisite.cli.output import say, say_json, say_problems
 from multisite.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
-    from multisite.config.model import Site
     from multisite.errors import Problem
     from multisite.sites.placement import Saving
 
@@ -90,12 +89,14 @@ def enabled_problems(session: Session) -> list[Problem]:
 def _of_site(session: Session, name: str) -> list[Problem]:
     from multisite.cli.places import log_problems
     from multisite.cli.project.faults import static_problems
+    from multisite.cli.project.sessions import problem
     from multisite.cli.sitestate import faults_of
     from multisite.sites import relativepaths
 
     site = session.catalogue.site(name)
-    besides = relativepaths.problems(site, session.home)
-    return [*faults_of(site, session.home), *static_problems(site), *log_problems(site), *_sessions(site), *besides]
+    sessions = problem(site, site.processes)
+    besides = [*([sessions] if sessions else []), *relativepaths.problems(site, session.home)]
+    return [*faults_of(site, session.home), *static_problems(site), *log_problems(site), *besides]
 
 
 def _unknown(session: Session, name: str, said: str) -> list[Problem]:
@@ -118,14 +119,6 @@ def _saving(session: Session, name: str) -> Saving | None:
     from multisite.cli.sitestate import saving
 
     return saving(session, session.catalogue.site(name))
-
-
-def _sessions(site: Site) -> list[Problem]:
-    """Return a warning for sessions in memory where the site has several processes; only a spawned one has its own."""
-    from multisite.cli.project.sessions import problem
-
-    found = problem(site, site.processes)
-    return [found] if found else []
 
 
 def disabled_problems(session: Session) -> list[Problem]:

@@ -91,7 +91,6 @@ class Draft:
         is_there: whether all these folders are.
     """
 
-    framework: str
     settings: dict[str, str]
     comments: tuple[str, ...]
     static: dict[str, str]
@@ -131,7 +130,7 @@ def look(path: str, application: str | None) -> Draft:
     first = f"{best.framework or 'The application'}: {best.why}; {about_python}."
     is_there = all(os.path.isdir(os.path.join(settings["location"], path)) for path in best.static.values())
     comments = (f"Found in {folder}.", first, f"Chosen: {best.what}.", *best.notes, *_about(best, is_there), *also)
-    return Draft(best.framework, settings, comments, best.static, is_there)
+    return Draft(settings, comments, best.static, is_there)
 
 
 def _about(best: Guess, is_there: bool) -> tuple[str, ...]:

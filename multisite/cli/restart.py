@@ -87,8 +87,7 @@ def _restart(session: Session, site: Site) -> str:
     if site.host:
         answer = session.ask("restart", site=site.template, host=site.host)
         return str(answer["done"]) if answer else "nothing of it runs"
-    row = session.placements.of(site.name)
-    if row and row.is_here:
+    if session.is_in_workers(site.name):
         stamp(site.file)
         return "a process is started for it; the workers go on with the old code until that is ready"
     if session.is_held(site.name):

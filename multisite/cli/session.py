@@ -148,11 +148,6 @@ class Session:
 
         return Placements(self.home)
 
-    def is_counted_by_workers(self, site: str) -> bool:
-        """Tell whether a site with mode = auto has lived in the workers: they know of all its requests."""
-        row = self.placements.of(site)
-        return row is not None and row.was_here
-
     def is_in_workers(self, site: str) -> bool:
         """Tell whether a site with mode = auto lives in the workers at present."""
         row = self.placements.of(site)

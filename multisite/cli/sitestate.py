@@ -97,7 +97,7 @@ class SiteReport:
             figures: whether there may be any; there are none of what is not enabled.
         """
         site = self.site
-        failure = failure_of(self.failure)
+        failure = _failure(self.failure)
         row = {
             "name": site.name,
             "file": site.file,
@@ -129,8 +129,8 @@ class SiteReport:
 
     def _measured(self) -> dict[str, Any]:
         """Return the figures, with what the workers counted where the site's processes do not, or there are none."""
-        name, figures = self.site.name, self.figures
-        if self.placement in ("in-process", "proxy") or self.session.is_counted_by_workers(name):
+        figures, row = self.figures, self.session.placements.of(self.site.name)
+        if self.placement in ("in-process", "proxy") or (row and row.was_here):  # the workers know of all its requests
             return {**figures, **self._counted()}
         if figures.get("requests") is None:  # no process has counted: there was none, or it has a server of its own
             counted = {"requests": 0} if self.site.is_ours else self._counted()
@@ -145,7 +145,7 @@ class SiteReport:
         return {"requests": seen.requests, "in_flight": seen.in_flight, "errors": seen.errors}
 
 
-def failure_of(verdict: Verdict | None) -> dict[str, Any] | None:
+def _failure(verdict: Verdict | None) -> dict[str, Any] | None:
     """Return a failure as the supervisor tells it: its reason, and for a start its steps and the last output."""
     if not verdict or verdict.own_process:
         return None

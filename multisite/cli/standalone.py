@@ -91,9 +91,11 @@ def _tls(folder: str | None, http2: bool) -> dict[str, Any]:
         if http2:
             raise click.UsageError("--http2 needs --tls: browsers speak it over TLS only")
         return {}
+    from importlib.util import find_spec
+
     from multisite.cli.certificates import Certificates
 
-    if http2 and not (knows("http_protocols") and _has_h2()):
+    if http2 and not (knows("http_protocols") and find_spec("h2")):
         raise click.UsageError("--http2 needs gunicorn 25 or newer and h2; pip install 'multisite-wsgi[http2]'")
     certificates = Certificates(os.path.abspath(folder), ("h2", "http/1.1") if http2 else ())
     try:
@@ -103,12 +105,6 @@ def _tls(folder: str | None, http2: bool) -> dict[str, Any]:
         raise click.UsageError(f"--tls {folder}: {error}") from None
     settings = {"certfile": pair.chain, "keyfile": pair.key, "ssl_context": certificates.for_gunicorn}
     return {**settings, "http_protocols": "h2,h1"} if http2 else settings
-
-
-def _has_h2() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("h2") is not None
 
 
 def announce(session: Session, addresses: Iterable[str], how: Development, scheme: str = "http") -> None:

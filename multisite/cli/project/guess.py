@@ -11,8 +11,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 
 from multisite.cli.project.guess_django import makes_more, managed
-from multisite.cli.project.guess_scripts import cherrypy_script, gradio, nicegui, streamlit
 from multisite.cli.project.sources import (
+    USUAL,
     Guess,
     NoGuess,
     Project,
@@ -20,12 +20,12 @@ from multisite.cli.project.sources import (
     called,
     callee,
     frameworks,
-    importable,
     imported,
     needs_arguments,
     place,
     rank,
     service,
+    settings_of,
     targets,
 )
 
@@ -36,6 +36,20 @@ KINDS = {"wsgi": "WSGI", "passenger_wsgi": "Passenger", "asgi": "ASGI"}
 PASTE = ("app:main", "composite:main", "composit:main", "pipeline:main", "filter-app:main")
 PREFERRED_INI = ("production.ini", "development.ini")
 DASH = "A Dash object is no WSGI application itself; the Flask application in it is."
+USUAL_SCRIPTS = ("streamlit_app", "main", "app", "Home", "home", "index", *USUAL)
+OWN_SERVER = "It brings a server of its own, which is started on a port that multisite chooses (%PORT)."
+# Neither of the two reads a port from its environment or its command line, so what starts the server is told.
+_NICEGUI = (
+    "import runpy, sys; from nicegui import ui; start, port = ui.run, int(sys.argv.pop()); sys.argv = ['{script}']; "
+    "ui.run = lambda *a, **k: start(*a, **(k | dict(host='127.0.0.1', port=port, reload=False, show=False))); "
+    "runpy.run_path('{script}', run_name='__main__')"
+)
+_CHERRYPY = (
+    "import runpy, sys, cherrypy; server, port = cherrypy.server, int(sys.argv.pop()); sys.argv = ['{script}']; "
+    "cherrypy.engine.autoreload.unsubscribe(); cherrypy.engine.subscribe('start', "
+    "lambda: (setattr(server, 'socket_host', '127.0.0.1'), setattr(server, 'socket_port', port)), 1); "
+    "runpy.run_path('{script}', run_name='__main__')"
+)
 
 
 def paste(project: Project) -> Iterator[Guess]:
@@ -72,10 +86,9 @@ def entry_modules(project: Project) -> Iterator[Guess]:
         kind = os.path.basename(name).removesuffix(".py")
         served = next((word for word in ("application", "app") if word in bound(tree)), None)
         if kind in KINDS and served:
-            location, module = importable(project, name)
             prefix = "asgi:" if kind == "asgi" else ""
             framework = next((found for found, _ in frameworks(tree)), KINDS[kind])
-            settings = service(location, f"{prefix}{module}:{served}")
+            settings = settings_of(project, name, served, prefix)
             order = len(KINDS) * name.count(os.sep) + list(KINDS).index(kind)
             if kind == "asgi" and makes_more(tree):
                 order -= len(KINDS)  # than what wsgi.py beside it can serve
@@ -90,10 +103,9 @@ def plain(project: Project) -> Iterator[Guess]:
                 "environ",
                 "start_response",
             ]:
-                location, module = importable(project, name)
                 why = f"{name}:{node.lineno} has {node.name}(environ, start_response)"
                 usual = node.name not in ("application", "app")
-                yield Guess("WSGI", why, service(location, f"{module}:{node.name}"), 2 * place(name) + usual)
+                yield Guess("WSGI", why, settings_of(project, name, node.name), 2 * place(name) + usual)
 
 
 def objects(project: Project) -> Iterator[Guess]:
@@ -107,9 +119,8 @@ def objects(project: Project) -> Iterator[Guess]:
             for target in names[:1] if found else ():  # of several names for one object the most usual
                 assert found
                 framework, prefix = found
-                location, module = importable(project, name)
                 why = f"{name}:{node.lineno} has {target} = {framework}(…)"
-                yield Guess(framework, why, service(location, f"{prefix}{module}:{target}"), place(name))
+                yield Guess(framework, why, settings_of(project, name, target, prefix), place(name))
 
 
 def factories(project: Project) -> Iterator[Guess]:
@@ -122,10 +133,9 @@ def factories(project: Project) -> Iterator[Guess]:
             made = [found for call in ast.walk(node) if (found := classes.get(callee(call)))]
             if made and (node.name in FACTORIES or any(isinstance(each, ast.Return) for each in ast.walk(node))):
                 framework, prefix = made[0]
-                location, module = importable(project, name)
                 why = f"{name}:{node.lineno} has {node.name}(), which makes a {framework}"
                 order = 2 * place(name) + (node.name not in FACTORIES)
-                yield Guess(framework, why, service(location, f"{prefix}{module}:{node.name}()"), order)
+                yield Guess(framework, why, settings_of(project, name, f"{node.name}()", prefix), order)
 
 
 def dashboards(project: Project) -> Iterator[Guess]:
@@ -136,9 +146,8 @@ def dashboards(project: Project) -> Iterator[Guess]:
             value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
             if isinstance(value, ast.Call) and callee(value) in classes and targets(node):
                 app = targets(node)[0]
-                location, module = importable(project, name)
                 why = f"{name}:{node.lineno} has {app} = Dash(…)"
-                settings = service(location, f"{module}:{_server(tree, app, value)}")
+                settings = settings_of(project, name, _server(tree, app, value))
                 yield Guess("Dash", why, settings, place(name), (DASH,))
 
 
@@ -160,8 +169,7 @@ def default_app(project: Project) -> Iterator[Guess]:
         if bottle is not None and any(
             _is_route(each, bottle) for node in tree.body for each in getattr(node, "decorator_list", ())
         ):
-            location, module = importable(project, name)
-            settings = {**service(location, f"{module}:{bottle}default_app()"), "mode": "spawned"}
+            settings = {**settings_of(project, name, f"{bottle}default_app()"), "mode": "spawned"}
             note = "Bottle's default application is one for the whole interpreter, so no other site may share it."
             yield Guess("Bottle", f"{name} has routes of Bottle's default application", settings, place(name), (note,))
 
@@ -191,10 +199,9 @@ def webpy(project: Project) -> Iterator[Guess]:
         for node in tree.body:
             if isinstance(node, ast.Assign) and callee(node.value) in made and targets(node):
                 app = targets(node)[0]
-                location, module = importable(project, name)
                 served = _assigned(tree, f"{app}.wsgifunc") or f"{app}.wsgifunc()"
                 why = f"{name}:{node.lineno} has {app} = web.application(…)"
-                yield Guess("web.py", why, service(location, f"{module}:{served}"), place(name))
+                yield Guess("web.py", why, settings_of(project, name, served), place(name))
 
 
 def _assigned(tree: ast.Module, function: str) -> str:
@@ -209,16 +216,73 @@ def cherrypy(project: Project) -> Iterator[Guess]:
         made = called(tree, "cherrypy", "Application") | called(tree, "cherrypy", "tree.mount")
         for node in tree.body:
             if isinstance(node, ast.Assign | ast.Expr) and callee(node.value) in made:
-                location, module = importable(project, name)
                 what = callee(node.value)
                 tree_ = what.removesuffix(".mount") if what.endswith(".tree.mount") else ""
                 served = next(iter(targets(node)), tree_)
                 if served:
                     why = f"{name}:{node.lineno} has {what}(…)"
-                    yield Guess("CherryPy", why, service(location, f"{module}:{served}"), place(name))
+                    yield Guess("CherryPy", why, settings_of(project, name, served), place(name))
                     break
         else:
             yield from cherrypy_script(project, name, tree)
+
+
+def cherrypy_script(project: Project, name: str, tree: ast.Module) -> Iterator[Guess]:
+    """A script that calls ``cherrypy.quickstart()``."""
+    starts = called(tree, "cherrypy", "quickstart")
+    line = next((node.lineno for node in _calls(tree) if callee(node) in starts), 0)
+    if line:
+        command = f'python3 -c "{_CHERRYPY.format(script=name)}" %PORT'
+        yield _script(project, "CherryPy", f"{name}:{line} has cherrypy.quickstart()", command, name)
+
+
+def nicegui(project: Project) -> Iterator[Guess]:
+    """Scripts that call ``ui.run()``; one with ``ui.run_with()`` has an application of FastAPI."""
+    for name, tree in project.sources.items():
+        starts = called(tree, "nicegui", "ui.run")
+        line = next((node.lineno for node in _calls(tree) if callee(node) in starts), 0)
+        if line:
+            command = f'python3 -c "{_NICEGUI.format(script=name)}" %PORT'
+            yield _script(project, "NiceGUI", f"{name}:{line} has ui.run()", command, name)
+
+
+def gradio(project: Project) -> Iterator[Guess]:
+    """Scripts that import gradio and launch something."""
+    for name, tree in project.sources.items():
+        line = next((node.lineno for node in _calls(tree) if callee(node).endswith(".launch")), 0)
+        if line and _imports(tree, "gradio"):
+            told = "GRADIO_SERVER_NAME=127.0.0.1 GRADIO_SERVER_PORT=%PORT"
+            why = f"{name}:{line} launches a Gradio application"
+            yield _script(project, "Gradio", why, f"env {told} python3 {_quoted(name)}", name)
+
+
+def streamlit(project: Project) -> Iterator[Guess]:
+    """Scripts that import streamlit; those in ``pages`` belong to another one."""
+    for name, tree in project.sources.items():
+        if _imports(tree, "streamlit") and "pages" not in name.split(os.sep)[:-1]:
+            command = f"python3 -m streamlit run {_quoted(name)} --server.address 127.0.0.1 --server.port %PORT"
+            why = f"{name} imports streamlit"
+            yield _script(project, "Streamlit", why, f"{command} --server.headless true", name)
+
+
+def _script(project: Project, framework: str, why: str, command: str, name: str) -> Guess:
+    settings = {"location": project.folder, "command": command}
+    order = 10 * name.count(os.sep) + rank(os.path.basename(name).removesuffix(".py"), USUAL_SCRIPTS)
+    return Guess(framework, why, settings, order, (OWN_SERVER,))
+
+
+def _calls(tree: ast.Module) -> Iterator[ast.Call]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+
+
+def _imports(tree: ast.Module, module: str) -> bool:
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = [getattr(node, "module", None) or alias.name for node in imports for alias in node.names]
+    return any(name.partition(".")[0] == module for name in names)
+
+
+def _quoted(name: str) -> str:
+    return f"'{name}'" if " " in name else name
 
 
 #: of each kind one; they are asked in this order

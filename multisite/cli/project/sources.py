@@ -97,6 +97,12 @@ def importable(project: Project, name: str) -> tuple[str, str]:
     return os.path.join(project.folder, folder).rstrip("/"), ".".join(parts)
 
 
+def settings_of(project: Project, name: str, attribute: str, prefix: str = "") -> dict[str, str]:
+    """Return the keys of [service] that have something of a Python file served."""
+    location, module = importable(project, name)
+    return service(location, f"{prefix}{module}:{attribute}")
+
+
 def place(name: str) -> int:
     """Rank a file by how usual it is to hold the application: its depth, then its name."""
     stem = os.path.basename(name).removesuffix(".py")
