@@ -131,7 +131,7 @@ class Log:
     access_log_enabled = False
 
     def __init__(self) -> None:
-        import logging  # which a site that nobody asks directly does without
+        import logging  # not before the site of an ASGI app, which gets it from asyncio
 
         logger = logging.getLogger("gunicorn.error")
         if not logger.handlers:

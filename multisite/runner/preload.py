@@ -32,7 +32,6 @@ LOOK_EVERY = 1.0  # seconds
 CHANGED = "what is installed there has changed"
 # They patch the standard library, keep one state for random numbers, or have threads behind our back.
 NEVER = frozenset({"gevent", "eventlet", "numpy", "grpc", "torch", "tensorflow", "ddtrace", "newrelic", "coverage"})
-OURS = (".wsgi", "logging")  # what most backends need of the runner itself
 
 
 def preload() -> None:
@@ -70,8 +69,8 @@ class ForkServer:
         found = purity.strangers(sys.path) if os.geteuid() == 0 else ""
         if found:  # root imports nothing that somebody else could have written
             self._leave({"refused": f"others than root may write {found}"})
-        for name in OURS:
-            importlib.import_module(name, __package__)
+        from . import wsgi  # noqa: F401  what most backends need of the runner itself
+
         gc.disable()  # what it clears away would leave holes, and each child its copies of the pages around them
         reads = purity.watched(os.environ)
         facts = purity.facts()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging  # noqa: F401  now, as under gunicorn: a site may have a file of that name
 import os
 import signal
 from functools import partial
