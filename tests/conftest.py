@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from multisite.logs.logs import current_site
+from multisite.logs.servicelog import current_site
 from tests.ways import loop, way
 
 __all__ = ["loop", "way"]

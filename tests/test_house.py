@@ -75,7 +75,7 @@ KNOWN_BY_THE_RUNNER = {"gunicorn", "werkzeug", "_typeshed"}
 IMPURE = frozenset({"socket", "subprocess", "threading", "time", "select", "signal", "shutil", "fcntl"})
 PURE = (
     *("errors", "config.model", "config.option", "config.options", "config.sections", "config.site", "config.values"),
-    *("config.checks", "config.filerules", "config.logformat", "config.hosts", "config.hosting", "config.endpoint"),
+    *("config.checks", "config.filerules", "config.logformat", "config.domains", "config.hosting", "config.endpoint"),
     *("config.trusted", "config.development", "proxy.wire.http11", "proxy.wire.framing", "proxy.wire.envelope"),
     *("proxy.headers", "sites.placement", "supervisor.lifecycle", "supervisor.planner"),
 )

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from multisite.config import hosts
+from multisite.config.domains import normalise
 from multisite.errors import BadHost
 
 DEFAULT = "default"  # the domain of what anybody else is shown
@@ -108,7 +108,7 @@ class Certificates:
     def _choose(self, connection: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
         """Give a client that says which domain it wants the certificate of that."""
         try:
-            pair = self.find(hosts.normalise(name)) if name else None
+            pair = self.find(normalise(name)) if name else None
             if pair:
                 connection.context = self.context(pair)
         except BadHost:

@@ -70,11 +70,11 @@ def enabled_problems(session: Session) -> list[Problem]:
     """Return the problems of the home, its logging.ini, its enabled sites, and of what these say they serve."""
     from multisite.cli import places
     from multisite.control.rundir import access_problem
-    from multisite.logs import logs
+    from multisite.logs import servicelog
 
     group = access_problem(session.home)
     found = [
-        *logs.problems_of(session.home),
+        *servicelog.problems_of(session.home),
         *places.home_problems(session.home),
         *session.catalogue.problems,
         *([group] if group else []),

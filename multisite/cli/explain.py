@@ -15,7 +15,7 @@ from multisite.cli.output import say, say_json, say_problems, suggestion
 from multisite.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
-    from multisite.config.hosts import Found
+    from multisite.config.domains import Found
     from multisite.config.site import Site
     from multisite.sites.catalogue import Catalogue, Mounts
 
@@ -46,7 +46,7 @@ def explain(session: Session, address: str) -> None:
 
     A whole URL is taken too. Nothing is requested and no application is imported.
     """
-    from multisite.config.hosts import normalise
+    from multisite.config.domains import normalise
     from multisite.errors import BadHost
 
     raw, path = split_address(address)
@@ -86,7 +86,7 @@ def candidates(catalogue: Catalogue, host: str, path: str) -> list[Candidate]:
 
 
 def _rule(catalogue: Catalogue, claim: Found[Mounts]) -> str:
-    from multisite.config.hosts import is_pattern
+    from multisite.config.domains import is_pattern
 
     if not claim.domain:
         return "default site"

@@ -113,9 +113,9 @@ def sentence(session: Session | None, error: Exception, site: str = "") -> str:
         return error.reason
     if isinstance(error, OSError):
         return describe(error)
-    from multisite.logs import logs
+    from multisite.logs import servicelog
 
-    incident = logs.incident()
+    incident = servicelog.incident()
     kept = session is not None and _keep(session, incident, error, site)
     where = f"; its traceback is in {kept}" if kept else ""
     return f"incident {incident}: {type(error).__name__}: {error} ({_place(error)}){where}"

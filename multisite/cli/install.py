@@ -90,7 +90,7 @@ def init_system(session: Session, manager: str, root: str, user: str, force: boo
 
 def _believed(home: str) -> str:
     """Return whom gunicorn is to believe: those that moya.conf names."""
-    from multisite.config.config import read_home
+    from multisite.config.read import read_home
     from multisite.config.trusted import of_gunicorn
     from multisite.errors import ConfigError
 

@@ -53,7 +53,7 @@ def where(session: Session, name: str) -> None:
 
 
 def _location(session: Session, name: str) -> str:
-    from multisite.config.config import make_site
+    from multisite.config.read import make_site
 
     try:
         return session.named(name).site.location
@@ -109,7 +109,7 @@ def _instance_row(session: Session, known: dict[str, Any]) -> dict[str, Any] | N
 
 def _disabled_row(session: Session, file: SiteFile) -> dict[str, Any]:
     from multisite.cli.sitestate import SiteReport
-    from multisite.config.config import make_site
+    from multisite.config.read import make_site
 
     site = make_site(file, session.home)
     report = SiteReport(session, site, None, "it is not enabled", "stopped", file.problems, enabled=False)

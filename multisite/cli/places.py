@@ -7,7 +7,7 @@ import pwd
 
 from multisite.config.model import Home, Site
 from multisite.errors import Problem
-from multisite.logs.logfile import STREAMS
+from multisite.logs.logfiles import STREAMS
 
 SHORTER = "set a shorter [service] runtime_dir in moya.conf"
 

@@ -52,15 +52,15 @@ class Session:
 
     @cached_property
     def home_path(self) -> str:
-        """Directory of ``moya.conf``, by the rule of `multisite.config.config.find_home`."""
-        from multisite.config.config import find_home
+        """Directory of ``moya.conf``, by the rule of `multisite.config.read.find_home`."""
+        from multisite.config.read import find_home
 
         return find_home(self.home_option)
 
     @cached_property
     def home(self) -> Home:
         """The home as ``moya.conf`` describes it."""
-        from multisite.config.config import read_home
+        from multisite.config.read import read_home
 
         return read_home(self.home_path)
 
@@ -189,7 +189,7 @@ class Session:
 
     def read_available(self, stem: str) -> SiteFile:
         """Read the site file `stem` of ``sites-available``."""
-        from multisite.config.config import read_site
+        from multisite.config.read import read_site
 
         return read_site(self.places.source(stem), self.home.path, defaults=self.home.defaults)
 
@@ -231,12 +231,13 @@ class Session:
         return None
 
     def _instances_called(self, name: str) -> Iterator[tuple[str, str]]:
-        from multisite.config import hosting, hosts
+        from multisite.config import hosting
+        from multisite.config.domains import normalise
         from multisite.errors import BadHost
 
         yield hosting.split_name(name)
         try:
-            host = hosts.normalise(name)
+            host = normalise(name)
         except BadHost:
             return
         for claim in self.catalogue.answering(host)[:1]:

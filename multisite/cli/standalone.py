@@ -136,7 +136,7 @@ def _announced(session: Session, site: SiteFile, port: str, scheme: str, how: De
 
 def urls(site: SiteFile, port: str, scheme: str = "http") -> list[str]:
     """Return the addresses of `site` that can be opened; a pattern is shown as it is written."""
-    from multisite.config.hosts import is_pattern
+    from multisite.config.domains import is_pattern
 
     return [domain if is_pattern(domain) else _url(domain, site, port, scheme) for domain in site.domains]
 
@@ -148,7 +148,7 @@ def _url(host: str, site: SiteFile, port: str, scheme: str) -> str:
 
 def _by_name(session: Session, site: SiteFile, port: str, scheme: str) -> list[str]:
     """Return the address that a site has by its name, if nothing else claims that."""
-    from multisite.config.hosts import local_host
+    from multisite.config.domains import local_host
 
     host = "" if session.catalogue.hosting(site.name) else local_host(site.name)
     found = session.catalogue.answering(host)[:1] if host and port else []

@@ -6,7 +6,7 @@ import os
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from multisite.config import dialect
+from multisite.config import ini
 from multisite.config.checks import Fault, Texts
 from multisite.config.textfile import Unusable, decode, read_bytes
 from multisite.errors import Problem
@@ -62,7 +62,7 @@ class Chain:
             else:
                 self._add(link, Fault("", "extends", f"{path} {error.reason}", error.remedy))
             return {}
-        document = dialect.parse(text, self.commented)
+        document = ini.parse(text, self.commented)
         self.origins.append((path, document.lines))
         if undecodable:
             self.misread = True
@@ -80,8 +80,8 @@ class Chain:
 
     def expanded(self, path: str, section: str, key: str, value: str) -> str:
         """Replace the environment's names, and refuse what a terminal or a log could choke on."""
-        expanded = dialect.expand_environ(value, self.environ, self.env_used)
-        if dialect.has_control(expanded):
+        expanded = ini.expand_environ(value, self.environ, self.env_used)
+        if ini.has_control(expanded):
             reason = "the environment puts a control character into it"
             self.problems.append(Problem(path, reason, section, key, value, "correct the variable"))
             return ""
@@ -92,7 +92,7 @@ class Chain:
         for keys in filter(None, map(self.texts.get, sections)):
             for key, value in keys.items():
                 if "%(" in value:
-                    keys[key] = dialect.expand_names(value, names)
+                    keys[key] = ini.expand_names(value, names)
 
     def base(self, texts: Texts, real: str) -> str | None:
         """Take ``extends`` out of the texts; None: there is none."""

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from configobj import ConfigObj
 from configobj.validate import Validator
 
-from multisite.config import hosting, hosts, template
+from multisite.config import hosting, template
+from multisite.config.domains import check_pattern, is_pattern
 from multisite.config.endpoint import Endpoint
 from multisite.config.option import Option
 from multisite.config.options import KNOWN, SITE_FILE, configspec
@@ -115,7 +116,7 @@ def check_domains(domains: tuple[str, ...], faults: list[Fault]) -> tuple[str, .
     good: dict[str, None] = {}
     for domain in domains:
         try:
-            good[hosts.check_pattern(domain)] = None
+            good[check_pattern(domain)] = None
         except ValueError as error:
             remedy = "write it like blog.example.com or *.example.com"
             faults.append(Fault("service", "domains", f"{domain[:100]!r} is no domain: {error}", remedy))
@@ -153,7 +154,7 @@ def cross_check(
         yield Fault("service", "server", "there is no command to run", "set command")
     if service.get("ini") and not service.get("application") and not service.get("location"):
         yield Fault("service", "ini", "a Moya project needs a location", "set location")
-    if service.get("redirect_to_canonical") and domains and hosts.is_pattern(domains[0]) and not is_hosting:
+    if service.get("redirect_to_canonical") and domains and is_pattern(domains[0]) and not is_hosting:
         yield Fault(
             "service",
             "redirect_to_canonical",

@@ -3,7 +3,7 @@
 A *hosting site* is one whose location has a placeholder. Each host that it is asked for and whose folder exists is an
 *instance* of it: a site of its own, with a name, a socket, processes and figures of its own.
 
-A host that comes here is in its normal form (`config.hosts.normalise`): labels of letters, digits, ``-`` and ``_``
+A host that comes here is in its normal form (`config.domains.normalise`): labels of letters, digits, ``-`` and ``_``
 with single dots between them. So it can be one component of a path, and never two, none or the one above.
 """
 
@@ -13,7 +13,8 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 
-from multisite.config import hosts, template
+from multisite.config import template
+from multisite.config.domains import compile_pattern, is_pattern
 
 HOST = "HOST"
 BETWEEN = ".."  # stands in no host, and in no name that a file may give
@@ -42,8 +43,8 @@ def values(domains: Iterable[str], host: str) -> dict[str, str] | None:
         host: in its normal form.
     """
     found = {HOST: host}
-    patterns = [domain for domain in domains if hosts.is_pattern(domain)]
-    matches = (hosts.compile_pattern(pattern).match(host) for pattern in reversed(patterns))
+    patterns = [domain for domain in domains if is_pattern(domain)]
+    matches = (compile_pattern(pattern).match(host) for pattern in reversed(patterns))
     match = next(filter(None, matches), None)
     if match:
         found = {**{name.upper(): text for name, text in match.groupdict().items()}, **found}

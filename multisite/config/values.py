@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any
 
-from multisite.config import appspec, filerules, logformat
+from multisite.config import filerules, logformat
+from multisite.config.application import parse as parse_application
 
 TRUE = frozenset({"yes", "true", "on", "1"})
 FALSE = frozenset({"no", "false", "off", "0"})
@@ -131,9 +132,9 @@ def mount(value: str) -> str:
 
 
 def application(value: str) -> str:
-    """One of the forms of ``application =`` (`multisite.config.appspec`), as text."""
+    """One of the forms of ``application =`` (`multisite.config.application`), as text."""
     word = text(value)
-    appspec.parse(word)
+    parse_application(word)
     return word
 
 

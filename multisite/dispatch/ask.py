@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import parse_qs
 
-from multisite.config import hosts
+from multisite.config.domains import normalise
 from multisite.errors import BadHost, pages
 
 PATH = "/.multisite/ask"
@@ -45,7 +45,7 @@ class Ask:
         """Answer one question (PEP 3333)."""
         named = parse_qs(environ.get("QUERY_STRING", ""), max_num_fields=10).get("domain", [])
         try:
-            ours = len(named) == 1 and self._claims(hosts.normalise(named[0]))
+            ours = len(named) == 1 and self._claims(normalise(named[0]))
         except BadHost:
             ours = False
         return (_YES if ours else _NO)(environ, start_response)

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import quote
 
-from multisite.config import hosts
-from multisite.config.hosts import Found
+from multisite.config.domains import Found, is_pattern, normalise
 from multisite.config.trusted import TrustedProxies, forwarded_host, scheme_of
 from multisite.errors import BadHost, UnknownHost, pages
 from multisite.sites.catalogue import Catalogue, Mounts
@@ -101,7 +100,7 @@ class Choice:
     def _came_from(self, domain: str, environ: Environ) -> bool:
         """Tell whether the client asked for `domain` already, and a front end for another one."""
         try:
-            return hosts.normalise(forwarded_host(environ, self._proxies)) == domain
+            return normalise(forwarded_host(environ, self._proxies)) == domain
         except BadHost:
             return False
 
@@ -126,7 +125,7 @@ def canonical_host(catalogue: Catalogue, key: Key) -> str:
         return instance[1].host if instance else ""
     first = next(iter(site.domains), "")
     owned = catalogue.owners.get((first, site.mount)) == name
-    return first if owned and not hosts.is_pattern(first) else ""
+    return first if owned and not is_pattern(first) else ""
 
 
 def _port(raw: str) -> str:

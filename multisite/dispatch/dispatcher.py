@@ -19,8 +19,8 @@ from contextvars import ContextVar
 from types import MethodType
 from typing import Any, Protocol
 
-from multisite.config import hosts
 from multisite.config.development import OFF, Development
+from multisite.config.domains import normalise
 from multisite.config.model import Home, Site
 from multisite.config.trusted import TrustedHeader, TrustedProxies
 from multisite.dispatch import ask, choice
@@ -30,7 +30,7 @@ from multisite.dispatch.peer import FrontEnds, Peers
 from multisite.dispatch.placed import PlacedSite, Reach
 from multisite.errors import BadHost, ConfigError, MultisiteError, UnknownHost, pages
 from multisite.inprocess.generation import WSGI
-from multisite.logs import logs
+from multisite.logs import servicelog
 from multisite.proxy.slowclients import spare
 from multisite.runner.body import Gone
 from multisite.runner.requesthead import PROXY, RAW, resolve_target
@@ -52,7 +52,7 @@ SWEEP_EVERY = 5.0  # seconds between two looks at sites that nobody asks for
 MOST_INSTANCES = 4096  # hosts of hosting sites that are remembered with what answers for them
 
 _log = logging.getLogger("multisite.dispatcher")
-_get_site, _set_site = logs.current_site.get, logs.current_site.set
+_get_site, _set_site = servicelog.current_site.get, servicelog.current_site.set
 
 
 #: id of an error on its way from `_rescue` to the server, so that it is not told twice
@@ -133,7 +133,7 @@ class Dispatcher:
         return checked(body, environ, start_response.__self__) if type(start_response) is MethodType else body
 
     def _found(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
-        logs.current_site.set("")
+        servicelog.current_site.set("")
         try:
             self._look()
             self._peers.hear(environ)
@@ -151,7 +151,7 @@ class Dispatcher:
         """Serve by one site, after doing for it what is due every second."""
         try:
             target = self._served_by(key, environ)
-            logs.current_site.set(target.name)
+            servicelog.current_site.set(target.name)
             return target.app(environ, start_response)
         except BaseException as error:
             return self._raised(error, environ, start_response)
@@ -281,7 +281,7 @@ class Dispatcher:
             raise BadHost("A request of HTTP/1.1 has to name its host")  # RFC 9112 section 3.2
         raw = str(named or environ.get("HTTP_HOST") or environ.get("SERVER_NAME", ""))
         known = self._memory.get(raw)
-        if known is None and ask.is_question(environ) and not self._claims(hosts.normalise(raw)):
+        if known is None and ask.is_question(environ) and not self._claims(normalise(raw)):
             return ask.Ask(self._claims)
         return known or self._find(raw)
 
@@ -299,7 +299,7 @@ class Dispatcher:
         return self._catalogue
 
     def _find(self, raw: str) -> Target:
-        host = hosts.normalise(raw)
+        host = normalise(raw)
         self._newest(host)
         memory = self._memory  # read first: a swap puts the catalogue in place before its memory
         current = self._catalogue
@@ -390,8 +390,8 @@ class Dispatcher:
             return self._answer(error, environ, start_response)
         if isinstance(error, (StopIteration, Gone)) or not (isinstance(error, Exception) or _site_exits(error)):
             raise error
-        incident = logs.incident()
-        logs.log_failure(logs.current_site.get(), incident, "the application failed", error)
+        incident = servicelog.incident()
+        servicelog.log_failure(servicelog.current_site.get(), incident, "the application failed", error)
         detail = "".join(traceback.format_exception(error)) if self._development.debug else ""
         page = pages.error_page(
             500, "The site failed", "This site could not answer the request.", incident=incident, detail=detail

@@ -30,9 +30,9 @@ from multisite.errors import BrokenSite, MultisiteError, NeedsProcess, SiteBusy,
 from multisite.inprocess import blame, generation, workdir
 from multisite.inprocess.generation import WSGI, Generation
 from multisite.inprocess.workdir import WorkDir
-from multisite.logs import logs, visit
+from multisite.logs import requests, servicelog
 from multisite.logs.ownlog import Errors
-from multisite.logs.visit import IN_PROCESS, PAGE, PROXY, SPAWNED
+from multisite.logs.requests import IN_PROCESS, PAGE, PROXY, SPAWNED
 from multisite.proxy.share import Share
 from multisite.sites import claims, codefiles, relativepaths, sharing, threads, tree
 from multisite.sites.claims import Ledger
@@ -106,7 +106,7 @@ class InProcessSite:
         self._calls = UNKNOWN
         self._beside: WSGI | None = None
         if not site.host:  # the supervisor writes those of a thousand instances
-            logs.attach_site_log(site)
+            servicelog.attach_site_log(site)
         self._rescue = rescue
         self._layers = Layers(entry, site, home, self._place, rescue)
         self._put(self._first)
@@ -195,7 +195,7 @@ class InProcessSite:
             if not free or not self._offer:
                 return
             (self._entry, self._site, self._home), self._offer = self._offer, None
-            logs.attach_site_log(self._site)
+            servicelog.attach_site_log(self._site)
             self._beside = None
             self._layers = Layers(self._entry, self._site, self._home, self._place, self._rescue)
             if not self._generation:
@@ -230,7 +230,7 @@ class InProcessSite:
         if self._closed:
             self._drop()
             self._put(pages.for_error(UnknownHost("No site answers here any more")))
-            logs.detach_site_log(self.name)
+            servicelog.detach_site_log(self.name)
         self._lock.release()
 
     def _drop(self) -> None:
@@ -247,7 +247,7 @@ class InProcessSite:
                 self._load()
             app = self._answering  # even if the site was taken out of service meanwhile
             if self._how == IN_PROCESS:
-                environ.pop(visit.KEY, None)
+                environ.pop(requests.KEY, None)
                 app = self._workdir.calling(app) if self._workdir else app
         finally:
             self._release()
@@ -277,7 +277,7 @@ class InProcessSite:
             if not free:
                 return  # somebody is at it
             self._triggers.begin(self._files())
-            token = logs.current_site.set(self.name)
+            token = servicelog.current_site.set(self.name)
             _log.info("site %s: reloading, since %s", self.name, reason)
             try:
                 self._serve(self._import())
@@ -286,7 +286,7 @@ class InProcessSite:
             except MultisiteError as error:
                 self._stay_or_show(error)
             finally:
-                logs.current_site.reset(token)
+                servicelog.current_site.reset(token)
 
     def _stay_or_show(self, error: MultisiteError) -> None:
         """Have the old application go on; a developer rather sees what is wrong with the new one."""
@@ -318,7 +318,7 @@ class InProcessSite:
 
     def _serve(self, newest: Generation) -> None:
         self._generation, self._failure, self._failures = newest, None, 0
-        own = logs.own_log(self.name)
+        own = servicelog.own_log(self.name)
         patience = Patience(self._site.upload_rate, Share(threads.of_this_server))
         self._put(Completed(self._debugged(newest.app), Errors(own) if own else None, patience), IN_PROCESS)
         self._verdicts.clear(self.name)
@@ -356,16 +356,16 @@ class InProcessSite:
     # Failing
 
     def _fail(self, error: MultisiteError, message: str) -> _Failure:
-        last, incident = self._failure, logs.incident()
+        last, incident = self._failure, servicelog.incident()
         pause = min(2.0**self._failures, LONGEST_PAUSE)
         if not isinstance(error, NeedsProcess):
             self._failures += 1
             traced = error if error.__cause__ else None  # the site's own traceback, not ours
-            logs.log_failure(self.name, incident, f"{message}: {error.reason}", traced)
+            servicelog.log_failure(self.name, incident, f"{message}: {error.reason}", traced)
         elif last and last.reason == error.reason:
             incident = last.incident  # looked at again every second, told once
         else:
-            logs.site_logger(self.name).warning("incident %s: %s: %s", incident, message, error.why)
+            servicelog.site_logger(self.name).warning("incident %s: %s: %s", incident, message, error.why)
         if not last or last.reason != error.reason:
             serving, own = self._generation is not None, isinstance(error, NeedsProcess)
             watched = (self._entry.path, *self._watched(error))

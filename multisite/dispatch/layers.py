@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 from multisite.config.model import Home, Site
 from multisite.dispatch.environ import Completed
 from multisite.inprocess.workdir import WorkDir, here
-from multisite.logs import logs, visit
-from multisite.logs.visit import IN_PROCESS, PAGE, STATIC, Visit
+from multisite.logs import servicelog
+from multisite.logs.requests import ELSEWHERE, IN_PROCESS, KEY, PAGE, STATIC, Visit
 from multisite.runner.answer import ReadFile
 from multisite.sites import usage
 from multisite.sites.sitedir import Entry
 
 if TYPE_CHECKING:
     from multisite.dispatch.bound import Bound
-    from multisite.logs.visit import AccessLog
+    from multisite.logs.requests import AccessLog
 
 WSGI = Callable[..., Iterable[bytes]]
 Environ = dict[str, Any]
@@ -150,7 +150,7 @@ class Layers:
                 return counted(environ, start_response)
             this = Visit(counts, log, environ, start_response, self._how)
             if self._how != IN_PROCESS:
-                environ[visit.KEY] = this
+                environ[KEY] = this
             try:
                 body = files(environ, this.start) if files else None
                 if body is None:
@@ -160,7 +160,7 @@ class Layers:
                     this.how = STATIC
             except BaseException as error:
                 this.how = self._how
-                if self._how in visit.ELSEWHERE and isinstance(error, StopIteration):
+                if self._how in ELSEWHERE and isinstance(error, StopIteration):
                     raise  # whoever took the connection ends the visit
                 this.how = PAGE
                 try:
@@ -186,10 +186,10 @@ def _folder(home: Home) -> str:
 
 
 def _access_log(site: Site, home: Home) -> AccessLog | None:
-    from multisite.logs.visit import AccessLog
+    from multisite.logs.requests import AccessLog
 
     try:
         return AccessLog(site, home)
     except (OSError, ValueError) as fault:
-        logs.tell_once(site, "access", site.access_log, fault)
+        servicelog.tell_once(site, "access", site.access_log, fault)
         return None

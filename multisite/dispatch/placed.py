@@ -17,7 +17,7 @@ from multisite.dispatch.inprocess import InProcessSite
 from multisite.errors import MultisiteError, NeedsProcess
 from multisite.inprocess import generation, workdir
 from multisite.inprocess.generation import Generation
-from multisite.logs.visit import SPAWNED
+from multisite.logs.requests import SPAWNED
 from multisite.sites import codeversion, sharing
 from multisite.sites.placements import Placements
 

@@ -131,7 +131,7 @@ def error_page(
 
     Args:
         status: the HTTP status, 400 to 599.
-        incident: what the log calls this failure (`multisite.logs.logs.incident`).
+        incident: what the log calls this failure (`multisite.logs.servicelog.incident`).
         detail: shown as it stands; only in debug.
         retry_after: seconds for a ``Retry-After`` header (RFC 9110 section 10.2.3).
         headers: further response headers.

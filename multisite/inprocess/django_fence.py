@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from multisite.errors import NeedsProcess
-from multisite.logs import logs
+from multisite.logs import servicelog
 from multisite.sites import claims
 
 
@@ -29,7 +29,7 @@ def fence(owner: str) -> None:
     original = getattr(django.setup, "multisite_original", django.setup)
 
     def setup(*args: Any, **kwargs: Any) -> None:
-        if logs.current_site.get() not in ("", owner):
+        if servicelog.current_site.get() not in ("", owner):
             raise NeedsProcess(claims.conflict({claims.DJANGO: ""}, {owner: {claims.DJANGO: ""}}))
         original(*args, **kwargs)
 

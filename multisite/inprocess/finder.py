@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from multisite.logs import ownlog
-from multisite.logs.logs import current_site
+from multisite.logs.servicelog import current_site
 
 
 class SiteFinder:

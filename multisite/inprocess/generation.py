@@ -21,7 +21,7 @@ from multisite.inprocess import django_fence, importer, loader, smoke
 from multisite.inprocess.finder import finder, forget, referring
 from multisite.inprocess.guard import Changes, Guard
 from multisite.inprocess.workdir import WorkDir
-from multisite.logs import logs
+from multisite.logs import servicelog
 from multisite.runner.load import unique_name
 from multisite.sites import claims, sharing
 from multisite.sites.claims import Ledger
@@ -122,7 +122,7 @@ def _run(site: Site, source: _Importer) -> WSGI:
             app: WSGI = loader.load(site, source)
     finally:
         sys.dont_write_bytecode = writes
-        for word in logs.restore():
+        for word in servicelog.restore():
             _log.warning("site %s: its import changed %s; restored", site.name, word)
     return app
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from multisite.config.appspec import AppSpec
+from multisite.config.application import AppSpec
 from multisite.errors import NeedsProcess
 from multisite.inprocess.importer import Importer
 from multisite.inprocess.load_reasons import NotLoaded

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from multisite.config.appspec import AppSpec
+from multisite.config.application import AppSpec
 from multisite.inprocess.load_python import existing_file
 from multisite.inprocess.load_reasons import NotLoaded
 

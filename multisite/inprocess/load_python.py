@@ -6,7 +6,7 @@ import os
 from types import ModuleType
 from typing import Any
 
-from multisite.config.appspec import AppSpec
+from multisite.config.application import AppSpec
 from multisite.inprocess.importer import Importer
 from multisite.inprocess.load_reasons import NotLoaded, name_remedy
 

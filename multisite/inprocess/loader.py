@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from multisite.config.appspec import AppSpec
+from multisite.config.application import AppSpec
 from multisite.errors import AppLoadError, MultisiteError, NeedsProcess, Problem
 from multisite.inprocess import load_django, load_moya, load_paste, load_plugin, load_python
 from multisite.inprocess.blame import explain, is_for_the_worker

@@ -1,7 +1,7 @@
 """What a logging.ini asks for, checked as a whole before anything is changed.
 
 `make_plan` turns sections into a plan and finds all problems; `Plan.build` makes the handlers. The loggers are set by
-`multisite.logs.logs`. `logging.config` is not used: it evaluates `args`, stops at the first fault, and shuts down
+`multisite.logs.servicelog`. `logging.config` is not used: it evaluates `args`, stops at the first fault, and shuts down
 the handlers of everybody else in the process, the WSGI server's included.
 """
 
@@ -19,8 +19,8 @@ from typing import Any
 
 from multisite.errors import Problem
 from multisite.logs.literals import evaluate
-from multisite.logs.loggingini import Section, Sections, split_names
 from multisite.logs.loghandlers import MOYA_CLASSES, NO_SITE
+from multisite.logs.setup import Section, Sections, split_names
 
 KEYS = {
     "logger": ("level", "handlers", "propagate", "qualname"),

@@ -9,7 +9,7 @@ import sys
 from typing import IO, Any
 
 from multisite.config.logformat import Syslog
-from multisite.logs.logfile import open_append
+from multisite.logs.logfiles import open_append
 
 #: where a platform's syslog daemon listens, tried in this order
 SYSLOG_SOCKETS = ("/dev/log", "/var/run/syslog", "/var/run/log")

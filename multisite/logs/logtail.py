@@ -13,7 +13,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 
-from multisite.config.beneath import open_folder
+from multisite.config.safefiles import open_folder
 
 LAST = 65536  # bytes of a file whose last lines are wanted
 LINES = 40

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 
 from multisite.errors import BackendUnavailable, MultisiteError, NoAnswer, SiteBusy, UpstreamError
-from multisite.logs import logs, visit
+from multisite.logs import requests, servicelog
 from multisite.proxy import client, lingering, relayloop
 from multisite.proxy.relayloop import RelayLoop
 from multisite.proxy.request import Request, date, page
@@ -344,11 +344,11 @@ class Passage:
         """Return what a visitor is told of `error`."""
         if isinstance(error, MultisiteError):
             return error
-        token = logs.current_site.set(self._site)
+        token = servicelog.current_site.set(self._site)
         try:
-            return logs.answer_for(_log, error, self._route)
+            return servicelog.answer_for(_log, error, self._route)
         finally:
-            logs.current_site.reset(token)
+            servicelog.current_site.reset(token)
 
     def _refuse(self, error: MultisiteError) -> None:
         self._unhelped, self._gathers = None, False
@@ -370,10 +370,10 @@ class Passage:
 
     def _tell(self, error: MultisiteError) -> None:
         if isinstance(error, UpstreamError):
-            token = logs.current_site.set(self._site)
+            token = servicelog.current_site.set(self._site)
             cut = ": an answer was cut short" if self._outgoing.begun else ""
-            logs.note(_log, error, f"{self._route}{cut}")
-            logs.current_site.reset(token)
+            servicelog.note(_log, error, f"{self._route}{cut}")
+            servicelog.current_site.reset(token)
 
     # Waiting
 
@@ -444,7 +444,7 @@ class Passage:
             if self._worker.logs_access and self.status:
                 self._worker.log_access(self, self._environ, time.monotonic() - self._began)
         finally:
-            visit.ended(self._environ, int(status[:3] or 0), self.sent, cut=not whole)
+            requests.ended(self._environ, int(status[:3] or 0), self.sent, cut=not whole)
 
 
 # From any thread: a request is left to the loop

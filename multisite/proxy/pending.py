@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 
 from multisite.errors import MultisiteError
-from multisite.logs import visit
+from multisite.logs.requests import ended
 from multisite.proxy import client, passage, relayloop
 from multisite.proxy.relayloop import RelayLoop
 from multisite.proxy.request import Request
@@ -141,7 +141,7 @@ class Pending:
             return
         descriptor, request.wire = request.wire, -1
         os.close(descriptor)
-        visit.ended(request.environ, request.code, len(request.content))
+        ended(request.environ, request.code, len(request.content))
         if self._worker.logs_access:
             self._worker.log_access(_Told(request), request.environ, time.monotonic() - request.began)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from multisite.config.endpoint import Endpoint
 from multisite.errors import ConnectFailed, ConnectTimeout, MultisiteError, NoAnswer, UpstreamError
-from multisite.logs import logs
+from multisite.logs import servicelog
 from multisite.proxy import client, headers
 from multisite.proxy.client import Environ
 from multisite.proxy.pace import Pace
@@ -112,7 +112,7 @@ class Proxy:
         try:
             return self._begin(self._encode(environ, upload), upload, hurry)
         except UpstreamError as error:
-            logs.note(_log, error, "a request cannot be sent")
+            servicelog.note(_log, error, "a request cannot be sent")
             raise
 
     def explain(self, error: MultisiteError) -> None:

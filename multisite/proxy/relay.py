@@ -26,7 +26,7 @@ from multisite.errors import (
     RequestTooLarge,
     UpstreamError,
 )
-from multisite.logs import logs, visit
+from multisite.logs import requests, servicelog
 from multisite.proxy import client, handoff, passage, pending, relayloop
 from multisite.proxy.client import Connection, Environ
 from multisite.proxy.headers import upgrade_of
@@ -66,7 +66,7 @@ def _is_given(taker: Endpoint, environ: Environ, body: bytes, connection: Connec
     """
     if not handoff.fits(body) or connection.worker.logs_access:
         return False
-    if ("HTTP_UPGRADE" in environ and upgrade_of(environ)) or not visit.let_go(environ):
+    if ("HTTP_UPGRADE" in environ and upgrade_of(environ)) or not requests.let_go(environ):
         return False
     try:
         handoff.hand_over(environ, body, connection.fileno(), taker)
@@ -173,7 +173,7 @@ def _answer(request: Request, content: bytes, start_response: Any) -> Iterable[b
         with contextlib.suppress(BackendUnavailable):  # then it ends here: a page must not follow what was sent
             request.leave(lambda: passage.finish(request, data[sent:]))
     connection.close()
-    visit.ended(request.environ, request.code, len(content), cut=not whole)
+    requests.ended(request.environ, request.code, len(content), cut=not whole)
     client.end()
 
 
@@ -181,7 +181,7 @@ def _explain(route: Route, error: MultisiteError) -> None:
     """Log what went wrong, unless somebody knows better what to tell the visitor."""
     route.explain(error)
     if isinstance(error, UpstreamError):
-        logs.note(_log, error, route)
+        servicelog.note(_log, error, route)
 
 
 # Where the thread waits

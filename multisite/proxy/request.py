@@ -11,7 +11,7 @@ from email.utils import formatdate
 from typing import Any, NoReturn
 
 from multisite.errors import BackendUnavailable, MultisiteError, pages
-from multisite.logs import logs, visit
+from multisite.logs import requests, servicelog
 from multisite.proxy import client
 from multisite.proxy.client import Connection, Environ
 from multisite.proxy.headers import upgrade_of
@@ -51,7 +51,7 @@ class Request:
         self.upload = upload or _NONE
         self.connection = connection
         self.began = time.monotonic()
-        self.site = logs.current_site.get()
+        self.site = servicelog.current_site.get()
         self.exchange: Exchange | None = None
         self.content = b""
         self.wire = -1
@@ -83,7 +83,7 @@ class Request:
         if self.exchange:
             self.exchange.close()
         self.upload.close()
-        told = logs.answer_for(_log, error, self.route)
+        told = servicelog.answer_for(_log, error, self.route)
         descriptor, self.wire = self.wire, -1
         if descriptor < 0:  # it has been answered
             return
@@ -99,7 +99,7 @@ class Request:
             pass  # it has left, or takes nothing
         finally:
             wire.close()
-            visit.ended(self.environ, status or self.code, sent, cut=not status)
+            requests.ended(self.environ, status or self.code, sent, cut=not status)
 
     def arrive(self) -> None:
         """Read the body from the connection, which has been taken.

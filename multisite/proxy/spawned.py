@@ -19,7 +19,7 @@ from multisite.config.model import Home, Site
 from multisite.config.trusted import TrustedProxies
 from multisite.control.client import Client
 from multisite.errors import Asleep, BackendUnavailable, MultisiteError
-from multisite.logs import logs
+from multisite.logs import servicelog
 from multisite.proxy import handoff
 from multisite.proxy.activity import QUIET, Ignored
 from multisite.proxy.balance import Balancer
@@ -127,7 +127,7 @@ class SpawnedSite:
         try:
             return self._client.ensure(self._site.entry_name, self._site.host)
         except BackendUnavailable as error:  # for what it has no incident, nobody has told it yet
-            logs.note(_log, error, self)
+            servicelog.note(_log, error, self)
             if self._debug:
                 error.detail = _journey(self._site, self._home, error.reason)
             raise

@@ -25,7 +25,7 @@ class BadJob(Exception):
 
 
 class Spec:
-    """Where the app is: `multisite.config.appspec.AppSpec` as JSON.
+    """Where the app is: `multisite.config.application.AppSpec` as JSON.
 
     ``args`` and ``kwargs`` are null where the attribute is no factory. Each may also be the `repr` of its value,
     since JSON has no tuples and no bytes.

@@ -9,9 +9,10 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from multisite.config import config, hosting
-from multisite.config.hosts import Found, HostTable, local_host
+from multisite.config import hosting
+from multisite.config.domains import Found, HostTable, local_host
 from multisite.config.model import Home, Site, SiteFile
+from multisite.config.read import make_site
 from multisite.errors import Problem
 from multisite.sites import hosted, sharing
 from multisite.sites.claims import Ledger
@@ -34,7 +35,7 @@ class Catalogue:
 
     def site(self, name: str) -> Site:
         """Return the site with all defaults filled in; KeyError if there is none of that name."""
-        return config.make_site(self.entries[name].file, self.home)
+        return make_site(self.entries[name].file, self.home)
 
     def hosting(self, name: str) -> Site | None:
         """Return the site of that name if each of its hosts is an instance of its own, else None."""
@@ -61,7 +62,7 @@ class Catalogue:
             if instance:
                 return instance
         entry = self.entries[name]
-        settled = config.make_site(entry.file, self.home, host, found)
+        settled = make_site(entry.file, self.home, host, found)
         if settled.files_only:
             settled = replace(settled, application=hosted.application(settled.location))
         file = replace(entry.file, name=settled.name, domains=(host,))

@@ -6,7 +6,7 @@ import itertools
 import os
 import stat
 
-from multisite.config.hosts import normalise
+from multisite.config.domains import normalise
 from multisite.errors import BadHost
 
 Stamp = tuple[int, ...]

@@ -15,10 +15,10 @@ import os
 import time
 from collections.abc import Callable, Iterator
 
-from multisite.config import config
 from multisite.config.model import Home
+from multisite.config.read import find_home, read_home
 from multisite.errors import ConfigError, Problem
-from multisite.logs import logs
+from multisite.logs import servicelog
 from multisite.sites import catalogue
 from multisite.sites.catalogue import Catalogue
 from multisite.sites.sitedir import SiteDir, stamp_of
@@ -115,9 +115,9 @@ class LiveHome:
         return changed
 
     def _read_home(self) -> Home:
-        path = config.find_home(self._asked_for)
+        path = find_home(self._asked_for)
         self._home_stamp = stamp_of(os.path.join(path, "moya.conf"))
-        return config.read_home(path)
+        return read_home(path)
 
     def _changed_home(self) -> Home | None:
         """Return the home if moya.conf is another one and can be used."""
@@ -144,7 +144,7 @@ class LiveHome:
         current = (path, stamp_of(path))
         if current != self._logging:
             self._logging = current
-            self._logging_problems = logs.configure(home)
+            self._logging_problems = servicelog.configure(home)
 
     def _swap(self) -> bool:
         assert self._folder

@@ -11,7 +11,7 @@ from typing import Any
 
 from multisite.config.model import Home, Site
 from multisite.errors import Problem
-from multisite.logs import logs
+from multisite.logs import servicelog
 from multisite.runner.audit import PATHS, relative_path
 from multisite.sites.statefile import StateFile
 
@@ -33,7 +33,7 @@ def watch(site: Site, home: Home, why: str) -> None:
 def _hook(event: str, args: tuple[Any, ...]) -> None:
     # At the interpreter's end, names with an underscore become None before the others do, and files are opened still.
     if _watched and event in PATHS:
-        site = logs.current_site.get()
+        site = servicelog.current_site.get()
         path = relative_path(event, args) if site in _watched else ""
         if path:
             _tell(site, path[:LONGEST])
@@ -45,7 +45,7 @@ def _tell(name: str, path: str) -> None:
         f"it uses the relative path {path}, which does not start at location = {site.location} in the workers: {why}; "
         "write an absolute path, or mode = spawned"
     )
-    logs.site_logger(name).warning("%s", said)
+    servicelog.site_logger(name).warning("%s", said)
     _keep(home, name, said)
 
 

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
 
-from multisite.config import appspec
-from multisite.config.appspec import AppSpec
+from multisite.config import application
+from multisite.config.application import AppSpec
 from multisite.config.model import Home, Site
 from multisite.errors import AppLoadError, NeedsProcess
 from multisite.sites import claims, mentions
@@ -201,7 +201,7 @@ def resolve(site: Site) -> AppSpec:
     """
     if not site.application:
         return AppSpec("moya", "")
-    spec = appspec.parse(site.application)
+    spec = application.parse(site.application)
     if spec.kind == "module" and spec.target.endswith(".wsgi") and _is_file(site, spec):
         return spec.as_file()
     module = spec.as_module()

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from multisite import __version__
-from multisite.config import config, options
+from multisite.config import options
 from multisite.config.model import Home, SiteFile
+from multisite.config.read import read_site
 from multisite.errors import Problem
 from multisite.sites import globs
 from multisite.sites.statefile import StateFile
@@ -203,7 +204,7 @@ class SiteDir:
             return old
         if _is_gone(path, os.lstat):
             return None
-        new = config.read_site(path, self.home.path, defaults=self.home.defaults)
+        new = read_site(path, self.home.path, defaults=self.home.defaults)
         if new.sources[1:] != (old.file.sources[1:] if old else ()):
             stamp = stamp_of(path, new.sources[1:])
         if has_errors(new.problems) and old and not old.broken:

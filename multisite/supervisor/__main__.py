@@ -67,13 +67,13 @@ def _try_out(home: str, format_: str) -> str:
         format_: of the state that it would be given.
     """
     from multisite import __version__
-    from multisite.config import config
+    from multisite.config.read import read_home
     from multisite.errors import ConfigError
     from multisite.supervisor import handover, run
 
     assert run, "all that it needs can be imported"
     try:
-        config.read_home(home)
+        read_home(home)
     except ConfigError as error:
         return error.reason
     if format_ not in map(str, handover.KNOWN):

@@ -8,7 +8,8 @@ import logging
 import os
 from dataclasses import asdict, fields, replace
 
-from multisite.config import hosting, hosts
+from multisite.config import hosting
+from multisite.config.domains import is_pattern
 from multisite.config.model import Home, Site
 from multisite.control.rundir import RuntimeDirError, access_of, access_problem
 from multisite.sites import hosted
@@ -281,7 +282,7 @@ class Roster(Handed, dict[str, Crew]):
             return (site.host,) if best and best[0].value == (("/", site.template),) else ()
         name, owners = site.name, self.catalogue.owners
         shared = {domain for domain, mount in owners if mount != "/"}
-        exact = [domain for domain in site.domains if not hosts.is_pattern(domain) and domain not in shared]
+        exact = [domain for domain in site.domains if not is_pattern(domain) and domain not in shared]
         if site.redirect_to_canonical:
             exact = exact[:1]
         return tuple(domain for domain in exact if owners.get((domain, "/")) == name and "/" not in domain)

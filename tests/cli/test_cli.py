@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from multisite.cli import COMMANDS, main
-from multisite.config.config import read_home
+from multisite.config.read import read_home
 from multisite.errors import NeedsProcess
 from multisite.sites import placement
 from multisite.sites.sitedir import SiteDir
@@ -588,7 +588,7 @@ def test_the_help_imports_nothing_that_is_slow() -> None:
     code = (
         "import sys\nfrom multisite.cli import main\n"
         "try: main(['--help'])\nexcept SystemExit: pass\n"
-        "print(sys.modules.keys() & {'rich', 'gunicorn', 'werkzeug', 'configobj', 'idna', 'multisite.config.config'})"
+        "print(sys.modules.keys() & {'rich', 'gunicorn', 'werkzeug', 'configobj', 'idna', 'multisite.config.read'})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "set()"

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 from multisite.cli import main
 from multisite.cli.session import Session
-from multisite.config.config import read_home
+from multisite.config.read import read_home
 from multisite.errors import NeedsProcess
 from multisite.sites import catalogue, codeversion, verdicts
 from multisite.sites.examined import Examined

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from multisite.cli.frontends import blocks, caddy, plan
 from multisite.cli.frontends.blocks import Block, Front, Listen, Static, Unwritable
+from multisite.config.domains import HostTable, check_pattern, compile_pattern
 from multisite.config.endpoint import Endpoint
-from multisite.config.hosts import HostTable, check_pattern, compile_pattern
 from multisite.config.site import Site
 from multisite.dispatch.ask import PATH
 

@@ -19,8 +19,8 @@ from multisite.cli import main
 from multisite.cli.project.guess import guess
 from multisite.cli.project.scan import LARGEST, MOST_FILES, survey
 from multisite.cli.project.sources import NoGuess
-from multisite.config.config import make_site, read_home, read_site
 from multisite.config.model import SupervisorOptions
+from multisite.config.read import make_site, read_home, read_site
 from multisite.supervisor.process import launch
 from multisite.supervisor.process.spec import Surroundings
 from tests.projects import DJANGO, DJANGOS, FLASK, MOYA, PLAIN, SEEN, SERVED, STATIC, write

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from multisite.cli import main
 from multisite.cli.standalone import believing
 from multisite.cli.system import KINDS, adapted, is_untouched, marked
-from multisite.config.config import read_home
+from multisite.config.read import read_home
 from tests.servers.harness import debian_program, eventually, find_program, free_port
 
 UNITS = "etc/systemd/system"

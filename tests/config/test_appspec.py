@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from multisite.config.appspec import AppSpec, Call, parse
+from multisite.config.application import AppSpec, Call, parse
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from multisite.config.config import find_home, make_site, read_home, read_site
 from multisite.config.model import Home, Site, SiteFile
+from multisite.config.read import find_home, make_site, read_home, read_site
 from multisite.config.textfile import LARGEST
 from multisite.errors import ConfigError, Problem
 
@@ -387,7 +387,7 @@ def test_an_empty_moya_conf_is_all_defaults(tmp_path: Path) -> None:
 
 
 def test_the_home_is_named_by_option_environment_or_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("multisite.config.config.SYSTEM_HOME", str(tmp_path / "etc"))
+    monkeypatch.setattr("multisite.config.read.SYSTEM_HOME", str(tmp_path / "etc"))
     monkeypatch.chdir(tmp_path)
     assert find_home("x", {"MOYA_SERVICE_HOME": "/y"}) == str(tmp_path / "x")
     assert find_home(None, {"MOYA_SERVICE_HOME": "/y"}) == "/y"

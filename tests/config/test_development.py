@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from multisite.cli.serve import _overridden
 from multisite.config import development, publisher
-from multisite.config.config import read_home
 from multisite.config.development import OFF, Development
-from multisite.config.hosts import HostTable, local_host
+from multisite.config.domains import HostTable, local_host
 from multisite.config.model import Site
 from multisite.config.options import KNOWN, PUBLISHER_FILE
 from multisite.config.publisher import PublisherOptions
 from multisite.config.publisherfile import read_publisher
+from multisite.config.read import read_home
 from multisite.errors import pages
 from multisite.runner import debugger
 from multisite.sites import codefiles

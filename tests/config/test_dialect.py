@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from multisite.config.dialect import LONGEST_NAME, MOST_FAULTS, expand_environ, expand_names, parse
+from multisite.config.ini import LONGEST_NAME, MOST_FAULTS, expand_environ, expand_names, parse
 
 
 def service(body: str) -> dict[str, str]:

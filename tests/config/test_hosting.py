@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multisite.config import config, hosting, hosts
+from multisite.config import hosting
+from multisite.config.domains import normalise
+from multisite.config.read import checks, read_home
 from multisite.errors import BadHost
 from multisite.proxy.activity import Ignored
 from multisite.sites import catalogue, hosted
@@ -32,7 +34,7 @@ def test_an_instances_name_is_a_name_and_nobody_elses(one: str, host: str, other
     assert SITE_NAME.fullmatch(name)
     assert (name == hosting.instance_name(other, another)) == ((one, host) == (other, another))
     with pytest.raises(ValueError, match=r"'\.\.'"):
-        config.checks.KNOWN["site"]["service"]["name"].cast(name)
+        checks.KNOWN["site"]["service"]["name"].cast(name)
     assert hosting.split_name(name) in ((one, host), (name, ""))
 
 
@@ -48,7 +50,7 @@ def test_a_short_name_can_be_read_back() -> None:
 def test_whatever_a_client_sends_stays_in_its_folder(raw: str) -> None:
     """What a host is replaced by is one component of a path, and no option of a command."""
     try:
-        host = hosts.normalise(raw)
+        host = normalise(raw)
     except BadHost:
         return
     found = hosting.values(["*", "{*all}", "x{*rest}"], host)
@@ -98,7 +100,7 @@ def home(tmp_path: Path) -> TestHome:
 
 
 def sites(home: TestHome) -> Catalogue:
-    return catalogue.read(config.read_home(str(home.path)))
+    return catalogue.read(read_home(str(home.path)))
 
 
 def test_an_instance_is_what_the_file_says_for_its_host(home: TestHome) -> None:

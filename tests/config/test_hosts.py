@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from multisite.config.hosts import HostTable, check_pattern, compile_pattern, is_pattern, normalise
+from multisite.config.domains import HostTable, check_pattern, compile_pattern, is_pattern, normalise
 from multisite.errors import BadHost
 
 LONGEST = ".".join(["a" * 63] * 3 + ["a" * 61])  # RFC 1035 section 2.3.4: 253 octets

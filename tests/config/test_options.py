@@ -8,9 +8,9 @@ import pytest
 from configobj import ConfigObj
 
 from multisite.config import options, reference
-from multisite.config.config import read_home, read_site
 from multisite.config.option import Option
 from multisite.config.options import HOME_FILE, KNOWN, OPTIONS, SITE_FILE
+from multisite.config.read import read_home, read_site
 from multisite.config.reference import example_line
 
 

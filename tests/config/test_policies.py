@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from multisite.config import config, policies
+from multisite.config import policies
 from multisite.config.model import Home, Site, SupervisorOptions
 from multisite.config.policies import Refused
+from multisite.config.read import read_home
 from multisite.supervisor.process import privilege
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
@@ -140,6 +141,6 @@ def test_nobody_makes_his_neighbour_run_his_code(policy: str) -> None:
 def test_a_policy_that_is_not_there_is_a_problem_of_moya_conf(tmp_path: Path) -> None:
     """With what there is, and what may have been meant."""
     (tmp_path / "moya.conf").write_text("[supervisor]\nuser_policy = directroy\n")
-    (problem,) = config.read_home(str(tmp_path)).problems
+    (problem,) = read_home(str(tmp_path)).problems
     assert (problem.section, problem.key, problem.value) == ("supervisor", "user_policy", "directroy")
     assert "did you mean directory?" in str(problem)

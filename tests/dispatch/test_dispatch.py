@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from multisite.config.config import read_home
+from multisite.config.read import read_home
 from multisite.proxy import headers
 from multisite.service import Service
 from multisite.sites.verdicts import Verdicts

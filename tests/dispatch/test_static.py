@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from multisite.config import filerules
-from multisite.config.config import read_site
 from multisite.config.filerules import Expiry, MediaTypes, best_coding, freshness
 from multisite.config.model import Home, Site
+from multisite.config.read import read_site
 from multisite.dispatch.static import StaticFiles
 from multisite.dispatch.static.conditions import MOST_RANGES
 from multisite.dispatch.static.paths import Prefixes, names
@@ -343,7 +343,7 @@ def binary(app: Any, path: str, **environ: Any) -> bytes:
 
 
 def read_settled(home: StaticHome) -> Site:
-    from multisite.config.config import make_site, read_home
+    from multisite.config.read import make_site, read_home
 
     read = read_home(str(home.path))
     return make_site(read_site(str(home.path / "sites-enabled" / "a.ini"), read.path), read)

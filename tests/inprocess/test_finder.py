@@ -16,7 +16,7 @@ import pytest
 
 from multisite.inprocess.finder import OwnModule, finder
 from multisite.inprocess.importer import import_file
-from multisite.logs.logs import current_site
+from multisite.logs.servicelog import current_site
 
 NAME = "shared_by_name"
 CODE = """

@@ -20,12 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multisite.config import logformat
-from multisite.config.config import read_site
 from multisite.config.model import Home, Site
-from multisite.logs import logbatch, visit
-from multisite.logs.logfile import LogFile, open_append
+from multisite.config.read import read_site
+from multisite.logs import logbatch, requests
+from multisite.logs.logfiles import LogFile, open_append
 from multisite.logs.loghandlers import SyslogLines
-from multisite.logs.visit import AccessLog, Visit
+from multisite.logs.requests import AccessLog, Visit
 from multisite.sites.usage import Counts
 from tests.homes import TestHome, ask
 
@@ -261,7 +261,7 @@ def test_a_sites_log_is_looked_for_in_each_second(home: LoggedHome, monkeypatch:
     home.log("access = ../../log/access.log", f"access_format = {form}")
     home.get("a.test", "/one")
     (home.path / "log" / "access.log").rename(home.path / "log" / "access.log.1")
-    monkeypatch.setattr(visit.now, "known", (-1, "", ""))  # as when a second is over
+    monkeypatch.setattr(requests.now, "known", (-1, "", ""))  # as when a second is over
     home.get("a.test", "/two")
     assert "/one" in (home.path / "log" / "access.log.1").read_text()
     assert len(home.lines) == 1 and "/two" in home.lines[0]
@@ -308,7 +308,7 @@ def test_a_log_that_goes_away_costs_no_request_and_is_told_once(
 
 WRITER = """
 import sys, threading
-from multisite.logs.logfile import LogFile
+from multisite.logs.logfiles import LogFile
 log = LogFile(sys.argv[1])
 def write(letter):
     for _ in range(300):
@@ -413,7 +413,7 @@ def test_error_logs_go_to_syslog_with_their_site(home: LoggedHome, syslog: socke
 
 
 def test_the_output_of_a_spawned_site_goes_to_syslog(home: LoggedHome, syslog: socket.socket) -> None:
-    from multisite.config.config import make_site, read_home
+    from multisite.config.read import make_site, read_home
     from multisite.supervisor.process.sitelog import SiteLog
 
     home.log(f"error = syslog:local0@127.0.0.1:{syslog.getsockname()[1]}")
@@ -572,9 +572,9 @@ def test_a_visit_that_was_taken_over_is_ended_by_who_took_it() -> None:
         def done(self, *what: Any) -> None:
             self.done_with = what
 
-    environ: dict[str, Any] = {visit.KEY: (taken := Taken())}
-    visit.ended(environ, 200, 10)
-    visit.ended(environ, 500, 0)
+    environ: dict[str, Any] = {requests.KEY: (taken := Taken())}
+    requests.ended(environ, 200, 10)
+    requests.ended(environ, 500, 0)
     assert taken.done_with == (200, 10, False)
     assert environ == {}
 
@@ -594,7 +594,7 @@ def test_a_connection_that_was_taken_over_writes_its_line_when_it_has_ended(home
         with pytest.raises(StopIteration):
             request(home, "/x")
         assert len(home.lines) == number - 1
-        visit.ended(kept[-1], 201, 17)
+        requests.ended(kept[-1], 201, 17)
         assert (home.last["status"], home.last["bytes"], home.last["how"]) == ("201", "17", "spawned")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from multisite.logs.logfile import open_append
+from multisite.logs.logfiles import open_append
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from multisite.config.model import Home, Site
-from multisite.logs import loggingini, logs
+from multisite.logs import servicelog, setup
 from multisite.logs.literals import evaluate
 from multisite.logs.loggingplan import make_plan
 from multisite.logs.loghandlers import LocalSysLogHandler, ReopeningFileHandler
@@ -83,11 +83,11 @@ def clean_logging(monkeypatch):
     root.handlers[:] = []
     root.setLevel(logging.WARNING)
     yield
-    for name in list(logs._site_logs):
-        logs.detach_site_log(name)
-    logs._remove_installed()
-    logs._quiet_default()
-    logs._told.clear()
+    for name in list(servicelog._site_logs):
+        servicelog.detach_site_log(name)
+    servicelog._remove_installed()
+    servicelog._quiet_default()
+    servicelog._told.clear()
     root.handlers[:] = handlers
     root.setLevel(level)
     logging.setLogRecordFactory(factory)
@@ -102,7 +102,7 @@ def home(tmp_path, monkeypatch):
 def configure(home: Home):
     """`logs.configure` without the handlers that pytest gives to the root logger."""
     logging.root.handlers[:] = [each for each in logging.root.handlers if "pytest" not in type(each).__module__]
-    return logs.configure(home)
+    return servicelog.configure(home)
 
 
 def write_ini(home: Home, text: str, name: str = "logging.ini") -> str:
@@ -127,7 +127,7 @@ def site(home: Home, name: str = "blog", log: str = "blog.log") -> Site:
 def test_without_a_logging_ini_records_go_to_stderr_with_the_site(home, capsys):
     assert configure(home) == ()
     logging.getLogger("multisite.dispatcher").info("hello")
-    logs.site_logger("blog").warning("oh")
+    servicelog.site_logger("blog").warning("oh")
     logging.getLogger("multisite").debug("unseen")
     first, second = capsys.readouterr().err.splitlines()
     assert re.fullmatch(r"[-\d]+ [:,\d]+ INFO {20}hello", first)
@@ -156,16 +156,16 @@ def test_configuring_twice_writes_no_line_twice(home, capsys):
 def test_moyas_dialect_works_without_moya(home):
     write_ini(home, MOYA)
     assert configure(home) == ()
-    logs.site_logger("blog").info("hello")
+    servicelog.site_logger("blog").info("hello")
     assert read_log(home) == "(blog)        :multisite.site.blog:INFO: hello\n"
 
 
 def test_the_librarys_dialect_works(home):
     write_ini(home, LIBRARY)
     assert configure(home) == ()
-    token = logs.current_site.set("shop")
+    token = servicelog.current_site.set("shop")
     logging.getLogger("multisite.loader").debug("hello")
-    logs.current_site.reset(token)
+    servicelog.current_site.reset(token)
     assert read_log(home) == "DEBUG (shop) hello\n"
 
 
@@ -306,7 +306,7 @@ def test_a_directory_and_a_fifo_are_refused_at_once(home):
 def test_no_text_makes_reading_fail(tmp_path, text, rest):
     path = tmp_path / "logging.ini"
     path.write_text(text + "\n" + rest, encoding="utf-8")
-    plan, problems = make_plan(loggingini.read(str(path), {}))
+    plan, problems = make_plan(setup.read(str(path), {}))
     assert plan or problems
 
 
@@ -347,8 +347,8 @@ def test_restore_puts_back_what_dictconfig_took(home, capsys):
     configure(home)
     logging.config.dictConfig({"version": 1, "root": {"handlers": []}})
     assert logging.getLogger("multisite").disabled
-    assert "the logger multisite" in logs.restore()
-    assert logs.restore() == ()
+    assert "the logger multisite" in servicelog.restore()
+    assert servicelog.restore() == ()
     logging.getLogger("multisite").info("hello")
     assert "hello" in capsys.readouterr().err
 
@@ -358,8 +358,8 @@ def test_restore_puts_back_root_handlers_and_the_record_factory(home):
     configure(home)
     logging.root.handlers.clear()
     logging.setLogRecordFactory(logging.LogRecord)
-    assert set(logs.restore()) == {"a log handler of root", "the log record factory"}
-    logs.site_logger("blog").info("hello")
+    assert set(servicelog.restore()) == {"a log handler of root", "the log record factory"}
+    servicelog.site_logger("blog").info("hello")
     assert "(blog)" in read_log(home)
 
 
@@ -380,7 +380,7 @@ def test_each_thread_has_its_own_current_site(home):
     sites = {}
 
     def serve(name):
-        logs.current_site.set(name)
+        servicelog.current_site.set(name)
         barrier.wait(60)
         sites[name] = logging.makeLogRecord({}).site
 
@@ -398,13 +398,13 @@ def test_each_thread_has_its_own_current_site(home):
 
 def test_a_sites_log_has_its_records_and_the_traceback_of_an_incident(home, capsys):
     configure(home)
-    assert logs.attach_site_log(site(home)) == ()
-    name = logs.incident()
+    assert servicelog.attach_site_log(site(home)) == ()
+    name = servicelog.incident()
     try:
         raise ImportError("no module named flask")
     except ImportError as fault:
-        logs.log_failure("blog", name, "the application could not be imported", fault)
-    logs.site_logger("shop").error("not ours")
+        servicelog.log_failure("blog", name, "the application could not be imported", fault)
+    servicelog.site_logger("shop").error("not ours")
     text = read_log(home, "blog.log")
     assert re.fullmatch("[0-9a-f]{8}", name)
     assert f"ERROR incident {name}: the application could not be imported\nTraceback" in text
@@ -415,49 +415,49 @@ def test_a_sites_log_has_its_records_and_the_traceback_of_an_incident(home, caps
 
 def test_a_site_whose_name_begins_with_anothers_keeps_its_records_to_itself(home):
     configure(home)
-    logs.attach_site_log(site(home, "blog"))
-    logs.site_logger("blog.eu").error("elsewhere")
+    servicelog.attach_site_log(site(home, "blog"))
+    servicelog.site_logger("blog.eu").error("elsewhere")
     assert read_log(home, "blog.log") == ""
 
 
 def test_a_renamed_log_is_opened_anew_with_a_narrow_mode(home):
     configure(home)
-    logs.attach_site_log(site(home))
-    logs.site_logger("blog").error("first")
+    servicelog.attach_site_log(site(home))
+    servicelog.site_logger("blog").error("first")
     os.rename(f"{home.path}/blog.log", f"{home.path}/blog.log.1")
-    logs.site_logger("blog").error("second")
+    servicelog.site_logger("blog").error("second")
     assert "first" in read_log(home, "blog.log.1") and "second" in read_log(home, "blog.log")
     assert os.stat(f"{home.path}/blog.log").st_mode & 0o137 == 0
 
 
 def test_attaching_again_adds_nothing_and_follows_a_change(home):
     configure(home)
-    logger = logs.site_logger("blog")
-    logs.attach_site_log(site(home))
+    logger = servicelog.site_logger("blog")
+    servicelog.attach_site_log(site(home))
     (handler,) = logger.handlers
-    logs.attach_site_log(site(home))
+    servicelog.attach_site_log(site(home))
     assert logger.handlers == [handler]
-    logs.attach_site_log(site(home, log="other.log"))
+    servicelog.attach_site_log(site(home, log="other.log"))
     assert [os.path.basename(each.baseFilename) for each in logger.handlers] == ["other.log"]
-    logs.attach_site_log(site(home, log=""))
+    servicelog.attach_site_log(site(home, log=""))
     assert logger.handlers == []
 
 
 def test_a_log_that_cannot_be_opened_is_told_once(home, capsys):
     configure(home)
     broken = site(home, log="missing/blog.log")
-    (problem,) = logs.attach_site_log(broken)
+    (problem,) = servicelog.attach_site_log(broken)
     assert (problem.section, problem.key) == ("logging", "error")
     assert problem.remedy == f"create the directory {home.path}/missing"
-    assert logs.attach_site_log(broken) == (problem,)
+    assert servicelog.attach_site_log(broken) == (problem,)
     assert capsys.readouterr().err.count("create the directory") == 1
     os.mkdir(f"{home.path}/missing")
-    assert logs.attach_site_log(broken) == ()
+    assert servicelog.attach_site_log(broken) == ()
 
 
 def test_a_fifo_that_nobody_reads_is_refused_at_once(home):
     os.mkfifo(f"{home.path}/blog.log")
-    assert len(logs.attach_site_log(site(home))) == 1
+    assert len(servicelog.attach_site_log(site(home))) == 1
 
 
 def test_a_fault_while_writing_is_told_once_and_never_raised(home, capsys):

@@ -11,7 +11,7 @@ import pytest
 
 from multisite.config.model import Home, Site
 from multisite.dispatch.environ import Completed
-from multisite.logs import logs, ownlog
+from multisite.logs import ownlog, servicelog
 
 
 @pytest.fixture
@@ -22,11 +22,11 @@ def root() -> Iterator[logging.Logger]:
     root.handlers[:] = []
     root.setLevel(logging.WARNING)
     yield root
-    for name in list(logs._site_logs):
-        logs.detach_site_log(name)
-    assert logs._records not in root.handlers
-    logs._remove_installed()
-    logs._quiet_default()
+    for name in list(servicelog._site_logs):
+        servicelog.detach_site_log(name)
+    assert servicelog._records not in root.handlers
+    servicelog._remove_installed()
+    servicelog._quiet_default()
     root.handlers[:] = handlers
     root.setLevel(level)
     logging.setLogRecordFactory(factory)
@@ -36,14 +36,14 @@ def root() -> Iterator[logging.Logger]:
 def home(tmp_path: Path, root: logging.Logger) -> Home:
     """A home with the log of one site, and one that has none."""
     home = Home(str(tmp_path))
-    assert not logs.attach_site_log(Site(file="blog.ini", name="blog", error_log=str(tmp_path / "blog.log")))
+    assert not servicelog.attach_site_log(Site(file="blog.ini", name="blog", error_log=str(tmp_path / "blog.log")))
     return home
 
 
 def configure(home: Home) -> None:
     """Set the service's log up, without the handlers that pytest gives to the root logger for each step of a test."""
-    logging.root.handlers[:] = [logs._records]
-    logs.configure(home)
+    logging.root.handlers[:] = [servicelog._records]
+    servicelog.configure(home)
 
 
 def own(tmp_path: Path) -> str:
@@ -51,11 +51,11 @@ def own(tmp_path: Path) -> str:
 
 
 def say(site: str, text: str, logger: str = "shop.orders") -> None:
-    token = logs.current_site.set(site)
+    token = servicelog.current_site.set(site)
     try:
         logging.getLogger(logger).warning(text)
     finally:
-        logs.current_site.reset(token)
+        servicelog.current_site.reset(token)
 
 
 def test_what_a_site_logs_is_in_its_own_log(home: Home, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_what_a_site_logs_is_in_its_own_log(home: Home, tmp_path: Path) -> None:
     say("blog", "ours")
     say("wiki", "a neighbour's")
     say("blog", "about the service", "multisite.inprocess")
-    logs.site_logger("blog").error("an incident")
+    servicelog.site_logger("blog").error("an incident")
     assert [line.split(" ", 3)[2:] for line in own(tmp_path).splitlines()] == [
         ["WARNING", "ours"],
         ["ERROR", "an incident"],
@@ -93,13 +93,13 @@ def test_a_record_that_no_handler_gets_is_in_the_services_log(home: Home, capsys
 def test_an_import_that_empties_the_root_logger_changes_nothing(home: Home, root: logging.Logger) -> None:
     """As with the service's own handlers, what dictConfig took is put back."""
     root.handlers[:] = []
-    assert "a log handler of root" in logs.restore()
-    assert logs._records in root.handlers
+    assert "a log handler of root" in servicelog.restore()
+    assert servicelog._records in root.handlers
 
 
 def test_wsgi_errors_is_the_sites_own_log(home: Home, tmp_path: Path) -> None:
     """Text comes in pieces, and threads do not mix their lines."""
-    log = logs.own_log("blog")
+    log = servicelog.own_log("blog")
     assert log
 
     def app(environ: dict[str, object], start_response: object) -> list[bytes]:
@@ -115,4 +115,4 @@ def test_wsgi_errors_is_the_sites_own_log(home: Home, tmp_path: Path) -> None:
 
     Completed(app, ownlog.Errors(log))({}, None)
     assert own(tmp_path) == "from a thread\nTraceback\n  File x\nend\n"
-    assert logs.own_log("wiki") is None
+    assert servicelog.own_log("wiki") is None

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from multisite.errors import BackendUnavailable, SiteBusy
-from multisite.logs.visit import KEY
+from multisite.logs.requests import KEY
 from multisite.proxy import client, passage, relayloop
 from multisite.proxy.proxy import Proxy
 from multisite.proxy.relayloop import RelayLoop

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from multisite.config.config import read_home
+from multisite.config.read import read_home
 from multisite.sites import catalogue, globs
 from multisite.sites.sitedir import SiteDir
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from multisite.config import config
 from multisite.config.model import Site
+from multisite.config.read import read_home
 from multisite.sites import watched
 from multisite.sites.tree import QUIET
 from multisite.sites.watched import Watched
@@ -62,7 +62,7 @@ def site(tmp_path: Path) -> Site:
 def looked(site: Site, tmp_path: Path) -> Callable[[float], bool]:
     """Look at the files at a time."""
     (tmp_path / "moya.conf").write_text("[service]\ntemp_dir = temp\n")
-    home = config.read_home(str(tmp_path))
+    home = read_home(str(tmp_path))
     one = Watched()
     one.begin(watched.files(site, home))
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from multisite.config import config
 from multisite.config.model import Home
+from multisite.config.read import read_home
 from multisite.control.client import Client, NotRunning
 from multisite.control.rundir import RuntimeDir
 from multisite.supervisor.process import kernel, orphans
@@ -102,7 +102,7 @@ class SupervisedHome:
         for name in ("sites-enabled", "temp"):
             (path / name).mkdir(parents=True, exist_ok=True)
         (path / "moya.conf").write_text(MOYA_CONF.format(supervisor=supervisor))
-        self.home = config.read_home(str(path))
+        self.home = read_home(str(path))
         self.client = Patient(self.home)
         self.rundir = RuntimeDir(self.home)
         self.supervisors: set[int] = set()

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from multisite.config import config
 from multisite.config.model import Home
+from multisite.config.read import read_home
 from multisite.control.rundir import RuntimeDir, RuntimeDirError, access_of
 from multisite.errors import MultisiteError
 from multisite.supervisor.site.listener import Listener
@@ -176,7 +176,7 @@ def socket_in(home_path: str, group: str) -> dict[str, tuple[str, int]]:
     """Make the runtime directory and one socket, as whoever we are, and tell their modes."""
     conf = Path(home_path) / "moya.conf"
     conf.write_text(f"[service]\nruntime_dir = run\n[supervisor]\nsocket_group = {group}\n")
-    home = config.read_home(home_path)
+    home = read_home(home_path)
     rundir = RuntimeDir(home)
     rundir.make()
     rundir.let_in(access_of(home))
@@ -256,9 +256,9 @@ def test_a_folder_that_the_group_cannot_pass_is_said(open_path: Path) -> None:
 def test_a_number_is_a_group_too(tmp_path: Path) -> None:
     gid = os.getegid()
     (tmp_path / "moya.conf").write_text(f"[supervisor]\nsocket_group = {gid}\n")
-    assert access_of(config.read_home(str(tmp_path))).group == gid
+    assert access_of(read_home(str(tmp_path))).group == gid
     (tmp_path / "moya.conf").write_text(f"[supervisor]\nsocket_group = {grp.getgrgid(gid).gr_name}\n")
-    assert access_of(config.read_home(str(tmp_path))).group == gid
+    assert access_of(read_home(str(tmp_path))).group == gid
 
 
 # Workers of another user

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from multisite.config import config
+from multisite.config.read import read_home
 from multisite.errors import BackendUnavailable
 from multisite.sites.verdicts import of_starts
 from multisite.supervisor.process import descriptors
@@ -270,7 +270,7 @@ def test_a_path_that_is_too_long_and_an_interpreter_that_is_missing_cost_their_s
         conf = home.path / "moya.conf"
         deep = "d" * (107 - len(f"{tmp_path}//sites/good.sock"))
         conf.write_text(conf.read_text().replace("runtime_dir = run", f"runtime_dir = {deep}"))
-        client = Patient(config.read_home(str(tmp_path)))
+        client = Patient(read_home(str(tmp_path)))
         home.client = client
         for name in ("good", "far-too-long"):
             home.site(name)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from multisite.config import config
 from multisite.config.model import Site
+from multisite.config.read import make_site, read_site
 from multisite.control.rundir import RuntimeDir
 from multisite.errors import BackendUnavailable
 from multisite.supervisor.process import kernel, orphans, sitelog
@@ -74,7 +74,7 @@ def test_a_path_in_a_traceback_that_no_file_can_have_is_no_file(site: Site, home
 @pytest.fixture
 def site(home: SupervisedHome) -> Site:
     home.app("blog", "")
-    return config.make_site(config.read_site(str(home.path / "sites-enabled/blog.ini"), str(home.path)), home.home)
+    return make_site(read_site(str(home.path / "sites-enabled/blog.ini"), str(home.path)), home.home)
 
 
 @pytest.mark.parametrize(

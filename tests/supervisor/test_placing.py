@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from multisite.config import config
 from multisite.config.model import Site
+from multisite.config.read import read_home
 from multisite.sites import catalogue, codeversion
 from multisite.sites.catalogue import Catalogue
 from multisite.sites.placements import Placements, Row
@@ -38,7 +38,7 @@ class Crews:
         (path / "sites-enabled").mkdir()
         (path / "moya.conf").write_text(CONF)
         self.path, self.requests = path, 0
-        self.home = config.read_home(str(path))
+        self.home = read_home(str(path))
 
     def site(self, name: str) -> Site:
         folder = self.path / name

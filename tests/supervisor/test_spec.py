@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from multisite.config import config
+from multisite.config.read import Home, read_home
 from multisite.supervisor.process.preloaders import MOST_MODULES, Knowledge, Learned
 from multisite.supervisor.process.spec import Identity, Launch, fork_difference, fork_obstacle
 
@@ -101,6 +101,6 @@ def test_knowledge_is_kept(tmp_path: Path) -> None:
     assert again.denied == {"c": "opens descriptors"}
 
 
-def _home(path: Path) -> config.Home:
+def _home(path: Path) -> Home:
     (path / "moya.conf").write_text("[service]\nstate_dir = state\n")
-    return config.read_home(str(path))
+    return read_home(str(path))

@@ -12,7 +12,7 @@ from wsgiref.util import setup_testing_defaults
 
 import pytest
 
-from multisite.config import config
+from multisite.config.read import make_site, read_home, read_site
 from multisite.errors import MultisiteError, pages
 from multisite.proxy.spawned import SpawnedSite
 from tests.runner.harness import ENVIRON as VARIABLES
@@ -97,9 +97,9 @@ class Visitor(threading.Thread):
 
     def __init__(self, home: SupervisedHome, name: str, body: bytes = b"") -> None:
         super().__init__(daemon=True)
-        now = config.read_home(str(home.path))
-        file = config.read_site(str(home.path / "sites-enabled" / f"{name}.ini"), now.path)
-        self._app = SpawnedSite(config.make_site(file, now), now)
+        now = read_home(str(home.path))
+        file = read_site(str(home.path / "sites-enabled" / f"{name}.ini"), now.path)
+        self._app = SpawnedSite(make_site(file, now), now)
         self._app.begin = self._begin  # type: ignore[method-assign]
         self._sent = threading.Event()
         self._environ: dict[str, Any] = {"REMOTE_ADDR": "192.0.2.1", "wsgi.input": io.BytesIO(body)}

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from multisite.config import config
+from multisite.config.read import read_home
 from multisite.control.client import Client, SiteUnavailable, SupervisorError
 from multisite.errors import BackendUnavailable
 from tests.processes import is_running
@@ -445,13 +445,13 @@ def test_a_socket_path_that_is_too_long_is_said(tmp_path: Path) -> None:
         deep = tmp_path / "dddd"
         conf.write_text(conf.read_text().replace("runtime_dir = run", f"runtime_dir = {deep}"))
         home.site(name, domains="long.test")
-        client = Client(config.read_home(str(tmp_path)))
+        client = Client(read_home(str(tmp_path)))
         with pytest.raises(BackendUnavailable, match="longer than 107 bytes"):
             client.ensure(name)
         home.supervisors.add(int(client.ask({"do": "ping"})["pid"]))
         conf.write_text(conf.read_text().replace("dddd", "d" * 60))
         with pytest.raises(BackendUnavailable, match="longer than 107 bytes"):
-            Client(config.read_home(str(tmp_path))).ensure(name)
+            Client(read_home(str(tmp_path))).ensure(name)
 
 
 def test_another_home_is_told_that_the_directory_is_taken(home: SupervisedHome) -> None:
@@ -459,13 +459,13 @@ def test_another_home_is_told_that_the_directory_is_taken(home: SupervisedHome) 
     home.ensure("blog")
     other = home.rival()
     with pytest.raises(BackendUnavailable, match=f"the home {home.path} uses it"):
-        Client(config.read_home(str(other))).ensure("blog")
+        Client(read_home(str(other))).ensure("blog")
 
 
 def test_a_runtime_directory_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "moya.conf").write_text("[service]\nruntime_dir = /dev/null/run\nstate_dir = state\n")
     with pytest.raises(BackendUnavailable, match="/dev/null"):
-        Client(config.read_home(str(tmp_path))).ensure("blog")
+        Client(read_home(str(tmp_path))).ensure("blog")
 
 
 # The control socket

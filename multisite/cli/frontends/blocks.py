@@ -12,8 +12,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from multisite.config.domains import is_pattern
 from multisite.config.endpoint import Endpoint
-from multisite.config.hosts import is_pattern
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _WILDCARD = re.compile(r"\{(\*?)\w+\}|\*")

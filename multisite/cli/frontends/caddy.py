@@ -20,7 +20,7 @@ from multisite.cli.frontends.blocks import (
     without_check,
 )
 from multisite.cli.frontends.blocks import comment as plain_comment
-from multisite.config.hosts import is_pattern
+from multisite.config.domains import is_pattern
 
 HEAD = """\
 # Save this file as /etc/caddy/Caddyfile, or import it there, then:

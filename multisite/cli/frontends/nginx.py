@@ -23,7 +23,7 @@ from multisite.cli.frontends.blocks import (
     undisputed,
     unsent,
 )
-from multisite.config.hosts import is_pattern
+from multisite.config.domains import is_pattern
 
 #: a longer name does not fit the hash tables that nginx makes by default, and it would not start
 LONGEST_NAME = 40

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from multisite.cli.frontends.blocks import Block, Sent, Static, has_control
 from multisite.config import values
+from multisite.config.domains import is_pattern
 from multisite.config.filerules import parse_sender
 from multisite.config.hosting import is_hosting
-from multisite.config.hosts import is_pattern
 from multisite.config.model import Site
 
 MARGIN = 5  # seconds that a front end waits longer, so that the page with the reason is ours

@@ -20,7 +20,7 @@ from multisite.errors import Problem
 from multisite.sites import sharing
 
 if TYPE_CHECKING:
-    from multisite.config.appspec import AppSpec
+    from multisite.config.application import AppSpec
     from multisite.config.model import Site
 
 

@@ -16,9 +16,9 @@ from typing import Any
 from urllib.parse import quote
 
 from multisite.config import filerules
-from multisite.config.beneath import Reached, beside, reach
 from multisite.config.filerules import MediaTypes
 from multisite.config.model import Home, Site
+from multisite.config.safefiles import Reached, beside, reach
 from multisite.config.trusted import TrustedProxies
 from multisite.config.values import duration
 from multisite.dispatch.static import bodies, conditions

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from multisite.config import development, template
-from multisite.config.appspec import AppSpec
+from multisite.config.application import AppSpec
 from multisite.config.model import Site
 from multisite.config.policies import Refused
 from multisite.control import program

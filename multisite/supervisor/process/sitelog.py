@@ -13,8 +13,8 @@ from typing import Any
 from multisite.config.logformat import Syslog, parse_syslog
 from multisite.config.model import Site
 from multisite.errors import one_line
-from multisite.logs import logs
-from multisite.logs.logfile import open_append
+from multisite.logs import servicelog
+from multisite.logs.logfiles import open_append
 from multisite.logs.loghandlers import SyslogLines
 from multisite.supervisor.handover import Handed, Keeper, State
 
@@ -97,7 +97,7 @@ class SiteLog(Handed):
             return
         if not self._path:
             for line in lines:
-                logs.site_logger(self.name).info("%s", one_line(line.expandtabs()))
+                servicelog.site_logger(self.name).info("%s", one_line(line.expandtabs()))
             return
         try:
             self._open()
@@ -120,7 +120,7 @@ class SiteLog(Handed):
         """Say once what is wrong, until a line can be written again."""
         if not self._told:
             self._told = True
-            logs.site_logger(self.name).error("%s", reason)
+            servicelog.site_logger(self.name).error("%s", reason)
 
     def _open(self) -> None:
         """Open the file, again when it was renamed or removed (logrotate)."""

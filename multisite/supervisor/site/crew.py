@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from multisite.config.model import Home, Site
 from multisite.config.policies import Refused
-from multisite.logs import logs
+from multisite.logs import servicelog
 from multisite.sites.sitedir import Stamp
 from multisite.sites.tally import Tally
 from multisite.supervisor import planner
@@ -64,7 +64,7 @@ class Crew(Handed):
         self._is_asked_for = False
         self.is_due = self.is_put_to_rest = False
         self._shared, self._loop = shared, shared.loop
-        self._logger = logs.site_logger(site.name)
+        self._logger = servicelog.site_logger(site.name)
         self.failures = Failures(site.name, shared.notes, self._logger)
         self.activity = Activity(self._loop.now())
         link = "uwsgi.sock" if site.protocol == "uwsgi" else "http.sock"

@@ -6,7 +6,7 @@ import logging
 import random
 import time
 
-from multisite.logs import logs
+from multisite.logs import servicelog
 from multisite.sites.verdicts import Verdicts
 from multisite.supervisor import planner
 from multisite.supervisor.handover import Handed
@@ -102,7 +102,7 @@ class Failures(Handed):
     def tell(self, backend: Backend, exit_: Exit, now: float) -> None:
         """Tell in the log what became of a start or a run."""
         journey, site = backend.journey, backend.site
-        journey.fail(reason_of(backend, exit_), logs.incident(), now)
+        journey.fail(reason_of(backend, exit_), servicelog.incident(), now)
         # What it printed is in the site's own log, which is the service's where the site has none.
         self._logger.error("incident %s: %s", journey.incident, journey if site.error_log else journey.headline)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from multisite.config.model import Home, Site
 from multisite.config.policies import Refused
-from multisite.logs import logs
+from multisite.logs import servicelog
 from multisite.supervisor import planner
 from multisite.supervisor.notify import Said
 from multisite.supervisor.process import launch
@@ -50,7 +50,7 @@ class Launcher:
 
     def say(self, what: str) -> None:
         """Tell it in the log of the service."""
-        logs.site_logger(self.site.name).info("%s", what)
+        servicelog.site_logger(self.site.name).info("%s", what)
 
     def plan(self, slot: int, serial: int, *, smoke: bool = False) -> Launch:
         """Decide how to start the backend `serial` at the place `slot`.

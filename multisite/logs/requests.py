@@ -21,7 +21,7 @@ from multisite.config.model import Home, Site
 from multisite.config.trusted import TrustedProxies
 from multisite.errors import pages
 from multisite.logs.logbatch import Batch
-from multisite.logs.logfile import LogFile
+from multisite.logs.logfiles import LogFile
 from multisite.logs.loghandlers import SyslogLines
 
 Environ = dict[str, Any]

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from multisite.config.beneath import open_folder
+from multisite.config.safefiles import open_folder
 
 LOOK_EVERY = 1.0  # seconds from a file's new name until lines go to a new file
 

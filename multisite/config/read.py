@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from multisite.config import checks, dialect, hosting, policies
+from multisite.config import checks, hosting, ini, policies
 from multisite.config.chain import Chain
 from multisite.config.checks import Fault, Texts, Values
 from multisite.config.development import LOCALHOST
@@ -124,7 +124,7 @@ def _read_site(path: str, home: str, environ: Mapping[str, str], defaults: Mappi
     _assume_moya(chain, defaults or {}, names)
     values = checks.check(chain.texts, SITE_FILE, faults)
     service = {**(defaults or {}), **values.get("service", {})}
-    written = tuple(dialect.expand_names(domain, names) for domain in service.get("domains", ()))
+    written = tuple(ini.expand_names(domain, names) for domain in service.get("domains", ()))
     domains = checks.check_domains(written, faults)
     faults += checks.cross_check(values, service, domains, doubt=bool(chain.problems) or checks.in_doubt(faults))
     mount = service.get("mount") or _guessed_mount(chain.texts)
@@ -137,7 +137,7 @@ def _site_name(path: str, texts: Texts, home: str, faults: list[Fault]) -> str:
     given = texts.get("service", {}).get("name", "")
     stem = os.path.basename(path).removesuffix(".ini")
     if given:
-        return _usable(dialect.expand_names(given, {"home": home}).strip("\"'"))
+        return _usable(ini.expand_names(given, {"home": home}).strip("\"'"))
     if not NAME.fullmatch(stem):
         reason = f"the file's name {stem[:80]!r} is not a name for a site"
         faults.append(Fault("service", "name", reason, "set name, or rename the file with letters, digits, . _ and -"))
@@ -158,7 +158,7 @@ def _assume_moya(chain: Chain, defaults: Mapping[str, Any], names: Mapping[str, 
     service = chain.texts.get("service", {})
     if chain.texts.get("static") or any(service.get(key) or defaults.get(key) for key in checks.RUNS):
         return
-    location = dialect.expand_names(_text(chain.texts, "location", defaults), names).strip("\"'")
+    location = ini.expand_names(_text(chain.texts, "location", defaults), names).strip("\"'")
     folder = os.path.join(os.path.dirname(chain.sources[0]), os.path.expanduser(location))
     if location and os.path.exists(os.path.join(folder, MOYA_SETTINGS)):
         service["ini"] = MOYA_SETTINGS
@@ -216,7 +216,7 @@ def _location(text: str, folder: str) -> str:
 
 def _expand(value: Any, names: Mapping[str, str], found: Mapping[str, str]) -> Any:
     if isinstance(value, str):
-        return hosting.fill(dialect.expand_names(value, names), found) if "%" in value else value
+        return hosting.fill(ini.expand_names(value, names), found) if "%" in value else value
     if isinstance(value, tuple):
         return tuple(_expand(item, names, found) for item in value)
     return value
