@@ -10,8 +10,8 @@ import click
 
 from multisite.cli import complete
 from multisite.cli.group import fail
-from multisite.cli.listing import GOES_ON, say_failure, say_journey
-from multisite.cli.output import say, say_json, say_problems, suggestion
+from multisite.cli.listing import say_failure, say_journey
+from multisite.cli.output import GOES_ON, say, say_json, say_problems, suggestion
 from multisite.cli.session import Session, pass_session
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import click
 
 from multisite.cli import complete
 from multisite.cli.group import fenced
-from multisite.cli.output import say, say_json, say_table
+from multisite.cli.output import GOES_ON, say, say_json, say_table
 from multisite.cli.session import Session, UnknownSite, pass_session
 
 if TYPE_CHECKING:
@@ -160,7 +160,6 @@ STATUS_HEADER = (
     *("name", "runs", "state", "pids", "up"),
     *("requests", "errors", "in flight", "waiting", "starts", "cpu", "memory", "idle"),
 )
-GOES_ON = "the old version goes on serving, since the new one"
 DROP = ("cpu", "starts", "up", "waiting", "runs", "idle", "errors", "in flight")
 
 

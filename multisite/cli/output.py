@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,14 @@ if TYPE_CHECKING:
     from multisite.errors import Problem
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+GOES_ON = "the old version goes on serving, since the new one"
+GAP = 2  # columns between two cells
+FOLDED = 12  # columns that a folded cell has at least
+STYLES = {  # of states
+    "running": "green",
+    **dict.fromkeys(("starting", "draining", "stopping", "backoff"), "yellow"),
+    **dict.fromkeys(("broken", "fatal"), "red"),
+}
 
 
 def printable(text: str) -> str:
@@ -51,16 +58,6 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {' or '.join(near)}?)" if near else ""
 
 
-GAP = 2  # columns between two cells
-FOLDED = 12  # columns that a folded cell has at least
-
-STYLES = {  # of states
-    "running": "green",
-    **dict.fromkeys(("starting", "draining", "stopping", "backoff"), "yellow"),
-    **dict.fromkeys(("broken", "fatal"), "red"),
-}
-
-
 def say_table(
     header: Sequence[str],
     rows: Iterable[Sequence[str]],
@@ -78,6 +75,8 @@ def say_table(
         drop: columns that a narrow terminal does not get, the first one first.
         fold: columns whose texts are folded on a narrow terminal, the first one first.
     """
+    import shutil
+
     from rich.cells import cell_len
 
     terminal = sys.stdout.isatty()

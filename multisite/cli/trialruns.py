@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from multisite.cli.group import fail, fenced
-from multisite.cli.output import say, say_json, say_table
+from multisite.cli.output import GOES_ON, say, say_json, say_table
 from multisite.config import hosting
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _outcome(session: Session, about: dict[str, str], wanted: dict[str, int], wi
 
 
 def _kept(failure: str, name: str) -> str:
-    return f"{name + ': ' if name else ''}the old version goes on serving, since the new one failed: {failure}"
+    return f"{name + ': ' if name else ''}{GOES_ON} failed: {failure}"
 
 
 def _tried(session: Session, site: Site) -> dict[str, Any]:

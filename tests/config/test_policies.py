@@ -28,6 +28,12 @@ def numbers(site):
 def refuses(site):
     raise Refused(f"{site.name} has not paid")
 
+def apart(site):
+    raise Refused(f"{site.name} has not paid", "pay")
+
+def sentence(site):
+    raise Refused(f"{site.name} has not paid; pay")
+
 def root(site):
     return "root", "root"
 
@@ -37,7 +43,7 @@ def fails(site):
 def nonsense(site):
     return "www-data"
 """
-NAMES = ("by_name", "numbers", "refuses", "root", "fails", "nonsense")
+NAMES = ("by_name", "numbers", "refuses", "root", "fails", "nonsense", "apart", "sentence")
 
 
 @pytest.fixture
@@ -83,13 +89,30 @@ def test_what_the_file_says_wins(package: Path) -> None:
         ("fails", "failed: ZeroDivisionError"),
         ("nonsense", "returned 'www-data' and not a user and a group"),
         ("gone", "cannot be loaded: ModuleNotFoundError"),
-        ("unheard_of", "there is no such policy; there are owner, directory, by_name"),
+        ("unheard_of", "there is no such policy; there are owner, directory, apart, by_name"),
     ],
 )
 def test_a_policy_that_gives_no_user_is_a_reason_not_to_start(package: Path, policy: str, reason: str) -> None:
     """In one sentence, and never root."""
     with pytest.raises(Refused, match=reason):
         who(policy)
+
+
+@as_root
+def test_the_remedy_of_a_policy_is_the_remedy(package: Path) -> None:
+    """Whether it was given apart, or within one sentence."""
+    for policy in ("apart", "sentence"):
+        with pytest.raises(Refused) as refused:
+            who(policy)
+        problem = refused.value.problem("a.ini")
+        assert (problem.reason, problem.remedy) == (f"user_policy = {policy} refuses it: a has not paid", "pay")
+        assert str(refused.value) == f"{problem.reason}; {problem.remedy}"
+
+
+def test_a_refusal_is_a_problem_of_a_key() -> None:
+    refused = Refused("there is no such file", "correct it", "python", "/venv")
+    assert str(refused) == "python = /venv: there is no such file; correct it"
+    assert str(refused.problem("a.ini")) == "a.ini: [service] python = /venv: there is no such file; correct it"
 
 
 @as_root
