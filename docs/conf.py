@@ -9,7 +9,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 import multisite
-from multisite.config.reference import reference_rst
+from multisite.config.options import reference_rst
 
 project = "multisite"
 author = "The multisite authors"

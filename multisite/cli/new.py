@@ -53,7 +53,7 @@ def new(
     their own. What was seen and what was chosen is said. None of the project's code is run.
     """
     from multisite.cli.scaffold import write_new
-    from multisite.config.reference import site_template
+    from multisite.config.options import site_template
 
     stem = stem_of(name)
     if not _NAME.match(stem):

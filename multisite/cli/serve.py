@@ -15,7 +15,7 @@ from multisite.cli.session import Session, pass_session
 from multisite.cli.standalone import DEFAULT_PORT, DEFAULT_THREADS, UNIX, address_of, default_workers, serve_here
 
 if TYPE_CHECKING:
-    from multisite.config.publisher import PublisherOptions
+    from multisite.config.sections import PublisherOptions
 
 DEBIAN_UWSGI = "/usr/bin/uwsgi"
 _REMEDIES = {"uwsgi": "pip install uwsgi, or apt-get install uwsgi-core uwsgi-plugin-python3"}
@@ -61,7 +61,7 @@ def serve(session: Session, /, publisher: str | None, **given: Any) -> None:
 
 def publish(session: Session, file: str, given: dict[str, Any]) -> None:
     """Serve the sites of the home by the server that `file` names; `given` are options of the command line."""
-    from multisite.config.publisherfile import read_publisher
+    from multisite.config.publisher import read_publisher
 
     options, written, problems = read_publisher(os.path.abspath(file))
     say_problems(problems)

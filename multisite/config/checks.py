@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from configobj import ConfigObj
 from configobj.validate import Validator
 
-from multisite.config import hosting, template
+from multisite.config import hosting
 from multisite.config.domains import check_pattern, is_pattern
 from multisite.config.endpoint import Endpoint
 from multisite.config.option import Option
@@ -173,19 +173,19 @@ def _check_placeholders(values: Values, service: Mapping[str, Any], domains: tup
     """Find placeholders that stand for nothing."""
     location = service.get("location", "")
     captured = hosting.names(domains)
-    known = tuple(dict.fromkeys((*template.NAMES, *(captured if hosting.is_hosting(location) else ()))))
-    for name in template.unknown(service.get("command") or (), known):
-        remedy = f"there are {template.listed(known)}, and %% for a per cent sign"
+    known = tuple(dict.fromkeys((*hosting.NAMES, *(captured if hosting.is_hosting(location) else ()))))
+    for name in hosting.unknown(service.get("command") or (), known):
+        remedy = f"there are {hosting.listed(known)}, and %% for a per cent sign"
         yield Fault("service", "command", f"the placeholder %{name} means nothing", remedy)
-    for name in template.unknown([location], captured):
-        remedy = f"there is {template.listed(captured)}; what each of the domains captures can be used, too"
+    for name in hosting.unknown([location], captured):
+        remedy = f"there is {hosting.listed(captured)}; what each of the domains captures can be used, too"
         yield Fault("service", "location", f"the placeholder %{name} means nothing", remedy)
     if hosting.is_hosting(location):
         return
     texts = {("service", key): str(service.get(key) or "") for key in _OF_AN_INSTANCE}
     texts |= {("logging", key): str(text) for key, text in values.get("logging", {}).items()}
     for (section, key), text in texts.items():
-        if hosting.HOST in template.placeholders([text]):
+        if hosting.HOST in hosting.placeholders([text]):
             reason = "%HOST stands for nothing here, because location has none"
             yield Fault(section, key, reason, "write it into location, too, or take it out")
 

@@ -1,38 +1,41 @@
-"""One file for many hosts: ``location = /var/www/%HOST`` (pure).
+"""One file for many hosts, ``location = /var/www/%HOST``, and Luisito's placeholders in a command (pure).
 
 A *hosting site* is one whose location has a placeholder. Each host that it is asked for and whose folder exists is an
 *instance* of it: a site of its own, with a name, a socket, processes and figures of its own.
 
 A host that comes here is in its normal form (`config.domains.normalise`): labels of letters, digits, ``-`` and ``_``
 with single dots between them. So it can be one component of a path, and never two, none or the one above.
+
+``%HOST %PORT %SOCKET %UID %GID`` stand in every command, and ``%%`` for a percent sign.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
-from multisite.config import template
 from multisite.config.domains import compile_pattern, is_pattern
 
+NAMES = ("HOST", "PORT", "SOCKET", "UID", "GID")  # Luisito's, in a command
 HOST = "HOST"
 BETWEEN = ".."  # stands in no host, and in no name that a file may give
 LONGEST_NAME = 64
 
 _SAFE = re.compile(r"[a-z0-9_](?:[a-z0-9_-]|\.(?!\.|\Z))*\Z")
+_PLACEHOLDER = re.compile(r"%(%|[A-Z]+)")
 _CAPTURED = re.compile(r"\{\*?([A-Za-z]+)\}")
 
 
 def is_hosting(location: str) -> bool:
     """Tell whether a site with this location has an instance for each host."""
-    return "%" in location and bool(template.placeholders([location]))
+    return "%" in location and bool(placeholders([location]))
 
 
 def names(domains: Iterable[str]) -> tuple[str, ...]:
     """Return the placeholders that a hosting site with these domains may use: HOST, and what all of them capture."""
     captured = [{name.upper() for name in _CAPTURED.findall(domain)} for domain in domains]
-    return (HOST, *sorted(set.intersection(*captured) - set(template.NAMES) if captured else ()))
+    return (HOST, *sorted(set.intersection(*captured) - set(NAMES) if captured else ()))
 
 
 def values(domains: Iterable[str], host: str) -> dict[str, str] | None:
@@ -51,14 +54,9 @@ def values(domains: Iterable[str], host: str) -> dict[str, str] | None:
     return found if all(map(_SAFE.match, found.values())) else None
 
 
-def fill(text: str, found: Mapping[str, str]) -> str:
-    """Replace the placeholders in one value of a hosting site."""
-    return template.fill(text, found)
-
-
 def fill_command(arguments: Iterable[str], found: Mapping[str, str]) -> tuple[str, ...]:
     """Replace what was captured in a command; its own placeholders are left to whoever runs it."""
-    return template.render(arguments, {name: text for name, text in found.items() if name not in template.NAMES})
+    return render(arguments, {name: text for name, text in found.items() if name not in NAMES})
 
 
 def instance_name(site: str, host: str) -> str:
@@ -78,3 +76,32 @@ def split_name(name: str) -> tuple[str, str]:
     """Return site and host of an instance's name; the host is "" where the name is none, or was cut."""
     site, between, host = name.rpartition(BETWEEN)
     return (site, host) if between and instance_name(site, host) == name and BETWEEN not in site else (name, "")
+
+
+def placeholders(arguments: Iterable[str]) -> set[str]:
+    """Return the names that stand in `arguments`."""
+    return {found for argument in arguments for found in _PLACEHOLDER.findall(argument) if found != "%"}
+
+
+def unknown(arguments: Iterable[str], names: Collection[str] = NAMES) -> list[str]:
+    """Return the placeholders that mean nothing."""
+    return sorted(placeholders(arguments) - set(names))
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return placeholders as a sentence names them."""
+    return ", ".join("%" + name for name in names)
+
+
+def render(arguments: Iterable[str], values: Mapping[str, str]) -> tuple[str, ...]:
+    """Replace each placeholder that `values` has; any other stays as it is."""
+    return tuple(fill(argument, values) for argument in arguments)
+
+
+def fill(text: str, values: Mapping[str, str]) -> str:
+    """Replace each placeholder that `values` has; any other stays as it is."""
+
+    def replace(match: re.Match[str]) -> str:
+        return "%" if match[1] == "%" and "%" in values else values.get(match[1], match[0])
+
+    return _PLACEHOLDER.sub(replace, text) if "%" in text else text

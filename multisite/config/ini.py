@@ -1,6 +1,6 @@
-"""The INI dialect: ConfigObj's, made friendlier, and a superset of Moya's (pure).
+"""The INI dialect (ConfigObj's, made friendlier, and a superset of Moya's), and files that extend one another in it.
 
-`parse` folds the physical lines of a file into one canonical ``key=value`` line for
+`parse` (pure) folds the physical lines of a file into one canonical ``key=value`` line for
 each setting, which ConfigObj then reads. What folding adds: ``#`` and ``;`` at the
 start of a line and ``#`` after white space are comments, lines indented deeper than
 their key continue its value, a blank line ends it, and a bare word is a key with an
@@ -11,12 +11,20 @@ runs of white space.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from configobj import ConfigObj, ConfigObjError, DuplicateError
 
+from multisite.config.checks import Fault, Texts
+from multisite.config.safefiles import Unusable, decode, read_bytes
+from multisite.errors import Problem
+
+LONGEST_CHAIN = 16  # files that extend one another
+MOST_PROBLEMS = 50  # told for one file
 LONGEST_NAME = 200  # characters of a section's or key's name
 MOST_FAULTS = 20  # told for one file
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
@@ -31,7 +39,7 @@ _ENVIRON = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 _NAMED = re.compile(r"%\((\w+)\)s")
 
 
-class Fault(NamedTuple):
+class BadLine(NamedTuple):
     """A line that cannot be understood."""
 
     line: int
@@ -46,7 +54,7 @@ class Document(NamedTuple):
 
     values: dict[str, dict[str, str]]
     lines: dict[tuple[str, str], int]
-    faults: list[Fault]
+    faults: list[BadLine]
 
 
 def parse(text: str, commented: Container[str] | None = None) -> Document:
@@ -76,21 +84,21 @@ def parse(text: str, commented: Container[str] | None = None) -> Document:
     return Document(values, fold.lines, _limited(fold.faults))
 
 
-def _fault(error: ConfigObjError, fold: _Fold) -> Fault:
+def _fault(error: ConfigObjError, fold: _Fold) -> BadLine:
     number, section = fold.origins[error.line_number - 1]
     key = error.line.partition("=")[0]
     if isinstance(error, DuplicateError):
         first = fold.lines.get((section, key), 0)
-        return Fault(number, section, key, f"is set twice, first in line {first}", "remove one of the two")
-    return Fault(number, section, key, "has text after the closing quotes", "end the line after them")
+        return BadLine(number, section, key, f"is set twice, first in line {first}", "remove one of the two")
+    return BadLine(number, section, key, "has text after the closing quotes", "end the line after them")
 
 
-def _limited(faults: list[Fault]) -> list[Fault]:
+def _limited(faults: list[BadLine]) -> list[BadLine]:
     faults.sort(key=lambda fault: fault.line)
     more = len(faults) - MOST_FAULTS
     if more <= 0:
         return faults
-    return [*faults[:MOST_FAULTS], Fault(0, "", "", f"{more} more lines cannot be understood", "")]
+    return [*faults[:MOST_FAULTS], BadLine(0, "", "", f"{more} more lines cannot be understood", "")]
 
 
 class _Fold:
@@ -104,7 +112,7 @@ class _Fold:
         self.continued = False
         self.origins: list[tuple[int, str]] = []  # of each folded line: number and section
         self.lines: dict[tuple[str, str], int] = {}
-        self.faults: list[Fault] = []
+        self.faults: list[BadLine] = []
         self.section = ""
         self.sections: dict[str, int] = {}
         self.skipping = False  # within a section whose header is wrong
@@ -201,7 +209,7 @@ class _Fold:
         self.origins.append((self.number, self.section))
 
     def fault(self, key: str, reason: str, remedy: str, section: str | None = None) -> None:
-        self.faults.append(Fault(self.number, self.section if section is None else section, key, reason, remedy))
+        self.faults.append(BadLine(self.number, self.section if section is None else section, key, reason, remedy))
 
 
 def _indent(raw: str) -> int:
@@ -234,3 +242,115 @@ def expand_names(value: str, names: Mapping[str, str]) -> str:
 def has_control(value: str) -> bool:
     """Tell whether a value holds a control character other than tab and line end."""
     return _CONTROL.search(value) is not None
+
+
+@dataclass
+class Chain:
+    """A file and those it extends: the texts, and where each came from."""
+
+    path: str
+    environ: Mapping[str, str]
+    commented: Container[str] | None = None  # sections in which a comment may end a line (`dialect.parse`)
+    texts: Texts = field(default_factory=dict)
+    origins: list[tuple[str, dict[tuple[str, str], int]]] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    env_used: dict[str, str | None] = field(default_factory=dict)
+    misread: bool = False  # not text at all, so further problems would only be noise
+
+    @property
+    def unusable(self) -> bool:
+        """Tell whether the first file itself is no text."""
+        return self.misread and len(self.sources) == 1
+
+    def read(self) -> None:
+        """Follow ``extends`` from the file itself; what a nearer file says wins."""
+        path: str | None = self.path
+        link = self.path
+        while path is not None:
+            real = _real(path)
+            if real in self.sources or len(self.sources) == LONGEST_CHAIN:
+                self._add(link, Fault("", "extends", "the files extend one another in a circle", "remove one extends"))
+                return
+            self.sources.append(real)
+            texts = self.load(path, link)
+            link, path = path, self.base(texts, real)
+            for section, keys in texts.items():
+                mine = self.texts.setdefault(section, keys)
+                if mine is not keys:
+                    self.texts[section] = {**keys, **mine}
+
+    def load(self, path: str, link: str) -> Texts:
+        """Read one file of the chain, noting its problems; `link` is the file that extends it, or itself."""
+        try:
+            text, undecodable = decode(read_bytes(path))
+        except Unusable as error:
+            self.misread = True
+            if path == link:
+                self.problems.append(Problem(path, error.reason, remedy=error.remedy))
+            else:
+                self._add(link, Fault("", "extends", f"{path} {error.reason}", error.remedy))
+            return {}
+        document = parse(text, self.commented)
+        self.origins.append((path, document.lines))
+        if undecodable:
+            self.misread = True
+            self.problems.append(Problem(path, undecodable.reason, remedy=undecodable.remedy))
+        else:
+            self.problems += (
+                Problem(path, fault.reason, fault.section, fault.key, remedy=fault.remedy, line=fault.line)
+                for fault in document.faults
+            )
+        for section, keys in document.values.items():
+            for key, value in keys.items():
+                if "$" in value:
+                    keys[key] = self.expanded(path, section, key, value)
+        return document.values
+
+    def expanded(self, path: str, section: str, key: str, value: str) -> str:
+        """Replace the environment's names, and refuse what a terminal or a log could choke on."""
+        expanded = expand_environ(value, self.environ, self.env_used)
+        if has_control(expanded):
+            reason = "the environment puts a control character into it"
+            self.problems.append(Problem(path, reason, section, key, value, "correct the variable"))
+            return ""
+        return expanded
+
+    def expand_names(self, sections: Iterable[str], names: Mapping[str, str]) -> None:
+        """Replace ``%(name)s`` in some sections."""
+        for keys in filter(None, map(self.texts.get, sections)):
+            for key, value in keys.items():
+                if "%(" in value:
+                    keys[key] = expand_names(value, names)
+
+    def base(self, texts: Texts, real: str) -> str | None:
+        """Take ``extends`` out of the texts; None: there is none."""
+        top = texts.get("", {})
+        base = top.pop("extends", "")
+        if not top:
+            texts.pop("", None)
+        base = base or texts.get("service", {}).pop("extends", "")
+        return os.path.join(os.path.dirname(real), base.strip("\"'")) if base else None
+
+    def _add(self, path: str, fault: Fault, value: str = "", line: int = 0) -> None:
+        section, key, reason, remedy, severity = fault
+        self.problems.append(Problem(path, reason, section, key, value, remedy, severity, line))
+
+    def report(self, faults: list[Fault]) -> tuple[Problem, ...]:
+        """Give all problems, each with the file and line that holds it."""
+        for fault in () if self.misread else faults:
+            where = (fault.section, fault.key)
+            path, line = next(((path, lines[where]) for path, lines in self.origins if where in lines), (self.path, 0))
+            self._add(path, fault, self.texts.get(fault.section, {}).get(fault.key, ""), line)
+        self.problems.sort(key=lambda problem: (problem.file != self.path, problem.line))
+        more = len(self.problems) - MOST_PROBLEMS
+        if more > 0:
+            self.problems[MOST_PROBLEMS:] = [Problem(self.path, f"has {more} more problems")]
+        return tuple(self.problems)
+
+
+def _real(path: str) -> str:
+    try:
+        return os.path.realpath(path)
+    except (OSError, ValueError):
+        return os.path.abspath(path.replace("\0", "?"))

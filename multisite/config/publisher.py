@@ -1,94 +1,30 @@
 """A publisher file: which server publishes the sites, where, and with how many processes.
 
-The form is that of Nagare's publisher files, whose names are taken, too. Pure.
+The form is that of Nagare's publisher files, whose names are taken, too.
 """
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Any
 
-from multisite.config.option import option
+from multisite.config import checks
+from multisite.config.checks import Fault
+from multisite.config.ini import Chain
+from multisite.config.options import KNOWN, PUBLISHER_FILE
+from multisite.config.sections import PublisherOptions
+from multisite.errors import Problem
 
-TYPES = ("gunicorn", "standalone", "granian", "waitress", "uwsgi", "fastcgi")
-PORTS = {"fastcgi": 9000, "uwsgi": 3031}
-DEFAULT_PORT = 8000
+SECTION = "publisher"
 APPLICATION = "multisite.service:application"
 #: key in Nagare's spelling, without capitals and underscores → ours
 ALIASES = {"minspare": "min_children", "maxrequest": "max_requests"}
 
 
-@dataclass(frozen=True, slots=True)
-class PublisherOptions:
-    """The section [publisher]."""
-
-    type: str = option(
-        "choice",
-        "gunicorn",
-        "The server: gunicorn (also called standalone), granian and waitress speak HTTP, uwsgi speaks uWSGI's protocol "
-        "and fastcgi speaks FastCGI with a web server in front.",
-        choices=TYPES,
-    )
-    host: str = option("text", "127.0.0.1", "Address to listen at.")
-    port: int | None = option(
-        "integer",
-        help="Port to listen at.",
-        note="8000, for uwsgi 3031, for fastcgi 9000",
-        example="8080",
-        limits=(1, 65535),
-    )
-    socket: str = option(
-        "path",
-        help="Path of a unix socket to listen at, in place of host and port.",
-        example="/run/multisite/publisher.sock",
-    )
-    umask: int | None = option(
-        "octal", help="Umask with which fastcgi makes its socket, in octal.", note="inherited", example="0007"
-    )
-    processes: int | None = option(
-        "integer",
-        help="Processes of gunicorn, granian and uwsgi.",
-        note="one for each processor, 4 at most",
-        example="2",
-        limits=(1, 1024),
-    )
-    threads: int = option("integer", "8", "Threads of each process; fastcgi has one.", limits=(1, 4096))
-    min_children: int = option(
-        "integer", "1", "Idle processes that fastcgi keeps at least; uwsgi keeps as many processes.", limits=(1, 1024)
-    )
-    max_spare: int = option("integer", "5", "Idle processes that fastcgi keeps at most.", limits=(1, 1024))
-    max_children: int | None = option(
-        "integer",
-        help="Processes of fastcgi at most. With it, uwsgi has between min_children and so many, as it needs them.",
-        note="50",
-        example="20",
-        limits=(1, 1024),
-    )
-    max_requests: int = option(
-        "integer",
-        "0",
-        "Requests after which a process is replaced; 0: never. granian and waitress know none.",
-        limits=(0, 10**9),
-    )
-    debug: bool = option("boolean", "no", "As serve --debug; for gunicorn, on loopback addresses only.")
-    tls: str = option("path", help="Folder of certificates, as serve --tls has it; for gunicorn.", example="/etc/tls")
-
-    @property
-    def bound_port(self) -> int:
-        """The port to listen at."""
-        return self.port or PORTS.get(self.type, DEFAULT_PORT)
-
-    @property
-    def address(self) -> str:
-        """``HOST:PORT`` or the path of a socket."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return self.socket or f"{host}:{self.bound_port}"
-
-
 def spelled(key: str, known: Mapping[str, object]) -> str:
     """Return our spelling of a key of a publisher file: Nagare writes maxChildren, and its manual maxRequest."""
-    plain = re.sub("_", "", key).lower()
+    plain = key.replace("_", "").lower()
     return ALIASES.get(plain) or next((name for name in known if name.replace("_", "") == plain), key)
 
 
@@ -147,3 +83,23 @@ def _uwsgi(options: PublisherOptions, processes: int, prefix: str) -> list[str]:
 
 _ARGUMENTS = {"granian": _granian, "waitress": _waitress, "uwsgi": _uwsgi}
 PROGRAMS = {"granian": "granian", "waitress": "waitress-serve", "uwsgi": "uwsgi"}
+
+
+def read_publisher(path: str) -> tuple[PublisherOptions, dict[str, Any], tuple[Problem, ...]]:
+    """Return what the file says, the keys that it sets, and its problems; never raises for what is in the file."""
+    chain = Chain(path, os.environ)
+    chain.read()
+    known = KNOWN[PUBLISHER_FILE][SECTION]
+    texts = chain.texts.get(SECTION)
+    if texts:
+        for _, lines in chain.origins:
+            for section, key in list(lines):
+                lines[section, spelled(key, known)] = lines[section, key]
+        chain.texts[SECTION] = {spelled(key, known): text for key, text in texts.items()}
+    faults: list[Fault] = []
+    written = checks.check(chain.texts, PUBLISHER_FILE, faults).get(SECTION, {})
+    for key in {"socket", "tls"} & written.keys():  # relative to the file
+        written[key] = os.path.join(os.path.dirname(path), os.path.expanduser(written[key]))
+    options = PublisherOptions(**{key: value for key, value in written.items() if value not in ("", ())})
+    faults += [Fault(SECTION, key, why, "leave it out", "warning") for key, why in unheeded(options, written)]
+    return options, written, chain.report(faults)

@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from multisite.config import checks, hosting, ini, policies
-from multisite.config.chain import Chain
 from multisite.config.checks import Fault, Texts, Values
 from multisite.config.development import LOCALHOST
+from multisite.config.ini import Chain
 from multisite.config.model import Home, Site, SiteFile
 from multisite.config.options import HOME_FILE, INHERITED, KNOWN, OPTIONS, SECTIONS, SITE_FILE
 from multisite.config.site import PROMISES

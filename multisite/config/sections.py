@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from multisite.config.option import option
 
 _DAY = 86400
+PUBLISHERS = ("gunicorn", "standalone", "granian", "waitress", "uwsgi", "fastcgi")
+PORTS = {"fastcgi": 9000, "uwsgi": 3031}
+DEFAULT_PORT = 8000
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,3 +283,70 @@ class ClusterOptions:
     url: str = option(
         "text", help="Redis server through which several machines share state.", example="redis://10.0.0.1"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherOptions:
+    """The section [publisher]."""
+
+    type: str = option(
+        "choice",
+        "gunicorn",
+        "The server: gunicorn (also called standalone), granian and waitress speak HTTP, uwsgi speaks uWSGI's protocol "
+        "and fastcgi speaks FastCGI with a web server in front.",
+        choices=PUBLISHERS,
+    )
+    host: str = option("text", "127.0.0.1", "Address to listen at.")
+    port: int | None = option(
+        "integer",
+        help="Port to listen at.",
+        note="8000, for uwsgi 3031, for fastcgi 9000",
+        example="8080",
+        limits=(1, 65535),
+    )
+    socket: str = option(
+        "path",
+        help="Path of a unix socket to listen at, in place of host and port.",
+        example="/run/multisite/publisher.sock",
+    )
+    umask: int | None = option(
+        "octal", help="Umask with which fastcgi makes its socket, in octal.", note="inherited", example="0007"
+    )
+    processes: int | None = option(
+        "integer",
+        help="Processes of gunicorn, granian and uwsgi.",
+        note="one for each processor, 4 at most",
+        example="2",
+        limits=(1, 1024),
+    )
+    threads: int = option("integer", "8", "Threads of each process; fastcgi has one.", limits=(1, 4096))
+    min_children: int = option(
+        "integer", "1", "Idle processes that fastcgi keeps at least; uwsgi keeps as many processes.", limits=(1, 1024)
+    )
+    max_spare: int = option("integer", "5", "Idle processes that fastcgi keeps at most.", limits=(1, 1024))
+    max_children: int | None = option(
+        "integer",
+        help="Processes of fastcgi at most. With it, uwsgi has between min_children and so many, as it needs them.",
+        note="50",
+        example="20",
+        limits=(1, 1024),
+    )
+    max_requests: int = option(
+        "integer",
+        "0",
+        "Requests after which a process is replaced; 0: never. granian and waitress know none.",
+        limits=(0, 10**9),
+    )
+    debug: bool = option("boolean", "no", "As serve --debug; for gunicorn, on loopback addresses only.")
+    tls: str = option("path", help="Folder of certificates, as serve --tls has it; for gunicorn.", example="/etc/tls")
+
+    @property
+    def bound_port(self) -> int:
+        """The port to listen at."""
+        return self.port or PORTS.get(self.type, DEFAULT_PORT)
+
+    @property
+    def address(self) -> str:
+        """``HOST:PORT`` or the path of a socket."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.socket or f"{host}:{self.bound_port}"

@@ -3,24 +3,29 @@
 `make_plan` turns sections into a plan and finds all problems; `Plan.build` makes the handlers. The loggers are set by
 `multisite.logs.servicelog`. `logging.config` is not used: it evaluates `args`, stops at the first fault, and shuts down
 the handlers of everybody else in the process, the WSGI server's included.
+
+In the arguments of a handler are understood: Python literals, `sys.stdout`, `sys.stderr`, and the constants of
+`logging` and `logging.handlers` by the names that the standard library's own examples use
+(``handlers.SysLogHandler.LOG_USER``).
 """
 
 from __future__ import annotations
 
+import ast
 import difflib
 import errno
 import logging
 import logging.handlers
 import os
 import pkgutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from multisite.errors import Problem
-from multisite.logs.literals import evaluate
+from multisite.logs.loggingini import Section, Sections, split_names
 from multisite.logs.loghandlers import MOYA_CLASSES, NO_SITE
-from multisite.logs.setup import Section, Sections, split_names
 
 KEYS = {
     "logger": ("level", "handlers", "propagate", "qualname"),
@@ -250,3 +255,46 @@ def _cannot_be_made(section: Section, fault: Exception) -> Problem:
     elif isinstance(fault, PermissionError):
         remedy = "give the service's user the right to write there"
     return section.problem(f"cannot be opened: {reason}", "args" if section.values.get("args") else "class", remedy)
+
+
+def evaluate(text: str) -> Any:
+    """The value of an expression.
+
+    Raises:
+        ValueError: it is no expression or has a part that is not understood; the text says which.
+    """
+    try:
+        return _value(ast.parse(text.strip(), mode="eval").body)
+    except SyntaxError as fault:
+        raise ValueError(f"is not a Python value: {fault.msg}") from fault
+    except (RecursionError, MemoryError) as fault:
+        raise ValueError("is nested too deeply") from fault
+
+
+def _value(node: ast.expr) -> Any:
+    match node:
+        case ast.Tuple(elts=parts):
+            return tuple(map(_value, parts))
+        case ast.List(elts=parts):
+            return list(map(_value, parts))
+        case ast.Dict(keys=keys, values=values) if None not in keys:
+            return {_value(key): _value(value) for key, value in zip(keys, values, strict=True) if key}
+        case ast.Name() | ast.Attribute():
+            return _named(ast.unparse(node))
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError) as fault:
+        raise ValueError(f"has {ast.unparse(node)}, which is not a plain value") from fault
+
+
+def _named(name: str) -> Any:
+    if name in ("sys.stdout", "sys.stderr"):
+        return getattr(sys, name.removeprefix("sys."))
+    found: Any = logging
+    for part in name.removeprefix("logging.").split("."):
+        # only through logging's own modules and classes: it imports os and sys too
+        inside = found in (logging, logging.handlers) or isinstance(found, type)
+        found = vars(found).get(part) if inside else None
+    if not isinstance(found, int | str):
+        raise ValueError(f"has {name}, which is not a name that may stand here")
+    return found

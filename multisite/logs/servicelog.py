@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from multisite.config.logformat import Syslog, parse_syslog
 from multisite.errors import SCARCE, BackendUnavailable, MultisiteError, Problem, Unforeseen
-from multisite.logs import setup
+from multisite.logs import loggingini
 from multisite.logs.loggingplan import LoggerPlan, make_plan
 from multisite.logs.loghandlers import NO_SITE, ReopeningFileHandler, SyslogHandler
 from multisite.logs.ownlog import OwnLog, Records
@@ -62,13 +62,13 @@ def configure(home: Home) -> tuple[Problem, ...]:
 def problems_of(home: Home) -> tuple[Problem, ...]:
     """Return what is wrong with the home's logging.ini, which is only read here: no handler is made."""
     path = os.path.join(home.path, home.projects.logging)
-    plan, problems = make_plan(setup.read(path)) if os.path.exists(path) else (None, [])
+    plan, problems = make_plan(loggingini.read(path)) if os.path.exists(path) else (None, [])
     return (*problems, *(plan.foreseen() if plan else ()))
 
 
 def _configure_from(path: str) -> list[Problem]:
     """Apply a logging.ini; nothing is changed if there is an error."""
-    plan, problems = make_plan(setup.read(path))
+    plan, problems = make_plan(loggingini.read(path))
     if plan is None:
         return problems
     handlers, faults = plan.build()

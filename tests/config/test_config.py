@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from multisite.config.model import Home, Site, SiteFile
 from multisite.config.read import find_home, make_site, read_home, read_site
-from multisite.config.textfile import LARGEST
+from multisite.config.safefiles import LARGEST
 from multisite.errors import ConfigError, Problem
 
 GOOD = "[service]\ndomains = blog.example.com\napplication = blog.wsgi:application\n"

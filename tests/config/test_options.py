@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 from configobj import ConfigObj
 
-from multisite.config import options, reference
+from multisite.config import options
 from multisite.config.option import Option
-from multisite.config.options import HOME_FILE, KNOWN, OPTIONS, SITE_FILE
+from multisite.config.options import HOME_FILE, KNOWN, OPTIONS, SITE_FILE, example_line
 from multisite.config.read import read_home, read_site
-from multisite.config.reference import example_line
 
 
 def test_every_option_has_a_finished_help_text() -> None:
@@ -44,7 +43,7 @@ def test_defaults_take_every_key_of_a_site_but_its_name() -> None:
 
 
 def test_the_reference_names_every_option() -> None:
-    page = reference.reference_rst()
+    page = options.reference_rst()
     for option in OPTIONS:
         assert f"``{option.key}``" in page or option.any_key
 
@@ -69,7 +68,7 @@ def test_every_example_of_a_home_can_be_copied_into_its_file(tmp_path: Path, opt
 def test_a_site_template_reads_back_as_what_was_asked_for(tmp_path: Path) -> None:
     asked = {"domains": "a.example\n*.b.example", "location": "/srv/x # y", "application": "x:app"}
     path = tmp_path / "new.ini"
-    path.write_text(reference.site_template(asked))
+    path.write_text(options.site_template(asked))
     site = read_site(str(path), str(tmp_path))
     assert site.problems == ()
     assert site.domains == ("a.example", "*.b.example")

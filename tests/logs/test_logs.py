@@ -15,9 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from multisite.config.model import Home, Site
-from multisite.logs import servicelog, setup
-from multisite.logs.literals import evaluate
-from multisite.logs.loggingplan import make_plan
+from multisite.logs import loggingini, servicelog
+from multisite.logs.loggingplan import evaluate, make_plan
 from multisite.logs.loghandlers import LocalSysLogHandler, ReopeningFileHandler
 
 MOYA = """
@@ -306,7 +305,7 @@ def test_a_directory_and_a_fifo_are_refused_at_once(home):
 def test_no_text_makes_reading_fail(tmp_path, text, rest):
     path = tmp_path / "logging.ini"
     path.write_text(text + "\n" + rest, encoding="utf-8")
-    plan, problems = make_plan(setup.read(str(path), {}))
+    plan, problems = make_plan(loggingini.read(str(path), {}))
     assert plan or problems
 
 

@@ -22,10 +22,10 @@ from .harness import SERVER, WITHIN, SupervisedHome, wait_until
 # A worker that asks for a site's socket once and then relays, as the service does.
 FRONT = """
 import os, socket
-from multisite.config import config
+from multisite.config.read import read_home
 from multisite.control.client import Client
 
-client = Client(config.read_home(os.environ["MOYA_SERVICE_HOME"]))
+client = Client(read_home(os.environ["MOYA_SERVICE_HOME"]))
 paths = {}
 
 def relay(name, target):

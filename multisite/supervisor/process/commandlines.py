@@ -11,7 +11,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
-from multisite.config import development, template
+from multisite.config import development, hosting
 from multisite.config.application import AppSpec
 from multisite.config.model import Site
 from multisite.config.policies import Refused
@@ -52,7 +52,7 @@ def files_of_ours(site: Site, server: str) -> tuple[str, ...]:
     """Return the files of ours that the processes of `site` read as its own user."""
     if server in ("auto", "asgi"):
         return RUNNER, _gunicorn()
-    if server == "granian" or (server == "command" and template.placeholders(site.command) & {"PORT", "SOCKET"}):
+    if server == "granian" or (server == "command" and hosting.placeholders(site.command) & {"PORT", "SOCKET"}):
         return SOCKETPROXY, _python_for(None)
     return (GUNICORN_CONFIG,) if server == "gunicorn" else ()
 
@@ -133,19 +133,19 @@ def _command(plain: Launch, site: Site, python: str, around: Surroundings, host:
     """Any program: one that takes the socket over (sd_listen_fds), or one that is told a port or a path to bind."""
     if not site.command:
         raise Refused("there is no command to run", "say which one with command =", "server", "command")
-    strange = template.unknown(site.command)
+    strange = hosting.unknown(site.command)
     if strange:
-        known = template.listed(template.NAMES)
+        known = hosting.listed(hosting.NAMES)
         remedy = f"there are {known}, and %% for a per cent sign"
         raise Refused(f"the placeholder %{strange[0]} means nothing", remedy, "command", shlex.join(site.command))
-    found = template.placeholders(site.command)
+    found = hosting.placeholders(site.command)
     who = plain.identity
     values = {"HOST": host, "UID": str(who.uid), "GID": str(who.gid), "%": "%"}
     if not found & {"PORT", "SOCKET"}:
-        return replace(plain, argv=_found(plain, template.render(site.command, values)))
+        return replace(plain, argv=_found(plain, hosting.render(site.command, values)))
     private = os.path.join(around.private, f"{around.slot}.sock") if "SOCKET" in found else ""
     values |= {"SOCKET": private}
-    argv = template.render(site.command, {**values, "%": "%%"})
+    argv = hosting.render(site.command, {**values, "%": "%%"})
     return _relayed(plain, argv, private, host if "HOST" in found else "")
 
 

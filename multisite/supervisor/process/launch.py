@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from multisite.config import development, template
+from multisite.config import development, hosting
 from multisite.config.model import Home, Site
 from multisite.config.policies import Refused
 from multisite.config.trusted import key_of
@@ -187,7 +187,7 @@ def backends(site: Site) -> int:
 
 def needs_private(site: Site) -> bool:
     """Tell whether the site's command binds a socket of its own."""
-    return "SOCKET" in template.placeholders(site.command)
+    return "SOCKET" in hosting.placeholders(site.command)
 
 
 def base_environment(environ: Mapping[str, str], who: Identity) -> dict[str, str]:
