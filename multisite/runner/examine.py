@@ -191,7 +191,7 @@ class Examination:
         self._patches = patches() if _before is None else _before
         self._exits = _Exits(location)
         self._before = Reading()
-        self._deeds = AuditTrail()
+        self._trail = AuditTrail()
         self._is_untried = True
         self._failed_elsewhere = ""
         self._memory = _resident()
@@ -217,7 +217,7 @@ class Examination:
         """From now on requests are answered; so many threads of ours have been started since the import, or will be."""
         self._serving, self._threads = Reading(), threads
         self._serving.running = self._running
-        self._deeds.serves()
+        self._trail.serves()
 
     def tried(self, elsewhere: int, failed: str) -> None:
         """So many requests have been answered in another thread than the one that imported; how that went wrong."""
@@ -225,7 +225,7 @@ class Examination:
 
     def end(self) -> None:
         """Nothing more is to be found out."""
-        self._deeds.end()
+        self._trail.end()
 
     def tell(self, notifier: Notifier, asked: int) -> None:
         """Tell what has been found, so many requests having been answered.
@@ -233,7 +233,7 @@ class Examination:
         A few milliseconds, for which no visitor should wait.
         """
         served = _found(self._serving, True, self._threads) if self._serving else []
-        served += self._deeds.besides([*served, *self._imported])
+        served += self._trail.besides([*served, *self._imported])
         if self._failed_elsewhere:
             served.append(self._failed_elsewhere)
         found = [f"{_short(what)} {IMPORTED}" for what in self._imported]
@@ -241,7 +241,7 @@ class Examination:
         found += [f"patched the standard library: {name}" for name in self._patched()]
         memory = max(0, _resident() - self._memory)
         told = [what[:LONGEST] for what in found[:MOST]]
-        paths = [f"uses the relative path {path}"[:LONGEST] for path in self._deeds.paths]
+        paths = [f"uses the relative path {path}"[:LONGEST] for path in self._trail.paths]
         notifier.facts(
             {
                 "findings": told,

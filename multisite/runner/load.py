@@ -69,7 +69,8 @@ def _by_kind(job: Job, spec: Spec) -> Any:
     if spec.kind == "django":
         return _django(spec.target, job.worker == "asgi")
     if spec.kind == "paste":
-        return _paste(os.path.join(job.location, spec.target), spec.attribute)
+        path = os.path.abspath(os.path.join(job.location, spec.target))
+        return importlib.import_module("paste.deploy").loadapp(f"config:{path}", name=spec.attribute or None)
     if spec.kind == "moya":
         return _moya(job)
     raise NoSuchApp(f"an application of the kind {spec.kind!r} cannot run in a process of its own; name its callable")
@@ -161,10 +162,6 @@ def _django(settings: str, is_asgi: bool) -> Any:
     importlib.import_module(settings)
     kind = "asgi" if is_asgi else "wsgi"
     return getattr(importlib.import_module(f"django.core.{kind}"), f"get_{kind}_application")()
-
-
-def _paste(path: str, name: str) -> Any:
-    return importlib.import_module("paste.deploy").loadapp(f"config:{os.path.abspath(path)}", name=name or None)
 
 
 def _moya(job: Job) -> Any:

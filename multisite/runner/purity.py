@@ -166,7 +166,9 @@ def strangers(folders: Iterable[str]) -> str:
     What has been installed as editable stands elsewhere; it is looked at as well.
     """
     found = list(folders)
-    for finder in filter(_is_editable, sys.meta_path):
+    for finder in sys.meta_path:
+        if not _home(finder).startswith("__editable__"):  # setuptools writes such a one for an editable package
+            continue
         elsewhere = _leads_to(finder)
         if not elsewhere:
             return repr(finder)
@@ -210,11 +212,6 @@ def _is_strange(path: str, *, in_it: bool = False) -> bool:
 def _home(finder: object) -> str:
     """The name of the module that a finder was defined in."""
     return finder.__module__ if isinstance(finder, type) else type(finder).__module__
-
-
-def _is_editable(finder: object) -> bool:
-    """Whether a finder knows packages that stand somewhere else: setuptools writes one for an editable package."""
-    return _home(finder).startswith("__editable__")
 
 
 def _leads_to(finder: object) -> list[str]:

@@ -22,12 +22,14 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from typing import Any
 
 LISTENER = 3
 PIECE = 65536
 FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.25  # seconds between two attempts to connect
 GRACE = 10.0  # seconds for the command to end after SIGTERM
+PR_SET_PDEATHSIG = 1  # the kernel kills the command when this process dies
 
 
 def free_port() -> int:
@@ -35,11 +37,6 @@ def free_port() -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def tie_to_parent() -> None:
-    """Have the kernel kill this process when its parent dies."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def tell(message: str) -> None:
@@ -306,8 +303,9 @@ def main(arguments: list[str]) -> int:
         addresses = [(socket.AF_UNIX, value)]
     ours = ("LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET")
     env = {name: text for name, text in os.environ.items() if name not in ours}
+    tie = partial(ctypes.CDLL(None).prctl, PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
-        command = subprocess.Popen(argv, env=env, preexec_fn=tie_to_parent)  # noqa: PLW1509 (no threads here)
+        command = subprocess.Popen(argv, env=env, preexec_fn=tie)  # noqa: PLW1509 (no threads here)
     except OSError as error:
         print(f"cannot run {argv[0]}: {error.strerror}", file=sys.stderr, flush=True)
         return 127
