@@ -79,11 +79,11 @@ def as_in_gunicorn() -> None:
     from gunicorn.glogging import Logger
     from gunicorn.workers.gthread import ThreadWorker
 
-    from multisite.sites import worker
+    from multisite.sites import server
 
     cfg = Config()
     cfg.set("threads", 8)
-    worker._worker = worker.Worker(ThreadWorker(1, os.getppid(), [], None, 30, cfg, Logger(cfg)))
+    server._worker = server.Worker(ThreadWorker(1, os.getppid(), [], None, 30, cfg, Logger(cfg)))
 
 
 def hello_server(home: HomeDir, worker_class: str, application: str) -> Server:

@@ -28,7 +28,7 @@ from gunicorn.workers.sync import SyncWorker
 from multisite.errors import MultisiteError, pages
 from multisite.proxy import client, passage, pending, relayloop
 from multisite.proxy.pace import Pace
-from multisite.sites.worker import Worker
+from multisite.sites.server import Worker
 from tests import backends
 from tests.backends import PATIENCE, Got
 
@@ -249,7 +249,7 @@ def taken(kind: str, monkeypatch: pytest.MonkeyPatch, patience: float = 0.0) -> 
     cfg = Config()
     with socket.create_server(("127.0.0.1", 0)) as listener, gunicorns_logger(cfg) as log:
         made = Way(kind, listener, cfg, log)
-        monkeypatch.setattr("multisite.sites.worker._worker", Worker(made.worker))
+        monkeypatch.setattr("multisite.sites.server._worker", Worker(made.worker))
         monkeypatch.setattr(relayloop, "_loop", None)
         monkeypatch.setattr(pending, "_pending", None)
         monkeypatch.setattr(Pace.__init__, "__defaults__", (patience,))

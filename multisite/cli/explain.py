@@ -98,7 +98,7 @@ def _rule(catalogue: Catalogue, claim: Found[Mounts]) -> str:
 def describe(session: Session, host: str, path: str, found: list[Candidate]) -> dict[str, Any]:
     """Gather everything there is to say about the first of `found`."""
     from multisite.cli.sitestate import judge
-    from multisite.sites import hosted
+    from multisite.sites import hosts
 
     first = found[0]
     site = _site(session, first.name, host)
@@ -114,7 +114,7 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
         "mount": first.mount,
         "file": site.file,
         "location": site.location,
-        "application": site.application or (hosted.application(site.location) if site.host else ""),
+        "application": site.application or (hosts.application(site.location) if site.host else ""),
         "placement": report.placement,
         "reason": report.reason,
         "saving": report.may_save,

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from multisite.errors import Problem
     from multisite.sites.catalogue import Catalogue
     from multisite.sites.claims import Ledger
+    from multisite.sites.failures import Verdict
     from multisite.sites.placements import Placements
     from multisite.sites.tally import Tally
     from multisite.sites.usage import Sums
-    from multisite.sites.verdicts import Verdict
 
 
 class UnknownSite(MultisiteError):
@@ -137,7 +137,7 @@ class Session:
     @cached_property
     def verdicts(self) -> dict[str, Verdict]:
         """What the workers noted when they last failed to load a site, by its name."""
-        from multisite.sites.verdicts import Verdicts
+        from multisite.sites.failures import Verdicts
 
         return Verdicts(self.home).all()
 
@@ -156,9 +156,9 @@ class Session:
     @cached_property
     def failed_starts(self) -> dict[str, Verdict]:
         """What the supervisor noted when it last failed to start a site, by its name."""
-        from multisite.sites import verdicts
+        from multisite.sites import failures
 
-        return verdicts.of_starts(self.home).all()
+        return failures.of_starts(self.home).all()
 
     @cached_property
     def tallies(self) -> dict[str, Tally]:
@@ -181,7 +181,7 @@ class Session:
     def disabled(self) -> dict[str, SiteFile]:
         """Site files of ``sites-available``, by stem, that nothing enabled leads to."""
         from multisite.sites.enabling import identity
-        from multisite.sites.globs import enabled_paths
+        from multisite.sites.sitedir import enabled_paths
 
         enabled = {identity(path) for path in enabled_paths(self.home)}
         stems = (stem for stem in self.places.choices() if identity(self.places.source(stem)) not in enabled)

@@ -12,7 +12,7 @@ from multisite.cli.places import socket_problem
 from multisite.cli.project.faults import site_problems
 from multisite.config.model import Home, Site
 from multisite.errors import NeedsProcess, Problem
-from multisite.sites import codeversion, relativepaths, sharing
+from multisite.sites import changes, relativepaths, sharing
 from multisite.sites.placement import (
     CAN_SPAWN,
     CHANGED,
@@ -29,8 +29,8 @@ from multisite.sites.tally import Tally
 
 if TYPE_CHECKING:
     from multisite.cli.session import Session
+    from multisite.sites.failures import Verdict
     from multisite.sites.placements import Row
-    from multisite.sites.verdicts import Verdict
 
 FIGURES = ("pids", "in_flight", "memory", "waiting", "idle", "up_since", "journey", "failure", "replace_failure")
 USED = tuple(field.name for field in fields(Tally) if field.name != "latencies")
@@ -204,7 +204,7 @@ def _has_older(site: Site, session: Session, placement: Placement, failure: Verd
         return False
     row = session.placements.of(site.name)
     if row and row.is_here and row.version and sharing.is_examined(site, session.home):
-        return row.version != codeversion.version_of(site, session.home)
+        return row.version != changes.version_of(site, session.home)
     return failure is not None and failure.serving
 
 
@@ -240,12 +240,12 @@ def _why_not_here(site: Site, session: Session, row: Row | None) -> str:
             return among.reason
     if not row:
         return NOT_EXAMINED
-    return row.reason if row.version == codeversion.version_of(site, session.home) else CHANGED
+    return row.reason if row.version == changes.version_of(site, session.home) else CHANGED
 
 
 def _why_apart(site: Site, session: Session, row: Row | None) -> str:
     """Say what is known of a site that may not share."""
-    if not row or row.version != codeversion.version_of(site, session.home):
+    if not row or row.version != changes.version_of(site, session.home):
         return UNSHARED
     known = (row.found, Heat(), session.home.supervisor)
     return settle(*known, here=False, idle_timeout=0.0, share=False, saving=row.saving).reason
@@ -256,7 +256,7 @@ def saving(session: Session, site: Site) -> Saving | None:
     row = session.placements.of(site.name)
     if not row or not row.saving or site.share or not sharing.is_examined(site, session.home):
         return None
-    return row.saving if row.version == codeversion.version_of(site, session.home) else None
+    return row.saving if row.version == changes.version_of(site, session.home) else None
 
 
 def faults_of(site: Site, home: Home) -> list[Problem]:

@@ -70,7 +70,7 @@ def table(session: Session, names: list[str]) -> tuple[float, list[dict[str, Any
 def _row(name: str, sums: Sums, known: dict[str, Any], problem: str = "") -> dict[str, Any]:
     """Describe one site: by what its processes counted, where they do, else by what the workers did."""
     from multisite.runner.board import LATENCIES
-    from multisite.sites.percentiles import percentiles
+    from multisite.sites.tally import percentiles
     from multisite.sites.usage import Sums
 
     # What came by the workers they have counted, too: the larger one saw all of it, wherever the site has lived.

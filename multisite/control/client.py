@@ -18,7 +18,7 @@ from multisite.control import program
 from multisite.control.peers import peer_of
 from multisite.control.rundir import RuntimeDir, RuntimeDirError
 from multisite.errors import BackendUnavailable, MultisiteError
-from multisite.sites.worker import find_worker
+from multisite.sites.server import find_worker
 
 FULL_FOR = 3.0  # seconds in which the queue of its socket may stay full
 START_WITHIN = 10.0  # seconds for a supervisor to come up

@@ -36,13 +36,13 @@ from multisite.runner.body import Gone
 from multisite.runner.requesthead import PROXY, RAW, resolve_target
 from multisite.sites import catalogue
 from multisite.sites.catalogue import Catalogue
+from multisite.sites.changes import QUIET
 from multisite.sites.claims import Ledger
+from multisite.sites.failures import Verdicts
 from multisite.sites.live import LOOK_EVERY, LiveHome
 from multisite.sites.placements import Placements
+from multisite.sites.server import find_worker
 from multisite.sites.sitedir import Entry
-from multisite.sites.tree import QUIET
-from multisite.sites.verdicts import Verdicts
-from multisite.sites.worker import find_worker
 
 Environ = dict[str, Any]
 Key = tuple[str, str]  # name of a site, and, if that is a hosting site, the host

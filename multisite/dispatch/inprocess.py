@@ -34,12 +34,12 @@ from multisite.logs import requests, servicelog
 from multisite.logs.ownlog import Errors
 from multisite.logs.requests import IN_PROCESS, PAGE, PROXY, SPAWNED
 from multisite.proxy.share import Share
-from multisite.sites import claims, codefiles, relativepaths, sharing, threads, tree
+from multisite.sites import changes, claims, relativepaths, server, sharing
+from multisite.sites.changes import Files, Identity, Watched, files, identity
 from multisite.sites.claims import Ledger
+from multisite.sites.failures import Verdicts
 from multisite.sites.placement import UNKNOWN, basis
 from multisite.sites.sitedir import Entry
-from multisite.sites.verdicts import Verdicts
-from multisite.sites.watched import Files, Identity, Watched, files, identity
 
 LONGEST_PAUSE = 60.0  # seconds between two attempts to import a site that failed
 
@@ -132,8 +132,8 @@ class InProcessSite:
 
     def _bound(self) -> Bound | None:
         """Return a bound for its requests in this process, None where the server has no more threads than that."""
-        most, server = self._site.in_process_at_once, threads.of_this_server()
-        return Bound(most, self._overflow) if server and 0 < most < server.count else None
+        most, threads = self._site.in_process_at_once, server.of_this_server()
+        return Bound(most, self._overflow) if threads and 0 < most < threads.count else None
 
     def _overflow(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer a request that would be one too many here."""
@@ -243,7 +243,7 @@ class InProcessSite:
             return pages.for_error(busy)(environ, start_response)
         try:
             if self._answering == self._first and not self._closed:
-                self._calls = threads.calls(environ)
+                self._calls = server.calls(environ)
                 self._load()
             app = self._answering  # even if the site was taken out of service meanwhile
             if self._how == IN_PROCESS:
@@ -319,7 +319,7 @@ class InProcessSite:
     def _serve(self, newest: Generation) -> None:
         self._generation, self._failure, self._failures = newest, None, 0
         own = servicelog.own_log(self.name)
-        patience = Patience(self._site.upload_rate, Share(threads.of_this_server))
+        patience = Patience(self._site.upload_rate, Share(server.of_this_server))
         self._put(Completed(self._debugged(newest.app), Errors(own) if own else None, patience), IN_PROCESS)
         self._verdicts.clear(self.name)
 
@@ -397,7 +397,7 @@ class InProcessSite:
             return self.always_restarts()
         if self._development.reload:
             return True  # an editor saves in one step, and who saved wants to see it
-        return is_due and not tree.is_being_written(self._site.location)
+        return is_due and not changes.is_being_written(self._site.location)
 
     @property
     def is_expecting(self) -> bool:
@@ -407,5 +407,5 @@ class InProcessSite:
     def _files(self) -> Files:
         found = files(self._site, self._home)
         if self._development.reload:
-            found["code"] = (hash(codefiles.times(self._site)),)
+            found["code"] = (hash(changes.times(self._site)),)
         return found

@@ -21,7 +21,7 @@ from multisite.config.trusted import TrustedProxies, key_of
 from multisite.dispatch import socketowner
 from multisite.proxy import headers
 from multisite.runner.requesthead import PROXY, is_claim
-from multisite.sites.worker import find_worker
+from multisite.sites.server import find_worker
 
 Environ = dict[str, Any]
 

@@ -18,7 +18,7 @@ from multisite.errors import MultisiteError, NeedsProcess
 from multisite.inprocess import generation, workdir
 from multisite.inprocess.generation import Generation
 from multisite.logs.requests import SPAWNED
-from multisite.sites import codeversion, sharing
+from multisite.sites import changes, sharing
 from multisite.sites.placements import Placements
 
 LINGERS = 30.0  # seconds at least from the last request here until the modules go
@@ -127,7 +127,7 @@ class PlacedSite(InProcessSite):
     def _enter(self, decided: tuple[str, float]) -> bool:
         """Import the site beside its process, if that version is what is on disk; returns whether it is served here."""
         version = decided[0]
-        if not self._site.share or codeversion.version_of(self._site, self._home) != version:
+        if not self._site.share or changes.version_of(self._site, self._home) != version:
             return False
         self._triggers.begin(self._files())
         try:

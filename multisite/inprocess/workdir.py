@@ -28,7 +28,7 @@ from typing import Any
 
 from multisite.errors import BrokenSite
 from multisite.sites import sharing
-from multisite.sites.worker import find_worker
+from multisite.sites.server import find_worker
 
 WSGI = Callable[..., Iterable[bytes]]
 Environ = dict[str, Any]

@@ -25,7 +25,7 @@ import sys
 import termios
 from typing import Any, NoReturn
 
-from multisite.sites.worker import Worker, dead_end, find_worker
+from multisite.sites.server import Worker, dead_end, find_worker
 
 Environ = dict[str, Any]
 

@@ -18,7 +18,7 @@ from typing import Any
 from multisite.config.model import Home, Site
 from multisite.control.client import Client
 from multisite.errors import MultisiteError
-from multisite.sites import codefiles
+from multisite.sites import changes
 
 LONGEST_WAIT = 3.0  # seconds for processes to end; what is in flight there may take longer, and goes on
 
@@ -32,12 +32,12 @@ class Fresh:
         self._app, self._site = app, site
         self._client = Client(home)
         self._lock = threading.Lock()
-        self._times = codefiles.times(site)
+        self._times = changes.times(site)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request (PEP 3333)."""
         with self._lock:
-            times = codefiles.times(self._site)
+            times = changes.times(self._site)
             if times != self._times:
                 self._times = times
                 self._end()

@@ -23,7 +23,7 @@ from multisite.proxy import client, passage, relayloop
 from multisite.proxy.relayloop import RelayLoop
 from multisite.proxy.request import Request
 from multisite.proxy.timers import Timer
-from multisite.sites.worker import Worker
+from multisite.sites.server import Worker
 
 PATIENCE = 0.01  # seconds to wait for answers if nobody else wants anything
 BRIEFLY = 0.001  # seconds to wait for them all the same where another worker may serve who is at the door

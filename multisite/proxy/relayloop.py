@@ -33,7 +33,7 @@ from multisite.errors import BackendUnavailable, SiteBusy
 from multisite.logs import logbatch
 from multisite.proxy.errands import Helpers
 from multisite.proxy.timers import Timer, Timers
-from multisite.sites.worker import Worker, find_worker
+from multisite.sites.server import Worker, find_worker
 
 LEFT_ALONE = 128  # descriptors that the loop leaves to the server and the sites in this process
 GRACE = 30.0  # seconds for what is in flight at the end of a process that is not gunicorn's

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from multisite.errors import SiteBusy
-from multisite.sites.threads import Threads
+from multisite.sites.server import Threads
 
 YOUNG = 0.5  # seconds; a site is slow if its oldest request is older
 MOMENT = 0.25  # seconds to wait for a thread of a site that is not slow

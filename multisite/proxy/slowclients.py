@@ -17,7 +17,7 @@ from typing import Any
 from multisite.errors import BackendUnavailable
 from multisite.proxy import client, lingering, relayloop
 from multisite.proxy.lingering import Lingering
-from multisite.sites.worker import Worker
+from multisite.sites.server import Worker
 
 MOMENT = 0.1  # seconds in which the head of a new connection may come while its thread waits
 LONGEST = 60.0  # seconds from the first bytes of a head to its end; nginx's client_header_timeout

@@ -32,7 +32,7 @@ from multisite.proxy.route import NotNow
 from multisite.proxy.share import Share
 from multisite.proxy.upload import Upload
 from multisite.proxy.upstream import Exchange
-from multisite.sites import threads
+from multisite.sites import server
 
 _log = logging.getLogger("multisite.spawned")
 
@@ -51,7 +51,7 @@ class SpawnedSite:
         self.places: set[object] = set()
         self.sends = site.app_send
         self.upload_rate = float(site.upload_rate)
-        self.share = Share(threads.of_this_server)
+        self.share = Share(server.of_this_server)
         self._site, self._home, self._debug = site, home, debug
         self._client = Client(home)
         self._trusts = TrustedProxies(home.service.trusted_proxies).trusts
@@ -135,9 +135,9 @@ class SpawnedSite:
 
 def _journey(site: Site, home: Home, reason: str) -> str:
     """Tell what the last failed start of `site` went through, and the last that its process said."""
-    from multisite.sites import verdicts
+    from multisite.sites import failures
 
-    verdict = verdicts.of_starts(home).all().get(site.name)
+    verdict = failures.of_starts(home).all().get(site.name)
     if not verdict:
         return reason
     longest = max((len(step) for step, _seconds in verdict.steps), default=0)
@@ -169,4 +169,4 @@ def _upstreams(site: Site, home: Home) -> WSGI:
         )
         for text in site.upstreams
     ]
-    return Balancer(proxies, share=Share(threads.of_this_server))
+    return Balancer(proxies, share=Share(server.of_this_server))

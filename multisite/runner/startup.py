@@ -2,7 +2,7 @@
 
 Exit statuses, which a site's own code may use as well: 0 asked to, or after `max_requests`; 2 not started as the
 supervisor does; 3 the site's app cannot be loaded; 4 a request hung, 1 so badly that the interpreter could not even
-say so (`hangs`); 5 the site has closed our descriptors (`accept`).
+say so (`watchdog`); 5 the site has closed our descriptors (`accept`).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from multisite.config.domains import Found, HostTable, local_host
 from multisite.config.model import Home, Site, SiteFile
 from multisite.config.read import make_site
 from multisite.errors import Problem
-from multisite.sites import hosted, sharing
+from multisite.sites import hosts, sharing
 from multisite.sites.claims import Ledger
 from multisite.sites.sitedir import Entry, SiteDir
 from multisite.sites.statefile import StateFile
@@ -53,10 +53,10 @@ class Catalogue:
         if not site:
             return None
         found = hosting.values(site.domains, host) if self.leads_to(name, host) else None
-        stamp = found and hosted.stamp_of(hosting.fill(site.location, found))
+        stamp = found and hosts.stamp_of(hosting.fill(site.location, found))
         if not found or not stamp:
             return None
-        canonical = hosted.canonical(site.location, host)
+        canonical = hosts.canonical(site.location, host)
         if canonical != host:
             instance = self.instance(name, canonical)
             if instance:
@@ -64,7 +64,7 @@ class Catalogue:
         entry = self.entries[name]
         settled = make_site(entry.file, self.home, host, found)
         if settled.files_only:
-            settled = replace(settled, application=hosted.application(settled.location))
+            settled = replace(settled, application=hosts.application(settled.location))
         file = replace(entry.file, name=settled.name, domains=(host,))
         return replace(entry, file=file, stamp=(*entry.stamp, *stamp)), settled
 
@@ -139,8 +139,8 @@ def build(
 
 def _local_names(named: dict[str, Entry]) -> dict[str, Mounts]:
     """Give each site the host that its name is with ``.localhost`` behind it."""
-    hosts = {local_host(name): ((entry.file.mount, name),) for name, entry in named.items()}
-    return {host: mounts for host, mounts in hosts.items() if host}
+    local = {local_host(name): ((entry.file.mount, name),) for name, entry in named.items()}
+    return {host: mounts for host, mounts in local.items() if host}
 
 
 def _name(entries: list[Entry], previous: Catalogue | None) -> tuple[dict[str, Entry], list[Problem]]:

@@ -12,8 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from multisite.config.model import Home
-from multisite.sites.examined import Examined, examined
-from multisite.sites.placement import ALONE, Saving
+from multisite.sites.placement import ALONE, Examined, Saving, examined
 from multisite.sites.statefile import StateFile
 
 
@@ -22,7 +21,7 @@ class Row:
     """One site.
 
     Attributes:
-        version: of its code (`multisite.sites.codeversion`) that was examined; "" for none (`Placements.alone`).
+        version: of its code (`multisite.sites.changes`) that was examined; "" for none (`Placements.alone`).
         kind: "in-process" or "spawned".
         reason: completes "…, because …".
         since: Unix time from which it has lived there.

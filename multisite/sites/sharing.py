@@ -1,7 +1,7 @@
 """What a site would bring into a shared interpreter, looked up before it is imported.
 
 `place` joins the pure decision of `placement` with the facts of this process;
-`wanted` lists the module names that the site's directory holds.
+`wanted` lists the module names that the site's directory holds; whether a source imports one is read from its text.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import pwd
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
 
@@ -19,7 +19,7 @@ from multisite.config import application
 from multisite.config.application import AppSpec
 from multisite.config.model import Home, Site
 from multisite.errors import AppLoadError, NeedsProcess
-from multisite.sites import claims, mentions
+from multisite.sites import claims
 from multisite.sites.placement import UNKNOWN, Calls, Facts, Placement, decide, is_left_to_us, obstacle
 
 #: whether threads of this system can have a working directory of their own
@@ -129,14 +129,14 @@ def wanted(site: Site) -> Wanted:
         names.add(spec.target.partition(".")[0])  # which need not be a name that Python code could say
     stem = os.path.basename(entry).partition(".")[0]
     top_level = entry == os.path.join(site.location, f"{stem}.py")
-    unnamed = top_level and not mentions.is_imported(stem, site.location, names)
+    unnamed = top_level and not is_imported(stem, site.location, names)
     alone = entry if spec.kind == "file" or (spec.kind == "module" and unnamed) else ""
     if alone and unnamed:
         names.discard(stem)
     own = stem if alone and spec.kind == "module" else ""
     _refuse_hiding({*names, own} - {""}, site.location)
     claimed = dict.fromkeys(names, site.location) | ({own: claims.EACH} if own else {})
-    if spec.kind == "django" or _DJANGO.search(mentions.read(entry)):
+    if spec.kind == "django" or _DJANGO.search(read(entry)):
         claimed[claims.DJANGO] = site.location
     return Wanted(spec, claimed, alone, own)
 
@@ -215,3 +215,40 @@ def _is_module(site: Site, spec: AppSpec) -> bool:
 
 def _is_file(site: Site, spec: AppSpec) -> bool:
     return os.path.isfile(os.path.join(site.location, spec.target))
+
+
+MOST_FILES = 300  # read to find out; in a larger site the name counts as imported
+LARGEST = 1 << 20  # bytes read of one file
+
+
+def is_imported(module: str, location: str, names: Iterable[str]) -> bool:
+    """Tell whether `module` may be imported by one of the top-level `names` in `location`, itself included.
+
+    ``import app``, ``from app import db`` and ``import_module("app.models")`` count; so does what
+    only looks like one of them.
+    """
+    says = re.compile(rf"""\b(?:from|import)\s+(?:[\w.]+(?:\s+as\s+\w+)?\s*,\s*)*{re.escape(module)}\b""")
+    quotes = re.compile(rf"""["']{re.escape(module)}["'.:]""")
+    for count, path in enumerate(_sources(location, names)):
+        text = read(path)
+        itself = path == os.path.join(location, f"{module}.py")
+        if count >= MOST_FILES or says.search(text) or (not itself and quotes.search(text)):
+            return True
+    return False
+
+
+def _sources(location: str, names: Iterable[str]) -> Iterator[str]:
+    for name in sorted(names):
+        if os.path.isfile(path := os.path.join(location, f"{name}.py")):
+            yield path
+        for folder, _, files in os.walk(os.path.join(location, name)):
+            yield from (os.path.join(folder, file) for file in sorted(files) if file.endswith(".py"))
+
+
+def read(path: str) -> str:
+    """Return the text of a source; "" where it cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(LARGEST)
+    except OSError:
+        return ""

@@ -1,4 +1,4 @@
-"""The enabled site files: which there are, what they say, what changed.
+"""The enabled site files: which the globs of ``[projects] read`` name, what they say, what changed.
 
 A file is read when it is new or its stamp changed, otherwise its last reading is kept,
 over restarts too (a checked cache). A file whose newest version has errors goes on
@@ -7,6 +7,8 @@ standing for its last good one.
 
 from __future__ import annotations
 
+import errno
+import fnmatch
 import glob
 import os
 import time
@@ -19,7 +21,6 @@ from multisite.config import options
 from multisite.config.model import Home, SiteFile
 from multisite.config.read import read_site
 from multisite.errors import Problem
-from multisite.sites import globs
 from multisite.sites.statefile import StateFile
 
 Stamp = tuple[int, ...]
@@ -114,7 +115,7 @@ def _is_gone(path: str, look: Callable[[str], object]) -> bool:
     try:
         look(path)
     except OSError as error:
-        return error.errno in globs.GONE
+        return error.errno in GONE
     except ValueError:
         return True
     return False
@@ -154,11 +155,11 @@ class SiteDir:
         """Look at every path; True if an entry came, changed or went."""
         self._folders = self._folder_stamp()
         self._folders_racy = is_racy(self._folders)
-        told, unlisted = self.problems, globs.unlisted(self.home)
-        self.problems = tuple(globs.problem(self.home, *fault) for fault in unlisted.items())
+        told, denied = self.problems, unlisted(self.home)
+        self.problems = tuple(problem(self.home, *fault) for fault in denied.items())
         old, self.entries = self.entries, {}
-        known = [path for path in old if os.path.dirname(path) in unlisted]  # not gone, perhaps, but out of sight
-        for path in dict.fromkeys([*globs.enabled_paths(self.home), *known]):
+        known = [path for path in old if os.path.dirname(path) in denied]  # not gone, perhaps, but out of sight
+        for path in dict.fromkeys([*enabled_paths(self.home), *known]):
             entry = self._current(path, old.get(path))
             if entry:
                 self.entries[path] = entry
@@ -229,10 +230,10 @@ class SiteDir:
         return self._remembered(self._cache.load())
 
     def _folder_stamp(self) -> Stamp:
-        folders = globs.folders(self.home)
-        if any(map(glob.has_magic, folders)):
-            return tuple(map(hash, globs.enabled_paths(self.home)))
-        return stamp_of(self.home.file, folders)
+        looked_into = folders(self.home)
+        if any(map(glob.has_magic, looked_into)):
+            return tuple(map(hash, enabled_paths(self.home)))
+        return stamp_of(self.home.file, looked_into)
 
     @staticmethod
     def _environment_same(file: SiteFile) -> bool:
@@ -249,3 +250,64 @@ class SiteDir:
             return {entry.path: entry for entry in entries}
         except (KeyError, TypeError, ValueError, AttributeError):
             return {}
+
+
+GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+
+
+def patterns(home: Home) -> list[str]:
+    """Return the globs, absolute."""
+    return [os.path.normpath(os.path.join(home.path, os.path.expanduser(glob))) for glob in home.projects.read]
+
+
+def folders(home: Home) -> list[str]:
+    """Return the folders that the globs look into, each once; they may have wildcards too."""
+    return list(dict.fromkeys(map(os.path.dirname, patterns(home))))
+
+
+def enabled_paths(home: Home) -> list[str]:
+    """Return the paths that the globs name: in their order, sorted by name within each."""
+    paths: dict[str, None] = {}
+    for pattern in patterns(home):
+        paths.update(dict.fromkeys(_expand(pattern)))
+    return list(paths)
+
+
+def _expand(pattern: str) -> list[str]:
+    directory, name = os.path.split(pattern)
+    if glob.has_magic(directory) or "**" in name:
+        return sorted(glob.glob(pattern, recursive=True))
+    if not glob.has_magic(name):
+        return [pattern] if os.path.lexists(pattern) else []
+    try:
+        names = fnmatch.filter(os.listdir(directory), name)
+    except OSError:
+        return []
+    return [f"{directory}/{found}" for found in sorted(names) if not found.startswith(".")]
+
+
+def unlisted(home: Home) -> dict[str, OSError]:
+    """Return the folders that cannot be listed, with the error of each."""
+    return {folder: error for folder in folders(home) if (error := _error_of(folder))}
+
+
+def _error_of(folder: str) -> OSError | None:
+    if glob.has_magic(folder):
+        return None
+    try:
+        os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        os.stat(os.path.join(folder, "."))
+    except OSError as error:
+        return error
+    return None
+
+
+def problem(home: Home, folder: str, error: OSError) -> Problem:
+    """Say that `folder` cannot be listed; one that is not there yet is no more than a warning."""
+    if error.errno in GONE:
+        reason, remedy, severity = f"there is no folder {folder}", "create it or correct the path", "warning"
+    else:
+        reason = f"the folder {folder} cannot be read ({(error.strerror or 'error').lower()})"
+        remedy, severity = "give the service's user permission to read it", "error"
+    value = ", ".join(home.projects.read)
+    return Problem(home.file, reason, "projects", "read", value, remedy, severity)

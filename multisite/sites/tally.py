@@ -1,10 +1,12 @@
 """What spawned sites have used so far: counted by the supervisor, kept over its restarts, read by the command line.
 
-Each site has one `Tally`, by its name. Whoever keeps them writes the whole document, and seldom.
+Each site has one `Tally`, by its name. Whoever keeps them writes the whole document, and seldom. How long requests
+took is told as the table that load testers print.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import zip_longest
 from typing import Any
@@ -100,3 +102,34 @@ class Tallies:
         """Put `tallies` in place of those that were kept; False where they cannot be written."""
         newest = sorted(tallies.items(), key=lambda item: -item[1].last_use)[:MOST]
         return self._file.store({name: tally.as_dict() for name, tally in sorted(newest)})
+
+
+#: shares in per cent: those of ApacheBench's table, and what the slowest in a thousand see
+SHARES = (50.0, 66.0, 75.0, 80.0, 90.0, 95.0, 98.0, 99.0, 99.9)
+
+
+def percentiles(bounds: Sequence[float], counts: Sequence[int]) -> dict[float, float | None]:
+    """Return within how many seconds each share of the requests was answered.
+
+    Args:
+        bounds: upper bounds of the buckets in seconds, rising.
+        counts: requests in each bucket, and in the one above the last bound, of which no more is known.
+
+    Returns:
+        share in per cent → seconds, between the bounds of its bucket as if its requests were spread evenly; None
+        where there were no requests, or infinity above the last bound.
+    """
+    total = sum(counts)
+    return {share: _at(bounds, counts, total * share / 100) if total else None for share in SHARES}
+
+
+def _at(bounds: Sequence[float], counts: Sequence[int], wanted: float) -> float:
+    below = 0
+    for number, count in enumerate(counts):
+        if count and below + count >= wanted:
+            if number == len(bounds):
+                break
+            lower = bounds[number - 1] if number else 0.0
+            return lower + (bounds[number] - lower) * (wanted - below) / count
+        below += count
+    return float("inf")

@@ -11,9 +11,9 @@ import time
 from multisite.control.rundir import RuntimeDir
 from multisite.proxy import handoff
 from multisite.sites import statefile
+from multisite.sites.changes import QUIET
+from multisite.sites.failures import of_starts
 from multisite.sites.live import LiveHome
-from multisite.sites.tree import QUIET
-from multisite.sites.verdicts import of_starts
 from multisite.supervisor import planner
 from multisite.supervisor.commands import Commands
 from multisite.supervisor.doors import Doors

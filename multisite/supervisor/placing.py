@@ -18,9 +18,8 @@ from dataclasses import asdict, replace
 from multisite.config.model import Home, Site
 from multisite.errors import AppLoadError
 from multisite.runner.follow import AGAIN_AFTER
-from multisite.sites import catalogue, claims, codeversion, examined, placement, sharing, usage
-from multisite.sites.examined import Examined
-from multisite.sites.placement import CHANGED, MINUTE, Heat, Placement
+from multisite.sites import catalogue, changes, claims, placement, sharing, usage
+from multisite.sites.placement import CHANGED, MINUTE, Examined, Heat, Placement
 from multisite.sites.placements import Placements, Row, row_of
 from multisite.sites.statefile import StateFile
 from multisite.supervisor import saving
@@ -121,7 +120,7 @@ class Placing(Handed):
         """Return the version of the site's code that its next process is to examine, "" for none."""
         if not sharing.is_examined(site, home):
             return ""
-        version, row = codeversion.version_of(site, home), self._rows.get(site.name)
+        version, row = changes.version_of(site, home), self._rows.get(site.name)
         other = launch.stranger(site, home)
         if other:  # what its process says must not bring its code to another user
             found = Examined((placement.of_another(other, sharing.facts(site).user),))
@@ -135,7 +134,7 @@ class Placing(Handed):
         One that lies brings its own code into the workers, which run as the same user (`wanted`): it could do there
         what it can do to them from where it is.
         """
-        found = examined.heard(told)
+        found = placement.heard(told)
         if found:
             self._take(site.name, version, found)
 
@@ -166,7 +165,7 @@ class Placing(Handed):
         """Keep a version of a site out of the workers: one of them could not import it."""
         row = self._rows.get(name)
         if row and row.version == version and not row.held:
-            self._put(name, replace(row, held=why[: examined.LONGEST]))
+            self._put(name, replace(row, held=why[: placement.LONGEST]))
             self._decide(name, self._clock())
 
     def tick(self, now: float) -> None:
@@ -315,7 +314,7 @@ class Placing(Handed):
     def _obstacle(self, site: Site, row: Row) -> str:
         """Return why a site cannot be imported by the workers just now; "" if it can, and has its names from now on."""
         home = self._roster.home
-        if codeversion.version_of(site, home) != row.version:
+        if changes.version_of(site, home) != row.version:
             return CHANGED
         held = catalogue.ledger(home, lambda: self._roster.catalogue).others(site.name)
         others = {name: names for name, names in self._names.items() if name != site.name}

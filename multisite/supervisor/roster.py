@@ -12,7 +12,7 @@ from multisite.config import hosting
 from multisite.config.domains import is_pattern
 from multisite.config.model import Home, Site
 from multisite.control.rundir import RuntimeDirError, access_of, access_problem
-from multisite.sites import hosted
+from multisite.sites import hosts
 from multisite.sites.catalogue import Catalogue
 from multisite.sites.live import LiveHome
 from multisite.sites.sitedir import Entry, Stamp, has_errors
@@ -178,7 +178,7 @@ class Roster(Handed, dict[str, Crew]):
         self.accounts.keep(self.values(), now)
 
     def _look_at(self, crew: Crew, now: float) -> None:
-        if crew.site.host and hosted.stamp_of(crew.site.location) != crew.stamp[-hosted.PARTS :]:
+        if crew.site.host and hosts.stamp_of(crew.site.location) != crew.stamp[-hosts.PARTS :]:
             self._offer(crew)
         if crew.is_busy:
             failed = crew.failures
@@ -292,7 +292,7 @@ def _stamp_for(crew: Crew, entry: Entry) -> Stamp:
     """Return the stamp of what `crew` is to have: an edit with errors is no version, a folder may be another."""
     if not has_errors(entry.problems):
         return entry.stamp
-    parts = hosted.PARTS if crew.site.host else 0
+    parts = hosts.PARTS if crew.site.host else 0
     return crew.stamp[: len(crew.stamp) - parts] + entry.stamp[len(entry.stamp) - parts :]
 
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 from dataclasses import dataclass
 
-from multisite.sites.worker import HEAD_LIMITS
+from multisite.sites.server import HEAD_LIMITS
 from multisite.supervisor.handover import Handed, Keeper, State, taken
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.process import descriptors, kernel

@@ -19,8 +19,8 @@ from multisite.cli import COMMANDS, main
 from multisite.config.read import read_home
 from multisite.errors import NeedsProcess
 from multisite.sites import placement
+from multisite.sites.failures import Verdicts
 from multisite.sites.sitedir import SiteDir
-from multisite.sites.verdicts import Verdicts
 
 Run = Callable[..., Result]
 

@@ -21,12 +21,11 @@ from multisite.cli import main
 from multisite.cli.session import Session
 from multisite.config.read import read_home
 from multisite.errors import NeedsProcess
-from multisite.sites import catalogue, codeversion, verdicts
-from multisite.sites.examined import Examined
-from multisite.sites.placement import Saving, basis
+from multisite.sites import catalogue, changes, failures
+from multisite.sites.failures import Verdicts
+from multisite.sites.placement import Examined, Saving, basis
 from multisite.sites.placements import Placements, Row
 from multisite.sites.tally import Tally
-from multisite.sites.verdicts import Verdicts
 
 DOCUMENTS = pathlib.Path(__file__).parent / "documents"
 NOW = 1_800_000_000.0
@@ -82,7 +81,7 @@ def write(home: pathlib.Path, conf: str, sites: dict[str, str], disabled: dict[s
 def note(home: pathlib.Path) -> None:
     """Note failures as workers and the supervisor do."""
     settings = read_home(str(home))
-    imports, starts = Verdicts(settings), verdicts.of_starts(settings)
+    imports, starts = Verdicts(settings), failures.of_starts(settings)
     needs = NeedsProcess("it is an ASGI application").reason
     imports.note("apart", needs, "1", serving=False, own_process=True, basis=basis(settings))
     imports.note("failed", "there is no module shop", "2", serving=False)
@@ -94,7 +93,7 @@ def place(home: pathlib.Path) -> None:
     """Note where examined sites live, as the supervisor does."""
     settings = read_home(str(home))
     sites = catalogue.read(settings)
-    version = {name: codeversion.version_of(sites.site(name), settings) for name in BUSY}
+    version = {name: changes.version_of(sites.site(name), settings) for name in BUSY}
     clean, saving = Examined(requests=3, notes=("reads the clock",)), Saving(30 * 2**20, 1.5)
     rows = {
         "busy": Row(version["busy"], clean, "in-process", "it is busy", NOW - 200_000, was_here=True),

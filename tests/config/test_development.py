@@ -19,7 +19,7 @@ from multisite.config.read import read_home
 from multisite.config.sections import PublisherOptions
 from multisite.errors import pages
 from multisite.runner import debugger
-from multisite.sites import codefiles
+from multisite.sites import changes
 
 
 @pytest.mark.parametrize("how", [OFF, Development(True), Development(reload=True), Development(True, True, "k")])
@@ -91,11 +91,11 @@ def test_the_application_file_counts_as_code_wherever_it_is(tmp_path: Path) -> N
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf/site.ini").write_text("")
     site = Site("x.ini", location=str(tmp_path), application="paste:conf/site.ini#main")
-    assert [name for name, _ in codefiles.times(site)] == [str(tmp_path / "conf/site.ini")]
+    assert [name for name, _ in changes.times(site)] == [str(tmp_path / "conf/site.ini")]
 
 
 def test_a_location_that_is_gone_has_no_code() -> None:
-    assert codefiles.times(Site("x.ini", location="/nowhere/at/all", application="app:app")) == ()
+    assert changes.times(Site("x.ini", location="/nowhere/at/all", application="app:app")) == ()
 
 
 # Publisher files

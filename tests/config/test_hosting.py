@@ -15,7 +15,8 @@ from multisite.config.domains import normalise
 from multisite.config.read import checks, read_home
 from multisite.errors import BadHost
 from multisite.proxy.activity import Ignored
-from multisite.sites import catalogue, hosted
+from multisite.sites import catalogue
+from multisite.sites import hosts as folders
 from multisite.sites.catalogue import Catalogue
 from tests.homes import TestHome
 
@@ -184,19 +185,19 @@ def stamp_of(home: TestHome, host: str) -> tuple[int, ...]:
 
 def test_the_application_is_found_in_the_folder(tmp_path: Path) -> None:
     """A usual name, else the only .wsgi file."""
-    assert hosted.application(str(tmp_path)) == ""
-    assert hosted.application(str(tmp_path / "nowhere")) == ""
+    assert folders.application(str(tmp_path)) == ""
+    assert folders.application(str(tmp_path / "nowhere")) == ""
     (tmp_path / "shop.wsgi").write_text("")
-    assert hosted.application(str(tmp_path)) == "shop.wsgi"
+    assert folders.application(str(tmp_path)) == "shop.wsgi"
     (tmp_path / "more.wsgi").write_text("")
-    assert hosted.application(str(tmp_path)) == ""
+    assert folders.application(str(tmp_path)) == ""
     (tmp_path / "app.py").write_text("")
-    assert hosted.application(str(tmp_path)) == "app.py"
+    assert folders.application(str(tmp_path)) == "app.py"
     (tmp_path / "wsgi.py").mkdir()
-    assert hosted.application(str(tmp_path)) == "app.py"
+    assert folders.application(str(tmp_path)) == "app.py"
     (tmp_path / "wsgi.py").rmdir()
     (tmp_path / "wsgi.py").write_text("")
-    assert hosted.application(str(tmp_path)) == "wsgi.py"
+    assert folders.application(str(tmp_path)) == "wsgi.py"
 
 
 def test_unknown_hosts_are_not_remembered_and_known_ones_within_bounds(

@@ -14,7 +14,7 @@ import pytest
 from multisite.config.read import read_home
 from multisite.proxy import headers
 from multisite.service import Service
-from multisite.sites.verdicts import Verdicts
+from multisite.sites.failures import Verdicts
 from tests.homes import HELLO, MOYA_CONF, TestHome, ask
 
 

@@ -24,7 +24,7 @@ from multisite.proxy import share as share_of_threads
 from multisite.proxy.proxy import Proxy
 from multisite.proxy.relayloop import RelayLoop
 from multisite.proxy.share import Share
-from multisite.sites.threads import Threads
+from multisite.sites.server import Threads
 from tests.backends import PATIENCE, Backend
 from tests.servers.harness import eventually
 from tests.ways import connected, taken

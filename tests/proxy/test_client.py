@@ -17,7 +17,7 @@ from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import TConn
 
 from multisite.proxy import client
-from multisite.sites.worker import Worker, find_worker
+from multisite.sites.server import Worker, find_worker
 from tests.ways import Way, connected, gunicorns_logger, taken
 
 
@@ -106,7 +106,7 @@ def test_a_worker_that_speaks_something_else_keeps_its_connections(
     worker: Way, pair: Any, monkeypatch: pytest.MonkeyPatch, key: str, value: str
 ) -> None:
     worker.worker.cfg.set(key, value)
-    monkeypatch.setattr("multisite.sites.worker._worker", Worker(worker.worker))
+    monkeypatch.setattr("multisite.sites.server._worker", Worker(worker.worker))
     assert client.connection(environ(pair[1])) is None
 
 
@@ -116,12 +116,12 @@ def test_a_worker_of_another_kind_keeps_its_connections(pair: Any, monkeypatch: 
     other = type(kind.rpartition(".")[2], (), {})()
     with gunicorns_logger(cfg) as log:
         other.__dict__.update(cfg=cfg, log=log, nr=0, max_requests=1, sockets=[])
-        monkeypatch.setattr("multisite.sites.worker._worker", Worker(other))
+        monkeypatch.setattr("multisite.sites.server._worker", Worker(other))
         assert client.connection(environ(pair[1])) is None
 
 
 def test_the_worker_is_found_by_its_signal_handlers(worker: Way, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("multisite.sites.worker._worker", None)
+    monkeypatch.setattr("multisite.sites.server._worker", None)
     before = signal.signal(signal.SIGTERM, worker.worker.handle_exit)
     try:
         found = find_worker()
@@ -133,7 +133,7 @@ def test_the_worker_is_found_by_its_signal_handlers(worker: Way, monkeypatch: py
 
 
 def test_other_servers_have_no_such_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("multisite.sites.worker._worker", None)
+    monkeypatch.setattr("multisite.sites.server._worker", None)
     assert find_worker() is None
 
 
@@ -155,7 +155,7 @@ def test_a_connection_that_cannot_be_taken_leaves_nothing_open(monkeypatch: pyte
     def no_pair() -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr("multisite.sites.worker._end", None)
+    monkeypatch.setattr("multisite.sites.server._end", None)
     monkeypatch.setattr(socket, "socketpair", no_pair)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         with socket.create_connection(listener.getsockname()) as ours:

@@ -24,7 +24,7 @@ from multisite.proxy.relayloop import RelayLoop
 from multisite.proxy.route import NotNow
 from multisite.proxy.upload import Upload
 from multisite.proxy.upstream import Exchange, connect
-from multisite.sites.worker import find_worker
+from multisite.sites.server import find_worker
 from tests.backends import HELLO, PATIENCE, TEXT, Backend, Talk, eventually, read_all, saying, take
 from tests.ways import Way, ask, call, connected, send_body, taken
 

@@ -14,7 +14,7 @@ import pytest
 
 from multisite.proxy import client, pending
 from multisite.proxy.proxy import Proxy
-from multisite.sites.worker import find_worker
+from multisite.sites.server import find_worker
 from tests.backends import PATIENCE, Backend, read_all, saying, take
 from tests.ways import Way, connected, taken
 

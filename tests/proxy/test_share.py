@@ -16,8 +16,8 @@ from multisite.errors import NoAnswer, SiteBusy, UpstreamProtocolError
 from multisite.proxy import share
 from multisite.proxy.proxy import Proxy
 from multisite.proxy.share import Share
-from multisite.sites import threads
-from multisite.sites.threads import Threads
+from multisite.sites import server
+from multisite.sites.server import Threads
 from tests.backends import Backend, saying
 
 
@@ -144,16 +144,16 @@ def test_without_a_number_there_is_no_bound() -> None:
 
 
 def test_a_server_that_says_nothing_has_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "_known", None)
-    assert threads.of_this_server() is None
+    monkeypatch.setattr(server, "_known", None)
+    assert server.of_this_server() is None
 
 
 @pytest.mark.parametrize(
     "arguments", [["granian", "--blocking-threads", "6", "x:y"], ["granian", "--blocking-threads=6", "x:y"]]
 )
 def test_granian_says_it_in_its_command_line(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
-    monkeypatch.setattr(threads, "_known", None)
+    monkeypatch.setattr(server, "_known", None)
     monkeypatch.setattr("sys.argv", arguments)
-    found = threads.of_this_server()
+    found = server.of_this_server()
     assert found
     assert found.count == 6

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from multisite.config.read import read_home
-from multisite.sites import catalogue, globs
+from multisite.sites import catalogue, sitedir
 from multisite.sites.sitedir import SiteDir
 
 NOBODY = 65534
@@ -40,7 +40,7 @@ def make(folder: Path, read: str = "sites-enabled/*.ini") -> None:
 
 def test_paths_come_in_the_order_of_the_globs_sorted_within_each_and_once(folder: Path) -> None:
     make(folder, "sites-enabled/b*.ini, sites-enabled/*.ini")
-    names = [os.path.basename(path) for path in globs.enabled_paths(read_home(str(folder)))]
+    names = [os.path.basename(path) for path in sitedir.enabled_paths(read_home(str(folder)))]
     assert names == ["b.ini", "a.ini"]
 
 

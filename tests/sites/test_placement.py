@@ -13,9 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from multisite.config.model import Home, Site, SupervisorOptions
-from multisite.sites import codefiles, codeversion, examined, placement, tree
-from multisite.sites.examined import Examined
-from multisite.sites.placement import Facts, Heat, Placement, Saving
+from multisite.sites import changes, placement
+from multisite.sites.placement import Examined, Facts, Heat, Placement, Saving
 from multisite.sites.placements import Placements, Row
 
 OPTIONS = SupervisorOptions()
@@ -145,9 +144,9 @@ def test_a_process_may_say_anything_of_its_site(told: object) -> None:
     """What cannot be meant so is not believed, and the rest is bounded."""
     document = {"findings": told, "seconds": told, "memory": 1, "requests": 1}
     for text in (json.dumps(told), json.dumps(document), json.dumps({**document, "seconds": 1})):
-        found = examined.heard(text)
-        assert found is None or len(found.findings) <= examined.MOST
-        assert found is None or all(len(one) <= examined.LONGEST and one.isprintable() for one in found.findings)
+        found = placement.heard(text)
+        assert found is None or len(found.findings) <= placement.MOST
+        assert found is None or all(len(one) <= placement.LONGEST and one.isprintable() for one in found.findings)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +154,7 @@ def test_a_process_may_say_anything_of_its_site(told: object) -> None:
 )
 def test_nonsense_is_not_heard(told: str) -> None:
     """Nothing is raised either."""
-    assert examined.heard(told) is None
+    assert placement.heard(told) is None
 
 
 def test_rows_are_kept_and_read_again(tmp_path: Path) -> None:
@@ -177,15 +176,15 @@ def test_a_version_is_what_the_files_are(tmp_path: Path) -> None:
     ini = tmp_path / "site.ini"
     ini.write_text("")
     site, home = Site(file=str(ini), name="blog", location=str(tmp_path)), Home(str(tmp_path))
-    seen = {codeversion.version_of(site, home)}
+    seen = {changes.version_of(site, home)}
     (tmp_path / "data.db").write_text("x")
     (tmp_path / "__pycache__").mkdir()
-    assert codeversion.version_of(site, home) in seen
+    assert changes.version_of(site, home) in seen
     (tmp_path / "tmp").mkdir()
     for number, name in enumerate(("app.py", "package/views.py", "site.ini", "tmp/restart.txt"), 1):
         (tmp_path / name).write_text("# new")
         os.utime(tmp_path / name, (number, number))
-        seen.add(codeversion.version_of(site, home))
+        seen.add(changes.version_of(site, home))
         assert len(seen) == number + 1, name
 
 
@@ -201,12 +200,12 @@ def test_a_version_is_another_one_when_the_files_are_and_the_same_when_they_are_
     for release in ("one", "two", "one"):
         (tmp_path / "new").symlink_to(release)
         os.replace(tmp_path / "new", tmp_path / "current")
-        versions.append(codeversion.version_of(site, Home(str(tmp_path))))
+        versions.append(changes.version_of(site, Home(str(tmp_path))))
     assert versions[0] == versions[2] != versions[1]
     (tmp_path / "copy.py").write_text("")
     os.utime(tmp_path / "copy.py", (5, 5))
     os.replace(tmp_path / "copy.py", tmp_path / "one" / "app.py")
-    assert codeversion.version_of(site, Home(str(tmp_path))) != versions[0]
+    assert changes.version_of(site, Home(str(tmp_path))) != versions[0]
 
 
 def test_the_look_at_a_tree_is_bounded_and_follows_no_link_out_of_it(tmp_path: Path) -> None:
@@ -220,17 +219,17 @@ def test_the_look_at_a_tree_is_bounded_and_follows_no_link_out_of_it(tmp_path: P
         (top / f"a{number}").symlink_to("package")
         (top / "package" / f"b{number}").symlink_to("..")
         (top / f"out{number}").symlink_to(outside)
-    for number in range(tree.MOST_IN_FOLDER + 100):
+    for number in range(changes.MOST_IN_FOLDER + 100):
         (top / "data" / f"{number:05}.txt").touch()
     (top / "zoo").mkdir()
     (top / "zoo" / "last.py").write_text("")
-    found = [line for line in codeversion._sources(str(top)) if ".py " in line]
+    found = [line for line in changes._below_source(str(top), changes.Look(str(top)), 2) if ".py " in line]
     assert sorted(line.split()[0].rpartition("/")[2] for line in found) == ["last.py", "views.py"]
     site = Site(file="x.ini", name="x", location=str(top))
-    assert {os.path.basename(path) for path, _ in codefiles.times(site)} == {"last.py", "views.py"}
+    assert {os.path.basename(path) for path, _ in changes.times(site)} == {"last.py", "views.py"}
 
 
 def test_the_look_at_a_tree_ends_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "app.py").write_text("")
-    monkeypatch.setattr(tree, "LONGEST_LOOK", -1.0)
-    assert list(codeversion._sources(str(tmp_path))) == []
+    monkeypatch.setattr(changes, "LONGEST_LOOK", -1.0)
+    assert list(changes._below_source(str(tmp_path), changes.Look(str(tmp_path)), 2)) == []

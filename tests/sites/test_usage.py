@@ -16,8 +16,8 @@ from click.testing import CliRunner
 from multisite.cli import main
 from multisite.config.model import Home
 from multisite.runner import board
-from multisite.sites.percentiles import SHARES, percentiles
 from multisite.sites.statefile import StateFile
+from multisite.sites.tally import SHARES, percentiles
 from multisite.sites.usage import MEASURED, Counts, Sums, Usage, gather, read
 from tests.homes import TestHome
 

@@ -11,9 +11,8 @@ import pytest
 
 from multisite.config.model import Site
 from multisite.config.read import read_home
-from multisite.sites import watched
-from multisite.sites.tree import QUIET
-from multisite.sites.watched import Watched
+from multisite.sites import changes
+from multisite.sites.changes import QUIET, Watched
 
 LONG_AGO, TOMORROW = 1_700_000_000, 4_000_000_000
 
@@ -64,10 +63,10 @@ def looked(site: Site, tmp_path: Path) -> Callable[[float], bool]:
     (tmp_path / "moya.conf").write_text("[service]\ntemp_dir = temp\n")
     home = read_home(str(tmp_path))
     one = Watched()
-    one.begin(watched.files(site, home))
+    one.begin(changes.files(site, home))
 
     def look(now: float) -> bool:
-        is_due = one.look(watched.files(site, home), now)
+        is_due = one.look(changes.files(site, home), now)
         if is_due:
             one.take()
         return is_due

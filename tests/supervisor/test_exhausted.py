@@ -17,7 +17,7 @@ import pytest
 
 from multisite.config.read import read_home
 from multisite.errors import BackendUnavailable
-from multisite.sites.verdicts import of_starts
+from multisite.sites.failures import of_starts
 from multisite.supervisor.process import descriptors
 
 from .harness import WITHIN, Patient, SupervisedHome, ask, supervised, wait_until

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from multisite.sites import statefile
-from multisite.sites.examined import Examined
+from multisite.sites.placement import Examined
 from multisite.sites.placements import Placements, Row
 from multisite.sites.statefile import StateFile
 from multisite.supervisor.handover import Keeper

@@ -12,7 +12,7 @@ import pytest
 
 from multisite.config.model import Site
 from multisite.config.read import read_home
-from multisite.sites import catalogue, codeversion
+from multisite.sites import catalogue, changes
 from multisite.sites.catalogue import Catalogue
 from multisite.sites.placements import Placements, Row
 from multisite.supervisor.lifecycle import State
@@ -79,7 +79,7 @@ def row(crews: Crews, name: str) -> Row:
 
 
 def examined(placing: Placing, crews: Crews, site: Site, told: str = CLEAN) -> None:
-    placing.take(site, codeversion.version_of(site, crews.home), told)
+    placing.take(site, changes.version_of(site, crews.home), told)
 
 
 def busy(placing: Placing, crews: Crews, now: float) -> None:
@@ -126,7 +126,7 @@ def test_changed_files_are_examined_first(crews: Crews) -> None:
     examined(placing, crews, site)
     assert placing.wanted(site, crews.home) == ""
     (crews.path / "blog" / "app.py").write_text("# another one\n")
-    assert placing.wanted(site, crews.home) == codeversion.version_of(site, crews.home)
+    assert placing.wanted(site, crews.home) == changes.version_of(site, crews.home)
     busy(placing, crews, 0.0)
     found = row(crews, "blog")
     assert found.kind == "spawned" and "changed since they were examined" in found.reason
@@ -155,4 +155,4 @@ def test_the_process_of_another_user_cannot_talk_its_site_in(crews: Crews) -> No
     assert found.kind == "spawned" and found.reason == "it runs as user 'www-data' and the workers as 'root'"
     os.chown(crews.path / "blog", 0, 0)
     os.chmod(crews.path, 0o700)  # so that it runs as root
-    assert placing.wanted(site, crews.home) == codeversion.version_of(site, crews.home)
+    assert placing.wanted(site, crews.home) == changes.version_of(site, crews.home)

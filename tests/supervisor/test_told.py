@@ -14,7 +14,7 @@ import pytest
 
 from multisite.control.client import NotRunning
 from multisite.errors import BackendUnavailable
-from multisite.sites.verdicts import Verdicts, of_starts
+from multisite.sites.failures import Verdicts, of_starts
 from tests.processes import is_running
 
 from .harness import SERVER, WITHIN, SupervisedHome, wait_until

@@ -17,7 +17,7 @@ from multisite.config.model import Site
 from multisite.config.policies import Refused
 from multisite.control import program
 from multisite.sites import placement, sharing
-from multisite.sites.watched import ALWAYS_RESTART
+from multisite.sites.changes import ALWAYS_RESTART
 from multisite.supervisor.process import reach
 from multisite.supervisor.process.spec import BOARD, JOB, NOTIFY, SLOTS, Identity, Launch, Surroundings
 

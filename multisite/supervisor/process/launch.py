@@ -15,7 +15,7 @@ from multisite.config.policies import Refused
 from multisite.config.trusted import key_of
 from multisite.control import program
 from multisite.control.program import SERVERS_OWN
-from multisite.sites import hosted, sharing
+from multisite.sites import hosts, sharing
 from multisite.supervisor.process import commandlines, privilege, reach
 from multisite.supervisor.process.spec import MARKER, Identity, Launch, Surroundings
 
@@ -96,9 +96,9 @@ def _with_application(site: Site) -> Site:
     """Have an instance whose file names no application serve what its folder holds."""
     if not site.host or site.application or site.command or site.ini:
         return site
-    found = hosted.application(site.location)
+    found = hosts.application(site.location)
     if not found:
-        names = ", ".join(hosted.APPLICATIONS)
+        names = ", ".join(hosts.APPLICATIONS)
         raise Refused(f"location {site.location} has none of {names} and not just one .wsgi", "put one there")
     return replace(site, application=found)
 

@@ -7,7 +7,7 @@ import random
 import time
 
 from multisite.logs import servicelog
-from multisite.sites.verdicts import Verdicts
+from multisite.sites.failures import Verdicts
 from multisite.supervisor import planner
 from multisite.supervisor.handover import Handed
 from multisite.supervisor.handover import State as Packed

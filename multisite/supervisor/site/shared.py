@@ -7,7 +7,7 @@ from typing import Protocol
 
 from multisite.config.model import Home, Site
 from multisite.control.rundir import RuntimeDir
-from multisite.sites.verdicts import Verdicts
+from multisite.sites.failures import Verdicts
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.process.descriptors import DescriptorLimits
 from multisite.supervisor.process.preloaders import Preloaders

@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from multisite.config.model import Home, Site
-from multisite.sites.tree import QUIET, is_being_written
-from multisite.sites.watched import Files, Watched, changed_at, files, identity, paths
+from multisite.sites.changes import QUIET, Files, Watched, changed_at, files, identity, is_being_written, paths
 from multisite.supervisor.handover import Handed, State
 
 LONGEST_PAUSE = 60.0  # seconds between two attempts that files of the site cause by themselves

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from multisite.config.model import Home
+from multisite.sites.changes import changed_at
 from multisite.sites.statefile import StateFile
-from multisite.sites.watched import changed_at
 
 
 @dataclass(frozen=True, slots=True)
