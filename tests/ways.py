@@ -26,8 +26,8 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 from gunicorn.workers.sync import SyncWorker
 
 from multisite.errors import MultisiteError, pages
-from multisite.proxy import client, passage, pending, relayloop
-from multisite.proxy.pace import Pace
+from multisite.proxy import downstream, looprelay, relayloop, syncrelay
+from multisite.proxy.limits import Pace
 from multisite.sites.server import Worker
 from tests import backends
 from tests.backends import PATIENCE, Got
@@ -196,7 +196,7 @@ ENVIRON = {
 
 def call(app: Any, theirs: socket.socket, **more: Any) -> None:
     """Make a request whose connection is taken."""
-    with pytest.raises(client.Ended):
+    with pytest.raises(downstream.Ended):
         app({**ENVIRON, "gunicorn.socket": theirs, **more}, None)
     theirs.close()  # what gunicorn has of it
 
@@ -251,9 +251,9 @@ def taken(kind: str, monkeypatch: pytest.MonkeyPatch, patience: float = 0.0) -> 
         made = Way(kind, listener, cfg, log)
         monkeypatch.setattr("multisite.sites.server._worker", Worker(made.worker))
         monkeypatch.setattr(relayloop, "_loop", None)
-        monkeypatch.setattr(pending, "_pending", None)
+        monkeypatch.setattr(syncrelay, "_pending", None)
         monkeypatch.setattr(Pace.__init__, "__defaults__", (patience,))
-        told, page = passage.Passage._tell, passage.Passage._page
+        told, page = looprelay.LoopRelay._tell, looprelay.LoopRelay._page
 
         def tell(self: Any, error: MultisiteError) -> None:
             made.errors.append(error)
@@ -263,8 +263,8 @@ def taken(kind: str, monkeypatch: pytest.MonkeyPatch, patience: float = 0.0) -> 
             made.errors.append(error)
             page(self, error)
 
-        monkeypatch.setattr(passage.Passage, "_tell", tell)
-        monkeypatch.setattr(passage.Passage, "_page", tell_page)
+        monkeypatch.setattr(looprelay.LoopRelay, "_tell", tell)
+        monkeypatch.setattr(looprelay.LoopRelay, "_page", tell_page)
         yield made
         loop = relayloop._loop
         if loop:

@@ -33,7 +33,7 @@ from multisite.inprocess.workdir import WorkDir
 from multisite.logs import requests, servicelog
 from multisite.logs.ownlog import Errors
 from multisite.logs.requests import IN_PROCESS, PAGE, PROXY, SPAWNED
-from multisite.proxy.share import Share
+from multisite.proxy.limits import Share
 from multisite.sites import changes, claims, relativepaths, server, sharing
 from multisite.sites.changes import Files, Identity, Watched, files, identity
 from multisite.sites.claims import Ledger

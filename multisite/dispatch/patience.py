@@ -14,9 +14,9 @@ from typing import Any
 
 from multisite.config.tempo import Tempo
 from multisite.errors import MultisiteError, SiteBusy, TooSlow
-from multisite.proxy import client
-from multisite.proxy.client import Environ
-from multisite.proxy.share import Share
+from multisite.proxy import downstream
+from multisite.proxy.downstream import Environ
+from multisite.proxy.limits import Share
 
 _AT_ONCE = int(socket.MSG_DONTWAIT)
 
@@ -35,7 +35,7 @@ class Patience:
 
     def begin(self, environ: Environ) -> Waiting | None:
         """Watch over the body of a request; None under servers that do not let us."""
-        unreader = client.unreader(environ)
+        unreader = downstream.unreader(environ)
         return Waiting(unreader, Tempo(self._rate), self._share) if unreader else None
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from multisite.config.endpoint import Endpoint
 from multisite.errors import ConnectFailed, RequestTooLarge
 from multisite.proxy import headers, upstream
-from multisite.proxy.client import fields
+from multisite.proxy.downstream import fields
 from multisite.proxy.wire import envelope
 
 LARGEST = 65536  # bytes of a body that comes along; a larger one has to be relayed

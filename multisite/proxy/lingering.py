@@ -12,7 +12,7 @@ import select
 import socket
 import time
 
-from multisite.proxy import client
+from multisite.proxy import downstream
 from multisite.proxy.relayloop import RelayLoop
 from multisite.proxy.timers import Timer
 
@@ -34,7 +34,7 @@ def close(loop: RelayLoop, places: set[object], wire: socket.socket, expects_mor
         expects_more: the client has not sent all of its request.
     """
     try:
-        lingers = (expects_more or client.unread(wire.fileno())) and loop.in_flight < loop.room
+        lingers = (expects_more or downstream.unread(wire.fileno())) and loop.in_flight < loop.room
         if lingers:
             wire.shutdown(socket.SHUT_WR)
     except OSError:  # it has gone

@@ -27,26 +27,25 @@ from multisite.errors import (
     UpstreamError,
 )
 from multisite.logs import requests, servicelog
-from multisite.proxy import client, handoff, passage, pending, relayloop
-from multisite.proxy.client import Connection, Environ
+from multisite.proxy import downstream, handoff, leave, relayloop, syncrelay
+from multisite.proxy.downstream import Connection, Environ
 from multisite.proxy.headers import upgrade_of
-from multisite.proxy.request import Request
-from multisite.proxy.route import NotNow, Route
+from multisite.proxy.request import Destination, NotNow, Request
 from multisite.proxy.upload import Served, Unmeasured, Upload, length_of
 from multisite.proxy.upstream import READABLE, Exchange
-from multisite.proxy.wire.incoming import Incoming
+from multisite.proxy.wire.responses import Incoming
 
 _log = logging.getLogger("multisite.relay")
 
 
-def relay(route: Route, environ: Environ, start_response: Any) -> Iterable[bytes]:
+def relay(route: Destination, environ: Environ, start_response: Any) -> Iterable[bytes]:
     """Relay one request (PEP 3333).
 
     Raises:
         MultisiteError: there is no answer; nothing of one was passed on, and the error knows its status.
         StopIteration: the client's connection has been taken care of (`client.end`).
     """
-    connection = client.connection(environ)
+    connection = downstream.connection(environ)
     if connection is None:
         return _wait_here(route, environ, start_response)
     body = connection.body(environ)
@@ -54,7 +53,7 @@ def relay(route: Route, environ: Environ, start_response: Any) -> Iterable[bytes
         request = Request(route, environ, connection)
         request.leave(lambda: _let_arrive(request))
     if route.taker and connection.said_last and _is_given(route.taker, environ, body, connection):
-        client.end()
+        downstream.end()
     return _hurry(Request(route, environ, connection, Upload(body, length_of(environ))), start_response)
 
 
@@ -87,14 +86,14 @@ def _let_arrive(request: Request) -> None:
         _check(request.route)
         request.exchange = request.route.begin(request.environ, request.upload, True)
     except (NotNow, Unmeasured):
-        passage.begin(request)
+        leave.begin(request)
     except MultisiteError as error:
-        passage.refuse(request, error)
+        leave.refuse(request, error)
     else:
-        passage.hand_over(request)
+        leave.hand_over(request)
 
 
-def _check(route: Route) -> None:
+def _check(route: Destination) -> None:
     """Look whether the route can have another request.
 
     Raises:
@@ -111,19 +110,19 @@ def _hurry(request: Request, start_response: Any) -> Iterable[bytes]:
     try:
         exchange = request.exchange = route.begin(request.environ, request.upload, True)
     except NotNow:
-        request.leave(lambda: passage.begin(request))
+        request.leave(lambda: leave.begin(request))
     incoming = request.incoming
     try:
         if exchange.sending:
-            request.leave(lambda: passage.hand_over(request))
+            request.leave(lambda: leave.hand_over(request))
         if request.connection.worker.is_single:
             request.leave(lambda: _leave_single(request))
         content = _first(route, exchange, incoming)
         if incoming.done and not incoming.hints:
             return _answer(request, content, start_response)
         request.content = content
-        request.leave(lambda: passage.hand_over(request))
-    except client.Ended:
+        request.leave(lambda: leave.hand_over(request))
+    except downstream.Ended:
         raise
     except BaseException as error:
         exchange.close()
@@ -135,12 +134,12 @@ def _hurry(request: Request, start_response: Any) -> Iterable[bytes]:
 def _leave_single(request: Request) -> None:
     """Have the answer collected by the only thread that there is, or by the loop if the site is slow."""
     if request.route.pace.patience(request.began):
-        pending.of(request.connection.worker).attend(request)
+        syncrelay.of(request.connection.worker).attend(request)
     else:
-        passage.hand_over(request)
+        leave.hand_over(request)
 
 
-def _first(route: Route, exchange: Exchange, incoming: Incoming) -> bytes:
+def _first(route: Destination, exchange: Exchange, incoming: Incoming) -> bytes:
     """Return the content that comes in time; some 64 KiB at most."""
     patience = left = route.pace.patience(time.monotonic())
     content = b""
@@ -171,13 +170,13 @@ def _answer(request: Request, content: bytes, start_response: Any) -> Iterable[b
     whole = sent == len(data)
     if not whole or connection.has_more:
         with contextlib.suppress(BackendUnavailable):  # then it ends here: a page must not follow what was sent
-            request.leave(lambda: passage.finish(request, data[sent:]))
+            request.leave(lambda: leave.finish(request, data[sent:]))
     connection.close()
     requests.ended(request.environ, request.code, len(content), cut=not whole)
-    client.end()
+    downstream.end()
 
 
-def _explain(route: Route, error: MultisiteError) -> None:
+def _explain(route: Destination, error: MultisiteError) -> None:
     """Log what went wrong, unless somebody knows better what to tell the visitor."""
     route.explain(error)
     if isinstance(error, UpstreamError):
@@ -187,7 +186,7 @@ def _explain(route: Route, error: MultisiteError) -> None:
 # Where the thread waits
 
 
-def _wait_here(route: Route, environ: Environ, start_response: Any) -> Iterable[bytes]:
+def _wait_here(route: Destination, environ: Environ, start_response: Any) -> Iterable[bytes]:
     """Relay a request in this thread, from the first byte of its body to the end of the answer."""
     if "HTTP_UPGRADE" in environ and upgrade_of(environ):
         raise NoUpgrade("this server does not let WebSockets through")
@@ -212,7 +211,7 @@ def _wait_here(route: Route, environ: Environ, start_response: Any) -> Iterable[
         raise
 
 
-def _sent(route: Route, environ: Environ) -> Exchange:
+def _sent(route: Destination, environ: Environ) -> Exchange:
     """Read the first piece of the body, and send it with the request."""
     upload = Served(environ)
     try:
@@ -223,7 +222,7 @@ def _sent(route: Route, environ: Environ) -> Exchange:
 
 
 def _wait_for(
-    route: Route,
+    route: Destination,
     exchange: Exchange,
     incoming: Incoming,
     environ: Environ,

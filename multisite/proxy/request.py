@@ -8,19 +8,19 @@ import socket
 import time
 from collections.abc import Callable
 from email.utils import formatdate
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
+from multisite.config.endpoint import Endpoint
 from multisite.errors import BackendUnavailable, MultisiteError, pages
 from multisite.logs import requests, servicelog
-from multisite.proxy import client
-from multisite.proxy.client import Connection, Environ
+from multisite.proxy import downstream
+from multisite.proxy.downstream import Connection, Environ
 from multisite.proxy.headers import upgrade_of
-from multisite.proxy.route import Route
+from multisite.proxy.limits import Pace, Queued, Share
 from multisite.proxy.upload import Arriving, Upload, length_of
 from multisite.proxy.upstream import Exchange
 from multisite.proxy.wire.http11 import Head
-from multisite.proxy.wire.incoming import Incoming
-from multisite.proxy.wire.outgoing import Outgoing
+from multisite.proxy.wire.responses import Incoming, Outgoing
 
 SERVER = "gunicorn"  # no other server lets us have the connection; this is what it calls itself
 
@@ -37,7 +37,7 @@ class Request:
         exchange: with the backend, None before it has begun.
         content: what came of the answer's body and was not passed on.
         wire: descriptor of the client's connection while it is this request's, else -1: before it is taken, and once it
-            is closed or a passage has it.
+            is closed or the loop has it.
     """
 
     __slots__ = (
@@ -45,7 +45,9 @@ class Request:
         *("route", "site", "upload", "wire"),
     )
 
-    def __init__(self, route: Route, environ: Environ, connection: Connection, upload: Upload | None = None) -> None:
+    def __init__(
+        self, route: Destination, environ: Environ, connection: Connection, upload: Upload | None = None
+    ) -> None:
         self.route = route
         self.environ = environ
         self.upload = upload or _NONE
@@ -76,7 +78,7 @@ class Request:
             go_on()
         except Exception as error:
             self.fail(error)
-        client.end()
+        downstream.end()
 
     def fail(self, error: Exception) -> None:
         """Answer for an error with what is at hand, where nothing can be waited for: a page, or a cut."""
@@ -142,3 +144,44 @@ def date() -> str:
 
 
 _last = (0, "")
+
+
+class NotNow(Exception):
+    """What was asked for can be had, but not at once."""
+
+
+class Destination(Protocol):
+    """A site's processes, or its upstreams.
+
+    Attributes:
+        pace: how long a worker's thread waits for an answer.
+        queue: the requests that nobody has taken yet.
+        places: what of it is in the relay loop of this process.
+        share: of the server's threads, where they have to wait.
+        stall_timeout: seconds between two parts of an answer; 0 for no limit.
+        upload_rate: bytes of a request's body that have to come in a second; 0 for any number.
+        sends: an answer may have the front end send a file (`headers.SENDERS`).
+        can_explain: `explain` may have something to say.
+        taker: where requests can be handed over with their connections (`handoff`), None for nowhere.
+    """
+
+    pace: Pace
+    queue: Queued
+    places: set[object]
+    share: Share
+    stall_timeout: float
+    upload_rate: float
+    sends: bool
+    can_explain: bool
+    taker: Endpoint | None
+
+    def begin(self, environ: Environ, upload: Upload, hurry: bool) -> Exchange:
+        """Send the request, the first piece of its body at least.
+
+        Raises:
+            NotNow: in a hurry, that would take time; nothing was sent.
+            MultisiteError: it cannot be sent; after `ConnectFailed` and `BackendUnavailable` nothing was.
+        """
+
+    def explain(self, error: MultisiteError) -> None:
+        """Ask why there was no answer, which may take time; raise the error that says it better."""

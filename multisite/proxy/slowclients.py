@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from multisite.errors import BackendUnavailable
-from multisite.proxy import client, lingering, relayloop
+from multisite.proxy import downstream, lingering, relayloop
 from multisite.proxy.lingering import Lingering
 from multisite.sites.server import Worker
 
@@ -53,7 +53,7 @@ def _handle(deferred: object, handle: Callable[[Any], Any], conn: Any) -> Any:
     """Have gunicorn handle a connection, and close it as one that is its own; it counts one that fails then twice."""
     outcome = _begun(deferred, handle, conn)
     if not outcome and type(conn.sock).__module__ == "socket":
-        conn.sock = _taken_from(conn.sock) or client.nobody()
+        conn.sock = _taken_from(conn.sock) or downstream.nobody()
     return outcome
 
 

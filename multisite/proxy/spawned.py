@@ -21,15 +21,12 @@ from multisite.control.client import Client
 from multisite.errors import Asleep, BackendUnavailable, MultisiteError
 from multisite.logs import servicelog
 from multisite.proxy import handoff
-from multisite.proxy.activity import QUIET, Ignored
-from multisite.proxy.balance import Balancer
-from multisite.proxy.client import Environ
-from multisite.proxy.pace import Pace
-from multisite.proxy.proxy import Proxy
-from multisite.proxy.queued import Queued
+from multisite.proxy.downstream import Environ
+from multisite.proxy.ignored import QUIET, Ignored
+from multisite.proxy.limits import Pace, Queued, Share
+from multisite.proxy.proxy import Balancer, Proxy
 from multisite.proxy.relay import relay
-from multisite.proxy.route import NotNow
-from multisite.proxy.share import Share
+from multisite.proxy.request import NotNow
 from multisite.proxy.upload import Upload
 from multisite.proxy.upstream import Exchange
 from multisite.sites import server
@@ -152,7 +149,7 @@ def app(site: Site, home: Home, development: Development = OFF) -> WSGI:
     spawned = SpawnedSite(site, home, development.debug)
     if not development.reload:
         return spawned
-    from multisite.proxy.fresh import Fresh
+    from multisite.proxy.autoreload import Fresh
 
     return Fresh(spawned, site, home)
 

@@ -14,7 +14,7 @@ from multisite.config import hosting
 from multisite.config.domains import normalise
 from multisite.config.read import checks, read_home
 from multisite.errors import BadHost
-from multisite.proxy.activity import Ignored
+from multisite.proxy.ignored import Ignored
 from multisite.sites import catalogue
 from multisite.sites import hosts as folders
 from multisite.sites.catalogue import Catalogue

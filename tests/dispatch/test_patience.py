@@ -19,11 +19,11 @@ from multisite.config.tempo import Tempo
 from multisite.dispatch.environ import Completed
 from multisite.dispatch.patience import Patience
 from multisite.errors import TooSlow
+from multisite.proxy import limits as share_of_threads
 from multisite.proxy import lingering
-from multisite.proxy import share as share_of_threads
+from multisite.proxy.limits import Share
 from multisite.proxy.proxy import Proxy
 from multisite.proxy.relayloop import RelayLoop
-from multisite.proxy.share import Share
 from multisite.sites.server import Threads
 from tests.backends import PATIENCE, Backend
 from tests.servers.harness import eventually

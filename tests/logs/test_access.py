@@ -580,7 +580,7 @@ def test_a_visit_that_was_taken_over_is_ended_by_who_took_it() -> None:
 
 
 def test_a_connection_that_was_taken_over_writes_its_line_when_it_has_ended(home: LoggedHome) -> None:
-    from multisite.proxy.client import Ended
+    from multisite.proxy.downstream import Ended
 
     kept: list[dict[str, Any]] = []
 

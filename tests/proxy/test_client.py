@@ -16,7 +16,7 @@ from gunicorn.config import Config
 from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import TConn
 
-from multisite.proxy import client
+from multisite.proxy import downstream
 from multisite.sites.server import Worker, find_worker
 from tests.ways import Way, connected, gunicorns_logger, taken
 
@@ -42,7 +42,7 @@ def environ(sock: Any, **more: str) -> dict[str, Any]:
 def test_the_server_ends_without_the_connection(worker: Way, pair: Any) -> None:
     """What it does at the end of a request neither fails nor reaches the client, who is answered later."""
     ours, theirs = pair
-    found = client.connection(environ(theirs))
+    found = downstream.connection(environ(theirs))
     assert found
     wire = found.opened(found.take())
     if worker.is_sync:
@@ -59,7 +59,7 @@ def test_the_server_ends_without_the_connection(worker: Way, pair: Any) -> None:
 
 def test_closing_at_once_waits_for_nobody(worker: Way, pair: Any) -> None:
     ours, theirs = pair
-    found = client.connection(environ(theirs))
+    found = downstream.connection(environ(theirs))
     assert found
     assert found.send(b"all") == 3
     found.close()
@@ -80,7 +80,7 @@ def test_closing_at_once_waits_for_nobody(worker: Way, pair: Any) -> None:
 )
 def test_a_connection_ends_when_it_says_so(worker: Way, pair: Any, protocol: str, said: str | None, last: bool) -> None:
     more = {"HTTP_CONNECTION": said} if said else {}
-    found = client.connection(environ(pair[1], **{**more, "SERVER_PROTOCOL": protocol}))
+    found = downstream.connection(environ(pair[1], **{**more, "SERVER_PROTOCOL": protocol}))
     assert found
     assert found.said_last is last
     assert found.ends is (last or worker.is_sync)
@@ -92,13 +92,13 @@ def test_what_cannot_be_taken_is_left_alone(worker: Way, pair: Any) -> None:
 
     Green.__module__ = "gevent._socket3"
     ours, theirs = pair
-    assert client.connection({"SERVER_PROTOCOL": "HTTP/1.1"}) is None
-    assert client.connection(environ(theirs, SERVER_PROTOCOL="HTTP/2.0")) is None
+    assert downstream.connection({"SERVER_PROTOCOL": "HTTP/1.1"}) is None
+    assert downstream.connection(environ(theirs, SERVER_PROTOCOL="HTTP/2.0")) is None
     with Green(fileno=theirs.detach()) as green:
-        assert client.connection(environ(green)) is None
+        assert downstream.connection(environ(green)) is None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with context.wrap_socket(ours, server_side=True, do_handshake_on_connect=False) as encrypted:
-        assert client.connection(environ(encrypted)) is None
+        assert downstream.connection(environ(encrypted)) is None
 
 
 @pytest.mark.parametrize(("key", "value"), [("protocol", "uwsgi"), ("certfile", __file__)])
@@ -107,7 +107,7 @@ def test_a_worker_that_speaks_something_else_keeps_its_connections(
 ) -> None:
     worker.worker.cfg.set(key, value)
     monkeypatch.setattr("multisite.sites.server._worker", Worker(worker.worker))
-    assert client.connection(environ(pair[1])) is None
+    assert downstream.connection(environ(pair[1])) is None
 
 
 @pytest.mark.parametrize("kind", ["gunicorn.workers.base_async.AsyncWorker", "tests.Other"])
@@ -117,7 +117,7 @@ def test_a_worker_of_another_kind_keeps_its_connections(pair: Any, monkeypatch: 
     with gunicorns_logger(cfg) as log:
         other.__dict__.update(cfg=cfg, log=log, nr=0, max_requests=1, sockets=[])
         monkeypatch.setattr("multisite.sites.server._worker", Worker(other))
-        assert client.connection(environ(pair[1])) is None
+        assert downstream.connection(environ(pair[1])) is None
 
 
 def test_the_worker_is_found_by_its_signal_handlers(worker: Way, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,5 +161,5 @@ def test_a_connection_that_cannot_be_taken_leaves_nothing_open(monkeypatch: pyte
         with socket.create_connection(listener.getsockname()) as ours:
             before = len(os.listdir("/proc/self/fd"))
             with pytest.raises(OSError, match="Too many"):
-                client.Connection(ours, SimpleNamespace(is_single=False), True).take()  # type: ignore[arg-type]
+                downstream.Connection(ours, SimpleNamespace(is_single=False), True).take()  # type: ignore[arg-type]
             assert len(os.listdir("/proc/self/fd")) == before

@@ -18,10 +18,10 @@ import pytest
 
 from multisite.config.endpoint import Endpoint
 from multisite.errors import BackendUnavailable, ConnectFailed, UpstreamError
-from multisite.proxy import client, passage, pending, relayloop
+from multisite.proxy import downstream, looprelay, relayloop, syncrelay
 from multisite.proxy.proxy import Proxy
 from multisite.proxy.relayloop import RelayLoop
-from multisite.proxy.route import NotNow
+from multisite.proxy.request import NotNow
 from multisite.proxy.upload import Upload
 from multisite.proxy.upstream import Exchange, connect
 from multisite.sites.server import find_worker
@@ -230,7 +230,7 @@ def test_a_helper_that_does_not_come_back_is_waited_for_so_long_only(
     tmp_path: Path, worker: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it begins after that is ended."""
-    monkeypatch.setattr(passage, "HELPER_TIMEOUT", 0.1)
+    monkeypatch.setattr(looprelay, "HELPER_TIMEOUT", 0.1)
     go, freed = threading.Event(), threading.Event()
 
     def talk(wire: socket.socket) -> None:
@@ -249,7 +249,7 @@ def test_a_helper_that_does_not_come_back_is_waited_for_so_long_only(
 def test_a_missing_answer_is_told_though_nobody_learns_why(
     tmp_path: Path, worker: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(passage, "HELPER_TIMEOUT", 0.1)
+    monkeypatch.setattr(looprelay, "HELPER_TIMEOUT", 0.1)
     go = threading.Event()
     with Backend(tmp_path / "x.sock", lambda wire: take(wire) and None) as backend:  # type: ignore[func-returns-value]
         with ask(Explained(backend.endpoint, lambda: go.wait(4 * PATIENCE))) as wire:
@@ -364,14 +364,14 @@ def test_a_connection_that_cannot_be_watched_gets_a_page(
 def test_an_error_in_the_loop_costs_its_own_request_only(
     tmp_path: Path, worker: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    received = passage.Passage._receive
+    received = looprelay.LoopRelay._receive
 
     def receive(self: Any) -> None:
         if "bad" in self._environ["RAW_URI"]:
             raise ZeroDivisionError
         received(self)
 
-    monkeypatch.setattr(passage.Passage, "_receive", receive)
+    monkeypatch.setattr(looprelay.LoopRelay, "_receive", receive)
     with Backend(tmp_path / "x.sock", trying) as backend:
         proxy = Proxy(backend.endpoint)
         with ask(proxy, RAW_URI="/bad") as bad, ask(proxy) as good:
@@ -390,9 +390,9 @@ def test_one_that_cannot_even_be_ended_costs_itself_only(
     with Backend(tmp_path / "x.sock", trying) as backend:
         proxy = Proxy(backend.endpoint)
         with monkeypatch.context() as patch:
-            patch.setattr(passage.Passage, "_receive", fail)
-            patch.setattr(passage.Passage, "_fail", fail)
-            patch.setattr(passage.Passage, "abort", fail)
+            patch.setattr(looprelay.LoopRelay, "_receive", fail)
+            patch.setattr(looprelay.LoopRelay, "_fail", fail)
+            patch.setattr(looprelay.LoopRelay, "abort", fail)
             with ask(proxy) as wire:
                 with contextlib.suppress(ConnectionResetError):
                     assert read_all(wire) == b""
@@ -404,10 +404,10 @@ def test_an_answer_that_only_one_thread_collects_is_answered_for(
     tmp_path: Path, patient: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What goes wrong there, with one request of several in hand, is a page for that one."""
-    monkeypatch.setattr(pending, "PATIENCE", PATIENCE)
+    monkeypatch.setattr(syncrelay, "PATIENCE", PATIENCE)
     before = descriptors()
     with monkeypatch.context() as patch:
-        patch.setattr(pending.Pending, "_send", lambda self, request: 1 / 0)
+        patch.setattr(syncrelay.Pending, "_send", lambda self, request: 1 / 0)
         with Backend(tmp_path / "x.sock", trying) as backend, ask(Proxy(backend.endpoint)) as wire:
             assert read_all(wire).startswith(b"HTTP/1.1 500 ")
     with Backend(tmp_path / "y.sock", trying) as backend, ask(Proxy(backend.endpoint)) as wire:
@@ -435,7 +435,7 @@ def test_what_a_single_worker_has_in_hand_is_a_page_where_there_can_be_no_loop(
             with ask(proxy) as wire:
                 assert read_all(wire).startswith(b"HTTP/1.1 503 ")
         go.set()
-    assert not len(pending.of(find_worker()))  # type: ignore[arg-type]
+    assert not len(syncrelay.of(find_worker()))  # type: ignore[arg-type]
 
 
 def test_a_part_that_was_sent_is_followed_by_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -448,7 +448,7 @@ def test_a_part_that_was_sent_is_followed_by_no_page(tmp_path: Path, monkeypatch
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             with monkeypatch.context() as patch:
-                patch.setattr(client.Connection, "take", lambda self: raising(OSError(errno.EMFILE, "none"))())
+                patch.setattr(downstream.Connection, "take", lambda self: raising(OSError(errno.EMFILE, "none"))())
                 call(Proxy(backend.endpoint), theirs, HTTP_CONNECTION="close")
             with ours:
                 data = b""
@@ -547,7 +547,7 @@ def test_all_that_is_under_way_goes_on_in_the_next(
 def test_what_a_single_worker_has_in_hand_goes_on_in_the_next(
     tmp_path: Path, patient: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pending, "MOMENT", PATIENCE)  # so that the loop takes nothing of its own accord
+    monkeypatch.setattr(syncrelay, "MOMENT", PATIENCE)  # so that the loop takes nothing of its own accord
     go = threading.Event()
 
     def talk(wire: socket.socket) -> None:
@@ -558,7 +558,7 @@ def test_what_a_single_worker_has_in_hand_goes_on_in_the_next(
     with Backend(tmp_path / "x.sock", talk) as backend, contextlib.ExitStack() as stack:
         stack.enter_context(socket.create_connection(patient.worker.sockets[0].getsockname()))  # who is at the door
         wires = [stack.enter_context(ask(Proxy(backend.endpoint))) for _ in range(3)]
-        assert len(pending.of(find_worker())) == 3  # type: ignore[arg-type]
+        assert len(syncrelay.of(find_worker())) == 3  # type: ignore[arg-type]
         loop = relayloop.current()
         loop.park()
         go.set()
@@ -631,7 +631,7 @@ def test_a_child_that_a_site_makes_holds_no_clients(
     tmp_path: Path, patient: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the worker has in hand, too: the end of an HTTP/1.0 answer is that of the connection."""
-    monkeypatch.setattr(pending, "MOMENT", PATIENCE)
+    monkeypatch.setattr(syncrelay, "MOMENT", PATIENCE)
     go = threading.Event()
 
     def talk(wire: socket.socket) -> None:
@@ -642,7 +642,7 @@ def test_a_child_that_a_site_makes_holds_no_clients(
     with Backend(tmp_path / "x.sock", talk) as backend, contextlib.ExitStack() as stack:
         stack.enter_context(socket.create_connection(patient.worker.sockets[0].getsockname()))
         wire = stack.enter_context(ask(Proxy(backend.endpoint), SERVER_PROTOCOL="HTTP/1.0"))
-        assert len(pending.of(find_worker())) == 1  # type: ignore[arg-type]
+        assert len(syncrelay.of(find_worker())) == 1  # type: ignore[arg-type]
         reading, writing = os.pipe()
         child = os.fork()
         if not child:
@@ -651,7 +651,7 @@ def test_a_child_that_a_site_makes_holds_no_clients(
             os._exit(0)
         os.close(reading)
         go.set()
-        relayloop.current().call(pending.of(find_worker())._net.leave)  # type: ignore[arg-type]
+        relayloop.current().call(syncrelay.of(find_worker())._net.leave)  # type: ignore[arg-type]
         assert read_all(wire).endswith(b"hello")
         os.close(writing)
         os.waitpid(child, 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from multisite.proxy.pace import FIRST_PAUSE, LONGEST_PAUSE, Pace
+from multisite.proxy.limits import FIRST_PAUSE, LONGEST_PAUSE, Pace
 
 
 def test_a_site_has_some_patience_until_it_is_slow() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from multisite.proxy import client, pending
+from multisite.proxy import downstream, syncrelay
 from multisite.proxy.proxy import Proxy
 from multisite.sites.server import find_worker
 from tests.backends import PATIENCE, Backend, read_all, saying, take
@@ -49,7 +49,7 @@ def call(proxy: Proxy, wire: socket.socket, **more: Any) -> None:
         "wsgi.input": io.BytesIO(),
         **more,
     }
-    with pytest.raises(client.Ended):
+    with pytest.raises(downstream.Ended):
         proxy(environ, lambda *told: pytest.fail("nothing is left for gunicorn to say"))
     assert wire.fileno() == -1
 
@@ -58,11 +58,11 @@ def test_a_worker_waits_for_an_answer_if_nobody_else_wants_anything(
     tmp_path: Path, worker: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without another client the answer is there when the call returns, and no loop was needed."""
-    monkeypatch.setattr(pending, "PATIENCE", PATIENCE)
+    monkeypatch.setattr(syncrelay, "PATIENCE", PATIENCE)
     with Backend(tmp_path / "x.sock", saying(HELLO)) as backend:
         ours, theirs = connected()
         call(Proxy(backend.endpoint), theirs)
-        assert not len(pending.of(find_worker()))  # type: ignore[arg-type]
+        assert not len(syncrelay.of(find_worker()))  # type: ignore[arg-type]
         with ours:
             assert read_all(ours).endswith(b"hello")
 
@@ -71,7 +71,7 @@ def test_it_leaves_when_somebody_is_at_the_door(
     tmp_path: Path, worker: Way, somebody: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The answer that comes later is passed on though the worker never returns."""
-    monkeypatch.setattr(pending, "PATIENCE", PATIENCE)
+    monkeypatch.setattr(syncrelay, "PATIENCE", PATIENCE)
     go = threading.Event()
 
     def talk(wire: socket.socket) -> None:
@@ -91,8 +91,8 @@ def test_it_collects_the_answers_to_earlier_requests(
     tmp_path: Path, worker: Way, somebody: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many requests, each sent before the last was answered; every client gets the answer to its own."""
-    monkeypatch.setattr(pending, "MOMENT", 1.0)  # so that the loop helps with none of them
-    monkeypatch.setattr(pending, "QUIET", 0)
+    monkeypatch.setattr(syncrelay, "MOMENT", 1.0)  # so that the loop helps with none of them
+    monkeypatch.setattr(syncrelay, "QUIET", 0)
 
     def talk(wire: socket.socket) -> None:
         number = take(wire).partition(b" /")[2].partition(b" ")[0]
@@ -110,7 +110,7 @@ def test_it_collects_the_answers_to_earlier_requests(
         accepted.close()
         ours, theirs = connected()
         clients.append(stack.enter_context(ours))
-        monkeypatch.setattr(pending, "PATIENCE", PATIENCE)
+        monkeypatch.setattr(syncrelay, "PATIENCE", PATIENCE)
         call(proxy, theirs, RAW_URI="/30", PATH_INFO="/30")
         assert [read_all(wire)[-2:] for wire in clients] == [b"%02d" % number for number in range(31)]
 
@@ -118,7 +118,7 @@ def test_it_collects_the_answers_to_earlier_requests(
 def test_an_answer_that_does_not_fit_goes_on_elsewhere(
     tmp_path: Path, worker: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pending, "PATIENCE", PATIENCE)
+    monkeypatch.setattr(syncrelay, "PATIENCE", PATIENCE)
     body = bytes(1 << 20)
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
     with Backend(tmp_path / "x.sock", saying(answer)) as backend:
@@ -142,7 +142,7 @@ def test_a_client_that_takes_nothing_holds_up_nobody(tmp_path: Path, worker: Way
 
 
 def test_errors_are_the_loops_to_tell(tmp_path: Path, worker: Way, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pending, "PATIENCE", PATIENCE)
+    monkeypatch.setattr(syncrelay, "PATIENCE", PATIENCE)
     with Backend(tmp_path / "x.sock", saying(b"nonsense\r\n\r\n")) as backend:
         ours, theirs = connected()
         call(Proxy(backend.endpoint), theirs)

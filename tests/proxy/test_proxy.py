@@ -32,9 +32,8 @@ from multisite.errors import (
 )
 from multisite.proxy import upload as upload_module
 from multisite.proxy import upstream
-from multisite.proxy.balance import Balancer
-from multisite.proxy.proxy import Proxy
-from multisite.proxy.route import NotNow
+from multisite.proxy.proxy import Balancer, Proxy
+from multisite.proxy.request import NotNow
 from multisite.proxy.wire.framing import Chunked
 from tests import backends
 from tests.backends import PATIENCE, Backend, Talk, begun, exactly, get, saying, take, take_envelope

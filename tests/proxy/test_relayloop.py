@@ -19,7 +19,7 @@ import pytest
 
 from multisite.errors import BackendUnavailable, SiteBusy
 from multisite.logs.requests import KEY
-from multisite.proxy import client, passage, relayloop
+from multisite.proxy import downstream, looprelay, relayloop
 from multisite.proxy.proxy import Proxy
 from multisite.proxy.relayloop import RelayLoop
 from tests.backends import HELLO, PATIENCE, TEXT, Backend, eventually, read_all, saying, take
@@ -64,8 +64,8 @@ def test_a_client_that_has_said_all_is_still_there(tmp_path: Path, worker: Way) 
     with Backend(tmp_path / "x.sock", talk) as backend:
         ours, theirs = connected()
         ours.shutdown(socket.SHUT_WR)
-        eventually(lambda: client.has_left(theirs))
-        with pytest.raises(client.Ended):
+        eventually(lambda: downstream.has_left(theirs))
+        with pytest.raises(downstream.Ended):
             Proxy(backend.endpoint)({**ENVIRON, "gunicorn.socket": theirs}, None)
         go.set()
         with ours:
@@ -74,7 +74,7 @@ def test_a_client_that_has_said_all_is_still_there(tmp_path: Path, worker: Way) 
 
 def test_a_client_that_takes_nothing_is_given_up(tmp_path: Path, worker: Way, monkeypatch: pytest.MonkeyPatch) -> None:
     """And its backend with it, though there is more to say than fits into any buffer."""
-    monkeypatch.setattr(passage, "CLIENT_TIMEOUT", 0.1)
+    monkeypatch.setattr(looprelay, "CLIENT_TIMEOUT", 0.1)
     freed = threading.Event()
 
     def talk(wire: socket.socket) -> None:
@@ -260,7 +260,7 @@ def test_the_time_in_the_queue_does_not_count_as_the_sites(
     tmp_path: Path, worker: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A request that was taken late has its whole time from then on."""
-    monkeypatch.setattr(passage, "LOOK_AT_QUEUE", 0.01)
+    monkeypatch.setattr(looprelay, "LOOK_AT_QUEUE", 0.01)
     waited_till: list[float] = []
 
     def talk(wire: socket.socket) -> None:
@@ -279,7 +279,7 @@ def test_a_request_that_was_taken_has_its_own_time(
     tmp_path: Path, worker: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long it might have waited in the queue; and a process that leaves when that time is over has hung."""
-    monkeypatch.setattr(passage, "LOOK_AT_QUEUE", 0.01)
+    monkeypatch.setattr(looprelay, "LOOK_AT_QUEUE", 0.01)
     leave = threading.Event()
 
     def talk(wire: socket.socket) -> None:
@@ -319,7 +319,7 @@ def test_a_request_whose_taking_another_one_noticed_keeps_its_time(
     tmp_path: Path, worker: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full queue makes newcomers look at all that wait."""
-    monkeypatch.setattr(passage, "LOOK_AT_QUEUE", 0.2)
+    monkeypatch.setattr(looprelay, "LOOK_AT_QUEUE", 0.2)
     release = threading.Event()
 
     def talk(wire: socket.socket) -> None:

@@ -13,9 +13,9 @@ from wsgiref.util import setup_testing_defaults
 import pytest
 
 from multisite.errors import NoAnswer, SiteBusy, UpstreamProtocolError
-from multisite.proxy import share
+from multisite.proxy import limits
+from multisite.proxy.limits import Share
 from multisite.proxy.proxy import Proxy
-from multisite.proxy.share import Share
 from multisite.sites import server
 from multisite.sites.server import Threads
 from tests.backends import Backend, saying
@@ -24,8 +24,8 @@ from tests.backends import Backend, saying
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every site is slow at once, and nobody waits for a thread."""
-    monkeypatch.setattr(share, "YOUNG", -1.0)
-    monkeypatch.setattr(share, "MOMENT", 0.0)
+    monkeypatch.setattr(limits, "YOUNG", -1.0)
+    monkeypatch.setattr(limits, "MOMENT", 0.0)
 
 
 def held(site: Share) -> list[Callable[[], None]]:
@@ -62,16 +62,16 @@ def test_what_is_given_back_can_be_taken_again() -> None:
 
 
 def test_a_quick_site_may_have_all_but_a_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(share, "YOUNG", 1000.0)
-    monkeypatch.setattr(share, "MOMENT", 0.0)
+    monkeypatch.setattr(limits, "YOUNG", 1000.0)
+    monkeypatch.setattr(limits, "MOMENT", 0.0)
     pool = Threads(8)
     assert len(held(Share(lambda: pool))) == 6
 
 
 def test_a_quick_site_waits_a_moment_for_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight threads ask at once; each gets its turn, though only six may be in at a time."""
-    monkeypatch.setattr(share, "YOUNG", 1000.0)
-    monkeypatch.setattr(share, "MOMENT", 60.0)
+    monkeypatch.setattr(limits, "YOUNG", 1000.0)
+    monkeypatch.setattr(limits, "MOMENT", 60.0)
     pool = Threads(8)
     site = Share(lambda: pool)
     most, failures = [0], []

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from multisite.errors import BadRequest, RequestTooLarge, UpstreamProtocolError
 from multisite.proxy.wire import envelope, http11, uwsgi
 from multisite.proxy.wire.framing import LAST_CHUNK, Body, Chunked, ChunkedRequest, Sized, UntilClose, chunk
-from multisite.proxy.wire.target import raw_target
+from multisite.proxy.wire.http11 import raw_target
 
 ENVIRON: dict[str, Any] = {
     "REQUEST_METHOD": "GET",

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from multisite.errors import RequestTooLarge
-from multisite.proxy.activity import QUIET
 from multisite.proxy.headers import NOTHING, Apart
+from multisite.proxy.ignored import QUIET
 
 FIRST = b"\x01"
 WITH_CLIENT = b"\x02"

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from multisite.errors import BadRequest, UpstreamProtocolError
 from multisite.proxy.headers import HOP_BY_HOP, connection_options, host_field, name
 from multisite.proxy.wire.framing import Body, Chunked, Sized, UntilClose
-from multisite.proxy.wire.target import raw_target
 
 LARGEST_HEAD = 65536  # bytes of an answer's head; nginx takes 4 or 8 KiB, Apache 8 KiB a line, h11 16 KiB
 MOST_FIELDS = 500
@@ -256,3 +256,28 @@ def _length(values: list[str]) -> int:
 
 def _phrase(code: int) -> str:
     return HTTPStatus(code).phrase if code in HTTPStatus._value2member_map_ else "Unknown"
+
+
+def raw_target(environ: Mapping[str, Any]) -> str:
+    """Return path and query undecoded, so that ``%2F``, ``//`` and ``;`` stay what they are.
+
+    gunicorn tells it as RAW_URI; uWSGI, mod_wsgi and waitress as REQUEST_URI. Elsewhere it is made of SCRIPT_NAME
+    and PATH_INFO, where an encoded slash cannot be told from a plain one any more.
+    """
+    raw: str = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
+    if raw[:1] != "/":
+        raw = _origin_form(raw, environ)
+    return raw.replace(" ", "%20")
+
+
+def _origin_form(raw: str, environ: Mapping[str, Any]) -> str:
+    """Return the target that an origin server is asked for (RFC 9112 section 3.2.1)."""
+    _scheme, absolute, rest = raw.partition("://")
+    if absolute and rest:
+        start = min((at for at in (rest.find("/"), rest.find("?")) if at >= 0), default=len(rest))
+        return rest[start:] if rest[start : start + 1] == "/" else "/" + rest[start:]
+    if raw == "*" and environ.get("REQUEST_METHOD") == "OPTIONS":
+        return raw
+    path = quote((environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1")) or "/"
+    query = environ.get("QUERY_STRING", "")
+    return f"{path}?{query}" if query else path

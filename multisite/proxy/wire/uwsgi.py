@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from multisite.errors import RequestTooLarge
-from multisite.proxy.wire.target import raw_target
+from multisite.proxy.wire.http11 import raw_target
 
 MOST = 65535  # bytes of variables: what 16 bits can say
 

@@ -24,7 +24,7 @@ class Figures:
         in_flight: of its living processes; None where nobody counts.
         last_use: monotonic seconds; 0.0: never.
         latencies: a count for each of `board.LATENCIES` and one for what took longer.
-        quiet: how many of those in flight are no use of the site (`multisite.proxy.activity`).
+        quiet: how many of those in flight are no use of the site (`multisite.proxy.spawned`).
     """
 
     in_flight: int | None = None

@@ -17,7 +17,7 @@ from typing import Any
 
 from multisite.errors import MultisiteError, pages
 from multisite.proxy.wire.http11 import Head
-from multisite.proxy.wire.outgoing import Outgoing
+from multisite.proxy.wire.responses import Outgoing
 from multisite.runner import envelope
 from multisite.runner.connection import ON_EXEC, ONE_DESCRIPTOR, descriptor_in
 

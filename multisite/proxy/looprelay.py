@@ -4,8 +4,8 @@ At most one piece of the answer is held: the next is received when the client ha
 the next is read when the backend has taken the last. Neither waits for the other: an answer may come before the
 request is over. A client that leaves frees the backend at once.
 
-A `Passage` owns the client's connection from when it is made, in the worker's thread, until the connection is closed.
-While a helper reaches the site or asks why there was no answer, the passage waits for that as for everything else: it
+A `LoopRelay` owns the client's connection from when it is made, in the worker's thread, until the connection is closed.
+While a helper reaches the site or asks why there was no answer, it waits for that as for everything else: it
 notices that its client leaves, and answers in its own time if the helper does not.
 """
 
@@ -22,7 +22,7 @@ from collections.abc import Callable
 
 from multisite.errors import BackendUnavailable, MultisiteError, NoAnswer, SiteBusy, UpstreamError
 from multisite.logs import requests, servicelog
-from multisite.proxy import client, lingering, relayloop
+from multisite.proxy import downstream, lingering
 from multisite.proxy.relayloop import RelayLoop
 from multisite.proxy.request import Request, date, page
 from multisite.proxy.timers import Timer
@@ -42,7 +42,7 @@ _RESET = struct.pack("ii", 1, 0)  # struct linger: close with a reset
 _log = logging.getLogger("multisite.passage")
 
 
-class Passage:
+class LoopRelay:
     """Takes one request through: an `Exchange` with the backend on one side, the client's connection on the other.
 
     Args:
@@ -79,7 +79,7 @@ class Passage:
         self._half_closed = half_closed
 
     def __repr__(self) -> str:
-        return f"<Passage {self._environ.get('RAW_URI', '')} {self.status}>"
+        return f"<LoopRelay {self._environ.get('RAW_URI', '')} {self.status}>"
 
     @property
     def sent(self) -> int:
@@ -217,7 +217,7 @@ class Passage:
             self._take()
         elif events & _LEFT:
             if not self._ends:
-                self._upload.check(client.unread(self._wire.fileno()))
+                self._upload.check(downstream.unread(self._wire.fileno()))
             self._half_closed = True
         if self._out:
             self._flush()
@@ -231,7 +231,7 @@ class Passage:
             self._gathers = False
             self.begin()
         if not upload.has_more:
-            self._half_closed = client.has_left(self._wire)
+            self._half_closed = downstream.has_left(self._wire)
 
     @property
     def _reads(self) -> bool:
@@ -445,46 +445,3 @@ class Passage:
                 self._worker.log_access(self, self._environ, time.monotonic() - self._began)
         finally:
             requests.ended(self._environ, int(status[:3] or 0), self.sent, cut=not whole)
-
-
-# From any thread: a request is left to the loop
-
-
-def begin(request: Request) -> None:
-    """Have the loop see to it that `request` is sent."""
-    _pass(request, lambda passage: passage.begin())
-
-
-def hand_over(request: Request) -> None:
-    """Have the loop wait for the answer."""
-    exchange, content = request.exchange, request.content
-    assert exchange
-    if request.incoming.head is None:
-        request.route.queue.enter(exchange)
-    else:
-        exchange.allow(request.route.stall_timeout)
-    _pass(request, lambda passage: passage.go_on(exchange, content))
-
-
-def refuse(request: Request, error: MultisiteError) -> None:
-    """Have the loop answer with the page for `error`."""
-    _pass(request, lambda passage: passage.refuse(error))
-
-
-def finish(request: Request, rest: bytes) -> None:
-    """Have the loop send the rest of the answer."""
-    _pass(request, lambda passage: passage.finish(rest))
-
-
-def _pass(request: Request, first: Callable[[Passage], None]) -> None:
-    """Make a passage of it, whose the client's connection is from now on.
-
-    Raises:
-        OSError, BackendUnavailable: there can be no loop; the connection is still the request's.
-    """
-    loop = relayloop.current()
-    loop.start()
-    descriptor, request.wire = request.wire, -1
-    wire = request.connection.opened(descriptor)
-    passage = Passage(loop, request, wire, client.has_left(wire))
-    loop.enter(passage, lambda: first(passage))

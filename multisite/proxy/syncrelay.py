@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 from multisite.errors import MultisiteError
 from multisite.logs.requests import ended
-from multisite.proxy import client, passage, relayloop
+from multisite.proxy import downstream, leave, relayloop
 from multisite.proxy.relayloop import RelayLoop
 from multisite.proxy.request import Request
 from multisite.proxy.timers import Timer
@@ -120,7 +120,7 @@ class Pending:
                 request.content += incoming.take(data, exchange.was_reset)
         except MultisiteError as error:
             exchange.close()
-            passage.refuse(request, error)
+            leave.refuse(request, error)
             return
         if incoming.done and not incoming.hints:
             exchange.close()
@@ -128,7 +128,7 @@ class Pending:
         elif incoming.is_small(len(request.content)):
             self._requests[descriptor] = request
         else:
-            passage.hand_over(request)
+            leave.hand_over(request)
 
     def _send(self, request: Request) -> None:
         data = request.whole(request.content)
@@ -136,8 +136,8 @@ class Pending:
             sent = _write(request.wire, data)
         else:
             sent = _offer(request, data)
-        if sent < len(data) or client.unread(request.wire):  # what it sent too much would make a reset of the close
-            passage.finish(request, data[sent:])
+        if sent < len(data) or downstream.unread(request.wire):  # what it sent too much would make a reset of the close
+            leave.finish(request, data[sent:])
             return
         descriptor, request.wire = request.wire, -1
         os.close(descriptor)
@@ -158,7 +158,7 @@ class Pending:
         """Give the loop what was sent before this time; return how many that was."""
         taken = self._taken(before)
         for request in taken:
-            _fenced(request, lambda request=request: passage.hand_over(request))  # type: ignore[misc]
+            _fenced(request, lambda request=request: leave.hand_over(request))  # type: ignore[misc]
         return len(taken)
 
     def _taken(self, before: float) -> list[Request]:

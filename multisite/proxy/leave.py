@@ -1,0 +1,50 @@
+"""Leaving a request to the relay loop, from any thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from multisite.errors import MultisiteError
+from multisite.proxy import downstream, relayloop
+from multisite.proxy.looprelay import LoopRelay
+from multisite.proxy.request import Request
+
+
+def begin(request: Request) -> None:
+    """Have the loop see to it that `request` is sent."""
+    _pass(request, lambda relay: relay.begin())
+
+
+def hand_over(request: Request) -> None:
+    """Have the loop wait for the answer."""
+    exchange, content = request.exchange, request.content
+    assert exchange
+    if request.incoming.head is None:
+        request.route.queue.enter(exchange)
+    else:
+        exchange.allow(request.route.stall_timeout)
+    _pass(request, lambda relay: relay.go_on(exchange, content))
+
+
+def refuse(request: Request, error: MultisiteError) -> None:
+    """Have the loop answer with the page for `error`."""
+    _pass(request, lambda relay: relay.refuse(error))
+
+
+def finish(request: Request, rest: bytes) -> None:
+    """Have the loop send the rest of the answer."""
+    _pass(request, lambda relay: relay.finish(rest))
+
+
+def _pass(request: Request, first: Callable[[LoopRelay], None]) -> None:
+    """Make a `LoopRelay` of it, whose the client's connection is from now on.
+
+    Raises:
+        OSError, BackendUnavailable: there can be no loop; the connection is still the request's.
+    """
+    loop = relayloop.current()
+    loop.start()
+    descriptor, request.wire = request.wire, -1
+    wire = request.connection.opened(descriptor)
+    relay = LoopRelay(loop, request, wire, downstream.has_left(wire))
+    loop.enter(relay, lambda: first(relay))
