@@ -27,16 +27,12 @@ def _off(session: Session) -> list[str]:
     return [name for name in session.places.choices() if name not in enabled]
 
 
-def _domains(session: Session) -> list[str]:
-    return sorted({domain for site in session.catalogue.sites.values() for domain in site.domains})
-
-
 available = _names(lambda session: session.places.choices())
 disabled = _names(_off)
 enabled = _names(lambda session: session.places.enabled_choices())
 sites = _names(lambda session: sorted(session.catalogue.sites))
 known = _names(lambda session: sorted({*session.catalogue.sites, *session.places.choices()}))
-domains = _names(_domains)
+domains = _names(lambda session: sorted({name for site in session.catalogue.sites.values() for name in site.domains}))
 
 
 EPILOG = """\b

@@ -11,7 +11,7 @@ import click
 
 from multisite.cli import complete
 from multisite.cli.group import fenced
-from multisite.cli.output import GOES_ON, say, say_json, say_table
+from multisite.cli.output import GOES_ON, say, say_json, say_problems, say_table
 from multisite.cli.session import Session, UnknownSite, pass_session
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ def list_(session: Session) -> None:
     if not sites:
         return say(f"{session.home.path} has no sites; multisite new NAME makes one", err=True)
     say_table(HEADER, map(_cells, sites), fold=("remarks", "domains", "name"))
-    _say_other_problems(session, sites)
+    files = {site["file"] for site in sites}  # moya.conf, and site files that lost their name, have no row
+    say_problems(problem for problem in session.catalogue.problems if problem.file not in files)
 
 
 @click.command(epilog=WHERE, short_help="Print the location of a site.")
@@ -143,14 +144,6 @@ def _cells(site: dict[str, Any]) -> tuple[str, ...]:
     return site["name"], domains, site["placement"] or "-", enabled, site["state"], told
 
 
-def _say_other_problems(session: Session, sites: list[dict[str, Any]]) -> None:
-    """Say the problems of files that are no row of the table: moya.conf, and site files that lost their name."""
-    from multisite.cli.output import say_problems
-
-    files = {site["file"] for site in sites}
-    say_problems(problem for problem in session.catalogue.problems if problem.file not in files)
-
-
 STATUS = """\b
 Examples:
   multisite status
@@ -200,7 +193,7 @@ def _preloader(told: dict[str, Any]) -> str:
 
 def _figures(site: dict[str, Any]) -> tuple[str, ...]:
     pids = " ".join(map(str, site["pids"]))
-    figures = (_number(site.get(key)) for key in ("requests", "errors", "in_flight", "waiting", "starts"))
+    counts = (site.get(key) for key in ("requests", "errors", "in_flight", "waiting", "starts"))
     memory = f"{site['memory'] / 2**20:.1f} MiB" if site["memory"] else "-"
     used = time.time() - site["last_use"] if site["last_use"] else None
     idle = used if site.get("idle") is None else site["idle"]
@@ -210,15 +203,11 @@ def _figures(site: dict[str, Any]) -> tuple[str, ...]:
         site["state"],
         pids or "-",
         "-" if site["up_since"] is None else duration(time.time() - site["up_since"]),
-        *figures,
+        *("-" if count is None else str(count) for count in counts),
         "-" if site["cpu"] is None else f"{site['cpu']:.1f}s",
         memory,
         "-" if idle is None else duration(idle),
     )
-
-
-def _number(value: int | None) -> str:
-    return "-" if value is None else str(value)
 
 
 def say_failure(site: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from multisite.cli.output import suggestion
+from multisite.cli.output import say, suggestion
 from multisite.errors import MultisiteError
 from multisite.sites.enabling import Places
 
@@ -77,7 +77,6 @@ class Session:
 
         Another home's in its place is said on stderr: what can be known without it is told all the same.
         """
-        from multisite.cli.output import say
         from multisite.control.client import SupervisorError
 
         try:

@@ -40,7 +40,8 @@ def ensite(session: Session, names: tuple[str, ...]) -> None:
     steps = switch(names, places.choices(), _by_name(session), places.enable)
     report(session, steps)
     if any(step.action != "refuse" for _, step in steps):
-        _warn(session, [step.path for _, step in steps])
+        files = {step.path for _, step in steps}
+        say_problems(problem for problem in session.catalogue.problems if problem.file in files)
     leave(steps)
 
 
@@ -117,12 +118,6 @@ def report(session: Session, steps: Iterable[tuple[str, Step]]) -> None:
         return say_json({"sites": sites})
     for _, step in steps:
         say(step.message if step.action != "refuse" else f"multisite: {step.message}", err=step.action == "refuse")
-
-
-def _warn(session: Session, paths: Iterable[str]) -> None:
-    """Say what is wrong with the files that were just enabled."""
-    wanted = set(paths)
-    say_problems(problem for problem in session.catalogue.problems if problem.file in wanted)
 
 
 def leave(steps: Iterable[tuple[str, Step]]) -> None:

@@ -139,11 +139,8 @@ def _outcome(session: Session, about: dict[str, str], wanted: dict[str, int], wi
     failed = {name: found[name]["failure"] for name in wanted if found.get(name, {}).get("state") == "failed"}
     if not failed:
         return True, "the new version serves"
-    return False, "; ".join(_kept(failure, name if len(wanted) > 1 else "") for name, failure in failed.items())
-
-
-def _kept(failure: str, name: str) -> str:
-    return f"{name + ': ' if name else ''}{GOES_ON} failed: {failure}"
+    several = len(wanted) > 1
+    return False, "; ".join(f"{f'{name}: ' if several else ''}{GOES_ON} failed: {failed[name]}" for name in failed)
 
 
 def _tried(session: Session, site: Site) -> dict[str, Any]:

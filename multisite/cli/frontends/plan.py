@@ -72,7 +72,7 @@ def indirect(sites: Sites) -> tuple[str, ...]:
     """Return the exact domains whose requests are not all for the application of one site."""
     found: dict[str, None] = {}
     for (domain, _mount), name in sites.claims.items():
-        if not is_pattern(domain) and not _is_whole(sites.sites[name]):
+        if not is_pattern(domain) and (sites.sites[name].static or not _speaks_http(sites.sites[name])):
             found[domain] = None
     return tuple(found)
 
@@ -103,12 +103,8 @@ def _redirects(domain: str, site: Site) -> bool:
     return site.redirect_to_canonical and bool(site.domains) and domain != site.domains[0]
 
 
-def _is_whole(site: Site) -> bool:
-    """Tell whether the socket of `site` speaks HTTP and answers all its requests, with nothing of ours to do."""
-    return not site.static and _speaks_http(site)
-
-
 def _speaks_http(site: Site) -> bool:
+    """Tell whether the socket of `site` speaks HTTP, with nothing of ours to do."""
     return site.protocol == "http" and not site.access_log
 
 

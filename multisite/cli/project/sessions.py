@@ -60,7 +60,13 @@ def _seen(path: str, name: str) -> Iterator[str]:
 
 def _django(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """Django's sessions in its cache, which is the memory of the process unless CACHES says otherwise."""
-    values = {target.id: node for node in tree.body if isinstance(node, ast.Assign) for target in _names(node)}
+    values = {
+        target.id: node
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
     engine = values.get("SESSION_ENGINE")
     if not engine or _literal(engine.value) not in _CACHED:
         return
@@ -109,10 +115,6 @@ def _settings(tree: ast.Module) -> Iterator[tuple[int, str]]:
         stored = words.get("tools.sessions.storage_type", "ram") != "ram" or "tools.sessions.storage_class" in words
         if words.get("tools.sessions.on") is True and not stored:
             yield node.lineno, "tools.sessions.on, kept in RAM by default"
-
-
-def _names(node: ast.Assign) -> list[ast.Name]:
-    return [target for target in node.targets if isinstance(target, ast.Name)]
 
 
 def _key(target: ast.expr) -> object:
