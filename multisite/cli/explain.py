@@ -15,7 +15,7 @@ from multisite.cli.output import GOES_ON, say, say_json, say_problems, suggestio
 from multisite.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
-    from multisite.config.domains import Found
+    from multisite.config.domains import HostMatch
     from multisite.config.site import Site
     from multisite.sites.catalogue import Catalogue, Mounts
 
@@ -85,7 +85,7 @@ def candidates(catalogue: Catalogue, host: str, path: str) -> list[Candidate]:
     return found
 
 
-def _rule(catalogue: Catalogue, claim: Found[Mounts]) -> str:
+def _rule(catalogue: Catalogue, claim: HostMatch[Mounts]) -> str:
     from multisite.config.domains import is_pattern
 
     if not claim.domain:

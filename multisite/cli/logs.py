@@ -10,8 +10,7 @@ from multisite.cli import complete
 from multisite.cli.group import fail
 from multisite.cli.output import say, say_json
 from multisite.cli.session import Named, Session, pass_session
-from multisite.logs.logfiles import STREAMS
-from multisite.logs.logtail import Tail, last_lines
+from multisite.logs.logfiles import STREAMS, Tail, last_lines
 
 LOGS = """\b
 Examples:

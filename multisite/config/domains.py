@@ -161,7 +161,7 @@ def _suffixes(host: str) -> Iterator[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Found(Generic[T]):
+class HostMatch(Generic[T]):
     """One claim that answers a host."""
 
     domain: str  # as claimed: the host itself or a pattern
@@ -195,24 +195,24 @@ class HostTable(Generic[T]):
             else:
                 self.exact[domain] = value
 
-    def lookup(self, host: str) -> list[Found[T]]:
+    def lookup(self, host: str) -> list[HostMatch[T]]:
         """Return the claims that match the normalised `host`, the best first."""
-        found = [Found(host, self.exact[host], {})] if host in self.exact else []
+        found = [HostMatch(host, self.exact[host], {})] if host in self.exact else []
         if self._patterns:
             found += self._matching(host)
         if not found and host in self.fallbacks:
-            found = [Found(host, self.fallbacks[host], {})]
+            found = [HostMatch(host, self.fallbacks[host], {})]
         return found
 
-    def falls_back(self, found: Found[T]) -> bool:
+    def falls_back(self, found: HostMatch[T]) -> bool:
         """Tell whether nothing claims the host that was looked up."""
         return found.domain in self.fallbacks and found.domain not in self.exact
 
-    def _matching(self, host: str) -> list[Found[T]]:
+    def _matching(self, host: str) -> list[HostMatch[T]]:
         filed = [p for suffix in _suffixes(host) for p in self._patterns.get(suffix, ())]
         filed.sort(key=lambda pattern: -pattern.order)
         matches = [(pattern, pattern.regex.match(host)) for pattern in filed]
-        return [Found(p.domain, p.value, m.groupdict()) for p, m in matches if m]
+        return [HostMatch(p.domain, p.value, m.groupdict()) for p, m in matches if m]
 
     def __len__(self) -> int:
         return len(self.exact) + sum(map(len, self._patterns.values()))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import quote
 
-from multisite.config.domains import Found, is_pattern, normalise
+from multisite.config.domains import HostMatch, is_pattern, normalise
 from multisite.config.trusted import TrustedProxies, forwarded_host, scheme_of
 from multisite.errors import BadHost, UnknownHost, pages
 from multisite.sites.catalogue import Catalogue, Mounts
@@ -16,7 +16,7 @@ Key = tuple[str, str]  # name of a site, and, if that is a hosting site, the hos
 Serve = Callable[[Key, Environ, Any], Iterable[bytes]]
 
 
-def is_plain(catalogue: Catalogue, found: list[Found[Mounts]]) -> bool:
+def is_plain(catalogue: Catalogue, found: list[HostMatch[Mounts]]) -> bool:
     """Tell whether the first site of `found` answers whatever is asked for, as it stands."""
     best = found[0]
     mount, name = best.value[0]
@@ -29,7 +29,7 @@ def key_of(catalogue: Catalogue, name: str, host: str) -> Key:
     return (name, host if catalogue.hosting(name) else "")
 
 
-def ways(found: list[Found[Mounts]]) -> list[tuple[str, str, Found[Mounts]]]:
+def ways(found: list[HostMatch[Mounts]]) -> list[tuple[str, str, HostMatch[Mounts]]]:
     """Return (mount, site name, claim) in the order in which a path is tried: best claim, then longest mount first."""
     return [(mount, name, claim) for claim in found for mount, name in claim.value]
 
@@ -59,7 +59,7 @@ class Choice:
         catalogue: Catalogue,
         raw: str,
         host: str,
-        found: list[Found[Mounts]],
+        found: list[HostMatch[Mounts]],
         serve: Serve,
         check: Callable[[Key], object],
     ) -> None:

@@ -31,8 +31,8 @@ from multisite.inprocess import blame, generation, workdir
 from multisite.inprocess.generation import WSGI, Generation
 from multisite.inprocess.workdir import WorkDir
 from multisite.logs import requests, servicelog
-from multisite.logs.ownlog import Errors
 from multisite.logs.requests import IN_PROCESS, PAGE, PROXY, SPAWNED
+from multisite.logs.servicelog import Errors
 from multisite.proxy.limits import Share
 from multisite.sites import changes, claims, relativepaths, server, sharing
 from multisite.sites.changes import Files, Identity, Watched, files, identity

@@ -14,7 +14,7 @@ from multisite.config.model import Home, Site
 from multisite.dispatch.environ import Completed
 from multisite.inprocess.workdir import WorkDir, here
 from multisite.logs import servicelog
-from multisite.logs.requests import ELSEWHERE, IN_PROCESS, KEY, PAGE, STATIC, Visit
+from multisite.logs.requests import ELSEWHERE, IN_PROCESS, KEY, PAGE, STATIC, RequestRecord
 from multisite.runner.answer import ReadFile
 from multisite.sites import usage
 from multisite.sites.sitedir import Entry
@@ -148,7 +148,7 @@ class Layers:
                 if self._lean is lean:  # else a reload has just put another app in place
                     self._place(lean)
                 return counted(environ, start_response)
-            this = Visit(counts, log, environ, start_response, self._how)
+            this = RequestRecord(counts, log, environ, start_response, self._how)
             if self._how != IN_PROCESS:
                 environ[KEY] = this
             try:
@@ -161,7 +161,7 @@ class Layers:
             except BaseException as error:
                 this.how = self._how
                 if self._how in ELSEWHERE and isinstance(error, StopIteration):
-                    raise  # whoever took the connection ends the visit
+                    raise  # whoever took the connection ends the request
                 this.how = PAGE
                 try:
                     body = rescue(error, environ, this.start)

@@ -20,7 +20,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-from multisite.logs import ownlog
+from multisite.logs import servicelog
 from multisite.logs.servicelog import current_site
 
 
@@ -119,7 +119,7 @@ class SiteFinder:
         sys.meta_path.insert(0, self)
         builtins.__import__ = _fenced(self, builtins.__import__)
         importlib.import_module = _fenced_function(self, importlib.import_module)
-        ownlog.part_loggers(self.key)
+        servicelog.part_loggers(self.key)
 
 
 class OwnModule(ModuleType):

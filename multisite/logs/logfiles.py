@@ -1,28 +1,43 @@
-"""Log files: opened with care, appended to by one write(2) a line, opened anew when they were renamed.
+"""Log files: opened with care, appended to by one write(2) a line, opened anew when they were renamed, and read back.
 
 Several processes append to the same file; O_APPEND and one write for a line keep their lines whole.
 
 A process that runs as root never writes through a link that a site's user made. It opens the folder by the rule of
-owners (`beneath`), the file itself only if it is no link, and, in a folder that is somebody else's, only a plain
-file that has no other name.
+owners (`safefiles`), the file itself only if it is no link, and, in a folder that is somebody else's, only a plain
+file that has no other name. It reads by the same rule.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import os
 import stat
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from time import monotonic
+from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 from multisite.config.safefiles import open_folder
 
+MOMENT = 0.02  # seconds
+AT_ONCE = 4  # lines of a moment that do not wait for its end
+MOST = 512  # records that wait
+LAST = 65536  # bytes of a file whose last lines are wanted
+LINES = 40
+PIECE = 65536
+LOOK_FOR_MORE_EVERY = 0.2  # seconds between two looks for more
+LONGEST = 1 << 20  # bytes of a line that is waited for
 LOOK_EVERY = 1.0  # seconds from a file's new name until lines go to a new file
 
 #: links to what a container's runtime collects
 STREAMS = ("/dev/stdout", "/dev/stderr")
+Record = TypeVar("Record")
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -70,7 +85,7 @@ class LogFile:
         OSError: the file cannot be opened when this is made.
     """
 
-    def __init__(self, path: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, path: str, clock: Callable[[], float] = monotonic) -> None:
         self.path = path
         self._clock = clock
         self._told = ""  # what of a fault that lasts was told already
@@ -129,3 +144,257 @@ class LogFile:
 
 def _stamp(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
+
+
+class Batch(Generic[Record]):
+    """Appends the lines of records, nearly in the order in which they come.
+
+    Under load a line costs a request most where it is made and written between everything else: nothing of it is in
+    the processor's caches, and write(2) gives the interpreter's lock away. So the first lines of a moment are written
+    at once, which is all that a quiet site ever has, and of those after them a record is kept until it is over. What
+    is written at one time is whole lines. A process that is killed loses what came in its last moment.
+
+    Args:
+        line: makes the line of a record, with its end.
+        write: appends whole lines.
+        at_once: each is written at once.
+
+    Attributes:
+        append: takes a record.
+    """
+
+    def __init__(self, line: Callable[[Record], bytes], write: Callable[[bytes], None], at_once: bool = False) -> None:
+        self._line = line
+        self._write = write
+        self._ends = 0.0  # of this moment, monotonic
+        self._left = 0  # lines that it may still write at once
+        self._waiting: deque[Record] = deque()
+        self._is_expected = False
+        self.append = self._at_once if at_once or not _has_threads() else self._append
+        _batches.add(self)
+
+    def _at_once(self, record: Record) -> None:
+        self._write(self._line(record))
+
+    def _append(self, record: Record) -> None:
+        waiting = self._waiting
+        if not waiting and self._is_time():
+            self._at_once(record)
+            return
+        waiting.append(record)
+        if not self._is_expected:
+            self._is_expected = True
+            if not _flusher.expect(self):
+                self.flush()
+        elif len(waiting) >= MOST:
+            self.flush()
+
+    def _is_time(self) -> bool:
+        now = monotonic()
+        if now >= self._ends:
+            self._ends, self._left = now + MOMENT, AT_ONCE
+        self._left -= 1
+        return self._left >= 0
+
+    def flush(self) -> None:
+        """Write what waits; what comes meanwhile is written, too, or waits for the next time."""
+        self._is_expected = False  # first, so that nobody leaves a record behind and goes
+        lines = []
+        with contextlib.suppress(IndexError):
+            while True:
+                lines.append(self._line(self._waiting.popleft()))
+        if lines:
+            self._write(b"".join(lines))
+
+    def forget(self) -> None:
+        """Leave what waits to the process that this one was forked from."""
+        self._is_expected = False
+        self._waiting.clear()
+
+
+class _Flusher:
+    """One thread of a process, which is there when lines wait for the first time."""
+
+    def __init__(self) -> None:
+        self._expecting: deque[Batch[Any]] = deque()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._flushing = threading.RLock()  # what an application left in its environ may ask for lines of its own
+
+    def expect(self, batch: Batch[Any]) -> bool:
+        """Flush `batch` when a moment is over; False where the system has no thread for that."""
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None:
+                    thread = threading.Thread(target=self._run, name="multisite-log", daemon=True)
+                    try:
+                        thread.start()
+                    except RuntimeError:
+                        return False
+                    self._thread = thread
+        self._expecting.append(batch)
+        self._wake.set()
+        return True
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            time.sleep(MOMENT)
+            self.flush()
+
+    def flush(self) -> None:
+        """Flush all; what another thread is about to write has been written when this returns."""
+        with self._flushing:
+            while self._expecting:
+                self._expecting.popleft().flush()
+
+
+def _has_threads() -> bool:
+    """Tell whether a thread of ours would run; uWSGI lets the interpreter rest between requests unless told."""
+    return "uwsgi" not in sys.modules
+
+
+_flusher = _Flusher()
+_batches: WeakSet[Batch[Any]] = WeakSet()
+
+
+def flush() -> None:
+    """Write all lines that wait in this process."""
+    _flusher.flush()
+
+
+def _forked() -> None:
+    global _flusher
+    _flusher = _Flusher()
+    for batch in list(_batches):
+        batch.forget()
+
+
+atexit.register(flush)
+os.register_at_fork(after_in_child=_forked)
+
+
+def open_log(path: str, *, root: bool | None = None) -> int:
+    """Open a log file for reading.
+
+    Raises:
+        OSError: there is none, or none that may be read.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    if os.geteuid() == 0 if root is None else root:
+        folder = open_folder(os.fsencode(os.path.dirname(os.path.abspath(path))), trusting=False)
+        try:
+            file = os.open(os.path.basename(path), flags | os.O_NOFOLLOW, dir_fd=folder)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from None
+        finally:
+            os.close(folder)
+    else:
+        file = os.open(path, flags)
+    if stat.S_ISREG(os.fstat(file).st_mode):
+        return file
+    os.close(file)
+    raise OSError(errno.EINVAL, "it is no plain file, so it cannot be read back", path)
+
+
+def last_lines(path: str) -> list[str]:
+    """Return the last lines of a file, of its last 64 KiB at most.
+
+    Raises:
+        OSError: there is none, or none that may be read.
+    """
+    with Tail(path) as tail:
+        return tail.begin()
+
+
+class Tail:
+    """What stands at the end of a file, and what is appended; a context manager.
+
+    Args:
+        path: of the file.
+        waits: whether a file that is not there yet is waited for.
+        sleep: waits so many seconds.
+
+    Raises:
+        OSError: there is none, or none that may be read.
+    """
+
+    def __init__(self, path: str, *, waits: bool = False, sleep: Callable[[float], object] = time.sleep) -> None:
+        self.path = path
+        self._sleep = sleep
+        self._rest = b""
+        self._file = -1
+        try:
+            self._file = open_log(path)
+        except FileNotFoundError:
+            if not waits:
+                raise
+
+    def __enter__(self) -> Tail:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+
+    def begin(self) -> list[str]:
+        """Return the last lines of now; what follows comes from `more`."""
+        if self._file < 0:
+            return []
+        start = max(0, os.fstat(self._file).st_size - LAST)
+        os.lseek(self._file, start, os.SEEK_SET)
+        found = list(self._read())
+        return found[1 if start else 0 :][-LINES:]
+
+    def more(self) -> Iterator[list[str]]:
+        """Yield new lines as they come, for ever; a file that takes the name over is read from its beginning.
+
+        Raises:
+            OSError: the file that has the name now may not be read.
+        """
+        while True:
+            successor = self._successor()  # looked for first: what was appended until then is read below
+            lines = list(self._read()) if self._file >= 0 else []
+            if successor >= 0:
+                lines += self._take(successor)
+            if lines:
+                yield lines
+            if successor < 0:
+                self._sleep(LOOK_FOR_MORE_EVERY)
+
+    def _take(self, file: int) -> list[str]:
+        """Go on with another file; returns the line that nobody ended in the old one."""
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = file
+        return self._end()
+
+    def _read(self) -> Iterator[str]:
+        """Yield the whole lines up to the end of the file."""
+        if os.fstat(self._file).st_size < os.lseek(self._file, 0, os.SEEK_CUR):
+            os.lseek(self._file, 0, os.SEEK_SET)  # it was emptied (copytruncate)
+        while data := os.read(self._file, PIECE):
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            yield from map(_text, lines)
+            if len(self._rest) > LONGEST:
+                yield from self._end()
+
+    def _end(self) -> list[str]:
+        """Return a line that nobody has ended."""
+        rest, self._rest = self._rest, b""
+        return [_text(rest)] if rest else []
+
+    def _successor(self) -> int:
+        """Open the file that has taken the name over; -1 while there is none."""
+        with contextlib.suppress(FileNotFoundError):
+            file = open_log(self.path)
+            if self._file < 0 or not os.path.samestat(os.fstat(file), os.fstat(self._file)):
+                return file
+            os.close(file)
+        return -1
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "replace")

@@ -1,8 +1,8 @@
 """One request on its way through a worker, from when it came until its answer has ended.
 
-A `Visit` stands between the server and whoever answers: `start` is the start_response of the app, and `around` the
-answer as the server sees it, whose close is the end (PEP 3333). Where the relay loop takes the client's connection
-over, the end comes long after the worker's callable was left: the visit of a request that is relayed lies in its
+A `RequestRecord` stands between the server and whoever answers: `start` is the start_response of the app, and `around`
+the answer as the server sees it, whose close is the end (PEP 3333). Where the relay loop takes the client's connection
+over, the end comes long after the worker's callable was left: the record of a request that is relayed lies in its
 environ, and whoever ends the request says so with `ended`.
 
 Every site's requests come through here when they are logged; that it is one object with few calls is what keeps
@@ -20,8 +20,7 @@ from multisite.config import logformat
 from multisite.config.model import Home, Site
 from multisite.config.trusted import TrustedProxies
 from multisite.errors import pages
-from multisite.logs.logbatch import Batch
-from multisite.logs.logfiles import LogFile
+from multisite.logs.logfiles import Batch, LogFile
 from multisite.logs.loghandlers import SyslogLines
 
 Environ = dict[str, Any]
@@ -38,7 +37,7 @@ NO_BODY = (204, 304)
 MOST_AT_ONCE = 65536
 
 
-class Counts(Protocol):
+class _Counts(Protocol):
     """What counts a site's requests (`multisite.sites.usage.Counts`)."""
 
     left: int
@@ -56,7 +55,7 @@ class Counts(Protocol):
         """Have it not counted after all."""
 
 
-class Visit:
+class RequestRecord:
     """One request.
 
     Attributes:
@@ -88,7 +87,7 @@ class Visit:
         "uri",
     )
 
-    def __init__(self, counts: Counts, log: AccessLog | None, environ: Environ, start_response: Any, how: str) -> None:
+    def __init__(self, counts: _Counts, log: AccessLog | None, environ: Environ, start_response: Any, how: str) -> None:
         self._start = start_response
         self._counts = counts
         self._log = log
@@ -238,18 +237,18 @@ class Visit:
 
 
 def ended(environ: Environ, status: int, sent: int, cut: bool = False) -> None:
-    """Say that a relayed request has ended (see `Visit.done`); once, and harmless where nobody wants to know."""
-    visit: Visit | None = environ.pop(KEY, None)
-    if visit:
-        visit.done(status, sent, cut)
+    """Say, once, that a relayed request has ended (`RequestRecord.done`); harmless where nobody wants to know."""
+    request: RequestRecord | None = environ.pop(KEY, None)
+    if request:
+        request.done(status, sent, cut)
 
 
 def let_go(environ: Environ) -> bool:
     """Leave a request to others, who see its end; False where it is to be logged here."""
-    visit: Visit | None = environ.get(KEY)
-    if visit is None:
+    request: RequestRecord | None = environ.get(KEY)
+    if request is None:
         return True
-    if not visit.withdraw():
+    if not request.withdraw():
         return False
     del environ[KEY]
     return True
@@ -282,7 +281,7 @@ class AccessLog:
     """Writes the line of each request of `site`.
 
     A request leaves a record, which is all that it pays for under load; lines are made of records when they are written
-    (`logbatch`). Nearly always no value has to be escaped. So a line is made of what there is, and looked at as a
+    (`Batch`). Nearly always no value has to be escaped. So a line is made of what there is, and looked at as a
     whole: if it holds no more than printable ASCII and its own quotes, it is what the careful way would have made.
 
     Raises:
@@ -305,7 +304,7 @@ class AccessLog:
         self._second = now(time())
         self._take = Batch(self.line, target.append, at_once=bool(syslog)).append
 
-    def write(self, visit: Visit, status: int, sent: int, seconds: float, how: str) -> None:
+    def write(self, request: RequestRecord, status: int, sent: int, seconds: float, how: str) -> None:
         """Write the line of a request that has ended.
 
         Args:
@@ -314,15 +313,15 @@ class AccessLog:
             seconds: that it took.
             how: it was answered.
         """
-        get = visit.environ.get
+        get = request.environ.get
         self._take(
             (
                 time(),
-                visit.peer,
+                request.peer,
                 get("HTTP_X_FORWARDED_FOR"),
                 get("REMOTE_USER"),
-                visit.method,
-                visit.uri,
+                request.method,
+                request.uri,
                 get("SERVER_PROTOCOL"),
                 get("wsgi.url_scheme"),
                 get("HTTP_HOST"),

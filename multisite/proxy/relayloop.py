@@ -30,7 +30,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from multisite.errors import BackendUnavailable, SiteBusy
-from multisite.logs import logbatch
+from multisite.logs import logfiles
 from multisite.proxy.errands import Helpers
 from multisite.proxy.timers import Timer, Timers
 from multisite.sites.server import Worker, find_worker
@@ -423,7 +423,7 @@ def _leave(loop: RelayLoop, worker: Worker) -> None:
         for number in (signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, lambda *_: loop.stop())
         loop.drain(deadline)
-        logbatch.flush()
+        logfiles.flush()
     os._exit(0)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from multisite.config import hosting
-from multisite.config.domains import Found, HostTable, local_host
+from multisite.config.domains import HostMatch, HostTable, local_host
 from multisite.config.model import Home, Site, SiteFile
 from multisite.config.read import make_site
 from multisite.errors import Problem
@@ -82,12 +82,12 @@ class Catalogue:
         """What each site's file says, by name, in read order."""
         return {name: entry.file for name, entry in self.entries.items()}
 
-    def answering(self, host: str) -> list[Found[Mounts]]:
+    def answering(self, host: str) -> list[HostMatch[Mounts]]:
         """Return the claims that match a normalised host, the best first; the default site's where none does."""
         found = self.table.lookup(host)
         default = self.home.service.default_site
         if not found and default in self.entries:
-            found = [Found("", (("/", default),), {})]
+            found = [HostMatch("", (("/", default),), {})]
         return found
 
 

@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from multisite.config import logformat
 from multisite.config.model import Home, Site
 from multisite.config.read import read_site
-from multisite.logs import logbatch, requests
+from multisite.logs import logfiles, requests
 from multisite.logs.logfiles import LogFile, open_append
 from multisite.logs.loghandlers import SyslogLines
-from multisite.logs.requests import AccessLog, Visit
+from multisite.logs.requests import AccessLog, RequestRecord
 from multisite.sites.usage import Counts
 from tests.homes import TestHome, ask
 
@@ -80,7 +80,7 @@ class LoggedHome(TestHome):
     @property
     def lines(self) -> list[str]:
         path = self.path / "log" / "access.log"
-        logbatch.flush()
+        logfiles.flush()
         return path.read_text().splitlines() if path.exists() else []
 
     @property
@@ -276,7 +276,7 @@ def test_the_quick_way_makes_what_the_careful_one_makes(method: str, uri: str, a
             path = Path(folder) / form
             log = AccessLog(Site("a.ini", name="a", access_log=str(path), access_format=form), Home(folder))
             environ = {"REQUEST_METHOD": method, "RAW_URI": uri, "HTTP_USER_AGENT": agent, "REMOTE_USER": user}
-            this = Visit(Counts(memoryview(bytearray(256)).cast("Q")), log, environ, None, "page")
+            this = RequestRecord(Counts(memoryview(bytearray(256)).cast("Q")), log, environ, None, "page")
             records: list[Any] = []
             log._take = records.append
             log.write(this, 200, 5, 0.25, "page")
@@ -455,13 +455,15 @@ class Told:
     def __init__(self) -> None:
         self.calls: list[tuple[int, int, bool]] = []
 
-    def write(self, visit: Visit, status: int, sent: int, seconds: float, how: str) -> None:
+    def write(self, visit: RequestRecord, status: int, sent: int, seconds: float, how: str) -> None:
         self.calls.append((status, sent, how.endswith(",cut")))
 
 
-def visited(told: Told, **environ: Any) -> Visit:
+def visited(told: Told, **environ: Any) -> RequestRecord:
     asked = {"REQUEST_METHOD": "GET", "RAW_URI": "/", **environ}
-    return Visit(Counts(memoryview(bytearray(256)).cast("Q")), told, asked, lambda *_: lambda data: None, "page")  # type: ignore[arg-type]
+    return RequestRecord(
+        Counts(memoryview(bytearray(256)).cast("Q")), told, asked, lambda *_: lambda data: None, "page"
+    )  # type: ignore[arg-type]
 
 
 def recorded(body: Any, told: Told, headers: list[tuple[str, str]] | None = None, **environ: Any) -> Any:

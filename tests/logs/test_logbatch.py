@@ -11,15 +11,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from multisite.logs import logbatch
-from multisite.logs.logbatch import AT_ONCE, MOST, Batch
+from multisite.logs import logfiles
+from multisite.logs.logfiles import AT_ONCE, MOST, Batch
 
 
 @pytest.fixture
 def endless(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A moment that does not end before somebody flushes."""
-    monkeypatch.setattr(logbatch, "MOMENT", 3600.0)
-    monkeypatch.setattr(logbatch, "_flusher", logbatch._Flusher())
+    monkeypatch.setattr(logfiles, "MOMENT", 3600.0)
+    monkeypatch.setattr(logfiles, "_flusher", logfiles._Flusher())
     yield
 
 
@@ -33,9 +33,9 @@ def test_the_first_lines_of_a_moment_are_written_at_once_and_the_others_together
     for number in range(AT_ONCE + 3):
         lines.append(number)
     assert written == [b"%d\n" % number for number in range(AT_ONCE)]
-    logbatch.flush()
+    logfiles.flush()
     assert written[AT_ONCE:] == [b"4\n5\n6\n"]
-    logbatch.flush()
+    logfiles.flush()
     assert len(written) == AT_ONCE + 1
 
 
@@ -60,7 +60,7 @@ def test_what_waits_is_written_without_another_line() -> None:
 
 def test_who_flushes_waits_for_what_another_thread_is_writing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a process that ends meanwhile would take it along."""
-    monkeypatch.setattr(logbatch, "_flusher", logbatch._Flusher())
+    monkeypatch.setattr(logfiles, "_flusher", logfiles._Flusher())
     written: list[bytes] = []
     begun, go, done = threading.Event(), threading.Event(), threading.Event()
 
@@ -75,7 +75,7 @@ def test_who_flushes_waits_for_what_another_thread_is_writing(monkeypatch: pytes
         lines.append(number)
     while not begun.wait(0.01):  # a line is written at once where a moment has ended in between
         lines.append(0)
-    flushing = threading.Thread(target=lambda: (logbatch.flush(), done.set()))
+    flushing = threading.Thread(target=lambda: (logfiles.flush(), done.set()))
     flushing.start()
     assert not done.wait(0.2)
     go.set()
@@ -110,8 +110,8 @@ def test_syslog_gets_each_by_itself(endless: None) -> None:
 
 AT_END = """
 import os, sys
-from multisite.logs import logbatch
-lines = logbatch.Batch(lambda number: b"%d\\n" % number, lambda data: os.write(1, data))
+from multisite.logs import logfiles
+lines = logfiles.Batch(lambda number: b"%d\\n" % number, lambda data: os.write(1, data))
 for number in range(20):
     lines.append(number)
 if os.fork() == 0:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from multisite.logs.logtail import LINES, Tail, last_lines, open_log
+from multisite.logs.logfiles import LINES, Tail, last_lines, open_log
 
 
 class Idle(Exception):

@@ -11,7 +11,7 @@ import pytest
 
 from multisite.config.model import Home, Site
 from multisite.dispatch.environ import Completed
-from multisite.logs import ownlog, servicelog
+from multisite.logs import servicelog
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_wsgi_errors_is_the_sites_own_log(home: Home, tmp_path: Path) -> None:
 
     def app(environ: dict[str, object], start_response: object) -> list[bytes]:
         errors = environ["wsgi.errors"]
-        assert isinstance(errors, ownlog.Errors)
+        assert isinstance(errors, servicelog.Errors)
         errors.write("Trace")
         other = threading.Thread(target=lambda: print("from a thread", file=errors))  # type: ignore[call-overload]
         other.start()
@@ -113,6 +113,6 @@ def test_wsgi_errors_is_the_sites_own_log(home: Home, tmp_path: Path) -> None:
         errors.flush()
         return []
 
-    Completed(app, ownlog.Errors(log))({}, None)
+    Completed(app, servicelog.Errors(log))({}, None)
     assert own(tmp_path) == "from a thread\nTraceback\n  File x\nend\n"
     assert servicelog.own_log("wiki") is None
