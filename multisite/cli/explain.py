@@ -76,11 +76,11 @@ def split_address(address: str) -> tuple[str, str]:
 
 def candidates(catalogue: Catalogue, host: str, path: str) -> list[Candidate]:
     """Return the sites that claim `path` on `host`, in the order in which `choice` asks them."""
-    from multisite.dispatch import choice
+    from multisite.dispatch import mounts
 
     found = []
-    for mount, name, claim in choice.ways(catalogue.answering(host)):
-        if choice.covers(mount, path):
+    for mount, name, claim in mounts.ways(catalogue.answering(host)):
+        if mounts.covers(mount, path):
             found.append(Candidate(name, _rule(catalogue, claim), claim.domain, mount, dict(claim.captures)))
     return found
 
@@ -176,9 +176,9 @@ def _last_start(processes: dict[str, Any]) -> str:
 
 def _redirect(session: Session, name: str, host: str) -> str:
     """Return the canonical domain that a request for `host` is sent to, "" if it is answered as it is."""
-    from multisite.dispatch import choice
+    from multisite.dispatch import mounts
 
-    canonical = choice.canonical_host(session.catalogue, choice.key_of(session.catalogue, name, host))
+    canonical = mounts.canonical_host(session.catalogue, mounts.key_of(session.catalogue, name, host))
     return canonical if canonical != host else ""
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from multisite.errors import Problem
     from multisite.sites.catalogue import Catalogue
     from multisite.sites.claims import Ledger
-    from multisite.sites.failures import Verdict
+    from multisite.sites.failures import Failure
     from multisite.sites.placements import Placements
     from multisite.sites.tally import Tally
     from multisite.sites.usage import Sums
@@ -134,11 +134,11 @@ class Session:
         return catalogue.ledger(self.home, lambda: self.catalogue)
 
     @cached_property
-    def verdicts(self) -> dict[str, Verdict]:
+    def verdicts(self) -> dict[str, Failure]:
         """What the workers noted when they last failed to load a site, by its name."""
-        from multisite.sites.failures import Verdicts
+        from multisite.sites.failures import LastFailures
 
-        return Verdicts(self.home).all()
+        return LastFailures(self.home).all()
 
     @cached_property
     def placements(self) -> Placements:
@@ -153,7 +153,7 @@ class Session:
         return row is not None and row.is_here
 
     @cached_property
-    def failed_starts(self) -> dict[str, Verdict]:
+    def failed_starts(self) -> dict[str, Failure]:
         """What the supervisor noted when it last failed to start a site, by its name."""
         from multisite.sites import failures
 

@@ -29,7 +29,7 @@ from multisite.sites.tally import Tally
 
 if TYPE_CHECKING:
     from multisite.cli.session import Session
-    from multisite.sites.failures import Verdict
+    from multisite.sites.failures import Failure
     from multisite.sites.placements import Row
 
 FIGURES = ("pids", "in_flight", "memory", "waiting", "idle", "up_since", "journey", "failure", "replace_failure")
@@ -62,7 +62,7 @@ class SiteReport:
     problems: tuple[Problem, ...] = ()
     faults: tuple[Problem, ...] = ()
     doubts: tuple[Problem, ...] = ()
-    failure: Verdict | None = None
+    failure: Failure | None = None
     saving: Saving | None = None
     enabled: bool = True
 
@@ -145,7 +145,7 @@ class SiteReport:
         return {"requests": seen.requests, "in_flight": seen.in_flight, "errors": seen.errors}
 
 
-def _failure(verdict: Verdict | None) -> dict[str, Any] | None:
+def _failure(verdict: Failure | None) -> dict[str, Any] | None:
     """Return a failure as the supervisor tells it: its reason, and for a start its steps and the last output."""
     if not verdict or verdict.own_process:
         return None
@@ -190,7 +190,7 @@ def _problems(session: Session, site: Site, faults: tuple[Problem, ...] = ()) ->
 
 
 def _state(
-    site: Site, session: Session, placement: Placement, faults: tuple[Problem, ...], failure: Verdict | None
+    site: Site, session: Session, placement: Placement, faults: tuple[Problem, ...], failure: Failure | None
 ) -> str:
     """Say what state the site is in; what is wrong with its newest version matters where no older one serves."""
     if (failure and failure.broken) or (faults and not _has_older(site, session, placement, failure)):
@@ -198,7 +198,7 @@ def _state(
     return {"in-process": "in-process", "proxy": PROXY}.get(placement.kind, "stopped")
 
 
-def _has_older(site: Site, session: Session, placement: Placement, failure: Verdict | None) -> bool:
+def _has_older(site: Site, session: Session, placement: Placement, failure: Failure | None) -> bool:
     """Tell whether the workers serve an older version than that on disk."""
     if not placement.shareable:
         return False
@@ -208,7 +208,7 @@ def _has_older(site: Site, session: Session, placement: Placement, failure: Verd
     return failure is not None and failure.serving
 
 
-def _keeps_out(failure: Verdict, session: Session) -> bool:
+def _keeps_out(failure: Failure, session: Session) -> bool:
     """Tell whether the workers have found that the site needs a process, and what its files say is as it was then."""
     return failure.own_process and not failure.outdated and failure.basis == basis(session.home)
 

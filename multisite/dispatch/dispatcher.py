@@ -23,11 +23,11 @@ from multisite.config.development import OFF, Development
 from multisite.config.domains import normalise
 from multisite.config.model import Home, Site
 from multisite.config.trusted import TrustedHeader, TrustedProxies
-from multisite.dispatch import ask, choice
-from multisite.dispatch.inprocess import InProcessSite
+from multisite.dispatch import ask, mounts
+from multisite.dispatch.autosite import AutoSite, Reach
 from multisite.dispatch.keepalive import checked
 from multisite.dispatch.peer import FrontEnds, Peers
-from multisite.dispatch.placed import PlacedSite, Reach
+from multisite.dispatch.site import InProcessSite
 from multisite.errors import BadHost, ConfigError, MultisiteError, UnknownHost, pages
 from multisite.inprocess.generation import WSGI
 from multisite.logs import servicelog
@@ -38,7 +38,7 @@ from multisite.sites import catalogue
 from multisite.sites.catalogue import Catalogue
 from multisite.sites.changes import QUIET
 from multisite.sites.claims import Ledger
-from multisite.sites.failures import Verdicts
+from multisite.sites.failures import LastFailures
 from multisite.sites.live import LOOK_EVERY, LiveHome
 from multisite.sites.placements import Placements
 from multisite.sites.server import find_worker
@@ -161,7 +161,7 @@ class Dispatcher:
             return self._checked(self._site(key))
         except UnknownHost:  # it was found to be gone or to have another name; its host may be answered all the same
             target = self._target(environ)
-            if isinstance(target, choice.Choice):  # which may have asked for just this one
+            if isinstance(target, mounts.Choice):  # which may have asked for just this one
                 raise
             return target
 
@@ -186,7 +186,7 @@ class Dispatcher:
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_EVERY
             for site in list(self._sites.values()):
-                if isinstance(site, PlacedSite):
+                if isinstance(site, AutoSite):
                     site.sweep(now)
 
     def _open(self) -> None:
@@ -307,11 +307,11 @@ class Dispatcher:
         found = current.answering(host)
         if not found:
             raise UnknownHost("No site answers here under this name")
-        if choice.is_plain(current, found):
-            target: Target = self._site(choice.key_of(current, found[0].value[0][1], host))
+        if mounts.is_plain(current, found):
+            target: Target = self._site(mounts.key_of(current, found[0].value[0][1], host))
             lasts = True
         else:
-            target = several = choice.Choice(current, raw, host, found, self._serve, self._check)
+            target = several = mounts.Choice(current, raw, host, found, self._serve, self._check)
             lasts = several.lasts
         if lasts and found[0].domain:  # else nobody knows the host yet, and a new site may
             if len(memory) >= MOST_HOSTS:
@@ -330,7 +330,7 @@ class Dispatcher:
         current, ledger = self._catalogue, self._ledger
         assert current and ledger
         entry, settled = self._settled(current, *key)
-        verdicts = Verdicts(current.home)
+        verdicts = LastFailures(current.home)
         if len(self._sites) >= len(current.entries) + MOST_INSTANCES:
             self._forget_instances()
         site = self._made(
@@ -352,7 +352,7 @@ class Dispatcher:
         """Make a site; where there are no processes, or a developer looks, each that may share does so at once."""
         at_once = self._development.debug or self._development.reload or not self._elsewhere
         if self._placements and self._reach and not at_once:
-            return PlacedSite(*args, placements=self._placements, reach=self._reach, **more)
+            return AutoSite(*args, placements=self._placements, reach=self._reach, **more)
         return InProcessSite(*args, **more)
 
     @staticmethod

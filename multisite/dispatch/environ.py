@@ -1,14 +1,23 @@
-"""The environ of a site in the workers, where the server's own is not what the site would have in its own process."""
+"""What the server gives a site in the workers: the environ as in its own process, and patience for its clients' bodies.
+
+The threads of a site with a process of its own do not wait for a client: the relay loop does. In the workers they have
+to, as under any server; so a site has its share of the threads for that, and a client its tempo. Both are seen to where
+gunicorn receives from the client, since one `read` of an application is many of its own.
+"""
 
 from __future__ import annotations
 
+import socket
 import sys
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from multisite.dispatch.patience import Patience, Waiting
-from multisite.errors import BadRequest, ClientDisconnected, MultisiteError, pages
+from multisite.config.tempo import Tempo
+from multisite.errors import BadRequest, ClientDisconnected, MultisiteError, SiteBusy, TooSlow, pages
+from multisite.proxy import downstream
+from multisite.proxy.limits import Share
 from multisite.runner.answer import ReadFile
 from multisite.runner.body import Gone, answered
 
@@ -59,3 +68,90 @@ def _refuse(
     if not pages.begin_anew(start_response):
         raise Gone(reason)
     return pages.for_error(error)(environ, start_response, sys.exc_info())
+
+
+_AT_ONCE = int(socket.MSG_DONTWAIT)
+
+
+class Patience:
+    """What one site's requests have.
+
+    Args:
+        rate: bytes of a body that have to come in a second; 0 for any number.
+        share: of the server's threads.
+    """
+
+    def __init__(self, rate: float, share: Share) -> None:
+        self._rate = rate
+        self._share = share
+
+    def begin(self, environ: Environ) -> Waiting | None:
+        """Watch over the body of a request; None under servers that do not let us."""
+        unreader = downstream.unreader(environ)
+        return Waiting(unreader, Tempo(self._rate), self._share) if unreader else None
+
+
+class Waiting:
+    """Stands between gunicorn and a client's connection until a body is read, or nobody reads it any more.
+
+    Attributes:
+        failure: why nobody waits any longer.
+    """
+
+    def __init__(self, unreader: Any, tempo: Tempo, share: Share) -> None:
+        self.failure: MultisiteError | None = None
+        self._unreader = unreader
+        self._sock = unreader.sock
+        self._is_plain = type(self._sock).__module__ == "socket"  # not gevent's, nor of TLS
+        self._tempo = tempo
+        self._share = share
+        self._release: Callable[[], None] | None = None
+        unreader.sock = self
+
+    def recv(self, size: int) -> bytes:
+        """Return what comes.
+
+        Raises:
+            OSError: nothing does in time, or too many threads wait for this site's clients already.
+        """
+        if self._is_plain:
+            try:
+                return self._came(self._sock.recv(size, _AT_ONCE))
+            except BlockingIOError:
+                pass
+        self._hold()
+        now = time.monotonic()
+        left = self._tempo.deadline(now) - now
+        if left <= 0:
+            raise self._failed(TooSlow(f"The request came too slowly: {self._tempo}"))
+        try:
+            self._sock.settimeout(left)
+            return self._came(self._sock.recv(size))
+        except TimeoutError:
+            self._tempo.came(0, time.monotonic())
+            raise self._failed(TooSlow(f"The request came too slowly: {self._tempo}")) from None
+        finally:
+            self._sock.settimeout(None)
+
+    def end(self) -> None:
+        """Leave the connection to gunicorn."""
+        self._unreader.sock = self._sock
+        release, self._release = self._release, None
+        if release:
+            release()
+
+    def _came(self, data: bytes) -> bytes:
+        self._tempo.came(len(data), time.monotonic())
+        return data
+
+    def _hold(self) -> None:
+        """Have this thread be one of the site's, from its first wait on."""
+        if self._release is None:
+            try:
+                self._release = self._share.take()
+            except SiteBusy as busy:
+                raise self._failed(busy) from None
+
+    def _failed(self, failure: MultisiteError) -> OSError:
+        self.failure = failure
+        return OSError(failure.reason)

@@ -26,7 +26,7 @@ class EnablingError(MultisiteError):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class PathState:
     """What stands at `path`; `text` is what a link says, `real` the regular file reached."""
 
     path: str
@@ -54,7 +54,7 @@ class Step:
     message: str
 
 
-def plan_enable(name: str, found: Found, source: Found, alias: str = "") -> Step:
+def plan_enable(name: str, found: PathState, source: PathState, alias: str = "") -> Step:
     """Decide how `name` becomes enabled.
 
     Args:
@@ -76,7 +76,7 @@ def plan_enable(name: str, found: Found, source: Found, alias: str = "") -> Step
     return Step("replace", found.path, f"enabled {name} (in place of a link that led nowhere)")
 
 
-def _obstacle(name: str, found: Found, source: Found) -> str:
+def _obstacle(name: str, found: PathState, source: PathState) -> str:
     """Return why the link cannot be made where something else stands, "" if it can."""
     if found.kind in ("file", "other"):
         return f"{found.path} is not a link; it is left alone"
@@ -85,7 +85,7 @@ def _obstacle(name: str, found: Found, source: Found) -> str:
     return ""
 
 
-def plan_disable(name: str, found: Found) -> Step:
+def plan_disable(name: str, found: PathState) -> Step:
     """Decide how `name` becomes disabled; `found` is what stands in ``sites-enabled``."""
     if found.kind == "nothing":
         return Step("keep", found.path, f"{name} is already disabled")
@@ -102,24 +102,24 @@ def link_name(pattern: str, stem: str) -> str:
     return usual if fnmatch.fnmatch(usual, pattern) else pattern.replace("*", stem, 1)
 
 
-def look(path: str) -> Found:
+def look(path: str) -> PathState:
     """See what stands at `path` without opening it."""
     try:
         is_link = stat.S_ISLNK(os.lstat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):
-        return Found(path, "nothing")
+        return PathState(path, "nothing")
     text = os.readlink(path) if is_link else ""
     try:
         regular = stat.S_ISREG(os.stat(path).st_mode)
     except FileNotFoundError:
-        return Found(path, "dangling", text)
+        return PathState(path, "dangling", text)
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
-        return Found(path, "loop", text)
+        return PathState(path, "loop", text)
     if not regular:
-        return Found(path, "other", text)
-    return Found(path, "link" if is_link else "file", text, os.path.realpath(path))
+        return PathState(path, "other", text)
+    return PathState(path, "link" if is_link else "file", text, os.path.realpath(path))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from multisite.sites.statefile import StateFile
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Failure:
     """One failure.
 
     Attributes:
@@ -51,7 +51,7 @@ class Verdict:
         return any(changed_at(path) > self.at for path in self.watched)
 
 
-class Verdicts:
+class LastFailures:
     """The last failure of each site of a home, of one `kind`.
 
     The workers' kind are failed imports; the supervisor has its own, so that neither takes the other's away.
@@ -60,7 +60,7 @@ class Verdicts:
     def __init__(self, home: Home, kind: str = "verdicts") -> None:
         self._file = StateFile(home, kind)
 
-    def all(self) -> dict[str, Verdict]:
+    def all(self) -> dict[str, Failure]:
         """Return the failures by site name."""
         document = self._file.load()
         try:
@@ -81,7 +81,7 @@ class Verdicts:
         watched: Iterable[str] = (),
         basis: str = "",
     ) -> None:
-        """Note that `site` has failed; the arguments are those of `Verdict`.
+        """Note that `site` has failed; the arguments are those of `Failure`.
 
         Where one process has said that visitors get an error page, no other one's `serving` takes that away: some of
         them do.
@@ -91,7 +91,7 @@ class Verdicts:
             kept = self.all()
             last = kept.get(site)
             serving = serving and not (last and not last.serving and not last.own_process)
-            self._store({**kept, site: Verdict(reason, incident, time.time(), serving, own_process, *told)})
+            self._store({**kept, site: Failure(reason, incident, time.time(), serving, own_process, *told)})
 
     def clear(self, site: str) -> None:
         """Note that `site` is served."""
@@ -99,15 +99,15 @@ class Verdicts:
             with self._file.locked():
                 self._store({name: verdict for name, verdict in self.all().items() if name != site})
 
-    def _store(self, verdicts: dict[str, Verdict]) -> None:
+    def _store(self, verdicts: dict[str, Failure]) -> None:
         self._file.store({name: asdict(verdict) for name, verdict in verdicts.items()})
 
 
-def _verdict(row: dict[str, Any]) -> Verdict:
+def _verdict(row: dict[str, Any]) -> Failure:
     steps = tuple((str(step), float(seconds)) for step, seconds in row.pop("steps", ()))
-    return Verdict(steps=steps, output=tuple(row.pop("output", ())), watched=tuple(row.pop("watched", ())), **row)
+    return Failure(steps=steps, output=tuple(row.pop("output", ())), watched=tuple(row.pop("watched", ())), **row)
 
 
-def of_starts(home: Home) -> Verdicts:
+def of_starts(home: Home) -> LastFailures:
     """Return the last failed start or run of each spawned site."""
-    return Verdicts(home, "starts")
+    return LastFailures(home, "starts")

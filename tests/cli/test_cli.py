@@ -19,7 +19,7 @@ from multisite.cli import COMMANDS, main
 from multisite.config.read import read_home
 from multisite.errors import NeedsProcess
 from multisite.sites import placement
-from multisite.sites.failures import Verdicts
+from multisite.sites.failures import LastFailures
 from multisite.sites.sitedir import SiteDir
 
 Run = Callable[..., Result]
@@ -318,7 +318,7 @@ def test_explain_says_what_happened_to_a_site_in_the_workers(home: pathlib.Path,
     add(home, "failed")
     add(home, "kept")
     settings = read_home(str(home))
-    verdicts, says = Verdicts(settings), placement.basis(settings)
+    verdicts, says = LastFailures(settings), placement.basis(settings)
     reason = NeedsProcess("it is an ASGI application").reason
     verdicts.note("apart", reason, "1", serving=False, own_process=True, basis=says)
     verdicts.note("failed", "no module", "2", serving=False, own_process=False)
@@ -332,7 +332,7 @@ def test_explain_says_what_happened_to_a_site_in_the_workers(home: pathlib.Path,
 def test_a_bad_deploy_is_told_beside_the_old_version_that_serves(home: pathlib.Path, run: Run) -> None:
     """What is wrong with the code on disk does not make the site broken, until a worker has no older one."""
     add(home, "blog", code="import no_such_module\n")
-    verdicts = Verdicts(read_home(str(home)))
+    verdicts = LastFailures(read_home(str(home)))
     verdicts.note("blog", "it needs no_such_module", "1", serving=True)
     told = run("explain", "blog.example.com")
     assert told.exit_code == 1
@@ -350,7 +350,7 @@ def test_a_bad_deploy_is_told_beside_the_old_version_that_serves(home: pathlib.P
 
 def test_list_says_that_an_old_version_serves(home: pathlib.Path, run: Run) -> None:
     add(home, "blog")
-    Verdicts(read_home(str(home))).note("blog", "its smoke request failed", "1", serving=True)
+    LastFailures(read_home(str(home))).note("blog", "its smoke request failed", "1", serving=True)
     (row,) = answer(run("list", options=("--json",)))["sites"]
     assert (row["state"], row["failure"]["serving"]) == ("in-process", True)
     said = "the old version goes on serving, since the new one failed: its smoke request failed"
@@ -371,7 +371,7 @@ def test_why_a_site_has_a_process_is_decided_anew_when_its_configuration_is_anot
 ) -> None:
     """A worker looks again when [supervisor], [defaults] or the site's file is another one; so does the command."""
     path = add(home, "blog", "mode = in-process")
-    conf, verdicts = home / "moya.conf", Verdicts(read_home(str(home)))
+    conf, verdicts = home / "moya.conf", LastFailures(read_home(str(home)))
 
     def note() -> None:
         reason, says = NeedsProcess("it is an ASGI application").reason, placement.basis(read_home(str(home)))

@@ -22,7 +22,7 @@ from multisite.cli.session import Session
 from multisite.config.read import read_home
 from multisite.errors import NeedsProcess
 from multisite.sites import catalogue, changes, failures
-from multisite.sites.failures import Verdicts
+from multisite.sites.failures import LastFailures
 from multisite.sites.placement import Examined, Saving, basis
 from multisite.sites.placements import Placements, Row
 from multisite.sites.tally import Tally
@@ -81,7 +81,7 @@ def write(home: pathlib.Path, conf: str, sites: dict[str, str], disabled: dict[s
 def note(home: pathlib.Path) -> None:
     """Note failures as workers and the supervisor do."""
     settings = read_home(str(home))
-    imports, starts = Verdicts(settings), failures.of_starts(settings)
+    imports, starts = LastFailures(settings), failures.of_starts(settings)
     needs = NeedsProcess("it is an ASGI application").reason
     imports.note("apart", needs, "1", serving=False, own_process=True, basis=basis(settings))
     imports.note("failed", "there is no module shop", "2", serving=False)

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from multisite.dispatch.bound import Bound
+from multisite.dispatch.middleware import ConcurrencyLimit
 
 HERE, ELSEWHERE = [b"here"], [b"elsewhere"]
 
 
 def bounded(app: Any, most: int, overflow: Any) -> Any:
-    return Bound(most, overflow).around(app)
+    return ConcurrencyLimit(most, overflow).around(app)
 
 
 def elsewhere(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:

@@ -14,7 +14,7 @@ import pytest
 from multisite.config.read import read_home
 from multisite.proxy import headers
 from multisite.service import Service
-from multisite.sites.failures import Verdicts
+from multisite.sites.failures import LastFailures
 from tests.homes import HELLO, MOYA_CONF, TestHome, ask
 
 
@@ -490,7 +490,9 @@ def test_a_new_application_has_to_answer_the_smoke_request(home: TestHome, bad: 
     os.utime(home.path / "sites/a/app.py", (5, 5))
     home.later()
     assert home.get("a.test", "/m/").text == "a"
-    assert "smoke request GET /m/health?x=1" in next(iter(Verdicts(read_home(str(home.path))).all().values())).reason
+    assert (
+        "smoke request GET /m/health?x=1" in next(iter(LastFailures(read_home(str(home.path))).all().values())).reason
+    )
     home.code("a", app=HELLO.format(text="b"))
     home.later()
     assert home.get("a.test", "/m/").text == "b"

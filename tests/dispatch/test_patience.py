@@ -16,8 +16,7 @@ from gunicorn.http.unreader import SocketUnreader
 
 from multisite.config import tempo
 from multisite.config.tempo import Tempo
-from multisite.dispatch.environ import Completed
-from multisite.dispatch.patience import Patience
+from multisite.dispatch.environ import Completed, Patience
 from multisite.errors import TooSlow
 from multisite.proxy import limits as share_of_threads
 from multisite.proxy import lingering

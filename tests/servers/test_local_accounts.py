@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from multisite.dispatch import socketowner
+from multisite.dispatch import peer
 from tests.supervisor.harness import as_user
 
 from .harness import HomeDir, Server, gunicorn
@@ -159,7 +159,7 @@ def test_a_tenant_names_no_host(served: tuple[str, Server]) -> None:
 def test_whose_a_socket_is(listens: str, connects: str, refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """By one question, or in the tables; once it is closed it is nobody's, and so not root's."""
     if refused:
-        monkeypatch.setattr(socketowner, "_asked", refuse)
+        monkeypatch.setattr(peer, "_asked", refuse)
     family = socket.AF_INET6 if ":" in listens else socket.AF_INET
     try:
         server = socket.create_server((listens, 0), family=family, dualstack_ipv6=listens == "::")
@@ -169,9 +169,9 @@ def test_whose_a_socket_is(listens: str, connects: str, refused: bool, monkeypat
         os.fchown(client.fileno(), TENANT, -1)
         client.connect((connects, server.getsockname()[1]))
         with server.accept()[0] as accepted:
-            assert socketowner.owner(accepted) == TENANT
+            assert peer.owner(accepted) == TENANT
             client.close()
-            assert socketowner.owner(accepted) is None
+            assert peer.owner(accepted) is None
 
 
 def refuse(_: Any) -> None:
@@ -179,4 +179,4 @@ def refuse(_: Any) -> None:
 
 
 def test_where_root_has_no_supervisor_no_user_is_asked_for(tmp_path: Path) -> None:
-    assert not socketowner.is_of_root(str(tmp_path / "control.sock"))
+    assert not peer.is_of_root(str(tmp_path / "control.sock"))

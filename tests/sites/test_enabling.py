@@ -7,9 +7,9 @@ import pathlib
 
 import pytest
 
-from multisite.sites.enabling import EnablingError, Found, Places, link_name, look, plan_disable, plan_enable
+from multisite.sites.enabling import EnablingError, PathState, Places, link_name, look, plan_disable, plan_enable
 
-SOURCE = Found("/h/sites-available/blog.ini", "file", real="/h/sites-available/blog.ini")
+SOURCE = PathState("/h/sites-available/blog.ini", "file", real="/h/sites-available/blog.ini")
 LINK = "/h/sites-enabled/blog.ini"
 
 
@@ -23,22 +23,22 @@ def places(tmp_path: pathlib.Path) -> Places:
 @pytest.mark.parametrize(
     ("found", "action"),
     [
-        (Found(LINK, "nothing"), "create"),
-        (Found(LINK, "dangling", "../gone.ini"), "replace"),
-        (Found(LINK, "loop", "blog.ini"), "replace"),
-        (Found(LINK, "link", real=SOURCE.real), "keep"),
-        (Found(LINK, "link", real="/elsewhere/blog.ini"), "refuse"),
-        (Found(LINK, "file", real=LINK), "refuse"),
-        (Found(LINK, "other"), "refuse"),
+        (PathState(LINK, "nothing"), "create"),
+        (PathState(LINK, "dangling", "../gone.ini"), "replace"),
+        (PathState(LINK, "loop", "blog.ini"), "replace"),
+        (PathState(LINK, "link", real=SOURCE.real), "keep"),
+        (PathState(LINK, "link", real="/elsewhere/blog.ini"), "refuse"),
+        (PathState(LINK, "file", real=LINK), "refuse"),
+        (PathState(LINK, "other"), "refuse"),
     ],
 )
-def test_what_stands_at_the_link_decides_how_a_site_is_enabled(found: Found, action: str) -> None:
+def test_what_stands_at_the_link_decides_how_a_site_is_enabled(found: PathState, action: str) -> None:
     assert plan_enable("blog", found, SOURCE).action == action
 
 
 @pytest.mark.parametrize("kind", ["nothing", "dangling", "loop", "other"])
 def test_a_site_file_that_cannot_be_read_is_not_enabled(kind: str) -> None:
-    step = plan_enable("blog", Found(LINK, "nothing"), Found(SOURCE.path, kind))  # type: ignore[arg-type]
+    step = plan_enable("blog", PathState(LINK, "nothing"), PathState(SOURCE.path, kind))  # type: ignore[arg-type]
     assert step.action == "refuse"
     assert SOURCE.path in step.message
 
@@ -55,7 +55,7 @@ def test_a_site_file_that_cannot_be_read_is_not_enabled(kind: str) -> None:
     ],
 )
 def test_only_links_are_ever_removed(kind: str, action: str) -> None:
-    assert plan_disable("blog", Found(LINK, kind)).action == action  # type: ignore[arg-type]
+    assert plan_disable("blog", PathState(LINK, kind)).action == action  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("pattern", "name"), [("*.ini", "blog.ini"), ("*.conf", "blog.conf"), ("*", "blog.ini")])

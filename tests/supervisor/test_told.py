@@ -14,7 +14,7 @@ import pytest
 
 from multisite.control.client import NotRunning
 from multisite.errors import BackendUnavailable
-from multisite.sites.failures import Verdicts, of_starts
+from multisite.sites.failures import LastFailures, of_starts
 from tests.processes import is_running
 
 from .harness import SERVER, WITHIN, SupervisedHome, wait_until
@@ -101,10 +101,10 @@ def test_a_replacement_that_failed_is_told_while_the_old_process_serves(home: Su
 
 def test_what_a_worker_noted_is_not_taken_away(home: SupervisedHome) -> None:
     """That a site may not share a process is why it is spawned at all."""
-    Verdicts(home.home).note("blog", "it is an ASGI application", "", serving=False, own_process=True)
+    LastFailures(home.home).note("blog", "it is an ASGI application", "", serving=False, own_process=True)
     home.site("blog", BROKEN)
     fail(home, "blog")
-    assert Verdicts(home.home).all()["blog"].own_process
+    assert LastFailures(home.home).all()["blog"].own_process
 
 
 def test_a_traceback_is_logged_once(home: SupervisedHome, capfd: pytest.CaptureFixture[str]) -> None:

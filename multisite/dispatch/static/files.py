@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -21,9 +21,8 @@ from multisite.config.model import Home, Site
 from multisite.config.safefiles import Reached, beside, reach
 from multisite.config.trusted import TrustedProxies
 from multisite.config.values import duration
-from multisite.dispatch.static import bodies, conditions
-from multisite.dispatch.static.paths import Prefixes, names
-from multisite.dispatch.static.representation import Expires, Headers, Representation, stamp_of
+from multisite.dispatch.static import responses
+from multisite.dispatch.static.responses import Expires, Headers, Representation, stamp_of
 from multisite.errors import pages
 
 Environ = dict[str, Any]
@@ -154,13 +153,13 @@ class StaticFiles:
             value = self._sender.value(where + CODINGS[coding] if coding else where)
             if value and self._is_straight(reached.file, where, coding):
                 return self._pass_on(self._sender.header, value, told, start_response)
-        status_code = conditions.status_of(environ, told)
+        status_code = responses.status_of(environ, told)
         if status_code == 304:
             start_response("304 Not Modified", told.kept + self._expiry(told))
             return []
         if status_code == 412:
             return _CHANGED(environ, start_response)
-        spans = conditions.spans_of(environ, told)
+        spans = responses.spans_of(environ, told)
         if spans is None:
             return self._whole(reached, told, environ, start_response)
         return self._parts(reached, told, spans, environ, start_response)
@@ -228,11 +227,11 @@ class StaticFiles:
         if environ["REQUEST_METHOD"] == "HEAD":
             start_response("200 OK", headers)
             return []
-        if told.size > bodies.IN_MEMORY:
-            body = bodies.whole(reached.take(), told.size, environ)
+        if told.size > responses.IN_MEMORY:
+            body = responses.whole(reached.take(), told.size, environ)
             start_response("200 OK", headers)
             return body
-        data = bodies.read(reached.file, told.size)
+        data = responses.read(reached.file, told.size)
         if len(data) != told.size:  # it is being written; what it is now has no name yet
             headers = [("Content-Type", told.media_type), ("Content-Length", str(len(data)))]
         start_response("200 OK", headers)
@@ -242,7 +241,7 @@ class StaticFiles:
         self,
         reached: Reached,
         told: Representation,
-        spans: list[conditions.Span],
+        spans: list[responses.Span],
         environ: Environ,
         start_response: Any,
     ) -> Iterable[bytes]:
@@ -253,10 +252,10 @@ class StaticFiles:
             return page(environ, start_response)
         if len(spans) == 1:
             (start, stop), media_type, length = spans[0], told.media_type, spans[0][1] - spans[0][0]
-            body = bodies.part(reached.take(), spans[0], environ)
+            body = responses.part(reached.take(), spans[0], environ)
             headers = [("Content-Range", f"bytes {start}-{stop - 1}/{told.size}")]
         else:
-            several = bodies.Multipart(told.media_type, told.size, spans)
+            several = responses.Multipart(told.media_type, told.size, spans)
             body, media_type, length, headers = several.body(reached.take()), several.media_type, several.length, []
         headers += [("Content-Type", media_type), ("Content-Length", str(length)), *told.kept, *self._expiry(told)]
         headers += [("Content-Encoding", told.coding)] if told.coding else []
@@ -283,3 +282,61 @@ def _is_file(name: bytes, folder: int) -> bool:
         return stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
     except OSError:
         return False
+
+
+LONGEST = 4096  # bytes of a path; PATH_MAX of Linux, and no file system has longer ones
+WELL_KNOWN = b".well-known"  # RFC 8615: certificates are issued by what lies there
+
+
+def names(path: str, hidden: bool = False) -> list[bytes] | None:
+    """Split a path, as PATH_INFO has it, into names; None where no file can be meant.
+
+    What an empty name, ``.`` and ``..`` would do is not for a URL to say, and names that start with a dot are not
+    served unless `hidden` is set. One slash at either end is left out.
+    """
+    try:
+        data = path.encode("latin-1")  # PEP 3333: bytes, each as one character
+    except UnicodeEncodeError:
+        return None
+    if b"\0" in data or len(data) > LONGEST:
+        return None
+    data = data[data[:1] == b"/" :]
+    if not data:
+        return []
+    parts = data.split(b"/")
+    if not parts[-1]:
+        parts.pop()
+    for number, part in enumerate(parts):
+        if part in (b"", b".", b".."):
+            return None
+        if part[0] == 46 and not hidden and (number or part != WELL_KNOWN):
+            return None
+    return parts
+
+
+class Prefixes:
+    """The prefixes of ``[static]``, found by the first name of a path."""
+
+    def __init__(self, prefixes: Mapping[str, tuple[str, ...]]) -> None:
+        merged: dict[str, tuple[bytes, ...]] = {}
+        for prefix, places in prefixes.items():
+            plain = prefix.rstrip("/").encode().decode("latin-1")
+            merged[plain] = merged.get(plain, ()) + tuple(map(os.fsencode, places))
+        self._by_first: dict[str, list[tuple[str, tuple[bytes, ...]]]] = {}
+        for prefix in sorted(merged, key=len, reverse=True):
+            self._by_first.setdefault(first(prefix), []).append((prefix, merged[prefix]))
+        root = self._by_first.pop("", None)
+        self._root = root[0] if root else None
+
+    def find(self, path: str) -> tuple[str, tuple[bytes, ...]] | None:
+        """Return the longest prefix that `path` is at or below, and its folders and files."""
+        for entry in self._by_first.get(first(path), ()):
+            prefix = entry[0]
+            if path == prefix or path.startswith(prefix + "/"):
+                return entry
+        return self._root
+
+
+def first(path: str) -> str:
+    """Return the first name of a path that begins with a slash."""
+    return path[1:].partition("/")[0]

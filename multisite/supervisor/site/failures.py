@@ -7,7 +7,7 @@ import random
 import time
 
 from multisite.logs import servicelog
-from multisite.sites.failures import Verdicts
+from multisite.sites.failures import LastFailures
 from multisite.supervisor import planner
 from multisite.supervisor.handover import Handed
 from multisite.supervisor.handover import State as Packed
@@ -55,7 +55,7 @@ class Failures(Handed):
     PARTS = ("last",)
     ANEW = ("_site", "_notes", "_logger")
 
-    def __init__(self, site: str, notes: Verdicts, logger: logging.Logger) -> None:
+    def __init__(self, site: str, notes: LastFailures, logger: logging.Logger) -> None:
         self.in_a_row = 0
         self.last: Journey | None = None
         self.refused = ""

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from multisite.config.model import Home, Site
 from multisite.control.rundir import RuntimeDir
-from multisite.sites.failures import Verdicts
+from multisite.sites.failures import LastFailures
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.process.descriptors import DescriptorLimits
 from multisite.supervisor.process.preloaders import Preloaders
@@ -40,7 +40,7 @@ class Shared:
     loop: Loop
     rundir: RuntimeDir
     limits: DescriptorLimits
-    notes: Verdicts
+    notes: LastFailures
     mark: str
     preloaders: Preloaders
     servers: Servers

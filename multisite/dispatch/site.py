@@ -22,10 +22,8 @@ from typing import Any
 
 from multisite.config.development import OFF, Development
 from multisite.config.model import Home, Site
-from multisite.dispatch.bound import Bound
-from multisite.dispatch.environ import Completed
-from multisite.dispatch.layers import Layers, Rescue
-from multisite.dispatch.patience import Patience
+from multisite.dispatch.environ import Completed, Patience
+from multisite.dispatch.middleware import ConcurrencyLimit, Layers, Rescue
 from multisite.errors import BrokenSite, MultisiteError, NeedsProcess, SiteBusy, UnknownHost, pages
 from multisite.inprocess import blame, generation, workdir
 from multisite.inprocess.generation import WSGI, Generation
@@ -37,7 +35,7 @@ from multisite.proxy.limits import Share
 from multisite.sites import changes, claims, relativepaths, server, sharing
 from multisite.sites.changes import Files, Identity, Watched, files, identity
 from multisite.sites.claims import Ledger
-from multisite.sites.failures import Verdicts
+from multisite.sites.failures import LastFailures
 from multisite.sites.placement import UNKNOWN, basis
 from multisite.sites.sitedir import Entry
 
@@ -83,7 +81,7 @@ class InProcessSite:
         site: Site,
         home: Home,
         ledger: Ledger,
-        verdicts: Verdicts,
+        verdicts: LastFailures,
         *,
         rescue: Rescue,
         elsewhere: Callable[[Site, Home], WSGI] | None = None,
@@ -130,10 +128,10 @@ class InProcessSite:
     def _place(self, app: WSGI) -> None:
         self.app: WSGI = app
 
-    def _bound(self) -> Bound | None:
+    def _bound(self) -> ConcurrencyLimit | None:
         """Return a bound for its requests in this process, None where the server has no more threads than that."""
         most, threads = self._site.in_process_at_once, server.of_this_server()
-        return Bound(most, self._overflow) if threads and 0 < most < threads.count else None
+        return ConcurrencyLimit(most, self._overflow) if threads and 0 < most < threads.count else None
 
     def _overflow(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer a request that would be one too many here."""

@@ -2,12 +2,15 @@
 
 A site without access log and static files pays for one count. The first requests of each second are measured in
 full (`multisite.sites.usage`), which costs a few microseconds and is bounded for that reason.
+
+A site in the workers that becomes slow would come to hold every thread of theirs, so one may have no more than so many
+requests there at once. Those above are answered elsewhere: by a process of its own, for which no thread waits.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from multisite.config.model import Home, Site
@@ -20,12 +23,93 @@ from multisite.sites import usage
 from multisite.sites.sitedir import Entry
 
 if TYPE_CHECKING:
-    from multisite.dispatch.bound import Bound
     from multisite.logs.requests import AccessLog
 
 WSGI = Callable[..., Iterable[bytes]]
 Environ = dict[str, Any]
 Rescue = Callable[[BaseException, Environ, Any], Iterable[bytes]]  # answers for an app that raised, or raises again
+
+
+class Closing:
+    """A body that the server iterates over and closes as it would without this (PEP 3333); then comes `_closed`."""
+
+    __slots__ = ("_body",)
+
+    def __init__(self, body: Iterable[bytes]) -> None:
+        self._body = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._body)
+
+    def close(self) -> None:
+        """Close it, and have follow what is to follow, whether that fails or not."""
+        try:
+            close = getattr(self._body, "close", None)
+            if close:
+                close()
+        finally:
+            self._closed()
+
+    def _closed(self) -> None:
+        """Do what follows."""
+        raise NotImplementedError
+
+
+class ConcurrencyLimit:
+    """Lets `most` requests of one site in at once; `overflow` answers the others.
+
+    A request is in until its answer has been made: with a list, when the call returns; with anything that makes
+    its parts one by one, when the server closes it (PEP 3333).
+    """
+
+    def __init__(self, most: int, overflow: WSGI) -> None:
+        free = [None] * most
+        self.take, self.give = free.pop, free.append  # each atomic; `take` raises IndexError
+        self.overflow = overflow
+
+    def around(self, app: WSGI) -> WSGI:
+        """Return `app` behind this bound; several share it."""
+        take, give, overflow, release = self.take, self.give, self.overflow, self.release
+
+        def bounded(environ: Environ, start_response: Any) -> Iterable[bytes]:
+            try:
+                take()
+            except IndexError:
+                return overflow(environ, start_response)
+            try:
+                body = app(environ, start_response)
+            except BaseException:
+                give(None)
+                raise
+            return release(environ, body)
+
+        return bounded
+
+    def release(self, environ: Environ, body: Iterable[bytes]) -> Iterable[bytes]:
+        """Return what a call has returned so that the request is out when its answer has been made."""
+        kind = type(body)
+        if kind is list or kind is tuple or kind is environ.get("wsgi.file_wrapper") or isinstance(body, list):
+            self.give(None)  # what is left is the server's to send
+            return body
+        return _Held(body, self.give)
+
+
+class _Held(Closing):
+    """An answer that is still being made; after it the next request may come."""
+
+    __slots__ = ("_give",)
+
+    def __init__(self, body: Iterable[bytes], give: Callable[[None], None]) -> None:
+        super().__init__(body)
+        self._give: Callable[[None], None] | None = give
+
+    def __del__(self) -> None:
+        self._closed()  # a server that never closes must not use the site up
+
+    def _closed(self) -> None:
+        give, self._give = self._give, None
+        if give:
+            give(None)
 
 
 class Layers:
@@ -58,7 +142,7 @@ class Layers:
             self._workdir.look()
         self._place(self._following)
 
-    def put(self, app: WSGI, how: str, workdir: WorkDir | None = None, bound: Bound | None = None) -> None:
+    def put(self, app: WSGI, how: str, workdir: WorkDir | None = None, bound: ConcurrencyLimit | None = None) -> None:
         """Place `app` behind the layers.
 
         Args:
@@ -106,7 +190,7 @@ class Layers:
 
         return counted
 
-    def _bounded_there(self, app: WSGI, workdir: WorkDir, bound: Bound) -> WSGI:
+    def _bounded_there(self, app: WSGI, workdir: WorkDir, bound: ConcurrencyLimit) -> WSGI:
         """Return the same behind a bound, in one step too: most requests of most sites come this way."""
         counts, requests = self._counts, self._counts.cells[usage.REQUESTS :]
         take, give, overflow, release = bound.take, bound.give, bound.overflow, bound.release

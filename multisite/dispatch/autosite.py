@@ -13,7 +13,7 @@ import threading
 from typing import Any
 
 from multisite.config.model import Home
-from multisite.dispatch.inprocess import InProcessSite
+from multisite.dispatch.site import InProcessSite
 from multisite.errors import MultisiteError, NeedsProcess
 from multisite.inprocess import generation, workdir
 from multisite.inprocess.generation import Generation
@@ -54,7 +54,7 @@ class Reach:
         return ""
 
 
-class PlacedSite(InProcessSite):
+class AutoSite(InProcessSite):
     """One enabled site in this worker, wherever it lives; what has no ``mode = auto`` is as its base class has it.
 
     Args:
