@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from multisite.config.tempo import Tempo
 from multisite.errors import BadRequest, ClientDisconnected, MultisiteError, SiteBusy, TooSlow, pages
 from multisite.proxy import downstream
 from multisite.proxy.limits import Share
+from multisite.proxy.upload import Tempo
 from multisite.runner.answer import ReadFile
 from multisite.runner.body import Gone, answered
 

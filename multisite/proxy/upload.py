@@ -13,13 +13,14 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from multisite.config.tempo import Tempo
 from multisite.errors import BackendUnavailable, BadRequest, BodyTooLarge, ClientDisconnected, TooSlow
 from multisite.proxy.wire.framing import ChunkedRequest
 
 PIECE = 65536  # bytes read at once
 IN_MEMORY = 1 << 20  # bytes of a body without a length that are kept in memory
 IN_ALL = 1 << 30  # and on disk
+SILENCE = 60.0  # seconds in which something has to come; nginx's client_body_timeout
+GRACE = 20.0  # seconds that a body may take whatever its rate
 LONGEST_LENGTH = 18  # digits; int() refuses thousands of them
 
 
@@ -287,3 +288,39 @@ def _ends_by_itself(environ: Mapping[str, Any]) -> bool:
     """
     said = "HTTP_TRANSFER_ENCODING" in environ or not environ.get("SERVER_PROTOCOL", "HTTP/1").startswith("HTTP/1")
     return said and bool(environ.get("wsgi.input_terminated"))
+
+
+class Tempo:
+    """How slow a client may be with the body of its request.
+
+    What counts is the time in which it is waited for; a client that is held up by the site is not slow.
+
+    Args:
+        rate: bytes a second that have to come, all in all; 0 for any number.
+    """
+
+    __slots__ = ("_rate", "_received", "_since", "_waited")
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._received = 0
+        self._waited = 0.0
+        self._since: float | None = None
+
+    def deadline(self, now: float) -> float:
+        """Begin to wait, or go on; return the monotonic seconds by which something has to come."""
+        if self._since is None:
+            self._since = now
+        if not self._rate:
+            return self._since + SILENCE
+        return self._since + min(SILENCE, GRACE + self._received / self._rate - self._waited)
+
+    def came(self, size: int, now: float) -> None:
+        """Note that so many bytes came, and wait no more."""
+        self._received += size
+        if self._since is not None:
+            self._waited += now - self._since
+            self._since = None
+
+    def __str__(self) -> str:
+        return f"{self._received} bytes of the request's body came in {self._waited:.0f} s"
