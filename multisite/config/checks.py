@@ -1,31 +1,25 @@
 """Checking what a file says against the option table; every fault becomes a `Problem` (pure).
 
-The casts run as check functions of ConfigObj's Validator, over the configspec that
-`multisite.config.options` generates. Only the keys that a file holds are checked, because a
-whole ``ConfigObj.validate`` also visits the forty that it does not.
+Only the keys that a file holds are checked, because a whole ``ConfigObj.validate`` also visits
+the forty that it does not.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from typing import Any, NamedTuple
-
-from configobj import ConfigObj
-from configobj.validate import Validator
 
 from multisite.config import hosting
 from multisite.config.domains import check_pattern, is_pattern
 from multisite.config.endpoint import Endpoint
 from multisite.config.option import Option
-from multisite.config.options import KNOWN, SITE_FILE, configspec
-from multisite.config.values import CASTS, EMPTY, did_you_mean, mount
+from multisite.config.options import KNOWN, SITE_FILE
+from multisite.config.values import EMPTY, did_you_mean, mount
 
 Texts = dict[str, dict[str, str]]
 Values = dict[str, dict[str, Any]]
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-_VALIDATOR = Validator(CASTS)
 MOST_GUESSES = 50  # "did you mean" costs a millisecond, and a file of junk has 100,000 unknown keys
 RUNS = ("application", "command", "upstreams", "ini")
 _OF_AN_INSTANCE = ("python", "user", "group", "chroot")  # where a placeholder is never meant to be itself
@@ -41,22 +35,14 @@ class Fault(NamedTuple):
     severity: str = "error"
 
 
-@lru_cache(maxsize=2)
-def _spec(file: str) -> Mapping[str, Mapping[str, str]]:
-    spec: Mapping[str, Mapping[str, str]] = ConfigObj(
-        configspec(file), _inspec=True, list_values=False, interpolation=False
-    )
-    return spec
-
-
 def check(texts: Texts, file: str, faults: list[Fault]) -> Values:
     """Cast every value; the settings that a file has for its Moya project stay text."""
     service = texts.get("service", {})
     overlays = file == SITE_FILE and bool(service.get("ini")) and not service.get("application")
-    known, spec = KNOWN[file], _spec(file)
+    known = KNOWN[file]
     values: Values = {}
     for section, keys in texts.items():
-        options, checks = known.get(section), spec.get(section, {})
+        options = known.get(section)
         cast: dict[str, Any] = {}
         if options is None and not overlays:
             guess = len(faults) < MOST_GUESSES
@@ -66,9 +52,7 @@ def check(texts: Texts, file: str, faults: list[Fault]) -> Values:
             option = options.get(key) or options.get("") if options else None
             if option is not None:
                 try:
-                    cast[key] = (
-                        _VALIDATOR.check(checks.get(key) or checks["__many__"], text) if text else EMPTY[option.kind]
-                    )
+                    cast[key] = option.cast(text) if text else EMPTY[option.kind]
                 except KeyError:
                     continue  # left empty, which means "not set" for this kind
                 except ValueError as error:

@@ -186,7 +186,7 @@ def access_format(value: str) -> str:
     return template
 
 
-#: kind of an option → its cast; also the check functions of the configspec
+#: kind of an option → its cast
 CASTS: dict[str, Callable[..., Any]] = {
     "text": text,
     "path": text,
