@@ -25,7 +25,7 @@ from multisite.config.model import Home, Site
 from multisite.dispatch.environ import Completed, Patience
 from multisite.dispatch.middleware import ConcurrencyLimit, Layers, Rescue
 from multisite.errors import BrokenSite, MultisiteError, NeedsProcess, SiteBusy, UnknownHost, pages
-from multisite.inprocess import blame, generation, workdir
+from multisite.inprocess import generation, tracebacks, workdir
 from multisite.inprocess.generation import WSGI, Generation
 from multisite.inprocess.workdir import WorkDir
 from multisite.logs import requests, servicelog
@@ -384,7 +384,7 @@ class InProcessSite:
         return tuple(sorted(p for p in paths if p.startswith(self._site.location)))
 
     def _detail(self, error: MultisiteError) -> str:
-        return blame.traced(error) if self._development.debug else ""
+        return tracebacks.traced(error) if self._development.debug else ""
 
     # Triggers
 

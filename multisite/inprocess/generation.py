@@ -8,6 +8,7 @@ leaves everything as it was if that fails; `drop` takes one out again.
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import os
 import sys
@@ -15,14 +16,18 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 from multisite.config.model import Site
-from multisite.inprocess import django_fence, importer, loader, smoke
-from multisite.inprocess.finder import finder, forget, referring
-from multisite.inprocess.guard import Changes, Guard
+from multisite.errors import AppLoadError
+from multisite.inprocess import importer, isolation, loader
+from multisite.inprocess.importer import finder, forget, referring
+from multisite.inprocess.isolation import Changes, Guard
 from multisite.inprocess.workdir import WorkDir
 from multisite.logs import servicelog
+from multisite.runner.answer import FileWrapper, WsgiAnswer
 from multisite.runner.load import unique_name
+from multisite.runner.smoke import Nobody, Smoke, verdict
 from multisite.sites import claims, sharing
 from multisite.sites.claims import Ledger
 
@@ -61,7 +66,7 @@ def make(site: Site, ledger: Ledger, old: Generation | None, workdir: WorkDir | 
             app = _run(site, source)
             _claim_more(site, ledger, names, source)
             if old:
-                smoke.check(app, site)
+                check_smoke(app, site)
     except BaseException:
         forget({*_of_all(names), source.unique_name, *(module.partition(".")[0] for module in taken)})
         sys.modules.update(taken)
@@ -99,7 +104,7 @@ class _Importer:
         self._site = site
         self.alone, self.own = wanted.alone, wanted.own
         self.unique_name = unique_name(site.name, wanted.alone) if wanted.alone else ""
-        self.django_before = django_fence.is_configured()
+        self.django_before = isolation.is_django_configured()
         self.changes = Changes()
 
     def module(self, dotted: str) -> ModuleType:
@@ -143,13 +148,13 @@ def _of_all(names: claims.Names) -> claims.Names:
 def _claim_more(site: Site, ledger: Ledger, names: claims.Names, source: _Importer) -> None:
     """Claim into `names` what only the import itself could show."""
     more = sharing.more_names([path for path in source.changes.paths if path != site.location])
-    if django_fence.is_configured() and not source.django_before:
+    if isolation.is_django_configured() and not source.django_before:
         more[claims.DJANGO] = site.location
     if more.keys() - names.keys():
         names |= more
         _claim(site, ledger, names, source.unique_name)
     if claims.DJANGO in names:
-        django_fence.fence(site.name)
+        isolation.fence_django(site.name)
 
 
 def _unclaim(site: Site, ledger: Ledger, old: Generation | None) -> None:
@@ -164,3 +169,42 @@ def _outdated(names: set[str], generation: Generation | None) -> set[str]:
     if generation and claims.DJANGO in generation.names:
         return referring({*names, "django"}, generation.modules)
     return names
+
+
+def check_smoke(app: WSGI, site: Site) -> None:
+    """Have `app` answer the smoke request of `site`, if it has one.
+
+    Raises:
+        AppLoadError: it is not well; the cause is what it raised.
+    """
+    if not site.smoke_path:
+        return
+    smoke = Smoke({"host": site.canonical_host, "mount": site.mount, "path": site.smoke_path})
+    connection: Any = Nobody(smoke)
+    answer = WsgiAnswer(connection, "GET", "HTTP/1.1")
+    try:
+        _call(app, smoke.environ(), answer)
+    except (Exception, SystemExit) as error:  # the site's code may raise anything
+        raise AppLoadError(f"{smoke} failed: {type(error).__name__}: {error}") from error
+    reason = verdict(smoke, answer.status)
+    if reason:
+        raise AppLoadError(reason)
+
+
+def _call(app: WSGI, environ: dict[str, Any], answer: WsgiAnswer) -> None:
+    environ |= {
+        "wsgi.version": (1, 0),
+        "wsgi.input": io.BytesIO(),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+        "wsgi.file_wrapper": FileWrapper,
+        "wsgi.input_terminated": True,
+    }
+    result: Any = app(environ, answer.start_response)
+    try:
+        answer.send(result)
+    finally:
+        if hasattr(result, "close"):
+            result.close()

@@ -6,17 +6,17 @@ Whatever goes wrong in there, a ``sys.exit()`` included, becomes one `AppLoadErr
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from multisite.config.application import AppSpec
 from multisite.errors import AppLoadError, MultisiteError, NeedsProcess, Problem
-from multisite.inprocess import load_django, load_moya, load_paste, load_plugin, load_python
-from multisite.inprocess.blame import explain, is_for_the_worker
-from multisite.inprocess.callables import is_asgi, refuses_wsgi
+from multisite.inprocess import loaders
 from multisite.inprocess.importer import Importer, PlainImporter, import_file
-from multisite.inprocess.load_reasons import NotLoaded
+from multisite.inprocess.tracebacks import NotLoaded, explain, is_for_the_worker
 from multisite.runner.load import unique_name
 from multisite.sites.sharing import resolve
 
@@ -66,37 +66,37 @@ def _load(site: Site, importer: Importer | None) -> object:
 def _by_kind(spec: AppSpec, site: Site, importer: Importer) -> object:
     match spec.kind:
         case "file":
-            return load_python.load_file(spec, site.location, importer)
+            return loaders.load_file(spec, site.location, importer)
         case "paste":
-            return load_paste.load(spec, site.location)
+            return loaders.load_paste(spec, site.location)
         case "django":
-            return load_django.load(spec, importer)
+            return loaders.load_django(spec, importer)
         case "moya":
-            return load_moya.load(site.location, site.ini, site.overlay)
+            return loaders.load_moya(site.location, site.ini, site.overlay)
         case "plugin":
-            return load_plugin.load(spec.target, spec.attribute, site)
+            return loaders.load_plugin(spec.target, spec.attribute, site)
     return _module_or_plugin(spec, site, importer)
 
 
 def _module_or_plugin(spec: AppSpec, site: Site, importer: Importer) -> object:
     """``name`` and ``name:rest`` may be a plugin's too; it is asked when there is no such module."""
     try:
-        return load_python.load_module(spec, importer)
+        return loaders.load_module(spec, importer)
     except ModuleNotFoundError as error:
         speakable = spec.target.isidentifier()  # of anything else it is not clear what was meant
         if (
             error.name != spec.target
-            or (speakable and spec.target not in load_plugin.plugins().names)
+            or (speakable and spec.target not in loaders.plugins().names)
             or "." in spec.target
         ):
             raise
-    return load_plugin.load(spec.target, site.application.partition(":")[2].strip(), site)
+    return loaders.load_plugin(spec.target, site.application.partition(":")[2].strip(), site)
 
 
 def _checked(site: Site, app: object) -> App:
     """The app, if a WSGI server can call it."""
     if not callable(app):
-        raise NotLoaded(f"it is {load_python.a(app)}, which cannot be called", "name the WSGI callable")
+        raise NotLoaded(f"it is {loaders.a(app)}, which cannot be called", "name the WSGI callable")
     if is_asgi(app):
         raise _is_asgi_error(site)
     if refuses_wsgi(app):
@@ -120,3 +120,49 @@ def _load_error(site: Site, error: NotLoaded) -> AppLoadError:
 def _target(site: Site) -> str:
     """The module that was asked for, to tell a missing module from a missing dependency."""
     return resolve(site).target
+
+
+_EMPTY = inspect.Parameter.empty
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def is_asgi(app: object) -> bool:
+    """Whether `app` is an ASGI application, of version 2 or 3 (asgiref, "Applications").
+
+    A coroutine can never answer a WSGI server, so one is proof; otherwise the parameters are:
+    ``(scope)`` and ``(scope, receive, send)`` cannot be called with (environ, start_response).
+    """
+    while isinstance(app, partial):
+        app = app.func
+    if not callable(app):
+        return False
+    plain = inspect.isroutine(app) or inspect.isclass(app)
+    return inspect.iscoroutinefunction(app if plain else type(app).__call__) or _takes_scope(app)
+
+
+def _takes_scope(app: Callable[..., Any]) -> bool:
+    return _required_names(app) in (("scope",), ("scope", "receive", "send"))
+
+
+def _required_names(app: Callable[..., Any]) -> tuple[str, ...]:
+    """The names of the positional parameters without a default; () where Python cannot tell."""
+    try:
+        parameters = inspect.signature(app, follow_wrapped=False).parameters.values()
+    except (ValueError, TypeError):
+        return ()
+    return tuple(each.name for each in parameters if each.kind in _POSITIONAL and each.default is _EMPTY)
+
+
+def refuses_wsgi(app: object) -> bool:
+    """Whether `app` is a plain function that (environ, start_response) cannot be passed to: a factory, likely.
+
+    A decorator's wrapper is judged by its own parameters, not by those of what it wraps
+    (werkzeug's `Request.application` wraps a function of one).
+    """
+    if not inspect.isfunction(app):
+        return False
+    try:
+        inspect.signature(app, follow_wrapped=False).bind(None, None)
+    except TypeError:
+        return True
+    return False

@@ -178,7 +178,7 @@ def _moya(job: Job) -> Any:
 def is_asgi(app: Any) -> bool:
     """Whether `app` is an ASGI application: it makes a coroutine, or takes what ASGI gives.
 
-    `inprocess.callables` tells it by `inspect`, which takes 10 ms to import.
+    `inprocess.loader` tells it by `inspect`, which takes 10 ms to import.
     """
     while hasattr(app, "func") and hasattr(app, "keywords"):  # functools.partial
         app = app.func

@@ -14,8 +14,7 @@ from types import ModuleType
 
 import pytest
 
-from multisite.inprocess.finder import OwnModule, finder
-from multisite.inprocess.importer import import_file
+from multisite.inprocess.importer import OwnModule, finder, import_file
 from multisite.logs.servicelog import current_site
 
 NAME = "shared_by_name"

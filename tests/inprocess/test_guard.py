@@ -15,20 +15,20 @@ from pathlib import Path
 
 import pytest
 
-from multisite.inprocess import process_state
-from multisite.inprocess.guard import STRAGGLER_AFTER, Guard
+from multisite.inprocess import isolation
+from multisite.inprocess.isolation import STRAGGLER_AFTER, Guard
 
 
 @pytest.fixture(autouse=True)
-def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[process_state.ProcessState]:
+def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[isolation.ProcessState]:
     """Each test must leave the process as it found it: that is what the guard is for."""
     monkeypatch.setenv("GUARD_KEPT", "1")
-    before = process_state.read()
+    before = isolation.read()
     yield before
-    after = process_state.read()
-    process_state.restore(before, after)
-    process_state.restore_handlers(before, after)
-    assert [each for each in process_state.differences(before, after) if "PYTEST_CURRENT_TEST" not in each] == []
+    after = isolation.read()
+    isolation.restore(before, after)
+    isolation.restore_handlers(before, after)
+    assert [each for each in isolation.differences(before, after) if "PYTEST_CURRENT_TEST" not in each] == []
 
 
 def test_nothing_changed_is_nothing_said(caplog: pytest.LogCaptureFixture) -> None:
@@ -38,7 +38,7 @@ def test_nothing_changed_is_nothing_said(caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_everything_is_told_and_put_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    before = process_state.read()
+    before = isolation.read()
     with Guard().watch("blog") as changes:
         os.chdir(tmp_path)
         os.umask(0o007)
@@ -62,7 +62,7 @@ def test_everything_is_told_and_put_back(tmp_path: Path, caplog: pytest.LogCaptu
     ]
     assert changes[5].startswith("the locale (")
     assert changes.paths == (str(tmp_path),)
-    assert list(process_state.differences(before, process_state.read())) == []
+    assert list(isolation.differences(before, isolation.read())) == []
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("multisite.guard", logging.WARNING)
     assert "site blog " in record.getMessage() and "the umask" in record.getMessage()

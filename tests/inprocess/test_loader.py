@@ -19,9 +19,9 @@ from webtest import TestApp
 
 from multisite.config.model import Site
 from multisite.errors import AppLoadError, NeedsProcess
-from multisite.inprocess import load_plugin, loader
-from multisite.inprocess.blame import is_for_the_worker
+from multisite.inprocess import loader, loaders
 from multisite.inprocess.importer import import_file
+from multisite.inprocess.tracebacks import is_for_the_worker
 from multisite.runner.load import unique_name
 
 HELLO = """
@@ -35,9 +35,9 @@ def application(environ, start_response):
 def own_modules() -> Iterator[None]:
     """What a test imports does not outlive it."""
     modules, path = set(sys.modules), list(sys.path)
-    load_plugin.plugins.cache_clear()
+    loaders.plugins.cache_clear()
     yield
-    load_plugin.plugins.cache_clear()
+    loaders.plugins.cache_clear()
     sys.path[:] = path
     for name in set(sys.modules) - modules:
         if getattr(sys.modules[name], "__file__", None) and not sys.modules[name].__file__.startswith(sys.prefix):

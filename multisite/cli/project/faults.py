@@ -103,7 +103,7 @@ def _module_fault(site: Site, spec: AppSpec) -> str:
 
 
 def _has_loader(name: str) -> bool:
-    from multisite.inprocess.load_plugin import plugins
+    from multisite.inprocess.loaders import plugins
 
     return name in plugins().names
 

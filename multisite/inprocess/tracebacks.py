@@ -1,12 +1,38 @@
-"""Why a site's code failed, in one sentence with the place in the site's own files."""
+"""Why an app was not loaded, in one sentence with the place in the site's own files."""
 
 from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from multisite.inprocess.load_reasons import NotLoaded, name_remedy
+from multisite.config.values import alike
+
+
+class NotLoaded(Exception):
+    """What is wrong and what to do, without the name of the site: `multisite.inprocess.loader` adds that.
+
+    Attributes:
+        reason: one sentence without a final period.
+        remedy: what to do about it, or "".
+        key: the key of the site's ``[service]`` that is to blame.
+    """
+
+    def __init__(self, reason: str, remedy: str = "", key: str = "application") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.remedy = remedy
+        self.key = key
+
+
+def name_remedy(name: str, known: Iterable[str]) -> str:
+    """A remedy that names what is alike, else what there is at all, else ""."""
+    names = sorted(set(known))
+    near = alike(name, names)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return "there is " + ", ".join(map(repr, names[:8])) if names else ""
+
 
 _OURS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
 _EXITS_OF_THE_SERVER = "gunicorn.workers."
