@@ -195,7 +195,7 @@ def supervise(session: Session) -> None:
     Without it the first worker that needs a supervisor starts one, which leaves with the last server.
     """
     home = session.home.path  # an unusable home is told before anything is forked
-    from multisite.supervisor.watchdog import guard
+    from multisite.supervisor.guard import guard
 
     ready = guard()
     from multisite.supervisor.run import run

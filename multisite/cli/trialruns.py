@@ -16,7 +16,7 @@ from multisite.config import hosting
 if TYPE_CHECKING:
     from multisite.cli.session import Session
     from multisite.config.model import Site
-    from multisite.supervisor.boot import Outcome
+    from multisite.supervisor.dryrun import Outcome
 
 PAUSE = 0.1  # seconds between two questions
 BEYOND = 15.0  # seconds that a start may take longer than start_timeout: who is ended is waited for
@@ -49,7 +49,7 @@ def check_by_booting(session: Session, names: Sequence[str]) -> None:
 
 
 def _booted(session: Session, names: Sequence[str]) -> Iterator[Outcome]:
-    from multisite.supervisor.boot import Outcome, boot, is_startable
+    from multisite.supervisor.dryrun import Outcome, boot, is_startable
 
     sites = []
     for name in names or session.catalogue.entries:
@@ -145,7 +145,7 @@ def _outcome(session: Session, about: dict[str, str], wanted: dict[str, int], wi
 
 def _tried(session: Session, site: Site) -> dict[str, Any]:
     """Start a site once apart, and have the workers load it only if that went well."""
-    from multisite.supervisor.boot import boot, is_startable
+    from multisite.supervisor.dryrun import boot, is_startable
 
     if is_startable(site):
         outcome = next(boot([site], session.home, 1))

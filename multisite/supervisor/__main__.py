@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from multisite.supervisor.watchdog import guard
+from multisite.supervisor.guard import guard
 
 
 def _arguments() -> dict[str, str]:
@@ -69,14 +69,14 @@ def _try_out(home: str, format_: str) -> str:
     from multisite import __version__
     from multisite.config.read import read_home
     from multisite.errors import ConfigError
-    from multisite.supervisor import handover, run
+    from multisite.supervisor import reexec, run
 
     assert run, "all that it needs can be imported"
     try:
         read_home(home)
     except ConfigError as error:
         return error.reason
-    if format_ not in map(str, handover.KNOWN):
+    if format_ not in map(str, reexec.KNOWN):
         return f"version {__version__} cannot take running sites over from this one; restart the service instead"
     return ""
 

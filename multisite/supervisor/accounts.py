@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from multisite.config.model import Home
 from multisite.sites.tally import Tallies, Tally, tally_of
-from multisite.supervisor.handover import Handed
-from multisite.supervisor.site.crew import Crew
+from multisite.supervisor.process import kernel
+from multisite.supervisor.reexec import Handed
+from multisite.supervisor.site.supervised import SupervisedSite
 
 KEEP_EVERY = 60.0  # seconds between two writings; what a supervisor that is killed has counted since is lost
 
@@ -35,15 +37,15 @@ class Accounts(Handed):
         """Go on where another program was: its crews go on counting."""
         self._before = {name: tally for name, row in state.items() if (tally := tally_of(row))}
 
-    def total(self, crew: Crew, cpu: float | None = None) -> Tally:
+    def total(self, crew: SupervisedSite, cpu: float | None = None) -> Tally:
         """Return what a site has used; `cpu` are the seconds that its living processes have, where that is known."""
         return self._before.get(crew.site.name, _NOTHING) + crew.tally(time.time(), cpu)
 
-    def settle(self, crew: Crew) -> None:
+    def settle(self, crew: SupervisedSite) -> None:
         """Take what a crew has counted that is going to be put away."""
         self._before = {**self._before, crew.site.name: self.total(crew)}
 
-    def keep(self, crews: Iterable[Crew], now: float) -> None:
+    def keep(self, crews: Iterable[SupervisedSite], now: float) -> None:
         """Write everything down if it is time to, and if anything has changed."""
         if now < self._keep_at:
             return
@@ -53,7 +55,57 @@ class Accounts(Handed):
         if used != self._kept and self._file.keep(used):
             self._kept = used
 
-    def close(self, crews: Iterable[Crew]) -> None:
+    def close(self, crews: Iterable[SupervisedSite]) -> None:
         """Write everything down for the next supervisor."""
         self._keep_at = 0.0
         self.keep(crews, 0.0)
+
+
+EVERY = 5.0  # seconds between two measurements of all that counts for the budget
+SHARE = 100  # measuring takes at most 1/100 of the time: the kernel walks all pages of a process for it
+
+
+class Scales:
+    """Weighs the processes of crews now and then."""
+
+    def __init__(self) -> None:
+        self._at = self._all_at = 0.0
+
+    def weigh(self, crews: Iterable[SupervisedSite], budget: int | None, now: float) -> None:
+        """Measure memory where it counts, and replace what has grown too large.
+
+        Resident sizes cost nothing to look up. As they are never smaller than the proportional ones, the latter
+        are measured at every call only where the former are above a site's own limit.
+        """
+        if now < self._at:
+            return
+        alive = [crew for crew in crews if crew.pids]
+        wanted = [crew for crew in alive if _looks_large(crew)]
+        if budget and now >= self._all_at:
+            self._all_at, wanted = now + EVERY, alive
+        if not wanted:
+            return
+        begun = time.monotonic()
+        members = by_session()
+        for crew in wanted:
+            crew.weigh(weighed(crew.pids, members))
+        self._at = now + SHARE * (time.monotonic() - begun)
+
+
+def _looks_large(crew: SupervisedSite) -> bool:
+    """Tell whether the first processes of a site's sessions, or their helpers, may be above its limit."""
+    limit = crew.site.memory_limit or math.inf
+    return limit < math.inf and any(kernel.resident(pid) > limit or kernel.has_children(pid) for pid in crew.pids)
+
+
+def weighed(pids: Iterable[int], members: Mapping[int, Iterable[int]]) -> dict[int, int]:
+    """Return the bytes that each of these backends uses with all processes of its session."""
+    return {pid: sum(map(kernel.memory, members.get(pid, ()))) for pid in pids}
+
+
+def by_session() -> dict[int, list[int]]:
+    """Return all processes by their session, which is their backend's pid."""
+    members: dict[int, list[int]] = {}
+    for pid in kernel.pids():
+        members.setdefault(kernel.session(pid), []).append(pid)
+    return members

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from multisite import __version__
 from multisite.control.rundir import RuntimeDir
-from multisite.supervisor.control import Answer, Connection
+from multisite.supervisor.accounts import Accounts, by_session, weighed
+from multisite.supervisor.control import Answer, Caller
 from multisite.supervisor.lifecycle import State
-from multisite.supervisor.placing import Placing
+from multisite.supervisor.process import kernel
+from multisite.supervisor.process.kernel import Connections
 from multisite.supervisor.process.preloaders import Preloaders
-from multisite.supervisor.roster import Roster
+from multisite.supervisor.promotion import Promotion
+from multisite.supervisor.roster import SupervisedSites
 from multisite.supervisor.servers import Servers
+from multisite.supervisor.site.costs import Figures
 from multisite.supervisor.site.failures import Unavailable
-from multisite.supervisor.status import describe_all
+from multisite.supervisor.site.supervised import NO_CONNECTIONS, SupervisedSite
 
 AWAKE = (State.STARTING, State.RUNNING)  # of one that drains, a request could start a successor
 
@@ -36,22 +42,22 @@ class Commands:
 
     def __init__(
         self,
-        roster: Roster,
+        roster: SupervisedSites,
         servers: Servers,
         rundir: RuntimeDir,
         look_soon: Callable[[], None],
-        begin_upgrade: Callable[[Connection], None],
+        begin_upgrade: Callable[[Caller], None],
         clock: Callable[[], float],
         started: float,
         preloaders: Preloaders,
-        placing: Placing,
+        placing: Promotion,
     ) -> None:
         self._preloaders, self._placing = preloaders, placing
         self._roster, self._servers, self._rundir = roster, servers, rundir
         self._look_soon, self._begin_upgrade = look_soon, begin_upgrade
         self._now, self._started = clock, started
 
-    def answer(self, request: Answer, connection: Connection) -> Answer | None:
+    def answer(self, request: Answer, connection: Caller) -> Answer | None:
         """Return the answer to one request; None: the command sends its answers itself."""
         home = request.get("home")
         if home and not self._is_ours(str(home)):
@@ -72,23 +78,23 @@ class Commands:
     def _is_ours(self, home: str) -> bool:
         return "\0" not in home and os.path.realpath(home) == os.path.realpath(self._roster.home.path)
 
-    def _ping(self, _request: Answer, _connection: Connection) -> Answer:
+    def _ping(self, _request: Answer, _connection: Caller) -> Answer:
         return {"pid": os.getpid(), "home": self._roster.home.path}
 
-    def _meet(self, request: Answer, connection: Connection) -> Answer:
+    def _meet(self, request: Answer, connection: Caller) -> Answer:
         self._servers.register(connection.pid, request.get("head_limits"))
         return {"pid": os.getpid()}
 
-    def _ensure(self, request: Answer, connection: Connection) -> Answer:
+    def _ensure(self, request: Answer, connection: Caller) -> Answer:
         self._servers.register(connection.pid, request.get("head_limits"))
         return {"socket": self._roster.crew(*_asked(request)).ensure()}
 
-    def _awake(self, request: Answer, _connection: Connection) -> Answer:
+    def _awake(self, request: Answer, _connection: Caller) -> Answer:
         """Tell whether a request that is no use of the site would find a process."""
         crews = self._roster.asked_for(*_asked(request))
         return {"awake": any(crew.state in AWAKE for crew in crews)}
 
-    def _status(self, _request: Answer, _connection: Connection) -> Answer:
+    def _status(self, _request: Answer, _connection: Caller) -> Answer:
         crews = self._roster.values()
         return {
             "supervisor": {
@@ -105,7 +111,7 @@ class Commands:
             "sites": describe_all(self._roster, self._roster.accounts, self._roster.connections(), self._now()),
         }
 
-    def _restart(self, request: Answer, _connection: Connection) -> Answer:
+    def _restart(self, request: Answer, _connection: Caller) -> Answer:
         crews = self._roster.asked_for(*_asked(request))
         for crew in crews:
             crew.replace("restart")
@@ -114,21 +120,21 @@ class Commands:
         running = {crew.site.name: crew.deploys.last.number for crew in crews if crew.pids}
         return {"done": "restarting" if running else "it starts with its next request", "deploys": running}
 
-    def _deploys(self, request: Answer, _connection: Connection) -> Answer:
+    def _deploys(self, request: Answer, _connection: Caller) -> Answer:
         """Tell what became of the last attempts to have a new version serve."""
         crews = self._roster.asked_for(*_asked(request))
         return {"deploys": {crew.site.name: crew.deploys.last.as_dict() for crew in crews}}
 
-    def _examine(self, request: Answer, connection: Connection) -> Answer:
+    def _examine(self, request: Answer, connection: Caller) -> Answer:
         self._servers.register(connection.pid)
         self._placing.examine(str(request["site"]))
         return {"done": "its newest code is examined"}
 
-    def _refuse(self, request: Answer, _connection: Connection) -> Answer:
+    def _refuse(self, request: Answer, _connection: Caller) -> Answer:
         self._placing.refuse(str(request["site"]), str(request.get("version")), str(request.get("why")))
         return {"done": "it stays in a process of its own"}
 
-    def _stop(self, request: Answer, _connection: Connection) -> Answer:
+    def _stop(self, request: Answer, _connection: Caller) -> Answer:
         crews = self._roster.asked_for(*_asked(request))
         pids = [pid for crew in crews for pid in crew.pids]
         why = str(request.get("why") or "")[:100]  # without, somebody wants no process until the next request
@@ -136,14 +142,14 @@ class Commands:
             crew.stop(why or "asked", rest=not why)
         return {"done": "stopping" if pids else "it was not running", "pids": pids}
 
-    def _reload(self, _request: Answer, _connection: Connection) -> Answer:
+    def _reload(self, _request: Answer, _connection: Caller) -> Answer:
         self._look_soon()
         return {"done": "reading the configuration"}
 
-    def _upgrade(self, _request: Answer, connection: Connection) -> None:
+    def _upgrade(self, _request: Answer, connection: Caller) -> None:
         self._begin_upgrade(connection)
 
-    def _logs(self, request: Answer, connection: Connection) -> Answer | None:
+    def _logs(self, request: Answer, connection: Caller) -> Answer | None:
         crew = self._roster.crew(*_asked(request))
         journey = crew.starter.journey
         lines = list(journey.tail.lines) if journey else []
@@ -154,7 +160,7 @@ class Commands:
         self.follow(connection)
         return None
 
-    def follow(self, connection: Connection) -> None:
+    def follow(self, connection: Caller) -> None:
         """Tell a connection the output of the site that it follows."""
         crew = self._roster.get(connection.follows)
         if not crew:
@@ -172,7 +178,7 @@ def _asked(request: Answer) -> tuple[str, str]:
     return str(request["site"]), str(request.get("host") or "")
 
 
-_COMMANDS: dict[str, Callable[[Commands, Answer, Connection], Answer | None]] = {
+_COMMANDS: dict[str, Callable[[Commands, Answer, Caller], Answer | None]] = {
     "ping": Commands._ping,
     "meet": Commands._meet,
     "ensure": Commands._ensure,
@@ -187,3 +193,59 @@ _COMMANDS: dict[str, Callable[[Commands, Answer, Connection], Answer | None]] = 
     "upgrade": Commands._upgrade,
     "logs": Commands._logs,
 }
+
+
+def describe_all(
+    crews: Mapping[str, SupervisedSite], accounts: Accounts, connected: Mapping[str, Connections], now: float
+) -> dict[str, Any]:
+    """Return all sites by name, see `describe`."""
+    members = by_session()
+    return {
+        name: describe(crew, accounts, connected.get(crew.listener.path, NO_CONNECTIONS), members, now)
+        for name, crew in crews.items()
+    }
+
+
+def describe(
+    crew: SupervisedSite, accounts: Accounts, connected: Connections, members: Mapping[int, Iterable[int]], now: float
+) -> dict[str, Any]:
+    """Return one site as JSON takes it: memory is bytes, times are seconds from now, those of `Tally` Unix seconds.
+
+    Args:
+        crew: of the site.
+        accounts: what the site has used before.
+        connected: what the kernel knows of its connections.
+        members: the processes of each session, whose memory counts for the backend that began it.
+        now: monotonic seconds.
+    """
+    figures = crew.figures()
+    cpu = sum(kernel.cpu(member) for pid in crew.pids for member in members.get(pid, ()))
+    since = min(crew.backends.serving_since, default=None)
+    journey = crew.starter.journey
+    failure = crew.failures.last or (journey if journey and journey.failure else None)
+    return {
+        "state": crew.state.value,
+        "host": crew.site.host,
+        "template": crew.site.template,
+        "pids": crew.pids,
+        "socket": crew.listener.path if crew.listener.is_open else None,
+        "in_flight": _in_flight(figures, connected),
+        "waiting": connected.waiting,
+        **accounts.total(crew, cpu).as_dict(),
+        "up_since": None if since is None else round(time.time() - (now - since), 3),
+        "memory": sum(weighed(crew.pids, members).values()),
+        "idle": round(now - crew.activity.last_use, 3) if crew.state is State.RUNNING else None,
+        "backends": [
+            {"pid": b.pid, "state": b.state.value, "seconds": round(now - b.since, 3), "reason": b.reason}
+            for b in crew.backends
+        ],
+        "journey": journey.as_dict() if journey else None,
+        "failure": failure.as_dict() if failure else None,
+        "replace_failure": crew.failures.replacement,
+        "deploy": crew.deploys.last.as_dict(),
+    }
+
+
+def _in_flight(figures: Figures, connected: Connections) -> int:
+    """What the processes count, else the open connections that the kernel knows."""
+    return connected.open if figures.in_flight is None else figures.in_flight

@@ -12,22 +12,22 @@ from collections.abc import Callable
 from typing import Any
 
 from multisite.control.peers import peer_of
-from multisite.supervisor.handover import Keeper, taken
-from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.process import descriptors
+from multisite.supervisor.reexec import Keeper, taken
+from multisite.supervisor.reexec import State as Packed
 
 LONGEST_REQUEST = 65536
 LONGEST_ANSWER_KEPT = 16 << 20  # bytes that a slow reader may leave waiting
 _TURNED_AWAY = {"error": descriptors.EXHAUSTED, "status": 503, "retry_after": 5}
 
 Answer = dict[str, Any]
-Handler = Callable[[Answer, "Connection"], Answer | None]
+Handler = Callable[[Answer, "Caller"], Answer | None]
 
 _log = logging.getLogger("multisite.supervisor")
 
 
-class Connection:
+class Caller:
     """One client.
 
     Attributes:
@@ -118,7 +118,7 @@ class Connection:
         }
 
     @classmethod
-    def taken_over(cls, state: Packed, loop: Loop, handler: Handler) -> Connection:
+    def taken_over(cls, state: Packed, loop: Loop, handler: Handler) -> Caller:
         """Return the connection that another program packed."""
         made = cls(socket.socket(fileno=taken(state["socket"])), loop, handler)
         made._received, made._to_send = state["received"].encode("latin-1"), state["to_send"].encode("latin-1")
@@ -139,14 +139,14 @@ class Control:
 
     def __init__(self, path: str, loop: Loop, handler: Handler, state: Packed | None = None) -> None:
         self.path = path
-        self.connections: list[Connection] = []
+        self.connections: list[Caller] = []
         self._loop, self._handler = loop, handler
         self._reserve = -1
         if state:
             self._socket = socket.socket(fileno=taken(state["socket"]))
             self._socket.setblocking(False)
             for packed in state["connections"]:
-                self._add(Connection.taken_over(packed, loop, handler))
+                self._add(Caller.taken_over(packed, loop, handler))
         else:
             self._socket = _bind(path)
         self._keep_one()
@@ -167,7 +167,7 @@ class Control:
         connections = [connection.pack(keep) for connection in self.connections]
         return {"socket": keep(self._socket.fileno()), "connections": connections}
 
-    def _add(self, connection: Connection) -> None:
+    def _add(self, connection: Caller) -> None:
         self.connections.append(connection)
         connection.on_close.append(lambda: self.connections.remove(connection))
 
@@ -180,7 +180,7 @@ class Control:
                 if error.errno in (errno.EMFILE, errno.ENFILE):
                     self._turn_away()
                 return
-            connection = Connection(connected, self._loop, self._handler)
+            connection = Caller(connected, self._loop, self._handler)
             self._add(connection)
             if self.own and connection.uid not in (os.geteuid(), 0):
                 _log.warning("the user %s was refused at %s", connection.uid, self.path)

@@ -15,25 +15,25 @@ from multisite.sites.changes import QUIET
 from multisite.sites.failures import of_starts
 from multisite.sites.live import LiveHome
 from multisite.supervisor import planner
+from multisite.supervisor.accounts import Scales
 from multisite.supervisor.commands import Commands
-from multisite.supervisor.doors import Doors
-from multisite.supervisor.handover import Handed, Keeper
-from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.lifecycle import State
+from multisite.supervisor.listening import Doors
 from multisite.supervisor.loop import Loop
-from multisite.supervisor.memory import Scales
-from multisite.supervisor.placing import Placing, folder_of
 from multisite.supervisor.planner import SiteView, SpawnBudget
 from multisite.supervisor.process import kernel, orphans
 from multisite.supervisor.process.descriptors import DescriptorLimits
 from multisite.supervisor.process.kernel import Connections
 from multisite.supervisor.process.preloaders import Preloaders
-from multisite.supervisor.roster import Roster
+from multisite.supervisor.promotion import Promotion, folder_of
+from multisite.supervisor.reexec import Handed, Keeper
+from multisite.supervisor.reexec import State as Packed
+from multisite.supervisor.roster import SupervisedSites
 from multisite.supervisor.servers import Servers
-from multisite.supervisor.site.crew import NO_CONNECTIONS, Crew
-from multisite.supervisor.site.shared import Shared
+from multisite.supervisor.site.context import Context
+from multisite.supervisor.site.supervised import NO_CONNECTIONS, SupervisedSite
+from multisite.supervisor.snapshot import at_a_glance, needs_connections, view
 from multisite.supervisor.upgrade import HELD_BACK, Upgrade, arrived
-from multisite.supervisor.view import at_a_glance, needs_connections, view
 
 LOOK_EVERY = 1.0  # seconds between two looks at the configuration
 SURVEY_EVERY = 0.5  # seconds between two looks at who is idle
@@ -76,9 +76,9 @@ class Supervisor(Handed):
         kernel.become_subreaper()
         self._preloaders = Preloaders(live.home, self._loop, self._limits, rundir.mark)
         notes = of_starts(live.home)
-        self._shared = Shared(self._loop, rundir, self._limits, notes, rundir.mark, self._preloaders, self._servers)
-        self._roster = Roster(live, self._shared)
-        self._placing = self._shared.placing = Placing(self._roster, folder_of(rundir.path), self._loop.now)
+        self._shared = Context(self._loop, rundir, self._limits, notes, rundir.mark, self._preloaders, self._servers)
+        self._roster = SupervisedSites(live, self._shared)
+        self._placing = self._shared.placing = Promotion(self._roster, folder_of(rundir.path), self._loop.now)
         self._budget = SpawnBudget()
         self._scales = Scales()
         self._look_at = self._survey_at = 0.0
@@ -282,14 +282,14 @@ class Supervisor(Handed):
         )
         self._preloaders.tick(now, crowded=bool(budget and used > budget))
 
-    def _is_survey_due(self, busy: list[Crew], now: float) -> bool:
+    def _is_survey_due(self, busy: list[SupervisedSite], now: float) -> bool:
         """Tell whether it is time to ask who is idle, and what the kernel knows of all connections.
 
         Where many sites live that takes milliseconds, for which nobody who waits for a process is to wait.
         """
         return now >= self._survey_at or self._crowded or any(needs_connections(crew, now) for crew in busy)
 
-    def _survey(self, busy: list[Crew], now: float) -> None:
+    def _survey(self, busy: list[SupervisedSite], now: float) -> None:
         self._survey_at = now + SURVEY_EVERY
         connected = self._roster.connections()
         for crew in busy:

@@ -15,9 +15,9 @@ import stat
 
 from multisite.control.rundir import LONGEST_PATH
 from multisite.errors import one_line
-from multisite.supervisor.handover import Handed, Keeper, taken
-from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.process.spec import Identity
+from multisite.supervisor.reexec import Handed, Keeper, taken
+from multisite.supervisor.reexec import State as Packed
 
 LONGEST = 65536  # bytes: names of modules are the longest that is told; what is longer on a pipe is lost
 MOST = 64  # messages, or pieces, of one process that are taken in a second; the others wait, and so does it

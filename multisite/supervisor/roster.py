@@ -17,15 +17,15 @@ from multisite.sites.catalogue import Catalogue
 from multisite.sites.live import LiveHome
 from multisite.sites.sitedir import Entry, Stamp, has_errors
 from multisite.supervisor.accounts import Accounts
-from multisite.supervisor.handover import Handed, Keeper, State
+from multisite.supervisor.prewarm import Warming
 from multisite.supervisor.process import descriptors
 from multisite.supervisor.process.kernel import Connections, connections
+from multisite.supervisor.reexec import Handed, Keeper, State
 from multisite.supervisor.site.backends import HELD
-from multisite.supervisor.site.crew import Crew
+from multisite.supervisor.site.context import Context
 from multisite.supervisor.site.failures import Unavailable
-from multisite.supervisor.site.shared import Shared
+from multisite.supervisor.site.supervised import SupervisedSite
 from multisite.supervisor.site.triggers import Triggers
-from multisite.supervisor.warming import Warming
 
 BROKEN_RETRY_AFTER = 30  # seconds
 PUT_AWAY_AT_ONCE = 32  # sockets in a second, where descriptors lack
@@ -34,7 +34,7 @@ MOST_RESTING = 1000  # instances of hosting sites that keep their sockets while 
 _log = logging.getLogger("multisite.supervisor")
 
 
-class Roster(Handed, dict[str, Crew]):
+class SupervisedSites(Handed, dict[str, SupervisedSite]):
     """The crews by site name; one is made when its site is asked for first.
 
     Args:
@@ -45,7 +45,7 @@ class Roster(Handed, dict[str, Crew]):
     PARTS = ("_triggers", "_warming", "accounts")
     ANEW = ("_live", "_shared", "_told")
 
-    def __init__(self, live: LiveHome, shared: Shared) -> None:
+    def __init__(self, live: LiveHome, shared: Context) -> None:
         super().__init__()
         self._live, self._shared = live, shared
         self._triggers = Triggers()
@@ -75,7 +75,7 @@ class Roster(Handed, dict[str, Crew]):
         known = {field.name for field in fields(Site)}
         for site, domains, packed in state["crews"]:
             values = {name: value for name, value in ast.literal_eval(site).items() if name in known}
-            crew = Crew(Site(**values), then, tuple(domains), tuple(packed["stamp"]), self._shared)
+            crew = SupervisedSite(Site(**values), then, tuple(domains), tuple(packed["stamp"]), self._shared)
             self[crew.site.name] = crew
             crew.take_over(packed)
         self._swap()
@@ -92,7 +92,7 @@ class Roster(Handed, dict[str, Crew]):
         return self.catalogue.home
 
     @property
-    def busy(self) -> list[Crew]:
+    def busy(self) -> list[SupervisedSite]:
         """Those that have anything to watch, or that are to be started unasked."""
         return [crew for crew in self.values() if crew.is_busy or crew.is_due]
 
@@ -100,7 +100,7 @@ class Roster(Handed, dict[str, Crew]):
         """Ask the kernel for the connections of all sites, by the path of their sockets."""
         return connections(os.path.join(self._shared.rundir.path, "sites"))
 
-    def crew(self, name: str, host: str = "") -> Crew:
+    def crew(self, name: str, host: str = "") -> SupervisedSite:
         """Return the crew of a site, made if there is none yet.
 
         Args:
@@ -117,10 +117,10 @@ class Roster(Handed, dict[str, Crew]):
         entry, site = self._newest(name, host)
         crew = self.get(site.name)
         if not crew:
-            crew = self[site.name] = Crew(site, self.home, self._domains(site), entry.stamp, self._shared)
+            crew = self[site.name] = SupervisedSite(site, self.home, self._domains(site), entry.stamp, self._shared)
         return crew
 
-    def asked_for(self, name: str, host: str = "") -> list[Crew]:
+    def asked_for(self, name: str, host: str = "") -> list[SupervisedSite]:
         """Return the crew of a site that has one: of a hosting site, those of all its instances.
 
         Raises:
@@ -177,7 +177,7 @@ class Roster(Handed, dict[str, Crew]):
         guard(self._rest)
         self.accounts.keep(self.values(), now)
 
-    def _look_at(self, crew: Crew, now: float) -> None:
+    def _look_at(self, crew: SupervisedSite, now: float) -> None:
         if crew.site.host and hosts.stamp_of(crew.site.location) != crew.stamp[-hosts.PARTS :]:
             self._offer(crew)
         if crew.is_busy:
@@ -204,7 +204,7 @@ class Roster(Handed, dict[str, Crew]):
         """Whether a change of a site's files is to be taken as soon as nothing more changes."""
         return self._triggers.is_expecting
 
-    def _put_away(self, crew: Crew) -> None:
+    def _put_away(self, crew: SupervisedSite) -> None:
         self.accounts.settle(crew)
         crew.put_away()
         del self[crew.site.name]
@@ -233,7 +233,7 @@ class Roster(Handed, dict[str, Crew]):
         for crew in (*instances[: max(0, len(instances) - MOST_RESTING)], *scarce):
             crew.listener.withdraw()
 
-    def starting(self, name: str) -> Crew:
+    def starting(self, name: str) -> SupervisedSite:
         """Return a crew that is to start a process: from now on its files may ask for another."""
         crew = self[name]
         if not crew.backends.alive:  # else those would never learn of a change that has not been seen yet
@@ -263,7 +263,7 @@ class Roster(Handed, dict[str, Crew]):
             _log.error("%s", wrong)
         self._told[about] = wrong
 
-    def _offer(self, crew: Crew) -> None:
+    def _offer(self, crew: SupervisedSite) -> None:
         """Have a crew take the newest version of its site, or leave where there is none."""
         found = self._settled(crew.site.entry_name, crew.site.host)
         if found and found[0].broken:
@@ -288,7 +288,7 @@ class Roster(Handed, dict[str, Crew]):
         return tuple(domain for domain in exact if owners.get((domain, "/")) == name and "/" not in domain)
 
 
-def _stamp_for(crew: Crew, entry: Entry) -> Stamp:
+def _stamp_for(crew: SupervisedSite, entry: Entry) -> Stamp:
     """Return the stamp of what `crew` is to have: an edit with errors is no version, a folder may be another."""
     if not has_errors(entry.problems):
         return entry.stamp
@@ -296,7 +296,7 @@ def _stamp_for(crew: Crew, entry: Entry) -> Stamp:
     return crew.stamp[: len(crew.stamp) - parts] + entry.stamp[len(entry.stamp) - parts :]
 
 
-def _pull(crew: Crew) -> None:
+def _pull(crew: SupervisedSite) -> None:
     """A file says that the site is to be loaded anew."""
     if crew.state in HELD:
         crew.reset()

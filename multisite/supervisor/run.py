@@ -12,10 +12,10 @@ from multisite.control import program
 from multisite.control.rundir import RuntimeDir
 from multisite.errors import ConfigError
 from multisite.sites.live import LiveHome
-from multisite.supervisor.handover import Keeper, State, seal, taken, unseal
 from multisite.supervisor.main import Supervisor
 from multisite.supervisor.process import orphans
 from multisite.supervisor.process.prctl import set_name
+from multisite.supervisor.reexec import Keeper, State, seal, taken, unseal
 from multisite.supervisor.upgrade import HELD_BACK
 
 _log = logging.getLogger("multisite.supervisor")

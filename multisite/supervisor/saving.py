@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from multisite.sites import usage
 from multisite.sites.placement import ENOUGH, Saving
-from multisite.supervisor import memory
-from multisite.supervisor.site.crew import Crew
-from multisite.supervisor.site.scoreboard import Figures
+from multisite.supervisor import accounts
+from multisite.supervisor.site.costs import Figures
+from multisite.supervisor.site.supervised import SupervisedSite
 
 PATIENCE = 30.0  # seconds after which it is clear that the workers do not measure its requests, but hand them over
 
@@ -29,7 +29,7 @@ class _Begun:
 class Savings(dict[str, _Begun | None]):
     """The sites that are being measured, by name; None for those whose next reading is the first."""
 
-    def read(self, crew: Crew, sums: usage.Sums, now: float) -> float | None:
+    def read(self, crew: SupervisedSite, sums: usage.Sums, now: float) -> float | None:
         """Take a reading of a site.
 
         Args:
@@ -52,7 +52,7 @@ class Savings(dict[str, _Begun | None]):
         return 0.0 if now - begun.at > PATIENCE else None
 
 
-def of(crew: Crew, seconds: float, added: int, workers: int) -> Saving:
+def of(crew: SupervisedSite, seconds: float, added: int, workers: int) -> Saving:
     """Return what a site would save.
 
     Args:
@@ -61,5 +61,5 @@ def of(crew: Crew, seconds: float, added: int, workers: int) -> Saving:
         added: bytes that the site would add to each worker.
         workers: how many there are.
     """
-    sizes = memory.weighed(crew.pids, memory.by_session())
+    sizes = accounts.weighed(crew.pids, accounts.by_session())
     return Saving(max(0, sum(sizes.values()) - added * workers), round(seconds, 5))

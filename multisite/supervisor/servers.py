@@ -7,9 +7,9 @@ import os
 from dataclasses import dataclass
 
 from multisite.sites.server import HEAD_LIMITS
-from multisite.supervisor.handover import Handed, Keeper, State, taken
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.process import descriptors, kernel
+from multisite.supervisor.reexec import Handed, Keeper, State, taken
 
 MOST_SERVERS = 1000
 

@@ -15,11 +15,11 @@ import sys
 
 from multisite import __version__
 from multisite.control import program
-from multisite.supervisor import handover
-from multisite.supervisor.control import Connection
-from multisite.supervisor.handover import Keeper, State
+from multisite.supervisor import reexec
+from multisite.supervisor.control import Caller
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.process.kernel import describe_end
+from multisite.supervisor.reexec import Keeper, State
 
 PATIENCE = 30.0  # seconds for the new program to show that it starts
 LONGEST_OUTPUT = 65536
@@ -38,9 +38,9 @@ class Upgrade:
         self._loop, self._home = loop, home
         self._trial: subprocess.Popen[bytes] | None = None
         self._output = b""
-        self._waiting: list[Connection] = []
+        self._waiting: list[Caller] = []
 
-    def begin(self, connection: Connection | None = None) -> None:
+    def begin(self, connection: Caller | None = None) -> None:
         """Try the new program; `connection` is told the outcome.
 
         Raises:
@@ -53,7 +53,7 @@ class Upgrade:
             self._waiting.append(connection)
 
     def _start_trial(self) -> None:
-        argv = program.command(self._home, check=str(handover.FORMAT))
+        argv = program.command(self._home, check=str(reexec.FORMAT))
         env = program.environment(os.environ)
         pipe, null = subprocess.PIPE, subprocess.DEVNULL
         self._trial = subprocess.Popen(argv, cwd="/", env=env, stdin=null, stdout=pipe, stderr=subprocess.STDOUT)
@@ -120,7 +120,7 @@ class Upgrade:
         signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
         folder, sealed = os.getcwd(), -1
         try:
-            sealed = handover.seal(state, keep)
+            sealed = reexec.seal(state, keep)
             argv = program.command(self._home, adopt=str(sealed))
             os.chdir("/")
             os.execve(argv[0], argv, program.environment(os.environ))
@@ -133,7 +133,7 @@ class Upgrade:
             self.failed(f"{error.filename or 'it cannot be executed'}: {error.strerror}")
 
 
-def arrived(connections: list[Connection]) -> None:
+def arrived(connections: list[Caller]) -> None:
     """Answer those who asked for the new program: it runs."""
     for connection in connections:
         if connection.waits:

@@ -18,7 +18,7 @@ from multisite.config.model import Home
 from multisite.config.read import read_home
 from multisite.control.rundir import RuntimeDir, RuntimeDirError, access_of
 from multisite.errors import MultisiteError
-from multisite.supervisor.site.listener import Listener
+from multisite.supervisor.site.queue import SiteSocket
 
 from .harness import MOYA_CONF, SupervisedHome, as_user, ask, supervised, wait_until
 
@@ -180,7 +180,7 @@ def socket_in(home_path: str, group: str) -> dict[str, tuple[str, int]]:
     rundir = RuntimeDir(home)
     rundir.make()
     rundir.let_in(access_of(home))
-    listener = Listener(rundir.socket("blog"), rundir)
+    listener = SiteSocket(rundir.socket("blog"), rundir)
     listener.open(10, ["blog.test"])
     names = (".", "sites", "sites/blog.sock", "domains", "domains/blog.test", "board", "notify", "private")
     found = modes(Path(rundir.path), *names)

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from multisite.runner.report import Notifier
-from multisite.supervisor.handover import Keeper
 from multisite.supervisor.notify import LONGEST, MOST, Channel
 from multisite.supervisor.process.spec import Identity
+from multisite.supervisor.reexec import Keeper
 
 from .harness import SupervisedHome, as_user, supervised, wait_until
 

@@ -12,16 +12,16 @@ import pytest
 
 import multisite.supervisor
 from multisite.supervisor import __main__ as program
-from multisite.supervisor import handover, main
-from multisite.supervisor.handover import CannotTakeOver, Handed, Keeper
+from multisite.supervisor import main, reexec
+from multisite.supervisor.reexec import CannotTakeOver, Handed, Keeper
 
 PACKAGE = Path(multisite.supervisor.__file__).parent
 # What does not outlive a program, is made for one moment, or is packed by whoever has it (and then never changes).
 OTHERWISE = {
-    *("Access", "AlreadyRunning", "Aside", "Child", "Client", "Command", "Commands", "Connection"),
+    *("Access", "AlreadyRunning", "Aside", "Child", "Client", "Command", "Commands", "Caller"),
     *("Connections", "Control", "DescriptorLimits", "Doors", "Exit", "Exits", "Far", "ForkChannel", "Journey"),
     *("Keeper", "Knowledge", "LastLines", "Launcher", "Learned", "Loop", "Pipe", "Preloader", "Relay"),
-    *("RuntimeDir", "Sandbox", "Scales", "Shared", "SiteUnavailable", "SpawnBudget", "Starts"),
+    *("RuntimeDir", "Sandbox", "Scales", "Context", "SiteUnavailable", "SpawnBudget", "Starts"),
     *("SupervisorError", "Trial", "Unavailable", "Upgrade"),
 }
 
@@ -94,17 +94,17 @@ def test_what_an_older_program_did_not_know_stays_as_it_is() -> None:
 
 def test_the_state_of_the_version_before_is_taken_over_and_no_other(tmp_path: Path) -> None:
     (tmp_path / "moya.conf").write_text("[service]\n")
-    for version, is_known in ((1, False), (2, True), (handover.FORMAT, True), (handover.FORMAT + 1, False)):
+    for version, is_known in ((1, False), (2, True), (reexec.FORMAT, True), (reexec.FORMAT + 1, False)):
         sealed = os.memfd_create("handover")
         os.write(sealed, json.dumps({"format": version}).encode())
         refusal = program._try_out(str(tmp_path), str(version))
         assert ("" if is_known else "restart the service") in refusal and bool(refusal) != is_known
         with contextlib.nullcontext() if is_known else pytest.raises(CannotTakeOver):
-            assert handover.unseal(sealed) == {"format": version}
+            assert reexec.unseal(sealed) == {"format": version}
 
 
 def test_nothing_stays_open_when_no_state_can_be_written() -> None:
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(TypeError):
-        handover.seal({"what": object()}, Keeper())
+        reexec.seal({"what": object()}, Keeper())
     assert len(os.listdir("/proc/self/fd")) == before

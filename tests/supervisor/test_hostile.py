@@ -20,7 +20,7 @@ from multisite.errors import BackendUnavailable
 from multisite.supervisor.process import kernel, orphans, sitelog
 from multisite.supervisor.process.kernel import connections
 from multisite.supervisor.process.sitelog import LastLines, Output, SiteLog
-from multisite.supervisor.site import turnaway
+from multisite.supervisor.site import refuse
 from multisite.supervisor.site.triggers import Triggers, mending
 from tests.processes import is_running
 
@@ -122,14 +122,14 @@ def test_what_a_site_nests_deeply_keeps_nobody_from_starting(rundir: RuntimeDir,
 
 def test_whoever_keeps_us_waiting_for_the_next_in_the_queue_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process of the site may have accept(2) wait although somebody was there a moment ago."""
-    monkeypatch.setattr(turnaway, "LONGEST", 0.1)
-    monkeypatch.setattr(turnaway, "_turn_away_one", lambda *_: signal.pause())
+    monkeypatch.setattr(refuse, "LONGEST", 0.1)
+    monkeypatch.setattr(refuse, "_turn_away_one", lambda *_: signal.pause())
     before = signal.getsignal(signal.SIGALRM)
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as waiting:
         listener.bind("")
         listener.listen(1)
         waiting.connect(listener.getsockname())
-        assert turnaway.turn_away(listener.fileno(), 9, BackendUnavailable("no", 1)) == 0
+        assert refuse.turn_away(listener.fileno(), 9, BackendUnavailable("no", 1)) == 0
     assert signal.getsignal(signal.SIGALRM) is before
 
 

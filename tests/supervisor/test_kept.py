@@ -14,13 +14,13 @@ from multisite.sites import statefile
 from multisite.sites.placement import Examined
 from multisite.sites.placements import Placements, Row
 from multisite.sites.statefile import StateFile
-from multisite.supervisor.handover import Keeper
 from multisite.supervisor.loop import Loop
-from multisite.supervisor.placing import Placing
+from multisite.supervisor.prewarm import KIND, Warming
 from multisite.supervisor.process.preloaders import Learned
-from multisite.supervisor.site.crew import Crew
+from multisite.supervisor.promotion import Promotion
+from multisite.supervisor.reexec import Keeper
+from multisite.supervisor.site.supervised import SupervisedSite
 from multisite.supervisor.upgrade import Upgrade
-from multisite.supervisor.warming import KIND, Warming
 
 from .harness import SupervisedHome
 
@@ -41,7 +41,7 @@ def full(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
 
 def test_where_sites_live_is_written_when_there_is_room_again(home: SupervisedHome, full: Callable[[], None]) -> None:
     roster: Any = SimpleNamespace(home=home.home)
-    placing = Placing(roster, str(home.path / "usage"), time.monotonic)
+    placing = Promotion(roster, str(home.path / "usage"), time.monotonic)
     placing._put("blog", Row("1", Examined(), "in-process", "it is busy", 1.0))
     placing._store()
     assert Placements(home.home).rows() == {}
@@ -67,11 +67,11 @@ def test_an_hour_of_use_is_written_when_there_is_room_again(home: SupervisedHome
     site = SimpleNamespace(name="blog", warm="never")
     crew = SimpleNamespace(site=site, activity=SimpleNamespace(asked=5.0), pids=[], is_put_to_rest=False, is_due=None)
     for _ in range(2):
-        warming.look([cast(Crew, crew)], 6.0)
+        warming.look([cast(SupervisedSite, crew)], 6.0)
         wall[0] += HOUR
     wall[0] -= HOUR
     full()
-    warming.look([cast(Crew, crew)], 6.0)
+    warming.look([cast(SupervisedSite, crew)], 6.0)
     assert sum(StateFile(home.home, KIND).load()["blog"]) == pytest.approx(0.3)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from multisite.supervisor import control, loop
-from multisite.supervisor.control import Connection, Control
+from multisite.supervisor.control import Caller, Control
 from multisite.supervisor.loop import Loop
 
 from .harness import SERVER, SupervisedHome, ask, wait_until
@@ -114,7 +114,7 @@ def test_an_error_of_a_command_is_answered_and_the_connection_lives(
 ) -> None:
     monkeypatch.setattr(loop, "SET_ASIDE", 0.0)
 
-    def answer(request: dict[str, object], _connection: Connection) -> dict[str, object]:
+    def answer(request: dict[str, object], _connection: Caller) -> dict[str, object]:
         return {"done": request["do"]}
 
     asked = Control(str(tmp_path / "c"), turning, answer)

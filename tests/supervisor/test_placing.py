@@ -16,7 +16,7 @@ from multisite.sites import catalogue, changes
 from multisite.sites.catalogue import Catalogue
 from multisite.sites.placements import Placements, Row
 from multisite.supervisor.lifecycle import State
-from multisite.supervisor.placing import HELD_FOR, LOOK_EVERY, Placing
+from multisite.supervisor.promotion import HELD_FOR, LOOK_EVERY, Promotion
 
 CLEAN = json.dumps({"findings": [], "seconds": 0.01, "memory": 2**20, "requests": 256})
 CONF = """[projects]
@@ -67,9 +67,9 @@ def crews(tmp_path: Path) -> Crews:
     return Crews(tmp_path)
 
 
-def placing_of(crews: Crews) -> Placing:
+def placing_of(crews: Crews) -> Promotion:
     roster: Any = crews
-    return Placing(roster, str(crews.path / "usage"), lambda: 0.0)
+    return Promotion(roster, str(crews.path / "usage"), lambda: 0.0)
 
 
 def row(crews: Crews, name: str) -> Row:
@@ -78,11 +78,11 @@ def row(crews: Crews, name: str) -> Row:
     return found
 
 
-def examined(placing: Placing, crews: Crews, site: Site, told: str = CLEAN) -> None:
+def examined(placing: Promotion, crews: Crews, site: Site, told: str = CLEAN) -> None:
     placing.take(site, changes.version_of(site, crews.home), told)
 
 
-def busy(placing: Placing, crews: Crews, now: float) -> None:
+def busy(placing: Promotion, crews: Crews, now: float) -> None:
     """A minute's requests for all sites."""
     placing.tick(now)
     crews.requests += 100

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from multisite.control.rundir import RuntimeDir
-from multisite.supervisor.site.listener import Listener
+from multisite.supervisor.site.queue import SiteSocket
 
 from .harness import WITHIN, SupervisedHome, ask, supervised, wait_until
 
@@ -102,7 +102,7 @@ def test_a_socket_that_a_process_has_shut_down_is_bound_anew(tmp_path: Path) -> 
     """Whoever has inherited it can do that, and would be the last that could be reached."""
     rundir = RuntimeDir(SupervisedHome(tmp_path).home)
     rundir.make()
-    listener = Listener(rundir.socket("a"), rundir)
+    listener = SiteSocket(rundir.socket("a"), rundir)
     listener.open(5)
     with socket.socket(fileno=os.dup(listener.fileno())) as inherited:
         inherited.shutdown(socket.SHUT_RDWR)
@@ -119,7 +119,7 @@ def test_a_withdrawn_socket(tmp_path: Path) -> None:
     home = SupervisedHome(tmp_path)
     rundir = RuntimeDir(home.home)
     rundir.make()
-    listener = Listener(rundir.socket("a"), rundir)
+    listener = SiteSocket(rundir.socket("a"), rundir)
     listener.open(5)
     waiting = socket.socket(socket.AF_UNIX)
     waiting.connect(listener.path)

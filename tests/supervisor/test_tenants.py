@@ -15,7 +15,7 @@ import pytest
 from multisite.runner.board import Board
 from multisite.supervisor.process import kernel
 from multisite.supervisor.process.spec import SLOTS, Identity, Launch
-from multisite.supervisor.site.scoreboard import Scoreboard
+from multisite.supervisor.site.costs import Scoreboard
 from tests.processes import is_running
 
 from .harness import SupervisedHome, supervised, wait_until

@@ -20,8 +20,8 @@ import multisite
 import multisite.supervisor
 from multisite.control.client import SupervisorError
 from multisite.control.rundir import RuntimeDir
-from multisite.supervisor.handover import FORMAT
 from multisite.supervisor.process import kernel
+from multisite.supervisor.reexec import FORMAT
 from tests.processes import is_running
 
 from .harness import SERVER, SupervisedHome, ask, wait_until
@@ -238,7 +238,7 @@ def test_the_new_version_runs_with_the_old_processes(home: SupervisedHome, packa
         ("supervisor/roster.py", lambda text: text + "\ndef (", "SyntaxError"),
         ("supervisor/main.py", lambda text: "import no_such_module_anywhere\n", "no_such_module_anywhere"),
         (
-            "supervisor/handover.py",
+            "supervisor/reexec.py",
             lambda text: text.replace(f"FORMAT = {FORMAT}", "FORMAT = 99"),
             "restart the service",
         ),
@@ -262,7 +262,7 @@ def test_a_new_program_that_cannot_take_the_sites_over_ends_them_and_begins_anew
     """It starts, so it has been executed before that shows: a clean recovery in the same process."""
     first = pid_of(home.get("blog"))
     supervisor = home.pid
-    crew = package / "supervisor/site/crew.py"
+    crew = package / "supervisor/site/supervised.py"
     edit(crew, lambda text: text.replace("def take_over(self", "def take_over(self, nothing"))
     home.client.ask({"do": "ping"})
     with pytest.raises(Exception, match=r"left|waited|refused"):

@@ -10,9 +10,8 @@ from typing import cast
 import pytest
 
 from multisite.sites.statefile import StateFile
-from multisite.supervisor.habits import HOURS, LEAD, MOST_SITES, Habits
-from multisite.supervisor.site.crew import Crew
-from multisite.supervisor.warming import KIND, Warming
+from multisite.supervisor.prewarm import HOURS, KIND, LEAD, MOST_SITES, Habits, Warming
+from multisite.supervisor.site.supervised import SupervisedSite
 from tests.supervisor.harness import SupervisedHome, wait_until
 
 HOUR, DAY = 3600.0, 86400.0
@@ -105,7 +104,7 @@ def test_a_site_is_due_once_for_each_hour_in_which_it_is_expected(home: Supervis
     def is_due(later: float, *pids: int) -> bool:
         wall[0] += later
         crew.pids = list(pids)
-        warming.look([cast(Crew, crew)], 0.0)
+        warming.look([cast(SupervisedSite, crew)], 0.0)
         return bool(crew.is_due)
 
     assert not is_due(0)
@@ -124,6 +123,6 @@ def test_an_hour_that_is_over_is_kept(home: SupervisedHome) -> None:
     site = SimpleNamespace(name="blog", warm="never")
     crew = SimpleNamespace(site=site, activity=SimpleNamespace(asked=5.0), pids=[], is_put_to_rest=False, is_due=None)
     for _ in range(2):
-        warming.look([cast(Crew, crew)], 6.0)
+        warming.look([cast(SupervisedSite, crew)], 6.0)
         wall[0] += HOUR
     assert sum(StateFile(home.home, KIND).load()["blog"]) == pytest.approx(0.3)

@@ -17,12 +17,12 @@ from typing import Any
 
 from multisite.config.model import Home
 from multisite.sites.statefile import StateFile
-from multisite.supervisor.handover import Handed, State
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.process import kernel, spec
 from multisite.supervisor.process.descriptors import DescriptorLimits
 from multisite.supervisor.process.preloader import Preloader
 from multisite.supervisor.process.spec import Identity, Launch, PreloaderKey
+from multisite.supervisor.reexec import Handed, State
 
 PAYS_FROM = 2  # starts of sites of a pair
 IDLE = 300.0  # seconds without a fork and without a child

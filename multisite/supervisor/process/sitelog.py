@@ -16,7 +16,7 @@ from multisite.errors import one_line
 from multisite.logs import servicelog
 from multisite.logs.logfiles import open_append
 from multisite.logs.loghandlers import SyslogLines
-from multisite.supervisor.handover import Handed, Keeper, State
+from multisite.supervisor.reexec import Handed, Keeper, State
 
 PIECE = 65536
 READ_PER_SECOND = 4 << 20  # bytes; beyond, the pipe is left full and the site waits

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 
 from multisite.config.model import Site
 from multisite.supervisor import lifecycle
-from multisite.supervisor.handover import Handed, Keeper, taken
-from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.lifecycle import Action, Event, State
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.notify import Channel, Said
@@ -22,6 +20,8 @@ from multisite.supervisor.process.preloaders import Preloaders
 from multisite.supervisor.process.sitelog import Journey, Output, SiteLog
 from multisite.supervisor.process.spawn import spawn
 from multisite.supervisor.process.spec import Given, Launch, packed, unpacked
+from multisite.supervisor.reexec import Handed, Keeper, taken
+from multisite.supervisor.reexec import State as Packed
 
 FORK_WITHIN = 5.0  # seconds, or else the preloader does not answer
 KILL_EVERY = 5.0  # seconds between two SIGKILLs, for a process that the kernel holds

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from multisite.supervisor.handover import Handed
-from multisite.supervisor.handover import State as Packed
-from multisite.supervisor.lifecycle import State
-from multisite.supervisor.site import replacement
+from multisite.supervisor.lifecycle import Event, State
+from multisite.supervisor.process.kernel import Connections
+from multisite.supervisor.reexec import Handed
+from multisite.supervisor.reexec import State as Packed
+from multisite.supervisor.site.backend import Backend
 from multisite.supervisor.site.backends import HELD, Backends
 from multisite.supervisor.site.failures import Failures
-from multisite.supervisor.site.waiting import WaitingRoom
+from multisite.supervisor.site.queue import WaitQueue
 
 NONE, TRYING, DONE, FAILED = "", "trying", "done", "failed"
 
@@ -72,7 +75,7 @@ class Deploys(Handed):
     PARTS = ("last",)
     ANEW = ("_backends", "_failures", "_room")
 
-    def __init__(self, backends: Backends, failures: Failures, room: WaitingRoom) -> None:
+    def __init__(self, backends: Backends, failures: Failures, room: WaitQueue) -> None:
         self.last = Deploy()
         self.is_followed = False
         self._backends, self._failures, self._room = backends, failures, room
@@ -93,14 +96,14 @@ class Deploys(Handed):
 
     def begin(self, cause: str) -> None:
         """Have new backends beside those that serve, which end when the new ones are ready."""
-        if replacement.mark_all(self._backends, cause):
+        if mark_all(self._backends, cause):
             self.last = self.last.next(cause)
             self._room.want()
 
     def ready(self, wanted: int) -> None:
         """Go on now that a process is ready; `wanted` is how many the site is to have."""
         self.is_followed = False
-        replacement.relieve(self._backends, wanted)
+        relieve(self._backends, wanted)
         if self.last.state == FAILED and not self._failures.replacement:
             self.last = self.last.done()
         self.see()
@@ -114,3 +117,83 @@ class Deploys(Handed):
             self.last = self.last.seen(self._backends, failures.last.failure)
         else:
             self.last = self.last.seen(self._backends, "")
+
+
+PATIENCE = 5.0  # seconds that a replacement waits for room before its predecessor makes some
+SERVING = (State.STARTING, State.RUNNING)  # a silent server may have taken requests before it is known to be ready
+
+
+def mark_all(backends: Iterable[Backend], reason: str) -> bool:
+    """Have all that serve replaced; tells whether there is any. What is not ready yet, and says so itself, ends."""
+    serving = [backend for backend in backends if backend.state in SERVING]
+    for backend in serving:
+        backend.obsolete = reason
+        if backend.state is State.STARTING and backend.told:
+            backend.feed(Event.STOP, reason)
+    return bool(serving)
+
+
+def mark_large(backends: Iterable[Backend], limit: int | None, log: logging.Logger) -> bool:
+    """Have those replaced that use more than `limit` bytes; tells whether there is any."""
+    large = [one for one in backends if limit and one.memory > limit and _may_go(one) and not one.obsolete]
+    for backend in large:
+        log.warning("process %s uses %s MiB, more than memory_limit; it is replaced", backend.pid, backend.memory >> 20)
+        backend.obsolete = "memory"
+    return bool(large)
+
+
+def keep_all(backends: Iterable[Backend]) -> None:
+    """Have none replaced after all."""
+    for backend in backends:
+        backend.obsolete = ""
+
+
+def is_first(backends: Iterable[Backend]) -> bool:
+    """Tell whether the next to be started is the first of a new version: it is tried alone."""
+    return any(backend.obsolete and backend.state in SERVING for backend in backends) and not is_proven(backends)
+
+
+def is_proven(backends: Iterable[Backend]) -> bool:
+    """Tell whether a new one serves already."""
+    return any(not backend.obsolete and backend.state is State.RUNNING for backend in backends)
+
+
+def relieve(backends: Sequence[Backend], wanted: int) -> None:
+    """Let as many old backends go as there are more than `wanted`, now that a new one is ready."""
+    serving = [backend for backend in backends if backend.state is State.RUNNING]
+    old = [backend for backend in serving if backend.obsolete]
+    if len(old) < len(serving):
+        for backend in old[: max(0, len(serving) - wanted)]:
+            backend.feed(Event.STOP, backend.obsolete)
+
+
+def make_room(backends: Sequence[Backend], waited: float) -> None:
+    """Let a predecessor go first where there has been no room for two for `waited` seconds."""
+    old = [backend for backend in backends if backend.obsolete and _may_go(backend)]
+    if waited > PATIENCE and old and not any(backend.state is State.STARTING for backend in backends):
+        old[0].feed(Event.STOP, old[0].obsolete)
+
+
+def _may_go(backend: Backend) -> bool:
+    return backend.state is State.RUNNING
+
+
+def end_if_drained(backend: Backend, connected: Connections, look: Callable[[], Connections]) -> None:
+    """End a draining server of the kind that would lose connections: freeze it, look again, and only then end it.
+
+    Args:
+        backend: in any state; what ends by itself when it is drained is left to do so.
+        connected: the site's connections as they were a moment ago.
+        look: asks the kernel for them as they are now.
+    """
+    if backend.state is not State.DRAINING or backend.graceful or connected.open:
+        return
+    backend.freeze()
+    is_drained = False
+    try:
+        is_drained = not look().open
+    finally:
+        if not is_drained:
+            backend.thaw()
+    if is_drained:
+        backend.feed(Event.DRAINED, backend.reason)

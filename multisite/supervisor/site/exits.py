@@ -8,14 +8,14 @@ import signal
 from multisite.supervisor import planner
 from multisite.supervisor.lifecycle import Event, State
 from multisite.supervisor.loop import Loop
-from multisite.supervisor.site import replacement
+from multisite.supervisor.site import deploy
 from multisite.supervisor.site.backend import Backend, Exit
 from multisite.supervisor.site.backends import HELD, Backends
 from multisite.supervisor.site.costs import Costs
 from multisite.supervisor.site.deploy import Deploys
 from multisite.supervisor.site.failures import TOO_LATE, Failures, Unavailable
+from multisite.supervisor.site.queue import WaitQueue
 from multisite.supervisor.site.readiness import Readiness
-from multisite.supervisor.site.waiting import WaitingRoom
 
 UNASKED = (State.STARTING, State.RUNNING)
 
@@ -27,7 +27,7 @@ class Exits:
         self,
         backends: Backends,
         failures: Failures,
-        room: WaitingRoom,
+        room: WaitQueue,
         readiness: Readiness,
         deploys: Deploys,
         costs: Costs,
@@ -53,7 +53,7 @@ class Exits:
             self._end(backend, exit_)
         elif _is_planned(backend, exit_):
             backend.feed(Event.EXITED, "max_requests")
-        elif exit_.state is State.STARTING and (backend.obsolete or replacement.is_first(self._backends)):
+        elif exit_.state is State.STARTING and (backend.obsolete or deploy.is_first(self._backends)):
             self._keep_old(backend, exit_)
         elif exit_.state is State.RUNNING and self._failures.is_proven(exit_):
             self._crashed(backend, exit_)
@@ -87,7 +87,7 @@ class Exits:
         if not backend.obsolete:
             self._failures.replaced_in_vain(backend, self._loop.now())
             self._room.since = None
-            replacement.keep_all(self._backends)
+            deploy.keep_all(self._backends)
         backend.feed(Event.EXITED, exit_.reason)
 
     def _failed(self, backend: Backend, exit_: Exit, refused: bool) -> None:

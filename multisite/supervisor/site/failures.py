@@ -9,10 +9,10 @@ import time
 from multisite.logs import servicelog
 from multisite.sites.failures import LastFailures
 from multisite.supervisor import planner
-from multisite.supervisor.handover import Handed
-from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.lifecycle import State
 from multisite.supervisor.process.sitelog import Journey
+from multisite.supervisor.reexec import Handed
+from multisite.supervisor.reexec import State as Packed
 from multisite.supervisor.site import triggers
 from multisite.supervisor.site.backend import Backend, Exit
 

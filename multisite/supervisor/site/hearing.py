@@ -8,15 +8,14 @@ from multisite.supervisor.lifecycle import Event, State
 from multisite.supervisor.notify import Said
 from multisite.supervisor.process import launch
 from multisite.supervisor.process.kernel import Connections
-from multisite.supervisor.site.activity import Activity
 from multisite.supervisor.site.backend import Backend
 from multisite.supervisor.site.backends import Backends
-from multisite.supervisor.site.costs import Costs
+from multisite.supervisor.site.costs import Activity, Costs
 from multisite.supervisor.site.deploy import Deploys
 from multisite.supervisor.site.exits import Exits
 from multisite.supervisor.site.failures import Failures
-from multisite.supervisor.site.launcher import Launcher
 from multisite.supervisor.site.readiness import Readiness
+from multisite.supervisor.site.starter import Launcher
 
 MOST_LESSONS = 4  # of one process; each costs us milliseconds
 MOST_REPORTS = 8  # of one process about its examination

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import socket
 
-from multisite.supervisor.handover import Handed
 from multisite.supervisor.lifecycle import State
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.process.kernel import Connections
+from multisite.supervisor.reexec import Handed
 from multisite.supervisor.site.backend import Backend
 from multisite.supervisor.site.backends import Backends
 from multisite.supervisor.site.costs import Costs

@@ -9,7 +9,7 @@ from typing import Any
 
 from multisite.config.model import Home, Site
 from multisite.sites.changes import QUIET, Files, Watched, changed_at, files, identity, is_being_written, paths
-from multisite.supervisor.handover import Handed, State
+from multisite.supervisor.reexec import Handed, State
 
 LONGEST_PAUSE = 60.0  # seconds between two attempts that files of the site cause by themselves
 

@@ -9,18 +9,18 @@ from multisite.supervisor.lifecycle import State
 from multisite.supervisor.planner import SiteView
 from multisite.supervisor.process import launch
 from multisite.supervisor.process.kernel import Connections
-from multisite.supervisor.site import replacement
+from multisite.supervisor.site import deploy
 from multisite.supervisor.site.backends import HELD
-from multisite.supervisor.site.crew import Crew
+from multisite.supervisor.site.supervised import SupervisedSite
 
 
-def at_a_glance(crew: Crew, now: float) -> SiteView:
+def at_a_glance(crew: SupervisedSite, now: float) -> SiteView:
     """Describe a site for the planner by what is known at once; who is idle is not."""
     alive = [backend for backend in crew.backends if backend.alive]
     lasting = [backend for backend in alive if not backend.leaving and not backend.obsolete]
     held = crew.backends.any_in(*HELD)
     missing = 0 if held else max(0, launch.backends(crew.site) - len(lasting))
-    if replacement.is_first(crew.backends):
+    if deploy.is_first(crew.backends):
         missing = min(missing, 0 if lasting else 1)
     return SiteView(
         crew.site.name,
@@ -40,7 +40,7 @@ def at_a_glance(crew: Crew, now: float) -> SiteView:
     )
 
 
-def view(crew: Crew, now: float, connected: Connections) -> SiteView:
+def view(crew: SupervisedSite, now: float, connected: Connections) -> SiteView:
     """Describe a site for the planner, and note by the way whether it is used."""
     alive = [backend for backend in crew.backends if backend.alive]
     running = bool(alive) and all(backend.state is State.RUNNING for backend in alive)
@@ -49,7 +49,7 @@ def view(crew: Crew, now: float, connected: Connections) -> SiteView:
     return replace(seen, idle_since=crew.activity.last_use) if running and not busy else seen
 
 
-def _look_at_use(crew: Crew, now: float, connected: Connections) -> int:
+def _look_at_use(crew: SupervisedSite, now: float, connected: Connections) -> int:
     """Note whether the site is used; returns how many requests and connections are."""
     figures = crew.figures()
     begun = max(crew.backends.serving_since, default=now)
@@ -62,7 +62,7 @@ def _look_at_use(crew: Crew, now: float, connected: Connections) -> int:
     return busy
 
 
-def needs_connections(crew: Crew, now: float) -> bool:
+def needs_connections(crew: SupervisedSite, now: float) -> bool:
     """Tell whether what is to be done now depends on what the kernel knows of the connections."""
     due = crew.activity.last_use + crew.site.idle_timeout if crew.site.idle_timeout else None
     idle = due is not None and now >= due and crew.state is State.RUNNING

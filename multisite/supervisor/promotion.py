@@ -23,14 +23,14 @@ from multisite.sites.placement import CHANGED, MINUTE, Examined, Heat, Placement
 from multisite.sites.placements import Placements, Row, row_of
 from multisite.sites.statefile import StateFile
 from multisite.supervisor import saving
-from multisite.supervisor.handover import Handed
-from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.lifecycle import State
 from multisite.supervisor.process import launch
-from multisite.supervisor.roster import Roster
+from multisite.supervisor.reexec import Handed
+from multisite.supervisor.reexec import State as Packed
+from multisite.supervisor.roster import SupervisedSites
 from multisite.supervisor.saving import Savings
-from multisite.supervisor.site.crew import Crew
 from multisite.supervisor.site.failures import Unavailable
+from multisite.supervisor.site.supervised import SupervisedSite
 
 LOOK_EVERY = 2.0  # seconds
 LINGERS = 5.0  # seconds without a request after which the process of a site that lives in the workers ends
@@ -78,7 +78,7 @@ class Use(Handed):
         return Heat(last.requests - first.requests, now - self._changed, average)
 
 
-class Placing(Handed):
+class Promotion(Handed):
     """Where the sites of a roster live.
 
     Args:
@@ -91,7 +91,7 @@ class Placing(Handed):
     PARTS = ("_rows", "_uses")
     ANEW = ("_roster", "_folder", "_clock", "_file", "_seen", "_look_at", "_savings")  # savings are measured again
 
-    def __init__(self, roster: Roster, folder: str, clock: Callable[[], float]) -> None:
+    def __init__(self, roster: SupervisedSites, folder: str, clock: Callable[[], float]) -> None:
         self._roster, self._folder, self._clock = roster, folder, clock
         self._file = Placements(roster.home)
         self._rows = {name: row for name, row in self._file.rows().items() if row.version}
@@ -151,7 +151,7 @@ class Placing(Handed):
         """Have the newest code of a site examined: a process is started, beside whatever serves.
 
         Raises:
-            KeyError, Unavailable: as `Roster.crew`.
+            KeyError, Unavailable: as `SupervisedSites.crew`.
         """
         crew = self._roster.crew(name)
         crew.ensure()
@@ -335,7 +335,7 @@ class Placing(Handed):
             crew.stop("the site lives in the workers")
 
 
-def _is_unused(crew: Crew, now: float) -> bool:
+def _is_unused(crew: SupervisedSite, now: float) -> bool:
     return crew.state is State.RUNNING and not crew.figures().in_flight and now - crew.activity.last_use > LINGERS
 
 

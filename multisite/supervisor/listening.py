@@ -8,9 +8,9 @@ import os
 from typing import Any
 
 from multisite.control.rundir import RuntimeDir
-from multisite.supervisor.control import Answer, Connection, Control, Handler
-from multisite.supervisor.handover import Keeper
+from multisite.supervisor.control import Answer, Caller, Control, Handler
 from multisite.supervisor.loop import Loop
+from multisite.supervisor.reexec import Keeper
 
 FOR_WORKERS = ("ping", "meet", "ensure")  # what another user's workers may ask for
 
@@ -43,7 +43,7 @@ class Doors:
             raise rundir.error(f"{rundir.control}: {(error.strerror or 'it fails').lower()}") from None
 
     @property
-    def connections(self) -> list[Connection]:
+    def connections(self) -> list[Caller]:
         """All that are open."""
         return [*self._control.connections, *(self._workers.connections if self._workers else ())]
 
@@ -67,7 +67,7 @@ class Doors:
             self._workers = WorkersControl(self._rundir.workers, self._loop, self._answer_worker)
         access.admit_to_socket(self._rundir.workers)
 
-    def _answer_worker(self, request: Answer, connection: Connection) -> Answer | None:
+    def _answer_worker(self, request: Answer, connection: Caller) -> Answer | None:
         if request.get("do") not in FOR_WORKERS and connection.uid not in (os.geteuid(), 0):
             return {"error": "only the supervisor's own user and root may ask for that", "status": 403}
         return self._handler(request, connection)

@@ -13,41 +13,37 @@ from multisite.logs import servicelog
 from multisite.sites.sitedir import Stamp
 from multisite.sites.tally import Tally
 from multisite.supervisor import planner
-from multisite.supervisor.handover import Handed, Keeper
-from multisite.supervisor.handover import State as Packed
 from multisite.supervisor.lifecycle import Event, State
 from multisite.supervisor.process import kernel, launch
 from multisite.supervisor.process.kernel import Connections, connections
 from multisite.supervisor.process.sitelog import SiteLog
 from multisite.supervisor.process.spec import Launch
-from multisite.supervisor.site import draining, replacement
-from multisite.supervisor.site.activity import Activity
+from multisite.supervisor.reexec import Handed, Keeper
+from multisite.supervisor.reexec import State as Packed
+from multisite.supervisor.site import deploy
 from multisite.supervisor.site.backend import Backend
 from multisite.supervisor.site.backends import HELD, Backends
-from multisite.supervisor.site.costs import Costs
+from multisite.supervisor.site.context import Context
+from multisite.supervisor.site.costs import Activity, Costs, Figures, Scoreboard
 from multisite.supervisor.site.deploy import Deploys
 from multisite.supervisor.site.exits import Exits
 from multisite.supervisor.site.failures import TOO_LATE, Failures, Unavailable
 from multisite.supervisor.site.hearing import Hearing
-from multisite.supervisor.site.launcher import Launcher
-from multisite.supervisor.site.listener import Listener
+from multisite.supervisor.site.queue import SiteSocket, WaitQueue
 from multisite.supervisor.site.readiness import Readiness
-from multisite.supervisor.site.scoreboard import Figures, Scoreboard
-from multisite.supervisor.site.shared import Shared
-from multisite.supervisor.site.starter import Starter
-from multisite.supervisor.site.waiting import WaitingRoom
+from multisite.supervisor.site.starter import Launcher, Starter
 
 NO_CONNECTIONS = Connections()
 ANOTHERS = "the site has another user, group or chroot now"
 
 
-class Crew(Handed):
+class SupervisedSite(Handed):
     """One spawned site: from one to many backends on one listening socket.
 
     Attributes:
         stamp: of the version of its site that it has.
         is_put_to_rest: somebody has stopped it, and nobody has asked for it since.
-        is_due: it is to run although nobody has asked for it (`multisite.supervisor.warming`).
+        is_due: it is to run although nobody has asked for it (`multisite.supervisor.prewarm`).
     """
 
     HANDED = ("is_due", "is_put_to_rest", "_is_asked_for")
@@ -57,7 +53,7 @@ class Crew(Handed):
     )
     ANEW = ("_shared", "_loop", "_logger", "_launcher", "_exits", "hearing")
 
-    def __init__(self, site: Site, home: Home, domains: tuple[str, ...], stamp: Stamp, shared: Shared) -> None:
+    def __init__(self, site: Site, home: Home, domains: tuple[str, ...], stamp: Stamp, shared: Context) -> None:
         self.site, self.home, self.domains, self.stamp = site, home, domains, stamp
         self.backends = Backends()
         self.costs = Costs()
@@ -68,8 +64,8 @@ class Crew(Handed):
         self.failures = Failures(site.name, shared.notes, self._logger)
         self.activity = Activity(self._loop.now())
         link = "uwsgi.sock" if site.protocol == "uwsgi" else "http.sock"
-        self.listener = Listener(shared.rundir.socket(site.name), shared.rundir, link)
-        self.room = WaitingRoom(self.listener, self._loop, self._logger, self.want)
+        self.listener = SiteSocket(shared.rundir.socket(site.name), shared.rundir, link)
+        self.room = WaitQueue(self.listener, self._loop, self._logger, self.want)
         self.room.offer(site, domains)
         self.log = SiteLog(site)
         self.scoreboard = Scoreboard(shared.rundir.board(site.name))
@@ -95,7 +91,7 @@ class Crew(Handed):
         )
 
     def __repr__(self) -> str:
-        return f"<Crew {self.site.name} {self.state.name} {len(self.pids)} processes>"
+        return f"<SupervisedSite {self.site.name} {self.state.name} {len(self.pids)} processes>"
 
     def pack(self, keep: Keeper) -> Packed:
         """Return what `take_over` takes."""
@@ -243,7 +239,7 @@ class Crew(Handed):
         for backend in list(self.backends):
             backend.feed(Event.STOP, reason)
             if backend.state is State.DRAINING:
-                draining.end_if_drained(backend, self.connected(), self.connected)
+                deploy.end_if_drained(backend, self.connected(), self.connected)
             self._exits.settle(backend)
 
     def _put_to_rest(self) -> None:
@@ -266,7 +262,7 @@ class Crew(Handed):
         for backend in self.backends:
             backend.memory = sizes.get(backend.pid, 0)
         self.costs.weighed(self.backends)
-        if replacement.mark_large(self.backends, self.site.memory_limit, self._logger):
+        if deploy.mark_large(self.backends, self.site.memory_limit, self._logger):
             self.room.want()
 
     def reset(self) -> None:
@@ -297,13 +293,13 @@ class Crew(Handed):
                 self.ended(backend.pid, *backend.child.end)
                 continue
             backend.resume(now)
-            draining.end_if_drained(backend, connected, self.connected)
+            deploy.end_if_drained(backend, connected, self.connected)
             overdue = backend.end_fork(now)
             if overdue:
                 self._shared.preloaders.lost(overdue)
             self._heed_time(backend, now)
         if self.room.since is not None:
-            replacement.make_room(self.backends, now - self.room.since)
+            deploy.make_room(self.backends, now - self.room.since)
         self._keep_up()
         self.deploys.see()
 

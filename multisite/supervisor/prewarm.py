@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from multisite.config.model import Home
 from multisite.config.site import WARM
 from multisite.sites import sharing
 from multisite.sites.catalogue import Catalogue
 from multisite.sites.statefile import StateFile
-from multisite.supervisor.habits import Habits
-from multisite.supervisor.handover import Handed, State
-from multisite.supervisor.site.crew import Crew
+from multisite.supervisor.reexec import Handed, State
+from multisite.supervisor.site.supervised import SupervisedSite
 
 NEVER, PREDICTED, ALWAYS = WARM
 RECENT = 5.0  # seconds between two looks at most, with a margin
@@ -65,7 +65,7 @@ class Warming(Handed):
         wall = self._wall()
         return [name for name, warm in self._sites.items() if warm == ALWAYS or self._habits.is_due(name, wall)]
 
-    def look(self, crews: Iterable[Crew], now: float) -> None:
+    def look(self, crews: Iterable[SupervisedSite], now: float) -> None:
         """Learn when sites are used, and mark those that are due.
 
         Args:
@@ -81,7 +81,7 @@ class Warming(Handed):
         for crew in crews:
             crew.is_due = not crew.is_put_to_rest and self._is_due(crew, wall)
 
-    def _is_due(self, crew: Crew, wall: float) -> bool:
+    def _is_due(self, crew: SupervisedSite, wall: float) -> bool:
         name, warm = crew.site.name, crew.site.warm
         if warm != PREDICTED:
             return warm == ALWAYS
@@ -91,3 +91,74 @@ class Warming(Handed):
         if crew.pids:
             self._begun.add(name)  # once for each such hour: if nobody comes it is stopped as any other
         return name not in self._begun
+
+
+HOURS = 24
+LEARNING = 0.3
+EXPECTED_FROM = 0.5
+LEAD = 120.0  # seconds before the hour at which a process is started
+FORGOTTEN_BELOW = 0.05
+MOST_SITES = 10_000
+
+
+class Habits(Handed):
+    """The days of all sites.
+
+    Args:
+        known: what `as_json` returned once, or anything else, which is taken for nothing.
+        local: from Unix seconds to the local time.
+    """
+
+    HANDED = ("_days", "_used", "_hour")
+    ANEW = ("_local",)
+
+    def __init__(self, known: Any = None, local: Callable[[float], time.struct_time] = time.localtime) -> None:
+        self._days: dict[str, list[float]] = _believed(known)
+        self._used: set[str] = set()
+        self._hour: list[int] = []  # since 1970, and of the local day
+        self._local = local
+
+    def look(self, wall: float, used: Iterable[str]) -> bool:
+        """Note which sites have been used a moment ago; tells whether anything has been learned.
+
+        Args:
+            wall: Unix seconds now.
+            used: by name.
+        """
+        hour = [int(wall // 3600), self._local(wall).tm_hour]
+        over = bool(self._hour) and hour[0] != self._hour[0]
+        if over:
+            self._learn(self._hour[1])
+        self._hour = hour
+        self._used.update(used)
+        return over
+
+    def _learn(self, hour: int) -> None:
+        """An hour of the day is over."""
+        for name in self._used - self._days.keys():
+            if len(self._days) < MOST_SITES:
+                self._days[name] = [0.0] * HOURS
+        for name, day in list(self._days.items()):
+            day[hour] += LEARNING * ((name in self._used) - day[hour])
+            if max(day) < FORGOTTEN_BELOW:
+                del self._days[name]
+        self._used.clear()
+
+    def is_due(self, name: str, wall: float) -> bool:
+        """Tell whether an hour begins soon in which the site is expected."""
+        now, soon = self._local(wall), self._local(wall + LEAD)
+        day = self._days.get(name)
+        return bool(day) and now.tm_hour != soon.tm_hour and self._days[name][soon.tm_hour] >= EXPECTED_FROM
+
+    def as_json(self) -> dict[str, list[float]]:
+        """Return what a successor learns from."""
+        return {name: [round(share, 3) for share in day] for name, day in self._days.items()}
+
+
+def _believed(known: Any) -> dict[str, list[float]]:
+    pairs = known.items() if isinstance(known, dict) else ()
+    return {str(name): list(map(float, day)) for name, day in list(pairs)[:MOST_SITES] if _is_day(day)}
+
+
+def _is_day(day: Any) -> bool:
+    return isinstance(day, list) and len(day) == HOURS and all(isinstance(one, int | float) for one in day)

@@ -15,7 +15,7 @@ from multisite.supervisor.servers import Servers
 
 
 class Examining(Protocol):
-    """Who moves sites into the workers, as far as a site is concerned (`multisite.supervisor.placing`)."""
+    """Who moves sites into the workers, as far as a site is concerned (`multisite.supervisor.promotion`)."""
 
     def wanted(self, site: Site, home: Home) -> str:
         """Return the version of the site's code that its next process is to examine, "" for none."""
@@ -25,7 +25,7 @@ class Examining(Protocol):
 
 
 @dataclass
-class Shared:
+class Context:
     """The supervisor's own things that every crew uses.
 
     Attributes:

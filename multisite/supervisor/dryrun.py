@@ -25,8 +25,8 @@ from multisite.supervisor.process.kernel import Connections, connections
 from multisite.supervisor.process.sitelog import SiteLog
 from multisite.supervisor.process.spec import Given, Launch, Surroundings
 from multisite.supervisor.site.backend import Backend
+from multisite.supervisor.site.costs import Scoreboard
 from multisite.supervisor.site.failures import TOO_LATE, reason_of
-from multisite.supervisor.site.scoreboard import Scoreboard
 
 _UNKNOWN = Connections(waiting=1)
 GRACE = 5.0  # seconds for a process to end after SIGTERM

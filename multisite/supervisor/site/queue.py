@@ -1,0 +1,336 @@
+"""Where requests wait for a process: the site's listening socket, watched while nothing runs."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import select
+import socket
+import struct
+from collections.abc import Callable, Iterable, Iterator
+
+from multisite.config.model import Site
+from multisite.control.peers import sock_diag
+from multisite.control.rundir import LONGEST_PATH, RuntimeDir
+from multisite.errors import BackendUnavailable
+from multisite.supervisor.loop import Loop
+from multisite.supervisor.process import descriptors
+from multisite.supervisor.reexec import Handed, Keeper, taken
+from multisite.supervisor.reexec import State as Packed
+from multisite.supervisor.site.failures import Unavailable
+from multisite.supervisor.site.refuse import move, turn_away
+
+RETRY_AFTER = 10  # seconds, where the socket cannot be made, or the site is stopped
+STOPPED = "the site is being stopped"
+
+
+class WaitQueue(Handed):
+    """Knows since when somebody waits; calls `arrived` when the first one comes while it is watched.
+
+    Attributes:
+        backlog: how many connections may wait.
+        takes_clients: requests may wait there together with their clients' connections.
+        domains: whose folders lead to the socket.
+        since: monotonic seconds; None: nobody is known to wait.
+        owner: who has the site whose processes got the socket last, "" as long as none did (`Launch.owner`).
+    """
+
+    HANDED = ("since", "owner", "_told")
+    PARTS = ("listener",)
+    ANEW = ("backlog", "takes_clients", "domains", "_loop", "_logger", "_arrived")
+
+    def __init__(self, listener: SiteSocket, loop: Loop, logger: logging.Logger, arrived: Callable[[], None]) -> None:
+        self.listener = listener
+        self.backlog = 1
+        self.takes_clients = False
+        self.domains: tuple[str, ...] = ()
+        self.since: float | None = None
+        self.owner = ""
+        self._told = ""
+        self._loop, self._logger, self._arrived = loop, logger, arrived
+
+    def offer(self, site: Site, domains: tuple[str, ...]) -> None:
+        """Be for this version of the site from now on."""
+        self.backlog, self.takes_clients, self.domains = site.max_waiting, site.is_ours, domains
+
+    def open(self) -> int:
+        """Have the socket there; returns its descriptor.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        self.listener.open(self.backlog, self.domains)
+        return self.listener.fileno()
+
+    def ensure(self, *, watch: bool) -> None:
+        """Have the socket there; with `watch` look out for whoever connects, unless somebody is known to wait.
+
+        Raises:
+            Unavailable: it cannot be made.
+        """
+        try:
+            self.open()
+        except OSError as error:
+            reason = f"{error.filename or self.listener.path}: {error.strerror}"
+            if reason != self._told:
+                self._logger.error("its socket cannot be made: %s", reason)
+            self._told = reason
+            raise Unavailable(reason, RETRY_AFTER) from None
+        self._told = ""
+        if watch and self.since is None:
+            self._loop.watch(self.listener, lambda _events: self._arrived())
+
+    def want(self) -> None:
+        """Note that somebody waits, or that a process is wanted for another reason."""
+        self._loop.forget(self.listener)
+        if self.since is None:
+            self.since = self._loop.now()
+
+    def served(self) -> None:
+        """Note that whoever waits is cared for."""
+        self._loop.forget(self.listener)
+        self.since = None
+
+    def close(self, told: Unavailable | None = None) -> None:
+        """Take no more requests; those that wait get a page, or are reset and ask us.
+
+        Args:
+            told: why, and for how long.
+        """
+        self.served()
+        if self.takes_clients and self.listener.is_open:
+            self._turn_away(told or Unavailable(STOPPED, RETRY_AFTER))
+        self.listener.close()
+
+    def renew(self, *, watch: bool, reason: str = STOPPED) -> None:
+        """Answer whoever waits, while no process takes requests; who comes from now on waits at another socket."""
+        if self.listener.is_open:
+            self.served()
+            self._turn_away(Unavailable(reason, RETRY_AFTER), everybody=True)
+            self.listener.close()
+            with contextlib.suppress(Unavailable):  # the next one who asks is told
+                self.ensure(watch=watch)
+
+    def forget_gone(self) -> None:
+        """Where nobody waits any more whose connection is in the queue, have an empty one; no process takes requests.
+
+        A connection that has brought its client along is closed, and the client waits: it goes to the new queue.
+        """
+        if not self.listener.is_open or not have_gone(self.listener.fileno()):
+            return
+        self.listener.withdraw()
+        queue = os.dup(self.listener.fileno())
+        try:
+            is_left = have_gone(queue)  # and nobody has come in the last moment
+            if is_left:
+                self.served()
+                self.listener.close()
+            with contextlib.suppress(Unavailable):
+                self.ensure(watch=True)
+            if is_left and self.takes_clients:
+                self._move_clients(queue)
+        finally:
+            os.close(queue)
+
+    def _move_clients(self, queue: int) -> None:
+        move(queue, self.listener.path, BackendUnavailable(STOPPED, RETRY_AFTER))
+
+    def _turn_away(self, told: Unavailable, everybody: bool = False) -> None:
+        self.listener.withdraw()
+        error = BackendUnavailable(told.reason, round(told.retry_after))
+        error.incident = told.incident
+        turned = turn_away(self.listener.fileno(), 2 * self.backlog + 2, error, everybody)
+        if turned:
+            self._logger.warning("%s waiting requests are answered with %s: %s", turned, error.status, told.reason)
+
+
+_FAR = 2**62  # nanoseconds
+
+
+class SiteSocket(Handed):
+    """The socket at `path`, which is open or not; those whom `rundir` lets in may connect."""
+
+    HANDED = ("_folders", "is_withdrawn")
+    PARTS = ("_socket",)
+    ANEW = ("path", "_rundir", "_link")
+
+    def __init__(self, path: str, rundir: RuntimeDir, link: str = "http.sock") -> None:
+        self.path = path
+        self._rundir, self._link = rundir, link
+        self._socket: socket.socket | None = None
+        self._folders: list[str] = []
+        self.is_withdrawn = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether connections are taken."""
+        return self._socket is not None
+
+    def fileno(self) -> int:
+        """Return the descriptor; -1 while closed."""
+        return self._socket.fileno() if self._socket else -1
+
+    def open(self, backlog: int, domains: Iterable[str] = ()) -> None:
+        """Bind the socket anew if it is not open, and put a link to it into the folder of each domain.
+
+        Raises:
+            OSError: it cannot be bound; the message says why.
+        """
+        self._bring_back()
+        if not self._socket:
+            self._socket = self._bind(backlog)
+        elif not os.path.exists(self.path) or self._is_shut_down:  # by a server that cleans up
+            self._socket.close()
+            self._socket = self._bind(backlog)
+        self._rundir.access.admit_to_socket(self.path)
+        self._link_from(domains)
+
+    @property
+    def _is_shut_down(self) -> bool:
+        """Whether a process that had it has called shutdown(2): nobody can connect any more."""
+        poll = select.poll()
+        poll.register(self.fileno(), 0)
+        return any(events & select.POLLHUP for _, events in poll.poll(0))
+
+    def withdraw(self) -> None:
+        """Let nobody new connect until `open`; whoever has connected is taken care of all the same."""
+        with contextlib.suppress(OSError):
+            os.rename(self.path, self._aside)
+            self.is_withdrawn = True
+
+    def _bring_back(self) -> None:
+        if self.is_withdrawn:
+            self.is_withdrawn = False
+            with contextlib.suppress(OSError):
+                os.rename(self._aside, self.path)
+
+    @property
+    def _aside(self) -> str:
+        return self.path + "-"
+
+    def _bind(self, backlog: int) -> socket.socket:
+        if len(os.fsencode(self.path)) > LONGEST_PATH:
+            reason = f"the path is longer than {LONGEST_PATH} bytes; choose a shorter [service] runtime_dir"
+            raise OSError(errno.ENAMETOOLONG, reason, self.path)
+        descriptors.claim(1)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
+        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        old_umask = os.umask(0o177)
+        try:
+            bound.bind(self.path)
+            bound.listen(max(1, backlog))
+            # A file's access time moves when it is older than the change of the contents (relatime, mount(8)); with
+            # that in the far future each connect(2) sets it, and `last_use` can tell when the site was asked last.
+            os.utime(self.path, ns=(0, _FAR))
+        except OSError:
+            bound.close()
+            raise
+        finally:
+            os.umask(old_umask)
+        return bound
+
+    def pack(self, keep: Keeper) -> Packed:
+        """Return what `take_over` takes."""
+        return {**self.hand(), "socket": keep(self.fileno())}
+
+    def take_over(self, state: Packed) -> None:
+        """Go on where another program was."""
+        if state["socket"] >= 0:
+            self._socket = socket.socket(fileno=taken(state["socket"]))
+        self.go_on(state)
+
+    def last_use(self) -> float:
+        """Return the Unix time of the last connection; 0.0: there was none."""
+        try:
+            return os.stat(self.path).st_atime
+        except OSError:
+            return 0.0
+
+    def last_mark(self) -> float:
+        """Return the Unix time of the last connection that a worker has marked as a use; 0.0: there was none.
+
+        Servers that count nothing cannot tell health checks from requests; the workers can.
+        """
+        try:
+            modified = os.stat(self.path).st_mtime_ns
+        except OSError:
+            return 0.0
+        return 0.0 if modified >= _FAR else modified / 1e9
+
+    def _link_from(self, domains: Iterable[str]) -> None:
+        root = os.path.dirname(os.path.dirname(self.path))
+        wanted = [os.path.join(root, "domains", domain) for domain in domains]
+        for folder in set(self._folders) - set(wanted):
+            self._unlink(folder)
+        self._folders = wanted
+        target = os.path.join("..", "..", "sites", os.path.basename(self.path))
+        for folder in wanted:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(folder, 0o700)
+            self._rundir.access.admit_to_folder(folder)
+            link = os.path.join(folder, self._link)
+            if not os.path.islink(link) or os.readlink(link) != target:
+                temporary = f"{link}.new"
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(temporary)
+                os.symlink(target, temporary)
+                os.replace(temporary, link)
+
+    def _unlink(self, folder: str) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(folder, self._link))
+            os.rmdir(folder)
+
+    def close(self) -> None:
+        """Take no more connections; those that wait are reset."""
+        if self._socket:
+            self._socket.close()
+            self._socket = None
+            with contextlib.suppress(OSError):
+                os.unlink(self._aside if self.is_withdrawn else self.path)
+            self.is_withdrawn = False
+        for folder in self._folders:
+            self._unlink(folder)
+        self._folders = []
+
+
+# linux/unix_diag.h
+_REQUEST = struct.Struct("=BBHIIIII")
+_LISTENS = 1 << 10  # TCP_LISTEN
+_SHOW_WAITING, _WAITING = 8, 3  # UDIAG_SHOW_ICONS, UNIX_DIAG_ICONS
+_ANY = 0xFFFFFFFF
+_MESSAGE = 16  # bytes of struct unix_diag_msg
+_ATTRIBUTE = struct.Struct("=HH")
+
+
+def callers(listener: int) -> list[int]:
+    """Return the inode of the socket at the other end of each waiting connection, the oldest first; 0: it is closed.
+
+    Raises:
+        OSError: it cannot be learnt.
+    """
+    inode = os.fstat(listener).st_ino
+    answer = sock_diag(_REQUEST.pack(socket.AF_UNIX, 0, 0, _LISTENS, inode, _SHOW_WAITING, _ANY, _ANY))
+    return [
+        each for kind, value in _attributes(answer) if kind == _WAITING for (each,) in struct.iter_unpack("=I", value)
+    ]
+
+
+def have_gone(listener: int) -> bool:
+    """Tell whether connections wait and each is closed at its other end; not if that cannot be learnt."""
+    try:
+        found = callers(listener)
+    except OSError:
+        return False
+    return bool(found) and not any(found)
+
+
+def _attributes(answer: bytes) -> Iterator[tuple[int, bytes]]:
+    at = _MESSAGE
+    while at + _ATTRIBUTE.size <= len(answer):
+        size, kind = _ATTRIBUTE.unpack_from(answer, at)
+        yield kind, answer[at + _ATTRIBUTE.size : at + size]
+        at += (size + 3) & ~3
