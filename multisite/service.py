@@ -35,9 +35,10 @@ def _elsewhere(site: Site, home: Home) -> Callable[..., Iterable[bytes]]:
 def _wake(home: Home) -> None:
     """Have the supervisor there, which starts what is to run unasked."""
     from multisite.control.client import Client
+    from multisite.sites.server import head_limits
 
     with contextlib.suppress(MultisiteError, OSError):  # the first request of a site that needs it tells
-        Client(home).meet()
+        Client(home).meet(head_limits())
 
 
 class Service(Dispatcher):

@@ -28,18 +28,16 @@ class Room:
 
 
 ROOMS = {
-    "service": Room(
-        "the WSGI callable; composition root of a worker", "dispatch proxy control config sites logs errors"
-    ),
+    "service": Room("the WSGI callable; composition root of a worker", "dispatch proxy control config sites errors"),
     "errors": Room("what can go wrong, its HTTP status, `Problem`, and the page that says so", ""),
-    "config": Room("from INI text to frozen values; the one option table; safe reading of files", "errors runner"),
+    "config": Room("from INI text to frozen values; the one option table; safe reading of files", "errors"),
     "logs": Room("what is written down: the service's log, sites' logs, request lines", "errors config"),
     "sites": Room(
         "the sites of a home as every process sees them: which there are, who answers a host, where each may run, "
         "what is noted and counted of them",
         "errors config logs runner",
     ),
-    "control": Room("how everybody else talks to the supervisor, and where its sockets are", "errors config sites"),
+    "control": Room("how everybody else talks to the supervisor, and where its sockets are", "errors config"),
     "inprocess": Room(
         "importing a site into this interpreter, whole or not at all, and taking it out again",
         "errors config logs sites runner",
@@ -61,8 +59,24 @@ ROOMS = {
     "__main__": Room("``python -m multisite``", "cli"),
 }
 ROOT = "multisite"
+TESTS = Path(__file__).parent
+#: what tests are about that no single file does
+MATTERS = {
+    "cli": "documents",
+    "inprocess": "concurrency",
+    "logs": "access",
+    "proxy": "owners",
+    "runner": "answers bad_sites handed interpreters life signals websocket wsgi_websocket",
+    "supervisor": "access channels crashes deploys drills exhausted hostile kept ports resting statistics stop "
+    "successor tenants told",
+}
 #: why a stem occurs twice: the same noun seen from either side of a wire or of an interpreter
-TWICE: dict[str, str] = {}
+TWICE = {
+    "envelope": "proxy/wire writes what the runner reads",
+    "failures": "the last one that is noted for others, and those in a row that the supervisor counts",
+    "site": "as its file says, and as a worker has it",
+    **dict.fromkeys(("loghandlers", "model", "policies"), "the name that users have in their files, and the real one"),
+}
 MOST_AT_THE_TOP = 14
 MOST_IN_A_FOLDER, MOST_IN_THE_RUNNER = 25, 32
 LONGEST_FILE = 450
@@ -238,6 +252,57 @@ def test_decisions_do_no_input_or_output(name: str) -> None:
         if isinstance(node, ast.ImportFrom):
             names = [node.module or ""]
         assert not {one.partition(".")[0] for one in names} & IMPURE, f"{name}: {names}"
+
+
+def test_a_folder_is_seen_at_a_glance() -> None:
+    """The runner is one program, and may have more."""
+    too_many = {
+        folder: number
+        for folder, number in folders().items()
+        if number > (MOST_IN_THE_RUNNER if folder == "runner" else MOST_IN_A_FOLDER)
+    }
+    assert too_many == {}
+
+
+def test_files_are_neither_long_nor_fragments() -> None:
+    assert {name: lines(path) for name, path in files().items() if lines(path) > LONGEST_FILE} == {}
+    assert MEDIAN[0] <= statistics.median(lines(path) for path in files().values()) <= MEDIAN[1]
+
+
+def test_a_stem_says_one_thing() -> None:
+    """What stands in `TWICE` has its reason there, and does stand twice."""
+    number = Counter(path.stem for path in files().values() if not path.stem.startswith("__"))
+    assert {stem for stem, times in number.items() if times > 1} == set(TWICE)
+
+
+def test_no_two_public_classes_share_a_name() -> None:
+    where: dict[str, list[str]] = {}
+    for name, file in classes():
+        where.setdefault(name, []).append(file)
+    assert {name: found for name, found in where.items() if len(found) > 1} == {}
+
+
+def test_each_permission_is_used() -> None:
+    """What no file makes use of would let an import in that nobody has thought about."""
+    made = {(room_of(name), room_of(target)) for name in files() for _, target in imported(name)}
+    for name, room in ROOMS.items():
+        unused = {other for other in room.may_import.split() if other != "*" and (name, other) not in made}
+        assert not unused, f"{name} may import {unused}, and does not"
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if (TESTS / room).is_dir()])
+def test_the_tests_mirror_the_rooms(room: str) -> None:
+    """A test stands in the folder of the room whose file it tests, under that file's name, or tests a matter."""
+    nouns = {name.rpartition(".")[2] for name in files() if room_of(name) == room}
+    matters = MATTERS.get(room, "").split()
+    found = {path.stem.removeprefix("test_") for path in (TESTS / room).rglob("test_*.py")}
+    strange = {one for one in found - set(matters) if not any(f"{one}_".startswith(f"{noun}_") for noun in nouns)}
+    assert not strange, f"no file of {room}/ is called so: {sorted(strange)}"
+    assert set(matters) <= found
+
+
+def test_the_docs_show_the_table() -> None:
+    assert table() in (PACKAGE.parent / "docs" / "architecture.md").read_text()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from multisite.config.model import Home
@@ -18,7 +18,6 @@ from multisite.control import program
 from multisite.control.peers import peer_of
 from multisite.control.rundir import RuntimeDir, RuntimeDirError
 from multisite.errors import BackendUnavailable, MultisiteError
-from multisite.sites.server import find_worker
 
 FULL_FOR = 3.0  # seconds in which the queue of its socket may stay full
 START_WITHIN = 10.0  # seconds for a supervisor to come up
@@ -57,6 +56,10 @@ class SiteUnavailable(BackendUnavailable):
         self.incident = error.incident
 
 
+Limits = Mapping[str, int]
+NO_LIMITS: Limits = {}
+
+
 class Client:
     """Talks to the supervisor of `home`."""
 
@@ -65,7 +68,7 @@ class Client:
         self._rundir = RuntimeDir(home)
         self._start_within = start_within
 
-    def ensure(self, site: str, host: str = "") -> str:
+    def ensure(self, site: str, host: str = "", limits: Limits = NO_LIMITS) -> str:
         """Return the path of the listening socket of `site`, starting the supervisor if there is none.
 
         The caller's server is registered: the supervisor leaves with the last one.
@@ -73,19 +76,20 @@ class Client:
         Args:
             site: its name.
             host: of its instance, if it is a hosting site.
+            limits: how large the head of a request may be where we serve; the site's own process has the same.
 
         Raises:
             BackendUnavailable: no process of the site can be had just now; it says when to ask again.
         """
-        return str(self._urge({"do": "ensure", "site": site, "host": host})["socket"])
+        return str(self._urge({"do": "ensure", "site": site, "host": host, "head_limits": limits})["socket"])
 
-    def meet(self) -> None:
-        """Have a supervisor that knows the caller's server, and stays as long as that.
+    def meet(self, limits: Limits = NO_LIMITS) -> None:
+        """Have a supervisor that knows the caller's server, and stays as long as that; `limits` as for `ensure`.
 
         Raises:
             BackendUnavailable: there is none.
         """
-        self._urge({"do": "meet"})
+        self._urge({"do": "meet", "head_limits": limits})
 
     def _urge(self, request: dict[str, Any]) -> dict[str, Any]:
         """Ask the supervisor, which is started if there is none."""
@@ -145,9 +149,7 @@ class Client:
                 yield _decode(line)
 
     def _encode(self, request: dict[str, Any]) -> bytes:
-        worker = find_worker() if request["do"] in ("ensure", "meet") else None
-        told = {"head_limits": worker.head_limits} if worker else {}
-        return json.dumps({**request, **told, "home": self._home.path}).encode() + b"\n"
+        return json.dumps({**request, "home": self._home.path}).encode() + b"\n"
 
     def _connect(self) -> socket.socket:
         self._rundir.check_length()

@@ -20,6 +20,7 @@ from multisite.inprocess.generation import Generation
 from multisite.logs.requests import SPAWNED
 from multisite.sites import changes, sharing
 from multisite.sites.placements import Placements
+from multisite.sites.server import head_limits
 
 LINGERS = 30.0  # seconds at least from the last request here until the modules go
 ASK_AGAIN = 60.0  # seconds until a supervisor that could not be had is asked for again
@@ -47,7 +48,7 @@ class Reach:
         from multisite.control.client import Client
 
         try:
-            Client(self._home).meet()
+            Client(self._home).meet(head_limits())
         except (MultisiteError, OSError) as error:
             _log.warning("sites with mode = auto are imported by the workers unseen: %s", error)
             return str(error)
@@ -174,7 +175,7 @@ class AutoSite(InProcessSite):
 
         client = Client(self._home)
         try:
-            client.ensure(self.name)  # starts a supervisor where there is none
+            client.ensure(self.name, limits=head_limits())  # starts a supervisor where there is none
             client.ask({"do": command, "site": self.name, **more})
         except (MultisiteError, OSError) as error:
             _log.warning("site %s: goes on with its old code: %s", self.name, error)

@@ -30,6 +30,7 @@ from multisite.proxy.request import NotNow
 from multisite.proxy.upload import Upload
 from multisite.proxy.upstream import Exchange
 from multisite.sites import server
+from multisite.sites.server import head_limits
 
 _log = logging.getLogger("multisite.spawned")
 
@@ -122,7 +123,7 @@ class SpawnedSite:
     def _ensure(self) -> str:
         """Return the path of the listening socket; a developer is told why there is none."""
         try:
-            return self._client.ensure(self._site.entry_name, self._site.host)
+            return self._client.ensure(self._site.entry_name, self._site.host, head_limits())
         except BackendUnavailable as error:  # for what it has no incident, nobody has told it yet
             servicelog.note(_log, error, self)
             if self._debug:

@@ -170,6 +170,12 @@ def find_worker() -> Worker | None:
 _worker: Worker | None = None
 
 
+def head_limits() -> dict[str, int]:
+    """Return how large the head of a request may be in this worker, by gunicorn's names; empty where nobody knows."""
+    worker = find_worker()
+    return worker.head_limits if worker else {}
+
+
 def _forget() -> None:
     global _worker
     _worker = None

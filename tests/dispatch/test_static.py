@@ -16,8 +16,8 @@ from multisite.config.filerules import Expiry, MediaTypes, best_coding, freshnes
 from multisite.config.model import Home, Site
 from multisite.config.read import read_site
 from multisite.dispatch.static import StaticFiles
+from multisite.dispatch.static.answers import MOST_RANGES
 from multisite.dispatch.static.files import Prefixes, names
-from multisite.dispatch.static.responses import MOST_RANGES
 from tests.homes import Answer, TestHome, ask
 
 CANARY = "canary: nobody may read this"
@@ -350,7 +350,7 @@ def read_settled(home: StaticHome) -> Site:
 
 
 def test_a_file_that_shrinks_while_it_is_sent_cuts_the_answer(home: StaticHome, files: Path) -> None:
-    from multisite.dispatch.static.responses import Parts
+    from multisite.dispatch.static.answers import Parts
 
     (files / "large").write_bytes(b"x" * 100)
     body = Parts(os.open(files / "large", os.O_RDONLY), [(0, 200)])

@@ -21,8 +21,8 @@ from multisite.config.model import Home, Site
 from multisite.config.safefiles import Reached, beside, reach
 from multisite.config.trusted import TrustedProxies
 from multisite.config.values import duration
-from multisite.dispatch.static import responses
-from multisite.dispatch.static.responses import Expires, Headers, Representation, stamp_of
+from multisite.dispatch.static import answers
+from multisite.dispatch.static.answers import Expires, Headers, Representation, stamp_of
 from multisite.errors import pages
 
 Environ = dict[str, Any]
@@ -153,13 +153,13 @@ class StaticFiles:
             value = self._sender.value(where + CODINGS[coding] if coding else where)
             if value and self._is_straight(reached.file, where, coding):
                 return self._pass_on(self._sender.header, value, told, start_response)
-        status_code = responses.status_of(environ, told)
+        status_code = answers.status_of(environ, told)
         if status_code == 304:
             start_response("304 Not Modified", told.kept + self._expiry(told))
             return []
         if status_code == 412:
             return _CHANGED(environ, start_response)
-        spans = responses.spans_of(environ, told)
+        spans = answers.spans_of(environ, told)
         if spans is None:
             return self._whole(reached, told, environ, start_response)
         return self._parts(reached, told, spans, environ, start_response)
@@ -227,11 +227,11 @@ class StaticFiles:
         if environ["REQUEST_METHOD"] == "HEAD":
             start_response("200 OK", headers)
             return []
-        if told.size > responses.IN_MEMORY:
-            body = responses.whole(reached.take(), told.size, environ)
+        if told.size > answers.IN_MEMORY:
+            body = answers.whole(reached.take(), told.size, environ)
             start_response("200 OK", headers)
             return body
-        data = responses.read(reached.file, told.size)
+        data = answers.read(reached.file, told.size)
         if len(data) != told.size:  # it is being written; what it is now has no name yet
             headers = [("Content-Type", told.media_type), ("Content-Length", str(len(data)))]
         start_response("200 OK", headers)
@@ -241,7 +241,7 @@ class StaticFiles:
         self,
         reached: Reached,
         told: Representation,
-        spans: list[responses.Span],
+        spans: list[answers.Span],
         environ: Environ,
         start_response: Any,
     ) -> Iterable[bytes]:
@@ -252,10 +252,10 @@ class StaticFiles:
             return page(environ, start_response)
         if len(spans) == 1:
             (start, stop), media_type, length = spans[0], told.media_type, spans[0][1] - spans[0][0]
-            body = responses.part(reached.take(), spans[0], environ)
+            body = answers.part(reached.take(), spans[0], environ)
             headers = [("Content-Range", f"bytes {start}-{stop - 1}/{told.size}")]
         else:
-            several = responses.Multipart(told.media_type, told.size, spans)
+            several = answers.Multipart(told.media_type, told.size, spans)
             body, media_type, length, headers = several.body(reached.take()), several.media_type, several.length, []
         headers += [("Content-Type", media_type), ("Content-Length", str(length)), *told.kept, *self._expiry(told)]
         headers += [("Content-Encoding", told.coding)] if told.coding else []
