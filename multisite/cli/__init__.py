@@ -1,4 +1,8 @@
-"""The ``multisite`` command; each sub-command is a small module that is imported when it is asked for."""
+"""The ``multisite`` command; each sub-command is a small module that is imported when it is asked for.
+
+Face: `main`, and `COMMANDS`.
+May import: everything.
+"""
 
 from __future__ import annotations
 

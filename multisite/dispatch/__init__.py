@@ -1,3 +1,7 @@
-"""From a request to the site that answers it, in a worker."""
+"""From a request to the site that answers it, in a worker.
+
+Face: `dispatcher.Dispatcher`, `site` (a site in the workers), `autosite` (one that moves), `static.StaticFiles`.
+May import: errors, config, logs, sites, control, inprocess, proxy, the formats of runner.
+"""
 
 from __future__ import annotations

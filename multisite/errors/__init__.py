@@ -2,6 +2,9 @@
 
 An error that reaches the dispatcher becomes a page (`multisite.errors.pages`); one that
 reaches the command line becomes one line on standard error and exit code 1.
+
+Face: the errors themselves, `Problem`, and `pages.for_error`.
+May import: nothing of ours.
 """
 
 from __future__ import annotations

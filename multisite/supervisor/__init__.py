@@ -1,5 +1,5 @@
-"""The supervisor: one process per home that starts, watches and stops the backends of spawned sites.
+"""One process per home that starts, watches and stops backends.
 
-`lifecycle` and `planner` decide and do no input or output; `process` is the one place that forks;
-`main` is the loop that joins them. Workers and commands talk to it through `client`.
+Face: `run.run`, and ``python -m multisite.supervisor``.
+May import: errors, config, logs, sites, control, proxy, the formats of runner.
 """

@@ -1,6 +1,7 @@
-"""One process: what it is started with, by whom, as whom, and what it prints.
+"""One process: what it is started with, as whom, and what it prints.
 
-Public: `launch.plan` makes a `spec.Launch` of a site, `spawn.spawn` and `preloaders.Preloaders` make a process of that.
+Face: `spawn`, `launch.plan`, `preloaders.Preloaders`, `kernel`.
+May import: as supervisor.
 """
 
 from __future__ import annotations
