@@ -128,7 +128,7 @@ def test_a_command_serves_on_the_port_it_is_given(home: HomeDir) -> None:
             assert (answer.status, answer.text) == (200, "from a file\n")
         assert server.ask("files.test", "/nowhere").status == 404
         lines = home.processes(backends=True).values()
-        assert len([line for line in lines if "http.server" in line and "relay.py" not in line]) == 1
+        assert len([line for line in lines if "http.server" in line and "socketproxy.py" not in line]) == 1
 
 
 def test_a_command_serves_on_the_socket_it_is_given(home: HomeDir) -> None:
