@@ -160,8 +160,8 @@ class SupervisedHome:
     def failed(self, name: str) -> dict[str, Any]:
         """Wait until a site has been tried twice and given up for a while.
 
-        The pause that follows is short. When it is over the site is stopped, and soon nobody keeps it: on a machine that
-        is so busy, it is asked once more.
+        The pause that follows is short. When it is over the site is stopped, and soon nobody keeps it: on a
+        machine so busy it is asked once more.
         """
 
         def given_up() -> dict[str, Any] | bool:
