@@ -18,6 +18,7 @@ from multisite.config.domains import HostTable, check_pattern, compile_pattern
 from multisite.config.endpoint import Endpoint
 from multisite.config.site import Site
 from multisite.dispatch.ask import PATH
+from multisite.runner import requesthead
 
 SERVERS = ("nginx", "apache", "lighttpd", "caddy")
 
@@ -423,3 +424,10 @@ def test_a_header_that_the_server_does_not_know_is_named(server: str, header: st
     """Else the site's files would come empty, and nobody would be told why."""
     blog = site("blog", "blog.test", static={"/static": ("/srv/blog/static",)}, static_send=header)
     assert "does not obey" in rendered(server, front_of(sites(blog)))
+
+
+def test_front_ends_take_away_every_field_that_only_a_trusted_peer_may_send() -> None:
+    """The runner's list is the one; here is how each field is spelled."""
+    written = {"HTTP_" + name.upper().replace("-", "_") for name in (*blocks.CLAIMS, *blocks.UNDERSCORED)}
+    family = {key for key in written if key.startswith(requesthead.FAMILY)}
+    assert written - family == requesthead.CLAIMS | {requesthead.PROXY}
