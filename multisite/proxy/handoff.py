@@ -9,7 +9,7 @@ What it may cost: the process could keep the connection, read on it what the cli
 front end may send another visitor's request there even after it has said ``Connection: close``: nginx with `keepalive`
 among its upstreams believes the answer. So a connection is given only to who could take the workers' connections
 anyhow, a process of the same user, unless the administrator says that no front end reuses any (`is_allowed`); and only
-one that the client itself calls its last (`client.Connection.said_last`), for the sake of clients that mean no harm.
+one that the client calls its last (`downstream.Connection.said_last`), for the sake of clients that mean no harm.
 """
 
 from __future__ import annotations

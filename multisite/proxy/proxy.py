@@ -108,7 +108,7 @@ class Proxy:
         return relay(self, environ, start_response)
 
     def begin(self, environ: Environ, upload: Upload, hurry: bool) -> Exchange:
-        """Send a request (see `relay.Route`)."""
+        """Send a request (see `request.Destination`)."""
         try:
             return self._begin(self._encode(environ, upload), upload, hurry)
         except UpstreamError as error:
@@ -191,7 +191,10 @@ class Balancer:
         return relay(self, environ, start_response)
 
     def begin(self, environ: Environ, upload: Upload, hurry: bool) -> Exchange:
-        """Send a request to one of them (see `relay.Route`); one too far away for a hurry has its turn all the same."""
+        """Send a request to one of them (see `request.Destination`).
+
+        One that is too far away for a hurry has its turn all the same.
+        """
         *others, last = self._order(environ)
         for number in others:
             try:

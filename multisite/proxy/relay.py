@@ -1,10 +1,10 @@
 """One request to a backend and back, as the thread of a worker has it.
 
 The thread sends the request and waits a moment for the answer: one of several threads as long as the site deserves it
-(`pace`), the only one of its process until somebody else wants something (`pending`). What takes longer, or does not
-fit into one piece, goes on in the relay loop of the process, if the server lets us have the client's connection
-(`client`); else this thread waits, one of the site's share of the threads (`share`). So does a request whose body has
-not all come: the loop takes it from the client as the backend takes it from us.
+(`limits.Pace`), the only one of its process until somebody else wants something (`syncrelay`). What takes longer, or
+does not fit into one piece, goes on in the relay loop of the process, if the server lets us have the client's
+connection (`downstream`); else this thread waits, one of the site's share of the threads (`limits.Share`). So does a
+request whose body has not all come: the loop takes it from the client as the backend takes it from us.
 
 Where the site may have the client's connection itself, and nobody here needs to see the answer, it gets it (`handoff`).
 """
@@ -43,7 +43,7 @@ def relay(route: Destination, environ: Environ, start_response: Any) -> Iterable
 
     Raises:
         MultisiteError: there is no answer; nothing of one was passed on, and the error knows its status.
-        StopIteration: the client's connection has been taken care of (`client.end`).
+        StopIteration: the client's connection has been taken care of (`downstream.end`).
     """
     connection = downstream.connection(environ)
     if connection is None:

@@ -80,7 +80,7 @@ class SpawnedSite:
         return relay(self, environ, start_response)
 
     def begin(self, environ: Environ, upload: Upload, hurry: bool) -> Exchange:
-        """Send a request (see `relay.Route`)."""
+        """Send a request (see `request.Destination`)."""
         proxy = self._proxy
         if proxy is None:
             if hurry:
@@ -93,7 +93,7 @@ class SpawnedSite:
         return proxy.begin(environ, upload, hurry)
 
     def explain(self, error: MultisiteError) -> None:
-        """Ask the supervisor why there was no answer (see `relay.Route`)."""
+        """Ask the supervisor why there was no answer (see `request.Destination`)."""
         if self._proxy:
             self._proxy.explain(error)
 
