@@ -1,8 +1,12 @@
-"""How long a worker's thread waits for a site before it goes on to somebody else's request. Pure.
+"""What bounds the waiting for a site: a thread's patience, its share of the threads, and the queue of its socket.
 
-A quick answer costs least where the thread that sent the request waits for it. So a site is given some patience,
-but none while it has just shown itself slow: the patience that its slow requests use up is then a small share of
-the workers' time however many there are.
+A quick answer costs least where the thread that sent the request waits for it. So a site is given some patience, but
+none while it has just shown itself slow: the patience that its slow requests use up is then a small share of the
+workers' time however many there are (`Pace`).
+
+How many threads of the server one site may hold follows the rule of dynamic thresholds in shared buffers: a site may
+take another thread while it holds fewer than are free. One slow site comes to hold half of them, two a third each, and
+some are free always. A site whose answers are quick may have more for a moment, up to a reserve (`Share`).
 """
 
 from __future__ import annotations

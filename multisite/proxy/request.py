@@ -1,4 +1,4 @@
-"""A request whose client's connection can be taken, until its answer is complete or the relay loop has it."""
+"""Where a request goes, and the request itself, until its answer is complete or the relay loop has it."""
 
 from __future__ import annotations
 

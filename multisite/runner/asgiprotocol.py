@@ -290,7 +290,7 @@ class _Counting:
 
 
 def _resolve(request: Any) -> None:
-    """Put a target in absolute form into origin form, and its authority in the place of Host (`target.resolve`)."""
+    """Put a target in absolute form into origin form, and its authority in the place of Host (`split_target`)."""
     found = split_target(request.uri)
     if found:
         authority, request.uri = found

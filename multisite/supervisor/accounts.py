@@ -1,4 +1,4 @@
-"""What all sites have used, those included that have no crew any more."""
+"""What all sites have used, those included that are no longer kept, and how much memory their processes have now."""
 
 from __future__ import annotations
 

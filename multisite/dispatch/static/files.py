@@ -1,7 +1,7 @@
 """The layer in front of a site's app that answers with files.
 
 Every answer is made from a file that is open already: it is found below its folder without following what a link
-says outside (`beneath`), looked at by its descriptor, and sent from it. What was said about a file is remembered as
+says outside (`safefiles`), looked at by its descriptor, and sent from it. What was said about a file is remembered as
 long as its stamp stays the same.
 """
 

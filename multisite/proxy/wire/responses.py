@@ -1,4 +1,4 @@
-"""The answer of a backend as it comes in: interim answers, the head, the content. No socket, no clock."""
+"""The answer of a backend as it comes in, and as it goes out to the client. No socket, no clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the processes of one site have cost since its crew was made."""
+"""What one site has cost: its last use, what its processes count on their scoreboard, and what ended ones had."""
 
 from __future__ import annotations
 

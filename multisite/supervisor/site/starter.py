@@ -1,4 +1,4 @@
-"""Starts the backends of one site, as far as to a process of which nobody knows yet whether it is ready."""
+"""Plans and starts the backends of one site, as far as a process of which nobody knows yet whether it is ready."""
 
 from __future__ import annotations
 
