@@ -20,7 +20,8 @@ from multisite.supervisor.roster import SupervisedSites
 from multisite.supervisor.servers import Servers
 from multisite.supervisor.site.costs import Figures
 from multisite.supervisor.site.failures import Unavailable
-from multisite.supervisor.site.supervised import NO_CONNECTIONS, SupervisedSite
+from multisite.supervisor.site.parts import NO_CONNECTIONS
+from multisite.supervisor.site.supervised import SupervisedSite
 
 AWAKE = (State.STARTING, State.RUNNING)  # of one that drains, a request could start a successor
 
@@ -151,7 +152,7 @@ class Commands:
 
     def _logs(self, request: Answer, connection: Caller) -> Answer | None:
         crew = self._roster.crew(*_asked(request))
-        journey = crew.starter.journey
+        journey = crew.journey
         lines = list(journey.tail.lines) if journey else []
         if not request.get("follow"):
             return {"lines": lines}
@@ -221,7 +222,7 @@ def describe(
     figures = crew.figures()
     cpu = sum(kernel.cpu(member) for pid in crew.pids for member in members.get(pid, ()))
     since = min(crew.backends.serving_since, default=None)
-    journey = crew.starter.journey
+    journey = crew.journey
     failure = crew.failures.last or (journey if journey and journey.failure else None)
     return {
         "state": crew.state.value,

@@ -31,7 +31,8 @@ from multisite.supervisor.reexec import State as Packed
 from multisite.supervisor.roster import SupervisedSites
 from multisite.supervisor.servers import Servers
 from multisite.supervisor.site.context import Context
-from multisite.supervisor.site.supervised import NO_CONNECTIONS, SupervisedSite
+from multisite.supervisor.site.parts import NO_CONNECTIONS
+from multisite.supervisor.site.supervised import SupervisedSite
 from multisite.supervisor.snapshot import at_a_glance, needs_connections, view
 from multisite.supervisor.upgrade import HELD_BACK, Upgrade, arrived
 
@@ -78,7 +79,7 @@ class Supervisor(Handed):
         notes = of_starts(live.home)
         self._shared = Context(self._loop, rundir, self._limits, notes, rundir.mark, self._preloaders, self._servers)
         self._roster = SupervisedSites(live, self._shared)
-        self._placing = self._shared.placing = Promotion(self._roster, folder_of(rundir.path), self._loop.now)
+        self._placing = self._shared.examining = Promotion(self._roster, folder_of(rundir.path), self._loop.now)
         self._budget = SpawnBudget()
         self._scales = Scales()
         self._look_at = self._survey_at = 0.0
@@ -120,7 +121,7 @@ class Supervisor(Handed):
     def _make_room(self) -> None:
         """Become the program that is on disk now."""
         for crew in self._roster.busy:
-            crew.starter.hear_no_more()
+            crew.backends.end_forks()
         self._preloaders.close()
         keep = Keeper()
         state = {
@@ -234,7 +235,7 @@ class Supervisor(Handed):
         for pid in kernel.ended_children():
             anybody = True
             for crew in self._roster.busy:
-                self._loop.guard(crew.starter.hear)  # whose it is, before anything else is known of it
+                self._loop.guard(crew.backends.read_forks)  # whose it is, before anything else is known of it
             status, spent = kernel.reap(pid)
             if self._upgrade.ended(pid, status) or self._preloaders.ended(pid):
                 continue
@@ -325,7 +326,7 @@ class Supervisor(Handed):
             for step in (self._reap, self._tick_leaving):
                 self._loop.guard(step)
         for crew in crews:
-            crew.kill()
+            crew.backends.kill()
         for step in (orphans.all_children, self._roster.put_away, self._recover, self._servers.close):
             self._loop.guard(step)
 

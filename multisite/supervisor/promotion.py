@@ -128,7 +128,7 @@ class Promotion(Handed):
             return ""
         return "" if row and row.version == version and _is_known(row.found, site) else version
 
-    def take(self, site: Site, version: str, told: str) -> None:
+    def take_facts(self, site: Site, version: str, told: str) -> None:
         """Take note of what a process says of its site, whatever it says.
 
         One that lies brings its own code into the workers, which run as the same user (`wanted`): it could do there

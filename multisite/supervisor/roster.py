@@ -269,7 +269,7 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
         if found and found[0].broken:
             return
         if found and found[1].name == crew.site.name:
-            crew.offer(found[1], self.home, self._domains(found[1]), _stamp_for(crew, found[0]))
+            crew.update(found[1], self.home, self._domains(found[1]), _stamp_for(crew, found[0]))
         else:
             crew.close()
 

@@ -25,7 +25,7 @@ def at_a_glance(crew: SupervisedSite, now: float) -> SiteView:
     return SiteView(
         crew.site.name,
         missing=missing,
-        wanted_since=crew.room.since,
+        wanted_since=crew.queue.since,
         not_before=crew.failures.not_before,
         processes=len(alive),
         leaving=sum(backend.leaving for backend in alive),

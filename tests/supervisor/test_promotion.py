@@ -79,7 +79,7 @@ def row(crews: Crews, name: str) -> Row:
 
 
 def examined(placing: Promotion, crews: Crews, site: Site, told: str = CLEAN) -> None:
-    placing.take(site, changes.version_of(site, crews.home), told)
+    placing.take_facts(site, changes.version_of(site, crews.home), told)
 
 
 def busy(placing: Promotion, crews: Crews, now: float) -> None:

@@ -19,8 +19,8 @@ PACKAGE = Path(multisite.supervisor.__file__).parent
 # What does not outlive a program, is made for one moment, or is packed by whoever has it (and then never changes).
 OTHERWISE = {
     *("Access", "AlreadyRunning", "Aside", "Child", "Client", "Command", "Commands", "Caller"),
-    *("Connections", "Control", "DescriptorLimits", "Doors", "Exit", "Exits", "Far", "ForkChannel", "Journey"),
-    *("Keeper", "Knowledge", "LastLines", "Launcher", "Learned", "Loop", "Pipe", "Preloader", "Relay"),
+    *("Connections", "Control", "DescriptorLimits", "Doors", "Exit", "Far", "ForkChannel", "Journey"),
+    *("Keeper", "Knowledge", "LastLines", "Learned", "Loop", "Pipe", "Preloader", "Relay"),
     *("RuntimeDir", "Sandbox", "Scales", "Context", "SiteUnavailable", "SpawnBudget", "Starts"),
     *("SupervisorError", "Trial", "Unavailable", "Upgrade"),
 }
@@ -53,7 +53,11 @@ def assigned(definition: ast.ClassDef) -> set[str]:
 
 def handed() -> list[type[Handed]]:
     assert main, "all of them are there"
-    return sorted(Handed.__subclasses__(), key=lambda kind: kind.__name__)
+    return sorted(below(Handed), key=lambda kind: kind.__name__)
+
+
+def below(kind: type[Handed]) -> set[type[Handed]]:
+    return {one for direct in kind.__subclasses__() for one in (direct, *below(direct))}
 
 
 @pytest.mark.parametrize("kind", handed(), ids=lambda kind: kind.__name__)
@@ -61,8 +65,9 @@ def test_of_each_attribute_it_is_said_what_becomes_of_it(kind: type[Handed]) -> 
     """Who adds one decides whether the next program needs it; a forgotten one is what an upgrade loses."""
     lists = [*kind.HANDED, *kind.PARTS, *kind.ANEW]
     assert len(lists) == len(set(lists))
-    own = f"{kind.__module__.rpartition('.')[2]}.{kind.__name__}"
-    assert set(lists) == assigned(classes()[own])
+    own = [one for one in kind.__mro__ if issubclass(one, Handed) and one is not Handed]
+    names = [assigned(classes()[f"{one.__module__.rpartition('.')[2]}.{one.__name__}"]) for one in own]
+    assert set(lists) == set().union(*names)
 
 
 def test_whatever_changes_while_the_supervisor_runs_is_one_of_these() -> None:

@@ -248,7 +248,7 @@ class Backend(Handed):
         self.journey.way = f"forked from process {preloader.pid}"
         self.journey.enter("fork", self._loop.now())
         self._fork, self._fork_due = channel, self._loop.now() + FORK_WITHIN
-        self._loop.watch(channel, lambda _events: self.hear())
+        self._loop.watch(channel, lambda _events: self.read_fork())
         self._be(launch)
         self._output = Output(output, log, self.journey.tail)
         self._watch()
@@ -264,7 +264,7 @@ class Backend(Handed):
         if variables.get("FAILED") == "1" and (self.ours or self.tried):
             self.refusal = self.status
 
-    def hear(self) -> None:
+    def read_fork(self) -> None:
         """Take note of what has come of a fork."""
         channel, preloader = self._fork, self._preloader
         if not channel or not preloader:
@@ -297,7 +297,7 @@ class Backend(Handed):
         if not self._fork or self.pid or now < self._fork_due:
             return None
         self._fork.give_up()
-        self.hear()
+        self.read_fork()
         return self._preloader
 
     def spawn(self, launch: Launch, given: Given, limits: DescriptorLimits, log: SiteLog) -> None:
@@ -409,7 +409,7 @@ class Backend(Handed):
         self._listen()
         if self._failure >= 0:
             self._runs()
-        self.hear()
+        self.read_fork()
         if self._output:
             self._output.drain(now)
         self._close_output()

@@ -51,3 +51,18 @@ class Backends(list[Backend]):
     def any_in(self, *states: State, besides: Backend | None = None) -> bool:
         """Tell whether any, or any other than `besides`, is in one of the states."""
         return any(backend.state in states for backend in self if backend is not besides)
+
+    def read_forks(self) -> None:
+        """Take note of the processes that preloaders have made."""
+        for backend in list(self):
+            backend.read_fork()
+
+    def end_forks(self) -> None:
+        """Wait for no preloader any longer."""
+        for backend in list(self):
+            backend.end_fork()
+
+    def kill(self) -> None:
+        """End all processes at once."""
+        for backend in self:
+            backend.kill()

@@ -20,7 +20,7 @@ class Examining(Protocol):
     def wanted(self, site: Site, home: Home) -> str:
         """Return the version of the site's code that its next process is to examine, "" for none."""
 
-    def take(self, site: Site, version: str, told: str) -> None:
+    def take_facts(self, site: Site, version: str, told: str) -> None:
         """Take note of what a process says of its site."""
 
 
@@ -34,7 +34,7 @@ class Context:
         preloaders: who may make a process faster.
         servers: those in front of the sites.
         serial: number of the last backend.
-        placing: who moves sites into the workers and out of them.
+        examining: who moves sites into the workers and out of them.
     """
 
     loop: Loop
@@ -45,7 +45,7 @@ class Context:
     preloaders: Preloaders
     servers: Servers
     serial: int = 0
-    placing: Examining | None = None
+    examining: Examining | None = None
 
     def next_serial(self) -> int:
         """Return a number that no backend has had."""

@@ -73,12 +73,12 @@ class Deploys(Handed):
 
     HANDED = ("is_followed",)
     PARTS = ("last",)
-    ANEW = ("_backends", "_failures", "_room")
+    ANEW = ("_backends", "_failures", "_queue")
 
-    def __init__(self, backends: Backends, failures: Failures, room: WaitQueue) -> None:
+    def __init__(self, backends: Backends, failures: Failures, queue: WaitQueue) -> None:
         self.last = Deploy()
         self.is_followed = False
-        self._backends, self._failures, self._room = backends, failures, room
+        self._backends, self._failures, self._queue = backends, failures, queue
 
     def pack(self) -> Packed:
         """Return what `take_over` takes."""
@@ -98,7 +98,7 @@ class Deploys(Handed):
         """Have new backends beside those that serve, which end when the new ones are ready."""
         if mark_all(self._backends, cause):
             self.last = self.last.next(cause)
-            self._room.want()
+            self._queue.want()
 
     def ready(self, wanted: int) -> None:
         """Go on now that a process is ready; `wanted` is how many the site is to have."""

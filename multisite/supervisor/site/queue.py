@@ -9,7 +9,8 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 from multisite.config.model import Site
 from multisite.control.peers import sock_diag
@@ -26,34 +27,34 @@ RETRY_AFTER = 10  # seconds, where the socket cannot be made, or the site is sto
 STOPPED = "the site is being stopped"
 
 
+class Whose(Protocol):
+    """A site as its queue sees it: those of our own server may wait together with their clients' connections."""
+
+    site: Site
+    domains: tuple[str, ...]
+
+    def want(self) -> None:
+        """Note that somebody waits."""
+
+
 class WaitQueue(Handed):
-    """Knows since when somebody waits; calls `arrived` when the first one comes while it is watched.
+    """Knows since when somebody waits for `whose` site, which is told when the first one comes while it is watched.
 
     Attributes:
-        backlog: how many connections may wait.
-        takes_clients: requests may wait there together with their clients' connections.
-        domains: whose folders lead to the socket.
         since: monotonic seconds; None: nobody is known to wait.
         owner: who has the site whose processes got the socket last, "" as long as none did (`Launch.owner`).
     """
 
     HANDED = ("since", "owner", "_told")
     PARTS = ("listener",)
-    ANEW = ("backlog", "takes_clients", "domains", "_loop", "_logger", "_arrived")
+    ANEW = ("_whose", "_loop", "_logger")
 
-    def __init__(self, listener: SiteSocket, loop: Loop, logger: logging.Logger, arrived: Callable[[], None]) -> None:
+    def __init__(self, whose: Whose, listener: SiteSocket, loop: Loop, logger: logging.Logger) -> None:
         self.listener = listener
-        self.backlog = 1
-        self.takes_clients = False
-        self.domains: tuple[str, ...] = ()
         self.since: float | None = None
         self.owner = ""
         self._told = ""
-        self._loop, self._logger, self._arrived = loop, logger, arrived
-
-    def offer(self, site: Site, domains: tuple[str, ...]) -> None:
-        """Be for this version of the site from now on."""
-        self.backlog, self.takes_clients, self.domains = site.max_waiting, site.is_ours, domains
+        self._whose, self._loop, self._logger = whose, loop, logger
 
     def open(self) -> int:
         """Have the socket there; returns its descriptor.
@@ -61,7 +62,7 @@ class WaitQueue(Handed):
         Raises:
             OSError: it cannot be made.
         """
-        self.listener.open(self.backlog, self.domains)
+        self.listener.open(self._whose.site.max_waiting, self._whose.domains)
         return self.listener.fileno()
 
     def ensure(self, *, watch: bool) -> None:
@@ -80,7 +81,7 @@ class WaitQueue(Handed):
             raise Unavailable(reason, RETRY_AFTER) from None
         self._told = ""
         if watch and self.since is None:
-            self._loop.watch(self.listener, lambda _events: self._arrived())
+            self._loop.watch(self.listener, lambda _events: self._whose.want())
 
     def want(self) -> None:
         """Note that somebody waits, or that a process is wanted for another reason."""
@@ -100,7 +101,7 @@ class WaitQueue(Handed):
             told: why, and for how long.
         """
         self.served()
-        if self.takes_clients and self.listener.is_open:
+        if self._whose.site.is_ours and self.listener.is_open:
             self._turn_away(told or Unavailable(STOPPED, RETRY_AFTER))
         self.listener.close()
 
@@ -129,19 +130,16 @@ class WaitQueue(Handed):
                 self.listener.close()
             with contextlib.suppress(Unavailable):
                 self.ensure(watch=True)
-            if is_left and self.takes_clients:
-                self._move_clients(queue)
+            if is_left and self._whose.site.is_ours:
+                move(queue, self.listener.path, BackendUnavailable(STOPPED, RETRY_AFTER))
         finally:
             os.close(queue)
-
-    def _move_clients(self, queue: int) -> None:
-        move(queue, self.listener.path, BackendUnavailable(STOPPED, RETRY_AFTER))
 
     def _turn_away(self, told: Unavailable, everybody: bool = False) -> None:
         self.listener.withdraw()
         error = BackendUnavailable(told.reason, round(told.retry_after))
         error.incident = told.incident
-        turned = turn_away(self.listener.fileno(), 2 * self.backlog + 2, error, everybody)
+        turned = turn_away(self.listener.fileno(), 2 * self._whose.site.max_waiting + 2, error, everybody)
         if turned:
             self._logger.warning("%s waiting requests are answered with %s: %s", turned, error.status, told.reason)
 

@@ -1,250 +1,214 @@
-"""Plans and starts the backends of one site, as far as a process of which nobody knows yet whether it is ready."""
+"""Starts the backends of one site: planned, prepared, forked or spawned, and heard until they serve."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 
-from multisite.config.model import Home, Site
 from multisite.config.policies import Refused
-from multisite.logs import servicelog
 from multisite.supervisor import planner
 from multisite.supervisor.lifecycle import Event, State
 from multisite.supervisor.notify import Said
 from multisite.supervisor.process import launch
-from multisite.supervisor.process.sitelog import Journey, SiteLog
+from multisite.supervisor.process.kernel import Connections
 from multisite.supervisor.process.spec import Given, Launch, Surroundings
-from multisite.supervisor.reexec import Handed, Keeper
-from multisite.supervisor.reexec import State as Packed
+from multisite.supervisor.site import exits
 from multisite.supervisor.site.backend import Backend
-from multisite.supervisor.site.backends import Backends
-from multisite.supervisor.site.context import Context
-from multisite.supervisor.site.costs import Scoreboard
-from multisite.supervisor.site.deploy import Deploys
-from multisite.supervisor.site.exits import Exits
-from multisite.supervisor.site.queue import WaitQueue
-from multisite.supervisor.site.readiness import Readiness
+from multisite.supervisor.site.parts import SiteParts
 
+MOST_LESSONS = 4  # of one process; each costs us milliseconds
+MOST_REPORTS = 8  # of one process about its examination
+ANOTHERS = "the site has another user, group or chroot now"
 _LACKING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC)
 
 
-class Starter(Handed):
-    """Has `launcher` make processes, and `exits` decide where that fails; `belong` is told who is to have the site.
+def new_backend(supervised: SiteParts, slot: int, serial: int = 0) -> Backend:
+    """Return a new backend, or the one that had the number `serial` before, at the place `slot`."""
+    context = supervised.context
+    tell, notified = partial(supervised.logger.info, "%s"), partial(_notified, supervised)
+    backend = Backend(supervised.site, slot, serial or context.next_serial(), context.loop, tell, notified)
+    backend.answered_before = supervised.scoreboard.answered(slot)
+    return backend
 
-    Attributes:
-        journey: of the last start.
+
+def add(supervised: SiteParts, backend: Backend) -> None:
+    """Have a backend of the site from now on."""
+    supervised.backends.append(backend)
+    supervised.journey = backend.journey
+
+
+def start(supervised: SiteParts) -> None:
+    """Start one more backend."""
+    backend = new_backend(supervised, supervised.backends.free_slot)
+    add(supervised, backend)
+    backend.feed(Event.WANTED)
+    backend.journey.enter("prepare", backend.since)
+    try:
+        how = plan(supervised, backend.slot, backend.serial, smoke=supervised.deploys.needs_smoke)
+        belong(supervised, how)
+        given = _given(supervised, backend, how)
+        lost = partial(_lost, supervised, backend)
+        if not backend.fork(how, given, supervised.log, supervised.context.preloaders, lost):
+            backend.spawn(how, given, supervised.context.limits, supervised.log)
+    except Refused as error:
+        _refuse(supervised, backend, str(error))
+    except OSError as error:
+        _cannot_spawn(supervised, backend, error)
+    else:
+        for note in how.notes:
+            supervised.logger.info("%s", note)
+        if not how.told and not how.tried:
+            supervised.readiness.expect(backend)
+
+
+def plan(supervised: SiteParts, slot: int, serial: int, *, smoke: bool = False) -> Launch:
+    """Decide how to start the backend `serial` at the place `slot`, as the site's file says now.
+
+    `smoke`: it has to answer the site's smoke request before it takes any other.
+
+    Raises:
+        Refused: it cannot be started so.
     """
-
-    PARTS = ("journey", "_backends")
-    ANEW = ("_launcher", "_room", "_readiness", "_deploys", "_exits", "_belong")
-
-    def __init__(
-        self,
-        launcher: Launcher,
-        backends: Backends,
-        room: WaitQueue,
-        readiness: Readiness,
-        deploys: Deploys,
-        exits: Exits,
-        belong: Callable[[Launch], None],
-    ) -> None:
-        self.journey: Journey | None = None
-        self._launcher, self._backends, self._room = launcher, backends, room
-        self._readiness, self._deploys, self._exits, self._belong = readiness, deploys, exits, belong
-
-    def pack(self, keep: Keeper) -> Packed:
-        """Return what `take_over` takes."""
-        return {
-            "journey": self.journey.pack() if self.journey else None,
-            "backends": [[one.slot, one.serial, one.pack(keep)] for one in self._backends],
-        }
-
-    def take_over(self, state: Packed) -> None:
-        """Go on where another program was."""
-        self.journey = Journey.taken_over(state["journey"]) if state["journey"] else None
-        for slot, serial, packed in state["backends"]:
-            backend = self._launcher.backend(slot, serial)
-            backend.take_over(packed, self._launcher.log)
-            self._add(backend)
-            if backend.state is State.STARTING and not backend.told and not backend.ready_at:
-                self._readiness.expect(backend)
-
-    def _add(self, backend: Backend) -> None:
-        self._backends.append(backend)
-        self.journey = backend.journey
-
-    def start(self) -> None:
-        """Start one more backend."""
-        backend = self._launcher.backend(self._backends.free_slot)
-        self._add(backend)
-        backend.feed(Event.WANTED)
-        backend.journey.enter("prepare", backend.since)
-        try:
-            how = self._launcher.plan(backend.slot, backend.serial, smoke=self._deploys.needs_smoke)
-            self._belong(how)
-            self._make(backend, how, self._given(backend, how))
-        except Refused as error:
-            self._refuse(backend, str(error))
-        except OSError as error:
-            self._cannot_spawn(backend, error)
-        else:
-            for note in how.notes:
-                self._launcher.say(note)
-            if not how.told and not how.tried:
-                self._readiness.expect(backend)
-
-    def _given(self, backend: Backend, how: Launch) -> Given:
-        """Have all there that the process is given; what it speaks on is made with it.
-
-        Raises:
-            OSError: it cannot be made.
-        """
-        board = self._launcher.prepare(how, backend.slot)
-        return Given(self._room.open(), board=board)
-
-    def _make(self, backend: Backend, how: Launch, given: Given) -> None:
-        """Have a preloader make the process, or make it ourselves.
-
-        Raises:
-            OSError: it cannot be made.
-        """
-        if not self._launcher.fork(backend, how, given, lambda: self._lost(backend)):
-            self._launcher.spawn(backend, how, given)
-
-    def _lost(self, backend: Backend) -> None:
-        """A preloader has not made the process."""
-        if backend.state is not State.STARTING or not backend.launch:
-            backend.cannot_spawn(backend.reason)
-            self._exits.take(backend)
-            return
-        try:
-            self._launcher.spawn(backend, backend.launch, self._given(backend, backend.launch))
-        except OSError as error:
-            self._cannot_spawn(backend, error)
-
-    def _cannot_spawn(self, backend: Backend, error: OSError) -> None:
-        reason = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
-        backend.cannot_spawn(reason, lacking=error.errno in _LACKING)
-        self._exits.take(backend)
-
-    def _refuse(self, backend: Backend, reason: str) -> None:
-        backend.cannot_spawn(reason)
-        self._exits.take(backend, refused=True)
-
-    def check(self, refused: str) -> None:
-        """Enter FATAL where the site could not be started as its file says, and leave it when it could.
-
-        `refused`: why it could not the last time that this was known, "" if it could.
-        """
-        reason = self._launcher.obstacle()
-        if reason != refused:
-            self._exits.reset()
-        if reason and reason != refused:
-            self._give_up(reason)
-
-    def _give_up(self, reason: str) -> None:
-        """Enter FATAL for what is known without a start."""
-        self._backends[:] = self._backends.alive
-        backend = self._launcher.backend(0)
-        self._backends.append(backend)
-        backend.feed(Event.WANTED)
-        self._refuse(backend, reason)
-
-    def hear(self) -> None:
-        """Take note of the processes that preloaders have made."""
-        for backend in list(self._backends):
-            backend.hear()
-
-    def hear_no_more(self) -> None:
-        """Wait for no preloader any longer."""
-        for backend in list(self._backends):
-            backend.end_fork()
+    site, home, context = supervised.site, supervised.home, supervised.context
+    around = Surroundings(
+        environ=os.environ,
+        notify=context.rundir.notify(serial),
+        private=context.rundir.private(site.name),
+        mark=context.mark_of(site.name, serial),
+        slot=slot,
+        examine=context.examining.wanted(site, home) if context.examining else "",
+        smoke=smoke,
+        head_limits=context.servers.head_limits,
+    )
+    return launch.plan(site, home, around)
 
 
-@dataclass
-class Launcher:
-    """Plans, prepares and makes the processes of `site` as its file says now.
+def _given(supervised: SiteParts, backend: Backend, how: Launch) -> Given:
+    """Have all there that the process is given; what it speaks on is made with it.
 
-    Attributes:
-        log: takes what they print.
-        heard: takes what they say.
+    Raises:
+        OSError: it cannot be made.
     """
+    if launch.needs_private(supervised.site):
+        supervised.context.rundir.give(supervised.site.name, how.identity.uid, how.identity.gid)
+    board = supervised.scoreboard.make(backend.slot) if how.job else -1
+    return Given(supervised.queue.open(), board=board)
 
-    site: Site
-    home: Home
-    shared: Context
-    scoreboard: Scoreboard
-    log: SiteLog
-    heard: Callable[[Backend, Said], None] = lambda _backend, _said: None
 
-    def backend(self, slot: int, serial: int = 0) -> Backend:
-        """Return a new backend, or the one that had the number `serial` before, at the place `slot`."""
-        number = serial or self.shared.next_serial()
-        backend = Backend(self.site, slot, number, self.shared.loop, self.say, self.heard)
-        backend.answered_before = self.scoreboard.answered(slot)
-        return backend
+def _lost(supervised: SiteParts, backend: Backend) -> None:
+    """A preloader has not made the process."""
+    how = backend.launch
+    if backend.state is not State.STARTING or not how:
+        backend.cannot_spawn(backend.reason)
+        exits.heed(supervised, backend)
+        return
+    try:
+        backend.spawn(how, _given(supervised, backend, how), supervised.context.limits, supervised.log)
+    except OSError as error:
+        _cannot_spawn(supervised, backend, error)
 
-    def has_answered(self, backend: Backend) -> bool:
-        """Tell whether a backend has answered a request; a server that does not count has, once it has lasted."""
-        if backend.ours:
-            return self.scoreboard.answered(backend.slot) > backend.answered_before
-        return bool(backend.started) and self.shared.loop.now() - backend.started >= planner.ANSWERED_AFTER
 
-    def say(self, what: str) -> None:
-        """Tell it in the log of the service."""
-        servicelog.site_logger(self.site.name).info("%s", what)
+def _cannot_spawn(supervised: SiteParts, backend: Backend, error: OSError) -> None:
+    reason = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+    backend.cannot_spawn(reason, lacking=error.errno in _LACKING)
+    exits.heed(supervised, backend)
 
-    def plan(self, slot: int, serial: int, *, smoke: bool = False) -> Launch:
-        """Decide how to start the backend `serial` at the place `slot`.
 
-        `smoke`: it has to answer the site's smoke request before it takes any other.
+def _refuse(supervised: SiteParts, backend: Backend, reason: str) -> None:
+    backend.cannot_spawn(reason)
+    exits.heed(supervised, backend, refused=True)
 
-        Raises:
-            Refused: it cannot be started as its file says.
-        """
-        around = Surroundings(
-            environ=os.environ,
-            notify=self.shared.rundir.notify(serial),
-            private=self.shared.rundir.private(self.site.name),
-            mark=self.shared.mark_of(self.site.name, serial),
-            slot=slot,
-            examine=self.shared.placing.wanted(self.site, self.home) if self.shared.placing else "",
-            smoke=smoke,
-            head_limits=self.shared.servers.head_limits,
-        )
-        return launch.plan(self.site, self.home, around)
 
-    def obstacle(self) -> str:
-        """Return why no process could be started as the site's file says, as far as that is known; "" if one could."""
-        try:
-            self.plan(0, self.shared.serial)
-        except Refused as error:
-            return str(error)
-        return ""
+def check(supervised: SiteParts) -> None:
+    """Enter FATAL where the site could not be started as its file says, and leave it when it could."""
+    refused, reason = supervised.failures.refused, ""
+    try:
+        plan(supervised, 0, supervised.context.serial)
+    except Refused as error:
+        reason = str(error)
+    if reason != refused:
+        exits.reset(supervised)
+    if reason and reason != refused:
+        supervised.backends[:] = supervised.backends.alive
+        backend = new_backend(supervised, 0)
+        supervised.backends.append(backend)
+        backend.feed(Event.WANTED)
+        _refuse(supervised, backend, reason)
 
-    def prepare(self, how: Launch, slot: int) -> int:
-        """Make what belongs to the site's own user; returns the descriptor of the scoreboard, -1 where nobody counts.
 
-        Raises:
-            OSError: it cannot be made.
-        """
-        if launch.needs_private(self.site):
-            self.shared.rundir.give(self.site.name, how.identity.uid, how.identity.gid)
-        return self.scoreboard.make(slot) if how.job else -1
+# Whose the site is
 
-    def fork(self, backend: Backend, how: Launch, given: Given, lost: Callable[[], None]) -> bool:
-        """Have a preloader make the process; False where it needs a plain start.
 
-        `lost` is called if it turns out later that there is no process.
-        """
-        return backend.fork(how, given, self.log, self.shared.preloaders, lost)
+def belong(supervised: SiteParts, how: Launch) -> None:
+    """Have the site be of whom `how` says; whoever had it before has it no more."""
+    if supervised.queue.owner not in ("", how.owner):
+        _change_hands(supervised)
+    supervised.queue.owner = how.owner
 
-    def spawn(self, backend: Backend, how: Launch, given: Given) -> None:
-        """Make the process.
 
-        Raises:
-            OSError: none can be made.
-        """
-        backend.spawn(how, given, self.shared.limits, self.log)
+def _change_hands(supervised: SiteParts) -> None:
+    """Part with all processes, and with the socket and the scoreboard that they have.
+
+    They finish what they have begun. Who waits for them is told to come again.
+    """
+    supervised.logger.warning("%s: its processes end, and its socket and scoreboard are made anew", ANOTHERS)
+    supervised.readiness.end()
+    for backend in [one for one in supervised.backends if one.child or one.is_unborn]:
+        backend.feed(Event.STOP, ANOTHERS)
+    supervised.queue.renew(watch=False, reason=ANOTHERS)
+    supervised.costs.settle(supervised.figures())
+    supervised.scoreboard.close()
+    for backend in supervised.backends:
+        backend.answered_before = 0
+
+
+# From a process that has been started to one that serves
+
+
+def _notified(supervised: SiteParts, backend: Backend, variables: Said) -> None:
+    """Take note of what a process says of itself (sd_notify(3)); it does not teach or report without end."""
+    context, how = supervised.context, backend.launch
+    if "MODULES" in variables and how and backend.lessons < MOST_LESSONS:
+        backend.lessons += 1
+        context.preloaders.learn(how, variables["MODULES"])
+    examines = how.examine if how and backend.state is State.RUNNING else ""
+    if "FACTS" in variables and examines and context.examining and backend.reports < MOST_REPORTS:
+        backend.reports += 1
+        context.examining.take_facts(supervised.site, examines, variables["FACTS"])
+    if variables.get("RECYCLES") == "1":
+        exits.recycle(supervised, backend)
+    if variables.get("LEAVES") == "1":
+        backend.leaves = True
+    if backend.state is State.STARTING:
+        backend.told_of_start(variables)
+        if variables.get("READY") == "1":
+            serve(supervised, backend)
+        elif variables.get("TRIED") == "1" and backend.on_trial and not backend.told:
+            backend.on_trial = False
+            supervised.readiness.expect(backend)
+
+
+def serve_ready(supervised: SiteParts, now: float, connected: Connections) -> None:
+    """Have those silent ones serve that are ready now."""
+    for backend in supervised.readiness.look(now, connected):
+        serve(supervised, backend)
+
+
+def serve(supervised: SiteParts, backend: Backend) -> None:
+    """Have a process serve that is ready."""
+    now = supervised.loop.now()
+    backend.feed(Event.READY, f"ready after {now - backend.journey.begun:.3f} s")
+    supervised.activity.used(now)
+    supervised.failures.ready(backend.journey)
+    supervised.costs.start_cost = backend.journey.duration
+    supervised.deploys.ready(launch.backends(supervised.site))
+    if backend.launch:
+        supervised.context.preloaders.served(backend.launch)
+
+
+def has_answered(supervised: SiteParts, backend: Backend) -> bool:
+    """Tell whether a backend has answered a request; a server that does not count has, once it has lasted."""
+    if backend.ours:
+        return supervised.scoreboard.answered(backend.slot) > backend.answered_before
+    return bool(backend.started) and supervised.loop.now() - backend.started >= planner.ANSWERED_AFTER

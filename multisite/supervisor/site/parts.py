@@ -1,0 +1,152 @@
+"""What there is of one supervised site, each thing once: its file and home, its socket, its processes, what it costs.
+
+What it does stands above: what follows from ends (`exits`), starts (`starter`), and the rest (`supervised`).
+"""
+
+from __future__ import annotations
+
+import os
+
+from multisite.config.model import Home, Site
+from multisite.logs import servicelog
+from multisite.sites.sitedir import Stamp
+from multisite.sites.tally import Tally
+from multisite.supervisor.lifecycle import State
+from multisite.supervisor.process import kernel
+from multisite.supervisor.process.kernel import Connections, connections
+from multisite.supervisor.process.sitelog import Journey, SiteLog
+from multisite.supervisor.reexec import Handed, Keeper
+from multisite.supervisor.reexec import State as Packed
+from multisite.supervisor.site.backends import Backends
+from multisite.supervisor.site.context import Context
+from multisite.supervisor.site.costs import Activity, Costs, Figures, Scoreboard
+from multisite.supervisor.site.deploy import Deploys
+from multisite.supervisor.site.failures import Failures
+from multisite.supervisor.site.queue import SiteSocket, WaitQueue
+from multisite.supervisor.site.readiness import Readiness
+
+NO_CONNECTIONS = Connections()
+
+
+class SiteParts(Handed):
+    """The parts of a site, and what can be seen of them.
+
+    Attributes:
+        domains: whose folders lead to its socket.
+        stamp: of the version of its file that it has.
+        journey: of its last start.
+        is_put_to_rest: somebody has stopped it, and nobody has asked for it since.
+        is_due: it is to run although nobody has asked for it (`multisite.supervisor.prewarm`).
+    """
+
+    HANDED = ("is_due", "is_put_to_rest", "_is_asked_for")
+    PARTS = (
+        *("site", "home", "domains", "stamp", "backends", "costs", "failures", "activity", "listener", "queue"),
+        *("log", "scoreboard", "deploys", "journey"),
+    )
+    ANEW = ("context", "loop", "logger", "readiness")
+
+    def __init__(self, site: Site, home: Home, domains: tuple[str, ...], stamp: Stamp, context: Context) -> None:
+        self.site, self.home, self.domains, self.stamp = site, home, domains, stamp
+        self.context, self.loop = context, context.loop
+        self.logger = servicelog.site_logger(site.name)
+        self.is_due = self.is_put_to_rest = self._is_asked_for = False
+        self.journey: Journey | None = None
+        self.backends = Backends()
+        self.costs = Costs()
+        self.failures = Failures(site.name, context.notes, self.logger)
+        self.activity = Activity(self.loop.now())
+        link = "uwsgi.sock" if site.protocol == "uwsgi" else "http.sock"
+        self.listener = SiteSocket(context.rundir.socket(site.name), context.rundir, link)
+        self.queue = WaitQueue(self, self.listener, self.loop, self.logger)
+        self.log = SiteLog(site)
+        self.scoreboard = Scoreboard(context.rundir.board(site.name))
+        self.readiness = Readiness(self.listener.path, self.backends, self.costs, self.loop)
+        self.deploys = Deploys(self.backends, self.failures, self.queue)
+
+    def __repr__(self) -> str:
+        return f"<SupervisedSite {self.site.name} {self.state.name} {len(self.pids)} processes>"
+
+    def pack(self, keep: Keeper) -> Packed:
+        """Return what `take_over` takes."""
+        return {
+            **self.hand(),
+            "stamp": self.stamp,
+            "costs": self.costs.pack(),
+            "room": self.queue.hand(),
+            "deploys": self.deploys.pack(),
+            "failures": self.failures.pack(),
+            "activity": self.activity.hand(),
+            "log": self.log.hand(),
+            "listener": self.listener.pack(keep),
+            "scoreboard": self.scoreboard.pack(keep),
+            "journey": self.journey.pack() if self.journey else None,
+            "backends": [[one.slot, one.serial, one.pack(keep)] for one in self.backends],
+        }
+
+    def take_over(self, state: Packed) -> None:
+        """Go on where another program was, as far as its processes are not concerned."""
+        self.go_on(state)
+        self.costs.take_over(state["costs"])
+        self.deploys.take_over(state["deploys"])
+        self.failures.take_over(state["failures"])
+        self.activity.go_on(state["activity"])
+        self.log.go_on(state["log"])
+        self.listener.take_over(state["listener"])
+        self.scoreboard.take_over(state["scoreboard"])
+        self.queue.go_on(state["room"])
+        self.journey = Journey.taken_over(state["journey"]) if state["journey"] else None
+
+    @property
+    def state(self) -> State:
+        """The state of the site as a whole: that of its best backend."""
+        return self.backends.state
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes that it owns."""
+        return self.backends.pids
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is anything to watch: a process, a deadline or somebody who waits."""
+        return bool(self.backends) or self.is_waiting
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether somebody waits for a process that has not been started."""
+        return self.queue.since is not None
+
+    def figures(self) -> Figures:
+        """Return what the site's own processes count, where they do."""
+        return self.scoreboard.read(self.pids)
+
+    def tally(self, wall: float, cpu: float | None = None) -> Tally:
+        """Return what the site has used since the supervisor has had it.
+
+        Args:
+            wall: Unix seconds now.
+            cpu: seconds of its living processes, where that is known; else they are asked, without their children.
+        """
+        now = self.loop.now()
+        living = sum(map(kernel.cpu, self.pids)) if cpu is None else cpu
+        served = sum(now - since for since in self.backends.serving_since)
+        return self.costs.tally(self.figures(), living, served, wall - (now - self.activity.last_use))
+
+    def connected(self) -> Connections:
+        """Ask the kernel for this site's connections now."""
+        return connections(os.path.dirname(self.listener.path)).get(self.listener.path, NO_CONNECTIONS)
+
+    def want(self) -> None:
+        """Note that somebody waits."""
+        self._is_asked_for = True
+        self.is_put_to_rest = False
+        self.activity.asked_at(self.loop.now())
+        self.queue.want()
+        self.activity.used(self.loop.now())
+
+    def heed_start(self, count: int) -> None:
+        """Note that so many processes are about to be started, for whoever waits."""
+        self.costs.started(count, cold=self._is_asked_for and not self.backends.alive)
+        self._is_asked_for = False
+        self.queue.served()
