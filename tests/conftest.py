@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import compileall
 import os
 import resource
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+import multisite
 from multisite.logs.servicelog import current_site
 from tests.ways import loop, way
 
@@ -22,6 +25,14 @@ DESCRIPTORS = 16384
 _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 if 0 <= _soft < DESCRIPTORS:
     resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS if _hard < 0 else min(DESCRIPTORS, _hard), _hard))
+
+# Hundreds of processes import the package, some as users who may not write here, some of them on machines that say not
+# to write byte code at all. A planted bug (tests/mutants) is younger than byte code can tell.
+if "MULTISITE_UNDER_TEST" not in os.environ:
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        compileall.compile_dir(Path(multisite.__file__).parent, quiet=2)
 
 
 @pytest.fixture(autouse=True)
