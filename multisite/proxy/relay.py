@@ -28,9 +28,10 @@ from multisite.errors import (
 )
 from multisite.logs import requests, servicelog
 from multisite.proxy import downstream, handoff, leave, relayloop, syncrelay
+from multisite.proxy.destination import Destination, NotNow
 from multisite.proxy.downstream import Connection, Environ
 from multisite.proxy.headers import upgrade_of
-from multisite.proxy.request import Destination, NotNow, Request
+from multisite.proxy.request import Request
 from multisite.proxy.upload import Served, Unmeasured, Upload, length_of
 from multisite.proxy.upstream import READABLE, Exchange
 from multisite.proxy.wire.responses import Incoming

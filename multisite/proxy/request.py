@@ -1,4 +1,4 @@
-"""Where a request goes, and the request itself, until its answer is complete or the relay loop has it."""
+"""A request, until its answer is complete or the relay loop has it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import socket
 import time
 from collections.abc import Callable
 from email.utils import formatdate
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
-from multisite.config.endpoint import Endpoint
 from multisite.errors import BackendUnavailable, MultisiteError, pages
 from multisite.logs import requests, servicelog
 from multisite.proxy import downstream
+from multisite.proxy.destination import Destination
 from multisite.proxy.downstream import Connection, Environ
 from multisite.proxy.headers import upgrade_of
-from multisite.proxy.limits import Pace, Queued, Share
 from multisite.proxy.upload import Arriving, Upload, length_of
 from multisite.proxy.upstream import Exchange
 from multisite.proxy.wire.http11 import Head
@@ -144,44 +143,3 @@ def date() -> str:
 
 
 _last = (0, "")
-
-
-class NotNow(Exception):
-    """What was asked for can be had, but not at once."""
-
-
-class Destination(Protocol):
-    """A site's processes, or its upstreams.
-
-    Attributes:
-        pace: how long a worker's thread waits for an answer.
-        queue: the requests that nobody has taken yet.
-        places: what of it is in the relay loop of this process.
-        share: of the server's threads, where they have to wait.
-        stall_timeout: seconds between two parts of an answer; 0 for no limit.
-        upload_rate: bytes of a request's body that have to come in a second; 0 for any number.
-        sends: an answer may have the front end send a file (`headers.SENDERS`).
-        can_explain: `explain` may have something to say.
-        taker: where requests can be handed over with their connections (`handoff`), None for nowhere.
-    """
-
-    pace: Pace
-    queue: Queued
-    places: set[object]
-    share: Share
-    stall_timeout: float
-    upload_rate: float
-    sends: bool
-    can_explain: bool
-    taker: Endpoint | None
-
-    def begin(self, environ: Environ, upload: Upload, hurry: bool) -> Exchange:
-        """Send the request, the first piece of its body at least.
-
-        Raises:
-            NotNow: in a hurry, that would take time; nothing was sent.
-            MultisiteError: it cannot be sent; after `ConnectFailed` and `BackendUnavailable` nothing was.
-        """
-
-    def explain(self, error: MultisiteError) -> None:
-        """Ask why there was no answer, which may take time; raise the error that says it better."""

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from multisite.config.development import OFF, Development
@@ -18,18 +19,15 @@ from multisite.config.endpoint import Endpoint
 from multisite.config.model import Home, Site
 from multisite.config.trusted import TrustedProxies
 from multisite.control.client import Client
-from multisite.errors import Asleep, BackendUnavailable, MultisiteError
+from multisite.errors import Asleep, BackendUnavailable, MultisiteError, NoAnswer
 from multisite.logs import servicelog
 from multisite.proxy import handoff
+from multisite.proxy.destination import Balancer, Destination, NotNow, Proxy
 from multisite.proxy.downstream import Environ
 from multisite.proxy.ignored import QUIET, Ignored
-from multisite.proxy.limits import Pace, Queued, Share
-from multisite.proxy.proxy import Balancer, Proxy
 from multisite.proxy.relay import relay
-from multisite.proxy.request import NotNow
 from multisite.proxy.upload import Upload
 from multisite.proxy.upstream import Exchange
-from multisite.sites import server
 from multisite.sites.server import head_limits
 
 _log = logging.getLogger("multisite.spawned")
@@ -37,25 +35,18 @@ _log = logging.getLogger("multisite.spawned")
 WSGI = Callable[..., Iterable[bytes]]
 
 
-class SpawnedSite:
+class SpawnedSite(Destination):
     """The WSGI callable of one site with processes of its own."""
 
     can_explain = True
-    stall_timeout = 300.0
 
     def __init__(self, site: Site, home: Home, debug: bool = False) -> None:
-        self.pace = Pace()
-        self.queue = Queued(max(1, site.max_waiting))
-        self.places: set[object] = set()
-        self.sends = site.app_send
-        self.upload_rate = float(site.upload_rate)
-        self.share = Share(server.of_this_server)
+        super().__init__(site.app_send, float(site.upload_rate), max(1, site.max_waiting))
         self._site, self._home, self._debug = site, home, debug
         self._client = Client(home)
         self._trusts = TrustedProxies(home.service.trusted_proxies).trusts
         self._ignored = Ignored(site.ignore_activity, site.ignore_agents)
         self._proxy: Proxy | None = None
-        self.taker: Endpoint | None = None
         self._hand_over = home.supervisor.hand_over if site.is_ours else "no"
 
     def __repr__(self) -> str:
@@ -80,7 +71,7 @@ class SpawnedSite:
         return relay(self, environ, start_response)
 
     def begin(self, environ: Environ, upload: Upload, hurry: bool) -> Exchange:
-        """Send a request (see `request.Destination`)."""
+        """Send a request (see `Destination`)."""
         proxy = self._proxy
         if proxy is None:
             if hurry:
@@ -93,9 +84,9 @@ class SpawnedSite:
         return proxy.begin(environ, upload, hurry)
 
     def explain(self, error: MultisiteError) -> None:
-        """Ask the supervisor why there was no answer (see `request.Destination`)."""
-        if self._proxy:
-            self._proxy.explain(error)
+        """Ask the supervisor why there was no answer (see `Destination`)."""
+        if isinstance(error, NoAnswer) and self._proxy:
+            self._ensure()
 
     @staticmethod
     def _mark(proxy: Proxy) -> None:
@@ -111,17 +102,13 @@ class SpawnedSite:
             speaks="envelope" if self._site.is_ours else self._site.protocol,
             request_timeout=limit and limit + self._site.start_timeout,
             patience=limit,
-            reconnect=self._again,
+            reconnect=self._ensure,
             trusts=self._trusts,
             measures=self._site.server == "uwsgi",  # its applications do not see a body in chunks
         )
 
-    def _again(self) -> None:
-        """Have the supervisor listen again, or say why it does not."""
-        self._ensure()
-
     def _ensure(self) -> str:
-        """Return the path of the listening socket; a developer is told why there is none."""
+        """Have the supervisor listen, and return the path of the socket; a developer is told why there is none."""
         try:
             return self._client.ensure(self._site.entry_name, self._site.host, head_limits())
         except BackendUnavailable as error:  # for what it has no incident, nobody has told it yet
@@ -146,7 +133,7 @@ def _journey(site: Site, home: Home, reason: str) -> str:
 def app(site: Site, home: Home, development: Development = OFF) -> WSGI:
     """Return the callable for a site that lives elsewhere: in processes that we start, or at its upstreams."""
     if site.upstreams and site.mode in ("auto", "proxy"):
-        return _upstreams(site, home)
+        return partial(relay, _upstreams(site, home))
     spawned = SpawnedSite(site, home, development.debug)
     if not development.reload:
         return spawned
@@ -155,16 +142,10 @@ def app(site: Site, home: Home, development: Development = OFF) -> WSGI:
     return Fresh(spawned, site, home)
 
 
-def _upstreams(site: Site, home: Home) -> WSGI:
+def _upstreams(site: Site, home: Home) -> Balancer:
     trusts = TrustedProxies(home.service.trusted_proxies).trusts
     proxies = [
-        Proxy(
-            Endpoint.parse(text, site.protocol),
-            request_timeout=site.request_timeout,
-            trusts=trusts,
-            sends=site.app_send,
-            upload_rate=site.upload_rate,
-        )
+        Proxy(Endpoint.parse(text, site.protocol), request_timeout=site.request_timeout, trusts=trusts)
         for text in site.upstreams
     ]
-    return Balancer(proxies, share=Share(server.of_this_server))
+    return Balancer(proxies, sends=site.app_send, upload_rate=site.upload_rate)

@@ -19,11 +19,11 @@ from multisite.errors import TooSlow
 from multisite.proxy import limits as share_of_threads
 from multisite.proxy import lingering, upload
 from multisite.proxy.limits import Share
-from multisite.proxy.proxy import Proxy
 from multisite.proxy.relayloop import RelayLoop
 from multisite.proxy.upload import Tempo
 from multisite.sites.server import Threads
 from tests.backends import PATIENCE, Backend
+from tests.proxy.harness import Relayed
 from tests.servers.harness import eventually
 from tests.ways import connected, taken
 
@@ -157,7 +157,7 @@ def test_a_body_that_is_too_slow_is_408_in_the_relay(
     environ |= {"REQUEST_METHOD": "POST", "PATH_INFO": "/", "QUERY_STRING": "", "SCRIPT_NAME": "", "REMOTE_ADDR": ""}
     environ |= {"SERVER_NAME": "x", "SERVER_PORT": "80", "SERVER_PROTOCOL": "HTTP/1.1", "wsgi.url_scheme": "http"}
     with taken(kind, monkeypatch) as way, Backend(tmp_path / "x.sock", talk) as backend:
-        proxy = Proxy(backend.endpoint, speaks=speaks, upload_rate=10**9)
+        proxy = Relayed(backend.endpoint, speaks=speaks, upload_rate=10**9)
         with pytest.raises(TooSlow), way.begun(proxy, environ):
             pass
         hold.set()

@@ -15,10 +15,10 @@ import pytest
 from multisite.errors import NoAnswer, SiteBusy, UpstreamProtocolError
 from multisite.proxy import limits
 from multisite.proxy.limits import Share
-from multisite.proxy.proxy import Proxy
 from multisite.sites import server
 from multisite.sites.server import Threads
 from tests.backends import Backend, saying
+from tests.proxy.harness import Relayed
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_a_thread_is_free_again_whatever_happens(tmp_path: Path, how: str) -> No
     environ: dict[str, object] = {"wsgi.input": io.BytesIO(), "QUERY_STRING": "", "SERVER_PROTOCOL": "HTTP/1.1"}
     setup_testing_defaults(environ)
     with Backend(tmp_path / "x.sock", polite) as backend:
-        proxy = Proxy(backend.endpoint, share=Share(lambda: pool))
+        proxy = Relayed(backend.endpoint, share=Share(lambda: pool))
         expected = {"refused": NoAnswer, "gone": ConnectionResetError, "cut": UpstreamProtocolError}.get(how)
         with pytest.raises(expected) if expected else contextlib.nullcontext():
             body = proxy(environ, _leaves if how == "gone" else lambda *told: None)

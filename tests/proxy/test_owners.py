@@ -19,13 +19,13 @@ import pytest
 from multisite.config.endpoint import Endpoint
 from multisite.errors import BackendUnavailable, ConnectFailed, UpstreamError
 from multisite.proxy import downstream, looprelay, relayloop, syncrelay
-from multisite.proxy.proxy import Proxy
+from multisite.proxy.destination import NotNow
 from multisite.proxy.relayloop import RelayLoop
-from multisite.proxy.request import NotNow
 from multisite.proxy.upload import Upload
 from multisite.proxy.upstream import Exchange, connect
 from multisite.sites.server import find_worker
 from tests.backends import HELLO, PATIENCE, TEXT, Backend, Talk, eventually, read_all, saying, take
+from tests.proxy.harness import Relayed
 from tests.ways import Way, ask, call, connected, send_body, taken
 
 BODY = b"".join(b"%08d" % number for number in range(1 << 19))  # 4 MiB, no two pieces alike
@@ -59,7 +59,7 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-class Later(Proxy):
+class Later(Relayed):
     """Reaches its site by a helper only, which does what it is told."""
 
     def __init__(self, endpoint: Any, do: Callable[[], object]) -> None:
@@ -73,7 +73,7 @@ class Later(Proxy):
         return super().begin(environ, upload, hurry)
 
 
-class Explained(Proxy):
+class Explained(Relayed):
     """Asks a helper why there was no answer, who does what it is told."""
 
     def __init__(self, endpoint: Any, do: Callable[[], object]) -> None:
@@ -139,7 +139,7 @@ def test_a_piece_that_the_client_has_not_taken_is_not_overwritten(
         if size:
             environ["CONTENT_LENGTH"] = str(size)
             send_body(environ, ours, theirs)
-        call(Proxy(endpoint), theirs, **environ)
+        call(Relayed(endpoint), theirs, **environ)
         eventually(lambda: sent)
         with ours:
             data = b""
@@ -299,7 +299,7 @@ def test_without_a_thread_for_the_loop_there_is_a_page(
 
     started = threading.Thread.start
     with Backend(tmp_path / "x.sock", trying) as backend:
-        proxy = Proxy(backend.endpoint)
+        proxy = Relayed(backend.endpoint)
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", start)
             before = descriptors()
@@ -318,7 +318,7 @@ def test_without_a_descriptor_for_the_loop_there_is_a_page(
         raise OSError(errno.EMFILE, "Too many open files")
 
     with Backend(tmp_path / "x.sock", trying) as backend:
-        proxy = Proxy(backend.endpoint)
+        proxy = Relayed(backend.endpoint)
         with monkeypatch.context() as patch:
             patch.setattr(select, "epoll", epoll)
             with ask(proxy) as wire:
@@ -349,7 +349,7 @@ def test_a_connection_that_cannot_be_watched_gets_a_page(
             wire.sendall(HELLO)
 
     with Backend(tmp_path / "x.sock", talk) as backend:
-        proxy = Proxy(backend.endpoint)
+        proxy = Relayed(backend.endpoint)
         before = descriptors()
         with monkeypatch.context() as patch:
             patch.setattr(RelayLoop, "watch", watch)
@@ -373,7 +373,7 @@ def test_an_error_in_the_loop_costs_its_own_request_only(
 
     monkeypatch.setattr(looprelay.LoopRelay, "_receive", receive)
     with Backend(tmp_path / "x.sock", trying) as backend:
-        proxy = Proxy(backend.endpoint)
+        proxy = Relayed(backend.endpoint)
         with ask(proxy, RAW_URI="/bad") as bad, ask(proxy) as good:
             assert read_all(bad).startswith(b"HTTP/1.1 500 ")
             assert read_all(good).endswith(b"hello")
@@ -388,7 +388,7 @@ def test_one_that_cannot_even_be_ended_costs_itself_only(
         raise ZeroDivisionError
 
     with Backend(tmp_path / "x.sock", trying) as backend:
-        proxy = Proxy(backend.endpoint)
+        proxy = Relayed(backend.endpoint)
         with monkeypatch.context() as patch:
             patch.setattr(looprelay.LoopRelay, "_receive", fail)
             patch.setattr(looprelay.LoopRelay, "_fail", fail)
@@ -408,9 +408,9 @@ def test_an_answer_that_only_one_thread_collects_is_answered_for(
     before = descriptors()
     with monkeypatch.context() as patch:
         patch.setattr(syncrelay.Pending, "_send", lambda self, request: 1 / 0)
-        with Backend(tmp_path / "x.sock", trying) as backend, ask(Proxy(backend.endpoint)) as wire:
+        with Backend(tmp_path / "x.sock", trying) as backend, ask(Relayed(backend.endpoint)) as wire:
             assert read_all(wire).startswith(b"HTTP/1.1 500 ")
-    with Backend(tmp_path / "y.sock", trying) as backend, ask(Proxy(backend.endpoint)) as wire:
+    with Backend(tmp_path / "y.sock", trying) as backend, ask(Relayed(backend.endpoint)) as wire:
         assert read_all(wire).endswith(b"hello")
     assert descriptors() <= before + 2
 
@@ -428,7 +428,7 @@ def test_what_a_single_worker_has_in_hand_is_a_page_where_there_can_be_no_loop(
         go.wait(PATIENCE)
 
     with Backend(tmp_path / "x.sock", talk) as backend:
-        proxy = Proxy(backend.endpoint)
+        proxy = Relayed(backend.endpoint)
         somebody = socket.create_connection(patient.worker.sockets[0].getsockname())
         with somebody, monkeypatch.context() as patch:
             patch.setattr(relayloop, "current", current)
@@ -449,7 +449,7 @@ def test_a_part_that_was_sent_is_followed_by_no_page(tmp_path: Path, monkeypatch
             theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             with monkeypatch.context() as patch:
                 patch.setattr(downstream.Connection, "take", lambda self: raising(OSError(errno.EMFILE, "none"))())
-                call(Proxy(backend.endpoint), theirs, HTTP_CONNECTION="close")
+                call(Relayed(backend.endpoint), theirs, HTTP_CONNECTION="close")
             with ours:
                 data = b""
                 with contextlib.suppress(ConnectionResetError):
@@ -529,7 +529,7 @@ def test_all_that_is_under_way_goes_on_in_the_next(
 
     with Backend(tmp_path / "x.sock", talk) as backend, contextlib.ExitStack() as stack:
         loop = relayloop.current()
-        wires = [stack.enter_context(ask(Proxy(backend.endpoint)))]
+        wires = [stack.enter_context(ask(Relayed(backend.endpoint)))]
         helped = Later(backend.endpoint, lambda: begun.set() or asked.wait(PATIENCE))  # type: ignore[func-returns-value]
         wires.append(stack.enter_context(ask(helped)))  # with the only helper
         assert begun.wait(PATIENCE)
@@ -538,7 +538,7 @@ def test_all_that_is_under_way_goes_on_in_the_next(
         threading.Timer(0.1, asked.set).start()
         loop.finish_errands(time.monotonic() + PATIENCE)
         loop.park()
-        wires.append(stack.enter_context(ask(Proxy(backend.endpoint))))  # in the inbox
+        wires.append(stack.enter_context(ask(Relayed(backend.endpoint))))  # in the inbox
         go.set()
         loop.drain(time.monotonic() + PATIENCE)
         assert all(read_all(wire).endswith(b"hello") for wire in wires)
@@ -557,7 +557,7 @@ def test_what_a_single_worker_has_in_hand_goes_on_in_the_next(
 
     with Backend(tmp_path / "x.sock", talk) as backend, contextlib.ExitStack() as stack:
         stack.enter_context(socket.create_connection(patient.worker.sockets[0].getsockname()))  # who is at the door
-        wires = [stack.enter_context(ask(Proxy(backend.endpoint))) for _ in range(3)]
+        wires = [stack.enter_context(ask(Relayed(backend.endpoint))) for _ in range(3)]
         assert len(syncrelay.of(find_worker())) == 3  # type: ignore[arg-type]
         loop = relayloop.current()
         loop.park()
@@ -599,7 +599,7 @@ def test_what_the_grace_cuts_shows_it_and_is_counted(
     go = threading.Event()
     with Backend(tmp_path / "x.sock", talk) as backend:
         more = {"SERVER_PROTOCOL": "HTTP/1.0", "multisite.visit": Visit()}
-        with ask(Proxy(backend.endpoint), **more) as wire, ask(Proxy(backend.endpoint), **more) as other:
+        with ask(Relayed(backend.endpoint), **more) as wire, ask(Relayed(backend.endpoint), **more) as other:
             for each in (wire, other):
                 data = b""
                 while not data.endswith(b"hello"):
@@ -621,7 +621,7 @@ def test_an_answer_shorter_than_it_says_has_failed(tmp_path: Path, worker: Way) 
             ended.append((sent, cut))
 
     with Backend(tmp_path / "x.sock", saying(TEXT + b"Content-Length: 9\r\n\r\nhello")) as backend:
-        with ask(Proxy(backend.endpoint), **{"multisite.visit": Visit()}) as wire:
+        with ask(Relayed(backend.endpoint), **{"multisite.visit": Visit()}) as wire:
             assert read_all(wire).endswith(b"hello")
         eventually(lambda: ended)
     assert ended == [(5, True)]
@@ -641,7 +641,7 @@ def test_a_child_that_a_site_makes_holds_no_clients(
 
     with Backend(tmp_path / "x.sock", talk) as backend, contextlib.ExitStack() as stack:
         stack.enter_context(socket.create_connection(patient.worker.sockets[0].getsockname()))
-        wire = stack.enter_context(ask(Proxy(backend.endpoint), SERVER_PROTOCOL="HTTP/1.0"))
+        wire = stack.enter_context(ask(Relayed(backend.endpoint), SERVER_PROTOCOL="HTTP/1.0"))
         assert len(syncrelay.of(find_worker())) == 1  # type: ignore[arg-type]
         reading, writing = os.pipe()
         child = os.fork()

@@ -20,9 +20,9 @@ import pytest
 from multisite.errors import BackendUnavailable, SiteBusy
 from multisite.logs.requests import KEY
 from multisite.proxy import downstream, looprelay, relayloop
-from multisite.proxy.proxy import Proxy
 from multisite.proxy.relayloop import RelayLoop
 from tests.backends import HELLO, PATIENCE, TEXT, Backend, eventually, read_all, saying, take
+from tests.proxy.harness import Relayed
 from tests.ways import ENVIRON, Way, ask, connected, taken
 
 
@@ -46,7 +46,7 @@ def test_a_client_that_leaves_frees_the_backend_at_once(tmp_path: Path, worker: 
         freed.set()
 
     with Backend(tmp_path / "x.sock", talk) as backend:
-        wire = ask(Proxy(backend.endpoint))
+        wire = ask(Relayed(backend.endpoint))
         eventually(lambda: relayloop.current().in_flight)
         wire.close()
         assert freed.wait(PATIENCE)
@@ -66,7 +66,7 @@ def test_a_client_that_has_said_all_is_still_there(tmp_path: Path, worker: Way) 
         ours.shutdown(socket.SHUT_WR)
         eventually(lambda: downstream.has_left(theirs))
         with pytest.raises(downstream.Ended):
-            Proxy(backend.endpoint)({**ENVIRON, "gunicorn.socket": theirs}, None)
+            Relayed(backend.endpoint)({**ENVIRON, "gunicorn.socket": theirs}, None)
         go.set()
         with ours:
             assert read_all(ours).endswith(b"hello")
@@ -85,7 +85,7 @@ def test_a_client_that_takes_nothing_is_given_up(tmp_path: Path, worker: Way, mo
                 wire.sendall(bytes(65536))
         freed.set()
 
-    with Backend(tmp_path / "x.sock", talk) as backend, ask(Proxy(backend.endpoint)):
+    with Backend(tmp_path / "x.sock", talk) as backend, ask(Relayed(backend.endpoint)):
         assert freed.wait(PATIENCE)
 
 
@@ -110,7 +110,7 @@ def test_a_slow_client_takes_no_memory(tmp_path: Path, worker: Way) -> None:
 
     with Backend(tmp_path / "x.sock", talk) as backend:
         tracemalloc.start()
-        with ask(Proxy(backend.endpoint)) as wire:
+        with ask(Relayed(backend.endpoint)) as wire:
             eventually(lambda: said[0])
             before = -1
             while before != said[0]:  # until nothing moves any more
@@ -136,7 +136,7 @@ def test_an_http_1_0_client_sees_a_cut_by_a_reset(tmp_path: Path, worker: Way) -
 
     go = threading.Event()
     with Backend(tmp_path / "x.sock", talk) as backend:
-        with ask(Proxy(backend.endpoint), SERVER_PROTOCOL="HTTP/1.0") as wire:
+        with ask(Relayed(backend.endpoint), SERVER_PROTOCOL="HTTP/1.0") as wire:
             data = b""
             while not data.endswith(b"hello"):
                 data += wire.recv(65536)
@@ -163,7 +163,7 @@ def test_such_a_cut_is_never_a_clean_end(tmp_path: Path, worker: Way, taken_by_c
     cut = threading.Event()
     with (
         Backend(tmp_path / "x.sock", talk) as backend,
-        ask(Proxy(backend.endpoint), SERVER_PROTOCOL="HTTP/1.0") as wire,
+        ask(Relayed(backend.endpoint), SERVER_PROTOCOL="HTTP/1.0") as wire,
     ):
         assert cut.wait(PATIENCE)
         with pytest.raises(ConnectionResetError):
@@ -193,7 +193,7 @@ def test_a_cut_is_counted_whatever_was_still_to_be_sent(tmp_path: Path, worker: 
                 wire.sendall(b"10000\r\n" + b"x" * 65536 + b"\r\n")
 
     seen = _Seen()
-    with Backend(tmp_path / "x.sock", talk) as backend, ask(Proxy(backend.endpoint), **{KEY: seen}) as wire:
+    with Backend(tmp_path / "x.sock", talk) as backend, ask(Relayed(backend.endpoint), **{KEY: seen}) as wire:
         assert backend.ended.wait(PATIENCE)
         got = b""
         with contextlib.suppress(ConnectionResetError):
@@ -223,7 +223,7 @@ def test_how_an_answer_ends_is_seen_and_counted(
     answer, counted = ENDS[end]
     seen = _Seen()
     with taken(kind, monkeypatch, patience), Backend(tmp_path / "x.sock", saying(answer)) as backend:
-        with ask(Proxy(backend.endpoint), SERVER_PROTOCOL=protocol, HTTP_CONNECTION="close", **{KEY: seen}) as wire:
+        with ask(Relayed(backend.endpoint), SERVER_PROTOCOL=protocol, HTTP_CONNECTION="close", **{KEY: seen}) as wire:
             got = b""
             with contextlib.suppress(ConnectionResetError):
                 while block := wire.recv(65536):
@@ -248,10 +248,10 @@ def test_a_request_that_nobody_took_is_503_and_one_that_somebody_did_is_504(tmp_
         release.wait(PATIENCE)
 
     with Backend(tmp_path / "x.sock", talk) as backend:
-        with ask(Proxy(backend.endpoint, request_timeout=0.2, most_waiting=5)) as wire:
+        with ask(Relayed(backend.endpoint, request_timeout=0.2, most_waiting=5)) as wire:
             assert read_all(wire).startswith(b"HTTP/1.1 503 ")
         read.set()
-        with ask(Proxy(backend.endpoint, request_timeout=2.0, most_waiting=5)) as wire:
+        with ask(Relayed(backend.endpoint, request_timeout=2.0, most_waiting=5)) as wire:
             assert read_all(wire).startswith(b"HTTP/1.1 504 ")
         release.set()
 
@@ -270,7 +270,7 @@ def test_the_time_in_the_queue_does_not_count_as_the_sites(
         wire.recv(1)
 
     with Backend(tmp_path / "x.sock", talk) as backend:
-        with ask(Proxy(backend.endpoint, request_timeout=2.0, most_waiting=5)) as wire:
+        with ask(Relayed(backend.endpoint, request_timeout=2.0, most_waiting=5)) as wire:
             assert read_all(wire).startswith(b"HTTP/1.1 504 ")
             assert time.monotonic() - waited_till[0] > 1.8
 
@@ -287,11 +287,11 @@ def test_a_request_that_was_taken_has_its_own_time(
         leave.wait(PATIENCE)
 
     with Backend(tmp_path / "x.sock", talk) as backend:
-        with ask(Proxy(backend.endpoint, request_timeout=PATIENCE, patience=0.2, most_waiting=5)) as wire:
+        with ask(Relayed(backend.endpoint, request_timeout=PATIENCE, patience=0.2, most_waiting=5)) as wire:
             assert read_all(wire).startswith(b"HTTP/1.1 504 ")
         leave.set()
     with Backend(tmp_path / "y.sock", lambda wire: (take(wire), time.sleep(0.3))) as backend:
-        with ask(Proxy(backend.endpoint, request_timeout=PATIENCE, patience=0.2)) as wire:
+        with ask(Relayed(backend.endpoint, request_timeout=PATIENCE, patience=0.2)) as wire:
             assert read_all(wire).startswith(b"HTTP/1.1 504 ")
 
 
@@ -304,7 +304,7 @@ def test_more_than_may_wait_are_refused_at_once(tmp_path: Path, worker: Way) -> 
         wire.sendall(HELLO)
 
     with Backend(tmp_path / "x.sock", talk) as backend, contextlib.ExitStack() as stack:
-        proxy = Proxy(backend.endpoint, most_waiting=3)
+        proxy = Relayed(backend.endpoint, most_waiting=3)
         waiting = [stack.enter_context(ask(proxy)) for _ in range(3)]
         ours, theirs = connected()
         with ours, theirs, pytest.raises(SiteBusy):
@@ -328,7 +328,7 @@ def test_a_request_whose_taking_another_one_noticed_keeps_its_time(
         wire.sendall(HELLO)
 
     with Backend(tmp_path / "x.sock", talk) as backend:
-        proxy = Proxy(backend.endpoint, most_waiting=1)
+        proxy = Relayed(backend.endpoint, most_waiting=1)
         with ask(proxy) as wire:
             eventually(lambda: proxy.places)
             eventually(lambda: all(each.is_taken() for each in list(proxy.queue._waiting)))
@@ -348,7 +348,7 @@ def test_requests_that_were_taken_do_not_wait(tmp_path: Path, worker: Way) -> No
         wire.sendall(HELLO)
 
     with Backend(tmp_path / "x.sock", talk) as backend, contextlib.ExitStack() as stack:
-        proxy = Proxy(backend.endpoint, most_waiting=2)
+        proxy = Relayed(backend.endpoint, most_waiting=2)
         waiting = []
         for number in range(10):
             waiting.append(stack.enter_context(ask(proxy)))
@@ -373,14 +373,14 @@ def test_one_site_cannot_take_every_descriptor(tmp_path: Path, worker: Way, monk
         Backend(tmp_path / "y.sock", saying(HELLO)) as other,
         contextlib.ExitStack() as stack,
     ):
-        proxy = Proxy(backend.endpoint)
+        proxy = Relayed(backend.endpoint)
         waiting = []
         with pytest.raises(SiteBusy):
             while True:
                 waiting.append(stack.enter_context(ask(proxy)))
                 eventually(lambda: len(proxy.places) == len(waiting))
         assert len(waiting) == 20
-        with ask(Proxy(other.endpoint)) as wire:
+        with ask(Relayed(other.endpoint)) as wire:
             assert read_all(wire).endswith(b"hello")
         release.set()
         assert all(read_all(wire).endswith(b"hello") for wire in waiting)
@@ -389,7 +389,7 @@ def test_one_site_cannot_take_every_descriptor(tmp_path: Path, worker: Way, monk
 
 def test_no_descriptor_is_503(tmp_path: Path, worker: Way) -> None:
     backend = Backend(tmp_path / "x.sock", saying(HELLO))
-    proxy = Proxy(backend.endpoint)
+    proxy = Relayed(backend.endpoint)
     ours, theirs = connected()
     environ = {**ENVIRON, "gunicorn.socket": theirs}
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -429,8 +429,9 @@ def test_what_takes_time_is_done_by_a_helper(tmp_path: Path, worker: Way) -> Non
         backends.append(stack.enter_context(Backend(tmp_path / "x.sock", saying(HELLO))))
 
     with contextlib.ExitStack() as stack:
-        proxy = Proxy(Backend(tmp_path / "gone.sock", saying(HELLO)).endpoint, reconnect=reconnect)
-        proxy.endpoint = type(proxy.endpoint)("http", path=str(tmp_path / "x.sock"))
+        backend = Backend(tmp_path / "gone.sock", saying(HELLO))
+        proxy = Relayed(backend.endpoint, reconnect=reconnect)
+        proxy.proxy.endpoint = type(backend.endpoint)("http", path=str(tmp_path / "x.sock"))
         wire = stack.enter_context(ask(proxy))  # returns before anybody listens
         assert asked.wait(PATIENCE)
         go.set()
@@ -552,7 +553,7 @@ def test_a_forked_child_lets_go_of_its_parents_clients(tmp_path: Path, worker: W
         wire.sendall(HELLO)
 
     with Backend(tmp_path / "x.sock", talk) as backend:
-        with ask(Proxy(backend.endpoint), SERVER_PROTOCOL="HTTP/1.0") as wire:
+        with ask(Relayed(backend.endpoint), SERVER_PROTOCOL="HTTP/1.0") as wire:
             eventually(lambda: relayloop.current().in_flight)
             reading, writing = os.pipe()
             child = os.fork()

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from multisite.proxy import downstream, syncrelay
-from multisite.proxy.proxy import Proxy
 from multisite.sites.server import find_worker
 from tests.backends import PATIENCE, Backend, read_all, saying, take
+from tests.proxy.harness import Relayed
 from tests.ways import Way, connected, taken
 
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
@@ -35,7 +35,7 @@ def somebody(worker: Way) -> Iterator[socket.socket]:
         yield other
 
 
-def call(proxy: Proxy, wire: socket.socket, **more: Any) -> None:
+def call(proxy: Relayed, wire: socket.socket, **more: Any) -> None:
     """Call the application in this thread, as a sync worker would; it must leave the connection to others."""
     environ = {
         "gunicorn.socket": wire,
@@ -61,7 +61,7 @@ def test_a_worker_waits_for_an_answer_if_nobody_else_wants_anything(
     monkeypatch.setattr(syncrelay, "PATIENCE", PATIENCE)
     with Backend(tmp_path / "x.sock", saying(HELLO)) as backend:
         ours, theirs = connected()
-        call(Proxy(backend.endpoint), theirs)
+        call(Relayed(backend.endpoint), theirs)
         assert not len(syncrelay.of(find_worker()))  # type: ignore[arg-type]
         with ours:
             assert read_all(ours).endswith(b"hello")
@@ -81,7 +81,7 @@ def test_it_leaves_when_somebody_is_at_the_door(
 
     with Backend(tmp_path / "x.sock", talk) as backend:
         ours, theirs = connected()
-        call(Proxy(backend.endpoint), theirs)  # returns, though there is no answer
+        call(Relayed(backend.endpoint), theirs)  # returns, though there is no answer
         go.set()
         with ours:
             assert read_all(ours).endswith(b"hello")
@@ -99,7 +99,7 @@ def test_it_collects_the_answers_to_earlier_requests(
         wire.sendall(SMALL + number)
 
     with Backend(tmp_path / "x.sock", talk, backlog=64) as backend, contextlib.ExitStack() as stack:
-        proxy = Proxy(backend.endpoint)
+        proxy = Relayed(backend.endpoint)
         clients = []
         for number in range(30):
             ours, theirs = connected()
@@ -123,7 +123,7 @@ def test_an_answer_that_does_not_fit_goes_on_elsewhere(
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
     with Backend(tmp_path / "x.sock", saying(answer)) as backend:
         ours, theirs = connected()
-        call(Proxy(backend.endpoint), theirs)
+        call(Relayed(backend.endpoint), theirs)
         with ours:
             assert read_all(ours).endswith(body)
 
@@ -136,7 +136,7 @@ def test_a_client_that_takes_nothing_holds_up_nobody(tmp_path: Path, worker: Way
         ours, theirs = connected()
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        call(Proxy(backend.endpoint), theirs)
+        call(Relayed(backend.endpoint), theirs)
         with ours:
             assert read_all(ours).endswith(body)
 
@@ -145,6 +145,6 @@ def test_errors_are_the_loops_to_tell(tmp_path: Path, worker: Way, monkeypatch: 
     monkeypatch.setattr(syncrelay, "PATIENCE", PATIENCE)
     with Backend(tmp_path / "x.sock", saying(b"nonsense\r\n\r\n")) as backend:
         ours, theirs = connected()
-        call(Proxy(backend.endpoint), theirs)
+        call(Relayed(backend.endpoint), theirs)
         with ours:
             assert read_all(ours).startswith(b"HTTP/1.1 502 ")

@@ -17,8 +17,8 @@ from wsgiref.validate import validator
 import pytest
 
 from multisite.config.endpoint import Endpoint
-from multisite.proxy.proxy import Proxy
 from tests.backends import get
+from tests.proxy.harness import Relayed
 
 from .harness import PACKAGE_ROOT, PATIENCE, Server, eventually, find_program, free_port, not_tested, send_raw
 from .system_python import uwsgi_of_debian
@@ -107,9 +107,11 @@ KINDS = {"204": nothing, "304": unchanged, "stream": stream, "short": short, "en
 FRONT = """
 import os
 from multisite.config.endpoint import Endpoint
-from multisite.proxy.proxy import Proxy
+from functools import partial
+from multisite.proxy.destination import Balancer, Proxy
+from multisite.proxy.relay import relay
 
-application = Proxy(Endpoint.parse(os.environ["ENDPOINT"]))
+application = partial(relay, Balancer([Proxy(Endpoint.parse(os.environ["ENDPOINT"]))]))
 """
 
 STREAM = b"".join(bytes([65 + number % 26]) * 65536 for number in range(80))
@@ -187,7 +189,7 @@ def request(server: Server, method: str, path: str, body: object = None, **heade
 
 def test_the_relay_is_a_valid_application(backend: tuple[str, Path]) -> None:
     """Both sides of PEP 3333, checked."""
-    proxy = validator(Proxy(Endpoint.parse(backend[0])))
+    proxy = validator(Relayed(Endpoint.parse(backend[0])))
     answer = get(proxy, HTTP_HOST="a.test", RAW_URI="/a%2Fb", PATH_INFO="/a/b", body=b"data", REQUEST_METHOD="POST")
     assert answer.status == "200 OK"
     assert answer.all("Set-Cookie") == ["a=1", "b=2"]

@@ -1,4 +1,4 @@
-"""A WSGI callable that relays each request to an endpoint, and the answer back (`relay`).
+"""Where requests go: a site's processes, or its upstreams, and how a request is encoded and sent there.
 
 One connection for one request, so that no answer can be taken for another's. A request is sent at most once:
 another attempt is made only while not one byte of it was sent.
@@ -9,84 +9,102 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from multisite.config.endpoint import Endpoint
-from multisite.errors import BackendUnavailable, ConnectFailed, ConnectTimeout, MultisiteError, NoAnswer, UpstreamError
+from multisite.errors import BackendUnavailable, ConnectFailed, ConnectTimeout, MultisiteError, UpstreamError
 from multisite.logs import servicelog
 from multisite.proxy import downstream, headers
 from multisite.proxy.downstream import Environ
 from multisite.proxy.limits import Pace, Queued, Share
-from multisite.proxy.relay import relay
-from multisite.proxy.request import NotNow
 from multisite.proxy.upload import Upload
 from multisite.proxy.upstream import Exchange
 from multisite.proxy.wire import envelope, http11, uwsgi
+from multisite.sites import server
 
 SPEAKS = ("envelope", "http", "uwsgi")
-HURRY = 0.05  # seconds to reach an endpoint before a helper goes on trying
+CONNECT_TIMEOUT = 5.0  # seconds to reach an endpoint
+HURRY = 0.05  # seconds to do so before a helper goes on trying
 
 _log = logging.getLogger("multisite.proxy")
 
 
+class NotNow(Exception):
+    """What was asked for can be had, but not at once."""
+
+
+class Destination:
+    """A site's processes, or its upstreams.
+
+    Attributes:
+        pace: how long a worker's thread waits for an answer.
+        queue: the requests that nobody has taken yet.
+        places: what of it is in the relay loop of this process.
+        share: of the server's threads, where they have to wait.
+        stall_timeout: seconds between two parts of an answer; 0 for no limit.
+        upload_rate: bytes of a request's body that have to come in a second; 0 for any number.
+        sends: an answer may have the front end send a file (`headers.SENDERS`).
+        can_explain: `explain` may have something to say.
+        taker: where requests can be handed over with their connections (`handoff`), None for nowhere.
+    """
+
+    stall_timeout = 300.0
+    can_explain = False
+    taker: Endpoint | None = None
+
+    def __init__(self, sends: bool = False, upload_rate: float = 0.0, most_waiting: int = 0) -> None:
+        self.sends = sends
+        self.upload_rate = upload_rate
+        self.queue = Queued(most_waiting)
+        self.pace = Pace()
+        self.share = Share(server.of_this_server)
+        self.places: set[object] = set()
+
+    def begin(self, environ: Environ, upload: Upload, hurry: bool) -> Exchange:
+        """Send the request, the first piece of its body at least.
+
+        Raises:
+            NotNow: in a hurry, that would take time; nothing was sent.
+            MultisiteError: it cannot be sent; after `ConnectFailed` and `BackendUnavailable` nothing was.
+        """
+        raise NotImplementedError
+
+    def explain(self, error: MultisiteError) -> None:
+        """Ask why there was no answer, which may take time; raise the error that says it better."""
+
+
 class Proxy:
-    """Relays to `endpoint`.
+    """Sends requests to `endpoint`.
 
     Args:
-        endpoint: whom requests are relayed to.
+        endpoint: whom they are sent to.
         speaks: "envelope" (our own runner), "http" or "uwsgi"; by default what the endpoint says.
-        connect_timeout: seconds to reach the endpoint.
         request_timeout: seconds from the end of the request to the head of the answer, and between two signs that
             the request is being taken; 0 for no limit.
         patience: seconds from the time at which the request was taken, where the time before that is longer; 0 for no
             limit, None for the same as `request_timeout`.
-        stall_timeout: seconds between two parts of the answer; 0 for no limit.
-        reconnect: called when the endpoint cannot be reached, before the only other attempt, and when a connection
-            ends without an answer. It may raise what the visitor is told instead, `BackendUnavailable` for one.
+        reconnect: called when the endpoint cannot be reached, before the only other attempt. It may raise what the
+            visitor is told instead, `BackendUnavailable` for one.
         trusts: tells whether what the peer with this address (REMOTE_ADDR, "" for a unix socket) says about its
             client is believed.
-        most_waiting: requests that may wait in the queue of a unix socket; 0 for as many as it takes.
-        share: of the server's threads, where they have to wait.
-        pace: how long a worker's thread waits for an answer.
-        sends: whether an answer may have the front end send a file.
-        upload_rate: bytes of a request's body that have to come in a second; 0 for any number.
         measures: a body without a length is taken in whole and sent with one, because the endpoint reads no chunks.
     """
-
-    taker: Endpoint | None = None
 
     def __init__(
         self,
         endpoint: Endpoint,
         *,
         speaks: str = "",
-        connect_timeout: float = 5.0,
         request_timeout: float = 60.0,
         patience: float | None = None,
-        stall_timeout: float = 300.0,
-        reconnect: Callable[[], None] | None = None,
+        reconnect: Callable[[], object] | None = None,
         trusts: Callable[[str], bool] = lambda address: False,
-        most_waiting: int = 0,
-        share: Share | None = None,
-        pace: Pace | None = None,
-        sends: bool = False,
         measures: bool = False,
-        upload_rate: float = 0.0,
     ) -> None:
         self.endpoint = endpoint
         self.speaks = speaks or endpoint.protocol
         if self.speaks not in SPEAKS:
             raise ValueError(f"{self.speaks} is not spoken; {', '.join(SPEAKS)} are")
-        self.stall_timeout = stall_timeout
-        self.can_explain = reconnect is not None
-        self.queue = Queued(most_waiting)
-        self.places: set[object] = set()
-        self.sends = sends
-        self.upload_rate = upload_rate
-        self.share = share or Share()
-        self.pace = pace or Pace()
-        self._connect_timeout = connect_timeout
         self._request_timeout = request_timeout
         self._patience = patience
         self._reconnect = reconnect
@@ -96,29 +114,13 @@ class Proxy:
     def __repr__(self) -> str:
         return f"<Proxy {self.speaks} to {self.endpoint}>"
 
-    def __str__(self) -> str:
-        return str(self.endpoint)
-
-    def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
-        """Relay one request (PEP 3333).
-
-        Raises:
-            MultisiteError: there is no answer; nothing of one was passed on, and the error knows its status.
-        """
-        return relay(self, environ, start_response)
-
     def begin(self, environ: Environ, upload: Upload, hurry: bool) -> Exchange:
-        """Send a request (see `request.Destination`)."""
+        """Send a request (see `Destination`)."""
         try:
             return self._begin(self._encode(environ, upload), upload, hurry)
         except UpstreamError as error:
             servicelog.note(_log, error, "a request cannot be sent")
             raise
-
-    def explain(self, error: MultisiteError) -> None:
-        """Ask why there was no answer; raise what is told instead."""
-        if isinstance(error, NoAnswer) and self._reconnect:
-            self._reconnect()
 
     def _encode(self, environ: Environ, upload: Upload) -> bytes:
         apart = headers.said_apart(environ, downstream.fields(environ))
@@ -135,9 +137,9 @@ class Proxy:
 
     def _begin(self, head: bytes, upload: Upload, hurry: bool) -> Exchange:
         try:
-            return self._exchange(head, upload, min(HURRY, self._connect_timeout) if hurry else self._connect_timeout)
+            return self._exchange(head, upload, HURRY if hurry else CONNECT_TIMEOUT)
         except ConnectTimeout:
-            if hurry and self._connect_timeout > HURRY:
+            if hurry:
                 raise NotNow from None
             if not self._reconnect:
                 raise
@@ -147,7 +149,7 @@ class Proxy:
             if hurry:
                 raise NotNow from None
         self._reconnect()
-        return self._exchange(head, upload, self._connect_timeout)
+        return self._exchange(head, upload, CONNECT_TIMEOUT)
 
     def _exchange(self, head: bytes, upload: Upload, timeout: float) -> Exchange:
         return Exchange(self.endpoint, timeout, head, upload, self._request_timeout, self._patience)
@@ -157,22 +159,18 @@ AVOIDED = 10.0  # seconds in which an endpoint that could not be reached is aske
 TURN = "multisite.turn"  # in the environ of a request
 
 
-class Balancer:
-    """A WSGI callable over `proxies`. A request goes to another endpoint only while nothing of it was sent."""
-
-    can_explain = False
-    taker: Endpoint | None = None
+class Balancer(Destination):
+    """The upstreams of a site. A request goes to another only while nothing of it was sent."""
 
     def __init__(
-        self, proxies: Sequence[Proxy], clock: Callable[[], float] = time.monotonic, share: Share | None = None
+        self,
+        proxies: Sequence[Proxy],
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        sends: bool = False,
+        upload_rate: float = 0.0,
     ) -> None:
-        self.pace = Pace()
-        self.queue = Queued()
-        self.places: set[object] = set()
-        self.share = share or Share()
-        self.stall_timeout = proxies[0].stall_timeout
-        self.sends = proxies[0].sends
-        self.upload_rate = proxies[0].upload_rate
+        super().__init__(sends, upload_rate)
         self._proxies = proxies
         self._clock = clock
         self._turn = itertools.count()  # its next() is atomic
@@ -182,16 +180,8 @@ class Balancer:
     def __repr__(self) -> str:
         return f"<Balancer over {', '.join(str(proxy.endpoint) for proxy in self._proxies)}>"
 
-    def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
-        """Relay one request (PEP 3333).
-
-        Raises:
-            MultisiteError: there is no answer; of several failures to connect, the last.
-        """
-        return relay(self, environ, start_response)
-
     def begin(self, environ: Environ, upload: Upload, hurry: bool) -> Exchange:
-        """Send a request to one of them (see `request.Destination`).
+        """Send a request to one of them (see `Destination`).
 
         One that is too far away for a hurry has its turn all the same.
         """
@@ -211,9 +201,6 @@ class Balancer:
         except NotNow:
             self._far[number] = self._clock() + AVOIDED
             raise
-
-    def explain(self, error: MultisiteError) -> None:
-        """Nobody knows better."""
 
     def _order(self, environ: Environ) -> list[int]:
         """Return whom to ask, one after another; a request keeps its turn until it is sent."""
