@@ -10,7 +10,7 @@ from typing import Any
 from multisite.config.model import Home
 from multisite.sites.tally import Tallies, Tally, tally_of
 from multisite.supervisor.process import kernel
-from multisite.supervisor.reexec import Handed
+from multisite.supervisor.reexec import Handed, Keeper
 from multisite.supervisor.site.supervised import SupervisedSite
 
 KEEP_EVERY = 60.0  # seconds between two writings; what a supervisor that is killed has counted since is lost
@@ -21,7 +21,7 @@ _NOTHING = Tally()
 class Accounts(Handed):
     """Adds what a crew has counted to what was counted before it."""
 
-    PARTS = ("_before",)
+    BY_HAND = ("_before",)
     ANEW = ("_file", "_kept", "_keep_at")
 
     def __init__(self, home: Home) -> None:
@@ -29,7 +29,7 @@ class Accounts(Handed):
         self._before = self._kept = self._file.all()
         self._keep_at = 0.0
 
-    def pack(self) -> dict[str, Any]:
+    def pack(self, _keep: Keeper) -> dict[str, Any]:
         """Return what `take_over` takes."""
         return {name: tally.as_dict() for name, tally in self._before.items()}
 

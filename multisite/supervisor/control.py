@@ -14,7 +14,7 @@ from typing import Any
 from multisite.control.peers import peer_of
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.process import descriptors
-from multisite.supervisor.reexec import Keeper, taken
+from multisite.supervisor.reexec import BYTES, Handed, Keeper, given, kept, taken_socket
 from multisite.supervisor.reexec import State as Packed
 
 LONGEST_REQUEST = 65536
@@ -27,7 +27,7 @@ Handler = Callable[[Answer, "Caller"], Answer | None]
 _log = logging.getLogger("multisite.supervisor")
 
 
-class Caller:
+class Caller(Handed):
     """One client.
 
     Attributes:
@@ -35,6 +35,14 @@ class Caller:
         follows: the site whose output it is told as it comes.
         waits: for an answer that comes later.
     """
+
+    KEPT = kept(
+        "follows waits",
+        _socket=given(lambda connected, keep: keep(connected.fileno())),
+        _received=BYTES,
+        _to_send=BYTES,
+    )
+    ANEW = ("pid", "uid", "on_close", "_loop", "_handler")
 
     def __init__(self, connected: socket.socket, loop: Loop, handler: Handler) -> None:
         self.pid, self.uid, _ = peer_of(connected)
@@ -107,22 +115,11 @@ class Caller:
             call()
         self.on_close.clear()
 
-    def pack(self, keep: Keeper) -> Packed:
-        """Return what `taken_over` takes."""
-        return {
-            "socket": keep(self._socket.fileno()),
-            "received": self._received.decode("latin-1"),
-            "to_send": self._to_send.decode("latin-1"),
-            "follows": self.follows,
-            "waits": self.waits,
-        }
-
     @classmethod
     def taken_over(cls, state: Packed, loop: Loop, handler: Handler) -> Caller:
         """Return the connection that another program packed."""
-        made = cls(socket.socket(fileno=taken(state["socket"])), loop, handler)
-        made._received, made._to_send = state["received"].encode("latin-1"), state["to_send"].encode("latin-1")
-        made.follows, made.waits = state["follows"], state["waits"]
+        made = cls(taken_socket(state["socket"]), loop, handler)
+        made.take_over(state)
         if made._to_send:
             loop.watch(made._socket, made._ready, write=True)
         return made
@@ -143,7 +140,7 @@ class Control:
         self._loop, self._handler = loop, handler
         self._reserve = -1
         if state:
-            self._socket = socket.socket(fileno=taken(state["socket"]))
+            self._socket = taken_socket(state["socket"])
             self._socket.setblocking(False)
             for packed in state["connections"]:
                 self._add(Caller.taken_over(packed, loop, handler))

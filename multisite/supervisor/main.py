@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import time
+from collections import deque
 
 from multisite.control.rundir import RuntimeDir
 from multisite.proxy import handoff
@@ -26,7 +27,7 @@ from multisite.supervisor.process.descriptors import DescriptorLimits
 from multisite.supervisor.process.kernel import Connections
 from multisite.supervisor.process.preloaders import Preloaders
 from multisite.supervisor.promotion import Promotion, folder_of
-from multisite.supervisor.reexec import Handed, Keeper
+from multisite.supervisor.reexec import GIVEN, OPEN, PART, Form, Handed, Keeper, converted, given, kept
 from multisite.supervisor.reexec import State as Packed
 from multisite.supervisor.roster import SupervisedSites
 from multisite.supervisor.servers import Servers
@@ -44,6 +45,11 @@ LONELY_AT_FIRST = 10.0  # seconds that a detached supervisor waits for its first
 _log = logging.getLogger("multisite.supervisor")
 
 
+def _numbered(serial: int, shared: Context) -> Context:
+    shared.serial = serial
+    return shared
+
+
 class Supervisor(Handed):
     """Starts, watches and stops the backends of one home.
 
@@ -54,10 +60,20 @@ class Supervisor(Handed):
         state: of the program whose place this one takes.
     """
 
-    HANDED = ("_lonely_since",)
-    PARTS = (
-        *("_foreground", "_lock", "_started", "_rundir", "_limits", "_shared"),
-        *("_servers", "_budget", "_roster", "_doors", "_preloaders", "_placing"),
+    KEPT = kept(
+        "_lonely_since",
+        _foreground=GIVEN,
+        _started=GIVEN,
+        _lock=OPEN,
+        _rundir=given(lambda rundir, _keep: rundir.path),
+        _limits=given(lambda limits, _keep: limits.nofile).at("nofile"),
+        _shared=Form(lambda shared, _keep: shared.serial, _numbered).at("serial"),
+        _servers=PART,
+        _budget=converted(lambda budget: list(budget.starts), lambda told: SpawnBudget(starts=deque(told))),
+        _preloaders=PART,
+        _placing=PART,
+        _roster=PART,
+        _doors=given(lambda doors, keep: doors.pack(keep)),
     )
     ANEW = ("leaving", "_loop", "_scales", "_look_at", "_survey_at", "_crowded", "_upgrade")
 
@@ -98,7 +114,7 @@ class Supervisor(Handed):
             self._placing,
         )
         if state:
-            self._take_over(state)
+            self.take_over(state)
         else:
             self._recover()
             statefile.sweep(live.home.state_dir)
@@ -108,38 +124,13 @@ class Supervisor(Handed):
             commands.follow(connection)
         arrived(self._doors.connections)
 
-    def _take_over(self, state: Packed) -> None:
-        """Go on where another program was."""
-        self._shared.serial = state["serial"]
-        self._servers.take_over(state["servers"])
-        self._budget.take_over(state["budget"])
-        self._preloaders.take_over(state["preloaders"])
-        self._placing.take_over(state["placing"])
-        self._roster.take_over(state["roster"])
-        self.go_on(state)
-
     def _make_room(self) -> None:
         """Become the program that is on disk now."""
         for crew in self._roster.busy:
             crew.backends.end_forks()
         self._preloaders.close()
         keep = Keeper()
-        state = {
-            **self.hand(),
-            "rundir": self._rundir.path,
-            "lock": keep(self._lock),
-            "foreground": self._foreground,
-            "started": self._started,
-            "nofile": self._limits.nofile,
-            "serial": self._shared.serial,
-            "servers": self._servers.pack(keep),
-            "budget": self._budget.pack(),
-            "preloaders": self._preloaders.pack(),
-            "placing": self._placing.pack(),
-            "roster": self._roster.pack(keep),
-            "doors": self._doors.pack(keep),
-        }
-        self._upgrade.execute(state, keep)
+        self._upgrade.execute(self.pack(keep), keep)
 
     def look_soon(self) -> None:
         """Have the configuration looked at."""

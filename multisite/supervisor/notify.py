@@ -16,7 +16,7 @@ import stat
 from multisite.control.rundir import LONGEST_PATH
 from multisite.errors import one_line
 from multisite.supervisor.process.spec import Identity
-from multisite.supervisor.reexec import Handed, Keeper, taken
+from multisite.supervisor.reexec import BYTES, GIVEN, OPEN, Handed, kept, taken
 from multisite.supervisor.reexec import State as Packed
 
 LONGEST = 65536  # bytes: names of modules are the longest that is told; what is longer on a pipe is lost
@@ -30,8 +30,12 @@ Said = dict[str, str]
 class Channel(Handed):
     """Our end of what one process speaks on; `path` is where its socket is bound, "" for a pipe."""
 
-    HANDED = ("is_over", "_second", "_taken")
-    PARTS = ("path", "_descriptor", "_begun")
+    KEPT = kept(
+        "is_over _second _taken",
+        path=GIVEN,
+        _descriptor=OPEN,
+        _begun=BYTES,
+    )
     ANEW = ("_is_pipe",)
 
     def __init__(self, descriptor: int, path: str = "") -> None:
@@ -79,17 +83,11 @@ class Channel(Handed):
             os.umask(old_umask)
         return cls(bound.detach(), path)
 
-    def pack(self, keep: Keeper) -> Packed:
-        """Return what `taken_over` takes."""
-        begun = self._begun.decode("latin-1")
-        return {**self.hand(), "descriptor": keep(self._descriptor), "begun": begun, "path": self.path}
-
     @classmethod
     def taken_over(cls, state: Packed) -> Channel:
         """Return the channel that another program packed; in format 2 it is always a socket."""
         made = cls(taken(state["descriptor" if "descriptor" in state else "socket"]), state["path"])
-        made._begun = state.get("begun", "").encode("latin-1")
-        made.go_on(state)
+        made.take_over(state)
         return made
 
     def fileno(self) -> int:

@@ -91,23 +91,15 @@ class SpawnBudget:
 
     most: int = 10
     window: float = 10.0  # seconds
-    _starts: deque[float] = field(default_factory=deque)
-
-    def pack(self) -> list[float]:
-        """Return what `take_over` takes."""
-        return list(self._starts)
-
-    def take_over(self, state: list[float]) -> None:
-        """Go on where another program was."""
-        self._starts = deque(state)
+    starts: deque[float] = field(default_factory=deque)
 
     def take(self, now: float) -> bool:
         """Take one start out of the budget; False if there is none left."""
-        while self._starts and now - self._starts[0] >= self.window:
-            self._starts.popleft()
-        if len(self._starts) >= self.most:
+        while self.starts and now - self.starts[0] >= self.window:
+            self.starts.popleft()
+        if len(self.starts) >= self.most:
             return False
-        self._starts.append(now)
+        self.starts.append(now)
         return True
 
 

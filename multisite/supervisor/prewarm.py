@@ -11,7 +11,7 @@ from multisite.config.site import WARM
 from multisite.sites import sharing
 from multisite.sites.catalogue import Catalogue
 from multisite.sites.statefile import StateFile
-from multisite.supervisor.reexec import Handed, State
+from multisite.supervisor.reexec import PART, Handed, kept
 from multisite.supervisor.site.supervised import SupervisedSite
 
 NEVER, PREDICTED, ALWAYS = WARM
@@ -27,8 +27,7 @@ class Warming(Handed):
         wall: tells Unix seconds.
     """
 
-    HANDED = ("_begun", "_has_news")
-    PARTS = ("_habits",)
+    KEPT = kept("_begun _has_news", _habits=PART)
     ANEW = ("_file", "_wall", "_sites")
 
     def __init__(self, home: Home, wall: Callable[[], float] = time.time) -> None:
@@ -38,15 +37,6 @@ class Warming(Handed):
         self._sites: dict[str, str] = {}
         self._begun: set[str] = set()
         self._has_news = False  # that are not written down yet
-
-    def pack(self) -> State:
-        """Return what `take_over` takes."""
-        return {**self.hand(), "habits": self._habits.hand()}
-
-    def take_over(self, state: State) -> None:
-        """Go on where another program was."""
-        self.go_on(state)
-        self._habits.go_on(state["habits"])
 
     def swap(self, catalogue: Catalogue) -> None:
         """Take note of a new catalogue: which of its sites have processes of their own that may run unasked."""
@@ -109,7 +99,7 @@ class Habits(Handed):
         local: from Unix seconds to the local time.
     """
 
-    HANDED = ("_days", "_used", "_hour")
+    KEPT = kept("_days _used _hour")
     ANEW = ("_local",)
 
     def __init__(self, known: Any = None, local: Callable[[float], time.struct_time] = time.localtime) -> None:

@@ -25,7 +25,7 @@ from multisite.sites.statefile import StateFile
 from multisite.supervisor import saving
 from multisite.supervisor.lifecycle import State
 from multisite.supervisor.process import launch
-from multisite.supervisor.reexec import Handed
+from multisite.supervisor.reexec import Form, Handed, converted, kept
 from multisite.supervisor.reexec import State as Packed
 from multisite.supervisor.roster import SupervisedSites
 from multisite.supervisor.saving import Savings
@@ -44,21 +44,24 @@ _log = logging.getLogger("multisite.supervisor")
 class Use(Handed):
     """Readings of one counter of requests, over a minute."""
 
-    HANDED = ("_changed",)
-    PARTS = ("_readings",)
+    KEPT = kept(
+        "_changed",
+        _readings=converted(
+            lambda readings: [[now, asdict(sums)] for now, sums in readings],
+            lambda told: deque((now, usage.Sums(**sums)) for now, sums in told),
+        ),
+    )
 
     def __init__(self, now: float) -> None:
         self._changed = now
         self._readings: deque[tuple[float, usage.Sums]] = deque()
 
-    def pack(self) -> Packed:
-        """Return what `take_over` takes."""
-        return {**self.hand(), "readings": [[now, asdict(sums)] for now, sums in self._readings]}
-
-    def take_over(self, state: Packed) -> None:
-        """Go on where another program was."""
-        self.go_on(state)
-        self._readings = deque((now, usage.Sums(**sums)) for now, sums in state["readings"])
+    @classmethod
+    def taken_over(cls, state: Packed) -> Use:
+        """Return the readings that another program has taken."""
+        made = cls(0.0)
+        made.take_over(state)
+        return made
 
     def add(self, now: float, sums: usage.Sums) -> None:
         """Take a reading."""
@@ -87,8 +90,17 @@ class Promotion(Handed):
         clock: tells the monotonic time.
     """
 
-    HANDED = ("_names", "_blocked", "_changed")
-    PARTS = ("_rows", "_uses")
+    KEPT = kept(
+        "_names _blocked _changed",
+        _rows=converted(
+            lambda rows: {name: asdict(row) for name, row in rows.items()},
+            lambda told: {name: row for name, one in told.items() if (row := row_of(one))},
+        ),
+        _uses=Form(
+            lambda uses, keep: {name: use.pack(keep) for name, use in uses.items()},
+            lambda told, _made: {name: Use.taken_over(one) for name, one in told.items()},
+        ),
+    )
     ANEW = ("_roster", "_folder", "_clock", "_file", "_seen", "_look_at", "_savings")  # savings are measured again
 
     def __init__(self, roster: SupervisedSites, folder: str, clock: Callable[[], float]) -> None:
@@ -102,19 +114,6 @@ class Promotion(Handed):
         self._seen: catalogue.Catalogue | None = None
         self._look_at = 0.0
         self._changed = False
-
-    def pack(self) -> Packed:
-        """Return what `take_over` takes."""
-        rows = {name: asdict(row) for name, row in self._rows.items()}
-        return {**self.hand(), "rows": rows, "uses": {name: use.pack() for name, use in self._uses.items()}}
-
-    def take_over(self, state: Packed) -> None:
-        """Go on where another program was."""
-        self.go_on(state)
-        self._rows = {name: row for name, told in state["rows"].items() if (row := row_of(told))}
-        for name, told in state["uses"].items():
-            self._uses[name] = Use(self._clock())
-            self._uses[name].take_over(told)
 
     def wanted(self, site: Site, home: Home) -> str:
         """Return the version of the site's code that its next process is to examine, "" for none."""

@@ -1,8 +1,8 @@
 """What a supervisor hands to the program that takes its place: JSON in a memory file, and open descriptors.
 
-Each noun packs what it knows as JSON takes it; a descriptor is packed as its number, once `Keeper` has had it
-survive the execution. Times are of the monotonic clock, which goes on. What has anything to hand over says of each of
-its attributes what becomes of it (`Handed`).
+What has anything to hand over says of each of its attributes what becomes of it (`Handed`), once: writing, reading, and
+what is not known of an older program follow from that. A descriptor is packed as its number, once `Keeper` has had it
+survive the execution. Times are of the monotonic clock, which goes on.
 """
 
 from __future__ import annotations
@@ -10,6 +10,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 FORMAT = 3  # grows when an older program cannot take a state over
@@ -18,30 +22,84 @@ KNOWN = (2, FORMAT)  # that this program can take over
 State = dict[str, Any]
 
 
-class Handed:
-    """Something whose attributes the next program goes on with; each stands in one of three lists.
+@dataclass(frozen=True)
+class Form:
+    """How an attribute is handed over.
 
     Attributes:
-        HANDED: what JSON takes, sets and tuples included.
-        PARTS: what is packed in a way of its own, by the class or by whoever has it.
-        ANEW: what the next program makes itself.
+        pack: makes what JSON takes of the attribute, with the `Keeper` of descriptors.
+        unpack: makes the attribute of that, and of what it is in an object just made.
+        key: in the state.
     """
 
-    HANDED: ClassVar[tuple[str, ...]] = ()
-    PARTS: ClassVar[tuple[str, ...]] = ()
+    pack: Callable[[Any, Keeper], Any]
+    unpack: Callable[[Any, Any], Any]
+    key: str = ""
+
+    def at(self, key: str) -> Form:
+        """Return the same under another key: names change, what older programs write does not."""
+        return replace(self, key=key)
+
+
+class Handed:
+    """Something whose attributes the next program goes on with; each stands in one of these.
+
+    Attributes:
+        KEPT: how it is handed over.
+        BY_HAND: what the class packs in a way of its own.
+        ANEW: what the next program makes, or is given, when it makes the object.
+    """
+
+    KEPT: ClassVar[Mapping[str, Form]] = {}
+    BY_HAND: ClassVar[tuple[str, ...]] = ()
     ANEW: ClassVar[tuple[str, ...]] = ()
 
-    def hand(self) -> State:
-        """Return what `go_on` takes."""
-        values = {name: getattr(self, name) for name in self.HANDED}
-        return {name: list(value) if isinstance(value, set) else value for name, value in values.items()}
+    def pack(self, keep: Keeper) -> Any:
+        """Return what `take_over` takes."""
+        return {form.key: form.pack(getattr(self, name), keep) for name, form in self.KEPT.items()}
 
-    def go_on(self, state: State) -> None:
-        """Go on with what another program of this one's class has handed over; what it did not know stays as it is."""
-        for name in self.HANDED:
-            if name in state:
-                kind = type(getattr(self, name))
-                setattr(self, name, kind(state[name]) if kind in (set, tuple) else state[name])
+    def take_over(self, state: Any) -> None:
+        """Go on where an object of another program's was; what that did not know stays as it is."""
+        for name, form in self.KEPT.items():
+            if form.key in state:
+                setattr(self, name, form.unpack(state[form.key], getattr(self, name, None)))
+
+
+def kept(*plain: str, **forms: Form) -> Mapping[str, Form]:
+    """Return the forms of attributes, by name; `plain` names those that JSON takes, sets and tuples included."""
+    names = " ".join(plain).split()
+    named = {name: form if form.key else form.at(name.lstrip("_")) for name, form in forms.items()}
+    return {**{name: Form(_plain, _as_it_was, name) for name in names}, **named}
+
+
+def _plain(value: Any, _keep: Keeper) -> Any:
+    return list(value) if isinstance(value, set | deque) else value
+
+
+def _as_it_was(told: Any, made: Any) -> Any:
+    return type(made)(told) if isinstance(made, set | tuple | deque) else told
+
+
+def converted(pack: Callable[[Any], Any], unpack: Callable[[Any], Any]) -> Form:
+    """Return the form of an attribute that JSON does not take as it is."""
+    return Form(lambda value, _keep: pack(value), lambda told, _made: unpack(told))
+
+
+def given(pack: Callable[[Any, Keeper], Any]) -> Form:
+    """Return the form of an attribute that the object, or a part of it, is made of: it is there already."""
+    return Form(pack, lambda _told, made: made)
+
+
+def _go_on(told: Any, part: Handed) -> Handed:
+    part.take_over(told)
+    return part
+
+
+PART = Form(lambda part, keep: part.pack(keep), _go_on)
+GIVEN = given(lambda value, _keep: value)
+BYTES = converted(lambda data: data.decode("latin-1"), lambda told: told.encode("latin-1"))
+OPEN = given(lambda descriptor, keep: keep(descriptor))
+DESCRIPTOR = Form(lambda descriptor, keep: keep(descriptor), lambda told, _made: taken(told))
 
 
 class CannotTakeOver(Exception):
@@ -104,3 +162,8 @@ def taken(descriptor: int) -> int:
     if descriptor >= 0:
         os.set_inheritable(descriptor, False)
     return descriptor
+
+
+def taken_socket(descriptor: int) -> socket.socket:
+    """Return a socket that was handed over."""
+    return socket.socket(fileno=taken(descriptor))

@@ -20,7 +20,7 @@ from multisite.supervisor.accounts import Accounts
 from multisite.supervisor.prewarm import Warming
 from multisite.supervisor.process import descriptors
 from multisite.supervisor.process.kernel import Connections, connections
-from multisite.supervisor.reexec import Handed, Keeper, State
+from multisite.supervisor.reexec import PART, Handed, Keeper, State, kept
 from multisite.supervisor.site.backends import HELD
 from multisite.supervisor.site.context import Context
 from multisite.supervisor.site.failures import Unavailable
@@ -42,7 +42,7 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
         shared: what the crews have in common.
     """
 
-    PARTS = ("_triggers", "_warming", "accounts")
+    KEPT = kept(_triggers=PART, _warming=PART, accounts=PART)
     ANEW = ("_live", "_shared", "_told")
 
     def __init__(self, live: LiveHome, shared: Context) -> None:
@@ -58,19 +58,11 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
         """Return what `take_over` takes."""
         # A site as repr(), because JSON has no tuples.
         crews = [[repr(asdict(crew.site)), crew.domains, crew.pack(keep)] for crew in self.values()]
-        return {
-            "crews": crews,
-            "accounts": self.accounts.pack(),
-            "env": self.home.env,
-            "triggers": self._triggers.pack(),
-            "warming": self._warming.pack(),
-        }
+        return {**super().pack(keep), "crews": crews, "env": self.home.env}
 
     def take_over(self, state: State) -> None:
         """Go on where another program was; what changed meanwhile is heeded."""
-        self._triggers.take_over(state["triggers"])
-        self._warming.take_over(state["warming"])
-        self.accounts.take_over(state["accounts"])
+        super().take_over(state)
         then = replace(self.home, env=state["env"])
         known = {field.name for field in fields(Site)}
         for site, domains, packed in state["crews"]:

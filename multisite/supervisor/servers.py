@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from multisite.sites.server import HEAD_LIMITS
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.process import descriptors, kernel
-from multisite.supervisor.reexec import Handed, Keeper, State, taken
+from multisite.supervisor.reexec import Handed, Keeper, State, kept, taken
 
 MOST_SERVERS = 1000
 
@@ -35,8 +35,8 @@ class Servers(Handed):
             none has said anything.
     """
 
-    HANDED = ("seen_any", "head_limits")
-    PARTS = ("_watched",)
+    KEPT = kept("seen_any head_limits")
+    BY_HAND = ("_watched",)
     ANEW = ("_loop",)
 
     def __init__(self, loop: Loop) -> None:
@@ -62,11 +62,11 @@ class Servers(Handed):
 
     def pack(self, keep: Keeper) -> State:
         """Return what `take_over` takes."""
-        return {**self.hand(), "watched": [(pid, keep(one.descriptor)) for pid, one in self._watched.items()]}
+        return {**super().pack(keep), "watched": [(pid, keep(one.descriptor)) for pid, one in self._watched.items()]}
 
     def take_over(self, state: State) -> None:
         """Go on where another program was."""
-        self.go_on(state)
+        super().take_over(state)
         for pid, descriptor in state["watched"]:
             self._add(pid, taken(descriptor))
 

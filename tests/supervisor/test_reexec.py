@@ -13,16 +13,44 @@ import pytest
 import multisite.supervisor
 from multisite.supervisor import __main__ as program
 from multisite.supervisor import main, reexec
-from multisite.supervisor.reexec import CannotTakeOver, Handed, Keeper
+from multisite.supervisor.reexec import CannotTakeOver, Handed, Keeper, kept
 
 PACKAGE = Path(multisite.supervisor.__file__).parent
 # What does not outlive a program, is made for one moment, or is packed by whoever has it (and then never changes).
 OTHERWISE = {
-    *("Access", "AlreadyRunning", "Aside", "Child", "Client", "Command", "Commands", "Caller"),
+    *("Access", "AlreadyRunning", "Aside", "Child", "Client", "Command", "Commands"),
     *("Connections", "Control", "DescriptorLimits", "Doors", "Exit", "Far", "ForkChannel", "Journey"),
     *("Keeper", "Knowledge", "LastLines", "Learned", "Loop", "Pipe", "Preloader", "Relay"),
     *("RuntimeDir", "Sandbox", "Scales", "Context", "SiteUnavailable", "SpawnBudget", "Starts"),
     *("SupervisorError", "Trial", "Unavailable", "Upgrade"),
+}
+
+#: by class, what older programs have written: an attribute may be renamed, its key may not
+KEYS = {
+    "Activity": "_stamp asked last_use",
+    "Backend": "_failure_text answered_before channel deadline failure graceful journey launch leaves lessons memory "
+    "obsolete on_trial ours output pid ready_at reason refusal reports since started state status told tried",
+    "Caller": "follows received socket to_send waits",
+    "Channel": "_second _taken begun descriptor is_over path",
+    "Costs": "size spent start_cost",
+    "Deploys": "is_followed last",
+    "Failures": "_counted_at _crashes _proven begun in_a_row last mending not_before refused replacement",
+    "Habits": "_days _hour _used",
+    "Output": "_read _second descriptor",
+    "Preloaders": "_serial",
+    "Promotion": "_blocked _changed _names rows uses",
+    "Servers": "head_limits seen_any",
+    "SiteLog": "_left_out _logged _second _told",
+    "SiteParts": "_is_asked_for activity backends costs deploys failures is_due is_put_to_rest journey listener log "
+    "room scoreboard stamp",
+    "SiteSocket": "_folders is_withdrawn socket",
+    "SupervisedSites": "accounts triggers warming",
+    "Supervisor": "_lonely_since budget doors foreground lock nofile placing preloaders roster rundir serial servers "
+    "started",
+    "Triggers": "_due _retries mending watched",
+    "Use": "_changed readings",
+    "WaitQueue": "_told owner since",
+    "Warming": "_begun _has_news habits",
 }
 
 
@@ -63,11 +91,18 @@ def below(kind: type[Handed]) -> set[type[Handed]]:
 @pytest.mark.parametrize("kind", handed(), ids=lambda kind: kind.__name__)
 def test_of_each_attribute_it_is_said_what_becomes_of_it(kind: type[Handed]) -> None:
     """Who adds one decides whether the next program needs it; a forgotten one is what an upgrade loses."""
-    lists = [*kind.HANDED, *kind.PARTS, *kind.ANEW]
+    lists = [*kind.KEPT, *kind.BY_HAND, *kind.ANEW]
     assert len(lists) == len(set(lists))
     own = [one for one in kind.__mro__ if issubclass(one, Handed) and one is not Handed]
     names = [assigned(classes()[f"{one.__module__.rpartition('.')[2]}.{one.__name__}"]) for one in own]
     assert set(lists) == set().union(*names)
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_what_older_programs_have_written_is_read(name: str) -> None:
+    """A key that goes, or another one, takes a new format number."""
+    (kind,) = (kind for kind in handed() if kind.__name__ == name)
+    assert {form.key for form in kind.KEPT.values()} >= {*KEYS[name].split()}
 
 
 def test_whatever_changes_while_the_supervisor_runs_is_one_of_these() -> None:
@@ -77,7 +112,7 @@ def test_whatever_changes_while_the_supervisor_runs_is_one_of_these() -> None:
 
 
 class Known(Handed):
-    HANDED = ("number", "names", "pair", "rows")
+    KEPT = kept("number names pair rows")
 
     def __init__(self) -> None:
         self.number, self.names, self.pair = 1, {"a"}, (1, 2)
@@ -87,13 +122,13 @@ class Known(Handed):
 def test_sets_and_tuples_arrive_as_what_they_are() -> None:
     first, second = Known(), Known()
     first.number, first.names, first.pair, first.rows = 2, {"b", "c"}, (3, 4), {"x": 1}
-    second.go_on(json.loads(json.dumps(first.hand())))
+    second.take_over(json.loads(json.dumps(first.pack(Keeper()))))
     assert vars(second) == vars(first)
 
 
 def test_what_an_older_program_did_not_know_stays_as_it_is() -> None:
     known = Known()
-    known.go_on({"number": 5})
+    known.take_over({"number": 5})
     assert vars(known) == {"number": 5, "names": {"a"}, "pair": (1, 2), "rows": {}}
 
 

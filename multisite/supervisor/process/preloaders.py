@@ -22,7 +22,7 @@ from multisite.supervisor.process import kernel, spec
 from multisite.supervisor.process.descriptors import DescriptorLimits
 from multisite.supervisor.process.preloader import Preloader
 from multisite.supervisor.process.spec import Identity, Launch, PreloaderKey
-from multisite.supervisor.reexec import Handed, State
+from multisite.supervisor.reexec import Handed, Keeper, State, kept
 
 PAYS_FROM = 2  # starts of sites of a pair
 IDLE = 300.0  # seconds without a fork and without a child
@@ -127,8 +127,8 @@ class Preloaders(Handed):
         memory: bytes of all, where that has been measured.
     """
 
-    HANDED = ("_serial",)
-    PARTS = ("_starts", "_failures", "_off")
+    KEPT = kept("_serial")
+    BY_HAND = ("_starts", "_failures", "_off")
     ANEW = ("_loop", "_limits", "_mark", "_learned", "_all", "_leaving", "memory", "_weigh_at")
 
     def __init__(self, home: Home, loop: Loop, limits: DescriptorLimits, mark: str) -> None:
@@ -142,15 +142,15 @@ class Preloaders(Handed):
         self._serial = self.memory = 0
         self._weigh_at = 0.0
 
-    def pack(self) -> State:
+    def pack(self, keep: Keeper) -> State:
         """Return what `take_over` takes: what is known of pairs; they themselves have left."""
         keys = self._starts.keys() | self._failures.keys() | self._off.keys()
         known = [[repr(asdict(key)), self._starts[key], self._failures[key], self._off.get(key)] for key in keys]
-        return {**self.hand(), "pairs": known}
+        return {**super().pack(keep), "pairs": known}
 
     def take_over(self, state: State) -> None:
         """Go on where another program was."""
-        self.go_on(state)
+        super().take_over(state)
         for text, starts, failures, off in state["pairs"]:
             told = literal_eval(text)
             key = PreloaderKey(told["python"], Identity(**told["identity"]))

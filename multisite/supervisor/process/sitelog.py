@@ -16,7 +16,7 @@ from multisite.errors import one_line
 from multisite.logs import servicelog
 from multisite.logs.logfiles import open_append
 from multisite.logs.loghandlers import SyslogLines
-from multisite.supervisor.reexec import Handed, Keeper, State
+from multisite.supervisor.reexec import OPEN, Handed, converted, kept
 
 PIECE = 65536
 READ_PER_SECOND = 4 << 20  # bytes; beyond, the pipe is left full and the site waits
@@ -52,7 +52,7 @@ class LastLines:
 class SiteLog(Handed):
     """Where the lines of one site go: its ``[logging] error`` file, else the service's log."""
 
-    HANDED = ("_second", "_logged", "_left_out", "_told")
+    KEPT = kept("_second _logged _left_out _told")
     ANEW = ("name", "followers", "_syslog", "_path", "_sender", "_file", "_stamp")
 
     def __init__(self, site: Site, followers: list[Callable[[list[str]], None]] | None = None) -> None:
@@ -146,8 +146,8 @@ class SiteLog(Handed):
 class Output(Handed):
     """The reading end of one process's standard output and error."""
 
-    HANDED = ("_second", "_read")
-    PARTS = ("descriptor", "tail", "_log")
+    KEPT = kept("_second _read", descriptor=OPEN)
+    ANEW = ("tail", "_log")
 
     def __init__(self, descriptor: int, log: SiteLog, tail: LastLines) -> None:
         self.descriptor = descriptor
@@ -155,10 +155,6 @@ class Output(Handed):
         self._log = log
         self._second = 0
         self._read = 0
-
-    def pack(self, keep: Keeper) -> State:
-        """Return what a successor is made of, and then takes."""
-        return {**self.hand(), "descriptor": keep(self.descriptor)}
 
     def fileno(self) -> int:
         """Return the descriptor, for a selector."""
@@ -268,3 +264,6 @@ class Journey:
     def __str__(self) -> str:
         """The headline, and a line for each of the last lines of output."""
         return "\n".join([self.headline, *(f"    {line}" for line in self.tail.lines)])
+
+
+JOURNEY = converted(lambda one: one and one.pack(), lambda told: told and Journey.taken_over(told))

@@ -17,10 +17,10 @@ from multisite.supervisor.process.descriptors import DescriptorLimits
 from multisite.supervisor.process.kernel import Child
 from multisite.supervisor.process.preloader import ForkChannel, Preloader
 from multisite.supervisor.process.preloaders import Preloaders
-from multisite.supervisor.process.sitelog import Journey, Output, SiteLog
+from multisite.supervisor.process.sitelog import JOURNEY, Journey, Output, SiteLog
 from multisite.supervisor.process.spawn import spawn
 from multisite.supervisor.process.spec import Given, Launch, packed, unpacked
-from multisite.supervisor.reexec import Handed, Keeper, taken
+from multisite.supervisor.reexec import DESCRIPTOR, Form, Handed, converted, given, kept, taken
 from multisite.supervisor.reexec import State as Packed
 
 FORK_WITHIN = 5.0  # seconds, or else the preloader does not answer
@@ -58,13 +58,22 @@ class Backend(Handed):
         status: what it said last of its start; refusal: why it is not going to serve, by its own word.
     """
 
-    HANDED = (
-        *("deadline", "since", "reason", "obsolete", "started", "ready_at", "status", "refusal", "_failure_text"),
-        *("memory", "ours", "told", "graceful", "tried", "on_trial", "lessons", "reports", "answered_before", "leaves"),
+    KEPT = kept(
+        "deadline since reason obsolete started ready_at status refusal _failure_text memory ours told",
+        "graceful tried on_trial lessons reports answered_before leaves",
+        launch=converted(lambda how: packed(how) if how else "", lambda told: unpacked(told) if told else None),
+        child=converted(lambda child: child.pid if child else 0, lambda pid: Child(pid) if pid else None).at("pid"),
+        state=converted(lambda state: state.value, State),
+        journey=JOURNEY,
+        _failure=DESCRIPTOR,
+        _channel=Form(
+            lambda channel, keep: channel.pack(keep) if channel else None,
+            lambda told, _made: Channel.taken_over(told) if told else None,
+        ),
+        _output=given(lambda output, keep: output.pack(keep) if output else None),
     )
-    PARTS = ("site", "slot", "serial", "child", "state", "launch", "journey", "_channel", "_output", "_failure")
     ANEW = (
-        *("exit", "_loop", "_tell", "_heard"),
+        *("site", "slot", "serial", "exit", "_loop", "_tell", "_heard"),
         *("_fork", "_fork_due", "_preloader", "_lost"),  # forks are over before anything is handed over
     )
 
@@ -192,31 +201,12 @@ class Backend(Handed):
 
     # Its successor's
 
-    def pack(self, keep: Keeper) -> Packed:
-        """Return what `take_over` takes."""
-        return {
-            **self.hand(),
-            "pid": self.pid,
-            "launch": packed(self.launch) if self.launch else "",
-            "state": self.state.value,
-            "channel": self._channel.pack(keep) if self._channel else None,
-            "journey": self.journey.pack(),
-            "output": self._output.pack(keep) if self._output else None,
-            "failure": keep(self._failure),
-        }
-
-    def take_over(self, state: Packed, log: SiteLog) -> None:
-        """Go on where another program was."""
-        self.go_on(state)
-        self.launch = unpacked(state["launch"]) if state["launch"] else None
-        self.child = Child(state["pid"]) if state["pid"] else None
-        self.state = State(state["state"])
-        self._channel = Channel.taken_over(state["channel"]) if state["channel"] else None
-        self.journey = Journey.taken_over(state["journey"])
-        self._failure = taken(state["failure"])
+    def adopt(self, state: Packed, log: SiteLog) -> None:
+        """Go on where another program was, with what the process prints in this log."""
+        self.take_over(state)
         if state["output"]:
             self._output = Output(taken(state["output"]["descriptor"]), log, self.journey.tail)
-            self._output.go_on(state["output"])
+            self._output.take_over(state["output"])
         self._watch()
 
     # Its process

@@ -14,8 +14,7 @@ from multisite.sites.tally import Tally, tally_of
 from multisite.supervisor.lifecycle import State
 from multisite.supervisor.process import descriptors
 from multisite.supervisor.process.spec import SLOTS
-from multisite.supervisor.reexec import Handed, Keeper, taken
-from multisite.supervisor.reexec import State as Packed
+from multisite.supervisor.reexec import Form, Handed, Keeper, kept, taken
 from multisite.supervisor.site.backend import Backend
 
 
@@ -29,21 +28,14 @@ class Costs(Handed):
         size: bytes that one of the processes used when that was measured last; 0: never.
     """
 
-    HANDED = ("start_cost", "size")
-    PARTS = ("spent",)
+    KEPT = kept(
+        "start_cost size",
+        spent=Form(lambda spent, _keep: spent.as_dict(), lambda told, made: tally_of(told) or made),
+    )
 
     spent: Tally = field(default_factory=Tally)
     start_cost: float = 0.0
     size: int = 0
-
-    def pack(self) -> Packed:
-        """Return what `take_over` takes."""
-        return {**self.hand(), "spent": self.spent.as_dict()}
-
-    def take_over(self, state: Packed) -> None:
-        """Go on where another program was."""
-        self.spent = tally_of(state.get("spent")) or self.spent
-        self.go_on(state)
 
     def started(self, count: int, cold: bool) -> None:
         """Count some starts; `cold`: somebody waited for one of them while nothing ran."""
@@ -86,7 +78,7 @@ class Costs(Handed):
 class Activity(Handed):
     """The last use of a site: by the scoreboard, else by the kernel's time of the last connection."""
 
-    HANDED = ("last_use", "asked", "_stamp")
+    KEPT = kept("last_use asked _stamp")
 
     def __init__(self, now: float) -> None:
         self.last_use = now  # monotonic seconds
@@ -155,7 +147,7 @@ class Scoreboard(Handed):
     A link at `path` leads to the first, for whoever may look into our process; "" for none.
     """
 
-    PARTS = ("_files", "_slots")
+    BY_HAND = ("_files", "_slots")
     ANEW = ("path",)
 
     def __init__(self, path: str = "") -> None:

@@ -9,8 +9,7 @@ from typing import Any
 
 from multisite.supervisor.lifecycle import Event, State
 from multisite.supervisor.process.kernel import Connections
-from multisite.supervisor.reexec import Handed
-from multisite.supervisor.reexec import State as Packed
+from multisite.supervisor.reexec import Handed, converted, kept
 from multisite.supervisor.site.backend import Backend
 from multisite.supervisor.site.backends import HELD, Backends
 from multisite.supervisor.site.failures import Failures
@@ -71,23 +70,13 @@ class Deploys(Handed):
         is_followed: an older version serves in the workers, until this one has shown that it is good.
     """
 
-    HANDED = ("is_followed",)
-    PARTS = ("last",)
+    KEPT = kept("is_followed", last=converted(Deploy.as_dict, lambda told: Deploy(**told)))
     ANEW = ("_backends", "_failures", "_queue")
 
     def __init__(self, backends: Backends, failures: Failures, queue: WaitQueue) -> None:
         self.last = Deploy()
         self.is_followed = False
         self._backends, self._failures, self._queue = backends, failures, queue
-
-    def pack(self) -> Packed:
-        """Return what `take_over` takes."""
-        return {**self.hand(), "last": self.last.as_dict()}
-
-    def take_over(self, state: Packed) -> None:
-        """Go on where another program was."""
-        self.go_on(state)
-        self.last = Deploy(**state["last"])
 
     @property
     def needs_smoke(self) -> bool:

@@ -10,9 +10,8 @@ from multisite.logs import servicelog
 from multisite.sites.failures import LastFailures
 from multisite.supervisor import planner
 from multisite.supervisor.lifecycle import State
-from multisite.supervisor.process.sitelog import Journey
-from multisite.supervisor.reexec import Handed
-from multisite.supervisor.reexec import State as Packed
+from multisite.supervisor.process.sitelog import JOURNEY, Journey
+from multisite.supervisor.reexec import Handed, kept
 from multisite.supervisor.site import triggers
 from multisite.supervisor.site.backend import Backend, Exit
 
@@ -41,18 +40,10 @@ class Failures(Handed):
         not_before: monotonic seconds at which the next may be started.
     """
 
-    HANDED = (
-        "in_a_row",
-        "refused",
-        "replacement",
-        "mending",
-        "begun",
-        "not_before",
-        "_counted_at",
-        "_proven",
-        "_crashes",
+    KEPT = kept(
+        "in_a_row refused replacement mending begun not_before _counted_at _proven _crashes",
+        last=JOURNEY,
     )
-    PARTS = ("last",)
     ANEW = ("_site", "_notes", "_logger")
 
     def __init__(self, site: str, notes: LastFailures, logger: logging.Logger) -> None:
@@ -67,15 +58,6 @@ class Failures(Handed):
         self._proven = False  # a process has answered since somebody changed the site
         self._crashes = 0  # of it since then, without an answer between them
         self._site, self._notes, self._logger = site, notes, logger
-
-    def pack(self) -> Packed:
-        """Return what `take_over` takes."""
-        return {**self.hand(), "last": self.last.pack() if self.last else None}
-
-    def take_over(self, state: Packed) -> None:
-        """Go on where another program was."""
-        self.go_on(state)
-        self.last = Journey.taken_over(state["last"]) if state["last"] else None
 
     def count(self, backend: Backend, exit_: Exit, now: float) -> float:
         """Count a failure, several processes that fail together as one; returns the pause before the next start."""

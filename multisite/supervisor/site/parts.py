@@ -14,9 +14,8 @@ from multisite.sites.tally import Tally
 from multisite.supervisor.lifecycle import State
 from multisite.supervisor.process import kernel
 from multisite.supervisor.process.kernel import Connections, connections
-from multisite.supervisor.process.sitelog import Journey, SiteLog
-from multisite.supervisor.reexec import Handed, Keeper
-from multisite.supervisor.reexec import State as Packed
+from multisite.supervisor.process.sitelog import JOURNEY, Journey, SiteLog
+from multisite.supervisor.reexec import PART, Handed, given, kept
 from multisite.supervisor.site.backends import Backends
 from multisite.supervisor.site.context import Context
 from multisite.supervisor.site.costs import Activity, Costs, Figures, Scoreboard
@@ -39,12 +38,14 @@ class SiteParts(Handed):
         is_due: it is to run although nobody has asked for it (`multisite.supervisor.prewarm`).
     """
 
-    HANDED = ("is_due", "is_put_to_rest", "_is_asked_for")
-    PARTS = (
-        *("site", "home", "domains", "stamp", "backends", "costs", "failures", "activity", "listener", "queue"),
-        *("log", "scoreboard", "deploys", "journey"),
+    KEPT = kept(
+        "is_due is_put_to_rest _is_asked_for stamp",
+        **dict.fromkeys(("costs", "deploys", "failures", "activity", "log", "listener", "scoreboard"), PART),
+        queue=PART.at("room"),
+        journey=JOURNEY,
+        backends=given(lambda backends, keep: [[one.slot, one.serial, one.pack(keep)] for one in backends]),
     )
-    ANEW = ("context", "loop", "logger", "readiness")
+    ANEW = ("site", "home", "domains", "context", "loop", "logger", "readiness")
 
     def __init__(self, site: Site, home: Home, domains: tuple[str, ...], stamp: Stamp, context: Context) -> None:
         self.site, self.home, self.domains, self.stamp = site, home, domains, stamp
@@ -66,36 +67,6 @@ class SiteParts(Handed):
 
     def __repr__(self) -> str:
         return f"<SupervisedSite {self.site.name} {self.state.name} {len(self.pids)} processes>"
-
-    def pack(self, keep: Keeper) -> Packed:
-        """Return what `take_over` takes."""
-        return {
-            **self.hand(),
-            "stamp": self.stamp,
-            "costs": self.costs.pack(),
-            "room": self.queue.hand(),
-            "deploys": self.deploys.pack(),
-            "failures": self.failures.pack(),
-            "activity": self.activity.hand(),
-            "log": self.log.hand(),
-            "listener": self.listener.pack(keep),
-            "scoreboard": self.scoreboard.pack(keep),
-            "journey": self.journey.pack() if self.journey else None,
-            "backends": [[one.slot, one.serial, one.pack(keep)] for one in self.backends],
-        }
-
-    def take_over(self, state: Packed) -> None:
-        """Go on where another program was, as far as its processes are not concerned."""
-        self.go_on(state)
-        self.costs.take_over(state["costs"])
-        self.deploys.take_over(state["deploys"])
-        self.failures.take_over(state["failures"])
-        self.activity.go_on(state["activity"])
-        self.log.go_on(state["log"])
-        self.listener.take_over(state["listener"])
-        self.scoreboard.take_over(state["scoreboard"])
-        self.queue.go_on(state["room"])
-        self.journey = Journey.taken_over(state["journey"]) if state["journey"] else None
 
     @property
     def state(self) -> State:

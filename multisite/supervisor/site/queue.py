@@ -18,8 +18,7 @@ from multisite.control.rundir import LONGEST_PATH, RuntimeDir
 from multisite.errors import BackendUnavailable
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.process import descriptors
-from multisite.supervisor.reexec import Handed, Keeper, taken
-from multisite.supervisor.reexec import State as Packed
+from multisite.supervisor.reexec import Form, Handed, kept, taken_socket
 from multisite.supervisor.site.failures import Unavailable
 from multisite.supervisor.site.refuse import move, turn_away
 
@@ -45,9 +44,8 @@ class WaitQueue(Handed):
         owner: who has the site whose processes got the socket last, "" as long as none did (`Launch.owner`).
     """
 
-    HANDED = ("since", "owner", "_told")
-    PARTS = ("listener",)
-    ANEW = ("_whose", "_loop", "_logger")
+    KEPT = kept("since owner _told")
+    ANEW = ("listener", "_whose", "_loop", "_logger")
 
     def __init__(self, whose: Whose, listener: SiteSocket, loop: Loop, logger: logging.Logger) -> None:
         self.listener = listener
@@ -150,8 +148,13 @@ _FAR = 2**62  # nanoseconds
 class SiteSocket(Handed):
     """The socket at `path`, which is open or not; those whom `rundir` lets in may connect."""
 
-    HANDED = ("_folders", "is_withdrawn")
-    PARTS = ("_socket",)
+    KEPT = kept(
+        "_folders is_withdrawn",
+        _socket=Form(
+            lambda bound, keep: keep(bound.fileno() if bound else -1),
+            lambda told, _made: taken_socket(told) if told >= 0 else None,
+        ),
+    )
     ANEW = ("path", "_rundir", "_link")
 
     def __init__(self, path: str, rundir: RuntimeDir, link: str = "http.sock") -> None:
@@ -229,16 +232,6 @@ class SiteSocket(Handed):
         finally:
             os.umask(old_umask)
         return bound
-
-    def pack(self, keep: Keeper) -> Packed:
-        """Return what `take_over` takes."""
-        return {**self.hand(), "socket": keep(self.fileno())}
-
-    def take_over(self, state: Packed) -> None:
-        """Go on where another program was."""
-        if state["socket"] >= 0:
-            self._socket = socket.socket(fileno=taken(state["socket"]))
-        self.go_on(state)
 
     def last_use(self) -> float:
         """Return the Unix time of the last connection; 0.0: there was none."""

@@ -30,7 +30,7 @@ class SupervisedSite(SiteParts):
         super().take_over(state)
         for slot, serial, packed in state["backends"]:
             backend = starter.new_backend(self, slot, serial)
-            backend.take_over(packed, self.log)
+            backend.adopt(packed, self.log)
             starter.add(self, backend)
             if backend.state is State.STARTING and not backend.told and not backend.ready_at:
                 self.readiness.expect(backend)

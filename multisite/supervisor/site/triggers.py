@@ -9,7 +9,7 @@ from typing import Any
 
 from multisite.config.model import Home, Site
 from multisite.sites.changes import QUIET, Files, Watched, changed_at, files, identity, is_being_written, paths
-from multisite.supervisor.reexec import Handed, State
+from multisite.supervisor.reexec import Handed, converted, kept
 
 LONGEST_PAUSE = 60.0  # seconds between two attempts that files of the site cause by themselves
 
@@ -27,8 +27,16 @@ def mending(site: Site, output: Iterable[str]) -> tuple[str, ...]:
 class Triggers(Handed):
     """The trigger files of all sites as they were when somebody looked last, and the changes that are to be taken."""
 
-    HANDED = ("_due", "_retries")
-    PARTS = ("_watched", "_mending")
+    KEPT = kept(
+        "_due _retries",
+        _watched=converted(
+            lambda watched: {name: [one.loaded, one.newest, one.due] for name, one in watched.items()},
+            lambda told: {name: _watched(*one) for name, one in told.items()},
+        ),
+        _mending=converted(
+            lambda mending: mending, lambda told: {name: _identities(known) for name, known in told.items()}
+        ),
+    )
 
     def __init__(self) -> None:
         self._watched: dict[str, Watched] = {}
@@ -40,19 +48,6 @@ class Triggers(Handed):
         """Take the site's files as they are now for known: nothing of it has been loaded before."""
         self._watched.setdefault(site.name, Watched()).begin(files(site, home))
         self._due.pop(site.name, None)
-
-    def pack(self) -> State:
-        """Return what `take_over` takes."""
-        watched = {name: [one.loaded, one.newest, one.due] for name, one in self._watched.items()}
-        return {**self.hand(), "watched": watched, "mending": self._mending}
-
-    def take_over(self, state: State) -> None:
-        """Go on where another program was."""
-        self.go_on(state)
-        for name, (loaded, newest, due) in state["watched"].items():
-            self._watched[name] = watched = Watched(_identities(loaded), _identities(newest))
-            watched.due = due
-        self._mending = {name: _identities(known) for name, known in state["mending"].items()}
 
     @property
     def is_expecting(self) -> bool:
@@ -110,3 +105,9 @@ class Triggers(Handed):
 
 def _identities(state: dict[str, Any]) -> Files:
     return {path: tuple(known) for path, known in state.items()}
+
+
+def _watched(loaded: dict[str, Any], newest: dict[str, Any], due: float | None) -> Watched:
+    watched = Watched(_identities(loaded), _identities(newest))
+    watched.due = due
+    return watched
