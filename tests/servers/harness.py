@@ -135,8 +135,11 @@ class HomeDir:
             "XDG_STATE_HOME": str(self.path / "state"),
         }
 
-    def processes(self, *, backends: bool = False) -> dict[int, str]:
-        """All processes whose environment or command line names this home, or only those of its spawned sites."""
+    def processes(self, *, backends: bool = False, of: str = "") -> dict[int, str]:
+        """All processes whose environment or command line names this home, or only those of its spawned sites.
+
+        With `of`, those of one spawned site.
+        """
         run_time = self.runtime / "multisite"
         named = [] if backends else [os.fsencode(self.path), os.fsencode(self.runtime)]
         mark = b"?"
@@ -145,6 +148,7 @@ class HomeDir:
             mark = f"MULTISITE_BACKEND={status.st_dev:x}.{status.st_ino:x}:".encode()
             named.append(mark)
         found, preloader = {}, mark + b"%preloader:"
+        named = [mark + of.encode() + b":"] if of else named
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) not in (1, os.getpid(), os.getppid()):
                 with contextlib.suppress(OSError):

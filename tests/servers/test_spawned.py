@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import importlib.util
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -25,22 +28,52 @@ from .load import Load
 pytestmark = pytest.mark.servers
 
 
+WORKERS = [("sync", "--workers", "3"), ("gthread", "--workers", "2", "--threads", "8")]
+ONE_WORKER = ("gthread", "--workers", "1", "--threads", "8")
+
+
 @pytest.fixture
-def home(tmp_path: Path) -> HomeDir:
+def own(tmp_path: Path) -> HomeDir:
+    """A home for one test, which ends its server, or kills what all sites share."""
     return HomeDir(tmp_path).create()
 
 
-@pytest.fixture(
-    params=[("sync", "--workers", "3"), ("gthread", "--workers", "2", "--threads", "8")], ids=lambda p: p[0]
-)
+@pytest.fixture(params=WORKERS, ids=lambda p: p[0])
 def worker(request: pytest.FixtureRequest) -> tuple[str, ...]:
-    """Worker class and options of the front server."""
+    """Worker class and options of a server of the test's own."""
     options: tuple[str, ...] = request.param
     return options
 
 
-def one_worker(home: HomeDir) -> Server:
-    return gunicorn(home, "gthread", "--workers", "1", "--threads", "8")
+@dataclass(frozen=True)
+class Front:
+    """A server that the tests share; each has sites of its own in its home."""
+
+    home: HomeDir
+    server: Server
+
+
+@contextlib.contextmanager
+def running(path: Path, options: tuple[str, ...]) -> Iterator[Front]:
+    home = HomeDir(path).create()
+    home.conf((path / "moya.conf").read_text() + "[env]\nSHARED = all\n")
+    with gunicorn(home, *options) as server:
+        yield Front(home, server)
+    eventually(lambda: not home.processes(), PATIENCE, "nothing is left")
+
+
+@pytest.fixture(scope="module", params=WORKERS, ids=lambda p: p[0])
+def front(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    """The server with each worker class in turn."""
+    with running(tmp_path_factory.mktemp("front"), request.param) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    """The server with one worker, for what does not differ among worker classes."""
+    with running(tmp_path_factory.mktemp("single"), ONE_WORKER) as made:
+        yield made
 
 
 def pid_of(answer: Answer) -> int:
@@ -96,39 +129,36 @@ def flask_venv() -> Path:
         not_tested(f"a site in a virtualenv of its own: {virtualenvs.reason(error)}")
 
 
-def test_python_names_a_virtualenv_with_nothing_of_ours(
-    home: HomeDir, flask_venv: Path, worker: tuple[str, ...]
-) -> None:
+def test_python_names_a_virtualenv_with_nothing_of_ours(front: Front, flask_venv: Path) -> None:
     """`python =` is all it takes; the site sees its own packages, its folder and a clean environment."""
-    where = home.site("venv", IN_A_VENV, application="venv_app:app", python=str(flask_venv))
-    with gunicorn(home, *worker) as server:
-        for _ in range(5):
-            told = json.loads(server.ask("venv.test").text)
-            assert told.pop("flask").startswith(str(flask_venv))
-            right = {"prefix": str(flask_venv), "cwd": str(where), "ours": [], "importable": False, "leaked": []}
-            assert told == right
+    where = front.home.site("venv", IN_A_VENV, application="venv_app:app", python=str(flask_venv))
+    for _ in range(5):
+        told = json.loads(front.server.ask("venv.test").text)
+        assert told.pop("flask").startswith(str(flask_venv))
+        right = {"prefix": str(flask_venv), "cwd": str(where), "ours": [], "importable": False, "leaked": []}
+        assert told == right
 
 
-def test_a_virtualenv_that_lacks_something_is_told(home: HomeDir, tmp_path: Path) -> None:
+def test_a_virtualenv_that_lacks_something_is_told(single: Front, tmp_path: Path) -> None:
     """503, and the log names the module, or the interpreter, that is missing."""
-    home.site("bare", IN_A_VENV, application="bare_app:app", python=str(make_venv(tmp_path / "empty")))
-    home.site("gone", python=str(tmp_path / "nowhere"))
-    with one_worker(home) as server:
-        for name, reason in (("bare", "No module named 'flask'"), ("gone", "nowhere")):
-            refused = server.ask(f"{name}.test", accept="application/json")
-            assert refused.status == 503
-            assert json.loads(refused.text)["incident"] in server.log()
-            assert any(reason in line and name in line for line in server.log().splitlines()), server.log()
+    server = single.server
+    single.home.site("bare", IN_A_VENV, application="bare_app:app", python=str(make_venv(tmp_path / "empty")))
+    single.home.site("gone", python=str(tmp_path / "nowhere"))
+    for name, reason in (("bare", "No module named 'flask'"), ("gone", "nowhere")):
+        refused = server.ask(f"{name}.test", accept="application/json")
+        assert refused.status == 503
+        assert json.loads(refused.text)["incident"] in server.log()
+        assert any(reason in line and name in line for line in server.log().splitlines()), server.log()
 
 
-def test_a_refusal_is_told_once_and_mended(home: HomeDir, tmp_path: Path) -> None:
+def test_a_refusal_is_told_once_and_mended(single: Front, tmp_path: Path) -> None:
     """Twenty visitors of a site whose interpreter is missing make one report; it serves once that is there."""
-    home.site("gone", python=str(tmp_path / "later"))
-    with one_worker(home) as server:
-        assert {server.ask("gone.test").status for _ in range(20)} == {503}
-        assert len([line for line in server.log().splitlines() if "incident" in line and "later" in line]) == 1
-        make_venv(tmp_path / "later")
-        answers(server, "gone", "site gone", PATIENCE)
+    server = single.server
+    single.home.site("comes", python=str(tmp_path / "later"))
+    assert {server.ask("comes.test").status for _ in range(20)} == {503}
+    assert len([line for line in server.log().splitlines() if "incident" in line and "later" in line]) == 1
+    make_venv(tmp_path / "later")
+    answers(server, "comes", "site comes", PATIENCE)
 
 
 SETTING = """
@@ -147,17 +177,15 @@ def env_site(home: HomeDir, name: str, colour: str) -> Path:
     return home.ini(name, f"{text}[env]\nCOLOUR = {colour}\n")
 
 
-def test_env_reaches_its_site_and_no_neighbour(home: HomeDir, worker: tuple[str, ...]) -> None:
+def test_env_reaches_its_site_and_no_neighbour(front: Front) -> None:
     """Two sites set one variable differently, a third does not; moya.conf's own reaches the spawned ones as well."""
-    home.conf("[projects]\nread = sites-enabled/*.ini\n[supervisor]\nallow_root = yes\n[env]\nSHARED = all\n")
-    env_site(home, "red", "red")
-    env_site(home, "blue", "blue")
-    home.site("none", SETTING)
-    with gunicorn(home, *worker) as server:
-        for _ in range(5):
-            assert server.ask("red.test").text == "('red', 'all')"
-            assert server.ask("blue.test").text == "('blue', 'all')"
-            assert server.ask("none.test").text.startswith("(None, ")
+    env_site(front.home, "red", "red")
+    env_site(front.home, "blue", "blue")
+    front.home.site("none", SETTING, mode="spawned")
+    for _ in range(5):
+        assert front.server.ask("red.test").text == "('red', 'all')"
+        assert front.server.ask("blue.test").text == "('blue', 'all')"
+        assert front.server.ask("none.test").text == "(None, 'all')"
 
 
 # --- starting and stopping ------------------------------------------------------------------------------------------
@@ -187,16 +215,15 @@ def post(port: int, host: str, body: bytes, *, chunked: bool) -> str:
     return text if answer.status == 200 else f"{answer.status} {text}"
 
 
-def test_cold_posts_are_answered_exactly_once(home: HomeDir, worker: tuple[str, ...]) -> None:
+def test_cold_posts_are_answered_exactly_once(front: Front) -> None:
     """The request that starts a site has its body digested right and once, from 1 byte to 5 MB, chunked or not."""
     cases = [(f"{kind}{size}", size, kind) for size in (1, 65_537, 5_000_000) for kind in ("plain", "chunked")]
-    where = {name: home.site(name, DIGEST, mode="spawned") for name, _, _ in cases}
-    with gunicorn(home, *worker) as server:
-        for name, size, kind in cases:
-            body = os.urandom(size)
-            got = post(server.port, f"{name}.test", body, chunked=kind == "chunked")
-            assert got == f"{size} {hashlib.sha256(body).hexdigest()}", name
-            assert (where[name] / "calls").read_text() == "once", name
+    where = {name: front.home.site(name, DIGEST, mode="spawned") for name, _, _ in cases}
+    for name, size, kind in cases:
+        body = os.urandom(size)
+        got = post(front.server.port, f"{name}.test", body, chunked=kind == "chunked")
+        assert got == f"{size} {hashlib.sha256(body).hexdigest()}", name
+        assert (where[name] / "calls").read_text() == "once", name
 
 
 SLEEPS = """
@@ -212,22 +239,23 @@ def application(environ, start_response):
 """
 
 
-def test_many_first_requests_start_one_process(home: HomeDir, worker: tuple[str, ...]) -> None:
+def test_many_first_requests_start_one_process(front: Front) -> None:
     """Forty parallel requests, in several workers, wait for one and the same process."""
-    where = home.site("slow", SLEEPS, mode="spawned")
-    with gunicorn(home, *worker) as server, ThreadPoolExecutor(40) as pool:
-        got = list(pool.map(lambda _: server.ask("slow.test"), range(40)))
-        assert {(answer.status, answer.text) for answer in got} == {(200, "slept")}
-        assert (where / "starts").read_text().split() == [got[0].headers["x-worker"]]
-        assert len(home.processes(backends=True)) == 1
+    where = front.home.site("slow", SLEEPS, mode="spawned")
+    with ThreadPoolExecutor(40) as pool:
+        got = list(pool.map(lambda _: front.server.ask("slow.test"), range(40)))
+    assert {(answer.status, answer.text) for answer in got} == {(200, "slept")}
+    assert (where / "starts").read_text().split() == [got[0].headers["x-worker"]]
+    assert len(front.home.processes(backends=True, of="slow")) == 1
 
 
-def test_an_idle_site_stops_and_starts_again(home: HomeDir) -> None:
+def test_an_idle_site_stops_and_starts_again(single: Front) -> None:
     """After idle_timeout the process is gone, but not under a request; the next request starts another."""
-    home.site("idle", mode="spawned", idle_timeout="1s")
-    where = home.site("busy", SLEEPS, mode="spawned", idle_timeout="1s")
-    home.site("stays", mode="spawned")
-    with one_worker(home) as server, ThreadPoolExecutor(1) as pool:
+    server = single.server
+    single.home.site("idle", mode="spawned", idle_timeout="1s")
+    where = single.home.site("busy", SLEEPS, mode="spawned", idle_timeout="1s")
+    single.home.site("stays", mode="spawned")
+    with ThreadPoolExecutor(1) as pool:
         stays, first = pid_of(server.ask("stays.test")), pid_of(server.ask("idle.test"))
         long = pool.submit(server.ask, "busy.test", "/2")
         eventually(lambda: not is_running(first), PATIENCE, "the idle process is gone")
@@ -237,8 +265,9 @@ def test_an_idle_site_stops_and_starts_again(home: HomeDir) -> None:
         assert pid_of(server.ask("stays.test")) == stays
 
 
-def test_max_backends_is_never_exceeded(home: HomeDir) -> None:
+def test_max_backends_is_never_exceeded(own: HomeDir) -> None:
     """Four sites take turns in two places, asked one after the other and all at once."""
+    home = own
     home.conf("[projects]\nread = sites-enabled/*.ini\n[supervisor]\nallow_root = yes\nmax_backends = 2\n")
     names = ["n1", "n2", "n3", "n4"]
     for name in names:
@@ -251,7 +280,7 @@ def test_max_backends_is_never_exceeded(home: HomeDir) -> None:
             seen.add(len(home.processes(backends=True)))
 
     counter = threading.Thread(target=count)
-    with one_worker(home) as server, ThreadPoolExecutor(4) as pool:
+    with gunicorn(home, *ONE_WORKER) as server, ThreadPoolExecutor(4) as pool:
         counter.start()
         try:
             for name in names:
@@ -268,21 +297,22 @@ def test_max_backends_is_never_exceeded(home: HomeDir) -> None:
 # --- killing --------------------------------------------------------------------------------------------------------
 
 
-def test_a_killed_backend_is_replaced(home: HomeDir, worker: tuple[str, ...]) -> None:
+def test_a_killed_backend_is_replaced(front: Front) -> None:
     """The next request is answered by another process; the neighbours notice nothing."""
-    home.site("a", mode="spawned")
-    home.site("b", mode="spawned")
-    with gunicorn(home, *worker) as server:
-        first, other = pid_of(server.ask("a.test")), pid_of(server.ask("b.test"))
-        with Load(server.port, "b.test", "site b", threads=1) as load:
-            kill(first)
-            assert pid_of(server.ask("a.test")) not in (first, other)
-        assert load.failures == []
-        assert pid_of(server.ask("b.test")) == other
+    server = front.server
+    front.home.site("killed", mode="spawned")
+    front.home.site("spared", mode="spawned")
+    first, other = pid_of(server.ask("killed.test")), pid_of(server.ask("spared.test"))
+    with Load(server.port, "spared.test", "site spared", threads=1) as load:
+        kill(first)
+        assert pid_of(server.ask("killed.test")) not in (first, other)
+    assert load.failures == []
+    assert pid_of(server.ask("spared.test")) == other
 
 
-def test_a_killed_supervisor_is_replaced(home: HomeDir, worker: tuple[str, ...]) -> None:
+def test_a_killed_supervisor_is_replaced(own: HomeDir, worker: tuple[str, ...]) -> None:
     """Its processes go with it; every site answers again within seconds, and in-process ones all along."""
+    home = own
     home.site("a", mode="spawned")
     home.site("b", mode="spawned")
     home.site("shared")
@@ -301,10 +331,11 @@ def test_a_killed_supervisor_is_replaced(home: HomeDir, worker: tuple[str, ...])
         assert len(home.processes(backends=True)) == 2
 
 
-def test_a_killed_worker_costs_no_backend(home: HomeDir) -> None:
+def test_a_killed_worker_costs_no_backend(own: HomeDir) -> None:
     """The worker that started the supervisor is killed; supervisor and site go on."""
+    home = own
     home.site("a", mode="spawned")
-    with one_worker(home) as server:
+    with gunicorn(home, *ONE_WORKER) as server:
         backend, supervisor = pid_of(server.ask("a.test")), supervisor_of(home)
         (worker,) = server.workers()
         kill(worker)
@@ -324,8 +355,9 @@ def application(environ, start_response):
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL], ids=["TERM", "KILL"])
-def test_nothing_outlives_the_server(home: HomeDir, end: int, worker: tuple[str, ...]) -> None:
+def test_nothing_outlives_the_server(own: HomeDir, end: int, worker: tuple[str, ...]) -> None:
     """After the master's end, however it came, no process of this home runs, helpers of a site included."""
+    home = own
     home.site("a", mode="spawned")
     home.site("helper", HELPER, mode="spawned")
     with gunicorn(home, *worker, "--timeout", "8") as server:  # a sync worker looks for its master every 4 s then
@@ -343,53 +375,53 @@ def test_nothing_outlives_the_server(home: HomeDir, end: int, worker: tuple[str,
 
 
 @pytest.mark.parametrize("mend", ["code", "file"])
-def test_a_site_that_does_not_start_is_told_and_mended(home: HomeDir, mend: str) -> None:
+def test_a_site_that_does_not_start_is_told_and_mended(single: Front, mend: str) -> None:
     """503 with Retry-After and an incident that the log explains; neighbours are served; an edit mends it."""
-    where = home.site("bad", "import module_that_is_not\n", mode="spawned")
-    other = home.site("mended")
+    home, server, bad = single.home, single.server, f"bad{mend}"
+    where = home.site(bad, "import module_that_is_not\n", mode="spawned")
+    other = home.site("mended", domains=f"mended{mend}.test")
     home.site("good", mode="spawned")
-    with one_worker(home) as server:
-        for _ in range(3):
-            refused = server.ask("bad.test", accept="application/json")
-            assert refused.status == 503
-            assert int(refused.headers["retry-after"]) >= 1
-            assert server.ask("good.test").text == "site good"
-        incident = json.loads(refused.text)["incident"]
-        told = [line for line in server.log().splitlines() if incident in line]
-        assert told, f"{incident} is not in the log"
-        assert "module_that_is_not" in told[0]
-        if mend == "code":
-            (where / "bad_app.py").write_text((other / "mended_app.py").read_text())
-        else:
-            ini = (home.path / "sites-available" / "bad.ini").read_text()
-            home.ini("bad", ini.replace(str(where), str(other)).replace("bad_app", "mended_app"))
-        answers(server, "bad", "site mended", PATIENCE)
+    for _ in range(3):
+        refused = server.ask(f"{bad}.test", accept="application/json")
+        assert refused.status == 503
+        assert int(refused.headers["retry-after"]) >= 1
+        assert server.ask("good.test").text == "site good"
+    incident = json.loads(refused.text)["incident"]
+    told = [line for line in server.log().splitlines() if incident in line]
+    assert told, f"{incident} is not in the log"
+    assert "module_that_is_not" in told[0]
+    if mend == "code":
+        (where / f"{bad}_app.py").write_text((other / "mended_app.py").read_text())
+    else:
+        ini = (home.path / "sites-available" / f"{bad}.ini").read_text()
+        home.ini(bad, ini.replace(str(where), str(other)).replace(f"{bad}_app", "mended_app"))
+    answers(server, bad, "site mended", PATIENCE)
 
 
-def test_a_broken_file_leaves_the_last_good_version(home: HomeDir) -> None:
+def test_a_broken_file_leaves_the_last_good_version(single: Front) -> None:
     """A typing error in the file of a running spawned site changes nothing; its correction restarts the process."""
+    home, server = single.home, single.server
     file = env_site(home, "red", "red")
     text = file.read_text()
-    with one_worker(home) as server:
-        first = server.ask("red.test")
-        home.ini("red", text.replace("[service]", "[service"))
-        eventually(lambda: server.ask("red.test") and "red.ini" in server.log(), PATIENCE, "the log names the file")
-        assert pid_of(server.ask("red.test")) == pid_of(first)
-        home.ini("red", text.replace("= red\n", "= pink\n"))
-        answers(server, "red", "('pink', None)", PATIENCE)
-        assert pid_of(server.ask("red.test")) != pid_of(first)
+    first = server.ask("red.test")
+    home.ini("red", text.replace("[service]", "[service"))
+    eventually(lambda: server.ask("red.test") and "red.ini" in server.log(), PATIENCE, "the log names the file")
+    assert pid_of(server.ask("red.test")) == pid_of(first)
+    home.ini("red", text.replace("= red\n", "= pink\n"))
+    answers(server, "red", "('pink', 'all')", PATIENCE)
+    assert pid_of(server.ask("red.test")) != pid_of(first)
 
 
-def test_an_edited_file_loses_no_request(home: HomeDir) -> None:
+def test_an_edited_file_loses_no_request(single: Front) -> None:
     """The site is asked without pause while its file changes and another process takes over."""
-    text = env_site(home, "red", "red").read_text()
-    with one_worker(home) as server:
-        old = pid_of(server.ask("red.test"))
-        with Load(server.port, "red.test", "('red', None)", threads=2) as load:
-            home.ini("red", text + "OTHER = x\n")
-            eventually(lambda: pid_of(server.ask("red.test")) != old, PATIENCE, "another process")
-            eventually(lambda: not is_running(old), PATIENCE, "the old process is gone")
-        assert load.failures == []
+    home, server = single.home, single.server
+    text = env_site(home, "edited", "green").read_text()
+    old = pid_of(server.ask("edited.test"))
+    with Load(server.port, "edited.test", "('green', 'all')", threads=2) as load:
+        home.ini("edited", text + "OTHER = x\n")
+        eventually(lambda: pid_of(server.ask("edited.test")) != old, PATIENCE, "another process")
+        eventually(lambda: not is_running(old), PATIENCE, "the old process is gone")
+    assert load.failures == []
 
 
 HELD = """
@@ -404,12 +436,13 @@ def application(environ, start_response):
 """
 
 
-def test_a_slow_site_keeps_to_its_own_process(home: HomeDir) -> None:
+def test_a_slow_site_keeps_to_its_own_process(single: Front) -> None:
     """While one site's only process sleeps, another spawned site and a shared one are answered."""
-    where = home.site("slow", HELD, mode="spawned")
-    home.site("quick", mode="spawned")
-    home.site("shared")
-    with one_worker(home) as server, ThreadPoolExecutor(3) as pool:
+    server = single.server
+    where = single.home.site("slow", HELD, mode="spawned")
+    single.home.site("quick", mode="spawned")
+    single.home.site("shared")
+    with ThreadPoolExecutor(3) as pool:
         held = [pool.submit(server.ask, "slow.test") for _ in range(3)]
         eventually((where / "begun").exists, PATIENCE, "the site is at the first")
         for name in ("quick", "shared") * 10:
@@ -457,36 +490,34 @@ async def item(number: int, q: str = ""):
 
 
 @pytest.mark.parametrize("told", ["", "asgi:", "server = asgi\n"])
-def test_asgi_applications(home: HomeDir, told: str, worker: tuple[str, ...]) -> None:
+def test_asgi_applications(front: Front, told: str) -> None:
     """A coroutine is recognised, and may be announced; nothing is added to its request either way."""
-    prefix, server = (told, "") if told.endswith(":") else ("", told)
-    where = home.site("async", ASGI, enable=False)
-    text = (home.path / "sites-available" / "async.ini").read_text()
-    home.ini("async", text.replace("async_app:application", prefix + "async_main:application") + server)
+    prefix, more = (told, "") if told.endswith(":") else ("", told)
+    name = f"async{len(told)}"
+    where = front.home.site(name, ASGI, enable=False)
+    text = (front.home.path / "sites-available" / f"{name}.ini").read_text()
+    front.home.ini(name, text.replace(f"{name}_app:application", f"{prefix}async_main:application") + more)
     (where / "async_main.py").write_text(ASGI)
-    with gunicorn(home, *worker) as server:
-        for number in range(5):
-            answer = server.ask("async.test", f"/x%2Fy?n={number}", method="POST", body=b"posted")
-            assert pid_of(answer) not in server.workers()
-            assert json.loads(answer.text) == [
-                "POST",
-                "/x/y",
-                f"n={number}",
-                "http",
-                "127.0.0.1",
-                "async.test",
-                "posted",
-                [],
-            ]
+    for number in range(5):
+        answer = front.server.ask(f"{name}.test", f"/x%2Fy?n={number}", method="POST", body=b"posted")
+        assert pid_of(answer) not in front.server.workers()
+        assert json.loads(answer.text) == [
+            "POST",
+            "/x/y",
+            f"n={number}",
+            "http",
+            "127.0.0.1",
+            f"{name}.test",
+            "posted",
+            [],
+        ]
 
 
-def test_fastapi(home: HomeDir) -> None:
+def test_fastapi(single: Front) -> None:
     """A FastAPI application with its lifespan."""
-    with contextlib.suppress(ImportError):
-        import fastapi  # noqa: F401
-    if "fastapi" not in sys.modules:
+    if importlib.util.find_spec("fastapi") is None:
         not_tested("FastAPI: pip install fastapi")
-    home.site("fast", FASTAPI, application="fast_app:app")
-    with one_worker(home) as server:
-        assert json.loads(server.ask("fast.test", "/items/7?q=z").text) == {"number": 7, "q": "z", "lifespan": "begun"}
-        assert server.ask("fast.test", "/nowhere").status == 404
+    single.home.site("fast", FASTAPI, application="fast_app:app")
+    told = json.loads(single.server.ask("fast.test", "/items/7?q=z").text)
+    assert told == {"number": 7, "q": "z", "lifespan": "begun"}
+    assert single.server.ask("fast.test", "/nowhere").status == 404
