@@ -20,9 +20,9 @@ def hand_over(request: Request) -> None:
     exchange, content = request.exchange, request.content
     assert exchange
     if request.incoming.head is None:
-        request.route.queue.enter(exchange)
+        request.destination.queue.enter(exchange)
     else:
-        exchange.allow(request.route.stall_timeout)
+        exchange.allow(request.destination.stall_timeout)
     _pass(request, lambda relay: relay.go_on(exchange, content))
 
 

@@ -60,7 +60,7 @@ class LoopRelay:
         self.status = head.status if head else ""  # as gunicorn's access log wants to know it, from here
         self.headers = head.fields if head else []
         self._loop = loop
-        self._route = request.route
+        self._destination = request.destination
         self._wire = wire
         self._worker = request.connection.worker
         self._environ = request.environ
@@ -75,7 +75,7 @@ class LoopRelay:
         self._gathers = False  # all of the body is to be there before the request is sent
         self._ends = self._is_cut = False  # when all of `_out` is sent; although that is not the whole answer
         self._wire_events = self._exchange_events = 0
-        self._route.places.add(self)
+        self._destination.places.add(self)
         self._half_closed = half_closed
 
     def __repr__(self) -> str:
@@ -90,9 +90,9 @@ class LoopRelay:
 
     def begin(self) -> None:
         """Have a helper send the request."""
-        route, environ, upload = self._route, self._environ, self._upload
+        destination, environ, upload = self._destination, self._environ, self._upload
         late = BackendUnavailable("the site could not be reached in time")
-        if not self._have(lambda: route.begin(environ, upload, False), self._begun, late):
+        if not self._have(lambda: destination.begin(environ, upload, False), self._begun, late):
             upload.close()
             self._step(lambda: self._fail(SiteBusy("too many requests are waiting for sites to be reached")))
 
@@ -138,7 +138,7 @@ class LoopRelay:
             if late is None:
                 outcome.close()
                 return
-            self._route.queue.enter(outcome)
+            self._destination.queue.enter(outcome)
             self.go_on(outcome, b"")
             return
         if late and isinstance(outcome, Unmeasured):
@@ -182,11 +182,11 @@ class LoopRelay:
         elif self._out or not self._exchange:
             self.abort()
         elif now < self._exchange.deadline:  # it was in the queue; others may have seen it taken since
-            if self._route.queue.look(self._exchange):
+            if self._destination.queue.look(self._exchange):
                 self._exchange.taken()
             self._step(lambda: None)
         else:
-            self._fail(self._route.queue.late(self._exchange))
+            self._fail(self._destination.queue.late(self._exchange))
             self._step(lambda: None)
 
     def failed(self, error: Exception) -> None:
@@ -261,7 +261,7 @@ class LoopRelay:
         if data is None:
             return
         if self._incoming.head:  # before, drops must not stretch the time
-            exchange.allow(self._route.stall_timeout)
+            exchange.allow(self._destination.stall_timeout)
         self._received(self._incoming.take(data, exchange.was_reset))
 
     def _received(self, content: bytes) -> None:
@@ -289,10 +289,10 @@ class LoopRelay:
     def _answered(self, head: Head) -> None:
         self.status, self.headers = head.status, head.fields
         now = time.monotonic()
-        self._route.pace.took(now - self._began, now)
+        self._destination.pace.took(now - self._began, now)
         assert self._exchange
-        self._route.queue.leave(self._exchange)
-        self._exchange.allow(self._route.stall_timeout)
+        self._destination.queue.leave(self._exchange)
+        self._exchange.allow(self._destination.stall_timeout)
 
     def _flush(self) -> None:
         """Send what the client takes."""
@@ -318,8 +318,8 @@ class LoopRelay:
         self._loop.remove(self)
         self._log_access()
         wire = socket.socket(fileno=self._wire.detach())
-        self._route.places.discard(self)
-        Tunnel(self._loop, self._route.places, wire, exchange.detach(), begin, content).start()
+        self._destination.places.discard(self)
+        Tunnel(self._loop, self._destination.places, wire, exchange.detach(), begin, content).start()
 
     # Errors
 
@@ -346,7 +346,7 @@ class LoopRelay:
             return error
         token = servicelog.current_site.set(self._site)
         try:
-            return servicelog.answer_for(_log, error, self._route)
+            return servicelog.answer_for(_log, error, self._destination)
         finally:
             servicelog.current_site.reset(token)
 
@@ -357,8 +357,8 @@ class LoopRelay:
 
     def _explain(self, error: NoAnswer) -> bool:
         """Have a helper ask why there was no answer, which may take a while."""
-        route = self._route
-        return route.can_explain and self._have(lambda: route.explain(error), self._explained, error)
+        destination = self._destination
+        return destination.can_explain and self._have(lambda: destination.explain(error), self._explained, error)
 
     def _page(self, error: MultisiteError) -> None:
         if self._wire.fileno() < 0:
@@ -372,7 +372,7 @@ class LoopRelay:
         if isinstance(error, UpstreamError):
             token = servicelog.current_site.set(self._site)
             cut = ": an answer was cut short" if self._outgoing.begun else ""
-            servicelog.note(_log, error, f"{self._route}{cut}")
+            servicelog.note(_log, error, f"{self._destination}{cut}")
             servicelog.current_site.reset(token)
 
     # Waiting
@@ -400,14 +400,14 @@ class LoopRelay:
             return self._upload.deadline(time.monotonic())
         if exchange is None:
             return math.inf
-        if self._route.queue.is_waiting(exchange):
+        if self._destination.queue.is_waiting(exchange):
             return min(exchange.deadline, time.monotonic() + LOOK_AT_QUEUE)
         return exchange.deadline
 
     def _drop_exchange(self) -> None:
         exchange, self._exchange = self._exchange, None
         if exchange:
-            self._route.queue.leave(exchange)
+            self._destination.queue.leave(exchange)
             self._unwatch(exchange)
             exchange.close()
 
@@ -426,14 +426,14 @@ class LoopRelay:
         self._unhelped = None
         self._loop.remove(self)
         self._unwatch_wire()
-        self._route.places.discard(self)
+        self._destination.places.discard(self)
         if reset:
             with contextlib.suppress(OSError):
                 if self._outgoing.bare:
                     self._wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self._wire.close()
         else:
-            lingering.close(self._loop, self._route.places, self._wire, self._upload.has_more)
+            lingering.close(self._loop, self._destination.places, self._wire, self._upload.has_more)
         self._log_access()
 
     def _log_access(self) -> None:

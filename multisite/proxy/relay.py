@@ -39,7 +39,7 @@ from multisite.proxy.wire.responses import Incoming
 _log = logging.getLogger("multisite.relay")
 
 
-def relay(route: Destination, environ: Environ, start_response: Any) -> Iterable[bytes]:
+def relay(destination: Destination, environ: Environ, start_response: Any) -> Iterable[bytes]:
     """Relay one request (PEP 3333).
 
     Raises:
@@ -48,14 +48,14 @@ def relay(route: Destination, environ: Environ, start_response: Any) -> Iterable
     """
     connection = downstream.connection(environ)
     if connection is None:
-        return _wait_here(route, environ, start_response)
+        return _wait_here(destination, environ, start_response)
     body = connection.body(environ)
     if body is None:
-        request = Request(route, environ, connection)
+        request = Request(destination, environ, connection)
         request.leave(lambda: _let_arrive(request))
-    if route.taker and connection.said_last and _is_given(route.taker, environ, body, connection):
+    if destination.taker and connection.said_last and _is_given(destination.taker, environ, body, connection):
         downstream.end()
-    return _hurry(Request(route, environ, connection, Upload(body, length_of(environ))), start_response)
+    return _hurry(Request(destination, environ, connection, Upload(body, length_of(environ))), start_response)
 
 
 def _is_given(taker: Endpoint, environ: Environ, body: bytes, connection: Connection) -> bool:
@@ -84,8 +84,8 @@ def _let_arrive(request: Request) -> None:
     """
     try:
         request.arrive()
-        _check(request.route)
-        request.exchange = request.route.begin(request.environ, request.upload, True)
+        _check(request.destination)
+        request.exchange = request.destination.begin(request.environ, request.upload, True)
     except (NotNow, Unmeasured):
         leave.begin(request)
     except MultisiteError as error:
@@ -94,22 +94,22 @@ def _let_arrive(request: Request) -> None:
         leave.hand_over(request)
 
 
-def _check(route: Destination) -> None:
-    """Look whether the route can have another request.
+def _check(destination: Destination) -> None:
+    """Look whether the destination can have another request.
 
     Raises:
         SiteBusy: it has as many as it may.
     """
-    route.queue.check()
-    relayloop.check_room(len(route.places))
+    destination.queue.check()
+    relayloop.check_room(len(destination.places))
 
 
 def _hurry(request: Request, start_response: Any) -> Iterable[bytes]:
     """Answer at once, or leave the rest to others."""
-    route = request.route
-    _check(route)
+    destination = request.destination
+    _check(destination)
     try:
-        exchange = request.exchange = route.begin(request.environ, request.upload, True)
+        exchange = request.exchange = destination.begin(request.environ, request.upload, True)
     except NotNow:
         request.leave(lambda: leave.begin(request))
     incoming = request.incoming
@@ -118,7 +118,7 @@ def _hurry(request: Request, start_response: Any) -> Iterable[bytes]:
             request.leave(lambda: leave.hand_over(request))
         if request.connection.worker.is_single:
             request.leave(lambda: _leave_single(request))
-        content = _first(route, exchange, incoming)
+        content = _first(destination, exchange, incoming)
         if incoming.done and not incoming.hints:
             return _answer(request, content, start_response)
         request.content = content
@@ -128,21 +128,21 @@ def _hurry(request: Request, start_response: Any) -> Iterable[bytes]:
     except BaseException as error:
         exchange.close()
         if isinstance(error, MultisiteError):
-            _explain(route, error)
+            _explain(destination, error)
         raise
 
 
 def _leave_single(request: Request) -> None:
     """Have the answer collected by the only thread that there is, or by the loop if the site is slow."""
-    if request.route.pace.patience(request.began):
+    if request.destination.pace.patience(request.began):
         syncrelay.of(request.connection.worker).attend(request)
     else:
         leave.hand_over(request)
 
 
-def _first(route: Destination, exchange: Exchange, incoming: Incoming) -> bytes:
+def _first(destination: Destination, exchange: Exchange, incoming: Incoming) -> bytes:
     """Return the content that comes in time; some 64 KiB at most."""
-    patience = left = route.pace.patience(time.monotonic())
+    patience = left = destination.pace.patience(time.monotonic())
     content = b""
     while left > 0 and exchange.wait(READABLE, left):
         data = exchange.pull()
@@ -152,7 +152,7 @@ def _first(route: Destination, exchange: Exchange, incoming: Incoming) -> bytes:
             return content
         left = exchange.sent_at + patience - time.monotonic()
     if patience:
-        route.pace.was_slow(time.monotonic())
+        destination.pace.was_slow(time.monotonic())
     return content
 
 
@@ -177,33 +177,33 @@ def _answer(request: Request, content: bytes, start_response: Any) -> Iterable[b
     downstream.end()
 
 
-def _explain(route: Destination, error: MultisiteError) -> None:
+def _explain(destination: Destination, error: MultisiteError) -> None:
     """Log what went wrong, unless somebody knows better what to tell the visitor."""
-    route.explain(error)
+    destination.explain(error)
     if isinstance(error, UpstreamError):
-        servicelog.note(_log, error, route)
+        servicelog.note(_log, error, destination)
 
 
 # Where the thread waits
 
 
-def _wait_here(route: Destination, environ: Environ, start_response: Any) -> Iterable[bytes]:
+def _wait_here(destination: Destination, environ: Environ, start_response: Any) -> Iterable[bytes]:
     """Relay a request in this thread, from the first byte of its body to the end of the answer."""
     if "HTTP_UPGRADE" in environ and upgrade_of(environ):
         raise NoUpgrade("this server does not let WebSockets through")
-    release = route.share.take()
+    release = destination.share.take()
     try:
-        exchange = _sent(route, environ)
+        exchange = _sent(destination, environ)
         gunicorn = environ.get("SERVER_SOFTWARE", "")[:8] == "gunicorn"
         method, forgive = environ["REQUEST_METHOD"], exchange.has_body
-        incoming = Incoming(method, dates=not gunicorn, forgive=forgive, sends=route.sends)
+        incoming = Incoming(method, dates=not gunicorn, forgive=forgive, sends=destination.sends)
         try:
-            return _wait_for(route, exchange, incoming, environ, start_response, release)
+            return _wait_for(destination, exchange, incoming, environ, start_response, release)
         except BaseException as error:
             exchange.close()
             if isinstance(error, MultisiteError):
                 told = exchange.explain(error)
-                _explain(route, told)
+                _explain(destination, told)
                 if told is not error:
                     raise told from error
             raise
@@ -212,18 +212,18 @@ def _wait_here(route: Destination, environ: Environ, start_response: Any) -> Ite
         raise
 
 
-def _sent(route: Destination, environ: Environ) -> Exchange:
+def _sent(destination: Destination, environ: Environ) -> Exchange:
     """Read the first piece of the body, and send it with the request."""
     upload = Served(environ)
     try:
-        return route.begin(environ, upload, False)
+        return destination.begin(environ, upload, False)
     except BaseException:
         upload.close()
         raise
 
 
 def _wait_for(
-    route: Destination,
+    destination: Destination,
     exchange: Exchange,
     incoming: Incoming,
     environ: Environ,
@@ -238,7 +238,7 @@ def _wait_for(
             if "wsgi.early_hints" in environ:
                 environ["wsgi.early_hints"](fields)
         incoming.hints.clear()
-    answer = Answer(exchange, incoming, content, route.stall_timeout, release)
+    answer = Answer(exchange, incoming, content, destination.stall_timeout, release)
     try:
         start_response(incoming.head.status, incoming.head.fields)
     except BaseException:

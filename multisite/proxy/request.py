@@ -41,13 +41,13 @@ class Request:
 
     __slots__ = (
         *("began", "connection", "content", "environ", "exchange", "incoming", "outgoing"),
-        *("route", "site", "upload", "wire"),
+        *("destination", "site", "upload", "wire"),
     )
 
     def __init__(
-        self, route: Destination, environ: Environ, connection: Connection, upload: Upload | None = None
+        self, destination: Destination, environ: Environ, connection: Connection, upload: Upload | None = None
     ) -> None:
-        self.route = route
+        self.destination = destination
         self.environ = environ
         self.upload = upload or _NONE
         self.connection = connection
@@ -59,7 +59,7 @@ class Request:
         method = environ["REQUEST_METHOD"]
         upgrade = "HTTP_UPGRADE" in environ and bool(upgrade_of(environ))
         has_body = upload is None or bool(upload.first)
-        self.incoming = Incoming(method, dates=False, forgive=has_body, upgrade=upgrade, sends=route.sends)
+        self.incoming = Incoming(method, dates=False, forgive=has_body, upgrade=upgrade, sends=destination.sends)
         self.outgoing = Outgoing(method, environ["SERVER_PROTOCOL"], SERVER)
 
     def leave(self, go_on: Callable[[], None]) -> NoReturn:
@@ -84,7 +84,7 @@ class Request:
         if self.exchange:
             self.exchange.close()
         self.upload.close()
-        told = servicelog.answer_for(_log, error, self.route)
+        told = servicelog.answer_for(_log, error, self.destination)
         descriptor, self.wire = self.wire, -1
         if descriptor < 0:  # it has been answered
             return
@@ -109,7 +109,7 @@ class Request:
             BadRequest: it is framed wrongly, or its length is no number.
         """
         os.set_blocking(self.wire, False)
-        self.upload = upload = Arriving(self.wire, length_of(self.environ), self.route.upload_rate)
+        self.upload = upload = Arriving(self.wire, length_of(self.environ), self.destination.upload_rate)
         upload.begin(self.connection.ahead())
 
     def whole(self, content: bytes) -> bytes:

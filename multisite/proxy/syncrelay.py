@@ -149,7 +149,7 @@ class Pending:
         """Leave what was waited for long enough to the loop."""
         now = time.monotonic()
         for request in list(self._requests.values()):
-            request.route.pace.was_slow(now)
+            request.destination.pace.was_slow(now)
         self.hand_over(math.inf)
 
     # In the loop's thread, too
