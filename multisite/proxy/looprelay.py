@@ -257,12 +257,12 @@ class LoopRelay:
     def _receive(self) -> None:
         exchange = self._exchange
         assert exchange
-        data = exchange.pull()
-        if data is None:
+        content = exchange.collect(self._incoming)
+        if content is None:
             return
         if self._incoming.head:  # before, drops must not stretch the time
             exchange.allow(self._destination.stall_timeout)
-        self._received(self._incoming.take(data, exchange.was_reset))
+        self._received(content)
 
     def _received(self, content: bytes) -> None:
         incoming, outgoing = self._incoming, self._outgoing
@@ -292,7 +292,6 @@ class LoopRelay:
         self._destination.pace.took(now - self._began, now)
         assert self._exchange
         self._destination.queue.leave(self._exchange)
-        self._exchange.allow(self._destination.stall_timeout)
 
     def _flush(self) -> None:
         """Send what the client takes."""

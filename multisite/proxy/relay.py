@@ -33,7 +33,7 @@ from multisite.proxy.downstream import Connection, Environ
 from multisite.proxy.headers import upgrade_of
 from multisite.proxy.request import Request
 from multisite.proxy.upload import Served, Unmeasured, Upload, length_of
-from multisite.proxy.upstream import READABLE, Exchange
+from multisite.proxy.upstream import Exchange
 from multisite.proxy.wire.responses import Incoming
 
 _log = logging.getLogger("multisite.relay")
@@ -112,16 +112,14 @@ def _hurry(request: Request, start_response: Any) -> Iterable[bytes]:
         exchange = request.exchange = destination.begin(request.environ, request.upload, True)
     except NotNow:
         request.leave(lambda: leave.begin(request))
-    incoming = request.incoming
     try:
         if exchange.sending:
             request.leave(lambda: leave.hand_over(request))
         if request.connection.worker.is_single:
             request.leave(lambda: _leave_single(request))
-        content = _first(destination, exchange, incoming)
-        if incoming.done and not incoming.hints:
-            return _answer(request, content, start_response)
-        request.content = content
+        _await(request)
+        if request.is_answered:
+            return _answer(request, start_response)
         request.leave(lambda: leave.hand_over(request))
     except downstream.Ended:
         raise
@@ -140,23 +138,20 @@ def _leave_single(request: Request) -> None:
         leave.hand_over(request)
 
 
-def _first(destination: Destination, exchange: Exchange, incoming: Incoming) -> bytes:
-    """Return the content that comes in time; some 64 KiB at most."""
-    patience = left = destination.pace.patience(time.monotonic())
-    content = b""
-    while left > 0 and exchange.wait(READABLE, left):
-        data = exchange.pull()
-        if data is not None:
-            content += incoming.take(data, exchange.was_reset)
-        if not incoming.is_small(len(content)):
-            return content
+def _await(request: Request) -> None:
+    """Collect what comes of the answer in time; some 64 KiB at most."""
+    exchange, pace = request.exchange, request.destination.pace
+    assert exchange
+    patience = left = pace.patience(time.monotonic())
+    while left > 0 and exchange.wait(left):
+        if not request.collect():
+            return
         left = exchange.sent_at + patience - time.monotonic()
     if patience:
-        destination.pace.was_slow(time.monotonic())
-    return content
+        pace.was_slow(time.monotonic())
 
 
-def _answer(request: Request, content: bytes, start_response: Any) -> Iterable[bytes]:
+def _answer(request: Request, start_response: Any) -> Iterable[bytes]:
     """Pass on an answer that is complete."""
     assert request.exchange
     request.exchange.close()
@@ -165,15 +160,15 @@ def _answer(request: Request, content: bytes, start_response: Any) -> Iterable[b
         head = request.incoming.head
         assert head
         start_response(head.status, head.fields)
-        return [content] if content else []
-    data = request.whole(content)
+        return [request.content] if request.content else []
+    data = request.whole()
     sent = connection.send(data)
     whole = sent == len(data)
     if not whole or connection.has_more:
         with contextlib.suppress(BackendUnavailable):  # then it ends here: a page must not follow what was sent
             request.leave(lambda: leave.finish(request, data[sent:]))
     connection.close()
-    requests.ended(request.environ, request.code, len(content), cut=not whole)
+    requests.ended(request.environ, request.code, len(request.content), cut=not whole)
     downstream.end()
 
 
@@ -194,11 +189,8 @@ def _wait_here(destination: Destination, environ: Environ, start_response: Any) 
     release = destination.share.take()
     try:
         exchange = _sent(destination, environ)
-        gunicorn = environ.get("SERVER_SOFTWARE", "")[:8] == "gunicorn"
-        method, forgive = environ["REQUEST_METHOD"], exchange.has_body
-        incoming = Incoming(method, dates=not gunicorn, forgive=forgive, sends=destination.sends)
         try:
-            return _wait_for(destination, exchange, incoming, environ, start_response, release)
+            return _answer_of(destination, exchange, environ, start_response, release)
         except BaseException as error:
             exchange.close()
             if isinstance(error, MultisiteError):
@@ -222,32 +214,23 @@ def _sent(destination: Destination, environ: Environ) -> Exchange:
         raise
 
 
-def _wait_for(
-    destination: Destination,
-    exchange: Exchange,
-    incoming: Incoming,
-    environ: Environ,
-    start_response: Any,
-    release: Callable[[], None],
+def _answer_of(
+    destination: Destination, exchange: Exchange, environ: Environ, start_response: Any, release: Callable[[], None]
 ) -> Iterable[bytes]:
-    """Wait for the head of the answer, and pass on the body as the server asks for it."""
+    """Wait for the head of the answer; the body is passed on as the server asks for it."""
+    gunicorn = environ.get("SERVER_SOFTWARE", "")[:8] == "gunicorn"
+    method, forgive = environ["REQUEST_METHOD"], exchange.has_body
+    incoming = Incoming(method, dates=not gunicorn, forgive=forgive, sends=destination.sends)
     content = b""
     while incoming.head is None:
-        content = incoming.take(exchange.receive(), exchange.was_reset)
+        content = exchange.receive(incoming)
         for fields in incoming.hints:
             if "wsgi.early_hints" in environ:
                 environ["wsgi.early_hints"](fields)
         incoming.hints.clear()
+    start_response(incoming.head.status, incoming.head.fields)
     answer = Answer(exchange, incoming, content, destination.stall_timeout, release)
-    try:
-        start_response(incoming.head.status, incoming.head.fields)
-    except BaseException:
-        answer.close()
-        raise
-    if not incoming.done:
-        return answer
-    answer.close()  # the usual case: all of it came at once
-    return [content] if content else []
+    return list(answer) if incoming.done else answer  # the usual case: all of it came at once
 
 
 class Answer:
@@ -259,12 +242,7 @@ class Answer:
     __slots__ = ("_exchange", "_first", "_incoming", "_release", "_timeout")
 
     def __init__(
-        self,
-        exchange: Exchange,
-        incoming: Incoming,
-        first: bytes,
-        timeout: float,
-        release: Callable[[], None] | None = None,
+        self, exchange: Exchange, incoming: Incoming, first: bytes, timeout: float, release: Callable[[], None]
     ) -> None:
         self._exchange = exchange
         self._incoming = incoming
@@ -291,7 +269,7 @@ class Answer:
         exchange, incoming = self._exchange, self._incoming
         while not incoming.done:
             exchange.allow(self._timeout)
-            content = incoming.take(exchange.receive(), exchange.was_reset)
+            content = exchange.receive(incoming)
             if content:
                 return content
             if incoming.failure:
@@ -301,6 +279,4 @@ class Answer:
     def close(self) -> None:
         """Let go of the endpoint; once or more often."""
         self._exchange.close()
-        release, self._release = self._release, None
-        if release:
-            release()
+        self._release()

@@ -112,11 +112,26 @@ class Request:
         self.upload = upload = Arriving(self.wire, length_of(self.environ), self.destination.upload_rate)
         upload.begin(self.connection.ahead())
 
-    def whole(self, content: bytes) -> bytes:
+    def collect(self) -> bool:
+        """Take what has come of the answer; tell whether the rest may come in a moment (see `Incoming.is_small`).
+
+        Raises:
+            MultisiteError: as `Exchange.collect`.
+        """
+        assert self.exchange
+        self.content += self.exchange.collect(self.incoming) or b""
+        return self.incoming.is_small(len(self.content))
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether all of the answer is there, and can be passed on as a whole."""
+        return self.incoming.done and not self.incoming.hints
+
+    def whole(self) -> bytes:
         """Return the complete answer as it goes to the client."""
         head = self.incoming.head
         assert head
-        return self.outgoing.whole(head, content, date())
+        return self.outgoing.whole(head, self.content, date())
 
     @property
     def code(self) -> int:

@@ -112,26 +112,24 @@ class Pending:
 
     def _answer(self, descriptor: int, request: Request) -> None:
         """Take what came of an answer, and pass it on if it is complete."""
-        exchange, incoming = request.exchange, request.incoming
+        exchange = request.exchange
         assert exchange
         try:
-            data = exchange.pull()
-            if data is not None:
-                request.content += incoming.take(data, exchange.was_reset)
+            is_small = request.collect()
         except MultisiteError as error:
             exchange.close()
             leave.refuse(request, error)
             return
-        if incoming.done and not incoming.hints:
+        if request.is_answered:
             exchange.close()
             self._send(request)
-        elif incoming.is_small(len(request.content)):
+        elif is_small:
             self._requests[descriptor] = request
         else:
             leave.hand_over(request)
 
     def _send(self, request: Request) -> None:
-        data = request.whole(request.content)
+        data = request.whole()
         if len(data) <= ALWAYS_FITS and request.connection.said_last:
             sent = _write(request.wire, data)
         else:

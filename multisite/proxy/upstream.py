@@ -27,6 +27,7 @@ from multisite.errors import (
 )
 from multisite.proxy.upload import Upload
 from multisite.proxy.wire.framing import LAST_CHUNK, chunk
+from multisite.proxy.wire.responses import Incoming
 
 PIECE = 65536  # bytes received at once
 
@@ -90,10 +91,6 @@ def _connect_any(endpoint: Endpoint, timeout: float) -> socket.socket:
             kind = ConnectTimeout if error.errno == errno.ETIMEDOUT else ConnectFailed
             failure = kind(f"{endpoint}: {error.strerror or error}")
     raise failure
-
-
-#: what `Exchange.wait` is asked for, and returns
-READABLE, WRITABLE = _IN, _OUT
 
 
 class Exchange:
@@ -176,28 +173,25 @@ class Exchange:
             return UpstreamTimeout(f"{error} after {since:.1f} s")
         return error
 
-    def receive(self) -> bytes:
-        """Wait for the next part of the answer; at most 64 KiB, b"" at its end.
+    def receive(self, incoming: Incoming) -> bytes:
+        """Wait for the next part of the answer; return the content in it, b"" where there is none.
 
         Raises:
             UpstreamTimeout: the time that was allowed is over.
             ClientDisconnected, BadRequest: as `Upload.read`.
+            MultisiteError: as `collect`.
         """
-        while True:
-            while self.sending and not self._wait(_IN | _OUT) & ~_OUT:
-                self.push()
-            if not self.sending:
-                self._wait(_IN)
-            data = self.pull()
-            if data is not None:
-                return data
+        while self.sending and not self._wait(_IN | _OUT) & ~_OUT:
+            self.push()
+        if not self.sending:
+            self._wait(_IN)
+        return self.collect(incoming) or b""
 
-    def wait(self, events: int, seconds: float) -> int:
-        """Wait so long for `READABLE`, `WRITABLE` or both; return what is, 0 for nothing."""
+    def wait(self, seconds: float) -> bool:
+        """Wait so long for something of the answer; tell whether there is."""
         poll = select.poll()
-        poll.register(self._sock, events)
-        ready = poll.poll(seconds * 1000)
-        return ready[0][1] if ready else 0
+        poll.register(self._sock, _IN)
+        return bool(poll.poll(seconds * 1000))
 
     @property
     def has_body(self) -> bool:
@@ -235,21 +229,22 @@ class Exchange:
         self.sent_at = now = time.monotonic()
         self.deadline = now + self.timeout if self.timeout else math.inf
 
-    def pull(self) -> bytes | None:
-        """Return what has arrived of the answer, at most 64 KiB; b"" at its end, None if nothing has.
+    def collect(self, incoming: Incoming) -> bytes | None:
+        """Take what has arrived of the answer, at most 64 KiB; return the content in it, None if nothing has arrived.
 
         Raises:
-            UpstreamError: it cannot be received, though the endpoint has ended nothing.
+            UpstreamError: it cannot be received, though the endpoint has ended nothing; or as `Incoming.take`.
         """
         try:
-            return self._sock.recv(PIECE)
+            data = self._sock.recv(PIECE)
         except BlockingIOError:
             return None
         except ConnectionError:
             self.was_reset = True
-            return b""
+            data = b""
         except OSError as error:
             raise UpstreamError(f"the answer cannot be received: {error.strerror}") from error
+        return incoming.take(data, self.was_reset)
 
     def is_taken(self) -> bool:
         """Tell whether the endpoint has read what was sent; of a unix socket only the kernel knows (unix(7))."""

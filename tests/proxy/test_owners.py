@@ -17,12 +17,13 @@ from typing import Any
 import pytest
 
 from multisite.config.endpoint import Endpoint
-from multisite.errors import BackendUnavailable, ConnectFailed, UpstreamError
+from multisite.errors import BackendUnavailable, ConnectFailed, NoAnswer, UpstreamError
 from multisite.proxy import downstream, looprelay, relayloop, syncrelay
 from multisite.proxy.destination import NotNow
 from multisite.proxy.relayloop import RelayLoop
 from multisite.proxy.upload import Upload
 from multisite.proxy.upstream import Exchange, connect
+from multisite.proxy.wire.responses import Incoming
 from multisite.sites.server import find_worker
 from tests.backends import HELLO, PATIENCE, TEXT, Backend, Talk, eventually, read_all, saying, take
 from tests.proxy.harness import Relayed
@@ -494,10 +495,11 @@ def test_an_answer_that_cannot_be_received_is_told(tmp_path: Path) -> None:
         with exchange._sock:
             exchange._sock = _Failing(OSError(errno.ENOMEM, "Cannot allocate memory"))  # type: ignore[assignment]
             with pytest.raises(UpstreamError):
-                exchange.pull()
+                exchange.collect(Incoming("GET"))
             assert not exchange.was_reset
             exchange._sock = _Failing(ConnectionResetError())  # type: ignore[assignment]
-            assert exchange.pull() == b""
+            with pytest.raises(NoAnswer, match="reset"):
+                exchange.collect(Incoming("GET"))
             assert exchange.was_reset
 
 
