@@ -19,7 +19,7 @@ _NOTHING = Tally()
 
 
 class Accounts(Handed):
-    """Adds what a crew has counted to what was counted before it."""
+    """Adds what a site has counted to what was counted before it."""
 
     BY_HAND = ("_before",)
     ANEW = ("_file", "_kept", "_keep_at")
@@ -34,31 +34,31 @@ class Accounts(Handed):
         return {name: tally.as_dict() for name, tally in self._before.items()}
 
     def take_over(self, state: dict[str, Any]) -> None:
-        """Go on where another program was: its crews go on counting."""
+        """Go on where another program was: its sites go on counting."""
         self._before = {name: tally for name, row in state.items() if (tally := tally_of(row))}
 
-    def total(self, crew: SupervisedSite, cpu: float | None = None) -> Tally:
+    def total(self, supervised: SupervisedSite, cpu: float | None = None) -> Tally:
         """Return what a site has used; `cpu` are the seconds that its living processes have, where that is known."""
-        return self._before.get(crew.site.name, _NOTHING) + crew.tally(time.time(), cpu)
+        return self._before.get(supervised.site.name, _NOTHING) + supervised.tally(time.time(), cpu)
 
-    def settle(self, crew: SupervisedSite) -> None:
-        """Take what a crew has counted that is going to be put away."""
-        self._before = {**self._before, crew.site.name: self.total(crew)}
+    def settle(self, supervised: SupervisedSite) -> None:
+        """Take what a site has counted that is going to be put away."""
+        self._before = {**self._before, supervised.site.name: self.total(supervised)}
 
-    def keep(self, crews: Iterable[SupervisedSite], now: float) -> None:
+    def keep(self, sites: Iterable[SupervisedSite], now: float) -> None:
         """Write everything down if it is time to, and if anything has changed."""
         if now < self._keep_at:
             return
         self._keep_at = now + KEEP_EVERY
-        current = {**self._before, **{crew.site.name: self.total(crew) for crew in crews}}
+        current = {**self._before, **{one.site.name: self.total(one) for one in sites}}
         used = {name: tally for name, tally in current.items() if tally.starts}
         if used != self._kept and self._file.keep(used):
             self._kept = used
 
-    def close(self, crews: Iterable[SupervisedSite]) -> None:
+    def close(self, sites: Iterable[SupervisedSite]) -> None:
         """Write everything down for the next supervisor."""
         self._keep_at = 0.0
-        self.keep(crews, 0.0)
+        self.keep(sites, 0.0)
 
 
 EVERY = 5.0  # seconds between two measurements of all that counts for the budget
@@ -66,12 +66,12 @@ SHARE = 100  # measuring takes at most 1/100 of the time: the kernel walks all p
 
 
 class Scales:
-    """Weighs the processes of crews now and then."""
+    """Weighs the processes of sites now and then."""
 
     def __init__(self) -> None:
         self._at = self._all_at = 0.0
 
-    def weigh(self, crews: Iterable[SupervisedSite], budget: int | None, now: float) -> None:
+    def weigh(self, sites: Iterable[SupervisedSite], budget: int | None, now: float) -> None:
         """Measure memory where it counts, and replace what has grown too large.
 
         Resident sizes cost nothing to look up. As they are never smaller than the proportional ones, the latter
@@ -79,23 +79,23 @@ class Scales:
         """
         if now < self._at:
             return
-        alive = [crew for crew in crews if crew.pids]
-        wanted = [crew for crew in alive if _looks_large(crew)]
+        alive = [one for one in sites if one.pids]
+        wanted = [one for one in alive if _looks_large(one)]
         if budget and now >= self._all_at:
             self._all_at, wanted = now + EVERY, alive
         if not wanted:
             return
         begun = time.monotonic()
         members = by_session()
-        for crew in wanted:
-            crew.weigh(weighed(crew.pids, members))
+        for supervised in wanted:
+            supervised.weigh(weighed(supervised.pids, members))
         self._at = now + SHARE * (time.monotonic() - begun)
 
 
-def _looks_large(crew: SupervisedSite) -> bool:
+def _looks_large(supervised: SupervisedSite) -> bool:
     """Tell whether the first processes of a site's sessions, or their helpers, may be above its limit."""
-    limit = crew.site.memory_limit or math.inf
-    return limit < math.inf and any(kernel.resident(pid) > limit or kernel.has_children(pid) for pid in crew.pids)
+    limit = supervised.site.memory_limit or math.inf
+    return limit < math.inf and any(kernel.resident(pid) > limit or kernel.has_children(pid) for pid in supervised.pids)
 
 
 def weighed(pids: Iterable[int], members: Mapping[int, Iterable[int]]) -> dict[int, int]:

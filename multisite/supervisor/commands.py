@@ -16,12 +16,12 @@ from multisite.supervisor.process import kernel
 from multisite.supervisor.process.kernel import Connections
 from multisite.supervisor.process.preloaders import Preloaders
 from multisite.supervisor.promotion import Promotion
-from multisite.supervisor.roster import SupervisedSites
 from multisite.supervisor.servers import Servers
 from multisite.supervisor.site.costs import Figures
 from multisite.supervisor.site.failures import Unavailable
 from multisite.supervisor.site.parts import NO_CONNECTIONS
 from multisite.supervisor.site.supervised import SupervisedSite
+from multisite.supervisor.sites import SupervisedSites
 
 AWAKE = (State.STARTING, State.RUNNING)  # of one that drains, a request could start a successor
 
@@ -30,7 +30,7 @@ class Commands:
     """Answers requests.
 
     Args:
-        roster: the sites that they are about.
+        sites: the sites that they are about.
         servers: those who ask for a site's socket are registered there.
         rundir: of this supervisor.
         look_soon: has the configuration looked at.
@@ -38,12 +38,12 @@ class Commands:
         clock: tells the monotonic time.
         started: when this supervisor was.
         preloaders: that they are about, too.
-        placing: of the sites.
+        promotion: who moves them into the workers and out of them.
     """
 
     def __init__(
         self,
-        roster: SupervisedSites,
+        sites: SupervisedSites,
         servers: Servers,
         rundir: RuntimeDir,
         look_soon: Callable[[], None],
@@ -51,10 +51,10 @@ class Commands:
         clock: Callable[[], float],
         started: float,
         preloaders: Preloaders,
-        placing: Promotion,
+        promotion: Promotion,
     ) -> None:
-        self._preloaders, self._placing = preloaders, placing
-        self._roster, self._servers, self._rundir = roster, servers, rundir
+        self._preloaders, self._promotion = preloaders, promotion
+        self._sites, self._servers, self._rundir = sites, servers, rundir
         self._look_soon, self._begin_upgrade = look_soon, begin_upgrade
         self._now, self._started = clock, started
 
@@ -77,10 +77,10 @@ class Commands:
             return {"error": f"there is no site {request.get('site')!r}", "status": 404}
 
     def _is_ours(self, home: str) -> bool:
-        return "\0" not in home and os.path.realpath(home) == os.path.realpath(self._roster.home.path)
+        return "\0" not in home and os.path.realpath(home) == os.path.realpath(self._sites.home.path)
 
     def _ping(self, _request: Answer, _connection: Caller) -> Answer:
-        return {"pid": os.getpid(), "home": self._roster.home.path}
+        return {"pid": os.getpid(), "home": self._sites.home.path}
 
     def _meet(self, request: Answer, connection: Caller) -> Answer:
         self._servers.register(connection.pid, request.get("head_limits"))
@@ -88,59 +88,59 @@ class Commands:
 
     def _ensure(self, request: Answer, connection: Caller) -> Answer:
         self._servers.register(connection.pid, request.get("head_limits"))
-        return {"socket": self._roster.crew(*_asked(request)).ensure()}
+        return {"socket": self._sites.supervise(*_asked(request)).ensure()}
 
     def _awake(self, request: Answer, _connection: Caller) -> Answer:
         """Tell whether a request that is no use of the site would find a process."""
-        crews = self._roster.asked_for(*_asked(request))
-        return {"awake": any(crew.state in AWAKE for crew in crews)}
+        sites = self._sites.asked_for(*_asked(request))
+        return {"awake": any(one.state in AWAKE for one in sites)}
 
     def _status(self, _request: Answer, _connection: Caller) -> Answer:
-        crews = self._roster.values()
+        sites = self._sites.values()
         return {
             "supervisor": {
                 "pid": os.getpid(),
                 "version": __version__,
-                "home": self._roster.home.path,
+                "home": self._sites.home.path,
                 "runtime_dir": self._rundir.path,
                 "uptime": round(self._now() - self._started, 3),
                 "servers": self._servers.pids,
-                "backends": sum(len(crew.pids) for crew in crews),
-                "max_backends": self._roster.home.supervisor.max_backends,
+                "backends": sum(len(one.pids) for one in sites),
+                "max_backends": self._sites.home.supervisor.max_backends,
             },
             "preloaders": self._preloaders.describe(),
-            "sites": describe_all(self._roster, self._roster.accounts, self._roster.connections(), self._now()),
+            "sites": describe_all(self._sites, self._sites.accounts, self._sites.connections(), self._now()),
         }
 
     def _restart(self, request: Answer, _connection: Caller) -> Answer:
-        crews = self._roster.asked_for(*_asked(request))
-        for crew in crews:
-            crew.replace("restart")
-        if not crews:
+        sites = self._sites.asked_for(*_asked(request))
+        for supervised in sites:
+            supervised.replace("restart")
+        if not sites:
             return {"done": "it was not running", "deploys": {}}
-        running = {crew.site.name: crew.deploys.last.number for crew in crews if crew.pids}
+        running = {one.site.name: one.deploys.last.number for one in sites if one.pids}
         return {"done": "restarting" if running else "it starts with its next request", "deploys": running}
 
     def _deploys(self, request: Answer, _connection: Caller) -> Answer:
         """Tell what became of the last attempts to have a new version serve."""
-        crews = self._roster.asked_for(*_asked(request))
-        return {"deploys": {crew.site.name: crew.deploys.last.as_dict() for crew in crews}}
+        sites = self._sites.asked_for(*_asked(request))
+        return {"deploys": {one.site.name: one.deploys.last.as_dict() for one in sites}}
 
     def _examine(self, request: Answer, connection: Caller) -> Answer:
         self._servers.register(connection.pid)
-        self._placing.examine(str(request["site"]))
+        self._promotion.examine(str(request["site"]))
         return {"done": "its newest code is examined"}
 
     def _refuse(self, request: Answer, _connection: Caller) -> Answer:
-        self._placing.refuse(str(request["site"]), str(request.get("version")), str(request.get("why")))
+        self._promotion.refuse(str(request["site"]), str(request.get("version")), str(request.get("why")))
         return {"done": "it stays in a process of its own"}
 
     def _stop(self, request: Answer, _connection: Caller) -> Answer:
-        crews = self._roster.asked_for(*_asked(request))
-        pids = [pid for crew in crews for pid in crew.pids]
+        sites = self._sites.asked_for(*_asked(request))
+        pids = [pid for one in sites for pid in one.pids]
         why = str(request.get("why") or "")[:100]  # without, somebody wants no process until the next request
-        for crew in crews:
-            crew.stop(why or "asked", rest=not why)
+        for supervised in sites:
+            supervised.stop(why or "asked", rest=not why)
         return {"done": "stopping" if pids else "it was not running", "pids": pids}
 
     def _reload(self, _request: Answer, _connection: Caller) -> Answer:
@@ -151,27 +151,27 @@ class Commands:
         self._begin_upgrade(connection)
 
     def _logs(self, request: Answer, connection: Caller) -> Answer | None:
-        crew = self._roster.crew(*_asked(request))
-        journey = crew.journey
+        supervised = self._sites.supervise(*_asked(request))
+        journey = supervised.journey
         lines = list(journey.tail.lines) if journey else []
         if not request.get("follow"):
             return {"lines": lines}
         connection.send({"lines": lines})
-        connection.follows = crew.site.name
+        connection.follows = supervised.site.name
         self.follow(connection)
         return None
 
     def follow(self, connection: Caller) -> None:
         """Tell a connection the output of the site that it follows."""
-        crew = self._roster.get(connection.follows)
-        if not crew:
+        supervised = self._sites.get(connection.follows)
+        if not supervised:
             return
 
         def tell(new: list[str]) -> None:
             connection.send({"lines": new})
 
-        crew.log.followers.append(tell)
-        connection.on_close.append(lambda: crew.log.followers.remove(tell))
+        supervised.log.followers.append(tell)
+        connection.on_close.append(lambda: supervised.log.followers.remove(tell))
 
 
 def _asked(request: Answer) -> tuple[str, str]:
@@ -197,53 +197,57 @@ _COMMANDS: dict[str, Callable[[Commands, Answer, Caller], Answer | None]] = {
 
 
 def describe_all(
-    crews: Mapping[str, SupervisedSite], accounts: Accounts, connected: Mapping[str, Connections], now: float
+    sites: Mapping[str, SupervisedSite], accounts: Accounts, connected: Mapping[str, Connections], now: float
 ) -> dict[str, Any]:
     """Return all sites by name, see `describe`."""
     members = by_session()
     return {
-        name: describe(crew, accounts, connected.get(crew.listener.path, NO_CONNECTIONS), members, now)
-        for name, crew in crews.items()
+        name: describe(supervised, accounts, connected.get(supervised.listener.path, NO_CONNECTIONS), members, now)
+        for name, supervised in sites.items()
     }
 
 
 def describe(
-    crew: SupervisedSite, accounts: Accounts, connected: Connections, members: Mapping[int, Iterable[int]], now: float
+    supervised: SupervisedSite,
+    accounts: Accounts,
+    connected: Connections,
+    members: Mapping[int, Iterable[int]],
+    now: float,
 ) -> dict[str, Any]:
     """Return one site as JSON takes it: memory is bytes, times are seconds from now, those of `Tally` Unix seconds.
 
     Args:
-        crew: of the site.
+        supervised: the site.
         accounts: what the site has used before.
         connected: what the kernel knows of its connections.
         members: the processes of each session, whose memory counts for the backend that began it.
         now: monotonic seconds.
     """
-    figures = crew.figures()
-    cpu = sum(kernel.cpu(member) for pid in crew.pids for member in members.get(pid, ()))
-    since = min(crew.backends.serving_since, default=None)
-    journey = crew.journey
-    failure = crew.failures.last or (journey if journey and journey.failure else None)
+    figures = supervised.figures()
+    cpu = sum(kernel.cpu(member) for pid in supervised.pids for member in members.get(pid, ()))
+    since = min(supervised.backends.serving_since, default=None)
+    journey = supervised.journey
+    failure = supervised.failures.last or (journey if journey and journey.failure else None)
     return {
-        "state": crew.state.value,
-        "host": crew.site.host,
-        "template": crew.site.template,
-        "pids": crew.pids,
-        "socket": crew.listener.path if crew.listener.is_open else None,
+        "state": supervised.state.value,
+        "host": supervised.site.host,
+        "template": supervised.site.template,
+        "pids": supervised.pids,
+        "socket": supervised.listener.path if supervised.listener.is_open else None,
         "in_flight": _in_flight(figures, connected),
         "waiting": connected.waiting,
-        **accounts.total(crew, cpu).as_dict(),
+        **accounts.total(supervised, cpu).as_dict(),
         "up_since": None if since is None else round(time.time() - (now - since), 3),
-        "memory": sum(weighed(crew.pids, members).values()),
-        "idle": round(now - crew.activity.last_use, 3) if crew.state is State.RUNNING else None,
+        "memory": sum(weighed(supervised.pids, members).values()),
+        "idle": round(now - supervised.activity.last_use, 3) if supervised.state is State.RUNNING else None,
         "backends": [
             {"pid": b.pid, "state": b.state.value, "seconds": round(now - b.since, 3), "reason": b.reason}
-            for b in crew.backends
+            for b in supervised.backends
         ],
         "journey": journey.as_dict() if journey else None,
         "failure": failure.as_dict() if failure else None,
-        "replace_failure": crew.failures.replacement,
-        "deploy": crew.deploys.last.as_dict(),
+        "replace_failure": supervised.failures.replacement,
+        "deploy": supervised.deploys.last.as_dict(),
     }
 
 

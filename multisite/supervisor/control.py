@@ -1,4 +1,7 @@
-"""The control socket: one JSON object in, one out, a line each; for the same user and root only."""
+"""The sockets at which the supervisor is asked: one for its own user and root, and one for the workers of socket_group.
+
+A JSON object comes in, and one goes out, a line each.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,13 @@ from collections.abc import Callable
 from typing import Any
 
 from multisite.control.peers import peer_of
+from multisite.control.rundir import RuntimeDir
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.process import descriptors
 from multisite.supervisor.reexec import BYTES, Handed, Keeper, given, kept, taken_socket
 from multisite.supervisor.reexec import State as Packed
 
+FOR_WORKERS = ("ping", "meet", "ensure")  # what another user's workers may ask for
 LONGEST_REQUEST = 65536
 LONGEST_ANSWER_KEPT = 16 << 20  # bytes that a slow reader may leave waiting
 _TURNED_AWAY = {"error": descriptors.EXHAUSTED, "status": 503, "retry_after": 5}
@@ -69,9 +74,9 @@ class Caller(Handed):
             return self.close()
         *lines, self._received = self._received.split(b"\n")
         for line in lines:
-            self._take(line)
+            self._answer_line(line)
 
-    def _take(self, line: bytes) -> None:
+    def _answer_line(self, line: bytes) -> None:
         try:
             request = json.loads(line)
             if not isinstance(request, dict):
@@ -128,14 +133,13 @@ class Caller(Handed):
 class Control:
     """The listening end, and all connections; `state` is another program's.
 
-    Attributes:
-        own: whether it is for our own user and root only; others are kept out by its mode alone.
+    `own`: it is for our own user and root only; of the workers' socket, others are kept out by its mode alone.
     """
 
-    own = True
-
-    def __init__(self, path: str, loop: Loop, handler: Handler, state: Packed | None = None) -> None:
-        self.path = path
+    def __init__(
+        self, path: str, loop: Loop, handler: Handler, state: Packed | None = None, *, own: bool = True
+    ) -> None:
+        self.path, self._own = path, own
         self.connections: list[Caller] = []
         self._loop, self._handler = loop, handler
         self._reserve = -1
@@ -179,7 +183,7 @@ class Control:
                 return
             connection = Caller(connected, self._loop, self._handler)
             self._add(connection)
-            if self.own and connection.uid not in (os.geteuid(), 0):
+            if self._own and connection.uid not in (os.geteuid(), 0):
                 _log.warning("the user %s was refused at %s", connection.uid, self.path)
                 connection.close()
 
@@ -222,3 +226,63 @@ def _bind(path: str) -> socket.socket:
     finally:
         os.umask(old_umask)
     return bound
+
+
+class ControlSockets:
+    """The control socket, which is always there, and that of the workers, which is there if they are let in."""
+
+    def __init__(self, rundir: RuntimeDir, loop: Loop, handler: Handler, state: list[Any] | None = None) -> None:
+        self._rundir, self._loop, self._handler = rundir, loop, handler
+        control, workers = state or (None, None)
+        self._workers: Control | None = None
+        self._failure = ""
+        if not workers:
+            with contextlib.suppress(OSError):
+                os.unlink(rundir.workers)  # of a supervisor that was killed
+        else:
+            self._workers = Control(rundir.workers, loop, self._answer_worker, workers, own=False)
+        self.let_in()
+        try:
+            self._control = Control(rundir.control, loop, handler, control)
+        except OSError as error:
+            raise rundir.error(f"{rundir.control}: {(error.strerror or 'it fails').lower()}") from None
+
+    @property
+    def connections(self) -> list[Caller]:
+        """All that are open."""
+        return [*self._control.connections, *(self._workers.connections if self._workers else ())]
+
+    def let_in(self) -> None:
+        """Open or close the workers' socket as the runtime directory's access says now."""
+        try:
+            self._let_in()
+        except OSError as error:
+            if self._failure != str(error):
+                _log.error("%s: %s", self._rundir.workers, error.strerror)
+            self._failure = str(error)
+
+    def _let_in(self) -> None:
+        access = self._rundir.access
+        if access.group is None:
+            if self._workers:
+                self._workers.close()
+                self._workers = None
+            return
+        if not self._workers:
+            self._workers = Control(self._rundir.workers, self._loop, self._answer_worker, own=False)
+        access.admit_to_socket(self._rundir.workers)
+
+    def _answer_worker(self, request: Answer, connection: Caller) -> Answer | None:
+        if request.get("do") not in FOR_WORKERS and connection.uid not in (os.geteuid(), 0):
+            return {"error": "only the supervisor's own user and root may ask for that", "status": 403}
+        return self._handler(request, connection)
+
+    def pack(self, keep: Keeper) -> list[Any]:
+        """Return what successors are made of."""
+        return [self._control.pack(keep), self._workers.pack(keep) if self._workers else None]
+
+    def close(self) -> None:
+        """Take no more connections."""
+        self._control.close()
+        if self._workers:
+            self._workers.close()

@@ -100,7 +100,7 @@ class Sandbox:
         """Let things happen, and have each trial look at them."""
         self.loop.turn(TURN)
         for trial in trials:
-            trial.look(self.loop.now())
+            trial.check_due(self.loop.now())
 
     def close(self) -> None:
         """End what is left."""
@@ -129,7 +129,7 @@ class Trial:
         self._site, self._sandbox, self._begun = site, sandbox, sandbox.loop.now()
         self._folder = os.path.join(sandbox.folder, str(sandbox.serial))
         quiet = replace(site, error_log="")
-        self._backend = Backend(quiet, 0, sandbox.serial, sandbox.loop, lambda _said: None, self._heard)
+        self._backend = Backend(quiet, 0, sandbox.serial, sandbox.loop, lambda _said: None, self._notified)
         self._backend.feed(Event.WANTED)
         self._is_well = False
         self._log = _NoLog(quiet)
@@ -172,7 +172,7 @@ class Trial:
         if self._silent:
             self._probe.connect(self._address)
 
-    def _heard(self, backend: Backend, variables: Said) -> None:
+    def _notified(self, backend: Backend, variables: Said) -> None:
         """Take note of what its process says."""
         backend.told_of_start(variables)
         self._is_well |= variables.get("READY") == "1" or (variables.get("TRIED") == "1" and backend.tried)
@@ -182,7 +182,7 @@ class Trial:
         """Whether its process is gone, which may have said why."""
         return not self.outcome and _is_over(self._backend.pid)
 
-    def look(self, now: float) -> None:
+    def check_due(self, now: float) -> None:
         """See whether it has said that it is well, has ended, taken too long, or accepts."""
         if self.outcome:
             return

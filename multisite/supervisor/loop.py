@@ -80,14 +80,14 @@ class Loop:
         self._has_failed = False
         for key, events in self._selector.select(min([timeout, *self._bring_back()])):
             if self.watches(key.fd) and self._selector.get_key(key.fd) is key:
-                if self.guard(key.data, events):
+                if self.attempt(key.data, events):
                     self._aside.pop(key.fileobj, None)
                 elif self.watches(key.fd) and self._selector.get_key(key.fd) is key:
                     self._set_aside(key)
 
     # What fails
 
-    def guard(self, call: Callable[..., object], *args: object) -> bool:
+    def attempt(self, call: Callable[..., object], *args: object) -> bool:
         """Call it; tells whether it went well. A failure is logged, with its traceback once in a while."""
         try:
             call(*args)

@@ -18,8 +18,8 @@ from multisite.sites.live import LiveHome
 from multisite.supervisor import planner
 from multisite.supervisor.accounts import Scales
 from multisite.supervisor.commands import Commands
+from multisite.supervisor.control import ControlSockets
 from multisite.supervisor.lifecycle import State
-from multisite.supervisor.listening import Doors
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.planner import SiteView, SpawnBudget
 from multisite.supervisor.process import kernel, orphans
@@ -29,11 +29,11 @@ from multisite.supervisor.process.preloaders import Preloaders
 from multisite.supervisor.promotion import Promotion, folder_of
 from multisite.supervisor.reexec import GIVEN, OPEN, PART, Form, Handed, Keeper, converted, given, kept
 from multisite.supervisor.reexec import State as Packed
-from multisite.supervisor.roster import SupervisedSites
 from multisite.supervisor.servers import Servers
 from multisite.supervisor.site.context import Context
 from multisite.supervisor.site.parts import NO_CONNECTIONS
 from multisite.supervisor.site.supervised import SupervisedSite
+from multisite.supervisor.sites import SupervisedSites
 from multisite.supervisor.snapshot import at_a_glance, needs_connections, view
 from multisite.supervisor.upgrade import HELD_BACK, Upgrade, arrived
 
@@ -45,9 +45,9 @@ LONELY_AT_FIRST = 10.0  # seconds that a detached supervisor waits for its first
 _log = logging.getLogger("multisite.supervisor")
 
 
-def _numbered(serial: int, shared: Context) -> Context:
-    shared.serial = serial
-    return shared
+def _numbered(serial: int, context: Context) -> Context:
+    context.serial = serial
+    return context
 
 
 class Supervisor(Handed):
@@ -67,13 +67,13 @@ class Supervisor(Handed):
         _lock=OPEN,
         _rundir=given(lambda rundir, _keep: rundir.path),
         _limits=given(lambda limits, _keep: limits.nofile).at("nofile"),
-        _shared=Form(lambda shared, _keep: shared.serial, _numbered).at("serial"),
+        _context=Form(lambda context, _keep: context.serial, _numbered).at("serial"),
         _servers=PART,
         _budget=converted(lambda budget: list(budget.starts), lambda told: SpawnBudget(starts=deque(told))),
         _preloaders=PART,
-        _placing=PART,
-        _roster=PART,
-        _doors=given(lambda doors, keep: doors.pack(keep)),
+        _promotion=PART.at("placing"),
+        _sites=PART.at("roster"),
+        _control=given(lambda control, keep: control.pack(keep)).at("doors"),
     )
     ANEW = ("leaving", "_loop", "_scales", "_look_at", "_survey_at", "_crowded", "_upgrade")
 
@@ -93,9 +93,9 @@ class Supervisor(Handed):
         kernel.become_subreaper()
         self._preloaders = Preloaders(live.home, self._loop, self._limits, rundir.mark)
         notes = of_starts(live.home)
-        self._shared = Context(self._loop, rundir, self._limits, notes, rundir.mark, self._preloaders, self._servers)
-        self._roster = SupervisedSites(live, self._shared)
-        self._placing = self._shared.examining = Promotion(self._roster, folder_of(rundir.path), self._loop.now)
+        self._context = Context(self._loop, rundir, self._limits, notes, rundir.mark, self._preloaders, self._servers)
+        self._sites = SupervisedSites(live, self._context)
+        self._promotion = self._context.examining = Promotion(self._sites, folder_of(rundir.path), self._loop.now)
         self._budget = SpawnBudget()
         self._scales = Scales()
         self._look_at = self._survey_at = 0.0
@@ -103,7 +103,7 @@ class Supervisor(Handed):
         self._upgrade = Upgrade(self._loop, live.home.path)
         self._loop.catch(*HELD_BACK)
         commands = Commands(
-            self._roster,
+            self._sites,
             self._servers,
             rundir,
             self.look_soon,
@@ -111,23 +111,23 @@ class Supervisor(Handed):
             self._loop.now,
             self._started,
             self._preloaders,
-            self._placing,
+            self._promotion,
         )
         if state:
             self.take_over(state)
         else:
             self._recover()
             statefile.sweep(live.home.state_dir)
-            self._roster.let_in()
-        self._doors = Doors(rundir, self._loop, commands.answer, state["doors"] if state else None)
-        for connection in self._doors.connections:
+            self._sites.let_in()
+        self._control = ControlSockets(rundir, self._loop, commands.answer, state["doors"] if state else None)
+        for connection in self._control.connections:
             commands.follow(connection)
-        arrived(self._doors.connections)
+        arrived(self._control.connections)
 
     def _make_room(self) -> None:
         """Become the program that is on disk now."""
-        for crew in self._roster.busy:
-            crew.backends.end_forks()
+        for supervised in self._sites.busy:
+            supervised.backends.end_forks()
         self._preloaders.close()
         keep = Keeper()
         self._upgrade.execute(self.pack(keep), keep)
@@ -138,7 +138,7 @@ class Supervisor(Handed):
 
     def _recover(self) -> None:
         """Clear away what a supervisor that was killed left in the runtime directory and among the processes."""
-        left = orphans.of_another(self._shared.mark)
+        left = orphans.of_another(self._context.mark)
         if left:
             _log.warning("ended %s processes of an earlier supervisor", left)
         self._rundir.clear()
@@ -147,13 +147,13 @@ class Supervisor(Handed):
 
     def run(self) -> None:
         """Serve until told to leave, or until the last server is gone."""
-        _log.info("supervisor of %s is ready, process %s", self._roster.home.path, os.getpid())
+        _log.info("supervisor of %s is ready, process %s", self._sites.home.path, os.getpid())
         while not self.leaving:
-            if not self._loop.guard(self._wait):
+            if not self._loop.attempt(self._wait):
                 time.sleep(CROWDED_PAUSE)
             for step in (self._signals, self._tick, self._see_who_is_there):
-                self._loop.guard(step)
-            if self._upgrade.is_due and not self.leaving and not self._loop.guard(self._make_room):
+                self._loop.attempt(step)
+            if self._upgrade.is_due and not self.leaving and not self._loop.attempt(self._make_room):
                 self._upgrade.failed("what this one knows cannot be handed over")
         self._leave()
 
@@ -177,15 +177,15 @@ class Supervisor(Handed):
         now = self._loop.now()
         if self._lonely_since is None:
             self._lonely_since = now
-        grace = max((crew.site.drain_timeout for crew in self._roster.values()), default=0.0)
+        grace = max((one.site.drain_timeout for one in self._sites.values()), default=0.0)
         if now - self._lonely_since >= grace:
             return False
-        return any(map(self._may_be_handed_over, self._roster.connections().items()))
+        return any(map(self._may_be_handed_over, self._sites.connections().items()))
 
     def _may_be_handed_over(self, waiting: tuple[str, Connections]) -> bool:
         path, connected = waiting
         with contextlib.suppress(OSError):
-            return bool(connected.waiting) and handoff.is_allowed(self._roster.home.supervisor.hand_over, path)
+            return bool(connected.waiting) and handoff.is_allowed(self._sites.home.supervisor.hand_over, path)
         return False
 
     def _timeout(self) -> float:
@@ -197,17 +197,18 @@ class Supervisor(Handed):
             due.append(now + CROWDED_PAUSE)
         if self._crowded:
             due.append(now + CROWDED_PAUSE)
-        for crew in self._roster.busy:
-            due += [moment for moment in (crew.backends.deadline, crew.readiness.next_look) if moment is not None]
-            if crew.state is State.RUNNING and crew.site.idle_timeout:
-                due.append(max(now + 0.02, crew.activity.last_use + crew.site.idle_timeout))
-            elif crew.state is State.DRAINING:
+        for supervised in self._sites.busy:
+            moments = supervised.backends.deadline, supervised.readiness.next_look
+            due += [moment for moment in moments if moment is not None]
+            if supervised.state is State.RUNNING and supervised.site.idle_timeout:
+                due.append(max(now + 0.02, supervised.activity.last_use + supervised.site.idle_timeout))
+            elif supervised.state is State.DRAINING:
                 due.append(now + CROWDED_PAUSE)
         return min(due) - now
 
     def _signals(self) -> None:
         came, self._loop.signals = self._loop.signals, set()
-        self._loop.guard(self._reap)  # a SIGCHLD may stand for many
+        self._loop.attempt(self._reap)  # a SIGCHLD may stand for many
         if came & {signal.SIGTERM, signal.SIGINT}:
             self.leaving = True
         if signal.SIGHUP in came:
@@ -225,50 +226,50 @@ class Supervisor(Handed):
         anybody = False
         for pid in kernel.ended_children():
             anybody = True
-            for crew in self._roster.busy:
-                self._loop.guard(crew.backends.read_forks)  # whose it is, before anything else is known of it
+            for supervised in self._sites.busy:
+                self._loop.attempt(supervised.backends.read_forks)  # whose it is, before anything else is known of it
             status, spent = kernel.reap(pid)
             if self._upgrade.ended(pid, status) or self._preloaders.ended(pid):
                 continue
-            for crew in self._roster.busy:
-                self._loop.guard(crew.ended, pid, status, spent)
+            for supervised in self._sites.busy:
+                self._loop.attempt(supervised.ended, pid, status, spent)
         if anybody:
-            alive = [(crew, one) for crew in self._roster.busy for one in crew.backends if one.pid or one.is_unborn]
-            living = {self._shared.mark_of(crew.site.name, one.serial): one.pid for crew, one in alive}
+            alive = [one for supervised in self._sites.busy for one in supervised.backends if one.pid or one.is_unborn]
+            living = {self._context.mark_of(one.site.name, one.serial): one.pid for one in alive}
             # What a preloader is just forking has its mark still.
-            living |= {one.maker.mark: one.maker.pid for _, one in alive if one.maker and one.is_unborn}
-            orphans.strays(self._shared.mark, living, {one.pid for _, one in alive}, self._preloaders.pids)
+            living |= {one.maker.mark: one.maker.pid for one in alive if one.maker and one.is_unborn}
+            orphans.strays(self._context.mark, living, {one.pid for one in alive}, self._preloaders.pids)
 
     def _tick(self) -> None:
         now = self._loop.now()
         if now >= self._look_at:
             self._look_at = now + LOOK_EVERY
             self._upgrade.tick(now)
-            for step in (self._roster.look, self._placing.tick, self._weigh):
-                self._loop.guard(step, now)
-            if self._roster.is_expecting:
+            for step in (self._sites.check_due, self._promotion.tick, self._weigh):
+                self._loop.attempt(step, now)
+            if self._sites.is_expecting:
                 self._look_at = now + QUIET
-            self._loop.guard(self._doors.let_in)
-        busy = self._roster.busy
+            self._loop.attempt(self._control.let_in)
+        busy = self._sites.busy
         if not busy:
             self._crowded = False
             return
         if self._is_survey_due(busy, now):
             self._survey(busy, now)
             return
-        for crew in busy:
-            self._loop.guard(crew.tick, now, NO_CONNECTIONS)
-        if any(crew.is_waiting for crew in busy):
-            self._plan([at_a_glance(crew, now) for crew in busy], now)
+        for supervised in busy:
+            self._loop.attempt(supervised.tick, now, NO_CONNECTIONS)
+        if any(one.is_waiting for one in busy):
+            self._plan([at_a_glance(one, now) for one in busy], now)
             if self._crowded:
                 self._survey(busy, now)
 
     def _weigh(self, now: float) -> None:
         """Measure memory where there is a bound to it."""
-        budget, crews = self._roster.home.supervisor.memory_budget, self._roster.values()
-        self._scales.weigh(crews, budget, now)
+        budget, sites = self._sites.home.supervisor.memory_budget, self._sites.values()
+        self._scales.weigh(sites, budget, now)
         used = (
-            sum(backend.memory for crew in crews for backend in crew.backends) + self._preloaders.weigh(now)
+            sum(backend.memory for one in sites for backend in one.backends) + self._preloaders.weigh(now)
             if budget
             else 0
         )
@@ -279,50 +280,50 @@ class Supervisor(Handed):
 
         Where many sites live that takes milliseconds, for which nobody who waits for a process is to wait.
         """
-        return now >= self._survey_at or self._crowded or any(needs_connections(crew, now) for crew in busy)
+        return now >= self._survey_at or self._crowded or any(needs_connections(one, now) for one in busy)
 
     def _survey(self, busy: list[SupervisedSite], now: float) -> None:
         self._survey_at = now + SURVEY_EVERY
-        connected = self._roster.connections()
-        for crew in busy:
-            self._loop.guard(crew.tick, now, connected.get(crew.listener.path, NO_CONNECTIONS))
-        self._plan([view(crew, now, connected.get(crew.listener.path, NO_CONNECTIONS)) for crew in busy], now)
+        connected = self._sites.connections()
+        for supervised in busy:
+            self._loop.attempt(supervised.tick, now, connected.get(supervised.listener.path, NO_CONNECTIONS))
+        self._plan([view(one, now, connected.get(one.listener.path, NO_CONNECTIONS)) for one in busy], now)
 
     def _plan(self, views: list[SiteView], now: float) -> None:
-        options = self._roster.home.supervisor
+        options = self._sites.home.supervisor
         budget = options.memory_budget and max(1, options.memory_budget - self._preloaders.memory)
         limits = planner.Limits(options.max_backends, budget, 2 * (os.cpu_count() or 1) + 2)
         decisions = planner.plan(views, limits, now, self._budget)
         for decision in decisions:
-            self._loop.guard(self._do, decision)
-        self._crowded = any(self._roster[seen.name].is_waiting for seen in views)
+            self._loop.attempt(self._do, decision)
+        self._crowded = any(self._sites[seen.name].is_waiting for seen in views)
 
     def _do(self, decision: planner.Stop | planner.Start) -> None:
         if isinstance(decision, planner.Stop):
-            self._roster[decision.name].stop(decision.reason)
+            self._sites[decision.name].stop(decision.reason)
         else:
-            self._roster.starting(decision.name).start(decision.count)
+            self._sites.starting(decision.name).start(decision.count)
 
     # The end
 
     def _leave(self) -> None:
         """Stop everything: ask, wait, kill; then remove our sockets."""
-        _log.info("supervisor of %s leaves", self._roster.home.path)
-        crews = list(self._roster.values())
-        for step in (self._doors.close, self._placing.leave, self._preloaders.close, *(crew.close for crew in crews)):
-            self._loop.guard(step)
-        deadline = self._loop.now() + max((crew.site.stop_timeout for crew in self._roster.values()), default=0.0)
-        while any(crew.pids for crew in self._roster.values()) and self._loop.now() < deadline:
+        _log.info("supervisor of %s leaves", self._sites.home.path)
+        sites = list(self._sites.values())
+        for step in (self._control.close, self._promotion.leave, self._preloaders.close, *(one.close for one in sites)):
+            self._loop.attempt(step)
+        deadline = self._loop.now() + max((one.site.stop_timeout for one in sites), default=0.0)
+        while any(one.pids for one in sites) and self._loop.now() < deadline:
             self._loop.turn(min(CROWDED_PAUSE, deadline - self._loop.now()))
             for step in (self._reap, self._tick_leaving):
-                self._loop.guard(step)
-        for crew in crews:
-            crew.backends.kill()
-        for step in (orphans.all_children, self._roster.put_away, self._recover, self._servers.close):
-            self._loop.guard(step)
+                self._loop.attempt(step)
+        for supervised in sites:
+            supervised.backends.kill()
+        for step in (orphans.all_children, self._sites.put_away, self._recover, self._servers.close):
+            self._loop.attempt(step)
 
     def _tick_leaving(self) -> None:
-        connected = self._roster.connections()
-        for crew in self._roster.values():
-            if crew.pids:
-                crew.tick(self._loop.now(), connected.get(crew.listener.path, NO_CONNECTIONS))
+        connected = self._sites.connections()
+        for supervised in self._sites.values():
+            if supervised.pids:
+                supervised.tick(self._loop.now(), connected.get(supervised.listener.path, NO_CONNECTIONS))

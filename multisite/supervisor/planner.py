@@ -93,7 +93,7 @@ class SpawnBudget:
     window: float = 10.0  # seconds
     starts: deque[float] = field(default_factory=deque)
 
-    def take(self, now: float) -> bool:
+    def take_start(self, now: float) -> bool:
         """Take one start out of the budget; False if there is none left."""
         while self.starts and now - self.starts[0] >= self.window:
             self.starts.popleft()
@@ -177,7 +177,7 @@ class _Starts:
             elif not self._fits(site, count):
                 self.denied += min(site.expected * count, self._limits.memory_budget or 0)
                 self._memory = 0  # it is kept for who has waited longer
-            elif site.failures > 1 and not self._budget.take(now):  # a process that was killed once is no loop
+            elif site.failures > 1 and not self._budget.take_start(now):  # a process that was killed once is no loop
                 continue
             else:
                 self._start(site, count)

@@ -20,7 +20,7 @@ KIND = "habits"
 
 
 class Warming(Handed):
-    """Marks crews as due.
+    """Marks sites as due.
 
     Args:
         home: whose state directory keeps the habits.
@@ -38,7 +38,7 @@ class Warming(Handed):
         self._begun: set[str] = set()
         self._has_news = False  # that are not written down yet
 
-    def swap(self, catalogue: Catalogue) -> None:
+    def install(self, catalogue: Catalogue) -> None:
         """Take note of a new catalogue: which of its sites have processes of their own that may run unasked."""
         default = catalogue.home.defaults.get("warm", NEVER)
         self._sites = {}
@@ -51,34 +51,34 @@ class Warming(Handed):
                 self._sites[name] = wanted
 
     def wanted(self) -> list[str]:
-        """Return the sites that are to run now; instances of a hosting site are known by their crews alone."""
+        """Return the sites that are to run now; instances of a hosting site are known once they are supervised."""
         wall = self._wall()
         return [name for name, warm in self._sites.items() if warm == ALWAYS or self._habits.is_due(name, wall)]
 
-    def look(self, crews: Iterable[SupervisedSite], now: float) -> None:
+    def check_due(self, sites: Iterable[SupervisedSite], now: float) -> None:
         """Learn when sites are used, and mark those that are due.
 
         Args:
-            crews: of all sites that are still enabled.
+            sites: those that are supervised and still enabled.
             now: monotonic seconds.
         """
-        crews = list(crews)
+        sites = list(sites)
         wall = self._wall()
-        used = [one.site.name for one in crews if one.activity.asked and now - one.activity.asked < RECENT]
-        self._has_news |= self._habits.look(wall, used)
+        used = [one.site.name for one in sites if one.activity.asked and now - one.activity.asked < RECENT]
+        self._has_news |= self._habits.note_use(wall, used)
         if self._has_news:
             self._has_news = not self._file.store(self._habits.as_json())
-        for crew in crews:
-            crew.is_due = not crew.is_put_to_rest and self._is_due(crew, wall)
+        for supervised in sites:
+            supervised.is_due = not supervised.is_put_to_rest and self._is_due(supervised, wall)
 
-    def _is_due(self, crew: SupervisedSite, wall: float) -> bool:
-        name, warm = crew.site.name, crew.site.warm
+    def _is_due(self, supervised: SupervisedSite, wall: float) -> bool:
+        name, warm = supervised.site.name, supervised.site.warm
         if warm != PREDICTED:
             return warm == ALWAYS
         if not self._habits.is_due(name, wall):
             self._begun.discard(name)
             return False
-        if crew.pids:
+        if supervised.pids:
             self._begun.add(name)  # once for each such hour: if nobody comes it is stopped as any other
         return name not in self._begun
 
@@ -108,7 +108,7 @@ class Habits(Handed):
         self._hour: list[int] = []  # since 1970, and of the local day
         self._local = local
 
-    def look(self, wall: float, used: Iterable[str]) -> bool:
+    def note_use(self, wall: float, used: Iterable[str]) -> bool:
         """Note which sites have been used a moment ago; tells whether anything has been learned.
 
         Args:

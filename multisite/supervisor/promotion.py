@@ -27,10 +27,10 @@ from multisite.supervisor.lifecycle import State
 from multisite.supervisor.process import launch
 from multisite.supervisor.reexec import Form, Handed, converted, kept
 from multisite.supervisor.reexec import State as Packed
-from multisite.supervisor.roster import SupervisedSites
 from multisite.supervisor.saving import Savings
 from multisite.supervisor.site.failures import Unavailable
 from multisite.supervisor.site.supervised import SupervisedSite
+from multisite.supervisor.sites import SupervisedSites
 
 LOOK_EVERY = 2.0  # seconds
 LINGERS = 5.0  # seconds without a request after which the process of a site that lives in the workers ends
@@ -82,10 +82,10 @@ class Use(Handed):
 
 
 class Promotion(Handed):
-    """Where the sites of a roster live.
+    """Where the sites of a home live.
 
     Args:
-        roster: of the sites; those that have been examined have, or have had, a crew there.
+        sites: those that are, or have been, supervised; nobody else is examined.
         folder: where the workers count.
         clock: tells the monotonic time.
     """
@@ -101,11 +101,11 @@ class Promotion(Handed):
             lambda told, _made: {name: Use.taken_over(one) for name, one in told.items()},
         ),
     )
-    ANEW = ("_roster", "_folder", "_clock", "_file", "_seen", "_look_at", "_savings")  # savings are measured again
+    ANEW = ("_sites", "_folder", "_clock", "_file", "_seen", "_look_at", "_savings")  # savings are measured again
 
-    def __init__(self, roster: SupervisedSites, folder: str, clock: Callable[[], float]) -> None:
-        self._roster, self._folder, self._clock = roster, folder, clock
-        self._file = Placements(roster.home)
+    def __init__(self, sites: SupervisedSites, folder: str, clock: Callable[[], float]) -> None:
+        self._sites, self._folder, self._clock = sites, folder, clock
+        self._file = Placements(sites.home)
         self._rows = {name: row for name, row in self._file.rows().items() if row.version}
         self._uses: dict[str, Use] = {}
         self._names: dict[str, claims.Names] = {}  # of modules, by the sites that have been moved into the workers
@@ -123,7 +123,7 @@ class Promotion(Handed):
         other = launch.stranger(site, home)
         if other:  # what its process says must not bring its code to another user
             found = Examined((placement.of_another(other, sharing.facts(site).user),))
-            self._take(site.name, f"{version} as {other}", found)
+            self._take_findings(site.name, f"{version} as {other}", found)
             return ""
         return "" if row and row.version == version and _is_known(row.found, site) else version
 
@@ -135,9 +135,9 @@ class Promotion(Handed):
         """
         found = placement.heard(told)
         if found:
-            self._take(site.name, version, found)
+            self._take_findings(site.name, version, found)
 
-    def _take(self, name: str, version: str, found: Examined) -> None:
+    def _take_findings(self, name: str, version: str, found: Examined) -> None:
         row = self._rows.get(name)
         if not row or row.version != version:
             was_here = row is not None and row.was_here
@@ -150,15 +150,15 @@ class Promotion(Handed):
         """Have the newest code of a site examined: a process is started, beside whatever serves.
 
         Raises:
-            KeyError, Unavailable: as `SupervisedSites.crew`.
+            KeyError, Unavailable: as `SupervisedSites.supervise`.
         """
-        crew = self._roster.crew(name)
-        crew.ensure()
-        if crew.pids:
-            crew.replace("its code is examined anew")
+        supervised = self._sites.supervise(name)
+        supervised.ensure()
+        if supervised.pids:
+            supervised.replace("its code is examined anew")
         else:
-            crew.deploys.is_followed = True
-            crew.want()
+            supervised.deploys.is_followed = True
+            supervised.want()
 
     def refuse(self, name: str, version: str, why: str) -> None:
         """Keep a version of a site out of the workers: one of them could not import it."""
@@ -177,8 +177,8 @@ class Promotion(Handed):
         counted = here | self._savings.keys()
         sums = usage.read(self._folder, self._past(), counted)[0] if counted else {}
         for name in list(self._rows):  # there may be thousands; those at rest cost a look
-            crew = self._roster.get(name)
-            if name in here or (crew and crew.backends):
+            supervised = self._sites.get(name)
+            if name in here or (supervised and supervised.backends):
                 self._measure(name, now, sums)
                 self._weigh_up(name, now, sums)
                 self._decide(name, now)
@@ -189,11 +189,11 @@ class Promotion(Handed):
         self._store()
 
     def _past(self) -> StateFile:
-        return StateFile(self._roster.home, usage.FOLDER)
+        return StateFile(self._sites.home, usage.FOLDER)
 
     def _forget_gone(self) -> None:
-        if self._seen is not self._roster.catalogue:
-            self._seen = self._roster.catalogue
+        if self._seen is not self._sites.catalogue:
+            self._seen = self._sites.catalogue
             for name in self._rows.keys() - self._seen.entries.keys():
                 self._forget(name)
 
@@ -219,25 +219,25 @@ class Promotion(Handed):
             self._changed = False
 
     def _measure(self, name: str, now: float, sums: dict[str, usage.Sums]) -> None:
-        use, crew = self._uses.setdefault(name, Use(now)), self._roster.get(name)
+        use, supervised = self._uses.setdefault(name, Use(now)), self._sites.get(name)
         if self._rows[name].is_here:
             use.add(now, sums.get(name, usage.Sums()))
-        elif crew:
-            use.add(now, usage.Sums(crew.figures().requests or 0))
+        elif supervised:
+            use.add(now, usage.Sums(supervised.figures().requests or 0))
 
     def _weigh_up(self, name: str, now: float, sums: dict[str, usage.Sums]) -> None:
         """Find out, once, what sharing would save for a clean, light and busy site that may not."""
-        row, crew, site = self._rows[name], self._roster.get(name), self._site(name)
-        options = self._roster.home.supervisor
-        fits = site and crew and not (site.share or row.saving or placement.objection(row.found, options))
+        row, supervised, site = self._rows[name], self._sites.get(name), self._site(name)
+        options = self._sites.home.supervisor
+        fits = site and supervised and not (site.share or row.saving or placement.objection(row.found, options))
         if not fits or self._uses[name].heat(now).requests < options.promote_after:
             self._savings.pop(name, None)
             return
-        assert crew
-        seconds = self._savings.read(crew, sums.get(name, usage.Sums()), now)
+        assert supervised
+        seconds = self._savings.read(supervised, sums.get(name, usage.Sums()), now)
         if seconds is not None:
             workers = usage.workers(self._folder, self._past())
-            self._put(name, replace(row, saving=saving.of(crew, seconds, row.found.memory, workers)))
+            self._put(name, replace(row, saving=saving.of(supervised, seconds, row.found.memory, workers)))
 
     def _decide(self, name: str, now: float) -> None:
         row, site = self._rows[name], self._site(name)
@@ -254,7 +254,7 @@ class Promotion(Handed):
             self._put(name, replace(row, reason=decided.reason))
 
     def _decided(self, site: Site, row: Row, now: float) -> Placement:
-        options, heat = self._roster.home.supervisor, self._uses.setdefault(site.name, Use(now)).heat(now)
+        options, heat = self._sites.home.supervisor, self._uses.setdefault(site.name, Use(now)).heat(now)
         found = placement.settle(
             row.found if placement.is_tried(site) else replace(row.found, is_untried=False),
             heat,
@@ -294,28 +294,28 @@ class Promotion(Handed):
     def _is_running(self, name: str) -> bool:
         """Tell whether a process of the site serves; one is started if there is none."""
         try:
-            crew = self._roster.crew(name)
-            crew.ensure()
+            supervised = self._sites.supervise(name)
+            supervised.ensure()
         except (KeyError, OSError, Unavailable):
             return False
-        if not crew.pids:
-            crew.want()
-        return crew.state is State.RUNNING
+        if not supervised.pids:
+            supervised.want()
+        return supervised.state is State.RUNNING
 
     def _site(self, name: str) -> Site | None:
         """Return a site that is examined by what its file says now."""
-        found = self._roster.catalogue
+        found = self._sites.catalogue
         if name not in found.entries or found.entries[name].broken or found.hosting(name):
             return None
         site = found.site(name)
-        return site if sharing.is_examined(site, self._roster.home) else None
+        return site if sharing.is_examined(site, self._sites.home) else None
 
     def _obstacle(self, site: Site, row: Row) -> str:
         """Return why a site cannot be imported by the workers just now; "" if it can, and has its names from now on."""
-        home = self._roster.home
+        home = self._sites.home
         if changes.version_of(site, home) != row.version:
             return CHANGED
-        held = catalogue.ledger(home, lambda: self._roster.catalogue).others(site.name)
+        held = catalogue.ledger(home, lambda: self._sites.catalogue).others(site.name)
         others = {name: names for name, names in self._names.items() if name != site.name}
         where = sharing.place_among(site, home, {**held, **others})
         if not where.shareable:
@@ -329,13 +329,14 @@ class Promotion(Handed):
 
         One that is to be warm keeps it, for when it leaves the workers.
         """
-        row, crew = self._rows.get(name), self._roster.get(name)
-        if row and row.is_here and crew and not crew.is_due and _is_unused(crew, now):
-            crew.stop("the site lives in the workers")
+        row, supervised = self._rows.get(name), self._sites.get(name)
+        if row and row.is_here and supervised and not supervised.is_due and _is_unused(supervised, now):
+            supervised.stop("the site lives in the workers")
 
 
-def _is_unused(crew: SupervisedSite, now: float) -> bool:
-    return crew.state is State.RUNNING and not crew.figures().in_flight and now - crew.activity.last_use > LINGERS
+def _is_unused(supervised: SupervisedSite, now: float) -> bool:
+    idle = now - supervised.activity.last_use
+    return supervised.state is State.RUNNING and not supervised.figures().in_flight and idle > LINGERS
 
 
 def _is_known(found: Examined, site: Site) -> bool:

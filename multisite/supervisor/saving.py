@@ -29,18 +29,18 @@ class _Begun:
 class Savings(dict[str, _Begun | None]):
     """The sites that are being measured, by name; None for those whose next reading is the first."""
 
-    def read(self, crew: SupervisedSite, sums: usage.Sums, now: float) -> float | None:
+    def read(self, supervised: SupervisedSite, sums: usage.Sums, now: float) -> float | None:
         """Take a reading of a site.
 
         Args:
-            crew: of the site.
+            supervised: the site.
             sums: what the workers have counted for it.
             now: monotonic seconds.
 
         Returns:
             The seconds that a request would save, 0.0 where there are none or nobody can tell; None: not known yet.
         """
-        name, figures = crew.site.name, crew.figures()
+        name, figures = supervised.site.name, supervised.figures()
         begun = self.get(name)
         if begun is None:
             self[name] = _Begun(now, sums, figures)
@@ -52,14 +52,14 @@ class Savings(dict[str, _Begun | None]):
         return 0.0 if now - begun.at > PATIENCE else None
 
 
-def of(crew: SupervisedSite, seconds: float, added: int, workers: int) -> Saving:
+def of(supervised: SupervisedSite, seconds: float, added: int, workers: int) -> Saving:
     """Return what a site would save.
 
     Args:
-        crew: of the site; its processes are weighed, which takes milliseconds.
+        supervised: the site; its processes are weighed, which takes milliseconds.
         seconds: of each request.
         added: bytes that the site would add to each worker.
         workers: how many there are.
     """
-    sizes = accounts.weighed(crew.pids, accounts.by_session())
+    sizes = accounts.weighed(supervised.pids, accounts.by_session())
     return Saving(max(0, sum(sizes.values()) - added * workers), round(seconds, 5))

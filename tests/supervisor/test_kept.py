@@ -40,13 +40,13 @@ def full(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
 
 
 def test_where_sites_live_is_written_when_there_is_room_again(home: SupervisedHome, full: Callable[[], None]) -> None:
-    roster: Any = SimpleNamespace(home=home.home)
-    placing = Promotion(roster, str(home.path / "usage"), time.monotonic)
-    placing._put("blog", Row("1", Examined(), "in-process", "it is busy", 1.0))
-    placing._store()
+    sites: Any = SimpleNamespace(home=home.home)
+    promotion = Promotion(sites, str(home.path / "usage"), time.monotonic)
+    promotion._put("blog", Row("1", Examined(), "in-process", "it is busy", 1.0))
+    promotion._store()
     assert Placements(home.home).rows() == {}
     full()
-    placing._store()
+    promotion._store()
     assert Placements(home.home).rows()["blog"].is_here
 
 
@@ -65,13 +65,13 @@ def test_an_hour_of_use_is_written_when_there_is_room_again(home: SupervisedHome
     wall = [100 * 86400.0]
     warming = Warming(home.home, lambda: wall[0])
     site = SimpleNamespace(name="blog", warm="never")
-    crew = SimpleNamespace(site=site, activity=SimpleNamespace(asked=5.0), pids=[], is_put_to_rest=False, is_due=None)
+    blog = SimpleNamespace(site=site, activity=SimpleNamespace(asked=5.0), pids=[], is_put_to_rest=False, is_due=None)
     for _ in range(2):
-        warming.look([cast(SupervisedSite, crew)], 6.0)
+        warming.check_due([cast(SupervisedSite, blog)], 6.0)
         wall[0] += HOUR
     wall[0] -= HOUR
     full()
-    warming.look([cast(SupervisedSite, crew)], 6.0)
+    warming.check_due([cast(SupervisedSite, blog)], 6.0)
     assert sum(StateFile(home.home, KIND).load()["blog"]) == pytest.approx(0.3)
 
 

@@ -104,7 +104,7 @@ def test_what_was_set_aside_and_forgotten_or_closed_does_not_come_back(
 def test_it_does_not_turn_like_mad_while_something_fails(turning: Loop, ready: int) -> None:
     began = turning.now()
     for _ in range(3):
-        assert not turning.guard(int, "no number")
+        assert not turning.attempt(int, "no number")
         turning.turn(0.0)
     assert turning.now() - began >= 2 * loop.BREATH
 
@@ -199,5 +199,5 @@ def test_a_supervisor_without_descriptors_for_a_while_goes_on(home: SupervisedHo
 
 def test_errors_are_the_loggers_of_the_service(turning: Loop, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR, "multisite.supervisor"):
-        turning.guard(int, "no number")
+        turning.attempt(int, "no number")
     assert [record.name for record in caplog.records] == ["multisite.supervisor"]

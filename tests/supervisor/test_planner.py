@@ -153,8 +153,8 @@ def test_failing_sites_share_a_budget_and_healthy_ones_do_not_feel_it() -> None:
     decided = decide(*failing, waiting("healthy"), most=50, budget=budget)
     assert len(decided) == 3
     assert Start("healthy") in decided
-    assert not budget.take(NOW + 9.9)
-    assert budget.take(NOW + 10.0)
+    assert not budget.take_start(NOW + 9.9)
+    assert budget.take_start(NOW + 10.0)
 
 
 def test_a_first_failure_needs_no_budget() -> None:

@@ -28,8 +28,8 @@ def of_days(used: dict[int, set[str]], days: int, habits: Habits | None = None, 
     for day in range(first, first + days):
         for hour in range(HOURS):
             for minute in (0, 20, 40):
-                habits.look(day * DAY + hour * HOUR + minute * 60, used.get(hour, set()) if minute == 20 else ())
-    habits.look((first + days) * DAY, ())
+                habits.note_use(day * DAY + hour * HOUR + minute * 60, used.get(hour, set()) if minute == 20 else ())
+    habits.note_use((first + days) * DAY, ())
     return habits
 
 
@@ -64,8 +64,8 @@ def test_what_is_not_used_is_forgotten_and_what_is_kept_is_bounded() -> None:
 def test_hours_without_a_supervisor_are_no_hours_without_use() -> None:
     habits = of_days({9: {"shop"}}, 3)
     again = Habits(json.loads(json.dumps(habits.as_json())), local=time.gmtime)
-    again.look(10 * DAY, ())
-    again.look(20 * DAY + 5 * HOUR, ())
+    again.note_use(10 * DAY, ())
+    again.note_use(20 * DAY + 5 * HOUR, ())
     assert due(again, "shop", 21) == [9]
 
 
@@ -99,13 +99,13 @@ def test_a_site_is_due_once_for_each_hour_in_which_it_is_expected(home: Supervis
     wall = [100 * DAY + 9 * HOUR - 2 * LEAD]
     warming = Warming(home.home, lambda: wall[0])
     site = SimpleNamespace(name="blog", warm="predicted")
-    crew = SimpleNamespace(site=site, activity=SimpleNamespace(asked=0.0), pids=[], is_put_to_rest=False, is_due=None)
+    blog = SimpleNamespace(site=site, activity=SimpleNamespace(asked=0.0), pids=[], is_put_to_rest=False, is_due=None)
 
     def is_due(later: float, *pids: int) -> bool:
         wall[0] += later
-        crew.pids = list(pids)
-        warming.look([cast(SupervisedSite, crew)], 0.0)
-        return bool(crew.is_due)
+        blog.pids = list(pids)
+        warming.check_due([cast(SupervisedSite, blog)], 0.0)
+        return bool(blog.is_due)
 
     assert not is_due(0)
     assert is_due(LEAD + 1)
@@ -113,7 +113,7 @@ def test_a_site_is_due_once_for_each_hour_in_which_it_is_expected(home: Supervis
     assert not is_due(1)
     assert not is_due(LEAD)
     assert is_due(HOUR - LEAD)
-    crew.is_put_to_rest = True
+    blog.is_put_to_rest = True
     assert not is_due(1)
 
 
@@ -121,8 +121,8 @@ def test_an_hour_that_is_over_is_kept(home: SupervisedHome) -> None:
     wall = [100 * DAY]
     warming = Warming(home.home, lambda: wall[0])
     site = SimpleNamespace(name="blog", warm="never")
-    crew = SimpleNamespace(site=site, activity=SimpleNamespace(asked=5.0), pids=[], is_put_to_rest=False, is_due=None)
+    blog = SimpleNamespace(site=site, activity=SimpleNamespace(asked=5.0), pids=[], is_put_to_rest=False, is_due=None)
     for _ in range(2):
-        warming.look([cast(SupervisedSite, crew)], 6.0)
+        warming.check_due([cast(SupervisedSite, blog)], 6.0)
         wall[0] += HOUR
     assert sum(StateFile(home.home, KIND).load()["blog"]) == pytest.approx(0.3)

@@ -31,8 +31,8 @@ promote_after = 10
 """
 
 
-class Crews:
-    """A roster whose sites all have a process that is asked as often as a test says."""
+class Sites:
+    """Sites that all have a process that is asked as often as a test says."""
 
     def __init__(self, path: Path) -> None:
         (path / "sites-enabled").mkdir()
@@ -59,100 +59,100 @@ class Crews:
             backends=[1], pids=[1], state=State.RUNNING, figures=lambda: figures, ensure=str, is_due=True
         )
 
-    crew = get
+    supervised = get
 
 
 @pytest.fixture
-def crews(tmp_path: Path) -> Crews:
-    return Crews(tmp_path)
+def sites(tmp_path: Path) -> Sites:
+    return Sites(tmp_path)
 
 
-def placing_of(crews: Crews) -> Promotion:
-    roster: Any = crews
-    return Promotion(roster, str(crews.path / "usage"), lambda: 0.0)
+def promotion_of(sites: Sites) -> Promotion:
+    found: Any = sites
+    return Promotion(found, str(sites.path / "usage"), lambda: 0.0)
 
 
-def row(crews: Crews, name: str) -> Row:
-    found = Placements(crews.home).of(name)
+def row(sites: Sites, name: str) -> Row:
+    found = Placements(sites.home).of(name)
     assert found
     return found
 
 
-def examined(placing: Promotion, crews: Crews, site: Site, told: str = CLEAN) -> None:
-    placing.take_facts(site, changes.version_of(site, crews.home), told)
+def examined(promotion: Promotion, sites: Sites, site: Site, told: str = CLEAN) -> None:
+    promotion.take_facts(site, changes.version_of(site, sites.home), told)
 
 
-def busy(placing: Promotion, crews: Crews, now: float) -> None:
+def busy(promotion: Promotion, sites: Sites, now: float) -> None:
     """A minute's requests for all sites."""
-    placing.tick(now)
-    crews.requests += 100
-    placing.tick(now + LOOK_EVERY)
+    promotion.tick(now)
+    sites.requests += 100
+    promotion.tick(now + LOOK_EVERY)
 
 
-def test_of_two_with_one_name_the_first_has_it(crews: Crews) -> None:
+def test_of_two_with_one_name_the_first_has_it(sites: Sites) -> None:
     """Both are busy at the same moment, and no worker has imported either of them yet."""
-    first, second = crews.site("first"), crews.site("second")
-    placing = placing_of(crews)
+    first, second = sites.site("first"), sites.site("second")
+    promotion = promotion_of(sites)
     for site in (first, second):
-        examined(placing, crews, site)
-    busy(placing, crews, 0.0)
-    assert [row(crews, name).kind for name in ("first", "second")] == ["in-process", "spawned"]
-    assert "clashes with the 'helper' of site 'first'" in row(crews, "second").reason
+        examined(promotion, sites, site)
+    busy(promotion, sites, 0.0)
+    assert [row(sites, name).kind for name in ("first", "second")] == ["in-process", "spawned"]
+    assert "clashes with the 'helper' of site 'first'" in row(sites, "second").reason
 
 
-def test_who_is_refused_by_a_worker_leaves_and_may_come_again_later(crews: Crews) -> None:
+def test_who_is_refused_by_a_worker_leaves_and_may_come_again_later(sites: Sites) -> None:
     """A worker says why; an hour later the reason may be gone."""
-    site = crews.site("blog")
-    placing = placing_of(crews)
-    examined(placing, crews, site)
-    busy(placing, crews, 0.0)
-    placing.refuse("blog", row(crews, "blog").version, "its module 'helper' clashes with another")
-    busy(placing, crews, 10.0)
-    found = row(crews, "blog")
+    site = sites.site("blog")
+    promotion = promotion_of(sites)
+    examined(promotion, sites, site)
+    busy(promotion, sites, 0.0)
+    promotion.refuse("blog", row(sites, "blog").version, "its module 'helper' clashes with another")
+    busy(promotion, sites, 10.0)
+    found = row(sites, "blog")
     assert (found.kind, found.reason) == ("spawned", "its module 'helper' clashes with another")
-    Placements(crews.home).store({"blog": Row(**{**vars_of(found), "since": found.since - HELD_FOR - 1})})
-    busy(placing_of(crews), crews, 20.0)
-    assert row(crews, "blog").is_here
+    Placements(sites.home).store({"blog": Row(**{**vars_of(found), "since": found.since - HELD_FOR - 1})})
+    busy(promotion_of(sites), sites, 20.0)
+    assert row(sites, "blog").is_here
 
 
 def vars_of(found: Row) -> dict[str, Any]:
     return {name: getattr(found, name) for name in Row.__slots__}
 
 
-def test_changed_files_are_examined_first(crews: Crews) -> None:
+def test_changed_files_are_examined_first(sites: Sites) -> None:
     """What was found out holds for the version that it was found out about."""
-    site = crews.site("blog")
-    placing = placing_of(crews)
-    examined(placing, crews, site)
-    assert placing.wanted(site, crews.home) == ""
-    (crews.path / "blog" / "app.py").write_text("# another one\n")
-    assert placing.wanted(site, crews.home) == changes.version_of(site, crews.home)
-    busy(placing, crews, 0.0)
-    found = row(crews, "blog")
+    site = sites.site("blog")
+    promotion = promotion_of(sites)
+    examined(promotion, sites, site)
+    assert promotion.wanted(site, sites.home) == ""
+    (sites.path / "blog" / "app.py").write_text("# another one\n")
+    assert promotion.wanted(site, sites.home) == changes.version_of(site, sites.home)
+    busy(promotion, sites, 0.0)
+    found = row(sites, "blog")
     assert found.kind == "spawned" and "changed since they were examined" in found.reason
 
 
-def test_a_site_that_is_gone_is_forgotten(crews: Crews) -> None:
+def test_a_site_that_is_gone_is_forgotten(sites: Sites) -> None:
     """Its row would be another site's of that name."""
-    site = crews.site("blog")
-    placing = placing_of(crews)
-    examined(placing, crews, site)
-    placing.tick(0.0)
-    (crews.path / "sites-enabled" / "blog.ini").unlink()
-    placing.tick(LOOK_EVERY)
-    assert Placements(crews.home).rows() == {}
+    site = sites.site("blog")
+    promotion = promotion_of(sites)
+    examined(promotion, sites, site)
+    promotion.tick(0.0)
+    (sites.path / "sites-enabled" / "blog.ini").unlink()
+    promotion.tick(LOOK_EVERY)
+    assert Placements(sites.home).rows() == {}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: needs root, to become somebody else")
-def test_the_process_of_another_user_cannot_talk_its_site_in(crews: Crews) -> None:
+def test_the_process_of_another_user_cannot_talk_its_site_in(sites: Sites) -> None:
     """Its user could change the code after the examination, or lie: it is not even heard."""
-    site = crews.site("blog")
-    os.chown(crews.path / "blog", 33, 33)
-    placing = placing_of(crews)
-    assert placing.wanted(site, crews.home) == ""
-    busy(placing, crews, 0.0)
-    found = row(crews, "blog")
+    site = sites.site("blog")
+    os.chown(sites.path / "blog", 33, 33)
+    promotion = promotion_of(sites)
+    assert promotion.wanted(site, sites.home) == ""
+    busy(promotion, sites, 0.0)
+    found = row(sites, "blog")
     assert found.kind == "spawned" and found.reason == "it runs as user 'www-data' and the workers as 'root'"
-    os.chown(crews.path / "blog", 0, 0)
-    os.chmod(crews.path, 0o700)  # so that it runs as root
-    assert placing.wanted(site, crews.home) == changes.version_of(site, crews.home)
+    os.chown(sites.path / "blog", 0, 0)
+    os.chmod(sites.path, 0o700)  # so that it runs as root
+    assert promotion.wanted(site, sites.home) == changes.version_of(site, sites.home)

@@ -19,7 +19,7 @@ PACKAGE = Path(multisite.supervisor.__file__).parent
 # What does not outlive a program, is made for one moment, or is packed by whoever has it (and then never changes).
 OTHERWISE = {
     *("Access", "AlreadyRunning", "Aside", "Child", "Client", "Command", "Commands"),
-    *("Connections", "Control", "DescriptorLimits", "Doors", "Exit", "Far", "ForkChannel", "Journey"),
+    *("Connections", "Control", "ControlSockets", "DescriptorLimits", "Exit", "Far", "ForkChannel", "Journey"),
     *("Keeper", "Knowledge", "LastLines", "Learned", "Loop", "Pipe", "Preloader", "Relay"),
     *("RuntimeDir", "Sandbox", "Scales", "Context", "SiteUnavailable", "SpawnBudget", "Starts"),
     *("SupervisorError", "Trial", "Unavailable", "Upgrade"),

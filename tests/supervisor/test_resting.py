@@ -26,8 +26,8 @@ def application(environ, start_response):
 """
 FEW = """
 import sys
-from multisite.supervisor import roster, run
-roster.MOST_RESTING = 2
+from multisite.supervisor import run, sites
+sites.MOST_RESTING = 2
 sys.exit(run.run(sys.argv[1], foreground=True))
 """
 

@@ -235,7 +235,7 @@ def test_the_new_version_runs_with_the_old_processes(home: SupervisedHome, packa
 @pytest.mark.parametrize(
     ("file", "change", "reason"),
     [
-        ("supervisor/roster.py", lambda text: text + "\ndef (", "SyntaxError"),
+        ("supervisor/sites.py", lambda text: text + "\ndef (", "SyntaxError"),
         ("supervisor/main.py", lambda text: "import no_such_module_anywhere\n", "no_such_module_anywhere"),
         (
             "supervisor/reexec.py",
@@ -262,8 +262,8 @@ def test_a_new_program_that_cannot_take_the_sites_over_ends_them_and_begins_anew
     """It starts, so it has been executed before that shows: a clean recovery in the same process."""
     first = pid_of(home.get("blog"))
     supervisor = home.pid
-    crew = package / "supervisor/site/supervised.py"
-    edit(crew, lambda text: text.replace("def take_over(self", "def take_over(self, nothing"))
+    supervised = package / "supervisor/site/supervised.py"
+    edit(supervised, lambda text: text.replace("def take_over(self", "def take_over(self, nothing"))
     home.client.ask({"do": "ping"})
     with pytest.raises(Exception, match=r"left|waited|refused"):
         upgrade(home)

@@ -73,7 +73,7 @@ class Backend(Handed):
         _output=given(lambda output, keep: output.pack(keep) if output else None),
     )
     ANEW = (
-        *("site", "slot", "serial", "exit", "_loop", "_tell", "_heard"),
+        *("site", "slot", "serial", "exit", "_loop", "_tell", "_notified"),
         *("_fork", "_fork_due", "_preloader", "_lost"),  # forks are over before anything is handed over
     )
 
@@ -84,7 +84,7 @@ class Backend(Handed):
         serial: int,
         loop: Loop,
         tell: Callable[[str], None],
-        heard: Callable[[Backend, Said], None],
+        notified: Callable[[Backend, Said], None],
     ) -> None:
         self.site, self.slot, self.serial = site, slot, serial
         self.state = State.STOPPED
@@ -104,7 +104,7 @@ class Backend(Handed):
         self.status = self.refusal = ""
         self.exit: Exit | None = None
         self._loop = loop
-        self._tell, self._heard = tell, heard
+        self._tell, self._notified = tell, notified
         self._output: Output | None = None
         self._channel: Channel | None = None
         self._failure = -1
@@ -343,7 +343,7 @@ class Backend(Handed):
         if not channel:
             return
         for said in channel.receive(self._loop.now()):
-            self._heard(self, said)
+            self._notified(self, said)
         if channel.is_over or channel.waits_until:
             self._loop.forget(channel)
 

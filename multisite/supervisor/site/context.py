@@ -1,4 +1,4 @@
-"""What all crews have in common."""
+"""What all supervised sites have in common."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Examining(Protocol):
 
 @dataclass
 class Context:
-    """The supervisor's own things that every crew uses.
+    """The supervisor's own things that every site uses.
 
     Attributes:
         notes: of the last failure of each site.

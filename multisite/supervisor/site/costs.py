@@ -93,7 +93,7 @@ class Activity(Handed):
         """Note that the site is used at this moment."""
         self.last_use = max(self.last_use, now)
 
-    def look(self, now: float, busy: int, figures: Figures, stamp: float) -> None:
+    def update(self, now: float, busy: int, figures: Figures, stamp: float) -> None:
         """Move the last use on.
 
         Args:

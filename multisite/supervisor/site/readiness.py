@@ -55,7 +55,7 @@ class Readiness(Handed):
             self._probe.close()
             self._probe = None
 
-    def look(self, now: float, connected: Connections) -> list[Backend]:
+    def check_due(self, now: float, connected: Connections) -> list[Backend]:
         """Return those that are ready now."""
         starting = [backend for backend in self._backends if backend.state is State.STARTING]
         ready = [backend for backend in starting if backend.ready_at and now >= backend.ready_at]

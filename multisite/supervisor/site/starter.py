@@ -191,7 +191,7 @@ def _notified(supervised: SiteParts, backend: Backend, variables: Said) -> None:
 
 def serve_ready(supervised: SiteParts, now: float, connected: Connections) -> None:
     """Have those silent ones serve that are ready now."""
-    for backend in supervised.readiness.look(now, connected):
+    for backend in supervised.readiness.check_due(now, connected):
         serve(supervised, backend)
 
 

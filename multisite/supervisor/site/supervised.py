@@ -180,7 +180,7 @@ class SupervisedSite(SiteParts):
         self.scoreboard.close()
         self.log.close()
 
-    def _look_who_has_it(self) -> None:
+    def _check_owner(self) -> None:
         """Have another user's processes end now, not when there is room for a new one; that is started at once."""
         with contextlib.suppress(Refused):
             before, running = self.queue.owner, bool(self.pids)
@@ -197,7 +197,7 @@ class SupervisedSite(SiteParts):
             self.log.close()
             self.log = SiteLog(site, self.log.followers)
         if may_be_anothers:
-            self._look_who_has_it()
+            self._check_owner()
         if changed:
             self.replace("reload")
         elif self.failures.refused and not self.pids:

@@ -1,4 +1,4 @@
-"""The crews of a home, in line with its configuration."""
+"""The supervised sites of a home, in line with its configuration."""
 
 from __future__ import annotations
 
@@ -35,30 +35,30 @@ _log = logging.getLogger("multisite.supervisor")
 
 
 class SupervisedSites(Handed, dict[str, SupervisedSite]):
-    """The crews by site name; one is made when its site is asked for first.
+    """The sites by name, each supervised from when it is asked for first.
 
     Args:
         live: the configuration, opened.
-        shared: what the crews have in common.
+        context: what the sites have in common.
     """
 
     KEPT = kept(_triggers=PART, _warming=PART, accounts=PART)
-    ANEW = ("_live", "_shared", "_told")
+    ANEW = ("_live", "_context", "_told")
 
-    def __init__(self, live: LiveHome, shared: Context) -> None:
+    def __init__(self, live: LiveHome, context: Context) -> None:
         super().__init__()
-        self._live, self._shared = live, shared
+        self._live, self._context = live, context
         self._triggers = Triggers()
         self._warming = Warming(self.home)
-        self._warming.swap(self.catalogue)
+        self._warming.install(self.catalogue)
         self.accounts = Accounts(self.home)
         self._told: dict[str, str] = {}  # what is wrong, by what is wrong with it
 
     def pack(self, keep: Keeper) -> State:
         """Return what `take_over` takes."""
         # A site as repr(), because JSON has no tuples.
-        crews = [[repr(asdict(crew.site)), crew.domains, crew.pack(keep)] for crew in self.values()]
-        return {**super().pack(keep), "crews": crews, "env": self.home.env}
+        sites = [[repr(asdict(one.site)), one.domains, one.pack(keep)] for one in self.values()]
+        return {**super().pack(keep), "crews": sites, "env": self.home.env}
 
     def take_over(self, state: State) -> None:
         """Go on where another program was; what changed meanwhile is heeded."""
@@ -67,10 +67,10 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
         known = {field.name for field in fields(Site)}
         for site, domains, packed in state["crews"]:
             values = {name: value for name, value in ast.literal_eval(site).items() if name in known}
-            crew = SupervisedSite(Site(**values), then, tuple(domains), tuple(packed["stamp"]), self._shared)
-            self[crew.site.name] = crew
-            crew.take_over(packed)
-        self._swap()
+            supervised = SupervisedSite(Site(**values), then, tuple(domains), tuple(packed["stamp"]), self._context)
+            self[supervised.site.name] = supervised
+            supervised.take_over(packed)
+        self._install()
 
     @property
     def catalogue(self) -> Catalogue:
@@ -86,14 +86,14 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
     @property
     def busy(self) -> list[SupervisedSite]:
         """Those that have anything to watch, or that are to be started unasked."""
-        return [crew for crew in self.values() if crew.is_busy or crew.is_due]
+        return [one for one in self.values() if one.is_busy or one.is_due]
 
     def connections(self) -> dict[str, Connections]:
         """Ask the kernel for the connections of all sites, by the path of their sockets."""
-        return connections(os.path.join(self._shared.rundir.path, "sites"))
+        return connections(os.path.join(self._context.rundir.path, "sites"))
 
-    def crew(self, name: str, host: str = "") -> SupervisedSite:
-        """Return the crew of a site, made if there is none yet.
+    def supervise(self, name: str, host: str = "") -> SupervisedSite:
+        """Return a site, which is supervised from now on.
 
         Args:
             name: of the site, or of an instance of a hosting site.
@@ -103,28 +103,27 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
             KeyError: there is no such site, or the host has no folder.
             Unavailable: its file is broken.
         """
-        crew = self.get(name)
-        if crew and name in self.catalogue.entries:
-            return crew
+        supervised = self.get(name)
+        if supervised and name in self.catalogue.entries:
+            return supervised
         entry, site = self._newest(name, host)
-        crew = self.get(site.name)
-        if not crew:
-            crew = self[site.name] = SupervisedSite(site, self.home, self._domains(site), entry.stamp, self._shared)
-        return crew
+        if site.name not in self:
+            self[site.name] = SupervisedSite(site, self.home, self._domains(site), entry.stamp, self._context)
+        return self[site.name]
 
     def asked_for(self, name: str, host: str = "") -> list[SupervisedSite]:
-        """Return the crew of a site that has one: of a hosting site, those of all its instances.
+        """Return a site that is supervised: of a hosting site, all its instances.
 
         Raises:
-            KeyError, Unavailable: as `crew`.
+            KeyError, Unavailable: as `supervise`.
         """
-        crew = self.get(hosting.instance_name(name, host) if host else name)
-        if crew:
-            return [crew]
+        supervised = self.get(hosting.instance_name(name, host) if host else name)
+        if supervised:
+            return [supervised]
         if not host and self.catalogue.hosting(name):
-            return [crew for crew in self.values() if crew.site.template == name]
-        crew = self.get(self._newest(name, host)[1].name)
-        return [crew] if crew else []
+            return [one for one in self.values() if one.site.template == name]
+        supervised = self.get(self._newest(name, host)[1].name)
+        return [supervised] if supervised else []
 
     def _newest(self, name: str, host: str) -> tuple[Entry, Site]:
         """Return a site as its file says now."""
@@ -134,7 +133,7 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
         if not entry:
             self._live.look_again()
         elif self._live.refresh(entry.path):
-            self._swap()
+            self._install()
         entry = self.catalogue.entries[name]
         if entry.broken:
             error = next(str(problem) for problem in entry.problems if problem.is_error)
@@ -150,8 +149,8 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
         entry = self.catalogue.entries.get(name)
         return (entry, self.catalogue.site(name)) if entry else None
 
-    def look(self, now: float) -> None:
-        """Bring the crews into line with the files as they are now, and put those away that nobody needs."""
+    def check_due(self, now: float) -> None:
+        """Bring the sites into line with the files as they are now, and put those away that nobody needs."""
         try:
             changed = self._live.look(now)
             entries = self.catalogue.entries
@@ -161,89 +160,89 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
             return self._tell("look", f"the configuration cannot be looked at: {error}")
         self._tell("look", "")
         if changed:
-            self._swap()
-        guard = self._shared.loop.guard
-        for crew in list(self.values()):
-            guard(self._look_at, crew, now)
+            self._install()
+        guard = self._context.loop.attempt
+        for supervised in list(self.values()):
+            guard(self._check, supervised, now)
         guard(self._warm, now)
         guard(self._rest)
         self.accounts.keep(self.values(), now)
 
-    def _look_at(self, crew: SupervisedSite, now: float) -> None:
-        if crew.site.host and hosts.stamp_of(crew.site.location) != crew.stamp[-hosts.PARTS :]:
-            self._offer(crew)
-        if crew.is_busy:
-            failed = crew.failures
-            if self._triggers.pulled(crew.site, self.home, now, failed.mending, failed.begun):
-                _pull(crew)
+    def _check(self, supervised: SupervisedSite, now: float) -> None:
+        if supervised.site.host and hosts.stamp_of(supervised.site.location) != supervised.stamp[-hosts.PARTS :]:
+            self._update(supervised)
+        if supervised.is_busy:
+            failed = supervised.failures
+            if self._triggers.pulled(supervised.site, self.home, now, failed.mending, failed.begun):
+                _pull(supervised)
             return
-        self._triggers.rest(crew.site)
-        if not crew.listener.is_open and not crew.is_due:
-            self._put_away(crew)
+        self._triggers.rest(supervised.site)
+        if not supervised.listener.is_open and not supervised.is_due:
+            self._put_away(supervised)
 
     def _warm(self, now: float) -> None:
-        """Have a crew for each site that is to run unasked."""
+        """Supervise each site that is to run unasked."""
         for name in self._warming.wanted():
             with contextlib.suppress(KeyError, Unavailable):
-                self.crew(name)
-        for crew in self.values():
-            crew.is_due = False
+                self.supervise(name)
+        for supervised in self.values():
+            supervised.is_due = False
         entries = self.catalogue.entries
-        self._warming.look((crew for crew in self.values() if crew.site.entry_name in entries), now)
+        self._warming.check_due((one for one in self.values() if one.site.entry_name in entries), now)
 
     @property
     def is_expecting(self) -> bool:
         """Whether a change of a site's files is to be taken as soon as nothing more changes."""
         return self._triggers.is_expecting
 
-    def _put_away(self, crew: SupervisedSite) -> None:
-        self.accounts.settle(crew)
-        crew.put_away()
-        del self[crew.site.name]
-        self._triggers.forget(crew.site)
+    def _put_away(self, supervised: SupervisedSite) -> None:
+        self.accounts.settle(supervised)
+        supervised.put_away()
+        del self[supervised.site.name]
+        self._triggers.forget(supervised.site)
 
     def put_away(self) -> None:
         """Keep what has been counted, and nothing else: the supervisor leaves."""
-        for crew in list(self.values()):
-            self._put_away(crew)
+        for supervised in list(self.values()):
+            self._put_away(supervised)
         self.accounts.close(())
 
     def _entry_names(self) -> set[str]:
-        return {crew.site.entry_name for crew in self.values()}
+        return {one.site.entry_name for one in self.values()}
 
     def _rest(self) -> None:
         """Put away sites that have not been used for long: instances where there are many, all where descriptors lack.
 
         First nobody new can connect, and a second later, if nobody had connected before, the socket is closed.
         """
-        resting = [crew for crew in self.values() if not crew.is_busy and crew.listener.is_open]
-        for crew in [crew for crew in resting if crew.listener.is_withdrawn]:
-            crew.close()
-        resting.sort(key=lambda crew: crew.activity.last_use)
-        instances = [crew for crew in resting if crew.site.host]
+        resting = [one for one in self.values() if not one.is_busy and one.listener.is_open]
+        for supervised in [one for one in resting if one.listener.is_withdrawn]:
+            supervised.close()
+        resting.sort(key=lambda supervised: supervised.activity.last_use)
+        instances = [one for one in resting if one.site.host]
         scarce = resting[:PUT_AWAY_AT_ONCE] if descriptors.are_low() else []
-        for crew in (*instances[: max(0, len(instances) - MOST_RESTING)], *scarce):
-            crew.listener.withdraw()
+        for supervised in (*instances[: max(0, len(instances) - MOST_RESTING)], *scarce):
+            supervised.listener.withdraw()
 
     def starting(self, name: str) -> SupervisedSite:
-        """Return a crew that is to start a process: from now on its files may ask for another."""
-        crew = self[name]
-        if not crew.backends.alive:  # else those would never learn of a change that has not been seen yet
-            self._triggers.begin(crew.site, self.home)
-        return crew
+        """Return a site that is to start a process: from now on its files may ask for another."""
+        supervised = self[name]
+        if not supervised.backends.alive:  # else those would never learn of a change that has not been seen yet
+            self._triggers.begin(supervised.site, self.home)
+        return supervised
 
-    def _swap(self) -> None:
+    def _install(self) -> None:
         self.let_in()
-        self._warming.swap(self.catalogue)
-        for crew in list(self.values()):
-            self._shared.loop.guard(self._offer, crew)
+        self._warming.install(self.catalogue)
+        for supervised in list(self.values()):
+            self._context.loop.attempt(self._update, supervised)
 
     def let_in(self) -> None:
         """Open the runtime directory to whom moya.conf says, and say so where that cannot be."""
         problem = access_problem(self.home)
         self._tell("access", str(problem or ""))
         try:
-            self._shared.rundir.let_in(access_of(self.home))
+            self._context.rundir.let_in(access_of(self.home))
         except RuntimeDirError as error:
             self._tell("rundir", error.reason)
         else:
@@ -255,15 +254,15 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
             _log.error("%s", wrong)
         self._told[about] = wrong
 
-    def _offer(self, crew: SupervisedSite) -> None:
-        """Have a crew take the newest version of its site, or leave where there is none."""
-        found = self._settled(crew.site.entry_name, crew.site.host)
+    def _update(self, supervised: SupervisedSite) -> None:
+        """Have a site take the newest version of its file, or leave where there is none."""
+        found = self._settled(supervised.site.entry_name, supervised.site.host)
         if found and found[0].broken:
             return
-        if found and found[1].name == crew.site.name:
-            crew.update(found[1], self.home, self._domains(found[1]), _stamp_for(crew, found[0]))
+        if found and found[1].name == supervised.site.name:
+            supervised.update(found[1], self.home, self._domains(found[1]), _stamp_for(supervised, found[0]))
         else:
-            crew.close()
+            supervised.close()
 
     def _domains(self, site: Site) -> tuple[str, ...]:
         """Return the domains that lead to this site alone, whatever the path."""
@@ -280,17 +279,17 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
         return tuple(domain for domain in exact if owners.get((domain, "/")) == name and "/" not in domain)
 
 
-def _stamp_for(crew: SupervisedSite, entry: Entry) -> Stamp:
-    """Return the stamp of what `crew` is to have: an edit with errors is no version, a folder may be another."""
+def _stamp_for(supervised: SupervisedSite, entry: Entry) -> Stamp:
+    """Return the stamp of what `supervised` is to have: an edit with errors is no version, a folder may be another."""
     if not has_errors(entry.problems):
         return entry.stamp
-    parts = hosts.PARTS if crew.site.host else 0
-    return crew.stamp[: len(crew.stamp) - parts] + entry.stamp[len(entry.stamp) - parts :]
+    parts = hosts.PARTS if supervised.site.host else 0
+    return supervised.stamp[: len(supervised.stamp) - parts] + entry.stamp[len(entry.stamp) - parts :]
 
 
-def _pull(crew: SupervisedSite) -> None:
+def _pull(supervised: SupervisedSite) -> None:
     """A file says that the site is to be loaded anew."""
-    if crew.state in HELD:
-        crew.reset()
-    elif crew.pids:
-        crew.replace("reload")
+    if supervised.state in HELD:
+        supervised.reset()
+    elif supervised.pids:
+        supervised.replace("reload")
