@@ -1,6 +1,6 @@
 """From a request to the site that answers it, in a worker.
 
-Face: `dispatcher.Dispatcher`, `site` (a site in the workers), `autosite` (one that moves), `static.StaticFiles`.
+Face: `dispatcher.Dispatcher`, `site` (a site in the workers), `states` (its table), `static.StaticFiles`.
 May import: errors, config, logs, sites, control, inprocess, proxy, the formats of runner.
 """
 

@@ -24,7 +24,7 @@ from multisite.config.domains import normalise
 from multisite.config.model import Home, Site
 from multisite.config.trusted import TrustedHeader, TrustedProxies
 from multisite.dispatch import ask, mounts
-from multisite.dispatch.autosite import AutoSite, Reach
+from multisite.dispatch.automode import AutoMode, Reach
 from multisite.dispatch.keepalive import checked
 from multisite.dispatch.peer import FrontEnds, Peers
 from multisite.dispatch.site import InProcessSite
@@ -186,8 +186,7 @@ class Dispatcher:
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_EVERY
             for site in list(self._sites.values()):
-                if isinstance(site, AutoSite):
-                    site.sweep(now)
+                site.sweep(now)
 
     def _open(self) -> None:
         if self._unusable and self._clock() < self._open_at:
@@ -214,7 +213,7 @@ class Dispatcher:
                 self._swap()
             self._look_at_folder(site)
         site = self._site(site.key)
-        site.look(now)
+        site.check_due(now)
         pause = QUIET if site.is_expecting else LOOK_EVERY
         site.check_at = 0.0 if site.is_always_due else now + pause
         return site
@@ -259,7 +258,7 @@ class Dispatcher:
         for key, site in list(self._sites.items()):
             name = key[0]
             if name in new.entries and not new.hosting(name):
-                site.offer(new.entries[name], new.site(name), new.home)
+                site.update(new.entries[name], new.site(name), new.home)
             else:
                 del self._sites[key]
                 site.close()
@@ -330,30 +329,29 @@ class Dispatcher:
         current, ledger = self._catalogue, self._ledger
         assert current and ledger
         entry, settled = self._settled(current, *key)
-        verdicts = LastFailures(current.home)
+        failures = LastFailures(current.home)
         if len(self._sites) >= len(current.entries) + MOST_INSTANCES:
             self._forget_instances()
-        site = self._made(
+        # Where there are no processes, or a developer looks, each site that may share does so at once.
+        at_once = self._development.debug or self._development.reload or not self._elsewhere
+        auto = None
+        if self._placements and self._reach and not at_once:
+            auto = AutoMode(entry.file.name, self._placements, self._reach)
+        site = InProcessSite(
             entry,
             settled,
             current.home,
             ledger,
-            verdicts,
+            failures,
             rescue=self._rescue,
             elsewhere=self._elsewhere,
+            auto=auto,
             development=self._development,
             clock=self._clock,
         )
         site.key = key
         self._sites[key] = site
         return site
-
-    def _made(self, *args: Any, **more: Any) -> InProcessSite:
-        """Make a site; where there are no processes, or a developer looks, each that may share does so at once."""
-        at_once = self._development.debug or self._development.reload or not self._elsewhere
-        if self._placements and self._reach and not at_once:
-            return AutoSite(*args, placements=self._placements, reach=self._reach, **more)
-        return InProcessSite(*args, **more)
 
     @staticmethod
     def _settled(current: Catalogue, name: str, host: str) -> tuple[Entry, Site]:

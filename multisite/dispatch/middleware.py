@@ -9,15 +9,17 @@ requests there at once. Those above are answered elsewhere: by a process of its 
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from multisite.config.model import Home, Site
 from multisite.dispatch.environ import Completed
+from multisite.errors import SiteBusy
 from multisite.inprocess.workdir import WorkDir, here
 from multisite.logs import servicelog
-from multisite.logs.requests import ELSEWHERE, IN_PROCESS, KEY, PAGE, STATIC, RequestRecord
+from multisite.logs.requests import ELSEWHERE, IN_PROCESS, KEY, PAGE, SPAWNED, STATIC, RequestRecord
 from multisite.runner.answer import ReadFile
 from multisite.sites import usage
 from multisite.sites.sitedir import Entry
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 WSGI = Callable[..., Iterable[bytes]]
 Environ = dict[str, Any]
 Rescue = Callable[[BaseException, Environ, Any], Iterable[bytes]]  # answers for an app that raised, or raises again
+
+_log = logging.getLogger("multisite.inprocess")
 
 
 class Closing:
@@ -110,6 +114,36 @@ class _Held(Closing):
         give, self._give = self._give, None
         if give:
             give(None)
+
+
+class Beside:
+    """Answers the requests that would be too many in the workers, by a process of the site's own."""
+
+    def __init__(
+        self, entry: Entry, site: Site, home: Home, elsewhere: Callable[[Site, Home], WSGI] | None, rescue: Rescue
+    ) -> None:
+        self._entry, self._site, self._home = entry, site, home
+        self._elsewhere, self._rescue = elsewhere, rescue
+        self._app: WSGI | None = None
+
+    def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        """Answer one request (PEP 3333).
+
+        Raises:
+            SiteBusy: there are no processes.
+        """
+        if not self._elsewhere:
+            raise SiteBusy("This site is answering as many requests as it may")
+        if self._app is None:
+            name = self._site.name
+            _log.info("site %s: has as many requests at once as it may, and gets a process of its own too", name)
+            layers = Layers(self._entry, self._site, self._home, self._place, self._rescue)
+            layers.put(self._elsewhere(self._site, self._home), SPAWNED)
+        assert self._app
+        return self._app(environ, start_response)
+
+    def _place(self, app: WSGI) -> None:
+        self._app = app
 
 
 class Layers:

@@ -5,25 +5,25 @@ becomes the site's own callable, or the page that says why there is none; what h
 in between is under the site's own lock, so that no site waits for another's import.
 
 A generation is one import of a site. A reload makes the next one beside the one that
-serves and puts it in place only when it is whole.
+serves and puts it in place only when it is whole. What happens when is in the table of `states`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from multisite.config.development import OFF, Development
 from multisite.config.model import Home, Site
+from multisite.dispatch.automode import AutoMode
 from multisite.dispatch.environ import Completed, Patience
-from multisite.dispatch.middleware import ConcurrencyLimit, Layers, Rescue
+from multisite.dispatch.middleware import Beside, ConcurrencyLimit, Layers, Rescue
+from multisite.dispatch.states import LIVES_HERE, TABLE, SiteAction, SiteEvent, SiteState
 from multisite.errors import BrokenSite, MultisiteError, NeedsProcess, SiteBusy, UnknownHost, pages
 from multisite.inprocess import generation, tracebacks, workdir
 from multisite.inprocess.generation import WSGI, Generation
@@ -32,19 +32,26 @@ from multisite.logs import requests, servicelog
 from multisite.logs.requests import IN_PROCESS, PAGE, PROXY, SPAWNED
 from multisite.logs.servicelog import Errors
 from multisite.proxy.limits import Share
-from multisite.sites import changes, claims, relativepaths, server, sharing
+from multisite.sites import changes, placement, relativepaths, server, sharing
 from multisite.sites.changes import Files, Identity, Watched, files, identity
 from multisite.sites.claims import Ledger
 from multisite.sites.failures import LastFailures
-from multisite.sites.placement import UNKNOWN, basis
+from multisite.sites.placement import UNKNOWN
 from multisite.sites.sitedir import Entry
 
 LONGEST_PAUSE = 60.0  # seconds between two attempts to import a site that failed
+LINGERS = 30.0  # seconds at least from the last request here until the modules of a site that has left go
 
 _log = logging.getLogger("multisite.inprocess")
 
 #: what a site without an application answers beside its files
 _NO_FILE = pages.error_page(404, text="There is no file at this address.")
+
+_WHY_AGAIN = {
+    SiteEvent.RETRY: "its last reload had failed",
+    SiteEvent.ASKED: "its reload was asked for",
+    SiteEvent.CHANGED: "its file changed",
+}
 
 
 @dataclass(slots=True)
@@ -54,6 +61,7 @@ class _Failure:
     reason: str  # rather than the error, whose traceback would keep the site's frames alive
     incident: str
     retry_at: float
+    count: int = 0  # of attempts in a row that failed by the site's fault
     watched: tuple[str, ...] = ()
     files: list[Identity] = field(init=False)
 
@@ -72,7 +80,7 @@ class InProcessSite:
         name: the site's.
         key: by which the dispatcher knows it; its host is that of an instance of a hosting site, else "".
         app: the WSGI callable that answers for it just now.
-        check_at: monotonic seconds from when `look` is due; the dispatcher's to keep.
+        check_at: monotonic seconds from when `check_due` is due; the dispatcher's to keep.
     """
 
     def __init__(
@@ -81,10 +89,11 @@ class InProcessSite:
         site: Site,
         home: Home,
         ledger: Ledger,
-        verdicts: LastFailures,
+        failures: LastFailures,
         *,
         rescue: Rescue,
         elsewhere: Callable[[Site, Home], WSGI] | None = None,
+        auto: AutoMode | None = None,  # None: nobody else decides where it lives
         development: Development = OFF,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -92,60 +101,48 @@ class InProcessSite:
         self.key = (self.name, "")
         self.check_at = 0.0
         self._entry, self._site, self._home = entry, site, home
-        self._ledger, self._verdicts, self._elsewhere = ledger, verdicts, elsewhere
-        self._development, self._clock = development, clock
-        self._lock = threading.Lock()
-        self._generation: Generation | None = None
+        self._ledger, self._failures, self._elsewhere = ledger, failures, elsewhere
+        self._auto, self._development, self._clock = auto, development, clock
+        self._lock = threading.Lock()  # over the state, and all that goes with it
+        self._state = SiteState.UNUSED
+        self._generation: Generation | None = None  # there is one exactly in the states of `LIVES_HERE`
+        self._left: Generation | None = None  # has left; requests may still be in it
+        self._drop_at = 0.0
         self._failure: _Failure | None = None
-        self._failures = 0
         self._triggers = Watched()
-        self._offer: tuple[Entry, Site, Home] | None = None
-        self._closed = False
+        self._update: tuple[Entry, Site, Home] | None = None
+        self._is_to_close = False
         self._calls = UNKNOWN
-        self._beside: WSGI | None = None
         if not site.host:  # the supervisor writes those of a thousand instances
             servicelog.attach_site_log(site)
         self._rescue = rescue
-        self._layers = Layers(entry, site, home, self._place, rescue)
+        self._make_layers()
         self._put(self._first)
 
     def __repr__(self) -> str:
-        state = "serving" if self._generation else "failed" if self._failure else "not used yet"
-        return f"<InProcessSite {self.name} {state}>"
+        states = {SiteState.FAILED: "failed", **dict.fromkeys(LIVES_HERE, "serving")}
+        return f"<InProcessSite {self.name} {states.get(self._state, 'not used yet')}>"
 
-    def _put(self, app: WSGI, how: str = PAGE) -> None:
+    def _make_layers(self) -> None:
+        def place(app: WSGI) -> None:
+            self.app: WSGI = app
+
+        served = (self._entry, self._site, self._home)
+        self._layers = Layers(*served, place, self._rescue)
+        self._beside = Beside(*served, self._elsewhere, self._rescue)
+
+    def _put(self, app: WSGI) -> None:
         """Have `app` answer, behind what every request of the site passes."""
-        self._answering, self._how = app, how
-        if how == IN_PROCESS:
-            self._layers.put(app, how, self._workdir, self._bound())
+        self._answering = app
+        if self._generation:
+            most, threads = self._site.in_process_at_once, server.of_this_server()
+            is_bound = threads and 0 < most < threads.count  # else the server has no more threads than that
+            bound = ConcurrencyLimit(most, self._beside) if is_bound else None
+            self._layers.put(app, IN_PROCESS, self._generation.workdir, bound)
+        elif self._state is SiteState.AWAY:
+            self._layers.put(app, PROXY if self._site.upstreams else SPAWNED)
         else:
-            self._layers.put(app, how)
-
-    @property
-    def _workdir(self) -> WorkDir | None:
-        return self._generation.workdir if self._generation else None
-
-    def _place(self, app: WSGI) -> None:
-        self.app: WSGI = app
-
-    def _bound(self) -> ConcurrencyLimit | None:
-        """Return a bound for its requests in this process, None where the server has no more threads than that."""
-        most, threads = self._site.in_process_at_once, server.of_this_server()
-        return ConcurrencyLimit(most, self._overflow) if threads and 0 < most < threads.count else None
-
-    def _overflow(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """Answer a request that would be one too many here."""
-        if not self._elsewhere:
-            raise SiteBusy("This site is answering as many requests as it may")
-        if self._beside is None:
-            _log.info("site %s: has as many requests at once as it may, and gets a process of its own too", self.name)
-            layers = Layers(self._entry, self._site, self._home, self._place_beside, self._rescue)
-            layers.put(self._elsewhere(self._site, self._home), SPAWNED)
-        assert self._beside
-        return self._beside(environ, start_response)
-
-    def _place_beside(self, app: WSGI) -> None:
-        self._beside = app
+            self._layers.put(app, PAGE)
 
     @property
     def entry(self) -> Entry:
@@ -153,65 +150,85 @@ class InProcessSite:
         return self._entry
 
     @property
-    def names(self) -> claims.Names:
-        """The module names that it holds in this interpreter."""
-        return self._generation.names if self._generation else {}
+    def is_always_due(self) -> bool:
+        """Whether each request is to look first, rather than one a second."""
+        return self._development.reload or sharing.is_always_restarted(self._site)
 
     # From the dispatcher
 
-    def offer(self, entry: Entry, site: Site, home: Home) -> None:
+    def update(self, entry: Entry, site: Site, home: Home) -> None:
         """Take note of a newer catalogue; the site's own next request acts on it."""
         newest_is_bad = entry.problems != entry.file.problems and entry.file == self._entry.file
         same = entry.file == self._entry.file and entry.stamp == self._entry.stamp and site == self._site
         if (same or newest_is_bad) and home.supervisor == self._home.supervisor:
             self._entry, self._home = entry, home
             return
-        self._offer = (entry, site, home)
+        self._update = (entry, site, home)
         self.check_at = 0.0
 
-    def look(self, now: float) -> None:
-        """Do what is due: take a changed file, obey a trigger, try again what failed."""
+    def check_due(self, now: float) -> None:
+        """Do what is due: take a changed file, obey a trigger or the supervisor, try again what failed."""
         self._layers.look()
-        if self._offer:
-            self._renew()
-        elif self._failure and (self._failure.over(now) or (self._development.reload and self._fired(now))):
-            self._again()
-        elif self._generation and self._fired(now):
-            self._reload("its reload was asked for")
+        if self._update:
+            self._take_update()
+        elif event := self._due(now):
+            self._take_event(event)
 
-    @property
-    def is_always_due(self) -> bool:
-        """Whether each request is to look first, rather than one a second."""
-        return self._development.reload or self.always_restarts()
-
-    def always_restarts(self) -> bool:
-        """Tell whether ``tmp/always_restart.txt`` asks for a reload before each request."""
-        return sharing.is_always_restarted(self._site)
-
-    def _renew(self) -> None:
-        with self._unless_busy() as free:
-            if not free or not self._offer:
-                return
-            (self._entry, self._site, self._home), self._offer = self._offer, None
-            servicelog.attach_site_log(self._site)
-            self._beside = None
-            self._layers = Layers(self._entry, self._site, self._home, self._place, self._rescue)
-            if not self._generation:
-                self._failure, self._failures, self._answering = None, 0, self._first
-            self._put(self._answering, self._how)
-        if self._generation:
-            self._take_file()
-
-    def _take_file(self) -> None:
-        self._reload("its file changed")
+    def sweep(self, now: float) -> None:
+        """Leave, if that is decided, and let go of what was left, whether or not anybody asks for the site."""
+        if self._left and now >= self._drop_at:
+            with self._unless_busy() as free:
+                if free and self._left:
+                    gone, self._left = self._left, None
+                    generation.drop(self._site, self._ledger, gone)
+        elif self._generation and (event := self._decision()):
+            self._take_event(event)
 
     def close(self) -> None:
         """Take all that the site brought out of the interpreter; requests in flight go on."""
-        self._closed = True
+        self._is_to_close = True
         with self._unless_busy():
             pass  # who is busy with it takes it out at the end
 
-    # Loading
+    # What happens
+
+    def _due(self, now: float) -> SiteEvent | None:
+        failure = self._failure
+        if failure and (failure.over(now) or (self._development.reload and self._fired(now))):
+            return SiteEvent.RETRY
+        if not failure and self._state is not SiteState.UNUSED and (event := self._decision()):
+            return event
+        if self._generation and self._fired(now):
+            return SiteEvent.NEW_CODE if self._is_governed() else SiteEvent.ASKED
+        return None
+
+    def _is_governed(self) -> bool:
+        """Whether the supervisor decides where it lives."""
+        return bool(self._auto and not self._entry.broken and self._auto.governs(self._site, self._home))
+
+    def _decision(self) -> SiteEvent | None:
+        governed = self._auto if self._is_governed() else None
+        return governed.event(self._state, self._site, self._home) if governed else None
+
+    def _take_update(self) -> None:
+        with self._unless_busy() as free:
+            if not free or not self._update:
+                return
+            (self._entry, self._site, self._home), self._update = self._update, None
+            servicelog.attach_site_log(self._site)
+            self._make_layers()
+            if self._generation:
+                self._put(self._answering)
+                self._feed(SiteEvent.NEW_CODE if self._is_governed() else SiteEvent.CHANGED)
+            else:
+                self._failure = None
+                self._feed(SiteEvent.CHANGED)
+
+    def _take_event(self, event: SiteEvent) -> None:
+        """Do what `event` asks for, unless somebody is at it or was quicker."""
+        with self._unless_busy() as free:
+            if free and event in TABLE[self._state]:
+                self._feed(event)
 
     @contextlib.contextmanager
     def _unless_busy(self) -> Iterator[bool]:
@@ -225,109 +242,85 @@ class InProcessSite:
             self._release()
 
     def _release(self) -> None:
-        if self._closed:
-            self._drop()
-            self._put(pages.for_error(UnknownHost("No site answers here any more")))
-            servicelog.detach_site_log(self.name)
+        if self._is_to_close and self._state is not SiteState.CLOSED:
+            self._feed(SiteEvent.CLOSE)
         self._lock.release()
 
-    def _drop(self) -> None:
-        generation.drop(self._site, self._ledger, self._generation)
-        self._generation = None
+    def _feed(self, event: SiteEvent, outcome: Any = None) -> None:
+        """Do what the table says; `outcome` is that of an import."""
+        self._state, action = TABLE[self._state][event]
+        match action:
+            case SiteAction.AWAIT:
+                self._put(self._first)
+            case SiteAction.IMPORT:
+                self._import_because(event)
+            case SiteAction.EXAMINE:
+                assert self._auto
+                self._triggers.take()
+                self._auto.tell(self._home, "examine")  # what is here goes on until the supervisor has decided
+            case SiteAction.SERVE:
+                self._serve(outcome)
+            case SiteAction.KEEP:
+                self._fail(outcome, "its reload failed, so the old application goes on serving")
+            case SiteAction.SHOW:
+                self._show(outcome)
+            case SiteAction.RELAY:
+                self._relay(outcome)
+            case SiteAction.LEAVE:
+                self._leave()
+            case SiteAction.DROP:
+                self._drop()
+                self._put(pages.for_error(UnknownHost("No site answers here any more")))
+                servicelog.detach_site_log(self.name)
 
     def _first(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if not self._lock.acquire(timeout=self._site.start_timeout):
             busy = SiteBusy("The site is still starting")
             return pages.for_error(busy)(environ, start_response)
         try:
-            if self._answering == self._first and not self._closed:
+            if self._state is SiteState.UNUSED and not self._is_to_close:
                 self._calls = server.calls(environ)
-                self._load()
+                is_decided = self._auto and self._is_governed() and self._auto.may_be_had(self._site, self._clock())
+                self._feed((self._decision() if is_decided else None) or SiteEvent.WANTED)
             app = self._answering  # even if the site was taken out of service meanwhile
-            if self._how == IN_PROCESS:
+            if self._generation:
                 environ.pop(requests.KEY, None)
-                app = self._workdir.calling(app) if self._workdir else app
+                app = self._generation.workdir.calling(app) if self._generation.workdir else app
         finally:
             self._release()
         return app(environ, start_response)
 
-    def _load(self) -> None:
+    # Importing
+
+    def _import_because(self, event: SiteEvent) -> None:
+        """Import the site, beside the old application if there is one; what comes of that is the next event."""
         self._triggers.begin(self._files())  # before the import, so that nothing after it is missed
+        decided = self._auto if event is SiteEvent.MOVE_IN else None
+        token = servicelog.current_site.set(self.name)
+        if event in _WHY_AGAIN:
+            _log.info("site %s: reloading, since %s", self.name, _WHY_AGAIN[event])
         try:
-            self._serve(self._import())
-        except NeedsProcess as error:
-            self._move_out(error)
+            if decided:
+                decided.check_paths()
+            newest = self._import()
         except MultisiteError as error:
-            failure = self._fail(error, "the site cannot be served")
-            self._put(pages.for_error(error, incident=failure.incident, detail=self._detail(error)))
-
-    def _again(self) -> None:
-        if self._generation:
-            self._reload("its last reload had failed")
-            return
-        with self._unless_busy() as free:
-            if free:
-                self._put(self._first)
-
-    def _reload(self, reason: str) -> None:
-        """Import anew beside the old application, which stays if that fails."""
-        with self._unless_busy() as free:
-            if not free:
-                return  # somebody is at it
-            self._triggers.begin(self._files())
-            token = servicelog.current_site.set(self.name)
-            _log.info("site %s: reloading, since %s", self.name, reason)
-            try:
-                self._serve(self._import())
-            except NeedsProcess as error:
-                self._move_out(error)
-            except MultisiteError as error:
-                self._stay_or_show(error)
-            finally:
-                servicelog.current_site.reset(token)
-
-    def _stay_or_show(self, error: MultisiteError) -> None:
-        """Have the old application go on; a developer rather sees what is wrong with the new one."""
-        if not self._development.debug:
-            self._fail(error, "its reload failed, so the old application goes on serving")
-            return
-        self._drop()
-        failure = self._fail(error, "its reload failed")
-        self._put(pages.for_error(error, incident=failure.incident, detail=self._detail(error)))
-
-    def _move_out(self, error: NeedsProcess) -> None:
-        """Have the site served from elsewhere; where that cannot be, say why it is not served."""
-        if self._generation:
-            self._drop()
-        if self._elsewhere:
-            if not self._site.host:
-                _log.info("site %s: runs outside the workers: %s", self.name, error.why)
-                self._note_own_process(error)
-            self._failure = None
-            self._put(self._elsewhere(self._site, self._home), PROXY if self._site.upstreams else SPAWNED)
+            if decided:
+                decided.refuse(self._home, error)
+                self._feed(SiteEvent.STAY_OUT)
+            else:
+                self._feed(self._ended_by(error), error)
         else:
-            failure = self._fail(error, "it cannot share the workers' process")
-            self._put(pages.for_error(error, incident=failure.incident))
+            if decided:
+                decided.moved_in()
+            self._feed(SiteEvent.IMPORTED, newest)
+        finally:
+            servicelog.current_site.reset(token)
 
-    def _note_own_process(self, error: NeedsProcess) -> None:
-        """Note why the site is not here, which holds until its file or moya.conf says something else (`offer`)."""
-        watched, says = (self._entry.path,), basis(self._home)
-        self._verdicts.note(self.name, error.reason, "", serving=False, own_process=True, watched=watched, basis=says)
-
-    def _serve(self, newest: Generation) -> None:
-        self._generation, self._failure, self._failures = newest, None, 0
-        own = servicelog.own_log(self.name)
-        patience = Patience(self._site.upload_rate, Share(server.of_this_server))
-        self._put(Completed(self._debugged(newest.app), Errors(own) if own else None, patience), IN_PROCESS)
-        self._verdicts.clear(self.name)
-
-    def _debugged(self, app: WSGI) -> WSGI:
-        pin = self._development.pin(self.name)
-        if not pin:
-            return app
-        from multisite.runner.debugger import debugged
-
-        return debugged(app, pin)
+    def _ended_by(self, error: MultisiteError) -> SiteEvent:
+        """Return how an import has ended; a developer rather sees what is wrong with the new one than the old one."""
+        if isinstance(error, NeedsProcess):
+            return SiteEvent.UNFIT if self._elsewhere else SiteEvent.BROKEN
+        return SiteEvent.NOT_RENEWED if self._generation and not self._development.debug else SiteEvent.BROKEN
 
     def _import(self) -> Generation:
         """Make a new generation, or leave everything as it was and raise a MultisiteError."""
@@ -335,9 +328,9 @@ class InProcessSite:
             raise BrokenSite(next(str(problem) for problem in self._entry.problems if problem.is_error))
         if self._site.files_only:
             return Generation(_NO_FILE, {}, "", frozenset())
-        placement = sharing.place(self._site, self._home, self._calls)
-        if not placement.shareable:
-            raise NeedsProcess(placement.reason)
+        place = sharing.place(self._site, self._home, self._calls)
+        if not place.shareable:
+            raise NeedsProcess(place.reason)
         return generation.make(self._site, self._ledger, self._generation, self._new_workdir())
 
     def _new_workdir(self) -> WorkDir | None:
@@ -351,40 +344,82 @@ class InProcessSite:
         relativepaths.watch(self._site, self._home, why)
         return None
 
+    # Answering
+
+    def _serve(self, newest: Generation) -> None:
+        self._generation, self._left, self._failure = newest, None, None
+        own, pin, app = servicelog.own_log(self.name), self._development.pin(self.name), newest.app
+        if pin:
+            from multisite.runner.debugger import debugged
+
+            app = debugged(app, pin)
+        patience = Patience(self._site.upload_rate, Share(server.of_this_server))
+        self._put(Completed(app, Errors(own) if own else None, patience))
+        self._failures.clear(self.name)
+
+    def _relay(self, error: NeedsProcess | None) -> None:
+        """Have the site served from elsewhere: it cannot live here, or by the supervisor's decision."""
+        if self._generation:
+            self._drop()
+        if error is None:
+            self._failures.clear(self.name)
+        elif not self._site.host:
+            _log.info("site %s: runs outside the workers: %s", self.name, error.why)
+            # which holds until its file or moya.conf says something else (`update`)
+            basis, watched = placement.basis(self._home), (self._entry.path,)
+            self._failures.note(
+                self.name, error.reason, "", serving=False, own_process=True, watched=watched, basis=basis
+            )
+        self._put_elsewhere()
+
+    def _leave(self) -> None:
+        self._left, self._generation = self._generation, None
+        self._drop_at = self._clock() + max(LINGERS, self._site.request_timeout)
+        self._put_elsewhere()
+        _log.info("site %s: has left the workers", self.name)
+
+    def _put_elsewhere(self) -> None:
+        assert self._elsewhere
+        self._failure = None
+        self._put(self._elsewhere(self._site, self._home))
+
+    def _drop(self) -> None:
+        generation.drop(self._site, self._ledger, self._generation or self._left)
+        self._generation = self._left = None
+
     # Failing
+
+    def _show(self, error: MultisiteError) -> None:
+        """Show why nothing of it answers."""
+        message = "its reload failed" if self._generation else "the site cannot be served"
+        if isinstance(error, NeedsProcess):
+            message = "it cannot share the workers' process"
+        if self._generation:
+            self._drop()
+        failure = self._fail(error, message)
+        is_traced = self._development.debug and not isinstance(error, NeedsProcess)
+        detail = tracebacks.traced(error) if is_traced else ""
+        self._put(pages.for_error(error, incident=failure.incident, detail=detail))
 
     def _fail(self, error: MultisiteError, message: str) -> _Failure:
         last, incident = self._failure, servicelog.incident()
-        pause = min(2.0**self._failures, LONGEST_PAUSE)
+        count = last.count if last else 0
+        retry_at = self._clock() + min(2.0**count, LONGEST_PAUSE)
+        is_told = last is not None and last.reason == error.reason
         if not isinstance(error, NeedsProcess):
-            self._failures += 1
+            count += 1
             traced = error if error.__cause__ else None  # the site's own traceback, not ours
             servicelog.log_failure(self.name, incident, f"{message}: {error.reason}", traced)
-        elif last and last.reason == error.reason:
+        elif last and is_told:
             incident = last.incident  # looked at again every second, told once
         else:
             servicelog.site_logger(self.name).warning("incident %s: %s: %s", incident, message, error.why)
-        if not last or last.reason != error.reason:
-            serving, own = self._generation is not None, isinstance(error, NeedsProcess)
-            watched = (self._entry.path, *self._watched(error))
-            self._verdicts.note(self.name, error.reason, incident, serving=serving, own_process=own, watched=watched)
-        self._failure = _Failure(error.reason, incident, self._clock() + pause, self._watched(error))
+        watched = tracebacks.mending(error, self._site.location, self._site.application)
+        if not is_told:
+            files, serving, own = (self._entry.path, *watched), bool(self._generation), isinstance(error, NeedsProcess)
+            self._failures.note(self.name, error.reason, incident, serving=serving, own_process=own, watched=files)
+        self._failure = _Failure(error.reason, incident, retry_at, count, watched)
         return self._failure
-
-    def _watched(self, error: BaseException) -> tuple[str, ...]:
-        """Return the files whose change may mend what failed: those of the traceback, and the folder."""
-        if not self._site.location:
-            return ()
-        paths = {self._site.location, os.path.join(self._site.location, self._site.application.partition(":")[0])}
-        cause: BaseException | None = error
-        while cause:
-            paths |= {frame.filename for frame in traceback.extract_tb(cause.__traceback__)}
-            paths |= {cause.filename} if isinstance(cause, SyntaxError) and cause.filename else set()
-            cause = cause.__cause__ or cause.__context__
-        return tuple(sorted(p for p in paths if p.startswith(self._site.location)))
-
-    def _detail(self, error: MultisiteError) -> str:
-        return tracebacks.traced(error) if self._development.debug else ""
 
     # Triggers
 
@@ -392,7 +427,7 @@ class InProcessSite:
         """Tell whether a reload is asked for, by whoever is done with it."""
         is_due = self._triggers.look(self._files(), now)
         if not self.is_expecting:
-            return self.always_restarts()
+            return sharing.is_always_restarted(self._site)
         if self._development.reload:
             return True  # an editor saves in one step, and who saved wants to see it
         return is_due and not changes.is_being_written(self._site.location)

@@ -75,6 +75,19 @@ def explain(error: BaseException, location: str, target: str) -> NotLoaded:
     return NotLoaded(f"{_summary(error)}{place}")
 
 
+def mending(error: BaseException, location: str, application: str) -> tuple[str, ...]:
+    """Return the files of a site whose change may mend what failed: those of the traceback, and the folder."""
+    if not location:
+        return ()
+    paths = {location, os.path.join(location, application.partition(":")[0])}
+    cause: BaseException | None = error
+    while cause:
+        paths |= {frame.filename for frame in traceback.extract_tb(cause.__traceback__)}
+        paths |= {cause.filename} if isinstance(cause, SyntaxError) and cause.filename else set()
+        cause = cause.__cause__ or cause.__context__
+    return tuple(sorted(path for path in paths if path.startswith(location)))
+
+
 def traced(error: BaseException) -> str:
     """Return the traceback of a failed import as the site's author knows it, without our frames and the importer's."""
     cause = error.__cause__
