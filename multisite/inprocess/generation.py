@@ -26,7 +26,7 @@ from multisite.inprocess.isolation import Changes, Guard
 from multisite.inprocess.workdir import WorkDir
 from multisite.logs import servicelog
 from multisite.runner.answer import FileWrapper, WsgiAnswer
-from multisite.runner.load import unique_name
+from multisite.runner.load import is_just_written, unique_name
 from multisite.runner.smoke import Nobody, Smoke, verdict
 from multisite.sites import claims, sharing
 from multisite.sites.claims import Ledger
@@ -120,7 +120,7 @@ class _Importer:
 def _run(site: Site, source: _Importer) -> WSGI:
     """Run the site's code, and put back what it changed beside itself."""
     writes = sys.dont_write_bytecode
-    if site.location and sharing.just_written(site.location):
+    if site.location and is_just_written(site.location):
         sys.dont_write_bytecode = True
     try:
         with _guard.watch(site.name) as source.changes:

@@ -1,6 +1,6 @@
 """From the job to the site's app, by Python's own import: the location first, then the interpreter's own path.
 
-The workers, who load sites as well, take from here how a site's module is called.
+The workers, who load sites as well, take from here how a site's module is called, and when no .pyc of it may be made.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def load(job: Job) -> Any:
         NotLoaded: what the job names is not there.
     """
     writes = sys.dont_write_bytecode
-    sys.dont_write_bytecode = writes or _is_just_written(job.location)
+    sys.dont_write_bytecode = writes or is_just_written(job.location)
     try:
         app = _by_kind(job, job.spec)
     finally:
@@ -48,8 +48,8 @@ def load(job: Job) -> Any:
     return app
 
 
-def _is_just_written(location: str) -> bool:
-    """Whether a source is so new that a .pyc made now could outlive its next edit: it knows whole seconds only."""
+def is_just_written(location: str) -> bool:
+    """Whether a source in there is so new that a .pyc made now could outlive its next edit: it knows whole seconds."""
     newest = 0.0
     try:
         for entry in os.scandir(location or "."):

@@ -10,12 +10,14 @@ Whose tree it is can put anything into it, and who looks at it has other things 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.machinery import EXTENSION_SUFFIXES
+from itertools import islice
 from typing import Any
 
 from multisite.config.model import Home, Site
@@ -26,6 +28,7 @@ LONGEST_LOCK = 60.0  # seconds after which a lock of git is taken for forgotten
 MOST_FOLDERS = 8  # that are looked at for one: the site's and those above
 MOST_NAMES = 10000  # that one look takes note of, in all folders together
 MOST_IN_FOLDER = 2000  # a folder with more holds data
+DEEPEST = 100  # folders in one another
 LONGEST_LOOK = 0.5  # seconds
 
 
@@ -33,12 +36,34 @@ class Look:
     """One look at the tree below `top`: it leads nowhere else, comes nowhere twice, and ends."""
 
     def __init__(self, top: str) -> None:
-        self._top = os.path.realpath(top)
+        self._top = top
+        self._bound = os.path.realpath(top) + os.sep
         self._entered: set[tuple[int, int]] = set()
         self._left = MOST_NAMES
         self._until = time.monotonic() + LONGEST_LOOK
 
-    def at(self, folder: str) -> list[os.DirEntry[str]]:
+    def below(
+        self, enters: Callable[[os.DirEntry[str]], bool], deeper: int = DEEPEST, folder: str = ""
+    ) -> Iterator[tuple[os.DirEntry[str], int]]:
+        """Return what is in a folder, by name, and then what is in those folders below that `enters` chooses.
+
+        Args:
+            enters: tells whether to look into a folder, which may be a link.
+            deeper: how many folders deep to go; each item comes with how many of these are left.
+            folder: where to begin; "": at the top.
+        """
+        folders = []
+        for item in self._at(folder or self._top):
+            yield item, deeper
+            try:
+                if deeper and item.is_dir() and enters(item) and self._is_new(item):
+                    folders.append(item.path)
+            except OSError:
+                continue
+        for path in folders:
+            yield from self.below(enters, deeper - 1, path)
+
+    def _at(self, folder: str) -> list[os.DirEntry[str]]:
         """Return what is in a folder, by name, as far as the bounds allow."""
         found: list[os.DirEntry[str]] = []
         try:
@@ -52,17 +77,11 @@ class Look:
             pass
         return sorted(found, key=lambda item: item.name)
 
-    def may_enter(self, item: os.DirEntry[str]) -> bool:
-        """Tell whether it is a folder of this tree into which this look has not led yet.
-
-        Raises:
-            OSError: it cannot be told.
-        """
-        if not item.is_dir():
+    def _is_new(self, folder: os.DirEntry[str]) -> bool:
+        """Tell whether it is of this tree, and the look has not led there yet."""
+        if folder.is_symlink() and not os.path.realpath(folder.path).startswith(self._bound):
             return False
-        if item.is_symlink() and not os.path.realpath(item.path).startswith(self._top + os.sep):
-            return False
-        status = item.stat()
+        status = folder.stat()
         is_new = (status.st_dev, status.st_ino) not in self._entered
         self._entered.add((status.st_dev, status.st_ino))
         return is_new
@@ -80,22 +99,18 @@ def is_being_written(location: str) -> bool:
     for _ in range(MOST_FOLDERS if location else 0):
         git = os.path.join(folder, ".git")
         if os.path.lexists(git):
-            return _is_fresh(os.path.join(git, "index.lock"))
+            try:
+                return time.time() - os.lstat(os.path.join(git, "index.lock")).st_mtime < LONGEST_LOCK
+            except OSError:
+                return False
         folder = os.path.dirname(folder)
     return False
-
-
-def _is_fresh(path: str) -> bool:
-    try:
-        return time.time() - os.lstat(path).st_mtime < LONGEST_LOCK
-    except OSError:
-        return False
 
 
 Times = tuple[tuple[str, tuple[int, ...]], ...]
 
 CODE = (".py", ".wsgi")
-TEMPLATES = ("templates", "template", "views")  # folders whose files are code, whatever they are called
+TEMPLATES = frozenset({"templates", "template", "views"})  # folders whose files are code, whatever they are called
 MOST_FILES = 5000  # of one site; what is beyond is not looked at
 _SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages", "venv", "env", "virtualenv", "htmlcov"})
 
@@ -103,7 +118,7 @@ _SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages", "venv", "e
 def times(site: Site) -> Times:
     """Return each file of the code of `site` with what tells it from another: Unix nanoseconds, bytes, inode."""
     named = [os.path.join(site.location, name) for name in (*site.ini, _file_of(site.application)) if name]
-    return tuple(_timed([*named, *(_walk(site.location) if site.location else ())]))
+    return tuple((path, _stamp(path)) for path in (*named, *islice(_code_below(site.location), MOST_FILES)))
 
 
 def _file_of(application: str) -> str:
@@ -112,39 +127,28 @@ def _file_of(application: str) -> str:
     return target if "/" in target or target.endswith((*CODE, ".ini")) else ""
 
 
-def _timed(paths: list[str]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    for path in paths:
-        try:
-            status = os.stat(path)
-            yield path, (status.st_mtime_ns, status.st_size, status.st_ino)
-        except OSError:
-            yield path, ()
+def _stamp(path: str) -> tuple[int, ...]:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # a path that a site has printed may hold a NUL
+        return ()
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def _walk(folder: str) -> Iterator[str]:
-    found = _below_code(folder, Look(folder), is_template=False)
-    return (path for _, path in zip(range(MOST_FILES), found, strict=False))
-
-
-def _below_code(folder: str, look: Look, is_template: bool) -> Iterator[str]:
-    folders = []
-    for item in look.at(folder):
-        try:
-            if item.is_dir():
-                if not item.is_symlink() and _is_ours(item) and look.may_enter(item):
-                    folders.append(item)
-            elif item.name.endswith(CODE) or (is_template and not item.name.endswith("~")):
+def _code_below(location: str) -> Iterator[str]:
+    for item, _ in Look(location).below(_is_ours) if location else ():
+        is_template = not item.name.endswith("~") and not TEMPLATES.isdisjoint(
+            item.path[len(location) :].split(os.sep)[:-1]
+        )
+        with contextlib.suppress(OSError):
+            if (item.name.endswith(CODE) or is_template) and not item.is_dir():
                 yield item.path
-        except OSError:
-            continue
-    for item in folders:
-        yield from _below_code(item.path, look, is_template or item.name in TEMPLATES)
 
 
-def _is_ours(item: os.DirEntry[str]) -> bool:
+def _is_ours(folder: os.DirEntry[str]) -> bool:
     """Tell whether a folder holds code of the site rather than what was installed."""
-    hidden = item.name.startswith(".") or item.name in _SKIPPED
-    return not hidden and not os.path.exists(os.path.join(item.path, "pyvenv.cfg"))
+    hidden = folder.is_symlink() or folder.name.startswith(".") or folder.name in _SKIPPED
+    return not hidden and not os.path.exists(os.path.join(folder.path, "pyvenv.cfg"))
 
 
 RESTART, ALWAYS_RESTART = "tmp/restart.txt", "tmp/always_restart.txt"
@@ -161,11 +165,8 @@ def paths(site: Site) -> tuple[str, ...]:
 
 def identity(path: str) -> Identity:
     """Return what tells a file from others: where links lead, time in nanoseconds, size, inode; () if it is gone."""
-    try:
-        status = os.stat(path)
-        return os.path.realpath(path), status.st_mtime_ns, status.st_size, status.st_ino
-    except (OSError, ValueError):  # a path that a site has printed may hold a NUL
-        return ()
+    stamp = _stamp(path)
+    return (os.path.realpath(path), *stamp) if stamp else ()
 
 
 def changed_at(path: str) -> float:
@@ -243,28 +244,19 @@ def version_of(site: Site, home: Home) -> str:
     found = [*asked.items(), *((path, identity(path)) for path in (site.file, *libraries))]
     for path, known in found:
         digest.update(f"{path} {known}\n".encode(errors="replace"))
-    for line in sorted(_first(_below_source(site.location, Look(site.location), 2))) if site.location else ():
+    for line in sorted(islice(_source_below(site.location), MOST)):
         digest.update(line.encode(errors="replace"))
     return digest.hexdigest()[:16]
 
 
-def _first(lines: Iterator[str]) -> Iterator[str]:
-    return (line for _, line in zip(range(MOST), lines, strict=False))
+def _source_below(location: str) -> Iterator[str]:
+    for item, deeper in Look(location).below(_is_package, 2) if location else ():
+        if item.name.endswith(SUFFIXES):
+            if stamp := _stamp(item.path):
+                yield f"{item.path} {' '.join(map(str, stamp))}\n"
+        elif deeper and _is_package(item) and item.is_symlink():  # it may lead to another one that has files like these
+            yield f"{item.path} {os.path.realpath(item.path)}\n"
 
 
-def _below_source(folder: str, look: Look, deeper: int) -> Iterator[str]:
-    packages = []
-    for item in look.at(folder):
-        try:
-            if item.name.endswith(SUFFIXES):
-                status = item.stat()
-                yield f"{item.path} {status.st_mtime_ns} {status.st_size} {status.st_ino}\n"
-            elif deeper and item.name.replace("-", "_").isidentifier() and item.name != "__pycache__":
-                if item.is_symlink():  # which may lead to another one that has files like these
-                    yield f"{item.path} {os.path.realpath(item.path)}\n"
-                if look.may_enter(item):
-                    packages.append(item.path)
-        except OSError:
-            continue
-    for path in packages:
-        yield from _below_source(path, look, deeper - 1)
+def _is_package(item: os.DirEntry[str]) -> bool:
+    return item.name.replace("-", "_").isidentifier() and item.name != "__pycache__"

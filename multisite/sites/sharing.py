@@ -10,7 +10,6 @@ import os
 import pwd
 import re
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
@@ -26,7 +25,6 @@ from multisite.sites.placement import UNKNOWN, Calls, Facts, Placement, decide, 
 THREADS_HAVE_DIRECTORIES = sys.platform == "linux"
 
 _DJANGO = re.compile(r"\bDJANGO_SETTINGS_MODULE\b|\bget_[aw]sgi_application\b|\bdjango\.setup\b")
-_RACY = 3.0  # seconds; a .pyc knows its source's time in whole seconds only
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,19 +174,6 @@ def _refuse_hiding(names: set[str], directory: str) -> None:
 
 def _within(path: str, directory: str) -> bool:
     return os.path.realpath(path).startswith(os.path.realpath(directory) + os.sep)
-
-
-def just_written(directory: str) -> bool:
-    """Tell whether a source in `directory` is so new that a .pyc made now could outlive its next edit."""
-    newest = 0.0
-    try:
-        for item in os.scandir(directory):
-            newest = max(newest, item.stat().st_mtime)
-            if item.is_dir() and item.name.isidentifier():
-                newest = max([newest, *(inner.stat().st_mtime for inner in os.scandir(item.path))])
-    except OSError:
-        pass
-    return time.time() - newest < _RACY
 
 
 def resolve(site: Site) -> AppSpec:

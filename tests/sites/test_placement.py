@@ -223,7 +223,7 @@ def test_the_look_at_a_tree_is_bounded_and_follows_no_link_out_of_it(tmp_path: P
         (top / "data" / f"{number:05}.txt").touch()
     (top / "zoo").mkdir()
     (top / "zoo" / "last.py").write_text("")
-    found = [line for line in changes._below_source(str(top), changes.Look(str(top)), 2) if ".py " in line]
+    found = [line for line in changes._source_below(str(top)) if ".py " in line]
     assert sorted(line.split()[0].rpartition("/")[2] for line in found) == ["last.py", "views.py"]
     site = Site(file="x.ini", name="x", location=str(top))
     assert {os.path.basename(path) for path, _ in changes.times(site)} == {"last.py", "views.py"}
@@ -232,4 +232,4 @@ def test_the_look_at_a_tree_is_bounded_and_follows_no_link_out_of_it(tmp_path: P
 def test_the_look_at_a_tree_ends_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "app.py").write_text("")
     monkeypatch.setattr(changes, "LONGEST_LOOK", -1.0)
-    assert list(changes._below_source(str(tmp_path), changes.Look(str(tmp_path)), 2)) == []
+    assert list(changes._source_below(str(tmp_path))) == []
