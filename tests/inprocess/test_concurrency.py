@@ -101,7 +101,7 @@ def test_a_site_that_is_removed_while_asked_for_is_not_imported_again(home: Test
     got: list[str] = []
     site.app({"REQUEST_METHOD": "GET"}, lambda status, headers, exc_info=None: got.append(status))  # type: ignore[misc]
     assert got == ["404 Not Found"]
-    assert site.names == {}
+    assert site._generation is None
 
 
 def test_removing_a_site_does_not_wait_for_its_import(home: TestHome, gate: threading.Event) -> None:
@@ -118,7 +118,7 @@ def test_removing_a_site_does_not_wait_for_its_import(home: TestHome, gate: thre
         assert home.get("known.test").text == "known"
         gate.set()
         assert waiting.result(PATIENCE).text == "slow"  # it was accepted while the site was there
-    assert slow.names == {}
+    assert slow._generation is None
     assert "extra" not in sys.modules
 
 
@@ -153,7 +153,7 @@ def test_django_is_reloaded_with_all_that_refers_to_it(home: TestHome, own_djang
     home.code("other", oth_settings=settings.format("other"), oth_urls=urls)
     home.ini("other", application="django:oth_settings")
     assert home.get("dj.test").text == "one"
-    assert DJANGO in home.service._sites[("dj", "")].names
+    assert DJANGO in home.service._sites[("dj", "")]._generation.names
     second = home.get("other.test")
     assert second.status == 503
     assert "second Django project" in second.text

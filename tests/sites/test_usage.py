@@ -95,7 +95,7 @@ def test_what_is_on_its_way_is_in_flight(home: TestHome) -> None:
         start_response("200 OK", [])
         return [b""]
 
-    site._put(slow, "in-process")
+    site._put(slow)
     thread = threading.Thread(target=home.get, args=("a.test", "/"))
     thread.start()
     assert inside.wait(60)
