@@ -1,0 +1,156 @@
+"""``code = mapper.py:get``: a function that is called with the key of each request and returns its node.
+
+The Fastrouter calls it so, one call after another, and the function may keep what it likes between them: nodes in
+turn, for one. A key's first call is made beside its request (`lookups`). If it was quick, the next requests call the
+function themselves, one at a time; a call that takes longer than `SLOW` costs its own request, and from then on that
+key is asked for beside the requests, which take the last good answer when the next is late.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from multisite.router.groups import Group, Groups
+from multisite.router.lookups import Answer, Lookup
+
+SLOW = 0.05  # seconds after which a call is slow
+QUICK = 0.005  # seconds in which one is quick
+
+_log = logging.getLogger("multisite.router")
+
+
+class Code(Lookup):
+    """Calls a function of the administrator's.
+
+    Args:
+        target: ``FILE:FUNCTION``, relative to `home`, or ``MODULE:FUNCTION``.
+        home: folder of moya.conf.
+    """
+
+    def __init__(self, target: str, home: str, groups: Groups) -> None:
+        super().__init__("code", self._in_turn, groups, wait=2 * SLOW, keep=0.0, keep_none=0.0)
+        self._function = Function(target, home)
+        self._turn = threading.Lock()
+        self._since = 0.0  # when the call began that has the turn
+
+    def find(self, key: str) -> Group | None:
+        """Return the nodes of a key."""
+        answer = self._answers.get(key)
+        if answer and answer.is_known and answer.took < QUICK and not answer.asking:
+            turn = self._turn
+            if turn.acquire(blocking=False):
+                self._since = time.monotonic()
+                try:
+                    self._answer(key, answer, self._function)
+                finally:
+                    turn.release()
+                if answer.took > SLOW:
+                    self._complain(f"it took {answer.took * 1000:.0f} ms", key)
+                return answer.group
+        return super().find(key)
+
+    def look(self) -> None:
+        """Load the file again if it has changed; what it answered before is forgotten."""
+        super().look()
+        if self._function.reload():
+            self.forget()
+
+    def _in_turn(self, key: str) -> Any:
+        """Call the function, which is called by one thread at a time; a call that does not come back loses its turn."""
+        turn = self._turn
+        if not turn.acquire(timeout=max(0.0, self._since + SLOW - time.monotonic())):
+            turn = self._turn = threading.Lock()
+            turn.acquire()
+        self._since = time.monotonic()
+        try:
+            return self._function(key)
+        finally:
+            turn.release()
+
+
+class Function:
+    """A function in a file or a module, loaded once, and again when the file changes.
+
+    Raises:
+        ValueError: `target` is not FILE:FUNCTION or MODULE:FUNCTION.
+    """
+
+    def __init__(self, target: str, home: str) -> None:
+        self._target = target
+        where, separator, self._name = target.rpartition(":")
+        if not separator or not where or not self._name.isidentifier():
+            raise ValueError("it is not FILE:FUNCTION or MODULE:FUNCTION")
+        self._home = home
+        self._is_file = where.endswith(".py") or "/" in where
+        self._where = os.path.join(home, where) if self._is_file else where
+        self._module: ModuleType | None = None
+        self._stamp: tuple[int, ...] | None = None
+        self._loading = threading.Lock()
+
+    def __call__(self, key: str) -> Any:
+        """Call it; what it raises is the caller's."""
+        function = self._loaded()
+        return function(key)
+
+    def _loaded(self) -> Callable[[str], Any]:
+        if self._module is None:
+            with self._loading:
+                if self._module is None:
+                    self._load()
+        function: Callable[[str], Any] = getattr(self._module, self._name)
+        return function
+
+    def _load(self) -> None:
+        if not self._is_file:
+            self._module = _imported(self._where, self._home)
+            self._stamp = self._stamped()
+            return
+        self._stamp = self._stamped()
+        spec = importlib.util.spec_from_file_location("multisite_mapper", self._where)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{self._where} cannot be loaded")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        self._module = module
+
+    def _stamped(self) -> tuple[int, ...] | None:
+        path = self._where if self._is_file else getattr(self._module, "__file__", None)
+        try:
+            status = os.stat(path or "")
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_ino, status.st_size
+
+    def reload(self) -> bool:
+        """Load it again if its file has changed; tells whether that was so. One that fails leaves the last good one."""
+        if self._module is None or not self._is_file:
+            return False
+        stamp = self._stamped()
+        if stamp in (self._stamp, None):
+            return False
+        old = self._module
+        with self._loading:
+            try:
+                self._load()
+            except Exception as error:
+                self._module = old
+                _log.error(
+                    "code = %s: cannot be loaded; the last good version is used: %s", self._target, error
+                )
+        return self._module is not old
+
+
+def _imported(name: str, home: str) -> ModuleType:
+    """Import a module of the home, or any other that can be imported."""
+    if home not in sys.path:
+        sys.path.append(home)
+    return importlib.import_module(name)

@@ -1,0 +1,234 @@
+"""Mappers that ask somebody: Redis, a database, a function, or what another package brings.
+
+Whoever is asked may be slow, away or wrong. So a request asks nobody itself: a thread beside the requests does, and
+the request waits for a first answer for a moment at most. Answers are kept for a bounded time and in a bounded
+number, also those that there is no node; they are refreshed beside the requests, and the last good one serves while
+nobody answers.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import cast
+
+from multisite.config.nodes import MOST_NODES
+from multisite.router.groups import Group, Groups
+
+MOST_ANSWERS = 8192  # keys whose answers are kept
+MOST_THREADS = 4  # that ask at once; others are started only while one does not come back
+WAIT = 1.0  # seconds that a request waits for the first answer of Redis, a database or a package
+KEEP = 5.0  # seconds that an answer of theirs is fresh
+COMPLAIN_EVERY = 60.0  # seconds between two lines about one trouble
+
+_log = logging.getLogger("multisite.router")
+
+
+class Answer:
+    """What was last answered for a key.
+
+    Attributes:
+        group: its nodes, None for none.
+        until: monotonic seconds until which it is fresh.
+        is_known: whether there has been an answer at all.
+        took: seconds that it took.
+        asking: set while somebody is asked; what is told when the answer is there.
+    """
+
+    __slots__ = ("asking", "group", "is_known", "took", "until")
+
+    def __init__(self) -> None:
+        self.group: Group | None = None
+        self.until = self.took = 0.0
+        self.is_known = False
+        self.asking: threading.Event | None = None
+
+
+class Lookup:
+    """Asks `ask` for the text of a key's nodes, beside the requests.
+
+    Args:
+        name: of the mapper.
+        ask: returns nodes as text, or None; may raise anything, and may take long.
+        wait: seconds that a request waits for a key's first answer.
+        keep: seconds that an answer is fresh.
+        keep_none: seconds that it is fresh where there is no node.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        ask: Callable[[str], str | None],
+        groups: Groups,
+        *,
+        wait: float,
+        keep: float,
+        keep_none: float = 1.0,
+    ) -> None:
+        self.name = name
+        self._ask, self._groups = ask, groups
+        self._wait, self._keep, self._keep_none = wait, keep, keep_none
+        self._answers: OrderedDict[str, Answer] = OrderedDict()
+        self._lock = threading.Lock()
+        self._due: deque[tuple[str, Answer]] = deque()
+        self._idle = threading.Semaphore(0)
+        self._threads: dict[int, float] = {}  # those alive: since when each has been asking, 0.0 for those that wait
+        self._told: dict[str, float] = {}
+
+    def find(self, key: str) -> Group | None:
+        """Return the nodes of a key, as they were last known."""
+        answer = self._answers.get(key)
+        if answer and time.monotonic() < answer.until:
+            return answer.group
+        if answer is None:
+            answer = self._new(key)
+        asking = self._refresh(key, answer)
+        if not answer.is_known and not asking.wait(self._wait):
+            self._complain(f"no answer within {self._wait * 1000:g} ms", key)
+        return answer.group
+
+    def look(self) -> None:
+        """Start another thread where those that there are do not come back."""
+        if self._due and len(self._threads) < MOST_THREADS:
+            now = time.monotonic()
+            if all(since and now - since > self._wait for since in list(self._threads.values())):
+                self._start()
+
+    def forget(self) -> None:
+        """Forget all answers: whoever is asked is another now."""
+        with self._lock:
+            self._answers.clear()
+
+    def _new(self, key: str) -> Answer:
+        with self._lock:
+            while len(self._answers) >= MOST_ANSWERS:
+                self._answers.popitem(last=False)
+            return self._answers.setdefault(key, Answer())
+
+    def _refresh(self, key: str, answer: Answer) -> threading.Event:
+        """Have somebody ask, unless somebody does; return what is set when that is done."""
+        with self._lock:
+            if answer.asking:
+                asking = answer.asking
+            else:
+                asking = answer.asking = threading.Event()
+                self._due.append((key, answer))
+        self._idle.release()
+        if not self._threads:
+            self._start()
+        else:
+            self.look()
+        return asking
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._work, name=f"multisite-{self.name}", daemon=True)
+        self._threads[id(thread)] = 0.0
+        thread.start()
+
+    def _work(self) -> None:
+        me = id(threading.current_thread())
+        while True:
+            self._idle.acquire()
+            try:
+                key, answer = self._due.popleft()
+            except IndexError:
+                continue
+            self._threads[me] = time.monotonic()
+            self._answer(key, answer, self._ask)
+            self._threads[me] = 0.0
+
+    def _answer(self, key: str, answer: Answer, ask: Callable[[str], str | None]) -> None:
+        began = time.monotonic()
+        try:
+            text = ask(key)
+            if text is not None and not isinstance(text, str):
+                raise TypeError(f"it returned {type(text).__name__} and not text or None")
+            group = self._groups.of(text, self.name) if text else None
+        except Exception as error:
+            self._complain(f"{type(error).__name__}: {error}", key, error)
+            answer.until = time.monotonic() + self._keep_none  # the last good one serves meanwhile
+        else:
+            answer.group = group
+            answer.until = time.monotonic() + (self._keep if group else self._keep_none)
+        answer.took = time.monotonic() - began
+        answer.is_known = True
+        asking, answer.asking = answer.asking, None
+        if asking:
+            asking.set()
+
+    def _complain(self, reason: str, key: str, error: Exception | None = None) -> None:
+        now = time.monotonic()
+        kind = reason.partition(":")[0]
+        if now >= self._told.get(kind, 0.0):
+            if len(self._told) > 100:
+                self._told.clear()
+            self._told[kind] = now + COMPLAIN_EVERY
+            _log.error("%s, asked for %.255r: %.500s", self.name, key, reason, exc_info=error)
+
+
+def of_redis(url: str, groups: Groups) -> Lookup:
+    """``redis = URL``: the value of a key is its nodes.
+
+    Raises:
+        ValueError: the URL is none of Redis, or the library is not installed.
+    """
+    try:
+        import redis
+    except ImportError:
+        raise ValueError("the library redis is missing; pip install 'multisite-wsgi[redis]'") from None
+    client = redis.Redis.from_url(url, socket_timeout=WAIT, socket_connect_timeout=WAIT, decode_responses=True)
+    return Lookup("redis", lambda key: cast("str | None", client.get(key)), groups, wait=WAIT, keep=KEEP)
+
+
+def of_sql(url: str, query: str, home: str, groups: Groups) -> Lookup:
+    """``sql = URL`` and ``query``: the first column of each row is a node; the key is a parameter, never text of it.
+
+    Raises:
+        ValueError: the URL or the query is none, or the library is not installed.
+    """
+    try:
+        import sqlalchemy
+        from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+    except ImportError:
+        raise ValueError("the library SQLAlchemy is missing; pip install 'multisite-wsgi[sql]'") from None
+    if not query:
+        raise ValueError("query is missing; it finds the nodes of :key")
+    try:
+        target = sqlalchemy.make_url(url)
+        if target.get_backend_name() == "sqlite" and target.database and target.database != ":memory:":
+            target = target.set(database=os.path.join(home, target.database))
+        engine = sqlalchemy.create_engine(target, pool_pre_ping=True)
+    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+        raise ValueError(str(error)) from None
+    statement = sqlalchemy.text(query)
+
+    def ask(key: str) -> str | None:
+        with engine.connect() as connection:
+            rows = connection.execute(statement, {"key": key}).fetchmany(MOST_NODES)
+        return "|".join(str(row[0]) for row in rows if row[0]) or None
+
+    return Lookup("sql", ask, groups, wait=WAIT, keep=KEEP)
+
+
+def of_package(name: str, home: str, groups: Groups) -> Lookup:
+    """A mapper of another package, by the entry point group ``multisite.mappers``.
+
+    The entry point is called with the folder of moya.conf, and returns what is called with a key: nodes as text, or
+    None.
+
+    Raises:
+        ValueError: there is no such mapper, or it cannot be made.
+    """
+    from importlib_metadata import entry_points
+
+    for found in entry_points(group="multisite.mappers", name=name):
+        try:
+            return Lookup(name, found.load()(home), groups, wait=WAIT, keep=KEEP)
+        except Exception as error:
+            raise ValueError(f"the mapper {name} cannot be made: {error}") from error
+    known = sorted({each.name for each in entry_points(group="multisite.mappers")})
+    raise ValueError(f"no package brings a mapper {name}; there are: {', '.join(known) or 'none'}")

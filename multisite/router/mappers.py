@@ -1,0 +1,159 @@
+"""Mappers that answer from memory or from a folder: a mapping file, a pattern, a base folder, fixed nodes.
+
+They are asked for a key and return a `Group`, or None where they know nothing of it. Keys have been checked before
+(`keys`): none of them leads out of a folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from typing import Protocol
+
+from multisite.config.nodes import Node
+from multisite.router import keys
+from multisite.router.groups import Group, Groups
+
+LOOK_EVERY = 0.5  # seconds between two looks at what a mapper reads
+MOST_COMPLAINTS = 10  # lines of a file that are complained about by number
+
+_log = logging.getLogger("multisite.router")
+
+
+class Mapper(Protocol):
+    """Knows the nodes of some keys.
+
+    Attributes:
+        name: what it is called in `explain` and in the list of nodes: the option that it comes from.
+    """
+
+    name: str
+
+    def find(self, key: str) -> Group | None:
+        """Return the nodes of a key, None where there are none."""
+
+    def look(self) -> None:
+        """Look whether what it reads has changed; called at most every `LOOK_EVERY` seconds, and returns at once."""
+
+
+class MapFile:
+    """``map = FILE``: lines ``KEY NODE[,modifier1][|NODE…]``; what Fastrouters have in uWSGI's cache.
+
+    It is read beside the requests when it changes; while it cannot be read, the last good one serves.
+    """
+
+    name = "map"
+
+    def __init__(self, path: str, groups: Groups) -> None:
+        self.path = path
+        self._groups = groups
+        self._lines: dict[str, str] = {}
+        self._stamp: tuple[int, ...] = ()
+        self._reading = threading.Lock()
+        self._failure = ""
+        self.read()
+
+    def find(self, key: str) -> Group | None:
+        """Return the nodes of a key."""
+        text = self._lines.get(key)
+        return self._groups.of(text, self.path) if text else None
+
+    def entries(self) -> Iterator[tuple[str, Group | None]]:
+        """Yield each key and its nodes."""
+        for key, text in list(self._lines.items()):
+            yield key, self._groups.of(text, self.path)
+
+    def look(self) -> None:
+        """Read the file in a thread of its own if it has changed."""
+        if not self._reading.locked() and self._stamped() != self._stamp:
+            threading.Thread(target=self.read, name="multisite-map", daemon=True).start()
+
+    def read(self) -> None:
+        """Read the file."""
+        with self._reading:
+            stamp = self._stamped()
+            try:
+                with open(self.path, encoding="utf-8", errors="surrogateescape") as file:
+                    self._lines = _parsed(file, self.path)
+                self._failure = ""
+            except OSError as error:
+                if self._failure != str(error):
+                    _log.error("map = %s: %s", self.path, error.strerror)
+                self._failure = str(error)
+            self._stamp = stamp
+
+    def _stamped(self) -> tuple[int, ...]:
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            return ()
+        return status.st_mtime_ns, status.st_ino, status.st_size
+
+
+def _parsed(lines: Iterator[str], path: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    shared: dict[str, str] = {}  # one text for all keys of a node
+    wrong = 0
+    for number, line in enumerate(lines, 1):
+        words = line.split()
+        if not words or words[0][0] in "#;":
+            continue
+        try:
+            if len(words) < 2:
+                raise ValueError("a line is KEY NODE[,modifier1][|NODE…]")
+            text = "".join(words[1:])
+            found[keys.normal(words[0])] = shared.setdefault(text, text)
+        except ValueError as error:
+            wrong += 1
+            if wrong <= MOST_COMPLAINTS:
+                _log.error("%s, line %s: %s", path, number, error)
+    if wrong > MOST_COMPLAINTS:
+        _log.error("%s: %s more lines are wrong", path, wrong - MOST_COMPLAINTS)
+    return found
+
+
+class Pattern:
+    """``pattern = DIR/%s/uwsgi.sock`` and ``base = DIR``: a socket for each key.
+
+    A key whose socket is not there is unknown; a pattern that is no path leads somewhere for every key.
+    """
+
+    def __init__(self, name: str, pattern: str, groups: Groups) -> None:
+        self.name = name
+        self._pattern = pattern
+        self._groups = groups
+        path = pattern.partition("unix:")[2] or pattern
+        self._before, _, after = path.partition("%s")
+        self._after = after.partition(",")[0]
+        self._is_path = path.startswith("/")
+
+    def find(self, key: str) -> Group | None:
+        """Return the node of a key, if its socket is there."""
+        if self._is_path:
+            try:
+                if not stat.S_ISSOCK(os.stat(self._before + key + self._after).st_mode):
+                    return None
+            except (OSError, ValueError):  # a key that no file name can have is nobody's
+                return None
+        return self._groups.of(self._pattern.replace("%s", key), self.name)
+
+    def look(self) -> None:
+        """Nothing is read ahead."""
+
+
+class Fixed:
+    """``to = NODE…`` and ``fallback = NODE…``: the same nodes for every key."""
+
+    def __init__(self, name: str, members: tuple[Node, ...]) -> None:
+        self.name = name
+        self._group = Group(members)
+
+    def find(self, key: str) -> Group | None:
+        """Return the nodes."""
+        return self._group
+
+    def look(self) -> None:
+        """They never change."""

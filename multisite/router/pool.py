@@ -1,0 +1,230 @@
+"""The nodes that have announced themselves, by key; as uWSGI's subscription server keeps them (pure).
+
+A node is known by its key and its address, never by where its packets come from: each of them has a port of its own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from multisite.config import nodes
+from multisite.router import keys
+from multisite.router.announcement import ALGORITHMS, Announcement
+from multisite.config.nodes import MOST_NODES, Node
+
+TOLERANCE = 17.0  # seconds without a word from a node after which it is gone (uWSGI's subscription-tolerance)
+SIGNED_WITHIN = 86400  # seconds that the number of a signed packet may be off (subscriptions-sign-check-tolerance)
+MOST_KEYS = 16384
+MOST_MEMBERS = 65536  # nodes of all keys together
+MOST_NUMBERS = 131072  # numbers of signed packets that are remembered
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A node that announced itself for a key.
+
+    Attributes:
+        node: it.
+        cores: requests that it can answer at once, as it says.
+        load: requests that it answered when it last said so.
+        seen: monotonic seconds of its last word.
+        uid: whose process it is, -1 where that is not known.
+    """
+
+    node: Node
+    cores: int = 0
+    load: int = 0
+    seen: float = 0.0
+    uid: int = -1
+
+
+class Pool:
+    """All members, bounded in number.
+
+    Attributes:
+        generation: another number whenever a worker has to know something new.
+        counted: how many packets had which outcome.
+    """
+
+    def __init__(self) -> None:
+        self.generation = 1
+        self.counted: Counter[str] = Counter()
+        self._members: dict[str, dict[str, Member]] = {}
+        self._algorithms: dict[str, str] = {}
+        self._numbers: OrderedDict[tuple[str, str], int] = OrderedDict()  # of signed packets, the oldest first
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[tuple[str, str, tuple[Member, ...]]]:
+        """Yield each key, its algorithm ("" for the usual one) and its members."""
+        for key, members in self._members.items():
+            yield key, self._algorithms.get(key, ""), tuple(members.values())
+
+    def take(self, announced: Announcement, now: float, uid: int = -1, clock: float | None = None) -> str:
+        """Take what a node announces; return the outcome, which is counted.
+
+        Args:
+            announced: what it says.
+            now: monotonic seconds.
+            uid: whose process it is, -1 where that is not known.
+            clock: seconds since 1970 where the packet is signed; it is then taken once.
+
+        Returns:
+            "joined", "refreshed", "left", "unknown" (one left that was not there), "replayed", "bad" or "full".
+        """
+        outcome = self._take(announced, now, uid, clock)
+        self.counted[outcome] += 1
+        return outcome
+
+    def _take(self, announced: Announcement, now: float, uid: int, clock: float | None) -> str:
+        try:
+            key, node = keys.normal(announced.key), _node(announced)
+        except ValueError:
+            return "bad"
+        if clock is not None:
+            refused = self._number(key, announced, clock)
+            if refused:
+                return refused
+        address = str(node)
+        if announced.leaves:
+            return "left" if self._remove(key, address) else "unknown"
+        members = self._members.get(key, {})
+        known = members.get(address)
+        if not known and (
+            len(members) >= MOST_NODES
+            or self._count >= MOST_MEMBERS
+            or (not members and len(self._members) >= MOST_KEYS)
+        ):
+            return "full"
+        algorithm = self._algorithms.get(key, "")
+        if announced.algorithm and announced.algorithm != algorithm:
+            self._algorithms[key] = announced.algorithm
+            self.generation += 1
+        self._members.setdefault(key, members)[address] = Member(node, announced.cores, announced.load, now, uid)
+        if not known or known.node != node:
+            self.generation += 1
+        self._count += not known
+        return "refreshed" if known else "joined"
+
+    def _number(self, key: str, announced: Announcement, clock: float) -> str:
+        """Look at the number of a signed packet, which grows from one to the next; return why it is refused, or ""."""
+        identity = key, announced.address
+        last = self._numbers.get(identity)
+        if abs(clock - announced.unix) > SIGNED_WITHIN or (last is not None and announced.unix <= last):
+            return "replayed"
+        if last is None and len(self._numbers) >= MOST_NUMBERS:
+            oldest = next(iter(self._numbers))
+            if clock - self._numbers[oldest] <= SIGNED_WITHIN:
+                return "full"
+            del self._numbers[oldest]
+        self._numbers[identity] = announced.unix
+        self._numbers.move_to_end(identity)
+        return ""
+
+    def expire(self, now: float) -> list[tuple[str, str]]:
+        """Forget who has not been heard of for so long; return their keys and addresses."""
+        gone = [
+            (key, address)
+            for key, members in self._members.items()
+            for address, member in members.items()
+            if now - member.seen > TOLERANCE
+        ]
+        for key, address in gone:
+            self._remove(key, address)
+        return gone
+
+    def _remove(self, key: str, address: str) -> bool:
+        members = self._members.get(key)
+        if not members or address not in members:
+            return False
+        del members[address]
+        self._count -= 1
+        self.generation += 1
+        if not members:
+            del self._members[key]
+            self._algorithms.pop(key, None)
+        return True
+
+    def clear(self) -> None:
+        """Forget all members, for a home that takes no announcements any more."""
+        if self._members:
+            self.generation += 1
+        self._members.clear()
+        self._algorithms.clear()
+        self._count = 0
+
+    # Documents
+
+    def document(self) -> dict[str, Any]:
+        """Return what workers have to know, for `find`."""
+        return {
+            key: [algorithm, [_record(member.node) for member in members]] for key, algorithm, members in iter(self)
+        }
+
+    def pack(self) -> dict[str, Any]:
+        """Return all that a successor has to know."""
+        return {
+            "pool": self.document(),
+            "numbers": [[key, address, number] for (key, address), number in self._numbers.items()],
+            "counted": dict(self.counted),
+        }
+
+    def take_over(self, state: Mapping[str, Any], now: float) -> None:
+        """Go on where another was; each of its members has a while to announce itself again."""
+        for key, algorithm, found in read(state["pool"]):
+            self._members[key] = {str(node): Member(node, seen=now) for node in found}
+            self._count += len(self._members[key])
+            if algorithm:
+                self._algorithms[key] = algorithm
+        for key, address, number in state["numbers"]:
+            self._numbers[str(key), str(address)] = int(number)
+        self.counted.update({str(key): int(value) for key, value in state["counted"].items()})
+        self.generation += 1
+
+
+def read(document: Mapping[str, Any]) -> Iterator[tuple[str, str, tuple[Node, ...]]]:
+    """Yield each key, its algorithm and its nodes from what `Pool.document` returned.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is none.
+    """
+    for key, (algorithm, records) in document.items():
+        yield key, algorithm if algorithm in ALGORITHMS else "", tuple(map(_of_record, records))
+
+
+def _record(node: Node) -> list[Any]:
+    return [str(node), node.modifier1, node.modifier2, node.weight, node.backup]
+
+
+def _of_record(record: list[Any]) -> Node:
+    address, modifier1, modifier2, weight, backup = record
+    return replace(
+        nodes.parse(address),
+        modifier1=int(modifier1),
+        modifier2=int(modifier2),
+        weight=max(1, int(weight)),
+        backup=int(backup),
+    )
+
+
+def _node(announced: Announcement) -> Node:
+    """Return the node that announces itself.
+
+    Raises:
+        ValueError: it has no address at which anybody could be reached.
+    """
+    address = announced.address
+    if announced.protocol == "http" and "://" not in address:
+        address = f"http+unix:{address}" if address.startswith(("/", "@")) else f"http://{address}"
+    return replace(
+        nodes.parse(address),
+        modifier1=announced.modifier1,
+        modifier2=announced.modifier2,
+        weight=announced.weight,
+        backup=announced.backup,
+    )

@@ -1,0 +1,130 @@
+"""The pool of announced nodes as the supervisor publishes it to all workers, and as a worker reads it.
+
+Two files below ``router`` in the runtime directory: the pool as JSON, replaced whole, and one number that workers have
+mapped. A request looks at the number; only when it is another one is the pool read. So a request asks nobody, and
+costs no system call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import mmap
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from multisite.router import pool
+from multisite.router.groups import Group
+from multisite.router.pool import Pool
+
+FOLDER = "router"  # in the runtime directory
+POOL, NUMBER = "pool.json", "pool.number"
+_SIZE = mmap.PAGESIZE
+
+_log = logging.getLogger("multisite.router")
+
+
+class Publisher:
+    """Publishes the pool of a home; the supervisor has one.
+
+    Args:
+        rundir: the runtime directory.
+
+    Raises:
+        OSError: the files cannot be made.
+    """
+
+    def __init__(self, rundir: str) -> None:
+        self._folder = os.path.join(rundir, FOLDER)
+        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        path = os.path.join(self._folder, NUMBER)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            os.posix_fallocate(file, 0, _SIZE)
+            self._number = memoryview(mmap.mmap(file, _SIZE)).cast("Q")
+        finally:
+            os.close(file)
+        self._published = -1
+
+    def publish(self, found: Pool) -> None:
+        """Publish the pool if it has changed.
+
+        Raises:
+            OSError: it cannot be written; it is tried again the next time.
+        """
+        if found.generation == self._published:
+            return
+        handle, temporary = tempfile.mkstemp(dir=self._folder)
+        try:
+            with os.fdopen(handle, "w") as file:
+                json.dump(found.document(), file)
+            os.replace(temporary, os.path.join(self._folder, POOL))
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+        self._number[0] += 1
+        self._published = found.generation
+
+
+class Subscribed:
+    """The mapper of announced nodes, in a worker."""
+
+    name = "subscription"
+
+    def __init__(self, rundir: str) -> None:
+        self._folder = os.path.join(rundir, FOLDER)
+        self._groups: dict[str, Group] = {}
+        self._number: memoryview | None = None
+        self._inode = 0
+        self._read = -1
+        self.look()
+
+    def find(self, key: str) -> Group | None:
+        """Return the nodes that announced themselves for a key."""
+        number = self._number
+        if number is not None and number[0] != self._read:
+            self._load(number[0])
+        return self._groups.get(key)
+
+    def entries(self) -> Iterator[tuple[str, Group | None]]:
+        """Yield each key and its nodes."""
+        yield from list(self._groups.items())
+
+    def look(self) -> None:
+        """Map the number where a supervisor has made it, or made it anew."""
+        try:
+            inode = os.stat(os.path.join(self._folder, NUMBER)).st_ino
+            if inode == self._inode and self._number is not None:
+                return
+            file = os.open(os.path.join(self._folder, NUMBER), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                if os.fstat(file).st_size < _SIZE:
+                    return
+                number = memoryview(mmap.mmap(file, _SIZE, prot=mmap.PROT_READ)).cast("Q")
+            finally:
+                os.close(file)
+        except OSError:
+            return  # no supervisor has been there yet; what it published serves while it is away
+        self._number, self._inode, self._read = number, inode, -1
+
+    def _load(self, number: int) -> None:
+        """Read the pool; groups that are what they were stay, with what is known of their nodes' health."""
+        known = self._groups
+        try:
+            with open(os.path.join(self._folder, POOL), encoding="utf-8") as file:
+                document: dict[str, Any] = json.load(file)
+            found = {}
+            for key, algorithm, members in pool.read(document):
+                old = known.get(key)
+                if old and old.nodes == members and old.algorithm == algorithm:
+                    found[key] = old
+                elif members:
+                    found[key] = Group(members, algorithm)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            _log.error("the announced nodes cannot be read: %s", error)
+            return
+        self._groups, self._read = found, number
