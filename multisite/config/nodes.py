@@ -67,20 +67,25 @@ def parse_all(text: str) -> tuple[Node, ...]:
     return tuple(map(parse, parts))
 
 
+def joined(items: Iterable[str]) -> tuple[str, ...]:
+    """Return an option's items, one for each node: a number alone is a modifier of the node before it."""
+    found: list[str] = []
+    for item in items:
+        if item.strip().isdecimal() and found:
+            found[-1] += f",{item}"
+        else:
+            found.append(item)
+    return tuple(found)
+
+
 def parse_list(items: Iterable[str]) -> tuple[Node, ...]:
-    """Read an option that lists nodes; its commas stand between nodes, but a number alone is the last node's modifier.
+    """Read an option that lists nodes, one item for each.
 
     Raises:
         ValueError: one of them is none; the message names it.
     """
-    joined: list[str] = []
-    for item in items:
-        if item.strip().isdecimal() and joined:
-            joined[-1] += f",{item}"
-        else:
-            joined.append(item)
     found: list[Node] = []
-    for text in joined:
+    for text in items:
         try:
             found += parse_all(text)
         except ValueError as error:

@@ -48,6 +48,9 @@ KINDS = {
     "size": "size (4096, 64k, 512M, 2G)",
     "choice": "one word",
     "list": "list, comma separated or one item on each indented line",
+    "nodes": "list of nodes: HOST:PORT, a path or @NAME speak uwsgi, http://HOST:PORT and http+unix:PATH speak HTTP; "
+    ",MODIFIER1 or ,MODIFIER1,MODIFIER2 may follow",
+    "networks": "list of addresses and networks",
     "argv": "command line",
     "name": "name",
     "mount": "URL path",
@@ -63,7 +66,8 @@ _PURPOSE = {
     (HOME_FILE, "projects"): "Where the site files are.",
     (HOME_FILE, "service"): "The service as a whole.",
     (HOME_FILE, "supervisor"): "The processes of spawned sites.",
-    (HOME_FILE, "router"): "Where hosts go that no site claims. *No effect yet.*",
+    (HOME_FILE, "router"): "Where hosts go that no site claims. The mappers are asked in this order: map, pattern, the "
+    "nodes that announced themselves, base, code, redis, sql, mappers, to.",
     (HOME_FILE, "cluster"): "What several machines share. *No effect yet.*",
     (HOME_FILE, "env"): "Environment of every site.",
     (PUBLISHER_FILE, "publisher"): "The server.",

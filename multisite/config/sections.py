@@ -230,50 +230,111 @@ class SupervisorOptions:
 class RouterOptions:
     """Where hosts go that no site claims: to nodes that speak uwsgi or http."""
 
-    base: str = option(
+    map: str = option(
         "path",
-        help="Folder that holds one socket for each host, named like it (uWSGI's fastrouter-use-base).",
-        example="/run/nodes",
+        help="Text file with a key and its nodes on each line: KEY NODE[,MODIFIER1][|NODE...], relative to the folder "
+        "of moya.conf. A key is a host, perhaps with a port. The file is read again when it changes.",
+        example="mappings.txt",
     )
     pattern: str = option(
         "path",
-        help="Path of the socket of a host, in which %s stands for the host (uWSGI's fastrouter-use-pattern).",
+        help="Path of the socket of a key, in which %s stands for the key (uWSGI's fastrouter-use-pattern). A key "
+        "whose socket does not exist is unknown.",
         example="/run/nodes/%s/uwsgi.sock",
+    )
+    base: str = option(
+        "path",
+        help="Folder that holds one socket for each key, named like it (uWSGI's fastrouter-use-base).",
+        example="/run/nodes",
     )
     code: str = option(
         "text",
-        help="Python function that is called with the host and returns the address of its node: FILE:FUNCTION relative "
-        "to the home, or MODULE:FUNCTION.",
+        help="Python function that is called with the key and returns its nodes as text, or None: FILE:FUNCTION, "
+        "relative to the folder of moya.conf, or MODULE:FUNCTION (uWSGI's fastrouter-use-code-string).",
         example="mapper.py:get",
     )
-    map: str = option(
-        "path",
-        help="Text file with a host and the address of its node on each line, relative to the home. It is read again "
-        "when it changes.",
-        example="mappings.txt",
-    )
-    to: tuple[str, ...] = option(
-        "list",
-        help="Addresses of nodes that share all these hosts in turn: HOST:PORT speaks uwsgi, http://HOST:PORT HTTP.",
-        example="10.0.0.5:3031, http://10.0.0.6:8000",
-    )
     redis: str = option(
-        "text", help="Redis server that holds the address of each host's node.", example="redis://127.0.0.1:6379/0"
+        "text", help="Redis server that holds the nodes of each key as text.", example="redis://127.0.0.1:6379/0"
     )
-    sql: str = option("text", help="Database that query is sent to, as a URL.", example="sqlite:///map.db")
+    sql: str = option("text", help="Database that query is sent to, as SQLAlchemy's URL.", example="sqlite:///map.db")
     query: str = option(
         "multiline",
-        help="SQL statement that finds the address of a node; :key stands for the host.",
+        help="SQL statement whose rows begin with a node each; :key stands for the key.",
         example="SELECT node FROM map WHERE domain = :key",
     )
+    mappers: tuple[str, ...] = option(
+        "list",
+        help="Names of mappers that other packages bring by the entry point group multisite.mappers.",
+        example="consul",
+    )
+    to: tuple[str, ...] = option(
+        "nodes",
+        help="Nodes that share the requests of all other keys (uWSGI's fastrouter-to).",
+        example="10.0.0.5:3031, http://10.0.0.6:8000",
+    )
     fallback: tuple[str, ...] = option(
-        "list", help="Addresses of the nodes that are asked when the others do not answer.", example="10.0.0.9:3031"
+        "nodes",
+        help="Nodes that are asked where no mapper knows the key, and where none of its nodes can be reached (uWSGI's "
+        "fastrouter-fallback).",
+        note="404 for an unknown key, 503 where no node can be reached",
+        example="10.0.0.9:3031",
     )
-    subscription_server: str = option(
+    algorithm: str = option(
+        "choice",
+        "wrr",
+        "How requests are distributed among the nodes of a key: in turn by weight, to the node with the fewest "
+        "requests in flight (lrc), the same by weight (wlrc), or by the client's address (iphash).",
+        choices=("wrr", "lrc", "wlrc", "iphash"),
+    )
+    subscription_server: tuple[str, ...] = option(
+        "list",
+        help="UDP addresses and paths of unix datagram sockets at which nodes announce the keys they serve (uWSGI's "
+        "subscription protocol). They are open while the supervisor runs.",
+        example="127.0.0.1:7000, /run/multisite/subscribe.sock",
+    )
+    subscription_allow: tuple[str, ...] = option(
+        "networks",
+        help="Networks whose announcements are taken without a signature.",
+        note="127.0.0.0/8 and ::1; with subscription_keys none",
+        example="10.0.0.0/24",
+    )
+    subscription_keys: str = option(
         "text",
-        help="UDP address or unix socket on which nodes announce the hosts they serve (uWSGI's subscription protocol).",
-        example="127.0.0.1:7000",
+        help="Digest and folder of the public keys that announcements are signed for, DIGEST:FOLDER; the key of "
+        "example.com is in example.com.pem (uWSGI's subscriptions-sign-check).",
+        example="SHA1:keys",
     )
+    subscription_credentials: str = option(
+        "path",
+        help="Folder with a file for each key; on unix sockets its owner alone may announce the key (uWSGI's "
+        "subscriptions-credentials-check).",
+        example="/etc/moya/keys",
+    )
+    grace: float = option("duration", "30s", "Time for which a node that could not be reached is left out.")
+    connect_timeout: float = option("duration", "5s", "Time to reach a node.")
+    timeout: float = option(
+        "duration", "60s", "Time without a sign of life from a node after which a request fails (fastrouter-timeout)."
+    )
+    check_path: str = option(
+        "target",
+        help="Path that the HTTP nodes of to and the upstreams of sites with mode = proxy are asked for, to learn "
+        "whether they live. Any answer below 500 is a good one.",
+        note="nodes are not asked",
+        example="/health",
+    )
+    check_every: float = option("duration", "10s", "Time between two such questions.")
+    stats: str = option(
+        "text",
+        help="Address or path of a unix socket at which the supervisor serves the Fastrouter's statistics as JSON.",
+        example="127.0.0.1:9191",
+    )
+    provision: str = option(
+        "text",
+        help="MODULE:FUNCTION or FILE:FUNCTION, relative to the folder of moya.conf, or a command, that is asked once "
+        "about a domain nobody knows. It may write a site file, or return a node (a command prints it).",
+        example="provision.py:domain",
+    )
+    provision_timeout: float = option("duration", "30s", "Time for which requests to a new domain wait for it at most.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ seconds and every size is bytes.
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 import shlex
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any
 
-from multisite.config import filerules, logformat
+from multisite.config import filerules, logformat, nodes
 from multisite.config.application import parse as parse_application
 
 TRUE = frozenset({"yes", "true", "on", "1"})
@@ -101,6 +102,24 @@ def list_of(value: str) -> tuple[str, ...]:
     if '"' not in value and "'" not in value:
         return tuple(item for item in map(str.strip, value.replace("\n", ",").split(",")) if item)
     return tuple(unquote(item) for item in split_items(value))
+
+
+def node_list(value: str) -> tuple[str, ...]:
+    """Nodes (`multisite.config.nodes`); a number alone is the modifier of the node before it."""
+    items = nodes.joined(list_of(value))
+    nodes.parse_list(items)
+    return items
+
+
+def networks(value: str) -> tuple[str, ...]:
+    """Addresses and networks in CIDR notation."""
+    items = list_of(value)
+    for item in items:
+        try:
+            ipaddress.ip_network(item, strict=False)
+        except ValueError:
+            raise ValueError(f"{item} is no address and no network such as 10.0.0.0/8") from None
+    return items
 
 
 def argv(value: str) -> tuple[str, ...]:
@@ -197,6 +216,8 @@ CASTS: dict[str, Callable[..., Any]] = {
     "size": size,
     "choice": choice,
     "list": list_of,
+    "nodes": node_list,
+    "networks": networks,
     "multiline": multiline,
     "argv": argv,
     "name": name,
@@ -211,7 +232,7 @@ CASTS: dict[str, Callable[..., Any]] = {
 }
 #: kinds whose empty value means something ("none of it"); an empty value of any other kind means "not set"
 EMPTY: dict[str, Any] = {"name": "", "text": "", "path": "", "application": "", "multiline": "", "list": (), "argv": ()}
-EMPTY |= {"expiries": (), "types": (), "sender": "", "target": "", "log": "", "format": ""}
+EMPTY |= {"nodes": (), "networks": (), "expiries": (), "types": (), "sender": "", "target": "", "log": "", "format": ""}
 
 
 def unquote(value: str) -> str:

@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from multisite.router.groups import Group, Groups
-from multisite.router.lookups import Answer, Lookup
+from multisite.router.lookups import Lookup
 
 SLOW = 0.05  # seconds after which a call is slow
 QUICK = 0.005  # seconds in which one is quick
@@ -143,9 +143,7 @@ class Function:
                 self._load()
             except Exception as error:
                 self._module = old
-                _log.error(
-                    "code = %s: cannot be loaded; the last good version is used: %s", self._target, error
-                )
+                _log.error("code = %s: cannot be loaded; the last good version is used: %s", self._target, error)
         return self._module is not old
 
 

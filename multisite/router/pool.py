@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from multisite.config import nodes
+from multisite.config.nodes import MOST_NODES, Node
 from multisite.router import keys
 from multisite.router.announcement import ALGORITHMS, Announcement
-from multisite.config.nodes import MOST_NODES, Node
 
 TOLERANCE = 17.0  # seconds without a word from a node after which it is gone (uWSGI's subscription-tolerance)
 SIGNED_WITHIN = 86400  # seconds that the number of a signed packet may be off (subscriptions-sign-check-tolerance)

@@ -7,6 +7,7 @@ from the networks of `subscription_allow` only; on a unix socket the mode of its
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import logging
 import os
@@ -56,7 +57,8 @@ class Socket:
             host, separator, port = self.address.rpartition(":")
             if not separator or not port.isdecimal():
                 raise ValueError("it is neither HOST:PORT nor the path of a socket")
-            family, _, _, _, where = socket.getaddrinfo(host.strip("[]") or "0.0.0.0", int(port), type=socket.SOCK_DGRAM)[0]
+            found = socket.getaddrinfo(host.strip("[]") or "0.0.0.0", int(port), type=socket.SOCK_DGRAM)
+            family, _, _, _, where = found[0]
             sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
             if self.path:
@@ -106,7 +108,7 @@ def _clear(path: str) -> None:
         if stat.S_ISSOCK(os.lstat(path).st_mode):
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
                 probe.connect(path)
-            raise OSError(98, "another program receives there", path)
+            raise OSError(errno.EADDRINUSE, "another program receives there", path)
     except ConnectionRefusedError:
         os.unlink(path)
     except FileNotFoundError:
@@ -171,7 +173,7 @@ class SubscriptionServer:
         if refusal:
             self._complain(refusal, announced, sender)
             return self._counted("refused")
-        clock = self._wall() if announced.sign else None
+        clock = self._wall() if self._signatures and announced.sign else None
         outcome = self.pool.take(announced, self._now(), user[0], clock)
         if outcome in ("joined", "left"):
             _log.info("node %s %s %s", announced.address, outcome, announced.key)
@@ -185,7 +187,9 @@ class SubscriptionServer:
         """Say why a packet is not taken, "" if it is."""
         if announced.sign:
             if not self._signatures:
-                return "" if self._is_allowed(sender) else "is signed, and there is no subscription_keys to check it with"
+                return (
+                    "" if self._is_allowed(sender) else "is signed, and there is no subscription_keys to check it with"
+                )
             return "" if self._signatures.verify(announced) else "has a signature that is wrong"
         if not self._is_allowed(sender):
             how = "sign it (subscription_keys; on the node: --subscribe-to ADDRESS:KEY,0,SHA1:PRIVATE.pem)"
