@@ -1,0 +1,61 @@
+"""Nodes as mapping files, mappers and options write them."""
+
+from __future__ import annotations
+
+import pytest
+
+from multisite.config import nodes
+from multisite.config.values import CASTS
+
+
+@pytest.mark.parametrize(
+    ("text", "shown", "protocol", "modifiers"),
+    [
+        ("127.0.0.1:3031", "127.0.0.1:3031", "uwsgi", (0, 0)),
+        ("127.0.0.1:3031,5", "127.0.0.1:3031", "uwsgi", (5, 0)),
+        ("127.0.0.1:3031,5,7", "127.0.0.1:3031", "uwsgi", (5, 7)),
+        ("[::1]:3031", "[::1]:3031", "uwsgi", (0, 0)),
+        ("/run/x.sock", "/run/x.sock", "uwsgi", (0, 0)),
+        ("unix:/run/x.sock,9", "/run/x.sock", "uwsgi", (9, 0)),
+        ("@abstract", "@abstract", "uwsgi", (0, 0)),
+        ("uwsgi://h:1", "h:1", "uwsgi", (0, 0)),
+        ("http://h", "http://h:80", "http", (0, 0)),
+        ("http+unix:/run/x.sock", "http+unix:/run/x.sock", "http", (0, 0)),
+    ],
+)
+def test_forms(text: str, shown: str, protocol: str, modifiers: tuple[int, int]) -> None:
+    node = nodes.parse(text)
+    assert (str(node), node.endpoint.protocol, (node.modifier1, node.modifier2)) == (shown, protocol, modifiers)
+    assert nodes.parse(shown).endpoint == node.endpoint
+
+
+@pytest.mark.parametrize(
+    "text", ["", "h", "h:0", "h:1,256", "h:1,x", "h:1,1,1,1", "ftp://h:1", "a" * 300 + ":1", "x/y"]
+)
+def test_what_is_none(text: str) -> None:
+    with pytest.raises(ValueError, match="."):
+        nodes.parse(text)
+
+
+def test_several() -> None:
+    assert [str(node) for node in nodes.parse_all("a:1|b:2,5| /c")] == ["a:1", "b:2", "/c"]
+    with pytest.raises(ValueError, match="no address"):
+        nodes.parse_all("|")
+    with pytest.raises(ValueError, match="more than"):
+        nodes.parse_all("|".join(["a:1"] * 300))
+
+
+def test_an_option_lists_them() -> None:
+    assert CASTS["nodes"]("10.0.0.5:3031, 10.0.0.6:3031,5, http://c") == (
+        "10.0.0.5:3031",
+        "10.0.0.6:3031,5",
+        "http://c",
+    )
+    with pytest.raises(ValueError, match="http://c/d: it is not HOST:PORT"):
+        CASTS["nodes"]("a:1, http://c/d")
+
+
+def test_networks() -> None:
+    assert CASTS["networks"]("10.0.0.0/8, ::1") == ("10.0.0.0/8", "::1")
+    with pytest.raises(ValueError, match="10/33 is no address"):
+        CASTS["networks"]("10/33")
