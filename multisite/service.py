@@ -10,9 +10,10 @@ import contextlib
 import os
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from multisite.config import development
+from multisite.config.sections import RouterOptions
 from multisite.config.site import WARM
 from multisite.dispatch.dispatcher import Dispatcher
 from multisite.errors import MultisiteError
@@ -30,6 +31,15 @@ def _elsewhere(site: Site, home: Home) -> Callable[..., Iterable[bytes]]:
     from multisite.proxy import spawned  # a worker without such sites never loads the relay
 
     return spawned.app(site, home, development.told(os.environ))
+
+
+def _router_of(home: Home, former: Any) -> Any:
+    """Return who knows what hosts that are no site's lead to; a home without nodes never loads the router."""
+    if home.router == RouterOptions():
+        return None
+    from multisite.router.router import router_of
+
+    return router_of(home, former)
 
 
 def _wake(home: Home) -> None:
@@ -54,7 +64,9 @@ class Service(Dispatcher):
         how = development.told(os.environ)
         if debug is not None:
             how = replace(how, debug=debug)
-        super().__init__(LiveHome(home), elsewhere=_elsewhere if CAN_SPAWN else None, development=how)
+        super().__init__(
+            LiveHome(home), elsewhere=_elsewhere if CAN_SPAWN else None, router_of=_router_of, development=how
+        )
 
     def _open(self) -> None:
         super()._open()
@@ -62,7 +74,8 @@ class Service(Dispatcher):
         home = self._catalogue.home
         default = home.defaults.get("warm")
         files = (entry.file for entry in self._catalogue.entries.values())
-        if self._elsewhere and any(file.values.get("service", {}).get("warm", default) in WARM[1:] for file in files):
+        is_warm = any(file.values.get("service", {}).get("warm", default) in WARM[1:] for file in files)
+        if home.router.subscription_server or home.router.stats or (self._elsewhere and is_warm):
             threading.Thread(target=_wake, args=(home,), daemon=True).start()
 
 

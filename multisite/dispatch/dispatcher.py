@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from types import MethodType
-from typing import Any, Protocol
+from typing import Any
 
 from multisite.config.development import OFF, Development
 from multisite.config.domains import normalise
@@ -28,6 +28,7 @@ from multisite.dispatch.automode import AutoMode, Reach
 from multisite.dispatch.keepalive import checked
 from multisite.dispatch.peer import FrontEnds, Peers
 from multisite.dispatch.site import InProcessSite
+from multisite.dispatch.target import Key, Router, Target
 from multisite.errors import BadHost, ConfigError, MultisiteError, UnknownHost, pages
 from multisite.inprocess.generation import WSGI
 from multisite.logs import servicelog
@@ -45,7 +46,6 @@ from multisite.sites.server import find_worker
 from multisite.sites.sitedir import Entry
 
 Environ = dict[str, Any]
-Key = tuple[str, str]  # name of a site, and, if that is a hosting site, the host
 
 MOST_HOSTS = 4096  # raw Host headers remembered; a client can invent as many as it likes
 SWEEP_EVERY = 5.0  # seconds between two looks at sites that nobody asks for
@@ -59,21 +59,6 @@ _get_site, _set_site = servicelog.current_site.get, servicelog.current_site.set
 _told: ContextVar[int] = ContextVar("multisite_told", default=0)
 
 
-class Target(Protocol):
-    """What a host is remembered by: a site, or the choice between several.
-
-    `check_at` says from which monotonic second a request takes the long way.
-    """
-
-    name: str
-    key: Key
-    check_at: float
-
-    @property
-    def app(self) -> WSGI:
-        """The WSGI callable that answers just now."""
-
-
 class Dispatcher:
     """The WSGI callable over all sites of a home, which is opened by the first request."""
 
@@ -82,11 +67,14 @@ class Dispatcher:
         live: LiveHome,
         *,
         elsewhere: Callable[[Site, Home], WSGI] | None = None,  # for sites that cannot live in this process
+        router_of: Callable[[Home, Any], Router | None] = lambda home, former: None,
         development: Development = OFF,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._live = live
         self._elsewhere = elsewhere
+        self._router_of = router_of
+        self._router: Router | None = None
         self._development = development
         self._clock = clock
         self._lock = threading.Lock()  # over the live home and the swap; never held during an import
@@ -142,6 +130,9 @@ class Dispatcher:
             return self._answer(error, environ, start_response)
         if isinstance(target, InProcessSite):
             return self._serve(target.key, environ, start_response)
+        if target.check_at != float("inf"):
+            target.check_at = self._clock() + LOOK_EVERY
+            servicelog.current_site.set(target.name)
         try:
             return target.app(environ, start_response)
         except MultisiteError as error:
@@ -254,6 +245,7 @@ class Dispatcher:
         self._peers = Peers(proxies, _front_ends(new.home), service.host_header)
         self._believed = {} if self._header or (worker and worker.is_introduced_to) else self._peers.believed
         self._catalogue = new
+        self._router = self._router_of(new.home, self._router)
         self._forget_instances()
         for key, site in list(self._sites.items()):
             name = key[0]
@@ -282,11 +274,11 @@ class Dispatcher:
         known = self._memory.get(raw)
         if known is None and ask.is_question(environ) and not self._claims(normalise(raw)):
             return ask.Ask(self._claims)
-        return known or self._find(raw)
+        return known or self._find(raw, environ, named)
 
     def _claims(self, host: str) -> bool:
-        """Tell whether a site answers `host`, be it one that was enabled a moment ago."""
-        return self._newest(host).claims(host)
+        """Tell whether a site or a node answers `host`, be it one that was enabled a moment ago."""
+        return self._newest(host).claims(host) or bool(self._router and self._router.claims(host))
 
     def _newest(self, host: str) -> Catalogue:
         """Return the catalogue, read anew if `host` may be that of a site enabled a moment ago."""
@@ -297,13 +289,20 @@ class Dispatcher:
                     self._swap()
         return self._catalogue
 
-    def _find(self, raw: str) -> Target:
+    def _find(self, raw: str, environ: Environ, named: str) -> Target:
         host = normalise(raw)
         self._newest(host)
         memory = self._memory  # read first: a swap puts the catalogue in place before its memory
         current = self._catalogue
         assert current
         found = current.answering(host)
+        is_claimed = bool(found and found[0].domain)
+        if self._router and not is_claimed:
+            routed = self._router.answering(environ, named, bool(found))
+            if routed:
+                if routed.lasts:
+                    self._remember(memory, raw, routed)
+                return routed
         if not found:
             raise UnknownHost("No site answers here under this name")
         if mounts.is_plain(current, found):
@@ -312,11 +311,15 @@ class Dispatcher:
         else:
             target = several = mounts.Choice(current, raw, host, found, self._serve, self._check)
             lasts = several.lasts
-        if lasts and found[0].domain:  # else nobody knows the host yet, and a new site may
-            if len(memory) >= MOST_HOSTS:
-                memory.clear()
-            memory[raw] = target
+        if lasts and is_claimed:  # else nobody knows the host yet, and a new site may
+            self._remember(memory, raw, target)
         return target
+
+    @staticmethod
+    def _remember(memory: dict[str, Target], raw: str, target: Target) -> None:
+        if len(memory) >= MOST_HOSTS:
+            memory.clear()
+        memory[raw] = target
 
     def _site(self, key: Key) -> InProcessSite:
         site = self._sites.get(key)

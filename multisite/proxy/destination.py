@@ -6,13 +6,11 @@ another attempt is made only while not one byte of it was sent.
 
 from __future__ import annotations
 
-import itertools
 import logging
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from multisite.config.endpoint import Endpoint
-from multisite.errors import BackendUnavailable, ConnectFailed, ConnectTimeout, MultisiteError, UpstreamError
+from multisite.errors import ConnectFailed, ConnectTimeout, MultisiteError, UpstreamError
 from multisite.logs import servicelog
 from multisite.proxy import downstream, headers
 from multisite.proxy.downstream import Environ
@@ -88,6 +86,8 @@ class Proxy:
         trusts: tells whether what the peer with this address (REMOTE_ADDR, "" for a unix socket) says about its
             client is believed.
         measures: a body without a length is taken in whole and sent with one, because the endpoint reads no chunks.
+        connect_timeout: seconds to reach the endpoint.
+        modifiers: of the uwsgi packets.
     """
 
     def __init__(
@@ -100,6 +100,8 @@ class Proxy:
         reconnect: Callable[[], object] | None = None,
         trusts: Callable[[str], bool] = lambda address: False,
         measures: bool = False,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        modifiers: tuple[int, int] = (0, 0),
     ) -> None:
         self.endpoint = endpoint
         self.speaks = speaks or endpoint.protocol
@@ -110,6 +112,8 @@ class Proxy:
         self._reconnect = reconnect
         self._trusts = trusts
         self._measures = measures
+        self._connect_timeout = connect_timeout
+        self._modifiers = modifiers
 
     def __repr__(self) -> str:
         return f"<Proxy {self.speaks} to {self.endpoint}>"
@@ -130,16 +134,17 @@ class Proxy:
         if self.speaks == "uwsgi" or self._measures:
             upload.measure()
         if self.speaks == "uwsgi":
-            return uwsgi.encode(environ, headers.to_variables(environ, trusted, apart), upload.length)
+            fields = headers.to_variables(environ, trusted, apart)
+            return uwsgi.encode(environ, fields, upload.length, *self._modifiers)
         upgrade = headers.upgrade_of(environ) if "HTTP_UPGRADE" in environ else ""
         fields = headers.to_upstream(environ, trusted, apart)
         return http11.encode(environ, fields, upload.length, upload.in_chunks, upgrade)
 
     def _begin(self, head: bytes, upload: Upload, hurry: bool) -> Exchange:
         try:
-            return self._exchange(head, upload, HURRY if hurry else CONNECT_TIMEOUT)
+            return self._exchange(head, upload, min(HURRY, self._connect_timeout) if hurry else self._connect_timeout)
         except ConnectTimeout:
-            if hurry:
+            if hurry and self._connect_timeout > HURRY:
                 raise NotNow from None
             if not self._reconnect:
                 raise
@@ -149,70 +154,7 @@ class Proxy:
             if hurry:
                 raise NotNow from None
         self._reconnect()
-        return self._exchange(head, upload, CONNECT_TIMEOUT)
+        return self._exchange(head, upload, self._connect_timeout)
 
     def _exchange(self, head: bytes, upload: Upload, timeout: float) -> Exchange:
         return Exchange(self.endpoint, timeout, head, upload, self._request_timeout, self._patience)
-
-
-AVOIDED = 10.0  # seconds in which an endpoint that could not be reached is asked last
-TURN = "multisite.turn"  # in the environ of a request
-
-
-class Balancer(Destination):
-    """The upstreams of a site. A request goes to another only while nothing of it was sent."""
-
-    def __init__(
-        self,
-        proxies: Sequence[Proxy],
-        clock: Callable[[], float] = time.monotonic,
-        *,
-        sends: bool = False,
-        upload_rate: float = 0.0,
-    ) -> None:
-        super().__init__(sends, upload_rate)
-        self._proxies = proxies
-        self._clock = clock
-        self._turn = itertools.count()  # its next() is atomic
-        self._avoided = [0.0] * len(proxies)  # until when
-        self._far = [0.0] * len(proxies)  # until when they are known to be too far away for a hurry
-
-    def __repr__(self) -> str:
-        return f"<Balancer over {', '.join(str(proxy.endpoint) for proxy in self._proxies)}>"
-
-    def begin(self, environ: Environ, upload: Upload, hurry: bool) -> Exchange:
-        """Send a request to one of them (see `Destination`).
-
-        One that is too far away for a hurry has its turn all the same.
-        """
-        *others, last = self._order(environ)
-        for number in others:
-            try:
-                return self._begin(number, environ, upload, hurry)
-            except (ConnectFailed, BackendUnavailable):
-                self._avoided[number] = self._clock() + AVOIDED
-        return self._begin(last, environ, upload, hurry)
-
-    def _begin(self, number: int, environ: Environ, upload: Upload, hurry: bool) -> Exchange:
-        if hurry and self._far[number] > self._clock():
-            raise NotNow
-        try:
-            return self._proxies[number].begin(environ, upload, hurry)
-        except NotNow:
-            self._far[number] = self._clock() + AVOIDED
-            raise
-
-    def _order(self, environ: Environ) -> list[int]:
-        """Return whom to ask, one after another; a request keeps its turn until it is sent."""
-        turn = environ.get(TURN)
-        if turn is None:
-            turn = environ[TURN] = next(self._turn)
-        now = self._clock()
-        live = [number for number, until in enumerate(self._avoided) if until <= now]
-        rest = [number for number, until in enumerate(self._avoided) if until > now]
-        return _from(live, turn) + _from(rest, turn)
-
-
-def _from(numbers: list[int], turn: int) -> list[int]:
-    first = turn % (len(numbers) or 1)
-    return numbers[first:] + numbers[:first]

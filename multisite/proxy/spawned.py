@@ -22,7 +22,8 @@ from multisite.control.client import Client
 from multisite.errors import Asleep, BackendUnavailable, MultisiteError, NoAnswer
 from multisite.logs import servicelog
 from multisite.proxy import handoff
-from multisite.proxy.destination import Balancer, Destination, NotNow, Proxy
+from multisite.proxy.balancer import Balancer, Upstream
+from multisite.proxy.destination import Destination, NotNow, Proxy
 from multisite.proxy.downstream import Environ
 from multisite.proxy.ignored import QUIET, Ignored
 from multisite.proxy.relay import relay
@@ -148,4 +149,4 @@ def _upstreams(site: Site, home: Home) -> Balancer:
         Proxy(Endpoint.parse(text, site.protocol), request_timeout=site.request_timeout, trusts=trusts)
         for text in site.upstreams
     ]
-    return Balancer(proxies, sends=site.app_send, upload_rate=site.upload_rate)
+    return Balancer([Upstream(proxy) for proxy in proxies], sends=site.app_send, upload_rate=site.upload_rate)

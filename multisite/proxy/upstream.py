@@ -106,12 +106,13 @@ class Exchange:
         deadline: monotonic seconds by which the next sign of life is due.
         patience: seconds that an endpoint has once it has taken the request; 0 for no limit.
         timeout: what was last allowed, in seconds.
+        held: what ends with the exchange.
         was_reset: whether the answer ended by an error of the connection rather than a close.
     """
 
     __slots__ = (
         *("_out", "_sock"),
-        *("deadline", "patience", "sending", "sent_at", "timeout", "upload", "was_reset"),
+        *("deadline", "held", "patience", "sending", "sent_at", "timeout", "upload", "was_reset"),
     )
 
     def __init__(
@@ -138,6 +139,7 @@ class Exchange:
             ConnectFailed, BackendUnavailable: as `begin`; nothing was sent.
         """
         self.upload = upload
+        self.held: object = None
         out = head + self._framed(upload.first)
         self._sock, sent = begin(endpoint, connect_timeout, out)
         self.sent_at = now = time.monotonic()

@@ -149,11 +149,11 @@ class Fixed:
 
     def __init__(self, name: str, members: tuple[Node, ...]) -> None:
         self.name = name
-        self._group = Group(members)
+        self.group = Group(members)
 
     def find(self, key: str) -> Group | None:
         """Return the nodes."""
-        return self._group
+        return self.group
 
     def look(self) -> None:
         """They never change."""

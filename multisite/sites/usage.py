@@ -191,9 +191,14 @@ _current: dict[str, Usage] = {}  # by file of the sums; of this process
 _making = threading.Lock()
 
 
-def of_worker(home: Home, folder: Callable[[Home], str]) -> Usage:
-    """Return the counts of this process, which a fork does not share; `folder` says where its file belongs."""
-    past = StateFile(home, FOLDER)
+def of_worker(home: Home, folder: Callable[[Home], str], kind: str = FOLDER) -> Usage:
+    """Return the counts of this process, which a fork does not share.
+
+    Args:
+        folder: says where its file belongs.
+        kind: of what is counted; what dead workers counted is kept under this name.
+    """
+    past = StateFile(home, kind)
     with _making:
         found = _current.get(past.path)
         if found is None or found.pid != os.getpid():
@@ -342,16 +347,31 @@ def _is_dead(file: int) -> bool:
     return True
 
 
-def _add(sums: dict[str, Sums], file: int, dead: bool, sites: Container[str] | None = None) -> None:
+def records(folder: str, past: StateFile) -> Iterator[tuple[str, board.Record, bool]]:
+    """Yield the name and the record of each slot of each worker's file, and whether that worker is dead."""
+    if os.path.isdir(folder):
+        with _locked(folder, fcntl.LOCK_SH):
+            for _, file in _files(folder, past.key):
+                is_dead = _is_dead(file)
+                for name, record in _records(file):
+                    yield name, record, is_dead
+
+
+def _records(file: int) -> Iterator[tuple[str, board.Record]]:
     now = monotonic_ns()
     for slot in range(MOST_SITES):
         data = os.pread(file, SIZE, slot * SIZE)
         name = data[:NAME].rstrip(b"\0").decode("ascii", "replace")
-        if name and sites is not None and name not in sites:
-            continue
-        record = board.record_of(data[NAME:], now)
-        if not name or not record:
+        record = board.record_of(data[NAME:], now) if name else None
+        if not record:
             return
+        yield name, record
+
+
+def _add(sums: dict[str, Sums], file: int, dead: bool, sites: Container[str] | None = None) -> None:
+    for name, record in _records(file):
+        if sites is not None and name not in sites:
+            continue
         into = sums.setdefault(name, Sums())
         into.add(record)
         if not dead:

@@ -30,10 +30,21 @@ def test_forms(text: str, shown: str, protocol: str, modifiers: tuple[int, int])
 
 
 @pytest.mark.parametrize(
-    "text", ["", "h", "h:0", "h:1,256", "h:1,x", "h:1,1,1,1", "ftp://h:1", "a" * 300 + ":1", "x/y"]
+    ("text", "reason"),
+    [
+        ("", "HOST:PORT"),
+        ("h", "the port is missing"),
+        ("h:0", "between 1 and 65535"),
+        ("h:1,256", "a modifier is"),
+        ("h:1,x", "a modifier is"),
+        ("h:1,1,1,1", "more than two"),
+        ("ftp://h:1", "ftp is not spoken"),
+        ("a" * 300 + ":1", "longer than"),
+        ("x/y", "HOST:PORT"),
+    ],
 )
-def test_what_is_none(text: str) -> None:
-    with pytest.raises(ValueError, match="."):
+def test_what_is_none(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
         nodes.parse(text)
 
 

@@ -33,7 +33,8 @@ from multisite.errors import (
 )
 from multisite.proxy import destination, upstream
 from multisite.proxy import upload as upload_module
-from multisite.proxy.destination import Balancer, NotNow, Proxy
+from multisite.proxy.balancer import Balancer, Upstream
+from multisite.proxy.destination import NotNow, Proxy
 from multisite.proxy.relay import relay
 from multisite.proxy.wire.framing import Chunked
 from tests import backends
@@ -748,7 +749,9 @@ def test_endpoints_take_turns_and_one_that_is_gone_is_passed_over(tmp_path: Path
     with contextlib.ExitStack() as stack:
         for name in "ac":
             stack.enter_context(saying_its_name(name))
-        balancer = Balancer([Proxy(Endpoint("http", path=str(tmp_path / name))) for name in "abc"], clock=lambda: now)
+        balancer = Balancer(
+            [Upstream(Proxy(Endpoint("http", path=str(tmp_path / name)))) for name in "abc"], clock=lambda: now
+        )
         assert b"".join(get(partial(relay, balancer), body=b"data").body for _ in range(6)) == b"acacac"
         stack.enter_context(saying_its_name("b"))
         assert {get(partial(relay, balancer)).body for _ in range(3)} == {b"a", b"c"}
@@ -757,7 +760,7 @@ def test_endpoints_take_turns_and_one_that_is_gone_is_passed_over(tmp_path: Path
 
 
 def test_the_last_failure_is_told(tmp_path: Path) -> None:
-    balancer = Balancer([Proxy(Endpoint("http", path=str(tmp_path / name))) for name in "ab"])
+    balancer = Balancer([Upstream(Proxy(Endpoint("http", path=str(tmp_path / name)))) for name in "ab"])
     with pytest.raises(ConnectFailed):
         get(partial(relay, balancer))
 
@@ -783,24 +786,30 @@ def test_far_endpoints_take_turns_like_the_others(
         monkeypatch.setattr(backends, "WAY", made)
         found = [stack.enter_context(Backend(tmp_path / str(n), saying(HELLO))) for n in range(len(kinds))]
         proxies = [kind(backend.endpoint) for kind, backend in zip(kinds, found, strict=True)]
-        balancer = Balancer(proxies)
+        balancer = Balancer([Upstream(proxy) for proxy in proxies])
         for _ in range(6 * len(kinds)):
             assert get(partial(relay, balancer)).body == b"hello"
         assert [backend.connections for backend in found] == [6] * len(kinds)
         assert all(proxy.hurried <= 1 for proxy in proxies if isinstance(proxy, _Far))
 
 
-def test_all_that_could_not_be_reached_take_turns_too(tmp_path: Path) -> None:
+def test_when_all_are_left_out_they_are_asked_all_the_same_and_the_first_answer_revives(tmp_path: Path) -> None:
     proxies = [Proxy(Endpoint("http", path=str(tmp_path / name))) for name in "ab"]
-    balancer = Balancer(proxies)
+    balancer = Balancer([Upstream(proxy) for proxy in proxies])
     with pytest.raises(ConnectFailed):
         get(partial(relay, balancer))
     with contextlib.ExitStack() as stack:
         found = [stack.enter_context(Backend(tmp_path / name, saying(HELLO))) for name in "ab"]
-        balancer._avoided = [1e12, 1e12]
+        for upstream in balancer.upstreams:
+            upstream.health.dead_until = 1e12
         for _ in range(6):
             assert get(partial(relay, balancer)).body == b"hello"
-        assert [backend.connections for backend in found] == [3, 3]
+        assert sorted(backend.connections for backend in found) == [0, 6]
+        for upstream in balancer.upstreams:
+            upstream.health.dead_until = 1.0  # the time for which they were left out is over
+        for _ in range(6):
+            assert get(partial(relay, balancer)).body == b"hello"
+        assert sorted(backend.connections for backend in found) == [3, 9]
 
 
 # What it costs
@@ -853,6 +862,6 @@ def test_a_small_request_costs_four_calls(path: Path, calls: list[str], speaks: 
 def test_what_a_proxy_is_can_be_read(path: Path) -> None:
     proxy = Proxy(Endpoint("http", path="/run/x.sock"), speaks="envelope")
     assert repr(proxy) == "<Proxy envelope to http+unix:/run/x.sock>"
-    assert repr(Balancer([proxy])) == "<Balancer over http+unix:/run/x.sock>"
+    assert repr(Balancer([Upstream(proxy)])) == "<Balancer over http+unix:/run/x.sock>"
     with pytest.raises(ValueError, match="gopher"):
         Proxy(proxy.endpoint, speaks="gopher")

@@ -108,10 +108,11 @@ FRONT = """
 import os
 from multisite.config.endpoint import Endpoint
 from functools import partial
-from multisite.proxy.destination import Balancer, Proxy
+from multisite.proxy.balancer import Balancer, Upstream
+from multisite.proxy.destination import Proxy
 from multisite.proxy.relay import relay
 
-application = partial(relay, Balancer([Proxy(Endpoint.parse(os.environ["ENDPOINT"]))]))
+application = partial(relay, Balancer([Upstream(Proxy(Endpoint.parse(os.environ["ENDPOINT"])))]))
 """
 
 STREAM = b"".join(bytes([65 + number % 26]) * 65536 for number in range(80))

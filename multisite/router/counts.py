@@ -1,0 +1,108 @@
+"""What a worker counts of each node, in a file that commands and the statistics read (`multisite.sites.usage`).
+
+The record of a node is that of a site, but for two cells: `errors` counts how often it could not be reached, and
+`started` says since when it cannot; 0 where it can.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from time import monotonic_ns
+from urllib.parse import quote, unquote
+
+from multisite.config.model import Home
+from multisite.config.nodes import Node
+from multisite.control.rundir import RuntimeDir, RuntimeDirError
+from multisite.runner import board
+from multisite.sites import usage
+from multisite.sites.statefile import StateFile
+from multisite.sites.usage import Counts
+
+FOLDER = "nodes"  # in the runtime directory
+EVERY_KEY = "*"  # stands for all keys of nodes that serve any
+_FAILURES, _FAILED_AT, _LAST_USE = map(board.FIELDS.index, ("errors", "started", "last_use"))
+
+
+class NodeCounts:
+    """The counts of one node for one key in this worker."""
+
+    __slots__ = ("_cells", "_counts")
+
+    def __init__(self, home: Home, key: str, node: Node) -> None:
+        self._counts: Counts = usage.of_worker(home, _folder_made, FOLDER).of(_name(key, node))
+        self._cells = self._counts.cells
+        self._cells[_FAILED_AT] = 0
+
+    def began(self) -> None:
+        """It was sent a request."""
+        self._cells[_LAST_USE] = self._counts.count()
+
+    def revived(self) -> None:
+        """It can be reached again."""
+        self._cells[_FAILED_AT] = 0
+
+    def failed(self) -> None:
+        """It could not be reached."""
+        self._cells[_FAILURES] += 1
+        self._cells[_FAILED_AT] = monotonic_ns()
+
+
+@dataclass
+class NodeFigures:
+    """What all workers counted of a node for a key.
+
+    Attributes:
+        requests: that it was sent.
+        failures: how often it could not be reached.
+        last_use: monotonic seconds of its last request, 0.0 for never.
+        failed_at: since when it cannot be reached, in any worker; 0.0 where it can.
+    """
+
+    requests: int = 0
+    failures: int = 0
+    last_use: float = 0.0
+    failed_at: float = 0.0
+
+
+def read(home: Home) -> dict[tuple[str, str], NodeFigures]:
+    """Return the figures by key and node."""
+    folder, past = _folder(home), StateFile(home, FOLDER)
+    found: dict[tuple[str, str], NodeFigures] = {}
+    for name, sums in usage.read(folder, past)[0].items():
+        found[_of_name(name)] = NodeFigures(sums.requests, sums.errors)
+    for name, record, is_dead in usage.records(folder, past):
+        figures = found.get(_of_name(name))
+        if figures:
+            figures.last_use = max(figures.last_use, record.last_use)
+            figures.failed_at = max(figures.failed_at, 0.0 if is_dead else record.started)
+    return found
+
+
+def _folder(home: Home) -> str:
+    return os.path.join(home.runtime_dir, FOLDER)
+
+
+def _folder_made(home: Home) -> str:
+    """Return the folder of the workers' files; "" where there can be none."""
+    rundir = RuntimeDir(home)
+    try:
+        rundir.make()
+    except RuntimeDirError:
+        return ""
+    return _folder(home)
+
+
+def _name(key: str, node: Node) -> str:
+    """Return the name of a record; what is too long for one ends in its digest."""
+    name = f"{quote(key, safe=':*')} {quote(str(node), safe=':/@+[]')}"
+    if len(name) <= usage.NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return f"{name[: usage.NAME - 17]}~{digest}"
+
+
+def _of_name(name: str) -> tuple[str, str]:
+    key, _, node = name.partition(" ")
+    return unquote(key), unquote(node)

@@ -1,0 +1,259 @@
+"""From a host that no site claims to the nodes that answer it, in a worker.
+
+The mappers are asked in the Fastrouter's order, for each key of the request in turn. What they find is remembered by
+nobody but themselves, so what they learn counts from the next request on.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
+
+from multisite.config import nodes
+from multisite.config.model import Home
+from multisite.config.nodes import Node
+from multisite.config.trusted import TrustedProxies
+from multisite.errors import BackendUnavailable, ConnectFailed, UnknownHost
+from multisite.proxy.balancer import STAND_IN, Balancer, Health, Upstream
+from multisite.proxy.destination import Proxy
+from multisite.proxy.downstream import Environ
+from multisite.proxy.relay import relay
+from multisite.proxy.upload import Upload
+from multisite.proxy.upstream import Exchange
+from multisite.router import keys, lookups
+from multisite.router.code import Code
+from multisite.router.counts import EVERY_KEY, NodeCounts
+from multisite.router.groups import Group, Groups
+from multisite.router.mappers import LOOK_EVERY, Fixed, MapFile, Mapper, Pattern
+from multisite.router.published import Subscribed
+
+MOST_DESTINATIONS = 4096  # keys whose nodes' health and turns are remembered
+RETRY_AFTER = 5
+
+_log = logging.getLogger("multisite.router")
+
+
+class Route(NamedTuple):
+    """What answers a request: the mapper that knew, for which key, and its nodes."""
+
+    mapper: Mapper
+    key: str
+    group: Group
+
+
+class NodeUpstream(Upstream):
+    """A node, whose requests and failures are counted."""
+
+    def __init__(self, proxy: Proxy, node: Node, health: Health, counts: NodeCounts, level: int) -> None:
+        super().__init__(proxy, node.weight, level, health)
+        self._counts = counts
+
+    def began(self) -> None:
+        """It was reached."""
+        if self.health.dead_until:
+            self._counts.revived()
+        super().began()
+        self._counts.began()
+
+    def failed(self, until: float, is_silent: bool) -> None:
+        """It could not be reached, and is left out until then."""
+        super().failed(until, is_silent)
+        self._counts.failed()
+
+
+class Nodes(Balancer):
+    """The nodes of a key."""
+
+    def begin(self, environ: Environ, upload: Upload, hurry: bool) -> Exchange:
+        """Send a request to one of them (see `Destination`).
+
+        Raises:
+            BackendUnavailable: none of them can be reached; nothing was sent.
+        """
+        try:
+            return super().begin(environ, upload, hurry)
+        except ConnectFailed as error:
+            raise BackendUnavailable(f"none of the nodes can be reached; the last: {error}", RETRY_AFTER) from error
+
+
+class Router:
+    """Knows who answers hosts that are no site's.
+
+    Args:
+        home: whose [router] says where to look.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, home: Home, clock: Callable[[], float] = time.monotonic) -> None:
+        self.home = home
+        self._clock = clock
+        self._trusts = TrustedProxies(home.service.trusted_proxies).trusts
+        self._groups = Groups()
+        self.mappers = mappers_of(home, self._groups)
+        fallback = nodes.parse_list(home.router.fallback)
+        self._fallback = Fixed("fallback", fallback) if fallback else None
+        self._destinations: dict[str, tuple[Group, Nodes]] = {}
+        self._healths: WeakValueDictionary[Node, Health] = WeakValueDictionary()
+        self._look_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Router by {', '.join(mapper.name for mapper in self.mappers)}>"
+
+    def find(self, wanted: Sequence[str]) -> Route | None:
+        """Return the route of a request with these keys, the best first; None where no mapper knows any."""
+        now = self._clock()
+        if now >= self._look_at:
+            self._look_at = now + LOOK_EVERY
+            for mapper in self.mappers:
+                mapper.look()
+        for mapper in self.mappers:
+            for key in wanted:
+                group = mapper.find(key)
+                if group:
+                    return Route(mapper, key, group)
+        return None
+
+    def _keys_of(self, environ: Environ, named: str) -> tuple[str, ...]:
+        trusted = keys.VARIABLE in environ and self._trusts(environ.get("REMOTE_ADDR", ""))
+        return keys.keys_of(environ, trusted, named)
+
+    def answering(self, environ: Environ, named: str, known: bool) -> Routed | None:
+        """Return what answers a request whose host no site claims; None where nobody does.
+
+        Args:
+            environ: of the request.
+            named: the host that a trusted front end named.
+            known: another site answers hosts that are unknown here, so the fallback nodes are not asked.
+        """
+        wanted = self._keys_of(environ, named)
+        if self.find(wanted) or (self._fallback and not known):
+            return Routed(self, wanted, environ)
+        return None
+
+    def claims(self, host: str) -> bool:
+        """Tell whether a mapper knows `host` by its name, rather than serve any."""
+        route = self.find((host,))
+        return bool(route and not isinstance(route.mapper, (Fixed, Code)))
+
+    def serve(self, wanted: Sequence[str], environ: Environ, start_response: Any) -> Iterable[bytes]:
+        """Relay one request to the nodes of its keys (PEP 3333).
+
+        Raises:
+            UnknownHost: no mapper knows them, and no node stands in.
+        """
+        if keys.VARIABLE in environ:
+            wanted = self._keys_of(environ, "")
+        route = self.find(wanted)
+        if route is None:
+            if not self._fallback:
+                raise UnknownHost("No site answers here under this name")
+            route = Route(self._fallback, EVERY_KEY, self._fallback.group)
+        return relay(self.destination(route), environ, start_response)
+
+    def destination(self, route: Route) -> Nodes:
+        """Return what relays to the nodes of a route; it is kept while they stay the same."""
+        key = EVERY_KEY if isinstance(route.mapper, Fixed) else route.key
+        place = f"{route.mapper.name} {key}"
+        known = self._destinations.get(place)
+        if known and known[0] is route.group:
+            return known[1]
+        if len(self._destinations) >= MOST_DESTINATIONS:
+            self._destinations.clear()
+        made = self._made(key, route.group)
+        self._destinations[place] = route.group, made
+        return made
+
+    def _made(self, key: str, group: Group) -> Nodes:
+        options = self.home.router
+        members = [(node, node.backup) for node in group.nodes]
+        if self._fallback and group is not self._fallback.group:
+            members += [(node, STAND_IN) for node in self._fallback.group.nodes]
+        return Nodes(
+            [self._upstream(key, node, level) for node, level in members],
+            self._clock,
+            algorithm=group.algorithm or options.algorithm,
+            grace=options.grace,
+        )
+
+    def _upstream(self, key: str, node: Node, level: int) -> NodeUpstream:
+        options = self.home.router
+        proxy = Proxy(
+            node.endpoint,
+            request_timeout=options.timeout,
+            trusts=self._trusts,
+            connect_timeout=options.connect_timeout,
+            modifiers=(node.modifier1, node.modifier2),
+        )
+        health = self._healths.get(node)
+        if health is None:
+            health = self._healths[node] = Health()
+        return NodeUpstream(proxy, node, health, NodeCounts(self.home, key, node), level)
+
+
+class Routed:
+    """What a host is remembered by: its keys; who answers them is looked up for each request.
+
+    Attributes:
+        name: for the log.
+        lasts: the next request with this host has the same keys.
+        check_at: monotonic seconds from which a request has the configuration looked at.
+    """
+
+    key = ("", "")
+
+    def __init__(self, router: Router, wanted: tuple[str, ...], environ: Environ) -> None:
+        self._router = router
+        self._keys = wanted
+        self.name = wanted[-1] if wanted else ""
+        self.lasts = keys.VARIABLE not in environ
+        self.check_at = 0.0
+
+    def app(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        """Relay one request (PEP 3333)."""
+        return self._router.serve(self._keys, environ, start_response)
+
+
+def router_of(home: Home, former: Router | None = None) -> Router | None:
+    """Return the router of a home; None where its configuration names no nodes.
+
+    The former one goes on with all it knows where nothing has changed that concerns it.
+    """
+    options = home.router
+    files = options.map, options.pattern, options.base, options.code, options.redis, options.sql
+    if not any((*files, options.mappers, options.to, options.fallback, options.subscription_server)):
+        return None
+    if former and (former.home.path, former.home.router, former.home.service) == (home.path, options, home.service):
+        return former
+    return Router(home)
+
+
+def mappers_of(home: Home, groups: Groups) -> list[Mapper]:
+    """Return the mappers of a home in the order in which they are asked; who cannot be had is left out, and logged."""
+    options = home.router
+
+    def path(name: str) -> str:
+        return os.path.join(home.path, name)
+
+    made: list[tuple[str, Any, Callable[[], Mapper]]] = [
+        ("map", options.map, lambda: MapFile(path(options.map), groups)),
+        ("pattern", options.pattern, lambda: Pattern("pattern", options.pattern, groups)),
+        ("subscription_server", options.subscription_server, lambda: Subscribed(home.runtime_dir)),
+        ("base", options.base, lambda: Pattern("base", path(f"{options.base}/%s"), groups)),
+        ("code", options.code, lambda: Code(options.code, home.path, groups)),
+        ("redis", options.redis, lambda: lookups.of_redis(options.redis, groups)),
+        ("sql", options.sql, lambda: lookups.of_sql(options.sql, options.query, home.path, groups)),
+        *(("mappers", name, lambda name=name: lookups.of_package(name, home.path, groups)) for name in options.mappers),
+        ("to", options.to, lambda: Fixed("to", nodes.parse_list(options.to))),
+    ]
+    found = []
+    for option, value, make in made:
+        if value:
+            try:
+                found.append(make())
+            except ValueError as error:
+                _log.error("[router] %s = %s: %s", option, value, error)
+    return found
