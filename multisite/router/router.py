@@ -130,8 +130,9 @@ class Router:
             known: another site answers hosts that are unknown here, so the fallback nodes are not asked.
         """
         wanted = self._keys_of(environ, named)
-        if self.find(wanted) or (self._fallback and not known):
-            return Routed(self, wanted, environ)
+        route = self.find(wanted)
+        if route or (self._fallback and not known):
+            return Routed(self, wanted, environ, route)
         return None
 
     def claims(self, host: str) -> bool:
@@ -139,15 +140,20 @@ class Router:
         route = self.find((host,))
         return bool(route and not isinstance(route.mapper, (Fixed, Code)))
 
-    def serve(self, wanted: Sequence[str], environ: Environ, start_response: Any) -> Iterable[bytes]:
+    def serve(
+        self, wanted: Sequence[str], environ: Environ, start_response: Any, route: Route | None = None
+    ) -> Iterable[bytes]:
         """Relay one request to the nodes of its keys (PEP 3333).
+
+        Args:
+            wanted: its keys, unless the front end names one.
+            route: what has just been found for it.
 
         Raises:
             UnknownHost: no mapper knows them, and no node stands in.
         """
-        if keys.VARIABLE in environ:
-            wanted = self._keys_of(environ, "")
-        route = self.find(wanted)
+        if route is None:
+            route = self.find(self._keys_of(environ, "") if keys.VARIABLE in environ else wanted)
         if route is None:
             if not self._fallback:
                 raise UnknownHost("No site answers here under this name")
@@ -205,16 +211,18 @@ class Routed:
 
     key = ("", "")
 
-    def __init__(self, router: Router, wanted: tuple[str, ...], environ: Environ) -> None:
+    def __init__(self, router: Router, wanted: tuple[str, ...], environ: Environ, route: Route | None) -> None:
         self._router = router
         self._keys = wanted
+        self._route = route  # for the request that asked: a function that takes nodes in turn is called once for it
         self.name = wanted[-1] if wanted else ""
         self.lasts = keys.VARIABLE not in environ
         self.check_at = 0.0
 
     def app(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         """Relay one request (PEP 3333)."""
-        return self._router.serve(self._keys, environ, start_response)
+        route, self._route = self._route, None
+        return self._router.serve(self._keys, environ, start_response, route)
 
 
 def router_of(home: Home, former: Router | None = None) -> Router | None:
