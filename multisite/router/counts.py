@@ -25,13 +25,16 @@ EVERY_KEY = "*"  # stands for all keys of nodes that serve any
 _FAILURES, _FAILED_AT, _LAST_USE = map(board.FIELDS.index, ("errors", "started", "last_use"))
 
 
+Place = tuple[str, str, str]  # mapper, key and node
+
+
 class NodeCounts:
     """The counts of one node for one key in this worker."""
 
     __slots__ = ("_cells", "_counts")
 
-    def __init__(self, home: Home, key: str, node: Node) -> None:
-        self._counts: Counts = usage.of_worker(home, _folder_made, FOLDER).of(_name(key, node))
+    def __init__(self, home: Home, mapper: str, key: str, node: Node) -> None:
+        self._counts: Counts = usage.of_worker(home, _folder_made, FOLDER).of(_name(mapper, key, node))
         self._cells = self._counts.cells
         self._cells[_FAILED_AT] = 0
 
@@ -66,10 +69,10 @@ class NodeFigures:
     failed_at: float = 0.0
 
 
-def read(home: Home) -> dict[tuple[str, str], NodeFigures]:
-    """Return the figures by key and node."""
+def read(home: Home) -> dict[Place, NodeFigures]:
+    """Return the figures by mapper, key and node."""
     folder, past = _folder(home), StateFile(home, FOLDER)
-    found: dict[tuple[str, str], NodeFigures] = {}
+    found: dict[Place, NodeFigures] = {}
     for name, sums in usage.read(folder, past)[0].items():
         found[_of_name(name)] = NodeFigures(sums.requests, sums.errors)
     for name, record, is_dead in usage.records(folder, past):
@@ -94,15 +97,15 @@ def _folder_made(home: Home) -> str:
     return _folder(home)
 
 
-def _name(key: str, node: Node) -> str:
+def _name(mapper: str, key: str, node: Node) -> str:
     """Return the name of a record; what is too long for one ends in its digest."""
-    name = f"{quote(key, safe=':*')} {quote(str(node), safe=':/@+[]')}"
+    name = " ".join((mapper, quote(key, safe=":*"), quote(str(node), safe=":/@+[]")))
     if len(name) <= usage.NAME:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:16]
     return f"{name[: usage.NAME - 17]}~{digest}"
 
 
-def _of_name(name: str) -> tuple[str, str]:
-    key, _, node = name.partition(" ")
-    return unquote(key), unquote(node)
+def _of_name(name: str) -> Place:
+    mapper, key, node, *_ = [*name.split(" "), "", ""]
+    return mapper, unquote(key), unquote(node)

@@ -46,11 +46,13 @@ class Pool:
 
     Attributes:
         generation: another number whenever a worker has to know something new.
+        numbered: how many signed packets were taken.
         counted: how many packets had which outcome.
     """
 
     def __init__(self) -> None:
         self.generation = 1
+        self.numbered = 0
         self.counted: Counter[str] = Counter()
         self._members: dict[str, dict[str, Member]] = {}
         self._algorithms: dict[str, str] = {}
@@ -64,6 +66,11 @@ class Pool:
         """Yield each key, its algorithm ("" for the usual one) and its members."""
         for key, members in self._members.items():
             yield key, self._algorithms.get(key, ""), tuple(members.values())
+
+    @property
+    def changes(self) -> int:
+        """Grows with each change that a successor has to know."""
+        return self.generation + self.numbered
 
     def take(self, announced: Announcement, now: float, uid: int = -1, clock: float | None = None) -> str:
         """Take what a node announces; return the outcome, which is counted.
@@ -123,6 +130,7 @@ class Pool:
                 return "full"
             del self._numbers[oldest]
         self._numbers[identity] = announced.unix
+        self.numbered += 1
         self._numbers.move_to_end(identity)
         return ""
 
@@ -174,9 +182,15 @@ class Pool:
             "counted": dict(self.counted),
         }
 
-    def take_over(self, state: Mapping[str, Any], now: float) -> None:
-        """Go on where another was; each of its members has a while to announce itself again."""
-        for key, algorithm, found in read(state["pool"]):
+    def take_over(self, state: Mapping[str, Any], now: float, is_recent: bool = True) -> None:
+        """Go on where another was; each of its members has a while to announce itself again.
+
+        Of one that is not recent, the numbers of signed packets count only.
+
+        Raises:
+            ValueError, TypeError, KeyError: `state` is nothing that `pack` returned.
+        """
+        for key, algorithm, found in read(state["pool"] if is_recent else {}):
             self._members[key] = {str(node): Member(node, seen=now) for node in found}
             self._count += len(self._members[key])
             if algorithm:

@@ -13,7 +13,8 @@ import logging
 import mmap
 import os
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from multisite.router import pool
@@ -22,7 +23,9 @@ from multisite.router.pool import Pool
 
 FOLDER = "router"  # in the runtime directory
 POOL, NUMBER = "pool.json", "pool.number"
+LOST_AFTER = 5.0  # seconds without a sign of the supervisor after which a worker has it started again
 _SIZE = mmap.PAGESIZE
+_GENERATION, _BEAT = 0, 1
 
 _log = logging.getLogger("multisite.router")
 
@@ -32,6 +35,9 @@ class Publisher:
 
     Args:
         rundir: the runtime directory.
+
+    Attributes:
+        published: generation of the pool that the workers know.
 
     Raises:
         OSError: the files cannot be made.
@@ -47,7 +53,7 @@ class Publisher:
             self._number = memoryview(mmap.mmap(file, _SIZE)).cast("Q")
         finally:
             os.close(file)
-        self._published = -1
+        self.published = -1
 
     def publish(self, found: Pool) -> None:
         """Publish the pool if it has changed.
@@ -55,7 +61,7 @@ class Publisher:
         Raises:
             OSError: it cannot be written; it is tried again the next time.
         """
-        if found.generation == self._published:
+        if found.generation == self.published:
             return
         handle, temporary = tempfile.mkstemp(dir=self._folder)
         try:
@@ -66,28 +72,38 @@ class Publisher:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
-        self._number[0] += 1
-        self._published = found.generation
+        self._number[_GENERATION] += 1
+        self.published = found.generation
+
+    def beat(self) -> None:
+        """Show the workers that the supervisor lives."""
+        self._number[_BEAT] = time.monotonic_ns()
 
 
 class Subscribed:
-    """The mapper of announced nodes, in a worker."""
+    """The mapper of announced nodes, in a worker.
+
+    Args:
+        rundir: the runtime directory.
+        wake: has the supervisor started where it has gone.
+    """
 
     name = "subscription"
 
-    def __init__(self, rundir: str) -> None:
+    def __init__(self, rundir: str, wake: Callable[[], None] = lambda: None) -> None:
+        self._wake, self._woken = wake, 0.0
         self._folder = os.path.join(rundir, FOLDER)
         self._groups: dict[str, Group] = {}
         self._number: memoryview | None = None
         self._inode = 0
         self._read = -1
-        self.look()
+        self._map()
 
     def find(self, key: str) -> Group | None:
         """Return the nodes that announced themselves for a key."""
         number = self._number
-        if number is not None and number[0] != self._read:
-            self._load(number[0])
+        if number is not None and number[_GENERATION] != self._read:
+            self._load(number[_GENERATION])
         return self._groups.get(key)
 
     def entries(self) -> Iterator[tuple[str, Group | None]]:
@@ -95,7 +111,14 @@ class Subscribed:
         yield from list(self._groups.items())
 
     def look(self) -> None:
-        """Map the number where a supervisor has made it, or made it anew."""
+        """Map the number where a supervisor has made it, or made it anew; have one started that has gone."""
+        number, now = self._number, time.monotonic()
+        if (not number or now - number[_BEAT] / 1e9 > LOST_AFTER) and now - self._woken > LOST_AFTER:
+            self._woken = now
+            self._wake()
+        self._map()
+
+    def _map(self) -> None:
         try:
             inode = os.stat(os.path.join(self._folder, NUMBER)).st_ino
             if inode == self._inode and self._number is not None:

@@ -6,8 +6,10 @@ nobody but themselves, so what they learn counts from the next request on.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -17,7 +19,8 @@ from multisite.config import nodes
 from multisite.config.model import Home
 from multisite.config.nodes import Node
 from multisite.config.trusted import TrustedProxies
-from multisite.errors import BackendUnavailable, ConnectFailed, UnknownHost
+from multisite.control.client import Client
+from multisite.errors import BackendUnavailable, ConnectFailed, MultisiteError, UnknownHost
 from multisite.proxy.balancer import STAND_IN, Balancer, Health, Upstream
 from multisite.proxy.destination import Proxy
 from multisite.proxy.downstream import Environ
@@ -30,6 +33,7 @@ from multisite.router.counts import EVERY_KEY, NodeCounts
 from multisite.router.groups import Group, Groups
 from multisite.router.mappers import LOOK_EVERY, Fixed, MapFile, Mapper, Pattern
 from multisite.router.published import Subscribed
+from multisite.sites.server import head_limits
 
 MOST_DESTINATIONS = 4096  # keys whose nodes' health and turns are remembered
 RETRY_AFTER = 5
@@ -169,23 +173,23 @@ class Router:
             return known[1]
         if len(self._destinations) >= MOST_DESTINATIONS:
             self._destinations.clear()
-        made = self._made(key, route.group)
+        made = self._made(route.mapper.name, key, route.group)
         self._destinations[place] = route.group, made
         return made
 
-    def _made(self, key: str, group: Group) -> Nodes:
+    def _made(self, mapper: str, key: str, group: Group) -> Nodes:
         options = self.home.router
         members = [(node, node.backup) for node in group.nodes]
         if self._fallback and group is not self._fallback.group:
             members += [(node, STAND_IN) for node in self._fallback.group.nodes]
         return Nodes(
-            [self._upstream(key, node, level) for node, level in members],
+            [self._upstream(mapper, key, node, level) for node, level in members],
             self._clock,
             algorithm=group.algorithm or options.algorithm,
             grace=options.grace,
         )
 
-    def _upstream(self, key: str, node: Node, level: int) -> NodeUpstream:
+    def _upstream(self, mapper: str, key: str, node: Node, level: int) -> NodeUpstream:
         options = self.home.router
         proxy = Proxy(
             node.endpoint,
@@ -197,7 +201,7 @@ class Router:
         health = self._healths.get(node)
         if health is None:
             health = self._healths[node] = Health()
-        return NodeUpstream(proxy, node, health, NodeCounts(self.home, key, node), level)
+        return NodeUpstream(proxy, node, health, NodeCounts(self.home, mapper, key, node), level)
 
 
 class Routed:
@@ -239,6 +243,16 @@ def router_of(home: Home, former: Router | None = None) -> Router | None:
     return Router(home)
 
 
+def waker(home: Home) -> Callable[[], None]:
+    """Return what has the supervisor of a home there, without waiting for it."""
+
+    def meet() -> None:
+        with contextlib.suppress(MultisiteError, OSError):
+            Client(home).meet(head_limits())
+
+    return lambda: threading.Thread(target=meet, name="multisite-wake", daemon=True).start()
+
+
 def mappers_of(home: Home, groups: Groups) -> list[Mapper]:
     """Return the mappers of a home in the order in which they are asked; who cannot be had is left out, and logged."""
     options = home.router
@@ -249,7 +263,7 @@ def mappers_of(home: Home, groups: Groups) -> list[Mapper]:
     made: list[tuple[str, Any, Callable[[], Mapper]]] = [
         ("map", options.map, lambda: MapFile(path(options.map), groups)),
         ("pattern", options.pattern, lambda: Pattern("pattern", options.pattern, groups)),
-        ("subscription_server", options.subscription_server, lambda: Subscribed(home.runtime_dir)),
+        ("subscription_server", options.subscription_server, lambda: Subscribed(home.runtime_dir, waker(home))),
         ("base", options.base, lambda: Pattern("base", path(f"{options.base}/%s"), groups)),
         ("code", options.code, lambda: Code(options.code, home.path, groups)),
         ("redis", options.redis, lambda: lookups.of_redis(options.redis, groups)),

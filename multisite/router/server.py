@@ -37,17 +37,19 @@ class Socket:
     Args:
         address: ``HOST:PORT`` of UDP, or the path of a unix datagram socket; ``@NAME`` for an abstract one.
         group: number of the group that may send to the unix socket, None for none.
+        descriptor: of the socket where another program has bound it, -1 where nobody has.
 
     Raises:
         OSError: it cannot be bound.
         ValueError: it is no address.
     """
 
-    def __init__(self, address: str, group: int | None = None) -> None:
+    def __init__(self, address: str, group: int | None = None, descriptor: int = -1) -> None:
         self.address = address
         self.path = address if address.startswith("/") else ""
         self.is_unix = bool(self.path) or address.startswith("@")
-        self.sock = self._bound(group)
+        self.sock = self._bound(group) if descriptor < 0 else socket.socket(fileno=descriptor)
+        self.sock.setblocking(False)
 
     def _bound(self, group: int | None) -> socket.socket:
         if self.is_unix:
