@@ -24,6 +24,7 @@ COMMANDS = {
     "explain": "multisite.cli.explain:explain",
     "status": "multisite.cli.listing:status",
     "stats": "multisite.cli.stats:stats",
+    "router": "multisite.cli.router:router",
     "logs": "multisite.cli.logs:logs",
     "stop": "multisite.cli.restart:stop",
     "create-rules": "multisite.cli.rules:create_rules",

@@ -12,6 +12,7 @@ from multisite.cli import complete
 from multisite.cli.group import fail
 from multisite.cli.listing import say_failure, say_journey
 from multisite.cli.output import GOES_ON, say, say_json, say_problems, suggestion
+from multisite.cli.router import ago, explained
 from multisite.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
@@ -55,6 +56,10 @@ def explain(session: Session, address: str) -> None:
     except BadHost:
         fail(f"{raw[:100]!r} is no host name: it gets a 400 page")
     found = candidates(session.catalogue, host, path)
+    if not found or not found[0].domain:
+        routed = explained(session, host, raw)
+        if routed and (not found or routed["mapper"] != "fallback"):
+            return say_json(routed) if session.as_json else _say_routed(routed)
     if not found:
         fail(_unknown(session, host, path))
     answer = describe(session, host, path, found)
@@ -65,6 +70,17 @@ def explain(session: Session, address: str) -> None:
         say_problems(p for p in session.catalogue.problems if p.file == answer["file"])
     if answer["faults"] or answer["state"] == "broken":
         raise SystemExit(1)
+
+
+def _say_routed(routed: dict[str, Any]) -> None:
+    """Print which nodes answer a host that no site claims."""
+    say(f"mapper    {routed['mapper']}: [router] in moya.conf; no site of this home claims {routed['host']}")
+    say(f"key       {routed['key']}")
+    for node in routed["nodes"]:
+        health = "cannot be reached" if node["dead"] else f"last seen {ago(node['last_seen'])}"
+        said = f"{node['requests']} requests, {node['failures']} failures, {health}"
+        modifier = f", modifier1 {node['modifier1']}" if node["modifier1"] else ""
+        say(f"node      {node['node']}{modifier}, weight {node['weight']}: {said}")
 
 
 def split_address(address: str) -> tuple[str, str]:

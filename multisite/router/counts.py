@@ -59,14 +59,21 @@ class NodeFigures:
     Attributes:
         requests: that it was sent.
         failures: how often it could not be reached.
+        in_flight: requests that it has just now.
         last_use: monotonic seconds of its last request, 0.0 for never.
         failed_at: since when it cannot be reached, in any worker; 0.0 where it can.
     """
 
     requests: int = 0
     failures: int = 0
+    in_flight: int = 0
     last_use: float = 0.0
     failed_at: float = 0.0
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it could not be reached since its last request."""
+        return self.failed_at > self.last_use
 
 
 def read(home: Home) -> dict[Place, NodeFigures]:
@@ -74,7 +81,7 @@ def read(home: Home) -> dict[Place, NodeFigures]:
     folder, past = _folder(home), StateFile(home, FOLDER)
     found: dict[Place, NodeFigures] = {}
     for name, sums in usage.read(folder, past)[0].items():
-        found[_of_name(name)] = NodeFigures(sums.requests, sums.errors)
+        found[_of_name(name)] = NodeFigures(sums.requests, sums.errors, sums.in_flight)
     for name, record, is_dead in usage.records(folder, past):
         figures = found.get(_of_name(name))
         if figures:

@@ -139,6 +139,10 @@ class Router:
             return Routed(self, wanted, environ, route)
         return None
 
+    def stand_in(self) -> Route | None:
+        """Return the route to the fallback nodes, for keys that no mapper knows."""
+        return Route(self._fallback, EVERY_KEY, self._fallback.group) if self._fallback else None
+
     def claims(self, host: str) -> bool:
         """Tell whether a mapper knows `host` by its name, rather than serve any."""
         route = self.find((host,))
@@ -158,10 +162,9 @@ class Router:
         """
         if route is None:
             route = self.find(self._keys_of(environ, "") if keys.VARIABLE in environ else wanted)
+        route = route or self.stand_in()
         if route is None:
-            if not self._fallback:
-                raise UnknownHost("No site answers here under this name")
-            route = Route(self._fallback, EVERY_KEY, self._fallback.group)
+            raise UnknownHost("No site answers here under this name")
         return relay(self.destination(route), environ, start_response)
 
     def destination(self, route: Route) -> Nodes:

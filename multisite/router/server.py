@@ -64,7 +64,7 @@ class Socket:
             sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
             if self.path:
-                _clear(self.path)
+                clear(self.path, socket.SOCK_DGRAM)
             if self.is_unix:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             old = os.umask(0o177)
@@ -104,11 +104,15 @@ class Socket:
                 os.unlink(self.path)
 
 
-def _clear(path: str) -> None:
-    """Remove a socket that nobody has any more."""
+def clear(path: str, kind: int) -> None:
+    """Remove a unix socket of this kind that nobody has any more.
+
+    Raises:
+        OSError: another program has it, or it cannot be removed.
+    """
     try:
         if stat.S_ISSOCK(os.lstat(path).st_mode):
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+            with socket.socket(socket.AF_UNIX, kind) as probe:
                 probe.connect(path)
             raise OSError(errno.EADDRINUSE, "another program receives there", path)
     except ConnectionRefusedError:

@@ -38,7 +38,12 @@ class Commands:
         clock: tells the monotonic time.
         started: when this supervisor was.
         preloaders: that they are about, too.
+<<<<<<< HEAD
         promotion: who moves them into the workers and out of them.
+=======
+        placing: of the sites.
+        announced: tells of the nodes that announced themselves.
+>>>>>>> bccd7db (Router: multisite router lists keys and nodes, explain names the mapper, and the Fastrouter's statistics are served)
     """
 
     def __init__(
@@ -51,10 +56,19 @@ class Commands:
         clock: Callable[[], float],
         started: float,
         preloaders: Preloaders,
+<<<<<<< HEAD
         promotion: Promotion,
     ) -> None:
         self._preloaders, self._promotion = preloaders, promotion
         self._sites, self._servers, self._rundir = sites, servers, rundir
+=======
+        placing: Promotion,
+        announced: Callable[[], Answer],
+    ) -> None:
+        self._announced = announced
+        self._preloaders, self._placing = preloaders, placing
+        self._roster, self._servers, self._rundir = roster, servers, rundir
+>>>>>>> bccd7db (Router: multisite router lists keys and nodes, explain names the mapper, and the Fastrouter's statistics are served)
         self._look_soon, self._begin_upgrade = look_soon, begin_upgrade
         self._now, self._started = clock, started
 
@@ -81,6 +95,9 @@ class Commands:
 
     def _ping(self, _request: Answer, _connection: Caller) -> Answer:
         return {"pid": os.getpid(), "home": self._sites.home.path}
+
+    def _nodes(self, _request: Answer, _connection: Caller) -> Answer:
+        return self._announced()
 
     def _meet(self, request: Answer, connection: Caller) -> Answer:
         self._servers.register(connection.pid, request.get("head_limits"))
@@ -193,6 +210,7 @@ _COMMANDS: dict[str, Callable[[Commands, Answer, Caller], Answer | None]] = {
     "reload": Commands._reload,
     "upgrade": Commands._upgrade,
     "logs": Commands._logs,
+    "nodes": Commands._nodes,
 }
 
 

@@ -1,0 +1,178 @@
+"""What is known of keys and nodes, for commands and the statistics: who told of them, and what became of requests."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from multisite.config.model import Home
+from multisite.config.nodes import Node
+from multisite.router import counts
+from multisite.router.counts import EVERY_KEY, NodeFigures
+from multisite.router.groups import Group, Groups
+from multisite.router.mappers import Fixed, MapFile, Mapper
+from multisite.router.published import Subscribed
+from multisite.router.router import mappers_of
+
+_NEVER = NodeFigures()
+
+
+@dataclass
+class NodeReport:
+    """A node of a key; `last_seen` is in seconds since 1970, None for never.
+
+    A node that announces itself is seen when it does so, any other when it is sent a request.
+    """
+
+    node: str
+    modifier1: int = 0
+    weight: int = 1
+    requests: int = 0
+    failures: int = 0
+    last_seen: float | None = None
+    dead: bool = False
+
+
+@dataclass
+class KeyReport:
+    """A key and its nodes, and the mapper that knows it; the key ``*`` stands for all that no other mapper knows."""
+
+    key: str
+    mapper: str
+    nodes: list[NodeReport] = field(default_factory=list)
+
+
+class Report:
+    """The keys of a home.
+
+    Args:
+        announced: what the supervisor tells of the pool; None where there is none.
+    """
+
+    def __init__(self, home: Home, announced: Mapping[str, Any] | None) -> None:
+        self._home = home
+        self._figures = counts.read(home)
+        self._seen = {
+            (told["key"], node["node"]): float(node["seen"])
+            for told in (announced or {}).get("keys", ())
+            for node in told["nodes"]
+        }
+        self._now, self._wall = time.monotonic(), time.time()
+
+    def keys(self) -> list[KeyReport]:
+        """Return all keys that a mapper lists, and those for which a request has been relayed."""
+        found: dict[tuple[str, str], KeyReport] = {}
+        for mapper in mappers_of(self._home, Groups(lambda complaint: None)):
+            for key, group in _entries(mapper):
+                if group:
+                    found[mapper.name, key] = self.of(mapper, key, group)
+        for mapper_name, key, node in self._figures:
+            report = found.setdefault((mapper_name, key), KeyReport(key, mapper_name))
+            if node not in [each.node for each in report.nodes] and not _lists(mapper_name):
+                report.nodes.append(self._node(mapper_name, key, node))
+        return [report for report in found.values() if report.nodes]
+
+    def of(self, mapper: Mapper, key: str, group: Group) -> KeyReport:
+        """Return what is known of the nodes that a mapper names for a key."""
+        place = EVERY_KEY if isinstance(mapper, Fixed) else key
+        return KeyReport(place, mapper.name, [self._node(mapper.name, place, node) for node in group.nodes])
+
+    def _node(self, mapper: str, key: str, node: Node | str) -> NodeReport:
+        figures = self._figures.get((mapper, key, str(node)), _NEVER)
+        seen = self._seen.get((key, str(node)), figures.last_use)
+        report = NodeReport(
+            str(node),
+            requests=figures.requests,
+            failures=figures.failures,
+            last_seen=round(self._wall - self._now + seen, 3) if seen else None,
+            dead=figures.is_dead,
+        )
+        if isinstance(node, Node):
+            report.modifier1, report.weight = node.modifier1, node.weight
+        return report
+
+
+def _lists(mapper: str) -> bool:
+    """Tell whether a mapper lists its keys: what it lists no more is told no more."""
+    return mapper in (MapFile.name, Subscribed.name)
+
+
+def _entries(mapper: Mapper) -> list[tuple[str, Group | None]]:
+    if isinstance(mapper, (MapFile, Subscribed)):
+        return list(mapper.entries())
+    return [(EVERY_KEY, mapper.group)] if isinstance(mapper, Fixed) else []
+
+
+def statistics(home: Home, announced: Mapping[str, Any], supervisor: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the Fastrouter's statistics document.
+
+    Args:
+        announced: the pool, as the supervisor tells of it.
+        supervisor: its ``pid``, ``uid``, ``gid``, ``cwd`` and ``version``.
+    """
+    figures, now, wall = counts.read(home), time.monotonic(), time.time()
+    keys = []
+    for told in announced["keys"]:
+        members = [_member(told["key"], node, figures, wall - now) for node in told["nodes"]]
+        keys.append(
+            {
+                "key": told["key"],
+                "hash": djb33x(told["key"]),
+                "hits": sum(member["requests"] for member in members),
+                "sni_enabled": 0,
+                "algo": told["algorithm"] or home.router.algorithm,
+                "nodes": members,
+            }
+        )
+    fixed = [
+        {"name": node, "hits": each.requests, "grace": int(each.is_dead)}
+        for (mapper, _key, node), each in figures.items()
+        if mapper == "to"
+    ]
+    return {
+        **supervisor,
+        "active_sessions": 0,
+        "fastrouter": list(announced["sockets"]),
+        "subscriptions": keys,
+        "static_nodes": fixed,
+        "cheap": int(not keys),
+    }
+
+
+def _member(
+    key: str, told: Mapping[str, Any], figures: Mapping[counts.Place, NodeFigures], wall: float
+) -> dict[str, Any]:
+    counted = figures.get((Subscribed.name, key, told["node"]), _NEVER)
+    return {
+        "name": told["node"],
+        "modifier1": told["modifier1"],
+        "modifier2": told["modifier2"],
+        "last_check": int(wall + told["seen"]),
+        "pid": 0,
+        "uid": max(0, told["uid"]),
+        "gid": 0,
+        "requests": counted.requests,
+        "last_requests": 0,
+        "tx": 0,
+        "rx": 0,
+        "cores": told["cores"],
+        "load": told["load"],
+        "weight": told["weight"],
+        "wrr": 0,
+        "ref": counted.in_flight,
+        "failcnt": counted.failures,
+        "death_mark": int(counted.is_dead),
+        "vassal": "",
+        "backup": told["backup"],
+        "proto": 104 if told["protocol"] == "http" else 117,
+    }
+
+
+def djb33x(key: str) -> int:
+    """Return uWSGI's hash of a key, which its statistics show."""
+    found = 5381
+    for byte in key.encode("utf-8", "surrogateescape"):
+        found = ((found << 5) + found) ^ byte
+    return (found & 0xFFFFFFFF) % 0xFFFF
