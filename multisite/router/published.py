@@ -101,14 +101,17 @@ class Subscribed:
 
     def find(self, key: str) -> Group | None:
         """Return the nodes that announced themselves for a key."""
-        number = self._number
-        if number is not None and number[_GENERATION] != self._read:
-            self._load(number[_GENERATION])
-        return self._groups.get(key)
+        return self._newest().get(key)
 
     def entries(self) -> Iterator[tuple[str, Group | None]]:
         """Yield each key and its nodes."""
-        yield from list(self._groups.items())
+        yield from list(self._newest().items())
+
+    def _newest(self) -> dict[str, Group]:
+        number = self._number
+        if number is not None and number[_GENERATION] != self._read:
+            self._load(number[_GENERATION])
+        return self._groups
 
     def look(self) -> None:
         """Map the number where a supervisor has made it, or made it anew; have one started that has gone."""
