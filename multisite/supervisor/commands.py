@@ -38,12 +38,8 @@ class Commands:
         clock: tells the monotonic time.
         started: when this supervisor was.
         preloaders: that they are about, too.
-<<<<<<< HEAD
         promotion: who moves them into the workers and out of them.
-=======
-        placing: of the sites.
         announced: tells of the nodes that announced themselves.
->>>>>>> bccd7db (Router: multisite router lists keys and nodes, explain names the mapper, and the Fastrouter's statistics are served)
     """
 
     def __init__(
@@ -56,19 +52,12 @@ class Commands:
         clock: Callable[[], float],
         started: float,
         preloaders: Preloaders,
-<<<<<<< HEAD
         promotion: Promotion,
-    ) -> None:
-        self._preloaders, self._promotion = preloaders, promotion
-        self._sites, self._servers, self._rundir = sites, servers, rundir
-=======
-        placing: Promotion,
         announced: Callable[[], Answer],
     ) -> None:
         self._announced = announced
-        self._preloaders, self._placing = preloaders, placing
-        self._roster, self._servers, self._rundir = roster, servers, rundir
->>>>>>> bccd7db (Router: multisite router lists keys and nodes, explain names the mapper, and the Fastrouter's statistics are served)
+        self._preloaders, self._promotion = preloaders, promotion
+        self._sites, self._servers, self._rundir = sites, servers, rundir
         self._look_soon, self._begin_upgrade = look_soon, begin_upgrade
         self._now, self._started = clock, started
 

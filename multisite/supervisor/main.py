@@ -8,9 +8,12 @@ import os
 import signal
 import time
 from collections import deque
+from typing import Any
 
+from multisite import __version__
 from multisite.control.rundir import RuntimeDir
 from multisite.proxy import handoff
+from multisite.router import report
 from multisite.sites import statefile
 from multisite.sites.changes import QUIET
 from multisite.sites.failures import of_starts
@@ -21,6 +24,7 @@ from multisite.supervisor.commands import Commands
 from multisite.supervisor.control import ControlSockets
 from multisite.supervisor.lifecycle import State
 from multisite.supervisor.loop import Loop
+from multisite.supervisor.nodestats import NodeStats
 from multisite.supervisor.planner import SiteView, SpawnBudget
 from multisite.supervisor.process import kernel, orphans
 from multisite.supervisor.process.descriptors import DescriptorLimits
@@ -35,6 +39,7 @@ from multisite.supervisor.site.parts import NO_CONNECTIONS
 from multisite.supervisor.site.supervised import SupervisedSite
 from multisite.supervisor.sites import SupervisedSites
 from multisite.supervisor.snapshot import at_a_glance, needs_connections, view
+from multisite.supervisor.subscriptions import Subscriptions
 from multisite.supervisor.upgrade import HELD_BACK, Upgrade, arrived
 
 LOOK_EVERY = 1.0  # seconds between two looks at the configuration
@@ -73,9 +78,10 @@ class Supervisor(Handed):
         _preloaders=PART,
         _promotion=PART.at("placing"),
         _sites=PART.at("roster"),
+        _subscriptions=given(lambda part, keep: part.pack(keep)),
         _control=given(lambda control, keep: control.pack(keep)).at("doors"),
     )
-    ANEW = ("leaving", "_loop", "_scales", "_look_at", "_survey_at", "_crowded", "_upgrade")
+    ANEW = ("leaving", "_loop", "_scales", "_look_at", "_survey_at", "_crowded", "_upgrade", "_node_stats")
 
     def __init__(
         self, live: LiveHome, rundir: RuntimeDir, lock: int, *, foreground: bool, state: Packed | None = None
@@ -102,6 +108,8 @@ class Supervisor(Handed):
         self._crowded = False
         self._upgrade = Upgrade(self._loop, live.home.path)
         self._loop.catch(*HELD_BACK)
+        self._subscriptions = Subscriptions(live.home, rundir, self._loop, state and state.get("subscriptions"))
+        self._node_stats = NodeStats(self._loop, self._statistics)
         commands = Commands(
             self._sites,
             self._servers,
@@ -112,6 +120,7 @@ class Supervisor(Handed):
             self._started,
             self._preloaders,
             self._promotion,
+            self._subscriptions.describe,
         )
         if state:
             self.take_over(state)
@@ -131,6 +140,10 @@ class Supervisor(Handed):
         self._preloaders.close()
         keep = Keeper()
         self._upgrade.execute(self.pack(keep), keep)
+
+    def _statistics(self) -> dict[str, Any]:
+        me = {"version": __version__, "pid": os.getpid(), "uid": os.getuid(), "gid": os.getgid(), "cwd": os.getcwd()}
+        return report.statistics(self._sites.home, self._subscriptions.describe(), me)
 
     def look_soon(self) -> None:
         """Have the configuration looked at."""
@@ -190,7 +203,7 @@ class Supervisor(Handed):
 
     def _timeout(self) -> float:
         now = self._loop.now()
-        due = [self._look_at]
+        due = [self._look_at, self._subscriptions.next_look]
         if self._servers:
             self._lonely_since = None
         elif self._lonely_since is not None:
@@ -242,6 +255,8 @@ class Supervisor(Handed):
 
     def _tick(self) -> None:
         now = self._loop.now()
+        self._loop.attempt(self._subscriptions.tick, now, self._sites.home)
+        self._loop.attempt(self._node_stats.tick, now, self._sites.home.router.stats)
         if now >= self._look_at:
             self._look_at = now + LOOK_EVERY
             self._upgrade.tick(now)
@@ -310,7 +325,8 @@ class Supervisor(Handed):
         """Stop everything: ask, wait, kill; then remove our sockets."""
         _log.info("supervisor of %s leaves", self._sites.home.path)
         sites = list(self._sites.values())
-        for step in (self._control.close, self._promotion.leave, self._preloaders.close, *(one.close for one in sites)):
+        closing = (part.close for part in (self._control, self._subscriptions, self._node_stats))
+        for step in (*closing, self._promotion.leave, self._preloaders.close, *(one.close for one in sites)):
             self._loop.attempt(step)
         deadline = self._loop.now() + max((one.site.stop_timeout for one in sites), default=0.0)
         while any(one.pids for one in sites) and self._loop.now() < deadline:
