@@ -122,8 +122,21 @@ class Router:
         return None
 
     def _keys_of(self, environ: Environ, named: str) -> tuple[str, ...]:
-        trusted = keys.VARIABLE in environ and self._trusts(environ.get("REMOTE_ADDR", ""))
-        return keys.keys_of(environ, trusted, named)
+        return keys.keys_of(environ, keys.VARIABLE in environ and self._is_front_end(environ), named)
+
+    def _is_front_end(self, environ: Environ) -> bool:
+        """Tell whether who sent the request may name its key; REMOTE_ADDR is the client that he speaks for.
+
+        No header makes this variable. A server that does not show the connection has it from its own front end.
+        """
+        sock = environ.get("gunicorn.socket")
+        if sock is None:
+            return True
+        try:
+            peer = sock.getpeername()
+        except OSError:
+            return False
+        return self._trusts(str(peer[0]) if isinstance(peer, tuple) else "")
 
     def answering(self, environ: Environ, named: str, known: bool) -> Routed | None:
         """Return what answers a request whose host no site claims; None where nobody does.
