@@ -28,7 +28,9 @@ class Room:
 
 
 ROOMS = {
-    "service": Room("the WSGI callable; composition root of a worker", "dispatch proxy control config sites errors"),
+    "service": Room(
+        "the WSGI callable; composition root of a worker", "dispatch router proxy control config sites errors"
+    ),
     "errors": Room("what can go wrong, its HTTP status, `Problem`, and the page that says so", ""),
     "config": Room("from INI text to frozen values; the one option table; safe reading of files", "errors"),
     "logs": Room("what is written down: the service's log, sites' logs, request lines", "errors config"),
@@ -46,16 +48,20 @@ ROOMS = {
         "relaying a request to a backend and its answer back; `wire/` is pure bytes",
         "errors config logs sites control runner",
     ),
+    "router": Room(
+        "hosts that are no site of this home: who answers them, and where",
+        "errors config sites control proxy runner",
+    ),
     "dispatch": Room(
         "from a request to the site that answers it, in a worker; `static/` inside",
         "errors config logs sites control inprocess proxy runner",
     ),
     "supervisor": Room(
         "one process per home that starts, watches and stops backends; `site/` and `process/` inside",
-        "errors config logs sites control proxy runner",
+        "errors config logs sites control proxy router runner",
     ),
     "runner": Room("what runs as a site's user in a site's interpreter: standard library only, Python 3.9", ""),
-    "cli": Room("the commands; `frontends/` and `project/` inside", "*"),
+    "cli": Room("the commands; `frontends/`, `project/` and `publishers/` inside", "*"),
     "__main__": Room("``python -m multisite``", "cli"),
 }
 ROOT = "multisite"
@@ -74,10 +80,13 @@ MATTERS = {
 TWICE = {
     "envelope": "proxy/wire writes what the runner reads",
     "failures": "the last one that is noted for others, and those in a row that the supervisor counts",
+    "report": "what a process of a site says of itself, and what is known of nodes",
+    "router": "the command, and what it is about",
+    "server": "which server a site has, and the one at which nodes announce themselves",
     "site": "as its file says, and as a worker has it",
     **dict.fromkeys(("loghandlers", "model", "policies"), "the name that users have in their files, and the real one"),
 }
-MOST_AT_THE_TOP = 14
+MOST_AT_THE_TOP = 15  # the router is the last: neither workers nor the supervisor own what both of them know of nodes
 MOST_IN_A_FOLDER, MOST_IN_THE_RUNNER = 25, 32
 LONGEST_FILE = 450
 MEDIAN = (120, 220)
@@ -91,6 +100,7 @@ PURE = (
     *("errors", "config.model", "config.option", "config.options", "config.sections", "config.site", "config.values"),
     *("config.checks", "config.filerules", "config.logformat", "config.domains", "config.hosting", "config.endpoint"),
     *("config.trusted", "config.development", "proxy.wire.http11", "proxy.wire.framing", "proxy.wire.envelope"),
+    *("config.nodes", "router.keys", "router.announcement", "router.pool"),
     *("proxy.headers", "sites.placement", "dispatch.states", "supervisor.lifecycle", "supervisor.planner"),
 )
 

@@ -131,7 +131,7 @@ def _become(options: PublisherOptions, given: dict[str, Any]) -> None:
 
 def _fastcgi(options: PublisherOptions) -> None:
     try:
-        from multisite.cli.fastcgi import Server
+        from multisite.cli.publishers.fastcgi import Server
     except ImportError:
         fail("type = fastcgi: flup is not installed; pip install 'multisite-wsgi[fastcgi]'")
     from multisite.service import application

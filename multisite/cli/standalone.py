@@ -93,7 +93,7 @@ def _tls(folder: str | None, http2: bool) -> dict[str, Any]:
         return {}
     from importlib.util import find_spec
 
-    from multisite.cli.certificates import Certificates
+    from multisite.cli.publishers.certificates import Certificates
 
     if http2 and not (knows("http_protocols") and find_spec("h2")):
         raise click.UsageError("--http2 needs gunicorn 25 or newer and h2; pip install 'multisite-wsgi[http2]'")

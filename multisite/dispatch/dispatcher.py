@@ -28,7 +28,7 @@ from multisite.dispatch.automode import AutoMode, Reach
 from multisite.dispatch.keepalive import checked
 from multisite.dispatch.peer import FrontEnds, Peers
 from multisite.dispatch.site import InProcessSite
-from multisite.dispatch.target import Key, Router, Target
+from multisite.dispatch.target import HostRouter, Key, Target
 from multisite.errors import BadHost, ConfigError, MultisiteError, UnknownHost, pages
 from multisite.inprocess.generation import WSGI
 from multisite.logs import servicelog
@@ -67,14 +67,14 @@ class Dispatcher:
         live: LiveHome,
         *,
         elsewhere: Callable[[Site, Home], WSGI] | None = None,  # for sites that cannot live in this process
-        router_of: Callable[[Home, Any], Router | None] = lambda home, former: None,
+        router_of: Callable[[Home, Any], HostRouter | None] = lambda home, former: None,
         development: Development = OFF,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._live = live
         self._elsewhere = elsewhere
         self._router_of = router_of
-        self._router: Router | None = None
+        self._router: HostRouter | None = None
         self._development = development
         self._clock = clock
         self._lock = threading.Lock()  # over the live home and the swap; never held during an import

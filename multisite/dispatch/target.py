@@ -25,7 +25,7 @@ class Target(Protocol):
         """The WSGI callable that answers just now."""
 
 
-class Routed(Target, Protocol):
+class RoutedTarget(Target, Protocol):
     """Who answers a host that is no site's.
 
     `lasts` says whether he is remembered by it.
@@ -34,10 +34,10 @@ class Routed(Target, Protocol):
     lasts: bool
 
 
-class Router(Protocol):
+class HostRouter(Protocol):
     """Who knows what hosts that are no site's lead to (`multisite.router`)."""
 
-    def answering(self, environ: Environ, named: str, known: bool) -> Routed | None:
+    def answering(self, environ: Environ, named: str, known: bool) -> RoutedTarget | None:
         """Return who answers a request; `known` tells that the default site would."""
 
     def claims(self, host: str) -> bool:

@@ -28,7 +28,7 @@ COMPLAIN_EVERY = 60.0  # seconds between two lines about one trouble
 _log = logging.getLogger("multisite.router")
 
 
-class Answer:
+class LastAnswer:
     """What was last answered for a key.
 
     Attributes:
@@ -72,9 +72,9 @@ class Lookup:
         self.name = name
         self._ask, self._groups = ask, groups
         self._wait, self._keep, self._keep_none = wait, keep, keep_none
-        self._answers: OrderedDict[str, Answer] = OrderedDict()
+        self._answers: OrderedDict[str, LastAnswer] = OrderedDict()
         self._lock = threading.Lock()
-        self._due: deque[tuple[str, Answer]] = deque()
+        self._due: deque[tuple[str, LastAnswer]] = deque()
         self._idle = threading.Semaphore(0)
         self._threads: dict[int, float] = {}  # those alive: since when each has been asking, 0.0 for those that wait
         self._told: dict[str, float] = {}
@@ -103,13 +103,13 @@ class Lookup:
         with self._lock:
             self._answers.clear()
 
-    def _new(self, key: str) -> Answer:
+    def _new(self, key: str) -> LastAnswer:
         with self._lock:
             while len(self._answers) >= MOST_ANSWERS:
                 self._answers.popitem(last=False)
-            return self._answers.setdefault(key, Answer())
+            return self._answers.setdefault(key, LastAnswer())
 
-    def _refresh(self, key: str, answer: Answer) -> threading.Event:
+    def _refresh(self, key: str, answer: LastAnswer) -> threading.Event:
         """Have somebody ask, unless somebody does; return what is set when that is done."""
         with self._lock:
             if answer.asking:
@@ -141,7 +141,7 @@ class Lookup:
             self._answer(key, answer, self._ask)
             self._threads[me] = 0.0
 
-    def _answer(self, key: str, answer: Answer, ask: Callable[[str], str | None]) -> None:
+    def _answer(self, key: str, answer: LastAnswer, ask: Callable[[str], str | None]) -> None:
         began = time.monotonic()
         try:
             text = ask(key)
