@@ -25,7 +25,18 @@ from gunicorn.http.errors import InvalidHeader
 
 from .board import Board
 from .body import LONGEST_LENGTH
-from .envelope import APART, CAPTURES, FIRST, WITH_CLIENT, BadEnvelope, is_quiet, size_of, tell_apart, variables_of
+from .envelope import (
+    APART,
+    CAPTURES,
+    FIRST,
+    UWSGI,
+    WITH_CLIENT,
+    BadEnvelope,
+    is_quiet,
+    size_of,
+    tell_apart,
+    variables_of,
+)
 from .forks import leave_if_child
 from .report import say
 from .requesthead import CLAIMS, END, FAMILY, PROXY, TRUSTED_PEER, split_target
@@ -140,7 +151,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
 
     def _opened(self, start: bytes) -> bytes:
         """What gunicorn is to read; nothing, as long as an envelope is not whole."""
-        if not start.startswith(WITH_CLIENT if self._is_client else FIRST):
+        if not start.startswith(WITH_CLIENT if self._is_client else (FIRST, UWSGI)):
             return start
         size = size_of(start)
         if self._is_client:
@@ -154,7 +165,9 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         self._keepalive = 0  # one request on each connection
         self._forwarded_trust: Any = ({}, [])
         self._secure_names: Any = frozenset()
-        return head_of(variables, is_chunked, self._is_client, apart) + start[size:]
+        if start.startswith(UWSGI):  # an answer in that protocol ends with the connection
+            variables["SERVER_PROTOCOL"] = "HTTP/1.0"
+        return head_of(variables, is_chunked, self._is_client or start.startswith(UWSGI), apart) + start[size:]
 
     def _feed_callback_parser(self, data: bytes) -> Any:
         try:

@@ -3,6 +3,8 @@
 The first byte of HTTP is that of a method, and a front end writes it, so no client can send an envelope. The body is
 exactly ``CONTENT_LENGTH`` bytes, or in chunks (RFC 9112, section 7.1) where ``multisite.body`` says "chunked". With
 the byte 2 instead of 1 comes a descriptor, the client's own connection, which is to be answered (unix(7), SCM_RIGHTS).
+
+A front end or a router may send the same as a packet of the uwsgi protocol, which begins with the byte 0.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import io
 import json
 
 from .body import CUT, LONGEST_LENGTH, Gone
+from .requesthead import PROXY, is_claim
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
 FIRST = b"\x01"
 WITH_CLIENT = b"\x02"
+UWSGI = b"\x00"  # modifier1 of a WSGI request
 BODY = "multisite.body"
 CAPTURES = "multisite.captures"
 APART = "multisite.apart"
@@ -37,13 +41,15 @@ class BadEnvelope(Exception):
 
 
 def size_of(start: bytes) -> int:
-    """The length of the whole envelope, body not included, told from its first five bytes; 0 with fewer.
+    """The length of the whole envelope, body not included, by its first five bytes; 0 with fewer.
 
     Raises:
         BadEnvelope: it would be longer than any server lets a request be.
     """
     if len(start) < 5:
         return 0
+    if start[:1] == UWSGI:
+        return 4 + int.from_bytes(start[1:3], "little")
     length = int.from_bytes(start[1:5], "big") & ~IS_QUIET
     if length > LARGEST:
         raise BadEnvelope(f"an envelope of {length} bytes")
@@ -61,6 +67,8 @@ def variables_of(envelope: bytes) -> dict[str, Any]:
     Raises:
         BadEnvelope: it is no JSON object of such.
     """
+    if envelope[:1] == UWSGI:
+        return _uwsgi_variables(envelope)
     try:
         text = envelope[5:].decode()
         variables, end = _decode(text)
@@ -69,6 +77,39 @@ def variables_of(envelope: bytes) -> dict[str, Any]:
     if end != len(text) or type(variables) is not dict or "REQUEST_METHOD" not in variables:
         raise BadEnvelope("no JSON object of a request's variables")
     return variables
+
+
+def _uwsgi_variables(packet: bytes) -> dict[str, Any]:
+    """The variables of a uwsgi packet (https://uwsgi-docs.readthedocs.io/en/latest/Protocol.html), as a WSGI environ.
+
+    Who sends it names the client in REMOTE_ADDR; what that client says about others is dropped.
+
+    Raises:
+        BadEnvelope: a length leads out of it, or it is no request.
+    """
+    found: dict[str, Any] = {}
+    at, end = 4, len(packet)
+    while at < end:
+        pair = []
+        for _ in "kv":
+            size = int.from_bytes(packet[at : at + 2], "little")
+            at += 2 + size
+            if at > end:
+                raise BadEnvelope("a uwsgi packet that is cut off")
+            pair.append(packet[at - size : at].decode("latin-1"))
+        key, value = pair
+        if not (key[:10] == "multisite." or key == PROXY or is_claim(key)):
+            found[key] = value
+    if not found.get("REQUEST_METHOD"):
+        raise BadEnvelope("a uwsgi packet without a request's method")
+    for key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        if not found.get(key):
+            found.pop(key, None)
+    is_secure = found.get("HTTPS", "").lower() in ("on", "1") or found.get("REQUEST_SCHEME") == "https"
+    found["wsgi.url_scheme"] = "https" if is_secure else "http"
+    for key in ("SCRIPT_NAME", "PATH_INFO", "QUERY_STRING"):
+        found.setdefault(key, "")
+    return found
 
 
 def receive(connection: socket.socket, data: bytes) -> tuple[dict[str, Any], bytes]:

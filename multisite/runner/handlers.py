@@ -16,7 +16,7 @@ from functools import partial
 from .answer import PAGE, FileWrapper, ReadFile, WholeAnswer, WsgiAnswer
 from .body import Gone, answered
 from .connection import ListeningSocket, RequestConnection
-from .envelope import BadEnvelope, body_of, receive, sized_body, tell_apart
+from .envelope import UWSGI, BadEnvelope, body_of, receive, sized_body, tell_apart
 from .forks import leave_if_child
 from .gunicorn_setup import Log, settings
 from .job import Job
@@ -177,7 +177,12 @@ class EnvelopeHandler:
         if not read:
             return
         environ, body = read
-        answer = WsgiAnswer(connection, environ["REQUEST_METHOD"], environ.get("SERVER_PROTOCOL", ""))
+        method, protocol = environ["REQUEST_METHOD"], environ.get("SERVER_PROTOCOL", "")
+        if start.startswith(UWSGI):  # an answer in that protocol ends with the connection
+            environ.setdefault("SERVER_SOFTWARE", _software())
+            answer: WsgiAnswer = WholeAnswer(connection, method, "HTTP/1.0")
+        else:
+            answer = WsgiAnswer(connection, method, protocol)
         self._caller.serve(environ, body, answer, connection)
 
     def serve_client(self, connection: RequestConnection, start: bytes, client: int) -> None:

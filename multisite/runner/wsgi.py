@@ -9,7 +9,7 @@ from functools import partial
 
 from .accept import Acceptor, Aside
 from .connection import ListeningSocket, RequestConnection, threads_are_the_sites
-from .envelope import FIRST, WITH_CLIENT, is_quiet
+from .envelope import FIRST, UWSGI, WITH_CLIENT, is_quiet
 from .forks import leave_if_child, watch
 from .handlers import AppCaller, EnvelopeHandler, HttpHandler
 from .hangs import Watchdog
@@ -120,7 +120,7 @@ class WsgiServer:
             return
         if client >= 0:
             os.close(client)  # nobody asked for it
-        if start.startswith(FIRST):
+        if start.startswith((FIRST, UWSGI)):
             self._envelopes.serve(connection, start)
         else:
             self._http.serve(connection, start)

@@ -184,6 +184,7 @@ class SiteSocket(Handed):
             self._socket = self._bind(backlog)
         elif not os.path.exists(self.path) or self._is_shut_down:  # by a server that cleans up
             self._socket.close()
+            self._socket = None  # should the next line fail
             self._socket = self._bind(backlog)
         self._rundir.access.admit_to_socket(self.path)
         self._link_from(domains)
