@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from multisite.config import hosting
+from multisite.config import hosting, subscription
 from multisite.config.domains import check_pattern, is_pattern
 from multisite.config.endpoint import Endpoint
 from multisite.config.option import Option
@@ -147,6 +147,7 @@ def cross_check(
         )
     yield from _check_placeholders(values, service, domains)
     yield from _check_upstreams(service)
+    yield from _check_subscriptions(service, is_hosting)
     yield from check_names(values)
     if not doubt and not domains and not service.get("domains"):
         reason = "the site has no domains, so only default_site reaches it"
@@ -181,6 +182,20 @@ def _check_upstreams(service: Mapping[str, Any]) -> Iterator[Fault]:
         except ValueError as error:
             remedy = "write it like http://10.0.0.5:8000, uwsgi://10.0.0.6:3031 or unix:/run/x.sock"
             yield Fault("service", "upstreams", f"{text[:100]!r}: {error}", remedy)
+
+
+def _check_subscriptions(service: Mapping[str, Any], is_hosting: bool) -> Iterator[Fault]:
+    """Find sites that cannot be announced to a Fastrouter; they serve all the same."""
+    if not service.get("subscribe_to"):
+        return
+    if is_hosting:
+        reason = "a location with %HOST has sites that are not known before they are asked for; none is announced"
+        remedy = "give those that are to be announced a site file of their own"
+        yield Fault("service", "subscribe_to", reason, remedy, "warning")
+    elif not subscription.may_be(service):
+        reason = "a fastrouter speaks uwsgi only, and this site does not; it is not announced"
+        remedy = "set protocol = uwsgi, with server = uwsgi or a command that speaks it"
+        yield Fault("service", "subscribe_to", reason, remedy, "warning")
 
 
 def check_names(values: Values) -> Iterator[Fault]:

@@ -50,6 +50,7 @@ KINDS = {
     "list": "list, comma separated or one item on each indented line",
     "nodes": "list of nodes: HOST:PORT, a path or @NAME speak uwsgi, http://HOST:PORT and http+unix:PATH speak HTTP; "
     ",MODIFIER1 or ,MODIFIER1,MODIFIER2 may follow",
+    "subscriptions": "list of ADDRESS:PORT:KEY or /PATH:KEY; ,MODIFIER1 may follow",
     "networks": "list of addresses and networks",
     "argv": "command line",
     "name": "name",

@@ -126,6 +126,14 @@ class Site:
         "unix:/PATH.",
         example="http://10.0.0.5:8000, unix:/run/x.sock, uwsgi://10.0.0.6:3031",
     )
+    subscribe_to: tuple[str, ...] = option(
+        "subscriptions",
+        help="Fastrouters of uWSGI that the site is announced to, asleep or awake: ADDRESS:PORT:KEY[,MODIFIER1], or "
+        "/PATH:KEY for a unix datagram socket. They reach it at its own socket, so they run on this machine, and the "
+        "site speaks uwsgi (server = uwsgi or a command, with protocol = uwsgi).",
+        note="nobody",
+        example="127.0.0.1:7000:blog.example.com",
+    )
     processes: int = option(
         "integer",
         "1",

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any
 
-from multisite.config import filerules, logformat, nodes
+from multisite.config import filerules, logformat, nodes, subscription
 from multisite.config.application import parse as parse_application
 
 TRUE = frozenset({"yes", "true", "on", "1"})
@@ -109,6 +109,11 @@ def node_list(value: str) -> tuple[str, ...]:
     items = nodes.joined(list_of(value))
     nodes.parse_list(items)
     return items
+
+
+def subscriptions(value: str) -> tuple[str, ...]:
+    """Fastrouters and keys (`multisite.config.subscription`)."""
+    return subscription.joined(list_of(value))
 
 
 def networks(value: str) -> tuple[str, ...]:
@@ -218,6 +223,7 @@ CASTS: dict[str, Callable[..., Any]] = {
     "list": list_of,
     "nodes": node_list,
     "networks": networks,
+    "subscriptions": subscriptions,
     "multiline": multiline,
     "argv": argv,
     "name": name,
@@ -232,7 +238,17 @@ CASTS: dict[str, Callable[..., Any]] = {
 }
 #: kinds whose empty value means something ("none of it"); an empty value of any other kind means "not set"
 EMPTY: dict[str, Any] = {"name": "", "text": "", "path": "", "application": "", "multiline": "", "list": (), "argv": ()}
-EMPTY |= {"nodes": (), "networks": (), "expiries": (), "types": (), "sender": "", "target": "", "log": "", "format": ""}
+EMPTY |= {
+    "nodes": (),
+    "networks": (),
+    "subscriptions": (),
+    "expiries": (),
+    "types": (),
+    "sender": "",
+    "target": "",
+    "log": "",
+    "format": "",
+}
 
 
 def unquote(value: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
 from multisite.config import nodes
 from multisite.config.nodes import Node
@@ -20,15 +19,13 @@ class Group:
     Attributes:
         nodes: they; never empty.
         algorithm: how, "" for the usual one.
-        destination: what relays to them, once somebody has made it.
     """
 
-    __slots__ = ("algorithm", "destination", "nodes")
+    __slots__ = ("algorithm", "nodes")
 
     def __init__(self, members: tuple[Node, ...], algorithm: str = "") -> None:
         self.nodes = members
         self.algorithm = algorithm
-        self.destination: Any = None
 
     def __repr__(self) -> str:
         return f"<Group of {', '.join(map(str, self.nodes))}>"

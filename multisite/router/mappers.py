@@ -10,7 +10,7 @@ import logging
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
 from multisite.config.nodes import Node
@@ -18,6 +18,7 @@ from multisite.router import keys
 from multisite.router.groups import Group, Groups
 
 LOOK_EVERY = 0.5  # seconds between two looks at what a mapper reads
+MOST_SHARED = 4096  # texts of nodes that keys have in common; where each has its own, a table of them costs memory only
 MOST_COMPLAINTS = 10  # lines of a file that are complained about by number
 
 _log = logging.getLogger("multisite.router")
@@ -77,7 +78,7 @@ class MapFile:
             stamp = self._stamped()
             try:
                 with open(self.path, encoding="utf-8", errors="surrogateescape") as file:
-                    self._lines = _parsed(file, self.path)
+                    self._lines = _parsed(file, self.path, self._lines)
                 self._failure = ""
             except OSError as error:
                 if self._failure != str(error):
@@ -93,7 +94,8 @@ class MapFile:
         return status.st_mtime_ns, status.st_ino, status.st_size
 
 
-def _parsed(lines: Iterator[str], path: str) -> dict[str, str]:
+def _parsed(lines: Iterable[str], path: str, former: Mapping[str, str]) -> dict[str, str]:
+    """Return the nodes of each key; a key that was there before is in its normal form."""
     found: dict[str, str] = {}
     shared: dict[str, str] = {}  # one text for all keys of a node
     wrong = 0
@@ -104,8 +106,9 @@ def _parsed(lines: Iterator[str], path: str) -> dict[str, str]:
         try:
             if len(words) < 2:
                 raise ValueError("a line is KEY NODE[,modifier1][|NODE…]")
-            text = "".join(words[1:])
-            found[keys.normal(words[0])] = shared.setdefault(text, text)
+            key = words[0] if words[0] in former else keys.normal(words[0])
+            text = words[1] if len(words) == 2 else "".join(words[1:])
+            found[key] = shared.setdefault(text, text) if len(shared) < MOST_SHARED else shared.get(text, text)
         except ValueError as error:
             wrong += 1
             if wrong <= MOST_COMPLAINTS:

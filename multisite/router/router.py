@@ -35,7 +35,7 @@ from multisite.router.mappers import LOOK_EVERY, Fixed, MapFile, Mapper, Pattern
 from multisite.router.published import Subscribed
 from multisite.sites.server import head_limits
 
-MOST_DESTINATIONS = 4096  # keys whose nodes' health and turns are remembered
+MOST_DESTINATIONS = 4096  # routes whose turns are remembered
 RETRY_AFTER = 5
 
 _log = logging.getLogger("multisite.router")
@@ -100,7 +100,7 @@ class Router:
         self.mappers = mappers_of(home, self._groups)
         fallback = nodes.parse_list(home.router.fallback)
         self._fallback = Fixed("fallback", fallback) if fallback else None
-        self._destinations: dict[str, tuple[Group, Nodes]] = {}
+        self._destinations: dict[Route, Nodes] = {}
         self._healths: WeakValueDictionary[Node, Health] = WeakValueDictionary()
         self._look_at = 0.0
 
@@ -182,15 +182,15 @@ class Router:
 
     def destination(self, route: Route) -> Nodes:
         """Return what relays to the nodes of a route; it is kept while they stay the same."""
-        key = EVERY_KEY if isinstance(route.mapper, Fixed) else route.key
-        place = f"{route.mapper.name} {key}"
-        known = self._destinations.get(place)
-        if known and known[0] is route.group:
-            return known[1]
+        known = self._destinations.get(route)
+        if known:
+            return known
+        mapper, key, group = route
+        if isinstance(mapper, Fixed) and key != EVERY_KEY:
+            return self.destination(Route(mapper, EVERY_KEY, group))
         if len(self._destinations) >= MOST_DESTINATIONS:
             self._destinations.clear()
-        made = self._made(route.mapper.name, key, route.group)
-        self._destinations[place] = route.group, made
+        made = self._destinations[route] = self._made(mapper.name, key, group)
         return made
 
     def _made(self, mapper: str, key: str, group: Group) -> Nodes:

@@ -325,7 +325,7 @@ class Supervisor(Handed):
         """Stop everything: ask, wait, kill; then remove our sockets."""
         _log.info("supervisor of %s leaves", self._sites.home.path)
         sites = list(self._sites.values())
-        closing = (part.close for part in (self._control, self._subscriptions, self._node_stats))
+        closing = (part.close for part in (self._sites.announcer, self._control, self._subscriptions, self._node_stats))
         for step in (*closing, self._promotion.leave, self._preloaders.close, *(one.close for one in sites)):
             self._loop.attempt(step)
         deadline = self._loop.now() + max((one.site.stop_timeout for one in sites), default=0.0)

@@ -17,6 +17,7 @@ from multisite.sites.catalogue import Catalogue
 from multisite.sites.live import LiveHome
 from multisite.sites.sitedir import Entry, Stamp, has_errors
 from multisite.supervisor.accounts import Accounts
+from multisite.supervisor.announcer import Announcer
 from multisite.supervisor.prewarm import Warming
 from multisite.supervisor.process import descriptors
 from multisite.supervisor.process.kernel import Connections, connections
@@ -43,7 +44,7 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
     """
 
     KEPT = kept(_triggers=PART, _warming=PART, accounts=PART)
-    ANEW = ("_live", "_context", "_told")
+    ANEW = ("_live", "_context", "_told", "announcer")
 
     def __init__(self, live: LiveHome, context: Context) -> None:
         super().__init__()
@@ -52,6 +53,8 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
         self._warming = Warming(self.home)
         self._warming.install(self.catalogue)
         self.accounts = Accounts(self.home)
+        self.announcer = Announcer(self.supervise)
+        self.announcer.install(self.catalogue)
         self._told: dict[str, str] = {}  # what is wrong, by what is wrong with it
 
     def pack(self, keep: Keeper) -> State:
@@ -165,6 +168,7 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
         for supervised in list(self.values()):
             guard(self._check, supervised, now)
         guard(self._warm, now)
+        guard(self.announcer.tick, now)
         guard(self._rest)
         self.accounts.keep(self.values(), now)
 
@@ -215,7 +219,8 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
 
         First nobody new can connect, and a second later, if nobody had connected before, the socket is closed.
         """
-        resting = [one for one in self.values() if not one.is_busy and one.listener.is_open]
+        idle = [one for one in self.values() if not one.is_busy and one.listener.is_open]
+        resting = [one for one in idle if not self.announcer.announces(one.site.name)]
         for supervised in [one for one in resting if one.listener.is_withdrawn]:
             supervised.close()
         resting.sort(key=lambda supervised: supervised.activity.last_use)
@@ -234,6 +239,7 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
     def _install(self) -> None:
         self.let_in()
         self._warming.install(self.catalogue)
+        self.announcer.install(self.catalogue)  # which says farewell before sockets are closed
         for supervised in list(self.values()):
             self._context.loop.attempt(self._update, supervised)
 

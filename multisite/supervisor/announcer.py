@@ -1,0 +1,122 @@
+"""Sites that are announced to uWSGI's Fastrouters (`subscribe_to`), asleep or awake.
+
+A site's own socket is what is announced: it is there as long as the site is, and whoever connects has it started. A
+Fastrouter forgets a node that it does not hear of for 17 seconds, so it hears of it every ten, as from uWSGI itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable
+
+from multisite.config import subscription
+from multisite.config.subscription import Subscription
+from multisite.router import announcement
+from multisite.router.announcement import Announcement
+from multisite.sites import sharing
+from multisite.sites.catalogue import Catalogue
+from multisite.supervisor.site.failures import Unavailable
+from multisite.supervisor.site.supervised import SupervisedSite
+
+EVERY = 10.0  # seconds between two announcements, uWSGI's subscribe-freq
+
+_log = logging.getLogger("multisite.supervisor")
+
+
+class Announcer:
+    """Announces the sites of a home.
+
+    Args:
+        supervise: returns a site by its name, supervised from then on; raises KeyError or Unavailable.
+    """
+
+    def __init__(self, supervise: Callable[[str], SupervisedSite]) -> None:
+        self._supervise = supervise
+        self._wanted: dict[str, set[Subscription]] = {}  # by site
+        self._announced: dict[str, dict[Subscription, Announcement]] = {}  # what Fastrouters know, by site
+        self._due = 0.0
+        self._told: dict[str, str] = {}  # what is wrong, by address
+
+    def announces(self, name: str) -> bool:
+        """Tell whether a site is announced, and its socket needed."""
+        return name in self._announced
+
+    def install(self, catalogue: Catalogue) -> None:
+        """Take note of a new catalogue; what is no longer to be announced says farewell at once."""
+        default = catalogue.home.defaults.get("subscribe_to", ())
+        wanted = {}
+        for name, entry in catalogue.entries.items():
+            named = entry.file.values.get("service", {}).get("subscribe_to", default)
+            if not named or entry.broken or catalogue.hosting(name):
+                continue
+            site = catalogue.site(name)
+            speaks = site.protocol == "uwsgi" and not site.is_ours
+            if speaks and sharing.place(site, catalogue.home).kind == "spawned":
+                wanted[name] = {subscription.parse(text) for text in named}
+        if wanted != self._wanted:
+            self._wanted, self._due = wanted, 0.0
+        for name, known in list(self._announced.items()):
+            self._withdraw(name, known.keys() - wanted.get(name, set()))
+
+    def tick(self, now: float) -> None:
+        """Announce what is due, and withdraw sites that cannot be had just now; a second may pass between two calls."""
+        if now >= self._due:
+            self._due = now + EVERY
+            for name in self._wanted:
+                self._announce(name)
+            return
+        for name in list(self._announced):
+            if not self._is_open(name):
+                self._announce(name)
+
+    def _is_open(self, name: str) -> bool:
+        try:
+            return self._supervise(name).listener.is_open
+        except (KeyError, Unavailable):
+            return False
+
+    def _announce(self, name: str) -> None:
+        """Have the socket of a site there, and say so; or, where that cannot be, that it is gone."""
+        try:
+            supervised = self._supervise(name)
+            path = supervised.ensure()
+        except (KeyError, Unavailable):
+            self._withdraw(name, set(self._announced.get(name, ())))
+            return
+        cores = supervised.site.processes * supervised.site.threads
+        known = self._announced.setdefault(name, {})
+        for each in self._wanted.get(name, ()):
+            said = Announcement(each.key, path, modifier1=each.modifier1, cores=cores)
+            if each not in known:
+                _log.info("site %s is announced at %s as %s", name, each.address, each.key)
+            known[each] = said
+            self._send(each, said)
+
+    def _withdraw(self, name: str, gone: set[Subscription]) -> None:
+        known = self._announced.get(name, {})
+        for each in gone:
+            said = known.pop(each)
+            self._send(each, Announcement(said.key, said.address, leaves=True, modifier1=said.modifier1))
+            _log.info("site %s is no longer announced at %s as %s", name, each.address, each.key)
+        if not known:
+            self._announced.pop(name, None)
+
+    def _send(self, to: Subscription, said: Announcement) -> None:
+        """Send one datagram; that nobody receives it is no trouble of ours, and told once."""
+        family = socket.AF_UNIX if to.is_unix else socket.AF_INET6 if ":" in to.target[0] else socket.AF_INET
+        where = to.address.replace("@", "\0", 1) if to.address.startswith("@") else to.address
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+                sock.sendto(announcement.write(said), where if to.is_unix else to.target)
+            self._told.pop(to.address, None)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            if self._told.get(to.address) != reason:
+                self._told[to.address] = reason
+                _log.warning("subscribe_to = %s:%s: %s", to.address, to.key, reason)
+
+    def close(self) -> None:
+        """Say farewell for all sites: the supervisor leaves."""
+        for name, known in list(self._announced.items()):
+            self._withdraw(name, set(known))
