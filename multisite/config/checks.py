@@ -193,8 +193,8 @@ def _check_subscriptions(service: Mapping[str, Any], is_hosting: bool) -> Iterat
         remedy = "give those that are to be announced a site file of their own"
         yield Fault("service", "subscribe_to", reason, remedy, "warning")
     elif not subscription.may_be(service):
-        reason = "a fastrouter speaks uwsgi only, and this site does not; it is not announced"
-        remedy = "set protocol = uwsgi, with server = uwsgi or a command that speaks it"
+        reason = "a fastrouter speaks uwsgi only, and no process of this site does; it is not announced"
+        remedy = "let our own server run it (server = auto), or uWSGI or a command with protocol = uwsgi"
         yield Fault("service", "subscribe_to", reason, remedy, "warning")
 
 

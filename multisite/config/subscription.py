@@ -83,6 +83,13 @@ def joined(items: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def may_be(service: Mapping[str, Any]) -> bool:
-    """Tell whether a site with these options of [service] has a socket of its own at which uwsgi is spoken."""
-    runs_another = service.get("server") == "uwsgi" or bool(service.get("command"))
-    return service.get("protocol") == "uwsgi" and runs_another and service.get("mode") not in ("proxy", "in-process")
+    """Tell whether a site with these options of [service] has a socket of its own at which uwsgi is spoken.
+
+    Our own runner takes both protocols, uWSGI and a command the one that `protocol` says.
+    """
+    if service.get("mode") in ("proxy", "in-process") or (service.get("ini") and not service.get("application")):
+        return False
+    server = service.get("server") or "auto"
+    if server in ("auto", "asgi") and not service.get("command"):
+        return True
+    return service.get("protocol") == "uwsgi" and (server == "uwsgi" or bool(service.get("command")))

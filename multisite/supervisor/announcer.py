@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable
 
 from multisite.config import subscription
+from multisite.config.model import Home, Site
 from multisite.config.subscription import Subscription
 from multisite.router import announcement
 from multisite.router.announcement import Announcement
@@ -51,13 +52,16 @@ class Announcer:
             if not named or entry.broken or catalogue.hosting(name):
                 continue
             site = catalogue.site(name)
-            speaks = site.protocol == "uwsgi" and not site.is_ours
-            if speaks and sharing.place(site, catalogue.home).kind == "spawned":
+            if (site.is_ours or site.protocol == "uwsgi") and self._has_processes(site, catalogue.home):
                 wanted[name] = {subscription.parse(text) for text in named}
         if wanted != self._wanted:
             self._wanted, self._due = wanted, 0.0
         for name, known in list(self._announced.items()):
             self._withdraw(name, known.keys() - wanted.get(name, set()))
+
+    @staticmethod
+    def _has_processes(site: Site, home: Home) -> bool:
+        return sharing.place(site, home).kind == "spawned" or sharing.is_examined(site, home)
 
     def tick(self, now: float) -> None:
         """Announce what is due, and withdraw sites that cannot be had just now; a second may pass between two calls."""

@@ -90,14 +90,20 @@ def supervisor(home: HomeDir) -> Iterator[subprocess.Popen[bytes]]:
         print(log.read_text())
 
 
-def announced(home: HomeDir, name: str, *keys: str, port: int) -> None:
+SERVERS = {"our own server": {}, "uWSGI": {"server": "uwsgi", "protocol": "uwsgi"}}
+
+
+def announced(home: HomeDir, name: str, *keys: str, port: int, **more: str) -> None:
     to = ", ".join(f"127.0.0.1:{port}:{key}" for key in keys)
-    home.site(name, mode="spawned", server="uwsgi", protocol="uwsgi", idle_timeout="0", subscribe_to=to)
+    home.site(name, mode="spawned", idle_timeout="0", subscribe_to=to, **more)
 
 
-def test_a_request_through_the_fastrouter_starts_a_sleeping_site(home: HomeDir, fastrouter: Fastrouter) -> None:
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_request_through_the_fastrouter_starts_a_sleeping_site(
+    home: HomeDir, fastrouter: Fastrouter, server: str
+) -> None:
     """It is announced for both of its keys while nothing of it runs; it leaves when it is disabled, and comes back."""
-    announced(home, "sleeper", KEY, f"www.{KEY},0", port=fastrouter.subscriptions)
+    announced(home, "sleeper", KEY, f"www.{KEY},0", port=fastrouter.subscriptions, **SERVERS[server])
     with supervisor(home):
         eventually(lambda: set(fastrouter.keys() or ()) == {KEY, f"www.{KEY}"}, what=str(fastrouter.log.read_text()))
         sock = str(home.runtime / "multisite" / "sites" / "sleeper.sock")
@@ -113,7 +119,7 @@ def test_a_request_through_the_fastrouter_starts_a_sleeping_site(home: HomeDir, 
         eventually(lambda: fastrouter.keys() == {}, what="it has left")
         home.enable("sleeper")
         eventually(lambda: set(fastrouter.keys() or ()) == {KEY, f"www.{KEY}"}, what="it is back")
-        announced(home, "sleeper", KEY, port=fastrouter.subscriptions)
+        announced(home, "sleeper", KEY, port=fastrouter.subscriptions, **SERVERS[server])
         eventually(lambda: fastrouter.keys() == {KEY: [sock]}, what="the other key has left")
     assert "no announce" not in fastrouter.log.read_text(), "it said so itself, each time"
 
@@ -132,8 +138,8 @@ def test_whoever_ends_leaves(home: HomeDir, fastrouter: Fastrouter) -> None:
 
 
 def test_what_cannot_be_announced_is_told(home: HomeDir) -> None:
-    """A site that speaks HTTP serves, and `check` says why no Fastrouter hears of it."""
-    home.site("plain", mode="spawned", subscribe_to="127.0.0.1:7000:plain.example")
+    """A site whose server speaks HTTP serves, and `check` says why no Fastrouter hears of it."""
+    home.site("plain", mode="spawned", server="uwsgi", subscribe_to="127.0.0.1:7000:plain.example")
     try:
         told = home.multisite("check")
     finally:
