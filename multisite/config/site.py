@@ -129,8 +129,8 @@ class Site:
     subscribe_to: tuple[str, ...] = option(
         "subscriptions",
         help="Fastrouters of uWSGI that the site is announced to, asleep or awake: ADDRESS:PORT:KEY[,MODIFIER1], or "
-        "/PATH:KEY for a unix datagram socket. They reach it at its own socket, so they have to run on this machine, and "
-        "a site that uWSGI or a command runs needs protocol = uwsgi.",
+        "/PATH:KEY for a unix datagram socket. They reach it at its own socket, so they have to run on this machine; a "
+        "site that uWSGI or a command runs needs protocol = uwsgi.",
         note="nobody",
         example="127.0.0.1:7000:blog.example.com",
     )
