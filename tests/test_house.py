@@ -72,8 +72,10 @@ MATTERS = {
 }
 #: why a stem occurs twice: the same noun seen from either side of a wire or of an interpreter
 TWICE = {
+    "body": "of a request: as it is sent to a backend, and as the runner reads it",
     "envelope": "proxy/wire writes what the runner reads",
     "failures": "the last one that is noted for others, and those in a row that the supervisor counts",
+    "loop": "in which one thread waits for all connections: a worker's, and the supervisor's",
     "site": "as its file says, and as a worker has it",
     **dict.fromkeys(("loghandlers", "model", "policies"), "the name that users have in their files, and the real one"),
 }

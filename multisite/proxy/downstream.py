@@ -55,7 +55,7 @@ class Connection:
         self.said_last = said_last
         self.ends = said_last or worker.is_single
 
-    def take(self) -> int:
+    def take_descriptor(self) -> int:
         """Return the connection as a descriptor of ours; gunicorn has it no more.
 
         Raises:

@@ -13,7 +13,7 @@ import socket
 import time
 
 from multisite.proxy import downstream
-from multisite.proxy.relayloop import RelayLoop
+from multisite.proxy.loop import RelayLoop
 from multisite.proxy.timers import Timer
 
 SILENCE = 2.0  # seconds in which something has to come

@@ -23,11 +23,11 @@ from collections.abc import Callable
 from multisite.errors import BackendUnavailable, MultisiteError, NoAnswer, SiteBusy, UpstreamError
 from multisite.logs import requests, servicelog
 from multisite.proxy import downstream, lingering
-from multisite.proxy.relayloop import RelayLoop
+from multisite.proxy.body import Arriving, Unmeasured
+from multisite.proxy.loop import RelayLoop
 from multisite.proxy.request import Request, date, page
 from multisite.proxy.timers import Timer
 from multisite.proxy.tunnel import Tunnel
-from multisite.proxy.upload import Arriving, Unmeasured
 from multisite.proxy.upstream import Exchange
 from multisite.proxy.wire.http11 import Head
 
@@ -146,13 +146,13 @@ class LoopRelay:
             return
         self._upload.close()
         if late and outcome:
-            self._step(lambda: self._fail(self._told(outcome)))
+            self._step(lambda: self._fail(self._answer_for(outcome)))
 
     def _explained(self, outcome: Exchange | BaseException | None) -> None:
         """Tell what the helper has learned, or else what it was asked about."""
         late, self._unhelped = self._unhelped, None
         if isinstance(outcome, BaseException) and not isinstance(outcome, MultisiteError):
-            self._told(outcome)  # to the log
+            self._answer_for(outcome)  # to the log
         if late:
             better = outcome if isinstance(outcome, MultisiteError) else late
             self._step(lambda: self._refuse(better))
@@ -182,7 +182,7 @@ class LoopRelay:
         elif self._out or not self._exchange:
             self.abort()
         elif now < self._exchange.deadline:  # it was in the queue; others may have seen it taken since
-            if self._destination.queue.look(self._exchange):
+            if self._destination.queue.check_taken(self._exchange):
                 self._exchange.taken()
             self._step(lambda: None)
         else:
@@ -191,7 +191,7 @@ class LoopRelay:
 
     def failed(self, error: Exception) -> None:
         """Answer for what has gone wrong in the loop itself, where it may be impossible to wait for anything."""
-        self._fail(self._told(error))
+        self._fail(self._answer_for(error))
         if self._wire.fileno() >= 0:
             self._wait()
 
@@ -214,7 +214,7 @@ class LoopRelay:
     def _move(self, events: int) -> None:
         """Take what has come of the request's body, and give the client what there is of the answer."""
         if events & _IN and self._reads:
-            self._take()
+            self._take_body()
         elif events & _LEFT:
             if not self._ends:
                 self._upload.check(downstream.unread(self._wire.fileno()))
@@ -222,7 +222,7 @@ class LoopRelay:
         if self._out:
             self._flush()
 
-    def _take(self) -> None:
+    def _take_body(self) -> None:
         """Take what has come of the body, as much as can be passed on."""
         upload = self._upload
         if self._exchange:
@@ -250,7 +250,7 @@ class LoopRelay:
         try:
             action()
         except Exception as error:
-            self._fail(self._told(error))
+            self._fail(self._answer_for(error))
         if self._wire.fileno() >= 0:
             self._wait()
 
@@ -339,7 +339,7 @@ class LoopRelay:
             return
         self._refuse(error)
 
-    def _told(self, error: BaseException) -> MultisiteError:
+    def _answer_for(self, error: BaseException) -> MultisiteError:
         """Return what a visitor is told of `error`."""
         if isinstance(error, MultisiteError):
             return error

@@ -15,7 +15,7 @@ import socket
 import time
 
 from multisite.proxy import lingering
-from multisite.proxy.relayloop import RelayLoop
+from multisite.proxy.loop import RelayLoop
 from multisite.proxy.timers import Timer
 from multisite.proxy.wire import websocket
 from multisite.proxy.wire.websocket import GOING_AWAY, Frames

@@ -25,7 +25,7 @@ from multisite.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
-from multisite.proxy.upload import Upload
+from multisite.proxy.body import Upload
 from multisite.proxy.wire.framing import LAST_CHUNK, chunk
 from multisite.proxy.wire.responses import Incoming
 
@@ -233,7 +233,7 @@ class Exchange:
         """Take what has arrived of the answer, at most 64 KiB; return the content in it, None if nothing has arrived.
 
         Raises:
-            UpstreamError: it cannot be received, though the endpoint has ended nothing; or as `Incoming.take`.
+            UpstreamError: it cannot be received, though the endpoint has ended nothing; or as `Incoming.take_data`.
         """
         try:
             data = self._sock.recv(PIECE)
@@ -244,7 +244,7 @@ class Exchange:
             data = b""
         except OSError as error:
             raise UpstreamError(f"the answer cannot be received: {error.strerror}") from error
-        return incoming.take(data, self.was_reset)
+        return incoming.take_data(data, self.was_reset)
 
     def is_taken(self) -> bool:
         """Tell whether the endpoint has read what was sent; of a unix socket only the kernel knows (unix(7))."""

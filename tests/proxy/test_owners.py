@@ -18,10 +18,11 @@ import pytest
 
 from multisite.config.endpoint import Endpoint
 from multisite.errors import BackendUnavailable, ConnectFailed, NoAnswer, UpstreamError
-from multisite.proxy import downstream, looprelay, relayloop, syncrelay
+from multisite.proxy import downstream, looprelay, syncrelay
+from multisite.proxy import loop as relayloop
+from multisite.proxy.body import Upload
 from multisite.proxy.destination import NotNow
-from multisite.proxy.relayloop import RelayLoop
-from multisite.proxy.upload import Upload
+from multisite.proxy.loop import RelayLoop
 from multisite.proxy.upstream import Exchange, connect
 from multisite.proxy.wire.responses import Incoming
 from multisite.sites.server import find_worker
@@ -408,7 +409,7 @@ def test_an_answer_that_only_one_thread_collects_is_answered_for(
     monkeypatch.setattr(syncrelay, "PATIENCE", PATIENCE)
     before = descriptors()
     with monkeypatch.context() as patch:
-        patch.setattr(syncrelay.Pending, "_send", lambda self, request: 1 / 0)
+        patch.setattr(syncrelay.SyncRelay, "_send", lambda self, request: 1 / 0)
         with Backend(tmp_path / "x.sock", trying) as backend, ask(Relayed(backend.endpoint)) as wire:
             assert read_all(wire).startswith(b"HTTP/1.1 500 ")
     with Backend(tmp_path / "y.sock", trying) as backend, ask(Relayed(backend.endpoint)) as wire:
@@ -449,7 +450,8 @@ def test_a_part_that_was_sent_is_followed_by_no_page(tmp_path: Path, monkeypatch
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             with monkeypatch.context() as patch:
-                patch.setattr(downstream.Connection, "take", lambda self: raising(OSError(errno.EMFILE, "none"))())
+                none_left = raising(OSError(errno.EMFILE, "none"))
+                patch.setattr(downstream.Connection, "take_descriptor", lambda self: none_left())
                 call(Relayed(backend.endpoint), theirs, HTTP_CONNECTION="close")
             with ours:
                 data = b""

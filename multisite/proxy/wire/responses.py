@@ -63,7 +63,7 @@ class Incoming:
         self._rest = b""
         self._body: Body | None = None
 
-    def take(self, data: bytes, reset: bool) -> bytes:
+    def take_data(self, data: bytes, reset: bool) -> bytes:
         """Return the content that is in `data`, which is b"" at the end of the connection.
 
         What is wrong in the body is kept in `failure`: the head can be passed on, and be followed by a cut.

@@ -166,7 +166,7 @@ class RelayLoop:
                 result = error
             self.call(lambda: then(result), watcher)
 
-        return self._helpers.take(run)
+        return self._helpers.take_errand(run)
 
     def finish(self, grace: float) -> None:
         """Wait for what is in flight, so many seconds at most; then end, and see to it that the rest has been told."""
