@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from multisite.control.peers import peer_of
-from multisite.control.rundir import RuntimeDir
+from multisite.control.rundir import RuntimeDir, bind
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.process import descriptors
 from multisite.supervisor.reexec import BYTES, Handed, Keeper, given, kept, taken_socket
@@ -208,13 +208,9 @@ class Control:
 
 
 def _bind(path: str) -> socket.socket:
-    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     temporary = os.path.join(os.path.dirname(path), f".{os.getpid()}")  # shorter than any that is checked
-    old_umask = os.umask(0o177)
+    bound = bind(temporary)
     try:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        bound.bind(temporary)
         bound.listen(128)
         bound.setblocking(False)
         os.replace(temporary, path)  # nobody ever finds a socket that does not listen yet
@@ -223,8 +219,6 @@ def _bind(path: str) -> socket.socket:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    finally:
-        os.umask(old_umask)
     return bound
 
 

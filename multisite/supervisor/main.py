@@ -11,7 +11,7 @@ from collections import deque
 
 from multisite.control.rundir import RuntimeDir
 from multisite.proxy import handoff
-from multisite.sites import statefile
+from multisite.sites import statefile, usage
 from multisite.sites.changes import QUIET
 from multisite.sites.failures import of_starts
 from multisite.sites.live import LiveHome
@@ -26,7 +26,7 @@ from multisite.supervisor.process import kernel, orphans
 from multisite.supervisor.process.descriptors import DescriptorLimits
 from multisite.supervisor.process.kernel import Connections
 from multisite.supervisor.process.preloaders import Preloaders
-from multisite.supervisor.promotion import Promotion, folder_of
+from multisite.supervisor.promotion import Promotion
 from multisite.supervisor.reexec import GIVEN, OPEN, PART, Form, Handed, Keeper, converted, given, kept
 from multisite.supervisor.reexec import State as Packed
 from multisite.supervisor.servers import Servers
@@ -95,7 +95,9 @@ class Supervisor(Handed):
         notes = of_starts(live.home)
         self._context = Context(self._loop, rundir, self._limits, notes, rundir.mark, self._preloaders, self._servers)
         self._sites = SupervisedSites(live, self._context)
-        self._promotion = self._context.examining = Promotion(self._sites, folder_of(rundir.path), self._loop.now)
+        self._promotion = self._context.examining = Promotion(
+            self._sites, os.path.join(rundir.path, usage.FOLDER), self._loop.now
+        )
         self._budget = SpawnBudget()
         self._scales = Scales()
         self._look_at = self._survey_at = 0.0
@@ -103,15 +105,7 @@ class Supervisor(Handed):
         self._upgrade = Upgrade(self._loop, live.home.path)
         self._loop.catch(*HELD_BACK)
         commands = Commands(
-            self._sites,
-            self._servers,
-            rundir,
-            self.look_soon,
-            self._upgrade.begin,
-            self._loop.now,
-            self._started,
-            self._preloaders,
-            self._promotion,
+            self._context, self._sites, self._promotion, self.look_soon, self._upgrade.begin, self._started
         )
         if state:
             self.take_over(state)
@@ -165,12 +159,10 @@ class Supervisor(Handed):
             self._loop.turn(timeout)
 
     def _see_who_is_there(self) -> None:
-        if not self._foreground and not self._servers and self._is_lonely() and not self._is_awaited():
+        is_lonely = self._servers.seen_any or self._loop.now() - self._started > LONELY_AT_FIRST
+        if not self._foreground and not self._servers and is_lonely and not self._is_awaited():
             _log.info("the last server is gone")
             self.leaving = True
-
-    def _is_lonely(self) -> bool:
-        return self._servers.seen_any or self._loop.now() - self._started > LONELY_AT_FIRST
 
     def _is_awaited(self) -> bool:
         """Whether somebody waits for a site still: a request that was handed over needs its server no more."""
@@ -254,7 +246,9 @@ class Supervisor(Handed):
         if not busy:
             self._crowded = False
             return
-        if self._is_survey_due(busy, now):
+        # Where many sites live, asking who is idle, and the kernel for all connections, takes milliseconds, for which
+        # nobody who waits for a process is to wait.
+        if now >= self._survey_at or self._crowded or any(needs_connections(one, now) for one in busy):
             self._survey(busy, now)
             return
         for supervised in busy:
@@ -274,13 +268,6 @@ class Supervisor(Handed):
             else 0
         )
         self._preloaders.tick(now, crowded=bool(budget and used > budget))
-
-    def _is_survey_due(self, busy: list[SupervisedSite], now: float) -> bool:
-        """Tell whether it is time to ask who is idle, and what the kernel knows of all connections.
-
-        Where many sites live that takes milliseconds, for which nobody who waits for a process is to wait.
-        """
-        return now >= self._survey_at or self._crowded or any(needs_connections(one, now) for one in busy)
 
     def _survey(self, busy: list[SupervisedSite], now: float) -> None:
         self._survey_at = now + SURVEY_EVERY

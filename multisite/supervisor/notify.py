@@ -8,12 +8,11 @@ and nobody else's word is lost.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import socket
 import stat
 
-from multisite.control.rundir import LONGEST_PATH
+from multisite.control.rundir import bind
 from multisite.errors import one_line
 from multisite.supervisor.process.spec import Identity
 from multisite.supervisor.reexec import BYTES, GIVEN, OPEN, Handed, kept, taken
@@ -65,22 +64,13 @@ class Channel(Handed):
         Raises:
             OSError: it cannot be bound there.
         """
-        if len(os.fsencode(path)) > LONGEST_PATH:
-            reason = f"the path is longer than {LONGEST_PATH} bytes; choose a shorter [service] runtime_dir"
-            raise OSError(errno.ENAMETOOLONG, reason, path)
-        bound = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        old_umask = os.umask(0o177)
+        bound = bind(path, socket.SOCK_DGRAM)
         try:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-            bound.bind(path)
             if owner.change:
                 os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
         except OSError:
             bound.close()
             raise
-        finally:
-            os.umask(old_umask)
         return cls(bound.detach(), path)
 
     @classmethod

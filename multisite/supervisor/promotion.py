@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -344,8 +343,3 @@ def _is_known(found: Examined, site: Site) -> bool:
     return bool(found.findings) or (
         found.requests >= AGAIN_AFTER[-1] and not (found.is_untried and placement.is_tried(site))
     )
-
-
-def folder_of(runtime_dir: str) -> str:
-    """Return where the workers count."""
-    return os.path.join(runtime_dir, usage.FOLDER)

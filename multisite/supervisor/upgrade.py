@@ -94,12 +94,9 @@ class Upgrade:
         if status == 0:
             self.is_due = True
         else:
-            self.failed(f"it did not start within {PATIENCE:g} s" if timed_out else self._reason(status))
+            lines = self._output.decode("utf-8", "replace").strip().splitlines() or [f"it {describe_end(status)}"]
+            self.failed(f"it did not start within {PATIENCE:g} s" if timed_out else lines[-1])
         return True
-
-    def _reason(self, status: int) -> str:
-        lines = self._output.decode("utf-8", "replace").strip().splitlines()
-        return lines[-1] if lines else f"it {describe_end(status)}"
 
     def failed(self, reason: str) -> None:
         """Tell that the old program stays."""

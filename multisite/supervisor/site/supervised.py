@@ -57,7 +57,9 @@ class SupervisedSite(SiteParts):
 
     def start(self, count: int) -> None:
         """Start `count` more backends."""
-        self.heed_start(count)
+        self.costs.started(count, cold=self._is_asked_for and not self.backends.alive)
+        self._is_asked_for = False
+        self.queue.served()
         for _ in range(count):
             starter.start(self)
 
@@ -90,7 +92,7 @@ class SupervisedSite(SiteParts):
 
     def replace(self, reason: str) -> None:
         """Have new backends beside the running ones, which end when the new ones are ready."""
-        self.reset()
+        exits.reset(self)
         self.is_put_to_rest = False
         self.deploys.begin(reason)
 
@@ -101,10 +103,6 @@ class SupervisedSite(SiteParts):
         self.costs.weighed(self.backends)
         if deploy.mark_large(self.backends, self.site.memory_limit, self.logger):
             self.queue.want()
-
-    def reset(self) -> None:
-        """Forget all failures."""
-        exits.reset(self)
 
     def ended(self, pid: int, status: int, spent: float) -> Backend | None:
         """Take note of the end of a process; returns the backend that it was, None if it is none of ours."""
