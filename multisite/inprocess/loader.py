@@ -9,21 +9,18 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from multisite.config.application import AppSpec
 from multisite.errors import AppLoadError, MultisiteError, NeedsProcess, Problem
 from multisite.inprocess import loaders
-from multisite.inprocess.importer import Importer, PlainImporter, import_file
-from multisite.inprocess.tracebacks import NotLoaded, explain, is_for_the_worker
-from multisite.runner.load import unique_name
+from multisite.inprocess.importer import Importer, PlainImporter
+from multisite.inprocess.tracebacks import explain, is_for_the_worker
+from multisite.runner.load import NoSuchApp, a, is_asgi
 from multisite.sites.sharing import resolve
 
 if TYPE_CHECKING:
     from multisite.config.model import Site
-
-__all__ = ["App", "Importer", "PlainImporter", "import_file", "is_asgi", "load", "resolve", "unique_name"]
 
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -43,7 +40,7 @@ def load(site: Site, importer: Importer | None = None) -> App:
         return _checked(site, _load(site, importer))
     except MultisiteError:
         raise
-    except NotLoaded as error:
+    except NoSuchApp as error:
         raise _load_error(site, error) from error.__cause__
     except BaseException as error:
         if is_for_the_worker(error):
@@ -53,11 +50,11 @@ def load(site: Site, importer: Importer | None = None) -> App:
 
 def _load(site: Site, importer: Importer | None) -> object:
     if site.location and not os.path.isdir(site.location):
-        raise NotLoaded("there is no such directory", "restore it or correct the path", key="location")
+        raise NoSuchApp("there is no such directory", "restore it or correct the path", key="location")
     try:
         spec = resolve(site)
     except ValueError as error:
-        raise NotLoaded(str(error)) from None
+        raise NoSuchApp(str(error)) from None
     if spec.kind == "asgi":
         raise _is_asgi_error(site)
     return _by_kind(spec, site, importer or PlainImporter.alone(site))
@@ -96,12 +93,12 @@ def _module_or_plugin(spec: AppSpec, site: Site, importer: Importer) -> object:
 def _checked(site: Site, app: object) -> App:
     """The app, if a WSGI server can call it."""
     if not callable(app):
-        raise NotLoaded(f"it is {loaders.a(app)}, which cannot be called", "name the WSGI callable")
+        raise NoSuchApp(f"it is {a(app)}, which cannot be called", "name the WSGI callable")
     if is_asgi(app):
         raise _is_asgi_error(site)
     if refuses_wsgi(app):
         name = getattr(app, "__name__", "it")
-        raise NotLoaded(
+        raise NoSuchApp(
             f"{name} cannot be called with (environ, start_response)",
             f"if it makes the application, write it with parentheses: {site.application.partition('(')[0]}()",
         )
@@ -112,7 +109,7 @@ def _is_asgi_error(site: Site) -> NeedsProcess:
     return NeedsProcess(f"{site.application} is an ASGI application; it runs in a process of its own")
 
 
-def _load_error(site: Site, error: NotLoaded) -> AppLoadError:
+def _load_error(site: Site, error: NoSuchApp) -> AppLoadError:
     value = getattr(site, error.key)
     return AppLoadError(str(Problem(site.file, error.reason, "service", error.key, value, error.remedy)))
 
@@ -120,37 +117,6 @@ def _load_error(site: Site, error: NotLoaded) -> AppLoadError:
 def _target(site: Site) -> str:
     """The module that was asked for, to tell a missing module from a missing dependency."""
     return resolve(site).target
-
-
-_EMPTY = inspect.Parameter.empty
-_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-
-
-def is_asgi(app: object) -> bool:
-    """Whether `app` is an ASGI application, of version 2 or 3 (asgiref, "Applications").
-
-    A coroutine can never answer a WSGI server, so one is proof; otherwise the parameters are:
-    ``(scope)`` and ``(scope, receive, send)`` cannot be called with (environ, start_response).
-    """
-    while isinstance(app, partial):
-        app = app.func
-    if not callable(app):
-        return False
-    plain = inspect.isroutine(app) or inspect.isclass(app)
-    return inspect.iscoroutinefunction(app if plain else type(app).__call__) or _takes_scope(app)
-
-
-def _takes_scope(app: Callable[..., Any]) -> bool:
-    return _required_names(app) in (("scope",), ("scope", "receive", "send"))
-
-
-def _required_names(app: Callable[..., Any]) -> tuple[str, ...]:
-    """The names of the positional parameters without a default; () where Python cannot tell."""
-    try:
-        parameters = inspect.signature(app, follow_wrapped=False).parameters.values()
-    except (ValueError, TypeError):
-        return ()
-    return tuple(each.name for each in parameters if each.kind in _POSITIONAL and each.default is _EMPTY)
 
 
 def refuses_wsgi(app: object) -> bool:
