@@ -193,6 +193,21 @@ def nobody() -> socket.socket:
     return socket.socket(socket.AF_UNIX, fileno=os.dup(dead_end()))
 
 
+def flush(sock: socket.socket, data: bytes | memoryview) -> bytes | memoryview:
+    """Send what is taken of `data` without waiting; return the rest.
+
+    Raises:
+        OSError: the other side has left; nobody can be told.
+    """
+    while data:
+        try:
+            sent = sock.send(data, _AT_ONCE)
+        except BlockingIOError:
+            break
+        data = memoryview(data)[sent:] if sent < len(data) else b""
+    return data
+
+
 def unread(descriptor: int) -> int:
     """Return how many bytes have come on a connection that nobody has read (tcp(7), unix(7))."""
     return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)

@@ -24,9 +24,8 @@ from multisite.errors import BackendUnavailable, MultisiteError, NoAnswer, SiteB
 from multisite.logs import requests, servicelog
 from multisite.proxy import downstream, lingering
 from multisite.proxy.body import Arriving, Unmeasured
-from multisite.proxy.loop import RelayLoop
+from multisite.proxy.loop import RelayLoop, Watcher
 from multisite.proxy.request import Request, date, page
-from multisite.proxy.timers import Timer
 from multisite.proxy.tunnel import Tunnel
 from multisite.proxy.upstream import Exchange
 from multisite.proxy.wire.http11 import Head
@@ -42,7 +41,7 @@ _RESET = struct.pack("ii", 1, 0)  # struct linger: close with a reset
 _log = logging.getLogger("multisite.passage")
 
 
-class LoopRelay:
+class LoopRelay(Watcher):
     """Takes one request through: an `Exchange` with the backend on one side, the client's connection on the other.
 
     Args:
@@ -54,8 +53,6 @@ class LoopRelay:
     """
 
     def __init__(self, loop: RelayLoop, request: Request, wire: socket.socket, half_closed: bool) -> None:
-        self.deadline = math.inf
-        self.timer: Timer | None = None
         head = request.incoming.head if request.outgoing.begun else None
         self.status = head.status if head else ""  # as gunicorn's access log wants to know it, from here
         self.headers = head.fields if head else []
@@ -295,16 +292,12 @@ class LoopRelay:
 
     def _flush(self) -> None:
         """Send what the client takes."""
-        while self._out:
-            try:
-                sent = self._wire.send(self._out, socket.MSG_NOSIGNAL)
-            except BlockingIOError:
-                return
-            except OSError:
-                self.abort()
-                return
-            self._out = memoryview(self._out)[sent:] if sent < len(self._out) else b""
-        if self._ends:
+        try:
+            self._out = downstream.flush(self._wire, self._out)
+        except OSError:
+            self.abort()
+            return
+        if self._ends and not self._out:
             self._close(reset=False)
 
     def _switch(self, head: Head, content: bytes) -> None:

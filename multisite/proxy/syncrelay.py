@@ -20,9 +20,8 @@ from collections.abc import Callable
 from multisite.errors import MultisiteError
 from multisite.logs.requests import ended
 from multisite.proxy import downstream, leave, loop
-from multisite.proxy.loop import RelayLoop
+from multisite.proxy.loop import RelayLoop, Watcher
 from multisite.proxy.request import Request
-from multisite.proxy.timers import Timer
 from multisite.sites.server import Worker
 
 PATIENCE = 0.01  # seconds to wait for answers if nobody else wants anything
@@ -49,9 +48,6 @@ class SyncRelay:
         self._attended = False
         self._looking = False
         self._net = _Net(self)
-
-    def __len__(self) -> int:
-        return len(self._requests)
 
     def attend(self, request: Request) -> None:
         """Look after `request` and the others in hand, until they are answered or somebody else is to be served."""
@@ -225,12 +221,10 @@ class _Logged:
         self.sent = request.outgoing.sent
 
 
-class _Net:
+class _Net(Watcher):
     """Catches what the worker leaves, in the loop."""
 
     def __init__(self, relay: SyncRelay) -> None:
-        self.deadline = math.inf
-        self.timer: Timer | None = None
         self._relay = relay
         self._quiet = 0
         self._loop: RelayLoop | None = None

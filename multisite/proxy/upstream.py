@@ -70,7 +70,7 @@ def begin(endpoint: Endpoint, timeout: float, first: bytes) -> tuple[socket.sock
     except OSError as error:
         sock.close()
         if error.errno in SCARCE:
-            raise BackendUnavailable(f"{endpoint}: {error.strerror}") from error
+            raise _unreached(endpoint, error) from error
         raise ConnectFailed(f"the connection was closed before it was used: {error.strerror}") from error
 
 
@@ -81,16 +81,23 @@ def _connect_any(endpoint: Endpoint, timeout: float) -> socket.socket:
         found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise ConnectFailed(f"{endpoint}: {error.strerror}") from error
-    failure = ConnectFailed(f"{endpoint}: no address")
+    failure: MultisiteError = ConnectFailed(f"{endpoint}: no address")
     for family, _type, _protocol, _name, address in found:
         try:
             return _connect_tcp(family, address, deadline)
         except OSError as error:
+            failure = _unreached(endpoint, error)
             if error.errno in SCARCE:
-                raise BackendUnavailable(f"{endpoint}: {error.strerror}") from error
-            kind = ConnectTimeout if error.errno == errno.ETIMEDOUT else ConnectFailed
-            failure = kind(f"{endpoint}: {error.strerror or error}")
+                raise failure from error
     raise failure
+
+
+def _unreached(endpoint: Endpoint, error: OSError) -> MultisiteError:
+    """Return what an error of a connection means: what is scarce here is no fault of the endpoint."""
+    if error.errno in SCARCE:
+        return BackendUnavailable(f"{endpoint}: {error.strerror}")
+    kind = ConnectTimeout if error.errno == errno.ETIMEDOUT else ConnectFailed
+    return kind(f"{endpoint}: {error.strerror or error}")
 
 
 class Exchange:
@@ -300,9 +307,7 @@ def _connect_unix(endpoint: Endpoint) -> socket.socket:
         raise BackendUnavailable(f"{endpoint}: its queue is full") from None
     except OSError as error:
         sock.close()
-        if error.errno in SCARCE:
-            raise BackendUnavailable(f"{endpoint}: {error.strerror}") from error
-        raise ConnectFailed(f"{endpoint}: {error.strerror or error}") from error
+        raise _unreached(endpoint, error) from error
     return sock
 
 

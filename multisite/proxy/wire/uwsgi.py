@@ -1,7 +1,8 @@
 """A request in the uwsgi protocol, version 0; the answer is plain HTTP that ends with the connection.
 
 https://uwsgi-docs.readthedocs.io/en/latest/Protocol.html: modifier1, the size of the variables as 16 bits (little
-endian), modifier2; then key and value of each, with 16 bits of length before them; then the body, unframed.
+endian), modifier2 (both are 0 for a WSGI request); then key and value of each, with 16 bits of length before them;
+then the body, unframed.
 """
 
 from __future__ import annotations
@@ -30,21 +31,13 @@ _VARIABLES = [
 ]
 
 
-def encode(
-    environ: Mapping[str, Any],
-    fields: Iterable[tuple[str, str]],
-    length: int | None,
-    modifier1: int = 0,
-    modifier2: int = 0,
-) -> bytes:
+def encode(environ: Mapping[str, Any], fields: Iterable[tuple[str, str]], length: int | None) -> bytes:
     """Return the packet of a request; its body of `length` bytes follows.
 
     Args:
         environ: of the request.
         fields: its header fields that are passed on, under their ``HTTP_*`` keys.
         length: of the body, None where the request has none.
-        modifier1: what the packet is; 0 is a WSGI request.
-        modifier2: of no meaning for a WSGI request.
 
     Raises:
         RequestTooLarge: the variables are larger than the protocol can say.
@@ -58,7 +51,7 @@ def encode(
     variables = b"".join(_strings([*pairs, *fields]))
     if len(variables) > MOST:
         raise _too_large(len(variables))
-    return b"%c%b%c%b" % (modifier1, len(variables).to_bytes(2, "little"), modifier2, variables)
+    return b"\0%b\0%b" % (len(variables).to_bytes(2, "little"), variables)
 
 
 def _strings(pairs: Iterable[tuple[str, str]]) -> Iterable[bytes]:
