@@ -93,9 +93,13 @@ def parse(text: str) -> AppSpec:
 def _parse_prefixed(prefix: str, rest: str) -> AppSpec:
     """One of our own ``prefix:rest`` forms."""
     if prefix == "moya":
-        return _parse_moya(rest)
+        if rest:
+            raise ValueError(f"'moya:' takes nothing after it (not {rest!r}); name the settings with ini = {rest}")
+        return AppSpec("moya", "")
     if prefix == "django":
-        return _parse_django(rest)
+        if not (_DOTTED.match(rest) or _UNSPEAKABLE.match(rest)):
+            raise ValueError(f"{rest!r} is no settings module; write it like django:blog.settings")
+        return AppSpec("django", rest)
     if prefix == "paste":
         return _parse_paste(rest)
     if not rest:
@@ -104,18 +108,6 @@ def _parse_prefixed(prefix: str, rest: str) -> AppSpec:
     if spec.kind == "plugin":
         raise ValueError(f"{rest!r} is neither a module nor a file; write it like asgi:blog.main:app")
     return replace(spec, kind="asgi")
-
-
-def _parse_moya(rest: str) -> AppSpec:
-    if rest:
-        raise ValueError(f"'moya:' takes nothing after it (not {rest!r}); name the settings with ini = {rest}")
-    return AppSpec("moya", "")
-
-
-def _parse_django(rest: str) -> AppSpec:
-    if not (_DOTTED.match(rest) or _UNSPEAKABLE.match(rest)):
-        raise ValueError(f"{rest!r} is no settings module; write it like django:blog.settings")
-    return AppSpec("django", rest)
 
 
 def _parse_paste(rest: str) -> AppSpec:

@@ -170,7 +170,8 @@ class Batch(Generic[Record]):
         self._left = 0  # lines that it may still write at once
         self._waiting: deque[Record] = deque()
         self._is_expected = False
-        self.append = self._at_once if at_once or not _has_threads() else self._append
+        # uWSGI lets the interpreter rest between requests unless told, so no thread of ours would run.
+        self.append = self._at_once if at_once or "uwsgi" in sys.modules else self._append
         _batches.add(self)
 
     def _at_once(self, record: Record) -> None:
@@ -249,11 +250,6 @@ class _Flusher:
         with self._flushing:
             while self._expecting:
                 self._expecting.popleft().flush()
-
-
-def _has_threads() -> bool:
-    """Tell whether a thread of ours would run; uWSGI lets the interpreter rest between requests unless told."""
-    return "uwsgi" not in sys.modules
 
 
 _flusher = _Flusher()

@@ -108,6 +108,11 @@ class Block:
     sent: tuple[Sent, ...] = ()
     app_send: bool = False
 
+    @property
+    def titles(self) -> list[str]:
+        """What is said above it: the sites, and where they are mounted."""
+        return [f"{name}{f' at {mount}' if mount != '/' else ''}" for mount, name in self.sites]
+
 
 @dataclass(frozen=True, slots=True)
 class Listen:
@@ -179,6 +184,12 @@ class Front:
     sent: tuple[Sent, ...] = ()
     app_send: bool = False
     caddy: tuple[int, ...] = ()
+
+    @property
+    def claims(self) -> list[str]:
+        """The header fields by which a client could speak in a front end's stead."""
+        named = [self.host_header] if re.fullmatch(r"[A-Za-z0-9-]+", self.host_header) else []
+        return [*named, *CLAIMS]
 
 
 #: what front ends say of their clients under names that we do not set: a client could say it in their stead, and a
