@@ -27,7 +27,7 @@ from multisite.inprocess.workdir import WorkDir
 from multisite.logs import servicelog
 from multisite.runner.answer import FileWrapper, WsgiAnswer
 from multisite.runner.load import import_file, is_just_written, unique_name
-from multisite.runner.smoke import Nobody, Smoke, verdict
+from multisite.runner.smoke import Nobody, Smoke, why_unwell
 from multisite.sites import claims, sharing
 from multisite.sites.claims import Ledger
 
@@ -186,7 +186,7 @@ def check_smoke(app: WSGI, site: Site) -> None:
         _call(app, smoke.environ(), answer)
     except (Exception, SystemExit) as error:  # the site's code may raise anything
         raise AppLoadError(f"{smoke} failed: {type(error).__name__}: {error}") from error
-    reason = verdict(smoke, answer.status)
+    reason = why_unwell(smoke, answer.status)
     if reason:
         raise AppLoadError(reason)
 

@@ -100,11 +100,11 @@ class LogFile:
     def write(self, line: str) -> None:
         """Append one line, to a new file if it is time to look for one."""
         if self._clock() >= self._look_at:
-            self.look()
+            self.check_renamed()
         self.append(f"{line}\n".encode("ascii", "backslashreplace"))
 
     def append(self, data: bytes) -> None:
-        """Append a line that has its end; whoever does so calls `look` once a second."""
+        """Append a line that has its end; whoever does so calls `check_renamed` once a second."""
         try:
             if os.write(self._file, data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -113,7 +113,7 @@ class LogFile:
         except OSError as error:
             self._tell("write", error)
 
-    def look(self) -> None:
+    def check_renamed(self) -> None:
         """Open the file anew if it has been renamed or removed."""
         self._look_at = self._clock() + LOOK_EVERY
         with contextlib.suppress(OSError):

@@ -96,7 +96,7 @@ class Job:
         self.smoke: dict[str, Any] = job.get("smoke") or {}
 
 
-def take(environ: MutableMapping[str, str]) -> Job:
+def take_job(environ: MutableMapping[str, str]) -> Job:
     """The job of this process; what said so is taken out of `environ`.
 
     Raises:

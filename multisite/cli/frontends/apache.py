@@ -185,8 +185,8 @@ def _allow(folder: str, rule: Static, file: str = "") -> Iterator[str]:
         yield f"    <Files {quoted(file)}>"
         indent *= 2
     yield f"{indent}Require all granted"
-    if rule.fresh is not None:
-        yield f'{indent}Header set Cache-Control "{f"max-age={rule.fresh}" if rule.fresh else "no-cache"}"'
+    if rule.expires is not None:
+        yield f'{indent}Header set Cache-Control "{f"max-age={rule.expires}" if rule.expires else "no-cache"}"'
     if file:
         yield "    </Files>"
     yield "</Directory>"

@@ -37,7 +37,7 @@ class Static:
         file: answers `prefix` itself.
         links: the site's static_links.
         hidden: whether names that start with a dot are served.
-        fresh: seconds for caches; None says nothing.
+        expires: seconds for caches; None says nothing.
     """
 
     prefix: str
@@ -45,7 +45,7 @@ class Static:
     file: str = ""
     links: str = "inside"
     hidden: bool = False
-    fresh: int | None = None
+    expires: int | None = None
 
     @property
     def rest(self) -> str:

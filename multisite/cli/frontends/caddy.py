@@ -199,8 +199,8 @@ def _serve(folder: str, file: str, rule: Static) -> Iterator[str]:
         yield f"rewrite * /{file}"
     elif rule.prefix:
         yield f"uri strip_prefix {rule.prefix}"
-    if rule.fresh is not None:
-        yield f'header Cache-Control "{f"max-age={rule.fresh}" if rule.fresh else "no-cache"}"'
+    if rule.expires is not None:
+        yield f'header Cache-Control "{f"max-age={rule.expires}" if rule.expires else "no-cache"}"'
     yield f"root * {quoted(folder)}"
     yield "file_server"
 

@@ -141,7 +141,7 @@ def _alias(rule: Static, block: Block) -> tuple[str, str]:
         raise Unwritable(without_check("lighttpd"))
     if any(other.prefix.startswith(f"{rule.prefix}/") and not other.folders for other in block.static):
         raise Unwritable("a prefix beneath it is")
-    if len(rule.folders) > 1 or rule.fresh is not None:
+    if len(rule.folders) > 1 or rule.expires is not None:
         raise Unwritable("it has several folders, or static_expires")
     if rule.file:
         return f'"{rule.prefix}" => {quoted(rule.file)}', path

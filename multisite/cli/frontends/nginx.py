@@ -267,7 +267,8 @@ def _location(where: str, tried: str, rule: Static) -> Iterator[str]:
     yield f"        try_files {tried} @multisite;"
     yield "        error_page 403 405 = @multisite;"
     yield from [f"        disable_symlinks {LINKS[rule.links]};"] if rule.links in LINKS else []
-    yield from [f"        expires {f'{rule.fresh}s' if rule.fresh else 'epoch'};"] if rule.fresh is not None else []
+    if rule.expires is not None:
+        yield f"        expires {f'{rule.expires}s' if rule.expires else 'epoch'};"
     yield "    }"
 
 
