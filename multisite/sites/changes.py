@@ -207,13 +207,13 @@ class Watched:
     def begin(self, found: Files) -> None:
         """Take the files as they are now for those that are loaded."""
         self.newest = self._with_gone(found)
-        self.take()
+        self.take_change()
 
-    def take(self) -> None:
+    def take_change(self) -> None:
         """Have the change taken that was seen last."""
         self.loaded, self.due = self.newest, None
 
-    def look(self, found: Files, now: float) -> bool:
+    def is_due(self, found: Files, now: float) -> bool:
         """Tell whether there is a change, and nothing has changed for a while: who writes a tree touches many files.
 
         Args:

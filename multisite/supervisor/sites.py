@@ -153,7 +153,7 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
     def check_due(self, now: float) -> None:
         """Bring the sites into line with the files as they are now, and put those away that nobody needs."""
         try:
-            changed = self._live.look(now)
+            changed = self._live.check_due(now)
             entries = self.catalogue.entries
             names = {one.site.entry_name for one in self.values()}
             for path in {entries[name].path for name in names & entries.keys()}:
