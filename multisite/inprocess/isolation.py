@@ -26,13 +26,8 @@ from multisite.runner.state import ProcessState, added_paths, changed_handlers, 
 from multisite.sites import claims
 
 
-def restore(state: ProcessState, now: ProcessState) -> list[str]:
-    """Put everything but the signal handlers back to `state`; returns a phrase for each thing that could not be."""
-    return restore_place(state, now) + restore_shared(state, now)
-
-
 def restore_shared(state: ProcessState, now: ProcessState) -> list[str]:
-    """Put back what all threads have in common in any case."""
+    """Put back to `state` what all threads have in common; returns a phrase for each thing that could not be."""
     return list(filter(None, (_attempt(*step) for step in _steps(state, now))))
 
 

@@ -21,13 +21,9 @@ def is_for_the_worker(error: BaseException) -> bool:
     if isinstance(error, (KeyboardInterrupt, GeneratorExit)):
         return True
     if isinstance(error, SystemExit):
-        return _module_of_last_frame(error).startswith(_EXITS_OF_THE_SERVER)
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        return bool(frames) and str(frames[-1].f_globals.get("__name__", "")).startswith(_EXITS_OF_THE_SERVER)
     return not isinstance(error, Exception) and type(error).__module__.partition(".")[0] in _GREENLET
-
-
-def _module_of_last_frame(error: BaseException) -> str:
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return str(frames[-1].f_globals.get("__name__", "")) if frames else ""
 
 
 def explain(error: BaseException, location: str, target: str) -> NoSuchApp:

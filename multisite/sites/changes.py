@@ -187,10 +187,6 @@ def files(site: Site, home: Home) -> Files:
     return found
 
 
-def _written_at(known: Identity) -> int:
-    return known[-3] if len(known) > 1 else 0
-
-
 class Watched:
     """The files of one site.
 
@@ -225,7 +221,8 @@ class Watched:
         if found == self.loaded:
             self.newest, self.due = found, None
         elif found != self.newest or self.due is None:
-            self.newest, self.due = found, now if is_quiet(map(_written_at, found.values())) else now + QUIET
+            times = [known[-3] for known in found.values() if len(known) > 1]
+            self.newest, self.due = found, now if is_quiet(times) else now + QUIET
         return self.due is not None and now >= self.due
 
     def _with_gone(self, found: Files) -> Files:

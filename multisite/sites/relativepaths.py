@@ -59,8 +59,7 @@ def _keep(home: Home, name: str, said: str) -> None:
 
 def noted(home: Home) -> dict[str, str]:
     """Return what has been told, by site."""
-    found = StateFile(home, "relative").load()
-    return {str(site): str(text) for site, text in found.items()} if isinstance(found, dict) else {}
+    return {site: str(text) for site, text in StateFile(home, "relative").rows().items()}
 
 
 def problems(site: Site, home: Home) -> tuple[Problem, ...]:

@@ -26,7 +26,8 @@ def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[isolation.ProcessState]
     before = isolation.read()
     yield before
     after = isolation.read()
-    isolation.restore(before, after)
+    isolation.restore_place(before, after)
+    isolation.restore_shared(before, after)
     isolation.restore_handlers(before, after)
     assert [each for each in isolation.differences(before, after) if "PYTEST_CURRENT_TEST" not in each] == []
 
