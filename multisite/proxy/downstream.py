@@ -190,7 +190,7 @@ def nobody() -> socket.socket:
     Raises:
         OSError: no descriptor is left.
     """
-    return socket.socket(socket.AF_UNIX, fileno=os.dup(dead_end()))
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=os.dup(dead_end()))
 
 
 def flush(sock: socket.socket, data: bytes | memoryview) -> bytes | memoryview:

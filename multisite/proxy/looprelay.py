@@ -174,8 +174,8 @@ class LoopRelay(Watcher):
         if self._unhelped:
             late, self._unhelped = self._unhelped, None
             self._step(lambda: self._refuse(late))
-        elif self._waits_for_body:
-            self._step(lambda: self._fail(self._upload.late()))
+        elif awaited := self._awaited:
+            self._step(lambda: self._fail(awaited.late()))
         elif self._out or not self._exchange:
             self.abort()
         elif now < self._exchange.deadline:  # it was in the queue; others may have seen it taken since
@@ -236,9 +236,10 @@ class LoopRelay(Watcher):
         return self._gathers or (self._exchange is not None and self._exchange.waits_for_client)
 
     @property
-    def _waits_for_body(self) -> bool:
-        """Whether the next sign of life is the client's to give; one that is being answered may take its time."""
-        return self._reads and not self._outgoing.begun
+    def _awaited(self) -> Arriving | None:
+        """The body that the client has to go on with next; a client that is being answered may take its time."""
+        upload = self._upload
+        return upload if isinstance(upload, Arriving) and self._reads and not self._outgoing.begun else None
 
     # The answer
 
@@ -320,8 +321,6 @@ class LoopRelay(Watcher):
         if self._exchange:
             error = self._exchange.explain(error)
         self._drop_exchange()
-        if isinstance(error, NoAnswer) and not self._outgoing.begun and self._explain(error):
-            return
         if self._outgoing.begun:
             self._is_cut = True
             self._tell(error)
@@ -330,7 +329,10 @@ class LoopRelay(Watcher):
             else:
                 self._close(reset=self._outgoing.bare)
             return
-        self._refuse(error)
+        destination = self._destination
+        asks = isinstance(error, NoAnswer) and destination.can_explain
+        if not asks or not self._have(lambda: destination.explain(error), self._explained, error):
+            self._refuse(error)
 
     def _answer_for(self, error: BaseException) -> MultisiteError:
         """Return what a visitor is told of `error`."""
@@ -346,11 +348,6 @@ class LoopRelay(Watcher):
         self._unhelped, self._gathers = None, False
         self._tell(error)
         self._page(error)
-
-    def _explain(self, error: NoAnswer) -> bool:
-        """Have a helper ask why there was no answer, which may take a while."""
-        destination = self._destination
-        return destination.can_explain and self._have(lambda: destination.explain(error), self._explained, error)
 
     def _page(self, error: MultisiteError) -> None:
         if self._wire.fileno() < 0:
@@ -388,8 +385,8 @@ class LoopRelay(Watcher):
             return time.monotonic() + CLIENT_TIMEOUT
         if self._unhelped:
             return self.deadline
-        if self._waits_for_body:
-            return self._upload.deadline(time.monotonic())
+        if awaited := self._awaited:
+            return awaited.deadline(time.monotonic())
         if exchange is None:
             return math.inf
         if self._destination.queue.is_waiting(exchange):

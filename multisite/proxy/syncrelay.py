@@ -16,6 +16,7 @@ import select
 import socket
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 from multisite.errors import MultisiteError
 from multisite.logs.requests import ended
@@ -137,7 +138,13 @@ class SyncRelay:
         os.close(descriptor)
         ended(request.environ, request.code, len(request.content))
         if self._worker.logs_access:
-            self._worker.log_access(_Logged(request), request.environ, time.monotonic() - request.began)
+            self._log(request)
+
+    def _log(self, request: Request) -> None:
+        head = request.incoming.head
+        assert head
+        told = SimpleNamespace(status=head.status, headers=head.fields, sent=request.outgoing.sent)
+        self._worker.log_access(told, request.environ, time.monotonic() - request.began)
 
     def _give_up(self) -> None:
         """Leave what was waited for long enough to the loop."""
@@ -208,17 +215,6 @@ def _send_now(request: Request, data: bytes) -> int:
         return len(data)  # it left; nobody can be told
     finally:
         wire.detach()
-
-
-class _Logged:
-    """What gunicorn's access log wants to know of an answer."""
-
-    def __init__(self, request: Request) -> None:
-        head = request.incoming.head
-        assert head
-        self.status = head.status
-        self.headers = head.fields
-        self.sent = request.outgoing.sent
 
 
 class _Net(Watcher):

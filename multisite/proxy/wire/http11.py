@@ -157,7 +157,8 @@ def _status_of(line: str) -> tuple[int, str, str] | None:
     if not match or "\t" in line:
         return None
     code = int(match[2])
-    status = code, f"{code} {match[3] or _phrase(code)}", match[1]
+    phrase = match[3] or (HTTPStatus(code).phrase if code in HTTPStatus._value2member_map_ else "Unknown")
+    status = code, f"{code} {phrase}", match[1]
     if len(_known_statuses) < _MOST_KNOWN and len(line) <= _LONGEST_KNOWN:
         _known_statuses[line] = status
     return status
@@ -246,10 +247,6 @@ def _length(values: list[str]) -> int:
     if not _LENGTH.fullmatch(first) or any(other.strip() != first for other in others):
         raise UpstreamProtocolError(f"the answer has a wrong Content-Length: {', '.join(values)[:40]!r}")
     return int(first)
-
-
-def _phrase(code: int) -> str:
-    return HTTPStatus(code).phrase if code in HTTPStatus._value2member_map_ else "Unknown"
 
 
 def raw_target(environ: Mapping[str, Any]) -> str:
