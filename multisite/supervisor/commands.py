@@ -83,22 +83,24 @@ class Commands:
         return {"awake": any(one.state in AWAKE for one in sites)}
 
     def _do_status(self, _request: Answer, _connection: Caller) -> Answer:
-        sites = self._sites.values()
+        now, connected = self._context.loop.now(), self._sites.connections()
+        accounts, members = self._sites.accounts, by_session()
         return {
             "supervisor": {
                 "pid": os.getpid(),
                 "version": __version__,
                 "home": self._sites.home.path,
                 "runtime_dir": self._context.rundir.path,
-                "uptime": round(self._context.loop.now() - self._started, 3),
+                "uptime": round(now - self._started, 3),
                 "servers": self._context.servers.pids,
-                "backends": sum(len(one.pids) for one in sites),
+                "backends": sum(len(one.pids) for one in self._sites.values()),
                 "max_backends": self._sites.home.supervisor.max_backends,
             },
             "preloaders": self._context.preloaders.describe(),
-            "sites": describe_all(
-                self._sites, self._sites.accounts, self._sites.connections(), self._context.loop.now()
-            ),
+            "sites": {
+                name: describe(one, accounts, connected.get(one.listener.path, NO_CONNECTIONS), members, now)
+                for name, one in self._sites.items()
+            },
         }
 
     def _do_restart(self, request: Answer, _connection: Caller) -> Answer:
@@ -166,17 +168,6 @@ class Commands:
 def _asked(request: Answer) -> tuple[str, str]:
     """Return whom a request is about: the name of a site, and the host of its instance if it says so."""
     return str(request["site"]), str(request.get("host") or "")
-
-
-def describe_all(
-    sites: Mapping[str, SupervisedSite], accounts: Accounts, connected: Mapping[str, Connections], now: float
-) -> dict[str, Any]:
-    """Return all sites by name, see `describe`."""
-    members = by_session()
-    return {
-        name: describe(supervised, accounts, connected.get(supervised.listener.path, NO_CONNECTIONS), members, now)
-        for name, supervised in sites.items()
-    }
 
 
 def describe(

@@ -248,23 +248,20 @@ class ControlSockets:
 
     def let_in(self) -> None:
         """Open or close the workers' socket as the runtime directory's access says now."""
+        access, path = self._rundir.access, self._rundir.workers
         try:
-            self._let_in()
+            if access.group is None:
+                if self._workers:
+                    self._workers.close()
+                    self._workers = None
+                return
+            if not self._workers:
+                self._workers = Control(path, self._loop, self._answer_worker, own=False)
+            access.admit_to_socket(path)
         except OSError as error:
             if self._failure != str(error):
-                _log.error("%s: %s", self._rundir.workers, error.strerror)
+                _log.error("%s: %s", path, error.strerror)
             self._failure = str(error)
-
-    def _let_in(self) -> None:
-        access = self._rundir.access
-        if access.group is None:
-            if self._workers:
-                self._workers.close()
-                self._workers = None
-            return
-        if not self._workers:
-            self._workers = Control(self._rundir.workers, self._loop, self._answer_worker, own=False)
-        access.admit_to_socket(self._rundir.workers)
 
     def _answer_worker(self, request: Answer, connection: Caller) -> Answer | None:
         if request.get("do") not in FOR_WORKERS and connection.uid not in (os.geteuid(), 0):

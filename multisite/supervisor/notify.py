@@ -14,6 +14,7 @@ import stat
 
 from multisite.control.rundir import bind
 from multisite.errors import one_line
+from multisite.supervisor.process import descriptors
 from multisite.supervisor.process.spec import Identity
 from multisite.supervisor.reexec import BYTES, GIVEN, OPEN, Handed, kept, taken
 from multisite.supervisor.reexec import State as Packed
@@ -102,10 +103,10 @@ class Channel(Handed):
         while self._taken < MOST and not self.is_over:
             message = self._begun_message()
             if message is None:
-                try:
-                    message = self._read()
-                except BlockingIOError:
+                data = descriptors.read(self._descriptor, LONGEST)
+                if data is None:
                     break
+                message = self._from(data)
             self._taken += 1
             if message is not None:
                 messages.append(_variables(message))
@@ -119,14 +120,8 @@ class Channel(Handed):
         self._begun = rest
         return message
 
-    def _read(self) -> bytes | None:
-        """Read a message from a socket, and what there is from a pipe, which need not be one."""
-        try:
-            data = os.read(self._descriptor, LONGEST)
-        except BlockingIOError:
-            raise
-        except OSError:  # of a socket whose other end was closed before all was read
-            data = b""
+    def _from(self, data: bytes) -> bytes | None:
+        """Return the message that a socket has brought; what a pipe brings need not be one, and is kept."""
         self.is_over = not data and not self.path
         if not self._is_pipe:
             return data

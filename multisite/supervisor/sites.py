@@ -207,7 +207,7 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
         """Keep what has been counted, and nothing else: the supervisor leaves."""
         for supervised in list(self.values()):
             self._put_away(supervised)
-        self.accounts.close(())
+        self.accounts.close()
 
     def _rest(self) -> None:
         """Put away sites that have not been used for long: instances where there are many, all where descriptors lack.

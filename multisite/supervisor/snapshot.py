@@ -16,10 +16,8 @@ from multisite.supervisor.site.supervised import SupervisedSite
 
 def at_a_glance(supervised: SupervisedSite, now: float) -> SiteView:
     """Describe a site for the planner by what is known at once; who is idle is not."""
-    alive = [backend for backend in supervised.backends if backend.alive]
-    lasting = [backend for backend in alive if not backend.leaving and not backend.obsolete]
-    held = supervised.backends.any_in(*HELD)
-    missing = 0 if held else max(0, launch.backends(supervised.site) - len(lasting))
+    alive, lasting = supervised.backends.alive, supervised.backends.lasting
+    missing = 0 if supervised.backends.any_in(*HELD) else max(0, launch.backends(supervised.site) - len(lasting))
     if deploy.is_first(supervised.backends):
         missing = min(missing, 0 if lasting else 1)
     return SiteView(
@@ -42,7 +40,7 @@ def at_a_glance(supervised: SupervisedSite, now: float) -> SiteView:
 
 def view(supervised: SupervisedSite, now: float, connected: Connections) -> SiteView:
     """Describe a site for the planner, and note by the way whether it is used."""
-    alive = [backend for backend in supervised.backends if backend.alive]
+    alive = supervised.backends.alive
     running = bool(alive) and all(backend.state is State.RUNNING for backend in alive)
     busy = _note_use(supervised, now, connected)
     seen = at_a_glance(supervised, now)

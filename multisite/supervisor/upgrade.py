@@ -18,6 +18,7 @@ from multisite.control import program
 from multisite.supervisor import reexec
 from multisite.supervisor.control import Caller
 from multisite.supervisor.loop import Loop
+from multisite.supervisor.process import descriptors
 from multisite.supervisor.process.kernel import describe_end
 from multisite.supervisor.reexec import Keeper, State
 
@@ -67,9 +68,8 @@ class Upgrade:
         assert self._trial
         assert self._trial.stdout
         descriptor = self._trial.stdout.fileno()
-        try:
-            data = os.read(descriptor, LONGEST_OUTPUT)
-        except BlockingIOError:
+        data = descriptors.read(descriptor, LONGEST_OUTPUT)
+        if data is None:
             return
         self._output = (self._output + data)[-LONGEST_OUTPUT:]
         if not data:

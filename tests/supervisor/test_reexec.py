@@ -81,7 +81,8 @@ def assigned(definition: ast.ClassDef) -> set[str]:
 
 def handed() -> list[type[Handed]]:
     assert main, "all of them are there"
-    return sorted(below(Handed), key=lambda kind: kind.__name__)
+    ours = (kind for kind in below(Handed) if kind.__module__.startswith("multisite."))
+    return sorted(ours, key=lambda kind: kind.__name__)
 
 
 def below(kind: type[Handed]) -> set[type[Handed]]:

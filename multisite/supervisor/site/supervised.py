@@ -158,10 +158,9 @@ class SupervisedSite(SiteParts):
 
     def _keep_up(self) -> None:
         """Have as many processes as the file says, as long as one serves."""
-        lasting = [one for one in self.backends.alive if not one.leaving and not one.obsolete]
-        held = self.backends.any_in(*HELD)
+        lasting = self.backends.lasting
         serves = any(backend.state is State.RUNNING for backend in lasting)
-        if serves and len(lasting) < launch.backends(self.site) and not held:
+        if serves and len(lasting) < launch.backends(self.site) and not self.backends.any_in(*HELD):
             self.queue.want()
 
     # The end of it
