@@ -36,7 +36,7 @@ class AppSpec:
     """Where an app is.
 
     Attributes:
-        kind: how to get at it; "plugin" is a loader of somebody else's (`multisite.inprocess.loaders`).
+        kind: how to get at it; "plugin" is a loader of somebody else's (`multisite.inprocess.loader`).
         target: the dotted module, the path of the file, the settings module or the plugin's name.
         attribute: the (dotted) name in the module, PasteDeploy's name of the app, or
             what a plugin is given; "" stands for the kind's default.

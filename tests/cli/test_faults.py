@@ -9,7 +9,7 @@ from importlib_metadata import EntryPoint, EntryPoints
 
 from multisite.cli.project.faults import application_fault, find_module, site_problems
 from multisite.config.site import Site
-from multisite.inprocess import loaders
+from multisite.inprocess import loader
 from multisite.runner import load
 
 
@@ -112,7 +112,7 @@ def test_a_loader_of_another_package_is_there(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, application: str
 ) -> None:
     entry = EntryPoint("wiki", "wikiserver:load", load.GROUP)
-    monkeypatch.setattr(loaders, "plugins", lambda: EntryPoints([entry]))
+    monkeypatch.setattr(loader, "plugins", lambda: EntryPoints([entry]))
     assert fault(tmp_path, application, "") == ""
 
 

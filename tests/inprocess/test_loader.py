@@ -19,7 +19,7 @@ from webtest import TestApp
 
 from multisite.config.model import Site
 from multisite.errors import AppLoadError, NeedsProcess
-from multisite.inprocess import loader, loaders
+from multisite.inprocess import loader
 from multisite.inprocess.tracebacks import is_for_the_worker
 from multisite.runner.load import import_file, is_asgi, unique_name
 
@@ -34,9 +34,9 @@ def application(environ, start_response):
 def own_modules() -> Iterator[None]:
     """What a test imports does not outlive it."""
     modules, path = set(sys.modules), list(sys.path)
-    loaders.plugins.cache_clear()
+    loader.plugins.cache_clear()
     yield
-    loaders.plugins.cache_clear()
+    loader.plugins.cache_clear()
     sys.path[:] = path
     for name in set(sys.modules) - modules:
         if getattr(sys.modules[name], "__file__", None) and not sys.modules[name].__file__.startswith(sys.prefix):
