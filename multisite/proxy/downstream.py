@@ -104,14 +104,23 @@ class Connection:
         """Whether the client has sent something that nobody has read."""
         return unread(self._sock.fileno()) > 0
 
-    def send(self, data: bytes) -> int:
-        """Send what the client takes of `data` without waiting; return how much that was."""
+    def send(self, data: bytes, taken: int = -1) -> int:
+        """Send what the client takes of `data` without waiting; return how much that was.
+
+        Args:
+            data: the bytes.
+            taken: the descriptor, if it has been taken.
+        """
+        sock = self._sock if taken < 0 else self.opened(taken)
         try:
-            return self._sock.send(data, _AT_ONCE)
+            return sock.send(data, _AT_ONCE)
         except BlockingIOError:
             return 0
         except OSError:
             return len(data)  # it left; nobody can be told
+        finally:
+            if taken >= 0:
+                sock.detach()
 
     def close(self) -> None:
         """Close it at once, so that the client need not be waited for."""

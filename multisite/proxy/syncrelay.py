@@ -13,7 +13,6 @@ import logging
 import math
 import os
 import select
-import socket
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -35,7 +34,6 @@ ALWAYS_FITS = 8192  # bytes: half of what Linux lets a new TCP connection buffer
 _log = logging.getLogger("multisite.pending")
 
 _IN = select.POLLIN
-_NOSIGNAL = int(socket.MSG_NOSIGNAL)
 
 
 class SyncRelay:
@@ -130,7 +128,7 @@ class SyncRelay:
         if len(data) <= ALWAYS_FITS and request.connection.said_last:
             sent = _write(request.wire, data)
         else:
-            sent = _send_now(request, data)
+            sent = request.connection.send(data, request.wire)
         if sent < len(data) or downstream.unread(request.wire):  # what it sent too much would make a reset of the close
             leave.finish(request, data[sent:])
             return
@@ -202,19 +200,6 @@ def _write(descriptor: int, data: bytes) -> int:
         return os.write(descriptor, data)
     except OSError:
         return len(data)  # it left; nobody can be told
-
-
-def _send_now(request: Request, data: bytes) -> int:
-    """Send what the client takes at once."""
-    wire = request.connection.opened(request.wire)
-    try:
-        return wire.send(data, _NOSIGNAL)
-    except BlockingIOError:
-        return 0
-    except OSError:
-        return len(data)  # it left; nobody can be told
-    finally:
-        wire.detach()
 
 
 class _Net(Watcher):
