@@ -34,7 +34,6 @@ from multisite.supervisor.site.context import Context
 from multisite.supervisor.site.parts import NO_CONNECTIONS
 from multisite.supervisor.site.supervised import SupervisedSite
 from multisite.supervisor.sites import SupervisedSites
-from multisite.supervisor.snapshot import at_a_glance, needs_connections, view
 from multisite.supervisor.upgrade import HELD_BACK, Upgrade, arrived
 
 LOOK_EVERY = 1.0  # seconds between two looks at the configuration
@@ -248,13 +247,13 @@ class Supervisor(Handed):
             return
         # Where many sites live, asking who is idle, and the kernel for all connections, takes milliseconds, for which
         # nobody who waits for a process is to wait.
-        if now >= self._survey_at or self._crowded or any(needs_connections(one, now) for one in busy):
+        if now >= self._survey_at or self._crowded or any(one.needs_connections(now) for one in busy):
             self._survey(busy, now)
             return
         for supervised in busy:
             self._loop.attempt(supervised.tick, now, NO_CONNECTIONS)
         if any(one.is_waiting for one in busy):
-            self._plan([at_a_glance(one, now) for one in busy], now)
+            self._plan([one.at_a_glance(now) for one in busy], now)
             if self._crowded:
                 self._survey(busy, now)
 
@@ -274,7 +273,7 @@ class Supervisor(Handed):
         connected = self._sites.connections()
         for supervised in busy:
             self._loop.attempt(supervised.tick, now, connected.get(supervised.listener.path, NO_CONNECTIONS))
-        self._plan([view(one, now, connected.get(one.listener.path, NO_CONNECTIONS)) for one in busy], now)
+        self._plan([one.view(now, connected.get(one.listener.path, NO_CONNECTIONS)) for one in busy], now)
 
     def _plan(self, views: list[SiteView], now: float) -> None:
         options = self._sites.home.supervisor
