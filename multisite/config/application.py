@@ -124,9 +124,8 @@ def _parse_target(text: str) -> AppSpec:
         raise ValueError(f"nothing follows the ':' in {text!r}; name the callable or leave the ':' out")
     if _is_path(target):
         return AppSpec("file", target, *_parse_attribute(rest))
-    if _DOTTED.match(target) and ("." in target or _looks_like_python(rest)):
-        return AppSpec("module", target, *_parse_attribute(rest))
-    if _UNSPEAKABLE.match(target) and ("." in target or (rest and _looks_like_python(rest))):
+    is_module = _DOTTED.match(target) or (_UNSPEAKABLE.match(target) and ("." in target or rest))
+    if is_module and ("." in target or _looks_like_python(rest)):
         return AppSpec("module", target, *_parse_attribute(rest))
     if _PLUGIN.match(target):
         return AppSpec("plugin", target, rest)

@@ -22,7 +22,7 @@ from typing import Any
 from multisite.errors import NeedsProcess
 from multisite.inprocess import workdir
 from multisite.logs import servicelog
-from multisite.runner.state import ProcessState, added_paths, changed_handlers, differences, read
+from multisite.runner.state import ProcessState, added_paths, changed_handlers, differences
 from multisite.sites import claims
 
 
@@ -180,7 +180,7 @@ class Guard:
 
     def _enter(self, site_name: str) -> _Watch:
         with self._lock:
-            before = read()
+            before = ProcessState()
             if not self._running:
                 self._baseline = before
             watch = _Watch(site_name, self._clock(), before, {each.site_name for each in self._running})
@@ -192,7 +192,7 @@ class Guard:
     def _leave(self, watch: _Watch) -> None:
         with self._lock:
             self._running.remove(watch)
-            now = read()
+            now = ProcessState()
             _note(watch, now)
             watch.changes += restore_handlers(watch.before, now)
             is_last = not any(map(self._is_fresh, self._running))

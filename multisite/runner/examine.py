@@ -42,7 +42,7 @@ class Reading:
     """What the process is like at one moment."""
 
     def __init__(self) -> None:
-        self.state = state.read()
+        self.state = state.ProcessState()
         self.tasks = len(os.listdir("/proc/self/task"))
         self.running = len(sys._current_frames())
         self.threads = {thread.name for thread in threading.enumerate()}

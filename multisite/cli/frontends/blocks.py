@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from multisite.config.domains import is_pattern
+from multisite.config.domains import is_pattern, literal_suffix, suffixes
 from multisite.config.endpoint import Endpoint
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -267,17 +267,6 @@ def glob(domain: str) -> str:
     return _WILDCARD.sub("*", domain)
 
 
-def literal_suffix(pattern: str) -> str:
-    """Return the whole labels that end every host of `pattern`: ``a.b`` for ``*x.a.b``."""
-    last = max(pattern.rfind("*"), pattern.rfind("}"))
-    return pattern[last + 1 :].partition(".")[2]
-
-
-def lineage(suffix: str) -> frozenset[str]:
-    """Return `suffix` and all the suffixes above it, "" included."""
-    return frozenset({suffix.split(".", count)[-1] for count in range(suffix.count(".") + 1)} | {""})
-
-
 def undisputed(patterns: Sequence[str]) -> frozenset[str]:
     """Return those ``*.SUFFIX`` of `patterns`, in their order of registration, that a server may look up first.
 
@@ -289,7 +278,7 @@ def undisputed(patterns: Sequence[str]) -> frozenset[str]:
     above_later: set[str] = set()
     for pattern in reversed([pattern for pattern in patterns if is_pattern(pattern)]):
         suffix = literal_suffix(pattern)
-        lines = lineage(suffix)
+        lines = set(suffixes(suffix))
         if pattern == f"*.{suffix}" and suffix and suffix not in above_later and not lines & later:
             found.add(pattern)
         later.add(suffix)

@@ -22,6 +22,7 @@ from multisite.cli.frontends.blocks import (
     unsent,
 )
 from multisite.config.domains import is_pattern
+from multisite.config.trusted import key_of
 
 #: a longer name does not fit the hash tables that nginx makes by default, and it would not start
 LONGEST_NAME = 40
@@ -172,8 +173,7 @@ def _settings(front: Front, timeout: int) -> Iterator[str]:
     yield f"    {word}_next_upstream off;  # no request is ever sent twice"
     if uwsgi:
         yield from (f"    uwsgi_param {name} {value};" for name, value in UWSGI.items())
-        variables = (f"HTTP_{name.upper().replace('-', '_')}" for name in front.claims)
-        yield from (f'    uwsgi_param {name} "" if_not_empty;' for name in variables)
+        yield from (f'    uwsgi_param {key_of(name)} "" if_not_empty;' for name in front.claims)
         return
     yield "    proxy_http_version 1.1;"
     yield from (f"    proxy_set_header {name} {value};" for name, value in HEADERS.items())
