@@ -30,7 +30,7 @@ def _elsewhere(site: Site, home: Home) -> Callable[..., Iterable[bytes]]:
     """Serve a site in processes of its own, or from its upstreams."""
     from multisite.proxy import spawned  # a worker without such sites never loads the relay
 
-    return spawned.app(site, home, development.told(os.environ))
+    return spawned.app(site, home, development.from_environ(os.environ))
 
 
 def _router_of(home: Home, former: Any) -> Any:
@@ -61,7 +61,7 @@ class Service(Dispatcher):
     """
 
     def __init__(self, home: str | None = None, debug: bool | None = None) -> None:
-        how = development.told(os.environ)
+        how = development.from_environ(os.environ)
         if debug is not None:
             how = replace(how, debug=debug)
         super().__init__(

@@ -78,11 +78,13 @@ MATTERS = {
 }
 #: why a stem occurs twice: the same noun seen from either side of a wire or of an interpreter
 TWICE = {
+    "body": "of a request: as it is sent to a backend, and as the runner reads it",
     "envelope": "proxy/wire writes what the runner reads",
     "failures": "the last one that is noted for others, and those in a row that the supervisor counts",
     "report": "what a process of a site says of itself, and what is known of nodes",
     "router": "the command, and what it is about",
     "server": "which server a site has, and the one at which nodes announce themselves",
+    "loop": "in which one thread waits for all connections: a worker's, and the supervisor's",
     "site": "as its file says, and as a worker has it",
     **dict.fromkeys(("loghandlers", "model", "policies"), "the name that users have in their files, and the real one"),
 }

@@ -26,7 +26,8 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 from gunicorn.workers.sync import SyncWorker
 
 from multisite.errors import MultisiteError, pages
-from multisite.proxy import downstream, looprelay, relayloop, syncrelay
+from multisite.proxy import downstream, looprelay, syncrelay
+from multisite.proxy import loop as relayloop
 from multisite.proxy.limits import Pace
 from multisite.sites.server import Worker
 from tests import backends
@@ -251,7 +252,7 @@ def taken(kind: str, monkeypatch: pytest.MonkeyPatch, patience: float = 0.0) -> 
         made = Way(kind, listener, cfg, log)
         monkeypatch.setattr("multisite.sites.server._worker", Worker(made.worker))
         monkeypatch.setattr(relayloop, "_loop", None)
-        monkeypatch.setattr(syncrelay, "_pending", None)
+        monkeypatch.setattr(syncrelay, "_current", None)
         monkeypatch.setattr(Pace.__init__, "__defaults__", (patience,))
         told, page = looprelay.LoopRelay._tell, looprelay.LoopRelay._page
 

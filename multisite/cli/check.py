@@ -108,17 +108,15 @@ def _unknown(session: Session, name: str, said: str) -> list[Problem]:
 
 def savings(session: Session) -> Iterator[tuple[str, Saving]]:
     """Yield the enabled sites that would better share, and what that would save."""
-    for name in sorted(session.placements.rows().keys() & session.catalogue.sites.keys()):
-        step = partial(_saving, session, name)
-        saving = fenced(session, name, step, lambda said: None)  # which is told among the problems
-        if saving:
-            yield name, saving
-
-
-def _saving(session: Session, name: str) -> Saving | None:
     from multisite.cli.sitestate import saving
 
-    return saving(session, session.catalogue.site(name))
+    def of_site(name: str) -> Saving | None:
+        return saving(session, session.catalogue.site(name))
+
+    for name in sorted(session.placements.rows().keys() & session.catalogue.sites.keys()):
+        found = fenced(session, name, partial(of_site, name), lambda said: None)  # which is told among the problems
+        if found:
+            yield name, found
 
 
 def disabled_problems(session: Session) -> list[Problem]:

@@ -103,13 +103,13 @@ def _believed(home: str) -> str:
 def scaffold(session: Session, default: str, force: bool) -> None:
     """Make the home and say what was done; the first site is added to a home that has none."""
     home = os.path.abspath(session.home_option or os.environ.get("MOYA_SERVICE_HOME") or default)
-    fresh = not Places(os.path.join(home, "sites-available"), "").choices()
-    steps = list(make_home(home, {**HOME_FILES, **(HELLO_FILES if fresh else {})}, force))
-    if fresh:
+    is_empty = not Places(os.path.join(home, "sites-available"), "").choices()
+    steps = list(make_home(home, {**HOME_FILES, **(HELLO_FILES if is_empty else {})}, force))
+    if is_empty:
         Places(os.path.join(home, "sites-available"), os.path.join(home, "sites-enabled")).enable("hello")
     if session.as_json:
         return say_json({"home": home, "steps": [{"action": action, "path": path} for action, path in steps]})
     for action, path in steps:
         say(f"{action} {path}" + (" (--force overwrites it)" if action == "kept" else ""))
-    if fresh:
+    if is_empty:
         say("enabled hello (http://hello.localhost:8000/ once `multisite serve` runs)")

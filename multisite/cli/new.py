@@ -62,7 +62,7 @@ def new(
     chosen = {"domains": ", ".join(domains) or f"{stem}.localhost"}
     if source and location:
         raise click.UsageError("--from and --location both say where the site is; give one of them")
-    found = look(source, application) if source else None
+    found = draft(source, application) if source else None
     if found:
         chosen |= found.settings
     else:
@@ -97,7 +97,7 @@ class Draft:
     is_there: bool
 
 
-def look(path: str, application: str | None) -> Draft:
+def draft(path: str, application: str | None) -> Draft:
     """Look at the project in a folder, or at one file; `application` decides where the files do not.
 
     Raises:

@@ -6,6 +6,7 @@ A restart or a reload of what the workers hold is a time stamp, which each of th
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -61,25 +62,26 @@ def restart(session: Session, wait: bool, names: tuple[str, ...]) -> None:
         from multisite.cli.trialruns import restart_and_wait
 
         return restart_and_wait(session, sites)
+    _each(session, "restarted", list, {site.name: partial(_restart, session, site) for site in sites})
+
+
+def _each(session: Session, key: str, form: type, steps: Mapping[str, Callable[[], Any]]) -> None:
+    """Take a step for each site, and say what was done or why it was not; the exit code is 1 if that is so for one.
+
+    Args:
+        key: of the document, under which stands what was done, in the form `list` (names) or `dict`.
+        steps: return what was done, or the supervisor's answer, which says it.
+    """
     failed: dict[str, str] = {}
-    steps = {site.name: partial(_restart, session, site) for site in sites}
     done = {name: fenced(session, name, step, partial(failed.setdefault, name)) for name, step in steps.items()}
     if session.as_json:
-        say_json({"restarted": [name for name in done if name not in failed], **_failed(failed)})
-    else:
-        _say_each(done, failed)
+        without = {name: each for name, each in done.items() if name not in failed}
+        say_json({key: form(without), **({"failed": failed} if failed else {})})
+    for name, each in () if session.as_json else done.items():
+        what = each if isinstance(each, str) else each["done"]
+        say(f"multisite: {name}: {what}" if name in failed else f"{name}: {what}", err=name in failed)
     if failed:
         raise SystemExit(1)
-
-
-def _failed(failed: dict[str, str]) -> dict[str, Any]:
-    return {"failed": failed} if failed else {}
-
-
-def _say_each(done: dict[str, str], failed: dict[str, str]) -> None:
-    """Say for each site what was done, or why it was not."""
-    for name, what in done.items():
-        say(f"multisite: {name}: {what}" if name in failed else f"{name}: {what}", err=name in failed)
 
 
 def _restart(session: Session, site: Site) -> str:
@@ -110,19 +112,7 @@ def stop(session: Session, names: tuple[str, ...]) -> None:
     its name, which means all its hosts, or by one of these.
     """
     sites = [session.named(name) for name in names]
-    failed: dict[str, str] = {}
-    steps = {named.site.name: partial(_stop, session, named) for named in sites}
-    answers = {name: fenced(session, name, step, partial(_unstopped, failed, name)) for name, step in steps.items()}
-    if session.as_json:
-        say_json({"stopped": {name: each for name, each in answers.items() if name not in failed}, **_failed(failed)})
-    else:
-        _say_each({name: answer["done"] for name, answer in answers.items()}, failed)
-    if failed:
-        raise SystemExit(1)
-
-
-def _unstopped(failed: dict[str, str], name: str, said: str) -> dict[str, Any]:
-    return {"done": failed.setdefault(name, said)}
+    _each(session, "stopped", dict, {named.site.name: partial(_stop, session, named) for named in sites})
 
 
 def _stop(session: Session, named: Named) -> dict[str, Any]:

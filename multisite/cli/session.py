@@ -134,7 +134,7 @@ class Session:
         return catalogue.ledger(self.home, lambda: self.catalogue)
 
     @cached_property
-    def verdicts(self) -> dict[str, Failure]:
+    def failed_loads(self) -> dict[str, Failure]:
         """What the workers noted when they last failed to load a site, by its name."""
         from multisite.sites.failures import LastFailures
 

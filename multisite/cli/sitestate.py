@@ -145,13 +145,13 @@ class SiteReport:
         return {"requests": seen.requests, "in_flight": seen.in_flight, "errors": seen.errors}
 
 
-def _failure(verdict: Failure | None) -> dict[str, Any] | None:
+def _failure(failure: Failure | None) -> dict[str, Any] | None:
     """Return a failure as the supervisor tells it: its reason, and for a start its steps and the last output."""
-    if not verdict or verdict.own_process:
+    if not failure or failure.own_process:
         return None
-    steps = [{"step": step, "seconds": round(seconds, 4)} for step, seconds in verdict.steps]
-    told = {"failure": verdict.reason, "incident": verdict.incident, "at": verdict.at, "serving": verdict.serving}
-    return {**told, "steps": steps, "output": list(verdict.output)}
+    steps = [{"step": step, "seconds": round(seconds, 4)} for step, seconds in failure.steps]
+    told = {"failure": failure.reason, "incident": failure.incident, "at": failure.at, "serving": failure.serving}
+    return {**told, "steps": steps, "output": list(failure.output)}
 
 
 def judge(session: Session, site: Site) -> SiteReport:
@@ -165,7 +165,7 @@ def _unjudged(session: Session, site: Site, said: str) -> SiteReport:
 
 
 def _judged(session: Session, site: Site) -> SiteReport:
-    failure = session.verdicts.get(site.name)
+    failure = session.failed_loads.get(site.name)
     if session.catalogue.entries[site.entry_name].broken:
         told = _problems(session, site)
         return SiteReport(session, site, None, "its file has errors", "broken", told, failure=failure)

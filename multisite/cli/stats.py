@@ -92,15 +92,12 @@ def _row(name: str, sums: Sums, known: dict[str, Any], problem: str = "") -> dic
         "starts": known.get("starts"),
         "measured": sums.measured,
         "problem": problem,
-        "percentiles": {f"{share:g}": _finite(seconds) for share, seconds in times.items()},
+        "percentiles": {
+            # JSON has no infinity: a time above all bounds is the largest that is known.
+            f"{share:g}": None if seconds is None else round(min(seconds, LATENCIES[-1]), 6)
+            for share, seconds in times.items()
+        },
     }
-
-
-def _finite(seconds: float | None) -> float | None:
-    """Return a time as JSON takes it: one above all bounds is the largest that is known."""
-    from multisite.runner.board import LATENCIES
-
-    return None if seconds is None else round(min(seconds, LATENCIES[-1]), 6)
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ class AppSpec:
     """Where an app is.
 
     Attributes:
-        kind: how to get at it; "plugin" is a loader of somebody else's (`multisite.inprocess.loaders`).
+        kind: how to get at it; "plugin" is a loader of somebody else's (`multisite.inprocess.loader`).
         target: the dotted module, the path of the file, the settings module or the plugin's name.
         attribute: the (dotted) name in the module, PasteDeploy's name of the app, or
             what a plugin is given; "" stands for the kind's default.
@@ -93,9 +93,13 @@ def parse(text: str) -> AppSpec:
 def _parse_prefixed(prefix: str, rest: str) -> AppSpec:
     """One of our own ``prefix:rest`` forms."""
     if prefix == "moya":
-        return _parse_moya(rest)
+        if rest:
+            raise ValueError(f"'moya:' takes nothing after it (not {rest!r}); name the settings with ini = {rest}")
+        return AppSpec("moya", "")
     if prefix == "django":
-        return _parse_django(rest)
+        if not (_DOTTED.match(rest) or _UNSPEAKABLE.match(rest)):
+            raise ValueError(f"{rest!r} is no settings module; write it like django:blog.settings")
+        return AppSpec("django", rest)
     if prefix == "paste":
         return _parse_paste(rest)
     if not rest:
@@ -104,18 +108,6 @@ def _parse_prefixed(prefix: str, rest: str) -> AppSpec:
     if spec.kind == "plugin":
         raise ValueError(f"{rest!r} is neither a module nor a file; write it like asgi:blog.main:app")
     return replace(spec, kind="asgi")
-
-
-def _parse_moya(rest: str) -> AppSpec:
-    if rest:
-        raise ValueError(f"'moya:' takes nothing after it (not {rest!r}); name the settings with ini = {rest}")
-    return AppSpec("moya", "")
-
-
-def _parse_django(rest: str) -> AppSpec:
-    if not (_DOTTED.match(rest) or _UNSPEAKABLE.match(rest)):
-        raise ValueError(f"{rest!r} is no settings module; write it like django:blog.settings")
-    return AppSpec("django", rest)
 
 
 def _parse_paste(rest: str) -> AppSpec:
@@ -132,9 +124,8 @@ def _parse_target(text: str) -> AppSpec:
         raise ValueError(f"nothing follows the ':' in {text!r}; name the callable or leave the ':' out")
     if _is_path(target):
         return AppSpec("file", target, *_parse_attribute(rest))
-    if _DOTTED.match(target) and ("." in target or _looks_like_python(rest)):
-        return AppSpec("module", target, *_parse_attribute(rest))
-    if _UNSPEAKABLE.match(target) and ("." in target or (rest and _looks_like_python(rest))):
+    is_module = _DOTTED.match(target) or (_UNSPEAKABLE.match(target) and ("." in target or rest))
+    if is_module and ("." in target or _looks_like_python(rest)):
         return AppSpec("module", target, *_parse_attribute(rest))
     if _PLUGIN.match(target):
         return AppSpec("plugin", target, rest)

@@ -39,7 +39,7 @@ class Development:
 
     @property
     def environ(self) -> dict[str, str]:
-        """The variables from which `told` makes an equal one."""
+        """The variables from which `from_environ` makes an equal one."""
         words = {DEBUG: "1" if self.debug else "", RELOAD: "1" if self.reload else "", KEY: self.key}
         return {name: value for name, value in words.items() if value}
 
@@ -49,9 +49,9 @@ OFF = Development()
 
 def raising(environ: Mapping[str, str]) -> dict[str, str]:
     """Return what frameworks are told of --debug in the processes of sites; what `environ` says of it counts."""
-    return {name: environ.get(name, value) for name, value in RAISING.items()} if told(environ).debug else {}
+    return {name: environ.get(name, value) for name, value in RAISING.items()} if from_environ(environ).debug else {}
 
 
-def told(environ: Mapping[str, str]) -> Development:
+def from_environ(environ: Mapping[str, str]) -> Development:
     """Return what the environment says."""
     return Development(environ.get(DEBUG) == "1", environ.get(RELOAD) == "1", environ.get(KEY, ""))

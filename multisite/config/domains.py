@@ -146,13 +146,14 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     return re.compile("".join(parts) + r"\Z", re.ASCII)
 
 
-def _literal_suffix(pattern: str) -> str:
+def literal_suffix(pattern: str) -> str:
     """Return the whole labels that end every host of `pattern`: ``a.b`` for ``*x.a.b``."""
     last = max(pattern.rfind("*"), pattern.rfind("}"))
     return pattern[last + 1 :].partition(".")[2]
 
 
-def _suffixes(host: str) -> Iterator[str]:
+def suffixes(host: str) -> Iterator[str]:
+    """Yield what `host` ends in, cut at its dots: "" first, and all of it last."""
     yield ""
     position = len(host)
     while position > 0:
@@ -191,7 +192,7 @@ class HostTable(Generic[T]):
         for order, (domain, value) in enumerate(claims):
             if is_pattern(domain):
                 pattern = _Pattern(order, domain, compile_pattern(domain), value)
-                self._patterns.setdefault(_literal_suffix(domain), []).append(pattern)
+                self._patterns.setdefault(literal_suffix(domain), []).append(pattern)
             else:
                 self.exact[domain] = value
 
@@ -209,7 +210,7 @@ class HostTable(Generic[T]):
         return found.domain in self.fallbacks and found.domain not in self.exact
 
     def _matching(self, host: str) -> list[HostMatch[T]]:
-        filed = [p for suffix in _suffixes(host) for p in self._patterns.get(suffix, ())]
+        filed = [p for suffix in suffixes(host) for p in self._patterns.get(suffix, ())]
         filed.sort(key=lambda pattern: -pattern.order)
         matches = [(pattern, pattern.regex.match(host)) for pattern in filed]
         return [HostMatch(p.domain, p.value, m.groupdict()) for p, m in matches if m]

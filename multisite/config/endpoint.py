@@ -26,7 +26,12 @@ class Endpoint:
     def __str__(self) -> str:
         if self.path:
             return f"{self.protocol}+unix:{self.path.replace(chr(0), '@')}"
-        return f"{self.protocol}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+        return f"{self.protocol}://{self.address}"
+
+    @property
+    def address(self) -> str:
+        """``HOST:PORT`` with an IPv6 address in brackets."""
+        return f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
     @classmethod
     def parse(cls, text: str, protocol: str = "http") -> Endpoint:

@@ -133,14 +133,11 @@ def accepted(header: str) -> dict[str, float]:
         quality = 1.0
         for parameter in parameters:
             if parameter.startswith("q="):
-                quality = _quality(parameter[2:])
+                known = re.fullmatch(r"[01](?:\.[0-9]{0,3})?", parameter[2:], re.ASCII)
+                quality = float(known[0]) if known else 0.0
         if coding:
             found["gzip" if coding == "x-gzip" else coding] = quality
     return found
-
-
-def _quality(text: str) -> float:
-    return float(text) if re.fullmatch(r"[01](?:\.[0-9]{0,3})?", text, re.ASCII) else 0.0
 
 
 def best_coding(header: str, offered: Iterable[str]) -> str:

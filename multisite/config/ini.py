@@ -1,12 +1,11 @@
 """The INI dialect (ConfigObj's, made friendlier, and a superset of Moya's), and files that extend one another in it.
 
-`parse` (pure) folds the physical lines of a file into one canonical ``key=value`` line for
-each setting, which ConfigObj then reads. What folding adds: ``#`` and ``;`` at the
-start of a line and ``#`` after white space are comments, lines indented deeper than
-their key continue its value, a blank line ends it, and a bare word is a key with an
-empty value. A comma, a ``%`` or a ``#`` inside a value is itself. Folding also keeps
-hostile text away from ConfigObj's regular expressions, whose time is quadratic in
-runs of white space.
+`parse` (pure) reads ``key = value`` lines as ConfigObj does without its lists and interpolation, and leaves values in
+triple quotes to it. What it adds: ``#`` and ``;`` at the start of a line and ``#`` after
+white space are comments, lines indented deeper than their key continue its value, a
+blank line ends it, and a bare word is a key with an empty value. A comma, a ``%`` or a
+``#`` inside a value is itself. All other text is kept away from ConfigObj's regular
+expressions, whose time is quadratic in runs of white space.
 """
 
 from __future__ import annotations
@@ -17,8 +16,6 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from configobj import ConfigObj, ConfigObjError, DuplicateError
-
 from multisite.config.checks import Fault, Texts
 from multisite.config.safefiles import Unusable, decode, read_bytes
 from multisite.errors import Problem
@@ -28,7 +25,7 @@ MOST_PROBLEMS = 50  # told for one file
 LONGEST_NAME = 200  # characters of a section's or key's name
 MOST_FAULTS = 20  # told for one file
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
-_LINE_END = "\x1f"  # stands for a line end inside a folded value; a control character, so no file can hold it
+_LINE_END = "\x1f"  # stands for a line end inside a quoted value; a control character, so no file can hold it
 _QUOTES = ('"""', "'''")
 _COMMENT = re.compile(
     r'''(?<![^\s,=])(?:"""(?:(?!""").)*""" | \'\'\'(?:(?!\'\'\').)*\'\'\' | (?:"[^"]*"|'[^']*')(?![^\s,]))
@@ -65,32 +62,38 @@ def parse(text: str, commented: Container[str] | None = None) -> Document:
         commented: the sections in which ``#`` after white space begins a comment; None: in all. The others are a Moya
             project's, and for Moya only a whole line is a comment.
     """
-    fold = _Fold(text.removeprefix("\ufeff").replace("\r\n", "\n"), commented)
-    fold.run()
+    reader = _Reader(text.removeprefix("\ufeff").replace("\r\n", "\n"), commented)
+    reader.run()
+    values = {
+        section: {key: "\n".join(lines).lstrip("\n") for key, lines in keys.items()}
+        for section, keys in reader.values.items()
+    }
+    _unquote(values, reader)
+    if not values[""]:
+        del values[""]
+    return Document(values, reader.lines, _limited(reader.faults))
+
+
+def _unquote(values: dict[str, dict[str, str]], reader: _Reader) -> None:
+    """Take values out of their triple quotes; one that goes on behind them is a fault."""
+    quoted = [(values[section], section, key) for section in values for key in values[section]]
+    quoted = [where for where in quoted if where[0][where[2]].startswith(_QUOTES)]
+    if not quoted:
+        return
+    from configobj import ConfigObj, ConfigObjError  # takes 5 ms, and few files hold such a value
+
+    lines = [f"{number}={keys[key]}".replace("\n", _LINE_END) for number, (keys, _, key) in enumerate(quoted)]
     try:
-        config = ConfigObj(
-            [_LINE_END.join(parts) for parts in fold.folded], _inspec=True, list_values=False, interpolation=False
-        )
+        config = ConfigObj(lines, _inspec=True, list_values=False, interpolation=False)
     except ConfigObjError as error:
         config = error.config
-        fold.faults += (_fault(broken, fold) for broken in error.errors)
-    top = {key: config[key] for key in config.scalars}
-    values = {"": top} if top else {}
-    for section in config.sections:
-        values[section] = dict(config[section])
-    if fold.continued:
-        for keys in values.values():
-            keys.update({key: value.replace(_LINE_END, "\n").lstrip("\n") for key, value in keys.items()})
-    return Document(values, fold.lines, _limited(fold.faults))
-
-
-def _fault(error: ConfigObjError, fold: _Fold) -> BadLine:
-    number, section = fold.origins[error.line_number - 1]
-    key = error.line.partition("=")[0]
-    if isinstance(error, DuplicateError):
-        first = fold.lines.get((section, key), 0)
-        return BadLine(number, section, key, f"is set twice, first in line {first}", "remove one of the two")
-    return BadLine(number, section, key, "has text after the closing quotes", "end the line after them")
+    for number, (keys, section, key) in enumerate(quoted):
+        if str(number) in config:
+            keys[key] = config[str(number)].replace(_LINE_END, "\n").lstrip("\n")
+            continue
+        del keys[key]
+        line, reason = reader.lines[section, key], "has text after the closing quotes"
+        reader.faults.append(BadLine(line, section, key, reason, "end the line after them"))
 
 
 def _limited(faults: list[BadLine]) -> list[BadLine]:
@@ -101,23 +104,20 @@ def _limited(faults: list[BadLine]) -> list[BadLine]:
     return [*faults[:MOST_FAULTS], BadLine(0, "", "", f"{more} more lines cannot be understood", "")]
 
 
-class _Fold:
+class _Reader:
     """One pass over the physical lines."""
 
     def __init__(self, text: str, commented: Container[str] | None) -> None:
         self.commented = commented
         self.physical = text.split("\n")
         self.dirty = _CONTROL.search(text) is not None
-        self.folded: list[list[str]] = []  # canonical lines for ConfigObj, each with the lines that continue it
-        self.continued = False
-        self.origins: list[tuple[int, str]] = []  # of each folded line: number and section
+        self.values: dict[str, dict[str, list[str]]] = {"": {}}  # section → key → the lines of its value
         self.lines: dict[tuple[str, str], int] = {}
         self.faults: list[BadLine] = []
         self.section = ""
-        self.sections: dict[str, int] = {}
         self.skipping = False  # within a section whose header is wrong
         self.indent: int | None = None  # of the key whose value may go on
-        self.takes = False  # lines that go on belong to the last folded line
+        self.open: list[str] | None = None  # the lines of that value; None: lines that go on belong to nothing
         self.number = 0  # of the line that is being read, from 1
 
     def run(self) -> None:
@@ -133,19 +133,19 @@ class _Fold:
     def read(self, raw: str, line: str) -> None:
         if self.dirty and (control := _CONTROL.search(raw)):
             self.fault("", f"the line holds the control character {control[0]!r}", "remove it")
-            self.takes = False
+            self.open = None
             return
         indent = _indent(raw) if raw[0] in " \t" else 0
         continues = self.indent is not None and indent > self.indent
-        if "#" in line and self.may_comment(line) and not (not continues and self.opens_block(line)):
+        opens = not continues and _opens_block(line.partition("=")[2].lstrip())
+        if "#" in line and not opens and self.may_comment(line):
             line = _cut_comment(line)
         if continues:
-            if self.takes:
-                self.folded[-1].append(line)
-                self.continued = True
+            if self.open is not None:
+                self.open.append(line)
             return
         self.indent = indent
-        self.takes = False
+        self.open = None
         if line[0] == "[":
             self.header(line)
         elif not self.skipping:
@@ -162,13 +162,14 @@ class _Fold:
             return self.fault("", f"the section {line[:80]} is nested", "sections have one pair of brackets")
         if line[-1] != "]" or not name or len(name) > LONGEST_NAME or any(char in name for char in "[]\"'"):
             return self.fault("", f"{line[:80]} is not a section", "write [name] alone on its line")
-        if name in self.sections:
-            reason = f"the section appears twice, first in line {self.sections[name]}"
+        if name in self.values:
+            reason = f"the section appears twice, first in line {self.lines[name, '']}"
             return self.fault("", reason, "put all its keys under one header", name)
         self.skipping = False
         self.section = name
-        self.sections[name] = self.lines[name, ""] = self.number
-        return self.emit(f"[{name}]")
+        self.lines[name, ""] = self.number
+        self.values[name] = {}
+        return None
 
     def setting(self, line: str) -> None:
         key, equals, value = line.partition("=")
@@ -180,36 +181,26 @@ class _Fold:
         if not key or key[0] in "\"'[" or len(key) > LONGEST_NAME:
             return self.fault("", f"the line {line[:80]!r} has no key", "write KEY = VALUE")
         value = value.lstrip()
-        if value[:3] in _QUOTES and value.find(value[:3], 3) < 0:
-            return self.block(key, value)
-        self.lines.setdefault((self.section, key), self.number)
-        self.emit(f"{key}={value}")
-        self.takes = value[:3] not in _QUOTES
+        lines, end = [value], self.number
+        if _opens_block(value):
+            end = next((n for n in range(end, len(self.physical)) if value[:3] in self.physical[n]), -1) + 1
+            if not end:
+                return self.fault(key, "opens a quote and does not close it", f"end the value with {value[:3]}")
+            lines += (_CONTROL.sub("\ufffd", line) for line in self.physical[self.number : end])
+        first = self.lines.setdefault((self.section, key), self.number)
+        if self.values[self.section].setdefault(key, lines) is not lines:
+            self.fault(key, f"is set twice, first in line {first}", "remove one of the two")
+        if not value.startswith(_QUOTES):
+            self.open = lines
+        self.number = end
         return None
-
-    def opens_block(self, line: str) -> bool:
-        value = line.partition("=")[2].lstrip()
-        return value[:3] in _QUOTES and value.find(value[:3], 3) < 0
-
-    def block(self, key: str, value: str) -> None:
-        """Take the lines up to the closing triple quote."""
-        quote = value[:3]
-        last = next((n for n in range(self.number, len(self.physical)) if quote in self.physical[n]), None)
-        if last is None:
-            return self.fault(key, "opens a quote and does not close it", f"end the value with {quote}")
-        lines = "\n".join([value, *self.physical[self.number : last + 1]])
-        self.lines.setdefault((self.section, key), self.number)
-        self.emit(f"{key}={_CONTROL.sub(chr(0xFFFD), lines).replace(chr(10), _LINE_END).rstrip()}")
-        self.continued = True
-        self.number = last + 1
-        return None
-
-    def emit(self, line: str) -> None:
-        self.folded.append([line])
-        self.origins.append((self.number, self.section))
 
     def fault(self, key: str, reason: str, remedy: str, section: str | None = None) -> None:
         self.faults.append(BadLine(self.number, self.section if section is None else section, key, reason, remedy))
+
+
+def _opens_block(value: str) -> bool:
+    return value.startswith(_QUOTES) and value.find(value[:3], 3) < 0
 
 
 def _indent(raw: str) -> int:
@@ -250,7 +241,7 @@ class Chain:
 
     path: str
     environ: Mapping[str, str]
-    commented: Container[str] | None = None  # sections in which a comment may end a line (`dialect.parse`)
+    commented: Container[str] | None = None  # sections in which a comment may end a line (`parse`)
     texts: Texts = field(default_factory=dict)
     origins: list[tuple[str, dict[tuple[str, str], int]]] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)

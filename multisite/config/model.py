@@ -133,7 +133,7 @@ class Home:
 
     @property
     def state_dir(self) -> str:
-        """Folder for caches, verdicts and statistics; not made here."""
+        """Folder for caches, failures and statistics; not made here."""
         return self.resolve(self.service.state_dir) or default_state_dir(self.environ, self.uid)
 
     @property

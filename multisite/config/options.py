@@ -23,7 +23,7 @@ from multisite.config.model import (
 from multisite.config.option import Option
 from multisite.config.sections import PublisherOptions
 
-READING = 4  # raise it when the dialect, the checks or `SiteFile` change
+READING = 5  # raise it when the dialect, the checks or `SiteFile` change
 HOME_FILE = "moya.conf"
 SITE_FILE = "site"
 PUBLISHER_FILE = "publisher.conf"
@@ -158,11 +158,6 @@ def fingerprint() -> str:
     return f"{READING}-{zlib.crc32(chr(10).join(configspec(SITE_FILE)).encode()):08x}"
 
 
-def default_text(option: Option) -> str:
-    """Say the default of *option* in words."""
-    return option.note or option.default or "none"
-
-
 def reference_rst() -> str:
     """Give the reference page of all options as reStructuredText."""
     lines = [".. This page is made from the option table.", "", *_title("Options", "=")]
@@ -200,7 +195,7 @@ def label(option: Option) -> str:
 
 
 def _default(option: Option) -> str:
-    text = default_text(option)
+    text = option.note or option.default or "none"
     return f"``{text}``" if text == option.default else _escaped(text)
 
 

@@ -53,7 +53,7 @@ class Reached:
         os.close(self.file)
         self.file = file
 
-    def take(self) -> int:
+    def take_file(self) -> int:
         """Return the file, which is the caller's from now on."""
         file, self.file = self.file, -1
         return file
@@ -105,7 +105,7 @@ def open_folder(path: bytes, *, trusting: bool) -> int:
         if error.errno not in _IS_LINK:
             raise
         reached = _Walk(b"/", None).to(names, _FOLDER)
-    found = reached.take()
+    found = reached.take_file()
     reached.close()
     return found
 

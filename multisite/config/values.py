@@ -29,15 +29,26 @@ _DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*(ms|[smhd]?)", re.ASCI
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([bkmgt]?)(?:i?b)?", re.ASCII | re.IGNORECASE)
 
 
+def unquote(value: str) -> str:
+    """Remove one pair of matching quotes around the whole of *value*.
+
+    Raises:
+        ValueError: a quote is opened and not closed, or text follows the closing quote.
+    """
+    if not value or value[0] not in "\"'":
+        return value
+    end = value.find(value[0], 1)
+    if end < 0:
+        raise ValueError("opens a quote and does not close it")
+    if end != len(value) - 1:
+        raise ValueError("has text after the closing quote")
+    return value[1:end]
+
+
 def text(value: str) -> str:
     """Plain text in one line."""
     if "\n" in value:
         raise ValueError("goes on in the next line")
-    return unquote(value)
-
-
-def multiline(value: str) -> str:
-    """Text whose continued lines are joined with a newline."""
     return unquote(value)
 
 
@@ -224,7 +235,7 @@ CASTS: dict[str, Callable[..., Any]] = {
     "nodes": node_list,
     "networks": networks,
     "subscriptions": subscriptions,
-    "multiline": multiline,
+    "multiline": unquote,
     "argv": argv,
     "name": name,
     "mount": mount,
@@ -249,22 +260,6 @@ EMPTY |= {
     "log": "",
     "format": "",
 }
-
-
-def unquote(value: str) -> str:
-    """Remove one pair of matching quotes around the whole of *value*.
-
-    Raises:
-        ValueError: a quote is opened and not closed, or text follows the closing quote.
-    """
-    if not value or value[0] not in "\"'":
-        return value
-    end = value.find(value[0], 1)
-    if end < 0:
-        raise ValueError("opens a quote and does not close it")
-    if end != len(value) - 1:
-        raise ValueError("has text after the closing quote")
-    return value[1:end]
 
 
 def split_items(value: str) -> list[str]:

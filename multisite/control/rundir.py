@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import grp
 import os
 import shutil
+import socket
 import stat
 from dataclasses import dataclass
 
@@ -214,6 +216,29 @@ class RuntimeDir:
         """Return why the directory cannot be used, with a remedy."""
         remedy = "set another one with [service] runtime_dir in moya.conf"
         return RuntimeDirError(f"the runtime directory {self.path} cannot be used: {reason}; {remedy}")
+
+
+def bind(path: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+    """Return a socket at `path`, in the place of whatever is there; nobody but its owner may connect so far.
+
+    Raises:
+        OSError: it cannot be bound; where the path is too long, the message says what to do.
+    """
+    if len(os.fsencode(path)) > LONGEST_PATH:
+        reason = f"the path is longer than {LONGEST_PATH} bytes; choose a shorter [service] runtime_dir"
+        raise OSError(errno.ENAMETOOLONG, reason, path)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    bound = socket.socket(socket.AF_UNIX, kind)
+    old_umask = os.umask(0o177)
+    try:
+        bound.bind(path)
+    except OSError:
+        bound.close()
+        raise
+    finally:
+        os.umask(old_umask)
+    return bound
 
 
 def _remove(item: os.DirEntry[str]) -> None:

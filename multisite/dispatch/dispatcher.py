@@ -77,7 +77,7 @@ class Dispatcher:
         self._router: HostRouter | None = None
         self._development = development
         self._clock = clock
-        self._lock = threading.Lock()  # over the live home and the swap; never held during an import
+        self._lock = threading.Lock()  # over the live home and what is made of it; never held during an import
         self._catalogue: Catalogue | None = None
         self._ledger: Ledger | None = None
         self._header: TrustedHeader | None = None
@@ -124,7 +124,7 @@ class Dispatcher:
         servicelog.current_site.set("")
         try:
             self._look()
-            self._peers.hear(environ)
+            self._peers.check_first(environ)
             target = self._target(environ)
         except MultisiteError as error:
             return self._answer(error, environ, start_response)
@@ -166,8 +166,8 @@ class Dispatcher:
                     self._open()
         elif self._lock.acquire(blocking=False):
             try:
-                if self._live.look(self._clock()):
-                    self._swap()
+                if self._live.check_due(self._clock()):
+                    self._install()
                 self._sweep(self._clock())
             finally:
                 self._lock.release()
@@ -191,7 +191,7 @@ class Dispatcher:
                 _log.error("nothing can be served: %s", error)
             self._unusable = error
             raise
-        self._swap()
+        self._install()
 
     def _checked(self, site: InProcessSite) -> InProcessSite:
         """Have `site` notice what changed since the last second; return the one to ask."""
@@ -201,7 +201,7 @@ class Dispatcher:
         site.check_at = now + LOOK_EVERY
         with self._lock:
             if self._live.refresh(site.entry.path):
-                self._swap()
+                self._install()
             self._look_at_folder(site)
         site = self._site(site.key)
         site.check_due(now)
@@ -229,7 +229,7 @@ class Dispatcher:
         self._sites = {key: site for key, site in self._sites.items() if not key[1]}
         self._memory = {}
 
-    def _swap(self) -> None:
+    def _install(self) -> None:
         """Put the live catalogue in place of ours."""
         new = self._live.catalogue
         assert new
@@ -286,13 +286,13 @@ class Dispatcher:
         if host not in self._catalogue.table.exact:
             with self._lock:
                 if self._live.look_again():
-                    self._swap()
+                    self._install()
         return self._catalogue
 
     def _find(self, raw: str, environ: Environ, named: str) -> Target:
         host = normalise(raw)
         self._newest(host)
-        memory = self._memory  # read first: a swap puts the catalogue in place before its memory
+        memory = self._memory  # read first: what installs it puts the catalogue in place before its memory
         current = self._catalogue
         assert current
         found = current.answering(host)

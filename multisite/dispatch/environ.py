@@ -16,8 +16,8 @@ from typing import Any
 
 from multisite.errors import BadRequest, ClientDisconnected, MultisiteError, SiteBusy, TooSlow, pages
 from multisite.proxy import downstream
+from multisite.proxy.body import Tempo
 from multisite.proxy.limits import Share
-from multisite.proxy.upload import Tempo
 from multisite.runner.answer import ReadFile
 from multisite.runner.body import Gone, answered
 
@@ -148,7 +148,7 @@ class Waiting:
         """Have this thread be one of the site's, from its first wait on."""
         if self._release is None:
             try:
-                self._release = self._share.take()
+                self._release = self._share.take_thread()
             except SiteBusy as busy:
                 raise self._failed(busy) from None
 

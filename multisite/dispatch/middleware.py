@@ -68,12 +68,12 @@ class ConcurrencyLimit:
 
     def __init__(self, most: int, overflow: WSGI) -> None:
         free = [None] * most
-        self.take, self.give = free.pop, free.append  # each atomic; `take` raises IndexError
+        self.take_slot, self.give_slot = free.pop, free.append  # each atomic; `take_slot` raises IndexError
         self.overflow = overflow
 
     def around(self, app: WSGI) -> WSGI:
         """Return `app` behind this bound; several share it."""
-        take, give, overflow, release = self.take, self.give, self.overflow, self.release
+        take, give, overflow, release = self.take_slot, self.give_slot, self.overflow, self.release
 
         def bounded(environ: Environ, start_response: Any) -> Iterable[bytes]:
             try:
@@ -93,9 +93,9 @@ class ConcurrencyLimit:
         """Return what a call has returned so that the request is out when its answer has been made."""
         kind = type(body)
         if kind is list or kind is tuple or kind is environ.get("wsgi.file_wrapper") or isinstance(body, list):
-            self.give(None)  # what is left is the server's to send
+            self.give_slot(None)  # what is left is the server's to send
             return body
-        return _Held(body, self.give)
+        return _Held(body, self.give_slot)
 
 
 class _Held(Closing):
@@ -169,11 +169,11 @@ class Layers:
         if site.access_log:
             self._log = _access_log(site, home)
 
-    def look(self) -> None:
+    def check_due(self) -> None:
         """Do what is due every second."""
         self._counts.left = usage.MEASURED
         if self._workdir:
-            self._workdir.look()
+            self._workdir.check_due()
         self._place(self._following)
 
     def put(self, app: WSGI, how: str, workdir: WorkDir | None = None, bound: ConcurrencyLimit | None = None) -> None:
@@ -227,7 +227,7 @@ class Layers:
     def _bounded_there(self, app: WSGI, workdir: WorkDir, bound: ConcurrencyLimit) -> WSGI:
         """Return the same behind a bound, in one step too: most requests of most sites come this way."""
         counts, requests = self._counts, self._counts.cells[usage.REQUESTS :]
-        take, give, overflow, release = bound.take, bound.give, bound.overflow, bound.release
+        take, give, overflow, release = bound.take_slot, bound.give_slot, bound.overflow, bound.release
         bare = app.bare if isinstance(app, Completed) else app
 
         def bounded(environ: Environ, start_response: Any) -> Iterable[bytes]:

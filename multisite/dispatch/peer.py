@@ -106,7 +106,7 @@ class Peers:
         self._doubts = False
         self.believed: dict[str, bool] = proxies.known if front_ends is None else {}
 
-    def hear(self, environ: Environ) -> None:
+    def check_first(self, environ: Environ) -> None:
         """Leave in `environ` what its peer may say, and nothing else."""
         environ.pop(PROXY, None)
         if self._front_ends is not None:

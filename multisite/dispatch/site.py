@@ -168,7 +168,7 @@ class InProcessSite:
 
     def check_due(self, now: float) -> None:
         """Do what is due: take a changed file, obey a trigger or the supervisor, try again what failed."""
-        self._layers.look()
+        self._layers.check_due()
         if self._update:
             self._take_update()
         elif event := self._due(now):
@@ -256,7 +256,7 @@ class InProcessSite:
                 self._import_because(event)
             case SiteAction.EXAMINE:
                 assert self._auto
-                self._triggers.take()
+                self._triggers.take_change()
                 self._auto.tell(self._home, "examine")  # what is here goes on until the supervisor has decided
             case SiteAction.SERVE:
                 self._serve(outcome)
@@ -425,7 +425,7 @@ class InProcessSite:
 
     def _fired(self, now: float) -> bool:
         """Tell whether a reload is asked for, by whoever is done with it."""
-        is_due = self._triggers.look(self._files(), now)
+        is_due = self._triggers.is_due(self._files(), now)
         if not self.is_expecting:
             return sharing.is_always_restarted(self._site)
         if self._development.reload:

@@ -64,13 +64,9 @@ class UnknownHost(MultisiteError):
 class AppLoadError(MultisiteError):
     """The site's application could not be imported; costs that site only."""
 
-    status = 500
-
 
 class BrokenSite(MultisiteError):
     """The site's own file has an error and there is no earlier version to serve."""
-
-    status = 500
 
 
 class NeedsProcess(MultisiteError):

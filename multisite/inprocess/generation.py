@@ -20,14 +20,14 @@ from typing import Any
 
 from multisite.config.model import Site
 from multisite.errors import AppLoadError
-from multisite.inprocess import importer, isolation, loader
+from multisite.inprocess import isolation, loader
 from multisite.inprocess.importer import finder, forget, referring
 from multisite.inprocess.isolation import Changes, Guard
 from multisite.inprocess.workdir import WorkDir
 from multisite.logs import servicelog
 from multisite.runner.answer import FileWrapper, WsgiAnswer
-from multisite.runner.load import is_just_written, unique_name
-from multisite.runner.smoke import Nobody, Smoke, verdict
+from multisite.runner.load import import_file, is_just_written, unique_name
+from multisite.runner.smoke import Nobody, Smoke, why_unwell
 from multisite.sites import claims, sharing
 from multisite.sites.claims import Ledger
 
@@ -109,12 +109,12 @@ class _Importer:
 
     def module(self, dotted: str) -> ModuleType:
         if self.alone:
-            return importer.import_file(self.alone, self.unique_name, self.own)
+            return import_file(self.alone, self.unique_name, self.own)
         importlib.invalidate_caches()
         return importlib.import_module(dotted)
 
     def file(self, path: str) -> ModuleType:
-        return importer.import_file(path, self.unique_name or unique_name(self._site.name, path))
+        return import_file(path, self.unique_name or unique_name(self._site.name, path))
 
 
 def _run(site: Site, source: _Importer) -> WSGI:
@@ -186,7 +186,7 @@ def check_smoke(app: WSGI, site: Site) -> None:
         _call(app, smoke.environ(), answer)
     except (Exception, SystemExit) as error:  # the site's code may raise anything
         raise AppLoadError(f"{smoke} failed: {type(error).__name__}: {error}") from error
-    reason = verdict(smoke, answer.status)
+    reason = why_unwell(smoke, answer.status)
     if reason:
         raise AppLoadError(reason)
 

@@ -19,14 +19,13 @@ import importlib
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
-from importlib.util import module_from_spec, spec_from_file_location
-from types import CodeType, ModuleType
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from multisite.logs import servicelog
 from multisite.logs.servicelog import current_site
-from multisite.runner.load import unique_name
+from multisite.runner.load import import_file, unique_name
 
 if TYPE_CHECKING:
     from multisite.config.model import Site
@@ -61,53 +60,8 @@ class PlainImporter:
         return importlib.import_module(dotted)
 
     def file(self, path: str) -> ModuleType:
-        """Execute a file under the name that `name_of` gives it."""
-        return import_file(path, self.name_of(path))
-
-    def name_of(self, path: str) -> str:
-        """The module name of a file of this site."""
-        return unique_name(self._site.name, path)
-
-
-def import_file(path: str, module_name: str, own_name: str = "") -> ModuleType:
-    """Execute a Python file (of any suffix) as the module `module_name`.
-
-    Where it is to know itself by another name, that is `own_name`. The module is in `sys.modules` before it runs
-    (Flask and dataclasses look themselves up there); when it fails, what was there before is there again.
-
-    Raises:
-        OSError: the file cannot be read. And whatever its code raises.
-    """
-    path = os.path.abspath(path)
-    name = own_name or module_name
-    loader = (SourceFileLoader if path.endswith(".py") else _UncachedLoader)(name, path)
-    spec = spec_from_file_location(name, path, loader=loader)
-    assert spec is not None
-    module = module_from_spec(spec)
-    before = sys.modules.get(module_name)
-    sys.modules[module_name] = module
-    try:
-        loader.exec_module(module)
-    except BaseException:
-        _put_back(module_name, before)
-        raise
-    return sys.modules.get(module_name, module)
-
-
-def _put_back(module_name: str, before: ModuleType | None) -> None:
-    if before is None:
-        sys.modules.pop(module_name, None)
-    else:
-        sys.modules[module_name] = before
-
-
-class _UncachedLoader(SourceFileLoader):
-    """Neither reads nor writes byte code: ``blog.wsgi`` and ``blog.py`` would share one .pyc."""
-
-    def get_code(self, fullname: str) -> CodeType:
-        path = self.get_filename(fullname)
-        code: CodeType = self.source_to_code(self.get_data(path), path)
-        return code
+        """Execute a file under a name that no other site's has."""
+        return import_file(path, unique_name(self._site.name, path))
 
 
 class SiteFinder:

@@ -22,17 +22,12 @@ from typing import Any
 from multisite.errors import NeedsProcess
 from multisite.inprocess import workdir
 from multisite.logs import servicelog
-from multisite.runner.state import ProcessState, added_paths, changed_handlers, differences, read
+from multisite.runner.state import ProcessState, added_paths, changed_handlers, differences
 from multisite.sites import claims
 
 
-def restore(state: ProcessState, now: ProcessState) -> list[str]:
-    """Put everything but the signal handlers back to `state`; returns a phrase for each thing that could not be."""
-    return restore_place(state, now) + restore_shared(state, now)
-
-
 def restore_shared(state: ProcessState, now: ProcessState) -> list[str]:
-    """Put back what all threads have in common in any case."""
+    """Put back to `state` what all threads have in common; returns a phrase for each thing that could not be."""
     return list(filter(None, (_attempt(*step) for step in _steps(state, now))))
 
 
@@ -185,7 +180,7 @@ class Guard:
 
     def _enter(self, site_name: str) -> _Watch:
         with self._lock:
-            before = read()
+            before = ProcessState()
             if not self._running:
                 self._baseline = before
             watch = _Watch(site_name, self._clock(), before, {each.site_name for each in self._running})
@@ -197,7 +192,7 @@ class Guard:
     def _leave(self, watch: _Watch) -> None:
         with self._lock:
             self._running.remove(watch)
-            now = read()
+            now = ProcessState()
             _note(watch, now)
             watch.changes += restore_handlers(watch.before, now)
             is_last = not any(map(self._is_fresh, self._running))

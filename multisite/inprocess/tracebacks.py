@@ -4,35 +4,9 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from multisite.config.values import alike
-
-
-class NotLoaded(Exception):
-    """What is wrong and what to do, without the name of the site: `multisite.inprocess.loader` adds that.
-
-    Attributes:
-        reason: one sentence without a final period.
-        remedy: what to do about it, or "".
-        key: the key of the site's ``[service]`` that is to blame.
-    """
-
-    def __init__(self, reason: str, remedy: str = "", key: str = "application") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.remedy = remedy
-        self.key = key
-
-
-def name_remedy(name: str, known: Iterable[str]) -> str:
-    """A remedy that names what is alike, else what there is at all, else ""."""
-    names = sorted(set(known))
-    near = alike(name, names)
-    if near:
-        return f"did you mean {near[0]!r}?"
-    return "there is " + ", ".join(map(repr, names[:8])) if names else ""
-
+from multisite.runner.load import NoSuchApp, name_remedy
 
 _OURS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
 _EXITS_OF_THE_SERVER = "gunicorn.workers."
@@ -47,16 +21,12 @@ def is_for_the_worker(error: BaseException) -> bool:
     if isinstance(error, (KeyboardInterrupt, GeneratorExit)):
         return True
     if isinstance(error, SystemExit):
-        return _module_of_last_frame(error).startswith(_EXITS_OF_THE_SERVER)
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        return bool(frames) and str(frames[-1].f_globals.get("__name__", "")).startswith(_EXITS_OF_THE_SERVER)
     return not isinstance(error, Exception) and type(error).__module__.partition(".")[0] in _GREENLET
 
 
-def _module_of_last_frame(error: BaseException) -> str:
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return str(frames[-1].f_globals.get("__name__", "")) if frames else ""
-
-
-def explain(error: BaseException, location: str, target: str) -> NotLoaded:
+def explain(error: BaseException, location: str, target: str) -> NoSuchApp:
     """The reason and remedy of an exception that came out of a site's code.
 
     Args:
@@ -66,13 +36,13 @@ def explain(error: BaseException, location: str, target: str) -> NotLoaded:
     """
     place = _place(error, location)
     if isinstance(error, SystemExit):
-        return NotLoaded(f"the site called sys.exit({error.code!r}){place}", "an import must not end the process")
+        return NoSuchApp(f"the site called sys.exit({error.code!r}){place}", "an import must not end the process")
     if isinstance(error, SyntaxError):
         place = f" ({error.filename}, line {error.lineno})" if error.filename else place
-        return NotLoaded(f"{type(error).__name__}: {error.msg}{place}")
+        return NoSuchApp(f"{type(error).__name__}: {error.msg}{place}")
     if isinstance(error, ModuleNotFoundError) and error.name:
         return _missing_module(error.name, place, location, target)
-    return NotLoaded(f"{_summary(error)}{place}")
+    return NoSuchApp(f"{_summary(error)}{place}")
 
 
 def mending(error: BaseException, location: str, application: str) -> tuple[str, ...]:
@@ -104,13 +74,13 @@ def _is_ours(path: str) -> bool:
     return path.startswith((_OURS, "<frozen importlib")) or "/importlib/" in path
 
 
-def _missing_module(name: str, place: str, location: str, target: str) -> NotLoaded:
+def _missing_module(name: str, place: str, location: str, target: str) -> NoSuchApp:
     if target == name or target.startswith(name + "."):
         *parents, _ = name.split(".")
         known = [".".join([*parents, each]) for each in _modules(os.path.join(location, *parents))]
         remedy = name_remedy(name, known) or "correct the name, or the location"
-        return NotLoaded(f"there is no module {name!r} in {location or 'sys.path'}", remedy)
-    return NotLoaded(
+        return NoSuchApp(f"there is no module {name!r} in {location or 'sys.path'}", remedy)
+    return NoSuchApp(
         f"it needs the module {name!r}, which is not there{place}",
         "install it here, or name the site's virtualenv with python =",
     )

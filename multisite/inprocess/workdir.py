@@ -260,7 +260,7 @@ class WorkDir:
                 oldest.now = None
         return directory
 
-    def look(self) -> None:
+    def check_due(self) -> None:
         """Notice another directory in its place, which the next call finds; one that is gone is stayed in."""
         if self.now is None:
             return

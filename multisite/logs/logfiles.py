@@ -100,11 +100,11 @@ class LogFile:
     def write(self, line: str) -> None:
         """Append one line, to a new file if it is time to look for one."""
         if self._clock() >= self._look_at:
-            self.look()
+            self.check_renamed()
         self.append(f"{line}\n".encode("ascii", "backslashreplace"))
 
     def append(self, data: bytes) -> None:
-        """Append a line that has its end; whoever does so calls `look` once a second."""
+        """Append a line that has its end; whoever does so calls `check_renamed` once a second."""
         try:
             if os.write(self._file, data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -113,7 +113,7 @@ class LogFile:
         except OSError as error:
             self._tell("write", error)
 
-    def look(self) -> None:
+    def check_renamed(self) -> None:
         """Open the file anew if it has been renamed or removed."""
         self._look_at = self._clock() + LOOK_EVERY
         with contextlib.suppress(OSError):
@@ -170,7 +170,8 @@ class Batch(Generic[Record]):
         self._left = 0  # lines that it may still write at once
         self._waiting: deque[Record] = deque()
         self._is_expected = False
-        self.append = self._at_once if at_once or not _has_threads() else self._append
+        # uWSGI lets the interpreter rest between requests unless told, so no thread of ours would run.
+        self.append = self._at_once if at_once or "uwsgi" in sys.modules else self._append
         _batches.add(self)
 
     def _at_once(self, record: Record) -> None:
@@ -249,11 +250,6 @@ class _Flusher:
         with self._flushing:
             while self._expecting:
                 self._expecting.popleft().flush()
-
-
-def _has_threads() -> bool:
-    """Tell whether a thread of ours would run; uWSGI lets the interpreter rest between requests unless told."""
-    return "uwsgi" not in sys.modules
 
 
 _flusher = _Flusher()

@@ -22,6 +22,9 @@ KINDS = ("logger", "handler", "formatter")
 #: a file larger than this many bytes is no configuration
 LARGEST_FILE = 1 << 20
 
+#: what Python 3.13 raises where earlier ones stumbled over an AttributeError
+_INDENTED: type[Exception] = getattr(configparser, "MultilineContinuationError", AttributeError)
+
 #: Moya allows keys above the first section; here they get a section of this name
 TOP = "(top)"
 
@@ -122,7 +125,10 @@ def _unreadable(path: str, fault: Exception) -> Problem:
             return Problem(path, f"cannot be read: {fault.strerror}", remedy="correct its name or its permissions")
         case UnicodeDecodeError():
             return Problem(path, f"is not UTF-8 (byte {fault.start})", remedy="save it in UTF-8")
-        case _ if isinstance(fault, AttributeError) or _is_indented(fault):
+        # what Python 3.13 raises where earlier ones stumbled over an AttributeError
+        case _ if isinstance(
+            fault, (AttributeError, getattr(configparser, "MultilineContinuationError", AttributeError))
+        ):
             reason = "has an indented line below a key without a value"
             return Problem(path, reason, remedy="write key = value, or take out the indent")
         case configparser.ParsingError():
@@ -134,12 +140,6 @@ def _unreadable(path: str, fault: Exception) -> Problem:
             return Problem(path, "stands here twice", section=fault.section, key=key, remedy="remove one", line=line)
         case _:
             return Problem(path, str(fault), remedy="write a logging configuration there")
-
-
-def _is_indented(fault: Exception) -> bool:
-    """Whether it is what Python 3.13 raises where earlier ones stumbled over an AttributeError."""
-    kind = getattr(configparser, "MultilineContinuationError", ())
-    return isinstance(fault, kind)
 
 
 def _take_moya_dialect(

@@ -240,11 +240,11 @@ def _without_folder(handler: HandlerPlan) -> Problem | None:
     if not issubclass(handler.factory, logging.FileHandler) or not isinstance(path, str):
         return None
     folder = os.path.dirname(os.path.abspath(path))
-    return None if os.path.isdir(folder) else _cannot_be_made(handler.section, _no_folder(folder))
-
-
-def _no_folder(folder: str) -> FileNotFoundError:
-    return FileNotFoundError(errno.ENOENT, f"there is no folder {folder}")
+    return (
+        None
+        if os.path.isdir(folder)
+        else _cannot_be_made(handler.section, FileNotFoundError(errno.ENOENT, f"there is no folder {folder}"))
+    )
 
 
 def _cannot_be_made(section: Section, fault: Exception) -> Problem:

@@ -106,7 +106,7 @@ class SyslogLines:
         """Send a line that has its end."""
         self.write(data[:-1].decode("ascii"))
 
-    def look(self) -> None:
+    def check_renamed(self) -> None:
         """There is no file that could have been renamed."""
 
     def _tell(self, _record: logging.LogRecord) -> None:

@@ -300,7 +300,7 @@ class AccessLog:
         self._line: Callable[[Record], bytes] = {"combined": self._combined, "json": self._json}.get(text, self.careful)
         syslog = logformat.parse_syslog(site.access_log)
         target: LogFile | SyslogLines = SyslogLines(syslog, "multisite") if syslog else LogFile(site.access_log)
-        self._look = target.look
+        self._check_renamed = target.check_renamed
         self._second = now(time())
         self._take = Batch(self.line, target.append, at_once=bool(syslog)).append
 
@@ -339,7 +339,7 @@ class AccessLog:
         """Return the line of a record, with its end."""
         if self._second[0] != int(record[0]) or now.known is not self._second:
             self._second = now(record[0])
-            self._look()
+            self._check_renamed()
         try:
             return self._line(record)
         except Exception:  # an app has put into its environ what is no text

@@ -278,11 +278,6 @@ class SiteSyslogHandler(SyslogHandler):
         self._lines.write(line, logging.ERROR)
 
 
-def _site_handler(site: Site) -> SiteLogHandler | SiteSyslogHandler:
-    syslog = parse_syslog(site.error_log)
-    return SiteSyslogHandler(site.name, syslog) if syslog else SiteLogHandler(site.name, site.error_log)
-
-
 def attach_site_log(site: Site) -> tuple[Problem, ...]:
     """Open the file that a site names as ``[logging] error``; called again, it follows a change.
 
@@ -296,7 +291,8 @@ def attach_site_log(site: Site) -> tuple[Problem, ...]:
     if path == site.error_log:
         return ()
     try:
-        handler = _site_handler(site)
+        syslog = parse_syslog(site.error_log)
+        handler = SiteSyslogHandler(site.name, syslog) if syslog else SiteLogHandler(site.name, site.error_log)
     except (OSError, ValueError) as fault:
         detach_site_log(site.name)
         return (tell_once(site, "error", site.error_log, fault),)

@@ -25,7 +25,7 @@ LONGEST_WAIT = 3.0  # seconds for processes to end; what is in flight there may 
 _log = logging.getLogger("multisite.fresh")
 
 
-class Fresh:
+class AutoReload:
     """`app`, asked when no process with older code serves any more."""
 
     def __init__(self, app: Callable[..., Iterable[bytes]], site: Site, home: Home) -> None:

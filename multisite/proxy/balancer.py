@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 
 from multisite.errors import BackendUnavailable, ConnectFailed, ConnectTimeout
+from multisite.proxy.body import Upload
 from multisite.proxy.destination import Destination, NotNow, Proxy
 from multisite.proxy.downstream import Environ
-from multisite.proxy.upload import Upload
 from multisite.proxy.upstream import Exchange
 
 AVOIDED = 10.0  # seconds in which an endpoint that could not be reached is left out

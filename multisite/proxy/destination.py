@@ -13,9 +13,9 @@ from multisite.config.endpoint import Endpoint
 from multisite.errors import ConnectFailed, ConnectTimeout, MultisiteError, UpstreamError
 from multisite.logs import servicelog
 from multisite.proxy import downstream, headers
+from multisite.proxy.body import Upload
 from multisite.proxy.downstream import Environ
 from multisite.proxy.limits import Pace, Queued, Share
-from multisite.proxy.upload import Upload
 from multisite.proxy.upstream import Exchange
 from multisite.proxy.wire import envelope, http11, uwsgi
 from multisite.sites import server

@@ -55,7 +55,7 @@ class Connection:
         self.said_last = said_last
         self.ends = said_last or worker.is_single
 
-    def take(self) -> int:
+    def take_descriptor(self) -> int:
         """Return the connection as a descriptor of ours; gunicorn has it no more.
 
         Raises:
@@ -104,14 +104,23 @@ class Connection:
         """Whether the client has sent something that nobody has read."""
         return unread(self._sock.fileno()) > 0
 
-    def send(self, data: bytes) -> int:
-        """Send what the client takes of `data` without waiting; return how much that was."""
+    def send(self, data: bytes, taken: int = -1) -> int:
+        """Send what the client takes of `data` without waiting; return how much that was.
+
+        Args:
+            data: the bytes.
+            taken: the descriptor, if it has been taken.
+        """
+        sock = self._sock if taken < 0 else self.opened(taken)
         try:
-            return self._sock.send(data, _AT_ONCE)
+            return sock.send(data, _AT_ONCE)
         except BlockingIOError:
             return 0
         except OSError:
             return len(data)  # it left; nobody can be told
+        finally:
+            if taken >= 0:
+                sock.detach()
 
     def close(self) -> None:
         """Close it at once, so that the client need not be waited for."""
@@ -190,7 +199,22 @@ def nobody() -> socket.socket:
     Raises:
         OSError: no descriptor is left.
     """
-    return socket.socket(socket.AF_UNIX, fileno=os.dup(dead_end()))
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=os.dup(dead_end()))
+
+
+def flush(sock: socket.socket, data: bytes | memoryview) -> bytes | memoryview:
+    """Send what is taken of `data` without waiting; return the rest.
+
+    Raises:
+        OSError: the other side has left; nobody can be told.
+    """
+    while data:
+        try:
+            sent = sock.send(data, _AT_ONCE)
+        except BlockingIOError:
+            break
+        data = memoryview(data)[sent:] if sent < len(data) else b""
+    return data
 
 
 def unread(descriptor: int) -> int:

@@ -34,7 +34,7 @@ class Helpers:
         self._running = 0
         self._resting = False
 
-    def take(self, errand: Errand) -> bool:
+    def take_errand(self, errand: Errand) -> bool:
         """Have `errand` run soon; False if too many are under way, or there is no thread and none can be had."""
         with self._changed:
             if len(self._errands) + self._running >= MOST_ERRANDS or not (self._start() or self._threads):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from multisite.errors import MultisiteError
-from multisite.proxy import downstream, relayloop
+from multisite.proxy import downstream, loop
 from multisite.proxy.looprelay import LoopRelay
 from multisite.proxy.request import Request
 
@@ -42,9 +42,9 @@ def _pass(request: Request, first: Callable[[LoopRelay], None]) -> None:
     Raises:
         OSError, BackendUnavailable: there can be no loop; the connection is still the request's.
     """
-    loop = relayloop.current()
-    loop.start()
+    relay_loop = loop.current()
+    relay_loop.start()
     descriptor, request.wire = request.wire, -1
     wire = request.connection.opened(descriptor)
-    relay = LoopRelay(loop, request, wire, downstream.has_left(wire))
-    loop.enter(relay, lambda: first(relay))
+    relay = LoopRelay(relay_loop, request, wire, downstream.has_left(wire))
+    relay_loop.enter(relay, lambda: first(relay))

@@ -64,7 +64,7 @@ class Share:
         self._since: dict[int, float] = {}  # when each of its requests began, by a number
         self._number = 0
 
-    def take(self) -> Callable[[], None]:
+    def take_thread(self) -> Callable[[], None]:
         """Take a thread, the caller's; return what gives it back, to be called once or more often.
 
         Raises:
@@ -124,7 +124,7 @@ class Queued:
         """
         if self._most and len(self._waiting) >= self._most:
             for exchange in list(self._waiting):
-                self.look(exchange)
+                self.check_taken(exchange)
             if len(self._waiting) >= self._most:
                 raise SiteBusy(f"{len(self._waiting)} requests are waiting for this site already")
 
@@ -141,7 +141,7 @@ class Queued:
         """Tell whether it has not been seen to be taken."""
         return exchange in self._waiting
 
-    def look(self, exchange: Exchange) -> bool:
+    def check_taken(self, exchange: Exchange) -> bool:
         """Look whether it has been taken."""
         taken = exchange.is_taken()
         if taken:
@@ -150,6 +150,6 @@ class Queued:
 
     def late(self, exchange: Exchange) -> MultisiteError:
         """Return the error for one whose time is over."""
-        if self.is_waiting(exchange) and not self.look(exchange):
+        if self.is_waiting(exchange) and not self.check_taken(exchange):
             return SiteBusy(f"no process of this site took the request within {exchange.timeout:g} s")
         return exchange.late()

@@ -7,14 +7,12 @@ sends is passed over until it ends too (RFC 9112 section 9.6), within bounds.
 
 from __future__ import annotations
 
-import math
 import select
 import socket
 import time
 
 from multisite.proxy import downstream
-from multisite.proxy.relayloop import RelayLoop
-from multisite.proxy.timers import Timer
+from multisite.proxy.loop import RelayLoop, Watcher
 
 SILENCE = 2.0  # seconds in which something has to come
 LONGEST = 30.0  # seconds for all of it; nginx's lingering_time
@@ -45,12 +43,10 @@ def close(loop: RelayLoop, places: set[object], wire: socket.socket, expects_mor
         wire.close()
 
 
-class Lingering:
+class Lingering(Watcher):
     """A connection on which the client is still sending."""
 
     def __init__(self, loop: RelayLoop, places: set[object], wire: socket.socket) -> None:
-        self.deadline = math.inf
-        self.timer: Timer | None = None
         self._loop = loop
         self._places = places
         self._wire = wire
@@ -84,14 +80,6 @@ class Lingering:
             self._wait()
         else:
             self.abort()
-
-    def expired(self, now: float) -> None:
-        """The client has had its time."""
-        self.abort()
-
-    def failed(self, error: Exception) -> None:
-        """Nothing is owed to anybody."""
-        self.abort()
 
     def leave(self) -> None:
         """The process waits for it, but not for long."""

@@ -23,11 +23,10 @@ from collections.abc import Callable
 from multisite.errors import BackendUnavailable, MultisiteError, NoAnswer, SiteBusy, UpstreamError
 from multisite.logs import requests, servicelog
 from multisite.proxy import downstream, lingering
-from multisite.proxy.relayloop import RelayLoop
+from multisite.proxy.body import Arriving, Unmeasured
+from multisite.proxy.loop import RelayLoop, Watcher
 from multisite.proxy.request import Request, date, page
-from multisite.proxy.timers import Timer
 from multisite.proxy.tunnel import Tunnel
-from multisite.proxy.upload import Arriving, Unmeasured
 from multisite.proxy.upstream import Exchange
 from multisite.proxy.wire.http11 import Head
 
@@ -42,7 +41,7 @@ _RESET = struct.pack("ii", 1, 0)  # struct linger: close with a reset
 _log = logging.getLogger("multisite.passage")
 
 
-class LoopRelay:
+class LoopRelay(Watcher):
     """Takes one request through: an `Exchange` with the backend on one side, the client's connection on the other.
 
     Args:
@@ -54,8 +53,6 @@ class LoopRelay:
     """
 
     def __init__(self, loop: RelayLoop, request: Request, wire: socket.socket, half_closed: bool) -> None:
-        self.deadline = math.inf
-        self.timer: Timer | None = None
         head = request.incoming.head if request.outgoing.begun else None
         self.status = head.status if head else ""  # as gunicorn's access log wants to know it, from here
         self.headers = head.fields if head else []
@@ -146,13 +143,13 @@ class LoopRelay:
             return
         self._upload.close()
         if late and outcome:
-            self._step(lambda: self._fail(self._told(outcome)))
+            self._step(lambda: self._fail(self._answer_for(outcome)))
 
     def _explained(self, outcome: Exchange | BaseException | None) -> None:
         """Tell what the helper has learned, or else what it was asked about."""
         late, self._unhelped = self._unhelped, None
         if isinstance(outcome, BaseException) and not isinstance(outcome, MultisiteError):
-            self._told(outcome)  # to the log
+            self._answer_for(outcome)  # to the log
         if late:
             better = outcome if isinstance(outcome, MultisiteError) else late
             self._step(lambda: self._refuse(better))
@@ -177,12 +174,12 @@ class LoopRelay:
         if self._unhelped:
             late, self._unhelped = self._unhelped, None
             self._step(lambda: self._refuse(late))
-        elif self._waits_for_body:
-            self._step(lambda: self._fail(self._upload.late()))
+        elif awaited := self._awaited:
+            self._step(lambda: self._fail(awaited.late()))
         elif self._out or not self._exchange:
             self.abort()
         elif now < self._exchange.deadline:  # it was in the queue; others may have seen it taken since
-            if self._destination.queue.look(self._exchange):
+            if self._destination.queue.check_taken(self._exchange):
                 self._exchange.taken()
             self._step(lambda: None)
         else:
@@ -191,7 +188,7 @@ class LoopRelay:
 
     def failed(self, error: Exception) -> None:
         """Answer for what has gone wrong in the loop itself, where it may be impossible to wait for anything."""
-        self._fail(self._told(error))
+        self._fail(self._answer_for(error))
         if self._wire.fileno() >= 0:
             self._wait()
 
@@ -214,7 +211,7 @@ class LoopRelay:
     def _move(self, events: int) -> None:
         """Take what has come of the request's body, and give the client what there is of the answer."""
         if events & _IN and self._reads:
-            self._take()
+            self._take_body()
         elif events & _LEFT:
             if not self._ends:
                 self._upload.check(downstream.unread(self._wire.fileno()))
@@ -222,7 +219,7 @@ class LoopRelay:
         if self._out:
             self._flush()
 
-    def _take(self) -> None:
+    def _take_body(self) -> None:
         """Take what has come of the body, as much as can be passed on."""
         upload = self._upload
         if self._exchange:
@@ -239,9 +236,10 @@ class LoopRelay:
         return self._gathers or (self._exchange is not None and self._exchange.waits_for_client)
 
     @property
-    def _waits_for_body(self) -> bool:
-        """Whether the next sign of life is the client's to give; one that is being answered may take its time."""
-        return self._reads and not self._outgoing.begun
+    def _awaited(self) -> Arriving | None:
+        """The body that the client has to go on with next; a client that is being answered may take its time."""
+        upload = self._upload
+        return upload if isinstance(upload, Arriving) and self._reads and not self._outgoing.begun else None
 
     # The answer
 
@@ -250,7 +248,7 @@ class LoopRelay:
         try:
             action()
         except Exception as error:
-            self._fail(self._told(error))
+            self._fail(self._answer_for(error))
         if self._wire.fileno() >= 0:
             self._wait()
 
@@ -295,16 +293,12 @@ class LoopRelay:
 
     def _flush(self) -> None:
         """Send what the client takes."""
-        while self._out:
-            try:
-                sent = self._wire.send(self._out, socket.MSG_NOSIGNAL)
-            except BlockingIOError:
-                return
-            except OSError:
-                self.abort()
-                return
-            self._out = memoryview(self._out)[sent:] if sent < len(self._out) else b""
-        if self._ends:
+        try:
+            self._out = downstream.flush(self._wire, self._out)
+        except OSError:
+            self.abort()
+            return
+        if self._ends and not self._out:
             self._close(reset=False)
 
     def _switch(self, head: Head, content: bytes) -> None:
@@ -327,8 +321,6 @@ class LoopRelay:
         if self._exchange:
             error = self._exchange.explain(error)
         self._drop_exchange()
-        if isinstance(error, NoAnswer) and not self._outgoing.begun and self._explain(error):
-            return
         if self._outgoing.begun:
             self._is_cut = True
             self._tell(error)
@@ -337,9 +329,12 @@ class LoopRelay:
             else:
                 self._close(reset=self._outgoing.bare)
             return
-        self._refuse(error)
+        destination = self._destination
+        asks = isinstance(error, NoAnswer) and destination.can_explain
+        if not asks or not self._have(lambda: destination.explain(error), self._explained, error):
+            self._refuse(error)
 
-    def _told(self, error: BaseException) -> MultisiteError:
+    def _answer_for(self, error: BaseException) -> MultisiteError:
         """Return what a visitor is told of `error`."""
         if isinstance(error, MultisiteError):
             return error
@@ -353,11 +348,6 @@ class LoopRelay:
         self._unhelped, self._gathers = None, False
         self._tell(error)
         self._page(error)
-
-    def _explain(self, error: NoAnswer) -> bool:
-        """Have a helper ask why there was no answer, which may take a while."""
-        destination = self._destination
-        return destination.can_explain and self._have(lambda: destination.explain(error), self._explained, error)
 
     def _page(self, error: MultisiteError) -> None:
         if self._wire.fileno() < 0:
@@ -395,8 +385,8 @@ class LoopRelay:
             return time.monotonic() + CLIENT_TIMEOUT
         if self._unhelped:
             return self.deadline
-        if self._waits_for_body:
-            return self._upload.deadline(time.monotonic())
+        if awaited := self._awaited:
+            return awaited.deadline(time.monotonic())
         if exchange is None:
             return math.inf
         if self._destination.queue.is_waiting(exchange):

@@ -27,12 +27,12 @@ from multisite.errors import (
     UpstreamError,
 )
 from multisite.logs import requests, servicelog
-from multisite.proxy import downstream, handoff, leave, relayloop, syncrelay
+from multisite.proxy import downstream, handoff, leave, loop, syncrelay
+from multisite.proxy.body import Served, Unmeasured, Upload, length_of
 from multisite.proxy.destination import Destination, NotNow
 from multisite.proxy.downstream import Connection, Environ
 from multisite.proxy.headers import upgrade_of
 from multisite.proxy.request import Request
-from multisite.proxy.upload import Served, Unmeasured, Upload, length_of
 from multisite.proxy.upstream import Exchange
 from multisite.proxy.wire.responses import Incoming
 
@@ -101,7 +101,7 @@ def _check(destination: Destination) -> None:
         SiteBusy: it has as many as it may.
     """
     destination.queue.check()
-    relayloop.check_room(len(destination.places))
+    loop.check_room(len(destination.places))
 
 
 def _hurry(request: Request, start_response: Any) -> Iterable[bytes]:
@@ -186,7 +186,7 @@ def _wait_here(destination: Destination, environ: Environ, start_response: Any) 
     """Relay a request in this thread, from the first byte of its body to the end of the answer."""
     if "HTTP_UPGRADE" in environ and upgrade_of(environ):
         raise NoUpgrade("this server does not let WebSockets through")
-    release = destination.share.take()
+    release = destination.share.take_thread()
     try:
         exchange = _sent(destination, environ)
         try:

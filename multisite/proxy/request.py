@@ -13,10 +13,10 @@ from typing import Any, NoReturn
 from multisite.errors import BackendUnavailable, MultisiteError, pages
 from multisite.logs import requests, servicelog
 from multisite.proxy import downstream
+from multisite.proxy.body import Arriving, Upload, length_of
 from multisite.proxy.destination import Destination
 from multisite.proxy.downstream import Connection, Environ
 from multisite.proxy.headers import upgrade_of
-from multisite.proxy.upload import Arriving, Upload, length_of
 from multisite.proxy.upstream import Exchange
 from multisite.proxy.wire.http11 import Head
 from multisite.proxy.wire.responses import Incoming, Outgoing
@@ -70,7 +70,7 @@ class Request:
             Ended: there is nothing left to do here.
         """
         try:
-            self.wire = self.connection.take()
+            self.wire = self.connection.take_descriptor()
         except OSError as error:
             raise BackendUnavailable(f"a client's connection cannot be taken: {error.strerror}") from error
         try:

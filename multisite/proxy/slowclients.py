@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from multisite.errors import BackendUnavailable
-from multisite.proxy import downstream, lingering, relayloop
+from multisite.proxy import downstream, lingering, loop
 from multisite.proxy.lingering import Lingering
 from multisite.sites.server import Worker
 
@@ -130,9 +130,9 @@ def _close(close: Callable[..., None], sock: Any, *bounds: Any) -> None:
             ours.close()
             return
         ours.setblocking(False)
-        loop = relayloop.current()
-        watcher = Lingering(loop, set(), ours)
-        loop.enter(watcher, watcher.start)
+        relay_loop = loop.current()
+        watcher = Lingering(relay_loop, set(), ours)
+        relay_loop.enter(watcher, watcher.start)
     except (OSError, BackendUnavailable):
         ours.close()
 

@@ -23,11 +23,11 @@ from multisite.errors import Asleep, BackendUnavailable, MultisiteError, NoAnswe
 from multisite.logs import servicelog
 from multisite.proxy import handoff
 from multisite.proxy.balancer import Balancer, Upstream
+from multisite.proxy.body import Upload
 from multisite.proxy.destination import Destination, NotNow, Proxy
 from multisite.proxy.downstream import Environ
 from multisite.proxy.ignored import QUIET, Ignored
 from multisite.proxy.relay import relay
-from multisite.proxy.upload import Upload
 from multisite.proxy.upstream import Exchange
 from multisite.sites.server import head_limits
 
@@ -123,12 +123,12 @@ def _journey(site: Site, home: Home, reason: str) -> str:
     """Tell what the last failed start of `site` went through, and the last that its process said."""
     from multisite.sites import failures
 
-    verdict = failures.of_starts(home).all().get(site.name)
-    if not verdict:
+    failure = failures.of_starts(home).all().get(site.name)
+    if not failure:
         return reason
-    longest = max((len(step) for step, _seconds in verdict.steps), default=0)
-    steps = [f"{step:{longest}} {seconds * 1000:8.0f} ms" for step, seconds in verdict.steps]
-    return "\n".join([reason, "", *steps, "", *verdict.output])
+    longest = max((len(step) for step, _seconds in failure.steps), default=0)
+    steps = [f"{step:{longest}} {seconds * 1000:8.0f} ms" for step, seconds in failure.steps]
+    return "\n".join([reason, "", *steps, "", *failure.output])
 
 
 def app(site: Site, home: Home, development: Development = OFF) -> WSGI:
@@ -138,9 +138,9 @@ def app(site: Site, home: Home, development: Development = OFF) -> WSGI:
     spawned = SpawnedSite(site, home, development.debug)
     if not development.reload:
         return spawned
-    from multisite.proxy.autoreload import Fresh
+    from multisite.proxy.autoreload import AutoReload
 
-    return Fresh(spawned, site, home)
+    return AutoReload(spawned, site, home)
 
 
 def _upstreams(site: Site, home: Home) -> Balancer:

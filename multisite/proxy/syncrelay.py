@@ -13,16 +13,15 @@ import logging
 import math
 import os
 import select
-import socket
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 from multisite.errors import MultisiteError
 from multisite.logs.requests import ended
-from multisite.proxy import downstream, leave, relayloop
-from multisite.proxy.relayloop import RelayLoop
+from multisite.proxy import downstream, leave, loop
+from multisite.proxy.loop import RelayLoop, Watcher
 from multisite.proxy.request import Request
-from multisite.proxy.timers import Timer
 from multisite.sites.server import Worker
 
 PATIENCE = 0.01  # seconds to wait for answers if nobody else wants anything
@@ -35,10 +34,9 @@ ALWAYS_FITS = 8192  # bytes: half of what Linux lets a new TCP connection buffer
 _log = logging.getLogger("multisite.pending")
 
 _IN = select.POLLIN
-_NOSIGNAL = int(socket.MSG_NOSIGNAL)
 
 
-class Pending:
+class SyncRelay:
     """The requests in hand of one worker."""
 
     def __init__(self, worker: Worker) -> None:
@@ -49,9 +47,6 @@ class Pending:
         self._attended = False
         self._looking = False
         self._net = _Net(self)
-
-    def __len__(self) -> int:
-        return len(self._requests)
 
     def attend(self, request: Request) -> None:
         """Look after `request` and the others in hand, until they are answered or somebody else is to be served."""
@@ -82,13 +77,13 @@ class Pending:
         requests, listeners = self._requests, self._listeners
         left = PATIENCE
         while requests:
-            if self._take(left, listeners) and not (self._has_siblings and self._nobody_is_left()):
+            if self._pass_answers(left, listeners) and not (self._has_siblings and self._nobody_is_left()):
                 return
             left = until - time.monotonic()
             if left <= 0:
                 self._give_up()
 
-    def _take(self, seconds: float, listeners: tuple[int, ...]) -> bool:
+    def _pass_answers(self, seconds: float, listeners: tuple[int, ...]) -> bool:
         """Wait for answers and pass them on; tell whether somebody is at one of `listeners`."""
         requests = self._requests
         poll = select.poll()
@@ -107,8 +102,8 @@ class Pending:
         """Give what was just sent a moment; tell whether who was at the door has been let in by another worker."""
         fresh = time.monotonic() - BRIEFLY
         if any(request.exchange.sent_at > fresh for request in list(self._requests.values())):  # type: ignore[union-attr]
-            self._take(BRIEFLY, ())
-        return not self._take(0.0, self._listeners)
+            self._pass_answers(BRIEFLY, ())
+        return not self._pass_answers(0.0, self._listeners)
 
     def _answer(self, descriptor: int, request: Request) -> None:
         """Take what came of an answer, and pass it on if it is complete."""
@@ -133,7 +128,7 @@ class Pending:
         if len(data) <= ALWAYS_FITS and request.connection.said_last:
             sent = _write(request.wire, data)
         else:
-            sent = _offer(request, data)
+            sent = request.connection.send(data, request.wire)
         if sent < len(data) or downstream.unread(request.wire):  # what it sent too much would make a reset of the close
             leave.finish(request, data[sent:])
             return
@@ -141,7 +136,13 @@ class Pending:
         os.close(descriptor)
         ended(request.environ, request.code, len(request.content))
         if self._worker.logs_access:
-            self._worker.log_access(_Told(request), request.environ, time.monotonic() - request.began)
+            self._log(request)
+
+    def _log(self, request: Request) -> None:
+        head = request.incoming.head
+        assert head
+        told = SimpleNamespace(status=head.status, headers=head.fields, sent=request.outgoing.sent)
+        self._worker.log_access(told, request.environ, time.monotonic() - request.began)
 
     def _give_up(self) -> None:
         """Leave what was waited for long enough to the loop."""
@@ -171,7 +172,7 @@ class Pending:
                 request.exchange.connection.close()
             os.close(request.wire)
 
-    def look(self, now: float) -> bool:
+    def check_due(self, now: float) -> bool:
         """See to answers that the worker does not come back for; tell whether there is anything in hand."""
         if not self._attended:
             self.hand_over(now - MOMENT)
@@ -201,43 +202,17 @@ def _write(descriptor: int, data: bytes) -> int:
         return len(data)  # it left; nobody can be told
 
 
-def _offer(request: Request, data: bytes) -> int:
-    """Send what the client takes at once."""
-    wire = request.connection.opened(request.wire)
-    try:
-        return wire.send(data, _NOSIGNAL)
-    except BlockingIOError:
-        return 0
-    except OSError:
-        return len(data)  # it left; nobody can be told
-    finally:
-        wire.detach()
-
-
-class _Told:
-    """What gunicorn's access log wants to know of an answer."""
-
-    def __init__(self, request: Request) -> None:
-        head = request.incoming.head
-        assert head
-        self.status = head.status
-        self.headers = head.fields
-        self.sent = request.outgoing.sent
-
-
-class _Net:
+class _Net(Watcher):
     """Catches what the worker leaves, in the loop."""
 
-    def __init__(self, pending: Pending) -> None:
-        self.deadline = math.inf
-        self.timer: Timer | None = None
-        self._pending = pending
+    def __init__(self, relay: SyncRelay) -> None:
+        self._relay = relay
         self._quiet = 0
         self._loop: RelayLoop | None = None
 
     def start(self) -> None:
         """Look every moment, until nothing has been in hand for a while."""
-        self._loop = relayloop.current()
+        self._loop = loop.current()
         self._loop.enter(self, self._begin)
 
     def _begin(self) -> None:
@@ -251,8 +226,8 @@ class _Net:
 
     def expired(self, now: float) -> None:
         """Look."""
-        self._quiet = 0 if self._pending.look(now) else self._quiet + 1
-        if self._quiet > QUIET and self._pending.rest():
+        self._quiet = 0 if self._relay.check_due(now) else self._quiet + 1
+        if self._quiet > QUIET and self._relay.rest():
             self._retire()
         else:
             self.deadline = now + MOMENT
@@ -264,18 +239,18 @@ class _Net:
 
     def leave(self) -> None:
         """Have the loop see to all that the worker has in hand, which does not come back."""
-        self._pending.hand_over(math.inf)
-        if self._pending.rest():
+        self._relay.hand_over(math.inf)
+        if self._relay.rest():
             self._retire()
 
     def abort(self) -> None:
         """Look no more."""
-        self._pending.hand_over(math.inf)
+        self._relay.hand_over(math.inf)
         self._retire()
 
     def let_go(self) -> None:
         """Close what is in hand."""
-        self._pending.let_go()
+        self._relay.let_go()
 
     def _retire(self) -> None:
         assert self._loop
@@ -283,12 +258,12 @@ class _Net:
         self._loop.remove(self)
 
 
-def of(worker: Worker) -> Pending:
+def of(worker: Worker) -> SyncRelay:
     """Return what this worker has in hand."""
-    global _pending
-    if _pending is None or _pending[0] is not worker:
-        _pending = (worker, Pending(worker))
-    return _pending[1]
+    global _current
+    if _current is None or _current[0] is not worker:
+        _current = (worker, SyncRelay(worker))
+    return _current[1]
 
 
-_pending: tuple[Worker, Pending] | None = None
+_current: tuple[Worker, SyncRelay] | None = None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
 FEW = 64  # timers that are called off and not worth clearing away
@@ -38,13 +37,6 @@ class Timers(Generic[Owner]):
         self._heap: list[Timer] = []
         self._called_off = 0  # of these
         self._number = itertools.count()
-
-    def __len__(self) -> int:
-        return len(self._heap) - self._called_off
-
-    def __iter__(self) -> Iterator[Timer]:
-        """Go through the heap, in its order."""
-        return iter(self._heap)
 
     def schedule(self, owner: Owner) -> None:
         """Take note of an earlier deadline; a later one is noticed by itself (`due`)."""

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import select
 import socket
 import time
 
-from multisite.proxy import lingering
-from multisite.proxy.relayloop import RelayLoop
-from multisite.proxy.timers import Timer
+from multisite.proxy import downstream, lingering
+from multisite.proxy.loop import RelayLoop, Watcher
 from multisite.proxy.wire import websocket
 from multisite.proxy.wire.websocket import GOING_AWAY, Frames
 
@@ -55,18 +53,13 @@ class _End:
 
     def send(self) -> None:
         """Send what it takes. What it said before it left can still be passed on."""
-        while self.out:
-            try:
-                sent = self.wire.send(self.out, socket.MSG_NOSIGNAL)
-            except BlockingIOError:
-                return
-            except OSError:
-                self.out, self.told_all = b"", True
-                return
-            self.out = memoryview(self.out)[sent:] if sent < len(self.out) else b""
+        try:
+            self.out = downstream.flush(self.wire, self.out)
+        except OSError:
+            self.out, self.told_all = b"", True
 
 
-class Tunnel:
+class Tunnel(Watcher):
     """Until both ends have said all, or nothing happens for `IDLE` seconds.
 
     Args:
@@ -93,8 +86,6 @@ class Tunnel:
         self._ends[0].out = begin + content
         self._ends[1].frames.feed(content)
         self._leaving = False
-        self.deadline = math.inf
-        self.timer: Timer | None = None
 
     def __repr__(self) -> str:
         return f"<Tunnel {len(self._ends[0].out)} and {len(self._ends[1].out)} bytes under way>"
@@ -112,10 +103,6 @@ class Tunnel:
             if not other.told_all:
                 self._pass_on(data, one, other)
         self._move()
-
-    def expired(self, now: float) -> None:
-        """Nothing has happened for long, or nobody answers the farewell."""
-        self.abort()
 
     def failed(self, error: Exception) -> None:
         """End, which is all that can be said here."""

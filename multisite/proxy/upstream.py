@@ -25,7 +25,7 @@ from multisite.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
-from multisite.proxy.upload import Upload
+from multisite.proxy.body import Upload
 from multisite.proxy.wire.framing import LAST_CHUNK, chunk
 from multisite.proxy.wire.responses import Incoming
 
@@ -70,7 +70,7 @@ def begin(endpoint: Endpoint, timeout: float, first: bytes) -> tuple[socket.sock
     except OSError as error:
         sock.close()
         if error.errno in SCARCE:
-            raise BackendUnavailable(f"{endpoint}: {error.strerror}") from error
+            raise _unreached(endpoint, error) from error
         raise ConnectFailed(f"the connection was closed before it was used: {error.strerror}") from error
 
 
@@ -81,16 +81,23 @@ def _connect_any(endpoint: Endpoint, timeout: float) -> socket.socket:
         found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise ConnectFailed(f"{endpoint}: {error.strerror}") from error
-    failure = ConnectFailed(f"{endpoint}: no address")
+    failure: MultisiteError = ConnectFailed(f"{endpoint}: no address")
     for family, _type, _protocol, _name, address in found:
         try:
             return _connect_tcp(family, address, deadline)
         except OSError as error:
+            failure = _unreached(endpoint, error)
             if error.errno in SCARCE:
-                raise BackendUnavailable(f"{endpoint}: {error.strerror}") from error
-            kind = ConnectTimeout if error.errno == errno.ETIMEDOUT else ConnectFailed
-            failure = kind(f"{endpoint}: {error.strerror or error}")
+                raise failure from error
     raise failure
+
+
+def _unreached(endpoint: Endpoint, error: OSError) -> MultisiteError:
+    """Return what an error of a connection means: what is scarce here is no fault of the endpoint."""
+    if error.errno in SCARCE:
+        return BackendUnavailable(f"{endpoint}: {error.strerror}")
+    kind = ConnectTimeout if error.errno == errno.ETIMEDOUT else ConnectFailed
+    return kind(f"{endpoint}: {error.strerror or error}")
 
 
 class Exchange:
@@ -235,7 +242,7 @@ class Exchange:
         """Take what has arrived of the answer, at most 64 KiB; return the content in it, None if nothing has arrived.
 
         Raises:
-            UpstreamError: it cannot be received, though the endpoint has ended nothing; or as `Incoming.take`.
+            UpstreamError: it cannot be received, though the endpoint has ended nothing; or as `Incoming.take_data`.
         """
         try:
             data = self._sock.recv(PIECE)
@@ -246,7 +253,7 @@ class Exchange:
             data = b""
         except OSError as error:
             raise UpstreamError(f"the answer cannot be received: {error.strerror}") from error
-        return incoming.take(data, self.was_reset)
+        return incoming.take_data(data, self.was_reset)
 
     def is_taken(self) -> bool:
         """Tell whether the endpoint has read what was sent; of a unix socket only the kernel knows (unix(7))."""
@@ -302,9 +309,7 @@ def _connect_unix(endpoint: Endpoint) -> socket.socket:
         raise BackendUnavailable(f"{endpoint}: its queue is full") from None
     except OSError as error:
         sock.close()
-        if error.errno in SCARCE:
-            raise BackendUnavailable(f"{endpoint}: {error.strerror}") from error
-        raise ConnectFailed(f"{endpoint}: {error.strerror or error}") from error
+        raise _unreached(endpoint, error) from error
     return sock
 
 

@@ -22,10 +22,10 @@ from multisite.config.trusted import TrustedProxies
 from multisite.control.client import Client
 from multisite.errors import BackendUnavailable, ConnectFailed, MultisiteError, UnknownHost
 from multisite.proxy.balancer import STAND_IN, Balancer, Health, Upstream
+from multisite.proxy.body import Upload
 from multisite.proxy.destination import Proxy
 from multisite.proxy.downstream import Environ
 from multisite.proxy.relay import relay
-from multisite.proxy.upload import Upload
 from multisite.proxy.upstream import Exchange
 from multisite.router import keys, lookups
 from multisite.router.code import Code

@@ -22,7 +22,7 @@ from .gunicorn_setup import WITHOUT_LIMITS, Log, settings
 from .hangs import Watchdog
 from .job import Job
 from .report import Notifier, say
-from .smoke import LONGEST, Smoke, leave_unless_well, status_of, verdict
+from .smoke import LONGEST, Smoke, leave_unless_well, status_of, why_unwell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class AsgiServer(ASGIWorker):  # type: ignore[misc]
             answer = await self.loop.sock_recv(far, LONGEST)
         far.close()
         self.nr = 0
-        leave_unless_well(verdict(smoke, status_of(start)), self._notifier)
+        leave_unless_well(why_unwell(smoke, status_of(start)), self._notifier)
 
     async def _start_lifespan(self) -> None:
         """Tell the app that it starts; most know nothing of that, and one that refuses is not served."""

@@ -188,7 +188,7 @@ class _Body(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def _read_into(self, buffer: Any) -> int:
+    def readinto(self, buffer: Any) -> int:
         """Up to `_left` bytes, at least one if there is to be any.
 
         Raises:
@@ -223,10 +223,6 @@ class SizedBody(_Body):
         super().__init__(start, connection)
         self._left = length
 
-    def readinto(self, buffer: Any) -> int:
-        """As of `io.RawIOBase`."""
-        return self._read_into(buffer)
-
 
 class ChunkedBody(_Body):
     """Chunks; their extensions and the trailers are passed over.
@@ -242,7 +238,7 @@ class ChunkedBody(_Body):
         """As of `io.RawIOBase`."""
         if not self._left and not self._is_over:
             self._next_chunk()
-        return self._read_into(buffer)  # nothing after the last
+        return super().readinto(buffer)  # nothing after the last
 
     def _next_chunk(self) -> None:
         if not self._is_first and self._line():

@@ -42,7 +42,7 @@ class Reading:
     """What the process is like at one moment."""
 
     def __init__(self) -> None:
-        self.state = state.read()
+        self.state = state.ProcessState()
         self.tasks = len(os.listdir("/proc/self/task"))
         self.running = len(sys._current_frames())
         self.threads = {thread.name for thread in threading.enumerate()}
@@ -68,7 +68,10 @@ def differences(before: Reading, after: Reading, serving: bool = False, threads:
         threads: how many have been started since that are ours.
     """
     yield from ("changed " + phrase for phrase in state.differences(before.state, after.state) if _harms(phrase))
-    yield from _added_filters(before, after)
+    new = [one for one in after.state.filters if one not in before.state.filters]
+    # Those for a package's own warnings concern nobody else.
+    if any(getattr(one[2], "__module__", "") == "builtins" for one in new):
+        yield "changed the warnings filters"
     if after.running > before.running + threads or (not serving and after.tasks > before.tasks):
         named = ", ".join(sorted(map(repr, after.threads - before.threads)))
         yield "started a thread" + (f" ({named})" if named else "")
@@ -97,13 +100,6 @@ def _harms(phrase: str) -> bool:
         return ", -" in phrase
     named = phrase.partition("['")[2].partition("']")[0]
     return phrase != "the warnings filters" and not (phrase.startswith("os.environ[") and named in HARMLESS)
-
-
-def _added_filters(before: Reading, after: Reading) -> Iterator[str]:
-    """Those for a package's own warnings concern nobody else."""
-    new = [one for one in after.state.filters if one not in before.state.filters]
-    if any(getattr(one[2], "__module__", "") == "builtins" for one in new):
-        yield "changed the warnings filters"
 
 
 def _replaced(before: Reading, after: Reading) -> Iterator[str]:

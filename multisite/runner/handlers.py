@@ -244,7 +244,9 @@ class HttpHandler:
         environ = environ_of(head, self._is_trusted, *self._bounds, self._claims) if end else None
         if environ is None or "SCRIPT_NAME" in os.environ:
             connection.ahead = start
-            self._leave_to_gunicorn(connection)
+            with self._lock:
+                self._worker = self._worker or self._new_worker()
+            self._worker.handle(self._listener, connection, connection.getpeername())
             return
         environ["SERVER_SOFTWARE"] = self._software
         environ["gunicorn.socket"] = connection
@@ -256,11 +258,6 @@ class HttpHandler:
             connection.linger()
             return
         self._caller.serve(environ, body, answer, connection)
-
-    def _leave_to_gunicorn(self, connection: RequestConnection) -> None:
-        with self._lock:
-            self._worker = self._worker or self._new_worker()
-        self._worker.handle(self._listener, connection, connection.getpeername())
 
     def _new_worker(self) -> Any:
         """A sync worker that has never been started: it handles connections, and does nothing else."""

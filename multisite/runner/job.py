@@ -36,9 +36,16 @@ class Spec:
         self.target: str = spec.get("target") or ""
         self.attribute: str = spec.get("attribute") or ""
         args, kwargs = spec.get("args"), spec.get("kwargs")
-        self.is_call = args is not None or kwargs is not None
-        self.args: tuple[Any, ...] = tuple(_literal(args) or ())
-        self.kwargs: dict[str, Any] = dict(_literal(kwargs) or {})
+        self.call: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+        if args is not None or kwargs is not None:
+            self.call = tuple(_literal(args) or ()), dict(_literal(kwargs) or {})
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """The names to look for in the module, best first."""
+        if self.attribute:
+            return (self.attribute,)
+        return ("application", "app") if self.target.endswith(".py") else ("application",)
 
 
 class Job:
@@ -89,7 +96,7 @@ class Job:
         self.smoke: dict[str, Any] = job.get("smoke") or {}
 
 
-def take(environ: MutableMapping[str, str]) -> Job:
+def take_job(environ: MutableMapping[str, str]) -> Job:
     """The job of this process; what said so is taken out of `environ`.
 
     Raises:

@@ -1,6 +1,6 @@
 """From the job to the site's app, by Python's own import: the location first, then the interpreter's own path.
 
-The workers, who load sites as well, take from here how a site's module is called, and when no .pyc of it may be made.
+The workers, who import sites in a way of their own, take from here what an application is and how a site names it.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ import importlib
 import os
 import re
 import sys
+from functools import partial
 from time import time
 from types import SimpleNamespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
     from types import ModuleType
     from typing import Any
 
@@ -21,20 +23,31 @@ if TYPE_CHECKING:
 
 RACY = 3.0  # seconds
 DJANGO = "DJANGO_SETTINGS_MODULE"
+DEFAULT_INI = ("production.ini",)
 GROUP = "multisite.loaders"
 _IS_COROUTINE = 0x80 | 0x100  # inspect.CO_COROUTINE, inspect.CO_ITERABLE_COROUTINE
 _ASGI_PARAMETERS = (("scope",), ("scope", "receive", "send"))
 
 
 class NoSuchApp(Exception):
-    """There is no such app; one sentence says why and what to do."""
+    """There is no such app.
+
+    Attributes:
+        reason: why, in one sentence without a final period.
+        remedy: what to do about it, or "".
+        key: the key of the site's ``[service]`` that is to blame.
+    """
+
+    def __init__(self, reason: str, remedy: str = "", key: str = "application") -> None:
+        super().__init__(f"{reason}; {remedy}" if remedy else reason)
+        self.reason, self.remedy, self.key = reason, remedy, key
 
 
 def load(job: Job) -> Any:
     """The app of the job. Whatever the site's code raises comes out unchanged.
 
     Raises:
-        NotLoaded: what the job names is not there.
+        NoSuchApp: what the job names is not there.
     """
     writes = sys.dont_write_bytecode
     sys.dont_write_bytecode = writes or is_just_written(job.location)
@@ -44,7 +57,7 @@ def load(job: Job) -> Any:
         sys.dont_write_bytecode = writes
     if not callable(app):
         name = ":".join(filter(None, (job.spec.target, job.spec.attribute))) or "the application"
-        raise NoSuchApp(f"{name} is of type {type(app).__name__}, which cannot be called")
+        raise NoSuchApp(f"{name} is {a(app)}, which cannot be called")
     return app
 
 
@@ -63,7 +76,7 @@ def is_just_written(location: str) -> bool:
 
 def _by_kind(job: Job, spec: Spec) -> Any:
     if spec.kind in ("file", "asgi"):
-        return _find_app(_code(job, spec), spec)
+        return find_app(_code(job, spec), spec.target, spec.candidates, spec.call)
     if spec.kind in ("module", "plugin"):
         return _module_or_plugin(job, spec)
     if spec.kind == "django":
@@ -72,13 +85,14 @@ def _by_kind(job: Job, spec: Spec) -> Any:
         path = os.path.abspath(os.path.join(job.location, spec.target))
         return importlib.import_module("paste.deploy").loadapp(f"config:{path}", name=spec.attribute or None)
     if spec.kind == "moya":
-        return _moya(job)
+        return moya(job.location, job.ini, job.overlay)
     raise NoSuchApp(f"an application of the kind {spec.kind!r} cannot run in a process of its own; name its callable")
 
 
 def _code(job: Job, spec: Spec) -> Any:
     if spec.kind == "file" or "/" in spec.target or spec.target.endswith((".py", ".wsgi")):
-        return _import_file(os.path.join(job.location, spec.target), job.name)
+        path = existing_file(job.location, spec.target)
+        return import_file(path, unique_name(job.name, path))
     return importlib.import_module(spec.target)
 
 
@@ -86,7 +100,7 @@ def _module_or_plugin(job: Job, spec: Spec) -> Any:
     """``name`` and ``name:rest`` may be a plugin's too; it is asked when there is no such module."""
     try:
         if spec.kind == "module":
-            return _find_app(importlib.import_module(spec.target), spec)
+            return find_app(importlib.import_module(spec.target), spec.target, spec.candidates, spec.call)
     except ModuleNotFoundError as error:
         if error.name != spec.target or "." in spec.target:
             raise
@@ -117,44 +131,125 @@ def _plugin(name: str, site: dict[str, Any]) -> Any:
     return point.load()(rest, SimpleNamespace(**attributes))
 
 
-def _import_file(path: str, site: str) -> ModuleType:
-    """Execute a Python file of any suffix; the module is known before it runs, as Flask and dataclasses need it."""
-    from importlib.machinery import ModuleSpec, SourceFileLoader
+def existing_file(location: str, target: str) -> str:
+    """The absolute path of a file that a site names.
 
-    path = os.path.abspath(path)
-    if not os.path.isfile(path):
-        raise NoSuchApp(f"there is no file {path}; a relative path starts at the site's location")
-    name = unique_name(site, path)
+    Raises:
+        NoSuchApp: there is no such file, or it is no regular file.
+    """
+    path = os.path.join(location, target)
+    if os.path.isfile(path):
+        return os.path.abspath(path)
+    if os.path.exists(path):
+        raise NoSuchApp(f"{path} is no regular file", "name a file of Python source")
+    folder, name = os.path.split(path)
+    try:
+        remedy = name_remedy(name, (each for each in os.listdir(folder) if each.endswith((".py", ".wsgi", ".ini"))))
+    except OSError:
+        remedy = ""
+    raise NoSuchApp(f"there is no file {path}", remedy or "a relative path starts at the site's location")
+
+
+def import_file(path: str, module_name: str, own_name: str = "") -> ModuleType:
+    """Execute a Python file (of any suffix) as the module `module_name`.
+
+    Where it is to know itself by another name, that is `own_name`. The module is in `sys.modules` before it runs
+    (Flask and dataclasses look themselves up there); when it fails, what was there before is there again.
+
+    Raises:
+        OSError: the file cannot be read. And whatever its code raises.
+    """
+    from importlib.machinery import SourceFileLoader
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    path, name = os.path.abspath(path), own_name or module_name
     loader = SourceFileLoader(name, path)
-    module = type(sys)(name)
-    module.__file__ = path
-    module.__loader__ = loader
-    module.__spec__ = ModuleSpec(name, loader, origin=path)
-    sys.modules[name] = module
-    # blog.wsgi and blog.py would share one .pyc.
-    code = loader.get_code(name) if path.endswith(".py") else loader.source_to_code(loader.get_data(path), path)
-    exec(code or "", module.__dict__)
-    return sys.modules.get(name, module)
+    spec = spec_from_file_location(name, path, loader=loader)
+    assert spec is not None
+    module = module_from_spec(spec)
+    before = sys.modules.get(module_name)
+    sys.modules[module_name] = module
+    try:
+        # blog.wsgi and blog.py would share one .pyc.
+        code = loader.get_code(name) if path.endswith(".py") else loader.source_to_code(loader.get_data(path), path)
+        exec(code or "", module.__dict__)
+    except BaseException:
+        if before is None:
+            sys.modules.pop(module_name, None)
+        else:
+            sys.modules[module_name] = before
+        raise
+    return sys.modules.get(module_name, module)
 
 
-def _find_app(module: ModuleType, spec: Spec) -> Any:
-    """What the spec names in the module, called if it is a factory."""
+def find_app(
+    module: ModuleType,
+    target: str,
+    candidates: tuple[str, ...],
+    call: tuple[tuple[Any, ...], dict[str, Any]] | None,
+) -> Any:
+    """What a site names in a module, called with these arguments if it is a factory.
+
+    Args:
+        module: where it is.
+        target: how the site names that.
+        candidates: the (dotted) names to look for, best first.
+        call: the arguments; None where it is the app itself.
+
+    Raises:
+        NoSuchApp: it is not there, or cannot be called.
+    """
+    name = next((each for each in candidates[:-1] if hasattr(module, each)), candidates[-1])
     value: Any = module
-    for name in _attribute(module, spec).split("."):
+    for part in name.split("."):
         try:
-            value = getattr(value, name)
+            value = getattr(value, part)
         except AttributeError as error:
-            if getattr(error, "name", name) != name or getattr(error, "obj", value) is not value:
+            if getattr(error, "name", part) != part or getattr(error, "obj", value) is not value:
                 raise  # of the site's own code, in a property (told apart from Python 3.10 on)
-            raise NoSuchApp(f"{spec.target} has no {_attribute(module, spec)!r}") from None
-    return value(*spec.args, **spec.kwargs) if spec.is_call else value
+            is_module = isinstance(value, type(sys))
+            wanted = " or ".join(map(repr, candidates)) if is_module else repr(part)
+            where = target if is_module else a(value)
+            raise NoSuchApp(f"{where} has no {wanted}", name_remedy(part, _callables(value))) from error
+    if call is None:
+        return value
+    if not callable(value):
+        raise NoSuchApp(f"{candidates[0]!r} is {a(value)}, so it cannot be called", "leave the parentheses out")
+    return value(*call[0], **call[1])
 
 
-def _attribute(module: ModuleType, spec: Spec) -> str:
-    if spec.attribute:
-        return spec.attribute
-    is_app = spec.target.endswith(".py") and not hasattr(module, "application") and hasattr(module, "app")
-    return "app" if is_app else "application"
+def _callables(holder: Any) -> list[str]:
+    """The public callables of a module or object, those of its own first choice."""
+    public = {name: value for name, value in getattr(holder, "__dict__", {}).items() if not name.startswith("_")}
+    own = [name for name, value in public.items() if callable(value) and not _is_imported_class(value, holder)]
+    return own or [name for name, value in public.items() if callable(value)]
+
+
+def _is_imported_class(value: Any, holder: Any) -> bool:
+    """A class or function of another module (``Flask``) is hardly the app."""
+    name = getattr(holder, "__name__", None)
+    return hasattr(value, "__qualname__") and getattr(value, "__module__", name) != name
+
+
+def a(value: object) -> str:
+    """``a Flask``, ``None``, ``the module 'os'``: what a value is, for a sentence."""
+    if value is None:
+        return "None"
+    if isinstance(value, type(sys)):
+        return f"the module {value.__name__!r}"
+    name = type(value).__name__
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+
+
+def name_remedy(name: str, known: Iterable[str]) -> str:
+    """A remedy that names what is alike, else what there is at all, else ""."""
+    from difflib import get_close_matches  # which few starts need
+
+    names = sorted(set(known))
+    near = get_close_matches(name[:80], names, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return "there is " + ", ".join(map(repr, names[:8])) if names else ""
 
 
 def _django(settings: str, is_asgi: bool) -> Any:
@@ -164,44 +259,52 @@ def _django(settings: str, is_asgi: bool) -> Any:
     return getattr(importlib.import_module(f"django.core.{kind}"), f"get_{kind}_application")()
 
 
-def _moya(job: Job) -> Any:
-    """As Moya's own service does it (`moya.multiwsgi.Server.build`, release 0.6.20)."""
+def moya(location: str, ini: Sequence[str], overlay: Mapping[str, Mapping[str, str]]) -> Any:
+    """The app of the Moya project in `location`, as Moya's own service makes it.
+
+    That is `moya.multiwsgi.Server.build` (release 0.6.20).
+
+    Args:
+        location: the project's folder.
+        ini: settings files, relative to it; the first that exists is used.
+        overlay: sections laid over the project's settings, key by key.
+    """
     master = importlib.import_module("moya.settings").SettingsContainer()
-    for section, values in job.overlay.items():
+    for section, values in overlay.items():
         for key, value in values.items():
             master.set(section, key, value)
-    files = job.ini or ["production.ini"]
     application = importlib.import_module("moya.wsgi").WSGIApplication
-    return application(job.location, files, disable_autoreload=True, logging=None, master_settings=master)
+    files = list(ini or DEFAULT_INI)
+    return application(location, files, disable_autoreload=True, logging=None, master_settings=master)
 
 
 def is_asgi(app: Any) -> bool:
-    """Whether `app` is an ASGI application: it makes a coroutine, or takes what ASGI gives.
+    """Whether `app` is an ASGI application, of version 2 or 3 (asgiref, "Applications").
 
-    `inprocess.loader` tells it by `inspect`, which takes 10 ms to import.
+    A coroutine can never answer a WSGI server, so one is proof; otherwise the parameters are:
+    ``(scope)`` and ``(scope, receive, send)`` cannot be called with (environ, start_response).
     """
-    while hasattr(app, "func") and hasattr(app, "keywords"):  # functools.partial
+    while isinstance(app, partial):
         app = app.func
     if not callable(app):
         return False
     function, is_bound = _function(app)
     code = getattr(function, "__code__", None)
-    if code is None:  # compiled
+    if code is None:  # compiled; `inspect` takes 10 ms to import
         import inspect
 
         return inspect.iscoroutinefunction(function)
-    names = code.co_varnames[int(is_bound) : code.co_argcount]
-    return bool(code.co_flags & _IS_COROUTINE) or names in _ASGI_PARAMETERS
+    required = code.co_varnames[int(is_bound) : code.co_argcount - len(function.__defaults__ or ())]
+    return bool(code.co_flags & _IS_COROUTINE) or required in _ASGI_PARAMETERS
 
 
 def _function(app: Any) -> tuple[Any, bool]:
     """The Python function that a call runs, and whether its first parameter is already taken."""
     if isinstance(app, type):
         return app.__init__, True  # type: ignore[misc]
-    if hasattr(app, "__code__"):
-        return app, False
-    function = getattr(app, "__func__", None) or type(app).__call__
-    return function, True
+    if hasattr(app, "__func__"):
+        return app.__func__, True
+    return (app, False) if hasattr(app, "__code__") else (type(app).__call__, True)
 
 
 def unique_name(site_name: str, path: str) -> str:

@@ -75,7 +75,7 @@ class ForkServer:
         reads = purity.watched(os.environ)
         facts = purity.facts()
         for name in modules:
-            if name in sys.modules or self._is_denied(name):
+            if name in sys.modules or any(f"{name}.".startswith(f"{denied}.") for denied in self._denied):
                 continue
             self._try(name)
             banned = next((f"imports {never}" for never in NEVER if never in sys.modules), "")
@@ -93,9 +93,6 @@ class ForkServer:
         new = len(sys.modules) - len(self._before)
         asked = sorted(reads.names | purity.said_at_startup())
         self._tell({"ready": {"modules": new, "reads": asked, "failed": self._failed}})
-
-    def _is_denied(self, name: str) -> bool:
-        return any(name == denied or name.startswith(denied + ".") for denied in self._denied)
 
     def _try(self, name: str) -> None:
         """Import one module; many need a configured framework, and are left to their sites."""

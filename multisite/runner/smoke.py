@@ -99,10 +99,10 @@ def ask_wsgi(smoke: Smoke, caller: AppCaller) -> str:
     connection: Any = Nobody(smoke)
     answer = WsgiAnswer(connection, "GET", "HTTP/1.1")
     caller.serve(environ, io.BytesIO(), answer, connection)
-    return verdict(smoke, answer.status)
+    return why_unwell(smoke, answer.status)
 
 
-def verdict(smoke: Smoke, status: int) -> str:
+def why_unwell(smoke: Smoke, status: int) -> str:
     """Why an answer with that status (0: none) is not good, "" if it is."""
     if status and status < FAILS_FROM:
         return ""

@@ -37,7 +37,7 @@ def main() -> None:
 
         preload()  # returns in the processes that it forks, which are as if they had just been started
     try:
-        orders = job.take(os.environ)
+        orders = job.take_job(os.environ)
     except job.BadJob as error:
         say(f"multisite runner: {error}")
         sys.exit(NOT_STARTED_BY_US)

@@ -35,14 +35,12 @@ class ProcessState:
         self.locale = locale.setlocale(locale.LC_ALL)
         self.filters: tuple[Any, ...] = tuple(warnings.filters)
         self.recursion_limit = sys.getrecursionlimit()
-        self.handlers = _read_handlers()
+        in_main = threading.current_thread() is threading.main_thread()
+        self.handlers: Mapping[int, Any] = (
+            {number: signal.getsignal(number) for number in signal.valid_signals()} if in_main else {}
+        )
         self.environ_object: Any = os.environ
         self.path_object = sys.path
-
-
-def read() -> ProcessState:
-    """The state now."""
-    return ProcessState()
 
 
 def _read_cwd() -> str:
@@ -65,12 +63,6 @@ def _read_umask() -> int:
     umask = os.umask(0o077)
     os.umask(umask)
     return umask
-
-
-def _read_handlers() -> Mapping[int, Any]:
-    if threading.current_thread() is not threading.main_thread():
-        return {}
-    return {number: signal.getsignal(number) for number in signal.valid_signals()}
 
 
 def differences(before: ProcessState, after: ProcessState) -> Iterator[str]:

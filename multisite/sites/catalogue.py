@@ -133,14 +133,10 @@ def build(
                 remedy="enable it or clear the key",
             )
         )
-    table = HostTable(claims, _local_names(named) if home.service.localhost_names else {})
+    local = named.items() if home.service.localhost_names else ()
+    hosts = {host: ((entry.file.mount, name),) for name, entry in local if (host := local_host(name))}
+    table = HostTable(claims, hosts)
     return Catalogue(home, named, table, owners, (*home.problems, *problems))
-
-
-def _local_names(named: dict[str, Entry]) -> dict[str, Mounts]:
-    """Give each site the host that its name is with ``.localhost`` behind it."""
-    local = {local_host(name): ((entry.file.mount, name),) for name, entry in named.items()}
-    return {host: mounts for host, mounts in local.items() if host}
 
 
 def _name(entries: list[Entry], previous: Catalogue | None) -> tuple[dict[str, Entry], list[Problem]]:

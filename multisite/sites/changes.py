@@ -187,10 +187,6 @@ def files(site: Site, home: Home) -> Files:
     return found
 
 
-def _written_at(known: Identity) -> int:
-    return known[-3] if len(known) > 1 else 0
-
-
 class Watched:
     """The files of one site.
 
@@ -207,13 +203,13 @@ class Watched:
     def begin(self, found: Files) -> None:
         """Take the files as they are now for those that are loaded."""
         self.newest = self._with_gone(found)
-        self.take()
+        self.take_change()
 
-    def take(self) -> None:
+    def take_change(self) -> None:
         """Have the change taken that was seen last."""
         self.loaded, self.due = self.newest, None
 
-    def look(self, found: Files, now: float) -> bool:
+    def is_due(self, found: Files, now: float) -> bool:
         """Tell whether there is a change, and nothing has changed for a while: who writes a tree touches many files.
 
         Args:
@@ -225,7 +221,8 @@ class Watched:
         if found == self.loaded:
             self.newest, self.due = found, None
         elif found != self.newest or self.due is None:
-            self.newest, self.due = found, now if is_quiet(map(_written_at, found.values())) else now + QUIET
+            times = [known[-3] for known in found.values() if len(known) > 1]
+            self.newest, self.due = found, now if is_quiet(times) else now + QUIET
         return self.due is not None and now >= self.due
 
     def _with_gone(self, found: Files) -> Files:

@@ -1,6 +1,6 @@
 """Enable and disable sites: the links in ``sites-enabled``, kept as a2ensite and a2dissite keep them.
 
-What stands at a path is looked at once (`look`), what to do about it is decided without touching
+What stands at a path is looked at once (`state_of`), what to do about it is decided without touching
 anything (`plan_enable`, `plan_disable`), and `Places` knows the directories and carries it out.
 """
 
@@ -102,7 +102,7 @@ def link_name(pattern: str, stem: str) -> str:
     return usual if fnmatch.fnmatch(usual, pattern) else pattern.replace("*", stem, 1)
 
 
-def look(path: str) -> PathState:
+def state_of(path: str) -> PathState:
     """See what stands at `path` without opening it."""
     try:
         is_link = stat.S_ISLNK(os.lstat(path).st_mode)
@@ -176,7 +176,7 @@ class Places:
 
     def enable(self, stem: str) -> Step:
         """Enable the site file `stem`; doing it twice changes nothing."""
-        found, source = look(self.link(stem)), look(self.source(stem))
+        found, source = state_of(self.link(stem)), state_of(self.source(stem))
         alias = self.link_to(stem) if found.kind != "link" else ""
         step = plan_enable(stem, found, source, alias)
         if step.action in ("create", "replace"):
@@ -185,9 +185,9 @@ class Places:
 
     def disable(self, stem: str) -> Step:
         """Disable the site file `stem`; a link under another name counts when there is none under its own."""
-        found = look(self.link(stem))
+        found = state_of(self.link(stem))
         if found.kind == "nothing" and (alias := self.link_to(stem)):
-            found = look(alias)
+            found = state_of(alias)
         step = plan_disable(stem, found)
         if step.action == "remove":
             os.unlink(step.path)

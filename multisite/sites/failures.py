@@ -64,7 +64,7 @@ class LastFailures:
         """Return the failures by site name."""
         document = self._file.load()
         try:
-            return {str(name): _verdict(row) for name, row in (document or {}).items()}
+            return {str(name): _failure(row) for name, row in (document or {}).items()}
         except (AttributeError, TypeError, ValueError):
             return {}
 
@@ -97,13 +97,13 @@ class LastFailures:
         """Note that `site` is served."""
         if site in self.all():
             with self._file.locked():
-                self._store({name: verdict for name, verdict in self.all().items() if name != site})
+                self._store({name: failure for name, failure in self.all().items() if name != site})
 
-    def _store(self, verdicts: dict[str, Failure]) -> None:
-        self._file.store({name: asdict(verdict) for name, verdict in verdicts.items()})
+    def _store(self, failures: dict[str, Failure]) -> None:
+        self._file.store({name: asdict(failure) for name, failure in failures.items()})
 
 
-def _verdict(row: dict[str, Any]) -> Failure:
+def _failure(row: dict[str, Any]) -> Failure:
     steps = tuple((str(step), float(seconds)) for step, seconds in row.pop("steps", ()))
     return Failure(steps=steps, output=tuple(row.pop("output", ())), watched=tuple(row.pop("watched", ())), **row)
 

@@ -75,7 +75,7 @@ class LiveHome:
         assert self.catalogue
         return self.catalogue.home
 
-    def look(self, now: float) -> bool:
+    def check_due(self, now: float) -> bool:
         """Do what is due every second; True if there is a new catalogue."""
         if now < self._look_at:
             return False
@@ -88,13 +88,13 @@ class LiveHome:
             return True
         if self._clock() < self._scan_at:
             return False
-        return self._scan() and self._swap()
+        return self._scan() and self._install()
 
     def refresh(self, path: str) -> bool:
         """Look at one site's own file; True if there is a new catalogue."""
         assert self._folder
         self._folder.flush()
-        return self._folder.refresh(path) and self._swap()
+        return self._folder.refresh(path) and self._install()
 
     def _look_at_folders(self) -> bool:
         assert self._folder
@@ -104,7 +104,7 @@ class LiveHome:
         if home:
             self._adopt(home)
             return True
-        return self._scan() and self._swap()
+        return self._scan() and self._install()
 
     def _scan(self) -> bool:
         assert self._folder
@@ -137,7 +137,7 @@ class LiveHome:
         os.environ.update(home.env)
         self._folder = SiteDir(home, known=self._folder, clock=self._clock)
         self._scan()
-        self._swap()
+        self._install()
 
     def _configure_logging(self, home: Home) -> None:
         path = os.path.join(home.path, home.projects.logging)
@@ -146,7 +146,7 @@ class LiveHome:
             self._logging = current
             self._logging_problems = servicelog.configure(home)
 
-    def _swap(self) -> bool:
+    def _install(self) -> bool:
         assert self._folder
         old = self.catalogue
         folder = self._folder

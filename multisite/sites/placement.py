@@ -81,23 +81,20 @@ def decide(site: Site, home: Home, facts: Facts) -> Placement:
         return Placement("spawned", HOSTING)
     if site.mode == "spawned":
         return Placement("spawned", "its file says mode = spawned")
-    reason = obstacle(site, home, facts) or _unshared(site)
-    return Placement("spawned", reason) if reason else Placement("in-process", _may_share(site))
-
-
-def _unshared(site: Site) -> str:
-    return UNSHARED if is_left_to_us(site) and not site.share and CAN_SPAWN else ""
-
-
-def _may_share(site: Site) -> str:
-    if site.mode == "in-process":
-        return "its file says mode = in-process"
-    return "it is a Moya project" if site.is_moya else "nothing in its file asks for a process of its own"
+    unshared = UNSHARED if is_left_to_us(site) and not site.share and CAN_SPAWN else ""
+    if reason := obstacle(site, home, facts) or unshared:
+        return Placement("spawned", reason)
+    why = "it is a Moya project" if site.is_moya else "nothing in its file asks for a process of its own"
+    return Placement("in-process", "its file says mode = in-process" if site.mode == "in-process" else why)
 
 
 def obstacle(site: Site, home: Home, facts: Facts) -> str:
     """Return what asks for a process of its own, whether or not `site` is to share; "" for nothing."""
-    return _own_process(site, facts) or _other_user(site, facts) or _root(home, facts) or _promise(site, facts)
+    if reason := _own_process(site, facts) or _other_user(site, facts):
+        return reason
+    if facts.root and not home.supervisor.allow_root:
+        return "the workers run as root and moya.conf does not say [supervisor] allow_root = yes"
+    return _promise(site, facts)
 
 
 def is_left_to_us(site: Site) -> bool:
@@ -156,19 +153,9 @@ def _promise(site: Site, facts: Facts) -> str:
     if "processes" in site.promised and facts.has_siblings:
         return f"its file says processes = {site.processes}, and the service has several workers"
     if "threads" in site.promised and facts.threads not in (0, site.threads):
-        return f"its file says threads = {site.threads}, and a worker calls it {_calls(facts.threads)}"
-    return ""
-
-
-def _calls(threads: int) -> str:
-    if threads == 1:
-        return "once at a time"
-    return f"up to {threads} times at once" if threads < MANY else "many times at once"
-
-
-def _root(home: Home, facts: Facts) -> str:
-    if facts.root and not home.supervisor.allow_root:
-        return "the workers run as root and moya.conf does not say [supervisor] allow_root = yes"
+        calls = f"up to {facts.threads} times at once" if facts.threads < MANY else "many times at once"
+        calls = "once at a time" if facts.threads == 1 else calls
+        return f"its file says threads = {site.threads}, and a worker calls it {calls}"
     return ""
 
 
@@ -369,7 +356,8 @@ def examined(told: Any) -> Examined | None:
         return None
     findings, notes = told.get("findings"), told.get("notes", ())
     figures = [told.get("seconds"), told.get("memory"), told.get("requests")]
-    if not (_is_list(findings) and _is_list(notes) and all(map(_is_figure, figures))):
+    is_whole = isinstance(findings, (list, tuple)) and isinstance(notes, (list, tuple))
+    if not (is_whole and all(map(_is_figure, figures))):
         return None
     seconds, memory, requests = figures
     untried = told.get("is_untried") is True
@@ -377,17 +365,10 @@ def examined(told: Any) -> Examined | None:
     return Examined(_phrases(findings), float(seconds or 0.0), *counts, untried, _phrases(notes))
 
 
-def _is_list(value: Any) -> bool:
-    return isinstance(value, (list, tuple))
-
-
 def _phrases(told: Any) -> tuple[str, ...]:
-    return tuple(_phrase(str(one)[: 2 * LONGEST]) for one in told[:MOST])
+    texts = (str(one)[: 2 * LONGEST] for one in told[:MOST])
+    return tuple("".join(letter if letter.isprintable() else "?" for letter in text)[:LONGEST] for text in texts)
 
 
 def _is_figure(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value <= _LARGEST
-
-
-def _phrase(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in text)[:LONGEST]

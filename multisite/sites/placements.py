@@ -68,9 +68,7 @@ class Placements:
         return self._rows
 
     def _load(self) -> dict[str, Row]:
-        document = self._file.load()
-        told = document.items() if isinstance(document, dict) else ()
-        return {str(name): row for name, each in told if (row := row_of(each))}
+        return {name: row for name, told in self._file.rows().items() if (row := row_of(told))}
 
     def of(self, site: str) -> Row | None:
         """Return the row of a site, None if it has not been examined."""

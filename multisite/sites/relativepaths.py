@@ -53,23 +53,22 @@ def _keep(home: Home, name: str, said: str) -> None:
     """Keep what was told of a site; "" for nothing."""
     file = StateFile(home, "relative")
     with file.locked():
-        rest = {site: text for site, text in told(home).items() if site != name}
+        rest = {site: text for site, text in noted(home).items() if site != name}
         file.store({**rest, name: said} if said else rest)
 
 
-def told(home: Home) -> dict[str, str]:
+def noted(home: Home) -> dict[str, str]:
     """Return what has been told, by site."""
-    found = StateFile(home, "relative").load()
-    return {str(site): str(text) for site, text in found.items()} if isinstance(found, dict) else {}
+    return {site: str(text) for site, text in StateFile(home, "relative").rows().items()}
 
 
 def problems(site: Site, home: Home) -> tuple[Problem, ...]:
     """Return what `site` has been told, as a warning."""
-    said = told(home).get(site.name)
+    said = noted(home).get(site.name)
     return (Problem(site.file, said, "service", "location", severity="warning"),) if said else ()
 
 
 def clear(site: Site, home: Home) -> None:
     """Take note that `site` has a place of its own."""
-    if site.name in told(home):
+    if site.name in noted(home):
         _keep(home, site.name, "")

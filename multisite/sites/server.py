@@ -97,13 +97,7 @@ class Worker:
 
     def when_interrupted(self, call: Any) -> None:
         """Have `call` called when the worker is told to end at once."""
-        before = self._worker.cfg.worker_int
-
-        def hook(worker: Any) -> None:
-            call()
-            before(worker)
-
-        self._worker.cfg.set("worker_int", hook)
+        self._worker.cfg.set("worker_int", _after(call, self._worker.cfg.worker_int, has_arbiter=False))
 
     def when_ending(self, call: Any) -> None:
         """Have `call` called when the worker has stopped to accept and its own requests are answered."""
@@ -223,17 +217,13 @@ _known: tuple[int, Threads | None] | None = None
 
 
 def _count() -> int:
-    if _is_green():
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey and monkey.is_module_patched("threading"):
         return 0  # a greenlet that waits holds nothing
     worker = find_worker()
     if worker:
         return worker.threads
     return _mod_wsgi() or _uwsgi() or _waitress() or _granian()
-
-
-def _is_green() -> bool:
-    monkey = sys.modules.get("gevent.monkey")
-    return bool(monkey and monkey.is_module_patched("threading"))
 
 
 def _mod_wsgi() -> int:

@@ -143,14 +143,11 @@ def more_names(directories: list[str]) -> claims.Names:
     """Return the names in directories that a site's code put on the import path itself."""
     names: claims.Names = {}
     for directory in directories:
-        found = claims.importable_names(directory) if _is_a_sites(directory) else set()
+        is_a_sites = not directory.startswith((sys.prefix + os.sep, sys.base_prefix + os.sep))
+        found = claims.importable_names(directory) if is_a_sites else set()
         _refuse_hiding(found, directory)
         names |= dict.fromkeys(found, directory)
     return names
-
-
-def _is_a_sites(directory: str) -> bool:
-    return not directory.startswith((sys.prefix + os.sep, sys.base_prefix + os.sep))
 
 
 def _entry_file(site: Site, spec: AppSpec) -> str:
@@ -168,12 +165,9 @@ def _refuse_hiding(names: set[str], directory: str) -> None:
             raise NeedsProcess(f"its module '{name}' has the name of a standard one")
         spec = PathFinder.find_spec(name)
         places = [spec.origin] if spec and spec.origin else list(spec.submodule_search_locations or ()) if spec else []
-        if places and not any(_within(str(place), directory) for place in places):
+        inside = os.path.realpath(directory) + os.sep
+        if places and not any(os.path.realpath(str(place)).startswith(inside) for place in places):
             raise NeedsProcess(f"its module '{name}' has the name of an installed one ({places[0]})")
-
-
-def _within(path: str, directory: str) -> bool:
-    return os.path.realpath(path).startswith(os.path.realpath(directory) + os.sep)
 
 
 def resolve(site: Site) -> AppSpec:

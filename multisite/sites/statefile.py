@@ -31,12 +31,9 @@ def sweep(directory: str) -> None:
     with contextlib.suppress(OSError), os.scandir(directory) as found:
         for item in list(found):
             with contextlib.suppress(OSError):
-                if item.name.startswith(TEMPORARY) and _age(item) > LEFT_AFTER:
+                age = time.time() - item.stat(follow_symlinks=False).st_mtime
+                if item.name.startswith(TEMPORARY) and age > LEFT_AFTER:
                     os.unlink(item.path)
-
-
-def _age(item: os.DirEntry[str]) -> float:
-    return time.time() - item.stat(follow_symlinks=False).st_mtime
 
 
 class StateFile:
@@ -61,6 +58,11 @@ class StateFile:
                 return json.loads(file.read())
         except (OSError, ValueError):
             return None
+
+    def rows(self) -> dict[str, Any]:
+        """Return what the document has under each name; nothing of one that cannot be believed."""
+        document = self.load()
+        return {str(name): row for name, row in document.items()} if isinstance(document, dict) else {}
 
     def _believed(self) -> set[int]:
         # Root's command line reads what workers under another user wrote into their own directory.

@@ -93,10 +93,7 @@ class Tallies:
 
     def all(self) -> dict[str, Tally]:
         """Return the tallies that were kept, by site name."""
-        document = self._file.load()
-        rows = document.items() if isinstance(document, dict) else ()
-        found = {str(name): tally_of(row) for name, row in rows}
-        return {name: tally for name, tally in found.items() if tally}
+        return {name: tally for name, row in self._file.rows().items() if (tally := tally_of(row))}
 
     def keep(self, tallies: dict[str, Tally]) -> bool:
         """Put `tallies` in place of those that were kept; False where they cannot be written."""

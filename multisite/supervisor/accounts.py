@@ -55,10 +55,10 @@ class Accounts(Handed):
         if used != self._kept and self._file.keep(used):
             self._kept = used
 
-    def close(self, sites: Iterable[SupervisedSite]) -> None:
-        """Write everything down for the next supervisor."""
+    def close(self) -> None:
+        """Write everything down for the next supervisor, with which all sites have settled."""
         self._keep_at = 0.0
-        self.keep(sites, 0.0)
+        self.keep((), 0.0)
 
 
 EVERY = 5.0  # seconds between two measurements of all that counts for the budget

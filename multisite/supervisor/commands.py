@@ -8,16 +8,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from multisite import __version__
-from multisite.control.rundir import RuntimeDir
 from multisite.supervisor.accounts import Accounts, by_session, weighed
 from multisite.supervisor.control import Answer, Caller
 from multisite.supervisor.lifecycle import State
 from multisite.supervisor.process import kernel
 from multisite.supervisor.process.kernel import Connections
-from multisite.supervisor.process.preloaders import Preloaders
 from multisite.supervisor.promotion import Promotion
-from multisite.supervisor.servers import Servers
-from multisite.supervisor.site.costs import Figures
+from multisite.supervisor.site.context import Context
 from multisite.supervisor.site.failures import Unavailable
 from multisite.supervisor.site.parts import NO_CONNECTIONS
 from multisite.supervisor.site.supervised import SupervisedSite
@@ -27,50 +24,43 @@ AWAKE = (State.STARTING, State.RUNNING)  # of one that drains, a request could s
 
 
 class Commands:
-    """Answers requests.
+    """Answers requests, each with the method `_do_NAME`.
 
     Args:
-        sites: the sites that they are about.
-        servers: those who ask for a site's socket are registered there.
-        rundir: of this supervisor.
+        context: whose servers are those who ask for a site's socket.
+        sites: that the requests are about.
+        promotion: who moves them into the workers and out of them.
         look_soon: has the configuration looked at.
         begin_upgrade: has the new program tried, which answers the connection later.
-        clock: tells the monotonic time.
         started: when this supervisor was.
-        preloaders: that they are about, too.
-        promotion: who moves them into the workers and out of them.
         announced: tells of the nodes that announced themselves.
     """
 
     def __init__(
         self,
+        context: Context,
         sites: SupervisedSites,
-        servers: Servers,
-        rundir: RuntimeDir,
+        promotion: Promotion,
         look_soon: Callable[[], None],
         begin_upgrade: Callable[[Caller], None],
-        clock: Callable[[], float],
         started: float,
-        preloaders: Preloaders,
-        promotion: Promotion,
         announced: Callable[[], Answer],
     ) -> None:
         self._announced = announced
-        self._preloaders, self._promotion = preloaders, promotion
-        self._sites, self._servers, self._rundir = sites, servers, rundir
-        self._look_soon, self._begin_upgrade = look_soon, begin_upgrade
-        self._now, self._started = clock, started
+        self._context, self._sites, self._promotion = context, sites, promotion
+        self._look_soon, self._begin_upgrade, self._started = look_soon, begin_upgrade, started
 
     def answer(self, request: Answer, connection: Caller) -> Answer | None:
         """Return the answer to one request; None: the command sends its answers itself."""
-        home = request.get("home")
-        if home and not self._is_ours(str(home)):
-            return {"error": self._rundir.other_home().reason, "status": 503}
-        handler = _COMMANDS.get(str(request.get("do")))
+        home = str(request.get("home") or self._sites.home.path)
+        if "\0" in home or os.path.realpath(home) != os.path.realpath(self._sites.home.path):
+            return {"error": self._context.rundir.other_home().reason, "status": 503}
+        handler = getattr(self, f"_do_{request.get('do')}", None)
         if not handler:
             return {"error": f"there is no command {request.get('do')!r}", "status": 400}
         try:
-            return handler(self, request, connection)
+            answer: Answer | None = handler(request, connection)
+            return answer
         except Unavailable as error:
             wait = max(1, round(error.retry_after))
             return {"error": error.reason, "status": 503, "retry_after": wait, "incident": error.incident}
@@ -79,46 +69,47 @@ class Commands:
         except (KeyError, ValueError):  # a name with a NUL is none, and no path either
             return {"error": f"there is no site {request.get('site')!r}", "status": 404}
 
-    def _is_ours(self, home: str) -> bool:
-        return "\0" not in home and os.path.realpath(home) == os.path.realpath(self._sites.home.path)
-
-    def _ping(self, _request: Answer, _connection: Caller) -> Answer:
+    def _do_ping(self, _request: Answer, _connection: Caller) -> Answer:
         return {"pid": os.getpid(), "home": self._sites.home.path}
 
-    def _nodes(self, _request: Answer, _connection: Caller) -> Answer:
+    def _do_nodes(self, _request: Answer, _connection: Caller) -> Answer:
         return self._announced()
 
-    def _meet(self, request: Answer, connection: Caller) -> Answer:
-        self._servers.register(connection.pid, request.get("head_limits"))
+    def _do_meet(self, request: Answer, connection: Caller) -> Answer:
+        self._context.servers.register(connection.pid, request.get("head_limits"))
         return {"pid": os.getpid()}
 
-    def _ensure(self, request: Answer, connection: Caller) -> Answer:
-        self._servers.register(connection.pid, request.get("head_limits"))
+    def _do_ensure(self, request: Answer, connection: Caller) -> Answer:
+        self._context.servers.register(connection.pid, request.get("head_limits"))
         return {"socket": self._sites.supervise(*_asked(request)).ensure()}
 
-    def _awake(self, request: Answer, _connection: Caller) -> Answer:
+    def _do_awake(self, request: Answer, _connection: Caller) -> Answer:
         """Tell whether a request that is no use of the site would find a process."""
         sites = self._sites.asked_for(*_asked(request))
         return {"awake": any(one.state in AWAKE for one in sites)}
 
-    def _status(self, _request: Answer, _connection: Caller) -> Answer:
-        sites = self._sites.values()
+    def _do_status(self, _request: Answer, _connection: Caller) -> Answer:
+        now, connected = self._context.loop.now(), self._sites.connections()
+        accounts, members = self._sites.accounts, by_session()
         return {
             "supervisor": {
                 "pid": os.getpid(),
                 "version": __version__,
                 "home": self._sites.home.path,
-                "runtime_dir": self._rundir.path,
-                "uptime": round(self._now() - self._started, 3),
-                "servers": self._servers.pids,
-                "backends": sum(len(one.pids) for one in sites),
+                "runtime_dir": self._context.rundir.path,
+                "uptime": round(now - self._started, 3),
+                "servers": self._context.servers.pids,
+                "backends": sum(len(one.pids) for one in self._sites.values()),
                 "max_backends": self._sites.home.supervisor.max_backends,
             },
-            "preloaders": self._preloaders.describe(),
-            "sites": describe_all(self._sites, self._sites.accounts, self._sites.connections(), self._now()),
+            "preloaders": self._context.preloaders.describe(),
+            "sites": {
+                name: describe(one, accounts, connected.get(one.listener.path, NO_CONNECTIONS), members, now)
+                for name, one in self._sites.items()
+            },
         }
 
-    def _restart(self, request: Answer, _connection: Caller) -> Answer:
+    def _do_restart(self, request: Answer, _connection: Caller) -> Answer:
         sites = self._sites.asked_for(*_asked(request))
         for supervised in sites:
             supervised.replace("restart")
@@ -127,21 +118,21 @@ class Commands:
         running = {one.site.name: one.deploys.last.number for one in sites if one.pids}
         return {"done": "restarting" if running else "it starts with its next request", "deploys": running}
 
-    def _deploys(self, request: Answer, _connection: Caller) -> Answer:
+    def _do_deploys(self, request: Answer, _connection: Caller) -> Answer:
         """Tell what became of the last attempts to have a new version serve."""
         sites = self._sites.asked_for(*_asked(request))
         return {"deploys": {one.site.name: one.deploys.last.as_dict() for one in sites}}
 
-    def _examine(self, request: Answer, connection: Caller) -> Answer:
-        self._servers.register(connection.pid)
+    def _do_examine(self, request: Answer, connection: Caller) -> Answer:
+        self._context.servers.register(connection.pid)
         self._promotion.examine(str(request["site"]))
         return {"done": "its newest code is examined"}
 
-    def _refuse(self, request: Answer, _connection: Caller) -> Answer:
+    def _do_refuse(self, request: Answer, _connection: Caller) -> Answer:
         self._promotion.refuse(str(request["site"]), str(request.get("version")), str(request.get("why")))
         return {"done": "it stays in a process of its own"}
 
-    def _stop(self, request: Answer, _connection: Caller) -> Answer:
+    def _do_stop(self, request: Answer, _connection: Caller) -> Answer:
         sites = self._sites.asked_for(*_asked(request))
         pids = [pid for one in sites for pid in one.pids]
         why = str(request.get("why") or "")[:100]  # without, somebody wants no process until the next request
@@ -149,14 +140,14 @@ class Commands:
             supervised.stop(why or "asked", rest=not why)
         return {"done": "stopping" if pids else "it was not running", "pids": pids}
 
-    def _reload(self, _request: Answer, _connection: Caller) -> Answer:
+    def _do_reload(self, _request: Answer, _connection: Caller) -> Answer:
         self._look_soon()
         return {"done": "reading the configuration"}
 
-    def _upgrade(self, _request: Answer, connection: Caller) -> None:
+    def _do_upgrade(self, _request: Answer, connection: Caller) -> None:
         self._begin_upgrade(connection)
 
-    def _logs(self, request: Answer, connection: Caller) -> Answer | None:
+    def _do_logs(self, request: Answer, connection: Caller) -> Answer | None:
         supervised = self._sites.supervise(*_asked(request))
         journey = supervised.journey
         lines = list(journey.tail.lines) if journey else []
@@ -183,35 +174,6 @@ class Commands:
 def _asked(request: Answer) -> tuple[str, str]:
     """Return whom a request is about: the name of a site, and the host of its instance if it says so."""
     return str(request["site"]), str(request.get("host") or "")
-
-
-_COMMANDS: dict[str, Callable[[Commands, Answer, Caller], Answer | None]] = {
-    "ping": Commands._ping,
-    "meet": Commands._meet,
-    "ensure": Commands._ensure,
-    "awake": Commands._awake,
-    "status": Commands._status,
-    "restart": Commands._restart,
-    "examine": Commands._examine,
-    "refuse": Commands._refuse,
-    "deploys": Commands._deploys,
-    "stop": Commands._stop,
-    "reload": Commands._reload,
-    "upgrade": Commands._upgrade,
-    "logs": Commands._logs,
-    "nodes": Commands._nodes,
-}
-
-
-def describe_all(
-    sites: Mapping[str, SupervisedSite], accounts: Accounts, connected: Mapping[str, Connections], now: float
-) -> dict[str, Any]:
-    """Return all sites by name, see `describe`."""
-    members = by_session()
-    return {
-        name: describe(supervised, accounts, connected.get(supervised.listener.path, NO_CONNECTIONS), members, now)
-        for name, supervised in sites.items()
-    }
 
 
 def describe(
@@ -241,7 +203,8 @@ def describe(
         "template": supervised.site.template,
         "pids": supervised.pids,
         "socket": supervised.listener.path if supervised.listener.is_open else None,
-        "in_flight": _in_flight(figures, connected),
+        # What the processes count, else the open connections that the kernel knows.
+        "in_flight": connected.open if figures.in_flight is None else figures.in_flight,
         "waiting": connected.waiting,
         **accounts.total(supervised, cpu).as_dict(),
         "up_since": None if since is None else round(time.time() - (now - since), 3),
@@ -256,8 +219,3 @@ def describe(
         "replace_failure": supervised.failures.replacement,
         "deploy": supervised.deploys.last.as_dict(),
     }
-
-
-def _in_flight(figures: Figures, connected: Connections) -> int:
-    """What the processes count, else the open connections that the kernel knows."""
-    return connected.open if figures.in_flight is None else figures.in_flight

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from multisite.control.peers import peer_of
-from multisite.control.rundir import RuntimeDir
+from multisite.control.rundir import RuntimeDir, bind
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.process import descriptors
 from multisite.supervisor.reexec import BYTES, Handed, Keeper, given, kept, taken_socket
@@ -208,13 +208,9 @@ class Control:
 
 
 def _bind(path: str) -> socket.socket:
-    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     temporary = os.path.join(os.path.dirname(path), f".{os.getpid()}")  # shorter than any that is checked
-    old_umask = os.umask(0o177)
+    bound = bind(temporary)
     try:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        bound.bind(temporary)
         bound.listen(128)
         bound.setblocking(False)
         os.replace(temporary, path)  # nobody ever finds a socket that does not listen yet
@@ -223,8 +219,6 @@ def _bind(path: str) -> socket.socket:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    finally:
-        os.umask(old_umask)
     return bound
 
 
@@ -254,23 +248,20 @@ class ControlSockets:
 
     def let_in(self) -> None:
         """Open or close the workers' socket as the runtime directory's access says now."""
+        access, path = self._rundir.access, self._rundir.workers
         try:
-            self._let_in()
+            if access.group is None:
+                if self._workers:
+                    self._workers.close()
+                    self._workers = None
+                return
+            if not self._workers:
+                self._workers = Control(path, self._loop, self._answer_worker, own=False)
+            access.admit_to_socket(path)
         except OSError as error:
             if self._failure != str(error):
-                _log.error("%s: %s", self._rundir.workers, error.strerror)
+                _log.error("%s: %s", path, error.strerror)
             self._failure = str(error)
-
-    def _let_in(self) -> None:
-        access = self._rundir.access
-        if access.group is None:
-            if self._workers:
-                self._workers.close()
-                self._workers = None
-            return
-        if not self._workers:
-            self._workers = Control(self._rundir.workers, self._loop, self._answer_worker, own=False)
-        access.admit_to_socket(self._rundir.workers)
 
     def _answer_worker(self, request: Answer, connection: Caller) -> Answer | None:
         if request.get("do") not in FOR_WORKERS and connection.uid not in (os.geteuid(), 0):

@@ -177,11 +177,6 @@ class Trial:
         backend.told_of_start(variables)
         self._is_well |= variables.get("READY") == "1" or (variables.get("TRIED") == "1" and backend.tried)
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether its process is gone, which may have said why."""
-        return not self.outcome and _is_over(self._backend.pid)
-
     def check_due(self, now: float) -> None:
         """See whether it has said that it is well, has ended, taken too long, or accepts."""
         if self.outcome:
@@ -189,7 +184,7 @@ class Trial:
         backend = self._backend
         if self._is_well:
             self._over("")
-        elif self.has_ended:
+        elif _is_over(backend.pid):  # it may have said why
             self._ended()
         elif backend.deadline is not None and now >= backend.deadline:
             backend.reason = TOO_LATE

@@ -14,7 +14,7 @@ from multisite import __version__
 from multisite.control.rundir import RuntimeDir
 from multisite.proxy import handoff
 from multisite.router import report
-from multisite.sites import statefile
+from multisite.sites import statefile, usage
 from multisite.sites.changes import QUIET
 from multisite.sites.failures import of_starts
 from multisite.sites.live import LiveHome
@@ -30,7 +30,7 @@ from multisite.supervisor.process import kernel, orphans
 from multisite.supervisor.process.descriptors import DescriptorLimits
 from multisite.supervisor.process.kernel import Connections
 from multisite.supervisor.process.preloaders import Preloaders
-from multisite.supervisor.promotion import Promotion, folder_of
+from multisite.supervisor.promotion import Promotion
 from multisite.supervisor.reexec import GIVEN, OPEN, PART, Form, Handed, Keeper, converted, given, kept
 from multisite.supervisor.reexec import State as Packed
 from multisite.supervisor.servers import Servers
@@ -38,7 +38,6 @@ from multisite.supervisor.site.context import Context
 from multisite.supervisor.site.parts import NO_CONNECTIONS
 from multisite.supervisor.site.supervised import SupervisedSite
 from multisite.supervisor.sites import SupervisedSites
-from multisite.supervisor.snapshot import at_a_glance, needs_connections, view
 from multisite.supervisor.subscriptions import Subscriptions
 from multisite.supervisor.upgrade import HELD_BACK, Upgrade, arrived
 
@@ -101,7 +100,9 @@ class Supervisor(Handed):
         notes = of_starts(live.home)
         self._context = Context(self._loop, rundir, self._limits, notes, rundir.mark, self._preloaders, self._servers)
         self._sites = SupervisedSites(live, self._context)
-        self._promotion = self._context.examining = Promotion(self._sites, folder_of(rundir.path), self._loop.now)
+        self._promotion = self._context.examining = Promotion(
+            self._sites, os.path.join(rundir.path, usage.FOLDER), self._loop.now
+        )
         self._budget = SpawnBudget()
         self._scales = Scales()
         self._look_at = self._survey_at = 0.0
@@ -111,15 +112,12 @@ class Supervisor(Handed):
         self._subscriptions = Subscriptions(live.home, rundir, self._loop, state and state.get("subscriptions"))
         self._node_stats = NodeStats(self._loop, self._statistics)
         commands = Commands(
+            self._context,
             self._sites,
-            self._servers,
-            rundir,
+            self._promotion,
             self.look_soon,
             self._upgrade.begin,
-            self._loop.now,
             self._started,
-            self._preloaders,
-            self._promotion,
             self._subscriptions.describe,
         )
         if state:
@@ -178,12 +176,10 @@ class Supervisor(Handed):
             self._loop.turn(timeout)
 
     def _see_who_is_there(self) -> None:
-        if not self._foreground and not self._servers and self._is_lonely() and not self._is_awaited():
+        is_lonely = self._servers.seen_any or self._loop.now() - self._started > LONELY_AT_FIRST
+        if not self._foreground and not self._servers and is_lonely and not self._is_awaited():
             _log.info("the last server is gone")
             self.leaving = True
-
-    def _is_lonely(self) -> bool:
-        return self._servers.seen_any or self._loop.now() - self._started > LONELY_AT_FIRST
 
     def _is_awaited(self) -> bool:
         """Whether somebody waits for a site still: a request that was handed over needs its server no more."""
@@ -269,13 +265,15 @@ class Supervisor(Handed):
         if not busy:
             self._crowded = False
             return
-        if self._is_survey_due(busy, now):
+        # Where many sites live, asking who is idle, and the kernel for all connections, takes milliseconds, for which
+        # nobody who waits for a process is to wait.
+        if now >= self._survey_at or self._crowded or any(one.needs_connections(now) for one in busy):
             self._survey(busy, now)
             return
         for supervised in busy:
             self._loop.attempt(supervised.tick, now, NO_CONNECTIONS)
         if any(one.is_waiting for one in busy):
-            self._plan([at_a_glance(one, now) for one in busy], now)
+            self._plan([one.at_a_glance(now) for one in busy], now)
             if self._crowded:
                 self._survey(busy, now)
 
@@ -290,19 +288,12 @@ class Supervisor(Handed):
         )
         self._preloaders.tick(now, crowded=bool(budget and used > budget))
 
-    def _is_survey_due(self, busy: list[SupervisedSite], now: float) -> bool:
-        """Tell whether it is time to ask who is idle, and what the kernel knows of all connections.
-
-        Where many sites live that takes milliseconds, for which nobody who waits for a process is to wait.
-        """
-        return now >= self._survey_at or self._crowded or any(needs_connections(one, now) for one in busy)
-
     def _survey(self, busy: list[SupervisedSite], now: float) -> None:
         self._survey_at = now + SURVEY_EVERY
         connected = self._sites.connections()
         for supervised in busy:
             self._loop.attempt(supervised.tick, now, connected.get(supervised.listener.path, NO_CONNECTIONS))
-        self._plan([view(one, now, connected.get(one.listener.path, NO_CONNECTIONS)) for one in busy], now)
+        self._plan([one.view(now, connected.get(one.listener.path, NO_CONNECTIONS)) for one in busy], now)
 
     def _plan(self, views: list[SiteView], now: float) -> None:
         options = self._sites.home.supervisor

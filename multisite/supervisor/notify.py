@@ -8,13 +8,13 @@ and nobody else's word is lost.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import socket
 import stat
 
-from multisite.control.rundir import LONGEST_PATH
+from multisite.control.rundir import bind
 from multisite.errors import one_line
+from multisite.supervisor.process import descriptors
 from multisite.supervisor.process.spec import Identity
 from multisite.supervisor.reexec import BYTES, GIVEN, OPEN, Handed, kept, taken
 from multisite.supervisor.reexec import State as Packed
@@ -65,22 +65,13 @@ class Channel(Handed):
         Raises:
             OSError: it cannot be bound there.
         """
-        if len(os.fsencode(path)) > LONGEST_PATH:
-            reason = f"the path is longer than {LONGEST_PATH} bytes; choose a shorter [service] runtime_dir"
-            raise OSError(errno.ENAMETOOLONG, reason, path)
-        bound = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        old_umask = os.umask(0o177)
+        bound = bind(path, socket.SOCK_DGRAM)
         try:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-            bound.bind(path)
             if owner.change:
                 os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
         except OSError:
             bound.close()
             raise
-        finally:
-            os.umask(old_umask)
         return cls(bound.detach(), path)
 
     @classmethod
@@ -112,10 +103,10 @@ class Channel(Handed):
         while self._taken < MOST and not self.is_over:
             message = self._begun_message()
             if message is None:
-                try:
-                    message = self._read()
-                except BlockingIOError:
+                data = descriptors.read(self._descriptor, LONGEST)
+                if data is None:
                     break
+                message = self._from(data)
             self._taken += 1
             if message is not None:
                 messages.append(_variables(message))
@@ -129,14 +120,8 @@ class Channel(Handed):
         self._begun = rest
         return message
 
-    def _read(self) -> bytes | None:
-        """Read a message from a socket, and what there is from a pipe, which need not be one."""
-        try:
-            data = os.read(self._descriptor, LONGEST)
-        except BlockingIOError:
-            raise
-        except OSError:  # of a socket whose other end was closed before all was read
-            data = b""
+    def _from(self, data: bytes) -> bytes | None:
+        """Return the message that a socket has brought; what a pipe brings need not be one, and is kept."""
         self.is_over = not data and not self.path
         if not self._is_pipe:
             return data

@@ -9,25 +9,24 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 
 from multisite.config.model import Home, Site
 from multisite.errors import AppLoadError
 from multisite.runner.follow import AGAIN_AFTER
 from multisite.sites import catalogue, changes, claims, placement, sharing, usage
-from multisite.sites.placement import CHANGED, MINUTE, Examined, Heat, Placement
+from multisite.sites.placement import CHANGED, ENOUGH, MINUTE, Examined, Heat, Placement, Saving
 from multisite.sites.placements import Placements, Row, row_of
 from multisite.sites.statefile import StateFile
-from multisite.supervisor import saving
+from multisite.supervisor import accounts
 from multisite.supervisor.lifecycle import State
 from multisite.supervisor.process import launch
 from multisite.supervisor.reexec import Form, Handed, converted, kept
 from multisite.supervisor.reexec import State as Packed
-from multisite.supervisor.saving import Savings
+from multisite.supervisor.site.costs import Figures
 from multisite.supervisor.site.failures import Unavailable
 from multisite.supervisor.site.supervised import SupervisedSite
 from multisite.supervisor.sites import SupervisedSites
@@ -36,6 +35,7 @@ LOOK_EVERY = 2.0  # seconds
 LINGERS = 5.0  # seconds without a request after which the process of a site that lives in the workers ends
 LEFT = "it was in the workers when the service ended"
 HELD_FOR = 3600.0  # seconds that a site stays out which was slow in the workers, or could not be imported there
+PATIENCE = 30.0  # seconds after which it is clear that the workers do not measure its requests, but hand them over
 BLOCKED_FOR = 10.0  # seconds until what keeps a busy site out is looked up again
 
 _log = logging.getLogger("multisite.supervisor")
@@ -237,7 +237,7 @@ class Promotion(Handed):
         seconds = self._savings.read(supervised, sums.get(name, usage.Sums()), now)
         if seconds is not None:
             workers = usage.workers(self._folder, self._past())
-            self._put(name, replace(row, saving=saving.of(supervised, seconds, row.found.memory, workers)))
+            self._put(name, replace(row, saving=_saving(supervised, seconds, row.found.memory, workers)))
 
     def _decide(self, name: str, now: float) -> None:
         row, site = self._rows[name], self._site(name)
@@ -346,6 +346,53 @@ def _is_known(found: Examined, site: Site) -> bool:
     )
 
 
-def folder_of(runtime_dir: str) -> str:
-    """Return where the workers count."""
-    return os.path.join(runtime_dir, usage.FOLDER)
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """Of one site: since when it is measured, and what had been counted then."""
+
+    at: float
+    there: usage.Sums
+    here: Figures
+
+
+class Savings(dict[str, _Begun | None]):
+    """The busy sites that may not share and are being measured, by name; None: the next reading is the first.
+
+    In the workers their processes would not be there, and each worker would have their code instead. A request would be
+    answered where it comes in: its way to the process and back is what the workers measure more than the process does.
+    """
+
+    def read(self, supervised: SupervisedSite, sums: usage.Sums, now: float) -> float | None:
+        """Take a reading of a site.
+
+        Args:
+            supervised: the site.
+            sums: what the workers have counted for it.
+            now: monotonic seconds.
+
+        Returns:
+            The seconds that a request would save, 0.0 where there are none or nobody can tell; None: not known yet.
+        """
+        name, figures = supervised.site.name, supervised.figures()
+        begun = self.get(name)
+        if begun is None:
+            self[name] = _Begun(now, sums, figures)
+            return None
+        measured, asked = sums.measured - begun.there.measured, (figures.requests or 0) - (begun.here.requests or 0)
+        if measured >= ENOUGH and asked >= ENOUGH:
+            whole, inside = (sums.busy - begun.there.busy) / measured, (figures.busy - begun.here.busy) / asked
+            return max(0.0, whole - inside)
+        return 0.0 if now - begun.at > PATIENCE else None
+
+
+def _saving(supervised: SupervisedSite, seconds: float, added: int, workers: int) -> Saving:
+    """Return what a site would save.
+
+    Args:
+        supervised: the site; its processes are weighed, which takes milliseconds.
+        seconds: of each request.
+        added: bytes that the site would add to each worker.
+        workers: how many there are.
+    """
+    sizes = accounts.weighed(supervised.pids, accounts.by_session())
+    return Saving(max(0, sum(sizes.values()) - added * workers), round(seconds, 5))

@@ -69,15 +69,7 @@ def kept(*plain: str, **forms: Form) -> Mapping[str, Form]:
     """Return the forms of attributes, by name; `plain` names those that JSON takes, sets and tuples included."""
     names = " ".join(plain).split()
     named = {name: form if form.key else form.at(name.lstrip("_")) for name, form in forms.items()}
-    return {**{name: Form(_plain, _as_it_was, name) for name in names}, **named}
-
-
-def _plain(value: Any, _keep: Keeper) -> Any:
-    return list(value) if isinstance(value, set | deque) else value
-
-
-def _as_it_was(told: Any, made: Any) -> Any:
-    return type(made)(told) if isinstance(made, set | tuple | deque) else told
+    return {**{name: PLAIN.at(name) for name in names}, **named}
 
 
 def converted(pack: Callable[[Any], Any], unpack: Callable[[Any], Any]) -> Form:
@@ -95,6 +87,10 @@ def _go_on(told: Any, part: Handed) -> Handed:
     return part
 
 
+PLAIN = Form(
+    lambda value, _keep: list(value) if isinstance(value, set | deque) else value,
+    lambda told, made: type(made)(told) if isinstance(made, set | tuple | deque) else told,
+)
 PART = Form(lambda part, keep: part.pack(keep), _go_on)
 GIVEN = given(lambda value, _keep: value)
 BYTES = converted(lambda data: data.decode("latin-1"), lambda told: told.encode("latin-1"))

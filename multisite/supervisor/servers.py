@@ -81,7 +81,8 @@ class Servers(Handed):
         self._add(pid, descriptor)
 
     def _add(self, pid: int, descriptor: int) -> None:
-        self._watched[pid] = _Server(descriptor, kernel.user(pid), _program(pid), command_line(pid), _read(pid, "auxv"))
+        vector = kernel.read(pid, "auxv")
+        self._watched[pid] = _Server(descriptor, kernel.user(pid), _program(pid), command_line(pid), vector)
         self.seen_any = True
         self._loop.watch(descriptor, lambda _events: self._gone(pid))
 
@@ -101,7 +102,7 @@ class Servers(Handed):
         """
         upgraded = str(gone).encode()
         for pid in kernel.pids():
-            if pid == os.getpid() or (server.vector and _read(pid, "auxv") == server.vector):
+            if pid == os.getpid() or (server.vector and kernel.read(pid, "auxv") == server.vector):
                 continue
             if kernel.user(pid) != server.user or _program(pid) != server.program:
                 continue
@@ -132,7 +133,7 @@ def server_of(pid: int) -> int:
 
 
 def _same_program(child: int, parent: int) -> bool:
-    vectors = _read(child, "auxv"), _read(parent, "auxv")
+    vectors = kernel.read(child, "auxv"), kernel.read(parent, "auxv")
     if all(vectors):
         return vectors[0] == vectors[1]
     command = command_line(child)
@@ -152,12 +153,4 @@ def _program(pid: int) -> str:
 
 def command_line(pid: int) -> bytes:
     """Return the command line of a process, empty if it is gone."""
-    return _read(pid, "cmdline")
-
-
-def _read(pid: int, name: str) -> bytes:
-    try:
-        with open(f"/proc/{pid}/{name}", "rb") as file:
-            return file.read(1 << 16)
-    except OSError:
-        return b""
+    return kernel.read(pid, "cmdline")

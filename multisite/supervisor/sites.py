@@ -22,6 +22,7 @@ from multisite.supervisor.prewarm import Warming
 from multisite.supervisor.process import descriptors
 from multisite.supervisor.process.kernel import Connections, connections
 from multisite.supervisor.reexec import PART, Handed, Keeper, State, kept
+from multisite.supervisor.site import exits
 from multisite.supervisor.site.backends import HELD
 from multisite.supervisor.site.context import Context
 from multisite.supervisor.site.failures import Unavailable
@@ -155,9 +156,10 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
     def check_due(self, now: float) -> None:
         """Bring the sites into line with the files as they are now, and put those away that nobody needs."""
         try:
-            changed = self._live.look(now)
+            changed = self._live.check_due(now)
             entries = self.catalogue.entries
-            for path in {entries[name].path for name in self._entry_names() if name in entries}:
+            names = {one.site.entry_name for one in self.values()}
+            for path in {entries[name].path for name in names & entries.keys()}:
                 changed |= self._live.refresh(path)
         except OSError as error:
             return self._tell("look", f"the configuration cannot be looked at: {error}")
@@ -209,10 +211,7 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
         """Keep what has been counted, and nothing else: the supervisor leaves."""
         for supervised in list(self.values()):
             self._put_away(supervised)
-        self.accounts.close(())
-
-    def _entry_names(self) -> set[str]:
-        return {one.site.entry_name for one in self.values()}
+        self.accounts.close()
 
     def _rest(self) -> None:
         """Put away sites that have not been used for long: instances where there are many, all where descriptors lack.
@@ -296,6 +295,6 @@ def _stamp_for(supervised: SupervisedSite, entry: Entry) -> Stamp:
 def _pull(supervised: SupervisedSite) -> None:
     """A file says that the site is to be loaded anew."""
     if supervised.state in HELD:
-        supervised.reset()
+        exits.reset(supervised)
     elif supervised.pids:
         supervised.replace("reload")

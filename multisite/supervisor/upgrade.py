@@ -18,6 +18,7 @@ from multisite.control import program
 from multisite.supervisor import reexec
 from multisite.supervisor.control import Caller
 from multisite.supervisor.loop import Loop
+from multisite.supervisor.process import descriptors
 from multisite.supervisor.process.kernel import describe_end
 from multisite.supervisor.reexec import Keeper, State
 
@@ -67,9 +68,8 @@ class Upgrade:
         assert self._trial
         assert self._trial.stdout
         descriptor = self._trial.stdout.fileno()
-        try:
-            data = os.read(descriptor, LONGEST_OUTPUT)
-        except BlockingIOError:
+        data = descriptors.read(descriptor, LONGEST_OUTPUT)
+        if data is None:
             return
         self._output = (self._output + data)[-LONGEST_OUTPUT:]
         if not data:
@@ -94,12 +94,9 @@ class Upgrade:
         if status == 0:
             self.is_due = True
         else:
-            self.failed(f"it did not start within {PATIENCE:g} s" if timed_out else self._reason(status))
+            lines = self._output.decode("utf-8", "replace").strip().splitlines() or [f"it {describe_end(status)}"]
+            self.failed(f"it did not start within {PATIENCE:g} s" if timed_out else lines[-1])
         return True
-
-    def _reason(self, status: int) -> str:
-        lines = self._output.decode("utf-8", "replace").strip().splitlines()
-        return lines[-1] if lines else f"it {describe_end(status)}"
 
     def failed(self, reason: str) -> None:
         """Tell that the old program stays."""

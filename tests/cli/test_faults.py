@@ -9,7 +9,8 @@ from importlib_metadata import EntryPoint, EntryPoints
 
 from multisite.cli.project.faults import application_fault, find_module, site_problems
 from multisite.config.site import Site
-from multisite.inprocess import loaders
+from multisite.inprocess import loader
+from multisite.runner import load
 
 
 def fault(tmp_path: pathlib.Path, application: str, code: str, name: str = "blog.py", **more: object) -> str:
@@ -110,8 +111,8 @@ def test_each_form_finds_what_is_there(tmp_path: pathlib.Path, application: str,
 def test_a_loader_of_another_package_is_there(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, application: str
 ) -> None:
-    entry = EntryPoint("wiki", "wikiserver:load", loaders.GROUP)
-    monkeypatch.setattr(loaders, "plugins", lambda: EntryPoints([entry]))
+    entry = EntryPoint("wiki", "wikiserver:load", load.GROUP)
+    monkeypatch.setattr(loader, "plugins", lambda: EntryPoints([entry]))
     assert fault(tmp_path, application, "") == ""
 
 

@@ -274,7 +274,7 @@ def test_a_hosting_site_has_no_rules() -> None:
 
 def test_a_prefix_in_two_spellings_is_one() -> None:
     block = only(sites(site("a", "a.test", static={"/s": ("/srv/1",), "/s/": ("/srv/2",)}, static_expires=("5m",))))
-    assert [(rule.prefix, rule.folders, rule.fresh) for rule in block.static] == [("/s", ("/srv/1", "/srv/2"), 300)]
+    assert [(rule.prefix, rule.folders, rule.expires) for rule in block.static] == [("/s", ("/srv/1", "/srv/2"), 300)]
 
 
 @pytest.mark.parametrize("hidden", [True, False])

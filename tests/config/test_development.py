@@ -24,7 +24,7 @@ from multisite.sites import changes
 
 @pytest.mark.parametrize("how", [OFF, Development(True), Development(reload=True), Development(True, True, "k")])
 def test_what_is_on_survives_the_environment(how: Development) -> None:
-    assert development.told(how.environ) == how
+    assert development.from_environ(how.environ) == how
 
 
 def test_each_site_has_a_pin_of_its_own_that_only_the_key_gives() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from configobj import ConfigObj
 
 from multisite.config.ini import LONGEST_NAME, MOST_FAULTS, expand_environ, expand_names, parse
 
@@ -68,6 +69,25 @@ def test_byte_order_mark_and_windows_line_ends_are_no_matter() -> None:
 
 def test_keys_above_the_first_section_are_in_the_empty_one() -> None:
     assert parse("extends = x.ini\n[a]\n").values == {"": {"extends": "x.ini"}, "a": {}}
+
+
+def test_what_configobj_reads_is_read_alike() -> None:
+    text = (
+        "[a]\nkey=value\ncomma=a, b\nquoted='a \"b\" c'\ntriple='''a # b'''\nbehind='''a''' # b\n"
+        'lines="""one\n  two\n\nthree"""\nempty=\nequals=a=b\n\'in quotes\'=1\n"#no comment"=2\n[b]\npercent=%(a)s\n'
+    )
+    config = ConfigObj(text.split("\n"), list_values=False, interpolation=False)
+    document = parse(text)
+    assert (document.faults, document.values) == ([], {name: dict(config[name]) for name in config})
+
+
+def test_a_value_in_triple_quotes_may_begin_below_its_key() -> None:
+    assert service("a =\n  '''b\n  c'''\nd = e\n") == {"a": "b\nc", "d": "e"}
+
+
+def test_a_key_above_the_sections_may_have_the_name_of_one() -> None:
+    document = parse("a = b\n[a]\nc = d\n")
+    assert (document.faults, document.values) == ([], {"": {"a": "b"}, "a": {"c": "d"}})
 
 
 @pytest.mark.parametrize(

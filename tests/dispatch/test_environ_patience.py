@@ -16,11 +16,12 @@ from gunicorn.http.unreader import SocketUnreader
 
 from multisite.dispatch.environ import Completed, Patience
 from multisite.errors import TooSlow
+from multisite.proxy import body as request_body
 from multisite.proxy import limits as share_of_threads
-from multisite.proxy import lingering, upload
+from multisite.proxy import lingering
+from multisite.proxy.body import Tempo
 from multisite.proxy.limits import Share
-from multisite.proxy.relayloop import RelayLoop
-from multisite.proxy.upload import Tempo
+from multisite.proxy.loop import RelayLoop
 from multisite.sites.server import Threads
 from tests.backends import PATIENCE, Backend
 from tests.proxy.harness import Relayed
@@ -33,18 +34,18 @@ from tests.ways import connected, taken
 def test_a_client_has_its_grace_and_then_a_rate_of_its_own() -> None:
     """Only the time in which it is waited for counts."""
     pace = Tempo(100)
-    assert pace.deadline(1000.0) == 1000.0 + upload.GRACE
+    assert pace.deadline(1000.0) == 1000.0 + request_body.GRACE
     pace.came(1000, 1005.0)  # ten seconds more, five of them and those of the grace used
-    assert pace.deadline(5000.0) == 5000.0 + upload.GRACE + 10.0 - 5.0
-    assert pace.deadline(5001.0) == 5000.0 + upload.GRACE + 10.0 - 5.0  # it goes on
+    assert pace.deadline(5000.0) == 5000.0 + request_body.GRACE + 10.0 - 5.0
+    assert pace.deadline(5001.0) == 5000.0 + request_body.GRACE + 10.0 - 5.0  # it goes on
     pace.came(10**9, 5002.0)
-    assert pace.deadline(6000.0) == 6000.0 + upload.SILENCE
+    assert pace.deadline(6000.0) == 6000.0 + request_body.SILENCE
 
 
 def test_without_a_rate_only_silence_counts() -> None:
     pace = Tempo(0)
     pace.came(1, 0.0)
-    assert pace.deadline(10.0) == 10.0 + upload.SILENCE
+    assert pace.deadline(10.0) == 10.0 + request_body.SILENCE
 
 
 # In the workers
@@ -83,7 +84,7 @@ FRAMED = {100: b"x" * 99, None: b"64\r\n" + b"x" * 99}
 @pytest.mark.parametrize("length", list(FRAMED))
 def test_a_body_that_is_too_slow_is_408(monkeypatch: pytest.MonkeyPatch, length: int | None) -> None:
     """The last byte of it never comes; the connection is gunicorn's again."""
-    monkeypatch.setattr(upload, "GRACE", 0.05)
+    monkeypatch.setattr(request_body, "GRACE", 0.05)
     app = Completed(reading, None, Patience(10**9, Share()))
     with request(length, FRAMED[length]) as (_, environ):
         unreader = environ["wsgi.input"].reader
@@ -138,7 +139,7 @@ def test_a_body_that_is_too_slow_is_408_in_the_relay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, speaks: str
 ) -> None:
     """Whether the backend has begun with it, or is to be told its length first."""
-    monkeypatch.setattr(upload, "GRACE", 0.05)
+    monkeypatch.setattr(request_body, "GRACE", 0.05)
 
     def talk(wire: socket.socket) -> None:
         while wire.recv(65536):

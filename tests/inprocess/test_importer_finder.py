@@ -14,8 +14,9 @@ from types import ModuleType
 
 import pytest
 
-from multisite.inprocess.importer import OwnModule, finder, import_file
+from multisite.inprocess.importer import OwnModule, finder
 from multisite.logs.servicelog import current_site
+from multisite.runner.load import import_file
 
 NAME = "shared_by_name"
 CODE = """

@@ -23,10 +23,11 @@ from multisite.inprocess.isolation import STRAGGLER_AFTER, Guard
 def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[isolation.ProcessState]:
     """Each test must leave the process as it found it: that is what the guard is for."""
     monkeypatch.setenv("GUARD_KEPT", "1")
-    before = isolation.read()
+    before = isolation.ProcessState()
     yield before
-    after = isolation.read()
-    isolation.restore(before, after)
+    after = isolation.ProcessState()
+    isolation.restore_place(before, after)
+    isolation.restore_shared(before, after)
     isolation.restore_handlers(before, after)
     assert [each for each in isolation.differences(before, after) if "PYTEST_CURRENT_TEST" not in each] == []
 
@@ -38,7 +39,7 @@ def test_nothing_changed_is_nothing_said(caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_everything_is_told_and_put_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    before = isolation.read()
+    before = isolation.ProcessState()
     with Guard().watch("blog") as changes:
         os.chdir(tmp_path)
         os.umask(0o007)
@@ -62,7 +63,7 @@ def test_everything_is_told_and_put_back(tmp_path: Path, caplog: pytest.LogCaptu
     ]
     assert changes[5].startswith("the locale (")
     assert changes.paths == (str(tmp_path),)
-    assert list(isolation.differences(before, isolation.read())) == []
+    assert list(isolation.differences(before, isolation.ProcessState())) == []
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("multisite.guard", logging.WARNING)
     assert "site blog " in record.getMessage() and "the umask" in record.getMessage()

@@ -19,10 +19,9 @@ from webtest import TestApp
 
 from multisite.config.model import Site
 from multisite.errors import AppLoadError, NeedsProcess
-from multisite.inprocess import loader, loaders
-from multisite.inprocess.importer import import_file
+from multisite.inprocess import loader
 from multisite.inprocess.tracebacks import is_for_the_worker
-from multisite.runner.load import unique_name
+from multisite.runner.load import import_file, is_asgi, unique_name
 
 HELLO = """
 def application(environ, start_response):
@@ -35,9 +34,9 @@ def application(environ, start_response):
 def own_modules() -> Iterator[None]:
     """What a test imports does not outlive it."""
     modules, path = set(sys.modules), list(sys.path)
-    loaders.plugins.cache_clear()
+    loader.plugins.cache_clear()
     yield
-    loaders.plugins.cache_clear()
+    loader.plugins.cache_clear()
     sys.path[:] = path
     for name in set(sys.modules) - modules:
         if getattr(sys.modules[name], "__file__", None) and not sys.modules[name].__file__.startswith(sys.prefix):
@@ -306,10 +305,10 @@ def test_real_asgi_apps_are_recognised() -> None:
 
     fastapi = pytest.importorskip("fastapi", reason="FastAPI is not installed: its app is not tried")
     starlette = pytest.importorskip("starlette.applications", reason="Starlette is not installed: its app is not tried")
-    assert loader.is_asgi(fastapi.FastAPI())
-    assert loader.is_asgi(starlette.Starlette())
-    assert loader.is_asgi(functools.partial(fastapi.FastAPI()))
-    assert loader.is_asgi(ASGIHandler.__new__(ASGIHandler))
+    assert is_asgi(fastapi.FastAPI())
+    assert is_asgi(starlette.Starlette())
+    assert is_asgi(functools.partial(fastapi.FastAPI()))
+    assert is_asgi(ASGIHandler.__new__(ASGIHandler))
 
 
 def test_a_wsgi_callable_is_never_taken_for_asgi() -> None:
@@ -329,7 +328,7 @@ def test_a_wsgi_callable_is_never_taken_for_asgi() -> None:
     everything = [flask, flask.wsgi_app, Answer, Answer(1, 2), generator, functools.partial(generator, extra=2)]
     everything += [WSGIHandler.__new__(WSGIHandler), DispatcherMiddleware(flask), lambda *a: [], Response("x"), dict]
     everything += [Request.application(lambda scope: Response("x")), print, SimpleNamespace(), None]
-    assert [app for app in everything if loader.is_asgi(app)] == []
+    assert [app for app in everything if is_asgi(app)] == []
 
 
 def test_a_declared_asgi_app_is_not_imported(site: Any) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 from multisite.config.endpoint import Endpoint
 from multisite.errors import MultisiteError, NoAnswer
+from multisite.proxy.body import Upload
 from multisite.proxy.destination import Destination, Proxy
 from multisite.proxy.limits import Share
 from multisite.proxy.relay import relay
-from multisite.proxy.upload import Upload
 from multisite.proxy.upstream import Exchange
 
 

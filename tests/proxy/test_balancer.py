@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from multisite.config.endpoint import Endpoint
 from multisite.errors import ConnectFailed, ConnectTimeout
 from multisite.proxy.balancer import MOST_TRIES, STAND_IN, Balancer, Upstream, schedule
+from multisite.proxy.body import Upload
 from multisite.proxy.destination import Proxy
-from multisite.proxy.upload import Upload
 
 NO_BODY = Upload(b"", None)
 

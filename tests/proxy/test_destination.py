@@ -31,8 +31,8 @@ from multisite.errors import (
     UpstreamProtocolError,
     UpstreamTimeout,
 )
+from multisite.proxy import body as request_body
 from multisite.proxy import destination, upstream
-from multisite.proxy import upload as upload_module
 from multisite.proxy.balancer import Balancer, Upstream
 from multisite.proxy.destination import NotNow, Proxy
 from multisite.proxy.relay import relay
@@ -181,7 +181,7 @@ def test_uwsgi_is_told_the_length_of_a_body_that_had_none(path: Path, monkeypatc
         got.append(exactly(wire, 200000))
         wire.sendall(HELLO)
 
-    monkeypatch.setattr(upload_module, "IN_MEMORY", 1000)
+    monkeypatch.setattr(request_body, "IN_MEMORY", 1000)
     environ = {"HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True, "CONTENT_LENGTH": None}
     assert relayed(path, talk, speaks="uwsgi", body=b"x" * 200000, **environ).body == b"hello"
     assert b"\x0e\0CONTENT_LENGTH\x06\x00200000" in got[0]
@@ -190,7 +190,7 @@ def test_uwsgi_is_told_the_length_of_a_body_that_had_none(path: Path, monkeypatc
 
 
 def test_a_body_that_is_too_large_to_be_measured_is_413(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upload_module, "IN_ALL", 1000)
+    monkeypatch.setattr(request_body, "IN_ALL", 1000)
     environ = {"HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True, "CONTENT_LENGTH": None}
     with pytest.raises(BodyTooLarge) as caught:
         get(Relayed(Endpoint("uwsgi", path=str(path))), body=b"x" * 2000, **environ)

@@ -44,7 +44,7 @@ def test_the_server_ends_without_the_connection(worker: Way, pair: Any) -> None:
     ours, theirs = pair
     found = downstream.connection(environ(theirs))
     assert found
-    wire = found.opened(found.take())
+    wire = found.opened(found.take_descriptor())
     if worker.is_sync:
         close_graceful(theirs)
     else:
@@ -161,5 +161,5 @@ def test_a_connection_that_cannot_be_taken_leaves_nothing_open(monkeypatch: pyte
         with socket.create_connection(listener.getsockname()) as ours:
             before = len(os.listdir("/proc/self/fd"))
             with pytest.raises(OSError, match="Too many"):
-                downstream.Connection(ours, SimpleNamespace(is_single=False), True).take()  # type: ignore[arg-type]
+                downstream.Connection(ours, SimpleNamespace(is_single=False), True).take_descriptor()  # type: ignore[arg-type]
             assert len(os.listdir("/proc/self/fd")) == before

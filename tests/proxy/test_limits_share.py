@@ -33,7 +33,7 @@ def held(site: Share) -> list[Callable[[], None]]:
     releases = []
     with pytest.raises(SiteBusy) as caught:
         while True:
-            releases.append(site.take())
+            releases.append(site.take_thread())
     assert caught.value.status == 503
     assert caught.value.retry_after
     return releases
@@ -79,7 +79,7 @@ def test_a_quick_site_waits_a_moment_for_a_thread(monkeypatch: pytest.MonkeyPatc
     def work() -> None:
         try:
             for _ in range(200):
-                release = site.take()
+                release = site.take_thread()
                 most[0] = max(most[0], pool.held)
                 release()
         except BaseException as error:
@@ -99,7 +99,7 @@ def test_a_share_is_given_back_once() -> None:
     """However often; a server may close an answer after an error has done so."""
     pool = Threads(8)
     site = Share(lambda: pool)
-    first, _second = site.take(), site.take()
+    first, _second = site.take_thread(), site.take_thread()
     for _ in range(3):
         first()
     assert pool.held == 1
@@ -138,7 +138,7 @@ def test_a_thread_is_free_again_whatever_happens(tmp_path: Path, how: str) -> No
 
 def test_without_a_number_there_is_no_bound() -> None:
     site = Share()
-    releases = [site.take() for _ in range(1000)]
+    releases = [site.take_thread() for _ in range(1000)]
     for release in releases:
         release()
 

@@ -18,10 +18,11 @@ import pytest
 
 from multisite.config.endpoint import Endpoint
 from multisite.errors import BackendUnavailable, ConnectFailed, NoAnswer, UpstreamError
-from multisite.proxy import downstream, looprelay, relayloop, syncrelay
+from multisite.proxy import downstream, looprelay, syncrelay
+from multisite.proxy import loop as relayloop
+from multisite.proxy.body import Upload
 from multisite.proxy.destination import NotNow
-from multisite.proxy.relayloop import RelayLoop
-from multisite.proxy.upload import Upload
+from multisite.proxy.loop import RelayLoop
 from multisite.proxy.upstream import Exchange, connect
 from multisite.proxy.wire.responses import Incoming
 from multisite.sites.server import find_worker
@@ -408,7 +409,7 @@ def test_an_answer_that_only_one_thread_collects_is_answered_for(
     monkeypatch.setattr(syncrelay, "PATIENCE", PATIENCE)
     before = descriptors()
     with monkeypatch.context() as patch:
-        patch.setattr(syncrelay.Pending, "_send", lambda self, request: 1 / 0)
+        patch.setattr(syncrelay.SyncRelay, "_send", lambda self, request: 1 / 0)
         with Backend(tmp_path / "x.sock", trying) as backend, ask(Relayed(backend.endpoint)) as wire:
             assert read_all(wire).startswith(b"HTTP/1.1 500 ")
     with Backend(tmp_path / "y.sock", trying) as backend, ask(Relayed(backend.endpoint)) as wire:
@@ -436,7 +437,7 @@ def test_what_a_single_worker_has_in_hand_is_a_page_where_there_can_be_no_loop(
             with ask(proxy) as wire:
                 assert read_all(wire).startswith(b"HTTP/1.1 503 ")
         go.set()
-    assert not len(syncrelay.of(find_worker()))  # type: ignore[arg-type]
+    assert not syncrelay.of(find_worker())._requests  # type: ignore[arg-type]
 
 
 def test_a_part_that_was_sent_is_followed_by_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -449,7 +450,8 @@ def test_a_part_that_was_sent_is_followed_by_no_page(tmp_path: Path, monkeypatch
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             with monkeypatch.context() as patch:
-                patch.setattr(downstream.Connection, "take", lambda self: raising(OSError(errno.EMFILE, "none"))())
+                none_left = raising(OSError(errno.EMFILE, "none"))
+                patch.setattr(downstream.Connection, "take_descriptor", lambda self: none_left())
                 call(Relayed(backend.endpoint), theirs, HTTP_CONNECTION="close")
             with ours:
                 data = b""
@@ -560,7 +562,7 @@ def test_what_a_single_worker_has_in_hand_goes_on_in_the_next(
     with Backend(tmp_path / "x.sock", talk) as backend, contextlib.ExitStack() as stack:
         stack.enter_context(socket.create_connection(patient.worker.sockets[0].getsockname()))  # who is at the door
         wires = [stack.enter_context(ask(Relayed(backend.endpoint))) for _ in range(3)]
-        assert len(syncrelay.of(find_worker())) == 3  # type: ignore[arg-type]
+        assert len(syncrelay.of(find_worker())._requests) == 3  # type: ignore[arg-type]
         loop = relayloop.current()
         loop.park()
         go.set()
@@ -644,7 +646,7 @@ def test_a_child_that_a_site_makes_holds_no_clients(
     with Backend(tmp_path / "x.sock", talk) as backend, contextlib.ExitStack() as stack:
         stack.enter_context(socket.create_connection(patient.worker.sockets[0].getsockname()))
         wire = stack.enter_context(ask(Relayed(backend.endpoint), SERVER_PROTOCOL="HTTP/1.0"))
-        assert len(syncrelay.of(find_worker())) == 1  # type: ignore[arg-type]
+        assert len(syncrelay.of(find_worker())._requests) == 1  # type: ignore[arg-type]
         reading, writing = os.pipe()
         child = os.fork()
         if not child:

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multisite.proxy import tunnel
-from multisite.proxy.relayloop import RelayLoop
+from multisite.proxy.loop import RelayLoop
 from multisite.proxy.tunnel import Tunnel
 from multisite.proxy.wire import websocket
 from multisite.proxy.wire.websocket import Frames

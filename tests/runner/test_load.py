@@ -96,6 +96,24 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         assert f"there is no file {tmp_path}/wsgi/site.wsgi" in site.log
 
 
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        (spec("app", "aplication"), "app has no 'aplication'; did you mean 'application'?"),
+        (spec("ap.py", kind="file"), "ap.py; did you mean 'app.py'?"),
+        (
+            spec("app", "TEXT", args=[], kwargs={}),
+            "'TEXT' is a bytes, so it cannot be called; leave the parentheses out",
+        ),
+    ],
+)
+def test_what_is_nearly_right_is_told_as_by_a_worker(tmp_path: Path, wanted: dict[str, Any], said: str) -> None:
+    """With what may have been meant."""
+    with backend(tmp_path, HELLO, spec=wanted, wait=False) as site:
+        assert site.exit() == 3
+        assert said in site.log
+
+
 LOADER = """
 def load(rest, site):
     def app(environ, start_response):
@@ -157,6 +175,8 @@ class Asynchronous:
 
     def method(self, environ: Any, start_response: Any) -> None: ...
 
+    def late(self, scope: Any, receive: Any, send: Any, more: Any = None) -> Any: ...
+
 
 class OldStyle:
     def __init__(self, scope: Any) -> None: ...
@@ -171,6 +191,7 @@ def test_asgi_is_recognised() -> None:
     from functools import partial
 
     assert [is_asgi(app) for app in (coroutine, hidden, Asynchronous(), OldStyle, partial(coroutine))] == [True] * 5
+    assert is_asgi(Asynchronous().late)
     others = (plain, Asynchronous().method, Wsgi, partial(plain), len, "text", None)
     assert [is_asgi(app) for app in others] == [False] * len(others)
 

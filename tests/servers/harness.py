@@ -20,6 +20,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from click.testing import CliRunner, Result
+
+from multisite.cli import main
+
 REPOSITORY = Path(__file__).parents[2]
 PACKAGE_ROOT = Path(os.environ.get("MULTISITE_UNDER_TEST", REPOSITORY))  # the directory that holds `multisite/`
 PATIENCE = 60.0  # seconds after which whoever waits has failed; no test asserts how quick anything is
@@ -44,13 +48,23 @@ def application(environ, start_response):
 
 
 def eventually(question: Callable[[], object], within: float = PATIENCE, what: str = "") -> float:
-    """Ask until the answer is true and return the seconds it took; fail after `within` seconds."""
-    start = time.monotonic()
+    """Ask until the answer is true and return the seconds it took; fail after `within` seconds.
+
+    The longer it takes, the longer the pauses: asking all processes or a server costs those that are waited for.
+    """
+    start, pause = time.monotonic(), 0.005
     while not question():
         if time.monotonic() - start > within:
             raise AssertionError(f"not within {within} s: {what or question}")
-        time.sleep(0.005)
+        time.sleep(pause)
+        pause = min(pause * 1.2, 0.05)
     return time.monotonic() - start
+
+
+def read(path: str) -> bytes:
+    """A file of /proc, of which hundreds are read again and again."""
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
 
 
 def free_port() -> int:
@@ -149,15 +163,15 @@ class HomeDir:
             named.append(mark)
         found, preloader = {}, mark + b"%preloader:"
         named = [mark + of.encode() + b":"] if of else named
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and int(entry.name) not in (1, os.getpid(), os.getppid()):
+        for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+            if pid not in (1, os.getpid(), os.getppid()):
                 with contextlib.suppress(OSError):
-                    command = (entry / "cmdline").read_bytes()
-                    texts = (command, (entry / "environ").read_bytes())
-                    if backends and preloader in texts[1]:
-                        continue
-                    if any(name in text for name in named for text in texts):
-                        found[int(entry.name)] = command.replace(b"\0", b" ").decode(errors="replace")
+                    environ = read(f"/proc/{pid}/environ")
+                    if backends and (mark not in environ or preloader in environ):
+                        continue  # the mark is in the environment alone
+                    command = read(f"/proc/{pid}/cmdline")
+                    if any(name in environ or name in command for name in named):
+                        found[pid] = command.replace(b"\0", b" ").decode(errors="replace")
         return found
 
     def queued(self) -> int:
@@ -168,9 +182,16 @@ class HomeDir:
 
     def multisite(self, *arguments: str) -> str:
         """What the command prints."""
-        argv = [sys.executable, "-m", "multisite", *arguments]
-        run = subprocess.run(argv, env=self.environ(), capture_output=True, text=True, timeout=PATIENCE, check=False)
-        return run.stdout + run.stderr
+        done = self.typed(*arguments)
+        return done.stdout + done.stderr
+
+    def typed(self, *arguments: str) -> Result:
+        """What comes of the command, which is called here: a process for each costs more than what it does."""
+        env = dict.fromkeys(os.environ) | self.environ()
+        done = CliRunner().invoke(main, arguments, prog_name="multisite", env=env)
+        if done.exception and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return done
 
 
 # --- the process ----------------------------------------------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""A neighbour under constant load while something else happens."""
+"""A neighbour under constant load while something else happens.
+
+Each client draws breath between two requests: without that, what is looked at gets no processor.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,12 @@ from dataclasses import dataclass, field
 
 from .harness import Client
 
+BREATH = 0.005  # seconds
+
 
 @dataclass
 class Load:
-    """Threads that ask one site without pause and keep whatever was not the right answer."""
+    """Threads that ask one site again and again and keep whatever was not the right answer."""
 
     port: int
     host: str
@@ -38,7 +43,7 @@ class Load:
 
     def _ask(self) -> None:
         client, opened = Client(self.port), 0.0
-        while not self._stop.is_set():
+        while not self._stop.wait(BREATH):
             begun = time.monotonic()
             if not client.connection.sock:
                 opened = begun

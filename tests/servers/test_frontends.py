@@ -9,7 +9,6 @@ import os
 import shlex
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -110,10 +109,9 @@ class FrontEnd:
 
 
 def create_rules(home: HomeDir, *arguments: str) -> str:
-    argv = [sys.executable, "-m", "multisite", "create-rules", *arguments]
-    run = subprocess.run(argv, env=home.environ(), capture_output=True, text=True, timeout=PATIENCE, check=False)
-    assert run.returncode == 0, run.stderr
-    return run.stdout
+    done = home.typed("create-rules", *arguments)
+    assert done.exit_code == 0, done.stderr
+    return done.stdout
 
 
 def write(home: HomeDir, text: str) -> str:

@@ -29,22 +29,39 @@ NAMES = (*SPAWNED, "shared")
 WORKERS = [("sync", "--workers", "3"), ("gthread", "--workers", "2", "--threads", "8")]
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> HomeDir:
-    made = HomeDir(tmp_path).create()
+def new_home(path: Path) -> HomeDir:
+    made = HomeDir(path).create()
     for name in SPAWNED:
         made.site(name, mode="spawned")
     made.site("shared", mode="in-process")
     return made
 
 
-@pytest.fixture(params=WORKERS, ids=lambda options: options[0])
-def server(home: HomeDir, request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A server whose sites have all been met by all workers."""
-    with gunicorn(home, *request.param) as running:
-        for name in NAMES * 5:
-            assert running.ask(f"{name}.test").text == f"site {name}"
-        yield running
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> HomeDir:
+    return new_home(tmp_path_factory.mktemp("kills"))
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> HomeDir:
+    """A home whose server the test kills."""
+    return new_home(tmp_path)
+
+
+@pytest.fixture(scope="module", params=WORKERS, ids=lambda options: options[0])
+def running(home: HomeDir, request: pytest.FixtureRequest) -> Iterator[Server]:
+    """One server for all that comes back after a kill."""
+    with gunicorn(home, *request.param) as server:
+        yield server
+    eventually(lambda: not home.processes(), PATIENCE, "nothing is left")
+
+
+@pytest.fixture
+def server(running: Server) -> Server:
+    """The server, whose sites have all been met by all workers."""
+    for name in NAMES * 5:
+        assert running.ask(f"{name}.test").text == f"site {name}"
+    return running
 
 
 @contextlib.contextmanager
@@ -161,8 +178,9 @@ def test_a_killed_supervisor_costs_what_was_in_flight(server: Server, home: Home
     eventually(lambda: len(home.processes(backends=True)) == len(SPAWNED), PATIENCE, "one process for each site")
 
 
-def test_a_killed_master_takes_all_along_and_blocks_no_next_start(home: HomeDir) -> None:
+def test_a_killed_master_takes_all_along_and_blocks_no_next_start(own: HomeDir) -> None:
     """kill -9 of gunicorn's master under load: nothing is left of the home, and the next server starts as if new."""
+    home = own
     # Orphaned gthread workers serve their keep-alive clients as long as this says.
     options = ("--workers", "2", "--threads", "8", "--graceful-timeout", "2")
     with gunicorn(home, "gthread", *options) as server:
@@ -176,8 +194,9 @@ def test_a_killed_master_takes_all_along_and_blocks_no_next_start(home: HomeDir)
     starts_anew(home)
 
 
-def test_a_machine_that_went_down_blocks_no_next_start(home: HomeDir) -> None:
+def test_a_machine_that_went_down_blocks_no_next_start(own: HomeDir) -> None:
     """Everything is killed at one stroke, guard included, so that nobody clears anything away."""
+    home = own
     unshare = find_program("unshare") or not_tested("everything killed at one stroke: unshare (util-linux)")
     isolated = [unshare, "--pid", "--fork", "--mount-proc", "--kill-child"]
     if subprocess.run([*isolated, "true"], capture_output=True, check=False).returncode:

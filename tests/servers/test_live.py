@@ -67,18 +67,21 @@ def test_a_new_site_is_right_at_its_first_request(server: Server, home: HomeDir,
 
 
 def test_an_edit_is_live_within_a_second(server: Server, home: HomeDir, neighbour: Load) -> None:
-    """A site file that now names another application is followed by every worker."""
-    where = home.site("edited")
-    assert server.ask("edited.test").text == "site edited"
-    for number in range(CHANGES):
-        (where / f"version{number}.py").write_text(HELLO.replace("{text}", f"version {number}"))
-        application = f"version{number}:application"
-        home.ini("edited", f"[service]\ndomains = edited.test\nlocation = {where}\napplication = {application}\n")
-        eventually(
-            lambda text=f"version {number}": everywhere(server, "edited.test", 200, text),  # type: ignore[misc]
-            PATIENCE,
-            f"version {number} is served",
-        )
+    """Site files that now name another application are followed by every worker; five change at a time."""
+    sites = {name: home.site(name) for name in ("edit0", "edit1", "edit2", "edit3", "edit4")}
+    for name in sites:
+        assert server.ask(f"{name}.test").text == f"site {name}"
+    for number in range(CHANGES // len(sites)):
+        for name, where in sites.items():
+            (where / f"{name}_{number}.py").write_text(HELLO.replace("{text}", f"version {number} of {name}"))
+            text = f"domains = {name}.test\nlocation = {where}\napplication = {name}_{number}:application\n"
+            home.ini(name, f"[service]\n{text}")
+        for name in sites:
+            eventually(
+                lambda host=f"{name}.test", text=f"version {number} of {name}": everywhere(server, host, 200, text),  # type: ignore[misc]
+                PATIENCE,
+                f"version {number} of {name} is served",
+            )
 
 
 def test_an_edit_moves_a_domain(server: Server, home: HomeDir, neighbour: Load) -> None:

@@ -101,5 +101,7 @@ def test_no_more_descriptors_cost_the_next_site_only(home: HomeDir) -> None:
         assert f"{len(served)} of 50 backends" in home.multisite("status")
         assert home.multisite("stop", "n0") == "n0: stopping\n"
         eventually(lambda: len(home.processes(backends=True)) == len(served) - 1, PATIENCE, "one has stopped")
+        still = f"{len(served) - 1} of 50 backends"
+        eventually(lambda: still in home.multisite("status"), PATIENCE, "the supervisor has what it held")
         assert server.ask("n0.test").text == "site n0"
         assert not re.search(r"Traceback|Errno", server.log())

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import is_running
+
 from .harness import PATIENCE, REPOSITORY, HomeDir, Server, debian_program, eventually, free_port, gunicorn
 
 pytestmark = pytest.mark.servers
@@ -79,7 +81,8 @@ def test_visits_are_counted_whichever_process_answers_and_after_a_restart(home: 
 
         eventually(met_both, PATIENCE, "both processes answer")
         assert visit(server)[0] == 1  # somebody else
-        home.multisite("stop", "sessions")
+        home.multisite("stop", "sessions")  # which does not wait for their end
+        eventually(lambda: not any(map(is_running, processes)), PATIENCE, "both have stopped")
         again, process, _ = visit(server, cookie)
         assert (again, process in processes) == (number + 1, False)
 

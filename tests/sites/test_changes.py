@@ -66,9 +66,9 @@ def looked(site: Site, tmp_path: Path) -> Callable[[float], bool]:
     one.begin(changes.files(site, home))
 
     def look(now: float) -> bool:
-        is_due = one.look(changes.files(site, home), now)
+        is_due = one.is_due(changes.files(site, home), now)
         if is_due:
-            one.take()
+            one.take_change()
         return is_due
 
     return look

@@ -7,7 +7,7 @@ import pathlib
 
 import pytest
 
-from multisite.sites.enabling import EnablingError, PathState, Places, link_name, look, plan_disable, plan_enable
+from multisite.sites.enabling import EnablingError, PathState, Places, link_name, plan_disable, plan_enable, state_of
 
 SOURCE = PathState("/h/sites-available/blog.ini", "file", real="/h/sites-available/blog.ini")
 LINK = "/h/sites-enabled/blog.ini"
@@ -112,7 +112,7 @@ def test_a_regular_file_in_sites_enabled_survives_both_commands(places: Places) 
 def test_links_that_loop_are_seen_as_such_and_can_be_removed(places: Places) -> None:
     os.mkdir(places.enabled)
     os.symlink("blog.ini", places.link("blog"))
-    assert look(places.link("blog")).kind == "loop"
+    assert state_of(places.link("blog")).kind == "loop"
     assert places.disable("blog").action == "remove"
 
 

@@ -178,8 +178,8 @@ def test_another_server_is_tried_on_a_socket_of_its_own(home: SupervisedHome, ho
         server = server.replace('("", 0), Handler)', '("127.0.0.1", int(sys.argv[1])), Handler)')
         server = server.replace("self.socket = socket.socket(fileno=3)", "")
         server = server.replace("class Server", "class Other").split("if __name__")[0]
-        server += "http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), Handler).serve_forever()\n"
-    bad = server.replace("send_response(200)", "send_response(500 if self.path == '/health' else 200)")
+        server += "socketserver.ThreadingTCPServer(('127.0.0.1', int(sys.argv[1])), Handler).serve_forever()\n"
+    bad = server.replace("status = 200", "status = 500 if self.path == '/health' else 200")
     command = f"{sys.executable} srv.py" + (" %PORT" if how == "behind the relay" else "")
     folder = home.site("blog", server.replace("VERSION", "one"), command=command, smoke_path="/health")
     assert home.get("blog").startswith("one")

@@ -59,7 +59,7 @@ class Sites:
             backends=[1], pids=[1], state=State.RUNNING, figures=lambda: figures, ensure=str, is_due=True
         )
 
-    supervised = get
+    supervise = get
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ OTHERWISE = {
     *("Connections", "Control", "ControlSockets", "DescriptorLimits", "Exit", "Far", "ForkChannel", "Journey"),
     *("Keeper", "Knowledge", "LastLines", "Learned", "Loop", "Pipe", "Preloader", "Relay"),
     *("RuntimeDir", "Sandbox", "Scales", "Context", "SiteUnavailable", "SpawnBudget", "Starts"),
-    *("SupervisorError", "Trial", "Unavailable", "Upgrade"),
+    *("SupervisorError", "Trial", "Unavailable", "Upgrade", "Announcer", "NodeStats"),
 }
 
 #: by class, what older programs have written: an attribute may be renamed, its key may not
@@ -81,7 +81,8 @@ def assigned(definition: ast.ClassDef) -> set[str]:
 
 def handed() -> list[type[Handed]]:
     assert main, "all of them are there"
-    return sorted(below(Handed), key=lambda kind: kind.__name__)
+    ours = (kind for kind in below(Handed) if kind.__module__.startswith("multisite."))
+    return sorted(ours, key=lambda kind: kind.__name__)
 
 
 def below(kind: type[Handed]) -> set[type[Handed]]:

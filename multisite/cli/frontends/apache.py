@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator
 
 from multisite.cli.frontends.blocks import (
-    CLAIMS,
     UNDERSCORED,
     Block,
     Front,
@@ -118,7 +117,7 @@ def _hosts(block: Block, front: Front) -> Iterator[str]:
         tls = ["SSLEngine On", f"SSLCertificateFile {quoted(chain)}", f"SSLCertificateKeyFile {quoted(key)}"]
         ways.append(("*:443", tls))
     for addresses, tls in ways:
-        yield from (comment(f"{name}{f' at {mount}' if mount != '/' else ''}") for mount, name in block.sites)
+        yield from map(comment, block.titles)
         yield f"<VirtualHost {addresses}>"
         yield from (f"    {line}" if line else "" for line in [*tls, *inside])
         yield "</VirtualHost>\n"
@@ -186,8 +185,8 @@ def _allow(folder: str, rule: Static, file: str = "") -> Iterator[str]:
         yield f"    <Files {quoted(file)}>"
         indent *= 2
     yield f"{indent}Require all granted"
-    if rule.fresh is not None:
-        yield f'{indent}Header set Cache-Control "{f"max-age={rule.fresh}" if rule.fresh else "no-cache"}"'
+    if rule.expires is not None:
+        yield f'{indent}Header set Cache-Control "{f"max-age={rule.expires}" if rule.expires else "no-cache"}"'
     if file:
         yield "    </Files>"
     yield "</Directory>"
@@ -222,8 +221,7 @@ def _proxy(block: Block, front: Front) -> Iterator[str]:
     yield comment("request_timeout and start_timeout, and a little: the page that says why is multisite's")
     yield f"ProxyTimeout {block.timeout}"
     yield comment("What a client claims of itself ends here; mod_proxy sets X-Forwarded-For and -Host.")
-    named = [front.host_header] if re.fullmatch(r"[A-Za-z0-9-]+", front.host_header) else []
-    gone = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Server", *named, *CLAIMS, *UNDERSCORED)
+    gone = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Server", *front.claims, *UNDERSCORED)
     yield from (f"RequestHeader unset {name}" for name in gone)
     yield 'RequestHeader set X-Forwarded-Proto "expr=%{REQUEST_SCHEME}"'
     yield 'RequestHeader set X-Forwarded-Port "expr=%{SERVER_PORT}"'

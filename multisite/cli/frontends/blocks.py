@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from multisite.config.domains import is_pattern
+from multisite.config.domains import is_pattern, literal_suffix, suffixes
 from multisite.config.endpoint import Endpoint
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -37,7 +37,7 @@ class Static:
         file: answers `prefix` itself.
         links: the site's static_links.
         hidden: whether names that start with a dot are served.
-        fresh: seconds for caches; None says nothing.
+        expires: seconds for caches; None says nothing.
     """
 
     prefix: str
@@ -45,7 +45,7 @@ class Static:
     file: str = ""
     links: str = "inside"
     hidden: bool = False
-    fresh: int | None = None
+    expires: int | None = None
 
     @property
     def rest(self) -> str:
@@ -107,6 +107,11 @@ class Block:
     certificate: tuple[str, str] | None = None  # paths of the chain and the key
     sent: tuple[Sent, ...] = ()
     app_send: bool = False
+
+    @property
+    def titles(self) -> list[str]:
+        """What is said above it: the sites, and where they are mounted."""
+        return [f"{name}{f' at {mount}' if mount != '/' else ''}" for mount, name in self.sites]
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +184,12 @@ class Front:
     sent: tuple[Sent, ...] = ()
     app_send: bool = False
     caddy: tuple[int, ...] = ()
+
+    @property
+    def claims(self) -> list[str]:
+        """The header fields by which a client could speak in a front end's stead."""
+        named = [self.host_header] if re.fullmatch(r"[A-Za-z0-9-]+", self.host_header) else []
+        return [*named, *CLAIMS]
 
 
 #: what front ends say of their clients under names that we do not set: a client could say it in their stead, and a
@@ -256,17 +267,6 @@ def glob(domain: str) -> str:
     return _WILDCARD.sub("*", domain)
 
 
-def literal_suffix(pattern: str) -> str:
-    """Return the whole labels that end every host of `pattern`: ``a.b`` for ``*x.a.b``."""
-    last = max(pattern.rfind("*"), pattern.rfind("}"))
-    return pattern[last + 1 :].partition(".")[2]
-
-
-def lineage(suffix: str) -> frozenset[str]:
-    """Return `suffix` and all the suffixes above it, "" included."""
-    return frozenset({suffix.split(".", count)[-1] for count in range(suffix.count(".") + 1)} | {""})
-
-
 def undisputed(patterns: Sequence[str]) -> frozenset[str]:
     """Return those ``*.SUFFIX`` of `patterns`, in their order of registration, that a server may look up first.
 
@@ -278,7 +278,7 @@ def undisputed(patterns: Sequence[str]) -> frozenset[str]:
     above_later: set[str] = set()
     for pattern in reversed([pattern for pattern in patterns if is_pattern(pattern)]):
         suffix = literal_suffix(pattern)
-        lines = lineage(suffix)
+        lines = set(suffixes(suffix))
         if pattern == f"*.{suffix}" and suffix and suffix not in above_later and not lines & later:
             found.add(pattern)
         later.add(suffix)

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable, Iterator
 
 from multisite.cli.frontends.blocks import (
-    CLAIMS,
     UNDERSCORED,
     Block,
     Front,
@@ -89,7 +88,7 @@ def _ask(front: Front) -> Iterator[str]:
 
 
 def _site(block: Block, front: Front) -> Iterator[str]:
-    yield from (comment(f"{name}{f' at {mount}' if mount != '/' else ''}") for mount, name in block.sites)
+    yield from map(comment, block.titles)
     yield ", ".join(address for domain in block.domains for address in _addresses(domain, front)) + " {"
     yield from (f"    {line}" for line in _inside(block.log, front))
     yield "    route {"
@@ -119,7 +118,7 @@ def _others(patterns: list[Block], front: Front) -> Iterator[str]:
     yield "    route {"
     for number, block in enumerate(patterns, 1):
         either = "|".join(map(expression, block.domains))
-        yield from (comment(f"{name}{f' at {mount}' if mount != '/' else ''}", " " * 8) for mount, name in block.sites)
+        yield from (comment(title, " " * 8) for title in block.titles)
         yield f"        @site{number} header_regexp Host `(?i)^({either})(:[0-9]+)?$`"
         yield f"        handle @site{number} {{"
         yield from (f"            {line}" for line in _routes(block, front))
@@ -149,7 +148,7 @@ def _inside(log: str, front: Front) -> Iterator[str]:
 
 def _routes(block: Block, front: Front) -> Iterator[str]:
     yield from (comment(reason) for reason in [*block.left, *unsent(block.sent, "Caddy")])
-    dispatcher = list(_handle("", _proxy(_upstream(front), block, front)))
+    dispatcher = list(_handle("", [_proxy(_upstream(front), block, front)]))
     for number, rule in enumerate(block.static, 1):
         yield f"@prefix{number} path_regexp `^{path_expression(rule.prefix)}(/|$)`"
         yield from _handle(f" @prefix{number}", [*_files(rule, f"static{number}", dispatcher), *dispatcher])
@@ -200,8 +199,8 @@ def _serve(folder: str, file: str, rule: Static) -> Iterator[str]:
         yield f"rewrite * /{file}"
     elif rule.prefix:
         yield f"uri strip_prefix {rule.prefix}"
-    if rule.fresh is not None:
-        yield f'header Cache-Control "{f"max-age={rule.fresh}" if rule.fresh else "no-cache"}"'
+    if rule.expires is not None:
+        yield f'header Cache-Control "{f"max-age={rule.expires}" if rule.expires else "no-cache"}"'
     yield f"root * {quoted(folder)}"
     yield "file_server"
 
@@ -217,18 +216,12 @@ def _application(block: Block, front: Front, direct: bool) -> Iterator[str]:
         yield "        try_files /{host}/"
         yield "    }"
         yield "}"
-        yield "handle @direct {"
-        yield from (
-            f"    {line}" for line in _proxy(f"`unix/{_plain(front.folders)}/{{host}}/http.sock`", block, front)
-        )
-        yield "}"
-    yield "handle {"
-    yield from (f"    {line}" for line in _proxy(_upstream(front), block, front))
-    yield "}"
+        yield from _handle(" @direct", [_proxy(f"`unix/{_plain(front.folders)}/{{host}}/http.sock`", block, front)])
+    yield from _handle("", [_proxy(_upstream(front), block, front)])
 
 
-def _proxy(to: str, block: Block, front: Front) -> Iterator[str]:
-    yield f"import {_snippet(front)} {to} {block.timeout}s"
+def _proxy(to: str, block: Block, front: Front) -> str:
+    return f"import {_snippet(front)} {to} {block.timeout}s"
 
 
 def _snippet(front: Front) -> str:
@@ -239,11 +232,10 @@ def _snippet(front: Front) -> str:
 
 def _shared(front: Front) -> Iterator[str]:
     """How a request is passed on, to an address and with a time limit."""
-    named = [front.host_header] if re.fullmatch(r"[A-Za-z0-9-]+", front.host_header) else []
     yield f"({_snippet(front)}) {{"
     yield "    reverse_proxy {args.0} {"
     yield comment("What a client claims of itself ends here; Caddy sets X-Forwarded-For, -Proto and -Host.", " " * 8)
-    yield from (f"        header_up -{name}" for name in (*named, *CLAIMS, *UNDERSCORED, "X-Forwarded-Port"))
+    yield from (f"        header_up -{name}" for name in (*front.claims, *UNDERSCORED, "X-Forwarded-Port"))
     yield comment("A slow client is waited for here, rather than in a process of the site's.", " " * 8)
     old = () < front.caddy < RENAMED
     yield from (f"        {line}" for line in (OLD_BUFFERS if old else (f"request_buffers {BUFFER >> 20}MiB",)))
@@ -263,7 +255,7 @@ def _upstream(front: Front) -> str:
         if upstream.path.startswith("\0"):
             raise Unwritable("Caddy cannot connect to an abstract socket")
         return f"`unix/{_plain(upstream.path)}`"
-    return f"{f'[{upstream.host}]' if ':' in upstream.host else upstream.host}:{upstream.port}"
+    return upstream.address
 
 
 def _plain(text: str) -> str:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from multisite.cli.frontends.blocks import (
-    CLAIMS,
     UNDERSCORED,
     Block,
     Front,
@@ -57,33 +56,24 @@ def _everywhere(front: Front) -> Iterator[str]:
     for listen in front.listen:
         address = f"unix:{listen.path}" if listen.path else listen.address.replace("*", "0.0.0.0")
         yield f'$SERVER["socket"] == {quoted(address)} {{ }}'
-    yield from _condition(front)
-
-
-def _condition(front: Front) -> Iterator[str]:
-    """All hosts, when there is no SITE; else the domains of the blocks."""
-    indent = ""
-    if not front.rest:
-        either = "|".join(expression(domain) for block in front.blocks for domain in block.domains)
-        yield f'$HTTP["host"] =~ {_host_expression(either)} {{'
-        indent = "    "
-    yield from (f"{indent}{line}" for line in _proxy(front))
-    if not front.rest:
+    if front.rest:
+        yield from _proxy(front)
+    else:
+        yield _if_host(domain for block in front.blocks for domain in block.domains)
+        yield from (f"    {line}" for line in _proxy(front))
         yield "}"
 
 
-def _host_expression(either: str) -> str:
-    return f'"^({either})(:[0-9]+)?$"'
+def _if_host(domains: Iterable[str]) -> str:
+    return f'$HTTP["host"] =~ "^({"|".join(map(expression, domains))})(:[0-9]+)?$" {{'
 
 
 def _proxy(front: Front) -> Iterator[str]:
     yield f"server.max-request-size = {front.max_body // 1024}"
     yield f"accesslog.filename = {quoted(f'{front.logs}/multisite.access.log')}"
     yield comment("What a client claims of itself ends here: an empty field is not passed on.")
-    named = [front.host_header] if re.fullmatch(r"[A-Za-z0-9-]+", front.host_header) else []
-    gone = ("X-Forwarded-For", "X-Forwarded-Port", *named, *CLAIMS, *UNDERSCORED)
     yield "setenv.set-request-header = ("
-    yield from (f'    "{name}" => "",' for name in gone)
+    yield from (f'    "{name}" => "",' for name in ("X-Forwarded-For", "X-Forwarded-Port", *front.claims, *UNDERSCORED))
     yield ")"
     yield comment(
         "A connection towards multisite carries one request and is closed. That is fastest, since multisite can"
@@ -118,8 +108,8 @@ def _upstream(front: Front) -> str:
 
 
 def _host(block: Block, front: Front) -> Iterator[str]:
-    yield from (comment(f"{name}{f' at {mount}' if mount != '/' else ''}") for mount, name in block.sites)
-    yield f'$HTTP["host"] =~ {_host_expression("|".join(map(expression, block.domains)))} {{'
+    yield from map(comment, block.titles)
+    yield _if_host(block.domains)
     yield f"    accesslog.filename = {quoted(f'{front.logs}/{block.log}.access.log')}"
     yield from (comment(reason, "    ") for reason in block.left)
     if block.check:
@@ -151,7 +141,7 @@ def _alias(rule: Static, block: Block) -> tuple[str, str]:
         raise Unwritable(without_check("lighttpd"))
     if any(other.prefix.startswith(f"{rule.prefix}/") and not other.folders for other in block.static):
         raise Unwritable("a prefix beneath it is")
-    if len(rule.folders) > 1 or rule.fresh is not None:
+    if len(rule.folders) > 1 or rule.expires is not None:
         raise Unwritable("it has several folders, or static_expires")
     if rule.file:
         return f'"{rule.prefix}" => {quoted(rule.file)}', path

@@ -6,11 +6,9 @@ https://nginx.org/en/docs/http/server_names.html.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from multisite.cli.frontends.blocks import (
-    CLAIMS,
     Block,
     Front,
     Listen,
@@ -24,6 +22,7 @@ from multisite.cli.frontends.blocks import (
     unsent,
 )
 from multisite.config.domains import is_pattern
+from multisite.config.trusted import key_of
 
 #: a longer name does not fit the hash tables that nginx makes by default, and it would not start
 LONGEST_NAME = 40
@@ -96,14 +95,10 @@ def quoted(text: str, after: str = "") -> str:
 
 
 def _guard(front: Front) -> str:
-    exceptions = [f"    {_map_key(domain)} {quoted(NO_FOLDER)};\n" for domain in front.indirect]
+    keys = (domain if _is_short(domain) and domain not in MAP_WORDS else _regular(domain) for domain in front.indirect)
+    exceptions = [f"    {key} {quoted(NO_FOLDER)};\n" for key in keys]
     told = ["    # They have files of their own, or do not speak HTTP.\n"] if exceptions else []
     return "".join([GUARD, *told, *exceptions, "}\n"])
-
-
-def _map_key(domain: str) -> str:
-    plain = _is_short(domain) and domain not in MAP_WORDS
-    return domain if plain else f'"~^{expression(domain)}$"'
 
 
 def _is_short(domain: str) -> bool:
@@ -111,7 +106,7 @@ def _is_short(domain: str) -> bool:
 
 
 def _server(block: Block, front: Front, native: frozenset[str]) -> Iterator[str]:
-    yield from (comment(f"{name}{f' at {mount}' if mount != '/' else ''}") for mount, name in block.sites)
+    yield from map(comment, block.titles)
     yield "server {"
     yield from _listen(front, block.certificate)
     yield f"    server_name {' '.join(_name(domain, native) for domain in block.domains)};"
@@ -124,10 +119,10 @@ def _server(block: Block, front: Front, native: frozenset[str]) -> Iterator[str]
         nested = any(rule.prefix.startswith(f"{other.prefix}/") for other in block.static[number:])
         yield from _static(rule, front, apart=direct or nested)
     if block.static or block.check:
-        yield from _pass(front, "    ", False, "@multisite")
+        yield from _pass(front, False, "@multisite")
     if block.check:
         yield from _check(block.check)
-    yield from _pass(front, "    ", direct)
+    yield from _pass(front, direct)
     yield "}"
 
 
@@ -144,28 +139,25 @@ def _rest(front: Front) -> Iterator[str]:
         yield f"    access_log {quoted(f'{front.logs}/sites', '/$host/access.log')} combined;"
     yield from _settings(front, front.timeout)
     yield from _sending(front, front)
-    yield from _pass(front, "    ", bool(front.folders and not front.blocks))
+    yield from _pass(front, bool(front.folders and not front.blocks))
     yield "}"
 
 
 def _listen(front: Front, certificate: tuple[str, str] | None) -> Iterator[str]:
     for listen in front.listen or (Listen(port=80),):
-        yield f"    listen {_listen_address(listen)};"
+        address = quoted(f"unix:{listen.path}") if listen.path else listen.address.removeprefix("*:")
+        yield f"    listen {address};"
     if certificate:
         yield "    listen 443 ssl http2;"
         yield f"    ssl_certificate {quoted(certificate[0])};"
         yield f"    ssl_certificate_key {quoted(certificate[1])};"
 
 
-def _listen_address(listen: Listen) -> str:
-    if listen.path:
-        return quoted(f"unix:{listen.path}")
-    return listen.address.removeprefix("*:")
-
-
 def _name(domain: str, native: frozenset[str]) -> str:
-    if _is_short(domain) and (domain in native or not is_pattern(domain)):
-        return domain
+    return domain if _is_short(domain) and (domain in native or not is_pattern(domain)) else _regular(domain)
+
+
+def _regular(domain: str) -> str:
     return f'"~^{expression(domain)}$"'
 
 
@@ -181,11 +173,11 @@ def _settings(front: Front, timeout: int) -> Iterator[str]:
     yield f"    {word}_next_upstream off;  # no request is ever sent twice"
     if uwsgi:
         yield from (f"    uwsgi_param {name} {value};" for name, value in UWSGI.items())
-        yield from (f'    uwsgi_param {_variable(name)} "" if_not_empty;' for name in _unset(front))
+        yield from (f'    uwsgi_param {key_of(name)} "" if_not_empty;' for name in front.claims)
         return
     yield "    proxy_http_version 1.1;"
     yield from (f"    proxy_set_header {name} {value};" for name, value in HEADERS.items())
-    yield from (f'    proxy_set_header {name} "";' for name in _unset(front))
+    yield from (f'    proxy_set_header {name} "";' for name in front.claims)
 
 
 def _sending(told: Block | Front, front: Front) -> Iterator[str]:
@@ -247,15 +239,6 @@ UWSGI = {
 }
 
 
-def _unset(front: Front) -> list[str]:
-    named = [front.host_header] if re.fullmatch(r"[A-Za-z0-9-]+", front.host_header) else []
-    return [*named, *CLAIMS]
-
-
-def _variable(header: str) -> str:
-    return "HTTP_" + header.upper().replace("-", "_")
-
-
 def _static(rule: Static, front: Front, apart: bool) -> Iterator[str]:
     """Yield a location for the files, and one for what else is at the prefix where that must not go further."""
     path = path_expression(rule.prefix)
@@ -268,7 +251,7 @@ def _static(rule: Static, front: Front, apart: bool) -> Iterator[str]:
         apart = True
         yield comment(f"{rule.prefix or '/'} is served by multisite: {error}.", "    ")
     if apart or not (rule.folders or rule.file):
-        yield from _pass(front, "    ", False, f'~ "^{path}(?:/|$)"')
+        yield from _pass(front, False, f'~ "^{path}(?:/|$)"')
 
 
 def _check(rule: Static) -> Iterator[str]:
@@ -284,7 +267,8 @@ def _location(where: str, tried: str, rule: Static) -> Iterator[str]:
     yield f"        try_files {tried} @multisite;"
     yield "        error_page 403 405 = @multisite;"
     yield from [f"        disable_symlinks {LINKS[rule.links]};"] if rule.links in LINKS else []
-    yield from [f"        expires {f'{rule.fresh}s' if rule.fresh else 'epoch'};"] if rule.fresh is not None else []
+    if rule.expires is not None:
+        yield f"        expires {f'{rule.expires}s' if rule.expires else 'epoch'};"
     yield "    }"
 
 
@@ -296,21 +280,21 @@ def _each(folders: tuple[str, ...]) -> str:
     return " ".join(quoted(folder.rstrip("/"), "$1") for folder in folders)
 
 
-def _pass(front: Front, indent: str, direct: bool, where: str = "/") -> Iterator[str]:
+def _pass(front: Front, direct: bool, where: str = "/") -> Iterator[str]:
     to = _dispatcher(front)
-    yield f"{indent}location {where} {{"
+    yield f"    location {where} {{"
     if direct:
         folder = quoted(front.folders, "/$multisite_folder")
         socket = quoted(f"http://unix:{front.folders}", "/$multisite_folder/http.sock:")
-        yield f'{indent}    set $multisite_to "{to}";'
-        yield f"{indent}    if (-d {folder}) {{"
-        yield f"{indent}        set $multisite_to {socket};"
-        yield f"{indent}    }}"
-        yield f"{indent}    proxy_pass $multisite_to;"
+        yield f'        set $multisite_to "{to}";'
+        yield f"        if (-d {folder}) {{"
+        yield f"            set $multisite_to {socket};"
+        yield "        }"
+        yield "        proxy_pass $multisite_to;"
     else:
         word = "uwsgi_pass" if front.upstream.protocol == "uwsgi" else "proxy_pass"
-        yield f'{indent}    {word} "{to}";'
-    yield f"{indent}}}"
+        yield f'        {word} "{to}";'
+    yield "    }"
 
 
 def _dispatcher(front: Front) -> str:
@@ -320,9 +304,4 @@ def _dispatcher(front: Front) -> str:
         if upstream.path.startswith("\0") or ":" in upstream.path:
             raise Unwritable("nginx cannot connect to an abstract socket, nor to one with a colon in its path")
         return f"{scheme}unix:{escaped(upstream.path)}{':' if scheme else ''}"
-    return f"{scheme}{_address(front)}"
-
-
-def _address(front: Front) -> str:
-    host = front.upstream.host
-    return f"{f'[{host}]' if ':' in host else host}:{front.upstream.port}"
+    return f"{scheme}{upstream.address}"

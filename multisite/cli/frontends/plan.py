@@ -185,8 +185,8 @@ def _rule(
 
 
 def _files(prefix: str, folders: tuple[str, ...], site: Site, file: str = "") -> Static:
-    fresh = [int(values.duration(item)) for item in site.static_expires]
-    return Static(prefix, folders, file, site.static_links, site.static_hidden, fresh[-1] if fresh else None)
+    expiries = [int(values.duration(item)) for item in site.static_expires]
+    return Static(prefix, folders, file, site.static_links, site.static_hidden, expiries[-1] if expiries else None)
 
 
 def _hindrance(prefix: str, paths: tuple[str, ...], site: Site, files: Collection[str]) -> str:

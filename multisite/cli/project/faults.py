@@ -103,7 +103,7 @@ def _module_fault(site: Site, spec: AppSpec) -> str:
 
 
 def _has_loader(name: str) -> bool:
-    from multisite.inprocess.loaders import plugins
+    from multisite.inprocess.loader import plugins
 
     return name in plugins().names
 

@@ -166,8 +166,9 @@ def default_app(project: Project) -> Iterator[Guess]:
     """``@route("/")`` of bottle itself adds to one application that the interpreter has for all."""
     for name, tree in project.sources.items():
         bottle = _bottle_name(tree)
+        routes = {f"{bottle}{verb}" for verb in ("route", "get", "post", "put", "delete", "patch", "view")}
         if bottle is not None and any(
-            _is_route(each, bottle) for node in tree.body for each in getattr(node, "decorator_list", ())
+            callee(each) in routes for node in tree.body for each in getattr(node, "decorator_list", ())
         ):
             settings = {**settings_of(project, name, f"{bottle}default_app()"), "mode": "spawned"}
             note = "Bottle's default application is one for the whole interpreter, so no other site may share it."
@@ -185,11 +186,6 @@ def _bottle_name(tree: ast.Module) -> str | None:
         if isinstance(node, ast.ImportFrom) and node.module == "bottle" and own & {"*", "default_app"}:
             return ""
     return None
-
-
-def _is_route(decorator: ast.expr, bottle: str) -> bool:
-    verbs = ("route", "get", "post", "put", "delete", "patch", "view")
-    return callee(decorator) in {f"{bottle}{verb}" for verb in verbs}
 
 
 def webpy(project: Project) -> Iterator[Guess]:

@@ -228,7 +228,7 @@ class StaticFiles:
             start_response("200 OK", headers)
             return []
         if told.size > answers.IN_MEMORY:
-            body = answers.whole(reached.take(), told.size, environ)
+            body = answers.whole(reached.take_file(), told.size, environ)
             start_response("200 OK", headers)
             return body
         data = answers.read(reached.file, told.size)
@@ -252,11 +252,16 @@ class StaticFiles:
             return page(environ, start_response)
         if len(spans) == 1:
             (start, stop), media_type, length = spans[0], told.media_type, spans[0][1] - spans[0][0]
-            body = answers.part(reached.take(), spans[0], environ)
+            body = answers.part(reached.take_file(), spans[0], environ)
             headers = [("Content-Range", f"bytes {start}-{stop - 1}/{told.size}")]
         else:
             several = answers.Multipart(told.media_type, told.size, spans)
-            body, media_type, length, headers = several.body(reached.take()), several.media_type, several.length, []
+            body, media_type, length, headers = (
+                several.body(reached.take_file()),
+                several.media_type,
+                several.length,
+                [],
+            )
         headers += [("Content-Type", media_type), ("Content-Length", str(length)), *told.kept, *self._expiry(told)]
         headers += [("Content-Encoding", told.coding)] if told.coding else []
         start_response("206 Partial Content", headers)

@@ -66,7 +66,7 @@ class Sized:
 
 
 class UntilClose:
-    """A body that ends where the connection does.
+    """A body that ends where the connection does, or what another protocol says after a 101.
 
     With `forgive`, a reset ends it too. The kernel makes a reset out of a close if the other side has not read
     everything it was sent, as when it answers a request whose body it does not want.
@@ -85,19 +85,6 @@ class UntilClose:
         if reset and not self._forgive:
             raise UpstreamProtocolError("the connection was reset in the middle of the answer")
         self.done = True
-
-
-class Raw:
-    """What another protocol says, after a 101: everything, until the connection ends."""
-
-    done = False
-
-    def feed(self, data: bytes) -> bytes:
-        """Return `data`."""
-        return data
-
-    def end(self, reset: bool) -> None:
-        """Take it as the end."""
 
 
 class Chunked:

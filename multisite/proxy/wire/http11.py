@@ -32,6 +32,8 @@ _NOT_KNOWN = frozenset({"set-cookie", "etag", "last-modified", "date", "location
 DROPPED = HOP_BY_HOP | {"status"}
 _LENGTH_FIELD = "content-length"
 
+_Field = tuple[str, tuple[str, str]]  # the name in lower case; name and value as they are passed on
+
 
 class Head(NamedTuple):
     """The head of an answer: what is passed on, and what says where the body ends."""
@@ -104,12 +106,10 @@ def parse_head(data: bytes, dropped: frozenset[str] = DROPPED) -> tuple[Head, by
         return None
     text = data[: end.start() + 1].decode("latin-1").replace("\r\n", "\n")
     first, _, lines = text.partition("\n")
-    status = _STATUS.fullmatch(first.replace("\t", " "))  # PEP 3333 has no control character in a status
+    status = _status_of(first.replace("\t", " "))  # PEP 3333 has no control character in a status
     if not status:
         raise UpstreamProtocolError(f"the answer is not HTTP/1.x: {first[:40]!r}")
-    code = int(status[2])
-    fields, special = _fields(lines, dropped)
-    return _head(code, f"{code} {status[3] or _phrase(code)}", status[1], fields, special), data[end.end() :]
+    return _head(*status, _fields(lines), dropped), data[end.end() :]
 
 
 def body_of(head: Head, method: str, forgive: bool) -> Body:
@@ -136,23 +136,18 @@ def _plain_head(text: str, dropped: frozenset[str]) -> Head | None:
     status = _known_statuses.get(first) or _status_of(first)
     if not status or len(lines) > MOST_FIELDS:
         return None
-    fields: list[tuple[str, str]] = []
-    special: dict[str, list[str]] = {}
+    fields = []
     for line in lines:
         known = _known_lines.get(line) or _plain_line(line)
         if not known:
             return None
-        lower, field = known
-        if lower in dropped or lower == _LENGTH_FIELD:
-            special.setdefault(lower, []).append(field[1])
-        if lower not in dropped:
-            fields.append(field)
-    return _head(*status, fields, special)
+        fields.append(known)
+    return _head(*status, fields, dropped)
 
 
 _MOST_KNOWN = 1024  # lines remembered, of at most so many characters
 _LONGEST_KNOWN = 100
-_known_lines: dict[str, tuple[str, tuple[str, str]]] = {}
+_known_lines: dict[str, _Field] = {}
 _known_statuses: dict[str, tuple[int, str, str]] = {}
 
 
@@ -162,13 +157,14 @@ def _status_of(line: str) -> tuple[int, str, str] | None:
     if not match or "\t" in line:
         return None
     code = int(match[2])
-    status = code, f"{code} {match[3] or _phrase(code)}", match[1]
+    phrase = match[3] or (HTTPStatus(code).phrase if code in HTTPStatus._value2member_map_ else "Unknown")
+    status = code, f"{code} {phrase}", match[1]
     if len(_known_statuses) < _MOST_KNOWN and len(line) <= _LONGEST_KNOWN:
         _known_statuses[line] = status
     return status
 
 
-def _plain_line(line: str) -> tuple[str, tuple[str, str]] | None:
+def _plain_line(line: str) -> _Field | None:
     if not _LINE.fullmatch(line):
         return None
     field, _, value = line.partition(":")
@@ -180,22 +176,13 @@ def _plain_line(line: str) -> tuple[str, tuple[str, str]] | None:
     return known
 
 
-def _fields(lines: str, dropped: frozenset[str]) -> tuple[list[tuple[str, str]], dict[str, list[str]]]:
-    """Return the fields to pass on, and the values of those that are about the connection."""
+def _fields(lines: str) -> list[_Field]:
     if not _FIELDS.fullmatch(lines):
         lines = _repaired(lines)
     found = _FIELD.findall(lines)
     if len(found) > MOST_FIELDS:
         raise UpstreamProtocolError(f"the answer has more than {MOST_FIELDS} header fields")
-    fields: list[tuple[str, str]] = []
-    special: dict[str, list[str]] = {}
-    for field, sent in found:
-        lower, value = field.lower(), sent.strip(" \t")
-        if lower in dropped or lower == _LENGTH_FIELD:
-            special.setdefault(lower, []).append(value)
-        if lower not in dropped:
-            fields.append((field, value))
-    return fields, special
+    return [(field.lower(), (field, value.strip(" \t"))) for field, value in found]
 
 
 def _repaired(lines: str) -> str:
@@ -209,7 +196,15 @@ def _repaired(lines: str) -> str:
     return lines
 
 
-def _head(code: int, status: str, minor: str, fields: list[tuple[str, str]], special: dict[str, list[str]]) -> Head:
+def _head(code: int, status: str, minor: str, found: list[_Field], dropped: frozenset[str]) -> Head:
+    """Return a head with the fields that are passed on; what is about the connection or the length is obeyed."""
+    fields: list[tuple[str, str]] = []
+    special: dict[str, list[str]] = {}
+    for lower, field in found:
+        if lower in dropped or lower == _LENGTH_FIELD:
+            special.setdefault(lower, []).append(field[1])
+        if lower not in dropped:
+            fields.append(field)
     chunked = _is_chunked(special["transfer-encoding"], minor) if "transfer-encoding" in special else False
     length = None
     if _LENGTH_FIELD in special:
@@ -252,10 +247,6 @@ def _length(values: list[str]) -> int:
     if not _LENGTH.fullmatch(first) or any(other.strip() != first for other in others):
         raise UpstreamProtocolError(f"the answer has a wrong Content-Length: {', '.join(values)[:40]!r}")
     return int(first)
-
-
-def _phrase(code: int) -> str:
-    return HTTPStatus(code).phrase if code in HTTPStatus._value2member_map_ else "Unknown"
 
 
 def raw_target(environ: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from multisite.errors import NoAnswer, UpstreamProtocolError
 from multisite.proxy.headers import SENDERS
 from multisite.proxy.wire import http11
-from multisite.proxy.wire.framing import LAST_CHUNK, Body, Raw, chunk
+from multisite.proxy.wire.framing import LAST_CHUNK, Body, UntilClose, chunk
 from multisite.proxy.wire.http11 import NO_CONTENT, Head
 
 EARLY_HINTS = 103
@@ -63,7 +63,7 @@ class Incoming:
         self._rest = b""
         self._body: Body | None = None
 
-    def take(self, data: bytes, reset: bool) -> bytes:
+    def take_data(self, data: bytes, reset: bool) -> bytes:
         """Return the content that is in `data`, which is b"" at the end of the connection.
 
         What is wrong in the body is kept in `failure`: the head can be passed on, and be followed by a cut.
@@ -142,7 +142,7 @@ class Incoming:
     def _begin(self, head: Head) -> None:
         self.head = head
         if head.code == SWITCHING:
-            self._body = Raw()
+            self._body = UntilClose(forgive=True)
         else:
             self._body = http11.body_of(head, self._method, self._forgive)
         self.done = self._body.done

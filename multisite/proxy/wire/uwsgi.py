@@ -1,7 +1,8 @@
 """A request in the uwsgi protocol, version 0; the answer is plain HTTP that ends with the connection.
 
 https://uwsgi-docs.readthedocs.io/en/latest/Protocol.html: modifier1, the size of the variables as 16 bits (little
-endian), modifier2; then key and value of each, with 16 bits of length before them; then the body, unframed.
+endian), modifier2 (both are 0 for a WSGI request); then key and value of each, with 16 bits of length before them;
+then the body, unframed.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ def _job(site: Site, around: Surroundings, worker: str) -> dict[str, Any]:
         "notify": NOTIFY,
         "board": BOARD,
         "slot": around.slot % SLOTS,
-        "pin": development.told(around.environ).pin(site.name),
+        "pin": development.from_environ(around.environ).pin(site.name),
         "smoke": smoke if around.smoke and site.smoke_path else {},
         "learn": site.preload == "auto" and not site.chroot,
         "examine": bool(around.examine),

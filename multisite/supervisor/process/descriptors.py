@@ -42,6 +42,16 @@ def claim(count: int, share: int = 1) -> None:
         raise OSError(errno.EMFILE, EXHAUSTED)
 
 
+def read(descriptor: int, most: int = 65536) -> bytes | None:
+    """Return what has come to the end of a pipe that does not wait; None for nothing, empty if the other is closed."""
+    try:
+        return os.read(descriptor, most)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
+
+
 @dataclass
 class DescriptorLimits:
     """Limits of the machine as they were before the supervisor raised its own."""

@@ -39,13 +39,19 @@ def parent(pid: int) -> int:
     return int(fields[1]) if fields else 0
 
 
+def read(pid: int, name: str) -> bytes:
+    """Return what /proc/PID/NAME says, a megabyte at most; empty where we may not look or the process is gone."""
+    try:
+        with open(f"/proc/{pid}/{name}", "rb") as file:
+            return file.read(1 << 20)
+    except OSError:
+        return b""
+
+
 def user(pid: int) -> int:
     """Return the effective user of a process, -1 if it is gone."""
-    try:
-        with open(f"/proc/{pid}/status", "rb") as lines:
-            return next(int(line.split()[2]) for line in lines if line.startswith(b"Uid:"))
-    except (OSError, StopIteration):
-        return NOBODY
+    lines = read(pid, "status").split(b"\n")  # a name may hold any other end of a line
+    return next((int(line.split()[2]) for line in lines if line.startswith(b"Uid:")), NOBODY)
 
 
 def cpu(pid: int) -> float:
@@ -62,24 +68,15 @@ def session(pid: int) -> int:
 
 def environment(pid: int) -> dict[bytes, bytes]:
     """Return the environment that a process was started with; empty where we may not look."""
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            pairs = file.read(1 << 20).split(b"\0")
-    except OSError:
-        return {}
+    pairs = read(pid, "environ").split(b"\0")
     return dict(pair.split(b"=", 1) for pair in pairs if b"=" in pair)
 
 
 def memory(pid: int) -> int:
     """Return the proportional set size of a process in bytes; its resident size where that is not told, else 0."""
-    try:
-        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
-            for line in file:
-                if line.startswith(b"Pss:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return resident(pid)
+    lines = read(pid, "smaps_rollup").split(b"\n")
+    pss = next((int(line.split()[1]) * 1024 for line in lines if line.startswith(b"Pss:")), None)
+    return resident(pid) if pss is None else pss
 
 
 def resident(pid: int) -> int:
@@ -90,11 +87,7 @@ def resident(pid: int) -> int:
 
 def has_children(pid: int) -> bool:
     """Tell whether a process has any, as far as the kernel says (CONFIG_PROC_CHILDREN)."""
-    try:
-        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
-            return bool(file.read(1))
-    except OSError:
-        return False
+    return bool(read(pid, f"task/{pid}/children"))
 
 
 def become_subreaper() -> None:

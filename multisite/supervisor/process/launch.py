@@ -51,7 +51,7 @@ def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch
     may_move = who.uid == os.geteuid() and sharing.is_examined(site, home)
     env = site_environment(site, home, around.environ, who, path, may_move=may_move)
     shared = with_venv({**base_environment(around.environ, who), **home.env}, path)
-    if development.told(around.environ).reload:
+    if development.from_environ(around.environ).reload:
         env["PYTHONDONTWRITEBYTECODE"] = "1"  # a .pyc knows its source's time in whole seconds only
     env = development.raising(around.environ) | env | site.env
     env |= {MARKER: around.mark}

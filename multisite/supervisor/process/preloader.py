@@ -15,7 +15,7 @@ from typing import Any
 
 from multisite.errors import one_line
 from multisite.supervisor.loop import Loop
-from multisite.supervisor.process import kernel
+from multisite.supervisor.process import descriptors, kernel
 from multisite.supervisor.process.descriptors import DescriptorLimits
 from multisite.supervisor.process.kernel import Child
 from multisite.supervisor.process.sitelog import LastLines
@@ -258,14 +258,10 @@ class Preloader:
 
     def _read(self) -> None:
         """Keep the last of what it prints."""
-        try:
-            data = os.read(self._output, _LONGEST)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        self._tail.feed(data)
-        if not data:
+        data = descriptors.read(self._output, _LONGEST)
+        if data:
+            self._tail.feed(data)
+        elif data is not None:
             self._loop.forget(self._output)
 
     def leave(self) -> None:

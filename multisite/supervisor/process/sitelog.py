@@ -16,6 +16,7 @@ from multisite.errors import one_line
 from multisite.logs import servicelog
 from multisite.logs.logfiles import open_append
 from multisite.logs.loghandlers import SyslogLines
+from multisite.supervisor.process import descriptors
 from multisite.supervisor.reexec import OPEN, Handed, converted, kept
 
 PIECE = 65536
@@ -169,12 +170,9 @@ class Output(Handed):
         """Read a piece; False when the output has ended."""
         if int(now) != self._second:
             self._second, self._read = int(now), 0
-        try:
-            data = os.read(self.descriptor, PIECE)
-        except BlockingIOError:
+        data = descriptors.read(self.descriptor, PIECE)
+        if data is None:
             return True
-        except OSError:
-            data = b""
         lines = self.tail.feed(data) if data else self.tail.flush()
         self._read += len(data) + LINE * len(lines)
         self._log.write(lines, now)

@@ -29,6 +29,11 @@ class Backends(list[Backend]):
         return [backend for backend in self if backend.alive]
 
     @property
+    def lasting(self) -> list[Backend]:
+        """Those that own a process, and neither end nor are to be replaced."""
+        return [backend for backend in self.alive if not backend.leaving and not backend.obsolete]
+
+    @property
     def serving_since(self) -> list[float]:
         """Monotonic seconds at which each that owns a process was ready."""
         return [backend.started for backend in self if backend.alive and backend.started]

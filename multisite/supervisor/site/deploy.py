@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from multisite.supervisor.lifecycle import Event, State
@@ -34,17 +34,9 @@ class Deploy:
     state: str = NONE
     failure: str = ""
 
-    def next(self, cause: str) -> Deploy:
-        """Return the attempt after this one."""
-        return Deploy(self.number + 1, cause, TRYING)
-
-    def done(self) -> Deploy:
-        """Return this attempt, whole: the newest version serves."""
-        return Deploy(self.number, self.cause, DONE)
-
     def failed(self, reason: str) -> Deploy:
         """Return this attempt, given up."""
-        return Deploy(self.number, self.cause, FAILED, reason) if self.state == TRYING else self
+        return replace(self, state=FAILED, failure=reason) if self.state == TRYING else self
 
     def seen(self, backends: Backends, failure: str) -> Deploy:
         """Return this attempt as the site's `backends` show it; `failure` is that of starts that fail in a row."""
@@ -55,7 +47,7 @@ class Deploy:
         old = any(one.obsolete and one.state in (State.STARTING, State.RUNNING) for one in backends)
         new = any(not one.obsolete and one.state is State.RUNNING for one in backends)
         rests = not backends  # it was stopped meanwhile, and starts as the new version
-        return self.done() if rests or (new and not old) else self
+        return replace(self, state=DONE) if rests or (new and not old) else self
 
     def as_dict(self) -> dict[str, Any]:
         """Describe it for ``status``."""
@@ -86,7 +78,7 @@ class Deploys(Handed):
     def begin(self, cause: str) -> None:
         """Have new backends beside those that serve, which end when the new ones are ready."""
         if mark_all(self._backends, cause):
-            self.last = self.last.next(cause)
+            self.last = Deploy(self.last.number + 1, cause, TRYING)
             self._queue.want()
 
     def ready(self, wanted: int) -> None:
@@ -94,7 +86,7 @@ class Deploys(Handed):
         self.is_followed = False
         relieve(self._backends, wanted)
         if self.last.state == FAILED and not self._failures.replacement:
-            self.last = self.last.done()
+            self.last = replace(self.last, state=DONE, failure="")
         self.see()
 
     def see(self) -> None:

@@ -109,7 +109,7 @@ def expire(supervised: SiteParts, backend: Backend) -> None:
 
 def try_once(supervised: SiteParts, backend: Backend) -> None:
     """Allow one attempt after all."""
-    supervised.failures.try_once()
+    supervised.failures.in_a_row = planner.GIVE_UP_AFTER - 1
     backend.feed(Event.RESET)
     settle(supervised, backend)
 

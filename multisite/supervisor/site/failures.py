@@ -135,10 +135,6 @@ class Failures(Handed):
         self.in_a_row, self.refused, self.replacement, self.mending = 0, "", "", ()
         self.not_before, self._proven, self._crashes = 0.0, False, 0
 
-    def try_once(self) -> None:
-        """Allow one attempt after all."""
-        self.in_a_row = planner.GIVE_UP_AFTER - 1
-
     def unavailable(self, deadline: float | None, now: float) -> Unavailable:
         """Return what somebody is told who asks for a process now, the next of which may start at `deadline`."""
         wait = max(1.0, (deadline or now + PAUSE_UNKNOWN) - now)

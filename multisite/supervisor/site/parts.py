@@ -115,9 +115,3 @@ class SiteParts(Handed):
         self.activity.asked_at(self.loop.now())
         self.queue.want()
         self.activity.used(self.loop.now())
-
-    def heed_start(self, count: int) -> None:
-        """Note that so many processes are about to be started, for whoever waits."""
-        self.costs.started(count, cold=self._is_asked_for and not self.backends.alive)
-        self._is_asked_for = False
-        self.queue.served()

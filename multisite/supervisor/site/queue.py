@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import select
@@ -14,7 +13,7 @@ from typing import Protocol
 
 from multisite.config.model import Site
 from multisite.control.peers import sock_diag
-from multisite.control.rundir import LONGEST_PATH, RuntimeDir
+from multisite.control.rundir import RuntimeDir, bind
 from multisite.errors import BackendUnavailable
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.process import descriptors
@@ -213,16 +212,9 @@ class SiteSocket(Handed):
         return self.path + "-"
 
     def _bind(self, backlog: int) -> socket.socket:
-        if len(os.fsencode(self.path)) > LONGEST_PATH:
-            reason = f"the path is longer than {LONGEST_PATH} bytes; choose a shorter [service] runtime_dir"
-            raise OSError(errno.ENAMETOOLONG, reason, self.path)
         descriptors.claim(1)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path)
-        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        old_umask = os.umask(0o177)
+        bound = bind(self.path)
         try:
-            bound.bind(self.path)
             bound.listen(max(1, backlog))
             # A file's access time moves when it is older than the change of the contents (relatime, mount(8)); with
             # that in the far future each connect(2) sets it, and `last_use` can tell when the site was asked last.
@@ -230,8 +222,6 @@ class SiteSocket(Handed):
         except OSError:
             bound.close()
             raise
-        finally:
-            os.umask(old_umask)
         return bound
 
     def last_use(self) -> float:

@@ -39,16 +39,10 @@ def turn_away(listener: int, most: int, error: MultisiteError, everybody: bool =
     Returns:
         how many were answered.
     """
-    queue = socket.socket(fileno=listener)
     turned = 0
-    try:
-        with _at_most(LONGEST):
-            for _ in range(most):
-                turned += _is_anybody_there(listener) and _turn_away_one(queue, error, everybody)
-    except _TooLong:
-        pass
-    finally:
-        queue.detach()
+    with _emptied(listener) as queue:
+        for _ in range(most):
+            turned += _is_anybody_there(listener) and _turn_away_one(queue, error, everybody)
     return turned
 
 
@@ -60,30 +54,47 @@ def move(listener: int, path: str, error: MultisiteError) -> None:
         path: of another socket.
         error: what a client is told that finds no room there.
     """
+    with _emptied(listener) as queue:
+        while _is_anybody_there(listener):
+            with contextlib.suppress(OSError), queue.accept()[0] as waiting:
+                data, client = _received(waiting)
+                if client:
+                    _move_one(data, client, path, error)
+
+
+@contextlib.contextmanager
+def _emptied(listener: int) -> Iterator[socket.socket]:
+    """Yield a socket to accept from, for a while, which leaves the listener open."""
     queue = socket.socket(fileno=listener)
     try:
         queue.settimeout(0)
         with _at_most(LONGEST):
-            while _is_anybody_there(listener):
-                with contextlib.suppress(OSError), queue.accept()[0] as waiting:
-                    data, rights, _, _ = waiting.recvmsg(_RECEIVE, ONE_DESCRIPTOR, int(socket.MSG_DONTWAIT) | ON_EXEC)
-                    descriptor = descriptor_in(rights)
-                    if descriptor >= 0:
-                        _move_one(data, descriptor, path, error)
+            yield queue
     except _TooLong:
         pass
     finally:
         queue.detach()
 
 
-def _move_one(data: bytes, descriptor: int, path: str, error: MultisiteError) -> None:
-    with socket.socket(fileno=descriptor) as client, socket.socket(socket.AF_UNIX, _NEVER_WAITS) as moved:
+def _received(waiting: socket.socket) -> tuple[bytes, socket.socket | None]:
+    """Return what has come, and the client's connection if that came along."""
+    data, rights, _, _ = waiting.recvmsg(_RECEIVE, ONE_DESCRIPTOR, int(socket.MSG_DONTWAIT) | ON_EXEC)
+    descriptor = descriptor_in(rights)
+    return data, socket.socket(fileno=descriptor) if descriptor >= 0 else None
+
+
+def _answer_client(client: socket.socket, data: bytes, error: MultisiteError) -> None:
+    client.send(_answer(data, error), _AT_ONCE)
+    client.shutdown(socket.SHUT_WR)
+
+
+def _move_one(data: bytes, client: socket.socket, path: str, error: MultisiteError) -> None:
+    with client, socket.socket(socket.AF_UNIX, _NEVER_WAITS) as moved:
         try:
             moved.connect(path)
-            socket.send_fds(moved, [data], [descriptor])
+            socket.send_fds(moved, [data], [client.fileno()])
         except OSError:
-            client.send(_answer(data, error), _AT_ONCE)
-            client.shutdown(socket.SHUT_WR)
+            _answer_client(client, data, error)
 
 
 class _TooLong(BaseException):
@@ -117,14 +128,11 @@ def _is_anybody_there(listener: int) -> bool:
 
 
 def _turn_away_one(queue: socket.socket, error: MultisiteError, everybody: bool) -> bool:
-    queue.settimeout(0)
     with contextlib.suppress(OSError), queue.accept()[0] as waiting:
-        data, rights, _, _ = waiting.recvmsg(_RECEIVE, ONE_DESCRIPTOR, int(socket.MSG_DONTWAIT) | ON_EXEC)
-        descriptor = descriptor_in(rights)
-        if descriptor >= 0:
-            with socket.socket(fileno=descriptor) as client:
-                client.send(_answer(data, error), _AT_ONCE)
-                client.shutdown(socket.SHUT_WR)
+        data, client = _received(waiting)
+        if client:
+            with client:
+                _answer_client(client, data, error)
             return True
         if everybody and data:  # without, he has gone
             waiting.send(_answer(data, error), _AT_ONCE)

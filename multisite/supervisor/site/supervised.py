@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 from multisite.config.model import Home, Site
 from multisite.config.policies import Refused
 from multisite.sites.sitedir import Stamp
 from multisite.supervisor import planner
 from multisite.supervisor.lifecycle import Event, State
+from multisite.supervisor.planner import SiteView
 from multisite.supervisor.process import launch
 from multisite.supervisor.process.kernel import Connections
 from multisite.supervisor.process.sitelog import SiteLog
@@ -57,7 +59,9 @@ class SupervisedSite(SiteParts):
 
     def start(self, count: int) -> None:
         """Start `count` more backends."""
-        self.heed_start(count)
+        self.costs.started(count, cold=self._is_asked_for and not self.backends.alive)
+        self._is_asked_for = False
+        self.queue.served()
         for _ in range(count):
             starter.start(self)
 
@@ -90,7 +94,7 @@ class SupervisedSite(SiteParts):
 
     def replace(self, reason: str) -> None:
         """Have new backends beside the running ones, which end when the new ones are ready."""
-        self.reset()
+        exits.reset(self)
         self.is_put_to_rest = False
         self.deploys.begin(reason)
 
@@ -101,10 +105,6 @@ class SupervisedSite(SiteParts):
         self.costs.weighed(self.backends)
         if deploy.mark_large(self.backends, self.site.memory_limit, self.logger):
             self.queue.want()
-
-    def reset(self) -> None:
-        """Forget all failures."""
-        exits.reset(self)
 
     def ended(self, pid: int, status: int, spent: float) -> Backend | None:
         """Take note of the end of a process; returns the backend that it was, None if it is none of ours."""
@@ -160,11 +160,61 @@ class SupervisedSite(SiteParts):
 
     def _keep_up(self) -> None:
         """Have as many processes as the file says, as long as one serves."""
-        lasting = [one for one in self.backends.alive if not one.leaving and not one.obsolete]
-        held = self.backends.any_in(*HELD)
+        lasting = self.backends.lasting
         serves = any(backend.state is State.RUNNING for backend in lasting)
-        if serves and len(lasting) < launch.backends(self.site) and not held:
+        if serves and len(lasting) < launch.backends(self.site) and not self.backends.any_in(*HELD):
             self.queue.want()
+
+    # As the planner sees it
+
+    def at_a_glance(self, now: float) -> SiteView:
+        """Describe a site for the planner by what is known at once; who is idle is not."""
+        alive, lasting = self.backends.alive, self.backends.lasting
+        missing = 0 if self.backends.any_in(*HELD) else max(0, launch.backends(self.site) - len(lasting))
+        if deploy.is_first(self.backends):
+            missing = min(missing, 0 if lasting else 1)
+        return SiteView(
+            self.site.name,
+            missing=missing,
+            wanted_since=self.queue.since,
+            not_before=self.failures.not_before,
+            processes=len(alive),
+            leaving=sum(backend.leaving for backend in alive),
+            starting=sum(one.state is State.STARTING and now - one.since < planner.BUSY_STARTING for one in alive),
+            idle_timeout=self.site.idle_timeout,
+            memory=sum(backend.memory or self.costs.size for backend in alive),
+            start_cost=self.costs.start_cost,
+            failures=self.failures.in_a_row,
+            expected=self.costs.size,
+            is_due=self.is_due,
+            stays=self.site.warm == "always",
+        )
+
+    def view(self, now: float, connected: Connections) -> SiteView:
+        """Describe a site for the planner, and note by the way whether it is used."""
+        alive = self.backends.alive
+        running = bool(alive) and all(backend.state is State.RUNNING for backend in alive)
+        busy = self._note_use(now, connected)
+        seen = self.at_a_glance(now)
+        return replace(seen, idle_since=self.activity.last_use) if running and not busy else seen
+
+    def _note_use(self, now: float, connected: Connections) -> int:
+        """Note whether the site is used; returns how many requests and connections are."""
+        figures = self.figures()
+        begun = max(self.backends.serving_since, default=now)
+        self.activity.asked_at(figures.last_use if figures.last_use > begun else 0.0)
+        busy = connected.waiting + (connected.open if figures.in_flight is None else figures.in_flight)
+        if figures.in_flight is None and (self.site.ignore_activity or self.site.ignore_agents):
+            self.activity.update(now, 0, figures, self.listener.last_mark())
+        else:
+            self.activity.update(now, busy - figures.quiet, figures, self.listener.last_use())
+        return busy
+
+    def needs_connections(self, now: float) -> bool:
+        """Tell whether what is to be done now depends on what the kernel knows of the connections."""
+        due = self.activity.last_use + self.site.idle_timeout if self.site.idle_timeout else None
+        idle = due is not None and now >= due and self.state is State.RUNNING
+        return idle or self.readiness.next_look is not None or self.backends.any_in(State.DRAINING)
 
     # The end of it
 

@@ -66,7 +66,7 @@ class Triggers(Handed):
         """
         name, found = site.name, files(site, home)
         watched = self._watched.setdefault(name, Watched())
-        is_due = watched.look(found, now)
+        is_due = watched.is_due(found, now)
         if watched.due is not None:
             self._retries.pop(name, None)
         elif self._may_be_mended(name, [path for path in mending if path not in found], since):
@@ -74,7 +74,7 @@ class Triggers(Handed):
         is_due |= now >= self._due.get(name, now + 1)
         if not is_due or is_being_written(site.location):
             return False
-        watched.take()
+        watched.take_change()
         self._due.pop(name, None)
         return True
 
@@ -95,7 +95,7 @@ class Triggers(Handed):
         """Take no change: nothing of the site runs, and the next start finds what is there then."""
         self._due.pop(site.name, None)
         if site.name in self._watched:
-            self._watched[site.name].take()
+            self._watched[site.name].take_change()
 
     def forget(self, site: Site) -> None:
         """Remember nothing of a site."""

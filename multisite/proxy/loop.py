@@ -53,17 +53,19 @@ class Watcher(Protocol):
     is the loop's own note of it, None at first.
     """
 
-    deadline: float
-    timer: Timer | None
+    deadline: float = math.inf
+    timer: Timer | None = None
 
     def ready(self, descriptor: int, events: int) -> None:
         """Act on what epoll(7) says of one of its connections: hang-ups and errors, too, which nobody asked for."""
 
     def expired(self, now: float) -> None:
         """Act on the deadline."""
+        self.abort()
 
     def failed(self, error: Exception) -> None:
         """Answer for an error that it has not foreseen."""
+        self.abort()
 
     def leave(self) -> None:
         """Take note that this process ends as soon as it can."""
@@ -80,6 +82,8 @@ class RelayLoop:
 
     Attributes:
         room: how many requests may be in flight in it.
+        is_parked: another process is to go on with it.
+        is_stopped: nothing in flight is worth waiting for.
         vigil: how many watchers want to know at once that the process is about to end.
         is_ending: tells whether it is.
     """
@@ -94,7 +98,7 @@ class RelayLoop:
         self._inbox: deque[tuple[Watcher | None, Callable[[], None]]] = deque()
         self._helpers = Helpers()
         self._lock = threading.Lock()
-        self._stopping = self._parked = self._leaving = False
+        self.is_stopped = self.is_parked = self._leaving = False
         self._thread: threading.Thread | None = None
         self.vigil = 0
         self.is_ending: Callable[[], bool] = lambda: False
@@ -166,14 +170,14 @@ class RelayLoop:
                 result = error
             self.call(lambda: then(result), watcher)
 
-        return self._helpers.take(run)
+        return self._helpers.take_errand(run)
 
     def finish(self, grace: float) -> None:
         """Wait for what is in flight, so many seconds at most; then end, and see to it that the rest has been told."""
-        if self._thread and not self._stopping:
+        if self._thread and not self.is_stopped:
             self.call(self._leave)
             deadline = time.monotonic() + grace
-            while (self._watchers or self._inbox) and time.monotonic() < deadline and not self._stopping:
+            while (self._watchers or self._inbox) and time.monotonic() < deadline and not self.is_stopped:
                 self._thread.join(0.05)
         self.stop()
         if self._thread and self._thread is not threading.current_thread():
@@ -181,7 +185,7 @@ class RelayLoop:
 
     def stop(self) -> None:
         """End soon, whatever is in flight."""
-        self._stopping = True
+        self.is_stopped = True
         with contextlib.suppress(OSError):  # it has been let go of
             os.eventfd_write(self._wake, 1)
 
@@ -191,32 +195,22 @@ class RelayLoop:
 
     def park(self) -> None:
         """Have the thread end between two events; `drain` goes on from there."""
-        self._parked = True
+        self.is_parked = True
         os.eventfd_write(self._wake, 1)
         if self._thread:
             self._thread.join()
 
     def drain(self, deadline: float) -> None:
         """Go on where the thread was parked, in this one, until nothing is in flight or the time is over."""
-        self._parked = False
+        self.is_parked = False
         self._lock = threading.Lock()
         self._helpers = self._helpers.heirs()
         self._thread = threading.current_thread()
         self._leave()
-        while (self._watchers or self._inbox) and time.monotonic() < deadline and not self._stopping:
+        while (self._watchers or self._inbox) and time.monotonic() < deadline and not self.is_stopped:
             self._turn(max(0.0, deadline - time.monotonic()))
         self.stop()
         self._end()
-
-    @property
-    def is_parked(self) -> bool:
-        """Whether another process is to go on with it."""
-        return self._parked
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether nothing in flight is worth waiting for."""
-        return self._stopping
 
     # In the loop's thread
 
@@ -255,9 +249,9 @@ class RelayLoop:
 
     def run(self) -> None:
         """Return when stopped or parked."""
-        while not self._stopping and not self._parked:
+        while not self.is_stopped and not self.is_parked:
             self._turn()
-        if self._stopping:
+        if self.is_stopped:
             self._end()
 
     def _turn(self, most: float = math.inf) -> None:
@@ -340,7 +334,7 @@ class RelayLoop:
 
     def let_go(self) -> None:
         """Let go of connections that another process goes on with, at this or the other side of a fork."""
-        self._stopping = True
+        self.is_stopped = True
         for watcher in list(self._watchers):
             with contextlib.suppress(Exception):
                 watcher.let_go()

@@ -6,7 +6,6 @@ comes, and never waits: nothing of it has to be there for the request to begin.
 
 from __future__ import annotations
 
-import math
 import os
 import tempfile
 import time
@@ -63,16 +62,6 @@ class Upload:
             Unmeasured: the body is still arriving.
             BodyTooLarge: it is larger than may be kept.
         """
-
-    # While a client is waited for
-
-    def deadline(self, now: float) -> float:
-        """Return by when it has to send something, in monotonic seconds; the waiting begins now, or goes on."""
-        return math.inf
-
-    def late(self) -> TooSlow:
-        """Return the error for one that let its time pass."""
-        return TooSlow("The request came too slowly")
 
     def check(self, unread: int) -> None:
         """Look whether one that sends no more has sent everything.
@@ -237,7 +226,7 @@ class Arriving(_Received):
         return data
 
     def deadline(self, now: float) -> float:
-        """Return by when it has to send something."""
+        """Return by when it has to send something, in monotonic seconds; the waiting begins now, or goes on."""
         return self._tempo.deadline(now)
 
     def late(self) -> TooSlow:

@@ -19,8 +19,9 @@ import pytest
 
 from multisite.errors import BackendUnavailable, SiteBusy
 from multisite.logs.requests import KEY
-from multisite.proxy import downstream, looprelay, relayloop
-from multisite.proxy.relayloop import RelayLoop
+from multisite.proxy import downstream, looprelay
+from multisite.proxy import loop as relayloop
+from multisite.proxy.loop import RelayLoop
 from tests.backends import HELLO, PATIENCE, TEXT, Backend, eventually, read_all, saying, take
 from tests.proxy.harness import Relayed
 from tests.ways import ENVIRON, Way, ask, connected, taken
