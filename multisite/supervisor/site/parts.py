@@ -57,8 +57,9 @@ class SiteParts(Handed):
         self.costs = Costs()
         self.failures = Failures(site.name, context.notes, self.logger)
         self.activity = Activity(self.loop.now())
-        link = "uwsgi.sock" if site.protocol == "uwsgi" else "http.sock"
-        self.listener = SiteSocket(context.rundir.socket(site.name), context.rundir, link)
+        http, uwsgi = site.protocol != "uwsgi" or site.is_ours, site.protocol == "uwsgi" or site.is_ours
+        links = ("http.sock",) * http + ("uwsgi.sock",) * uwsgi  # our own runner speaks both
+        self.listener = SiteSocket(context.rundir.socket(site.name), context.rundir, links)
         self.queue = WaitQueue(self, self.listener, self.loop, self.logger)
         self.log = SiteLog(site)
         self.scoreboard = Scoreboard(context.rundir.board(site.name))

@@ -154,11 +154,11 @@ class SiteSocket(Handed):
             lambda told, _made: taken_socket(told) if told >= 0 else None,
         ),
     )
-    ANEW = ("path", "_rundir", "_link")
+    ANEW = ("path", "_rundir", "_links")
 
-    def __init__(self, path: str, rundir: RuntimeDir, link: str = "http.sock") -> None:
+    def __init__(self, path: str, rundir: RuntimeDir, links: tuple[str, ...] = ("http.sock",)) -> None:
         self.path = path
-        self._rundir, self._link = rundir, link
+        self._rundir, self._links = rundir, links
         self._socket: socket.socket | None = None
         self._folders: list[str] = []
         self.is_withdrawn = False
@@ -253,17 +253,18 @@ class SiteSocket(Handed):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(folder, 0o700)
             self._rundir.access.admit_to_folder(folder)
-            link = os.path.join(folder, self._link)
-            if not os.path.islink(link) or os.readlink(link) != target:
-                temporary = f"{link}.new"
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(temporary)
-                os.symlink(target, temporary)
-                os.replace(temporary, link)
+            for link in (os.path.join(folder, name) for name in self._links):
+                if not os.path.islink(link) or os.readlink(link) != target:
+                    temporary = f"{link}.new"
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(temporary)
+                    os.symlink(target, temporary)
+                    os.replace(temporary, link)
 
     def _unlink(self, folder: str) -> None:
         with contextlib.suppress(OSError):
-            os.unlink(os.path.join(folder, self._link))
+            for name in self._links:
+                os.unlink(os.path.join(folder, name))
             os.rmdir(folder)
 
     def close(self) -> None:
