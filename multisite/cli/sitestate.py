@@ -173,7 +173,9 @@ def _judged(session: Session, site: Site) -> SiteReport:
     faults = tuple(problem for problem in problems if problem.is_error)
     doubts = tuple(problem for problem in problems if not problem.is_error)
     doubts += relativepaths.problems(site, session.home) if placement.shareable else ()
-    if failure and placement.shareable and _keeps_out(failure, session):
+    # Where the workers have found that it needs a process, and what its files say is as it was then.
+    is_kept_out = failure and failure.own_process and not failure.outdated and failure.basis == basis(session.home)
+    if failure and placement.shareable and is_kept_out:
         placement = Placement("spawned", failure.reason.removeprefix(NeedsProcess.opening))
     if not placement.shareable:
         failure = session.failed_starts.get(site.name)
@@ -206,11 +208,6 @@ def _has_older(site: Site, session: Session, placement: Placement, failure: Fail
     if row and row.is_here and row.version and sharing.is_examined(site, session.home):
         return row.version != changes.version_of(site, session.home)
     return failure is not None and failure.serving
-
-
-def _keeps_out(failure: Failure, session: Session) -> bool:
-    """Tell whether the workers have found that the site needs a process, and what its files say is as it was then."""
-    return failure.own_process and not failure.outdated and failure.basis == basis(session.home)
 
 
 def _placement(site: Site, session: Session) -> Placement:

@@ -35,7 +35,10 @@ class SystemFile:
     purpose: str
 
 
-_SYSTEMD = "/etc/systemd/system"
+def _unit(name: str, purpose: str) -> SystemFile:
+    return SystemFile(f"systemd/{name}", f"/etc/systemd/system/{name}", purpose)
+
+
 _COMMON = (
     SystemFile("logrotate.conf", "/etc/logrotate.d/multisite", "keeps eight weeks of the sites' logs"),
     SystemFile(
@@ -44,24 +47,13 @@ _COMMON = (
 )
 KINDS: dict[str, tuple[SystemFile, ...]] = {
     "systemd": (
-        SystemFile(
-            "systemd/multisite.socket",
-            f"{_SYSTEMD}/multisite.socket",
+        _unit(
+            "multisite.socket",
             "holds the socket that the front end connects to, so that nobody is refused while gunicorn restarts",
         ),
-        SystemFile(
-            "systemd/multisite.service", f"{_SYSTEMD}/multisite.service", "runs gunicorn, confined, without root"
-        ),
-        SystemFile(
-            "systemd/multisite-supervisor.service",
-            f"{_SYSTEMD}/multisite-supervisor.service",
-            "runs the supervisor, which starts each site as its own user",
-        ),
-        SystemFile(
-            "systemd/multisite.service.d/supervisor.conf",
-            f"{_SYSTEMD}/multisite.service.d/supervisor.conf",
-            "tells gunicorn's unit that the supervisor has one of its own",
-        ),
+        _unit("multisite.service", "runs gunicorn, confined, without root"),
+        _unit("multisite-supervisor.service", "runs the supervisor, which starts each site as its own user"),
+        _unit("multisite.service.d/supervisor.conf", "tells gunicorn's unit that the supervisor has one of its own"),
         *_COMMON,
     ),
     "supervisord": (

@@ -52,17 +52,8 @@ def command(options: PublisherOptions, program: str, processes: int, prefix: str
 
 
 def _granian(options: PublisherOptions, processes: int, _prefix: str) -> list[str]:
-    where = ["--host", options.host, "--port", str(options.bound_port)]
-    return [
-        "--interface",
-        "wsgi",
-        *where,
-        "--workers",
-        str(processes),
-        "--blocking-threads",
-        str(options.threads),
-        APPLICATION,
-    ]
+    argv = ["--interface", "wsgi", "--host", options.host, "--port", str(options.bound_port)]
+    return [*argv, "--workers", str(processes), "--blocking-threads", str(options.threads), APPLICATION]
 
 
 def _waitress(options: PublisherOptions, _processes: int, _prefix: str) -> list[str]:

@@ -15,8 +15,10 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from multisite.errors import NeedsProcess
@@ -25,10 +27,12 @@ from multisite.logs import servicelog
 from multisite.runner.state import ProcessState, added_paths, changed_handlers, differences
 from multisite.sites import claims
 
+Steps = Iterable[tuple[str, Callable[[], object]]]  # in words and as a call
+
 
 def restore_shared(state: ProcessState, now: ProcessState) -> list[str]:
     """Put back to `state` what all threads have in common; returns a phrase for each thing that could not be."""
-    return list(filter(None, (_attempt(*step) for step in _steps(state, now))))
+    return _undo(_shared(state, now))
 
 
 def restore_place(state: ProcessState, now: ProcessState) -> list[str]:
@@ -38,17 +42,16 @@ def restore_place(state: ProcessState, now: ProcessState) -> list[str]:
         steps.append((f"the working directory {state.cwd}", lambda: os.chdir(state.cwd)))
     if state.umask != now.umask:
         steps.append(("the umask", lambda: os.umask(state.umask)))
-    return list(filter(None, (_attempt(*step) for step in steps)))
+    return _undo(steps)
 
 
 def restore_handlers(state: ProcessState, now: ProcessState) -> list[str]:
     """Put the signal handlers back. In the main thread."""
-    steps = ((f"signal {n}", lambda n=n: signal.signal(n, state.handlers[n])) for n in changed_handlers(state, now))
-    return list(filter(None, (_attempt(*step) for step in steps)))
+    changed = changed_handlers(state, now)
+    return _undo((f"signal {n}", partial(signal.signal, n, state.handlers[n])) for n in changed)
 
 
-def _steps(state: ProcessState, now: ProcessState) -> Iterator[tuple[str, Callable[[], object]]]:
-    """What there is to do, in words and as a call."""
+def _shared(state: ProcessState, now: ProcessState) -> Steps:
     if state.environ_object is not now.environ_object or state.environ != now.environ:
         yield "os.environ", lambda: _restore_environ(state)
     if state.path_object is not now.path_object or state.path != now.path:
@@ -61,12 +64,14 @@ def _steps(state: ProcessState, now: ProcessState) -> Iterator[tuple[str, Callab
         yield "the recursion limit", lambda: sys.setrecursionlimit(state.recursion_limit)
 
 
-def _attempt(name: str, act: Callable[[], object]) -> str:
-    try:
-        act()
-    except (OSError, ValueError, TypeError, RecursionError, locale.Error) as error:
-        return f"{name} could not be put back ({error})"
-    return ""
+def _undo(steps: Steps) -> list[str]:
+    failed = []
+    for name, act in steps:
+        try:
+            act()
+        except (OSError, ValueError, TypeError, RecursionError, locale.Error) as error:
+            failed.append(f"{name} could not be put back ({error})")
+    return failed
 
 
 def _restore_environ(state: ProcessState) -> None:
@@ -138,15 +143,15 @@ class Changes(list[str]):
         self.others: tuple[str, ...] = ()
 
 
+@dataclass(slots=True, eq=False)
 class _Watch:
     """One import under way."""
 
-    def __init__(self, site_name: str, since: float, before: ProcessState, others: set[str]) -> None:
-        self.site_name = site_name
-        self.since = since
-        self.before = before
-        self.others = others
-        self.changes = Changes()
+    site_name: str
+    since: float
+    before: ProcessState
+    others: set[str]
+    changes: Changes = field(default_factory=Changes)
 
 
 class Guard:
@@ -193,24 +198,17 @@ class Guard:
         with self._lock:
             self._running.remove(watch)
             now = ProcessState()
-            _note(watch, now)
+            watch.changes += differences(watch.before, now)
+            watch.changes.paths = added_paths(watch.before, now)
+            watch.changes.others = tuple(sorted(watch.others))
             watch.changes += restore_handlers(watch.before, now)
-            is_last = not any(map(self._is_fresh, self._running))
+            is_last = all(self._clock() - each.since > STRAGGLER_AFTER for each in self._running)
             if workdir.is_own():
                 watch.changes += restore_place(watch.before, now)
             elif is_last and self._baseline is not None:
                 watch.changes += restore_place(self._baseline, now)
             if is_last and self._baseline is not None:
                 watch.changes += restore_shared(self._baseline, now)
-
-    def _is_fresh(self, watch: _Watch) -> bool:
-        return self._clock() - watch.since <= STRAGGLER_AFTER
-
-
-def _note(watch: _Watch, now: ProcessState) -> None:
-    watch.changes += differences(watch.before, now)
-    watch.changes.paths = added_paths(watch.before, now)
-    watch.changes.others = tuple(sorted(watch.others))
 
 
 def _report(watch: _Watch) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import signal
 import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -85,34 +87,50 @@ KINDS = {"sync": ["--workers", "1"], "gthread": ["--workers", "1", "--threads", 
 CLOSE = {"Connection": "close"}
 
 
-@pytest.fixture(params=sorted(KINDS))
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@dataclass(frozen=True)
+class It:
+    """A site in a process of its own, and the server before it."""
+
+    home: HomeDir
+    server: Server
+    name: str = "it"
+
+    @property
+    def host(self) -> str:
+        return f"{self.name}.test"
+
+    @property
+    def place(self) -> Path:
+        return self.home.path / "sites" / self.name
+
+    def noted(self, what: str) -> int:
+        """How often the site has noted something."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.place / what).stat().st_size
+        return 0
+
+    def given(self, method: str = "GET", body: object = None, **fields: str) -> int:
+        """Make a request, whose body comes with its head; return how many clients' connections the site then has."""
+        return given(self.server.port, method, body, host=self.host, **fields)
+
+    @contextlib.contextmanager
+    def asking(self, count: int, path: str = "/wait") -> Iterator[list[concurrent.futures.Future[Answer]]]:
+        """So many requests under way, each the last of its connection."""
+        with concurrent.futures.ThreadPoolExecutor(count) as pool, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Client, "is_last", True)
+            yield [pool.submit(ask, self.server.port, self.host, path) for _ in range(count)]
+
+    def raw(self, path: str = "/", more: str = "") -> bytes:
+        return send_raw(self.server.port, f"GET {path} HTTP/1.0\r\nHost: {self.host}\r\n{more}\r\n".encode())
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> HomeDir:
-    home = HomeDir(tmp_path).create()
-    home.conf(CONF.format("yes"))
-    home.site("it", SITE, mode="spawned")
-    return home
-
-
-@contextlib.contextmanager
-def served(home: HomeDir, kind: str, *more: str) -> Iterator[Server]:
-    """A worker that has met the site, which runs."""
-    with gunicorn(home, kind, *KINDS[kind], *more) as server:
-        assert server.ask("it.test").status == 200
-        yield server
-
-
-def given(port: int, method: str = "GET", body: object = None, **fields: str) -> int:
-    """Make a request, whose body comes with its head; return how many clients' connections the site then has."""
+def given(port: int, method: str = "GET", body: object = None, host: str = "it.test", **fields: str) -> int:
+    """The same, whoever listens there."""
     wire = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     headers = {name.replace("_", "-"): value for name, value in fields.items()}
     wire.connect()
     wire.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
-    wire.request(method, "/", body, {"Host": "it.test", **headers}, encode_chunked=not isinstance(body, bytes))
+    wire.request(method, "/", body, {"Host": host, **headers}, encode_chunked=not isinstance(body, bytes))
     wire.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
     answer = wire.getresponse()
     count, echoed = json.loads(answer.read())
@@ -122,47 +140,81 @@ def given(port: int, method: str = "GET", body: object = None, **fields: str) ->
     return int(count)
 
 
-def place(home: HomeDir) -> Path:
-    return home.path / "sites" / "it"
+def new_home(path: Path) -> HomeDir:
+    home = HomeDir(path).create()
+    home.conf(CONF.format("yes"))
+    return home
 
 
-def size(path: Path) -> int:
-    with contextlib.suppress(FileNotFoundError):
-        return path.stat().st_size
-    return 0
+@pytest.fixture(params=sorted(KINDS))
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> HomeDir:
+    """For a test that ends its server, or wants it otherwise."""
+    home = new_home(tmp_path)
+    home.site("it", SITE, mode="spawned")
+    return home
 
 
 @contextlib.contextmanager
-def asking(count: int, port: int, path: str = "/wait") -> Iterator[list[concurrent.futures.Future[Answer]]]:
-    """So many requests under way, each the last of its connection."""
-    with concurrent.futures.ThreadPoolExecutor(count) as pool, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Client, "is_last", True)
-        yield [pool.submit(ask, port, "it.test", path) for _ in range(count)]
+def served(home: HomeDir, kind: str, *more: str) -> Iterator[It]:
+    """A worker that has met the site, which runs."""
+    with gunicorn(home, kind, *KINDS[kind], *more) as server:
+        assert server.ask("it.test").status == 200
+        yield It(home, server)
 
 
-def test_which_are_handed_over(home: HomeDir, kind: str) -> None:
+@pytest.fixture(scope="module")
+def shared(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[HomeDir, Server]]:
+    """The server that the tests of one kind share."""
+    home = new_home(tmp_path_factory.mktemp(request.param))
+    with gunicorn(home, request.param, *KINDS[request.param]) as server:
+        yield home, server
+    eventually(lambda: not home.processes(), PATIENCE, "nothing is left")
+
+
+@pytest.fixture
+def it(request: pytest.FixtureRequest, shared: tuple[HomeDir, Server]) -> Iterator[It]:
+    """A site of the test's own, which runs; the parameter is a dictionary of keys."""
+    made = It(*shared, f"it{next(NUMBERS)}")
+    made.home.site(made.name, SITE, mode="spawned", **getattr(request, "param", {}))
+    assert made.server.ask(made.host).status == 200
+    yield made
+    (made.place / "go").touch()
+    made.home.disable(made.name)
+
+
+NUMBERS = itertools.count(1)
+each = pytest.mark.parametrize("shared", ["sync", "gthread"], indirect=True)
+sync = pytest.mark.parametrize("shared", ["sync"], indirect=True)
+
+
+@each
+def test_which_are_handed_over(it: It) -> None:
     """Those whose connections end, with a whole small body; a site never has the connection of any other."""
-    with served(home, kind) as server:
-        port = server.port
-        assert given(port, **CLOSE) == 1
-        assert given(port, "POST", b"x" * 1000, **CLOSE) == 1
-        assert given(port, "POST", b"x" * 65536, **CLOSE) == 1
-        assert send_raw(port, b"GET / HTTP/1.0\r\nHost: it.test\r\n\r\n").endswith(b'[1, ""]')
-        assert given(port) == 0
-        assert given(port, Connection="x-close") == 0
-        assert given(port, "POST", b"x" * 65537, **CLOSE) == 0
-        assert given(port, "POST", iter([b"chunk"]), Transfer_Encoding="chunked", **CLOSE) == 0
-        assert given(port, Upgrade="websocket", Connection="upgrade, close") == 0
-        kept = b"GET / HTTP/1.0\r\nHost: it.test\r\nConnection: keep-alive\r\n\r\n"
-        assert send_raw(port, kept).endswith(b'[0, ""]')
+    assert it.given(**CLOSE) == 1
+    assert it.given("POST", b"x" * 1000, **CLOSE) == 1
+    assert it.given("POST", b"x" * 65536, **CLOSE) == 1
+    assert it.raw().endswith(b'[1, ""]')
+    assert it.given() == 0
+    assert it.given(Connection="x-close") == 0
+    assert it.given("POST", b"x" * 65537, **CLOSE) == 0
+    assert it.given("POST", iter([b"chunk"]), Transfer_Encoding="chunked", **CLOSE) == 0
+    assert it.given(Upgrade="websocket", Connection="upgrade, close") == 0
+    assert it.raw(more="Connection: keep-alive\r\n").endswith(b'[0, ""]')
 
 
 @pytest.mark.parametrize("wish", ["auto", "no"])
 def test_nobody_gets_a_connection_unasked(home: HomeDir, wish: str) -> None:
     """Root's sites are somebody else's: with `auto` they are relayed."""
     home.conf(CONF.format(wish))
-    with served(home, "sync") as server:
-        assert given(server.port, **CLOSE) == 0
+    with served(home, "sync") as it:
+        assert it.given(**CLOSE) == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
@@ -183,12 +235,12 @@ def test_sites_of_the_workers_own_user_are_given_connections(public_path: Path) 
 
 def test_what_is_logged_here_is_relayed(home: HomeDir, kind: str) -> None:
     """By the server's access log, or by the site's own."""
-    with served(home, kind, "--access-logfile", "-") as server:
-        assert given(server.port, **CLOSE) == 0
+    with served(home, kind, "--access-logfile", "-") as it:
+        assert it.given(**CLOSE) == 0
     text = (home.path / "sites-available" / "it.ini").read_text()
     home.ini("it", f"{text}\n[logging]\naccess = {home.path}/access.log\n")
-    with served(home, kind) as server:
-        assert given(server.port, **CLOSE) == 0
+    with served(home, kind) as it:
+        assert it.given(**CLOSE) == 0
         log = home.path / "access.log"
         eventually(lambda: log.exists() and log.read_text().count("GET / HTTP/1.1") == 2, PATIENCE, "both are logged")
 
@@ -215,58 +267,60 @@ def test_a_front_end_that_keeps_its_connections(home: HomeDir, kind: str, wish: 
     """A hostile site has nothing in its process on which it could wait for the next visitor."""
     home.conf(CONF.format(wish))
     port = free_port()
-    with served(home, kind) as behind:
-        inside = KEEPING.format(behind=behind.port, port=port, settings=settings)
+    with served(home, kind) as it:
+        inside = KEEPING.format(behind=it.server.port, port=port, settings=settings)
         with nginx_server(home.path / "nginx", inside, port, home.environ()):
             assert [given(port) for _ in range(10)] == [0] * 10
 
 
-def test_they_outlive_their_worker(home: HomeDir, kind: str) -> None:
+@each
+def test_they_outlive_their_worker(it: It) -> None:
     """The worker has nothing to do with them any more, be they executed or in the queue."""
-    with served(home, kind) as server, asking(4, server.port) as asked:
-        eventually(lambda: size(place(home) / "begun"), PATIENCE, "the site is at the first")
-        eventually(lambda: home.queued() >= 3, PATIENCE, "the others wait")
-        for worker in server.workers():
+    with it.asking(4) as asked:
+        eventually(lambda: it.noted("begun"), PATIENCE, "the site is at the first")
+        eventually(lambda: it.home.queued() >= 3, PATIENCE, "the others wait")
+        for worker in it.server.workers():
             os.kill(worker, signal.SIGKILL)
-        (place(home) / "go").touch()
+        (it.place / "go").touch()
         assert [future.result().status for future in asked] == [200] * 4
-    assert size(place(home) / "executed") == 4
+    assert it.noted("executed") == 4
 
 
 def test_they_outlive_their_server(home: HomeDir) -> None:
     """The supervisor leaves when nobody waits any more."""
-    with served(home, "sync") as server, asking(4, server.port) as asked:
+    with served(home, "sync") as it, it.asking(4) as asked:
         eventually(lambda: home.queued() >= 3, PATIENCE, "all but one wait")
-        server.process.send_signal(signal.SIGTERM)
-        server.process.wait(PATIENCE)
-        (place(home) / "go").touch()
+        it.server.process.send_signal(signal.SIGTERM)
+        it.server.process.wait(PATIENCE)
+        (it.place / "go").touch()
         assert [future.result().status for future in asked] == [200] * 4
 
 
-def test_a_process_that_is_killed_loses_what_it_executes(home: HomeDir) -> None:
+@sync
+def test_a_process_that_is_killed_loses_what_it_executes(it: It) -> None:
     """The client of that one sees its connection end; the others are answered by the next process."""
-    with served(home, "sync") as server:
-        (pid,) = home.processes(backends=True)
-        with asking(1, server.port) as first:
-            eventually(lambda: size(place(home) / "begun"), PATIENCE, "the site is at the first")
-            os.kill(pid, signal.SIGSTOP)
-            with asking(4, server.port, "/") as others:
-                eventually(lambda: home.queued() >= 4, PATIENCE, "the others wait")
-                os.kill(pid, signal.SIGKILL)
-                assert [future.result().status for future in others] == [200] * 4
-            with pytest.raises((http.client.HTTPException, OSError)):
-                first[0].result()
-        eventually(lambda: not is_running(pid), PATIENCE)
+    (pid,) = it.home.processes(backends=True, of=it.name)
+    with it.asking(1) as first:
+        eventually(lambda: it.noted("begun"), PATIENCE, "the site is at the first")
+        os.kill(pid, signal.SIGSTOP)
+        with it.asking(4, "/") as others:
+            eventually(lambda: it.home.queued() >= 4, PATIENCE, "the others wait")
+            os.kill(pid, signal.SIGKILL)
+            assert [future.result().status for future in others] == [200] * 4
+        with pytest.raises((http.client.HTTPException, OSError)):
+            first[0].result()
+    eventually(lambda: not is_running(pid), PATIENCE)
 
 
-def test_who_waits_for_a_site_that_cannot_be_started_is_told(home: HomeDir) -> None:
+@sync
+def test_who_waits_for_a_site_that_cannot_be_started_is_told(it: It) -> None:
     """As the clients of relayed requests are: 503, when to come back, and what the log calls it."""
-    with served(home, "sync") as server, asking(1, server.port, "/die") as first:
-        eventually(lambda: size(place(home) / "dying"), PATIENCE, "the site is at the first")
-        with asking(3, server.port, "/") as others:
-            eventually(lambda: home.queued() >= 3, PATIENCE, "the others wait")
-            (place(home) / "broken").touch()
-            (place(home) / "go").touch()
+    with it.asking(1, "/die") as first:
+        eventually(lambda: it.noted("dying"), PATIENCE, "the site is at the first")
+        with it.asking(3, "/") as others:
+            eventually(lambda: it.home.queued() >= 3, PATIENCE, "the others wait")
+            (it.place / "broken").touch()
+            (it.place / "go").touch()
             answers = [future.result() for future in others]
         with pytest.raises((http.client.HTTPException, OSError)):
             first[0].result()
@@ -274,45 +328,46 @@ def test_who_waits_for_a_site_that_cannot_be_started_is_told(home: HomeDir) -> N
     assert all(int(answer.headers["retry-after"]) > 0 and "Incident" in answer.text for answer in answers)
 
 
-def test_a_request_that_hangs_is_ended(home: HomeDir) -> None:
+@sync
+@pytest.mark.parametrize("it", [{"request_timeout": "2s"}], indirect=True, ids=["2s"])
+def test_a_request_that_hangs_is_ended(it: It) -> None:
     """The process looks after its time itself."""
-    home.site("it", SITE, mode="spawned", request_timeout="2s")
-    with served(home, "sync") as server, asking(1, server.port, "/hang") as hung:
+    with it.asking(1, "/hang") as hung:
         with pytest.raises((http.client.HTTPException, OSError)):
             hung[0].result()
-        assert server.ask("it.test").status == 200
+        assert it.server.ask(it.host).status == 200
 
 
-def test_more_than_may_wait_get_503(home: HomeDir) -> None:
-    home.site("it", SITE, mode="spawned", max_waiting="2")
-    with served(home, "sync") as server, asking(10, server.port) as asked:
+@sync
+@pytest.mark.parametrize("it", [{"max_waiting": "2"}], indirect=True, ids=["two"])
+def test_more_than_may_wait_get_503(it: It) -> None:
+    with it.asking(10) as asked:
         eventually(lambda: any(future.done() for future in asked), PATIENCE, "somebody is refused")
-        (place(home) / "go").touch()
+        (it.place / "go").touch()
         answers = [future.result() for future in asked]
     refused = [answer for answer in answers if answer.status == 503]
     assert refused and all(int(answer.headers["retry-after"]) > 0 for answer in refused)
-    assert size(place(home) / "executed") == 10 - len(refused) >= 3
+    assert it.noted("executed") == 10 - len(refused) >= 3
 
 
-def test_a_large_file_and_a_client_that_leaves(home: HomeDir, kind: str) -> None:
-    with (place(home) / "large").open("wb") as file:
+@each
+def test_a_large_file_and_a_client_that_leaves(it: It) -> None:
+    with (it.place / "large").open("wb") as file:
         file.truncate(20 << 20)
-    with served(home, kind) as server:
-        with socket.create_connection(("127.0.0.1", server.port)) as wire:
-            wire.sendall(b"GET /file HTTP/1.0\r\nHost: it.test\r\n\r\n")
-            assert wire.recv(100)
-        answer = send_raw(server.port, b"GET /file HTTP/1.0\r\nHost: it.test\r\n\r\n")
-        assert len(answer.partition(b"\r\n\r\n")[2]) == 20 << 20
+    with socket.create_connection(("127.0.0.1", it.server.port)) as wire:
+        wire.sendall(f"GET /file HTTP/1.0\r\nHost: {it.host}\r\n\r\n".encode())
+        assert wire.recv(100)
+    assert len(it.raw("/file").partition(b"\r\n\r\n")[2]) == 20 << 20
 
 
-def test_each_is_counted_once(home: HomeDir, kind: str) -> None:
-    with served(home, kind) as server:
-        for number in range(20):
-            assert given(server.port, **(CLOSE if number % 2 else {})) == number % 2
+@each
+def test_each_is_counted_once(it: It) -> None:
+    for number in range(20):
+        assert it.given(**(CLOSE if number % 2 else {})) == number % 2
 
-        def told() -> tuple[int, int, int]:
-            (row,) = json.loads(home.multisite("--json", "stats", "it"))["sites"]
-            return row["requests"], row["in_flight"], row["errors"]
+    def told() -> tuple[int, int, int]:
+        (row,) = json.loads(it.home.multisite("--json", "stats", it.name))["sites"]
+        return row["requests"], row["in_flight"], row["errors"]
 
-        eventually(lambda: told() == (21, 0, 0), PATIENCE, "each is counted, and has ended")
-        assert told() == (21, 0, 0)
+    eventually(lambda: told() == (21, 0, 0), PATIENCE, "each is counted, and has ended")
+    assert told() == (21, 0, 0)

@@ -7,6 +7,7 @@ is more particular than the next. A Django project may well have a function in i
 from __future__ import annotations
 
 import ast
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 
@@ -195,15 +196,11 @@ def webpy(project: Project) -> Iterator[Guess]:
         for node in tree.body:
             if isinstance(node, ast.Assign) and callee(node.value) in made and targets(node):
                 app = targets(node)[0]
-                served = _assigned(tree, f"{app}.wsgifunc") or f"{app}.wsgifunc()"
+                calls = (each for each in tree.body if isinstance(each, ast.Assign))
+                named = (targets(each) for each in calls if callee(each.value) == f"{app}.wsgifunc")
+                served = next(itertools.chain.from_iterable(named), f"{app}.wsgifunc()")
                 why = f"{name}:{node.lineno} has {app} = web.application(…)"
                 yield Guess("web.py", why, settings_of(project, name, served), place(name))
-
-
-def _assigned(tree: ast.Module, function: str) -> str:
-    """Return the name that a call of `function` is bound to at the top, "" for none."""
-    calls = (node for node in tree.body if isinstance(node, ast.Assign) and callee(node.value) == function)
-    return next((target for node in calls for target in targets(node)), "")
 
 
 def cherrypy(project: Project) -> Iterator[Guess]:
