@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import math
 import os
 import select
 import socket
 import termios
 import time
+from collections.abc import Sequence
+from typing import Any
 
 from multisite.config.endpoint import Endpoint
 from multisite.errors import (
@@ -77,11 +80,13 @@ def begin(endpoint: Endpoint, timeout: float, first: bytes) -> tuple[socket.sock
 def _connect_any(endpoint: Endpoint, timeout: float) -> socket.socket:
     """Connect to the first address of a host that answers."""
     deadline = time.monotonic() + timeout
-    try:
-        found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise ConnectFailed(f"{endpoint}: {error.strerror}") from error
-    failure: MultisiteError = ConnectFailed(f"{endpoint}: no address")
+    found: Sequence[Any] = _numeric(endpoint.host, endpoint.port)
+    if not found:
+        try:
+            found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise ConnectFailed(f"{endpoint}: {error.strerror}") from error
+    failure: MultisiteError | None = None
     for family, _type, _protocol, _name, address in found:
         try:
             return _connect_tcp(family, address, deadline)
@@ -89,7 +94,16 @@ def _connect_any(endpoint: Endpoint, timeout: float) -> socket.socket:
             failure = _unreached(endpoint, error)
             if error.errno in SCARCE:
                 raise failure from error
-    raise failure
+    raise failure or ConnectFailed(f"{endpoint}: no address")
+
+
+@functools.lru_cache(maxsize=4096)
+def _numeric(host: str, port: int) -> Sequence[Any]:
+    """Return what `socket.getaddrinfo` says of a host that is an address; nothing for a name, which may move."""
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except OSError:
+        return ()
 
 
 def _unreached(endpoint: Endpoint, error: OSError) -> MultisiteError:
@@ -318,7 +332,9 @@ def _connect_tcp(family: int, address: object, deadline: float) -> socket.socket
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         code = sock.connect_ex(address)  # type: ignore[arg-type]
-        if code == errno.EINPROGRESS:
+        if code == errno.EINPROGRESS:  # on this machine it is done by now, which asking again tells (connect(2))
+            code = sock.connect_ex(address)  # type: ignore[arg-type]
+        if code == errno.EALREADY:
             poll = select.poll()
             poll.register(sock, _OUT)
             if not poll.poll(max(0, math.ceil((deadline - time.monotonic()) * 1000))):

@@ -7,6 +7,7 @@ then the body, unframed.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -52,24 +53,39 @@ def encode(
     """
     scheme = environ.get("wsgi.url_scheme", "http")
     pairs = [(key, environ[key]) for key in _VARIABLES if key in environ]
-    pairs += [("REQUEST_URI", raw_target(environ)), ("REQUEST_SCHEME", scheme)]
-    pairs.append(("CONTENT_LENGTH", "" if length is None else str(length)))
+    pairs += (
+        ("REQUEST_URI", raw_target(environ)),
+        ("REQUEST_SCHEME", scheme),
+        ("CONTENT_LENGTH", "" if length is None else str(length)),
+    )
     if scheme == "https":
         pairs.append(("HTTPS", "on"))
-    variables = b"".join(_strings([*pairs, *fields]))
+    pairs += fields
+    parts: list[bytes] = []
+    try:
+        for key, value in pairs:
+            data = value.encode("latin-1")
+            parts += _known.get(key) or _name(key), _size(len(data)), data
+    except struct.error:
+        raise _too_large(max(len(text) for pair in pairs for text in pair)) from None
+    variables = b"".join(parts)
     if len(variables) > MOST:
         raise _too_large(len(variables))
-    return b"%c%b%c%b" % (modifier1, len(variables).to_bytes(2, "little"), modifier2, variables)
+    return b"%c%b%c%b" % (modifier1, _size(len(variables)), modifier2, variables)
 
 
-def _strings(pairs: Iterable[tuple[str, str]]) -> Iterable[bytes]:
-    for pair in pairs:
-        for text in pair:
-            string = text.encode("latin-1")
-            if len(string) > MOST:
-                raise _too_large(len(string))
-            yield len(string).to_bytes(2, "little")
-            yield string
+_size = struct.Struct("<H").pack
+_MOST_NAMES = 1024  # remembered; a client can invent as many as it likes
+_known: dict[str, bytes] = {}
+
+
+def _name(key: str) -> bytes:
+    """Return a variable's name as it stands in a packet."""
+    name = key.encode("latin-1")
+    string = _size(len(name)) + name
+    if len(_known) < _MOST_NAMES:
+        _known[key] = string
+    return string
 
 
 def _too_large(size: int) -> RequestTooLarge:
