@@ -33,13 +33,13 @@ def _elsewhere(site: Site, home: Home) -> Callable[..., Iterable[bytes]]:
     return spawned.app(site, home, development.from_environ(os.environ))
 
 
-def _router_of(home: Home, former: Any) -> Any:
+def _router_of(home: Home, former: Any, sites: Dispatcher) -> Any:
     """Return who knows what hosts that are no site's lead to; a home without nodes never loads the router."""
     if home.router == RouterOptions():
         return None
     from multisite.router.router import router_of
 
-    return router_of(home, former)
+    return router_of(home, former, sites)
 
 
 def _wake(home: Home) -> None:
@@ -65,7 +65,10 @@ class Service(Dispatcher):
         if debug is not None:
             how = replace(how, debug=debug)
         super().__init__(
-            LiveHome(home), elsewhere=_elsewhere if CAN_SPAWN else None, router_of=_router_of, development=how
+            LiveHome(home),
+            elsewhere=_elsewhere if CAN_SPAWN else None,
+            router_of=lambda home, former: _router_of(home, former, self),
+            development=how,
         )
 
     def _open(self) -> None:

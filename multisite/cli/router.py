@@ -97,15 +97,18 @@ def explained(session: Session, host: str, raw: str) -> dict[str, Any] | None:
     from multisite.router.router import router_of
 
     found = router_of(session.home)
-    wanted = keys_of_host(raw)
-    route = found and (found.find(wanted) or found.stand_in())
-    if not route:
+    if not found:
         return None
     try:
         announced = session.ask("nodes")
     except MultisiteError:
         announced = None
-    report = Report(session.home, announced).of(route.mapper, route.key, route.group)
+    told = Report(session.home, announced)
+    found.mappers.append(told.named)
+    route = found.find(keys_of_host(raw)) or found.stand_in()
+    if not route:
+        return None
+    report = told.of(route.mapper, route.key, route.group)
     return {
         "host": host,
         "mapper": route.mapper.name,

@@ -91,7 +91,20 @@ class Client:
         """
         self._urge({"do": "meet", "head_limits": limits})
 
-    def _urge(self, request: dict[str, Any]) -> dict[str, Any]:
+    def provision(self, domain: str, within: float, limits: Limits = NO_LIMITS) -> dict[str, Any]:
+        """Have a domain that nobody knows set up; return what became of it, as `supervisor.provisions` says.
+
+        Args:
+            domain: in the normal form of hosts.
+            within: seconds that this may take.
+            limits: as for `ensure`.
+
+        Raises:
+            BackendUnavailable: nobody can be asked, or not just now.
+        """
+        return self._urge({"do": "provision", "domain": domain, "head_limits": limits}, within)
+
+    def _urge(self, request: dict[str, Any], within: float = ANSWER_WITHIN) -> dict[str, Any]:
         """Ask the supervisor, which is started if there is none."""
         began = time.monotonic()
         deadline = began + self._start_within
@@ -99,7 +112,7 @@ class Client:
         start_at, start_pause = 0.0, START_PAUSE
         while True:
             try:
-                return self.ask(request)
+                return self.ask(request, within)
             except SupervisorError as error:
                 raise SiteUnavailable(error) from None
             except RuntimeDirError as error:

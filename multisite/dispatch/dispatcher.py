@@ -23,7 +23,7 @@ from multisite.config.development import OFF, Development
 from multisite.config.domains import normalise
 from multisite.config.model import Home, Site
 from multisite.config.trusted import TrustedHeader, TrustedProxies
-from multisite.dispatch import ask, mounts
+from multisite.dispatch import ask, mounts, newsite
 from multisite.dispatch.automode import AutoMode, Reach
 from multisite.dispatch.keepalive import checked
 from multisite.dispatch.peer import FrontEnds, Peers
@@ -43,7 +43,6 @@ from multisite.sites.failures import LastFailures
 from multisite.sites.live import LOOK_EVERY, LiveHome
 from multisite.sites.placements import Placements
 from multisite.sites.server import find_worker
-from multisite.sites.sitedir import Entry
 
 Environ = dict[str, Any]
 
@@ -331,7 +330,7 @@ class Dispatcher:
     def _new_site(self, key: Key) -> InProcessSite:
         current, ledger = self._catalogue, self._ledger
         assert current and ledger
-        entry, settled = self._settled(current, *key)
+        entry, settled = newsite.settled(current, *key)
         failures = LastFailures(current.home)
         if len(self._sites) >= len(current.entries) + MOST_INSTANCES:
             self._forget_instances()
@@ -356,21 +355,20 @@ class Dispatcher:
         self._sites[key] = site
         return site
 
-    @staticmethod
-    def _settled(current: Catalogue, name: str, host: str) -> tuple[Entry, Site]:
-        """Return what there is to serve.
+    # What the router needs to know of a domain that somebody has just set up
 
-        Raises:
-            UnknownHost: the site is gone, or its host has no folder.
-        """
-        if host:
-            instance = current.instance(name, host)
-            if not instance:
-                raise UnknownHost("No site answers here under this name")
-            return instance
-        if name not in current.entries:
-            raise UnknownHost("No site answers here any more")
-        return current.entries[name], current.site(name)
+    def again(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        """Answer a request, perhaps by a site that was not there when it came (PEP 3333)."""
+        return self._found(environ, start_response)
+
+    def destination_of(self, host: str, is_new: bool) -> Any:
+        """Return where requests for a host go (`newsite.destination`); `is_new`: its site has just been made."""
+        with self._lock:
+            if is_new and self._live.look_again(at_once=True):
+                self._swap()
+        is_free = bool(self._elsewhere) and not (self._development.debug or self._development.reload)
+        assert self._catalogue
+        return newsite.destination(self._catalogue, host, is_free)
 
     # Errors
 

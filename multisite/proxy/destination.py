@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 
 from multisite.config.endpoint import Endpoint
-from multisite.errors import ConnectFailed, ConnectTimeout, MultisiteError, UpstreamError
+from multisite.errors import BackendUnavailable, ConnectFailed, ConnectTimeout, MultisiteError, UpstreamError
 from multisite.logs import servicelog
 from multisite.proxy import downstream, headers
 from multisite.proxy.body import Upload
@@ -66,6 +66,21 @@ class Destination:
             MultisiteError: it cannot be sent; after `ConnectFailed` and `BackendUnavailable` nothing was.
         """
         raise NotImplementedError
+
+    def delay(self, call: Callable[[], None]) -> float:
+        """Return how many seconds a request may have to wait before anybody can begin it, whom that would hold up.
+
+        0.0: not at all. Else `call` is called when it need not wait any more, from any thread.
+
+        Raises:
+            SiteBusy: as many wait already as may.
+        """
+        return 0.0
+
+    @property
+    def late(self) -> MultisiteError:
+        """What a request is told that cannot be begun in time."""
+        return BackendUnavailable("the site could not be reached in time")
 
     def explain(self, error: MultisiteError) -> None:
         """Ask why there was no answer, which may take time; raise the error that says it better."""

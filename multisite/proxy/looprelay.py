@@ -20,7 +20,7 @@ import struct
 import time
 from collections.abc import Callable
 
-from multisite.errors import BackendUnavailable, MultisiteError, NoAnswer, SiteBusy, UpstreamError
+from multisite.errors import MultisiteError, NoAnswer, SiteBusy, UpstreamError
 from multisite.logs import requests, servicelog
 from multisite.proxy import downstream, lingering
 from multisite.proxy.body import Arriving, Unmeasured
@@ -86,10 +86,14 @@ class LoopRelay(Watcher):
     # What it does first, in the loop
 
     def begin(self) -> None:
-        """Have a helper send the request."""
+        """Have a helper send the request, once there is somebody to send it to."""
         destination, environ, upload = self._destination, self._environ, self._upload
-        late = BackendUnavailable("the site could not be reached in time")
-        if not self._have(lambda: destination.begin(environ, upload, False), self._begun, late):
+        if delay := destination.delay(lambda: self._loop.call(self.begin, self)):
+            self._unhelped, self.deadline = destination.late, time.monotonic() + delay
+            self._step(lambda: None)
+        elif self._ends or self._wire.fileno() < 0:  # nobody waits for it any more
+            upload.close()
+        elif not self._have(lambda: destination.begin(environ, upload, False), self._begun, destination.late):
             upload.close()
             self._step(lambda: self._fail(SiteBusy("too many requests are waiting for sites to be reached")))
 

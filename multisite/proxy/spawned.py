@@ -131,9 +131,19 @@ def _journey(site: Site, home: Home, reason: str) -> str:
     return "\n".join([reason, "", *steps, "", *failure.output])
 
 
+def is_elsewhere(site: Site) -> bool:
+    """Tell whether a site has upstreams rather than processes."""
+    return bool(site.upstreams) and site.mode in ("auto", "proxy")
+
+
+def destination(site: Site, home: Home) -> Destination:
+    """Return where the requests of a site go that lives elsewhere."""
+    return _upstreams(site, home) if is_elsewhere(site) else SpawnedSite(site, home)
+
+
 def app(site: Site, home: Home, development: Development = OFF) -> WSGI:
     """Return the callable for a site that lives elsewhere: in processes that we start, or at its upstreams."""
-    if site.upstreams and site.mode in ("auto", "proxy"):
+    if is_elsewhere(site):
         return partial(relay, _upstreams(site, home))
     spawned = SpawnedSite(site, home, development.debug)
     if not development.reload:

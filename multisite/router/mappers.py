@@ -10,6 +10,7 @@ import logging
 import os
 import stat
 import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
@@ -17,6 +18,7 @@ from multisite.config.nodes import Node
 from multisite.router import keys
 from multisite.router.groups import Group, Groups
 
+MOST_NAMED = 4096  # keys whose nodes somebody has named
 LOOK_EVERY = 0.5  # seconds between two looks at what a mapper reads
 MOST_SHARED = 4096  # texts of nodes that keys have in common; where each has its own, a table of them costs memory only
 MOST_COMPLAINTS = 10  # lines of a file that are complained about by number
@@ -160,3 +162,33 @@ class Fixed:
 
     def look(self) -> None:
         """They never change."""
+
+
+class Named:
+    """``provision =``: the nodes that were named for new domains; the newest are remembered."""
+
+    name = "provision"
+
+    def __init__(self, groups: Groups, named: Mapping[str, str] | None = None) -> None:
+        self._groups = groups
+        self._named = OrderedDict(named or {})
+
+    def remember(self, key: str, text: str) -> None:
+        """Remember the nodes of a key; one thread calls this at a time."""
+        self._named.pop(key, None)
+        while len(self._named) >= MOST_NAMED:
+            self._named.popitem(last=False)
+        self._named[key] = text
+
+    def find(self, key: str) -> Group | None:
+        """Return the nodes that were named for a key."""
+        text = self._named.get(key)
+        return self._groups.of(text, self.name) if text else None
+
+    def entries(self) -> Iterator[tuple[str, Group | None]]:
+        """Yield each key and its nodes."""
+        for key, text in list(self._named.items()):
+            yield key, self._groups.of(text, self.name)
+
+    def look(self) -> None:
+        """Nothing is read ahead."""

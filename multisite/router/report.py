@@ -12,7 +12,7 @@ from multisite.config.nodes import Node
 from multisite.router import counts
 from multisite.router.counts import EVERY_KEY, NodeFigures
 from multisite.router.groups import Group, Groups
-from multisite.router.mappers import Fixed, MapFile, Mapper
+from multisite.router.mappers import Fixed, MapFile, Mapper, Named
 from multisite.router.published import Subscribed
 from multisite.router.router import mappers_of
 
@@ -49,10 +49,14 @@ class Report:
 
     Args:
         announced: what the supervisor tells of the pool; None where there is none.
+
+    Attributes:
+        named: the mapper of new domains for which a node was named.
     """
 
     def __init__(self, home: Home, announced: Mapping[str, Any] | None) -> None:
         self._home = home
+        self.named = Named(Groups(lambda complaint: None), (announced or {}).get("provisioned"))
         self._figures = counts.read(home)
         self._seen = {
             (told["key"], node["node"]): float(node["seen"])
@@ -64,7 +68,7 @@ class Report:
     def keys(self) -> list[KeyReport]:
         """Return all keys that a mapper lists, and those for which a request has been relayed."""
         found: dict[tuple[str, str], KeyReport] = {}
-        for mapper in mappers_of(self._home, Groups(lambda complaint: None)):
+        for mapper in (*mappers_of(self._home, Groups(lambda complaint: None)), self.named):
             for key, group in _entries(mapper):
                 if group:
                     found[mapper.name, key] = self.of(mapper, key, group)
@@ -96,11 +100,11 @@ class Report:
 
 def _lists(mapper: str) -> bool:
     """Tell whether a mapper lists its keys: what it lists no more is told no more."""
-    return mapper in (MapFile.name, Subscribed.name)
+    return mapper in (MapFile.name, Subscribed.name, Named.name)
 
 
 def _entries(mapper: Mapper) -> list[tuple[str, Group | None]]:
-    if isinstance(mapper, (MapFile, Subscribed)):
+    if isinstance(mapper, (MapFile, Subscribed, Named)):
         return list(mapper.entries())
     return [(EVERY_KEY, mapper.group)] if isinstance(mapper, Fixed) else []
 

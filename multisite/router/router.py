@@ -32,6 +32,7 @@ from multisite.router.code import Code
 from multisite.router.counts import EVERY_KEY, NodeCounts
 from multisite.router.groups import Group, Groups
 from multisite.router.mappers import LOOK_EVERY, Fixed, MapFile, Mapper, Pattern
+from multisite.router.provisioning import NewDomain, Provisioning, Sites
 from multisite.router.published import Subscribed
 from multisite.sites.server import head_limits
 
@@ -89,10 +90,11 @@ class Router:
 
     Args:
         home: whose [router] says where to look.
+        sites: of this worker; without them nobody is asked about new domains.
         clock: monotonic seconds.
     """
 
-    def __init__(self, home: Home, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, home: Home, sites: Sites | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.home = home
         self._clock = clock
         self._trusts = TrustedProxies(home.service.trusted_proxies).trusts
@@ -100,6 +102,10 @@ class Router:
         self.mappers = mappers_of(home, self._groups)
         fallback = nodes.parse_list(home.router.fallback)
         self._fallback = Fixed("fallback", fallback) if fallback else None
+        self._provisioning: Provisioning | None = None
+        if home.router.provision and sites:
+            self._provisioning = Provisioning(home, self._groups, sites, self._relaying, self._standing_in)
+            self.mappers.append(self._provisioning.named)
         self._destinations: dict[Route, Nodes] = {}
         self._healths: WeakValueDictionary[Node, Health] = WeakValueDictionary()
         self._look_at = 0.0
@@ -138,19 +144,34 @@ class Router:
             return False
         return self._trusts(str(peer[0]) if isinstance(peer, tuple) else "")
 
-    def answering(self, environ: Environ, named: str, known: bool) -> Routed | None:
+    def answering(self, environ: Environ, named: str, known: bool) -> Routed | NewDomain | None:
         """Return what answers a request whose host no site claims; None where nobody does.
 
         Args:
             environ: of the request.
             named: the host that a trusted front end named.
             known: another site answers hosts that are unknown here, so the fallback nodes are not asked.
+
+        Raises:
+            BackendUnavailable: its domain is new, and cannot be set up just now.
         """
         wanted = self._keys_of(environ, named)
         route = self.find(wanted)
+        if self._provisioning and not route:
+            new = self._provisioning.new_domain(wanted)
+            if new:
+                return new
         if route or (self._fallback and not known):
-            return Routed(self, wanted, environ, route)
+            return Routed(self, wanted, environ, route, lasts=bool(route or not self._provisioning))
         return None
+
+    def _relaying(self, key: str, group: Group) -> Nodes:
+        assert self._provisioning
+        return self.destination(Route(self._provisioning.named, key, group))
+
+    def _standing_in(self) -> Nodes | None:
+        route = self.stand_in()
+        return route and self.destination(route)
 
     def stand_in(self) -> Route | None:
         """Return the route to the fallback nodes, for keys that no mapper knows."""
@@ -231,12 +252,14 @@ class Routed:
 
     key = ("", "")
 
-    def __init__(self, router: Router, wanted: tuple[str, ...], environ: Environ, route: Route | None) -> None:
+    def __init__(
+        self, router: Router, wanted: tuple[str, ...], environ: Environ, route: Route | None, lasts: bool
+    ) -> None:
         self._router = router
         self._keys = wanted
         self._route = route  # for the request that asked: a function that takes nodes in turn is called once for it
         self.name = wanted[-1] if wanted else ""
-        self.lasts = keys.VARIABLE not in environ
+        self.lasts = lasts and keys.VARIABLE not in environ
         self.check_at = 0.0
 
     def app(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
@@ -245,18 +268,22 @@ class Routed:
         return self._router.serve(self._keys, environ, start_response, route)
 
 
-def router_of(home: Home, former: Router | None = None) -> Router | None:
+def router_of(home: Home, former: Router | None = None, sites: Sites | None = None) -> Router | None:
     """Return the router of a home; None where its configuration names no nodes.
 
-    The former one goes on with all it knows where nothing has changed that concerns it.
+    Args:
+        home: whose [router] says where to look.
+        former: goes on with all it knows where nothing has changed that concerns it.
+        sites: of this worker, for new domains.
     """
     options = home.router
     files = options.map, options.pattern, options.base, options.code, options.redis, options.sql
-    if not any((*files, options.mappers, options.to, options.fallback, options.subscription_server)):
+    others = options.mappers, options.to, options.fallback, options.subscription_server, options.provision
+    if not any((*files, *others)):
         return None
     if former and (former.home.path, former.home.router, former.home.service) == (home.path, options, home.service):
         return former
-    return Router(home)
+    return Router(home, sites)
 
 
 def waker(home: Home) -> Callable[[], None]:

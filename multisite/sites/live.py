@@ -82,11 +82,15 @@ class LiveHome:
         self._look_at = now + LOOK_EVERY
         return self._look_at_folders()
 
-    def look_again(self) -> bool:
-        """Look for the site that an unknown host may belong to; True if there is a new catalogue."""
+    def look_again(self, at_once: bool = False) -> bool:
+        """Look for the site that an unknown host may belong to; True if there is a new catalogue.
+
+        Args:
+            at_once: somebody has just written its file, so the share of the time is of no account.
+        """
         if self._look_at_folders():
             return True
-        if self._clock() < self._scan_at:
+        if self._clock() < self._scan_at and not at_once:
             return False
         return self._scan() and self._install()
 

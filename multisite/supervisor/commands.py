@@ -14,6 +14,7 @@ from multisite.supervisor.lifecycle import State
 from multisite.supervisor.process import kernel
 from multisite.supervisor.process.kernel import Connections
 from multisite.supervisor.promotion import Promotion
+from multisite.supervisor.provisions import Provisions
 from multisite.supervisor.site.context import Context
 from multisite.supervisor.site.failures import Unavailable
 from multisite.supervisor.site.parts import NO_CONNECTIONS
@@ -34,6 +35,7 @@ class Commands:
         begin_upgrade: has the new program tried, which answers the connection later.
         started: when this supervisor was.
         announced: tells of the nodes that announced themselves.
+        provisions: asks about domains that nobody knows.
     """
 
     def __init__(
@@ -45,8 +47,9 @@ class Commands:
         begin_upgrade: Callable[[Caller], None],
         started: float,
         announced: Callable[[], Answer],
+        provisions: Provisions,
     ) -> None:
-        self._announced = announced
+        self._announced, self._provisions = announced, provisions
         self._context, self._sites, self._promotion = context, sites, promotion
         self._look_soon, self._begin_upgrade, self._started = look_soon, begin_upgrade, started
 
@@ -73,7 +76,14 @@ class Commands:
         return {"pid": os.getpid(), "home": self._sites.home.path}
 
     def _do_nodes(self, _request: Answer, _connection: Caller) -> Answer:
-        return self._announced()
+        return {**self._announced(), "provisioned": self._provisions.describe()}
+
+    def _do_provision(self, request: Answer, connection: Caller) -> Answer | None:
+        self._context.servers.register(connection.pid, request.get("head_limits"))
+        try:
+            return self._provisions.ask(str(request.get("domain")), self._sites.home, connection)
+        except ValueError:
+            return {"error": f"{request.get('domain')!r} is no domain", "status": 400}
 
     def _do_meet(self, request: Answer, connection: Caller) -> Answer:
         self._context.servers.register(connection.pid, request.get("head_limits"))

@@ -31,6 +31,7 @@ from multisite.supervisor.process.descriptors import DescriptorLimits
 from multisite.supervisor.process.kernel import Connections
 from multisite.supervisor.process.preloaders import Preloaders
 from multisite.supervisor.promotion import Promotion
+from multisite.supervisor.provisions import Provisions
 from multisite.supervisor.reexec import GIVEN, OPEN, PART, Form, Handed, Keeper, converted, given, kept
 from multisite.supervisor.reexec import State as Packed
 from multisite.supervisor.servers import Servers
@@ -78,6 +79,7 @@ class Supervisor(Handed):
         _promotion=PART.at("placing"),
         _sites=PART.at("roster"),
         _subscriptions=given(lambda part, keep: part.pack(keep)),
+        _provisions=PART,
         _control=given(lambda control, keep: control.pack(keep)).at("doors"),
     )
     ANEW = ("leaving", "_loop", "_scales", "_look_at", "_survey_at", "_crowded", "_upgrade", "_node_stats")
@@ -111,6 +113,7 @@ class Supervisor(Handed):
         self._loop.catch(*HELD_BACK)
         self._subscriptions = Subscriptions(live.home, rundir, self._loop, state and state.get("subscriptions"))
         self._node_stats = NodeStats(self._loop, self._statistics)
+        self._provisions = Provisions(self._loop, self._sites.claims, lambda: self._upgrade.is_due)
         commands = Commands(
             self._context,
             self._sites,
@@ -119,6 +122,7 @@ class Supervisor(Handed):
             self._upgrade.begin,
             self._started,
             self._subscriptions.describe,
+            self._provisions,
         )
         if state:
             self.take_over(state)
@@ -164,7 +168,8 @@ class Supervisor(Handed):
                 time.sleep(CROWDED_PAUSE)
             for step in (self._signals, self._tick, self._see_who_is_there):
                 self._loop.attempt(step)
-            if self._upgrade.is_due and not self.leaving and not self._loop.attempt(self._make_room):
+            is_due = self._upgrade.is_due and not self.leaving and not self._provisions
+            if is_due and not self._loop.attempt(self._make_room):
                 self._upgrade.failed("what this one knows cannot be handed over")
         self._leave()
 
@@ -199,7 +204,7 @@ class Supervisor(Handed):
 
     def _timeout(self) -> float:
         now = self._loop.now()
-        due = [self._look_at, self._subscriptions.next_look]
+        due = [self._look_at, self._subscriptions.next_look, *self._provisions.deadlines]
         if self._servers:
             self._lonely_since = None
         elif self._lonely_since is not None:
@@ -238,7 +243,7 @@ class Supervisor(Handed):
             for supervised in self._sites.busy:
                 self._loop.attempt(supervised.backends.read_forks)  # whose it is, before anything else is known of it
             status, spent = kernel.reap(pid)
-            if self._upgrade.ended(pid, status) or self._preloaders.ended(pid):
+            if any(part.ended(pid, status) for part in (self._upgrade, self._preloaders, self._provisions)):
                 continue
             for supervised in self._sites.busy:
                 self._loop.attempt(supervised.ended, pid, status, spent)
@@ -253,6 +258,7 @@ class Supervisor(Handed):
         now = self._loop.now()
         self._loop.attempt(self._subscriptions.tick, now, self._sites.home)
         self._loop.attempt(self._node_stats.tick, now, self._sites.home.router.stats)
+        self._loop.attempt(self._provisions.tick, now)
         if now >= self._look_at:
             self._look_at = now + LOOK_EVERY
             self._upgrade.tick(now)
@@ -316,7 +322,8 @@ class Supervisor(Handed):
         """Stop everything: ask, wait, kill; then remove our sockets."""
         _log.info("supervisor of %s leaves", self._sites.home.path)
         sites = list(self._sites.values())
-        closing = (part.close for part in (self._sites.announcer, self._control, self._subscriptions, self._node_stats))
+        parts = (self._sites.announcer, self._control, self._subscriptions, self._node_stats, self._provisions)
+        closing = (part.close for part in parts)
         for step in (*closing, self._promotion.leave, self._preloaders.close, *(one.close for one in sites)):
             self._loop.attempt(step)
         deadline = self._loop.now() + max((one.site.stop_timeout for one in sites), default=0.0)

@@ -115,6 +115,12 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
             self[site.name] = SupervisedSite(site, self.home, self._domains(site), entry.stamp, self._context)
         return self[site.name]
 
+    def claims(self, host: str) -> bool:
+        """Tell whether a site claims a host in its normal form, be its file as new as it may."""
+        if self._live.look_again(at_once=True):
+            self._install()
+        return bool(self.catalogue.table.lookup(host))
+
     def asked_for(self, name: str, host: str = "") -> list[SupervisedSite]:
         """Return a site that is supervised: of a hosting site, all its instances.
 

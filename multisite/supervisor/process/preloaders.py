@@ -263,7 +263,7 @@ class Preloaders(Handed):
         self._dismiss(preloader)
         preloader.kill()
 
-    def ended(self, pid: int) -> bool:
+    def ended(self, pid: int, _status: int = 0) -> bool:
         """Take note of the end of a process; False if it is no preloader."""
         for preloader in list(self._all.values()):
             preloader.children.discard(pid)

@@ -186,6 +186,11 @@ def _by_uid(uid: int) -> Identity:
         return Identity(uid, uid, (uid,), str(uid), "/", change=True)
 
 
+def of_this_process() -> Identity:
+    """Return the user that we run as ourselves."""
+    return replace(_by_uid(os.geteuid()), change=False)
+
+
 def _by_entry(entry: pwd.struct_passwd) -> Identity:
     groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
     return Identity(entry.pw_uid, entry.pw_gid, groups, entry.pw_name, entry.pw_dir or "/", change=True)

@@ -1,0 +1,61 @@
+"""What there is to serve of a site that is asked for first, and where its requests go that no thread waits for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from multisite.config.model import Home, Site
+from multisite.dispatch import mounts
+from multisite.errors import UnknownHost
+from multisite.sites import sharing
+from multisite.sites.catalogue import Catalogue
+from multisite.sites.sitedir import Entry
+
+if TYPE_CHECKING:
+    from multisite.proxy.destination import Destination
+
+
+def settled(current: Catalogue, name: str, host: str) -> tuple[Entry, Site]:
+    """Return what there is to serve.
+
+    Raises:
+        UnknownHost: the site is gone, or its host has no folder.
+    """
+    if host:
+        instance = current.instance(name, host)
+        if not instance:
+            raise UnknownHost("No site answers here under this name")
+        return instance
+    if name not in current.entries:
+        raise UnknownHost("No site answers here any more")
+    return current.entries[name], current.site(name)
+
+
+def destination(current: Catalogue, host: str, is_free: bool) -> Destination | None:
+    """Return where requests for a host go; None where its site needs a thread of this process.
+
+    That does a site that lives here, or whose file asks for more than processes: files that we send, a mount.
+
+    Args:
+        current: all sites.
+        host: in its normal form.
+        is_free: sites may have processes of their own.
+
+    Raises:
+        UnknownHost: no site answers it.
+    """
+    found = current.answering(host)
+    if not found:
+        raise UnknownHost("No site answers here under this name")
+    if not mounts.is_plain(current, found) or not is_free:
+        return None
+    entry, site = settled(current, *mounts.key_of(current, found[0].value[0][1], host))
+    if entry.broken or site.static or site.files_only or not _lives_elsewhere(site, current.home):
+        return None
+    from multisite.proxy import spawned  # a worker without such sites never loads it
+
+    return spawned.destination(site, current.home)
+
+
+def _lives_elsewhere(site: Site, home: Home) -> bool:
+    return sharing.place(site, home).kind != "in-process" or sharing.is_examined(site, home)
