@@ -331,7 +331,7 @@ class RouterOptions:
     provision: str = option(
         "text",
         help="MODULE:FUNCTION or FILE:FUNCTION, relative to the folder of moya.conf, or a command, that is asked once "
-        "about a domain nobody knows. It may write a site file, or return a node (a command prints it).",
+        "about a domain nobody knows. It may write a site file, return a node (a command prints it), or refuse.",
         example="provision.py:domain",
     )
     provision_timeout: float = option("duration", "30s", "Time for which requests to a new domain wait for it at most.")

@@ -164,7 +164,7 @@ class Fixed:
         """They never change."""
 
 
-class Named:
+class NamedNodes:
     """``provision =``: the nodes that were named for new domains; the newest are remembered."""
 
     name = "provision"

@@ -19,13 +19,13 @@ from multisite.config.model import Home
 from multisite.control.client import Client
 from multisite.errors import BackendUnavailable, MultisiteError, SiteBusy, UnknownHost
 from multisite.proxy import downstream
+from multisite.proxy.body import Upload
 from multisite.proxy.destination import Destination, NotNow
 from multisite.proxy.downstream import Environ
 from multisite.proxy.relay import relay
-from multisite.proxy.upload import Upload
 from multisite.proxy.upstream import Exchange
 from multisite.router.groups import Group, Groups
-from multisite.router.mappers import Named
+from multisite.router.mappers import NamedNodes
 from multisite.router.provisioner import is_domain
 from multisite.sites.server import head_limits
 
@@ -39,7 +39,7 @@ RETRY_AFTER = 1
 _log = logging.getLogger("multisite.router")
 
 
-class Sites(Protocol):
+class SitesHere(Protocol):
     """The sites of the home as the worker has them."""
 
     def destination_of(self, host: str, is_new: bool) -> Destination | None:
@@ -77,7 +77,7 @@ class NewDomain(Destination):
     lasts = False
     can_explain = True
 
-    def __init__(self, domain: str, sites: Sites, patience: float) -> None:
+    def __init__(self, domain: str, sites: SitesHere, patience: float) -> None:
         super().__init__()
         self.name = domain
         self.check_at = 0.0
@@ -187,13 +187,13 @@ class Provisioning:
         self,
         home: Home,
         groups: Groups,
-        sites: Sites,
+        sites: SitesHere,
         relaying: Callable[[str, Group], Destination],
         standing_in: Callable[[], Destination | None],
     ) -> None:
         self._client = Client(home)
         self._patience = home.router.provision_timeout
-        self.named, self._sites = Named(groups), sites
+        self.named, self._sites = NamedNodes(groups), sites
         self._relaying, self._standing_in = relaying, standing_in
         self._lock = threading.Lock()
         self._domains: OrderedDict[str, NewDomain] = OrderedDict()

@@ -12,7 +12,7 @@ from multisite.config.nodes import Node
 from multisite.router import counts
 from multisite.router.counts import EVERY_KEY, NodeFigures
 from multisite.router.groups import Group, Groups
-from multisite.router.mappers import Fixed, MapFile, Mapper, Named
+from multisite.router.mappers import Fixed, MapFile, Mapper, NamedNodes
 from multisite.router.published import Subscribed
 from multisite.router.router import mappers_of
 
@@ -56,7 +56,7 @@ class Report:
 
     def __init__(self, home: Home, announced: Mapping[str, Any] | None) -> None:
         self._home = home
-        self.named = Named(Groups(lambda complaint: None), (announced or {}).get("provisioned"))
+        self.named = NamedNodes(Groups(lambda complaint: None), (announced or {}).get("provisioned"))
         self._figures = counts.read(home)
         self._seen = {
             (told["key"], node["node"]): float(node["seen"])
@@ -100,11 +100,11 @@ class Report:
 
 def _lists(mapper: str) -> bool:
     """Tell whether a mapper lists its keys: what it lists no more is told no more."""
-    return mapper in (MapFile.name, Subscribed.name, Named.name)
+    return mapper in (MapFile.name, Subscribed.name, NamedNodes.name)
 
 
 def _entries(mapper: Mapper) -> list[tuple[str, Group | None]]:
-    if isinstance(mapper, (MapFile, Subscribed, Named)):
+    if isinstance(mapper, (MapFile, Subscribed, NamedNodes)):
         return list(mapper.entries())
     return [(EVERY_KEY, mapper.group)] if isinstance(mapper, Fixed) else []
 

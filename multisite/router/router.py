@@ -32,7 +32,7 @@ from multisite.router.code import Code
 from multisite.router.counts import EVERY_KEY, NodeCounts
 from multisite.router.groups import Group, Groups
 from multisite.router.mappers import LOOK_EVERY, Fixed, MapFile, Mapper, Pattern
-from multisite.router.provisioning import NewDomain, Provisioning, Sites
+from multisite.router.provisioning import NewDomain, Provisioning, SitesHere
 from multisite.router.published import Subscribed
 from multisite.sites.server import head_limits
 
@@ -94,7 +94,7 @@ class Router:
         clock: monotonic seconds.
     """
 
-    def __init__(self, home: Home, sites: Sites | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, home: Home, sites: SitesHere | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.home = home
         self._clock = clock
         self._trusts = TrustedProxies(home.service.trusted_proxies).trusts
@@ -268,7 +268,7 @@ class Routed:
         return self._router.serve(self._keys, environ, start_response, route)
 
 
-def router_of(home: Home, former: Router | None = None, sites: Sites | None = None) -> Router | None:
+def router_of(home: Home, former: Router | None = None, sites: SitesHere | None = None) -> Router | None:
     """Return the router of a home; None where its configuration names no nodes.
 
     Args:
