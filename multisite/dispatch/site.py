@@ -160,7 +160,8 @@ class InProcessSite:
         """Take note of a newer catalogue; the site's own next request acts on it."""
         newest_is_bad = entry.problems != entry.file.problems and entry.file == self._entry.file
         same = entry.file == self._entry.file and entry.stamp == self._entry.stamp and site == self._site
-        if (same or newest_is_bad) and home.supervisor == self._home.supervisor:
+        is_checked_alike = not site.upstreams or home.router == self._home.router
+        if (same or newest_is_bad) and home.supervisor == self._home.supervisor and is_checked_alike:
             self._entry, self._home = entry, home
             return
         self._update = (entry, site, home)

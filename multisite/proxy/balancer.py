@@ -33,7 +33,7 @@ class Health:
     """What is known of an endpoint in this process; destinations that share it share this, too.
 
     Attributes:
-        dead_until: monotonic seconds until which it is left out.
+        dead_until: monotonic seconds until which it is left out; `math.inf` until it is well (`healthchecks`).
         far_until: until when it is known to be too far away for a hurry.
         is_silent: it did not answer when it was last tried, rather than refuse.
         in_flight: requests that it has.
@@ -65,7 +65,11 @@ class Upstream:
     def began(self) -> None:
         """It was reached."""
         if self.health.dead_until:
-            self.health.dead_until = 0.0
+            self.revived()
+
+    def revived(self) -> None:
+        """It can be reached again, or is well again."""
+        self.health.dead_until = 0.0
 
     def failed(self, until: float, is_silent: bool) -> None:
         """It could not be reached, and is left out until then."""

@@ -21,7 +21,7 @@ from multisite.config.trusted import TrustedProxies
 from multisite.control.client import Client
 from multisite.errors import Asleep, BackendUnavailable, MultisiteError, NoAnswer
 from multisite.logs import servicelog
-from multisite.proxy import handoff
+from multisite.proxy import handoff, healthchecks
 from multisite.proxy.balancer import Balancer, Upstream
 from multisite.proxy.body import Upload
 from multisite.proxy.destination import Destination, NotNow, Proxy
@@ -159,4 +159,7 @@ def _upstreams(site: Site, home: Home) -> Balancer:
         Proxy(Endpoint.parse(text, site.protocol), request_timeout=site.request_timeout, trusts=trusts)
         for text in site.upstreams
     ]
-    return Balancer([Upstream(proxy) for proxy in proxies], sends=site.app_send, upload_rate=site.upload_rate)
+    upstreams = [Upstream(proxy) for proxy in proxies]
+    for upstream in upstreams:
+        healthchecks.watch(upstream, home, site.domains)
+    return Balancer(upstreams, sends=site.app_send, upload_rate=site.upload_rate)

@@ -21,6 +21,7 @@ from multisite.config.nodes import Node
 from multisite.config.trusted import TrustedProxies
 from multisite.control.client import Client
 from multisite.errors import BackendUnavailable, ConnectFailed, MultisiteError, UnknownHost
+from multisite.proxy import healthchecks
 from multisite.proxy.balancer import STAND_IN, Balancer, Health, Upstream
 from multisite.proxy.body import Upload
 from multisite.proxy.destination import Proxy
@@ -59,10 +60,13 @@ class NodeUpstream(Upstream):
 
     def began(self) -> None:
         """It was reached."""
-        if self.health.dead_until:
-            self._counts.revived()
         super().began()
         self._counts.began()
+
+    def revived(self) -> None:
+        """It can be reached again, or is well again."""
+        super().revived()
+        self._counts.revived()
 
     def failed(self, until: float, is_silent: bool) -> None:
         """It could not be reached, and is left out until then."""
@@ -238,7 +242,10 @@ class Router:
         health = self._healths.get(node)
         if health is None:
             health = self._healths[node] = Health()
-        return NodeUpstream(proxy, node, health, NodeCounts(self.home, mapper, key, node), level)
+        upstream = NodeUpstream(proxy, node, health, NodeCounts(self.home, mapper, key, node), level)
+        if mapper == "to" and level != STAND_IN:
+            healthchecks.watch(upstream, self.home)
+        return upstream
 
 
 class Routed:
