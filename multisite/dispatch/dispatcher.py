@@ -365,7 +365,7 @@ class Dispatcher:
         """Return where requests for a host go (`newsite.destination`); `is_new`: its site has just been made."""
         with self._lock:
             if is_new and self._live.look_again(at_once=True):
-                self._swap()
+                self._install()
         is_free = bool(self._elsewhere) and not (self._development.debug or self._development.reload)
         assert self._catalogue
         return newsite.destination(self._catalogue, host, is_free)

@@ -160,8 +160,9 @@ class InProcessSite:
         """Take note of a newer catalogue; the site's own next request acts on it."""
         newest_is_bad = entry.problems != entry.file.problems and entry.file == self._entry.file
         same = entry.file == self._entry.file and entry.stamp == self._entry.stamp and site == self._site
-        is_checked_alike = not site.upstreams or home.router == self._home.router
-        if (same or newest_is_bad) and home.supervisor == self._home.supervisor and is_checked_alike:
+        had = self._home
+        same_rules = home.supervisor == had.supervisor and (home.router == had.router or not site.upstreams)
+        if (same or newest_is_bad) and same_rules:
             self._entry, self._home = entry, home
             return
         self._update = (entry, site, home)

@@ -124,7 +124,7 @@ class NewDomain(Destination):
         """Answer one request (PEP 3333)."""
         if downstream.connection(environ):
             return relay(self, environ, start_response)
-        release = self.share.take()
+        release = self.share.take_thread()
         try:
             self._wait()
         finally:
