@@ -68,7 +68,7 @@ def check(session: Session, boot: bool, names: tuple[str, ...]) -> None:
 
 def enabled_problems(session: Session) -> list[Problem]:
     """Return the problems of the home, its logging.ini, its enabled sites, and of what these say they serve."""
-    from multisite.cli import places
+    from multisite.cli import places, routing
     from multisite.control.rundir import access_problem
     from multisite.logs import servicelog
 
@@ -76,6 +76,7 @@ def enabled_problems(session: Session) -> list[Problem]:
     found = [
         *servicelog.problems_of(session.home),
         *places.home_problems(session.home),
+        *routing.problems(session.home),
         *session.catalogue.problems,
         *([group] if group else []),
     ]

@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
+from multisite.config import nodes
 from multisite.config.nodes import Node
 from multisite.router import keys
 from multisite.router.groups import Group, Groups
@@ -102,12 +103,10 @@ def _parsed(lines: Iterable[str], path: str, former: Mapping[str, str]) -> dict[
     shared: dict[str, str] = {}  # one text for all keys of a node
     wrong = 0
     for number, line in enumerate(lines, 1):
-        words = line.split()
-        if not words or words[0][0] in "#;":
-            continue
         try:
-            if len(words) < 2:
-                raise ValueError("a line is KEY NODE[,modifier1][|NODE…]")
+            words = _words(line)
+            if not words:
+                continue
             key = words[0] if words[0] in former else keys.normal(words[0])
             text = words[1] if len(words) == 2 else "".join(words[1:])
             found[key] = shared.setdefault(text, text) if len(shared) < MOST_SHARED else shared.get(text, text)
@@ -118,6 +117,37 @@ def _parsed(lines: Iterable[str], path: str, former: Mapping[str, str]) -> dict[
     if wrong > MOST_COMPLAINTS:
         _log.error("%s: %s more lines are wrong", path, wrong - MOST_COMPLAINTS)
     return found
+
+
+def _words(line: str) -> list[str]:
+    """Return the key and the nodes that a line names; nothing for one that is empty or a comment.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    words = line.split()
+    if not words or words[0][0] in "#;":
+        return []
+    if len(words) < 2:
+        raise ValueError("a line is KEY NODE[,modifier1][|NODE…]")
+    return words
+
+
+def map_faults(path: str) -> Iterator[tuple[int, str, str]]:
+    """Yield the number of each line of a mapping file that is wrong, the line, and the reason.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                words = _words(line)
+                if words:
+                    keys.normal(words[0])
+                    nodes.parse_all("".join(words[1:]))
+            except ValueError as error:
+                yield number, line.strip(), str(error)
 
 
 class Pattern:

@@ -56,10 +56,8 @@ class Socket:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
             where: object = self.path or "\0" + self.address[1:]
         else:
-            host, separator, port = self.address.rpartition(":")
-            if not separator or not port.isdecimal():
-                raise ValueError("it is neither HOST:PORT nor the path of a socket")
-            found = socket.getaddrinfo(host.strip("[]") or "0.0.0.0", int(port), type=socket.SOCK_DGRAM)
+            host, port = host_and_port(self.address)
+            found = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_DGRAM)
             family, _, _, _, where = found[0]
             sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
@@ -102,6 +100,18 @@ class Socket:
         if self.path:
             with contextlib.suppress(OSError):
                 os.unlink(self.path)
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """Read ``HOST:PORT`` or ``[IPv6]:PORT``; the host may be empty.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    host, separator, port = address.rpartition(":")
+    if not separator or not (port.isascii() and port.isdigit()) or not 0 < int(port[:6]) < 65536:
+        raise ValueError("it is neither HOST:PORT nor the path of a socket")
+    return host.strip("[]"), int(port)
 
 
 def clear(path: str, kind: int) -> None:

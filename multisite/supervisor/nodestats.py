@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from multisite.router.server import clear
+from multisite.router.server import clear, host_and_port
 from multisite.supervisor.loop import Loop
 
 MOST_READERS = 16
@@ -112,10 +112,8 @@ def _bound(address: str) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         where: object = address if address.startswith("/") else "\0" + address[1:]
     else:
-        host, separator, port = address.rpartition(":")
-        if not separator or not port.isdecimal():
-            raise ValueError("it is neither HOST:PORT nor the path of a socket")
-        found = socket.getaddrinfo(host.strip("[]") or "127.0.0.1", int(port), type=socket.SOCK_STREAM)
+        host, port = host_and_port(address)
+        found = socket.getaddrinfo(host or "127.0.0.1", port, type=socket.SOCK_STREAM)
         family, _, _, _, where = found[0]
         listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
