@@ -7,6 +7,7 @@ spoken, as uWSGI's Fastrouter does.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from multisite.config.endpoint import Endpoint
 
 MOST_NODES = 256  # of one key
 LONGEST = 255  # bytes of an address in uWSGI's announcements
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,8 @@ def _modifier(text: str) -> int:
 def _endpoint(address: str) -> Endpoint:
     if len(address) > LONGEST:
         raise ValueError(f"the address is longer than {LONGEST} characters")
+    if _UNPRINTABLE.search(address):
+        raise ValueError("the address has characters that cannot be printed")
     if address.startswith(("/", "@")):
         address = f"unix:{address}"
     return Endpoint.parse(address, "uwsgi")

@@ -51,6 +51,14 @@ class Access:
         """
         self._set(path, others | (0o700 if self.group is None else 0o710))
 
+    def admit_to_file(self, path: str) -> None:
+        """Set group and mode of a file that `group` may read.
+
+        Raises:
+            OSError: they cannot be set.
+        """
+        self._set(path, 0o600 if self.group is None else 0o640)
+
     def _set(self, path: str, mode: int) -> None:
         group = os.getegid() if self.group is None else self.group
         status = os.lstat(path)

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
+from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -297,22 +298,37 @@ class Dispatcher:
         found = current.answering(host)
         is_claimed = bool(found and found[0].domain)
         if self._router and not is_claimed:
-            routed = self._router.answering(environ, named, bool(found))
+            routed = self._router.answering(environ, named, partial(self._by_default, raw) if found else None)
             if routed:
                 if routed.lasts:
                     self._remember(memory, raw, routed)
                 return routed
-        if not found:
-            raise UnknownHost("No site answers here under this name")
-        if mounts.is_plain(current, found):
-            target: Target = self._site(mounts.key_of(current, found[0].value[0][1], host))
-            lasts = True
-        else:
-            target = several = mounts.Choice(current, raw, host, found, self._serve, self._check)
-            lasts = several.lasts
+        target, lasts = self._of_sites(current, raw, host)
         if lasts and is_claimed:  # else nobody knows the host yet, and a new site may
             self._remember(memory, raw, target)
         return target
+
+    def _of_sites(self, current: Catalogue, raw: str, host: str) -> tuple[Target, bool]:
+        """Return which of the sites answers a host, and whether that lasts.
+
+        Raises:
+            UnknownHost: none does.
+        """
+        found = current.answering(host)
+        if not found:
+            raise UnknownHost("No site answers here under this name")
+        if mounts.is_plain(current, found):
+            return self._site(mounts.key_of(current, found[0].value[0][1], host)), True
+        several = mounts.Choice(current, raw, host, found, self._serve, self._check)
+        return several, several.lasts
+
+    def _by_default(self, raw: str, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        """Answer a host that led to nodes until now by the default site."""
+        assert self._catalogue
+        target, _ = self._of_sites(self._catalogue, raw, normalise(raw))
+        if isinstance(target, InProcessSite):
+            return self._serve(target.key, environ, start_response)
+        return target.app(environ, start_response)
 
     @staticmethod
     def _remember(memory: dict[str, Target], raw: str, target: Target) -> None:

@@ -37,8 +37,8 @@ class RoutedTarget(Target, Protocol):
 class HostRouter(Protocol):
     """Who knows what hosts that are no site's lead to (`multisite.router`)."""
 
-    def answering(self, environ: Environ, named: str, known: bool) -> RoutedTarget | None:
-        """Return who answers a request; `known` tells that the default site would."""
+    def answering(self, environ: Environ, named: str, otherwise: WSGI | None) -> RoutedTarget | None:
+        """Return who answers a request; `otherwise` does where no node is known, None for nobody."""
 
     def claims(self, host: str) -> bool:
         """Tell whether `host` is known by its name."""

@@ -134,7 +134,9 @@ class Balancer(Destination):
         for upstream in self._order(environ):
             try:
                 return self._begin(upstream, environ, upload, hurry)
-            except (ConnectFailed, BackendUnavailable) as failure:
+            except BackendUnavailable as failure:  # it is busy, or we are: nothing that a while would mend
+                error = failure
+            except ConnectFailed as failure:
                 upstream.failed(self._clock() + self._grace, isinstance(failure, ConnectTimeout))
                 error = failure
         raise error or ConnectTimeout("nobody has answered of late")

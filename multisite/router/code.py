@@ -3,7 +3,7 @@
 The Fastrouter calls it so, one call after another, and the function may keep what it likes between them: nodes in
 turn, for one. A key's first call is made beside its request (`lookups`). If it was quick, the next requests call the
 function themselves, one at a time; a call that takes longer than `SLOW` costs its own request, and from then on that
-key is asked for beside the requests, which take the last good answer when the next is late.
+key is asked for beside the requests, which have the last good answer, until a call is quick again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from multisite.router.groups import Group, Groups
 from multisite.router.lookups import Lookup
 
 SLOW = 0.05  # seconds after which a call is slow
-QUICK = 0.005  # seconds in which one is quick
+TURN = 0.005  # seconds that a request waits for its turn to call the function
 
 _log = logging.getLogger("multisite.router")
 
@@ -44,10 +44,11 @@ class Code(Lookup):
 
     def find(self, key: str) -> Group | None:
         """Return the nodes of a key."""
-        answer = self._answers.get(key)
-        if answer and answer.is_known and answer.took < QUICK and not answer.asking:
+        self._function.prepare()
+        answer = self._last(key)
+        if answer and answer.is_known and answer.took < SLOW and not answer.asking:
             turn = self._turn
-            if turn.acquire(blocking=False):
+            if turn.acquire(timeout=TURN):
                 self._since = time.monotonic()
                 try:
                     self._answer(key, answer, self._function)
@@ -98,23 +99,32 @@ class Function:
 
     def __call__(self, key: str) -> Any:
         """Call it; what it raises is the caller's."""
-        function = self._loaded()
+        if self._module is None:
+            raise ImportError("it could not be loaded")
+        function: Callable[[str], Any] = getattr(self._module, self._name)
         return function(key)
 
-    def _loaded(self) -> Callable[[str], Any]:
-        if self._module is None:
+    def prepare(self) -> None:
+        """Load it if that has not been tried; a call is not slow because of that."""
+        if self._stamp is None:
             with self._loading:
-                if self._module is None:
-                    self._load()
-        function: Callable[[str], Any] = getattr(self._module, self._name)
-        return function
+                if self._stamp is None:
+                    self._try_to_load()
+
+    def _try_to_load(self) -> None:
+        """Load it, or leave what there was."""
+        stamp = self._stamped()
+        try:
+            self._load()
+        except (Exception, SystemExit) as error:
+            last = "; the last good version is used" if self._module else ""
+            _log.error("code = %s: cannot be loaded%s: %s", self._target, last, error, exc_info=error)
+        self._stamp = stamp
 
     def _load(self) -> None:
         if not self._is_file:
             self._module = _imported(self._where, self._home)
-            self._stamp = self._stamped()
             return
-        self._stamp = self._stamped()
         spec = importlib.util.spec_from_file_location("multisite_mapper", self._where)
         if spec is None or spec.loader is None:
             raise ImportError(f"{self._where} cannot be loaded")
@@ -122,28 +132,22 @@ class Function:
         spec.loader.exec_module(module)
         self._module = module
 
-    def _stamped(self) -> tuple[int, ...] | None:
-        path = self._where if self._is_file else getattr(self._module, "__file__", None)
+    def _stamped(self) -> tuple[int, ...]:
+        if not self._is_file:
+            return ()
         try:
-            status = os.stat(path or "")
+            status = os.stat(self._where)
         except OSError:
-            return None
+            return ()
         return status.st_mtime_ns, status.st_ino, status.st_size
 
     def reload(self) -> bool:
         """Load it again if its file has changed; tells whether that was so. One that fails leaves the last good one."""
-        if self._module is None or not self._is_file:
-            return False
-        stamp = self._stamped()
-        if stamp in (self._stamp, None):
+        if self._stamp is None or self._stamped() in (self._stamp, ()):
             return False
         old = self._module
         with self._loading:
-            try:
-                self._load()
-            except Exception as error:
-                self._module = old
-                _log.error("code = %s: cannot be loaded; the last good version is used: %s", self._target, error)
+            self._try_to_load()
         return self._module is not old
 
 

@@ -21,7 +21,9 @@ from multisite.sites.statefile import StateFile
 from multisite.sites.usage import Counts
 
 FOLDER = "nodes"  # in the runtime directory
+MOST_APART = 2048  # nodes of keys that a worker counts apart; others are counted by their mapper alone
 EVERY_KEY = "*"  # stands for all keys of nodes that serve any
+OTHERS = "others"  # stands for nodes that are not counted apart
 _FAILURES, _FAILED_AT, _LAST_USE = map(board.FIELDS.index, ("errors", "started", "last_use"))
 
 
@@ -34,7 +36,11 @@ class NodeCounts:
     __slots__ = ("_cells", "_counts")
 
     def __init__(self, home: Home, mapper: str, key: str, node: Node) -> None:
-        self._counts: Counts = usage.of_worker(home, _folder_made, FOLDER).of(_name(mapper, key, node))
+        counted = usage.of_worker(home, _folder_made, FOLDER)
+        name = _name(mapper, key, str(node))
+        if counted.names >= MOST_APART and not counted.knows(name):  # a mapper that knows every host has no end of them
+            name = _name(mapper, EVERY_KEY, OTHERS)
+        self._counts: Counts = counted.of(name)
         self._cells = self._counts.cells
         self._cells[_FAILED_AT] = 0
 
@@ -104,9 +110,14 @@ def _folder_made(home: Home) -> str:
     return _folder(home)
 
 
-def _name(mapper: str, key: str, node: Node) -> str:
+def place_of(mapper: str, key: str, node: str) -> Place:
+    """Return where the figures of a node are found."""
+    return _of_name(_name(mapper, key, node))
+
+
+def _name(mapper: str, key: str, node: str) -> str:
     """Return the name of a record; what is too long for one ends in its digest."""
-    name = " ".join((mapper, quote(key, safe=":*"), quote(str(node), safe=":/@+[]")))
+    name = " ".join((mapper, quote(key, safe=":*"), quote(node, safe=":/@+[]")))
     if len(name) <= usage.NAME:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:16]

@@ -2,7 +2,7 @@
 
 uWSGI's Fastrouter asks for ``UWSGI_FASTROUTER_KEY``, else ``HTTP_HOST``, else ``SERVER_NAME``, and takes no key longer
 than 255 bytes. So do we; with the port first, then without it, in the normal form of hosts. What the front end calls a
-key may be any name; it is taken as it is, unless it could lead out of a folder.
+key may be any name; it is looked for as it is, then in the normal form of hosts, unless it could lead out of a folder.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ VARIABLE = "UWSGI_FASTROUTER_KEY"
 LONGEST = 255  # bytes
 
 _PORT = re.compile(r":([0-9]{1,5})\Z")
-_NO_KEY = re.compile(r"[\x00-\x20\x7f/\\,|]")
+_NO_KEY = re.compile(r"[\x00-\x20\x7f-\x9f\ud800-\udfff/\\,|]")
 
 
 def keys_of(environ: Mapping[str, Any], trusted: bool, named: str = "") -> tuple[str, ...]:
@@ -31,7 +31,7 @@ def keys_of(environ: Mapping[str, Any], trusted: bool, named: str = "") -> tuple
     """
     sent = environ.get(VARIABLE) if trusted else None
     if sent:
-        return (sent,) if is_key(sent) else ()
+        return tuple(dict.fromkeys((sent, *keys_of_host(sent)))) if is_key(sent) else ()
     return keys_of_host(named or environ.get("HTTP_HOST") or environ.get("SERVER_NAME", ""))
 
 

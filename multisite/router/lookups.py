@@ -19,7 +19,8 @@ from typing import cast
 from multisite.config.nodes import MOST_NODES
 from multisite.router.groups import Group, Groups
 
-MOST_ANSWERS = 8192  # keys whose answers are kept
+MOST_ANSWERS = 8192  # keys whose nodes are kept, and as many keys that have none
+MOST_DUE = 256  # keys that wait for being asked for
 MOST_THREADS = 4  # that ask at once; others are started only while one does not come back
 WAIT = 1.0  # seconds that a request waits for the first answer of Redis, a database or a package
 KEEP = 5.0  # seconds that an answer of theirs is fresh
@@ -72,7 +73,8 @@ class Lookup:
         self.name = name
         self._ask, self._groups = ask, groups
         self._wait, self._keep, self._keep_none = wait, keep, keep_none
-        self._answers: OrderedDict[str, LastAnswer] = OrderedDict()
+        self._answers: OrderedDict[str, LastAnswer] = OrderedDict()  # those with nodes
+        self._unknown: OrderedDict[str, LastAnswer] = OrderedDict()  # the others, which anybody can make up
         self._lock = threading.Lock()
         self._due: deque[tuple[str, LastAnswer]] = deque()
         self._idle = threading.Semaphore(0)
@@ -81,33 +83,34 @@ class Lookup:
 
     def find(self, key: str) -> Group | None:
         """Return the nodes of a key, as they were last known."""
-        answer = self._answers.get(key)
+        answer = self._last(key)
         if answer and time.monotonic() < answer.until:
             return answer.group
         if answer is None:
-            answer = self._new(key)
+            with self._lock:
+                answer = self._last(key) or _kept(self._unknown, key, LastAnswer())
         asking = self._refresh(key, answer)
-        if not answer.is_known and not asking.wait(self._wait):
-            self._complain(f"no answer within {self._wait * 1000:g} ms", key)
+        if not (answer.is_known or asking.wait(self._wait / 2)):
+            self.look()
+            if not asking.wait(self._wait / 2):
+                self._complain(f"no answer within {self._wait * 1000:g} ms", key)
         return answer.group
 
     def look(self) -> None:
         """Start another thread where those that there are do not come back."""
         if self._due and len(self._threads) < MOST_THREADS:
-            now = time.monotonic()
-            if all(since and now - since > self._wait for since in list(self._threads.values())):
+            late = time.monotonic() - self._wait / 2
+            if all(0.0 < since <= late for since in list(self._threads.values())):
                 self._start()
 
     def forget(self) -> None:
         """Forget all answers: whoever is asked is another now."""
         with self._lock:
             self._answers.clear()
+            self._unknown.clear()
 
-    def _new(self, key: str) -> LastAnswer:
-        with self._lock:
-            while len(self._answers) >= MOST_ANSWERS:
-                self._answers.popitem(last=False)
-            return self._answers.setdefault(key, LastAnswer())
+    def _last(self, key: str) -> LastAnswer | None:
+        return self._answers.get(key) or self._unknown.get(key)
 
     def _refresh(self, key: str, answer: LastAnswer) -> threading.Event:
         """Have somebody ask, unless somebody does; return what is set when that is done."""
@@ -117,6 +120,9 @@ class Lookup:
             else:
                 asking = answer.asking = threading.Event()
                 self._due.append((key, answer))
+            if len(self._due) > MOST_DUE:
+                key, answer = self._due.popleft()  # whoever waited longest has given up, or soon will
+                _settle(answer)
         self._idle.release()
         if not self._threads:
             self._start()
@@ -148,19 +154,28 @@ class Lookup:
             if text is not None and not isinstance(text, str):
                 raise TypeError(f"it returned {type(text).__name__} and not text or None")
             group = self._groups.of(text, self.name) if text else None
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # the thread is not the function's to end
             self._complain(f"{type(error).__name__}: {error}", key, error)
             answer.until = time.monotonic() + self._keep_none  # the last good one serves meanwhile
         else:
+            if bool(group) != bool(answer.group):
+                self._file(key, answer, bool(group))
             answer.group = group
             answer.until = time.monotonic() + (self._keep if group else self._keep_none)
         answer.took = time.monotonic() - began
         answer.is_known = True
-        asking, answer.asking = answer.asking, None
-        if asking:
-            asking.set()
+        _settle(answer)
 
-    def _complain(self, reason: str, key: str, error: Exception | None = None) -> None:
+    def _file(self, key: str, answer: LastAnswer, has_nodes: bool) -> None:
+        """Keep an answer among those of its kind, so that keys that somebody makes up displace none that has nodes."""
+        old, new = self._unknown, self._answers
+        if not has_nodes:
+            old, new = new, old
+        with self._lock:
+            old.pop(key, None)
+            _kept(new, key, answer)
+
+    def _complain(self, reason: str, key: str, error: BaseException | None = None) -> None:
         now = time.monotonic()
         kind = reason.partition(":")[0]
         if now >= self._told.get(kind, 0.0):
@@ -168,6 +183,21 @@ class Lookup:
                 self._told.clear()
             self._told[kind] = now + COMPLAIN_EVERY
             _log.error("%s, asked for %.255r: %.500s", self.name, key, reason, exc_info=error)
+
+
+def _kept(answers: OrderedDict[str, LastAnswer], key: str, answer: LastAnswer) -> LastAnswer:
+    """Keep an answer, in place of the oldest where there are too many."""
+    while len(answers) >= MOST_ANSWERS:
+        answers.popitem(last=False)
+    answers[key] = answer
+    return answer
+
+
+def _settle(answer: LastAnswer) -> None:
+    """Have nobody wait for an answer any more."""
+    asking, answer.asking = answer.asking, None
+    if asking:
+        asking.set()
 
 
 def of_redis(url: str, groups: Groups) -> Lookup:

@@ -68,6 +68,11 @@ class Pool:
             yield key, self._algorithms.get(key, ""), tuple(members.values())
 
     @property
+    def remembered(self) -> int:
+        """How many nodes and numbers of signed packets there are to be stored."""
+        return self._count + len(self._numbers)
+
+    @property
     def changes(self) -> int:
         """Grows with each change that a successor has to know."""
         return self.generation + self.numbered

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import mmap
 import os
 import tempfile
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from multisite.control.rundir import RuntimeDir
 from multisite.router import pool
 from multisite.router.groups import Group
 from multisite.router.pool import Pool
@@ -34,7 +36,7 @@ class Publisher:
     """Publishes the pool of a home; the supervisor has one.
 
     Args:
-        rundir: the runtime directory.
+        rundir: the runtime directory; whom it lets in may read the files.
 
     Attributes:
         published: generation of the pool that the workers know.
@@ -43,8 +45,9 @@ class Publisher:
         OSError: the files cannot be made.
     """
 
-    def __init__(self, rundir: str) -> None:
-        self._folder = os.path.join(rundir, FOLDER)
+    def __init__(self, rundir: RuntimeDir) -> None:
+        self._rundir = rundir
+        self._folder = os.path.join(rundir.path, FOLDER)
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
         path = os.path.join(self._folder, NUMBER)
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -66,8 +69,12 @@ class Publisher:
         handle, temporary = tempfile.mkstemp(dir=self._folder)
         try:
             with os.fdopen(handle, "w") as file:
-                json.dump(found.document(), file)
+                file.write(json.dumps(found.document()))  # not dump(), which is Python, not C
+            access = self._rundir.access
+            access.admit_to_file(temporary)
             os.replace(temporary, os.path.join(self._folder, POOL))
+            access.admit_to_file(os.path.join(self._folder, NUMBER))
+            access.admit_to_folder(self._folder)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
@@ -78,6 +85,17 @@ class Publisher:
     def beat(self) -> None:
         """Show the workers that the supervisor lives."""
         self._number[_BEAT] = time.monotonic_ns()
+
+
+def silence(rundir: RuntimeDir) -> float:
+    """Return for how many seconds no supervisor has shown that it lives; infinity where none is known to have."""
+    try:
+        with open(os.path.join(rundir.path, FOLDER, NUMBER), "rb") as file:
+            beat = memoryview(file.read(_SIZE)).cast("Q")[_BEAT]
+    except (OSError, TypeError, IndexError):
+        return math.inf
+    silent = time.monotonic() - beat / 1e9
+    return silent if beat and silent >= 0 else math.inf  # it may be of a time before the machine was started
 
 
 class Subscribed:
@@ -97,6 +115,7 @@ class Subscribed:
         self._number: memoryview | None = None
         self._inode = 0
         self._read = -1
+        self._failure = ""
         self._map()
 
     def find(self, key: str) -> Group | None:
@@ -151,6 +170,9 @@ class Subscribed:
                 elif members:
                     found[key] = Group(members, algorithm)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            _log.error("the announced nodes cannot be read: %s", error)
+            if self._failure != str(error):
+                _log.error("the announced nodes cannot be read: %s", error)
+            self._failure = str(error)
             return
+        self._failure = ""
         self._groups, self._read = found, number

@@ -84,7 +84,7 @@ class Report:
         return KeyReport(place, mapper.name, [self._node(mapper.name, place, node) for node in group.nodes])
 
     def _node(self, mapper: str, key: str, node: Node | str) -> NodeReport:
-        figures = self._figures.get((mapper, key, str(node)), _NEVER)
+        figures = self._figures.get(counts.place_of(mapper, key, str(node)), _NEVER)
         seen = self._seen.get((key, str(node)), figures.last_use)
         report = NodeReport(
             str(node),
@@ -148,7 +148,7 @@ def statistics(home: Home, announced: Mapping[str, Any], supervisor: Mapping[str
 def _member(
     key: str, told: Mapping[str, Any], figures: Mapping[counts.Place, NodeFigures], wall: float
 ) -> dict[str, Any]:
-    counted = figures.get((Subscribed.name, key, told["node"]), _NEVER)
+    counted = figures.get(counts.place_of(Subscribed.name, key, told["node"]), _NEVER)
     return {
         "name": told["node"],
         "modifier1": told["modifier1"],

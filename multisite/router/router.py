@@ -37,6 +37,8 @@ from multisite.router.provisioning import NewDomain, Provisioning, SitesHere
 from multisite.router.published import Subscribed
 from multisite.sites.server import head_limits
 
+WSGI = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
 MOST_DESTINATIONS = 4096  # routes whose turns are remembered
 RETRY_AFTER = 5
 
@@ -131,14 +133,13 @@ class Router:
                     return Route(mapper, key, group)
         return None
 
-    def _keys_of(self, environ: Environ, named: str) -> tuple[str, ...]:
-        return keys.keys_of(environ, keys.VARIABLE in environ and self._is_front_end(environ), named)
-
-    def _is_front_end(self, environ: Environ) -> bool:
-        """Tell whether who sent the request may name its key; REMOTE_ADDR is the client that he speaks for.
+    def _names_key(self, environ: Environ) -> bool:
+        """Tell whether a request's key is named by who sent it; REMOTE_ADDR is the client that he speaks for.
 
         No header makes this variable. A server that does not show the connection has it from its own front end.
         """
+        if not environ.get(keys.VARIABLE):
+            return False
         sock = environ.get("gunicorn.socket")
         if sock is None:
             return True
@@ -148,25 +149,26 @@ class Router:
             return False
         return self._trusts(str(peer[0]) if isinstance(peer, tuple) else "")
 
-    def answering(self, environ: Environ, named: str, known: bool) -> Routed | NewDomain | None:
+    def answering(self, environ: Environ, named: str, otherwise: WSGI | None) -> Routed | NewDomain | None:
         """Return what answers a request whose host no site claims; None where nobody does.
 
         Args:
             environ: of the request.
             named: the host that a trusted front end named.
-            known: another site answers hosts that are unknown here, so the fallback nodes are not asked.
+            otherwise: answers hosts that are unknown here, so the fallback nodes do not; None for nobody.
 
         Raises:
             BackendUnavailable: its domain is new, and cannot be set up just now.
         """
-        wanted = self._keys_of(environ, named)
+        wanted = keys.keys_of(environ, self._names_key(environ), named)
         route = self.find(wanted)
         if self._provisioning and not route:
             new = self._provisioning.new_domain(wanted)
             if new:
                 return new
-        if route or (self._fallback and not known):
-            return Routed(self, wanted, environ, route, lasts=bool(route or not self._provisioning))
+        if route or (self._fallback and not otherwise):
+            lasts = keys.VARIABLE not in environ and bool(route or not self._provisioning)
+            return Routed(self, wanted, route, otherwise, lasts)
         return None
 
     def _relaying(self, key: str, group: Group) -> Nodes:
@@ -186,20 +188,18 @@ class Router:
         route = self.find((host,))
         return bool(route and not isinstance(route.mapper, (Fixed, Code)))
 
-    def serve(
-        self, wanted: Sequence[str], environ: Environ, start_response: Any, route: Route | None = None
-    ) -> Iterable[bytes]:
-        """Relay one request to the nodes of its keys (PEP 3333).
+    def route(self, wanted: Sequence[str], environ: Environ) -> Route | None:
+        """Return the route of a request with these keys, unless the front end names another."""
+        if keys.VARIABLE in environ and self._names_key(environ):
+            wanted = keys.keys_of(environ, True)
+        return self.find(wanted)
 
-        Args:
-            wanted: its keys, unless the front end names one.
-            route: what has just been found for it.
+    def serve(self, route: Route | None, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        """Relay one request to the nodes of its route, or to the fallback nodes (PEP 3333).
 
         Raises:
-            UnknownHost: no mapper knows them, and no node stands in.
+            UnknownHost: no mapper knows its keys, and no node stands in.
         """
-        if route is None:
-            route = self.find(self._keys_of(environ, "") if keys.VARIABLE in environ else wanted)
         route = route or self.stand_in()
         if route is None:
             raise UnknownHost("No site answers here under this name")
@@ -260,19 +260,23 @@ class Routed:
     key = ("", "")
 
     def __init__(
-        self, router: Router, wanted: tuple[str, ...], environ: Environ, route: Route | None, lasts: bool
+        self, router: Router, wanted: tuple[str, ...], route: Route | None, otherwise: WSGI | None, lasts: bool
     ) -> None:
         self._router = router
         self._keys = wanted
+        self._otherwise = otherwise
         self._route = route  # for the request that asked: a function that takes nodes in turn is called once for it
         self.name = wanted[-1] if wanted else ""
-        self.lasts = lasts and keys.VARIABLE not in environ
+        self.lasts = lasts
         self.check_at = 0.0
 
     def app(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         """Relay one request (PEP 3333)."""
         route, self._route = self._route, None
-        return self._router.serve(self._keys, environ, start_response, route)
+        route = route or self._router.route(self._keys, environ)
+        if route is None and self._otherwise:  # no mapper knows the host any more
+            return self._otherwise(environ, start_response)
+        return self._router.serve(route, environ, start_response)
 
 
 def router_of(home: Home, former: Router | None = None, sites: SitesHere | None = None) -> Router | None:

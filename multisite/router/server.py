@@ -92,6 +92,8 @@ class Socket:
         for level, kind, content in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS) and len(content) >= _CREDENTIALS.size:
                 _pid, uid, gid = _CREDENTIALS.unpack_from(content)
+            elif (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                _close_all(content)
         return data, "" if self.is_unix else str(sender[0]), (uid, gid)
 
     def close(self) -> None:
@@ -112,6 +114,12 @@ def host_and_port(address: str) -> tuple[str, int]:
     if not separator or not (port.isascii() and port.isdigit()) or not 0 < int(port[:6]) < 65536:
         raise ValueError("it is neither HOST:PORT nor the path of a socket")
     return host.strip("[]"), int(port)
+
+
+def _close_all(rights: bytes) -> None:
+    """Close the descriptors that somebody has sent, which nobody asked for."""
+    for descriptor in struct.unpack(f"{len(rights) // 4}i", rights[: len(rights) // 4 * 4]):
+        os.close(descriptor)
 
 
 def clear(path: str, kind: int) -> None:
@@ -211,7 +219,7 @@ class SubscriptionServer:
             how = "sign it (subscription_keys; on the node: --subscribe-to ADDRESS:KEY,0,SHA1:PRIVATE.pem)"
             return f"is not signed; {how}, or name its network in subscription_allow"
         if self._checks_owner and not self._owns(announced.key, user):
-            return f"is not of the owner of {os.path.join(self._credentials, signatures.file_of(announced.key))}"
+            return f"is not of the owner of the key's file in {self._credentials}"
         return ""
 
     def _is_allowed(self, sender: str) -> bool:

@@ -147,8 +147,19 @@ class Usage:
         with self._lock:
             found = self._known.get(site)
             if found is None:
-                found = self._known[site] = Counts(self._cells(site))
+                found = Counts(self._cells(site))
+                if len(self._known) < MOST_SITES:
+                    self._known[site] = found
             return found
+
+    @property
+    def names(self) -> int:
+        """How many names are counted for."""
+        return len(self._known)
+
+    def knows(self, site: str) -> bool:
+        """Tell whether a name is counted for."""
+        return site in self._known
 
     def _cells(self, site: str) -> memoryview:
         slot = len(self._known)

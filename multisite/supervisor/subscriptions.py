@@ -13,6 +13,7 @@ from typing import Any
 
 from multisite.config.model import Home
 from multisite.control.rundir import RuntimeDir
+from multisite.router import published
 from multisite.router.pool import TOLERANCE, Member, Pool
 from multisite.router.published import Publisher
 from multisite.router.server import Socket, SubscriptionServer
@@ -20,7 +21,7 @@ from multisite.sites.statefile import StateFile
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.reexec import Handed, Keeper, given, kept
 
-STORE_EVERY = 5.0  # seconds between two copies of the pool in the state directory
+STORE_EVERY = 5.0  # seconds between two copies of the pool in the state directory, where it is large
 LOOK_EVERY = 1.0
 LARGE = 1000  # nodes above which the pool is published at most ten times a second
 
@@ -58,7 +59,7 @@ class Subscriptions(Handed):
         past = state["pool"] if state else StateFile(home, "subscriptions", guides_us=True).load()
         if past:
             try:
-                self.pool.take_over(past, loop.now(), time.time() - past.get("at", time.time()) < TOLERANCE)
+                self.pool.take_over(past, loop.now(), bool(state) or published.silence(rundir) < TOLERANCE)
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 _log.error("what was known of announced nodes cannot be read: %s", error)
                 self.pool = Pool()
@@ -70,7 +71,12 @@ class Subscriptions(Handed):
     @property
     def next_look(self) -> float:
         """Monotonic seconds at which `tick` has something to do."""
-        return self._look_at if self._publish_at <= 0 else min(self._look_at, self._publish_at)
+        due = [self._look_at]
+        if self._publish_at > 0:
+            due.append(self._publish_at)
+        if self.pool.changes != self._stored:
+            due.append(self._store_at)
+        return min(due)
 
     def tick(self, now: float, home: Home) -> None:
         """Follow the configuration, forget who is silent, and publish what is new."""
@@ -88,7 +94,8 @@ class Subscriptions(Handed):
         if self._publisher:
             self._publisher.beat()
         if now >= self._store_at and self.pool.changes != self._stored:
-            self._store_at = now + STORE_EVERY
+            # Whoever is killed before has forgotten that a signed packet was taken.
+            self._store_at = now + (STORE_EVERY if self.pool.remembered >= LARGE else 0.0)
             self._store()
 
     def _follow(self) -> None:
@@ -140,13 +147,13 @@ class Subscriptions(Handed):
     def _publish(self, now: float) -> None:
         self._publish_at = now + LOOK_EVERY  # tried again, should it fail
         if not self._publisher:
-            self._publisher = Publisher(self._rundir.path)
+            self._publisher = Publisher(self._rundir)
         self._publisher.publish(self.pool)
         self._publish_at = 0.0
 
     def _store(self) -> None:
         self._stored = self.pool.changes
-        StateFile(self._home, "subscriptions", guides_us=True).store({"at": time.time(), **self.pool.pack()})
+        StateFile(self._home, "subscriptions", guides_us=True).store(self.pool.pack())
 
     def describe(self) -> dict[str, Any]:
         """Return what commands and the statistics tell of the pool; times are monotonic seconds."""
