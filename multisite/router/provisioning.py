@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from multisite.config.model import Home
-from multisite.control.client import Client
+from multisite.control.client import Client, SiteUnavailable
 from multisite.errors import BackendUnavailable, MultisiteError, SiteBusy, UnknownHost
 from multisite.proxy import downstream
 from multisite.proxy.body import Upload
@@ -69,7 +69,6 @@ class NewDomain(Destination):
 
     Attributes:
         name: the domain.
-        until: monotonic seconds until which it holds what became of it.
         is_known: whether that is known.
     """
 
@@ -81,7 +80,6 @@ class NewDomain(Destination):
         super().__init__()
         self.name = domain
         self.check_at = 0.0
-        self.until = float("inf")
         self._sites, self._patience = sites, patience
         self._told = threading.Event()
         self._lock = threading.Lock()
@@ -106,10 +104,10 @@ class NewDomain(Destination):
         failed = self._has_failed and not isinstance(self._outcome, Destination)
         return self._outcome() if failed else None  # type: ignore[operator]
 
-    def tell(self, outcome: Destination | Callable[[], MultisiteError], until: float, has_failed: bool = False) -> None:
+    def tell(self, outcome: Destination | Callable[[], MultisiteError], has_failed: bool) -> None:
         """Say what became of it: where its requests go, or how they are answered."""
         with self._lock:
-            self._outcome, self.until, self._has_failed = outcome, until, has_failed
+            self._outcome, self._has_failed = outcome, has_failed
             if isinstance(outcome, Destination):
                 self.queue = outcome.queue
             self._told.set()
@@ -196,8 +194,10 @@ class Provisioning:
         self.named, self._sites = NamedNodes(groups), sites
         self._relaying, self._standing_in = relaying, standing_in
         self._lock = threading.Lock()
-        self._domains: OrderedDict[str, NewDomain] = OrderedDict()
-        self._asking = 0
+        self._waiting: dict[str, NewDomain] = {}
+        self._settled: OrderedDict[str, tuple[float, bool]] = (
+            OrderedDict()
+        )  # until when it holds, and whether it failed
         self._ask_at = 0.0
 
     def new_domain(self, wanted: Sequence[str]) -> NewDomain | None:
@@ -211,15 +211,17 @@ class Provisioning:
             return None
         now = time.monotonic()
         with self._lock:
-            known = self._domains.get(domain)
-            if not known or now >= known.until:
-                if self._asking >= MOST_ASKING or now < self._ask_at:
-                    raise _busy()
-                known = self._new(domain)
-        failure = known.failure
-        if failure:
-            raise failure
-        return None if known.is_known else known
+            waiting = self._waiting.get(domain)
+            if waiting:
+                return waiting
+            until, has_failed = self._settled.get(domain, (0.0, False))
+            if now < until:
+                if has_failed:
+                    raise _failed()
+                return None
+            if len(self._waiting) >= MOST_ASKING or now < self._ask_at:
+                raise _busy()
+            return self._new(domain)
 
     def _new(self, domain: str) -> NewDomain:
         made = NewDomain(domain, self._sites, self._patience)
@@ -228,31 +230,34 @@ class Provisioning:
             thread.start()
         except RuntimeError as error:
             raise BackendUnavailable(f"nobody can be asked: {error}", RETRY_AFTER) from error
-        self._asking += 1
-        self._domains.pop(domain, None)
-        while len(self._domains) >= MOST_REMEMBERED:
-            self._domains.popitem(last=False)
-        self._domains[domain] = made
+        self._waiting[domain] = made
         return made
 
     def _ask(self, new: NewDomain) -> None:
+        outcome: Destination | Callable[[], MultisiteError] = _failed
+        settled = 0.0, True
         try:
             answer = self._client.provision(new.name, self._patience + MARGIN, head_limits())
-            until = time.monotonic() + float(answer["for"])
+            settled = time.monotonic() + float(answer["for"]), answer["outcome"] == "failed"
             outcome = self._became(new.name, answer)
-            new.tell(outcome, until, answer["outcome"] == "failed")
+        except SiteUnavailable as error:
+            _log.debug("%s: %s", new.name, error)
+            outcome, self._ask_at = _busy, time.monotonic() + TURNED_AWAY
         except Exception as error:
-            pause = TURNED_AWAY
-            if isinstance(error, MultisiteError) and error.retry_after == RETRY_AFTER:
-                self._ask_at = time.monotonic() + pause
-                failure = _busy
-            else:
-                _log.error("%s: nobody can be asked: %s", new.name, error)
-                failure, pause = _failed, float(RETRY_AFTER)
-            new.tell(failure, time.monotonic() + pause, True)
+            settled = time.monotonic() + RETRY_AFTER, True
+            _log.error("%s: nobody can be asked: %s", new.name, error, exc_info=not isinstance(error, MultisiteError))
         finally:
             with self._lock:
-                self._asking -= 1
+                del self._waiting[new.name]
+                if outcome is not _busy:
+                    self._settle(new.name, settled)
+            new.tell(outcome, outcome is _busy or settled[1])
+
+    def _settle(self, domain: str, settled: tuple[float, bool]) -> None:
+        self._settled.pop(domain, None)
+        while len(self._settled) >= MOST_REMEMBERED:
+            self._settled.popitem(last=False)
+        self._settled[domain] = settled
 
     def _became(self, domain: str, answer: dict[str, Any]) -> Destination | Callable[[], MultisiteError]:
         """Return where the requests of a domain go, or how they are answered."""

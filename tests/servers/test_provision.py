@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import signal
 import socket
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -207,6 +210,59 @@ def test_a_server_that_keeps_its_connections_waits_in_a_thread(tmp_path: Path) -
             assert server.ask(f"{kind}-w.test", method="POST", body=b"four").text == f"{kind}-w.test 4", server.log()
         assert server.ask("other.test").status == 404
         assert max(asked(home).values()) == 1
+
+
+@pytest.mark.parametrize("kind", ["fallback", "default"])
+def test_who_is_refused_goes_where_unknown_hosts_go(tmp_path: Path, kind: str) -> None:
+    """The first request, which waited, and the later ones."""
+    home = made(tmp_path, "provision.py:domain")
+    more = {"fallback": f"fallback = http+unix:{tmp_path}/node.sock", "default": "[service]\ndefault_site = shared"}
+    home.conf((home.path / "moya.conf").read_text() + more[kind])
+
+    def talk(wire: socket.socket) -> None:
+        wire.recv(65536)
+        wire.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nfallback")
+
+    with Backend(home.path / "node.sock", talk), gunicorn(home, "gthread") as server:
+        answers = [server.ask("other.test", method="POST", body=b"four") for _ in range(5)]
+        assert {answer.text for answer in answers} == {"fallback" if kind == "fallback" else "other.test 4"}
+        assert asked(home)["other.test"] == 1
+        assert server.ask("site-new.test").text == "site-new.test 0"
+
+
+def supervisor_of(home: HomeDir) -> int:
+    status = json.loads(home.multisite("--json", "status"))
+    return int(status["supervisor"]["pid"])
+
+
+def test_the_supervisor_may_be_replaced_or_killed_meanwhile(tmp_path: Path) -> None:
+    """A new program waits until domains are set up, and knows the nodes; after a crash one is asked about again."""
+    home = made(tmp_path, "provision.py:domain")
+
+    def talk(wire: socket.socket) -> None:
+        wire.recv(65536)
+        wire.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnode")
+
+    with Backend(home.path / "node.sock", talk), gunicorn(home, "gthread", "--workers", "1") as server:
+        assert server.ask("node-a.test").text == "node"
+        waiting = later(server.ask, "slow-one.test", method="POST", body=b"four")
+        eventually(lambda: asked(home)["slow-one.test"] == 1)
+        reload = later(home.multisite, "reload", "--supervisor")
+        hosts = (f"node-{number}.test" for number in count())
+        eventually(lambda: server.ask(next(hosts)).status == 503, what="nothing new is begun")
+        (home.path / "go").touch()
+        assert waiting.result(PATIENCE).text == "slow-one.test 4", server.log()
+        assert "new program" in str(reload.result(PATIENCE))
+        assert "node-a.test" in home.multisite("router")
+        (home.path / "go").unlink()
+        waiting = later(server.ask, "slow-two.test", method="POST", body=b"four")
+        eventually(lambda: asked(home)["slow-two.test"] == 1)
+        os.kill(supervisor_of(home), signal.SIGKILL)
+        eventually(lambda: asked(home)["slow-two.test"] == 2, what="it is asked about again")
+        (home.path / "go").touch()
+        assert waiting.result(PATIENCE).text == "slow-two.test 4", server.log()
+        assert (home.path / "sites" / "shared" / "posted").read_text() == "four\n" * 2
+        assert asked(home)["slow-one.test"] == 1
 
 
 COMMAND = """#!/bin/sh
