@@ -67,3 +67,24 @@ def names_of(command: object) -> set[str]:
 
     assert isinstance(command, click.Command)
     return {name for parameter in command.params for name in parameter.opts} | {"--help"}
+
+
+def test_the_examples_of_the_router_are_read_as_its_page_says() -> None:
+    """Each line of the mapping file leads somewhere, and the function takes nodes in turn."""
+    from multisite.router.code import Function
+    from multisite.router.groups import Groups
+    from multisite.router.mappers import MapFile
+
+    folder = CHECKOUT / "docs" / "deploy" / "router"
+    complaints: list[str] = []
+    found = {
+        key: group and [str(node) for node in group.nodes]
+        for key, group in MapFile(str(folder / "mappings.txt"), Groups(complaints.append)).entries()
+    }
+    assert not complaints
+    assert len(found) == 6
+    assert found["shop.example.com"] == ["10.0.0.5:3031", "10.0.0.6:3031"]
+    assert found["tiles.example.com"] == ["http://10.0.0.8:8080"]
+    get = Function("mapper.py:get", str(folder))
+    assert [get("shop.example.com") for _ in range(3)] == ["10.0.0.5:3031", "10.0.0.6:3031", "10.0.0.5:3031"]
+    assert get("other.example.com") is None

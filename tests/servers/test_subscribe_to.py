@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from multisite.proxy.wire import uwsgi
 from tests.processes import is_running
 
-from .harness import HomeDir, eventually, free_port
+from .harness import REPOSITORY, HomeDir, eventually, free_port
 from .system_python import uwsgi_of_debian
 
 pytestmark = [pytest.mark.servers, pytest.mark.processes]
@@ -156,3 +157,12 @@ def test_a_wrong_address_is_told(home: HomeDir) -> None:
     finally:
         home.disable("wrong")
     assert "'localhost' is no IP address" in told, told
+
+
+def test_each_option_of_the_fastrouter_has_its_counterpart() -> None:
+    """The page on moving from it names all options that the program knows."""
+    argv = [uwsgi_of_debian(), "--plugins-dir", "/usr/lib/uwsgi/plugins", "--plugin", "fastrouter", "--help"]
+    told = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False).stdout
+    options = set(re.findall(r"--(fastrouter[a-z-]*)", told))
+    page = (REPOSITORY / "docs" / "moving-from-fastrouter.md").read_text()
+    assert options and not [name for name in options if not re.search(rf"`{name}[` ]", page)]
