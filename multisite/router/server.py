@@ -23,6 +23,7 @@ from multisite.router.pool import Pool
 from multisite.router.signatures import Signatures
 
 MOST_AT_ONCE = 512  # datagrams of a socket that are taken in one turn of the loop
+SO_RCVBUFFORCE = 33  # socket(7); root may go beyond net.core.rmem_max
 BUFFER = 4 * 2**20  # bytes of the kernel's queue: all nodes of a rebooted machine announce themselves at once
 LOOPBACK = ("127.0.0.0/8", "::1")
 COMPLAIN_EVERY = 60.0  # seconds between two lines about packets of one kind
@@ -73,7 +74,10 @@ class Socket:
             if self.path and group is not None:
                 os.chown(self.path, -1, group)
                 os.chmod(self.path, 0o660)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
+            except PermissionError:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)  # as far as net.core.rmem_max lets us
         except BaseException:
             sock.close()
             raise

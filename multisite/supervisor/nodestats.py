@@ -65,7 +65,11 @@ class NodeStats:
         if len(self._readers) >= MOST_READERS:
             reader.close()
             return
-        document = json.dumps(self._document()).encode()
+        try:
+            document = json.dumps(self._document()).encode()
+        except BaseException:
+            reader.close()
+            raise
         self._readers[reader] = self._loop.now() + READ_WITHIN, memoryview(document)
         self._send(reader)
 

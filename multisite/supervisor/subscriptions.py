@@ -86,11 +86,11 @@ class Subscriptions(Handed):
                 if home.router != self._home.router:
                     self._server.adopt(home)
                 self._home = home
-            self._follow()
             for key, address in self.pool.expire(now):
                 _log.info("node %s of %s is silent; it is left out", address, key)
+            self._follow()
         if self._publish_at and now >= self._publish_at:
-            self._publish(now)
+            self._loop.attempt(self._publish, now)
         if self._publisher:
             self._publisher.beat()
         if now >= self._store_at and self.pool.changes != self._stored:
@@ -138,7 +138,7 @@ class Subscriptions(Handed):
             if self._published_generation != self.pool.generation and not self._publish_at:
                 now = self._loop.now()
                 if len(self.pool) < LARGE:
-                    self._publish(now)
+                    self._loop.attempt(self._publish, now)  # should it fail, announcements are taken all the same
                 else:
                     self._publish_at = now + 0.1
 

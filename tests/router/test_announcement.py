@@ -35,6 +35,11 @@ def packet(pairs: Iterable[tuple[bytes, bytes]], command: int = 0) -> bytes:
     return b"\xe0" + struct.pack("<H", len(body)) + bytes([command]) + body
 
 
+def framed(body: bytes) -> bytes:
+    """Variables, whole or not, behind a header that has their length."""
+    return b"\xe0" + struct.pack("<H", len(body)) + b"\0" + body
+
+
 def test_what_uwsgi_sends_is_read() -> None:
     read = announcement.read(CAPTURED)
     assert read
@@ -87,6 +92,10 @@ def test_a_number_that_is_none_counts_for_nothing(number: bytes) -> None:
         CAPTURED[:-1],
         CAPTURED + b"\0",
         b"\x00" + CAPTURED[1:],
+        framed(CAPTURED[4:-1]),
+        framed(CAPTURED[4:-3]),
+        framed(CAPTURED[4:] + b"\x01"),
+        framed(CAPTURED[4:] + b"\x01\x00x"),
         packet([(b"", b"x"), (b"key", b"k"), (b"address", b"a:1")]),
         packet([(b"key", b"k")]),
         packet([(b"address", b"a:1")]),
@@ -107,7 +116,7 @@ def test_any_bytes_are_safe(data: bytes) -> None:
 
 @given(st.binary(max_size=300))
 def test_any_variables_are_safe(body: bytes) -> None:
-    announcement.read(b"\xe0" + struct.pack("<H", len(body)) + b"\0" + body)
+    announcement.read(framed(body))
 
 
 @given(
