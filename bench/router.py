@@ -419,8 +419,9 @@ def published(home: object) -> None:
     pool = Pool()
     for port in (3031, 3032):
         pool.take(Announcement(KEY, f"127.0.0.1:{port}"), time.monotonic())
-    RuntimeDir(home).make()
-    publisher = Publisher(home.runtime_dir)
+    rundir = RuntimeDir(home)
+    rundir.make()
+    publisher = Publisher(rundir)
     publisher.publish(pool)
     publisher.beat()
 

@@ -26,6 +26,7 @@ import direct
 import dispatch
 import placement
 import relay
+import router
 import runner
 import slow
 import startup
@@ -49,6 +50,7 @@ def main() -> int:
         density,
         direct,
         relay,
+        router,
         slow,
         deploys,
         placement,

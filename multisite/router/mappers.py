@@ -81,7 +81,12 @@ class MapFile:
             stamp = self._stamped()
             try:
                 with open(self.path, encoding="utf-8", errors="surrogateescape") as file:
-                    self._lines = _parsed(file, self.path, self._lines)
+                    changed = _changed(file, self._lines) if self._lines else None
+                    if changed is None:
+                        file.seek(0)
+                        self._lines = _parsed(file, self.path, self._lines)
+                    else:
+                        self._lines.update(changed)
                 self._failure = ""
             except OSError as error:
                 if self._failure != str(error):
@@ -95,6 +100,34 @@ class MapFile:
         except OSError:
             return ()
         return status.st_mtime_ns, status.st_ino, status.st_size
+
+
+def _changed(lines: Iterable[str], former: Mapping[str, str]) -> dict[str, str] | None:
+    """Return the keys whose nodes are others now, or that are new at the end of the file.
+
+    None where there is more to it: another order, keys that are gone, wrong lines. Of a large file the table then is
+    made anew, and for a while there are two.
+    """
+    expected = iter(former.items())
+    changed: dict[str, str] = {}
+    try:
+        for line in lines:
+            words = _words(line)
+            if not words:
+                continue
+            text = words[1] if len(words) == 2 else "".join(words[1:])
+            key, was = next(expected, ("", ""))
+            if not key:
+                key = keys.normal(words[0])
+                if key in former:
+                    return None
+            elif words[0] != key and keys.normal(words[0]) != key:
+                return None
+            if text != was:
+                changed[key] = text
+    except ValueError:
+        return None
+    return changed if next(expected, None) is None else None
 
 
 def _parsed(lines: Iterable[str], path: str, former: Mapping[str, str]) -> dict[str, str]:

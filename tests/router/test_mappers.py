@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from multisite.config import nodes
@@ -85,6 +85,24 @@ def test_a_file_that_goes_away_serves_as_it_was(tmp_path: Path, caplog: pytest.L
     path.write_text("example.com a:2\n")
     found.look()
     eventually(lambda: shown(found.find("example.com")) == "a:2")
+
+
+_LINES = st.lists(st.sampled_from(["a.example b:1", "A.example b:2", "b.example b:1", "c.example b:3", "alone", "# c"]))
+
+
+@given(_LINES, _LINES)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_file_that_was_edited_is_read_as_a_new_one(tmp_path: Path, before: list[str], after: list[str]) -> None:
+    path = tmp_path / "map.txt"
+
+    def entries(found: MapFile) -> dict[str, str]:
+        return {key: shown(group) for key, group in found.entries()}
+
+    path.write_text("\n".join(before))
+    found = MapFile(str(path), Groups())
+    path.write_text("\n".join(after))
+    found.read()
+    assert entries(found) == entries(MapFile(str(path), Groups()))
 
 
 def test_a_hundred_thousand_keys(tmp_path: Path) -> None:
