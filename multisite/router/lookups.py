@@ -133,7 +133,11 @@ class Lookup:
     def _start(self) -> None:
         thread = threading.Thread(target=self._work, name=f"multisite-{self.name}", daemon=True)
         self._threads[id(thread)] = 0.0
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:  # the next request tries again
+            del self._threads[id(thread)]
+            self._complain(str(error), "")
 
     def _work(self) -> None:
         me = id(threading.current_thread())

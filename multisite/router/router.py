@@ -125,7 +125,8 @@ class Router:
         if now >= self._look_at:
             self._look_at = now + LOOK_EVERY
             for mapper in self.mappers:
-                mapper.look()
+                with contextlib.suppress(RuntimeError):  # no thread can be started just now
+                    mapper.look()
         for mapper in self.mappers:
             for key in wanted:
                 group = mapper.find(key)

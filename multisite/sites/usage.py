@@ -311,6 +311,8 @@ def gather(folder: str, past: StateFile) -> None:
             if _is_dead(file):
                 _add(sums, file, True)
                 gone.append(name)
+        if len(sums) > MOST_SITES:  # of sites that are long gone, or nodes that were asked for once
+            sums = dict(sorted(sums.items(), key=lambda item: item[1].requests)[-MOST_SITES:])
         if gone or not since:
             known = {name: [one.requests, one.errors, one.sent, one.busy, one.latencies] for name, one in sums.items()}
             document = {"since": since or time.time(), "latencies": list(board.LATENCIES), "sites": known}

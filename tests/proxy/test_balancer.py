@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multisite.config.endpoint import Endpoint
-from multisite.errors import ConnectFailed, ConnectTimeout
+from multisite.errors import BackendUnavailable, ConnectFailed, ConnectTimeout
 from multisite.proxy.balancer import MOST_TRIES, STAND_IN, Balancer, Upstream, schedule
 from multisite.proxy.body import Upload
 from multisite.proxy.destination import Proxy
@@ -24,7 +24,7 @@ class Named(Proxy):
     def __init__(self, name: str) -> None:
         super().__init__(Endpoint("http", path=f"/{name}"))
         self.name = name
-        self.fails: type[ConnectFailed] | None = None
+        self.fails: type[ConnectFailed | BackendUnavailable] | None = None
         self.asked = 0
 
     def begin(self, environ: Any, upload: Any, hurry: bool) -> Any:
@@ -91,6 +91,20 @@ def test_a_node_that_cannot_be_reached_is_left_out_and_its_first_answer_revives_
     assert "b" not in nodes.names(6)
     nodes.now = 31
     assert Counter(nodes.names(6)) == {"a": 2, "b": 2, "c": 2}
+
+
+def test_a_node_that_is_busy_is_passed_over_and_asked_the_next_time() -> None:
+    """Nor is it any fault of a node that this process has no descriptor left."""
+    nodes = Nodes(1, 1)
+    nodes.proxies[1].fails = BackendUnavailable
+    assert nodes.names(6) == "aaaaaa"
+    assert nodes.proxies[1].asked == 3
+    nodes.proxies[1].fails = None
+    assert nodes.names(6) == "ababab"
+    for proxy in nodes.proxies:
+        proxy.fails = BackendUnavailable
+    with pytest.raises(BackendUnavailable):
+        nodes.ask()
 
 
 def test_a_request_is_offered_to_a_few() -> None:

@@ -297,6 +297,23 @@ def test_a_thread_is_started_by_the_first_key_only() -> None:
     assert len(found._threads) == 1
 
 
+def test_without_a_thread_a_request_goes_without_an_answer(
+    source: Source, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And a later one has it."""
+    source.answers["a.example"] = "a:1"
+    found = source.lookup(wait=0.01)
+
+    def none_left(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none_left)
+        assert [found.find("a.example") for _ in range(3)] == [None] * 3
+    assert "can't start new thread" in caplog.text
+    eventually(lambda: found.find("a.example"))
+
+
 def test_memory_is_flat(source: Source) -> None:
     found = source.lookup(keep=3600)
     for number in range(MOST_ANSWERS + 100):

@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import struct
+import threading
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -328,6 +329,23 @@ def test_a_changed_file_is_noticed_by_requests_alone(make: Make) -> None:
     home.map()
     assert home.got("n.test") == "404"
     home.map(n_test=home.at("n"))
+    eventually(lambda: home.got("n.test") == "n")
+
+
+def test_without_a_thread_files_are_read_later(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = make("map = map.txt")
+    home.node("n")
+    home.map()
+    assert home.got("n.test") == "404"
+    home.map(n_test=home.at("n"))
+
+    def none_left(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none_left)
+        home.router._look_at = 0.0
+        assert home.got("n.test") == "404"
     eventually(lambda: home.got("n.test") == "n")
 
 

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from multisite.cli import main
 from multisite.config.model import Home
 from multisite.runner import board
+from multisite.sites import usage
 from multisite.sites.statefile import StateFile
 from multisite.sites.tally import SHARES, percentiles
 from multisite.sites.usage import MEASURED, Counts, Sums, Usage, gather, read
@@ -268,3 +269,20 @@ def test_the_tables_for_people(home: TestHome) -> None:
     assert "requests:  1" in run.output
     assert "66 %" in run.output
     assert CliRunner().invoke(main, ["--home", str(home.path), "stats", "none"]).exit_code == 1
+
+
+def test_what_the_dead_counted_is_bounded(tmp_path: Path, past: StateFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names that nobody will use again make room for those that were used most."""
+    folder = str(tmp_path / "usage")
+    monkeypatch.setattr(usage, "MOST_SITES", 5)
+    for generation in range(4):
+        mine = Usage(folder, past)
+        for number in range(4):
+            mine.of(f"{generation}.{number}").count()
+        for _ in range(10):
+            mine.of("blog").count()
+        os.close(mine._file)
+    gather(folder, past)
+    found = read(folder, past)[0]
+    assert len(found) == 5
+    assert found["blog"].requests == 40
