@@ -282,6 +282,7 @@ def test_what_the_dead_counted_is_bounded(tmp_path: Path, past: StateFile, monke
         for _ in range(10):
             mine.of("blog").count()
         os.close(mine._file)
+        del mine  # which has the file mapped, and so holds it
     gather(folder, past)
     found = read(folder, past)[0]
     assert len(found) == 5
