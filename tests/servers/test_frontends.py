@@ -12,7 +12,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -99,13 +99,15 @@ class FrontEnd:
         return create_rules(self.home, *argv)
 
     def started(self, behind: int, *options: str) -> Server:
-        """The server, not started yet."""
+        """The server, not started yet, with a folder for what is its own: several may stand before one home."""
         port = free_port()
         program = debian_program(*PROGRAMS[self.kind])
-        (self.home.path / "rules").write_text(self.rules(port, behind, *options))
-        environ = self.home.environ() | {"HOME": str(self.home.path)}
-        log = self.home.path / "log" / f"{self.kind}.log"
-        return Server([program, *ARGUMENTS[self.kind](self.home, port, options)], port, log, environ)
+        place = replace(self.home, path=self.home.path / f"{self.kind}-{port}")
+        (place.path / "log").mkdir(parents=True)
+        (place.path / "rules").write_text(self.rules(port, behind, *options))
+        environ = self.home.environ() | {"HOME": str(place.path)}
+        argv = [program, *ARGUMENTS[self.kind](place, port, options)]
+        return Server(argv, port, place.path / "log" / f"{self.kind}.log", environ)
 
 
 def create_rules(home: HomeDir, *arguments: str) -> str:
@@ -179,19 +181,46 @@ def front(request: pytest.FixtureRequest, home: HomeDir) -> FrontEnd:
     return FrontEnd(request.param, home)
 
 
-@pytest.fixture(scope="module", params=list(ARGUMENTS))
-def standing(request: pytest.FixtureRequest) -> Iterator[Standing]:
-    """A front end over the usual rules, for tests that only ask; `echo.test` answers messages, too."""
+@dataclass
+class Behind:
+    """What all front ends may stand before: a home with sites of all kinds, and its server."""
+
+    home: HomeDir
+    server: Server
+
+
+@pytest.fixture(scope="module")
+def behind() -> Iterator[Behind]:
     path = Path(tempfile.mkdtemp(prefix="multisite-test-"))
     path.chmod(0o755)
     home = three_sites(path)
     echoing(home)
-    front = FrontEnd(request.param, home)
+    for name in ("a", "b"):
+        home.site(name)
+    home.site("words", TELL, mode="spawned", domains=", ".join(WORDS))
+    ini = path / "sites-available" / "words.ini"
+    home.ini("words", ini.read_text() + f"[static]\n/static = {path}/sites/shared/static\n")
+    for policy in POLICIES:
+        write_files(home, policy)
     try:
-        with gunicorn(home) as behind, front.started(behind.port) as server:
-            yield Standing(front.kind, server)
+        with gunicorn(home) as server:
+            yield Behind(home, server)
     finally:
         remove(path)
+
+
+@pytest.fixture(params=list(ARGUMENTS))
+def over(request: pytest.FixtureRequest, behind: Behind) -> FrontEnd:
+    """A front end of the test's own over that home."""
+    return FrontEnd(request.param, behind.home)
+
+
+@pytest.fixture(scope="module", params=list(ARGUMENTS))
+def standing(request: pytest.FixtureRequest, behind: Behind) -> Iterator[Standing]:
+    """A front end over the usual rules, for tests that only ask; `echo.test` answers messages, too."""
+    front = FrontEnd(request.param, behind.home)
+    with front.started(behind.server.port) as server:
+        yield Standing(front.kind, server)
 
 
 @dataclass
@@ -309,22 +338,20 @@ def test_an_absolute_target_is_for_the_site_whose_rules_it_passed(standing: Stan
                 assert seen[key].lower().partition(":")[0] == host.lower().partition(":")[0]
 
 
-def test_a_domain_may_be_a_word_of_the_front_end(front: FrontEnd) -> None:
-    words = ("default", "hostnames", "include", "volatile", "import", "-a.test", "a-.test", "_b_.test", "-")
-    front.home.site("words", TELL, mode="spawned", domains=", ".join(words))
-    ini = front.home.path / "sites-available" / "words.ini"
-    front.home.ini("words", ini.read_text() + f"[static]\n/static = {front.home.path}/sites/shared/static\n")
-    options = ([] if front.kind == "lighttpd" else [["--direct"]]) + [[]]
-    with gunicorn(front.home) as behind:
-        for option in options:
-            with front.started(behind.port, *option) as server:
-                for word in words:
-                    answer = server.ask(word)
-                    if answer.status == 400:
-                        assert front.kind == "lighttpd" and set(word) & set("-_")  # which refuses these hosts itself
-                        continue
-                    assert told(answer)["HTTP_HOST"] == word
-                assert server.ask("unknown").status == 404
+WORDS = ("default", "hostnames", "include", "volatile", "import", "-a.test", "a-.test", "_b_.test", "-")
+
+
+def test_a_domain_may_be_a_word_of_the_front_end(over: FrontEnd, behind: Behind) -> None:
+    options = ([] if over.kind == "lighttpd" else [["--direct"]]) + [[]]
+    for option in options:
+        with over.started(behind.server.port, *option) as server:
+            for word in WORDS:
+                answer = server.ask(word)
+                if answer.status == 400:
+                    assert over.kind == "lighttpd" and set(word) & set("-_")  # which refuses these hosts itself
+                    continue
+                assert told(answer)["HTTP_HOST"] == word
+            assert server.ask("unknown").status == 404
 
 
 def test_paths_and_connections_arrive_as_they_should(standing: Standing) -> None:
@@ -372,12 +399,10 @@ def test_generic(front: FrontEnd) -> None:
         assert [path.name for path in logs.parent.iterdir()] == ["late.test"]
 
 
-def test_every_host_is_passed_on(front: FrontEnd) -> None:
+def test_every_host_is_passed_on(over: FrontEnd, behind: Behind) -> None:
     """The generic block carries all domains, unknown and bad ones too."""
-    for name in ("a", "b"):
-        front.home.site(name)
-    with gunicorn(front.home) as behind, front.started(behind.port, "--generic") as server:
-        assert_serves(server, front.home)
+    with over.started(behind.server.port, "--generic") as server:
+        assert_serves(server, behind.home)
 
 
 @contextlib.contextmanager
@@ -417,13 +442,11 @@ def test_direct(home: HomeDir, kind: str) -> None:
 POLICIES = ("inside", "none", "owner", "all")
 
 
-def test_files_are_the_same_whoever_serves_them(front: FrontEnd) -> None:
+def test_files_are_the_same_whoever_serves_them(over: FrontEnd, behind: Behind) -> None:
     """Folders, mounts, single files, links, hidden names and check: with and without a front end."""
-    for policy in POLICIES:
-        write_files(front.home, policy)
-    with gunicorn(front.home) as behind, front.started(behind.port) as server:
+    with over.started(behind.server.port) as server:
         for policy in POLICIES:
-            assert_files_are_the_same(behind, server, policy)
+            assert_files_are_the_same(behind.server, server, policy)
 
 
 def write_files(home: HomeDir, policy: str) -> None:

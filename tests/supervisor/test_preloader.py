@@ -22,18 +22,18 @@ from .preloading import INTROSPECTS, app, preloader, preloaders, said, virtualen
 # Forking
 
 
-def test_from_the_third_start_of_a_pair_on_processes_are_forked(home: SupervisedHome) -> None:
-    found = warm_up(home)
-    assert found["modules"] > 20
-    assert found["interpreter"] == sys.executable
-    assert found["memory"] > 0
-    home.app("third", app())
-    answer = said(home, "third")
-    assert way(home, "third") == f"forked from process {found['pid']}"
-    assert kernel.parent(answer["pid"]) == home.pid
-    assert home.state("third")["pids"] == [answer["pid"]]
-    (found,) = preloaders(home)
-    assert (found["children"], found["forks"]) == (1, 1)
+def test_from_the_third_start_of_a_pair_on_processes_are_forked(warm: SupervisedHome) -> None:
+    (before,) = preloaders(warm)
+    assert before["modules"] > 20
+    assert before["interpreter"] == sys.executable
+    assert before["memory"] > 0
+    warm.app("third", app())
+    answer = said(warm, "third")
+    assert way(warm, "third") == f"forked from process {before['pid']}"
+    assert kernel.parent(answer["pid"]) == warm.pid
+    assert warm.state("third")["pids"] == [answer["pid"]]
+    (found,) = preloaders(warm)
+    assert (found["children"], found["forks"]) == (before["children"] + 1, before["forks"] + 1)
 
 
 def test_a_site_that_starts_again_is_forked_too(home: SupervisedHome) -> None:
@@ -107,24 +107,23 @@ def test_it_is_a_process_of_the_sites_user() -> None:
         shutil.rmtree(path)
 
 
-def test_an_app_that_cannot_be_imported_is_told_as_after_a_plain_start(home: SupervisedHome) -> None:
-    warm_up(home)
-    home.app("third", "import no_such_module")
+def test_an_app_that_cannot_be_imported_is_told_as_after_a_plain_start(warm: SupervisedHome) -> None:
+    warm.app("bad", "import no_such_module")
     with contextlib.suppress(OSError):
-        home.get("third")
-    failure = home.failed("third")["failure"]
+        warm.get("bad")
+    failure = warm.failed("bad")["failure"]
     assert "No module named 'no_such_module'" in failure["failure"]
     assert any("Traceback" in line for line in failure["output"])
     assert failure["way"].startswith("forked")
 
 
-def test_several_processes_of_a_site_are_forked_at_once(home: SupervisedHome) -> None:
-    warm_up(home)
-    home.app("many", app(), processes="4")
-    home.get("many")
-    pids = wait_until(lambda: len(found := home.state("many")["pids"]) == 4 and found)
+def test_several_processes_of_a_site_are_forked_at_once(warm: SupervisedHome) -> None:
+    before = preloaders(warm)[0]["children"]
+    warm.app("many", app(), processes="4")
+    warm.get("many")
+    pids = wait_until(lambda: len(found := warm.state("many")["pids"]) == 4 and found)
     assert len({kernel.session(pid) for pid in pids}) == 4
-    wait_until(lambda: preloaders(home)[0]["children"] == 4)
+    wait_until(lambda: preloaders(warm)[0]["children"] == before + 4)
 
 
 # What is imported beforehand
@@ -199,11 +198,10 @@ def test_django_is_preloaded_without_settings_and_each_site_has_its_own(home: Su
     assert way(home, "fourth").startswith("forked")
 
 
-def test_what_is_learned_is_kept_for_the_next_supervisor(home: SupervisedHome) -> None:
-    warm_up(home)
-    wait_until(lambda: os.path.exists(Learned(home.home)._file.path))
-    kept = json.loads(Path(Learned(home.home)._file.path).read_text())
+def test_what_is_learned_is_kept_for_the_next_supervisor(warm: SupervisedHome) -> None:
+    wait_until(lambda: os.path.exists(Learned(warm.home)._file.path))
+    kept = json.loads(Path(Learned(warm.home)._file.path).read_text())
     ((pair, known),) = kept.items()
     assert pair.startswith(sys.executable)
     assert "decimal" in known["modules"]
-    assert os.stat(Learned(home.home)._file.path).st_mode & 0o777 == 0o600
+    assert os.stat(Learned(warm.home)._file.path).st_mode & 0o777 == 0o600

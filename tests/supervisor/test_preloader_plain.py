@@ -16,16 +16,15 @@ from .preloading import app, install, preloader, preloaders, said, virtualenv, w
 BEGUN = re.compile(r"preloader (\d+) for ")  # in the log, since it may be gone before the next look
 
 
-def plain_because(home: SupervisedHome, reason: str, more: str = "", code: str = "", **keys: str) -> None:
-    home.app("third", code or app(), more=more, **keys)
-    home.get("third")
-    assert reason in way(home, "third")
-    assert way(home, "third").startswith("plain start: ")
+def plain_because(home: SupervisedHome, name: str, reason: str, more: str = "", **keys: str) -> None:
+    home.app(name, app(), more=more, **keys)
+    home.get(name)
+    assert reason in way(home, name)
+    assert way(home, name).startswith("plain start: ")
 
 
-def test_it_can_be_switched_off(home: SupervisedHome) -> None:
-    warm_up(home)
-    plain_because(home, "preload = no", preload="no")
+def test_it_can_be_switched_off(warm: SupervisedHome) -> None:
+    plain_because(warm, "off", "preload = no", preload="no")
 
 
 def test_with_preload_no_in_moya_conf_there_is_none(tmp_path: Path) -> None:
@@ -38,9 +37,9 @@ def test_with_preload_no_in_moya_conf_there_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("variable", ["PYTHONWARNINGS = ignore", "PYTHONHASHSEED = 1", "LANG = C", "LC_ALL = C"])
-def test_variables_that_the_interpreter_reads_are_heeded(home: SupervisedHome, variable: str) -> None:
-    warm_up(home)
-    plain_because(home, variable.partition(" ")[0], more=f"[env]\n{variable}\n")
+def test_variables_that_the_interpreter_reads_are_heeded(warm: SupervisedHome, variable: str) -> None:
+    name = variable.partition(" ")[0]
+    plain_because(warm, name.lower(), name, more=f"[env]\n{variable}\n")
 
 
 def test_a_variable_that_a_preloaded_module_has_read_is_heeded(home: SupervisedHome, tmp_path: Path) -> None:
