@@ -95,12 +95,14 @@ class Function:
         self._where = os.path.join(home, where) if self._is_file else where
         self._module: ModuleType | None = None
         self._stamp: tuple[int, ...] | None = None
+        self._failure = ""
         self._loading = threading.Lock()
 
     def __call__(self, key: str) -> Any:
         """Call it; what it raises is the caller's."""
+        self.prepare()
         if self._module is None:
-            raise ImportError("it could not be loaded")
+            raise ImportError(f"it cannot be loaded: {self._failure}")
         function: Callable[[str], Any] = getattr(self._module, self._name)
         return function(key)
 
@@ -118,7 +120,8 @@ class Function:
             self._load()
         except (Exception, SystemExit) as error:
             last = "; the last good version is used" if self._module else ""
-            _log.error("code = %s: cannot be loaded%s: %s", self._target, last, error, exc_info=error)
+            _log.error("%s cannot be loaded%s: %s", self._target, last, error, exc_info=error)
+            self._failure = f"{type(error).__name__}: {error}"
         self._stamp = stamp
 
     def _load(self) -> None:

@@ -185,7 +185,7 @@ def test_a_file_that_is_broken_at_first_costs_nobody(tmp_path: Path, caplog: pyt
     found = code(tmp_path, "raise SystemExit(3)")
     assert found.find("a.example") is None
     assert found.find("b.example") is None
-    assert len([record for record in caplog.records if "cannot be loaded" in record.getMessage()]) == 1
+    assert len([record for record in caplog.records if "mapper.py:get cannot be loaded" in record.getMessage()]) == 1
     write(tmp_path, "def get(key): return 'a:1'")
     found.look()
     assert shown(found.find("a.example")) == "a:1,0"
