@@ -8,6 +8,7 @@ check succeeds, even if it accepts connections. One whose destination is gone is
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import math
 import os
@@ -18,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from weakref import ref
 
 from multisite.config.domains import is_pattern
@@ -72,6 +74,7 @@ class Patient:
     request: bytes
     every: float
     due: float = 0.0
+    addresses: list[tuple[int, Any]] = field(default_factory=list, repr=False)
     wire: socket.socket | None = None
     answer: bytes = b""
     is_sent: bool = False
@@ -140,17 +143,27 @@ class Checks:
         patient.answer, patient.is_sent = b"", False
         endpoint = patient.endpoint
         if endpoint.path:
-            family, address = int(socket.AF_UNIX), endpoint.path
+            patient.addresses = [(socket.AF_UNIX, endpoint.path)]
         else:
             found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-            family, _type, _protocol, _name, address = found[0]  # type: ignore[assignment]
+            patient.addresses = [(family, address) for family, _type, _protocol, _name, address in found]
+        self._connect(patient)
+
+    def _connect(self, patient: Patient) -> None:
+        """Connect to the next of its addresses, as requests do; the kernel says later whether anybody is there."""
+        family, address = patient.addresses.pop(0)
         patient.wire = wire = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        if endpoint.path:
-            wire.connect(address)
+        code = wire.connect_ex(address)
+        if code not in (0, errno.EINPROGRESS):
+            self._refused(patient, code)
         else:
-            with contextlib.suppress(BlockingIOError):
-                wire.connect(address)
-        self._selector.register(wire, _WRITE, patient)
+            self._selector.register(wire, _WRITE, patient)
+
+    def _refused(self, patient: Patient, code: int) -> None:
+        if not patient.addresses:
+            raise OSError(code, os.strerror(code))
+        self._hang_up(patient)
+        self._connect(patient)
 
     def _go_on(self, patient: Patient) -> None:
         wire = patient.wire
@@ -158,7 +171,8 @@ class Checks:
         if not patient.is_sent:
             error = wire.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if error:
-                raise OSError(error, os.strerror(error))
+                self._refused(patient, error)
+                return
             wire.send(patient.request, socket.MSG_NOSIGNAL)  # a new connection takes as much as that
             patient.is_sent = True
             self._selector.modify(wire, _READ, patient)
@@ -174,15 +188,18 @@ class Checks:
 
     def _end(self, patient: Patient, fault: str) -> None:
         """Close the connection, and note what came of the check."""
+        self._hang_up(patient)
+        patient.due = time.monotonic() + patient.every * random.uniform(0.9, 1.1)
+        upstream = patient.upstream()
+        if upstream:
+            self._note(patient, upstream, fault)
+
+    def _hang_up(self, patient: Patient) -> None:
         wire, patient.wire = patient.wire, None
         if wire:
             with contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(wire)
             wire.close()
-        patient.due = time.monotonic() + patient.every * random.uniform(0.9, 1.1)
-        upstream = patient.upstream()
-        if upstream:
-            self._note(patient, upstream, fault)
 
     @staticmethod
     def _note(patient: Patient, upstream: Upstream, fault: str) -> None:

@@ -65,10 +65,12 @@ def main() -> int:
     os.dup2(2, 1)
     os.chdir(home)
     try:
-        node = Function(target, home)(domain)
+        function = Function(target, home)
+        function.load()
+        node = function(domain)
         if node is not None and not isinstance(node, str):
             raise TypeError(f"{target} returned {type(node).__name__} and not text or None")
-    except Exception:
+    except (Exception, SystemExit):
         traceback.print_exc()
         return FAILED
     if node:

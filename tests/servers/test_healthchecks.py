@@ -156,3 +156,17 @@ def test_a_changed_path_is_asked_for(tmp_path: Path, doctors: list[Doctor]) -> N
         eventually(lambda: server.ask("web.test").status and one.seen["check"])
         one.is_asked()
         assert answers(server, "web.test") == {"two"}
+
+
+def test_one_that_never_answers_holds_no_other_up(tmp_path: Path, doctors: list[Doctor]) -> None:
+    one, two = doctors
+    silent = socket.create_server(("127.0.0.1", 0))
+    home = HomeDir(tmp_path).create()
+    to = f"http://127.0.0.1:{silent.getsockname()[1]}, {one.address}, {two.address}"
+    home.conf(CONF.format(router=f"to = {to}\ntimeout = 1s"))
+    with silent, gunicorn(home, "gthread") as server:
+        server.ask("web.test")
+        one.is_asked()
+        assert "no answer within" not in server.log()
+        eventually(lambda: "no answer within" in server.log())
+        assert answers(server, "web.test") == {"one", "two"}
