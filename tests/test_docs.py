@@ -86,6 +86,5 @@ def test_the_examples_of_the_router_are_read_as_its_page_says() -> None:
     assert found["shop.example.com"] == ["10.0.0.5:3031", "10.0.0.6:3031"]
     assert found["tiles.example.com"] == ["http://10.0.0.8:8080"]
     get = Function("mapper.py:get", str(folder))
-    get.prepare()
     assert [get("shop.example.com") for _ in range(3)] == ["10.0.0.5:3031", "10.0.0.6:3031", "10.0.0.5:3031"]
     assert get("other.example.com") is None

@@ -117,15 +117,14 @@ class Function:
         """Load it, or leave what there was."""
         stamp = self._stamped()
         try:
-            self.load()
+            self._load()
         except (Exception, SystemExit) as error:
             last = "; the last good version is used" if self._module else ""
             _log.error("%s cannot be loaded%s: %s", self._target, last, error, exc_info=error)
             self._failure = f"{type(error).__name__}: {error}"
         self._stamp = stamp
 
-    def load(self) -> None:
-        """Load it now; what that raises is the caller's."""
+    def _load(self) -> None:
         if not self._is_file:
             self._module = _imported(self._where, self._home)
             return

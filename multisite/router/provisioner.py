@@ -65,9 +65,7 @@ def main() -> int:
     os.dup2(2, 1)
     os.chdir(home)
     try:
-        function = Function(target, home)
-        function.load()
-        node = function(domain)
+        node = Function(target, home)(domain)
         if node is not None and not isinstance(node, str):
             raise TypeError(f"{target} returned {type(node).__name__} and not text or None")
     except (Exception, SystemExit):

@@ -77,3 +77,12 @@ def test_what_the_function_returns_is_all_that_is_said(tmp_path: Path, body: str
     done = subprocess.run(argv, cwd="/", env=environ, capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.returncode) == (said.format(home=tmp_path), status), done.stderr
     assert bool(done.stderr) == ("loud" in body or bool(status))
+
+
+def test_its_file_is_run_once_and_why_it_cannot_be_is_said(tmp_path: Path) -> None:
+    (tmp_path / "provision.py").write_text("open('runs', 'a').write('once ')\nraise RuntimeError('the key is lost')\n")
+    argv = command("provision.py:domain", str(tmp_path), "x.test", sys.executable)
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(argv, cwd="/", env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.returncode) == ("", FAILED)
+    assert "the key is lost" in done.stderr and (tmp_path / "runs").read_text() == "once "
