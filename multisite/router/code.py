@@ -48,7 +48,7 @@ class Code(Lookup):
         answer = self._last(key)
         if answer and answer.is_known and answer.took < SLOW and not answer.asking:
             turn = self._turn
-            if turn.acquire(timeout=TURN):
+            if turn.acquire(blocking=False) or turn.acquire(timeout=TURN):
                 self._since = time.monotonic()
                 try:
                     self._answer(key, answer, self._function)

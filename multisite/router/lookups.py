@@ -160,13 +160,14 @@ class Lookup:
             group = self._groups.of(text, self.name) if text else None
         except (Exception, SystemExit) as error:  # the thread is not the function's to end
             self._complain(f"{type(error).__name__}: {error}", key, error)
-            answer.until = time.monotonic() + self._keep_none  # the last good one serves meanwhile
+            keep = self._keep_none  # the last good one serves meanwhile
         else:
             if bool(group) != bool(answer.group):
                 self._file(key, answer, bool(group))
             answer.group = group
-            answer.until = time.monotonic() + (self._keep if group else self._keep_none)
-        answer.took = time.monotonic() - began
+            keep = self._keep if group else self._keep_none
+        now = time.monotonic()
+        answer.until, answer.took = now + keep, now - began
         answer.is_known = True
         _settle(answer)
 

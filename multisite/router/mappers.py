@@ -197,19 +197,27 @@ class Pattern:
         self._before, _, after = path.partition("%s")
         self._after = after.partition(",")[0]
         self._is_path = path.startswith("/")
+        self._there: dict[str, Group] = {}  # by key: whose socket was there a moment ago
 
     def find(self, key: str) -> Group | None:
         """Return the node of a key, if its socket is there."""
+        there = self._there.get(key)
+        if there:
+            return there
         if self._is_path:
             try:
                 if not stat.S_ISSOCK(os.stat(self._before + key + self._after).st_mode):
                     return None
             except (OSError, ValueError):  # a key that no file name can have is nobody's
                 return None
-        return self._groups.of(self._pattern.replace("%s", key), self.name)
+        found = self._groups.of(self._pattern.replace("%s", key), self.name)
+        if found and self._is_path:
+            self._there[key] = found
+        return found
 
     def look(self) -> None:
-        """Nothing is read ahead."""
+        """Have each socket looked for again, by the next request for its key."""
+        self._there = {}
 
 
 class Fixed:

@@ -155,6 +155,15 @@ def test_a_socket_for_each_key(folder: Path) -> None:
     found.look()
 
 
+def test_a_socket_that_goes_away(folder: Path) -> None:
+    """Whoever was there a moment ago is not looked for at each request; a look at the mapper is the end of that."""
+    found = Pattern("base", f"{folder}/%s", Groups())
+    assert found.find("example.com")
+    (folder / "example.com").unlink()
+    found.look()
+    assert found.find("example.com") is None
+
+
 def test_a_pattern_with_a_modifier_and_a_scheme(folder: Path) -> None:
     group = Pattern("pattern", f"{folder}/%s,5", Groups()).find("example.com")
     assert group

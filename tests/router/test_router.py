@@ -150,10 +150,12 @@ def test_mappers_are_asked_in_their_order(make: Make, tmp_path: Path) -> None:
     home.router.mappers[0].read()  # type: ignore[attr-defined]
     assert home.got("a.test") == "p/a.test"
     (tmp_path / "p" / "a.test").unlink()
+    home.router.mappers[1].look()
     assert home.got("a.test") == "announced"
     publish(home)
     assert home.got("a.test") == "0 0 a.test"
     (tmp_path / "b" / "a.test").unlink()
+    home.router.mappers[3].look()
     assert home.got("a.test") == "code"
     assert home.got("b.test") == "to"
     assert [mapper.name for mapper in home.router.mappers] == ["map", "pattern", "subscription", "base", "code", "to"]
