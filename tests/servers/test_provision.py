@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -328,3 +329,13 @@ def test_a_command_that_takes_too_long_is_killed(commanded: Served) -> None:
     pid = int((home.path / "stuck").read_text())
     eventually(lambda: not os.path.exists(f"/proc/{pid}"), what="it is gone")
     eventually(lambda: "took too long" in server.log())
+
+
+def test_refusals_use_up_an_allowance_that_grows_slowly(commanded: Served) -> None:
+    """The last of these tests, which leaves nothing of it."""
+    home, server = commanded
+    began = time.monotonic()
+    statuses = Counter(server.ask(f"vain{number}.test").status for number in range(150))
+    told = (home.path / "asked").read_text().count(":vain")
+    assert 0 < told <= 60 + 1 + time.monotonic() - began
+    assert statuses == {404: told, 503: 150 - told}
