@@ -107,23 +107,31 @@ def restart_and_wait(session: Session, sites: Sequence[Site]) -> None:
 
 
 def _restarted(session: Session, site: Site) -> dict[str, Any]:
+    entry = session.catalogue.entries[site.entry_name]
+    wrong = next((problem for problem in entry.problems if problem.is_error), None)
+    if wrong:
+        return _result(site, False, f"nothing was changed, since its file has errors: {wrong}")
     about = {"site": site.entry_name, "host": site.host}
     running = session.ask("deploys", **about) or {"deploys": {}}
     if running["deploys"] or hosting.is_hosting(site.location):
         answer = session.ask("restart", **about)
         if answer and answer["deploys"]:
-            return _result(site, *_outcome(session, about, answer["deploys"], site.start_timeout + BEYOND))
+            return _outcome(session, site, answer["deploys"])
         if hosting.is_hosting(site.location):
             return _result(site, True, "nothing of it runs")
     return _tried(session, site)
 
 
-def _result(site: Site, ok: bool, said: str) -> dict[str, Any]:
-    return {"name": site.name, "ok": ok, "said": said}
+def _result(site: Site, ok: bool, said: str, version: float = 0.0) -> dict[str, Any]:
+    """Describe an outcome; `version` is when the file was changed that was judged, 0 where none was."""
+    when = time.strftime("%H:%M:%S", time.localtime(version))
+    of = f" ({os.path.basename(site.file)} as of {when})" if version else ""
+    return {"name": site.name, "ok": ok, "said": f"{said}{of}", "version": version or None}
 
 
-def _outcome(session: Session, about: dict[str, str], wanted: dict[str, int], within: float) -> tuple[bool, str]:
+def _outcome(session: Session, site: Site, wanted: dict[str, int]) -> dict[str, Any]:
     """Wait for the attempts `wanted` (number by site), or for what has come after them."""
+    about, within = {"site": site.entry_name, "host": site.host}, site.start_timeout + BEYOND
     deadline = time.monotonic() + within
     while True:
         found = (session.ask("deploys", **about) or {"deploys": {}})["deploys"]
@@ -131,31 +139,39 @@ def _outcome(session: Session, about: dict[str, str], wanted: dict[str, int], wi
         if not open_:
             break
         if time.monotonic() > deadline:
-            return False, f"{', '.join(open_)}: not decided within {within:g} s; multisite status tells"
+            return _result(site, False, f"{', '.join(open_)}: not decided within {within:g} s; multisite status tells")
         time.sleep(PAUSE)
     lost = [name for name, number in wanted.items() if found.get(name, {}).get("number", 0) < number]
     if lost:  # the site has been taken out of service, or the supervisor has ended
-        return False, f"{', '.join(lost)}: what became of it is not known; multisite status tells"
+        return _result(site, False, f"{', '.join(lost)}: what became of it is not known; multisite status tells")
+    version = max(found[name].get("version", 0.0) for name in wanted)
     failed = {name: found[name]["failure"] for name in wanted if found.get(name, {}).get("state") == "failed"}
     if not failed:
-        return True, "the new version serves"
+        return _result(site, True, "the new version serves", version)
     several = len(wanted) > 1
-    return False, "; ".join(f"{f'{name}: ' if several else ''}{GOES_ON} failed: {failed[name]}" for name in failed)
+    said = "; ".join(f"{f'{name}: ' if several else ''}{GOES_ON} failed: {failed[name]}" for name in failed)
+    return _result(site, False, said, version)
 
 
 def _tried(session: Session, site: Site) -> dict[str, Any]:
     """Start a site once apart, and have the workers load it only if that went well."""
+    from multisite.sites import failures
     from multisite.supervisor.dryrun import boot, is_startable
 
+    version = session.catalogue.entries[site.entry_name].stamp[0] / 1e9
     if is_startable(site):
         outcome = next(boot([site], session.home, 1))
         if outcome.failure:
             if not session.as_json:
                 say_output(outcome)
-            return _result(site, False, f"nothing was changed, since a start on trial failed: {outcome.failure}")
+            return _result(
+                site, False, f"nothing was changed, since a start on trial failed: {outcome.failure}", version
+            )
+        failures.of_starts(session.home).clear(site.name)
+        session.ask("mended", site=site.entry_name, host=site.host)
     if not site.host:
         stamp(site.file)
-    return _result(site, True, "a start on trial went well; it is loaded anew with its next request")
+    return _result(site, True, "a start on trial went well; it is loaded anew with its next request", version)
 
 
 def stamp(path: str) -> None:

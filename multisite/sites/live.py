@@ -100,6 +100,10 @@ class LiveHome:
         self._folder.flush()
         return self._folder.refresh(path) and self._install()
 
+    def renew(self, path: str) -> bool:
+        """Look at the folders, at moya.conf and at one site's own file; True if there is a new catalogue."""
+        return self._look_at_folders() or self.refresh(path)
+
     def _look_at_folders(self) -> bool:
         assert self._folder
         if not self._folder.folders_changed():

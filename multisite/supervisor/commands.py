@@ -120,7 +120,7 @@ class Commands:
         }
 
     def _do_restart(self, request: Answer, _connection: Caller) -> Answer:
-        sites = self._sites.asked_for(*_asked(request))
+        sites = self._sites.renewed(*_asked(request))  # an edit of a moment ago is what is to be tried
         for supervised in sites:
             supervised.replace("restart")
         if not sites:
@@ -132,6 +132,12 @@ class Commands:
         """Tell what became of the last attempts to have a new version serve."""
         sites = self._sites.asked_for(*_asked(request))
         return {"deploys": {one.site.name: one.deploys.last.as_dict() for one in sites}}
+
+    def _do_mended(self, request: Answer, _connection: Caller) -> Answer:
+        """Forget why a site failed: somebody has started it apart since, and it went well."""
+        for supervised in self._sites.renewed(*_asked(request)):
+            supervised.failures.mended()
+        return {"done": "what failed before is forgotten"}
 
     def _do_examine(self, request: Answer, connection: Caller) -> Answer:
         self._context.servers.register(connection.pid)

@@ -135,6 +135,18 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
         supervised = self.get(self._newest(name, host)[1].name)
         return [supervised] if supervised else []
 
+    def renewed(self, name: str, host: str = "") -> list[SupervisedSite]:
+        """Return what `asked_for` does, after the files have been read that say what becomes of it.
+
+        Raises:
+            KeyError, Unavailable: as `supervise`.
+        """
+        entries = self.catalogue.entries
+        entry = entries.get(name) or entries.get(hosting.split_name(name)[0])
+        if entry and self._live.renew(entry.path):
+            self._install()
+        return self.asked_for(name, host)
+
     def _newest(self, name: str, host: str) -> tuple[Entry, Site]:
         """Return a site as its file says now."""
         if not host and name not in self.catalogue.entries:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +13,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from multisite.cli import main, trialruns
+from multisite.config.model import Site
+from multisite.control.client import SupervisorError
 from multisite.supervisor.process import kernel, orphans
 from tests.supervisor.harness import SERVER, SupervisedHome, wait_until
 
@@ -97,8 +101,76 @@ def test_restart_waits_for_the_outcome(home: SupervisedHome) -> None:
     assert home.get("blog") == "one"
     (folder / "app.py").write_text(app("fourth"))
     result = run(home, "restart", "--wait", "blog")
-    assert (result.exit_code, result.stdout) == (0, "blog: the new version serves\n")
+    assert result.exit_code == 0
+    assert re.fullmatch(r"blog: the new version serves \(blog\.ini as of [\d:]{8}\)\n", result.stdout)
     wait_until(lambda: home.get("blog") == "fourth")
+
+
+GREETS = """
+import os
+
+WORD = os.environ["WORD"]
+
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [WORD.encode()]
+"""
+
+
+def edited(home: SupervisedHome, where: str, word: str) -> float:
+    """Have a site's next version say `word`, or not start without one; returns when the site's file was changed."""
+    env = f"[env]\nWORD = {word}\n" if word else "[env]\n"
+    file = home.path / "sites-enabled" / "blog.ini"
+    if where == "moya.conf":
+        conf = home.path / "moya.conf"
+        conf.write_text(conf.read_text().partition("[env]")[0] + env)
+    else:
+        file.write_text(file.read_text().partition("[env]")[0] + env)
+    return file.stat().st_mtime
+
+
+@pytest.mark.parametrize("where", ["the site's file", "moya.conf"])
+def test_what_is_edited_at_the_last_moment_is_what_a_restart_tries(home: SupervisedHome, where: str) -> None:
+    """Five edits without a pause, good and bad ones, are each judged by themselves, and a success leaves no failure."""
+    home.app("blog", GREETS)
+    edited(home, where, "word0")
+    home.get("blog")
+    for number in range(1, 6):
+        is_good = number % 2 == 0 or number == 5
+        version = edited(home, where, f"word{number}" if is_good else "")
+        result = run(home, "--json", "restart", "--wait", "blog")
+        told = json.loads(result.stdout)["restarted"][0]
+        assert (told["ok"], told["version"]) == (is_good, pytest.approx(version)), told
+        assert ("KeyError" in told["said"]) is not is_good
+        status = json.loads(run(home, "--json", "status").stdout)["sites"][0]
+        assert bool(status["failure"]) is not is_good
+        if is_good:
+            wait_until(lambda: home.get("blog") == f"word{number}")
+
+
+def test_a_restart_of_a_site_at_rest_judges_the_newest_file_and_leaves_no_failure(home: SupervisedHome) -> None:
+    home.app("blog", GREETS)
+    with contextlib.suppress(SupervisorError, OSError):
+        home.get("blog", seconds=5)
+    home.failed("blog")
+    version = edited(home, "the site's file", "word")
+    result = run(home, "--json", "restart", "--wait", "blog")
+    assert json.loads(result.stdout)["restarted"][0]["version"] == pytest.approx(version), result.output
+    assert json.loads(run(home, "--json", "status").stdout)["sites"][0]["failure"] is None
+    assert home.get("blog") == "word"
+
+
+def test_a_restart_of_a_file_with_errors_is_no_success(home: SupervisedHome) -> None:
+    """What would be tried is the last good version, of which nobody asks."""
+    home.app("blog", app())
+    home.get("blog")
+    file = home.path / "sites-enabled" / "blog.ini"
+    file.write_text(file.read_text().replace("application", "aplication"))
+    result = run(home, "restart", "--wait", "blog")
+    assert result.exit_code == 1
+    assert "its file has errors" in result.stderr
+    assert "aplication" in result.stderr
+    assert home.get("blog") == "one"
 
 
 def test_restart_of_a_site_in_the_workers_is_tried_first(home: SupervisedHome) -> None:
@@ -127,12 +199,15 @@ def test_a_site_may_not_print_to_the_terminal(home: SupervisedHome) -> None:
 def test_an_outcome_that_nobody_knows_is_no_success(answer: dict[str, Any] | None) -> None:
     """The supervisor has ended meanwhile, the site is gone, or only an earlier attempt is told."""
     session: Any = SimpleNamespace(ask=lambda *_words, **_about: answer)
-    ok, said = trialruns._outcome(session, {"site": "blog", "host": ""}, {"blog": 2}, 1.0)
+    outcome = trialruns._outcome(session, Site("/blog.ini", "blog", (), "/"), {"blog": 2})
+    ok, said = outcome["ok"], outcome["said"]
     assert not ok and "blog: what became of it is not known" in said
 
 
-def test_an_outcome_that_does_not_come_is_no_success() -> None:
+def test_an_outcome_that_does_not_come_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
     trying = {"deploys": {"blog": {"number": 2, "state": "trying"}}}
+    monkeypatch.setattr(trialruns, "BEYOND", 0.0)
     session: Any = SimpleNamespace(ask=lambda *_words, **_about: trying)
-    ok, said = trialruns._outcome(session, {"site": "blog", "host": ""}, {"blog": 2}, 0.0)
+    outcome = trialruns._outcome(session, Site("/blog.ini", "blog", (), "/", start_timeout=0.0), {"blog": 2})
+    ok, said = outcome["ok"], outcome["said"]
     assert not ok and "not decided within" in said

@@ -27,12 +27,14 @@ class Deploy:
         cause: reload or restart.
         state: trying, done or failed; "" where there was none.
         failure: why the old version goes on.
+        version: when the site's file was last changed that is judged, Unix seconds.
     """
 
     number: int = 0
     cause: str = ""
     state: str = NONE
     failure: str = ""
+    version: float = 0.0
 
     def failed(self, reason: str) -> Deploy:
         """Return this attempt, given up."""
@@ -75,10 +77,10 @@ class Deploys(Handed):
         """Whether what starts now has to show that it is good: there is something better, or its version failed."""
         return self._backends.any_in(State.RUNNING) or self.is_followed or self.last.state in (TRYING, FAILED)
 
-    def begin(self, cause: str) -> None:
+    def begin(self, cause: str, version: float) -> None:
         """Have new backends beside those that serve, which end when the new ones are ready."""
         if mark_all(self._backends, cause):
-            self.last = Deploy(self.last.number + 1, cause, TRYING)
+            self.last = Deploy(self.last.number + 1, cause, TRYING, version=version)
             self._queue.want()
 
     def ready(self, wanted: int) -> None:
@@ -90,14 +92,16 @@ class Deploys(Handed):
         self.see()
 
     def see(self) -> None:
-        """Note what has become of the new version."""
-        failures = self._failures
+        """Note what has become of the new version; one that serves leaves nothing of earlier failures."""
+        was_tried, failures = self.last.state == TRYING, self._failures
         if failures.replacement:
             self.last = self.last.failed(failures.replacement)
         elif failures.last and (failures.in_a_row > 1 or (failures.in_a_row and not self._backends)):
             self.last = self.last.seen(self._backends, failures.last.failure)
         else:
             self.last = self.last.seen(self._backends, "")
+        if was_tried and self.last.state == DONE and self._backends:
+            failures.mended()
 
 
 PATIENCE = 5.0  # seconds that a replacement waits for room before its predecessor makes some

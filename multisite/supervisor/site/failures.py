@@ -120,6 +120,11 @@ class Failures(Handed):
             self.replacement, self.mending = "", ()
             self._notes.clear(self._site)
 
+    def mended(self) -> None:
+        """Forget what failed: a version that was started since, because somebody asked for it, is good."""
+        self.last = None
+        self._notes.clear(self._site)
+
     def well(self) -> None:
         """Note that a process has served for a while."""
         self.in_a_row, self.last = 0, None

@@ -96,7 +96,7 @@ class SupervisedSite(SiteParts):
         """Have new backends beside the running ones, which end when the new ones are ready."""
         exits.reset(self)
         self.is_put_to_rest = False
-        self.deploys.begin(reason)
+        self.deploys.begin(reason, self.stamp[0] / 1e9 if self.stamp else 0.0)
 
     def weigh(self, sizes: Mapping[int, int]) -> None:
         """Note how many bytes each process uses, and replace those above the site's memory_limit."""
