@@ -199,7 +199,8 @@ def test_which_are_handed_over(it: It) -> None:
     """Those whose connections end, with a whole small body; a site never has the connection of any other."""
     assert it.given(**CLOSE) == 1
     assert it.given("POST", b"x" * 1000, **CLOSE) == 1
-    assert it.given("POST", b"x" * 65536, **CLOSE) == 1
+    # What does not fit into one segment may arrive in two steps, of which the worker sees the first only.
+    eventually(lambda: it.given("POST", b"x" * 65536, **CLOSE) == 1, PATIENCE, "the largest body is handed over")
     assert it.raw().endswith(b'[1, ""]')
     assert it.given() == 0
     assert it.given(Connection="x-close") == 0

@@ -112,7 +112,7 @@ def test_what_another_user_has_left_of_a_site_takes_none_of_its_visitors(tenants
     assert tenants.get("other") == str(uid(FIRST))
     before = socket_of(tenants)
     given_to(tenants, "shop", folder, SECOND)
-    wait_until(lambda: tenants.get("shop") == str(uid(SECOND)))
+    wait_until(lambda: _answer(tenants) == str(uid(SECOND)))
     (folder / "go").touch()
     assert socket_of(tenants) != before
     assert {tenants.get("shop") for _ in range(30)} == {str(uid(SECOND))}
@@ -172,7 +172,7 @@ def test_an_upgrade_does_not_forget_whose_the_socket_is(tenants: SupervisedHome)
     before = socket_of(tenants)
     tenants.client.ask({"do": "upgrade"}, within=90)
     given_to(tenants, "shop", folder, SECOND)
-    wait_until(lambda: tenants.get("shop") == str(uid(SECOND)))
+    wait_until(lambda: _answer(tenants) == str(uid(SECOND)))
     assert socket_of(tenants) != before
 
 
