@@ -10,7 +10,8 @@ import click
 
 from multisite import __version__
 from multisite.cli.group import LazyGroup
-from multisite.cli.session import Session
+from multisite.cli.output import say, say_json
+from multisite.cli.session import Session, pass_session
 
 COMMANDS = {
     "init": "multisite.cli.install:init",
@@ -35,6 +36,19 @@ COMMANDS = {
     "completion": "multisite.cli.complete:completion",
 }
 
+#: what fingers are used to type
+ALIASES = {
+    "enable": COMMANDS["ensite"],
+    "disable": COMMANDS["dissite"],
+    "start": "multisite.cli.restart:start",
+    "tail": "multisite.cli.logs:tail",
+    "configtest": COMMANDS["check"],
+    "help": "multisite.cli:help_",
+    "version": "multisite.cli:version",
+}
+HOME = "Directory of moya.conf; default $MOYA_SERVICE_HOME, /etc/moya or ./etc-moya."
+JSON = "Print JSON, for programs."
+
 EPILOG = """\b
 Examples:
   multisite init && multisite serve
@@ -45,16 +59,37 @@ Examples:
 """
 
 
+def _take_home(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+    root = ctx.find_root()
+    if value:
+        root.params["home"] = value  # which completion reads
+    if value and root.obj:
+        root.obj.home_option = value
+
+
+def _take_json(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    session = ctx.find_root().obj
+    if value and session:
+        session.as_json = True
+
+
+#: options that may stand behind the command, too
+EVERYWHERE = (
+    click.Option(["--home"], metavar="DIR", help=HOME, expose_value=False, callback=_take_home),
+    click.Option(["--json"], is_flag=True, help=JSON, expose_value=False, callback=_take_json),
+)
+
+
 @click.group(
     cls=LazyGroup,
     commands_table=COMMANDS,
+    aliases=ALIASES,
+    everywhere=EVERYWHERE,
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.option(
-    "--home", metavar="DIR", help="Directory of moya.conf; default $MOYA_SERVICE_HOME, /etc/moya or ./etc-moya."
-)
-@click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for programs.")
+@click.option("--home", metavar="DIR", help=HOME)
+@click.option("--json", "as_json", is_flag=True, help=JSON)
 @click.version_option(__version__, prog_name="multisite")
 @click.pass_context
 def main(ctx: click.Context, home: str | None, as_json: bool) -> None:
@@ -63,3 +98,26 @@ def main(ctx: click.Context, home: str | None, as_json: bool) -> None:
     A site is one file in sites-available, switched on by a link in sites-enabled.
     """
     ctx.obj = Session(home, as_json)
+
+
+@click.command("help", short_help="Show the help of a command.")
+@click.argument("name", metavar="[COMMAND]", required=False)
+@click.pass_context
+def help_(ctx: click.Context, name: str | None) -> None:
+    """Show the help of COMMAND, or the list of all commands.
+
+    \b
+    Examples:
+      multisite help restart
+    """
+    root = ctx.find_root()
+    found, command, _ = main.resolve_command(root, [name]) if name else ("", None, [])
+    shown = click.Context(command, parent=root, info_name=found) if command else root
+    click.echo(shown.get_help())
+
+
+@click.command("version", short_help="Show the version.")
+@pass_session
+def version(session: Session) -> None:
+    """Print the version of multisite."""
+    say_json({"version": __version__}) if session.as_json else say(f"multisite, version {__version__}")

@@ -27,12 +27,16 @@ def _off(session: Session) -> list[str]:
     return [name for name in session.places.choices() if name not in enabled]
 
 
+def _domains(session: Session) -> list[str]:
+    return sorted({name for site in session.catalogue.sites.values() for name in site.domains})
+
+
 available = _names(lambda session: session.places.choices())
 disabled = _names(_off)
 enabled = _names(lambda session: session.places.enabled_choices())
 sites = _names(lambda session: sorted(session.catalogue.sites))
 known = _names(lambda session: sorted({*session.catalogue.sites, *session.places.choices()}))
-domains = _names(lambda session: sorted({name for site in session.catalogue.sites.values() for name in site.domains}))
+addresses = _names(lambda session: [*_domains(session), *sorted(session.catalogue.sites)])
 
 
 EPILOG = """\b

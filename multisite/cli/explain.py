@@ -13,7 +13,7 @@ from multisite.cli.group import fail
 from multisite.cli.listing import say_failure, say_journey
 from multisite.cli.output import GOES_ON, say, say_json, say_problems, suggestion
 from multisite.cli.router import ago, explained
-from multisite.cli.session import Session, pass_session
+from multisite.cli.session import Named, Session, UnknownSite, pass_session
 
 if TYPE_CHECKING:
     from multisite.config.domains import HostMatch
@@ -24,6 +24,7 @@ EPILOG = """\b
 Examples:
   multisite explain blog.example.com
   multisite explain https://blog.example.com/api/items
+  multisite explain blog
   multisite --json explain blog.example.com
 """
 
@@ -40,23 +41,28 @@ class Candidate:
 
 
 @click.command(epilog=EPILOG, short_help="Explain which site answers an address.")
-@click.argument("address", metavar="HOST[/PATH]", shell_complete=complete.domains)
+@click.argument("address", metavar="HOST[/PATH]|NAME", shell_complete=complete.addresses)
 @pass_session
 def explain(session: Session, address: str) -> None:
     """Explain which site answers HOST[/PATH], why, how it runs and what happened.
 
-    A whole URL is taken too. Nothing is requested and no application is imported.
+    A whole URL is taken too, and so is the name of a site, unless that is a domain of another one. Nothing is requested
+    and no application is imported.
     """
     from multisite.config.domains import normalise
     from multisite.errors import BadHost
 
     raw, path = split_address(address)
+    named = _named(session, address)
     try:
-        host = normalise(raw)
+        host, path = (named.site.canonical_host, named.site.mount) if named else (normalise(raw), path)
     except BadHost:
         fail(f"{raw[:100]!r} is no host name: it gets a 400 page")
     found = candidates(session.catalogue, host, path)
-    if not found or not found[0].domain:
+    if named:
+        own = [one for one in found if one.name == named.site.name] or [Candidate(named.site.name, "", "", path)]
+        found = [*own, *(one for one in found if one not in own)]
+    elif not found or not found[0].domain:
         routed = explained(session, host, raw)
         if routed and (not found or routed["mapper"] != "fallback"):
             return say_json(routed) if session.as_json else _say_routed(routed)
@@ -70,6 +76,17 @@ def explain(session: Session, address: str) -> None:
         say_problems(p for p in session.catalogue.problems if p.file == answer["file"])
     if answer["faults"] or answer["state"] == "broken":
         raise SystemExit(1)
+
+
+def _named(session: Session, address: str) -> Named | None:
+    """Return the enabled site that is called `address`, unless a site has that as a domain."""
+    if "/" in address or address.lower() in session.catalogue.table.exact:
+        return None
+    try:
+        file = session.enabled_site(address)
+    except UnknownSite:
+        return None
+    return None if session.catalogue.hosting(file.name) else Named(file, session.catalogue.site(file.name))
 
 
 def _say_routed(routed: dict[str, Any]) -> None:
@@ -236,6 +253,6 @@ def _unknown(session: Session, host: str, path: str) -> str:
     if on_host:
         return f"no site answers {path} on {host}; its mounts are {', '.join(sorted(on_host))}"
     for file in session.disabled.values():
-        if host in file.domains:
+        if host in (*file.domains, file.name):
             return f"no site answers {host}; {file.name} would, but is not enabled (multisite ensite {file.name})"
-    return f"no site answers {host}{suggestion(host, catalogue.table.exact)}: it gets a 404 page"
+    return f"no site answers {host}{suggestion(host, [*catalogue.table.exact, *catalogue.sites])}: it gets a 404 page"

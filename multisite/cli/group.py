@@ -12,17 +12,19 @@ import importlib
 import os
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from multisite.cli.output import printable, suggestion
+from multisite.cli.output import printable, say_json, suggestion
 from multisite.errors import MultisiteError
 
 if TYPE_CHECKING:
     from multisite.cli.session import Session
 
+WORDS = "multisite.words"  # in the context: the command line as it was typed
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 #: commands of later releases, and what does for now
 LATER = {"top": "status shows the same figures once", "import": "new --from PATH looks at one project"}
@@ -35,11 +37,24 @@ LEAVES = (click.ClickException, click.exceptions.Exit, click.Abort)
 
 
 class LazyGroup(click.Group):
-    """Commands by name, each as ``module:attribute``; the order of the table is the order of the help."""
+    """Commands by name, each as ``module:attribute``; the order of the table is the order of the help.
 
-    def __init__(self, *args: Any, commands_table: dict[str, str], **kwargs: Any) -> None:
+    Args:
+        commands_table: the commands that the help lists.
+        aliases: other names of commands; they work, and are listed nowhere.
+        everywhere: options of the group that each command takes as well.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        commands_table: Mapping[str, str],
+        aliases: Mapping[str, str] = MappingProxyType({}),
+        everywhere: Sequence[click.Option] = (),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.table = commands_table
+        self.table, self.aliases, self.everywhere = commands_table, aliases, everywhere
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the order of the table."""
@@ -47,11 +62,23 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the command `cmd_name`; None if there is none."""
-        if cmd_name not in self.table:
+        place = self.table.get(cmd_name) or self.aliases.get(cmd_name)
+        if not place:
             return None
-        module, attribute = self.table[cmd_name].split(":")
+        module, attribute = place.split(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
+        command.params += [option for option in self.everywhere if option not in command.params]
         return command
+
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **named: Any) -> click.Context:
+        """Read the options that stand before the command."""
+        words = tuple(args)
+        try:
+            context = super().make_context(info_name, args, *more, **named)
+        except click.UsageError as error:
+            raise _misused(error, words) from None
+        context.meta[WORDS] = words
+        return context
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -59,18 +86,16 @@ class LazyGroup(click.Group):
         """Find the command, or say which one may be meant."""
         if args and args[0] in LATER:
             ctx.fail(f"there is no {args[0]} yet; {LATER[args[0]]}")
-        if args and args[0] not in self.table and not args[0].startswith("-"):
-            ctx.fail(f"no such command: {args[0]}{suggestion(args[0], self.table)}")
+        if args and args[0] not in (*self.table, *self.aliases) and not args[0].startswith("-"):
+            ctx.fail(f"no such command: {args[0]}{suggestion(args[0], [*self.table, *self.aliases])}")
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an error of ours is one line on standard error and exit code 1."""
         try:
             return super().invoke(ctx)
-        except click.NoSuchOption as error:
-            if error.option_name in ("--home", "--json"):
-                raise click.UsageError(f"{error.option_name} stands before the command", error.ctx) from None
-            raise
+        except click.UsageError as error:
+            raise _misused(error, ctx.meta.get(WORDS, ())) from None
         except MultisiteError as error:
             fail(error.reason)
         except OSError as error:
@@ -85,8 +110,34 @@ class LazyGroup(click.Group):
             raise SystemExit(INTERRUPTED) from None
 
 
+def _misused(error: click.UsageError, words: Sequence[str]) -> click.UsageError:
+    """Return an error of the command line with the option that may be meant; print it for programs that want JSON.
+
+    Args:
+        error: as click has raised it.
+        words: the whole command line; its options have not all been read.
+    """
+    if isinstance(error, click.NoSuchOption) and error.ctx:
+        typed = _typed(error.option_name, words)
+        known = [name for option in error.ctx.command.get_params(error.ctx) for name in option.opts if name[0] == "-"]
+        error = click.UsageError(f"no such option: {typed}{suggestion('--' + typed.lstrip('-'), known)}", error.ctx)
+    if "--json" in words[: words.index("--") if "--" in words else None]:
+        say_json({"error": error.format_message()})
+    return error
+
+
+def _typed(option: str, words: Sequence[str]) -> str:
+    """Return an option as it was typed; click has read ``-json`` as ``-j`` and more."""
+    longer = (word for word in words if len(option) == 2 and len(word) > 3 and word.startswith(option))
+    return option if option.startswith("--") else next(longer, option)
+
+
 def fail(reason: str) -> NoReturn:
-    """Say `reason` in one line on standard error and leave with exit code 1."""
+    """Print `reason` in one line on standard error, for programs as JSON as well, and end with exit status 1."""
+    context = click.get_current_context(silent=True)
+    session = context.find_root().obj if context else None
+    if session and session.as_json:
+        say_json({"error": printable(reason)})
     click.echo(f"multisite: {printable(reason)}", err=True)
     raise SystemExit(1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import time
 from collections.abc import Iterable
 from functools import partial
@@ -12,7 +13,7 @@ import click
 from multisite.cli import complete
 from multisite.cli.group import fenced
 from multisite.cli.output import GOES_ON, say, say_json, say_problems, say_table
-from multisite.cli.session import Session, UnknownSite, pass_session
+from multisite.cli.session import ALL, Session, UnknownSite, is_wildcard, pass_session, stem_of
 
 if TYPE_CHECKING:
     from multisite.config.model import SiteFile
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 LIST = """\b
 Examples:
   multisite list
+  multisite list blog shop
+  multisite list 'demo-*'
   multisite --json list
 """
 WHERE = """\b
@@ -31,17 +34,48 @@ HEADER = ("name", "domains", "runs", "enabled", "state", "remarks")
 
 
 @click.command("list", epilog=LIST, short_help="List all sites.")
+@click.argument("names", metavar="[NAME...]", nargs=-1, shell_complete=complete.known)
 @pass_session
-def list_(session: Session) -> None:
-    """List all sites: enabled, available, broken."""
+def list_(session: Session, names: tuple[str, ...]) -> None:
+    """List all sites, or those that are named: enabled, available, broken.
+
+    NAME may be a quoted wildcard.
+    """
+    told = document(session)
+    sites = told["sites"] = chosen_rows(session, told["sites"], names)
     if session.as_json:
-        return say_json(document(session))
-    sites = rows(session)
+        return say_json(told)
     if not sites:
         return say(f"{session.home.path} has no sites; multisite new NAME makes one", err=True)
     say_table(HEADER, map(_cells, sites), fold=("remarks", "domains", "name"))
     files = {site["file"] for site in sites}  # moya.conf, and site files that lost their name, have no row
-    say_problems(problem for problem in session.catalogue.problems if problem.file not in files)
+    if not names:
+        say_problems(problem for problem in session.catalogue.problems if problem.file not in files)
+
+
+def chosen_rows(session: Session, sites: list[dict[str, Any]], names: Iterable[str]) -> list[dict[str, Any]]:
+    """Return the rows of the sites that are named, in their order; all of them where none is.
+
+    Raises:
+        UnknownSite: a name or a wildcard stands for none.
+    """
+    called, wanted = {site["name"] for site in sites}, set[str]()
+    for name in names:
+        if name not in called and (name == ALL or is_wildcard(name)):
+            matching = called if name == ALL else set(fnmatch.filter(called, stem_of(name)))
+            if not matching:
+                raise UnknownSite(f"no site matches {name!r}")
+            wanted |= matching
+        else:
+            wanted.add(name if name in called else _row_name(session, name))
+    return [site for site in sites if not names or {site["name"], site.get("template")} & wanted]
+
+
+def _row_name(session: Session, name: str) -> str:
+    try:
+        return session.named(name).site.name
+    except UnknownSite:
+        return session.known_site(name).name
 
 
 @click.command(epilog=WHERE, short_help="Print the location of a site.")

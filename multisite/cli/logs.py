@@ -32,6 +32,18 @@ def logs(session: Session, name: str, follow: bool) -> None:
 
     A site that shares the workers' interpreter has lines of its own only in the file that its [logging] error names.
     """
+    _show(session, name, follow)
+
+
+@click.command(epilog=LOGS, short_help="Follow what a site prints and logs.")
+@click.argument("name", shell_complete=complete.sites)
+@pass_session
+def tail(session: Session, name: str) -> None:
+    """Show the last lines of the site NAME and those that follow, as `logs -f` does."""
+    _show(session, name, follow=True)
+
+
+def _show(session: Session, name: str, follow: bool) -> None:
     named = session.named(name)
     if follow:
         for more in _follow(session, named):

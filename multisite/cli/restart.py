@@ -6,6 +6,7 @@ A restart or a reload of what the workers hold is a time stamp, which each of th
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from multisite.cli.group import fenced
 from multisite.cli.output import say, say_json, say_problems
 from multisite.cli.session import Named, Session, pass_session
 from multisite.cli.trialruns import stamp
+from multisite.errors import MultisiteError
 
 if TYPE_CHECKING:
     from multisite.config.model import Site
@@ -26,14 +28,23 @@ Examples:
   multisite restart blog
   multisite restart blog shop
   multisite restart --wait blog
+  multisite restart all
+  multisite restart 'demo-*'
+"""
+START = """\b
+Examples:
+  multisite start blog
+  multisite start all
 """
 STOP = """\b
 Examples:
   multisite stop blog
+  multisite stop all
 """
 RELOAD = """\b
 Examples:
   multisite reload
+  multisite reload blog
   multisite reload --supervisor
 """
 SUPERVISE = """\b
@@ -52,12 +63,12 @@ def restart(session: Session, wait: bool, names: tuple[str, ...]) -> None:
     """Restart sites: their applications are loaded anew, other sites notice nothing.
 
     If the new code cannot be loaded, the old application goes on serving. A hosting site is named by its name, which
-    means all its hosts, or by one of these.
+    means all its hosts, or by one of these. `all` means all enabled sites, a quoted wildcard those that match.
 
     With --wait the outcome is said, and the exit code is 1 if an old version goes on. A site of which nothing runs, or
     that shares the workers' interpreter, is first started once in a process of its own (as `check --boot` does).
     """
-    sites = [session.named(name).site for name in names]  # all, before anything is done
+    sites = [named.site for named in session.chosen(names)]  # all, before anything is done
     if wait:
         from multisite.cli.trialruns import restart_and_wait
 
@@ -109,9 +120,10 @@ def stop(session: Session, names: tuple[str, ...]) -> None:
     """End the processes of sites when their requests are answered; the next request starts them again.
 
     A site that shares the workers' interpreter has none; dissite takes it out of service. A hosting site is named by
-    its name, which means all its hosts, or by one of these.
+    its name, which means all its hosts, or by one of these. `all` means all enabled sites, a quoted wildcard those
+    that match.
     """
-    sites = [session.named(name) for name in names]
+    sites = session.chosen(names)
     _each(session, "stopped", dict, {named.site.name: partial(_stop, session, named) for named in sites})
 
 
@@ -125,17 +137,57 @@ def _stop(session: Session, named: Named) -> dict[str, Any]:
     return answer
 
 
+@click.command(epilog=START, short_help="Start sites before their first request.")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete.sites)
+@pass_session
+def start(session: Session, names: tuple[str, ...]) -> None:
+    """Start the processes of enabled sites now; without this, the first request does it.
+
+    `all` means all enabled sites, a quoted wildcard those that match.
+    """
+    sites = session.chosen(names)
+    _each(session, "started", dict, {named.site.name: partial(_start, session, named) for named in sites})
+
+
+def _start(session: Session, named: Named) -> dict[str, Any]:
+    """Start a process by connecting to the socket of the site, as a request does."""
+    from multisite.cli.sitestate import PROXY, judge
+
+    if "%" in named.site.location:
+        return {"done": "it has a site for each folder; name one of its hosts"}
+    report = judge(session, named.site) if not named.site.host else None
+    if report and report.state == "broken":
+        raise MultisiteError(f"it cannot start: {report.problems[0].reason if report.problems else report.reason}")
+    if report and (report.state == PROXY or report.placement == "in-process"):
+        where = "somebody else runs it" if report.state == PROXY else "it shares the workers' interpreter"
+        return {"done": f"{where} and needs no start"}
+    if session.known.get(named.site.name, {}).get("pids"):
+        return {"done": "it is running"}
+    answer = session.ask("ensure", **named.request)
+    if not answer:
+        return {"done": "no supervisor runs; it starts at its first request"}
+    with socket.socket(socket.AF_UNIX) as request:
+        request.connect(answer["socket"])
+    return {"done": "starting"}
+
+
 @click.command(epilog=RELOAD, short_help="Read the whole configuration again.")
 @click.option("--supervisor", is_flag=True, help="Have the supervisor run the program that is installed now.")
+@click.argument("names", metavar="[NAME...]", nargs=-1, shell_complete=complete.sites)
 @pass_session
-def reload(session: Session, supervisor: bool) -> None:
-    """Make every worker read moya.conf and all site files again.
+def reload(session: Session, supervisor: bool, names: tuple[str, ...]) -> None:
+    """Make every worker read moya.conf and all site files again; with NAME, restart those sites, as `restart` does.
 
     A file with an error keeps its last good version in service; the errors are said and the exit code is 1.
 
     With --supervisor, after an upgrade of multisite, the supervisor becomes the new program in the same process:
     the processes of the sites stay, and no request is lost. If the new program does not start, the old one stays.
     """
+    if supervisor and names:
+        raise click.UsageError("--supervisor takes no NAME")
+    if names:
+        sites = [named.site for named in session.chosen(names)]
+        return _each(session, "restarted", list, {site.name: partial(_restart, session, site) for site in sites})
     if supervisor:
         return renew(session)
     problems = session.catalogue.problems

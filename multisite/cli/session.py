@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,7 @@ from multisite.errors import MultisiteError
 from multisite.sites.enabling import Places
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from multisite.config.model import Home, Site, SiteFile
     from multisite.errors import Problem
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from multisite.sites.placements import Placements
     from multisite.sites.tally import Tally
     from multisite.sites.usage import Sums
+
+ALL = "all"  # a word for all enabled sites, unless one has that name
 
 
 class UnknownSite(MultisiteError):
@@ -222,6 +225,25 @@ class Session:
             return found
         return Named(file, self.catalogue.site(file.name))
 
+    def chosen(self, names: Iterable[str]) -> list[Named]:
+        """Return the enabled sites that are named, each once: by `ALL`, by a wildcard, or as `named` takes them.
+
+        Raises:
+            UnknownSite: a name or a wildcard stands for none.
+        """
+        found = [self.named(one) for name in names for one in self._meant(name)]
+        return list({each.site.name: each for each in found}.values())
+
+    def _meant(self, name: str) -> list[str]:
+        """Return the names that `ALL` or a wildcard stands for; any other name is itself."""
+        sites = self.catalogue.sites
+        if name in sites or not (name == ALL or is_wildcard(name)):
+            return [name]
+        matching = list(sites) if name == ALL else fnmatch.filter(sites, stem_of(name))
+        if not matching:
+            raise UnknownSite(f"no enabled site matches {name!r}" if name != ALL else "no site is enabled")
+        return matching
+
     def _instance(self, name: str) -> Named | None:
         for site, host in self._instances_called(name):
             found = self.catalogue.instance(site, host)
@@ -264,6 +286,11 @@ class Session:
         if stem in self.places.choices():
             return f"the site {stem} is not enabled; multisite ensite {stem} enables it"
         return f"there is no site {name!r} in {self.home.path}{suggestion(stem, [*sites, *self.places.choices()])}"
+
+
+def is_wildcard(name: str) -> bool:
+    """Tell whether `name` stands for all that match it."""
+    return bool(set(name) & set("*?["))
 
 
 def stem_of(name: str) -> str:

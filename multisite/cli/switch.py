@@ -10,7 +10,7 @@ import click
 from multisite.cli import complete
 from multisite.cli.group import describe
 from multisite.cli.output import say, say_json, say_problems, suggestion
-from multisite.cli.session import Session, pass_session, stem_of
+from multisite.cli.session import Session, is_wildcard, pass_session, stem_of
 from multisite.sites.enabling import Step
 
 ENSITE = """\b
@@ -73,7 +73,7 @@ def switch(
     """Act on each of `names`; a wildcard stands for all of `wild` (default `choices`) that it matches."""
     steps: list[tuple[str, Step]] = []
     for name in names:
-        matches = fnmatch.filter(choices if wild is None else wild, stem_of(name)) if set(name) & set("*?[") else []
+        matches = fnmatch.filter(choices if wild is None else wild, stem_of(name)) if is_wildcard(name) else []
         for stem in matches or [stem_of(name)]:
             known = stem if stem in choices else by_name(stem)
             steps.append((known or name, _step(act, known) if known else _unknown(name, choices)))

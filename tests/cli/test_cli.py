@@ -12,10 +12,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
-from multisite.cli import COMMANDS, main
+from multisite.cli import ALIASES, COMMANDS, main
 from multisite.config.read import read_home
 from multisite.errors import NeedsProcess
 from multisite.sites import placement
@@ -519,10 +520,151 @@ def test_every_command_has_a_help_text_with_an_example(run: Run) -> None:
         assert f"multisite {name}" in result.stdout.partition("Examples:")[2] or name == "list", name
 
 
-def test_an_option_after_the_command_is_told_where_it_belongs(run: Run) -> None:
-    result = run("list", "--json")
+@pytest.mark.parametrize("words", [["--json", "{}"], ["{}", "--json"], ["{}", "--home", "{home}", "--json"]])
+@pytest.mark.parametrize("command", ["list", "status", "check", "stats", "version"])
+def test_json_and_home_stand_anywhere(home: pathlib.Path, command: str, words: list[str]) -> None:
+    typed = [word.format(command, home=home) for word in words]
+    if "--home" not in typed:
+        typed.insert(0, f"--home={home}")
+    result = CliRunner().invoke(main, typed)
+    assert result.exit_code == 0, result.output
+    assert answer(result)
+
+
+def test_options_behind_the_names_of_sites_are_read_too(home: pathlib.Path) -> None:
+    add(home, "blog")
+    result = CliRunner().invoke(main, ["where", "blog", "--json", "--home", str(home)])
+    assert answer(result)["name"] == "blog"
+    assert [site["name"] for site in answer(CliRunner().invoke(main, ["list", "--home", str(home), "--json"]))["sites"]]
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "part"),
+    [
+        (["where", "blgo", "--json"], 1, "did you mean blog?"),
+        (["--json", "where", "blgo"], 1, "did you mean blog?"),
+        (["restart", "none-*", "--json"], 1, "no enabled site matches"),
+        (["list", "blgo", "--json"], 1, "did you mean blog?"),
+        (["explain", "blgo", "--json"], 1, "did you mean blog?"),
+        (["lst", "--json"], 2, "did you mean list?"),
+        (["--json", "--hom", "x", "list"], 2, "did you mean --home?"),
+        (["restart", "--json"], 2, "NAME"),
+        (["restart", "--json", "--wiat", "blog"], 2, "did you mean --wait?"),
+        (["restart", "blog", "-wait", "--json"], 2, "did you mean --wait?"),
+    ],
+)
+def test_errors_are_json_for_programs(home: pathlib.Path, run: Run, words: list[str], status: int, part: str) -> None:
+    """The same reason is one line, or the usage, on standard error; the exit status is the same without --json."""
+    add(home, "blog")
+    result = run(*words)
+    assert result.exit_code == status
+    assert list(answer(result)) == ["error"]
+    assert part in answer(result)["error"]
+    assert part in result.stderr
+    plain = run(*(word for word in words if word != "--json"))
+    assert (plain.exit_code, plain.stdout) == (status, "")
+    assert part in plain.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_of_every_command_is_guessed_at(run: Run, name: str) -> None:
+    """Two letters of it are exchanged."""
+    command = main.get_command(click.Context(main), name)
+    assert command
+    for option in (one for parameter in command.params for one in parameter.opts if one.startswith("--")):
+        wrong = f"--{option[3]}{option[2]}{option[4:]}"
+        result = run(name, wrong)
+        assert result.exit_code == 2
+        assert f"no such option: {wrong} (did you mean " in result.stderr
+        assert option in result.stderr.partition("did you mean")[2]
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *ALIASES])
+def test_every_command_is_guessed_at(run: Run, name: str) -> None:
+    result = run(f"{name[0]}x{name[1:]}")
     assert result.exit_code == 2
-    assert "--json stands before the command" in result.stderr
+    assert name in result.stderr.partition("did you mean")[2]
+
+
+def test_what_fingers_are_used_to_type_is_understood(home: pathlib.Path, run: Run) -> None:
+    """Such names are in no list."""
+    add(home, "blog", enable=False)
+    assert run("enable", "blog").stdout == "enabled blog\n"
+    assert run("configtest").stdout == run("check").stdout
+    assert run("disable", "blog").stdout == "disabled blog\n"
+    assert "multisite restart blog" in run("help", "restart").stdout
+    assert "ensite" in run("help").stdout
+    assert run("help", "restrat").exit_code == 2
+    assert run("version").stdout == run("--version").stdout
+    listed = run("help").stdout.partition("Commands:")[2]
+    assert not [name for name in ALIASES if re.search(rf"^ +{name} ", listed, re.MULTILINE)]
+
+
+def test_reload_of_a_site_restarts_that_alone(home: pathlib.Path, run: Run) -> None:
+    paths = {name: add(home, name) for name in ("blog", "shop")}
+    for path in paths.values():
+        os.utime(path, (1, 1))
+    assert run("reload", "blog").stdout == run("restart", "blog").stdout
+    assert paths["blog"].stat().st_mtime > 1
+    assert paths["shop"].stat().st_mtime == 1
+    assert run("reload", "--supervisor", "blog").exit_code == 2
+
+
+@pytest.mark.parametrize("command", ["restart", "stop", "start", "reload"])
+def test_all_and_wildcards_stand_for_enabled_sites(home: pathlib.Path, run: Run, command: str) -> None:
+    for name in ("demo-a", "demo-b", "other"):
+        add(home, name)
+    add(home, "demo-off", enable=False)
+
+    def named(*words: str) -> list[str]:
+        result = run(command, *words)
+        assert result.exit_code == 0, result.output
+        return [line.partition(":")[0] for line in result.stdout.splitlines()]
+
+    assert named("all") == ["demo-a", "demo-b", "other"]
+    assert named("demo-*") == ["demo-a", "demo-b"]
+    assert named("other", "*") == ["other", "demo-a", "demo-b"]
+    assert run(command, "none*").exit_code == 1
+
+
+def test_a_site_called_all_is_that_site(home: pathlib.Path, run: Run) -> None:
+    add(home, "all")
+    add(home, "blog")
+    assert run("stop", "all").stdout.count("\n") == 1
+    assert [site["name"] for site in answer(run("list", "all", "--json"))["sites"]] == ["all"]
+
+
+def test_list_takes_names_and_wildcards(home: pathlib.Path, run: Run) -> None:
+    for name in ("demo-a", "demo-b", "other"):
+        add(home, name)
+    add(home, "demo-off", enable=False)
+
+    def listed(*words: str) -> list[str]:
+        return [site["name"] for site in answer(run("--json", "list", *words))["sites"]]
+
+    assert listed("other.ini", "demo-b") == ["demo-b", "other"]
+    assert listed("demo-*") == ["demo-a", "demo-b", "demo-off"]
+    assert listed("demo-off") == ["demo-off"]
+    assert listed("all") == listed()
+    assert "demo-b" not in run("list", "demo-a").stdout
+
+
+def test_explain_takes_the_name_of_a_site(home: pathlib.Path, run: Run) -> None:
+    """A domain wins over a name, and a name over a pattern."""
+    add(home, "blog")
+    add(home, "nameless", "domains =")
+    add(home, "any", "domains = *")
+    add(home, "shop", "domains = other")
+    add(home, "other")
+    add(home, "draft", enable=False)
+    assert answer(run("--json", "explain", "blog"))["domain"] == "blog.example.com"
+    assert answer(run("--json", "explain", "blog")) == answer(run("--json", "explain", "blog.example.com"))
+    assert answer(run("--json", "explain", "nameless"))["site"] == "nameless"
+    assert answer(run("--json", "explain", "other"))["site"] == "shop"
+    assert run("explain", "blog.ini").stdout == run("explain", "blog").stdout
+    assert answer(run("--json", "explain", "whatever"))["site"] == "any"
+    (home / "sites-enabled/any.ini").unlink()
+    assert "multisite ensite draft" in run("explain", "draft").stderr
 
 
 @pytest.mark.parametrize("command", ["top", "import"])
@@ -579,7 +721,7 @@ def test_site_names_complete_after_each_command(home: pathlib.Path) -> None:
     assert complete(home, "multisite ensite ") == {"shop"}
     assert complete(home, "multisite dissite ") == {"blog"}
     assert complete(home, "multisite where b") == {"blog"}
-    assert complete(home, "multisite explain b") == {"blog.example.com"}
+    assert complete(home, "multisite explain b") == {"blog", "blog.example.com"}
     assert complete(home / "none", "multisite ensite ") == set()
 
 

@@ -287,3 +287,24 @@ def test_who_has_gone_may_have_left_a_client(home: SupervisedHome, brings: bool)
             return
         ours.settimeout(WITHIN)
         assert receive_all(ours).endswith(b"ok")
+
+
+def test_start_runs_a_process_before_the_first_request(home: SupervisedHome) -> None:
+    """It is that of a command or of ours; the second time nothing is done."""
+    from click.testing import CliRunner
+
+    from multisite.cli import main
+
+    def start(*words: str) -> str:
+        done = CliRunner().invoke(main, ["start", "--home", str(home.path), *words])
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    home.app("ours", APP)
+    home.site("theirs")
+    assert start("ours") == "ours: no supervisor runs; it starts at its first request\n"
+    home.ensure("ours")
+    assert start("all") == "ours: starting\ntheirs: starting\n"
+    pids = {name: home.wait_for(name, "running")["pids"] for name in ("ours", "theirs")}
+    assert start("theirs", "ours") == "theirs: it is running\nours: it is running\n"
+    assert {name: home.state(name)["pids"] for name in pids} == pids
