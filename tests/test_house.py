@@ -61,7 +61,7 @@ ROOMS = {
         "errors config logs sites control proxy router runner",
     ),
     "runner": Room("what runs as a site's user in a site's interpreter: standard library only, Python 3.9", ""),
-    "cli": Room("the commands; `frontends/`, `project/` and `publishers/` inside", "*"),
+    "cli": Room("the commands; `frontends/`, `project/`, `publishers/` and `site/` inside", "*"),
     "__main__": Room("``python -m multisite``", "cli"),
 }
 ROOT = "multisite"

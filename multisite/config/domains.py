@@ -205,6 +205,16 @@ class HostTable(Generic[T]):
             found = [HostMatch(host, self.fallbacks[host], {})]
         return found
 
+    def claims(self) -> Iterator[tuple[HostMatch[T], str]]:
+        """Yield all claims in the order in which they are asked, each with what kind it is."""
+        yield from ((HostMatch(host, value, {}), "exact domain") for host, value in self.exact.items())
+        patterns = (pattern for filed in self._patterns.values() for pattern in filed)
+        for pattern in sorted(patterns, key=lambda pattern: -pattern.order):
+            yield HostMatch(pattern.domain, pattern.value, {}), "pattern"
+        for host, value in self.fallbacks.items():
+            if host not in self.exact:
+                yield HostMatch(host, value, {}), "name of the site"
+
     def falls_back(self, found: HostMatch[T]) -> bool:
         """Tell whether nothing claims the host that was looked up."""
         return found.domain in self.fallbacks and found.domain not in self.exact

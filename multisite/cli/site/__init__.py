@@ -1,0 +1,7 @@
+"""Commands that show, enter and change one site, or show who answers which host.
+
+Face: `hosttable.hosts`.
+May import: as cli.
+"""
+
+from __future__ import annotations
