@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -70,16 +70,25 @@ def new(
     text = site_template(chosen, found.comments, found.static, found.is_there) if found else site_template(chosen)
     if not write_new(path, text):
         fail(f"{path} exists and is left as it is")
+    refused = ""
     if enable:
-        session.places.enable(stem)
+        from multisite.cli.switch import Enabling
+
+        step = Enabling(session).enable(stem)
+        refused = step.message if step.action == "refuse" else ""
     problems = session.read_available(stem).problems
     if session.as_json:
-        told = {"found": list(found.comments)} if found else {}
-        return say_json({"name": stem, "file": path, "problems": [problem.as_dict() for problem in problems], **told})
+        told: dict[str, Any] = {"found": list(found.comments)} if found else {}
+        told |= {"refused": refused} if refused else {}
+        say_json({"name": stem, "file": path, "problems": [problem.as_dict() for problem in problems], **told})
+        raise SystemExit(1 if refused else 0)
     for line in found.comments if found else ():
         say(line)
-    say(f"wrote {path}" + ("; enabled" if enable else f"; multisite ensite {stem} enables it"))
+    is_enabled = enable and not refused
+    say(f"wrote {path}" + ("; enabled" if is_enabled else f"; multisite ensite {stem} enables it"))
     say_problems(problems)
+    if refused:
+        fail(f"it is not enabled: {refused}")
 
 
 @dataclass(frozen=True)

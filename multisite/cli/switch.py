@@ -11,7 +11,7 @@ from multisite.cli import complete
 from multisite.cli.group import describe
 from multisite.cli.output import say, say_json, say_problems, suggestion
 from multisite.cli.session import Session, is_wildcard, pass_session, stem_of
-from multisite.sites.enabling import Step
+from multisite.sites.enabling import Step, identity
 
 ENSITE = """\b
 Examples:
@@ -26,18 +26,21 @@ Examples:
 
 
 @click.command(epilog=ENSITE, short_help="Enable sites.")
+@click.option("--force", is_flag=True, help="Enable a site although another one has its domain and keeps it.")
 @click.argument("names", metavar="NAME...", nargs=-1, shell_complete=complete.disabled)
 @pass_session
-def ensite(session: Session, names: tuple[str, ...]) -> None:
+def ensite(session: Session, force: bool, names: tuple[str, ...]) -> None:
     """Enable sites: their next request is served, nothing is restarted.
 
     NAME is a file of sites-available with or without .ini, or a quoted wildcard. Without a name the choices are
-    listed. A site whose file has errors is enabled all the same, and the errors are said.
+    listed. A site whose file has errors is enabled all the same, and the errors are said. A site with a domain that
+    another enabled site has is not enabled, unless --force is given; the other one keeps the domain.
     """
     places = session.places
     if not names:
         return say_choices(session, "available", places.choices())
-    steps = switch(names, places.choices(), _by_name(session), places.enable)
+    enabling = Enabling(session, force)
+    steps = switch(names, places.choices(), _by_name(session), enabling.enable)
     report(session, steps)
     if any(step.action != "refuse" for _, step in steps):
         files = {step.path for _, step in steps}
@@ -61,6 +64,52 @@ def dissite(session: Session, names: tuple[str, ...]) -> None:
     steps = switch(names, choices, _by_name(session), places.disable, places.enabled_choices())
     report(session, steps)
     leave(steps)
+
+
+class Enabling:
+    """Enables sites one after another, and none that would claim what another has, unless by force.
+
+    Args:
+        force: whether it is enabled all the same; who has a domain keeps it.
+    """
+
+    def __init__(self, session: Session, force: bool = False) -> None:
+        from multisite.sites import catalogue
+
+        self._session, self._force = session, force
+        self._known = catalogue.read(session.home).holdings  # the session's own catalogue is that after it
+        self._held = dict(self._known.domains)
+
+    def enable(self, stem: str) -> Step:
+        """Enable the site file `stem`."""
+        session, places = self._session, self._session.places
+        source = places.source(stem)
+        if places.link_to(stem) or not identity(source):
+            return places.enable(stem)
+        file = session.read_available(stem)
+        claims = [(domain, file.mount) for domain in file.domains]
+        taken = next((claim for claim in claims if claim in self._held), None)
+        if taken and not self._force:
+            return Step("refuse", source, f"{stem}: {self._taken(taken)}")
+        step = places.enable(stem)
+        if step.action in ("create", "replace"):
+            self._note(claims, step.path)
+        return step
+
+    def _note(self, claims: list[tuple[str, str]], path: str) -> None:
+        """Note who came first, since no server may run that would."""
+        from multisite.sites.holdings import Holdings, HoldingsFile
+
+        file = HoldingsFile(self._session.home)
+        self._held |= {claim: path for claim in claims if claim not in self._held}
+        with file.locked():
+            file.keep(Holdings(self._known.names, self._held).above(file.load()))
+
+    def _taken(self, claim: tuple[str, str]) -> str:
+        domain, mount = claim
+        where = "" if mount == "/" else f" at {mount}"
+        remedy = "take it out of one of the two files, or give --force: the first one keeps it then"
+        return f"{self._held[claim]} has the domain {domain}{where}; {remedy}"
 
 
 def switch(

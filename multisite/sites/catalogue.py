@@ -16,6 +16,7 @@ from multisite.config.read import make_site
 from multisite.errors import Problem
 from multisite.sites import hosts, sharing
 from multisite.sites.claims import Ledger
+from multisite.sites.holdings import NOBODY, Holdings, HoldingsFile
 from multisite.sites.sitedir import Entry, SiteDir
 from multisite.sites.statefile import StateFile
 
@@ -78,6 +79,12 @@ class Catalogue:
         return any(name == claimant for claim in self.answering(host) for _mount, claimant in claim.value)
 
     @property
+    def holdings(self) -> Holdings:
+        """Who has which name and which domain."""
+        names = {name: entry.path for name, entry in self.entries.items()}
+        return Holdings(names, {claim: names[name] for claim, name in self.owners.items()})
+
+    @property
     def sites(self) -> dict[str, SiteFile]:
         """What each site's file says, by name, in read order."""
         return {name: entry.file for name, entry in self.entries.items()}
@@ -95,7 +102,7 @@ def read(home: Home) -> Catalogue:
     """Read all sites of `home` in one go, as the command line does; a last good version that serves counts."""
     folder = SiteDir(home, store=False)
     folder.scan()
-    return build(folder.entries.values(), home, problems=folder.problems)
+    return build(folder.entries.values(), home, HoldingsFile(home).load(), folder.problems)
 
 
 def ledger(home: Home, current: Callable[[], Catalogue | None]) -> Ledger:
@@ -108,18 +115,16 @@ def ledger(home: Home, current: Callable[[], Catalogue | None]) -> Ledger:
     return Ledger(StateFile(home, "claims"), is_live)
 
 
-def build(
-    entries: Iterable[Entry], home: Home, previous: Catalogue | None = None, problems: Iterable[Problem] = ()
-) -> Catalogue:
+def build(entries: Iterable[Entry], home: Home, held: Holdings = NOBODY, problems: Iterable[Problem] = ()) -> Catalogue:
     """Give names and domains to `entries` in their order.
 
-    What two files claim, the earlier one gets, unless the later one had it in
-    `previous`: an addition never takes anything from a site that serves. `problems` are those of the folders.
+    What two files claim, the one that is `held` to have it keeps, else the earlier one gets: an addition never takes
+    anything from a site that serves. `problems` are those of the folders.
     """
     entries = list(entries)
     problems = [*problems, *(problem for entry in entries for problem in entry.problems)]
-    named, clashes = _name(entries, previous)
-    claims, owners, conflicts = _claim(named, previous)
+    named, clashes = _name(entries, held)
+    claims, owners, conflicts = _claim(named, held)
     problems += clashes + conflicts
     default = home.service.default_site
     if default and default not in named:
@@ -139,13 +144,11 @@ def build(
     return Catalogue(home, named, table, owners, (*home.problems, *problems))
 
 
-def _name(entries: list[Entry], previous: Catalogue | None) -> tuple[dict[str, Entry], list[Problem]]:
-    before = previous.entries if previous else {}
+def _name(entries: list[Entry], held: Holdings) -> tuple[dict[str, Entry], list[Problem]]:
     holders: dict[str, Entry] = {}
     for entry in entries:
         name = entry.file.name
-        held = before.get(name)
-        if name not in holders or (held and held.path == entry.path):
+        if name not in holders or held.names.get(name) == entry.path:
             holders[name] = entry
     named: dict[str, Entry] = {}
     problems = []
@@ -180,13 +183,12 @@ def _renamed(entry: Entry, problem: Problem, taken: Iterable[str]) -> Entry:
 
 
 def _claim(
-    named: dict[str, Entry], previous: Catalogue | None
+    named: dict[str, Entry], held: Holdings
 ) -> tuple[list[tuple[str, Mounts]], dict[tuple[str, str], str], list[Problem]]:
     claims = [((domain, e.file.mount), name) for name, e in named.items() for domain in e.file.domains]
-    incumbents = previous.owners if previous else {}
     owners: dict[tuple[str, str], str] = {}
     for claim, name in claims:
-        if claim not in owners or incumbents.get(claim) == name:
+        if claim not in owners or held.domains.get(claim) == named[name].path:
             owners[claim] = name
     problems = [_conflict(named[name], named[owners[claim]], *claim) for claim, name in claims if owners[claim] != name]
     mounts: dict[str, list[tuple[str, str]]] = {}

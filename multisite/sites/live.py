@@ -21,6 +21,7 @@ from multisite.errors import ConfigError, Problem
 from multisite.logs import servicelog
 from multisite.sites import catalogue
 from multisite.sites.catalogue import Catalogue
+from multisite.sites.holdings import NOBODY, HoldingsFile
 from multisite.sites.sitedir import SiteDir, stamp_of
 
 LOOK_EVERY = 1.0  # seconds from a change until a busy site's worker knows it
@@ -156,9 +157,12 @@ class LiveHome:
 
     def _install(self) -> bool:
         assert self._folder
-        old = self.catalogue
-        folder = self._folder
-        self.catalogue = catalogue.build(folder.entries.values(), folder.home, old, folder.problems)
+        folder, file = self._folder, HoldingsFile(self._folder.home)
+        ours = self.catalogue.holdings if self.catalogue else NOBODY
+        with file.locked():
+            held = file.load().above(ours)
+            self.catalogue = catalogue.build(folder.entries.values(), folder.home, held, folder.problems)
+            file.keep(self.catalogue.holdings)
         self._tell((*self._logging_problems, *self.catalogue.problems))
         _log.info("%s sites, from %s", len(self.catalogue.entries), self._folder.home.path)
         return True

@@ -80,6 +80,7 @@ class StateFile:
             return False
         try:
             with os.fdopen(handle, "w") as file:
+                self._leave(handle)
                 file.write(json.dumps(document, separators=(",", ":")))  # not dump(), which is Python, not C
             os.replace(temporary, self.path)
         except OSError:
@@ -88,12 +89,20 @@ class StateFile:
             return False
         return True
 
+    def _leave(self, descriptor: int) -> None:
+        """Let the directory's owner, for whom root's command line writes, read it; root believes what guides us only
+        of root."""
+        if os.geteuid() == 0 and not self._guides_us:
+            status = os.stat(self.directory)
+            os.fchown(descriptor, status.st_uid, status.st_gid)
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[bool]:
         """Hold this document's lock; yields False where no lock can be had."""
         try:
             os.makedirs(self.directory, mode=0o700, exist_ok=True)
             handle = os.open(self.path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            self._leave(handle)
         except OSError:
             yield False
             return

@@ -138,7 +138,7 @@ def test_a_file_with_errors_is_enabled_with_a_warning(home: pathlib.Path, run: R
 def test_a_domain_that_is_taken_is_said_when_the_site_is_enabled(home: pathlib.Path, run: Run) -> None:
     add(home, "a", "domains = x.example.com")
     add(home, "b", "domains = x.example.com", enable=False)
-    result = run("ensite", "b")
+    result = run("ensite", "--force", "b")
     assert "sites-enabled/a.ini claims this domain too" in result.stderr
 
 
