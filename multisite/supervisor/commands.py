@@ -137,6 +137,8 @@ class Commands:
         """Forget why a site failed: somebody has started it apart since, and it went well."""
         for supervised in self._sites.renewed(*_asked(request)):
             supervised.failures.mended()
+            if supervised.journey and supervised.journey.failure:
+                supervised.journey = None  # that start is what failed
         return {"done": "what failed before is forgotten"}
 
     def _do_examine(self, request: Answer, connection: Caller) -> Answer:
