@@ -23,6 +23,7 @@ COMMANDS = {
     "where": "multisite.cli.listing:where",
     "check": "multisite.cli.check:check",
     "explain": "multisite.cli.explain:explain",
+    "show": "multisite.cli.site.effective:show",
     "hosts": "multisite.cli.site.hosttable:hosts",
     "status": "multisite.cli.listing:status",
     "stats": "multisite.cli.stats:stats",

@@ -67,15 +67,8 @@ def chosen_rows(session: Session, sites: list[dict[str, Any]], names: Iterable[s
                 raise UnknownSite(f"no site matches {name!r}")
             wanted |= matching
         else:
-            wanted.add(name if name in called else _row_name(session, name))
+            wanted.add(name if name in called else session.any_site(name).site.name)
     return [site for site in sites if not names or {site["name"], site.get("template")} & wanted]
-
-
-def _row_name(session: Session, name: str) -> str:
-    try:
-        return session.named(name).site.name
-    except UnknownSite:
-        return session.known_site(name).name
 
 
 @click.command(epilog=WHERE, short_help="Print the location of a site.")
@@ -83,17 +76,8 @@ def _row_name(session: Session, name: str) -> str:
 @pass_session
 def where(session: Session, name: str) -> None:
     """Print the location of the site NAME, enabled or not: its working directory and import path."""
-    location = _location(session, name)
+    location = session.any_site(name).site.location
     say_json({"name": name, "location": location}) if session.as_json else say(location)
-
-
-def _location(session: Session, name: str) -> str:
-    from multisite.config.read import make_site
-
-    try:
-        return session.named(name).site.location
-    except UnknownSite:
-        return make_site(session.known_site(name), session.home).location
 
 
 def document(session: Session) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class UnknownSite(MultisiteError):
 
 @dataclass(frozen=True)
 class Named:
-    """An enabled site, or an instance of a hosting site, as somebody has named it."""
+    """A site, or an instance of a hosting site, as somebody has named it."""
 
     file: SiteFile
     site: Site
@@ -243,6 +243,20 @@ class Session:
         if not matching:
             raise UnknownSite(f"no enabled site matches {name!r}" if name != ALL else "no site is enabled")
         return matching
+
+    def any_site(self, name: str) -> Named:
+        """Return the site or instance called `name`, enabled or only available.
+
+        Raises:
+            UnknownSite: there is none.
+        """
+        from multisite.config.read import make_site
+
+        try:
+            return self.named(name)
+        except UnknownSite:
+            file = self.known_site(name)
+            return Named(file, make_site(file, self.home))
 
     def _instance(self, name: str) -> Named | None:
         for site, host in self._instances_called(name):

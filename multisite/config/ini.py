@@ -327,11 +327,15 @@ class Chain:
         section, key, reason, remedy, severity = fault
         self.problems.append(Problem(path, reason, section, key, value, remedy, severity, line))
 
+    def place(self, section: str, key: str) -> tuple[str, int]:
+        """Return the file of the chain that sets a key, and the line from 1; the first file and 0 where none does."""
+        where = (section, key)
+        return next(((path, lines[where]) for path, lines in self.origins if where in lines), (self.path, 0))
+
     def report(self, faults: list[Fault]) -> tuple[Problem, ...]:
         """Give all problems, each with the file and line that holds it."""
         for fault in () if self.misread else faults:
-            where = (fault.section, fault.key)
-            path, line = next(((path, lines[where]) for path, lines in self.origins if where in lines), (self.path, 0))
+            path, line = self.place(fault.section, fault.key)
             self._add(path, fault, self.texts.get(fault.section, {}).get(fault.key, ""), line)
         self.problems.sort(key=lambda problem: (problem.file != self.path, problem.line))
         more = len(self.problems) - MOST_PROBLEMS

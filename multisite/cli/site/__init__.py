@@ -1,6 +1,6 @@
 """Commands that show, enter and change one site, or show who answers which host.
 
-Face: `hosttable.hosts`.
+Face: `hosttable.hosts`, `effective.show`.
 May import: as cli.
 """
 
