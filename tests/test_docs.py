@@ -54,7 +54,7 @@ def test_options_that_pages_name_exist() -> None:
     wrong = []
     for path in [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").rglob("*.md"))]:
         for line in re.findall(r"^[$#] (?:\S*/)?multisite (.*)$", path.read_text(), re.MULTILINE):
-            words = line.partition(" #")[0].split()
+            words = line.partition(" #")[0].partition(" -- ")[0].split()  # behind it are those of another command
             names = [word for word in words if word in main.list_commands(context)]
             command = main.get_command(context, names[0]) if names else None
             known = {name for one in filter(None, (main, command)) for name in names_of(one)}

@@ -23,6 +23,8 @@ COMMANDS = {
     "where": "multisite.cli.listing:where",
     "check": "multisite.cli.check:check",
     "explain": "multisite.cli.explain:explain",
+    "run": "multisite.cli.site.enter:run",
+    "shell": "multisite.cli.site.enter:shell",
     "show": "multisite.cli.site.effective:show",
     "hosts": "multisite.cli.site.hosttable:hosts",
     "status": "multisite.cli.listing:status",

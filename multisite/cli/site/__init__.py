@@ -1,6 +1,6 @@
 """Commands that show, enter and change one site, or show who answers which host.
 
-Face: `hosttable.hosts`, `effective.show`.
+Face: `hosttable.hosts`, `effective.show`, `enter.run`, `enter.shell`.
 May import: as cli.
 """
 

@@ -41,21 +41,66 @@ def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch
     """
     _check_location(site)
     site = _with_application(site)
-    server = "command" if site.server == "auto" and site.command else site.server
-    python = "" if server == "command" else interpreter(site)
+    server, python = _server(site)
     if server in ("auto", "asgi"):
         _check_age(python)
-    program, runs = _program(site, home, around) if server == "command" and site.command else (python, (python,))
+    plain = _surroundings(site, home, around)
+    named = (key_of(home.service.host_header),) if home.service.host_header else ()
+    around = replace(around, trusts_front_end="unix" in home.service.trusted_proxies, claims=named)
+    how = commandlines.command_line(server, plain, site, python, around, host or site.canonical_host)
+    if not how.job:
+        how = _speaking(how, around.notify)
+        how = commandlines.tried(how, site) if around.smoke and site.smoke_path else how
+    return how
+
+
+def guest(site: Site, home: Home, environ: Mapping[str, str], argv: tuple[str, ...]) -> Launch:
+    """Decide how to run another program just as a process of `site` runs, by whoever types the command.
+
+    Args:
+        site: as its file says.
+        home: of the site.
+        environ: of whoever types it; of that, the site gets what it gets of the supervisor's.
+        argv: the program and its arguments.
+
+    Raises:
+        Refused: nothing can run as its file says.
+    """
+    _check_location(site)
+    plain = _surroundings(site, home, Surroundings(environ, "", "/"), is_guest=True)
+    return replace(plain, argv=argv, env={name: value for name, value in plain.env.items() if name != MARKER})
+
+
+def _server(site: Site) -> tuple[str, str]:
+    """Return which server runs a site, and by which interpreter; "" for a command, which brings its own."""
+    server = "command" if site.server == "auto" and site.command else site.server
+    return server, "" if server == "command" else interpreter(site)
+
+
+def _surroundings(site: Site, home: Home, around: Surroundings, *, is_guest: bool = False) -> Launch:
+    """Decide as whom, where, in which environment and within which limits a process of `site` runs.
+
+    Args:
+        site: as its file says.
+        home: of the site.
+        around: the supervisor's.
+        is_guest: it is none of the processes that could move into the workers.
+
+    Raises:
+        Refused: the configuration asks for what cannot or must not be.
+    """
+    server, own = _server(site)
+    program, runs = _program(site, home, around) if server == "command" and site.command else (own, (own,))
     who, remark = privilege.identity(site, home, program, (*runs, *commandlines.files_of_ours(site, server)))
-    path = python or interpreter(site) if site.python else python
-    may_move = who.uid == os.geteuid() and sharing.is_examined(site, home)
-    env = site_environment(site, home, around.environ, who, path, may_move=may_move)
-    shared = with_venv({**base_environment(around.environ, who), **home.env}, path)
+    python = own or interpreter(site) if site.python else own
+    may_move = not is_guest and who.uid == os.geteuid() and sharing.is_examined(site, home)
+    env = site_environment(site, home, around.environ, who, python, may_move=may_move)
+    shared = with_venv({**base_environment(around.environ, who), **home.env}, python)
     if development.from_environ(around.environ).reload:
         env["PYTHONDONTWRITEBYTECODE"] = "1"  # a .pyc knows its source's time in whole seconds only
     env = development.raising(around.environ) | env | site.env
     env |= {MARKER: around.mark}
-    plain = Launch(
+    return Launch(
         argv=(),
         env=env,
         shared_env=shared,
@@ -67,13 +112,6 @@ def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch
         nofile=site.nofile,
         notes=(remark,) if remark else (),
     )
-    named = (key_of(home.service.host_header),) if home.service.host_header else ()
-    around = replace(around, trusts_front_end="unix" in home.service.trusted_proxies, claims=named)
-    how = commandlines.command_line(server, plain, site, python, around, host or site.canonical_host)
-    if not how.job:
-        how = _speaking(how, around.notify)
-        how = commandlines.tried(how, site) if around.smoke and site.smoke_path else how
-    return how
 
 
 def _speaking(how: Launch, path: str) -> Launch:

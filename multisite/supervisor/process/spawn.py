@@ -12,6 +12,7 @@ import os
 import resource
 import shutil
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from multisite.supervisor.process import descriptors, reach
@@ -95,18 +96,8 @@ def _become(
                 signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         failure = _arrange(launch, given, job, output, failure)
-        step = "limits"
-        _limit(launch, limits)
-        if launch.chroot:
-            step = f"chroot {launch.chroot}"
-            os.chroot(launch.chroot)
-            os.chdir("/")
-        if launch.identity.change:
-            step = f"user {launch.identity.name or launch.identity.uid}"
-            os.setgroups(launch.identity.groups)
-            os.setgid(launch.identity.gid)
-            os.setuid(launch.identity.uid)
-        prctl(PR_SET_NO_NEW_PRIVS, 1)
+        for step in confine(launch, limits):  # noqa: B007 - the name of the step is for the report
+            pass
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # after setuid, which clears it
         if os.getppid() != supervisor:  # the supervisor died before the line above
             os._exit(1)
@@ -122,14 +113,30 @@ def _become(
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
         if isinstance(error, PermissionError):
             with contextlib.suppress(Exception):
-                reason += _denied(launch, step)
+                reason += denied(launch, step)
         with contextlib.suppress(OSError):
             os.write(failure, f"{step}: {reason}".encode("utf-8", "replace")[:4000])
     finally:
         os._exit(127)
 
 
-def _denied(launch: Launch, step: str) -> str:
+def confine(launch: Launch, limits: DescriptorLimits) -> Iterator[str]:
+    """Give this process the limits, the root folder and the user of `launch`; yields what each step is, before it."""
+    yield "limits"
+    _limit(launch, limits)
+    if launch.chroot:
+        yield f"chroot {launch.chroot}"
+        os.chroot(launch.chroot)
+        os.chdir("/")
+    if launch.identity.change:
+        yield f"user {launch.identity.name or launch.identity.uid}"
+        os.setgroups(launch.identity.groups)
+        os.setgid(launch.identity.gid)
+        os.setuid(launch.identity.uid)
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+
+
+def denied(launch: Launch, step: str) -> str:
     """Say to whom something was denied, and where: this process is that user already."""
     wanted = [launch.cwd]
     if step.startswith("run "):
