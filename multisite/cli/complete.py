@@ -39,6 +39,18 @@ known = _names(lambda session: sorted({*session.catalogue.sites, *session.places
 addresses = _names(lambda session: [*_domains(session), *sorted(session.catalogue.sites)])
 
 
+def keys(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Complete what `set` takes: ``threads=``, ``logging.error=``, ``env.``."""
+    from multisite.config.options import OPTIONS, SITE_FILE
+
+    options = [option for option in OPTIONS if option.file == SITE_FILE]
+    prefixes = ["" if option.section == "service" else f"{option.section}." for option in options]
+    words = (
+        f"{prefix}{option.key}{'=' if option.key else ''}" for prefix, option in zip(prefixes, options, strict=True)
+    )
+    return [word for word in words if word.startswith(incomplete)]
+
+
 EPILOG = """\b
 Examples:
   multisite completion bash > /etc/bash_completion.d/multisite

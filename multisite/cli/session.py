@@ -195,6 +195,12 @@ class Session:
 
         return read_site(self.places.source(stem), self.home.path, defaults=self.home.defaults)
 
+    def reread(self, file: SiteFile) -> SiteFile:
+        """Read a site file as it is now."""
+        from multisite.config.read import read_site
+
+        return read_site(file.path, self.home.path, defaults=self.home.defaults)
+
     def enabled_site(self, name: str) -> SiteFile:
         """Return the enabled site called `name`, or whose file is.
 

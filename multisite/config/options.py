@@ -228,13 +228,13 @@ def site_template(
     lines = [*(line for comment in comments for line in _comment(comment)), "[service]"]
     for option in of_section(SITE_FILE, "service"):
         if option.key in values:
-            lines += ["", *_comment(option.help), _setting(option.key, values[option.key])]
+            lines += ["", *_comment(option.help), setting(option.key, values[option.key])]
         elif option.key in _OFFERED:
             lines += ["", *_comment(option.help), f"# {example_line(option)}"]
     for section in sections(SITE_FILE)[1:]:
         if section == "static" and static:
             mark = "" if serve else "# "
-            lines += ["", f"{mark}[static]", *(f"{mark}{_setting(*each)}" for each in static.items())]
+            lines += ["", f"{mark}[static]", *(f"{mark}{setting(*each)}" for each in static.items())]
             continue
         lines += ["", f"# [{section}]"]
         lines += (f"# {example_line(option)}" for option in of_section(SITE_FILE, section))
@@ -245,7 +245,8 @@ def _comment(text: str) -> list[str]:
     return textwrap.wrap(text, 96, initial_indent="# ", subsequent_indent="# ")
 
 
-def _setting(key: str, value: str) -> str:
+def setting(key: str, value: str) -> str:
+    """Give the line, or lines, that set a key; `value` has a line for each item of a list."""
     if re.search(r"\s#|^[\"']", value) and '"' not in value:
         value = f'"{value}"'
     items = value.split("\n")

@@ -193,6 +193,18 @@ class Places:
             os.unlink(step.path)
         return step
 
+    def relink(self, stem: str, new: str) -> str:
+        """Have the link to a site file that is now called `new` follow it; there is one all the time.
+
+        Returns the path of the link, "" where the site was not enabled.
+        """
+        old = self.link_to(stem)
+        if not old:
+            return ""
+        self._write_link(old, self.source(new))
+        os.rename(old, self.link(new))
+        return self.link(new)
+
     def _write_link(self, path: str, source: str) -> None:
         """Put the link in place in one step: a reader sees the old state or the new one, never neither."""
         os.makedirs(self.enabled, exist_ok=True)

@@ -41,7 +41,13 @@ def home() -> Iterator[SupervisedHome]:
     path.chmod(0o755)
     with supervised(path) as home:
         more = "[env]\nGREETING = hello world\n"
-        keys = {"umask": "027", "nofile": "123", "nice": "3", "python": ".venv", "command": "python srv.py site.json"}
+        keys = {
+            "umask": "027",
+            "nofile": "123",
+            "nice": "3",
+            "python": ".venv",
+            "command": ".venv/bin/python srv.py site.json",
+        }
         if os.geteuid() == 0:
             keys |= {"user": "www-data", "group": "daemon"}
         location = home.site("blog", PROBE + SERVER, more, **keys)

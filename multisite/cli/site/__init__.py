@@ -1,6 +1,7 @@
 """Commands that show, enter and change one site, or show who answers which host.
 
-Face: `hosttable.hosts`, `effective.show`, `enter.run`, `enter.shell`.
+Face: `hosttable.hosts`, `effective.show`, `enter.run`, `enter.shell`,
+    `edit.set_`, `edit.rename`, `edit.remove`.
 May import: as cli.
 """
 
