@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -50,6 +50,7 @@ def explain(session: Session, address: str) -> None:
     and no application is imported.
     """
     from multisite.config.domains import normalise
+    from multisite.control import localnames
     from multisite.errors import BadHost
 
     raw, path = split_address(address)
@@ -58,6 +59,10 @@ def explain(session: Session, address: str) -> None:
         host, path = (named.site.canonical_host, named.site.mount) if named else (normalise(raw), path)
     except BadHost:
         fail(f"{raw[:100]!r} is no host name: it gets a 400 page")
+    developed = None if named else _developed(session, host)
+    is_served = developed is not None and localnames.is_held(session.home)
+    if developed and is_served:
+        session.catalogue = developed  # as the workers of `serve` have it
     found = candidates(session.catalogue, host, path)
     if named:
         own = [one for one in found if one.name == named.site.name] or [Candidate(named.site.name, "", "", path)]
@@ -67,8 +72,11 @@ def explain(session: Session, address: str) -> None:
         if routed and (not found or routed["mapper"] != "fallback"):
             return say_json(routed) if session.as_json else _say_routed(routed)
     if not found:
-        fail(_unknown(session, host, path))
+        also = developed.table.lookup(host)[0].value[0][1] if developed else ""
+        fail(_unknown(session, host, path) + (f"; under multisite serve the site {also} answers it" if also else ""))
     answer = describe(session, host, path, found)
+    if is_served:
+        answer["notes"].append("has this name from multisite serve, which runs; other servers know nothing of it")
     if session.as_json:
         say_json(answer)
     else:
@@ -76,6 +84,17 @@ def explain(session: Session, address: str) -> None:
         say_problems(p for p in session.catalogue.problems if p.file == answer["file"])
     if answer["faults"] or answer["state"] == "broken":
         raise SystemExit(1)
+
+
+def _developed(session: Session, host: str) -> Catalogue | None:
+    """Return the catalogue of `multisite serve` if a site answers `host` by its name there, and no domain matches."""
+    from multisite.sites import catalogue
+
+    home = session.home
+    if home.service.localhost_names or not host.endswith(".localhost") or session.catalogue.table.lookup(host):
+        return None
+    found = catalogue.read(replace(home, service=replace(home.service, localhost_names=True)))
+    return found if found.table.lookup(host) else None
 
 
 def _named(session: Session, address: str) -> Named | None:

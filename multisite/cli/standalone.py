@@ -19,6 +19,7 @@ from multisite.cli.output import say, say_problems
 from multisite.cli.session import Session
 from multisite.config.development import LOCALHOST, Development, raising
 from multisite.config.trusted import of_gunicorn
+from multisite.control import localnames
 from multisite.errors.pages import is_loopback
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def serve_here(
     os.environ.update(raising(os.environ))
     if all(map(only_this_machine, addresses)):
         os.environ[LOCALHOST] = "1"
+        localnames.hold(session.home)
     announce(session, addresses, how, "https" if tls else "http")
     os.environ["MOYA_SERVICE_HOME"] = session.home.path
     settings |= believing(session.home.service.trusted_proxies)

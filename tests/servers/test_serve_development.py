@@ -232,6 +232,13 @@ def test_each_site_answers_its_name_in_localhost_unless_a_domain_says_otherwise(
         home.site("six", domains="y.example")
         eventually(lambda: server.ask("six.localhost").status == 200, PATIENCE)
         assert f"one: http://one.localhost:{server.port}/ http://blog.example:{server.port}/" in server.log()
+        hosts = [f"{name}.localhost" for name in ("one", "two", "three", "any.three", "four", "six")]
+        told = {host: home.multisite("explain", f"http://{host}:{server.port}/api/x") for host in hosts}
+        for host, text in told.items():
+            assert re.search(rf"^site: +{host.split('.')[-2]}$", text, re.MULTILINE), text
+        assert all("multisite serve, which runs" in told[f"{name}.localhost"] for name in ("one", "four", "six"))
+        assert "multisite serve" not in told["any.three.localhost"]  # its own domain
+    assert "under multisite serve the site one answers it" in home.multisite("explain", "one.localhost")
 
 
 def test_a_production_server_answers_no_such_name_unless_it_is_told_to(home: HomeDir) -> None:
