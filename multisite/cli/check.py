@@ -69,6 +69,7 @@ def check(session: Session, boot: bool, names: tuple[str, ...]) -> None:
 def enabled_problems(session: Session) -> list[Problem]:
     """Return the problems of the home, its logging.ini, its enabled sites, and of what these say they serve."""
     from multisite.cli import places, routing
+    from multisite.cli.sitestate import problems_of
     from multisite.control.rundir import access_problem
     from multisite.logs import servicelog
 
@@ -80,31 +81,9 @@ def enabled_problems(session: Session) -> list[Problem]:
         *session.catalogue.problems,
         *([group] if group else []),
     ]
-    known = {(problem.file, problem.key) for problem in found}
     for name in _progress(list(session.catalogue.sites)):
-        problems = fenced(session, name, partial(_of_site, session, name), partial(_unknown, session, name))
-        found += (problem for problem in problems if not problem.key or (problem.file, problem.key) not in known)
+        found += problems_of(session, name)
     return list(dict.fromkeys(found))
-
-
-def _of_site(session: Session, name: str) -> list[Problem]:
-    from multisite.cli.places import log_problems
-    from multisite.cli.project.faults import static_problems
-    from multisite.cli.project.sessions import problem
-    from multisite.cli.sitestate import faults_of
-    from multisite.sites import relativepaths
-
-    site = session.catalogue.site(name)
-    sessions = problem(site, site.processes)
-    besides = [*([sessions] if sessions else []), *relativepaths.problems(site, session.home)]
-    return [*faults_of(site, session.home), *static_problems(site), *log_problems(site), *besides]
-
-
-def _unknown(session: Session, name: str, said: str) -> list[Problem]:
-    """Say of a site that it cannot be checked."""
-    from multisite.errors import Problem
-
-    return [Problem(session.catalogue.sites[name].path, f"the site {name} cannot be checked: {said}")]
 
 
 def savings(session: Session) -> Iterator[tuple[str, Saving]]:

@@ -79,7 +79,8 @@ def init_system(session: Session, manager: str, root: str, user: str, force: boo
         rows = [{"action": action, "path": path, "purpose": purpose} for action, path, purpose in (*made, *written)]
         return say_json({"home": place, "steps": rows, "next": steps})
     for action, path, purpose in (*made, *written):
-        told = " (changed by hand; --force overwrites it)" if action == "kept" else ""
+        why = "changed by hand" if purpose else "it says something else"  # what has no mark may be an older version's
+        told = f" ({why}; --force overwrites it)" if action == "kept" else ""
         say(f"{action} {path}{f': {purpose}' if purpose else ''}{told}")
     if ("kept", os.path.join(place, "moya.conf"), "") in made:
         say(f"moya.conf was there: see that its [supervisor] says socket_group = {user}")

@@ -84,7 +84,7 @@ HELLO_FILES = {"sites-available/hello.ini": HELLO_INI, "sites-available/hello/he
 
 
 def make_home(home: str, files: dict[str, str], force: bool) -> Iterator[tuple[str, str]]:
-    """Create the folders and `files` of `home`; yield ("created" | "wrote" | "kept", path) for each.
+    """Create the folders and `files` of `home`; yield ("created" | "wrote" | "same" | "kept", path) for each.
 
     Raises:
         OSError: a folder or file cannot be made.
@@ -96,7 +96,16 @@ def make_home(home: str, files: dict[str, str], force: bool) -> Iterator[tuple[s
             yield "created", path
     for name, text in files.items():
         path = os.path.join(home, name)
-        yield ("wrote" if write_new(path, text, force) else "kept"), path
+        yield ("wrote" if write_new(path, text, force) else "same" if _holds(path, text) else "kept"), path
+
+
+def _holds(path: str, text: str) -> bool:
+    """Tell whether a file says just that."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read() == text
+    except OSError:
+        return False
 
 
 def write_new(path: str, text: str, force: bool = False) -> bool:

@@ -8,8 +8,9 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from multisite.cli.group import fenced
-from multisite.cli.places import socket_problem
-from multisite.cli.project.faults import site_problems
+from multisite.cli.places import log_problems, socket_problem
+from multisite.cli.project.faults import site_problems, static_problems
+from multisite.cli.project.sessions import problem as storage_problem
 from multisite.config.model import Home, Site
 from multisite.errors import NeedsProcess, Problem
 from multisite.sites import changes, relativepaths, sharing
@@ -161,13 +162,13 @@ def judge(session: Session, site: Site) -> SiteReport:
 
 def _unjudged(session: Session, site: Site, said: str) -> SiteReport:
     fault = Problem(site.file, said)
-    return SiteReport(session, site, None, said, "broken", _problems(session, site, (fault,)), (fault,))
+    return SiteReport(session, site, None, said, "broken", (*_read(session, site.entry_name), fault), (fault,))
 
 
 def _judged(session: Session, site: Site) -> SiteReport:
     failure = session.failed_loads.get(site.name)
     if session.catalogue.entries[site.entry_name].broken:
-        told = _problems(session, site)
+        told = problems_of(session, site.name)
         return SiteReport(session, site, None, "its file has errors", "broken", told, failure=failure)
     placement, problems = _placement(site, session), faults_of(site, session.home)
     faults = tuple(problem for problem in problems if problem.is_error)
@@ -179,16 +180,38 @@ def _judged(session: Session, site: Site) -> SiteReport:
         placement = Placement("spawned", failure.reason.removeprefix(NeedsProcess.opening))
     if not placement.shareable:
         failure = session.failed_starts.get(site.name)
-    state, told = _state(site, session, placement, faults, failure), _problems(session, site, faults)
+    state, told = _state(site, session, placement, faults, failure), problems_of(session, site.name)
     more = (told, faults, doubts, failure, saving(session, site))
     return SiteReport(session, site, placement.kind, placement.reason, state, *more)
 
 
-def _problems(session: Session, site: Site, faults: tuple[Problem, ...] = ()) -> tuple[Problem, ...]:
-    """Return what is wrong with the site's file, and those faults that it does not explain already."""
-    found = session.problems.get(site.file, [])
-    told = {problem.key for problem in found}
-    return (*found, *(fault for fault in faults if fault.key not in told))
+def problems_of(session: Session, name: str) -> tuple[Problem, ...]:
+    """Return everything that is wrong with an enabled site, each problem once: `check` prints it, and `list` counts it.
+
+    A key that cannot be read explains what follows from it.
+    """
+    found = _read(session, name)
+    explained = {(problem.file, problem.key) for problem in found if problem.key}
+    more = fenced(session, name, partial(_found, session, name), partial(_unchecked, session, name))
+    return (*found, *(one for one in dict.fromkeys(more) if (one.file, one.key) not in explained))
+
+
+def _read(session: Session, name: str) -> tuple[Problem, ...]:
+    """Return what is wrong with what a site's file says, and those that it extends."""
+    entry = session.catalogue.entries[name]
+    return tuple(dict.fromkeys((*entry.problems, *session.problems.get(entry.path, ()))))
+
+
+def _found(session: Session, name: str) -> list[Problem]:
+    """Return what is wrong with the places that a site's file names, and with what it says that is there."""
+    site = session.catalogue.site(name)
+    sessions = storage_problem(site, site.processes)
+    besides = [*([sessions] if sessions else []), *relativepaths.problems(site, session.home)]
+    return [*faults_of(site, session.home), *static_problems(site), *log_problems(site), *besides]
+
+
+def _unchecked(session: Session, name: str, said: str) -> list[Problem]:
+    return [Problem(session.catalogue.entries[name].path, f"the site {name} cannot be checked: {said}")]
 
 
 def _state(

@@ -265,6 +265,32 @@ def test_files_that_are_not_enabled_are_checked_and_do_not_count(home: pathlib.P
     assert [(problem["key"], problem["enabled"]) for problem in document["problems"]] == [("threads", False)]
 
 
+WRONG = {
+    "keys": "threads = many\nmode = sideways\nthraeds = 2",
+    "keys and a place": "threads = many\nlocation = /no/such/place\nthraeds = 2",
+    "keys and folders": "thraeds = 2\n[static]\n/static = /no/such/s\n[logging]\naccess = /no/such/access.log",
+    "folders": "[static]\n/a = /no/such/a\n/b = /no/such/b\n[logging]\nerror = /no/such/logs/error.log",
+    "a place": "location = /no/such/place",
+    "a base": "",
+    "an interpreter": "python = /no/such/venv\nuser = nobody-here\nprocesses = none",
+}
+
+
+@pytest.mark.parametrize("text", WRONG.values(), ids=WRONG)
+def test_check_list_and_status_count_the_same_problems(home: pathlib.Path, run, text: str) -> None:
+    (home / "base.ini").write_text("[service]\nnice = very\n")
+    file = add(home, "one", text)
+    file.write_text(f"extends = {home}/base.ini\n{file.read_text()}")
+    add(home, "two", "domains = one.example.com, two.example.com")
+    check = json.loads(run("check", options=("--json",)).stdout)["problems"]
+    assert check
+    for command in ("list", "status"):
+        for row in json.loads(run(command, options=("--json",)).stdout)["sites"]:
+            files = (row["file"], str(home / "base.ini")) if row["name"] == "one" else (row["file"],)
+            ours = [{key: value for key, value in one.items() if key != "enabled"} for one in check]
+            assert row["problems"] == [one for one in ours if one["file"] in files], row["name"]
+
+
 def test_two_links_that_name_two_sites_alike_are_explained(home: pathlib.Path, run: Run) -> None:
     add(home, "blog")
     (home / "sites-enabled/again.ini").symlink_to("../sites-available/blog.ini")

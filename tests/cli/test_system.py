@@ -51,6 +51,30 @@ def test_another_user_is_in_every_file(tmp_path: Path) -> None:
     assert read_home(str(tmp_path / "etc/moya"), {}).supervisor.socket_group == "web"
 
 
+@pytest.mark.parametrize("manager", ["systemd", "supervisord"])
+def test_what_init_wrote_is_not_changed_by_hand(tmp_path: Path, manager: str) -> None:
+    words = (f"--system={manager}",)
+    assert init(tmp_path, *words).exit_code == 0
+    again = init(tmp_path, *words)
+    assert again.exit_code == 0
+    done = [line.split()[0] for line in again.stdout.partition("next")[0].splitlines()]
+    assert set(done) == {"same"}, again.stdout
+    (tmp_path / "etc/moya/logging.ini").write_text("[logger:root]\n")
+    (tmp_path / "etc/logrotate.d/multisite").write_text("mine\n")
+    third = init(tmp_path, *words).stdout
+    assert "logging.ini (it says something else; --force overwrites it)" in third
+    assert sum("kept" in line for line in third.splitlines()) == 2
+    assert sum("changed by hand" in line for line in third.splitlines()) == 1
+
+
+def test_a_second_init_keeps_quiet_about_what_is_the_same(tmp_path: Path) -> None:
+    words = ["--home", str(tmp_path / "home"), "init"]
+    CliRunner().invoke(main, words)
+    (tmp_path / "home/moya.conf").write_text("[projects]\n")
+    lines = CliRunner().invoke(main, words).stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["kept", "same"]
+
+
 def test_a_second_time_nothing_is_written_and_a_changed_file_is_kept_unless_forced(tmp_path: Path) -> None:
     init(tmp_path)
     socket, service = tmp_path / UNITS / "multisite.socket", tmp_path / UNITS / "multisite.service"
