@@ -17,6 +17,7 @@ from multisite.cli.session import ALL, Session, UnknownSite, is_wildcard, pass_s
 
 if TYPE_CHECKING:
     from multisite.config.model import SiteFile
+    from multisite.errors import Problem
 
 LIST = """\b
 Examples:
@@ -182,10 +183,12 @@ def status(session: Session) -> None:
     Requests, errors, starts and processor time are sums over all processes that a site has had, those before the last
     restart of the supervisor included; --json has more of them.
     """
+    from multisite.cli.places import runtime_problem
+
     told = document(session)
     if session.as_json:
         return say_json(told)
-    say(_headline(told["supervisor"]))
+    say(_headline(told["supervisor"], None if told["supervisor"] else runtime_problem(session.home)))
     for preloader in told["preloaders"]:
         say(_preloader(preloader))
     enabled = [site for site in told["sites"] if site["enabled"]]
@@ -195,7 +198,10 @@ def status(session: Session) -> None:
         say_failure(site)
 
 
-def _headline(supervisor: dict[str, Any] | None) -> str:
+def _headline(supervisor: dict[str, Any] | None, obstacle: Problem | None) -> str:
+    if obstacle:
+        who = "none can start" if obstacle.is_error else "this user can start none"
+        return f"no supervisor of this home runs, and {who}: {obstacle}"
     if not supervisor:
         return "no supervisor runs; the first request for a site with a process of its own starts it"
     backends = f"{supervisor['backends']} of {supervisor['max_backends']} backends"

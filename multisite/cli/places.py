@@ -21,7 +21,34 @@ def home_problems(home: Home) -> list[Problem]:
     if longest > LONGEST_PATH:
         reason = f"the path of a socket in it has {longest} bytes, and {LONGEST_PATH} are the most (unix(7))"
         found.append(Problem(home.file, reason, "service", "runtime_dir", home.runtime_dir, SHORTER))
+    if not any(problem and problem.key == "runtime_dir" for problem in found):
+        found.append(runtime_problem(home))
     return [problem for problem in found if problem]
+
+
+def runtime_problem(home: Home) -> Problem | None:
+    """Return why no supervisor of the home could start in its runtime directory, None where one runs or could.
+
+    Who types the command may be another user than the service's: where the home is not theirs, it is a warning.
+    """
+    from multisite.control.client import Client, NotRunning, SupervisorError
+    from multisite.control.rundir import RuntimeDir, RuntimeDirError
+    from multisite.errors import BackendUnavailable
+
+    rundir, severity = RuntimeDir(home), "error" if os.stat(home.file).st_uid == os.geteuid() else "warning"
+    remedy = "set another one, or use the command as the service's user"
+    try:
+        Client(home).ask({"do": "ping"})
+        return None
+    except NotRunning:
+        reason = rundir.obstacle()
+    except SupervisorError as error:
+        pid, other = rundir.holder()
+        reason = f"the home {other} uses it (process {pid})" if other else error.reason
+        severity, remedy = "error", "set another one in one of the two homes"
+    except (BackendUnavailable, RuntimeDirError, OSError):  # somebody's supervisor is there, for all that can be seen
+        reason, severity = ("" if os.access(rundir.path, os.X_OK) else rundir.obstacle()), "warning"
+    return Problem(home.file, reason, "service", "runtime_dir", home.runtime_dir, remedy, severity) if reason else None
 
 
 def _of_folder(home: Home, key: str, path: str) -> Problem | None:

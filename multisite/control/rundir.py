@@ -157,11 +157,32 @@ class RuntimeDir:
 
     def _check(self) -> None:
         """Refuse a directory in which somebody else could put a socket in place of ours."""
+        fault = self._fault()
+        if fault:
+            raise self.error(fault)
+
+    def _fault(self) -> str:
         status = os.stat(self.path)
         if status.st_uid not in (os.geteuid(), 0):
-            raise self.error(f"it belongs to the user {status.st_uid}")
+            return f"it belongs to the user {status.st_uid}"
         if status.st_mode & (stat.S_IWOTH | stat.S_IWGRP) and not status.st_mode & stat.S_ISVTX:
-            raise self.error("others may write it")
+            return "others may write it"
+        return ""
+
+    def obstacle(self) -> str:
+        """Return why no supervisor of this user could work in the directory, "" if one could; nothing is made."""
+        there = self.path
+        while not os.path.lexists(there):
+            there = os.path.dirname(there)
+        needed = [there] if there != self.path else [there, *(os.path.join(there, name) for name in (*FOLDERS, LOCK))]
+        fault = "" if os.path.isdir(there) else f"{there} is no folder"
+        fault = fault or (self._fault() if there == self.path else "")
+        if fault:
+            return fault
+        for path in filter(os.path.exists, needed):
+            if not os.access(path, os.W_OK | (os.X_OK if os.path.isdir(path) else os.R_OK)):
+                return f"{path} cannot be written by user {os.geteuid()}"
+        return ""
 
     def let_in(self, access: Access) -> None:
         """Give the folders the narrowest modes that let sites at their own files, and `access` at the sockets.

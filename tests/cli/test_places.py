@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +14,10 @@ from click.testing import CliRunner
 
 from multisite.cli import main, places
 from multisite.config.model import Site
+from multisite.config.read import read_home
+from multisite.control.client import Client
+from multisite.errors import BackendUnavailable
+from tests.supervisor.harness import as_user
 
 HELLO = "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'']\n"
 
@@ -128,3 +134,62 @@ def test_a_log_of_the_service_without_a_folder_is_an_error(tmp_path: pathlib.Pat
     (home / "none").mkdir()
     assert checked(home) == (0, [])
     assert not list((home / "none").iterdir())
+
+
+def others_may_write(run: pathlib.Path) -> str:
+    run.mkdir()
+    run.chmod(0o777)
+    return "others may write it"
+
+
+def of_another_user(run: pathlib.Path) -> str:
+    run.mkdir()
+    os.chown(run, 65534, 65534)
+    return "it belongs to the user 65534"
+
+
+def below_a_file(run: pathlib.Path) -> str:
+    run.write_text("")
+    return "is no folder"
+
+
+def closed(run: pathlib.Path) -> str:
+    run.mkdir()
+    run.chmod(0o500)
+    return f"{run} cannot be written by user {os.geteuid()}"
+
+
+@pytest.mark.parametrize("spoil", [others_may_write, below_a_file, of_another_user if os.geteuid() == 0 else closed])
+def test_no_start_is_promised_in_a_runtime_directory_that_cannot_be_used(
+    tmp_path: pathlib.Path, spoil: Callable[[pathlib.Path], str]
+) -> None:
+    """check, status and whoever would start the supervisor give the same reason."""
+    home = made(tmp_path)
+    reason = spoil(home / "run")
+    code, (problem,) = checked(home)
+    assert (code, problem["key"], problem["severity"]) == (1, "runtime_dir", "error")
+    status = CliRunner().invoke(main, ["--home", str(home), "status"]).stdout
+    with pytest.raises(BackendUnavailable) as refused:
+        Client(read_home(str(home)), start_within=1.0).ensure("shop")
+    assert reason in problem["reason"]
+    assert reason in status
+    assert reason in refused.value.reason or spoil is below_a_file
+    assert "the first request" not in status
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_a_user_who_may_not_write_it_is_warned_where_the_home_is_another_users() -> None:
+    """The service may well run as that one."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+        home = made(pathlib.Path(folder))
+        (home / "run").mkdir()
+        assert places.runtime_problem(read_home(str(home))) is None
+        found = as_user(65534, 65534, lambda: _warned(home))
+    assert found == ("warning", f"{home}/run cannot be written by user 65534")
+
+
+def _warned(home: pathlib.Path) -> tuple[str, str]:
+    problem = places.runtime_problem(read_home(str(home)))
+    assert problem
+    return problem.severity, problem.reason

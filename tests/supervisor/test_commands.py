@@ -71,6 +71,12 @@ def test_what_another_homes_supervisor_cannot_tell_is_told_without_it(home: Supe
         done = run(other, *words)
         assert (done.returncode, "shop" in done.stdout) == (0, True), done
         assert f"warning: the runtime directory {home.rundir.path} cannot be used" in done.stderr
+        assert "the first request" not in done.stdout
+    told = f"runtime_dir = {home.rundir.path}: the home {home.path} uses it (process {home.pid})"
+    assert f"none can start: {other}/moya.conf: [service] {told}" in run(other, "status").stdout
+    checked = run(other, "check")
+    assert (checked.returncode, told in checked.stdout) == (1, True), checked
+    assert run(home.path, "check").stdout.endswith("1 site, no errors\n")
     refused = run(other, "stop", "shop")
     assert (refused.returncode, f"the home {home.path} uses it" in refused.stderr) == (1, True), refused
 
