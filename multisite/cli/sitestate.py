@@ -168,7 +168,7 @@ def _unjudged(session: Session, site: Site, said: str) -> SiteReport:
 def _judged(session: Session, site: Site) -> SiteReport:
     failure = session.failed_loads.get(site.name)
     if session.catalogue.entries[site.entry_name].broken:
-        told = problems_of(session, site.name)
+        told = problems_of(session, site.entry_name)
         return SiteReport(session, site, None, "its file has errors", "broken", told, failure=failure)
     placement, problems = _placement(site, session), faults_of(site, session.home)
     faults = tuple(problem for problem in problems if problem.is_error)
@@ -180,7 +180,7 @@ def _judged(session: Session, site: Site) -> SiteReport:
         placement = Placement("spawned", failure.reason.removeprefix(NeedsProcess.opening))
     if not placement.shareable:
         failure = session.failed_starts.get(site.name)
-    state, told = _state(site, session, placement, faults, failure), problems_of(session, site.name)
+    state, told = _state(site, session, placement, faults, failure), problems_of(session, site.entry_name)
     more = (told, faults, doubts, failure, saving(session, site))
     return SiteReport(session, site, placement.kind, placement.reason, state, *more)
 
