@@ -44,6 +44,10 @@ class KeyReport:
     nodes: list[NodeReport] = field(default_factory=list)
 
 
+def _unheard(_complaint: str) -> None:
+    """The workers log what is wrong with a text."""
+
+
 class Report:
     """The keys of a home.
 
@@ -56,7 +60,7 @@ class Report:
 
     def __init__(self, home: Home, announced: Mapping[str, Any] | None) -> None:
         self._home = home
-        self.named = NamedNodes(Groups(lambda complaint: None), (announced or {}).get("provisioned"))
+        self.named = NamedNodes(Groups(_unheard), (announced or {}).get("provisioned"))
         self._figures = counts.read(home)
         self._seen = {
             (told["key"], node["node"]): float(node["seen"])
@@ -68,7 +72,7 @@ class Report:
     def keys(self) -> list[KeyReport]:
         """Return all keys that a mapper lists, and those for which a request has been relayed."""
         found: dict[tuple[str, str], KeyReport] = {}
-        for mapper in (*mappers_of(self._home, Groups(lambda complaint: None)), self.named):
+        for mapper in (*mappers_of(self._home, Groups(_unheard)), self.named):
             for key, group in _entries(mapper):
                 if group:
                     found[mapper.name, key] = self.of(mapper, key, group)
