@@ -275,6 +275,29 @@ def gunicorn(home: HomeDir, worker_class: str = "gthread", *options: str) -> Ser
 
 
 @dataclass(frozen=True)
+class ServedSite:
+    """A site in a process of its own, and the server before it."""
+
+    home: HomeDir
+    server: Server
+    name: str
+
+    @property
+    def host(self) -> str:
+        return f"{self.name}.test"
+
+    @property
+    def place(self) -> Path:
+        return self.home.path / "sites" / self.name
+
+    def noted(self, what: str) -> int:
+        """How often the site has noted something: the size of a file beside its code."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.place / what).stat().st_size
+        return 0
+
+
+@dataclass(frozen=True)
 class Answer:
     status: int
     headers: dict[str, str]  # names in lower case

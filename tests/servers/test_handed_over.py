@@ -23,6 +23,7 @@ from .harness import (
     Answer,
     Client,
     HomeDir,
+    ServedSite,
     Server,
     ask,
     eventually,
@@ -88,26 +89,10 @@ CLOSE = {"Connection": "close"}
 
 
 @dataclass(frozen=True)
-class It:
-    """A site in a process of its own, and the server before it."""
+class It(ServedSite):
+    """A site that tells what it was given."""
 
-    home: HomeDir
-    server: Server
     name: str = "it"
-
-    @property
-    def host(self) -> str:
-        return f"{self.name}.test"
-
-    @property
-    def place(self) -> Path:
-        return self.home.path / "sites" / self.name
-
-    def noted(self, what: str) -> int:
-        """How often the site has noted something."""
-        with contextlib.suppress(FileNotFoundError):
-            return (self.place / what).stat().st_size
-        return 0
 
     def given(self, method: str = "GET", body: object = None, **fields: str) -> int:
         """Make a request, whose body comes with its head; return how many clients' connections the site then has."""

@@ -23,6 +23,7 @@ from .harness import (
     Answer,
     Client,
     HomeDir,
+    ServedSite,
     Server,
     ask,
     eventually,
@@ -103,27 +104,11 @@ LARGE = b"".join(bytes([65 + number % 26]) * 65536 for number in range(320))
 KINDS = {"sync": ["--workers", "1"], "gthread": ["--workers", "1", "--threads", "2"], "gevent": ["--workers", "1"]}
 
 
-@dataclass
-class Slow:
-    """A site that takes long, in a process of its own, and the server before it; beside it, `near.test`."""
+@dataclass(frozen=True)
+class Slow(ServedSite):
+    """A site that takes long; beside it, `near.test`."""
 
-    home: HomeDir
-    server: Server
     name: str = "slow"
-
-    @property
-    def host(self) -> str:
-        return f"{self.name}.test"
-
-    @property
-    def place(self) -> Path:
-        return self.home.path / "sites" / self.name
-
-    def noted(self, what: str) -> int:
-        """How often the site has noted something."""
-        with contextlib.suppress(FileNotFoundError):
-            return (self.place / what).stat().st_size
-        return 0
 
     def begun(self) -> int:
         return self.noted("begun")
