@@ -6,9 +6,7 @@ one that cannot be used is answered with 503 until it can.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +14,6 @@ from multisite.config import development
 from multisite.config.sections import RouterOptions
 from multisite.config.site import WARM
 from multisite.dispatch.dispatcher import Dispatcher
-from multisite.errors import MultisiteError
 from multisite.sites.live import LiveHome
 from multisite.sites.placement import CAN_SPAWN
 
@@ -44,11 +41,10 @@ def _router_of(home: Home, former: Any, sites: Dispatcher) -> Any:
 
 def _wake(home: Home) -> None:
     """Have the supervisor there, which starts what is to run unasked."""
-    from multisite.control.client import Client
+    from multisite.control.client import wake
     from multisite.sites.server import head_limits
 
-    with contextlib.suppress(MultisiteError, OSError):  # the first request of a site that needs it tells
-        Client(home).meet(head_limits())
+    wake(home, head_limits())
 
 
 class Service(Dispatcher):
@@ -79,7 +75,7 @@ class Service(Dispatcher):
         files = (entry.file for entry in self._catalogue.entries.values())
         is_warm = any(file.values.get("service", {}).get("warm", default) in WARM[1:] for file in files)
         if home.router.subscription_server or home.router.stats or (self._elsewhere and is_warm):
-            threading.Thread(target=_wake, args=(home,), daemon=True).start()
+            _wake(home)
 
 
 # The method rather than the instance, which costs a request 0.07 µs more to call.

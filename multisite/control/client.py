@@ -5,10 +5,12 @@ A client keeps nothing open, so threads may share it and a fork spoils nothing.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -212,6 +214,19 @@ class Client:
             raise BackendUnavailable(error.reason, RETRY_AFTER) from None
         except OSError as error:
             raise BackendUnavailable(f"the supervisor cannot be started: {error}", RETRY_AFTER) from None
+
+
+def wake(home: Home, limits: Limits) -> None:
+    """Have the supervisor of `home` there, as `Client.meet` does, in a thread of its own: nobody waits for it.
+
+    Where that fails, whoever needs it next is told.
+    """
+
+    def meet() -> None:
+        with contextlib.suppress(MultisiteError, OSError):
+            Client(home).meet(limits)
+
+    threading.Thread(target=meet, name="multisite-wake", daemon=True).start()
 
 
 def _take_start(rundir: str) -> None:

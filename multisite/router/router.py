@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -19,8 +18,8 @@ from multisite.config import nodes
 from multisite.config.model import Home
 from multisite.config.nodes import Node
 from multisite.config.trusted import TrustedProxies
-from multisite.control.client import Client
-from multisite.errors import BackendUnavailable, ConnectFailed, MultisiteError, UnknownHost
+from multisite.control.client import wake
+from multisite.errors import BackendUnavailable, ConnectFailed, UnknownHost
 from multisite.proxy import healthchecks
 from multisite.proxy.balancer import STAND_IN, Balancer, Health, Upstream
 from multisite.proxy.body import Upload
@@ -298,16 +297,6 @@ def router_of(home: Home, former: Router | None = None, sites: SitesHere | None 
     return Router(home, sites)
 
 
-def waker(home: Home) -> Callable[[], None]:
-    """Return what has the supervisor of a home there, without waiting for it."""
-
-    def meet() -> None:
-        with contextlib.suppress(MultisiteError, OSError):
-            Client(home).meet(head_limits())
-
-    return lambda: threading.Thread(target=meet, name="multisite-wake", daemon=True).start()
-
-
 def mappers_of(home: Home, groups: Groups) -> list[Mapper]:
     """Return the mappers of a home in the order in which they are asked; who cannot be had is left out, and logged."""
     options = home.router
@@ -315,10 +304,17 @@ def mappers_of(home: Home, groups: Groups) -> list[Mapper]:
     def path(name: str) -> str:
         return os.path.join(home.path, name)
 
+    def have_supervisor() -> None:
+        wake(home, head_limits())
+
     made: list[tuple[str, Any, Callable[[], Mapper]]] = [
         ("map", options.map, lambda: MapFile(path(options.map), groups)),
         ("pattern", options.pattern, lambda: Pattern("pattern", options.pattern, groups)),
-        ("subscription_server", options.subscription_server, lambda: Subscribed(home.runtime_dir, waker(home))),
+        (
+            "subscription_server",
+            options.subscription_server,
+            lambda: Subscribed(home.runtime_dir, have_supervisor),
+        ),
         ("base", options.base, lambda: Pattern("base", path(f"{options.base}/%s"), groups)),
         ("code", options.code, lambda: Code(options.code, home.path, groups)),
         ("redis", options.redis, lambda: lookups.of_redis(options.redis, groups)),
