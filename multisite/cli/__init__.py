@@ -63,6 +63,14 @@ Examples:
   multisite ensite blog
   multisite explain blog.example.com/admin
   multisite --json list
+
+\b
+Exit status:
+  0    done
+  1    a problem with the configuration or a site; standard error has the reason
+  2    the command line is wrong
+  3    list, status: an enabled site is broken, backoff or fatal
+  130  interrupted
 """
 
 

@@ -54,7 +54,7 @@ def check(session: Session, boot: bool, names: tuple[str, ...]) -> None:
     idle = disabled_problems(session)
     errors = sum(problem.severity == "error" for problem in enabled)
     if session.as_json:
-        notes = [{"site": name, "note": saving.sentence, **asdict(saving)} for name, saving in savings(session)]
+        notes = [{"name": name, "note": saving.sentence, **asdict(saving)} for name, saving in savings(session)]
         say_json({"errors": errors, "problems": [*_rows(enabled, True), *_rows(idle, False)], "notes": notes})
     else:
         say_problems(enabled, err=False)

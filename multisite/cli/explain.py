@@ -159,7 +159,7 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
     return {
         "host": host,
         "path": path,
-        "site": site.name,
+        "name": site.name,
         "rule": first.rule,
         "domain": first.domain,
         "captures": first.captures,
@@ -238,7 +238,7 @@ def _say(answer: dict[str, Any]) -> None:
     rule = f"{answer['rule']} {answer['domain']}".strip()
     captures = ", ".join(f"{key} = {value}" for key, value in answer["captures"].items())
     lines = {
-        "site": answer["site"],
+        "site": answer["name"],
         "rule": f"{rule} ({captures})" if captures else rule,
         "mount": answer["mount"] if answer["mount"] != "/" else "",
         "file": answer["file"],
@@ -259,7 +259,7 @@ def _say(answer: dict[str, Any]) -> None:
         if text and label == "happened" and not (answer["processes"] or {}).get("failure"):
             say_journey(answer["failure"]["steps"], answer["failure"]["output"])
     if answer["processes"]:
-        say_failure({"name": answer["site"], **answer["processes"]})
+        say_failure({"name": answer["name"], **answer["processes"]})
     for fault in answer["faults"]:
         say(f"error: {fault}", err=True)
     for doubt in answer["warnings"]:

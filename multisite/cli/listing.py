@@ -31,6 +31,8 @@ Examples:
   multisite where blog
   cd "$(multisite where blog)"
 """
+BROKEN = 3  # the exit status where an enabled site is
+FAILED = ("broken", "backoff", "fatal")  # states in which a site's visitors get an error page
 HEADER = ("name", "domains", "runs", "enabled", "state", "remarks")
 
 
@@ -40,18 +42,26 @@ HEADER = ("name", "domains", "runs", "enabled", "state", "remarks")
 def list_(session: Session, names: tuple[str, ...]) -> None:
     """List all sites, or those that are named: enabled, available, broken.
 
-    NAME may be a quoted wildcard.
+    NAME may be a quoted wildcard. The exit status is 3 if an enabled site in the list is broken, backoff or fatal.
     """
     told = document(session)
     sites = told["sites"] = chosen_rows(session, told["sites"], names)
     if session.as_json:
-        return say_json(told)
-    if not sites:
-        return say(f"{session.home.path} has no sites; multisite new NAME makes one", err=True)
-    say_table(HEADER, map(_cells, sites), fold=("remarks", "domains", "name"))
-    files = {site["file"] for site in sites}  # moya.conf, and site files that lost their name, have no row
-    if not names:
+        say_json(told)
+    elif sites:
+        say_table(HEADER, map(_cells, sites), fold=("remarks", "domains", "name"))
+    else:
+        say(f"{session.home.path} has no sites; multisite new NAME makes one", err=True)
+    files = {site["file"] for site in sites}  # moya.conf has no row
+    if sites and not names and not session.as_json:
         say_problems(problem for problem in session.catalogue.problems if problem.file not in files)
+    _end(sites)
+
+
+def _end(sites: Iterable[dict[str, Any]]) -> None:
+    """End with status `BROKEN` if an enabled site is."""
+    if any(site["enabled"] and site["state"] in FAILED for site in sites):
+        raise SystemExit(BROKEN)
 
 
 def chosen_rows(session: Session, sites: list[dict[str, Any]], names: Iterable[str]) -> list[dict[str, Any]]:
@@ -77,8 +87,8 @@ def chosen_rows(session: Session, sites: list[dict[str, Any]], names: Iterable[s
 @pass_session
 def where(session: Session, name: str) -> None:
     """Print the location of the site NAME, enabled or not: its working directory and import path."""
-    location = session.any_site(name).site.location
-    say_json({"name": name, "location": location}) if session.as_json else say(location)
+    site = session.any_site(name).site
+    say_json({"name": site.name, "location": site.location}) if session.as_json else say(site.location)
 
 
 def document(session: Session) -> dict[str, Any]:
@@ -155,7 +165,7 @@ def _cells(site: dict[str, Any]) -> tuple[str, ...]:
     failure = site["failure"]
     if not told and failure and failure.get("serving"):
         told = f"{GOES_ON} failed: {failure['failure']}"
-    elif not told and failure and site["state"] in ("broken", "backoff", "fatal"):
+    elif not told and failure and site["state"] in FAILED:
         told = failure["failure"]
     elif not told and site["saving"]:
         told = site["reason"]
@@ -166,6 +176,8 @@ def _cells(site: dict[str, Any]) -> tuple[str, ...]:
 STATUS = """\b
 Examples:
   multisite status
+  multisite status blog 'demo-*'
+  multisite status --failed
   multisite --json status
 """
 STATUS_HEADER = (
@@ -176,26 +188,34 @@ DROP = ("cpu", "starts", "up", "waiting", "runs", "idle", "errors", "in flight")
 
 
 @click.command(epilog=STATUS, short_help="Show the processes of all sites.")
+@click.option("--failed", is_flag=True, help="Show only sites that are broken, backoff or fatal.")
+@click.argument("names", metavar="[NAME...]", nargs=-1, shell_complete=complete.sites)
 @pass_session
-def status(session: Session) -> None:
-    """Show the supervisor and, for each enabled site, its state, its processes and what it has used.
+def status(session: Session, names: tuple[str, ...], failed: bool) -> None:
+    """Show the supervisor and, for each enabled site or each that is named, its state, processes and use.
 
     Requests, errors, starts and processor time are sums over all processes that a site has had, those before the last
-    restart of the supervisor included; --json has more of them.
+    restart of the supervisor included; --json has more of them. The exit status is 3 if an enabled site is broken,
+    backoff or fatal.
     """
     from multisite.cli.places import runtime_problem
 
     told = document(session)
+    told["sites"] = chosen_rows(session, told["sites"], names)
+    if failed:
+        told["sites"] = [site for site in told["sites"] if site["enabled"] and site["state"] in FAILED]
+    enabled = [site for site in told["sites"] if site["enabled"]]
     if session.as_json:
-        return say_json(told)
+        say_json(told)
+        return _end(enabled)
     say(_headline(told["supervisor"], None if told["supervisor"] else runtime_problem(session.home)))
     for preloader in told["preloaders"]:
         say(_preloader(preloader))
-    enabled = [site for site in told["sites"] if site["enabled"]]
     if enabled:
         say_table(STATUS_HEADER, map(_figures, enabled), numbers=STATUS_HEADER[4:], drop=DROP, fold=("name", "pids"))
     for site in enabled:
         say_failure(site)
+    return _end(enabled)
 
 
 def _headline(supervisor: dict[str, Any] | None, obstacle: Problem | None) -> str:

@@ -188,6 +188,47 @@ def test_list_as_json_has_the_shape_of_the_contract(home: pathlib.Path, run: Run
     assert sites["broken"]["problems"][0]["key"] == "threads"
 
 
+@pytest.mark.parametrize("options", [(), ("--json",)])
+@pytest.mark.parametrize("command", ["list", "status"])
+def test_the_exit_status_reports_broken_sites(
+    home: pathlib.Path, run: Run, command: str, options: tuple[str, ...]
+) -> None:
+    add(home, "blog")
+    add(home, "idle", "threads = many", enable=False)
+    assert run(command, options=options).exit_code == 0  # a site that is not enabled harms nobody
+    add(home, "bad", "threads = many")
+    result = run(command, options=options)
+    assert result.exit_code == 3
+    assert "bad" in result.stdout
+    assert run(command, "blog", options=options).exit_code == 0
+    assert run(command, "b*", options=options).exit_code == 3
+    (home / "sites-available" / "bad.ini").unlink()
+    assert run(command, options=options).exit_code == 3, "its link dangles"
+
+
+def test_status_takes_names(home: pathlib.Path, run: Run) -> None:
+    for name in ("blog", "demo-a", "demo-b"):
+        add(home, name)
+    add(home, "idle", enable=False)
+    assert [site["name"] for site in answer(run("status", "demo-*", options=("--json",)))["sites"]] == [
+        "demo-a",
+        "demo-b",
+    ]
+    shown = run("status", "demo-a.ini").stdout
+    assert "demo-a" in shown and "blog" not in shown
+    unknown = run("status", "bolg")
+    assert (unknown.exit_code, unknown.stdout) == (1, "")
+
+
+def test_status_shows_failed_sites_alone(home: pathlib.Path, run: Run) -> None:
+    add(home, "blog")
+    assert run("status", "--failed").exit_code == 0
+    add(home, "bad", "threads = many")
+    failed = run("status", "--failed", options=("--json",))
+    assert (failed.exit_code, [site["name"] for site in answer(failed)["sites"]]) == (3, ["bad"])
+    assert "blog" not in run("status", "--failed").stdout
+
+
 def test_a_table_in_a_pipe_is_neither_cut_nor_coloured(home: pathlib.Path, run: Run) -> None:
     long = ".".join(["a" * 60] * 3) + ".example.com"
     add(home, "blog", f"domains = {long}")
@@ -307,10 +348,10 @@ def test_explain_names_site_rule_file_and_placement(home: pathlib.Path, run: Run
     add(home, "blog", "domains = blog.example.com, *.example.org")
     add(home, "api", "domains = blog.example.com\nmount = /api\nmode = spawned")
     root = answer(run("explain", "Blog.Example.COM.:8000", options=("--json",)))
-    assert (root["site"], root["rule"], root["placement"]) == ("blog", "exact domain", "in-process")
+    assert (root["name"], root["rule"], root["placement"]) == ("blog", "exact domain", "in-process")
     assert root["file"] == str(home / "sites-enabled/blog.ini")
     mounted = answer(run("explain", "http://blog.example.com/api/x?y=1", options=("--json",)))
-    assert (mounted["site"], mounted["mount"], mounted["otherwise"]) == ("api", "/api", ["blog"])
+    assert (mounted["name"], mounted["mount"], mounted["otherwise"]) == ("api", "/api", ["blog"])
     assert mounted["reason"] == "its file says mode = spawned"
     pattern = run("explain", "any.example.org")
     assert "pattern *.example.org" in pattern.stdout
@@ -429,7 +470,7 @@ def test_a_bad_edit_is_told_beside_the_version_that_serves(home: pathlib.Path, r
     assert "unknown section" in run("check").stdout
     assert run("check").exit_code == 1
     told = answer(run("explain", "blog.example.com", options=("--json",)))
-    assert (told["site"], told["state"]) == ("blog", "in-process")
+    assert (told["name"], told["state"]) == ("blog", "in-process")
 
 
 def test_a_key_is_told_of_once(home: pathlib.Path, run: Run) -> None:
@@ -685,10 +726,10 @@ def test_explain_takes_the_name_of_a_site(home: pathlib.Path, run: Run) -> None:
     add(home, "draft", enable=False)
     assert answer(run("--json", "explain", "blog"))["domain"] == "blog.example.com"
     assert answer(run("--json", "explain", "blog")) == answer(run("--json", "explain", "blog.example.com"))
-    assert answer(run("--json", "explain", "nameless"))["site"] == "nameless"
-    assert answer(run("--json", "explain", "other"))["site"] == "shop"
+    assert answer(run("--json", "explain", "nameless"))["name"] == "nameless"
+    assert answer(run("--json", "explain", "other"))["name"] == "shop"
     assert run("explain", "blog.ini").stdout == run("explain", "blog").stdout
-    assert answer(run("--json", "explain", "whatever"))["site"] == "any"
+    assert answer(run("--json", "explain", "whatever"))["name"] == "any"
     (home / "sites-enabled/any.ini").unlink()
     assert "multisite ensite draft" in run("explain", "draft").stderr
 

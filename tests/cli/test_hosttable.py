@@ -26,7 +26,7 @@ def test_each_host_leads_to_its_site_and_file(tmp_path: pathlib.Path) -> None:
     home.hello("any", domains="any.test")
     home.ini("off", domains="off.test", enable=False)
     rows = json.loads(run(home, "hosts", "--json"))["hosts"]
-    found = [(row["host"], row["mount"], row["site"], row["rule"]) for row in rows]
+    found = [(row["host"], row["mount"], row["name"], row["rule"]) for row in rows]
     assert found == [
         ("any.test", "/", "any", "exact domain"),
         ("blog.test", "/api", "api", "exact domain"),
@@ -39,8 +39,8 @@ def test_each_host_leads_to_its_site_and_file(tmp_path: pathlib.Path) -> None:
     for row in rows:
         host = row["host"].replace("{user}", "ada").replace("*", "deep") or "unknown.example"
         told = json.loads(run(home, "explain", host + row["mount"], "--json"))
-        assert (told["site"], told["rule"], told["mount"]) == (row["site"], row["rule"], row["mount"])
-        assert row["file"] == str(home.path / "sites-enabled" / f"{row['site']}.ini")
+        assert (told["name"], told["rule"], told["mount"]) == (row["name"], row["rule"], row["mount"])
+        assert row["file"] == str(home.path / "sites-enabled" / f"{row['name']}.ini")
     table = run(home, "hosts")
     assert "any other host" in table and "blog.test/api" in table and "off.test" not in table
 

@@ -184,7 +184,7 @@ def test_commands_know_instances(hosting: Hosting, server: Server) -> None:
         assert (rows[name]["state"], rows[name]["pids"], rows[name]["domains"]) == ("running", [first], [host])
         assert rows[name]["requests"] == 1
     explained = json.loads(hosting.home.multisite("--json", "explain", host))
-    assert (explained["site"], explained["location"], explained["placement"]) == (name, str(folder), "spawned")
+    assert (explained["name"], explained["location"], explained["placement"]) == (name, str(folder), "spawned")
     assert "no folder" in hosting.home.multisite("explain", "nobody.hosting.test")
     for known in (host, name):
         assert hosting.home.multisite("where", known).strip() == str(folder)

@@ -97,7 +97,7 @@ def test_a_site_that_says_nothing_never_finds_another_world(home: HomeDir, threa
     assert json.loads(home.multisite("--json", "explain", "guests.test"))["saving"] == measured
     assert f"note: guests {why.removeprefix('it ')}" in home.multisite("check")
     notes = json.loads(home.multisite("--json", "check"))["notes"]
-    assert [(note["site"], note["memory"], note["seconds"]) for note in notes] == [("guests", *measured.values())]
+    assert [(note["name"], note["memory"], note["seconds"]) for note in notes] == [("guests", *measured.values())]
     assert "share = yes allows it" in home.multisite("list")
 
 

@@ -34,7 +34,7 @@ def restart(home: TestHome) -> None:
 
 def explained(home: TestHome, address: str) -> str:
     """Return the site that ``explain`` names."""
-    return str(json.loads(run(home, "--json", "explain", address).stdout)["site"])
+    return str(json.loads(run(home, "--json", "explain", address).stdout)["name"])
 
 
 def losers(home: TestHome) -> tuple[set[str], set[str]]:

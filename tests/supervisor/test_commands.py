@@ -86,7 +86,7 @@ def test_status_tells_a_failed_start_with_its_steps_and_its_output(home: Supervi
     with pytest.raises(OSError):
         home.get("bad")
     home.failed("bad")
-    shown = typed(home, "status")
+    shown = typed(home, "status", code=3)
     assert "exited with code 3" in shown
     assert "| no flask here" in shown
     assert "start up:" in shown

@@ -29,8 +29,8 @@ def typed(home: SupervisedHome, *words: str, code: int = 0) -> str:
     return done.stdout
 
 
-def listed(home: SupervisedHome, name: str) -> dict[str, Any]:
-    sites = json.loads(typed(home, "--json", "list"))["sites"]
+def listed(home: SupervisedHome, name: str, code: int = 0) -> dict[str, Any]:
+    sites = json.loads(typed(home, "--json", "list", code=code))["sites"]
     return next(dict(site) for site in sites if site["name"] == name)
 
 
@@ -57,10 +57,10 @@ def test_explain_and_list_tell_a_failed_start_whether_or_not_the_supervisor_live
         assert told.count(f"incident {incident}: ") >= 1
         for expected in ("exited with code 3", "    start up: ", "    | no flask here", "broken"):
             assert expected in told
-        site = listed(home, "bad")
+        site = listed(home, "bad", code=3)
         assert (site["state"], site["failure"]["incident"]) == ("broken", incident)
         assert site["failure"]["output"] == ["no flask here"]
-        assert "exited with code 3" in " ".join(typed(home, "list").split())
+        assert "exited with code 3" in " ".join(typed(home, "list", code=3).split())
         with contextlib.suppress(NotRunning):
             end_supervisor(home)
 
@@ -81,7 +81,7 @@ def test_a_file_that_changed_since_makes_it_outdated_before_any_request(home: Su
     folder = home.app("blog", "import no_such_module\n")
     fail(home, "blog")
     end_supervisor(home)
-    assert listed(home, "blog")["state"] == "broken"
+    assert listed(home, "blog", code=3)["state"] == "broken"
     (folder / "app.py").write_text("def application(environ, start_response):\n    pass\n")
     assert listed(home, "blog")["state"] == "stopped"
     assert "its next request tries again" in typed(home, "explain", "blog.test")

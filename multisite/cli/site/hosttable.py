@@ -45,9 +45,9 @@ def rows(session: Session) -> list[dict[str, Any]]:
 
 
 def _row(session: Session, host: str, mount: str, name: str, rule: str) -> dict[str, Any]:
-    return {"host": host, "mount": mount, "site": name, "rule": rule, "file": session.catalogue.entries[name].path}
+    return {"host": host, "mount": mount, "name": name, "rule": rule, "file": session.catalogue.entries[name].path}
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     mount = "" if row["mount"] == "/" else row["mount"]
-    return (row["host"] or "any other host") + mount, row["site"], row["rule"], row["file"]
+    return (row["host"] or "any other host") + mount, row["name"], row["rule"], row["file"]
