@@ -61,7 +61,8 @@ class Watchdog:
         return [connection for connection in list(self._active.values()) if connection.since < latest]
 
     def _leave(self, hung: list[RequestConnection]) -> None:
-        what = f"no progress for {self._timeout:g} s with {', '.join(map(str, hung))}"
+        limit = f"request_timeout = {self._timeout:g}s"
+        what = f"no progress for {self._timeout:g} s with {', '.join(map(str, hung))} ({limit})"
         say(f"Replacing this process: {what}. The stacks of its threads:")
         faulthandler.dump_traceback(file=STDERR, all_threads=True)
         self._notifier.stopping(what)

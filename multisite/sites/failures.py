@@ -27,6 +27,7 @@ class Failure:
         steps: what a start went through, with seconds.
         output: the last lines that a process printed.
         watched: files whose change may have mended it.
+        crashed: that a process was ready before it ended, so that the next one may well answer.
         basis: of `own_process`: what moya.conf said then (`multisite.sites.placement.basis`).
     """
 
@@ -39,11 +40,12 @@ class Failure:
     output: tuple[str, ...] = ()
     watched: tuple[str, ...] = ()
     basis: str = ""
+    crashed: bool = False
 
     @property
     def broken(self) -> bool:
         """Whether visitors get an error page."""
-        return not self.serving and not self.own_process and not self.outdated
+        return not self.serving and not self.own_process and not self.crashed and not self.outdated
 
     @property
     def outdated(self) -> bool:
@@ -80,13 +82,14 @@ class LastFailures:
         output: Iterable[str] = (),
         watched: Iterable[str] = (),
         basis: str = "",
+        crashed: bool = False,
     ) -> None:
         """Note that `site` has failed; the arguments are those of `Failure`.
 
         Where one process has said that visitors get an error page, no other one's `serving` takes that away: some of
         them do.
         """
-        told = (tuple(steps), tuple(output), tuple(watched), basis)
+        told = (tuple(steps), tuple(output), tuple(watched), basis, crashed)
         with self._file.locked():
             kept = self.all()
             last = kept.get(site)

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
+from multisite.errors import BackendUnavailable
 from tests.processes import is_running
 
-from .harness import SERVER, WITHIN, SupervisedHome, wait_until
+from .harness import SERVER, WITHIN, SupervisedHome, ask, wait_until
 
 
 def run(path: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -79,6 +80,50 @@ def test_what_another_homes_supervisor_cannot_tell_is_told_without_it(home: Supe
     assert run(home.path, "check").stdout.endswith("1 site, no errors\n")
     refused = run(other, "stop", "shop")
     assert (refused.returncode, f"the home {home.path} uses it" in refused.stderr) == (1, True), refused
+
+
+FRAGILE = """
+import os, signal, time
+
+def application(environ, start_response):
+    if environ["PATH_INFO"] == "/exit":
+        os._exit(9)
+    if environ["PATH_INFO"] == "/kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if environ["PATH_INFO"] == "/hang":
+        time.sleep(600)
+    start_response("200 OK", [])
+    return [b"well"]
+"""
+
+
+@pytest.mark.parametrize("is_proven", [True, False], ids=["after an answer", "at its first request"])
+@pytest.mark.parametrize("way", ["/exit", "/kill", "/hang"])
+def test_a_crash_leaves_the_state_of_a_site_alone(home: SupervisedHome, way: str, is_proven: bool) -> None:
+    """It is its last trouble, and the next request is answered; a request that hangs names the limit and its value."""
+    home.app("blog", FRAGILE, request_timeout="1s")
+    path = home.ensure("blog")
+    if is_proven:
+        home.get("blog")
+    with pytest.raises(OSError):
+        ask(path, way)
+    wait_until(lambda: home.state("blog")["failure"] and not home.state("blog")["pids"])
+    trouble = home.state("blog")["failure"]
+    for command in ("list", "status"):
+        site = site_in(home, "blog", command)
+        assert site["state"] in ("stopped", "backoff"), site["state"]
+        assert site["failure"]["incident"] == trouble["incident"] != ""
+    assert trouble["incident"] in typed(home, "explain", "blog.test")
+    assert ("request_timeout = 1s" in trouble["failure"]) is (way == "/hang")
+    wait_until(lambda: _answers(home))
+    assert site_in(home, "blog", "status")["state"] == "running"
+
+
+def _answers(home: SupervisedHome) -> bool:
+    try:
+        return home.get("blog") == "well"
+    except (OSError, BackendUnavailable):
+        return False
 
 
 def test_status_tells_a_failed_start_with_its_steps_and_its_output(home: SupervisedHome) -> None:

@@ -7,6 +7,7 @@ import random
 import time
 
 from multisite.logs import servicelog
+from multisite.runner import hangs
 from multisite.sites.failures import LastFailures
 from multisite.supervisor import planner
 from multisite.supervisor.lifecycle import State
@@ -105,6 +106,7 @@ class Failures(Handed):
             steps=journey.steps,
             output=output,
             watched=triggers.mending(site, output),
+            crashed=exit_.state is State.RUNNING and self.in_a_row <= 1,
         )
 
     def replaced_in_vain(self, backend: Backend, now: float) -> None:
@@ -157,7 +159,8 @@ def reason_of(backend: Backend, exit_: Exit) -> str:
     if backend.refusal and exit_.state is State.STARTING:
         return backend.refusal
     if exit_.state in (State.RUNNING, State.DRAINING):
-        return f"{exit_.reason} while serving"
+        hung = f": {backend.status}" if backend.ours and exit_.code == hangs.STATUS and backend.status else ""
+        return f"{exit_.reason} while serving{hung}"
     forked = exit_.code == 0 and backend.site.command
     return f"{exit_.reason} before it was ready" + ("; a command has to stay in the foreground" if forked else "")
 
