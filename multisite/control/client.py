@@ -27,6 +27,7 @@ START_PAUSE = 0.5  # seconds after which it is tried again, for one that fails; 
 ANSWER_WITHIN = 10.0
 MOST_STARTS = 5  # in START_WITHIN, by each worker
 RETRY_AFTER = 5  # seconds
+LOOKS = (0.0, 0.02, 0.05, 0.1, 0.2)  # seconds before each look for why a process has ended
 
 _GONE = (FileNotFoundError, ConnectionRefusedError, ConnectionResetError, BrokenPipeError, NotADirectoryError)
 
@@ -137,6 +138,21 @@ class Client:
             return bool(self.ask({"do": "awake", "site": site, "host": host})["awake"])
         except (SupervisorError, NotRunning, RuntimeDirError, BackendUnavailable, TimeoutError):
             return False
+
+    def trouble(self, site: str, host: str = "") -> str:
+        """Return the incident by which a process of `site` has just ended, "" where none has.
+
+        Its connections are gone before the supervisor can know, so that is given a moment.
+        """
+        for pause in LOOKS:
+            time.sleep(pause)
+            try:
+                incident = self.ask({"do": "trouble", "site": site, "host": host}).get("incident")
+            except (SupervisorError, NotRunning, RuntimeDirError, BackendUnavailable, TimeoutError):
+                return ""
+            if incident:
+                return str(incident)
+        return ""
 
     def ask(self, request: dict[str, Any], within: float = ANSWER_WITHIN) -> dict[str, Any]:
         """Send one request and return the answer, which may take so many seconds; starts nothing.

@@ -19,7 +19,7 @@ from multisite.config.endpoint import Endpoint
 from multisite.config.model import Home, Site
 from multisite.config.trusted import TrustedProxies
 from multisite.control.client import Client
-from multisite.errors import Asleep, BackendUnavailable, MultisiteError, NoAnswer
+from multisite.errors import Asleep, BackendUnavailable, MultisiteError, NoAnswer, UpstreamTimeout
 from multisite.logs import servicelog
 from multisite.proxy import handoff, healthchecks
 from multisite.proxy.balancer import Balancer, Upstream
@@ -86,7 +86,13 @@ class SpawnedSite(Destination):
 
     def explain(self, error: MultisiteError) -> None:
         """Ask the supervisor why there was no answer (see `Destination`)."""
-        if isinstance(error, NoAnswer) and self._proxy:
+        if not self._proxy or not isinstance(error, NoAnswer | UpstreamTimeout):
+            return
+        incident = self._client.trouble(self._site.entry_name, self._site.host)
+        if incident:  # the page has the name of what the supervisor has logged
+            error.incident = incident
+            _log.warning("incident %s: %s: %s", incident, self, error)
+        if isinstance(error, NoAnswer):
             self._ensure()
 
     @staticmethod

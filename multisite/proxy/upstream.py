@@ -193,7 +193,8 @@ class Exchange:
         """Return what happened: an endpoint that leaves without an answer when its time is over has hung."""
         since = time.monotonic() - self.sent_at
         if isinstance(error, NoAnswer) and 0 < self.patience <= since:
-            return UpstreamTimeout(f"{error} after {since:.1f} s")
+            limit = f"request_timeout = {self.patience:g}s"
+            return UpstreamTimeout(f"{error} after {since:.1f} s ({limit})")
         return error
 
     def receive(self, incoming: Incoming) -> bytes:

@@ -98,6 +98,12 @@ class Commands:
         sites = self._sites.asked_for(*_asked(request))
         return {"awake": any(one.state in AWAKE for one in sites)}
 
+    def _do_trouble(self, request: Answer, _connection: Caller) -> Answer:
+        """Tell which incident it was that a process has just ended by itself, for who lost a request by it."""
+        now = self._context.loop.now()
+        ended = [one.failures.just_now(now) for one in self._sites.asked_for(*_asked(request))]
+        return next(({"incident": one.incident, "failure": one.failure} for one in ended if one), {"incident": ""})
+
     def _do_status(self, _request: Answer, _connection: Caller) -> Answer:
         now, connected = self._context.loop.now(), self._sites.connections()
         accounts, members = self._sites.accounts, by_session()

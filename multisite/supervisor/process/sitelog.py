@@ -197,6 +197,7 @@ class Journey:
 
     Attributes:
         way: forked or plain, and why.
+        failed_at: monotonic seconds; 0.0 where it has not failed.
     """
 
     begun: float
@@ -205,6 +206,7 @@ class Journey:
     way: str = ""
     failure: str = ""
     incident: str = ""
+    failed_at: float = 0.0
     _since: float = 0.0
     _step: str = ""
 
@@ -223,6 +225,7 @@ class Journey:
         """End the journey where it is."""
         step = self._step
         self.leave(now)
+        self.failed_at = now
         self.failure = f"{step}: {reason}" if step else reason
         self.incident = incident
 

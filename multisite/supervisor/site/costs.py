@@ -45,9 +45,9 @@ class Costs(Handed):
         """Add what the processes have counted on a scoreboard that is going to be put away."""
         self.spent = replace(self.tally(figures, 0.0, 0.0, 0.0), last_use=self.spent.last_use)
 
-    def ended(self, cpu: float, served: float) -> None:
-        """Add the seconds of a process that has ended."""
-        self.spent += Tally(cpu=cpu, alive=served)
+    def ended(self, cpu: float, served: float, lost: int = 0) -> None:
+        """Add the seconds of a process that has ended, and the requests that have no answer for that."""
+        self.spent += Tally(cpu=cpu, alive=served, errors=lost)
 
     def weighed(self, backends: Iterable[Backend]) -> None:
         """Note how large a process is, now that their memory has been measured."""
@@ -212,6 +212,12 @@ class Scoreboard(Handed):
         file = slot // SLOTS
         record = board.read(self._files[file], slot % SLOTS) if file < len(self._files) else None
         return sum(record.latencies) if record else 0
+
+    def in_flight(self, slot: int, pid: int) -> int:
+        """Return how many requests the process `pid` has, or had when it ended."""
+        file = slot // SLOTS
+        record = board.read(self._files[file], slot % SLOTS) if file < len(self._files) else None
+        return record.in_flight if record and record.pid == pid else 0
 
     def close(self) -> None:
         """Read it no more."""

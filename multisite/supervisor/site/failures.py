@@ -17,6 +17,7 @@ from multisite.supervisor.site import triggers
 from multisite.supervisor.site.backend import Backend, Exit
 
 TOO_LATE = "start_timeout"  # the reason of a backend whose start took too long
+JUST_NOW = 2.0  # seconds
 PAUSE_UNKNOWN = 60.0  # seconds that somebody is sent away for where no deadline is known
 
 
@@ -34,6 +35,7 @@ class Failures(Handed):
     Attributes:
         in_a_row: how many starts or runs have failed, one after another.
         last: the journey of the last one; None once a process was well.
+        trouble: the journey of the last process that ended by itself, whatever came of that.
         refused: why it could not be started as its file says.
         replacement: why the last replacement of a running backend did not come about.
         mending: files whose change may mend that.
@@ -45,11 +47,12 @@ class Failures(Handed):
         "in_a_row refused replacement mending begun not_before _counted_at _proven _crashes",
         last=JOURNEY,
     )
-    ANEW = ("_site", "_notes", "_logger")
+    ANEW = ("trouble", "_site", "_notes", "_logger")
 
     def __init__(self, site: str, notes: LastFailures, logger: logging.Logger) -> None:
         self.in_a_row = 0
         self.last: Journey | None = None
+        self.trouble: Journey | None = None
         self.refused = ""
         self.replacement = ""
         self.mending: tuple[str, ...] = ()
@@ -85,6 +88,7 @@ class Failures(Handed):
     def tell(self, backend: Backend, exit_: Exit, now: float) -> None:
         """Tell in the log what became of a start or a run."""
         journey, site = backend.journey, backend.site
+        self.trouble = journey
         journey.fail(reason_of(backend, exit_), servicelog.incident(), now)
         # What it printed is in the site's own log, which is the service's where the site has none.
         self._logger.error("incident %s: %s", journey.incident, journey if site.error_log else journey.headline)
@@ -141,6 +145,10 @@ class Failures(Handed):
             self._notes.clear(self._site)
         self.in_a_row, self.refused, self.replacement, self.mending = 0, "", "", ()
         self.not_before, self._proven, self._crashes = 0.0, False, 0
+
+    def just_now(self, now: float) -> Journey | None:
+        """Return the journey of a process that ended a moment ago: a request that it had has no other answer."""
+        return self.trouble if self.trouble and now - self.trouble.failed_at <= JUST_NOW else None
 
     def unavailable(self, deadline: float | None, now: float) -> Unavailable:
         """Return what somebody is told who asks for a process now, the next of which may start at `deadline`."""

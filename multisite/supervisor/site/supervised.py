@@ -114,7 +114,8 @@ class SupervisedSite(SiteParts):
             has_answered = any(starter.has_answered(self, one) for one in mates)
             exit_ = backend.ended(status)
             exit_.answered = has_answered
-            self.costs.ended(spent, exit_.served)
+            lost = self.scoreboard.in_flight(backend.slot, pid) if exit_.code and exit_.served else 0
+            self.costs.ended(spent, exit_.served, lost)
             exits.heed(self, backend)
             if self.is_put_to_rest and not self.backends:
                 self.queue.forget_gone()

@@ -1,0 +1,94 @@
+"""One event has one incident: the page, the log, `explain` and `status` name the same, and `stats` counts it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .harness import HomeDir, Server, gunicorn
+
+pytestmark = pytest.mark.servers
+
+APP = """
+import os, signal, time
+
+def application(environ, start_response):
+    path = environ["PATH_INFO"]
+    if path == "/exit":
+        os._exit(9)
+    if path == "/kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if path == "/hang":
+        time.sleep(600)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"well"]
+"""
+WAYS = {"/exit": (502, "exited with code 9"), "/kill": (502, "SIGKILL"), "/hang": (504, "request_timeout = 1s")}
+
+
+@pytest.fixture(scope="module", params=["gthread", "sync"])
+def served(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[HomeDir, Server]]:
+    path = tmp_path_factory.mktemp("incidents") / "home"
+    path.mkdir()
+    home = HomeDir(path).create()
+    home.conf((home.path / "moya.conf").read_text() + "hand_over = no\n")
+    for way in WAYS:
+        for name in (f"first-{way[1:]}", f"later-{way[1:]}"):
+            home.site(name, APP, mode="spawned", request_timeout="1s", application="app:application")
+    with gunicorn(home, request.param) as server:
+        yield home, server
+
+
+def row(home: HomeDir, command: str, name: str) -> dict[str, Any]:
+    rows = json.loads(home.typed("--json", command).stdout)["sites"]
+    return dict(next(one for one in rows if one["name"] == name))
+
+
+@pytest.mark.parametrize("when", ["first", "later"])
+@pytest.mark.parametrize("way", WAYS)
+def test_one_event_is_one_incident_for_everybody(served: tuple[HomeDir, Server], way: str, when: str) -> None:
+    home, server = served
+    name, (code, reason) = f"{when}-{way[1:]}", WAYS[way]
+    if when == "later":
+        assert server.ask(f"{name}.test").text == "well"
+    answer = server.ask(f"{name}.test", way)
+    assert answer.status == code, answer.text
+    found = re.search(r"[Ii]ncident ([0-9a-f]{8})", answer.text)
+    assert found, answer.text
+    for command in ("list", "status"):
+        site = row(home, command, name)
+        assert (site["failure"]["incident"], site["state"]) in {(found[1], "stopped"), (found[1], "backoff")}, site
+        assert reason in site["failure"]["failure"]
+    assert row(home, "status", name)["errors"] == 1
+    assert f"incident {found[1]}" in home.multisite("explain", f"{name}.test")
+    lines = [line for line in server.log().splitlines() if name in line and "incident" in line]
+    assert lines and all(found[1] in line for line in lines), lines
+    assert any(reason in line for line in lines), lines
+
+
+def test_an_answer_that_is_none_from_a_process_that_stays_has_an_incident_of_its_own(
+    served: tuple[HomeDir, Server], tmp_path: Path
+) -> None:
+    home, server = served
+    code = """
+    import socket
+    with socket.socket(fileno=3) as listening:
+        while True:
+            connection, _ = listening.accept()
+            connection.recv(65536)
+            connection.close()
+    """
+    where = home.site("rude", code, application="rude:application")
+    home.ini("rude", f"[service]\ndomains = rude.test\nlocation = {where}\ncommand = python3 rude.py\n")
+    answer = server.ask("rude.test")
+    assert answer.status == 502
+    found = re.search(r"[Ii]ncident ([0-9a-f]{8})", answer.text)
+    assert found and f"incident {found[1]}" in server.log()
+    assert row(home, "status", "rude")["failure"] is None
