@@ -103,6 +103,7 @@ class Proxy:
         measures: a body without a length is taken in whole and sent with one, because the endpoint reads no chunks.
         connect_timeout: seconds to reach the endpoint.
         modifiers: of the uwsgi packets.
+        limited_by: the option that sets `request_timeout`.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class Proxy:
         measures: bool = False,
         connect_timeout: float = CONNECT_TIMEOUT,
         modifiers: tuple[int, int] = (0, 0),
+        limited_by: str = "request_timeout",
     ) -> None:
         self.endpoint = endpoint
         self.speaks = speaks or endpoint.protocol
@@ -129,6 +131,7 @@ class Proxy:
         self._measures = measures
         self._connect_timeout = connect_timeout
         self._modifiers = modifiers
+        self._limited_by = limited_by
 
     def __repr__(self) -> str:
         return f"<Proxy {self.speaks} to {self.endpoint}>"
@@ -172,4 +175,5 @@ class Proxy:
         return self._exchange(head, upload, self._connect_timeout)
 
     def _exchange(self, head: bytes, upload: Upload, timeout: float) -> Exchange:
-        return Exchange(self.endpoint, timeout, head, upload, self._request_timeout, self._patience)
+        limits = (self._request_timeout, self._patience, self._limited_by)
+        return Exchange(self.endpoint, timeout, head, upload, *limits)

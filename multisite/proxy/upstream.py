@@ -126,6 +126,7 @@ class Exchange:
         sent_at: monotonic seconds when something of the request was last sent.
         deadline: monotonic seconds by which the next sign of life is due.
         patience: seconds that an endpoint has once it has taken the request; 0 for no limit.
+        limited_by: the option that says so.
         timeout: what was last allowed, in seconds.
         held: what ends with the exchange.
         was_reset: whether the answer ended by an error of the connection rather than a close.
@@ -133,7 +134,7 @@ class Exchange:
 
     __slots__ = (
         *("_out", "_sock"),
-        *("deadline", "held", "patience", "sending", "sent_at", "timeout", "upload", "was_reset"),
+        *("deadline", "held", "limited_by", "patience", "sending", "sent_at", "timeout", "upload", "was_reset"),
     )
 
     def __init__(
@@ -144,6 +145,7 @@ class Exchange:
         upload: Upload,
         timeout: float,
         patience: float | None = None,
+        limited_by: str = "request_timeout",
     ) -> None:
         """Connect, and send the head and the first piece of the body.
 
@@ -155,6 +157,7 @@ class Exchange:
             timeout: seconds between two signs of life while the request is sent, and from then to an answer; 0 for
                 no limit.
             patience: as the attribute; None for the same as `timeout`.
+            limited_by: as the attribute.
 
         Raises:
             ConnectFailed, BackendUnavailable: as `begin`; nothing was sent.
@@ -169,6 +172,7 @@ class Exchange:
         self.was_reset = False
         self.timeout = timeout
         self.patience = timeout if patience is None else patience
+        self.limited_by = limited_by
         self.deadline = now + timeout if timeout else math.inf
 
     def fileno(self) -> int:
@@ -193,8 +197,7 @@ class Exchange:
         """Return what happened: an endpoint that leaves without an answer when its time is over has hung."""
         since = time.monotonic() - self.sent_at
         if isinstance(error, NoAnswer) and 0 < self.patience <= since:
-            limit = f"request_timeout = {self.patience:g}s"
-            return UpstreamTimeout(f"{error} after {since:.1f} s ({limit})")
+            return UpstreamTimeout(f"{error} after {since:.1f} s ({self._limit})")
         return error
 
     def receive(self, incoming: Incoming) -> bytes:
@@ -309,7 +312,12 @@ class Exchange:
 
     def late(self) -> UpstreamTimeout:
         """Return the error for an endpoint that let its time pass."""
-        return UpstreamTimeout(f"nothing came for {self.timeout:g} s")
+        is_limit = self.timeout == self.patience
+        return UpstreamTimeout(f"nothing came for {self.timeout:g} s" + (f" ({self._limit})" if is_limit else ""))
+
+    @property
+    def _limit(self) -> str:
+        return f"{self.limited_by} = {self.patience:g}s"
 
 
 def _connect_unix(endpoint: Endpoint) -> socket.socket:

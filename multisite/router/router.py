@@ -235,6 +235,7 @@ class Router:
         proxy = Proxy(
             node.endpoint,
             request_timeout=options.timeout,
+            limited_by="[router] timeout",
             trusts=self._trusts,
             connect_timeout=options.connect_timeout,
             modifiers=(node.modifier1, node.modifier2),

@@ -4,7 +4,7 @@ A thread looks at the active connections now and then. A request whose site has 
 request timeout hangs: the stacks of all threads are printed, nothing more is accepted, the other requests get
 `GRACE` seconds to end, and the process exits with `STATUS`. Where the hung code does not even let this thread run (a
 regular expression that never ends holds the interpreter), a timer outside the interpreter, wound up at each look,
-prints the stacks and exits with 1.
+prints the stacks and exits with `HELD_STATUS`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,13 @@ if TYPE_CHECKING:
     from .report import Notifier
 
 STATUS = 4
+HELD_STATUS = 1  # faulthandler's own
 GRACE = 5.0
+
+
+def is_timer(line: str) -> bool:
+    """Tell whether a line of the log is the one by which the timer outside the interpreter begins."""
+    return line.startswith("Timeout (") and line.endswith(")!")
 
 
 class Watchdog:
@@ -65,7 +71,7 @@ class Watchdog:
         what = f"no progress for {self._timeout:g} s with {', '.join(map(str, hung))} ({limit})"
         say(f"Replacing this process: {what}. The stacks of its threads:")
         faulthandler.dump_traceback(file=STDERR, all_threads=True)
-        self._notifier.stopping(what)
+        self._notifier.hangs(what)
         self._stop()
         deadline = monotonic() + min(GRACE, self._timeout)
         while monotonic() < deadline and len(self._active) > len(self._hung()):

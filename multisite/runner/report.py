@@ -73,6 +73,10 @@ class Notifier:
         """It accepts no more of them."""
         self._send(f"STOPPING=1\nSTATUS={_line(why)}")
 
+    def hangs(self, why: str) -> None:
+        """It accepts no more of them, and ends: one that it has makes no progress."""
+        self._send(f"STOPPING=1\nSTATUS={_line(why)}\nHUNG=1")
+
     def recycles(self) -> None:
         """It accepts no more of them, since it has had its `max_requests`: another one is to take its place."""
         self._send("STOPPING=1\nRECYCLES=1\nSTATUS=max_requests")

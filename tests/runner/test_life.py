@@ -364,7 +364,7 @@ class Request:
         self.since = since
 
 class Notifier:
-    def stopping(self, why):
+    def hangs(self, why):
         print("says so", flush=True)
 
 def stop():

@@ -56,11 +56,12 @@ class Backend(Handed):
         graceful: SIGTERM has it finish its requests and leave.
         leaves: it has said that it ends, having answered all that it had accepted.
         status: what it said last of its start; refusal: why it is not going to serve, by its own word.
+        hung: which of its requests made no progress, by our runner's word; "" for none.
     """
 
     KEPT = kept(
-        "deadline since reason obsolete started ready_at status refusal _failure_text memory ours told",
-        "graceful tried on_trial lessons reports answered_before leaves",
+        "deadline since reason obsolete started ready_at status refusal hung _failure_text memory ours",
+        "told graceful tried on_trial lessons reports answered_before leaves",
         launch=converted(lambda how: packed(how) if how else "", lambda told: unpacked(told) if told else None),
         child=converted(lambda child: child.pid if child else 0, lambda pid: Child(pid) if pid else None).at("pid"),
         state=converted(lambda state: state.value, State),
@@ -101,7 +102,7 @@ class Backend(Handed):
         self.launch: Launch | None = None
         self.started = 0.0
         self.ready_at = 0.0  # when it is taken for ready, where nothing else can show it
-        self.status = self.refusal = ""
+        self.status = self.refusal = self.hung = ""
         self.exit: Exit | None = None
         self._loop = loop
         self._tell, self._notified = tell, notified

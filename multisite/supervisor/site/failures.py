@@ -167,10 +167,19 @@ def reason_of(backend: Backend, exit_: Exit) -> str:
     if backend.refusal and exit_.state is State.STARTING:
         return backend.refusal
     if exit_.state in (State.RUNNING, State.DRAINING):
-        hung = f": {backend.status}" if backend.ours and exit_.code == hangs.STATUS and backend.status else ""
-        return f"{exit_.reason} while serving{hung}"
+        return f"{exit_.reason} while serving{_what_hung(backend, exit_)}"
     forked = exit_.code == 0 and backend.site.command
     return f"{exit_.reason} before it was ready" + ("; a command has to stay in the foreground" if forked else "")
+
+
+def _what_hung(backend: Backend, exit_: Exit) -> str:
+    if not backend.ours or not backend.site.request_timeout:
+        return ""
+    if backend.hung and exit_.code == hangs.STATUS:
+        return f": {backend.hung}"
+    held = exit_.code == hangs.HELD_STATUS and any(map(hangs.is_timer, backend.journey.tail.lines))
+    limit = f"{backend.site.request_timeout:g}"
+    return f": no progress for {limit} s, and the interpreter was held (request_timeout = {limit}s)" if held else ""
 
 
 def _what_it_lacks(backend: Backend) -> str:

@@ -180,6 +180,8 @@ def _notified(supervised: SiteParts, backend: Backend, variables: Said) -> None:
         exits.recycle(supervised, backend)
     if variables.get("LEAVES") == "1":
         backend.leaves = True
+    if variables.get("HUNG") == "1" and backend.ours:
+        backend.hung = variables.get("STATUS", "")[:1000]
     if backend.state is State.STARTING:
         backend.told_of_start(variables)
         if variables.get("READY") == "1":
