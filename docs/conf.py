@@ -8,6 +8,10 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+
 import multisite
 from multisite.config.options import reference_rst
 
@@ -19,7 +23,7 @@ version = release = multisite.__version__
 extensions = ["myst_parser"]
 myst_enable_extensions = ["deflist", "colon_fence"]
 myst_heading_anchors = 3
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "included"]
 templates_path: list[str] = []
 nitpicky = True
 
@@ -33,3 +37,15 @@ reference.parent.mkdir(exist_ok=True)
 text = reference_rst()
 if not reference.exists() or reference.read_text() != text:
     reference.write_text(text)
+
+
+def setup(app: Sphinx) -> None:
+    """Declare the keys of the files as objects, so that a search for one finds its entry before all pages that name it."""
+    app.add_object_type("option-key", "option-key", "", parse_node=show_key, objname="option")
+
+
+def show_key(env: BuildEnvironment, name: str, node: nodes.Element) -> str:
+    """Show the last part of ``site.service.python``; the whole is what the entry is found by."""
+    key = name.rpartition(".")[2]
+    node += nodes.literal(key, key)
+    return name

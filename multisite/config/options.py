@@ -175,9 +175,11 @@ def _title(text: str, underline: str) -> list[str]:
 
 
 def _entry(option: Option) -> Iterator[str]:
-    yield f".. _{label(option)}:"
+    yield f".. option-key:: {file_section_key(option)}"
     yield ""
-    yield f"``{option.key}``" if option.key else "*any key*"
+    if option.key:
+        yield f"   .. index:: single: {option.key.replace('_', ' ')}"
+        yield ""
     later = " *No effect yet.*" if (option.section, option.key) in _LATER else ""
     yield from textwrap.wrap(_escaped(option.help) + later, 96, initial_indent="   ", subsequent_indent="   ")
     yield ""
@@ -189,9 +191,9 @@ def _entry(option: Option) -> Iterator[str]:
     yield ""
 
 
-def label(option: Option) -> str:
-    """Name an option for links of the documentation: ``site-service-python``."""
-    return f"{option.file.removesuffix('.conf')}-{option.section}-{option.key or 'any'}"
+def file_section_key(option: Option) -> str:
+    """Name an option for links and the search of the documentation: ``site.service.python``."""
+    return f"{option.file.removesuffix('.conf')}.{option.section}.{option.key or 'any key'}"
 
 
 def _default(option: Option) -> str:
