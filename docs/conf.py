@@ -40,7 +40,7 @@ if not reference.exists() or reference.read_text() != text:
 
 
 def setup(app: Sphinx) -> None:
-    """Declare the keys of the files as objects, so that a search for one finds its entry before all pages that name it."""
+    """Declare the keys of the files as objects, so that a search finds their entries first."""
     app.add_object_type("option-key", "option-key", "", parse_node=show_key, objname="option")
 
 

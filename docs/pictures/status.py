@@ -1,11 +1,12 @@
 """Make status.svg, the picture in README.md: `python docs/pictures/status.py` in a checkout after `make venv`.
 
-It serves demonstration sites from a scratch home, sends them some requests, and records what `multisite status` prints on
-a terminal, with /opt/multisite for the checkout and /srv for the scratch home. Look at the picture before you commit it.
+It serves demonstration sites from a scratch home, sends them some requests, and records what `multisite status` prints
+on a terminal, with /opt/multisite for the checkout and /srv for the scratch home. Look at it before you commit it.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import shutil
@@ -38,7 +39,7 @@ WIKI = "import markdwon\n"  # there is no such package
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="multisite-picture-") as scratch:
         lines = record(Path(scratch))
-    console = Console(width=COLUMNS, record=True, file=open(os.devnull, "w"))
+    console = Console(width=COLUMNS, record=True, file=io.StringIO())
     console.print(Text.assemble(("$ ", "bold green"), ("multisite status", "bold")))
     console.print(Text.from_ansi(lines.rstrip()), end="")
     svg = console.export_svg(title="multisite", theme=MONOKAI, unique_id="status")
