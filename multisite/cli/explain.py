@@ -176,6 +176,7 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
         "failure": {**asdict(failure), "outdated": failure.outdated} if failure else None,
         "start": _start(session, first.name),
         "redirect": _redirect(session, first.name, host),
+        **({"access": {"allow": list(site.allow), "htpasswd": site.htpasswd}} if site.is_restricted else {}),
         "otherwise": [other.name for other in found[1:] if other.name != first.name],
         "faults": [str(problem) for problem in report.faults],
         "warnings": [str(problem) for problem in report.doubts],
@@ -234,6 +235,12 @@ def _redirect(session: Session, name: str, host: str) -> str:
     return canonical if canonical != host else ""
 
 
+def _admitted(access: dict[str, Any]) -> str:
+    """Name those whom a site answers, "" for everybody."""
+    users = f"users of {access['htpasswd']}" if access.get("htpasswd") else ""
+    return " and ".join(filter(None, (users, f"from {', '.join(access['allow'])}" if access.get("allow") else "")))
+
+
 def _say(answer: dict[str, Any]) -> None:
     rule = f"{answer['rule']} {answer['domain']}".strip()
     captures = ", ".join(f"{key} = {value}" for key, value in answer["captures"].items())
@@ -251,6 +258,7 @@ def _say(answer: dict[str, Any]) -> None:
         "happened": _happened(answer["failure"]),
         "besides": "; ".join(f"it {note}" for note in answer["notes"]),
         "redirects to": answer["redirect"],
+        "open to": _admitted(answer.get("access", {})),
         "otherwise": ", ".join(answer["otherwise"]) + " would answer" if answer["otherwise"] else "",
     }
     for label, text in lines.items():

@@ -13,7 +13,7 @@ from multisite.cli.project.faults import site_problems, static_problems
 from multisite.cli.project.sessions import problem as storage_problem
 from multisite.config.model import Home, Site
 from multisite.errors import NeedsProcess, Problem
-from multisite.sites import changes, relativepaths, sharing
+from multisite.sites import changes, htpasswd, relativepaths, sharing
 from multisite.sites.placement import (
     CAN_SPAWN,
     CHANGED,
@@ -207,7 +207,8 @@ def _found(session: Session, name: str) -> list[Problem]:
     site = session.catalogue.site(name)
     sessions = storage_problem(site, site.processes)
     besides = [*([sessions] if sessions else []), *relativepaths.problems(site, session.home)]
-    return [*faults_of(site, session.home), *static_problems(site), *log_problems(site), *besides]
+    found = [*faults_of(site, session.home), *static_problems(site), *log_problems(site), *besides]
+    return [*found, *htpasswd.problems(site)]
 
 
 def _unchecked(session: Session, name: str, said: str) -> list[Problem]:
@@ -281,7 +282,8 @@ def saving(session: Session, site: Site) -> Saving | None:
 
 def faults_of(site: Site, home: Home) -> list[Problem]:
     """Return what is wrong with what the file of `site` promises to serve, or else why it could not be started."""
-    return site_problems(site) or start_problems(site, home)
+    closed = htpasswd.unreadable(site)
+    return [*(site_problems(site) or start_problems(site, home)), *([closed] if closed else [])]
 
 
 def start_problems(site: Site, home: Home) -> list[Problem]:

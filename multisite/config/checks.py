@@ -147,7 +147,8 @@ def cross_check(
         )
     yield from _check_placeholders(values, service, domains)
     yield from _check_upstreams(service)
-    yield from _check_subscriptions(service, is_hosting)
+    yield from _check_subscriptions(service, is_hosting, bool(values.get("access")))
+    yield from _check_access(values.get("access", {}))
     yield from check_names(values)
     if not doubt and not domains and not service.get("domains"):
         reason = "the site has no domains, so only default_site reaches it"
@@ -168,7 +169,8 @@ def _check_placeholders(values: Values, service: Mapping[str, Any], domains: tup
     if hosting.is_hosting(location):
         return
     texts = {("service", key): str(service.get(key) or "") for key in _OF_AN_INSTANCE}
-    texts |= {("logging", key): str(text) for key, text in values.get("logging", {}).items()}
+    for section in ("logging", "access"):
+        texts |= {(section, key): str(text) for key, text in values.get(section, {}).items()}
     for (section, key), text in texts.items():
         if hosting.HOST in hosting.placeholders([text]):
             reason = "%HOST stands for nothing here, because location has none"
@@ -184,11 +186,23 @@ def _check_upstreams(service: Mapping[str, Any]) -> Iterator[Fault]:
             yield Fault("service", "upstreams", f"{text[:100]!r}: {error}", remedy)
 
 
-def _check_subscriptions(service: Mapping[str, Any], is_hosting: bool) -> Iterator[Fault]:
+def _check_access(access: Mapping[str, Any]) -> Iterator[Fault]:
+    """Find keys that restrict nothing: whoever wrote them wants the site closed."""
+    for key, value in access.items():
+        if not value:
+            yield Fault("access", key, "is empty, so it keeps nobody out", "give it a value, or remove the line")
+
+
+def _check_subscriptions(service: Mapping[str, Any], is_hosting: bool, is_restricted: bool) -> Iterator[Fault]:
     """Find sites that cannot be announced to a Fastrouter; they serve all the same."""
     if not service.get("subscribe_to"):
         return
-    if is_hosting:
+    if is_restricted:
+        reason = (
+            "a fastrouter goes straight to the site's socket, past the check of [access]; the site is not announced"
+        )
+        yield Fault("service", "subscribe_to", reason, "remove subscribe_to, or the section [access]", "warning")
+    elif is_hosting:
         reason = "a location with %HOST has sites that are not known before they are asked for; none is announced"
         remedy = "give those that are to be announced a site file of their own"
         yield Fault("service", "subscribe_to", reason, remedy, "warning")

@@ -23,7 +23,7 @@ from multisite.config.model import (
 from multisite.config.option import Option
 from multisite.config.sections import PublisherOptions
 
-READING = 5  # raise it when the dialect, the checks or `SiteFile` change
+READING = 6  # raise it when the dialect, the checks or `SiteFile` change
 HOME_FILE = "moya.conf"
 SITE_FILE = "site"
 PUBLISHER_FILE = "publisher.conf"
@@ -75,6 +75,7 @@ _PURPOSE = {
     (SITE_FILE, "service"): "The site and how it runs.",
     (SITE_FILE, "env"): "Environment of the site.",
     (SITE_FILE, "static"): "Files served without the application.",
+    (SITE_FILE, "access"): "Who may use the site.",
     (SITE_FILE, "logging"): "Log files of the site.",
 }
 _INTRODUCTION = {

@@ -240,7 +240,7 @@ def _resolve_paths(merged: dict[str, Any], base: str) -> None:
             return path
         return os.path.normpath(os.path.join(base, os.path.expanduser(path)))
 
-    for attribute in ("python", "chroot", "access_log", "error_log"):
+    for attribute in ("python", "chroot", "htpasswd", "access_log", "error_log"):
         if merged.get(attribute):
             merged[attribute] = absolute(merged[attribute])
     merged["touch_reload"] = tuple(map(absolute, merged.get("touch_reload", ())))

@@ -354,6 +354,23 @@ class Site:
         any_key=True,
         example="/static = /srv/blog/static",
     )
+    allow: tuple[str, ...] = option(
+        "networks",
+        help="Addresses and networks of the clients that the site answers; all others get a 403 page. Behind a front "
+        "end among trusted_proxies the client is the one that it names in X-Forwarded-For.",
+        section="access",
+        note="everybody",
+        example="10.0.0.0/8, 2001:db8::/32, 127.0.0.1",
+    )
+    htpasswd: str = option(
+        "path",
+        help="File of users and passwords, as htpasswd writes it, relative to location. Only these users are answered, "
+        "by HTTP's Basic authentication; the site sees the user's name and not the password. The workers' user has to "
+        "be able to read it.",
+        section="access",
+        note="no password is asked for",
+        example="/etc/moya/%(name)s.htpasswd",
+    )
     access_log: str = option(
         "log",
         help="File that gets one line for each request of the site, relative to location; or a syslog daemon.",
@@ -396,6 +413,11 @@ class Site:
     def canonical_host(self) -> str:
         """The first exact domain, or the name where there is none."""
         return next((domain for domain in self.domains if not set(domain) & set("*{}")), self.name)
+
+    @property
+    def is_restricted(self) -> bool:
+        """Whether each request is to be checked before anything of the site answers."""
+        return bool(self.allow or self.htpasswd)
 
     @property
     def is_ours(self) -> bool:

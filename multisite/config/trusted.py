@@ -15,6 +15,22 @@ def of_gunicorn(proxies: Iterable[str]) -> list[str]:
     return [str(ipaddress.ip_network(proxy, strict=False)) if "/" in proxy else proxy for proxy in named]
 
 
+class Networks:
+    """Addresses and networks in CIDR notation."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._networks = [ipaddress.ip_network(text, strict=False) for text in texts]
+
+    def contain(self, address: str) -> bool:
+        """Tell whether `address` is in one of them; what is no address is in none."""
+        try:
+            ip = ipaddress.ip_address(address.partition("%")[0])
+        except ValueError:
+            return False
+        ip = getattr(ip, "ipv4_mapped", None) or ip
+        return any(ip in network for network in self._networks)
+
+
 class TrustedProxies:
     """Peers that are one of `proxies`: addresses, networks or ``unix``.
 
@@ -25,26 +41,33 @@ class TrustedProxies:
     def __init__(self, proxies: Iterable[str]) -> None:
         proxies = tuple(proxies)
         self._unix = "unix" in proxies
-        self._networks = [ipaddress.ip_network(proxy, strict=False) for proxy in proxies if proxy != "unix"]
+        self._networks = Networks(proxy for proxy in proxies if proxy != "unix")
         self.known: dict[str, bool] = {}
 
     def trusts(self, address: str) -> bool:
         """Tell whether the peer with this address, "" for a unix socket, is believed."""
         known = self.known.get(address)
         if known is None:
-            known = self._contains(address) if address else self._unix
+            known = self._networks.contain(address) if address else self._unix
             if len(self.known) >= _MOST_PEERS:
                 self.known.clear()
             self.known[address] = known
         return known
 
-    def _contains(self, address: str) -> bool:
-        try:
-            ip = ipaddress.ip_address(address.partition("%")[0])
-        except ValueError:
-            return False
-        ip = getattr(ip, "ipv4_mapped", None) or ip
-        return any(ip in network for network in self._networks)
+
+def client_of(environ: dict[str, Any], proxies: TrustedProxies) -> str:
+    """Return the client's address: the last one in the chain of X-Forwarded-For that is no trusted proxy.
+
+    A trusted front end adds whom it has been asked by, so what stands before an address that is not trusted was sent by
+    the client. "" for a peer of a unix socket that says nothing.
+    """
+    address = str(environ.get("REMOTE_ADDR", ""))
+    told = str(environ.get("HTTP_X_FORWARDED_FOR", ""))
+    for hop in reversed(told.split(",") if told else ()):
+        if not proxies.trusts(address):
+            break
+        address = hop.strip() or "unknown"
+    return address
 
 
 def scheme_of(environ: dict[str, Any], proxies: TrustedProxies) -> str:

@@ -1,7 +1,7 @@
-"""What every request of a site passes before its app: its counts, its access log, its static files, its place.
+"""What every request of a site passes before its app: counts, access log, `[access]`, static files, its place.
 
-A site without access log and static files pays for one count. The first requests of each second are measured in
-full (`multisite.sites.usage`), which costs a few microseconds and is bounded for that reason.
+A site without access log, `[access]` and static files pays for one count. The first requests of each second are
+measured in full (`multisite.sites.usage`), which costs a few microseconds and is bounded for that reason.
 
 A site in the workers that becomes slow would come to hold every thread of theirs, so one may have no more than so many
 requests there at once. Those above are answered elsewhere: by a process of its own, for which no thread waits.
@@ -166,6 +166,10 @@ class Layers:
             from multisite.dispatch.static import StaticFiles  # a worker without such sites never loads it
 
             self._files = StaticFiles(site, home)
+        if site.is_restricted:
+            from multisite.dispatch.access import Guard
+
+            self._files = Guard(site, home, self._files)
         if site.access_log:
             self._log = _access_log(site, home)
 

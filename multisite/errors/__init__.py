@@ -25,6 +25,7 @@ class MultisiteError(Exception):
         retry_after: seconds for a ``Retry-After`` header, or None.
         incident: what names it in a log, "" where nothing was logged.
         detail: what a developer is shown beside it; filled in where that is wanted only.
+        headers: name and value of header fields that the answer has besides.
         is_last: nobody knows where another request would begin on this connection.
     """
 
@@ -32,6 +33,7 @@ class MultisiteError(Exception):
     retry_after: int | None = None
     incident = ""
     detail = ""
+    headers: tuple[tuple[str, str], ...] = ()
     is_last = False
 
     def __init__(self, reason: str) -> None:
@@ -59,6 +61,29 @@ class UnknownHost(MultisiteError):
     """No enabled site answers this host or path."""
 
     status = 404
+
+
+class Forbidden(MultisiteError):
+    """The site does not answer this client's address."""
+
+    status = 403
+
+
+class Unauthorized(MultisiteError):
+    """The site asks for a user and a password, and the request names none that fit (RFC 9110 section 15.5.2)."""
+
+    status = 401
+
+    def __init__(self, reason: str, realm: str) -> None:
+        super().__init__(reason)
+        self.headers = (("WWW-Authenticate", f'Basic realm="{realm}", charset="UTF-8"'),)  # RFC 7617
+
+
+class AccessUnknown(MultisiteError):
+    """Who may use the site cannot be learnt, so nobody may."""
+
+    status = 503
+    retry_after = 30
 
 
 class AppLoadError(MultisiteError):

@@ -19,6 +19,7 @@ from multisite.errors import (
     Asleep,
     BadHost,
     ConnectFailed,
+    Forbidden,
     MultisiteError,
     NeedsProcess,
     NoUpgrade,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 #: status -> (title, text) of a page that says nothing more particular
 TITLES: dict[int, tuple[str, str]] = {
     400: ("Bad request", "The server could not understand this request."),
+    401: ("Sign in", "This site asks for a user name and a password."),
     403: ("Forbidden", "You may not see this page."),
     404: ("Not found", "There is no site at this address."),
     405: ("Not allowed", "This address does not take requests of this kind."),
@@ -52,7 +54,7 @@ TITLES: dict[int, tuple[str, str]] = {
 BY_KIND = {ConnectFailed: ("Not reachable", "This site cannot be reached at the moment. Please try again later.")}
 
 #: errors whose reason is written for a visitor; the others' may name files and stays in the log
-TOLD = (Asleep, BadHost, UnknownHost, NeedsProcess, NoUpgrade, SiteBusy)
+TOLD = (Asleep, BadHost, Forbidden, UnknownHost, NeedsProcess, NoUpgrade, SiteBusy)
 
 #: a reason may quote what the client sent; a page stays small all the same (characters)
 LONGEST_TEXT = 300
@@ -147,7 +149,8 @@ def for_error(exc: MultisiteError, incident: str = "", detail: str = "") -> Page
     incident = incident or exc.incident
     detail = detail or exc.detail
     title, text = next((said for kind, said in BY_KIND.items() if isinstance(exc, kind)), ("", reason))
-    return error_page(exc.status, title, text, incident=incident, detail=detail, retry_after=exc.retry_after)
+    more = {"retry_after": exc.retry_after, "headers": exc.headers}
+    return error_page(exc.status, title, text, incident=incident, detail=detail, **more)  # type: ignore[arg-type]
 
 
 def redirect(location: str, status: int = 308) -> Page:

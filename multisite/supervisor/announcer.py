@@ -52,6 +52,8 @@ class Announcer:
             if not named or entry.broken or catalogue.hosting(name):
                 continue
             site = catalogue.site(name)
+            if site.is_restricted:
+                continue  # a Fastrouter would go past the check
             if (site.is_ours or site.protocol == "uwsgi") and self._has_processes(site, catalogue.home):
                 wanted[name] = {subscription.parse(text) for text in named}
         if wanted != self._wanted:

@@ -289,8 +289,8 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
 
     def _domains(self, site: Site) -> tuple[str, ...]:
         """Return the domains that lead to this site alone, whatever the path."""
-        if site.ignore_activity or site.ignore_agents:
-            return ()  # a front end that goes there by itself would wake it
+        if site.ignore_activity or site.ignore_agents or site.is_restricted:
+            return ()  # a front end that goes there by itself would wake it, or let everybody in
         if site.host:
             best = self.catalogue.answering(site.host)[:1]
             return (site.host,) if best and best[0].value == (("/", site.template),) else ()

@@ -72,7 +72,7 @@ def indirect(sites: Sites) -> tuple[str, ...]:
     """Return the exact domains whose requests are not all for the application of one site."""
     found: dict[str, None] = {}
     for (domain, _mount), name in sites.claims.items():
-        if not is_pattern(domain) and (sites.sites[name].static or not _speaks_http(sites.sites[name])):
+        if not is_pattern(domain) and (sites.sites[name].static or not _is_reachable(sites.sites[name])):
             found[domain] = None
     return tuple(found)
 
@@ -103,9 +103,9 @@ def _redirects(domain: str, site: Site) -> bool:
     return site.redirect_to_canonical and bool(site.domains) and domain != site.domains[0]
 
 
-def _speaks_http(site: Site) -> bool:
-    """Tell whether the socket of `site` speaks HTTP, with nothing of ours to do."""
-    return site.protocol == "http" and not site.access_log
+def _is_reachable(site: Site) -> bool:
+    """Tell whether a front end may go to the socket of `site`: it speaks HTTP, with nothing of ours to do."""
+    return site.protocol == "http" and not site.access_log and not site.is_restricted
 
 
 def _block(key: Key, domains: list[str], sites: Sites) -> Block:
@@ -139,7 +139,7 @@ def _block(key: Key, domains: list[str], sites: Sites) -> Block:
         check,
         tuple(left),
         timeout(sites.sites[name] for _, name, _ in key),
-        alone and not is_pattern(first) and "check" not in site.static and not left and _speaks_http(site),
+        alone and not is_pattern(first) and "check" not in site.static and not left and _is_reachable(site),
         re.sub(r"[^A-Za-z0-9_.-]", "_", owner if is_pattern(first) else first),
         sites.certificate(first),
         sent(sites, (name for _, name, redirects in key if not redirects)),
@@ -191,6 +191,8 @@ def _files(prefix: str, folders: tuple[str, ...], site: Site, file: str = "") ->
 
 def _hindrance(prefix: str, paths: tuple[str, ...], site: Site, files: Collection[str]) -> str:
     """Return why no rule can be made of these paths, or ""."""
+    if site.is_restricted:
+        return "multisite checks who may use the site ([access])"
     if not paths or any(has_control(path) or not path.startswith("/") for path in paths):
         return "a path in it cannot be written"
     if files and (len(paths) > 1 or not prefix):

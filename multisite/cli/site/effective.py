@@ -154,7 +154,7 @@ def _masked(setting: Setting) -> Setting:
 
 def mask(section: str, key: str, value: str) -> str:
     """Hide secrets: passwords in URLs and assignments everywhere, and what else may be one where any key is allowed."""
-    any_key = section not in ("service", "static", "logging")
+    any_key = section not in ("service", "static", "access", "logging")
     if any_key and value and (_SECRET_NAME.search(key) or _OPAQUE.fullmatch(value)):
         return MASK
     if key == "command":

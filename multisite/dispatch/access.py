@@ -1,0 +1,91 @@
+"""Who may use a site: the addresses and the users that its section [access] names.
+
+The check comes before everything of the site, its files and its processes, and nothing of a request that is refused
+goes further. Where it cannot be made, nobody is let in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from multisite.config.model import Home, Site
+from multisite.config.safefiles import Unusable
+from multisite.config.trusted import Networks, TrustedProxies, client_of
+from multisite.errors import AccessUnknown, Forbidden, Unauthorized
+from multisite.logs import servicelog
+from multisite.sites import htpasswd
+from multisite.sites.htpasswd import PasswordFile
+
+Environ = dict[str, Any]
+Files = Callable[[Environ, Any], "Iterable[bytes] | None"]  # the answer of a site's files, None where it has none
+
+#: what a certificate authority asks for without a password (RFC 8555 section 8.3); a token has no dot and no slash
+_CHALLENGE = re.compile(r"/\.well-known/acme-challenge/[A-Za-z0-9_-]+")
+#: how a front end, or a client, could say who the user is
+USER = "HTTP_X_REMOTE_USER"
+ASKED = "This site asks for a user name and a password"
+
+
+class Guard:
+    """Lets requests of `site` through to its `files`, and then to its application."""
+
+    def __init__(self, site: Site, home: Home, files: Files | None) -> None:
+        self._site, self._files = site, files
+        self._networks = Networks(site.allow) if site.allow else None
+        self._proxies = TrustedProxies(home.service.trusted_proxies)
+        self._passwords = PasswordFile(site.htpasswd) if site.htpasswd else None
+        self._told: object = None
+
+    def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes] | None:
+        """Return the answer of the site's files, None where its application is to answer.
+
+        Raises:
+            Forbidden: the client's address is none of those that may.
+            Unauthorized: there is no user with this password.
+            AccessUnknown: that cannot be learnt.
+        """
+        files = self._files
+        if files and not environ.get("SCRIPT_NAME") and _CHALLENGE.fullmatch(environ.get("PATH_INFO", "")):
+            body = files(environ, start_response)
+            if body is not None:
+                return body
+        if self._networks:
+            self._check_address(client_of(environ, self._proxies))
+        if self._passwords:
+            self._sign_in(self._passwords, environ)
+        return files(environ, start_response) if files else None
+
+    def _check_address(self, address: str) -> None:
+        assert self._networks
+        if not self._networks.contain(address):
+            yours = f"yours is {address}" if address else "yours is not known"
+            raise Forbidden(f"This site answers certain addresses only, and {yours}")
+
+    def _sign_in(self, passwords: PasswordFile, environ: Environ) -> None:
+        """Have the site learn who its user is, and nothing of the password, as under Apache."""
+        authorization = str(environ.get("HTTP_AUTHORIZATION", ""))
+        self._look(passwords)
+        user = passwords.user(authorization) if authorization else None
+        if user is None:
+            raise Unauthorized(ASKED, self._site.name)
+        del environ["HTTP_AUTHORIZATION"]
+        # As PEP 3333 has text: each character is a byte.
+        environ["REMOTE_USER"] = environ[USER] = user.encode("utf-8", "surrogateescape").decode("latin-1")
+        environ["AUTH_TYPE"] = "Basic"
+
+    def _look(self, passwords: PasswordFile) -> None:
+        try:
+            if passwords.look():
+                self._told = None
+                for line, reason, remedy in passwords.faults:
+                    servicelog.site_logger(self._site.name).error(
+                        "%s: %s: %s; %s", passwords.path, line, reason, remedy
+                    )
+        except Unusable as error:
+            if self._told != error.reason:
+                self._told = error.reason
+                problem = htpasswd.problem_of(self._site, error)
+                servicelog.site_logger(self._site.name).error("nobody is let in: %s", problem)
+            raise AccessUnknown("The file of its users cannot be read") from None
