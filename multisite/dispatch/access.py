@@ -28,7 +28,7 @@ USER = "HTTP_X_REMOTE_USER"
 ASKED = "This site asks for a user name and a password"
 
 
-class Guard:
+class AccessCheck:
     """Lets requests of `site` through to its `files`, and then to its application."""
 
     def __init__(self, site: Site, home: Home, files: Files | None) -> None:

@@ -167,9 +167,9 @@ class Layers:
 
             self._files = StaticFiles(site, home)
         if site.is_restricted:
-            from multisite.dispatch.access import Guard
+            from multisite.dispatch.access import AccessCheck
 
-            self._files = Guard(site, home, self._files)
+            self._files = AccessCheck(site, home, self._files)
         if site.access_log:
             self._log = _access_log(site, home)
 

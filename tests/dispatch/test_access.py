@@ -10,15 +10,17 @@ import pytest
 
 from multisite.config.model import Home, ServiceOptions
 from multisite.config.site import Site
-from multisite.dispatch.access import Guard
+from multisite.dispatch.access import AccessCheck
 from multisite.errors import AccessUnknown, Forbidden, Unauthorized
 
 SHA = "{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ="
 
 
-def guard(files: Any = None, proxies: tuple[str, ...] = ("127.0.0.1", "10.0.0.0/8", "unix"), **keys: Any) -> Guard:
+def guard(
+    files: Any = None, proxies: tuple[str, ...] = ("127.0.0.1", "10.0.0.0/8", "unix"), **keys: Any
+) -> AccessCheck:
     home = Home("/nowhere", service=ServiceOptions(trusted_proxies=proxies))
-    return Guard(Site("blog.ini", name="blog", **keys), home, files)
+    return AccessCheck(Site("blog.ini", name="blog", **keys), home, files)
 
 
 def basic(user: str, password: str) -> str:
