@@ -73,7 +73,7 @@ def record(scratch: Path) -> str:
         for name, (_text, requests) in SITES.items():
             for _ in range(requests):
                 ask(port, name)
-        while "loading" in subprocess.check_output([multisite, "status"], env=environ, text=True):
+        while "loading" in printed([multisite, "status"], environ):
             time.sleep(0.1)  # the preloader is not ready yet
         text = printed([multisite, "status"], environ)
         return text.replace(str(CHECKOUT), "/opt/multisite").replace(str(scratch / "demo"), "/srv")
