@@ -35,6 +35,7 @@ COMMANDS = {
     "router": "multisite.cli.router:router",
     "logs": "multisite.cli.logs:logs",
     "stop": "multisite.cli.restart:stop",
+    "maintenance": "multisite.cli.site.maintenance:maintenance",
     "create-rules": "multisite.cli.rules:create_rules",
     "restart": "multisite.cli.restart:restart",
     "reload": "multisite.cli.restart:reload",

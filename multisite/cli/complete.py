@@ -36,6 +36,7 @@ disabled = _names(_off)
 enabled = _names(lambda session: session.places.enabled_choices())
 sites = _names(lambda session: sorted(session.catalogue.sites))
 known = _names(lambda session: sorted({*session.catalogue.sites, *session.places.choices()}))
+switched = _names(lambda session: [*sorted(session.catalogue.sites), "on", "off"])
 addresses = _names(lambda session: [*_domains(session), *sorted(session.catalogue.sites)])
 
 

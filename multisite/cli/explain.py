@@ -16,6 +16,7 @@ from multisite.cli.router import ago, explained
 from multisite.cli.session import Named, Session, UnknownSite, pass_session
 
 if TYPE_CHECKING:
+    from multisite.cli.sitestate import SiteReport
     from multisite.config.domains import HostMatch
     from multisite.config.site import Site
     from multisite.sites.catalogue import Catalogue, Mounts
@@ -172,6 +173,8 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
         "saving": report.may_save,
         "notes": list(row.found.notes) if row and report.placement != "proxy" else [],
         "state": report.state,
+        "service": report.service,
+        "outage": _outage(report),
         "processes": report.figures or None,
         "failure": {**asdict(failure), "outdated": failure.outdated} if failure else None,
         "start": _start(session, first.name),
@@ -181,6 +184,17 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
         "faults": [str(problem) for problem in report.faults],
         "warnings": [str(problem) for problem in report.doubts],
     }
+
+
+def _outage(report: SiteReport) -> str:
+    """Say why the site is out of service, since when, and what ends that; "" where it is not."""
+    from multisite.sites.outages import remedy
+
+    outage = report.outage
+    if not outage:
+        return ""
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(outage.since))
+    return f"{outage.kind} since {since}; {remedy(outage, report.site.name)}"
 
 
 def _start(session: Session, name: str) -> str:
@@ -253,6 +267,7 @@ def _say(answer: dict[str, Any]) -> None:
         "application": answer["application"],
         "runs": f"{answer['placement']}: {answer['reason']}" if answer["placement"] else f"not: {answer['reason']}",
         "state": answer["state"] + _figures(answer["processes"] or {}),
+        "service": answer["outage"],
         "last start": _last_start(answer["processes"] or {}),
         "started": answer["start"],
         "happened": _happened(answer["failure"]),

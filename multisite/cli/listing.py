@@ -170,7 +170,12 @@ def _cells(site: dict[str, Any]) -> tuple[str, ...]:
     elif not told and site["saving"]:
         told = site["reason"]
     enabled = "yes" if site["enabled"] else "no"
-    return site["name"], domains, site["placement"] or "-", enabled, site["state"], told
+    return site["name"], domains, site["placement"] or "-", enabled, state_of(site), told
+
+
+def state_of(site: dict[str, Any]) -> str:
+    """Return the state for a table: that of its processes, and why the site is out of service, if it is."""
+    return f"{site['state']}, {site['service']}" if site["service"] else str(site["state"])
 
 
 STATUS = """\b
@@ -244,7 +249,7 @@ def _figures(site: dict[str, Any]) -> tuple[str, ...]:
     return (
         site["name"],
         site["placement"] or "-",
-        site["state"],
+        state_of(site),
         pids or "-",
         "-" if site["up_since"] is None else duration(time.time() - site["up_since"]),
         *("-" if count is None else str(count) for count in counts),

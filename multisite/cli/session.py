@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from multisite.sites.catalogue import Catalogue
     from multisite.sites.claims import Ledger
     from multisite.sites.failures import Failure
+    from multisite.sites.outages import Outages
     from multisite.sites.placements import Placements
     from multisite.sites.tally import Tally
     from multisite.sites.usage import Sums
@@ -142,6 +143,15 @@ class Session:
         from multisite.sites.failures import LastFailures
 
         return LastFailures(self.home).all()
+
+    @cached_property
+    def outages(self) -> Outages:
+        """Which sites are out of service."""
+        from multisite.sites.outages import Outages
+
+        outages = Outages(self.home)
+        outages.look()
+        return outages
 
     @cached_property
     def placements(self) -> Placements:

@@ -31,6 +31,7 @@ from multisite.sites.tally import Tally
 if TYPE_CHECKING:
     from multisite.cli.session import Session
     from multisite.sites.failures import Failure
+    from multisite.sites.outages import Outage
     from multisite.sites.placements import Row
 
 FIGURES = ("pids", "in_flight", "memory", "waiting", "idle", "up_since", "journey", "failure", "replace_failure")
@@ -75,6 +76,16 @@ class SiteReport:
         return told if told and (spawned or self.session.is_held(self.site.name)) else self.at_rest
 
     @cached_property
+    def outage(self) -> Outage | None:
+        """Why the site is out of service, None where it is not."""
+        return self.session.outages.of(self.site)
+
+    @property
+    def service(self) -> str | None:
+        """In one word why the site is out of service, None where it is not."""
+        return self.outage.kind if self.outage else None
+
+    @cached_property
     def figures(self) -> dict[str, Any]:
         """What the supervisor tells of its processes, or has written down of them; {} where it knows nothing."""
         known = self.session.known.get(self.site.name, {})
@@ -113,6 +124,7 @@ class SiteReport:
             "placement": self.placement,
             "reason": self.reason,
             "state": self.at_rest,
+            "service": self.service,
             "failure": failure,
             **({"host": site.host, "template": site.template} if site.host else {}),
             "pids": [],

@@ -3,6 +3,8 @@
 A site without access log, `[access]` and static files pays for one count. The first requests of each second are
 measured in full (`multisite.sites.usage`), which costs a few microseconds and is bounded for that reason.
 
+A site that is out of service (`gate`) keeps its static files, and nothing else: nobody behind them is asked.
+
 A site in the workers that becomes slow would come to hold every thread of theirs, so one may have no more than so many
 requests there at once. Those above are answered elsewhere: by a process of its own, for which no thread waits.
 """
@@ -11,11 +13,14 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from multisite.config.model import Home, Site
 from multisite.dispatch.environ import Completed
+from multisite.dispatch.gate import Gate
 from multisite.errors import SiteBusy
 from multisite.inprocess.workdir import WorkDir, here
 from multisite.logs import servicelog
@@ -162,14 +167,19 @@ class Layers:
         self._counts = usage.of_worker(home, _folder).of(site.name)
         self._files: Callable[..., Iterable[bytes] | None] | None = None
         self._log: AccessLog | None = None
+        self._gate = Gate(site, home)
+        self._putting = threading.Lock()
+        self._behind: Callable[[], None] = lambda: None
         if site.static and not entry.broken:
             from multisite.dispatch.static import StaticFiles  # a worker without such sites never loads it
 
             self._files = StaticFiles(site, home)
+        self._checked: Callable[..., Iterable[bytes] | None] | None = None  # who asks, and nothing else
         if site.is_restricted:
             from multisite.dispatch.access import AccessCheck
 
-            self._files = AccessCheck(site, home, self._files)
+            self._files, self._checked = AccessCheck(site, home, self._files), AccessCheck(site, home, None)
+        self._served = self._files
         if site.access_log:
             self._log = _access_log(site, home)
 
@@ -178,6 +188,9 @@ class Layers:
         self._counts.left = usage.MEASURED
         if self._workdir:
             self._workdir.check_due()
+        if self._gate.has_moved():
+            with self._putting:
+                self._behind()
         self._place(self._following)
 
     def put(self, app: WSGI, how: str, workdir: WorkDir | None = None, bound: ConcurrencyLimit | None = None) -> None:
@@ -188,6 +201,15 @@ class Layers:
             workdir: where it is called.
             bound: of its requests in this process.
         """
+        with self._putting:
+            self._behind = partial(self._put, app, how, workdir, bound)
+            self._behind()
+
+    def _put(self, app: WSGI, how: str, workdir: WorkDir | None, bound: ConcurrencyLimit | None) -> None:
+        self._files = self._served
+        if self._gate.is_closed:
+            app, how, workdir, bound = self._gate.app, self._gate.how, None, None
+            self._files = self._checked if self._gate.is_whole else self._served
         self._how, self._workdir = how, workdir
         counted = self._counted(app, workdir)
         if bound and workdir and workdir.stays and not self._files:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from multisite.config.model import Home, Site
 from multisite.dispatch import mounts
 from multisite.errors import UnknownHost
-from multisite.sites import sharing
+from multisite.sites import outages, sharing
 from multisite.sites.catalogue import Catalogue
 from multisite.sites.sitedir import Entry
 
@@ -34,8 +34,8 @@ def settled(current: Catalogue, name: str, host: str) -> tuple[Entry, Site]:
 def destination(current: Catalogue, host: str, is_free: bool) -> Destination | None:
     """Return where requests for a host go; None where its site needs a thread of this process.
 
-    That does a site that lives here, or whose file asks for more than processes: files that we send, a mount, a check
-    of who asks.
+    A site needs one that lives here or is out of service, or whose file asks for more than processes: files that we
+    send, a mount, a check of who asks.
 
     Args:
         current: all sites.
@@ -51,7 +51,11 @@ def destination(current: Catalogue, host: str, is_free: bool) -> Destination | N
     if not mounts.is_plain(current, found) or not is_free:
         return None
     entry, site = settled(current, *mounts.key_of(current, found[0].value[0][1], host))
-    if entry.broken or site.static or site.is_restricted or not _lives_elsewhere(site, current.home):
+    known = outages.of_home(current.home)
+    known.look()
+    if known.of(site) or entry.broken or site.static or site.is_restricted:
+        return None
+    if site.files_only or not _lives_elsewhere(site, current.home):
         return None
     from multisite.proxy import spawned  # a worker without such sites never loads it
 

@@ -134,6 +134,30 @@ class Asleep(MultisiteError):
     retry_after = 600
 
 
+class OutOfService(MultisiteError):
+    """Somebody has taken the site out of service, for a while or for good."""
+
+    status = 503
+
+
+class InMaintenance(OutOfService):
+    """The site is being worked on."""
+
+    retry_after = 60
+
+
+class Paused(OutOfService):
+    """Requests wait for the site, and this one has waited for as long as it may."""
+
+    retry_after = 10
+
+
+class Expired(OutOfService):
+    """The time of the site is over (RFC 9110 section 15.5.11)."""
+
+    status = 410
+
+
 class UpstreamError(MultisiteError):
     """What went wrong between us and the endpoint that a request was relayed to."""
 

@@ -20,6 +20,7 @@ from multisite.errors import (
     BadHost,
     ConnectFailed,
     Forbidden,
+    InMaintenance,
     MultisiteError,
     NeedsProcess,
     NoUpgrade,
@@ -39,6 +40,7 @@ TITLES: dict[int, tuple[str, str]] = {
     403: ("Forbidden", "You may not see this page."),
     404: ("Not found", "There is no site at this address."),
     405: ("Not allowed", "This address does not take requests of this kind."),
+    410: ("Expired", "This site is no longer available."),
     412: ("Changed", "What is at this address is not what was asked for."),
     413: ("Request too large", "The body of this request is too large for the site."),
     416: ("No such part", "What is at this address has no such part."),
@@ -51,7 +53,10 @@ TITLES: dict[int, tuple[str, str]] = {
 }
 
 #: what one kind of error says rather than its status
-BY_KIND = {ConnectFailed: ("Not reachable", "This site cannot be reached at the moment. Please try again later.")}
+BY_KIND = {
+    ConnectFailed: ("Not reachable", "This site cannot be reached at the moment. Please try again later."),
+    InMaintenance: ("Under maintenance", "This site is being worked on. Please try again later."),
+}
 
 #: errors whose reason is written for a visitor; the others' may name files and stays in the log
 TOLD = (Asleep, BadHost, Forbidden, UnknownHost, NeedsProcess, NoUpgrade, SiteBusy)
@@ -109,6 +114,30 @@ class Page:
             ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'"),
             *self.headers,
         ]
+
+
+@dataclass(frozen=True)
+class OwnPage:
+    """A page that an administrator has written, as it stands; call it as a WSGI application.
+
+    Unlike ours it may load what it likes: pictures and styles among the site's static files.
+    """
+
+    status: int
+    media_type: str
+    body: bytes
+    retry_after: int
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer."""
+        fields = [
+            ("Content-Type", self.media_type),
+            ("Content-Length", str(len(self.body))),
+            ("Cache-Control", "no-store"),
+            ("Retry-After", str(self.retry_after)),
+        ]
+        start_response(f"{self.status} {phrase(self.status)}", fields)
+        return [] if environ.get("REQUEST_METHOD") == "HEAD" else [self.body]
 
 
 def _best_of(offered: Iterable[str], accept: str) -> str:

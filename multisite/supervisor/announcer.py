@@ -78,7 +78,8 @@ class Announcer:
 
     def _is_open(self, name: str) -> bool:
         try:
-            return self._supervise(name).listener.is_open
+            listener = self._supervise(name).listener
+            return listener.is_open and not listener.is_shut
         except (KeyError, Unavailable):
             return False
 

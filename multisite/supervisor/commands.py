@@ -91,7 +91,9 @@ class Commands:
 
     def _do_ensure(self, request: Answer, connection: Caller) -> Answer:
         self._context.servers.register(connection.pid, request.get("head_limits"))
-        return {"socket": self._sites.supervise(*_asked(request)).ensure()}
+        supervised = self._sites.supervise(*_asked(request))
+        self._sites.heed(supervised)
+        return {"socket": supervised.ensure()}
 
     def _do_awake(self, request: Answer, _connection: Caller) -> Answer:
         """Tell whether a request that is no use of the site would find a process."""

@@ -6,13 +6,14 @@ import ast
 import contextlib
 import logging
 import os
+import time
 from dataclasses import asdict, fields, replace
 
 from multisite.config import hosting
 from multisite.config.domains import is_pattern
 from multisite.config.model import Home, Site
 from multisite.control.rundir import RuntimeDirError, access_of, access_problem
-from multisite.sites import hosts
+from multisite.sites import hosts, outages
 from multisite.sites.catalogue import Catalogue
 from multisite.sites.live import LiveHome
 from multisite.sites.sitedir import Entry, Stamp, has_errors
@@ -45,7 +46,7 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
     """
 
     KEPT = kept(_triggers=PART, _warming=PART, accounts=PART)
-    ANEW = ("_live", "_context", "_told", "announcer")
+    ANEW = ("_live", "_context", "_outages", "_told", "announcer")
 
     def __init__(self, live: LiveHome, context: Context) -> None:
         super().__init__()
@@ -56,6 +57,7 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
         self.accounts = Accounts(self.home)
         self.announcer = Announcer(self.supervise)
         self.announcer.install(self.catalogue)
+        self._outages = outages.of_home(self.home)
         self._told: dict[str, str] = {}  # what is wrong, by what is wrong with it
 
     def pack(self, keep: Keeper) -> State:
@@ -112,7 +114,9 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
             return supervised
         entry, site = self._newest(name, host)
         if site.name not in self:
-            self[site.name] = SupervisedSite(site, self.home, self._domains(site), entry.stamp, self._context)
+            new = SupervisedSite(site, self.home, self._domains(site), entry.stamp, self._context)
+            new.heed(self._outages.of(site), time.time())
+            self[site.name] = new
         return self[site.name]
 
     def claims(self, host: str) -> bool:
@@ -182,6 +186,7 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
         except OSError as error:
             return self._tell("look", f"the configuration cannot be looked at: {error}")
         self._tell("look", "")
+        self._outages.look()
         if changed:
             self._install()
         guard = self._context.loop.attempt
@@ -192,7 +197,13 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
         guard(self._rest)
         self.accounts.keep(self.values(), now)
 
+    def heed(self, supervised: SupervisedSite) -> None:
+        """Take note of whether a site is in service now."""
+        self._outages.look()
+        supervised.heed(self._outages.of(supervised.site), time.time())
+
     def _check(self, supervised: SupervisedSite, now: float) -> None:
+        supervised.heed(self._outages.of(supervised.site), time.time())
         if supervised.site.host and hosts.stamp_of(supervised.site.location) != supervised.stamp[-hosts.PARTS :]:
             self._update(supervised)
         if supervised.is_busy:

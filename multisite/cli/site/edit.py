@@ -173,6 +173,7 @@ def remove(session: Session, yes: bool, name: str) -> None:
     if step.action == "refuse":
         fail(step.message)
     os.unlink(path)
+    session.outages.end(file.name)  # another site may get this name
     if session.as_json:
         return say_json({"name": file.name, "file": path, "action": "remove"})
     say(f"removed {path}{f'; {location} stays' if location else ''}")
@@ -211,6 +212,7 @@ def rename(session: Session, name: str, new: str) -> None:
     replace_text(path, text, target)
     link = session.places.relink(old, stem)
     os.unlink(path)
+    session.outages.rename(file.name, stem)
     if session.as_json:
         return say_json({"name": stem, "file": target, "link": link, "action": "rename"})
     say(f"renamed {file.name} to {stem}: {target}{', enabled' if link else ''}")

@@ -9,6 +9,7 @@ import os
 
 from multisite.config.model import Home, Site
 from multisite.logs import servicelog
+from multisite.sites.outages import Outage
 from multisite.sites.sitedir import Stamp
 from multisite.sites.tally import Tally
 from multisite.supervisor.lifecycle import State
@@ -35,6 +36,7 @@ class SiteParts(Handed):
         stamp: of the version of its file that it has.
         journey: of its last start.
         is_put_to_rest: somebody has stopped it, and nobody has asked for it since.
+        outage: why it is out of service, None while it is not.
         is_due: it is to run although nobody has asked for it (`multisite.supervisor.prewarm`).
     """
 
@@ -45,7 +47,7 @@ class SiteParts(Handed):
         journey=JOURNEY,
         backends=given(lambda backends, keep: [[one.slot, one.serial, one.pack(keep)] for one in backends]),
     )
-    ANEW = ("site", "home", "domains", "context", "loop", "logger", "readiness")
+    ANEW = ("site", "home", "domains", "outage", "context", "loop", "logger", "readiness")
 
     def __init__(self, site: Site, home: Home, domains: tuple[str, ...], stamp: Stamp, context: Context) -> None:
         self.site, self.home, self.domains, self.stamp = site, home, domains, stamp
@@ -53,6 +55,7 @@ class SiteParts(Handed):
         self.logger = servicelog.site_logger(site.name)
         self.is_due = self.is_put_to_rest = self._is_asked_for = False
         self.journey: Journey | None = None
+        self.outage: Outage | None = None
         self.backends = Backends()
         self.costs = Costs()
         self.failures = Failures(site.name, context.notes, self.logger)

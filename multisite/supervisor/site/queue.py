@@ -145,10 +145,15 @@ _FAR = 2**62  # nanoseconds
 
 
 class SiteSocket(Handed):
-    """The socket at `path`, which is open or not; those whom `rundir` lets in may connect."""
+    """The socket at `path`, which is open or not; those whom `rundir` lets in may connect.
+
+    Attributes:
+        is_withdrawn: it is out of the way until `open`.
+        is_shut: it is so until somebody says otherwise: the site is out of service.
+    """
 
     KEPT = kept(
-        "_folders is_withdrawn",
+        "_folders is_withdrawn is_shut",
         _socket=Form(
             lambda bound, keep: keep(bound.fileno() if bound else -1),
             lambda told, _made: taken_socket(told) if told >= 0 else None,
@@ -161,7 +166,7 @@ class SiteSocket(Handed):
         self._rundir, self._links = rundir, links
         self._socket: socket.socket | None = None
         self._folders: list[str] = []
-        self.is_withdrawn = False
+        self.is_withdrawn = self.is_shut = False
 
     @property
     def is_open(self) -> bool:
@@ -178,13 +183,18 @@ class SiteSocket(Handed):
         Raises:
             OSError: it cannot be bound; the message says why.
         """
-        self._bring_back()
+        if self.is_withdrawn and not self.is_shut:
+            self._bring_back()
+        place = self._aside if self.is_withdrawn else self.path
         if not self._socket:
             self._socket = self._bind(backlog)
-        elif not os.path.exists(self.path) or self._is_shut_down:  # by a server that cleans up
+        elif not os.path.exists(place) or self._is_shut_down:  # by a server that cleans up
             self._socket.close()
             self._socket = None  # should the next line fail
             self._socket = self._bind(backlog)
+        if self.is_shut:
+            self.shut()
+            return
         self._rundir.access.admit_to_socket(self.path)
         self._link_from(domains)
 
@@ -201,11 +211,19 @@ class SiteSocket(Handed):
             os.rename(self.path, self._aside)
             self.is_withdrawn = True
 
+    def shut(self) -> None:
+        """Let nobody new connect, and no front end come here, even where a process needs the socket; see `is_shut`."""
+        self.is_shut = True
+        if self.is_open and (not self.is_withdrawn or os.path.exists(self.path)):
+            self.withdraw()
+        for folder in self._folders:
+            self._unlink(folder)
+        self._folders = []
+
     def _bring_back(self) -> None:
-        if self.is_withdrawn:
-            self.is_withdrawn = False
-            with contextlib.suppress(OSError):
-                os.rename(self._aside, self.path)
+        self.is_withdrawn = False
+        with contextlib.suppress(OSError):
+            os.rename(self._aside, self.path)
 
     @property
     def _aside(self) -> str:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from multisite.config.model import Home, Site
 from multisite.config.policies import Refused
+from multisite.sites.outages import NOTICED_WITHIN, Outage
 from multisite.sites.sitedir import Stamp
 from multisite.supervisor import planner
 from multisite.supervisor.lifecycle import Event, State
@@ -22,6 +23,8 @@ from multisite.supervisor.site.backend import Backend
 from multisite.supervisor.site.backends import HELD
 from multisite.supervisor.site.failures import TOO_LATE, Unavailable
 from multisite.supervisor.site.parts import SiteParts
+
+NEVER = 3600  # seconds, for who asks when a site is back that is not expected to be
 
 
 class SupervisedSite(SiteParts):
@@ -42,12 +45,33 @@ class SupervisedSite(SiteParts):
 
     # The listening socket
 
+    def heed(self, outage: Outage | None, wall: float) -> None:
+        """Take note of why the site is out of service, if it is: nobody goes to its socket but past the workers.
+
+        What runs keeps running. The door stays open until every worker knows, so that none of them finds it shut.
+
+        Args:
+            outage: None: it is in service.
+            wall: Unix seconds.
+        """
+        self.outage, listener = outage, self.listener
+        if outage and wall - outage.since >= NOTICED_WITHIN:
+            if not listener.is_shut:
+                listener.shut()
+        elif not outage and listener.is_shut:
+            listener.is_shut = False
+            if listener.is_open:
+                with contextlib.suppress(Unavailable):
+                    self.queue.ensure(watch=not self.backends)
+
     def ensure(self) -> str:
         """Have the socket there; returns its path.
 
         Raises:
             Unavailable: no process can be had before some time has passed or something has changed.
         """
+        if self.listener.is_shut and self.outage:
+            raise Unavailable(self.outage.error.reason, self.outage.error.retry_after or NEVER)
         if not self.pids:
             starter.check(self)
         if self.state is State.FATAL or (self.state is State.BACKOFF and self.failures.in_a_row > 1):
@@ -187,7 +211,7 @@ class SupervisedSite(SiteParts):
             start_cost=self.costs.start_cost,
             failures=self.failures.in_a_row,
             expected=self.costs.size,
-            is_due=self.is_due,
+            is_due=self.is_due and not self.outage,
             stays=self.site.warm == "always",
         )
 

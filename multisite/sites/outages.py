@@ -1,0 +1,187 @@
+"""Which enabled sites are out of service, and why: maintenance, or a pause.
+
+One document in the home, `FILE`, which the command line writes and everybody reads: workers and supervisor may run as
+other users than whoever switches a site, and it survives restarts of all of them, and of the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from multisite.config.model import Home, Site
+from multisite.errors import Expired, InMaintenance, OutOfService, Paused
+
+FILE = "outages.json"
+MAINTENANCE, PAUSED, EXPIRED = "maintenance", "paused", "expired"
+HTML = "text/html; charset=utf-8"
+LONGEST_PAGE = 2**19  # characters
+NOTICED_WITHIN = 1.5  # seconds after which every worker knows
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """Why a site is out of service.
+
+    Attributes:
+        kind: "maintenance", "paused" or "expired".
+        since: Unix time.
+        page: what visitors are shown in place of our page; "": nothing else.
+        media_type: of that page.
+    """
+
+    kind: str
+    since: float
+    page: str = ""
+    media_type: str = HTML
+
+    @property
+    def error(self) -> OutOfService:
+        """What a request is answered with; in a pause, one that has waited for as long as it may."""
+        if self.kind == PAUSED:
+            return Paused("The site is paused")
+        return Expired("The site has expired") if self.kind == EXPIRED else InMaintenance("The site is in maintenance")
+
+
+def remedy(outage: Outage, name: str) -> str:
+    """Return what ends an outage."""
+    if outage.kind == PAUSED:
+        return f"multisite resume {name} ends the pause"
+    return f"multisite maintenance {name} off ends it"
+
+
+class Outages:
+    """The outages of one home, read again when the document is another one."""
+
+    def __init__(self, home: Home) -> None:
+        self.path = os.path.join(home.path, FILE)
+        self._stamp: tuple[int, ...] | None = None
+        self._rows: dict[str, list[Outage]] = {}
+
+    def look(self) -> None:
+        """Read the document if it has changed; one that cannot be read counts as empty."""
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            self._stamp, self._rows = None, {}
+            return
+        stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
+        if stamp != self._stamp:
+            self._stamp, self._rows = stamp, read(self.path)
+
+    def of(self, site: Site) -> Outage | None:
+        """Return why `site` is out of service, as `look` has last seen it; an instance shares its hosting site's."""
+        found = [*self._rows.get(site.name, ()), *self._rows.get(site.entry_name, ())]
+        return min(found, key=lambda outage: outage.kind) if found else None  # maintenance is before paused
+
+    def named(self, name: str) -> tuple[str, ...]:
+        """Return the kinds that are noted for a name."""
+        return tuple(outage.kind for outage in self._rows.get(name, ()))
+
+    # From the command line
+
+    def begin(self, name: str, outage: Outage) -> None:
+        """Take a site out of service, in place of an outage of the same kind.
+
+        Raises:
+            OSError: the document cannot be written.
+        """
+        with self._changing() as rows:
+            rows[name] = [*(one for one in rows.get(name, ()) if one.kind != outage.kind), outage]
+
+    def end(self, name: str, kind: str = "") -> bool:
+        """Put a site back into service; tell whether it was out of it for this reason, or for any.
+
+        Raises:
+            OSError: the document cannot be written.
+        """
+        if not any(kind in ("", one) for one in self.named(name)):
+            return False
+        with self._changing() as rows:
+            before = rows.pop(name, [])
+            left = [one for one in before if kind not in ("", one.kind)]
+            if left:
+                rows[name] = left
+        return len(left) < len(before)
+
+    def rename(self, old: str, new: str) -> None:
+        """Have the outages of a site follow its name.
+
+        Raises:
+            OSError: the document cannot be written.
+        """
+        if self.named(old):
+            with self._changing() as rows:
+                rows[new] = rows.pop(old, [])
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[dict[str, list[Outage]]]:
+        folder = os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            rows = read(self.path)
+            yield rows
+            _write(self.path, {name: list(map(asdict, outages)) for name, outages in rows.items()})
+        finally:
+            os.close(folder)
+        self.look()
+
+
+def of_home(home: Home) -> Outages:
+    """Return the outages of `home`, the same for all who ask in this process."""
+    found = _known.get(home.path)
+    if found is None:
+        found = _known[home.path] = Outages(home)
+    return found
+
+
+_known: dict[str, Outages] = {}  # by home; a process serves one, and tests some
+
+
+def read(path: str) -> dict[str, list[Outage]]:
+    """Return the outages by the names of sites; nothing of a document that cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            told = json.loads(file.read())
+    except (OSError, ValueError):
+        return {}
+    rows = told.items() if isinstance(told, dict) else ()
+    found = {str(name): [one for each in _list(row) if (one := _outage(each))] for name, row in rows}
+    return {name: outages for name, outages in found.items() if outages}
+
+
+def _list(row: Any) -> list[Any]:
+    return row if isinstance(row, list) else []
+
+
+def _outage(told: Any) -> Outage | None:
+    try:
+        kind, since = str(told["kind"]), float(told["since"])
+        page, media_type = str(told.get("page", "")), str(told.get("media_type", ""))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+    ours = media_type if media_type.isprintable() and media_type.isascii() else ""
+    return Outage(kind, since, page, ours or HTML) if kind in (MAINTENANCE, PAUSED) else None
+
+
+def _write(path: str, rows: Mapping[str, Any]) -> None:
+    try:
+        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".outages-")
+    except OSError as error:
+        error.filename = path  # rather than a name that nobody knows
+        raise
+    try:
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            os.fchmod(file.fileno(), 0o644)  # as moya.conf, which stands beside it
+            json.dump(rows, file, indent=1)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
