@@ -55,7 +55,7 @@ def destination(current: Catalogue, host: str, is_free: bool) -> Destination | N
     known.look()
     if known.of(site) or entry.broken or site.static or site.is_restricted:
         return None
-    if site.files_only or not _lives_elsewhere(site, current.home):
+    if not _lives_elsewhere(site, current.home):
         return None
     from multisite.proxy import spawned  # a worker without such sites never loads it
 
