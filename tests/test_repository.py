@@ -114,6 +114,34 @@ def test_a_python_that_is_too_old_is_said(tmp_path: Path) -> None:
     assert not (tmp_path / "venv").exists()
 
 
+PIP_SAYS = """
+Collecting click>=8.1 (from multisite-wsgi==0.1)
+  Downloading click-8.5.1-py3-none-any.whl (126 kB)
+Building wheel for multisite-wsgi (pyproject.toml): started
+Using cached whatever
+Installing collected packages: click, rich, gunicorn
+Successfully installed click
+"""
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_an_installation_shows_what_pip_is_doing(tmp_path: Path, status: int) -> None:
+    """There is a line for each package, in a pipe at once; warnings and the exit status are pip's."""
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin" / "python"
+    python.write_text(f"#!/bin/sh\ncat <<'EOF'\n{PIP_SAYS}EOF\necho WARNING >&2\nread word\nexit {status}\n")
+    python.chmod(0o755)
+    words = [str(CHECKOUT / ".ci/pip"), str(tmp_path), "click"]
+    done = subprocess.run(words, input="kept\n", capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (status, "WARNING\n")
+    assert done.stdout.splitlines() == [
+        "  collecting click>=8.1",
+        "  downloading click-8.5.1-py3-none-any.whl (126 kB)",
+        "  building wheel for multisite-wsgi (pyproject.toml): started",
+        "  installing click and 2 more",
+    ]
+
+
 def test_a_missing_package_is_named_to_those_who_are_not_root(tmp_path: Path) -> None:
     """Without root the script says the command that root would type, and fails."""
     tools = {"id": "echo 1000", "apt-get": "exit 9", "dpkg-query": "exit 1"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
@@ -12,14 +11,12 @@ import click
 
 from multisite.cli import complete
 from multisite.cli.group import fenced
-from multisite.cli.output import say, say_json, say_problems
+from multisite.cli.output import say, say_json, say_problems, waiting
 from multisite.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
     from multisite.errors import Problem
     from multisite.sites.placement import Saving
-
-SLOW = 200  # files; fewer are read before a progress bar could be seen
 
 EPILOG = """\b
 Examples:
@@ -81,8 +78,11 @@ def enabled_problems(session: Session) -> list[Problem]:
         *session.catalogue.problems,
         *([group] if group else []),
     ]
-    for name in _progress(list(session.catalogue.sites)):
-        found += problems_of(session, name)
+    names = list(session.catalogue.sites)
+    with waiting() as show:
+        for number, name in enumerate(names, 1):
+            show(f"checking {name} ({number} of {len(names)})")
+            found += problems_of(session, name)
     return list(dict.fromkeys(found))
 
 
@@ -106,15 +106,6 @@ def disabled_problems(session: Session) -> list[Problem]:
 
 def _rows(problems: Iterable[Problem], enabled: bool) -> Iterator[dict[str, object]]:
     return ({**problem.as_dict(), "enabled": enabled} for problem in problems)
-
-
-def _progress(names: list[str]) -> Iterable[str]:
-    if len(names) < SLOW or not sys.stderr.isatty():
-        return names
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(names, "checking", console=Console(stderr=True), transient=True)
 
 
 def _sum_up(session: Session, errors: int, warnings: int) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from multisite.cli.group import fail
-from multisite.cli.output import say, say_json, say_problems
+from multisite.cli.output import say, say_json, say_problems, waiting
 from multisite.cli.session import Session, pass_session, stem_of
 
 if TYPE_CHECKING:
@@ -119,7 +119,8 @@ def draft(path: str, application: str | None) -> Draft:
 
     path = os.path.abspath(os.path.expanduser(path))
     folder = os.path.dirname(path) if os.path.isfile(path) else path
-    project = survey(folder)
+    with waiting(f"looking at {folder}"):
+        project = survey(folder)
     if path != folder:
         name = os.path.basename(path)
         project.sources = {each: tree for each, tree in project.sources.items() if each == name}

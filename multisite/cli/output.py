@@ -5,11 +5,13 @@ A table is as wide as it needs in a pipe or a file; on a narrow terminal columns
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 GOES_ON = "the old version goes on serving, since the new one"
+PATIENCE = 0.5  # seconds before a spinner shows what is awaited
 GAP = 2  # columns between two cells
 FOLDED = 12  # columns that a folded cell has at least
 STYLES = {  # of states
@@ -48,6 +51,80 @@ def say_problems(problems: Iterable[Problem], err: bool = True, prefix: str = ""
 def say_json(document: Any) -> None:
     """Print a JSON document, ASCII only so that any terminal and any file name is safe."""
     click.echo(json.dumps(document, indent=2))
+
+
+@contextlib.contextmanager
+def waiting(what: str = "") -> Iterator[Callable[[str], None]]:
+    """Show on a terminal what is awaited, once it takes longer than `PATIENCE`; the line goes away afterwards.
+
+    It is on standard error, and only if that is a terminal. Nothing should be printed meanwhile. Of two, one within
+    the other, the outer one is shown.
+
+    Args:
+        what: is being done, as "checking blog".
+
+    Yields:
+        a function that takes what is being done from now on.
+    """
+    if _Spinner.is_used or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield lambda what: None
+        return
+    spinner, _Spinner.is_used = _Spinner(what), True
+    timer = threading.Timer(PATIENCE, spinner.start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield spinner.show
+    finally:
+        _Spinner.is_used = False
+        timer.cancel()
+        spinner.stop()
+
+
+class _Spinner:
+    """A line that lives; started by another thread, unless it is stopped first."""
+
+    is_used = False  # there is one
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._lock = threading.Lock()
+        self._is_over = False
+        self._live: Any = None
+        self._spinner: Any = None
+
+    def start(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+        from rich.spinner import Spinner
+        from rich.text import Text
+
+        with self._lock:
+            if self._is_over:
+                return
+            console = Console(stderr=True, highlight=False)
+            self._spinner = Spinner("dots", Text(printable(self._what), no_wrap=True, overflow="ellipsis"))
+            # Output of ours goes where it would without this: standard output may be a file.
+            self._live = Live(
+                self._spinner, console=console, transient=True, redirect_stdout=False, redirect_stderr=False
+            )
+            self._live.start()
+
+    def show(self, what: str) -> None:
+        """Show from now on that `what` is being done."""
+        with self._lock:
+            self._what = what
+            if self._live:
+                from rich.text import Text
+
+                self._spinner.update(text=Text(printable(what), no_wrap=True, overflow="ellipsis"))
+
+    def stop(self) -> None:
+        """Remove the line, or never show it."""
+        with self._lock:
+            self._is_over = True
+            if self._live:
+                self._live.stop()
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

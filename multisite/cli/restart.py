@@ -15,7 +15,7 @@ import click
 
 from multisite.cli import complete
 from multisite.cli.group import fenced
-from multisite.cli.output import say, say_json, say_problems
+from multisite.cli.output import say, say_json, say_problems, waiting
 from multisite.cli.session import Named, Session, pass_session
 from multisite.cli.trialruns import stamp
 from multisite.errors import MultisiteError
@@ -56,17 +56,18 @@ NOTHING = "it was not running"
 
 
 @click.command(epilog=RESTART, short_help="Restart sites.")
-@click.option("--wait", is_flag=True, help="Wait until the new version serves, or is known to be none that can.")
+@click.option("--wait", is_flag=True, help="Wait until the new version is serving or has failed.")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete.sites)
 @pass_session
 def restart(session: Session, wait: bool, names: tuple[str, ...]) -> None:
-    """Restart sites: their applications are loaded anew, other sites notice nothing.
+    """Restart sites: their applications are loaded again, and other sites are not affected.
 
-    If the new code cannot be loaded, the old application goes on serving. A hosting site is named by its name, which
+    If the new code cannot be loaded, the old application keeps serving. A hosting site is named by its name, which
     means all its hosts, or by one of these. `all` means all enabled sites, a quoted wildcard those that match.
 
-    With --wait the outcome is said, and the exit code is 1 if an old version goes on. A site of which nothing runs, or
-    that shares the workers' interpreter, is first started once in a process of its own (as `check --boot` does).
+    With --wait the outcome is printed, and the exit code is 1 if the new version failed. A site that is not running is
+    started, and the process stays to serve the next request. A site that shares the workers' interpreter, or whose
+    supervisor is not running, is first started once in a test process (as `check --boot` does).
     """
     sites = [named.site for named in session.chosen(names)]  # all, before anything is done
     if wait:
@@ -172,21 +173,28 @@ def _start(session: Session, named: Named) -> dict[str, Any]:
 
 
 @click.command(epilog=RELOAD, short_help="Read the whole configuration again.")
-@click.option("--supervisor", is_flag=True, help="Have the supervisor run the program that is installed now.")
+@click.option("--supervisor", is_flag=True, help="Make the supervisor run the program that is installed now.")
+@click.option("--wait", is_flag=True, help="With NAME: wait until the new version is serving or has failed.")
 @click.argument("names", metavar="[NAME...]", nargs=-1, shell_complete=complete.sites)
 @pass_session
-def reload(session: Session, supervisor: bool, names: tuple[str, ...]) -> None:
+def reload(session: Session, supervisor: bool, wait: bool, names: tuple[str, ...]) -> None:
     """Make every worker read moya.conf and all site files again; with NAME, restart those sites, as `restart` does.
 
-    A file with an error keeps its last good version in service; the errors are said and the exit code is 1.
+    A file with an error keeps its last good version in service; the errors are printed and the exit code is 1.
 
     With --supervisor, after an upgrade of multisite, the supervisor becomes the new program in the same process:
     the processes of the sites stay, and no request is lost. If the new program does not start, the old one stays.
     """
     if supervisor and names:
         raise click.UsageError("--supervisor takes no NAME")
+    if wait and not names:
+        raise click.UsageError("--wait needs NAME: it waits for the new versions of those sites")
     if names:
         sites = [named.site for named in session.chosen(names)]
+        if wait:
+            from multisite.cli.trialruns import restart_and_wait
+
+            return restart_and_wait(session, sites)
         return _each(session, "restarted", list, {site.name: partial(_restart, session, site) for site in sites})
     if supervisor:
         return renew(session)
@@ -212,7 +220,8 @@ def renew(session: Session) -> None:
     from multisite.supervisor.upgrade import PATIENCE
 
     try:
-        answer = Client(session.home).ask({"do": "upgrade"}, within=2 * PATIENCE)
+        with waiting("waiting for the new supervisor program"):
+            answer = Client(session.home).ask({"do": "upgrade"}, within=2 * PATIENCE)
     except NotRunning:
         answer = {"done": "no supervisor runs; the next one will be the program that is installed now"}
     if session.as_json:

@@ -12,7 +12,7 @@ import click
 
 from multisite.cli import complete
 from multisite.cli.group import fail, fenced
-from multisite.cli.output import printable, say, say_json
+from multisite.cli.output import printable, say, say_json, waiting
 from multisite.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
@@ -239,7 +239,8 @@ def _usage(option: str, value: str, error: ValueError) -> NoReturn:
 def _check(server: str, front: Front, render: Callable[[Front], str]) -> bool | None:
     from multisite.cli.frontends import syntax
 
-    program, fault = syntax.check(server, front, render)
+    with waiting(f"waiting for {server} to check the rules"):
+        program, fault = syntax.check(server, front, render)
     if not program:
         say(f"{server} is not installed here: its rules are not checked", err=True)
         return None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from multisite.cli.output import say, suggestion
+from multisite.cli.output import say, suggestion, waiting
 from multisite.errors import MultisiteError
 from multisite.sites.enabling import Places
 
@@ -73,7 +73,8 @@ class Session:
         """Every enabled site and the host table, read afresh."""
         from multisite.sites import catalogue
 
-        return catalogue.read(self.home)
+        with waiting(f"reading the site files of {self.home.path}"):
+            return catalogue.read(self.home)
 
     @cached_property
     def supervisor(self) -> dict[str, Any] | None:
@@ -126,7 +127,8 @@ class Session:
         from multisite.control.client import Client, NotRunning
 
         try:
-            return Client(self.home).ask({"do": command, **arguments})
+            with waiting("waiting for the supervisor"):
+                return Client(self.home).ask({"do": command, **arguments})
         except NotRunning:
             return None
 

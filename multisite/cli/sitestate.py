@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from multisite.cli.group import fenced
+from multisite.cli.output import waiting
 from multisite.cli.places import log_problems, socket_problem
 from multisite.cli.project.faults import site_problems, static_problems
 from multisite.cli.project.sessions import problem as storage_problem
@@ -169,7 +170,8 @@ def _failure(failure: Failure | None) -> dict[str, Any] | None:
 
 def judge(session: Session, site: Site) -> SiteReport:
     """Judge an enabled site; one that cannot be judged is broken."""
-    return fenced(session, site.name, partial(_judged, session, site), partial(_unjudged, session, site))
+    with waiting(f"looking at {site.name}"):
+        return fenced(session, site.name, partial(_judged, session, site), partial(_unjudged, session, site))
 
 
 def _unjudged(session: Session, site: Site, said: str) -> SiteReport:

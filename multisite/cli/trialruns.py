@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from multisite.cli.group import fail, fenced
-from multisite.cli.output import GOES_ON, say, say_json, say_table
+from multisite.cli.output import say, say_json, say_table, waiting
 from multisite.config import hosting
 
 if TYPE_CHECKING:
@@ -63,20 +62,27 @@ def _booted(session: Session, names: Sequence[str]) -> Iterator[Outcome]:
                 fail(f"{name} has a site for each folder; name one of its hosts")
         elif is_startable(site):
             sites.append(site)
-    yield from _shown(boot(sites, session.home, at_once()), len(sites), session.as_json)
+    yield from _shown(boot(sites, session.home, at_once()), sites)
 
 
 def _site(session: Session, name: str) -> Site | str:
     return session.catalogue.site(name)
 
 
-def _shown(outcomes: Iterator[Outcome], count: int, as_json: bool) -> Iterable[Outcome]:
-    if as_json or not sys.stderr.isatty():
-        return outcomes
-    from rich.console import Console
-    from rich.progress import track
+def _shown(outcomes: Iterator[Outcome], sites: Sequence[Site]) -> Iterator[Outcome]:
+    """Yield the outcomes; meanwhile a spinner names the sites that are still to come."""
+    left = {site.name: site for site in sites}
+    with waiting() as show:
+        show(_still(left, len(sites)))
+        for outcome in outcomes:
+            left.pop(outcome.name, None)
+            show(_still(left, len(sites)))
+            yield outcome
 
-    return track(outcomes, "starting", total=count, console=Console(stderr=True), transient=True)
+
+def _still(left: Mapping[str, Site], count: int) -> str:
+    names, more = list(left)[:3], len(left) - 3
+    return f"starting {', '.join(names)}{f' and {more} more' if more > 0 else ''} ({count - len(left)} of {count} done)"
 
 
 def _cells(outcome: Outcome) -> tuple[str, ...]:
@@ -93,14 +99,18 @@ def say_output(outcome: Outcome) -> None:
 
 
 def restart_and_wait(session: Session, sites: Sequence[Site]) -> None:
-    """Restart sites and say what became of it; exit code 1 if a new version does not serve."""
-    results = [
-        fenced(session, site.name, partial(_restarted, session, site), partial(_result, site, False)) for site in sites
-    ]
+    """Restart sites and print what became of each; exit code 1 if a new version is not serving."""
+    results = []
+    for site in sites:
+        with waiting(f"{site.name}: waiting for the new version (start_timeout = {site.start_timeout:g}s)"):
+            step, instead = partial(_restarted, session, site), partial(_result, site, False)
+            results.append(fenced(session, site.name, step, instead))
     if session.as_json:
         say_json({"restarted": results})
     else:
         for result in results:
+            for line in result["output"]:
+                say(f"{result['name']} | {line}", err=True)
             say(f"{result['name']}: {result['said']}", err=not result["ok"])
     if not all(result["ok"] for result in results):
         raise SystemExit(1)
@@ -110,27 +120,43 @@ def _restarted(session: Session, site: Site) -> dict[str, Any]:
     entry = session.catalogue.entries[site.entry_name]
     wrong = next((problem for problem in entry.problems if problem.is_error), None)
     if wrong:
-        return _result(site, False, f"nothing was changed, since its file has errors: {wrong}")
-    about = {"site": site.entry_name, "host": site.host}
-    running = session.ask("deploys", **about) or {"deploys": {}}
-    if running["deploys"] or hosting.is_hosting(site.location):
-        answer = session.ask("restart", **about)
+        return _result(site, False, f"its file has errors, and nothing was changed: {wrong}")
+    is_many = hosting.is_hosting(site.location) and not site.host
+    if is_many or (site.host or _is_spawned(session, site)):
+        answer = session.ask("restart", site=site.entry_name, host=site.host, start=not is_many)
         if answer and answer["deploys"]:
             return _outcome(session, site, answer["deploys"])
-        if hosting.is_hosting(site.location):
-            return _result(site, True, "nothing of it runs")
+        if is_many:
+            return _result(site, True, "it is not running")
     return _tried(session, site)
 
 
-def _result(site: Site, ok: bool, said: str, version: float = 0.0) -> dict[str, Any]:
-    """Describe an outcome; `version` is when the file was changed that was judged, 0 where none was."""
+def _is_spawned(session: Session, site: Site) -> bool:
+    """Tell whether the site runs in processes of the supervisor, or would with its next request."""
+    from multisite.cli.sitestate import judge
+    from multisite.supervisor.dryrun import is_startable
+
+    return session.is_held(site.name) or (is_startable(site) and judge(session, site).placement == "spawned")
+
+
+def _result(site: Site, ok: bool, said: str, version: float = 0.0, output: Sequence[str] = ()) -> dict[str, Any]:
+    """Describe an outcome.
+
+    Args:
+        site: that was restarted.
+        ok: whether the new version is good.
+        said: the sentence for people.
+        version: when the file was changed that was judged, 0 where none was.
+        output: what a start that failed printed; the last lines are kept.
+    """
     when = time.strftime("%H:%M:%S", time.localtime(version))
     of = f" ({os.path.basename(site.file)} as of {when})" if version else ""
-    return {"name": site.name, "ok": ok, "said": f"{said}{of}", "version": version or None}
+    last = list(output[-SHOWN:])
+    return {"name": site.name, "ok": ok, "said": f"{said}{of}", "version": version or None, "output": last}
 
 
 def _outcome(session: Session, site: Site, wanted: dict[str, int]) -> dict[str, Any]:
-    """Wait for the attempts `wanted` (number by site), or for what has come after them."""
+    """Wait until the attempts `wanted` (number by site), or later ones, have ended."""
     about, within = {"site": site.entry_name, "host": site.host}, site.start_timeout + BEYOND
     deadline = time.monotonic() + within
     while True:
@@ -139,18 +165,26 @@ def _outcome(session: Session, site: Site, wanted: dict[str, int]) -> dict[str, 
         if not open_:
             break
         if time.monotonic() > deadline:
-            return _result(site, False, f"{', '.join(open_)}: not decided within {within:g} s; multisite status tells")
+            return _result(site, False, f"{', '.join(open_)}: not ready within {within:g} s; see multisite status")
         time.sleep(PAUSE)
     lost = [name for name, number in wanted.items() if found.get(name, {}).get("number", 0) < number]
     if lost:  # the site has been taken out of service, or the supervisor has ended
-        return _result(site, False, f"{', '.join(lost)}: what became of it is not known; multisite status tells")
+        return _result(site, False, f"{', '.join(lost)}: the outcome is unknown; see multisite status")
     version = max(found[name].get("version", 0.0) for name in wanted)
-    failed = {name: found[name]["failure"] for name in wanted if found.get(name, {}).get("state") == "failed"}
+    failed = [name for name in wanted if found[name].get("state") == "failed"]
     if not failed:
-        return _result(site, True, "the new version serves", version)
+        return _result(site, True, "the new version is serving", version)
     several = len(wanted) > 1
-    said = "; ".join(f"{f'{name}: ' if several else ''}{GOES_ON} failed: {failed[name]}" for name in failed)
-    return _result(site, False, said, version)
+    said = "; ".join(f"{f'{name}: ' if several else ''}{_failed(found[name])}" for name in failed)
+    tried = any(found[name]["cause"] == "trial" for name in failed)
+    output = (session.ask("logs", **about) or {"lines": []})["lines"] if tried else ()
+    return _result(site, False, said, version, output)
+
+
+def _failed(deploy: dict[str, Any]) -> str:
+    """Say why a version does not serve, and what does instead."""
+    instead = "nothing is running" if deploy["cause"] == "trial" else "the old version is still serving"
+    return f"new version failed to start ({deploy['failure']}); {instead}"
 
 
 def _tried(session: Session, site: Site) -> dict[str, Any]:
@@ -162,16 +196,13 @@ def _tried(session: Session, site: Site) -> dict[str, Any]:
     if is_startable(site):
         outcome = next(boot([site], session.home, 1))
         if outcome.failure:
-            if not session.as_json:
-                say_output(outcome)
-            return _result(
-                site, False, f"nothing was changed, since a start on trial failed: {outcome.failure}", version
-            )
+            said = f"test start failed ({outcome.failure}); nothing was changed"
+            return _result(site, False, said, version, outcome.output)
         failures.of_starts(session.home).clear(site.name)
         session.ask("mended", site=site.entry_name, host=site.host)
     if not site.host:
         stamp(site.file)
-    return _result(site, True, "a start on trial went well; it is loaded anew with its next request", version)
+    return _result(site, True, "test start succeeded; the new version takes over at the next request", version)
 
 
 def stamp(path: str) -> None:

@@ -129,11 +129,14 @@ class Commands:
 
     def _do_restart(self, request: Answer, _connection: Caller) -> Answer:
         sites = self._sites.renewed(*_asked(request))  # an edit of a moment ago is what is to be tried
+        starts = bool(request.get("start"))  # one process, if none runs, and whoever asks will see what became of it
+        if starts and not sites and not self._sites.is_hosting(*_asked(request)):
+            sites = [self._sites.supervise(*_asked(request))]
         for supervised in sites:
-            supervised.replace("restart")
+            supervised.replace("restart", starts=starts)
         if not sites:
             return {"done": "it was not running", "deploys": {}}
-        running = {one.site.name: one.deploys.last.number for one in sites if one.pids}
+        running = {one.site.name: one.deploys.last.number for one in sites if one.pids or one.deploys.is_trial}
         return {"done": "restarting" if running else "it starts with its next request", "deploys": running}
 
     def _do_deploys(self, request: Answer, _connection: Caller) -> Answer:

@@ -139,6 +139,10 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
         supervised = self.get(self._newest(name, host)[1].name)
         return [supervised] if supervised else []
 
+    def is_hosting(self, name: str, host: str = "") -> bool:
+        """Tell whether a name stands for a site for each folder, rather than for one of them."""
+        return not host and bool(self.catalogue.hosting(name))
+
     def renewed(self, name: str, host: str = "") -> list[SupervisedSite]:
         """Return what `asked_for` does, after the files have been read that say what becomes of it.
 

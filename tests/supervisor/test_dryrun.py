@@ -96,13 +96,14 @@ def test_restart_waits_for_the_outcome(home: SupervisedHome) -> None:
     (folder / "app.py").write_text(app("three", health="500 Internal"))
     result = run(home, "restart", "--wait", "blog")
     assert result.exit_code == 1
-    assert "the old version goes on serving" in result.stderr
-    assert "GET /health was answered with 500" in result.stderr
+    failure = r"the smoke request GET /health was answered with 500"
+    said = rf"blog: new version failed to start \(start up: {failure}\); the old version is still serving \(.*\)\n"
+    assert re.fullmatch(said, result.stderr)
     assert home.get("blog") == "one"
     (folder / "app.py").write_text(app("fourth"))
     result = run(home, "restart", "--wait", "blog")
     assert result.exit_code == 0
-    assert re.fullmatch(r"blog: the new version serves \(blog\.ini as of [\d:]{8}\)\n", result.stdout)
+    assert re.fullmatch(r"blog: the new version is serving \(blog\.ini as of [\d:]{8}\)\n", result.stdout)
     wait_until(lambda: home.get("blog") == "fourth")
 
 
@@ -173,6 +174,57 @@ def test_a_restart_of_a_file_with_errors_is_no_success(home: SupervisedHome) -> 
     assert home.get("blog") == "one"
 
 
+@pytest.mark.parametrize("kind", ["ours", "smoke", "silent", "several"])
+def test_a_restart_of_an_idle_site_keeps_the_process_that_it_tried(home: SupervisedHome, kind: str) -> None:
+    """It serves the next request, and stops as idle after idle_timeout."""
+    if kind == "silent":
+        home.site("blog", SERVER, idle_timeout="2s")
+    else:
+        more = {"smoke_path": "/health"} if kind == "smoke" else {"processes": "2"} if kind == "several" else {}
+        home.app("blog", app(), idle_timeout="2s", **more)
+    home.client.meet()
+    for _ in range(2):
+        result = run(home, "restart", "--wait", "blog")
+        assert result.exit_code == 0, result.output
+        assert re.fullmatch(r"blog: the new version is serving \(blog\.ini as of [\d:]{8}\)\n", result.stdout)
+        state = home.state("blog")
+        assert state["state"] == "running"
+        tried = set(state["pids"])
+        body = home.get("blog")
+        assert int(body.split()[0]) in tried if kind == "silent" else body == "one"
+        assert tried <= set(home.state("blog")["pids"])
+        home.wait_for("blog", "stopped")
+
+
+def test_a_failed_restart_of_an_idle_site_is_one_attempt(home: SupervisedHome) -> None:
+    """Nobody is kept from the site by it, and what it printed is shown."""
+    folder = home.app("blog", app(early="print('hm', flush=True); import there_is_no_such_module"))
+    home.client.meet()
+    result = run(home, "restart", "--wait", "blog")
+    assert result.exit_code == 1
+    assert "blog | Traceback" in result.stderr
+    why = "start up: ModuleNotFoundError: No module named 'there_is_no_such_module'"
+    assert f"new version failed to start ({why}); nothing is running (blog.ini as of " in result.stderr
+    state = home.state("blog")
+    assert (state["state"], state["pids"], state["starts"]) == ("stopped", [], 1)
+    assert state["failure"]["failure"].startswith("start up: ModuleNotFoundError")
+    (folder / "app.py").write_text(app("mended"))
+    assert run(home, "restart", "--wait", "blog").exit_code == 0
+    assert home.state("blog")["failure"] is None
+    assert home.get("blog") == "mended"
+
+
+def test_a_site_that_is_stopped_while_it_is_tried_is_no_success(home: SupervisedHome) -> None:
+    folder = home.app("blog", app(early="open('begun', 'w'); import time; time.sleep(600)"))
+    home.client.meet()
+    home.client.ask({"do": "restart", "site": "blog", "start": True})
+    wait_until((folder / "begun").exists)
+    assert run(home, "stop", "blog").exit_code == 0
+    wait_until(lambda: not home.state("blog")["pids"])
+    told = home.client.ask({"do": "deploys", "site": "blog"})["deploys"]["blog"]
+    assert (told["state"], told["failure"]) == ("failed", "the site was stopped before it was ready")
+
+
 def test_restart_of_a_site_in_the_workers_is_tried_first(home: SupervisedHome) -> None:
     folder = home.app("blog", app(), mode="auto")
     file = home.path / "sites-enabled" / "blog.ini"
@@ -201,7 +253,7 @@ def test_an_outcome_that_nobody_knows_is_no_success(answer: dict[str, Any] | Non
     session: Any = SimpleNamespace(ask=lambda *_words, **_about: answer)
     outcome = trialruns._outcome(session, Site("/blog.ini", "blog", (), "/"), {"blog": 2})
     ok, said = outcome["ok"], outcome["said"]
-    assert not ok and "blog: what became of it is not known" in said
+    assert not ok and "blog: the outcome is unknown" in said
 
 
 def test_an_outcome_that_does_not_come_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,4 +262,4 @@ def test_an_outcome_that_does_not_come_is_no_success(monkeypatch: pytest.MonkeyP
     session: Any = SimpleNamespace(ask=lambda *_words, **_about: trying)
     outcome = trialruns._outcome(session, Site("/blog.ini", "blog", (), "/", start_timeout=0.0), {"blog": 2})
     ok, said = outcome["ok"], outcome["said"]
-    assert not ok and "not decided within" in said
+    assert not ok and "not ready within" in said

@@ -16,6 +16,8 @@ from multisite.supervisor.site.failures import Failures
 from multisite.supervisor.site.queue import WaitQueue
 
 NONE, TRYING, DONE, FAILED = "", "trying", "done", "failed"
+TRIAL = "trial"  # the cause of an attempt that nothing was serving before
+STOPPED = "the site was stopped before it was ready"
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Deploy:
 
     Attributes:
         number: of the site's attempts, from 1; 0: there was none.
-        cause: reload or restart.
+        cause: reload, restart, or trial where no process was serving.
         state: trying, done or failed; "" where there was none.
         failure: why the old version goes on.
         version: when the site's file was last changed that is judged, Unix seconds.
@@ -40,15 +42,23 @@ class Deploy:
         """Return this attempt, given up."""
         return replace(self, state=FAILED, failure=reason) if self.state == TRYING else self
 
-    def seen(self, backends: Backends, failure: str) -> Deploy:
-        """Return this attempt as the site's `backends` show it; `failure` is that of starts that fail in a row."""
+    def seen(self, backends: Backends, failure: str, is_wanted: bool = False) -> Deploy:
+        """Return this attempt as the site's `backends` show it.
+
+        Args:
+            backends: of the site.
+            failure: that of starts that fail in a row, "" for none.
+            is_wanted: a start is still to come.
+        """
         if self.state != TRYING:
             return self
         if failure and (not backends or backends.any_in(*HELD)):
             return self.failed(failure)
         old = any(one.obsolete and one.state in (State.STARTING, State.RUNNING) for one in backends)
         new = any(not one.obsolete and one.state is State.RUNNING for one in backends)
-        rests = not backends  # it was stopped meanwhile, and starts as the new version
+        rests = not backends and not is_wanted  # it was stopped meanwhile, and starts as the new version
+        if rests and self.cause == TRIAL:
+            return self.failed(STOPPED)
         return replace(self, state=DONE) if rests or (new and not old) else self
 
     def as_dict(self) -> dict[str, Any]:
@@ -75,13 +85,27 @@ class Deploys(Handed):
     @property
     def needs_smoke(self) -> bool:
         """Whether what starts now has to show that it is good: there is something better, or its version failed."""
-        return self._backends.any_in(State.RUNNING) or self.is_followed or self.last.state in (TRYING, FAILED)
+        failed = self.last.state == FAILED and self.last.cause != TRIAL
+        return self._backends.any_in(State.RUNNING) or self.is_followed or self.last.state == TRYING or failed
 
-    def begin(self, cause: str, version: float) -> None:
-        """Have new backends beside those that serve, which end when the new ones are ready."""
-        if mark_all(self._backends, cause):
-            self.last = Deploy(self.last.number + 1, cause, TRYING, version=version)
+    @property
+    def is_trial(self) -> bool:
+        """Whether a version is being tried that nothing was serving before."""
+        return self.last.state == TRYING and self.last.cause == TRIAL
+
+    def begin(self, cause: str, version: float, *, starts: bool = False) -> None:
+        """Start new backends beside those that serve, which end when the new ones are ready.
+
+        `starts`: where none serves, start one all the same, and keep it if it is good.
+        """
+        serves = mark_all(self._backends, cause)
+        if serves or starts:
+            self.last = Deploy(self.last.number + 1, cause if serves else TRIAL, TRYING, version=version)
             self._queue.want()
+
+    def give_up(self, reason: str) -> None:
+        """End the attempt: the new version has failed."""
+        self.last = self.last.failed(reason)
 
     def ready(self, wanted: int) -> None:
         """Go on now that a process is ready; `wanted` is how many the site is to have."""
@@ -97,11 +121,15 @@ class Deploys(Handed):
         if failures.replacement:
             self.last = self.last.failed(failures.replacement)
         elif failures.last and (failures.in_a_row > 1 or (failures.in_a_row and not self._backends)):
-            self.last = self.last.seen(self._backends, failures.last.failure)
+            self.last = self.last.seen(self._backends, failures.last.failure, self._is_wanted)
         else:
-            self.last = self.last.seen(self._backends, "")
+            self.last = self.last.seen(self._backends, "", self._is_wanted)
         if was_tried and self.last.state == DONE and self._backends:
             failures.mended()
+
+    @property
+    def _is_wanted(self) -> bool:
+        return self._queue.since is not None
 
 
 PATIENCE = 5.0  # seconds that a replacement waits for room before its predecessor makes some

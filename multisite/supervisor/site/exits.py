@@ -38,6 +38,8 @@ def _feed(supervised: SiteParts, backend: Backend, refused: bool) -> None:
         backend.feed(Event.EXITED, "max_requests")
     elif exit_.state is State.STARTING and (backend.obsolete or deploy.is_first(supervised.backends)):
         _keep_old(supervised, backend, exit_)
+    elif exit_.state is State.STARTING and supervised.deploys.is_trial:
+        _end_trial(supervised, backend, exit_)
     elif exit_.state is State.RUNNING and failures.is_proven(exit_):
         # A request has ended it: that costs the request, and nobody else waits long. The socket stays, and whoever
         # waits there starts the next one.
@@ -63,6 +65,13 @@ def _keep_old(supervised: SiteParts, backend: Backend, exit_: Exit) -> None:
         supervised.failures.replaced_in_vain(backend, now)
         supervised.queue.since = None
         deploy.keep_all(supervised.backends)
+    backend.feed(Event.EXITED, exit_.reason)
+
+
+def _end_trial(supervised: SiteParts, backend: Backend, exit_: Exit) -> None:
+    """A start that somebody asked for failed: it was one attempt, and whoever waits for the site makes the next."""
+    supervised.failures.report(backend, exit_, supervised.loop.now())
+    supervised.deploys.give_up(backend.journey.failure)
     backend.feed(Event.EXITED, exit_.reason)
 
 

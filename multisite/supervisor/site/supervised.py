@@ -116,11 +116,14 @@ class SupervisedSite(SiteParts):
         if not self.backends.any_in(State.RUNNING, State.DRAINING):
             self.queue.renew(watch=not self.backends)
 
-    def replace(self, reason: str) -> None:
-        """Have new backends beside the running ones, which end when the new ones are ready."""
+    def replace(self, reason: str, *, starts: bool = False) -> None:
+        """Start new backends beside the running ones, which end when the new ones are ready.
+
+        `starts`: where none runs, start one all the same (`Deploys.begin`).
+        """
         exits.reset(self)
         self.is_put_to_rest = False
-        self.deploys.begin(reason, self.stamp[0] / 1e9 if self.stamp else 0.0)
+        self.deploys.begin(reason, self.stamp[0] / 1e9 if self.stamp else 0.0, starts=starts)
 
     def weigh(self, sizes: Mapping[int, int]) -> None:
         """Note how many bytes each process uses, and replace those above the site's memory_limit."""
@@ -196,7 +199,7 @@ class SupervisedSite(SiteParts):
         """Describe a site for the planner by what is known at once; who is idle is not."""
         alive, lasting = self.backends.alive, self.backends.lasting
         missing = 0 if self.backends.any_in(*HELD) else max(0, launch.backends(self.site) - len(lasting))
-        if deploy.is_first(self.backends):
+        if deploy.is_first(self.backends) or self.deploys.is_trial:
             missing = min(missing, 0 if lasting else 1)
         return SiteView(
             self.site.name,
