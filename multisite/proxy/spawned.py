@@ -89,9 +89,7 @@ class SpawnedSite(Destination):
         if not self._proxy or not isinstance(error, NoAnswer | UpstreamTimeout):
             return
         incident = self._client.trouble(self._site.entry_name, self._site.host)
-        if incident:  # the page has the name of what the supervisor has logged
-            error.incident = incident
-            _log.warning("incident %s: %s: %s", incident, self, error)
+        error.incident = incident or error.incident  # the page has the name of what the supervisor has logged
         if isinstance(error, NoAnswer):
             self._ensure()
 

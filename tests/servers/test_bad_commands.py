@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -117,6 +118,7 @@ COMMANDS: dict[str, tuple[str, str, dict[str, str], str]] = {
     "killed": ("import os; os.kill(os.getpid(), 9)", "", {}, "was killed by SIGKILL before it was ready"),
     "nothere": ("", "", {"command": "/no/such/program -x"}, "/no/such/program: there is no such program"),
 }
+NEVER_LISTEN = ("never", "neverport", "neverpath", "elsewhere")
 APPLICATIONS: dict[str, tuple[str, dict[str, str], str]] = {
     "nofolder": ("", {"location": "/no/such/folder"}, "/no/such/folder: there is no such directory"),
     "nopython": ("", {"python": "/no/such/venv"}, "/no/such/venv: there is no such file or directory"),
@@ -141,6 +143,10 @@ def test_commands_that_do_not_start(server: Server, home: HomeDir, unharmed: Non
     for name, reason in reasons.items():
         assert_told(server, home, name, reason)
     status = home.multisite("status")
+    sites = {site["name"]: site for site in json.loads(home.typed("--json", "list").stdout)["sites"]}
+    for name in NEVER_LISTEN:
+        assert sites[name]["starts"] == 1, f"{name}: whoever waits has waited for long enough"
+        assert all(word in sites[name]["failure"]["failure"] for word in ("%PORT", "%SOCKET", "LISTEN_FDS")), name
     for name, reason in reasons.items():
         assert any(line.startswith(f"{name}: incident") and reason in line for line in status.splitlines()), status
         eventually(lambda name=name: not processes_of(home, name), PATIENCE, f"{name} is gone")  # type: ignore[misc]
@@ -167,6 +173,10 @@ def assert_told(server: Server, home: HomeDir, name: str, reason: str) -> None:
     told = [line for line in server.log().splitlines() if f"incident {incident}" in line]
     assert len(told) == 1, f"{name}: {incident} is in the log {len(told)} times"
     assert reason in told[0]
+    events = [
+        line for line in server.log().splitlines() if f"({name})" in line and re.search("incident [0-9a-f]{8}:", line)
+    ]
+    assert events == told, "what fails again at once is the same event"
     shown = home.multisite("explain", f"{name}.test")
     assert f"incident {incident}: " in shown, shown
     assert reason in shown

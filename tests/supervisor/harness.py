@@ -159,7 +159,7 @@ class SupervisedHome:
         return dict(wait_until(lambda: (s := self.state(name))["state"] == state and s, seconds))
 
     def failed(self, name: str) -> dict[str, Any]:
-        """Wait until a site has been tried twice and given up for a while.
+        """Wait until a site has been tried twice, or for as long as it may take, and given up for a while.
 
         The pause that follows is short. When it is over the site is stopped, and soon nobody keeps it: on a
         machine so busy it is asked once more.
@@ -209,7 +209,9 @@ class SupervisedHome:
 
 
 def _is_given_up(state: dict[str, Any]) -> bool:
-    return state["state"] in ("backoff", "stopped") and state["starts"] >= 2 and bool(state["failure"])
+    if state["state"] not in ("backoff", "stopped") or not state["failure"]:
+        return False
+    return state["starts"] >= 2 or "it was not ready within" in state["failure"]["failure"]
 
 
 @contextlib.contextmanager

@@ -266,7 +266,9 @@ def test_a_site_that_never_becomes_ready_is_killed_and_said(home: SupervisedHome
     path = home.ensure("bad")
     with pytest.raises(OSError):
         ask(path)
-    assert "not ready within 0.4 s" in home.failed("bad")["failure"]["failure"]
+    state = home.failed("bad")
+    assert "not ready within 0.4 s" in state["failure"]["failure"]
+    assert state["starts"] == 1, "whoever waits has waited for long enough"
 
 
 def test_a_site_that_ignores_sigterm_is_killed_after_stop_timeout(home: SupervisedHome) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import textwrap
 from typing import Any
 
 import pytest
@@ -19,6 +21,11 @@ from tests.processes import is_running
 
 from .harness import SERVER, WITHIN, SupervisedHome, wait_until
 
+APP = """
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [b"well"]
+"""
 BROKEN = "import sys\nprint('no flask here')\nsys.exit(3)\n"
 
 
@@ -63,6 +70,74 @@ def test_explain_and_list_tell_a_failed_start_whether_or_not_the_supervisor_live
         assert "exited with code 3" in " ".join(typed(home, "list", code=3).split())
         with contextlib.suppress(NotRunning):
             end_supervisor(home)
+
+
+INCIDENT = re.compile(r"incident ([0-9a-f]{8}): (.*)")
+#: what its first start does, and the next; whether anybody is told of an error, and what the log has of it
+TWICE = {
+    "the same": ("sys.exit(3)", "sys.exit(3)", True, r"exited with code 3 before it was ready \(tried twice\)"),
+    "another": (
+        "sys.exit(3)",
+        "sys.exit(4)",
+        True,
+        r"exited with code 4 before it was ready \(tried twice; the first time: .*exited with code 3 before",
+    ),
+    "once": ("sys.exit(3)", "", False, "exited with code 3 before it was ready.*; the second attempt succeeded"),
+}
+
+
+def spoken(home: SupervisedHome, *words: str) -> str:
+    """What a command prints, whether or not the pause after the failures is over just now."""
+    argv = [sys.executable, "-m", "multisite", "--home", str(home.path), *words]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=WITHIN, check=False).stdout
+
+
+def row(home: SupervisedHome, command: str) -> dict[str, Any]:
+    (site,) = json.loads(spoken(home, "--json", command))["sites"]
+    return dict(site)
+
+
+@pytest.mark.parametrize("server", ["our runner", "a command"])
+@pytest.mark.parametrize("what", TWICE)
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_start_that_is_tried_twice_is_one_incident(
+    home: SupervisedHome, capfd: pytest.CaptureFixture[str], what: str, server: str, processes: str
+) -> None:
+    """The log has it once, and whoever waited is given the incident that it has there."""
+    first, second, is_refused, expected = TWICE[what]
+    count = f"""
+    import os, sys
+    with open("starts", "a+") as starts:
+        starts.write("x")
+        starts.flush()
+        starts.seek(0)
+        tries = len(starts.read())
+    if tries <= {processes}:
+        os._exit({first[9:-1]})
+    elif {bool(second)}:
+        os._exit({second[9:-1] or 0})
+    """
+    count = textwrap.dedent(count)
+    if server == "our runner":
+        folder = home.app("flaky", count + APP, processes=processes)
+    else:
+        folder = home.site("flaky", count + SERVER, processes=processes)
+    if is_refused:
+        with pytest.raises((OSError, BackendUnavailable)):
+            home.get("flaky")
+        incident = home.failed("flaky")["failure"]["incident"]
+        assert row(home, "list")["failure"]["incident"] == incident
+        assert row(home, "status")["failure"]["incident"] == incident
+        assert incident in spoken(home, "explain", "flaky.test")
+    else:
+        assert home.get("flaky")
+        incident = ""
+        assert home.state("flaky")["failure"] is None or home.state("flaky")["pids"]
+    assert len((folder / "starts").read_text()) >= 2 * int(processes)
+    end_supervisor(home)
+    told = dict(INCIDENT.findall(capfd.readouterr().err))
+    assert len(told) == 1 and incident in "".join(told), told
+    assert re.search(expected, told[next(iter(told))]), told
 
 
 def test_a_start_that_succeeds_clears_it(home: SupervisedHome) -> None:
@@ -151,4 +226,4 @@ def test_with_a_log_of_its_own_the_service_log_has_the_output_too(
     fail(home, "blog")
     end_supervisor(home)
     assert log.read_text().count("no flask here") == 2
-    assert capfd.readouterr().err.count("    no flask here\n") == 2
+    assert capfd.readouterr().err.count("    no flask here\n") == 1  # one report of both attempts

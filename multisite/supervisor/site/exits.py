@@ -78,7 +78,8 @@ def _end_trial(supervised: SiteParts, backend: Backend, exit_: Exit) -> None:
 def _fail(supervised: SiteParts, backend: Backend, exit_: Exit, refused: bool) -> None:
     now, failures = supervised.loop.now(), supervised.failures
     delay = failures.count(backend, exit_, now)
-    failures.report(backend, exit_, now)
+    is_start = exit_.state is State.STARTING and not refused
+    failures.fail(backend, exit_, now, is_retried=is_start and not delay and supervised.queue.is_waited_in)
     failures.refused = exit_.reason if refused else ""
     backend.feed(Event.FAILED, exit_.reason, delay)
     if refused or (planner.gives_up(failures.in_a_row) and exit_.state is State.STARTING and not exit_.lacking):

@@ -17,6 +17,7 @@ from multisite.supervisor.site import triggers
 from multisite.supervisor.site.backend import Backend, Exit
 
 TOO_LATE = "start_timeout"  # the reason of a backend whose start took too long
+HAS_TO_LISTEN = "; a command has to listen on the %PORT or %SOCKET that it is given, or take over LISTEN_FDS"
 JUST_NOW = 2.0  # seconds
 PAUSE_UNKNOWN = 60.0  # seconds that somebody is sent away for where no deadline is known
 
@@ -36,6 +37,7 @@ class Failures(Handed):
         in_a_row: how many starts or runs have failed, one after another.
         last: the journey of the last one; None once a process was well.
         trouble: the journey of the last process that ended by itself, whatever came of that.
+        first: the journey of a start that has failed and is tried once more; the log waits for what comes of that.
         refused: why it could not be started as its file says.
         replacement: why the last replacement of a running backend did not come about.
         mending: files whose change may mend that.
@@ -46,29 +48,36 @@ class Failures(Handed):
     KEPT = kept(
         "in_a_row refused replacement mending begun not_before _counted_at _proven _crashes",
         last=JOURNEY,
+        first=JOURNEY,
     )
-    ANEW = ("trouble", "_site", "_notes", "_logger")
+    ANEW = ("trouble", "_is_joint", "_site", "_notes", "_logger")
 
     def __init__(self, site: str, notes: LastFailures, logger: logging.Logger) -> None:
         self.in_a_row = 0
         self.last: Journey | None = None
         self.trouble: Journey | None = None
+        self.first: Journey | None = None
         self.refused = ""
         self.replacement = ""
         self.mending: tuple[str, ...] = ()
         self.begun = 0.0
         self.not_before = 0.0
         self._counted_at = 0.0
+        self._is_joint = False  # what was counted last had been counted with another process
         self._proven = False  # a process has answered since somebody changed the site
         self._crashes = 0  # of it since then, without an answer between them
         self._site, self._notes, self._logger = site, notes, logger
 
     def count(self, backend: Backend, exit_: Exit, now: float) -> float:
-        """Count a failure, several processes that fail together as one; returns the pause before the next start."""
+        """Count a failure, several processes that fail together as one; returns the pause before the next start.
+
+        A start that took `start_timeout` counts twice: whoever waits has waited for long enough.
+        """
         if exit_.served >= planner.STABLE_AFTER:
             self.in_a_row = 0
-        if not self.in_a_row or backend.journey.begun >= self._counted_at:
-            self.in_a_row += 1
+        self._is_joint = self.in_a_row > 0 and backend.journey.begun < self._counted_at
+        if not self._is_joint:
+            self.in_a_row = max(self.in_a_row + 1, 2 if _is_too_late(backend, exit_) else 1)
             self._counted_at = now
         return planner.backoff(self.in_a_row, random.random)
 
@@ -86,21 +95,46 @@ class Failures(Handed):
         self.tell(backend, exit_, now)
 
     def tell(self, backend: Backend, exit_: Exit, now: float) -> None:
-        """Tell in the log what became of a start or a run."""
-        journey, site = backend.journey, backend.site
+        """Tell in the log what became of a start or a run; a start that was tried twice is one incident."""
+        journey, first = backend.journey, None
+        if exit_.state is State.STARTING:
+            first, self.first = self.first, None
         self.trouble = journey
-        journey.fail(reason_of(backend, exit_), servicelog.incident(), now)
+        journey.fail(reason_of(backend, exit_), first.incident if first else servicelog.incident(), now)
+        if first:
+            other = "" if first.failure == journey.failure else f"; the first time: {first.failure}"
+            journey.failure += f" (tried twice{other})"
+        self._log(journey, backend.site.error_log)
+
+    def _log(self, journey: Journey, error_log: str) -> None:
         # What it printed is in the site's own log, which is the service's where the site has none.
-        self._logger.error("incident %s: %s", journey.incident, journey if site.error_log else journey.headline)
+        self._logger.error("incident %s: %s", journey.incident, journey if error_log else journey.headline)
+
+    def fail(self, backend: Backend, exit_: Exit, now: float, *, is_retried: bool) -> None:
+        """Report a failure that has been counted.
+
+        `is_retried`: it is a start, and another one follows at once.
+        """
+        journey = backend.journey
+        if self._is_joint and self.last:  # one of the same attempt has been reported
+            journey.fail(reason_of(backend, exit_), self.last.incident, now)
+        elif is_retried:
+            journey.fail(reason_of(backend, exit_), servicelog.incident(), now)
+            self.first = self.trouble = journey
+            self._note(backend, exit_)
+        else:
+            self.report(backend, exit_, now)
 
     def report(self, backend: Backend, exit_: Exit, now: float, *, serving: bool = False) -> None:
         """Tell in the log, and to whoever asks later, why a start or a run has failed.
 
         `serving`: another process goes on.
         """
-        journey, site = backend.journey, backend.site
         self.tell(backend, exit_, now)
-        self.last = journey
+        self._note(backend, exit_, serving=serving)
+
+    def _note(self, backend: Backend, exit_: Exit, *, serving: bool = False) -> None:
+        self.last = journey = backend.journey
         output = list(journey.tail.lines)
         self._notes.note(
             self._site,
@@ -109,9 +143,15 @@ class Failures(Handed):
             serving=serving,
             steps=journey.steps,
             output=output,
-            watched=triggers.mending(site, output),
+            watched=triggers.mending(backend.site, output),
             crashed=exit_.state is State.RUNNING and self.in_a_row <= 1,
         )
+
+    def _tell_first(self, then: str) -> None:
+        """Tell in the log of a start that failed, and after which no other one has."""
+        first, self.first = self.first, None
+        if first:
+            self._logger.warning("incident %s: %s; %s", first.incident, first.headline, then)
 
     def replaced_in_vain(self, backend: Backend, now: float) -> None:
         """Note that the old backends go on, since the new one, whose end has been reported, was not good."""
@@ -122,6 +162,7 @@ class Failures(Handed):
 
     def ready(self, journey: Journey) -> None:
         """Note that a process is ready; one that was started before the last failure mends nothing."""
+        self._tell_first("the second attempt succeeded")
         if self.last is None or journey.begun >= self.last.begun:
             self.replacement, self.mending = "", ()
             self._notes.clear(self._site)
@@ -137,10 +178,12 @@ class Failures(Handed):
 
     def end_row(self) -> None:
         """Have the next failure be a first one: a process ended as it was asked to, or somebody stopped the site."""
+        self._tell_first("it was not tried again")
         self.in_a_row = 0
 
     def reset(self) -> None:
-        """Begin to count anew: what failed may have been mended."""
+        """Begin to count again: what failed may have been mended."""
+        self._tell_first("it was changed or restarted before the second attempt")
         if self.in_a_row or self.refused or self.replacement:
             self._notes.clear(self._site)
         self.in_a_row, self.refused, self.replacement, self.mending = 0, "", "", ()
@@ -156,6 +199,10 @@ class Failures(Handed):
         if not self.last:
             return Unavailable("it cannot be started", wait)
         return Unavailable(self.last.failure, wait, self.last.incident)
+
+
+def _is_too_late(backend: Backend, exit_: Exit) -> bool:
+    return exit_.state is State.STARTING and backend.reason == TOO_LATE
 
 
 def reason_of(backend: Backend, exit_: Exit) -> str:
@@ -183,6 +230,9 @@ def _what_hung(backend: Backend, exit_: Exit) -> str:
 
 
 def _what_it_lacks(backend: Backend) -> str:
+    """Say what is known of a start that took too long, and what would help."""
     if backend.status:
-        return f": {backend.status}"
-    return "" if backend.told else ": it took no connection from the socket that it was given (LISTEN_FDS)"
+        lacks = f": {backend.status}"
+    else:
+        lacks = "" if backend.told else ": it took no connection from the socket that it was given (LISTEN_FDS)"
+    return lacks + (HAS_TO_LISTEN if backend.site.command else "; a slow start needs a longer start_timeout")

@@ -80,6 +80,15 @@ class WaitQueue(Handed):
         if watch and self.since is None:
             self._loop.watch(self.listener, lambda _events: self._whose.want())
 
+    @property
+    def is_waited_in(self) -> bool:
+        """Whether a connection waits that nobody has taken, which starts a process as soon as one may be started."""
+        if not self.listener.is_open:
+            return False
+        poll = select.poll()
+        poll.register(self.listener.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
     def want(self) -> None:
         """Note that somebody waits, or that a process is wanted for another reason."""
         self._loop.forget(self.listener)

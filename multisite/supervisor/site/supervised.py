@@ -249,6 +249,7 @@ class SupervisedSite(SiteParts):
     def close(self) -> None:
         """Stop and take no more requests: the site is no longer enabled, or the supervisor leaves."""
         self.readiness.end()
+        self.failures.end_row()
         self.stop("disabled")
         self.queue.close()
         self.log.close()
