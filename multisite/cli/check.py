@@ -66,16 +66,17 @@ def check(session: Session, boot: bool, names: tuple[str, ...]) -> None:
 def enabled_problems(session: Session) -> list[Problem]:
     """Return the problems of the home, its logging.ini, its enabled sites, and of what these say they serve."""
     from multisite.cli import places, routing
+    from multisite.cli.sight import service_uid
     from multisite.cli.sitestate import problems_of
     from multisite.control.rundir import access_problem
     from multisite.logs import servicelog
 
-    group = access_problem(session.home)
+    group = access_problem(session.home, service_uid(session.home))
     found = [
         *servicelog.problems_of(session.home),
         *places.home_problems(session.home),
         *routing.problems(session.home),
-        *session.catalogue.problems,
+        *session.seen(session.catalogue.problems),
         *([group] if group else []),
     ]
     names = list(session.catalogue.sites)
@@ -101,7 +102,7 @@ def savings(session: Session) -> Iterator[tuple[str, Saving]]:
 
 def disabled_problems(session: Session) -> list[Problem]:
     """Return the problems of the site files that no link enables."""
-    return [problem for file in session.disabled.values() for problem in file.problems]
+    return session.seen(problem for file in session.disabled.values() for problem in file.problems)
 
 
 def _rows(problems: Iterable[Problem], enabled: bool) -> Iterator[dict[str, object]]:

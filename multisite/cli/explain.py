@@ -75,6 +75,7 @@ def explain(session: Session, address: str) -> None:
     if not found:
         also = developed.table.lookup(host)[0].value[0][1] if developed else ""
         fail(_unknown(session, host, path) + (f"; under multisite serve the site {also} answers it" if also else ""))
+    session.warn_of_hidden()
     answer = describe(session, host, path, found)
     if is_served:
         answer["notes"].append("has this name from multisite serve, which runs; other servers know nothing of it")
@@ -258,6 +259,7 @@ def _admitted(access: dict[str, Any]) -> str:
 def _say(answer: dict[str, Any]) -> None:
     rule = f"{answer['rule']} {answer['domain']}".strip()
     captures = ", ".join(f"{key} = {value}" for key, value in answer["captures"].items())
+    runs = answer["placement"] or ("unknown" if answer["state"] == "unknown" else "not")
     lines = {
         "site": answer["name"],
         "rule": f"{rule} ({captures})" if captures else rule,
@@ -265,7 +267,7 @@ def _say(answer: dict[str, Any]) -> None:
         "file": answer["file"],
         "location": answer["location"],
         "application": answer["application"],
-        "runs": f"{answer['placement']}: {answer['reason']}" if answer["placement"] else f"not: {answer['reason']}",
+        "runs": f"{runs}: {answer['reason']}",
         "state": answer["state"] + _figures(answer["processes"] or {}),
         "service": answer["outage"],
         "last start": _last_start(answer["processes"] or {}),
@@ -297,4 +299,6 @@ def _unknown(session: Session, host: str, path: str) -> str:
     for file in session.disabled.values():
         if host in (*file.domains, file.name):
             return f"no site answers {host}; {file.name} would, but is not enabled (multisite ensite {file.name})"
+    if session.unread:
+        return f"no site that can be seen answers {host}; {session.unread}"
     return f"no site answers {host}{suggestion(host, [*catalogue.table.exact, *catalogue.sites])}: it gets a 404 page"

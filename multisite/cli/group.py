@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from multisite.cli.output import printable, say_json, suggestion
-from multisite.errors import MultisiteError
+from multisite.cli.sight import WORDS, privileged, user_name
+from multisite.errors import ConfigError, MultisiteError
 
 if TYPE_CHECKING:
     from multisite.cli.session import Session
 
-WORDS = "multisite.words"  # in the context: the command line as it was typed
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 #: commands of later releases, and what does for now
 LATER = {"top": "status shows the same figures once", "import": "new --from PATH looks at one project"}
@@ -97,11 +97,11 @@ class LazyGroup(click.Group):
         except click.UsageError as error:
             raise _misused(error, ctx.meta.get(WORDS, ())) from None
         except MultisiteError as error:
-            fail(error.reason)
+            fail(refused(ctx.obj, error))
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise
-            fail(describe(error))
+            fail(describe(error, ctx.obj))
         except LEAVES:
             raise
         except Exception as error:
@@ -161,9 +161,9 @@ def sentence(session: Session | None, error: Exception, site: str = "") -> str:
         site: the site that it is about, "" for none.
     """
     if isinstance(error, MultisiteError):
-        return error.reason
+        return refused(session, error) if session else error.reason
     if isinstance(error, OSError):
-        return describe(error)
+        return describe(error, session)
     from multisite.logs import servicelog
 
     incident = servicelog.incident()
@@ -172,11 +172,43 @@ def sentence(session: Session | None, error: Exception, site: str = "") -> str:
     return f"incident {incident}: {type(error).__name__}: {error} ({_place(error)}){where}"
 
 
-def describe(error: OSError) -> str:
+def refused(session: Session, error: MultisiteError) -> str:
+    """Return the reason of an error; where another user is let in, with the command that is that user's."""
+    from multisite.control.client import NotAdmitted
+
+    if isinstance(error, ConfigError):
+        return _unread(error)
+    again = privileged(session.home) if isinstance(error, NotAdmitted) else ""
+    if not again:
+        return error.reason
+    return f"the supervisor does not answer the user '{user_name(os.geteuid())}'; use {again}"
+
+
+def _unread(error: ConfigError) -> str:
+    """Return the reason why a configuration cannot be used, as this user sees it."""
+    from multisite.cli.sight import as_seen, owner
+    from multisite.config.model import Home
+
+    file = error.problems[0].file
+    home = Home(os.path.dirname(file), file)
+    return ConfigError(*(as_seen(problem, home, owner(file)) for problem in error.problems)).reason
+
+
+def describe(error: OSError, session: Session | None = None) -> str:
     """Say an error of the operating system with the file it is about."""
-    hint = "; do you need sudo?" if error.errno in (errno.EACCES, errno.EPERM) else ""
+    is_closed = error.errno in (errno.EACCES, errno.EPERM)
+    hint = f"; {_privileged(session) or 'do you need sudo?'}" if is_closed else ""
     place = f"{error.filename}: " if error.filename else ""
     return f"{place}{(error.strerror or 'it failed').lower()}{hint}"
+
+
+def _privileged(session: Session | None) -> str:
+    """Return the command that could do it, "" where the home itself cannot be read."""
+    try:
+        again = privileged(session.home) if session else ""
+    except (MultisiteError, OSError):
+        return ""
+    return f"use {again}" if again else ""
 
 
 def _place(error: Exception) -> str:

@@ -44,17 +44,18 @@ def list_(session: Session, names: tuple[str, ...]) -> None:
 
     NAME may be a quoted wildcard. The exit status is 3 if an enabled site in the list is broken, backoff or fatal.
     """
+    session.warn_of_hidden()
     told = document(session)
     sites = told["sites"] = chosen_rows(session, told["sites"], names)
     if session.as_json:
         say_json(told)
     elif sites:
         say_table(HEADER, map(_cells, sites), fold=("remarks", "domains", "name"))
-    else:
+    elif not session.unread:
         say(f"{session.home.path} has no sites; multisite new NAME makes one", err=True)
     files = {site["file"] for site in sites}  # moya.conf has no row
     if sites and not names and not session.as_json:
-        say_problems(problem for problem in session.catalogue.problems if problem.file not in files)
+        say_problems(problem for problem in session.seen(session.catalogue.problems) if problem.file not in files)
     _end(sites)
 
 
@@ -95,7 +96,8 @@ def document(session: Session) -> dict[str, Any]:
     """Return what ``list`` and ``status`` print for programs."""
     told = session.supervisor
     supervisor, preloaders = (told["supervisor"], told.get("preloaders", [])) if told else (None, [])
-    return {"supervisor": supervisor, "preloaders": preloaders, "sites": rows(session)}
+    hidden = {"hidden": session.hidden} if session.hidden else {}
+    return {"supervisor": supervisor, "preloaders": preloaders, **hidden, "sites": rows(session)}
 
 
 def rows(session: Session) -> list[dict[str, Any]]:
@@ -205,6 +207,7 @@ def status(session: Session, names: tuple[str, ...], failed: bool) -> None:
     """
     from multisite.cli.places import runtime_problem
 
+    session.warn_of_hidden()
     told = document(session)
     told["sites"] = chosen_rows(session, told["sites"], names)
     if failed:
@@ -213,7 +216,8 @@ def status(session: Session, names: tuple[str, ...], failed: bool) -> None:
     if session.as_json:
         say_json(told)
         return _end(enabled)
-    say(_headline(told["supervisor"], None if told["supervisor"] else runtime_problem(session.home)))
+    if not session.hidden:
+        say(_headline(told["supervisor"], None if told["supervisor"] else runtime_problem(session.home)))
     for preloader in told["preloaders"]:
         say(_preloader(preloader))
     if enabled:

@@ -216,12 +216,12 @@ def renew(session: Session) -> None:
     Raises:
         SupervisorError: it does not start, and the old one stays.
     """
-    from multisite.control.client import Client, NotRunning
+    from multisite.control.client import NotRunning
     from multisite.supervisor.upgrade import PATIENCE
 
     try:
         with waiting("waiting for the new supervisor program"):
-            answer = Client(session.home).ask({"do": "upgrade"}, within=2 * PATIENCE)
+            answer = session.client.ask({"do": "upgrade"}, within=2 * PATIENCE)
     except NotRunning:
         answer = {"done": "no supervisor runs; the next one will be the program that is installed now"}
     if session.as_json:

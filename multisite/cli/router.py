@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from multisite.cli.group import fail
+from multisite.cli.group import fail, refused
 from multisite.cli.output import say, say_json, say_table
 from multisite.cli.session import Session, pass_session
 from multisite.errors import MultisiteError
@@ -43,7 +43,7 @@ def router(session: Session, keys: tuple[str, ...]) -> None:
     try:
         announced = session.ask("nodes")
     except MultisiteError as error:
-        say(f"warning: {error}", err=True)
+        say(f"warning: {refused(session, error)}", err=True)
     found = sorted(Report(session.home, announced).keys(), key=lambda each: (each.key, each.mapper))
     if keys:
         unknown = [key for key in keys if key not in {each.key for each in found}]

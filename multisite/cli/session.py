@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from multisite.config.model import Home, Site, SiteFile
+    from multisite.control.client import Client
     from multisite.errors import Problem
     from multisite.sites.catalogue import Catalogue
     from multisite.sites.claims import Ledger
@@ -63,10 +64,11 @@ class Session:
 
     @cached_property
     def home(self) -> Home:
-        """The home as ``moya.conf`` describes it."""
+        """The home as ``moya.conf`` describes it, with the folders that its service uses."""
+        from multisite.cli.sight import of_service
         from multisite.config.read import read_home
 
-        return read_home(self.home_path)
+        return of_service(read_home(self.home_path))
 
     @cached_property
     def catalogue(self) -> Catalogue:
@@ -78,17 +80,61 @@ class Session:
 
     @cached_property
     def supervisor(self) -> dict[str, Any] | None:
-        """What the supervisor of the home tells of itself and its sites; None where there is none.
+        """What the supervisor of the home reports of itself and its sites; None where there is none, or none for us.
 
-        Another home's in its place is said on stderr: what can be known without it is told all the same.
+        Another home's in its place is a warning on stderr: what can be known without it is reported all the same.
         """
-        from multisite.control.client import SupervisorError
+        return self._asked[0]
+
+    @cached_property
+    def _asked(self) -> tuple[dict[str, Any] | None, str]:
+        """Ask for the status; returns it, and the socket that is closed to this user, "" if none is."""
+        from multisite.control.client import NotAdmitted, SupervisorError
 
         try:
-            return self.ask("status")
+            return self.ask("status"), ""
+        except NotAdmitted as error:
+            return None, error.path
         except SupervisorError as error:
             say(f"warning: {error}", err=True)
-            return None
+            return None, ""
+
+    @cached_property
+    def hidden(self) -> str:
+        """Why this user may not see what the service does, and what shows it; "" where everything may be seen."""
+        from multisite.cli import sight
+
+        place = self._asked[1] or sight.closed(self.home)
+        if not place:
+            return ""
+        again = sight.privileged(self.home)
+        shown = f"; to see them: {again}" if again else ""
+        user = sight.user_name(os.geteuid())
+        return f"processes, states and counts are hidden: {place} is closed to the user '{user}'{shown}"
+
+    def seen(self, problems: Iterable[Problem]) -> list[Problem]:
+        """Return problems as this user sees them (`multisite.cli.sight.as_seen`)."""
+        from multisite.cli.sight import as_seen
+
+        return [as_seen(problem, self.home) for problem in problems]
+
+    @cached_property
+    def unread(self) -> str:
+        """Which files of sites this user may not read, and what shows those sites; "" where there are none."""
+        from multisite.cli.sight import privileged
+        from multisite.config.safefiles import LET_READ
+
+        shut = [problem for problem in self.catalogue.problems if problem.remedy == LET_READ]
+        again = privileged(self.home) if shut else ""
+        if not again:
+            return ""
+        more = f" (and {len(shut) - 1} more)" if len(shut) > 1 else ""
+        return f"sites may be hidden: {shut[0].file}: {shut[0].reason}{more}; to see them: {again}"
+
+    def warn_of_hidden(self) -> None:
+        """Print on stderr what this user may not see, if anything."""
+        for text in filter(None, (self.hidden, self.unread)):
+            say(f"warning: {text}", err=True)
 
     @cached_property
     def known(self) -> dict[str, dict[str, Any]]:
@@ -110,27 +156,38 @@ class Session:
     def problems(self) -> dict[str, list[Problem]]:
         """The problems of enabled sites and of the home, by the file that they are in."""
         found: dict[str, list[Problem]] = {}
-        for problem in self.catalogue.problems:
+        for problem in self.seen(self.catalogue.problems):
             found.setdefault(problem.file, []).append(problem)
         return found
 
     @cached_property
     def usage(self) -> tuple[dict[str, Sums], float]:
-        """What the workers counted for each site, and since when (`multisite.sites.usage.read`)."""
+        """What the workers counted for each site, and since when (`multisite.sites.usage.read`), if it may be read."""
         from multisite.sites.statefile import StateFile
         from multisite.sites.usage import FOLDER, read
 
-        return read(os.path.join(self.home.runtime_dir, FOLDER), StateFile(self.home, FOLDER))
+        try:
+            return read(os.path.join(self.home.runtime_dir, FOLDER), StateFile(self.home, FOLDER))
+        except PermissionError:
+            return {}, 0.0
 
     def ask(self, command: str, **arguments: Any) -> dict[str, Any] | None:
         """Ask the supervisor of the home; None where there is none."""
-        from multisite.control.client import Client, NotRunning
+        from multisite.control.client import NotRunning
 
         try:
             with waiting("waiting for the supervisor"):
-                return Client(self.home).ask({"do": command, **arguments})
+                return self.client.ask({"do": command, **arguments})
         except NotRunning:
             return None
+
+    @cached_property
+    def client(self) -> Client:
+        """Talks to the supervisor; root does to that of the service's user as well."""
+        from multisite.cli.sight import service_uid
+        from multisite.control.client import Client
+
+        return Client(self.home, believes=(service_uid(self.home),) if os.geteuid() == 0 else ())
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -317,6 +374,8 @@ class Session:
     def _unknown(self, name: str, stem: str, sites: dict[str, SiteFile]) -> str:
         if stem in self.places.choices():
             return f"the site {stem} is not enabled; multisite ensite {stem} enables it"
+        if self.unread:
+            return f"no site {name!r} can be seen in {self.home.path}; {self.unread}"
         return f"there is no site {name!r} in {self.home.path}{suggestion(stem, [*sites, *self.places.choices()])}"
 
 

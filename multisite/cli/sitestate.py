@@ -12,6 +12,7 @@ from multisite.cli.output import waiting
 from multisite.cli.places import log_problems, socket_problem
 from multisite.cli.project.faults import site_problems, static_problems
 from multisite.cli.project.sessions import problem as storage_problem
+from multisite.cli.sight import UNKNOWN, hidden_problems
 from multisite.config.model import Home, Site
 from multisite.errors import NeedsProcess, Problem
 from multisite.sites import changes, htpasswd, relativepaths, sharing
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 FIGURES = ("pids", "in_flight", "memory", "waiting", "idle", "up_since", "journey", "failure", "replace_failure")
 USED = tuple(field.name for field in fields(Tally) if field.name != "latencies")
 DAY = 86400
+MAY_HAVE_MOVED = "this user may not see whether it has moved into the workers"
 PROXY = "proxy"  # the state of a site whose processes are somebody else's: nothing of ours runs, or is stopped
 
 
@@ -72,6 +74,8 @@ class SiteReport:
     @property
     def state(self) -> str:
         """One of the contract's words; where the supervisor has something to do with the site, it knows better."""
+        if self.session.hidden and self.at_rest not in ("broken", PROXY):
+            return UNKNOWN
         told = self.session.known.get(self.site.name, {}).get("state")
         spawned = self.placement == "spawned" and self.at_rest != "broken"
         return told if told and (spawned or self.session.is_held(self.site.name)) else self.at_rest
@@ -137,7 +141,7 @@ class SiteReport:
         }
         if not figures:
             return row
-        measured = {"requests": 0 if site.is_ours else None, **self._measured()}
+        measured = {} if self.session.hidden else {"requests": 0 if site.is_ours else None, **self._measured()}
         last = measured.get("failure") or (None if measured.get("pids") else failure)  # notes are written later
         return {**row, **measured, "state": self.state, "failure": last}
 
@@ -183,6 +187,8 @@ def _judged(session: Session, site: Site) -> SiteReport:
     failure = session.failed_loads.get(site.name)
     if session.catalogue.entries[site.entry_name].broken:
         told = problems_of(session, site.entry_name)
+        if not any(problem.is_error for problem in told):
+            return SiteReport(session, site, None, "this user may not read its file", UNKNOWN, told)
         return SiteReport(session, site, None, "its file has errors", "broken", told, failure=failure)
     placement, problems = _placement(site, session), faults_of(site, session.home)
     faults = tuple(problem for problem in problems if problem.is_error)
@@ -196,6 +202,8 @@ def _judged(session: Session, site: Site) -> SiteReport:
         failure = session.failed_starts.get(site.name)
     state, told = _state(site, session, placement, faults, failure), problems_of(session, site.entry_name)
     more = (told, faults, doubts, failure, saving(session, site))
+    if session.hidden and site.share and sharing.is_examined(site, session.home):
+        return SiteReport(session, site, None, MAY_HAVE_MOVED, state, *more)
     return SiteReport(session, site, placement.kind, placement.reason, state, *more)
 
 
@@ -213,7 +221,7 @@ def problems_of(session: Session, name: str) -> tuple[Problem, ...]:
 def _read(session: Session, name: str) -> tuple[Problem, ...]:
     """Return what is wrong with what a site's file says, and those that it extends."""
     entry = session.catalogue.entries[name]
-    return tuple(dict.fromkeys((*entry.problems, *session.problems.get(entry.path, ()))))
+    return tuple(dict.fromkeys((*session.seen(entry.problems), *session.problems.get(entry.path, ()))))
 
 
 def _found(session: Session, name: str) -> list[Problem]:
@@ -297,7 +305,8 @@ def saving(session: Session, site: Site) -> Saving | None:
 def faults_of(site: Site, home: Home) -> list[Problem]:
     """Return what is wrong with what the file of `site` promises to serve, or else why it could not be started."""
     closed = htpasswd.unreadable(site)
-    return [*(site_problems(site) or start_problems(site, home)), *([closed] if closed else [])]
+    found = hidden_problems(site, home) or site_problems(site) or start_problems(site, home)
+    return [*found, *([closed] if closed else [])]
 
 
 def start_problems(site: Site, home: Home) -> list[Problem]:

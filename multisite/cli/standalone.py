@@ -62,7 +62,9 @@ def serve_here(
     os.environ.update(raising(os.environ))
     if all(map(only_this_machine, addresses)):
         os.environ[LOCALHOST] = "1"
-        localnames.hold(session.home)
+        from multisite.config.read import read_home
+
+        localnames.hold(read_home(session.home_path))  # the folders of this process, as its workers have them
     announce(session, addresses, how, "https" if tls else "http")
     os.environ["MOYA_SERVICE_HOME"] = session.home.path
     settings |= believing(session.home.service.trusted_proxies)

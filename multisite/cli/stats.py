@@ -24,6 +24,7 @@ Examples:
 """
 HEADER = ("name", "requests", "errors", "sent", "seconds", "50 %", "75 %", "90 %", "95 %", "99 %", "99.9 %")
 DROP = ("75 %", "99.9 %", "seconds", "90 %", "sent", "95 %")
+COUNTED = ("requests", "in_flight", "errors", "sent", "seconds", "measured")
 IN_THE_LIST = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9)
 
 
@@ -36,6 +37,7 @@ def stats(session: Session, names: tuple[str, ...]) -> None:
     A percentile is the time within which that share of the requests was answered. It is exact to the bounds of the
     buckets in which requests are counted. All figures outlive processes and restarts.
     """
+    session.warn_of_hidden()
     since, rows = table(session, [session.named(name).site.name for name in names])
     if session.as_json:
         return say_json({"since": since or None, "sites": rows})
@@ -46,7 +48,7 @@ def stats(session: Session, names: tuple[str, ...]) -> None:
         for row in rows:
             _say(row)
     elif rows:
-        busiest = sorted(rows, key=lambda row: -row["requests"])
+        busiest = sorted(rows, key=lambda row: -(row["requests"] or 0))
         say_table(HEADER, map(_cells, busiest), numbers=HEADER[1:], drop=DROP, fold=("name",))
     if since and rows:
         say(f"since {time.strftime('%Y-%m-%d %H:%M', time.localtime(since))}")
@@ -61,7 +63,9 @@ def table(session: Session, names: list[str]) -> tuple[float, list[dict[str, Any
     instances = (name for name in told if told[name].get("host"))
 
     def of_site(name: str) -> dict[str, Any]:
-        return _row(name, counted.get(name, Sums()).all_of_them(), told.get(name) or {})
+        sums = counted.get(name)
+        row = _row(name, (sums or Sums()).all_of_them(), told.get(name) or {})
+        return row if sums or told.get(name) or not session.hidden else {**row, **dict.fromkeys(COUNTED)}
 
     wanted = names or sorted({*session.catalogue.sites, *instances})
     return since, [fenced(session, name, partial(of_site, name), partial(_row, name, Sums(), {})) for name in wanted]
@@ -102,10 +106,14 @@ def _row(name: str, sums: Sums, known: dict[str, Any], problem: str = "") -> dic
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     times = (_time(row["percentiles"][f"{share:g}"]) for share in IN_THE_LIST)
+    if row["requests"] is None:
+        return row["name"], "-", "-", "-", "-", *times
     return row["name"], str(row["requests"]), str(row["errors"]), size(row["sent"]), f"{row['seconds']:.1f}", *times
 
 
 def _say(row: dict[str, Any]) -> None:
+    if row["requests"] is None:
+        return say(f"{row['name']}: not known")
     lines = {
         "requests": str(row["requests"]),
         "in flight": str(row["in_flight"]),

@@ -23,6 +23,7 @@ from collections.abc import Iterable, Sequence
 
 POLICIES = ("inside", "owner", "none", "all")
 MOST_LINKS = 20
+LET_READ = "give the service's user permission to read it"  # the remedy where reading is not permitted
 LARGEST = 2**20  # bytes of a configuration file
 _KINDS = (
     (stat.S_ISDIR, "is a directory"),
@@ -297,7 +298,7 @@ def _explained(path: str, error: OSError) -> Unusable:
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return Unusable("does not exist", "create it or correct the path")
     if error.errno in (errno.EACCES, errno.EPERM):
-        return Unusable("may not be read by this user", "give the service's user permission to read it")
+        return Unusable("may not be read by this user", LET_READ)
     return Unusable(f"cannot be read ({error.strerror})", "correct that and try again")
 
 

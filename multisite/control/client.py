@@ -12,7 +12,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from multisite.config.model import Home
@@ -28,12 +28,21 @@ ANSWER_WITHIN = 10.0
 MOST_STARTS = 5  # in START_WITHIN, by each worker
 RETRY_AFTER = 5  # seconds
 LOOKS = (0.0, 0.02, 0.05, 0.1, 0.2)  # seconds before each look for why a process has ended
+FORBIDDEN = 403  # the status of what is not done for everybody
 
 _GONE = (FileNotFoundError, ConnectionRefusedError, ConnectionResetError, BrokenPipeError, NotADirectoryError)
 
 
 class Stuck(BackendUnavailable):
     """So many ask the supervisor already that the system lets nobody in."""
+
+
+class NotAdmitted(BackendUnavailable):
+    """The supervisor is another user's, and does not let this one in; `path` is its socket's."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(reason, RETRY_AFTER)
+        self.path = path
 
 
 class NotRunning(MultisiteError):
@@ -64,12 +73,13 @@ NO_LIMITS: Limits = {}
 
 
 class Client:
-    """Talks to the supervisor of `home`."""
+    """Talks to the supervisor of `home`, whose user is this one, or root, or one of `believes`."""
 
-    def __init__(self, home: Home, start_within: float = START_WITHIN) -> None:
+    def __init__(self, home: Home, start_within: float = START_WITHIN, believes: Collection[int] = ()) -> None:
         self._home = home
         self._rundir = RuntimeDir(home)
         self._start_within = start_within
+        self._believed = (os.geteuid(), 0, *believes)
 
     def ensure(self, site: str, host: str = "", limits: Limits = NO_LIMITS) -> str:
         """Return the path of the listening socket of `site`, starting the supervisor if there is none.
@@ -169,7 +179,7 @@ class Client:
                 line = connected.makefile("rb").readline()
             except _GONE:
                 line = b""
-        return _decode(line)
+        return self._decode(line)
 
     def follow(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Send one request and yield answers until the supervisor ends."""
@@ -177,10 +187,20 @@ class Client:
             connected.settimeout(None)
             connected.sendall(self._encode(request))
             for line in connected.makefile("rb"):
-                yield _decode(line)
+                yield self._decode(line)
 
     def _encode(self, request: dict[str, Any]) -> bytes:
         return json.dumps({**request, "home": self._home.path}).encode() + b"\n"
+
+    def _decode(self, line: bytes) -> dict[str, Any]:
+        if not line.endswith(b"\n"):
+            raise NotRunning("the supervisor has just left")
+        answer: dict[str, Any] = json.loads(line)
+        if answer.get("status") == FORBIDDEN:
+            raise NotAdmitted(self._rundir.control, str(answer.get("error")))
+        if "error" in answer:
+            raise SupervisorError(answer)
+        return answer
 
     def _connect(self) -> socket.socket:
         self._rundir.check_length()
@@ -193,7 +213,7 @@ class Client:
         except (PermissionError, NotRunning):
             remedy = "[supervisor] socket_group in moya.conf can let this user's group in"
             reason = f"{self._rundir.control}: permission denied; the supervisor runs as another user; {remedy}"
-            raise BackendUnavailable(reason, RETRY_AFTER) from None
+            raise NotAdmitted(self._rundir.control, reason) from None
 
     def _connect_to(self, path: str) -> socket.socket:
         try:
@@ -203,7 +223,7 @@ class Client:
         connected.settimeout(ANSWER_WITHIN)
         try:
             connected.connect(path)
-            if peer_of(connected)[1] not in (os.geteuid(), 0):
+            if peer_of(connected)[1] not in self._believed:
                 raise RuntimeDirError(f"{path} belongs to somebody else's process")
         except BaseException as error:
             connected.close()
@@ -259,15 +279,6 @@ def _take_start(rundir: str) -> None:
 
 
 _starts: dict[str, list[float]] = {}  # by runtime directory: when this process started its supervisor
-
-
-def _decode(line: bytes) -> dict[str, Any]:
-    if not line.endswith(b"\n"):
-        raise NotRunning("the supervisor has just left")
-    answer: dict[str, Any] = json.loads(line)
-    if "error" in answer:
-        raise SupervisorError(answer)
-    return answer
 
 
 def _start(home: str, lock: int) -> None:

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import grp
 import os
+import pwd
 import shutil
 import socket
 import stat
@@ -289,15 +290,15 @@ def access_of(home: Home) -> Access:
     return Access() if not name or (problem and problem.is_error) else Access(_gid(name))
 
 
-def access_problem(home: Home) -> Problem | None:
-    """Return why the group that moya.conf names cannot be let in, or None."""
+def access_problem(home: Home, uid: int = -1) -> Problem | None:
+    """Return why the group that moya.conf names cannot be let in by a service of the user `uid` (ours), or None."""
     name = home.supervisor.socket_group
     if not name:
         return None
     gid, severity = _gid(name), "error"
     if gid is None:
         reason, remedy = "there is no such group on this machine", "correct it or create the group"
-    elif os.geteuid() != 0 and gid not in (os.getegid(), *os.getgroups()):
+    elif (uid if uid >= 0 else os.geteuid()) != 0 and gid not in _groups(uid):
         reason = "only root may give sockets to a group that the service's user is not a member of"
         remedy = "add the user to the group, or start the service as root"
     elif not (closed := _closed_to(gid, home.runtime_dir)):
@@ -307,6 +308,17 @@ def access_problem(home: Home) -> Problem | None:
         remedy = "set [service] runtime_dir to a folder that it can reach, such as one in /run"
         severity = "warning"
     return Problem(home.file, reason, "supervisor", "socket_group", name, remedy, severity)
+
+
+def _groups(uid: int) -> tuple[int, ...]:
+    """Return the groups of a user; those of this process, if it is its own."""
+    if uid in (-1, os.geteuid()):
+        return os.getegid(), *os.getgroups()
+    try:
+        user = pwd.getpwuid(uid)
+    except KeyError:
+        return ()
+    return tuple(os.getgrouplist(user.pw_name, user.pw_gid))
 
 
 def _gid(name: str) -> int | None:

@@ -20,6 +20,7 @@ from multisite import __version__
 from multisite.config import options
 from multisite.config.model import Home, SiteFile
 from multisite.config.read import read_site
+from multisite.config.safefiles import LET_READ
 from multisite.errors import Problem
 from multisite.sites.statefile import StateFile
 
@@ -308,6 +309,6 @@ def problem(home: Home, folder: str, error: OSError) -> Problem:
         reason, remedy, severity = f"there is no folder {folder}", "create it or correct the path", "warning"
     else:
         reason = f"the folder {folder} cannot be read ({(error.strerror or 'error').lower()})"
-        remedy, severity = "give the service's user permission to read it", "error"
+        remedy, severity = LET_READ, "error"
     value = ", ".join(home.projects.read)
     return Problem(home.file, reason, "projects", "read", value, remedy, severity)

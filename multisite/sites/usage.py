@@ -268,8 +268,15 @@ class Sums:
 
 @contextlib.contextmanager
 def _locked(folder: str, how: int) -> Iterator[None]:
-    """Keep the files from being gathered while they are read or made."""
-    handle = os.open(os.path.join(folder, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    """Keep the files from being gathered while they are read or made; who only reads makes nothing."""
+    path, flags = os.path.join(folder, _LOCK), os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        handle = os.open(path, flags | (os.O_RDONLY if how == fcntl.LOCK_SH else os.O_RDWR | os.O_CREAT), 0o600)
+    except FileNotFoundError:
+        if how != fcntl.LOCK_SH:
+            raise
+        yield  # no worker has come so far that it could gather
+        return
     try:
         fcntl.flock(handle, how)
         yield

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from multisite.config import hosting
 from multisite.errors import Problem
 from multisite.sites import sharing
+from multisite.supervisor.process import reach
 
 if TYPE_CHECKING:
     from multisite.config.application import AppSpec
@@ -58,7 +59,7 @@ def static_problems(site: Site) -> list[Problem]:
         )
         for prefix, places in site.static.items()
         for place in places
-        if not os.path.exists(place)
+        if reach.is_missing(place)
     ]
 
 

@@ -172,10 +172,20 @@ def stranger(site: Site, home: Home) -> str:
 
 
 def _check_location(site: Site) -> None:
+    _refuse_hidden(site.location, "location", site.location)
+    _refuse_hidden(site.chroot, "chroot", site.chroot)
     if site.location and not os.path.isdir(site.location):
         raise Refused(f"location {site.location}: there is no such directory", "restore it or correct the path")
     if site.chroot and not os.path.isdir(site.chroot):
         raise Refused("there is no such directory", "make it or correct the path", "chroot", site.chroot)
+
+
+def _refuse_hidden(path: str, key: str, value: str) -> None:
+    """Tell what this process's user may not look at from what is not there."""
+    hidden = reach.hides(path) if path else ""
+    if hidden:
+        user = privilege.of_this_process().name
+        raise Refused(f"{hidden} is closed to the user '{user}'", "let that user in", key, value)
 
 
 def interpreter(site: Site) -> str:
@@ -186,6 +196,8 @@ def interpreter(site: Site) -> str:
     """
     if not site.python:
         return program.own_interpreter()
+    for path in (site.python, os.path.join(site.python, "bin/python")):
+        _refuse_hidden(path, "python", site.python)
     if not os.path.exists(site.python):
         raise Refused("there is no such file or directory", "make the virtualenv or correct it", "python", site.python)
     if not os.path.isdir(site.python):

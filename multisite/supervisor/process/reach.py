@@ -115,6 +115,17 @@ def is_missing(path: str) -> bool:
     return False
 
 
+def hides(path: str) -> str:
+    """Return the place that keeps this process's user from knowing whether `path` is there, "" if nothing does."""
+    try:
+        os.stat(path)
+    except PermissionError:
+        return closed(path) or path
+    except OSError:
+        pass
+    return ""
+
+
 def _asked(status: os.stat_result) -> int:
     """Return what it takes: to go through a folder, to read a file, to run a program."""
     if not stat.S_ISREG(status.st_mode):

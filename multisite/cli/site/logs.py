@@ -94,10 +94,10 @@ def _follow(session: Session, named: Named) -> Iterator[list[str]]:
 
 
 def _printed_from_now_on(session: Session, named: Named) -> Iterator[list[str]]:
-    from multisite.control.client import Client, NotRunning
+    from multisite.control.client import NotRunning
 
     try:
-        for answer in Client(session.home).follow({"do": "logs", **named.request, "follow": True}):
+        for answer in session.client.follow({"do": "logs", **named.request, "follow": True}):
             yield answer["lines"]
     except NotRunning:
         fail("no supervisor runs, so there is nothing to follow")
