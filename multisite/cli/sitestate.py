@@ -12,7 +12,7 @@ from multisite.cli.output import waiting
 from multisite.cli.places import log_problems, socket_problem
 from multisite.cli.project.faults import site_problems, static_problems
 from multisite.cli.project.sessions import problem as storage_problem
-from multisite.cli.sight import UNKNOWN, hidden_problems
+from multisite.cli.sight import UNKNOWN, as_seen, hidden_problems
 from multisite.config.model import Home, Site
 from multisite.errors import NeedsProcess, Problem
 from multisite.sites import changes, htpasswd, relativepaths, sharing
@@ -306,7 +306,7 @@ def faults_of(site: Site, home: Home) -> list[Problem]:
     """Return what is wrong with what the file of `site` promises to serve, or else why it could not be started."""
     closed = htpasswd.unreadable(site)
     found = hidden_problems(site, home) or site_problems(site) or start_problems(site, home)
-    return [*found, *([closed] if closed else [])]
+    return [*found, *([as_seen(closed, home)] if closed else [])]
 
 
 def start_problems(site: Site, home: Home) -> list[Problem]:

@@ -50,6 +50,8 @@ def home() -> Iterator[SupervisedHome]:
         venv.chmod(0o700)
         made.app("closed", HELLO).chmod(0o700)
         (made.app("locked", HELLO) / "app.py").chmod(0o600)
+        made.app("words", HELLO, more=f"[access]\nhtpasswd = {path}/passwords\n")
+        (path / "passwords").touch(mode=0o600)
         made.app("secret", HELLO)
         (path / "sites-enabled" / "secret.ini").chmod(0o600)
         made.get("blog")
@@ -118,6 +120,7 @@ def test_a_place_that_may_not_be_looked_at_is_not_called_missing(home: Supervise
         "closed.ini": ("location", "warning"),
         "locked.ini": ("application", "warning"),
         "secret.ini": ("", "warning"),
+        "words.ini": ("htpasswd", "warning"),
     }
     for name, place in {"venv.ini": "venv/.venv", "closed.ini": "closed", "locked.ini": "locked/app.py"}.items():
         assert f"{home.path}/sites/{place} is closed to the user 'nobody'" in found[name]["reason"]
