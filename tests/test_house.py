@@ -87,7 +87,7 @@ TWICE = {
     **dict.fromkeys(("loghandlers", "model", "policies"), "the name that users have in their files, and the real one"),
 }
 MOST_AT_THE_TOP = 15  # the router is the last: neither workers nor the supervisor own what both of them know of nodes
-MOST_IN_A_FOLDER, MOST_IN_THE_RUNNER = 25, 32
+MOST_IN_A_FOLDER, MOST_IN_THE_RUNNER = 25, 33
 LONGEST_FILE = 450
 MEDIAN = (120, 220)
 

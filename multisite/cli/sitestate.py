@@ -303,9 +303,13 @@ def saving(session: Session, site: Site) -> Saving | None:
 
 
 def faults_of(site: Site, home: Home) -> list[Problem]:
-    """Return what is wrong with what the file of `site` promises to serve, or else why it could not be started."""
-    closed = htpasswd.unreadable(site)
-    found = hidden_problems(site, home) or site_problems(site) or start_problems(site, home)
+    """Return what is wrong with what the file of `site` promises to serve, and why it could not be started."""
+    closed, found = htpasswd.unreadable(site), hidden_problems(site, home)
+    if not found:
+        found = site_problems(site)
+        keys = {problem.key for problem in found}
+        more = [] if "location" in keys else start_problems(site, home)
+        found += [problem for problem in more if not problem.key or problem.key not in keys]
     return [*found, *([as_seen(closed, home)] if closed else [])]
 
 

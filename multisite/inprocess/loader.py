@@ -38,14 +38,13 @@ from multisite.runner.load import (
     DEFAULT_INI,
     DJANGO,
     GROUP,
-    NoSuchApp,
     a,
     existing_file,
     find_app,
     is_asgi,
     moya,
-    name_remedy,
 )
+from multisite.runner.missing import NoSuchApp, name_remedy
 from multisite.sites.sharing import resolve
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def load(site: Site, importer: Importer | None = None) -> App:
     except BaseException as error:
         if is_for_the_worker(error):
             raise
-        raise _load_error(site, explain(error, site.location, resolve(site).target)) from error
+        raise _load_error(site, explain(error, site, resolve(site))) from error
 
 
 def _load(site: Site, importer: Importer | None) -> object:
@@ -91,9 +90,9 @@ def _load(site: Site, importer: Importer | None) -> object:
     importer = importer or PlainImporter.alone(site)
     match spec.kind:
         case "file":
-            return _app_of(importer.file(existing_file(site.location, spec.target)), spec)
+            return _app_of(importer.file(existing_file(site.location, spec.target, site.name)), spec)
         case "paste":
-            return _load_paste(spec, site.location)
+            return _load_paste(spec, site)
         case "django":
             return _load_django(spec, importer)
         case "moya":
@@ -159,9 +158,9 @@ def _refuses_wsgi(app: object) -> bool:
     return False
 
 
-def _load_paste(spec: AppSpec, location: str) -> object:
+def _load_paste(spec: AppSpec, site: Site) -> object:
     """The app of a PasteDeploy file (its ``[app:NAME]``, ``[pipeline:NAME]``, …; "main" without a name)."""
-    path = existing_file(location, spec.target)
+    path = existing_file(site.location, spec.target, site.name)
     try:
         from paste.deploy import loadapp
     except ModuleNotFoundError as error:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 import traceback
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from multisite.runner.load import NoSuchApp, name_remedy
+from multisite.runner.missing import NoSuchApp, no_module
+
+if TYPE_CHECKING:
+    from multisite.config.application import AppSpec
+    from multisite.config.model import Site
 
 _OURS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
 _EXITS_OF_THE_SERVER = "gunicorn.workers."
@@ -26,14 +31,15 @@ def is_for_the_worker(error: BaseException) -> bool:
     return not isinstance(error, Exception) and type(error).__module__.partition(".")[0] in _GREENLET
 
 
-def explain(error: BaseException, location: str, target: str) -> NoSuchApp:
+def explain(error: BaseException, site: Site, spec: AppSpec) -> NoSuchApp:
     """The reason and remedy of an exception that came out of a site's code.
 
     Args:
         error: with its traceback.
-        location: the site's directory; frames in there are the site's own.
-        target: the module or file that was asked for.
+        site: frames in its location are its own.
+        spec: what was asked for.
     """
+    location = site.location
     place = _place(error, location)
     if isinstance(error, SystemExit):
         return NoSuchApp(f"the site called sys.exit({error.code!r}){place}", "an import must not end the process")
@@ -41,7 +47,8 @@ def explain(error: BaseException, location: str, target: str) -> NoSuchApp:
         place = f" ({error.filename}, line {error.lineno})" if error.filename else place
         return NoSuchApp(f"{type(error).__name__}: {error.msg}{place}")
     if isinstance(error, ModuleNotFoundError) and error.name:
-        return _missing_module(error.name, place, location, target)
+        searched = os.path.join(sys.prefix, "bin", "python3")  # inside Apache `sys.executable` is another program
+        return no_module(site.name, error.name, spec, location, searched, place)
     return NoSuchApp(f"{_summary(error)}{place}")
 
 
@@ -72,31 +79,6 @@ def traced(error: BaseException) -> str:
 
 def _is_ours(path: str) -> bool:
     return path.startswith((_OURS, "<frozen importlib")) or "/importlib/" in path
-
-
-def _missing_module(name: str, place: str, location: str, target: str) -> NoSuchApp:
-    if target == name or target.startswith(name + "."):
-        *parents, _ = name.split(".")
-        known = [".".join([*parents, each]) for each in _modules(os.path.join(location, *parents))]
-        remedy = name_remedy(name, known) or "correct the name, or the location"
-        return NoSuchApp(f"there is no module {name!r} in {location or 'sys.path'}", remedy)
-    return NoSuchApp(
-        f"it needs the module {name!r}, which is not there{place}",
-        "install it here, or name the site's virtualenv with python =",
-    )
-
-
-def _modules(location: str) -> Iterator[str]:
-    """The top-level modules of a directory: files of Python source and packages."""
-    try:
-        entries = sorted(os.listdir(location or "."))
-    except OSError:
-        return
-    for entry in entries:
-        if entry.endswith(".py"):
-            yield entry.removesuffix(".py")
-        elif os.path.isfile(os.path.join(location, entry, "__init__.py")):
-            yield entry
 
 
 def _summary(error: BaseException) -> str:

@@ -13,9 +13,11 @@ from functools import partial
 from time import time
 from types import SimpleNamespace
 
+from .missing import NoSuchApp, name_remedy, no_file
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from types import ModuleType
     from typing import Any
 
@@ -27,20 +29,6 @@ DEFAULT_INI = ("production.ini",)
 GROUP = "multisite.loaders"
 _IS_COROUTINE = 0x80 | 0x100  # inspect.CO_COROUTINE, inspect.CO_ITERABLE_COROUTINE
 _ASGI_PARAMETERS = (("scope",), ("scope", "receive", "send"))
-
-
-class NoSuchApp(Exception):
-    """There is no such app.
-
-    Attributes:
-        reason: why, in one sentence without a final period.
-        remedy: what to do about it, or "".
-        key: the key of the site's ``[service]`` that is to blame.
-    """
-
-    def __init__(self, reason: str, remedy: str = "", key: str = "application") -> None:
-        super().__init__(f"{reason}; {remedy}" if remedy else reason)
-        self.reason, self.remedy, self.key = reason, remedy, key
 
 
 def load(job: Job) -> Any:
@@ -91,7 +79,7 @@ def _by_kind(job: Job, spec: Spec) -> Any:
 
 def _code(job: Job, spec: Spec) -> Any:
     if spec.kind == "file" or "/" in spec.target or spec.target.endswith((".py", ".wsgi")):
-        path = existing_file(job.location, spec.target)
+        path = existing_file(job.location, spec.target, job.name)
         return import_file(path, unique_name(job.name, path))
     return importlib.import_module(spec.target)
 
@@ -131,8 +119,8 @@ def _plugin(name: str, site: dict[str, Any]) -> Any:
     return point.load()(rest, SimpleNamespace(**attributes))
 
 
-def existing_file(location: str, target: str) -> str:
-    """The absolute path of a file that a site names.
+def existing_file(location: str, target: str, site: str) -> str:
+    """The absolute path of a file that the site of this name names.
 
     Raises:
         NoSuchApp: there is no such file, or it is no regular file.
@@ -140,14 +128,7 @@ def existing_file(location: str, target: str) -> str:
     path = os.path.join(location, target)
     if os.path.isfile(path):
         return os.path.abspath(path)
-    if os.path.exists(path):
-        raise NoSuchApp(f"{path} is no regular file", "name a file of Python source")
-    folder, name = os.path.split(path)
-    try:
-        remedy = name_remedy(name, (each for each in os.listdir(folder) if each.endswith((".py", ".wsgi", ".ini"))))
-    except OSError:
-        remedy = ""
-    raise NoSuchApp(f"there is no file {path}", remedy or "a relative path starts at the site's location")
+    raise no_file(site, location, target)
 
 
 def import_file(path: str, module_name: str, own_name: str = "") -> ModuleType:
@@ -239,17 +220,6 @@ def a(value: object) -> str:
         return f"the module {value.__name__!r}"
     name = type(value).__name__
     return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
-
-
-def name_remedy(name: str, known: Iterable[str]) -> str:
-    """A remedy that names what is alike, else what there is at all, else ""."""
-    from difflib import get_close_matches  # which few starts need
-
-    names = sorted(set(known))
-    near = get_close_matches(name[:80], names, n=1, cutoff=0.6)
-    if near:
-        return f"did you mean {near[0]!r}?"
-    return "there is " + ", ".join(map(repr, names[:8])) if names else ""
 
 
 def _django(settings: str, is_asgi: bool) -> Any:

@@ -14,7 +14,8 @@ import threading
 
 from . import gunicorn_setup, job
 from .follow import Follower
-from .load import NoSuchApp, is_asgi, load
+from .load import is_asgi, load
+from .missing import NoSuchApp, no_module
 from .report import Notifier, report, say
 
 TYPE_CHECKING = False
@@ -72,11 +73,25 @@ def _load(orders: job.Job, notifier: Notifier) -> tuple[Any, Examination | None]
     except NoSuchApp as error:
         _give_up(orders, notifier, str(error))
     except BaseException as error:
-        _leave_unloaded(notifier, report(error, f"{orders.name} cannot be loaded"))
+        last = report(error, f"{orders.name} cannot be loaded")
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            _give_up(orders, notifier, str(_no_module(orders, error)))
+        _leave_unloaded(notifier, last)
     _open_standard_streams()
     if not _is_socket(orders.listen):
         _give_up(orders, notifier, "its import closes or replaces descriptors that it did not open")
     return app, examination
+
+
+def _no_module(orders: job.Job, error: ModuleNotFoundError) -> NoSuchApp:
+    """What to say of a module that was not found: as `load.no_module`, with the site's own line that imports it."""
+    place, trace = "", error.__traceback__
+    while trace is not None:
+        path = trace.tb_frame.f_code.co_filename
+        if orders.location and path.startswith(os.path.join(orders.location, "")):
+            place = f" ({path}, line {trace.tb_lineno})"
+        trace = trace.tb_next
+    return no_module(orders.name, error.name or "", orders.spec, orders.location, sys.executable, place)
 
 
 def _open_standard_streams() -> None:

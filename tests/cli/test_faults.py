@@ -17,7 +17,8 @@ def fault(tmp_path: pathlib.Path, application: str, code: str, name: str = "blog
     path = tmp_path / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(code)
-    return application_fault(Site("x.ini", location=str(tmp_path), application=application, **more))  # type: ignore[arg-type]
+    site = Site("x.ini", name="x", location=str(tmp_path), application=application, **more)  # type: ignore[arg-type]
+    return str(application_fault(site) or "")
 
 
 @pytest.mark.parametrize(
@@ -27,14 +28,14 @@ def fault(tmp_path: pathlib.Path, application: str, code: str, name: str = "blog
         "class app: ...",
         "app = make()",
         "from flask import Flask as app",
-        "import app",
+        "import json as app",
         "try:\n    import x\nexcept ImportError:\n    app = y\n",
         "if 1:\n    app = y",
         "with open('x') as app: ...",
         "a, app = make()",
         "for app in x: ...",
         "app: object = make()",
-        "from x import *",
+        "from os.path import *",
         "globals()['app'] = 1",
         "def __getattr__(name): ...",
         "app = None\napp = make()",
@@ -76,9 +77,9 @@ def test_nothing_is_run(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("application", "word"),
     [
-        ("nope:app", "there is no module nope"),
-        ("pkg.nope:app", "there is no module pkg.nope"),
-        ("django:nope.settings", "there is no module nope.settings"),
+        ("nope:app", "there is no module 'nope'"),
+        ("pkg.nope:app", "there is no module 'pkg.nope'"),
+        ("django:nope.settings", "there is no module 'nope'"),
         ("paste:nope.ini", "there is no file"),
         ("web/nope.wsgi", "there is no file"),
         ("asgi:blog:nope", "there is no nope"),

@@ -363,7 +363,7 @@ def test_a_declared_asgi_app_is_not_imported(site: Any) -> None:
         (
             "bad_m:app",
             "import nothing_like_it",
-            "it needs the module 'nothing_like_it', which is not there ({}, line 1)",
+            "bin/python3 does not have ({}, line 1); ",
         ),
         ("bad_m:app", "from os import nothing", "ImportError: cannot import name 'nothing' from 'os'"),
         ("bad_m:app", "class Stop(BaseException): ...\nraise Stop('x')", "Stop: x ({}, line 2)"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import os
+import pwd
 import sys
 import tokenize
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING
 
 from multisite.config import hosting
 from multisite.errors import Problem
+from multisite.runner import missing
+from multisite.runner.missing import NoSuchApp
 from multisite.sites import sharing
 from multisite.supervisor.process import reach
 
@@ -30,10 +33,21 @@ def site_problems(site: Site) -> list[Problem]:
     if hosting.is_hosting(site.location):
         return _hosting_problems(site)
     if site.location and not os.path.isdir(site.location):
-        reason = "it is not a directory" if os.path.exists(site.location) else "there is no such directory"
-        return [_problem(site, "location", site.location, reason, "create it or correct the path")]
-    reason = application_fault(site)
-    return [_problem(site, "application", site.application, reason, "")] if reason else []
+        return [_problem(site, "location", site.location, *_no_folder(site.location, site.name))]
+    fault = application_fault(site)
+    return [_problem(site, fault.key, getattr(site, fault.key), fault.reason, fault.remedy)] if fault else []
+
+
+def _no_folder(path: str, name: str) -> tuple[str, str]:
+    """Return why a location is none, and the commands that would help."""
+    if place := hidden(path):
+        return f"{place} is closed to the user '{user()}', so nobody knows what is there", "try again with sudo"
+    there = os.path.exists(path)
+    make = "" if there else f"mkdir -p {path}, or "
+    return (
+        f"{'it is not a directory' if there else 'there is no such directory'}",
+        f"{make}multisite set {name} location=FOLDER",
+    )
 
 
 def _hosting_problems(site: Site) -> list[Problem]:
@@ -54,7 +68,7 @@ def static_problems(site: Site) -> list[Problem]:
             "static",
             prefix,
             place,
-            "create it or correct the path",
+            f"mkdir -p {shlex.quote(place)}, or multisite set {site.name} static.{prefix}=FOLDER",
             severity="warning",
         )
         for prefix, places in site.static.items()
@@ -63,44 +77,170 @@ def static_problems(site: Site) -> list[Problem]:
     ]
 
 
+def hidden(path: str) -> str:
+    """Return the folder on the way to `path` that keeps us from seeing whether anything is there, "" for none."""
+    from multisite.supervisor.process import reach
+
+    return "" if reach.is_missing(path) else reach.closed(path)
+
+
+def user() -> str:
+    """Return the name of whoever types the command."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
 def _problem(site: Site, key: str, value: str, reason: str, remedy: str) -> Problem:
     return Problem(file=site.file, section="service", key=key, value=value, reason=reason, remedy=remedy)
 
 
-def application_fault(site: Site) -> str:
-    """Return why the application cannot be what its file says, or ""."""
+def application_fault(site: Site) -> NoSuchApp | None:
+    """Return why the application cannot be what its file says, as far as can be seen."""
     is_command = site.command and site.server in ("auto", "command")
     if not site.application or is_command or site.mode == "proxy":
-        return ""
+        return None
     try:
         spec = sharing.resolve(site)
     except ValueError:
-        return ""  # a wrong value is a problem of the file, said where the file is read
+        return None  # a wrong value is a problem of the file, said where the file is read
     return _file_fault(site, spec) if spec.is_file else _module_fault(site, spec)
 
 
-def _file_fault(site: Site, spec: AppSpec) -> str:
-    path = os.path.join(site.location, spec.target)
+def _file_fault(site: Site, spec: AppSpec) -> NoSuchApp | None:
+    path = os.path.normpath(os.path.join(site.location, spec.target))
     if not os.path.isfile(path):
-        return f"there is no file {path}"
-    return "" if spec.kind == "paste" else callable_fault(path, spec.candidates)
+        return missing.no_file(site.name, site.location, spec.target)
+    return _lacking(site, spec, "", "paste") if spec.kind == "paste" else _code_fault(site, spec, path)
 
 
-def _module_fault(site: Site, spec: AppSpec) -> str:
+def _module_fault(site: Site, spec: AppSpec) -> NoSuchApp | None:
     if spec.kind == "plugin":
-        return "" if _has_loader(spec.target) else f"there is neither a module nor a loader named {spec.target!r}"
+        there = _has_loader(spec.target)
+        reason = f"there is neither a module nor a loader named {spec.target!r}"
+        return None if there else NoSuchApp(reason, missing.FORM)
     if spec.kind not in ("module", "django", "asgi"):
-        return ""
+        return None
     literal = os.path.join(site.location, spec.target)
     if spec.target.endswith(".wsgi") and os.path.isfile(literal):
-        return callable_fault(literal, spec.candidates)
-    origin = find_module(spec.target, _import_path(site))
+        return _code_fault(site, spec, literal)
+    origin = _origin(site, spec)
     if origin is None:
-        may_be = site.python or (spec.kind == "module" and _has_loader(spec.target))
-        return "" if may_be else f"there is no module {spec.target} in {site.location or 'the import path'}"
-    if spec.kind == "django" or not origin.endswith(".py"):
+        module = _first_missing(spec.target, _import_path(site))
+        python = _interpreter(site) or "its interpreter"
+        return missing.no_module(site.name, module, spec, site.location, python)
+    if spec.kind == "django":
+        return _lacking(site, spec, origin, "django")
+    return _code_fault(site, spec, origin) if origin.endswith(".py") else None
+
+
+def _origin(site: Site, spec: AppSpec) -> str | None:
+    """Return the file of a site's module, "" where it has none or nobody knows, None where there is no such module."""
+    from multisite.cli.project.imports import Installed
+
+    path = _import_path(site)
+    found = find_module(spec.target, path)
+    if found is not None or (spec.kind == "module" and _has_loader(spec.target)):
+        return found or ""
+    if not site.python:
+        return None
+    top, python = spec.target.partition(".")[0], _interpreter(site)
+    installed = Installed.by(python, site) if python else None
+    if not installed or installed.folders is None or top in sys.stdlib_module_names:
         return ""
-    return callable_fault(origin, spec.candidates)
+    found = find_module(spec.target, [*path, *installed.folders])
+    return "" if found is None and any(repr(top) in text for text in installed.mapped) else found
+
+
+def _first_missing(module: str, path: list[str]) -> str:
+    """Return the first part of a dotted name that is not there, as an import names it."""
+    parts = module.split(".")
+    names = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
+    return next((name for name in names if find_module(name, path) is None), module)
+
+
+def _code_fault(site: Site, spec: AppSpec, path: str) -> NoSuchApp | None:
+    """Return what is wrong with the source of an application: its syntax, what it offers, what it imports."""
+    if reason := callable_fault(path, spec.candidates):
+        if "is not valid Python" not in reason:
+            return NoSuchApp(reason, _instead(site, spec, path))
+        python = _interpreter(site)
+        return None if _is_newer(python) else NoSuchApp(reason, f"{python or 'python3'} -m py_compile {path} shows it")
+    return _lacking(site, spec, path)
+
+
+def _lacking(site: Site, spec: AppSpec, path: str, *needed: str) -> NoSuchApp | None:
+    """Return what the interpreter of a site does not have of what its code imports, or of what is `needed` besides."""
+    from multisite.cli.project.imports import Installed, missing_import
+
+    python = _interpreter(site)
+    if not python or site.chroot:
+        return None
+    for name in (*needed, *(("gunicorn",) if site.server == "gunicorn" else ())):
+        if not Installed.by(python, site).may_have(name) and not find_module(name, _import_path(site)):
+            return missing.lacking(site.name, name, site.location, python)
+    found = missing_import(path, site, python) if path.endswith((".py", ".wsgi")) else None
+    if not found:
+        return None
+    return missing.no_module(
+        site.name, found.module, spec, site.location, python, f" ({found.file}, line {found.line})"
+    )
+
+
+def _interpreter(site: Site) -> str:
+    """Return the interpreter of a site; "" where it has none, which is a problem of another key."""
+    from multisite.config.policies import Refused
+    from multisite.supervisor.process import launch
+
+    try:
+        return launch.interpreter(site)
+    except Refused:
+        return ""
+
+
+def _is_newer(python: str) -> bool:
+    """Tell whether an interpreter may know more of the language than ours."""
+    from multisite.supervisor.process import launch
+
+    version = launch.version_of(python) if python else None
+    return version is not None and version > sys.version_info[:2]
+
+
+def _instead(site: Site, spec: AppSpec, path: str) -> str:
+    """Return what a module offers in the place of a callable that it does not have, and the command that names it."""
+    names = offered(path)
+    best = next((name for name in USUAL if name in names), names[0] if len(names) == 1 else "CALLABLE")
+    told = f"it offers {', '.join(names[:MOST_OFFERED])}: " if names else ""
+    prefix = "asgi:" if spec.kind == "asgi" else ""
+    call = "()" if best in FACTORIES else ""
+    return f"{told}multisite set {site.name} application={prefix}{spec.target}:{best}{call}"
+
+
+MOST_OFFERED = 8  # names of a module that are told
+FACTORIES = ("create_app", "make_app", "get_app", "build_app", "create_application", "make_application")
+#: what an application is usually called, best first
+USUAL = ("application", "app", "wsgi_app", "wsgi", "asgi", "api", "server", "handler", *FACTORIES, "main")
+
+
+def offered(path: str) -> list[str]:
+    """Return the names of a module that may be callables: its own functions and classes, and what it makes."""
+    from multisite.cli.project import scan
+
+    tree, names = scan.parse(scan.read(path)), dict[str, None]()
+    waiting = list(tree.body) if tree else []
+    while waiting:
+        node = waiting.pop(0)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names[node.name] = None
+            continue
+        if isinstance(node, ast.ImportFrom):
+            names |= {name: None for alias in node.names if (name := alias.asname or alias.name) in USUAL}
+        for target, value in _targets(node):
+            if isinstance(target, ast.Name) and not isinstance(value, _LITERALS):
+                names[target.id] = None
+        waiting += list(_inner(node))
+    return [name for name in names if not name.startswith("_")]
 
 
 def _has_loader(name: str) -> bool:
@@ -142,7 +282,8 @@ def callable_fault(path: str, names: Sequence[str]) -> str:
         return f"{path}: {(error.strerror or 'cannot be read').lower()}"
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None)
-        return f"{path}{f', line {line},' if line else ''} is not valid Python"
+        told = f": {error.msg}" if isinstance(error, SyntaxError) else ""
+        return f"{path}{f', line {line},' if line else ''} is not valid Python{told}"
     faults = [binding_fault(tree, name.partition(".")[0]) for name in names]
     return f"{' and '.join(faults)} in {path}" if all(faults) else ""
 
