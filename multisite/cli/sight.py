@@ -162,12 +162,15 @@ def hidden_problems(site: Site, home: Home) -> list[Problem]:
 
 
 def _hidden(site: Site, home: Home, key: str, value: str, place: str) -> Problem:
+    from multisite.supervisor.process import privilege, reach
+
     name, again = user_name(os.geteuid()), privileged(home)
     what = f"{place} is closed to the user '{name}'"
     if again:
         reason, remedy = f"{what}, so it cannot be checked here", again
     else:
-        reason, remedy = what, f"let that user in, with chmod or setfacl -m u:{name}:rX {place}"
+        mode, opening = reach.mode_of(place), reach.opening(privilege.of_this_process(), place)
+        reason, remedy = f"{what}{mode}", f"let that user in: {opening}, or setfacl -m u:{name}:rX {shlex.quote(place)}"
     return Problem(site.file, reason, "service", key, value, remedy, severity="warning" if again else "error")
 
 

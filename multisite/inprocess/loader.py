@@ -44,7 +44,7 @@ from multisite.runner.load import (
     is_asgi,
     moya,
 )
-from multisite.runner.missing import NoSuchApp, name_remedy
+from multisite.runner.missing import NoSuchApp, name_remedy, no_loader
 from multisite.sites.sharing import resolve
 
 if TYPE_CHECKING:
@@ -246,9 +246,8 @@ def plugins() -> EntryPoints:
 def _load_plugin(name: str, rest: str, site: Site) -> object:
     """The app that the loader `name` makes of `rest`."""
     if name not in plugins().names:
-        raise NoSuchApp(
-            f"there is neither a module nor a loader named {name!r}",
-            name_remedy(name, plugins().names) or "write it like blog.wsgi:application",
-        )
+        near = name_remedy(name, plugins().names)
+        fault = no_loader(site.name, name, os.path.join(sys.prefix, "bin", "python3"))
+        raise NoSuchApp(fault.reason, near) if near else fault
     app: object = plugins()[name].load()(rest, site)
     return app

@@ -13,7 +13,7 @@ from functools import partial
 from time import time
 from types import SimpleNamespace
 
-from .missing import NoSuchApp, name_remedy, no_file
+from .missing import NoSuchApp, name_remedy, no_file, no_loader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _module_or_plugin(job: Job, spec: Spec) -> Any:
         if spec.kind == "module":
             return find_app(importlib.import_module(spec.target), spec.target, spec.candidates, spec.call)
     except ModuleNotFoundError as error:
-        if error.name != spec.target or "." in spec.target:
+        if error.name != spec.target or "." in spec.target or not _loader(spec.target):
             raise
     return _plugin(spec.target, job.site)
 
@@ -101,6 +101,16 @@ def _plugin(name: str, site: dict[str, Any]) -> Any:
     A loader is called with what follows the first colon and with the site. Our package is not here, so the site is an
     object with the attributes of `multisite.model.Site` and none of its methods.
     """
+    point = _loader(name)
+    if point is None:
+        raise no_loader(site["name"], name, sys.executable)
+    rest = site["application"].partition(":")[2].strip()
+    attributes = {key: tuple(value) if isinstance(value, list) else value for key, value in site.items()}
+    return point.load()(rest, SimpleNamespace(**attributes))
+
+
+def _loader(name: str) -> Any:
+    """The entry point of a loader, None where no package has one of that name."""
     from importlib import metadata
 
     points: Any
@@ -108,15 +118,7 @@ def _plugin(name: str, site: dict[str, Any]) -> Any:
         points = metadata.entry_points(group=GROUP)
     else:
         points = metadata.entry_points().get(GROUP, ())
-    point = next((point for point in points if point.name == name), None)
-    if point is None:
-        raise NoSuchApp(
-            f"there is neither a module nor a loader named {name!r} in {sys.prefix}; install what has it there, "
-            "or write application = like blog.wsgi:application"
-        )
-    rest = site["application"].partition(":")[2].strip()
-    attributes = {key: tuple(value) if isinstance(value, list) else value for key, value in site.items()}
-    return point.load()(rest, SimpleNamespace(**attributes))
+    return next((point for point in points if point.name == name), None)
 
 
 def existing_file(location: str, target: str, site: str) -> str:

@@ -103,6 +103,13 @@ def lacking(site: str, name: str, location: str, python: str, place: str = "") -
     return NoSuchApp(reason, _installing(site, PACKAGES.get(top, top), location, python))
 
 
+def no_loader(site: str, name: str, python: str) -> NoSuchApp:
+    """What to say where a name is that of no module, and of no loader of a package; the arguments are `no_module`'s."""
+    prefix = os.path.dirname(os.path.dirname(python))
+    commands = f"multisite set {site} application=MODULE:CALLABLE, or {_pip(python)} install PACKAGE"
+    return NoSuchApp(f"there is neither a module nor a loader named {name!r} in {prefix}", f"{FORM}: {commands}")
+
+
 def _with_commands(remedy: str, commands: str) -> str:
     return f"{remedy}{'' if remedy.endswith('?') else ':'} {commands}"
 

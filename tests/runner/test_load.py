@@ -155,7 +155,7 @@ def test_a_loader_that_is_missing(tmp_path: Path) -> None:
         assert f"there is neither a module nor a loader named 'php' in {sys.prefix}" in site.log
     with backend(tmp_path / "b", spec=spec("php", "x"), site={**SITE, "application": "php:x"}, wait=False) as site:
         assert site.exit() == 3
-        assert "neither a module nor a loader named 'php'" in site.log
+        assert "there is no module 'php'" in site.log
 
 
 # --- ASGI or WSGI ---------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import os
-import pwd
+import shlex
 import sys
 import tokenize
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,14 +40,10 @@ def site_problems(site: Site) -> list[Problem]:
 
 def _no_folder(path: str, name: str) -> tuple[str, str]:
     """Return why a location is none, and the commands that would help."""
-    if place := hidden(path):
-        return f"{place} is closed to the user '{user()}', so nobody knows what is there", "try again with sudo"
     there = os.path.exists(path)
-    make = "" if there else f"mkdir -p {path}, or "
-    return (
-        f"{'it is not a directory' if there else 'there is no such directory'}",
-        f"{make}multisite set {name} location=FOLDER",
-    )
+    make = "" if there else f"mkdir -p {shlex.quote(path)}, or "
+    reason = "it is not a directory" if there else "there is no such directory"
+    return reason, f"{make}multisite set {name} location=FOLDER"
 
 
 def _hosting_problems(site: Site) -> list[Problem]:
@@ -77,21 +73,6 @@ def static_problems(site: Site) -> list[Problem]:
     ]
 
 
-def hidden(path: str) -> str:
-    """Return the folder on the way to `path` that keeps us from seeing whether anything is there, "" for none."""
-    from multisite.supervisor.process import reach
-
-    return "" if reach.is_missing(path) else reach.closed(path)
-
-
-def user() -> str:
-    """Return the name of whoever types the command."""
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())
-
-
 def _problem(site: Site, key: str, value: str, reason: str, remedy: str) -> Problem:
     return Problem(file=site.file, section="service", key=key, value=value, reason=reason, remedy=remedy)
 
@@ -118,8 +99,7 @@ def _file_fault(site: Site, spec: AppSpec) -> NoSuchApp | None:
 def _module_fault(site: Site, spec: AppSpec) -> NoSuchApp | None:
     if spec.kind == "plugin":
         there = _has_loader(spec.target)
-        reason = f"there is neither a module nor a loader named {spec.target!r}"
-        return None if there else NoSuchApp(reason, missing.FORM)
+        return None if there else missing.no_loader(site.name, spec.target, _interpreter(site) or "python3")
     if spec.kind not in ("module", "django", "asgi"):
         return None
     literal = os.path.join(site.location, spec.target)
@@ -127,7 +107,7 @@ def _module_fault(site: Site, spec: AppSpec) -> NoSuchApp | None:
         return _code_fault(site, spec, literal)
     origin = _origin(site, spec)
     if origin is None:
-        module = _first_missing(spec.target, _import_path(site))
+        module = _first_missing(spec.target, [*_import_path(site), *_packages(site)])
         python = _interpreter(site) or "its interpreter"
         return missing.no_module(site.name, module, spec, site.location, python)
     if spec.kind == "django":
@@ -137,7 +117,6 @@ def _module_fault(site: Site, spec: AppSpec) -> NoSuchApp | None:
 
 def _origin(site: Site, spec: AppSpec) -> str | None:
     """Return the file of a site's module, "" where it has none or nobody knows, None where there is no such module."""
-    from multisite.cli.project.imports import Installed
 
     path = _import_path(site)
     found = find_module(spec.target, path)
@@ -145,12 +124,26 @@ def _origin(site: Site, spec: AppSpec) -> str | None:
         return found or ""
     if not site.python:
         return None
-    top, python = spec.target.partition(".")[0], _interpreter(site)
-    installed = Installed.by(python, site) if python else None
-    if not installed or installed.folders is None or top in sys.stdlib_module_names:
+    top, packages = spec.target.partition(".")[0], _packages(site)
+    if not packages or top in sys.stdlib_module_names:
         return ""
-    found = find_module(spec.target, [*path, *installed.folders])
-    return "" if found is None and any(repr(top) in text for text in installed.mapped) else found
+    found = find_module(spec.target, [*path, *packages])
+    return "" if found is None and find_module(top, path) is None and _may_have(site, top) else found
+
+
+def _may_have(site: Site, top: str) -> bool:
+    from multisite.cli.project.imports import Installed
+
+    mapped = Installed.by(_interpreter(site), site).mapped
+    return any(repr(top) in text for text in mapped)
+
+
+def _packages(site: Site) -> tuple[str, ...]:
+    """Return the folders of packages of an interpreter of a site's own, as far as they are known."""
+    from multisite.cli.project.imports import Installed
+
+    python = _interpreter(site) if site.python else ""
+    return (Installed.by(python, site).folders or ()) if python else ()
 
 
 def _first_missing(module: str, path: list[str]) -> str:
@@ -214,7 +207,8 @@ def _instead(site: Site, spec: AppSpec, path: str) -> str:
     told = f"it offers {', '.join(names[:MOST_OFFERED])}: " if names else ""
     prefix = "asgi:" if spec.kind == "asgi" else ""
     call = "()" if best in FACTORIES else ""
-    return f"{told}multisite set {site.name} application={prefix}{spec.target}:{best}{call}"
+    value = shlex.quote(f"application={prefix}{spec.target}:{best}{call}")
+    return f"{told}multisite set {site.name} {value}"
 
 
 MOST_OFFERED = 8  # names of a module that are told

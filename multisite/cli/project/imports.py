@@ -66,7 +66,7 @@ def missing_import(path: str, site: Site, python: str) -> Missing | None:
                 continue  # a part of it, or no source
             installed = installed or Installed.by(python, site)
             if not installed.may_have(top):
-                return Missing(name, path, line)
+                return Missing(top, path, line)
     return None
 
 
@@ -182,6 +182,8 @@ def _packages(python: str, site: Site) -> Iterator[str]:
         if told.get("include-system-site-packages", "").lower() != "true":
             return
         python = os.path.join(told.get("home", "/usr/bin"), "python3")
+    elif not os.path.basename(os.path.realpath(python)).startswith(("python", "pypy")):
+        return  # a script, perhaps, that runs one
     for prefix in dict.fromkeys(os.path.dirname(os.path.dirname(path)) for path in (python, os.path.realpath(python))):
         yield from _below(prefix, ("site-packages", "dist-packages"))
         yield from _below(os.path.join(prefix, "local"), ("site-packages", "dist-packages"))

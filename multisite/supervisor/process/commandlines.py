@@ -142,29 +142,34 @@ def _command(plain: Launch, site: Site, python: str, around: Surroundings, host:
     who = plain.identity
     values = {"HOST": host, "UID": str(who.uid), "GID": str(who.gid), "%": "%"}
     if not found & {"PORT", "SOCKET"}:
-        return replace(plain, argv=_found(plain, hosting.render(site.command, values)))
+        return replace(plain, argv=_found(plain, hosting.render(site.command, values), site.name))
     private = os.path.join(around.private, f"{around.slot}.sock") if "SOCKET" in found else ""
     values |= {"SOCKET": private}
     argv = hosting.render(site.command, {**values, "%": "%%"})
-    return _relayed(plain, argv, private, host if "HOST" in found else "")
+    return _relayed(plain, argv, private, host if "HOST" in found else "", site.name)
 
 
-def _found(plain: Launch, argv: tuple[str, ...]) -> tuple[str, ...]:
+def _found(plain: Launch, argv: tuple[str, ...], site: str) -> tuple[str, ...]:
     """Check that the program is there, so that the reason is told without a process."""
     if plain.chroot:
         return argv
     path = plain.env.get("PATH", os.defpath)
     if "/" in argv[0]:
         if not os.path.exists(os.path.join(plain.cwd, argv[0])):
-            raise Refused(f"command {argv[0]}: there is no such program", "install it or correct the path")
+            raise Refused(
+                f"command {argv[0]}: there is no such program", f"install it, or multisite set {site} command=COMMAND"
+            )
     elif not shutil.which(argv[0], path=path):
-        raise Refused(f"command {argv[0]}: there is no such program in {path}", "write its full path")
+        raise Refused(
+            f"command {argv[0]}: there is no such program in {path}",
+            f"install it, or multisite set {site} command=/PATH/TO/{argv[0]}",
+        )
     return argv
 
 
-def _relayed(plain: Launch, argv: tuple[str, ...], private: str, host: str) -> Launch:
+def _relayed(plain: Launch, argv: tuple[str, ...], private: str, host: str, site: str) -> Launch:
     """A command that only knows a port or a path of its own: the relay takes the site's socket and passes on."""
-    _found(plain, argv)
+    _found(plain, argv, site)
     told = ("--socket", private) if private else ("--port", host)
     python = _python_for(plain.identity)
     return replace(plain, argv=(python, "-I", "-S", SOCKETPROXY, *told, "--", *argv), told=True, graceful=True)
@@ -203,7 +208,7 @@ def _granian(plain: Launch, site: Site, python: str, around: Surroundings, host:
     interface = "asgi" if spec[0] == "asgi" else "wsgi"
     argv = [_beside(python, "granian", plain), "--interface", interface, "--host", "127.0.0.1", "--port", "%PORT"]
     argv += ["--workers", str(site.processes), "--blocking-threads", str(site.threads)] if interface == "wsgi" else []
-    return _relayed(plain, (*argv, "--no-ws" if interface == "wsgi" else "--ws", spec[1]), "", host)
+    return _relayed(plain, (*argv, "--no-ws" if interface == "wsgi" else "--ws", spec[1]), "", host, site.name)
 
 
 def _application(site: Site) -> AppSpec:
@@ -229,7 +234,8 @@ def _beside(python: str, name: str, plain: Launch) -> str:
     path = os.path.join(os.path.dirname(python), name)
     found = path if os.access(path, os.X_OK) else shutil.which(name, path=plain.env.get("PATH", os.defpath))
     if not found:
-        raise Refused("it is not installed", "install it into the site's virtualenv or the system", "server", name)
+        remedy = f"{os.path.join(os.path.dirname(python), 'pip')} install {name}, or install it into the system"
+        raise Refused("it is not installed", remedy, "server", name)
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -175,7 +176,8 @@ def _check_location(site: Site) -> None:
     _refuse_hidden(site.location, "location", site.location)
     _refuse_hidden(site.chroot, "chroot", site.chroot)
     if site.location and not os.path.isdir(site.location):
-        raise Refused(f"location {site.location}: there is no such directory", "restore it or correct the path")
+        remedy = f"mkdir -p {shlex.quote(site.location)}, or multisite set {site.name} location=FOLDER"
+        raise Refused(f"location {site.location}: there is no such directory", remedy)
     if site.chroot and not os.path.isdir(site.chroot):
         raise Refused("there is no such directory", "make it or correct the path", "chroot", site.chroot)
 
@@ -184,8 +186,9 @@ def _refuse_hidden(path: str, key: str, value: str) -> None:
     """Tell what this process's user may not look at from what is not there."""
     hidden = reach.hides(path) if path else ""
     if hidden:
-        user = privilege.of_this_process().name
-        raise Refused(f"{hidden} is closed to the user '{user}'", "let that user in", key, value)
+        who = privilege.of_this_process()
+        reason = f"{hidden} is closed to the user '{who.name}'{reach.mode_of(hidden)}"
+        raise Refused(reason, f"let that user in: {reach.opening(who, hidden)}", key, value)
 
 
 def interpreter(site: Site) -> str:
@@ -198,18 +201,21 @@ def interpreter(site: Site) -> str:
         return program.own_interpreter()
     for path in (site.python, os.path.join(site.python, "bin/python")):
         _refuse_hidden(path, "python", site.python)
+    correct = f"multisite set {site.name} python=VIRTUALENV"
     if not os.path.exists(site.python):
-        raise Refused("there is no such file or directory", "make the virtualenv or correct it", "python", site.python)
+        remedy = f"python3 -m venv {shlex.quote(site.python)}, or {correct}"
+        raise Refused("there is no such file or directory", remedy, "python", site.python)
     if not os.path.isdir(site.python):
         if not os.access(site.python, os.X_OK):
-            remedy = "name a virtualenv or interpreter"
+            remedy = f"name a virtualenv or interpreter: {correct}"
             raise Refused("it is no program that can be run", remedy, "python", site.python)
         return site.python
     for name in ("bin/python", "bin/python3"):
         path = os.path.join(site.python, name)
         if os.path.exists(path):
             return path
-    raise Refused("it is no virtualenv, it has no bin/python", "correct the path", "python", site.python)
+    remedy = f"python3 -m venv {shlex.quote(site.python)}, or {correct}"
+    raise Refused("it is no virtualenv, it has no bin/python", remedy, "python", site.python)
 
 
 def _check_age(python: str) -> None:

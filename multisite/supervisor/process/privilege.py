@@ -41,20 +41,20 @@ def identity(site: Site, home: Home, program: str = "", needed: tuple[str, ...] 
     needed = tuple(path for path in wanted if path and not reach.is_missing(path))  # told by the step that needs it
     if os.geteuid() != 0:
         who = _own(site)
-        _check_reach(who, needed)
+        _check_reach(who, needed, site.name)
         return who, ""
     who, remark = _chosen(site, home, needed)
     if site.group:
         who = _with_group(who, site.group)
     if 0 in (who.uid, who.gid) and not home.supervisor.allow_root:
-        raise Refused("it would run as root", f"name a user in its file, or {ALLOW}")
+        raise Refused("it would run as root", f"multisite set {site.name} user=USER, or {ALLOW}")
     if not home.supervisor.allow_root:
         who = replace(who, groups=tuple(gid for gid in who.groups if gid != 0))
     for path in filter(None, (site.location, *_code(site), program, *_environment(program), site.chroot)):
         _check_owner(path, who)
         if not home.supervisor.allow_root:  # a demonstration may lie anywhere
             _check_way(path, who)
-    _check_reach(who, needed)
+    _check_reach(who, needed, site.name)
     return who, remark
 
 
@@ -77,13 +77,14 @@ def based_on(python: str) -> dict[str, str]:
         return {}
 
 
-def _check_reach(who: Identity, needed: Iterable[str]) -> None:
+def _check_reach(who: Identity, needed: Iterable[str], site: str) -> None:
     """Refuse what would end in "Permission denied", of which nobody knows whose it was and where."""
     for path in needed:
         place = reach.closed_to(who, path) if who.change else reach.closed(path)
         if place:
-            remedy = "let that user in, or have another one run it with user ="
-            raise Refused(f"it runs as '{who.name}', who cannot reach {path}: {place} is closed to that user", remedy)
+            closed = f"{place} is closed to that user{reach.mode_of(place)}"
+            remedy = f"{reach.opening(who, place)}, or multisite set {site} user=USER"
+            raise Refused(f"it runs as '{who.name}', who cannot reach {path}: {closed}", remedy)
 
 
 def _own(site: Site) -> Identity:
@@ -111,7 +112,10 @@ def _chosen(site: Site, home: Home, needed: tuple[str, ...]) -> tuple[Identity, 
     if who.uid != 0:
         return who, ""
     if site.user == "owner":
-        raise Refused("user = owner, and its location belongs to root", "give the location to a user, or name one")
+        raise Refused(
+            "user = owner, and its location belongs to root",
+            f"chown -R USER {site.location}, or multisite set {site.name} user=USER",
+        )
     who = _user(home.supervisor.default_user)
     hidden, place = next(((path, place) for path in needed if (place := reach.closed_to(who, path))), ("", ""))
     if not hidden:
@@ -119,9 +123,14 @@ def _chosen(site: Site, home: Home, needed: tuple[str, ...]) -> tuple[Identity, 
     where = f"{hidden}: {place} is closed to that user" if place != hidden else hidden
     if home.supervisor.allow_root:
         return replace(_by_uid(0), change=True), f"runs as root because '{who.name}' cannot reach {where}"
-    remedy = "give the location to the user that it shall run as, or name one with user ="
+    where += reach.mode_of(place)
+    remedy = f"{reach.opening(who, place)}, or give the location to the user that it shall run as"
+    remedy += f": chown -R USER {site.location}" if hidden == site.location else ""
     if hidden != site.location:
-        remedy = "put it where everybody can reach it, or say [supervisor] allow_root = yes in a container of your own"
+        remedy = (
+            f"{reach.opening(who, place)}, put it where everybody can reach it, or write [supervisor] allow_root = yes"
+        )
+        remedy += f" in {home.file}, in a container of your own"
     raise Refused(f"its location belongs to root, so it would run as '{who.name}', who cannot reach {where}", remedy)
 
 
@@ -176,7 +185,9 @@ def _user(name: str) -> Identity:
     except KeyError:
         if name.isascii() and name.isdigit():
             return _by_uid(int(name))
-        raise Refused(f"there is no user '{name}' on this machine", "correct user =, or create the user") from None
+        raise Refused(
+            f"there is no user '{name}' on this machine", f"useradd --system {name}, or correct user ="
+        ) from None
 
 
 def _by_uid(uid: int) -> Identity:
@@ -202,7 +213,9 @@ def _gid(name: str) -> int:
     except KeyError:
         if name.isdigit():
             return int(name)
-        raise Refused(f"there is no group '{name}' on this machine", "correct group =, or create it") from None
+        raise Refused(
+            f"there is no group '{name}' on this machine", f"groupadd --system {name}, or correct group ="
+        ) from None
 
 
 def _with_group(who: Identity, name: str) -> Identity:
@@ -234,7 +247,7 @@ def _check_owner(path: str, who: Identity) -> None:
     except OSError:
         return  # told by the step that needs it
     if _everybody_writes(status):
-        raise Refused(f"{path} may be written by everybody", "take that away with chmod o-w")
+        raise Refused(f"{path} may be written by everybody", f"take that away with chmod o-w {path}")
     if who.uid == 0 and (status.st_uid != 0 or (status.st_mode & stat.S_IWGRP and status.st_gid != 0)):
         raise Refused(f"it runs as root and {path} may be written by others than root", "let it run as their owner")
 
@@ -254,7 +267,10 @@ def _check_way(path: str, who: Identity) -> None:
         if stat.S_ISLNK(link.st_mode) and not trusted:
             raise Refused(f"{name} is a link of another user's than what it leads to", "name the place itself")
         if _everybody_writes(target):
-            raise Refused(f"{name} may be written by everybody, so {path} may be replaced", "use chmod o-w or +t")
+            raise Refused(
+                f"{name} may be written by everybody, so {path} may be replaced",
+                f"chmod o-w {name}, or chmod +t {name}",
+            )
 
 
 def _everybody_writes(status: os.stat_result) -> bool:

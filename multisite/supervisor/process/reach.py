@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -89,6 +90,26 @@ def closed_to(who: Identity, path: str) -> str:
 def closed(path: str) -> str:
     """Return the first place on the way to `path` that the kernel closes to this process's own user, "" for none."""
     return _first_closed(path, lambda place, status: os.access(place, _asked(status)))
+
+
+def opening(who: Identity, place: str) -> str:
+    """Return the command that lets a user through a place that is closed to that user."""
+    try:
+        status = os.stat(place)
+    except OSError:
+        return f"chmod o+x {shlex.quote(place)}"
+    bits = _asked(status)
+    letters = "".join(letter for bit, letter in ((os.R_OK, "r"), (os.X_OK, "x")) if bits & bit)
+    others = "g" if status.st_gid in (who.gid, *who.groups) else "o"
+    return f"chmod {'u' if who.uid == status.st_uid else others}+{letters} {shlex.quote(place)}"
+
+
+def mode_of(place: str) -> str:
+    """Return the mode of a folder or file for a sentence, "" where it cannot be seen."""
+    try:
+        return f" (mode {stat.S_IMODE(os.stat(place).st_mode):04o})"
+    except OSError:
+        return ""
 
 
 def _first_closed(path: str, is_open: Callable[[str, os.stat_result], bool]) -> str:
