@@ -11,7 +11,7 @@ import click
 
 from multisite.cli import complete
 from multisite.cli.group import fenced
-from multisite.cli.output import say, say_json, say_problems, waiting
+from multisite.cli.output import say, say_json, say_problems, waiting, wide_option
 from multisite.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
@@ -29,9 +29,10 @@ Examples:
 
 @click.command(epilog=EPILOG, short_help="Say all problems of all files.")
 @click.option("--boot", is_flag=True, help="Start each site once, apart from what runs, and say how that went.")
+@wide_option
 @click.argument("names", metavar="[NAME...]", nargs=-1, shell_complete=complete.sites)
 @pass_session
-def check(session: Session, boot: bool, names: tuple[str, ...]) -> None:
+def check(session: Session, boot: bool, wide: bool, names: tuple[str, ...]) -> None:
     """Say all problems of moya.conf, logging.ini and all site files; exit code 1 if an enabled one has an error.
 
     Files that are available but not enabled are read too; their problems are said apart and do not count. No
@@ -44,7 +45,7 @@ def check(session: Session, boot: bool, names: tuple[str, ...]) -> None:
     if boot:
         from multisite.cli.trialruns import check_by_booting
 
-        return check_by_booting(session, names)
+        return check_by_booting(session, names, wide)
     if names:
         raise click.UsageError("sites are named with --boot; without it all files are checked")
     enabled = enabled_problems(session)

@@ -11,7 +11,7 @@ import click
 from multisite.cli import complete
 from multisite.cli.group import fail
 from multisite.cli.listing import say_failure, say_journey
-from multisite.cli.output import GOES_ON, say, say_json, say_problems, suggestion
+from multisite.cli.output import GOES_ON, complain, say, say_json, say_problems, suggestion
 from multisite.cli.router import ago, explained
 from multisite.cli.session import Named, Session, UnknownSite, pass_session
 
@@ -286,9 +286,9 @@ def _say(answer: dict[str, Any]) -> None:
     if answer["processes"]:
         say_failure({"name": answer["name"], **answer["processes"]})
     for fault in answer["faults"]:
-        say(f"error: {fault}", err=True)
+        complain("error", fault)
     for doubt in answer["warnings"]:
-        say(f"warning: {doubt}", err=True)
+        complain("warning", doubt)
 
 
 def _unknown(session: Session, host: str, path: str) -> str:

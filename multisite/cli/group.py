@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from multisite.cli.output import printable, say_json, suggestion
+from multisite.cli.output import coloured, is_coloured, printable, say_json, suggestion
 from multisite.cli.sight import WORDS, privileged, user_name
 from multisite.errors import ConfigError, MultisiteError
 
@@ -72,6 +74,9 @@ class LazyGroup(click.Group):
 
     def make_context(self, info_name: str | None, args: list[str], *more: Any, **named: Any) -> click.Context:
         """Read the options that stand before the command."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # the terminal may not know a site's letters
         words = tuple(args)
         try:
             context = super().make_context(info_name, args, *more, **named)
@@ -110,6 +115,18 @@ class LazyGroup(click.Group):
             raise SystemExit(INTERRUPTED) from None
 
 
+class Misused(click.UsageError):
+    """A command line that cannot be understood; the word before the reason is coloured."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print how the command is used, and what is wrong."""
+        text = io.StringIO()
+        super().show(text)
+        usage, _, reason = text.getvalue().partition("Error: ")
+        mark = coloured("Error", "red", err=True)
+        click.echo(f"{usage}{mark}: {printable(reason.rstrip())}", file, err=True, color=is_coloured(err=True))
+
+
 def _misused(error: click.UsageError, words: Sequence[str]) -> click.UsageError:
     """Return an error of the command line with the option that may be meant; print it for programs that want JSON.
 
@@ -123,7 +140,8 @@ def _misused(error: click.UsageError, words: Sequence[str]) -> click.UsageError:
         error = click.UsageError(f"no such option: {typed}{suggestion('--' + typed.lstrip('-'), known)}", error.ctx)
     if "--json" in words[: words.index("--") if "--" in words else None]:
         say_json({"error": error.format_message()})
-    return error
+    is_help = isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ()))
+    return error if is_help else Misused(error.format_message(), error.ctx)
 
 
 def _typed(option: str, words: Sequence[str]) -> str:
@@ -138,7 +156,8 @@ def fail(reason: str) -> NoReturn:
     session = context.find_root().obj if context else None
     if session and session.as_json:
         say_json({"error": printable(reason)})
-    click.echo(f"multisite: {printable(reason)}", err=True)
+    mark = coloured("multisite", "red", err=True)
+    click.echo(f"{mark}: {printable(reason)}", err=True, color=is_coloured(err=True))
     raise SystemExit(1)
 
 

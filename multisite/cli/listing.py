@@ -12,10 +12,11 @@ import click
 
 from multisite.cli import complete
 from multisite.cli.group import fenced
-from multisite.cli.output import GOES_ON, say, say_json, say_problems, say_table
+from multisite.cli.output import GOES_ON, say, say_json, say_paragraph, say_problems, say_table, wide_option
 from multisite.cli.session import ALL, Session, UnknownSite, is_wildcard, pass_session, stem_of
 
 if TYPE_CHECKING:
+    from multisite.cli.output import Cell
     from multisite.config.model import SiteFile
     from multisite.errors import Problem
 
@@ -34,12 +35,14 @@ Examples:
 BROKEN = 3  # the exit status where an enabled site is
 FAILED = ("broken", "backoff", "fatal")  # states in which a site's visitors get an error page
 HEADER = ("name", "domains", "runs", "enabled", "state", "remarks")
+HIDDEN = ("runs", "enabled", "remarks", "domains")
 
 
 @click.command("list", epilog=LIST, short_help="List all sites.")
+@wide_option
 @click.argument("names", metavar="[NAME...]", nargs=-1, shell_complete=complete.known)
 @pass_session
-def list_(session: Session, names: tuple[str, ...]) -> None:
+def list_(session: Session, names: tuple[str, ...], wide: bool) -> None:
     """List all sites, or those that are named: enabled, available, broken.
 
     NAME may be a quoted wildcard. The exit status is 3 if an enabled site in the list is broken, backoff or fatal.
@@ -50,7 +53,7 @@ def list_(session: Session, names: tuple[str, ...]) -> None:
     if session.as_json:
         say_json(told)
     elif sites:
-        say_table(HEADER, map(_cells, sites), fold=("remarks", "domains", "name"))
+        say_table(HEADER, map(_cells, sites), drop=HIDDEN, cut=("remarks", "domains", "name"), wide=wide)
     elif not session.unread:
         say(f"{session.home.path} has no sites; multisite new NAME makes one", err=True)
     files = {site["file"] for site in sites}  # moya.conf has no row
@@ -159,9 +162,9 @@ def _faulty_row(session: Session, file: SiteFile, said: str, enabled: bool = Tru
     return report.as_dict(figures=False)
 
 
-def _cells(site: dict[str, Any]) -> tuple[str, ...]:
+def _cells(site: dict[str, Any]) -> tuple[Cell, ...]:
     mount = "" if site["mount"] == "/" else site["mount"]
-    domains = "\n".join(domain + mount for domain in site["domains"])
+    domains = tuple(domain + mount for domain in site["domains"])
     problems = site["problems"]
     told = problems[0]["reason"] if len(problems) == 1 else f"{len(problems)}, see multisite check" if problems else ""
     failure = site["failure"]
@@ -191,14 +194,16 @@ STATUS_HEADER = (
     *("name", "runs", "state", "pids", "up"),
     *("requests", "errors", "in flight", "waiting", "starts", "cpu", "memory", "idle"),
 )
+NUMBERS = STATUS_HEADER[4:]
 DROP = ("cpu", "starts", "up", "waiting", "runs", "idle", "errors", "in flight")
 
 
 @click.command(epilog=STATUS, short_help="Show the processes of all sites.")
+@wide_option
 @click.option("--failed", is_flag=True, help="Show only sites that are broken, backoff or fatal.")
 @click.argument("names", metavar="[NAME...]", nargs=-1, shell_complete=complete.sites)
 @pass_session
-def status(session: Session, names: tuple[str, ...], failed: bool) -> None:
+def status(session: Session, names: tuple[str, ...], failed: bool, wide: bool) -> None:
     """Show the supervisor and, for each enabled site or each that is named, its state, processes and use.
 
     Requests, errors, starts and processor time are sums over all processes that a site has had, those before the last
@@ -217,11 +222,11 @@ def status(session: Session, names: tuple[str, ...], failed: bool) -> None:
         say_json(told)
         return _end(enabled)
     if not session.hidden:
-        say(_headline(told["supervisor"], None if told["supervisor"] else runtime_problem(session.home)))
+        say_paragraph(_headline(told["supervisor"], None if told["supervisor"] else runtime_problem(session.home)))
     for preloader in told["preloaders"]:
-        say(_preloader(preloader))
+        say_paragraph(_preloader(preloader))
     if enabled:
-        say_table(STATUS_HEADER, map(_figures, enabled), numbers=STATUS_HEADER[4:], drop=DROP, fold=("name", "pids"))
+        say_table(STATUS_HEADER, map(_figures, enabled), numbers=NUMBERS, drop=DROP, cut=("pids", "name"), wide=wide)
     for site in enabled:
         say_failure(site)
     return _end(enabled)
@@ -232,7 +237,7 @@ def _headline(supervisor: dict[str, Any] | None, obstacle: Problem | None) -> st
         who = "none can start" if obstacle.is_error else "this user can start none"
         return f"no supervisor of this home runs, and {who}: {obstacle}"
     if not supervisor:
-        return "no supervisor runs; the first request for a site with a process of its own starts it"
+        return "no supervisor runs; the first request for a spawned site starts it"
     backends = f"{supervisor['backends']} of {supervisor['max_backends']} backends"
     return f"supervisor {supervisor['pid']}, up {duration(supervisor['uptime'])}, {backends}"
 
@@ -244,8 +249,8 @@ def _preloader(told: dict[str, Any]) -> str:
     return f"preloader {told['pid']} ({told['user']}, {told['interpreter']}): {holds}{state}"
 
 
-def _figures(site: dict[str, Any]) -> tuple[str, ...]:
-    pids = " ".join(map(str, site["pids"]))
+def _figures(site: dict[str, Any]) -> tuple[Cell, ...]:
+    pids = tuple(map(str, site["pids"]))
     counts = (site.get(key) for key in ("requests", "errors", "in_flight", "waiting", "starts"))
     memory = f"{site['memory'] / 2**20:.1f} MiB" if site["memory"] else "-"
     used = time.time() - site["last_use"] if site["last_use"] else None
@@ -267,13 +272,13 @@ def say_failure(site: dict[str, Any]) -> None:
     """Say why a site failed last, as its start report has it."""
     failure = site.get("failure")
     if site.get("replace_failure") and not failure:
-        say(f"{site['name']}: {GOES_ON} failed: {site['replace_failure']}")
+        say_paragraph(f"{site['name']}: {GOES_ON} failed: {site['replace_failure']}")
     if not failure:
         if site.get("state") == "broken" and site.get("problems"):
-            say(f"{site['name']}: {site['problems'][0]['reason']}")
+            say_paragraph(f"{site['name']}: {site['problems'][0]['reason']}")
         return
     what = f"{GOES_ON} failed, " if failure.get("serving") else ""
-    say(f"{site['name']}: {what}incident {failure['incident']}: {failure['failure']}")
+    say_paragraph(f"{site['name']}: {what}incident {failure['incident']}: {failure['failure']}")
     say_journey(((step["step"], step["seconds"]) for step in failure["steps"]), failure["output"])
 
 

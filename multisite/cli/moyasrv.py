@@ -9,7 +9,7 @@ import traceback
 import click
 
 from multisite.cli.install import SYSTEM_HOME
-from multisite.cli.output import say, say_table
+from multisite.cli.output import say, say_table, wide_option
 from multisite.cli.scaffold import BASHTOOLS, HOME_FILES, make_home
 from multisite.cli.session import Session
 from multisite.errors import MultisiteError
@@ -42,12 +42,14 @@ def main(ctx: click.Context, debug: bool, home: str | None) -> None:
 
 
 @main.command("list")
+@wide_option
 @click.pass_obj
-def list_(session: Session) -> None:
+def list_(session: Session, wide: bool) -> None:
     """List enabled projects."""
     sites = sorted(session.catalogue.sites.items())
-    rows = [(name, "\n".join(f.domains), f.path, session.catalogue.site(name).location) for name, f in sites]
-    say_table(("name", "domain(s)", "conf", "location"), rows, fold=("conf", "location", "domain(s)", "name"))
+    rows = [(name, tuple(f.domains), f.path, session.catalogue.site(name).location) for name, f in sites]
+    cut = ("conf", "location", "domain(s)", "name")
+    say_table(("name", "domain(s)", "conf", "location"), rows, drop=("conf",), cut=cut, wide=wide)
 
 
 @main.command()

@@ -1,6 +1,7 @@
 """How answers look: lines, JSON and tables; nothing from a site file reaches the terminal unescaped.
 
-A table is as wide as it needs in a pipe or a file; on a narrow terminal columns are left out, and texts folded.
+A table has one line for each row. In a pipe or a file, and with ``--wide``, it is as wide as it needs; on a narrow
+terminal columns are hidden and texts shortened. Colour is for terminals alone, and ``NO_COLOR`` turns it off.
 """
 
 from __future__ import annotations
@@ -19,16 +20,25 @@ import click
 if TYPE_CHECKING:
     from multisite.errors import Problem
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+    #: a text, or several of which the first ones stay where there is no room for all
+    Cell = str | tuple[str, ...]
+
+#: control characters, lone surrogates, and what ends a line or turns the direction of writing in Unicode
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 GOES_ON = "the old version goes on serving, since the new one"
 PATIENCE = 0.5  # seconds before a spinner shows what is awaited
 GAP = 2  # columns between two cells
-FOLDED = 12  # columns that a folded cell has at least
-STYLES = {  # of states
-    "running": "green",
+LEAST = 20  # columns that a shortened text keeps
+RULE, MORE = "─", "…"
+ASCII = str.maketrans({RULE: "-", MORE: "~"})
+COLOURS = {"error": "red", "warning": "yellow"}
+STYLES = {  # of what stands below state and health
+    **dict.fromkeys(("running", "alive"), "green"),
     **dict.fromkeys(("starting", "draining", "stopping", "backoff"), "yellow"),
-    **dict.fromkeys(("broken", "fatal"), "red"),
+    **dict.fromkeys(("broken", "fatal", "dead"), "red"),
 }
+
+wide_option = click.option("--wide", is_flag=True, help="Show all columns and whole texts on a narrow terminal.")
 
 
 def printable(text: str) -> str:
@@ -36,16 +46,51 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+def is_coloured(err: bool = False) -> bool:
+    """Tell whether standard output, or standard error, is a terminal whose user takes colour (no-color.org)."""
+    stream = sys.stderr if err else sys.stdout
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def coloured(text: str, colour: str, err: bool = False) -> str:
+    """Return `text` in a colour of click's, or as it is where nobody would see that."""
+    return click.style(text, fg=colour) if is_coloured(err) else text
+
+
 def say(text: str, err: bool = False) -> None:
     """Print one line."""
     click.echo(printable(text), err=err)
 
 
+def say_paragraph(text: str, indent: str = "    ") -> None:
+    """Print a text; on a terminal in lines that end between two words, and are indented from the second on."""
+    import shutil
+
+    from rich.cells import cell_len
+
+    if not sys.stdout.isatty():
+        return say(text)
+    room = shutil.get_terminal_size().columns
+    first, *words = printable(text).split(" ")
+    lines = [first]
+    for word in words:
+        if cell_len(f"{lines[-1]} {word}") <= room:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(indent + word)
+    click.echo("\n".join(lines))
+
+
+def complain(severity: str, text: str, err: bool = True, prefix: str = "") -> None:
+    """Print one line about what is wrong; the severity, `error` or `warning`, stands before it."""
+    mark = coloured(severity, COLOURS[severity], err)
+    click.echo(f"{prefix}{mark}: {printable(text)}", err=err, color=is_coloured(err))
+
+
 def say_problems(problems: Iterable[Problem], err: bool = True, prefix: str = "") -> None:
     """Print each problem on a line of its own, with its severity."""
     for problem in problems:
-        mark = click.style(problem.severity, fg="red" if problem.severity == "error" else "yellow")
-        click.echo(f"{prefix}{mark}: {printable(str(problem))}", err=err)
+        complain(problem.severity, str(problem), err, prefix)
 
 
 def say_json(document: Any) -> None:
@@ -137,50 +182,118 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 def say_table(
     header: Sequence[str],
-    rows: Iterable[Sequence[str]],
+    rows: Iterable[Sequence[Cell]],
     *,
     numbers: Collection[str] = (),
     drop: Sequence[str] = (),
-    fold: Sequence[str] = (),
+    cut: Sequence[str] = (),
+    wide: bool = False,
 ) -> None:
-    """Print a table.
+    """Print a table, one line for each row.
 
     Args:
         header: names of the columns.
-        rows: cells; a line end in one stays a line end.
+        rows: cells.
         numbers: columns that are aligned to the right.
-        drop: columns that a narrow terminal does not get, the first one first.
-        fold: columns whose texts are folded on a narrow terminal, the first one first.
+        drop: columns that a narrow terminal does not get, the first one first; those that hold nothing before all.
+        cut: columns whose texts are shortened on a narrow terminal.
+        wide: a narrow terminal gets everything.
     """
     import shutil
 
     from rich.cells import cell_len
 
-    terminal = sys.stdout.isatty()
-    cells = [["\n".join(map(printable, cell.split("\n"))) for cell in row] for row in rows]
-    columns = [[name, *(line for row in cells for line in row[at].split("\n"))] for at, name in enumerate(header)]
-    widths = {name: max(map(cell_len, lines)) for name, lines in zip(header, columns, strict=True)}
-    if terminal:
-        widths = layout(widths, shutil.get_terminal_size().columns, drop, fold)
-    shown = [(at, name) for at, name in enumerate(header) if name in widths]
-    coloured = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
-    _print(widths, ([row[at] for at, _name in shown] for row in cells), numbers, coloured)
-    missing = [name for name in header if name not in widths]
-    if missing:
-        say(f"no room for: {', '.join(missing)}")
+    cells = [[_printable(cell) for cell in row] for row in rows]
+    columns = {name: [row[at] for row in cells] for at, name in enumerate(header)}
+    widths = {name: max(map(cell_len, (name, *map(_whole, column)))) for name, column in columns.items()}
+    shown = widths
+    if sys.stdout.isatty() and not wide:
+        room = shutil.get_terminal_size().columns
+        least = {name: _least(name, columns[name]) if name in cut else width for name, width in widths.items()}
+        hollow = [name for name in drop if all(_whole(cell) in ("", "-") for cell in columns[name])]
+        shown = layout(widths, least, room, list(dict.fromkeys((*hollow, *drop))), cut)
+    fitted = [[fitting(cell, width) for cell in columns[name]] for name, width in shown.items()]
+    _print(shown, zip(*fitted, strict=True), numbers)
+    _say_missing([name for name in header if name not in shown], any(shown[name] < widths[name] for name in shown))
 
 
-def layout(widths: Mapping[str, int], room: int, drop: Sequence[str], fold: Sequence[str]) -> dict[str, int]:
-    """Return the columns that are shown, and how wide each is, so that a line has `room` columns if that can be."""
+def layout(
+    widths: Mapping[str, int], least: Mapping[str, int], room: int, drop: Sequence[str], cut: Sequence[str]
+) -> dict[str, int]:
+    """Return the columns that are shown, and how wide each is, so that a line has at most `room` columns.
+
+    Args:
+        widths: of the columns, were there room for all.
+        least: of the columns; only those of `cut` can be narrower than they would be.
+        drop: columns that are hidden, the first one first; if these are not enough, the last of the others follow.
+        cut: columns that become narrower, the widest first; of equal ones the first.
+    """
     left = dict(widths)
-    for name in drop:
-        if _total(min(width, FOLDED) if name in fold else width for name, width in left.items()) <= room:
+    for name in (*drop, *(one for one in reversed(list(widths)) if one not in drop)):
+        if len(left) == 1 or _total(least[one] for one in left) <= room:
             break
         left.pop(name, None)
-    for name in fold:
-        excess = max(0, _total(left.values()) - room)
-        left[name] = max(min(left[name], FOLDED), left[name] - excess)
-    return left
+    while _total(left.values()) > room:
+        wide = [one for one in cut if one in left and left[one] > least[one]]
+        if not wide:
+            break
+        left[max(wide, key=left.__getitem__)] -= 1
+    return left if len(left) > 1 else {name: max(1, min(width, room)) for name, width in left.items()}
+
+
+def fitting(cell: Cell, width: int) -> str:
+    """Return what of a cell has room in `width` columns; ``+2`` stands for two more texts."""
+    from rich.cells import cell_len
+
+    whole = _whole(cell)
+    if cell_len(whole) <= width or isinstance(cell, str):
+        return shortened(whole, width)
+    for count in range(len(cell) - 1, 0, -1):
+        more = f" +{len(cell) - count}"
+        text = ", ".join(cell[:count])
+        if cell_len(text + more) <= width:
+            return text + more
+    return shortened(cell[0], max(1, width - len(more))) + more if len(cell) > 1 else shortened(whole, width)
+
+
+def shortened(text: str, width: int) -> str:
+    """Shorten a text to `width` columns of a terminal, between two words; of a path the end stays."""
+    from rich.cells import cell_len, set_cell_size
+
+    if cell_len(text) <= width:
+        return text
+    if "/" in text and " " not in text:
+        ends = (MORE + text[at:] for at in range(1, len(text)) if text[at] == "/")
+        end = next((end for end in ends if cell_len(end) <= width), None)
+        if end:
+            return end
+        text = text.rstrip("/").rpartition("/")[2]
+        if cell_len(text) <= width:
+            return text
+    start = set_cell_size(text, width - 1) if width > 1 else ""
+    if " " in start.strip() and text[len(start) : len(start) + 1] != " ":
+        start = start[: start.rstrip().rfind(" ")] if not start.endswith(" ") else start
+    return start.rstrip() + MORE
+
+
+def _whole(cell: Cell) -> str:
+    return cell if isinstance(cell, str) else ", ".join(cell)
+
+
+def _printable(cell: Cell) -> Cell:
+    return printable(cell) if isinstance(cell, str) else tuple(map(printable, cell))
+
+
+def _least(name: str, column: Iterable[Cell]) -> int:
+    """Return how wide a column has to be for its shortened texts."""
+    from rich.cells import cell_len
+
+    brief = (cell if isinstance(cell, str) else _brief(cell) for cell in column)
+    return max(cell_len(name), min(LEAST, max(map(cell_len, brief), default=0)))
+
+
+def _brief(cell: tuple[str, ...]) -> str:
+    return f"{cell[0]} +{len(cell) - 1}" if len(cell) > 1 else _whole(cell)
 
 
 def _total(widths: Iterable[int]) -> int:
@@ -188,20 +301,49 @@ def _total(widths: Iterable[int]) -> int:
     return sum(all_of_them) + GAP * (len(all_of_them) - 1)
 
 
-def _print(widths: Mapping[str, int], rows: Iterable[Sequence[str]], numbers: Collection[str], coloured: bool) -> None:
+def _print(widths: Mapping[str, int], rows: Iterable[Sequence[str]], numbers: Collection[str]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    has_colour = is_coloured()
     table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
     for name, width in widths.items():
-        table.add_column(name, width=width, overflow="fold", justify="right" if name in numbers else "left")
-    table.add_row(*("─" * width for width in widths.values()))
+        heading = Text(fitting(name, width))
+        table.add_column(heading, width=width, no_wrap=True, justify="right" if name in numbers else "left")
+    table.add_row(*(RULE * width for width in widths.values()))
     for row in rows:
-        styles = (STYLES.get(cell, "") if name == "state" else "" for name, cell in zip(widths, row, strict=True))
+        styles = (
+            STYLES.get(cell.partition(",")[0], "") if name in ("state", "health") else "" for name, cell in zip(widths, row, strict=True)
+        )
         table.add_row(*map(Text, row, styles))
     width = _total(widths.values()) + GAP
-    console = Console(width=width, highlight=False, no_color=not coloured, force_terminal=coloured)
+    console = Console(width=width, highlight=False, no_color=not has_colour, force_terminal=has_colour)
     with console.capture() as captured:
         console.print(table)
-    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()), color=coloured)
+    _echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def _say_missing(hidden: Sequence[str], is_shortened: bool) -> None:
+    """Say which columns a narrow terminal does not get."""
+    import shutil
+
+    if not hidden:
+        return _echo(f"some texts are shortened ({MORE}); use --wide") if is_shortened else None
+    opening = f"{len(hidden)} column{'' if len(hidden) == 1 else 's'} hidden ("
+    names, closing = ", ".join(hidden), "); use --wide"
+    room = shutil.get_terminal_size().columns - len(opening + closing)
+    count = len(hidden)
+    while len(names) > room and count > 1:
+        count -= 1
+        names = ", ".join((*hidden[:count], MORE))
+    return _echo(f"{opening}{names}{closing}")
+
+
+def _echo(text: str) -> None:
+    """Print what has been made printable; where the characters of our own cannot be encoded, others stand for them."""
+    try:
+        (RULE + MORE).encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        text = text.translate(ASCII)
+    click.echo(text, color=is_coloured())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from multisite.cli.group import fail, refused
-from multisite.cli.output import say, say_json, say_table
+from multisite.cli.output import complain, say, say_json, say_table, wide_option
 from multisite.cli.session import Session, pass_session
 from multisite.errors import MultisiteError
 
@@ -25,13 +25,14 @@ Examples:
   multisite --json router
 """
 HEADER = ("key", "mapper", "node", "weight", "requests", "failures", "last seen", "health")
-DROP = ("weight", "mapper", "failures")
+DROP = ("weight", "mapper", "failures", "last seen", "requests")
 
 
 @click.command(epilog=EPILOG, short_help="Show nodes and what they answer for.")
+@wide_option
 @click.argument("keys", metavar="[KEY]...", nargs=-1)
 @pass_session
-def router(session: Session, keys: tuple[str, ...]) -> None:
+def router(session: Session, keys: tuple[str, ...], wide: bool) -> None:
     """Show the keys that the mappers of [router] know, and their nodes; or those of each KEY.
 
     A key is a host, perhaps with a port; * stands for all hosts that no other mapper knows. Mappers that cannot list
@@ -43,7 +44,7 @@ def router(session: Session, keys: tuple[str, ...]) -> None:
     try:
         announced = session.ask("nodes")
     except MultisiteError as error:
-        say(f"warning: {refused(session, error)}", err=True)
+        complain("warning", refused(session, error))
     found = sorted(Report(session.home, announced).keys(), key=lambda each: (each.key, each.mapper))
     if keys:
         unknown = [key for key in keys if key not in {each.key for each in found}]
@@ -56,7 +57,8 @@ def router(session: Session, keys: tuple[str, ...]) -> None:
     if not found:
         say("no nodes are known; [router] in moya.conf says where to look for them")
         return None
-    say_table(HEADER, [row for each in found for row in _rows(each)], numbers=HEADER[3:6], drop=DROP, fold=("node",))
+    cells = [row for each in found for row in _rows(each)]
+    say_table(HEADER, cells, numbers=HEADER[3:6], drop=DROP, cut=("node", "key"), wide=wide)
     if announced and announced["counted"]:
         counted = ", ".join(f"{number} {outcome}" for outcome, number in sorted(announced["counted"].items()))
         say(f"announcements: {counted}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from multisite.cli.output import say, suggestion, waiting
+from multisite.cli.output import complain, suggestion, waiting
 from multisite.errors import MultisiteError
 from multisite.sites.enabling import Places
 
@@ -96,7 +96,7 @@ class Session:
         except NotAdmitted as error:
             return None, error.path
         except SupervisorError as error:
-            say(f"warning: {error}", err=True)
+            complain("warning", str(error))
             return None, ""
 
     @cached_property
@@ -134,7 +134,7 @@ class Session:
     def warn_of_hidden(self) -> None:
         """Print on stderr what this user may not see, if anything."""
         for text in filter(None, (self.hidden, self.unread)):
-            say(f"warning: {text}", err=True)
+            complain("warning", text)
 
     @cached_property
     def known(self) -> dict[str, dict[str, Any]]:

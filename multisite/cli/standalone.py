@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from multisite.cli.group import fenced
-from multisite.cli.output import say, say_problems
+from multisite.cli.output import complain, say, say_problems
 from multisite.cli.session import Session
 from multisite.config.development import LOCALHOST, Development, raising
 from multisite.config.trusted import of_gunicorn
@@ -116,7 +116,7 @@ def announce(session: Session, addresses: Iterable[str], how: Development, schem
     say_problems(session.catalogue.problems)
     if how.debug and session.supervisor:
         running = f"a supervisor runs already (process {session.supervisor['supervisor']['pid']})"
-        say(f"warning: {running}, so spawned sites have no debugger; end its servers first", err=True)
+        complain("warning", f"{running}, so spawned sites have no debugger; end its servers first")
     port = next(filter(None, map(port_of, addresses)), "")
     for name, site in session.catalogue.sites.items():
         step = partial(_announced, session, site, port, scheme, how)

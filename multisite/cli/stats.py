@@ -10,7 +10,7 @@ import click
 
 from multisite.cli import complete
 from multisite.cli.group import fenced
-from multisite.cli.output import say, say_json, say_table
+from multisite.cli.output import say, say_json, say_table, wide_option
 from multisite.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
@@ -29,9 +29,10 @@ IN_THE_LIST = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9)
 
 
 @click.command(epilog=EPILOG, short_help="Show how much sites are used.")
+@wide_option
 @click.argument("names", metavar="[SITE]...", nargs=-1, shell_complete=complete.sites)
 @pass_session
-def stats(session: Session, names: tuple[str, ...]) -> None:
+def stats(session: Session, names: tuple[str, ...], wide: bool) -> None:
     """Show requests, errors, bytes and times of all sites, or of each SITE with all percentiles.
 
     A percentile is the time within which that share of the requests was answered. It is exact to the bounds of the
@@ -49,7 +50,7 @@ def stats(session: Session, names: tuple[str, ...]) -> None:
             _say(row)
     elif rows:
         busiest = sorted(rows, key=lambda row: -(row["requests"] or 0))
-        say_table(HEADER, map(_cells, busiest), numbers=HEADER[1:], drop=DROP, fold=("name",))
+        say_table(HEADER, map(_cells, busiest), numbers=HEADER[1:], drop=DROP, cut=("name",), wide=wide)
     if since and rows:
         say(f"since {time.strftime('%Y-%m-%d %H:%M', time.localtime(since))}")
 

@@ -31,7 +31,7 @@ def at_once() -> int:
 # check --boot
 
 
-def check_by_booting(session: Session, names: Sequence[str]) -> None:
+def check_by_booting(session: Session, names: Sequence[str], wide: bool = False) -> None:
     """Start sites, all enabled ones where none is named, and report; exit code 1 if one does not start."""
     outcomes = sorted(_booted(session, names), key=lambda outcome: outcome.name)
     failed = [outcome for outcome in outcomes if outcome.failure]
@@ -39,7 +39,14 @@ def check_by_booting(session: Session, names: Sequence[str]) -> None:
         say_json({"errors": len(failed), "sites": [outcome.as_dict() for outcome in outcomes]})
     else:
         if outcomes:
-            say_table(HEADER, map(_cells, outcomes), numbers=("seconds",), fold=("failure", "name"))
+            say_table(
+                HEADER,
+                map(_cells, outcomes),
+                numbers=("seconds",),
+                drop=("seconds",),
+                cut=("failure", "name"),
+                wide=wide,
+            )
         for outcome in failed:
             say_output(outcome)
         say(f"{session.home.path}: {len(outcomes)} started, {len(failed)} failed", err=bool(failed))

@@ -1,49 +1,103 @@
-"""Tables of the command line: what a narrow terminal gets of them."""
+"""Tables of the command line: what a narrow terminal, a wide one and a pipe get of them."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
 from typing import IO
 
 import pytest
+from rich.cells import cell_len
 
-from multisite.cli.output import FOLDED, layout, say_table
+from multisite.cli.output import fitting, layout, printable, say_table, shortened
+from tests.homes import TestHome
 
 WIDTHS = {"name": 10, "state": 10, "cpu": 6, "problems": 40}
+LEAST = {**WIDTHS, "problems": 12}
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def test_a_wide_terminal_gets_everything() -> None:
-    """Nothing is left out where there is room."""
-    assert layout(WIDTHS, 72, ("cpu",), ("problems",)) == WIDTHS
+    assert layout(WIDTHS, LEAST, 72, ("cpu",), ("problems",)) == WIDTHS
 
 
-def test_texts_are_folded_before_a_column_is_left_out() -> None:
-    """A column that can be folded gives way first."""
-    assert layout(WIDTHS, 60, ("cpu",), ("problems",)) == {**WIDTHS, "problems": 28}
+def test_texts_are_shortened_before_a_column_is_hidden() -> None:
+    assert layout(WIDTHS, LEAST, 60, ("cpu",), ("problems",)) == {**WIDTHS, "problems": 28}
 
 
-def test_columns_are_left_out_where_folding_is_not_enough() -> None:
-    """The first of those that may be left out goes first."""
-    assert layout(WIDTHS, 40, ("cpu", "state"), ("problems",)) == {"name": 10, "state": 10, "problems": 16}
-    assert layout(WIDTHS, 26, ("cpu", "state"), ("problems",)) == {"name": 10, "problems": 14}
+def test_the_widest_column_gives_way_first() -> None:
+    widths, least = {"name": 30, "remarks": 50}, {"name": 10, "remarks": 10}
+    assert layout(widths, least, 62, (), ("remarks", "name")) == {"name": 30, "remarks": 30}
+    assert layout(widths, least, 42, (), ("remarks", "name")) == {"name": 20, "remarks": 20}
 
 
-def test_no_terminal_is_too_narrow() -> None:
-    """A terminal of one column gets what cannot be left out, folded as far as it can be."""
-    assert layout(WIDTHS, 1, ("cpu",), ("problems", "name")) == {"name": 10, "state": 10, "problems": FOLDED}
+def test_columns_are_hidden_where_shortening_is_not_enough() -> None:
+    """The first of those that may be hidden goes first."""
+    hidden = ("cpu", "state")
+    assert layout(WIDTHS, LEAST, 40, hidden, ("problems",)) == {"name": 10, "state": 10, "problems": 16}
+    assert layout(WIDTHS, LEAST, 26, hidden, ("problems",)) == {"name": 10, "problems": 14}
 
 
-def test_a_file_gets_the_whole_table(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a terminal nothing is folded, coloured or left out; numbers stand below each other."""
-    say_table(("name", "state", "n"), [("blog", "running", "7"), ("b\x1b[2J", "-", "12")], numbers=("n",), drop=("n",))
+@pytest.mark.parametrize("room", range(1, 100))
+def test_no_terminal_is_too_narrow(room: int) -> None:
+    found = layout(WIDTHS, LEAST, room, ("cpu",), ("problems",))
+    assert "name" in found and sum(found.values()) + 2 * (len(found) - 1) <= room
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "expected"),
+    [
+        ("unknown key; did you mean threads?", 34, "unknown key; did you mean threads?"),
+        ("unknown key; did you mean threads?", 33, "unknown key; did you mean…"),
+        ("unknown key; did you mean threads?", 13, "unknown key;…"),
+        ("unknown key; did you mean threads?", 12, "unknown…"),
+        ("unknown key", 4, "unk…"),
+        ("/etc/moya/sites-enabled/blog.ini", 24, "…/sites-enabled/blog.ini"),
+        ("/etc/moya/sites-enabled/blog.ini", 23, "…/blog.ini"),
+        ("/etc/moya/sites-enabled/blog.ini", 9, "blog.ini"),
+        ("/etc/moya/sites-enabled/blog.ini", 6, "blog.…"),
+        ("日本語のサイト", 9, "日本語の…"),
+        ("日本語のサイト", 8, "日本語…"),
+        ("a", 1, "a"),
+        ("ab", 1, "…"),
+    ],
+)
+def test_a_text_is_shortened_between_two_words(text: str, width: int, expected: str) -> None:
+    assert shortened(text, width) == expected
+    assert cell_len(expected) <= width
+
+
+DOMAINS = ("a.example", "b.example", "c.example")
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [(31, "a.example, b.example, c.example"), (30, "a.example, b.example +1"), (22, "a.example +2"), (8, "a.ex… +2")],
+)
+def test_a_number_stands_for_more_texts(width: int, expected: str) -> None:
+    assert fitting(DOMAINS, width) == expected
+
+
+def test_nothing_steers_the_terminal() -> None:
+    assert printable("a\x1b[2J\x9b\r\n\u202eb\u2028\udc80") == "a\\x1b[2J\\x9b\\r\\n\\u202eb\\u2028\\udc80"
+
+
+def test_a_file_gets_the_whole_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a terminal nothing is shortened, coloured or hidden; numbers stand below each other."""
+    monkeypatch.setenv("COLUMNS", "10")
+    rows = [("blog", DOMAINS, "running", "7"), ("b\x1b[2J", (), "-", "12")]
+    say_table(("name", "domains", "state", "n"), rows, numbers=("n",), drop=("n",), cut=("domains",))
     assert capsys.readouterr().out.splitlines() == [
-        "name      state     n",
-        "────────  ───────  ──",
-        "blog      running   7",
-        "b\\x1b[2J  -        12",
+        "name      domains                          state     n",
+        "────────  ───────────────────────────────  ───────  ──",
+        "blog      a.example, b.example, c.example  running   7",
+        "b\\x1b[2J                                   -        12",
     ]
 
 
@@ -115,3 +169,88 @@ def test_nothing_is_shown_where_no_line_can_go_away(kind: str) -> None:
         with pytest.raises(OSError, match="Input/output"):
             os.read(master, 1)
     os.close(master)
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> TestHome:
+    """A home of sites with long, wide, broken and hostile texts."""
+    home = TestHome(tmp_path_factory.mktemp("tables"))
+    home.hello("blog", domains="blog.test, www.blog.test, other.blog.test, fourth.blog.test")
+    home.hello("long-" * 8 + "name", domains=f"{'long-' * 8}name.test")
+    home.hello("wide", domains="日本語の長い長い長いドメイン名.test")
+    home.ini("bad", thraeds="4", domains="bad.test", location=home.path)
+    home.ini("lost", domains="lost.test", location="/no/such/日本語/directory/of/anybody", application="app:app")
+    home.ini("日本語の長い長い長い長い長い長い名前のサイト", domains="site.test")
+    home.ini("off", domains="off.test", enable=False)
+    return home
+
+
+def on_terminal(home: TestHome, columns: int, *words: str, **environ: str) -> tuple[int, str]:
+    """Run a command on a terminal of so many columns; returns its exit status and what it printed."""
+    controller, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    env = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "NO_COLOR")}
+    argv = [sys.executable, "-m", "multisite", "--home", str(home.path), *words]
+    env |= {"TERM": "xterm-256color", **environ}
+    with subprocess.Popen(argv, stdout=terminal, stderr=terminal, env=env) as process:
+        os.close(terminal)
+        text = b""
+        while True:
+            try:
+                more = os.read(controller, 65536)
+            except OSError:  # which Linux raises at its end
+                break
+            if not more:
+                break
+            text += more
+    os.close(controller)
+    return process.returncode, text.decode(environ.get("PYTHONIOENCODING", "utf-8")).replace("\r\n", "\n")
+
+
+TABLES = (("list",), ("status",), ("hosts",), ("stats",), ("show", "blog"), ("check", "--boot", "bad", "lost"))
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+@pytest.mark.parametrize("words", TABLES, ids=" ".join)
+def test_a_terminal_gets_one_line_for_each_row(home: TestHome, words: tuple[str, ...], columns: int) -> None:
+    _, text = on_terminal(home, columns, *words)
+    lines = COLOUR.sub("", text.rpartition("\x1b[2K")[2]).splitlines()
+    rule = next(at for at, line in enumerate(lines) if set(line) == {"─", " "})
+    assert all(
+        cell_len(line) <= columns for line in lines[rule - 1 :] if not line.startswith(("error:", str(home.path)))
+    )
+    rows = {"list": 7, "status": 6, "hosts": 9, "stats": 6, "check": 2}.get(words[0])
+    end = next((at for at, line in enumerate(lines) if line.endswith("use --wide")), None)
+    if rows and end:
+        assert end - rule - 1 == rows
+    if columns == 80 and words == ("list",):
+        assert any(re.search(r"^blog +blog\.test.* \+[123] ", line) for line in lines)
+        assert re.fullmatch(r"\d columns hidden \(runs, enabled.*\); use --wide", lines[end or 0])
+    if columns == 200 and words == ("list",):
+        assert "columns hidden" not in text and "fourth.blog.test" in text and "did you mean threads?" in text
+
+
+@pytest.mark.parametrize("words", TABLES[:5], ids=" ".join)
+def test_wide_shows_what_a_pipe_gets(home: TestHome, words: tuple[str, ...]) -> None:
+    _, text = on_terminal(home, 60, *words, "--wide")
+    argv = [sys.executable, "-m", "multisite", "--home", str(home.path), *words]
+    piped = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=False, env={**os.environ, "COLUMNS": "20"})
+    assert "\x1b" not in piped.stdout
+    table = [line for line in piped.stdout.splitlines() if "  " in line and not line.startswith("    ")]
+    shown = {line.rstrip() for line in COLOUR.sub("", text).splitlines()}
+    assert table and set(table) <= shown
+
+
+def test_colour_is_for_terminals_that_take_it(home: TestHome) -> None:
+    assert "\x1b[31merror\x1b[0m: " in on_terminal(home, 80, "check")[1]
+    assert "\x1b[31mmultisite\x1b[0m: " in on_terminal(home, 80, "explain", "nobody.test")[1]
+    assert "\x1b[31mError\x1b[0m: no such option" in on_terminal(home, 80, "list", "--wde")[1]
+    assert "\x1b[31mbroken" in on_terminal(home, 80, "list")[1]
+    for environ in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+        for words in (("check",), ("explain", "nobody.test"), ("list",), ("status",), ("list", "--wde")):
+            assert "\x1b[" not in on_terminal(home, 80, *words, **environ)[1]
+
+
+def test_what_a_terminal_cannot_write_is_escaped(home: TestHome) -> None:
+    """An old one knows Latin letters alone."""
+    for words in (("list",), ("status",), ("check",), ("show", "lost")):
+        status, text = on_terminal(home, 60, *words, PYTHONIOENCODING="latin-1", PYTHONUTF8="0")
+        assert status in (0, 1, 3) and "incident" not in text and text.isascii(), text

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from multisite.cli import complete
-from multisite.cli.output import say_json, say_problems, say_table
+from multisite.cli.output import say_json, say_problems, say_table, wide_option
 from multisite.cli.session import Named, Session, pass_session
 
 if TYPE_CHECKING:
+    from multisite.cli.output import Cell
     from multisite.config.option import Option
 
 EPILOG = """\b
@@ -24,6 +25,7 @@ Examples:
   multisite show blog --json
 """
 HEADER = ("key", "value", "from")
+LISTS = ("domains", "upstreams")  # of which the first ones stay on a narrow terminal
 MASK = "****"
 _SECRET = r"pass|pwd|secret|token|key|credential|auth|salt|cookie|private|dsn"
 _SECRET_NAME = re.compile(_SECRET, re.IGNORECASE)
@@ -59,9 +61,10 @@ class Setting:
 
 
 @click.command(epilog=EPILOG, short_help="Show the effective values of a site and where they come from.")
+@wide_option
 @click.argument("name", metavar="SITE", shell_complete=complete.known)
 @pass_session
-def show(session: Session, name: str) -> None:
+def show(session: Session, name: str, wide: bool) -> None:
     """Show the effective value of each option of SITE, enabled or not, and the file and line that set it.
 
     Passwords, keys and other secrets in [env], in URLs and in command lines are masked.
@@ -70,7 +73,7 @@ def show(session: Session, name: str) -> None:
     found = list(settings(session, named))
     if session.as_json:
         return say_json({"name": named.site.name, "file": named.site.file, "settings": [asdict(one) for one in found]})
-    say_table(HEADER, (_cells(session, one) for one in found), fold=("value", "from"))
+    say_table(HEADER, (_cells(session, one) for one in found), drop=("from",), cut=("value", "from", "key"), wide=wide)
     say_problems(named.file.problems)
 
 
@@ -174,9 +177,10 @@ def _without_arguments(command: str) -> str:
     return shlex.join(words).replace(shlex.quote(MASK), MASK)
 
 
-def _cells(session: Session, setting: Setting) -> tuple[str, ...]:
+def _cells(session: Session, setting: Setting) -> tuple[Cell, ...]:
     key = setting.key if setting.section == "service" else f"[{setting.section}] {setting.key}"
-    return key, setting.value or "-", _origin(session, setting)
+    listed = tuple(setting.value.split(", ")) if setting.value and setting.key in LISTS else setting.value
+    return key, listed or "-", _origin(session, setting)
 
 
 def _origin(session: Session, setting: Setting) -> str:

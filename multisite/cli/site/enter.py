@@ -24,7 +24,7 @@ import click
 
 from multisite.cli import complete
 from multisite.cli.group import fail
-from multisite.cli.output import printable, say
+from multisite.cli.output import complain, printable, say
 from multisite.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
@@ -82,10 +82,7 @@ def enter(session: Session, name: str, words: tuple[str, ...]) -> NoReturn:
     other = _user_of_roots_service(session, site)
     if other and other != how.identity.name:
         me = how.identity.name
-        say(
-            f"warning: this runs as '{me}'; a service of root's runs {site.name} as '{other}', and so does sudo",
-            err=True,
-        )
+        complain("warning", f"this runs as '{me}'; a service of root's runs {site.name} as '{other}', and so does sudo")
     kept = {key: os.environ[key] for key in ("TERM", "COLORTERM") if key in os.environ}
     how = replace(how, env={**kept, **how.env})
     if not words and os.isatty(0):

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from multisite.cli.output import say, say_json, say_table
+from multisite.cli.output import say, say_json, say_table, wide_option
 from multisite.cli.session import Session, pass_session
 
 EPILOG = """\b
@@ -18,8 +18,9 @@ HEADER = ("host", "site", "rule", "file")
 
 
 @click.command(epilog=EPILOG, short_help="List the hosts, each with its site and file.")
+@wide_option
 @pass_session
-def hosts(session: Session) -> None:
+def hosts(session: Session, wide: bool) -> None:
     """List all hosts that enabled sites answer, each with the site and the file that claims it.
 
     Exact domains come first, then patterns in the order in which they are tried, then the default site.
@@ -29,7 +30,7 @@ def hosts(session: Session) -> None:
         return say_json({"hosts": found})
     if not found:
         return say(f"{session.home.path}: no site is enabled", err=True)
-    say_table(HEADER, map(_cells, found), drop=("rule",), fold=("file", "host"))
+    say_table(HEADER, map(_cells, found), drop=("rule", "file"), cut=("file", "host", "site"), wide=wide)
 
 
 def rows(session: Session) -> list[dict[str, Any]]:
