@@ -166,7 +166,9 @@ def _cells(site: dict[str, Any]) -> tuple[Cell, ...]:
     mount = "" if site["mount"] == "/" else site["mount"]
     domains = tuple(domain + mount for domain in site["domains"])
     problems = site["problems"]
-    told = problems[0]["reason"] if len(problems) == 1 else f"{len(problems)}, see multisite check" if problems else ""
+    told = f"{len(problems)} problems; multisite check lists them" if problems else ""
+    if len(problems) == 1:
+        told = problems[0]["reason"]
     failure = site["failure"]
     if not told and failure and failure.get("serving"):
         told = f"{GOES_ON} failed: {failure['failure']}"
