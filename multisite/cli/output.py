@@ -313,15 +313,17 @@ def _print(widths: Mapping[str, int], rows: Iterable[Sequence[str]], numbers: Co
         table.add_column(heading, width=width, no_wrap=True, justify="right" if name in numbers else "left")
     table.add_row(*(RULE * width for width in widths.values()))
     for row in rows:
-        styles = (
-            STYLES.get(cell.partition(",")[0], "") if name in ("state", "health") else "" for name, cell in zip(widths, row, strict=True)
-        )
+        styles = (_style(name, cell) for name, cell in zip(widths, row, strict=True))
         table.add_row(*map(Text, row, styles))
     width = _total(widths.values()) + GAP
     console = Console(width=width, highlight=False, no_color=not has_colour, force_terminal=has_colour)
     with console.capture() as captured:
         console.print(table)
     _echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def _style(column: str, text: str) -> str:
+    return STYLES.get(text.partition(",")[0], "") if column in ("state", "health") else ""
 
 
 def _say_missing(hidden: Sequence[str], is_shortened: bool) -> None:

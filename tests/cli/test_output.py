@@ -169,6 +169,8 @@ def test_nothing_is_shown_where_no_line_can_go_away(kind: str) -> None:
         with pytest.raises(OSError, match="Input/output"):
             os.read(master, 1)
     os.close(master)
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> TestHome:
     """A home of sites with long, wide, broken and hostile texts."""
