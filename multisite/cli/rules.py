@@ -18,18 +18,21 @@ from multisite.cli.session import Session, pass_session
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from multisite.cli.frontends.blocks import Front, Listen
+    from multisite.cli.frontends.blocks import Block, Front, Listen
     from multisite.cli.frontends.plan import Sites
     from multisite.config.endpoint import Endpoint
 
 SERVERS = ("nginx", "apache", "lighttpd", "caddy")
 LOGS = {server: f"/var/log/{server}" for server in SERVERS} | {"apache": "/var/log/apache2"}
 
+CERTIFICATE = ("fullchain.pem", "privkey.pem")  # the chain and the key, as certbot names them
+
 EPILOG = """\b
 Examples:
   multisite create-rules --nginx --check > /etc/nginx/conf.d/multisite.conf
   multisite create-rules --apache --output /etc/apache2/sites-available/multisite.conf
   multisite create-rules --nginx --direct --upstream unix:/run/multisite.sock
+  multisite create-rules --nginx --tls /etc/letsencrypt/live --redirect
   multisite create-rules --caddy blog shop
 """
 
@@ -54,6 +57,7 @@ Examples:
 @click.option("--logs", metavar="DIR", help="Folder of the access logs. [/var/log/nginx, …]")
 @click.option("--max-body", default="100M", show_default=True, metavar="SIZE", help="Largest request; 0: no limit.")
 @click.option("--tls", metavar="DIR", help="Certificates: DIR/DOMAIN/fullchain.pem and privkey.pem.")
+@click.option("--redirect", is_flag=True, help="Send visitors from port 80 to 443, with --tls.")
 @click.option("--check", is_flag=True, help="Have the server check the syntax; nothing is printed if it refuses.")
 @click.option("--output", "-o", metavar="FILE", help="Replace FILE in one step instead of printing.")
 @click.argument("names", metavar="[SITE]...", nargs=-1, shell_complete=complete.sites)
@@ -74,10 +78,14 @@ def create_rules(session: Session, /, server: str | None, *, check: bool, output
         text = render(front)
     except Unwritable as error:
         fail(f"no rules for {server}: {error}")
+    lacking = _without_certificate(front, asked["tls"])
+    for sentence in lacking:
+        say(f"warning: {sentence}", err=True)
     checked = _check(server, front, render) if check else None
     action = _write(output, text) if output else ""
     if session.as_json:
-        return say_json({"server": server, "rules": text, "checked": checked, "output": output, "action": action})
+        told = {"server": server, "rules": text, "checked": checked, "output": output, "action": action}
+        return say_json({**told, "warnings": lacking})
     if output:
         say(f"{action} {output}")
     else:
@@ -102,13 +110,14 @@ class Asked:
         logs: str | None,
         max_body: str,
         tls: str | None,
+        redirect: bool,
     ) -> None:
         self._session = session
         self._server = server
         self._names = {session.enabled_site(name).name for name in names}
         self._listen, self._upstream, self._max_body = listen, upstream, max_body
         self._generic, self._direct, self._uwsgi, self._wsgi = generic, direct, uwsgi, wsgi
-        self._logs, self._tls = logs, tls
+        self._logs, self._tls, self._redirect = logs, tls, redirect
         self._refuse_nonsense()
 
     def _refuse_nonsense(self) -> None:
@@ -123,6 +132,12 @@ class Asked:
             "--tls: these rules have no certificates for lighttpd; say ssl.pemfile in lighttpd.conf": self._tls
             and self._server == "lighttpd",
             f"--tls: {self._server} gets its certificates itself": self._tls and self._server == "caddy",
+            f"--redirect: {self._server} sends visitors to HTTPS by itself": self._redirect and self._server == "caddy",
+            "--tls: a certificate is for certain domains, and --generic has one block for all; leave out one": self._tls
+            and self._generic,
+            "--redirect leads to HTTPS; say with --tls where the certificates are": self._redirect
+            and not self._tls
+            and self._server in ("nginx", "apache"),
         }
         for sentence, wrong in clashes.items():
             if wrong:
@@ -154,6 +169,7 @@ class Asked:
             ask=self._ask(upstream),
             sent=plan.sent(sites, sites.sites),
             app_send=any(site.app_send for site in sites.sites.values()),
+            redirect=self._redirect,
             caddy=syntax.version_of_caddy() if self._server == "caddy" else (),
         )
 
@@ -188,7 +204,7 @@ class Asked:
         if not self._tls:
             return None
         folder = os.path.join(os.path.abspath(self._tls), domain)
-        pair = (os.path.join(folder, "fullchain.pem"), os.path.join(folder, "privkey.pem"))
+        pair = (os.path.join(folder, CERTIFICATE[0]), os.path.join(folder, CERTIFICATE[1]))
         return pair if all(map(os.path.isfile, pair)) else None
 
     def _endpoint(self) -> Endpoint:
@@ -223,6 +239,7 @@ class Asked:
             "--direct": self._direct,
             "--uwsgi": self._uwsgi,
             "--wsgi": self._wsgi,
+            "--redirect": self._redirect,
         }
         values = [("--listen", text) for text in self._listen]
         values += [("--upstream", self._upstream), ("--max-body", self._max_body)]
@@ -230,6 +247,29 @@ class Asked:
         defaults = {("--upstream", "127.0.0.1:8000"), ("--max-body", "100M"), ("--logs", ""), ("--tls", "")}
         given = [word for pair in values if pair not in defaults for word in pair]
         return [f"--{self._server}", *(flag for flag, on in flags.items() if on), *given, *sorted(self._names)]
+
+
+def _without_certificate(front: Front, folder: str | None) -> list[str]:
+    """Return a sentence for each group of domains that --tls has no certificate for."""
+    return [_lack(block, os.path.abspath(folder)) for block in front.blocks if not block.certificate] if folder else []
+
+
+def _lack(block: Block, folder: str) -> str:
+    """Say which file is missing for the domains of `block`, and what to do."""
+    from multisite.config.domains import is_pattern
+
+    domain, others = block.domains[0], len(block.domains) - 1
+    paths = [os.path.join(folder, domain, name) for name in CERTIFICATE]
+    reason = f"there is no certificate {next((path for path in paths if not os.path.isfile(path)), paths[0])}"
+    remedy = "put one there" if is_pattern(domain) else f"get one (certbot certonly -d {shlex.quote(domain)})"
+    try:
+        os.stat(paths[0])
+    except PermissionError:
+        reason, remedy = f"the certificate {paths[0]} may not be seen by this user", "use sudo"
+    except OSError:
+        pass
+    what = f"{domain} and {others} more domain{'s' if others > 1 else ''} are" if others else f"{domain} is"
+    return f"{block.name}: {reason}, so {what} served without TLS; {remedy} and run the command again"
 
 
 def _usage(option: str, value: str, error: ValueError) -> NoReturn:

@@ -56,6 +56,10 @@ def test_some_sites(home: TestHome) -> None:
         (("--lighttpd", "--direct"), "--direct"),
         (("--caddy", "--uwsgi"), "--uwsgi"),
         (("--caddy", "--tls", "/x"), "--tls"),
+        (("--caddy", "--redirect"), "--redirect: caddy sends visitors to HTTPS by itself"),
+        (("--nginx", "--redirect"), "say with --tls where the certificates are"),
+        (("--apache", "--redirect"), "say with --tls where the certificates are"),
+        (("--nginx", "--generic", "--tls", "/x"), "--generic has one block for all"),
         (("--nginx", "--listen", "80; evil"), "--listen '80; evil'"),
         (("--nginx", "--upstream", "127.0.0.1:8000;"), "--upstream"),
         (("--nginx", "--upstream", "unix:relative"), "--upstream"),
@@ -118,6 +122,32 @@ def test_certificates_that_are_there(home: TestHome, tmp_path: Path) -> None:
     text = rules(home, "--nginx", "--tls", str(tmp_path / "live")).stdout
     assert text.count("listen 443 ssl") == 1
     assert f'ssl_certificate "{folder}/fullchain.pem";' in text
+
+
+@pytest.mark.parametrize("server", ["--nginx", "--apache"])
+def test_a_site_without_a_certificate_is_named(home: TestHome, tmp_path: Path, server: str) -> None:
+    """With the file that is missing, and what to do; whoever has one is not."""
+    live = tmp_path / "live"
+    for domain, names in (("blog.test", ("fullchain.pem", "privkey.pem")), ("half.test", ("fullchain.pem",))):
+        (live / domain).mkdir(parents=True)
+        for name in names:
+            (live / domain / name).touch()
+    home.hello("half")
+    home.hello("none", domains="none.test, www.none.test")
+    home.hello("star", domains="*.star.test")
+    done = rules(home, server, "--tls", str(live))
+    assert done.exit_code == 0
+    warnings = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+    told = {line.split(": ")[1]: line for line in warnings}
+    assert "blog" not in told
+    assert f"there is no certificate {live}/half.test/privkey.pem, so half.test is served without TLS" in told["half"]
+    assert f"there is no certificate {live}/none.test/fullchain.pem" in told["none"]
+    assert "none.test and 1 more domain are served without TLS" in told["none"]
+    assert "certbot certonly -d none.test" in told["none"]
+    assert f"{live}/*.star.test/fullchain.pem" in told["star"]
+    document = json.loads(rules(home, server, "--tls", str(live), "--json").stdout)
+    assert [f"warning: {each}" for each in document["warnings"]] == warnings
+    assert not any("certificate" in line for line in rules(home, server).stderr.splitlines())
 
 
 def test_a_site_that_is_broken_has_no_files(home: TestHome) -> None:

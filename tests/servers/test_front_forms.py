@@ -135,6 +135,40 @@ def test_tls_in_front(home: HomeDir, kind: str) -> None:
             assert (said["wsgi.url_scheme"], said["HTTP_X_FORWARDED_PORT"]) == ("https", str(secure))
 
 
+@pytest.mark.parametrize("kind", ["nginx", "apache", "lighttpd"])
+def test_plain_http_leads_to_https(home: HomeDir, kind: str) -> None:
+    """--redirect: with the target as it was sent; a challenge is answered, and so is who has no certificate."""
+    folder, root, port, secure = home.path / "certificates", home.path, free_port(), free_port()
+    folder.mkdir()
+    certificate(folder, "warm.test")
+    challenge = home.path / "sites" / "warm" / "challenges"
+    challenge.mkdir()
+    (challenge / "a-token").write_text("a token")
+    text = (root / "sites-available" / "warm.ini").read_text()
+    home.ini("warm", f"{text}/.well-known/acme-challenge = {challenge}\n")
+    tls = () if kind == "lighttpd" else ("--tls", str(folder))
+    with gunicorn(home) as behind, more_modules("ssl", "socache_shmcb"):
+        rules = FrontEnd(kind, home).rules(port, behind.port, *tls, "--redirect")
+        rules = re.sub(r"\b443\b", str(secure), rules)  # that port may be taken
+        listen = f"Listen 127.0.0.1:{secure}\n" if kind == "apache" else ""
+        (root / "rules").write_text(listen + rules)
+        argv = [debian_program(*PROGRAMS[kind]), *ARGUMENTS[kind](home, port, ())]
+        with Server(argv, port, root / "log" / f"{kind}.log", home.environ() | {"HOME": str(root)}) as server:
+            for target in ("/", "/a%2Fb%20c/?x=1&y=%26", "/static/hello.css", "/.well-known/acme", "/?next=http://x/y"):
+                for method in ("GET", "POST"):
+                    answer = server.ask(f"warm.test:{port}", target, method=method, body=b"x" * (method == "POST"))
+                    assert (answer.status, answer.headers.get("location")) == (308, f"https://warm.test{target}"), (
+                        target
+                    )
+            answer = server.ask("warm.test", "/.well-known/acme-challenge/a-token")
+            assert (answer.status, answer.text) == (200, "a token")
+            assert server.ask("warm.test", "/.well-known/acme-challenge/none").status == 404
+            if tls:
+                assert told(server.ask("shared.test"))["wsgi.url_scheme"] == "http"
+                said = told(ask_securely(secure, folder / "warm.test" / "fullchain.pem", "warm.test"))
+                assert said["wsgi.url_scheme"] == "https"
+
+
 def ask_securely(port: int, authority: Path, host: str) -> Answer:
     """Ask over TLS, believing one certificate only."""
     context = ssl.create_default_context(cafile=str(authority))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import re
@@ -206,6 +207,36 @@ def test_sites_are_served_over_tls_and_know_it(tmp_path: Path, mode: str) -> Non
             assert b"does not let WebSockets through" in answer.read()
         connection.close()
         assert re.search(rf"^a: https://a.localhost:{server.port}/", server.log(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("options", [(), ("--threads", "1"), ("--http2",)])
+def test_a_plain_request_at_a_port_of_tls_is_told_so(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """As nginx does, whatever the method; a body that comes with it does not cost the answer."""
+    home = two_sites(tmp_path)
+    folder = tmp_path / "tls"
+    folder.mkdir()
+    certificate(folder, "a.test")
+    with secure(home, folder, *options) as server:
+        where = f"https://a.test:{server.port}/"
+        for method, body in (("GET", b""), ("POST", b"x" * 200_000), ("OPTIONS", b""), ("DELETE", b""), ("HEAD", b"")):
+            head = f"{method} / HTTP/1.1\r\nHost: a.test:80\r\nContent-Length: {len(body)}\r\n\r\n"
+            with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as wire:
+                wire.sendall(head.encode())
+                with contextlib.suppress(ConnectionError):
+                    wire.sendall(body)
+                answer = http.client.HTTPResponse(wire, method=method)
+                answer.begin()
+                assert (answer.status, answer.getheader("Connection")) == (400, "close"), method
+                assert method == "HEAD" or where in answer.read().decode()
+        for line in ("GET / HTTP/1.0\r\n\r\n", "GET / HTTP/1.1\r\nHost: <script>\r\n\r\n", "GARBAGE\r\n\r\n"):
+            with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as wire:
+                wire.sendall(line.encode())
+                answer = http.client.HTTPResponse(wire)
+                answer.begin()
+                told = answer.read().decode()
+                assert (answer.status, "speaks HTTPS" in told, "script" in told) == (400, True, False)
+        assert shown(server.port, "a.test")[0]
+        assert "Traceback" not in server.log()
 
 
 def test_http2_is_spoken_to_who_asks_for_it(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 
 from multisite.cli.frontends.blocks import (
+    CHALLENGES,
     UNDERSCORED,
     Block,
     Front,
@@ -50,6 +51,13 @@ WSGI = """\
 WSGIDaemonProcess multisite user=www-data group=www-data processes=2 threads=8 python-home={prefix}
 """
 LOG_FORMAT = r"%{Host}i %h %l %u %t \"%r\" %>s %O \"%{Referer}i\" \"%{User-Agent}i\""
+
+#: to HTTPS, with the path as it was sent, to which Apache adds the query; who asks for a certificate's sake is answered
+REDIRECT = (
+    f'RewriteCond "%{{REQUEST_URI}}" "!^{path_expression(CHALLENGES)}"',
+    'RewriteCond "%{THE_REQUEST}" "^[^ ]+ (?:[hH][tT][tT][pP][sS]?://[^/ ?]*)?(/[^ ?]*|)"',
+    'RewriteRule "^" "https://%{SERVER_NAME}%1" [R=308,L,NE]',
+)
 
 _SPECIAL = re.compile(r'[\\"$%?*\[\]{}<>|]')
 
@@ -109,21 +117,22 @@ def _address(listen: Listen) -> str:
 
 def _hosts(block: Block, front: Front) -> Iterator[str]:
     """Yield the virtual host of `block`, and the same once more for TLS where there is a certificate."""
-    inside = list(_inside(block, front))
     plain = [listen.address for listen in front.listen] or ["*:80"]
-    ways: list[tuple[str, list[str]]] = [(" ".join(plain), [])]
+    redirect = bool(front.redirect and block.certificate)
+    ways: list[tuple[str, list[str], bool]] = [(" ".join(plain), [], redirect)]
     if block.certificate:
         chain, key = block.certificate
         tls = ["SSLEngine On", f"SSLCertificateFile {quoted(chain)}", f"SSLCertificateKeyFile {quoted(key)}"]
-        ways.append(("*:443", tls))
-    for addresses, tls in ways:
+        ways.append(("*:443", tls, False))
+    for addresses, tls, leads_away in ways:
+        inside = _inside(block, front, leads_away)
         yield from map(comment, block.titles)
         yield f"<VirtualHost {addresses}>"
         yield from (f"    {line}" if line else "" for line in [*tls, *inside])
         yield "</VirtualHost>\n"
 
 
-def _inside(block: Block, front: Front) -> Iterator[str]:
+def _inside(block: Block, front: Front, leads_away: bool) -> Iterator[str]:
     globs = [glob(domain) for domain in block.domains]
     named = [each for each in globs if "*" not in each and ":" not in each]
     yield f"ServerName {named[0] if named else f'{block.log}.invalid'}"
@@ -136,6 +145,8 @@ def _inside(block: Block, front: Front) -> Iterator[str]:
     yield f"AllowEncodedSlashes {'On' if front.upstream.protocol == 'uwsgi' else 'NoDecode'}"
     yield "UseCanonicalName Off"
     yield "RewriteEngine On"
+    if leads_away:
+        yield from REDIRECT
     yield from (comment(reason) for reason in block.left)
     yield from _files(block, front)
     yield from _sending(block)

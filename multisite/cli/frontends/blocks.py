@@ -164,6 +164,7 @@ class Front:
         sent: what multisite may have the front end send, for any host.
         app_send: whether an application may name files too.
         ask: address at which Caddy asks whether a host is ours; "" where there is none.
+        redirect: whether plain HTTP leads to HTTPS where there is that.
         caddy: its version; () where it is not known, and taken to be a newer one.
     """
 
@@ -183,6 +184,7 @@ class Front:
     ask: str = ""
     sent: tuple[Sent, ...] = ()
     app_send: bool = False
+    redirect: bool = False
     caddy: tuple[int, ...] = ()
 
     @property
@@ -210,6 +212,8 @@ CLAIMS = (
     "Proxy",
 )
 UNDERSCORED = ("SCRIPT_NAME", "PATH_INFO")
+#: where a certificate authority asks, over plain HTTP, for what certbot has put there (RFC 8555 section 8.3)
+CHALLENGES = "/.well-known/acme-challenge/"
 
 
 def comment(text: str, indent: str = "") -> str:

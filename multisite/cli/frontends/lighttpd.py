@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from multisite.cli.frontends.blocks import (
+    CHALLENGES,
     UNDERSCORED,
     Block,
     Front,
@@ -30,6 +31,17 @@ HEAD = """\
 # A new site is answered at once, without a restart; run the command again to have rules of its own for it.
 """
 MODULES = ("mod_alias", "mod_setenv", "mod_accesslog", "mod_proxy")
+#: to HTTPS, for which lighttpd.conf has the certificates; who asks for a certificate's sake is answered
+REDIRECT = f"""\
+    $HTTP["scheme"] == "http" {{
+        $HTTP["url"] !~ "^{path_expression(CHALLENGES)}" {{
+            $HTTP["host"] =~ "^([^:/]+|[[][0-9a-f:]+[]])(:[0-9]+)?$" {{
+                url.redirect = ( "" => "https://%1${{url.path}}${{qsa}}" )
+                url.redirect-code = 308
+            }}
+        }}
+    }}
+"""
 
 
 def render(front: Front) -> str:
@@ -37,6 +49,9 @@ def render(front: Front) -> str:
     parts = [[comment(front.title) + "\n" + HEAD.format(command=comment(front.title)[2:].replace('"', "'"))]]
     parts.append(list(_everywhere(front)))
     parts += [list(_host(block, front)) for block in reversed(front.blocks)]
+    if front.redirect:
+        domains = ("*",) if front.rest else [domain for block in front.blocks for domain in block.domains]
+        parts.append([_if_host(domains), *REDIRECT.splitlines(), "}"])
     return "\n".join("".join(f"{line}\n" for line in part).rstrip("\n") + "\n" for part in parts)
 
 
@@ -52,7 +67,8 @@ def quoted(text: str) -> str:
 
 
 def _everywhere(front: Front) -> Iterator[str]:
-    yield "server.modules += ( " + ", ".join(f'"{name}"' for name in MODULES) + " )"
+    modules = (*MODULES, "mod_redirect") if front.redirect else MODULES
+    yield "server.modules += ( " + ", ".join(f'"{name}"' for name in modules) + " )"
     for listen in front.listen:
         address = f"unix:{listen.path}" if listen.path else listen.address.replace("*", "0.0.0.0")
         yield f'$SERVER["socket"] == {quoted(address)} {{ }}'

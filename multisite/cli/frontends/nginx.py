@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from multisite.cli.frontends.blocks import (
+    CHALLENGES,
     Block,
     Front,
     Listen,
@@ -107,10 +108,14 @@ def _is_short(domain: str) -> bool:
 
 def _server(block: Block, front: Front, native: frozenset[str]) -> Iterator[str]:
     yield from map(comment, block.titles)
+    plain = list(_plain(front))
+    named = [f"    server_name {' '.join(_name(domain, native) for domain in block.domains)};"]
+    named.append(f"    access_log {quoted(f'{front.logs}/{block.log}.access.log')} combined;")
+    if front.redirect and block.certificate:
+        yield from _redirect([*plain, *named], front, block)
+        plain = []
     yield "server {"
-    yield from _listen(front, block.certificate)
-    yield f"    server_name {' '.join(_name(domain, native) for domain in block.domains)};"
-    yield f"    access_log {quoted(f'{front.logs}/{block.log}.access.log')} combined;"
+    yield from [*plain, *_secure(block.certificate), *named]
     yield from _settings(front, block.timeout)
     yield from _sending(block, front)
     yield from (comment(reason, "    ") for reason in block.left)
@@ -126,10 +131,22 @@ def _server(block: Block, front: Front, native: frozenset[str]) -> Iterator[str]
     yield "}"
 
 
+def _redirect(begin: list[str], front: Front, block: Block) -> Iterator[str]:
+    """Yield the server that sends all visitors to HTTPS, but not who asks for a certificate's sake."""
+    yield "server {"
+    yield from begin
+    yield from _settings(front, block.timeout)
+    yield from _pass(front, False, f"^~ {CHALLENGES}")
+    yield "    location / {"
+    yield "        return 308 https://$host$request_uri;"
+    yield "    }"
+    yield "}"
+
+
 def _rest(front: Front) -> Iterator[str]:
     yield "# All other hosts: sites that are newer than this file, and the page for unknown ones."
     yield "server {"
-    yield from _listen(front, None)
+    yield from _plain(front)
     yield "    server_name ~.;"
     log = quoted(f"{front.logs}/multisite.access.log")
     yield f"    access_log {log} combined;"
@@ -143,10 +160,13 @@ def _rest(front: Front) -> Iterator[str]:
     yield "}"
 
 
-def _listen(front: Front, certificate: tuple[str, str] | None) -> Iterator[str]:
+def _plain(front: Front) -> Iterator[str]:
     for listen in front.listen or (Listen(port=80),):
         address = quoted(f"unix:{listen.path}") if listen.path else listen.address.removeprefix("*:")
         yield f"    listen {address};"
+
+
+def _secure(certificate: tuple[str, str] | None) -> Iterator[str]:
     if certificate:
         yield "    listen 443 ssl http2;"
         yield f"    ssl_certificate {quoted(certificate[0])};"

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from multisite.cli.publishers.plainhttp import TLSConnection
 from multisite.config.domains import normalise
 from multisite.errors import BadHost
 
@@ -101,6 +102,7 @@ class Certificates:
         context.load_cert_chain(pair.chain, pair.key)
         if self._protocols:
             context.set_alpn_protocols(self._protocols)
+        context.sslsocket_class = TLSConnection
         context.sni_callback = self._choose
         self._contexts[pair] = (stamp, context)
         return context
