@@ -43,7 +43,7 @@ ROOMS = {
         "errors config logs sites runner",
     ),
     "proxy": Room(
-        "relaying a request to a backend and its answer back; `wire/` is pure bytes",
+        "relaying a request to a backend and its answer back; `wire/` is pure bytes, `waiting/` inside",
         "errors config logs sites control runner",
     ),
     "router": Room(

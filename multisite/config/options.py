@@ -112,9 +112,9 @@ def _gathered() -> Iterator[Option]:
         yield from (_placed(declared, HOME_FILE, section) for declared in fields(declaring))
     yield _HOME_ENV
     yield from (_placed(declared, PUBLISHER_FILE, "publisher") for declared in fields(PublisherOptions))
-    for declared in fields(Site):
-        if "option" in declared.metadata:
-            yield _placed(declared, SITE_FILE, "service")
+    placed = [(one, _placed(one, SITE_FILE, "service")) for one in fields(Site) if "option" in one.metadata]
+    placed.sort(key=lambda pair: (pair[1].section != "service", pair[0].kw_only))  # what is inherited comes last in it
+    yield from (option for _, option in placed)
 
 
 #: every option there is

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from multisite.config.availability import AvailabilityOptions
 from multisite.config.option import Option, option
 from multisite.config.sections import SupervisorOptions
 
@@ -32,7 +33,7 @@ def inherited(key: str, help: str, example: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Site:
+class Site(AvailabilityOptions):
     """One site, with [defaults] and [supervisor] of moya.conf merged in.
 
     Attributes:

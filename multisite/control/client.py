@@ -96,6 +96,14 @@ class Client:
         """
         return str(self._urge({"do": "ensure", "site": site, "host": host, "head_limits": limits})["socket"])
 
+    def wake(self, site: str, host: str = "", limits: Limits = NO_LIMITS) -> bool:
+        """Have a process of `site` started if there is none; tell whether one serves. Arguments as for `ensure`.
+
+        Raises:
+            BackendUnavailable: as `ensure`.
+        """
+        return bool(self._urge({"do": "wake", "site": site, "host": host, "head_limits": limits})["up"])
+
     def meet(self, limits: Limits = NO_LIMITS) -> None:
         """Have a supervisor that knows the caller's server, and stays as long as that; `limits` as for `ensure`.
 

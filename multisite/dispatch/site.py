@@ -24,7 +24,7 @@ from multisite.dispatch.automode import AutoMode
 from multisite.dispatch.environ import Completed, Patience
 from multisite.dispatch.middleware import Beside, ConcurrencyLimit, Layers, Rescue
 from multisite.dispatch.states import LIVES_HERE, TABLE, SiteAction, SiteEvent, SiteState
-from multisite.errors import BrokenSite, MultisiteError, NeedsProcess, SiteBusy, UnknownHost, pages
+from multisite.errors import BrokenSite, MultisiteError, NeedsProcess, SiteBusy, StillStarting, UnknownHost, pages
 from multisite.inprocess import generation, tracebacks, workdir
 from multisite.inprocess.generation import WSGI, Generation
 from multisite.inprocess.workdir import WorkDir
@@ -32,6 +32,7 @@ from multisite.logs import requests, servicelog
 from multisite.logs.requests import IN_PROCESS, PAGE, PROXY, SPAWNED
 from multisite.logs.servicelog import Errors
 from multisite.proxy.limits import Share
+from multisite.proxy.waiting.coldstarts import patience_of
 from multisite.sites import changes, placement, relativepaths, server, sharing
 from multisite.sites.changes import Files, Identity, Watched, files, identity
 from multisite.sites.claims import Ledger
@@ -276,9 +277,11 @@ class InProcessSite:
                 servicelog.detach_site_log(self.name)
 
     def _first(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        if not self._lock.acquire(timeout=self._site.start_timeout):
-            busy = SiteBusy("The site is still starting")
-            return pages.for_error(busy)(environ, start_response)
+        patience = patience_of(self._site, environ)
+        if not self._lock.acquire(timeout=patience):
+            is_long = patience >= self._site.start_timeout
+            late = SiteBusy("The site is still starting") if is_long else StillStarting()
+            return pages.for_error(late)(environ, start_response)
         try:
             if self._state is SiteState.UNUSED and not self._is_to_close:
                 self._calls = server.calls(environ)

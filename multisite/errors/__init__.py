@@ -158,6 +158,17 @@ class Expired(OutOfService):
     status = 410
 
 
+class StillStarting(MultisiteError):
+    """The site is not up yet, and a person looks at the page meanwhile, which tries again by itself."""
+
+    status = 503
+    retry_after = 2
+    headers = (("Refresh", "2"),)
+
+    def __init__(self) -> None:
+        super().__init__("The site is starting")
+
+
 class UpstreamError(MultisiteError):
     """What went wrong between us and the endpoint that a request was relayed to."""
 

@@ -25,6 +25,7 @@ from multisite.errors import (
     NeedsProcess,
     NoUpgrade,
     SiteBusy,
+    StillStarting,
     UnknownHost,
 )
 
@@ -55,6 +56,7 @@ TITLES: dict[int, tuple[str, str]] = {
 #: what one kind of error says rather than its status
 BY_KIND = {
     ConnectFailed: ("Not reachable", "This site cannot be reached at the moment. Please try again later."),
+    StillStarting: ("Starting", "This site is starting. The page comes by itself in a moment."),
     InMaintenance: ("Under maintenance", "This site is being worked on. Please try again later."),
 }
 
@@ -205,7 +207,8 @@ def shorten(reason: str) -> str:
 
 def render_html(page: Page) -> str:
     """The page as a small HTML document that loads nothing."""
-    location = dict(page.headers).get("Location", "")
+    headers = dict(page.headers)
+    location, refresh = headers.get("Location", ""), headers.get("Refresh", "")
     parts = [
         f"<h1><b>{page.status}</b>{escape(page.title)}</h1>",
         f"<p>{escape(page.text)}</p>",
@@ -216,7 +219,8 @@ def render_html(page: Page) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
-        f"<title>{page.status} {escape(page.title)}</title>\n<style>{STYLE}</style>\n"
+        + (f'<meta http-equiv="refresh" content="{escape(refresh)}">\n' if refresh else "")
+        + f"<title>{page.status} {escape(page.title)}</title>\n<style>{STYLE}</style>\n"
         + "\n".join(filter(None, parts))
         + "\n</html>\n"
     )

@@ -29,6 +29,7 @@ from multisite.proxy.downstream import Environ
 from multisite.proxy.ignored import QUIET, Ignored
 from multisite.proxy.relay import relay
 from multisite.proxy.upstream import Exchange
+from multisite.proxy.waiting.coldstarts import ColdStarts
 from multisite.sites.server import head_limits
 
 _log = logging.getLogger("multisite.spawned")
@@ -46,6 +47,7 @@ class SpawnedSite(Destination):
         self._site, self._home, self._debug = site, home, debug
         self._client = Client(home)
         self._trusts = TrustedProxies(home.service.trusted_proxies).trusts
+        self._cold = ColdStarts(site, self._client, self) if site.is_greeted else None
         self._ignored = Ignored(site.ignore_activity, site.ignore_agents)
         self._proxy: Proxy | None = None
         self._hand_over = home.supervisor.hand_over if site.is_ours else "no"
@@ -69,7 +71,8 @@ class SpawnedSite(Destination):
             environ[QUIET] = "yes"
         elif self._ignored and self._proxy:
             self._mark(self._proxy)
-        return relay(self, environ, start_response)
+        held = self._cold.hold(environ) if self._cold else None
+        return relay(held or self, environ, start_response)
 
     def begin(self, environ: Environ, upload: Upload, hurry: bool) -> Exchange:
         """Send a request (see `Destination`)."""

@@ -95,6 +95,18 @@ class Commands:
         self._sites.heed(supervised)
         return {"socket": supervised.ensure()}
 
+    def _do_wake(self, request: Answer, connection: Caller) -> Answer:
+        """Start a site as a request would that waits at its socket, and tell whether it is up."""
+        self._context.servers.register(connection.pid, request.get("head_limits"))
+        supervised = self._sites.supervise(*_asked(request))
+        self._sites.heed(supervised)
+        is_up = supervised.state is State.RUNNING
+        if not is_up:
+            supervised.ensure()
+            if not supervised.backends.alive and not supervised.is_waiting:
+                supervised.want()
+        return {"up": is_up}
+
     def _do_awake(self, request: Answer, _connection: Caller) -> Answer:
         """Tell whether a request that is no use of the site would find a process."""
         sites = self._sites.asked_for(*_asked(request))

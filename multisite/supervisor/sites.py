@@ -304,7 +304,7 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
 
     def _domains(self, site: Site) -> tuple[str, ...]:
         """Return the domains that lead to this site alone, whatever the path."""
-        if site.ignore_activity or site.ignore_agents or site.is_restricted:
+        if site.ignore_activity or site.ignore_agents or site.is_restricted or site.is_greeted:
             return ()  # a front end that goes there by itself would wake it, or let everybody in
         if site.host:
             best = self.catalogue.answering(site.host)[:1]

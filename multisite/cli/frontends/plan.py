@@ -105,7 +105,8 @@ def _redirects(domain: str, site: Site) -> bool:
 
 def _is_reachable(site: Site) -> bool:
     """Tell whether a front end may go to the socket of `site`: it speaks HTTP, with nothing of ours to do."""
-    return site.protocol == "http" and not site.access_log and not site.is_restricted
+    is_passed = site.access_log or site.is_restricted or site.is_greeted
+    return site.protocol == "http" and not is_passed
 
 
 def _block(key: Key, domains: list[str], sites: Sites) -> Block:

@@ -1,0 +1,30 @@
+"""Options of a site that say what becomes of requests while it cannot answer them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from multisite.config.option import option
+
+_DAY = 86400
+
+
+@dataclass(frozen=True, kw_only=True)
+class AvailabilityOptions:
+    """What a site's [service] says of it."""
+
+    waiting_page: float | None = option(
+        "duration",
+        help="Time after which a browser that waits for a spawned site to start gets a page that tries again by itself "
+        "(503 with Refresh and Retry-After); its request never reaches the site. Only GET requests of a browser for a "
+        "page get it (Accept: text/html); all others wait until the site is up. Front ends do not go straight to the "
+        "socket of such a site.",
+        note="everybody waits",
+        example="2s",
+        limits=(0, _DAY),
+    )
+
+    @property
+    def is_greeted(self) -> bool:
+        """Whether requests have to pass the workers, since what they get depends on whether the site is up."""
+        return self.waiting_page is not None

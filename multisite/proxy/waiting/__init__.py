@@ -1,0 +1,7 @@
+"""Requests that wait in a worker before anybody is asked: for a site to be up, or for the end of a pause.
+
+Face: `coldstarts.ColdStarts`.
+May import: as proxy.
+"""
+
+from __future__ import annotations
