@@ -1,7 +1,7 @@
 """Commands that show, enter and change one site, or show who answers which host.
 
 Face: `hosttable.hosts`, `effective.show`, `enter.run`, `enter.shell`,
-    `edit.set_`, `edit.rename`, `edit.remove`,
+    `edit.set_`, `edit.rename`, `edit.remove`, `editor.edit`, `link.link`,
     `maintenance.maintenance`.
 May import: as cli.
 """
