@@ -37,6 +37,8 @@ COMMANDS = {
     "router": "multisite.cli.router:router",
     "logs": "multisite.cli.site.logs:logs",
     "stop": "multisite.cli.restart:stop",
+    "pause": "multisite.cli.site.maintenance:pause",
+    "resume": "multisite.cli.site.maintenance:resume",
     "maintenance": "multisite.cli.site.maintenance:maintenance",
     "create-rules": "multisite.cli.rules:create_rules",
     "restart": "multisite.cli.restart:restart",

@@ -2,7 +2,7 @@
 
 Face: `hosttable.hosts`, `effective.show`, `enter.run`, `enter.shell`,
     `edit.set_`, `edit.rename`, `edit.remove`, `editor.edit`, `link.link`,
-    `maintenance.maintenance`.
+    `maintenance.maintenance`, `maintenance.pause`, `maintenance.resume`.
 May import: as cli.
 """
 
