@@ -106,7 +106,7 @@ def test_nobody_goes_past_the_pause_to_the_site(ways: dict[str, Way], name: str)
     home.multisite("pause", site)
     eventually(lambda: not folder.exists() and not Path(way.path).exists(), PATIENCE, "the door is shut")
     home.multisite("resume", site)
-    eventually(lambda: (folder / "http.sock").exists(), PATIENCE, "the door is open again")
+    eventually((folder / "http.sock").exists, PATIENCE, "the door is open again")
     assert way.ask("/again").status == 200
 
 
