@@ -12,7 +12,7 @@ import click
 from multisite.cli import complete
 from multisite.cli.group import fenced
 from multisite.cli.output import say, say_json, say_problems, waiting, wide_option
-from multisite.cli.session import Session, pass_session
+from multisite.cli.session import Session, UnknownSite, pass_session
 
 if TYPE_CHECKING:
     from multisite.errors import Problem
@@ -21,33 +21,34 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   multisite check
+  multisite check blog
   multisite --json check
   multisite check --boot
   multisite check --boot blog shop
 """
 
 
-@click.command(epilog=EPILOG, short_help="Say all problems of all files.")
-@click.option("--boot", is_flag=True, help="Start each site once, apart from what runs, and say how that went.")
+@click.command(epilog=EPILOG, short_help="Check the configuration of all sites.")
+@click.option("--boot", is_flag=True, help="Start each site once, apart from the running processes, and report.")
 @wide_option
 @click.argument("names", metavar="[NAME...]", nargs=-1, shell_complete=complete.sites)
 @pass_session
 def check(session: Session, boot: bool, wide: bool, names: tuple[str, ...]) -> None:
-    """Say all problems of moya.conf, logging.ini and all site files; exit code 1 if an enabled one has an error.
+    """Check moya.conf, logging.ini and all site files, or the named sites alone; exit status 1 if there is an error.
 
-    Files that are available but not enabled are read too; their problems are said apart and do not count. No
-    application is imported: what its module must define is looked up in the source text.
+    Files that are available but not enabled are checked too. Their problems are printed apart, and count only for
+    sites that are named. No application is imported: what its module must define is looked up in the source text.
 
-    With --boot each enabled site, or each that is named, is started once in a process of its own, on a socket of its
-    own, answers its smoke_path if it has one, and is ended; exit code 1 if one does not start. What runs of it goes on
-    and gets nothing of that.
+    With --boot each enabled site, or each that is named, is started once in a separate process with a socket of that
+    process, answers its smoke_path if it has one, and is stopped; exit status 1 if one does not start. Running
+    processes are not affected.
     """
     if boot:
         from multisite.cli.trialruns import check_by_booting
 
         return check_by_booting(session, names, wide)
     if names:
-        raise click.UsageError("sites are named with --boot; without it all files are checked")
+        return _check_named(session, names)
     enabled = enabled_problems(session)
     idle = disabled_problems(session)
     errors = sum(problem.severity == "error" for problem in enabled)
@@ -60,6 +61,31 @@ def check(session: Session, boot: bool, wide: bool, names: tuple[str, ...]) -> N
         for name, saving in savings(session):
             say(f"note: {name} {saving.sentence}")
         _sum_up(session, errors, len(enabled) - errors)
+    if errors:
+        raise SystemExit(1)
+
+
+def _check_named(session: Session, names: tuple[str, ...]) -> None:
+    """Check some sites, whether they are enabled or not."""
+    from multisite.cli.sitestate import problems_of
+
+    enabled: list[Problem] = []
+    idle: list[Problem] = []
+    for name in names:
+        try:
+            chosen = session.chosen([name])
+        except UnknownSite:
+            idle += session.seen(session.known_site(name).problems)
+        else:
+            enabled += (problem for one in chosen for problem in problems_of(session, one.site.entry_name))
+    found = list(dict.fromkeys([*enabled, *idle]))
+    errors = sum(problem.is_error for problem in found)
+    if session.as_json:
+        say_json({"errors": errors, "problems": [*_rows(enabled, True), *_rows(idle, False)], "notes": []})
+    else:
+        say_problems(found, err=False)
+        if not found:
+            say(f"{', '.join(names)}: no problems")
     if errors:
         raise SystemExit(1)
 

@@ -160,7 +160,12 @@ class _Reader:
         self.skipping = True
         if line[:2] == "[[":
             return self.fault("", f"the section {line[:80]} is nested", "sections have one pair of brackets")
-        if line[-1] != "]" or not name or len(name) > LONGEST_NAME or any(char in name for char in "[]\"'"):
+        if line[-1] != "]":
+            self.fault("", f"{line[:80]} is not a section", "write [name] alone on its line")
+            name = line[1:].strip()  # whose keys are read all the same, so that its domains are the broken site's
+            if not name.isidentifier() or name in self.values:
+                return None
+        elif not name or len(name) > LONGEST_NAME or any(char in name for char in "[]\"'"):
             return self.fault("", f"{line[:80]} is not a section", "write [name] alone on its line")
         if name in self.values:
             reason = f"the section appears twice, first in line {self.lines[name, '']}"
@@ -247,7 +252,6 @@ class Chain:
     sources: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     env_used: dict[str, str | None] = field(default_factory=dict)
-    draft: str | None = None  # text that the first file is to have; None: what it has
     misread: bool = False  # not text at all, so further problems would only be noise
 
     @property
@@ -275,8 +279,7 @@ class Chain:
     def load(self, path: str, link: str) -> Texts:
         """Read one file of the chain, noting its problems; `link` is the file that extends it, or itself."""
         try:
-            is_draft = path == self.path and self.draft is not None
-            text, undecodable = (self.draft or "", None) if is_draft else decode(read_bytes(path))
+            text, undecodable = decode(read_bytes(path))
         except Unusable as error:
             self.misread = True
             if path == link:

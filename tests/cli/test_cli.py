@@ -295,6 +295,23 @@ def test_check_of_a_clean_home_is_silent_but_for_one_line(home: pathlib.Path, ru
     assert result.stdout == f"{home}: 1 site, no errors\n"
 
 
+def test_named_sites_alone_are_checked_whether_enabled_or_not(home: pathlib.Path, run: Run) -> None:
+    add(home, "blog")
+    add(home, "shop", "nice = very")
+    add(home, "draft", "threads = many", enable=False)
+    assert run("check", "blog").stdout == "blog: no problems\n"
+    for name, word in (("shop", "very"), ("draft", "many")):
+        result = run("check", "blog", name)
+        assert result.exit_code == 1
+        assert word in result.stdout
+        assert result.stdout.count("error: ") == 1
+    document = answer(run("check", "draft", options=("--json",)))
+    assert (document["errors"], document["problems"][0]["enabled"]) == (1, False)
+    unknown = run("check", "blgo")
+    assert unknown.exit_code == 1
+    assert "did you mean blog" in unknown.stderr
+
+
 def test_files_that_are_not_enabled_are_checked_and_do_not_count(home: pathlib.Path, run: Run) -> None:
     add(home, "blog")
     add(home, "draft", "threads = many", enable=False)

@@ -176,8 +176,10 @@ def _check_location(site: Site) -> None:
     _refuse_hidden(site.location, "location", site.location)
     _refuse_hidden(site.chroot, "chroot", site.chroot)
     if site.location and not os.path.isdir(site.location):
-        remedy = f"mkdir -p {shlex.quote(site.location)}, or multisite set {site.name} location=FOLDER"
-        raise Refused(f"location {site.location}: there is no such directory", remedy)
+        there = os.path.exists(site.location)
+        make = "" if there else f"mkdir -p {shlex.quote(site.location)}, or "
+        reason = "it is not a directory" if there else "there is no such directory"
+        raise Refused(f"location {site.location}: {reason}", f"{make}multisite set {site.name} location=FOLDER")
     if site.chroot and not os.path.isdir(site.chroot):
         raise Refused("there is no such directory", "make it or correct the path", "chroot", site.chroot)
 
