@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from multisite.config.domains import HostMatch
     from multisite.config.site import Site
     from multisite.sites.catalogue import Catalogue, Mounts
+    from multisite.sites.failures import Failure
 
 EPILOG = """\b
 Examples:
@@ -157,7 +158,7 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
     first = found[0]
     site = _site(session, first.name, host)
     report, row = judge(session, site), session.placements.of(first.name)
-    failure = report.failure
+    failure = report.failure or report.trouble
     return {
         "host": host,
         "path": path,
@@ -177,14 +178,20 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
         "service": report.service,
         "outage": _outage(report),
         "processes": report.figures or None,
-        "failure": {**asdict(failure), "outdated": failure.outdated} if failure else None,
+        "failure": _as_dict(failure) if failure else None,
         "start": _start(session, first.name),
         "redirect": _redirect(session, first.name, host),
         **({"access": {"allow": list(site.allow), "htpasswd": site.htpasswd}} if site.is_restricted else {}),
         "otherwise": [other.name for other in found[1:] if other.name != first.name],
         "faults": [str(problem) for problem in report.faults],
-        "warnings": [str(problem) for problem in report.doubts],
+        "warnings": [str(problem) for problem in (*report.doubts, *report.lost)],
     }
+
+
+def _as_dict(failure: Failure) -> dict[str, Any]:
+    told = {**asdict(failure), "outdated": failure.outdated}
+    del told["answered"]  # by which it is known that it is over
+    return told
 
 
 def _outage(report: SiteReport) -> str:
@@ -221,7 +228,8 @@ def _happened(failure: dict[str, Any] | None) -> str:
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(failure["at"]))
     what = f"{GOES_ON} failed" if failure["serving"] else "failed"
     then = "; something changed since, and its next request tries again" if failure["outdated"] else ""
-    return f"{what} at {when}, incident {failure['incident']}: {failure['reason']}{then}"
+    remedy = f"; {failure['remedy']}" if failure["remedy"] else ""
+    return f"{what} at {when}, incident {failure['incident']}: {failure['reason']}{remedy}{then}"
 
 
 def _figures(processes: dict[str, Any]) -> str:

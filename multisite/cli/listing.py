@@ -172,8 +172,8 @@ def _cells(site: dict[str, Any]) -> tuple[Cell, ...]:
     failure = site["failure"]
     if not told and failure and failure.get("serving"):
         told = f"{GOES_ON} failed: {failure['failure']}"
-    elif not told and failure and site["state"] in FAILED:
-        told = failure["failure"]
+    elif not told and failure and (site["state"] in FAILED or failure.get("remedy")):
+        told = failure["failure"] + _remedy(failure)
     elif not told and site["saving"]:
         told = site["reason"]
     enabled = "yes" if site["enabled"] else "no"
@@ -280,8 +280,12 @@ def say_failure(site: dict[str, Any]) -> None:
             say_paragraph(f"{site['name']}: {site['problems'][0]['reason']}")
         return
     what = f"{GOES_ON} failed, " if failure.get("serving") else ""
-    say_paragraph(f"{site['name']}: {what}incident {failure['incident']}: {failure['failure']}")
+    say_paragraph(f"{site['name']}: {what}incident {failure['incident']}: {failure['failure']}{_remedy(failure)}")
     say_journey(((step["step"], step["seconds"]) for step in failure["steps"]), failure["output"])
+
+
+def _remedy(failure: dict[str, Any]) -> str:
+    return f"; {failure['remedy']}" if failure.get("remedy") else ""
 
 
 def say_journey(steps: Iterable[tuple[str, float]], output: Iterable[str]) -> None:

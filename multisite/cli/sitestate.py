@@ -13,9 +13,12 @@ from multisite.cli.places import log_problems, socket_problem
 from multisite.cli.project.faults import site_problems, static_problems
 from multisite.cli.project.sessions import problem as storage_problem
 from multisite.cli.sight import UNKNOWN, as_seen, hidden_problems
+from multisite.config.endpoint import Endpoint
 from multisite.config.model import Home, Site
-from multisite.errors import NeedsProcess, Problem
-from multisite.sites import changes, htpasswd, relativepaths, sharing
+from multisite.errors import ConnectFailed, MultisiteError, NeedsProcess, Problem
+from multisite.proxy.upstream import connect
+from multisite.sites import changes, htpasswd, relativepaths, sharing, troubles
+from multisite.sites.failures import MEMORY, part
 from multisite.sites.placement import (
     CAN_SPAWN,
     CHANGED,
@@ -40,6 +43,7 @@ FIGURES = ("pids", "in_flight", "memory", "waiting", "idle", "up_since", "journe
 USED = tuple(field.name for field in fields(Tally) if field.name != "latencies")
 DAY = 86400
 MAY_HAVE_MOVED = "this user may not see whether it has moved into the workers"
+REACHED_WITHIN = 1.0  # seconds
 PROXY = "proxy"  # the state of a site whose processes are somebody else's: nothing of ours runs, or is stopped
 
 
@@ -85,6 +89,25 @@ class SiteReport:
         """Why the site is out of service, None where it is not."""
         return self.session.outages.of(self.site)
 
+    @cached_property
+    def trouble(self) -> Failure | None:
+        """What went wrong while the site served, and is not over: an upstream that is down, or a process too large."""
+        grown = self.session.failed_starts.get(part(self.site.name, MEMORY))
+        since = self.figures.get("up_since") or 0.0
+        found = [one for one in _troubles(self.session, self.site) if one.unreachable or one.at > since]
+        return next(iter([*found, *([grown] if grown and not grown.outdated else [])]), None)
+
+    @property
+    def lost(self) -> list[Problem]:
+        """Those upstreams that cannot be reached now, whether or not a request has found that out."""
+        site, remedy = self.site, "start the server that listens there, or correct upstreams"
+        reasons = {one: _unreached(site, one) for one in site.upstreams} if self.placement == "proxy" else {}
+        return [
+            Problem(site.file, f"it cannot be reached: {reason}", "service", "upstreams", one, remedy)
+            for one, reason in reasons.items()
+            if reason
+        ]
+
     @property
     def service(self) -> str | None:
         """In one word why the site is out of service, None where it is not."""
@@ -114,7 +137,7 @@ class SiteReport:
             figures: whether there may be any; there are none of what is not enabled.
         """
         site = self.site
-        failure = _failure(self.failure)
+        failure = _failure(self.failure or (self.trouble if figures else None))
         row = {
             "name": site.name,
             "file": site.file,
@@ -142,7 +165,8 @@ class SiteReport:
         if not figures:
             return row
         measured = {} if self.session.hidden else {"requests": 0 if site.is_ours else None, **self._measured()}
-        last = measured.get("failure") or (None if measured.get("pids") else failure)  # notes are written later
+        stands = not measured.get("pids") or not self.failure  # notes are written later
+        last = measured.get("failure") or (failure if stands else _failure(self.trouble))
         return {**row, **measured, "state": self.state, "failure": last}
 
     def _measured(self) -> dict[str, Any]:
@@ -169,7 +193,28 @@ def _failure(failure: Failure | None) -> dict[str, Any] | None:
         return None
     steps = [{"step": step, "seconds": round(seconds, 4)} for step, seconds in failure.steps]
     told = {"failure": failure.reason, "incident": failure.incident, "at": failure.at, "serving": failure.serving}
+    told |= {"remedy": failure.remedy}
     return {**told, "steps": steps, "output": list(failure.output)}
+
+
+def _troubles(session: Session, site: Site) -> list[Failure]:
+    """Return what went wrong with requests that the workers sent on, and is not over."""
+    if not any(part(site.name, upstream) in session.failed_loads for upstream in ("", *site.upstreams)):
+        return []
+    return troubles.lasting(
+        session.failed_loads, site, session.usage[0].get(site.name), lambda upstream: not _unreached(site, upstream)
+    )
+
+
+def _unreached(site: Site, upstream: str) -> str:
+    """Say why nobody can connect to an upstream, "" where that can be done."""
+    try:
+        connect(Endpoint.parse(upstream, site.protocol), REACHED_WITHIN).close()
+    except ConnectFailed as error:
+        return error.reason.rpartition(": ")[2]
+    except MultisiteError:  # as many wait there as may
+        return ""
+    return ""
 
 
 def judge(session: Session, site: Site) -> SiteReport:
@@ -243,7 +288,10 @@ def _state(
     """Say what state the site is in; what is wrong with its newest version matters where no older one serves."""
     if (failure and failure.broken) or (faults and not _has_older(site, session, placement, failure)):
         return "broken"
-    return {"in-process": "in-process", "proxy": PROXY}.get(placement.kind, "stopped")
+    if placement.kind == "proxy":
+        lost = {one.unreachable for one in _troubles(session, site)}
+        return "broken" if lost.issuperset(site.upstreams) else PROXY
+    return "in-process" if placement.kind == "in-process" else "stopped"
 
 
 def _has_older(site: Site, session: Session, placement: Placement, failure: Failure | None) -> bool:

@@ -172,6 +172,11 @@ class Client:
                 return str(incident)
         return ""
 
+    def take_note(self, site: str, host: str, incident: str) -> None:
+        """Tell the supervisor, if there is one, by which incident a process of `site` has kept somebody waiting."""
+        with contextlib.suppress(SupervisorError, NotRunning, RuntimeDirError, BackendUnavailable, TimeoutError):
+            self.ask({"do": "hung", "site": site, "host": host, "incident": incident})
+
     def ask(self, request: dict[str, Any], within: float = ANSWER_WITHIN) -> dict[str, Any]:
         """Send one request and return the answer, which may take so many seconds; starts nothing.
 

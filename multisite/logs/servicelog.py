@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -342,6 +343,11 @@ def tell_once(site: Site, key: str, target: str, fault: OSError | ValueError) ->
 def incident() -> str:
     """A name for one failure, eight hexadecimal digits: on the visitor's page and in the log."""
     return secrets.token_hex(4)
+
+
+def is_incident(text: str) -> bool:
+    """Tell whether `text` is such a name."""
+    return re.fullmatch("[0-9a-f]{8}", text) is not None
 
 
 def note(logger: logging.Logger, error: MultisiteError, where: object) -> None:

@@ -15,11 +15,13 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 
-from multisite.errors import BackendUnavailable, ConnectFailed, ConnectTimeout
+from multisite.config.endpoint import Endpoint
+from multisite.errors import BackendUnavailable, ConnectFailed, ConnectTimeout, MultisiteError, UpstreamError
 from multisite.proxy.body import Upload
 from multisite.proxy.destination import Destination, NotNow, Proxy
 from multisite.proxy.downstream import Environ
 from multisite.proxy.upstream import Exchange
+from multisite.sites.troubles import Troubles
 
 AVOIDED = 10.0  # seconds in which an endpoint that could not be reached is left out
 MOST_TRIES = 3  # endpoints that a request is offered, and as many of those that stand in for them (uWSGI's max-retries)
@@ -98,6 +100,7 @@ class Balancer(Destination):
             or "iphash" (by the client's address), as in uWSGI.
         grace: seconds in which one that could not be reached is left out.
         sends, upload_rate: see `Destination`.
+        troubles: of the site whose upstreams they are.
     """
 
     def __init__(
@@ -109,6 +112,7 @@ class Balancer(Destination):
         grace: float = AVOIDED,
         sends: bool = False,
         upload_rate: float = 0.0,
+        troubles: Troubles | None = None,
     ) -> None:
         super().__init__(sends, upload_rate)
         self.upstreams = tuple(upstreams)
@@ -117,6 +121,8 @@ class Balancer(Destination):
         self._grace = grace
         self._turn = itertools.count()  # its next() is atomic
         self._schedules: dict[tuple[Upstream, ...], list[tuple[Upstream, ...]]] = {}
+        self._troubles = troubles
+        self.can_explain = troubles is not None
         self._has_levels = any(upstream.level for upstream in upstreams)
 
     def __repr__(self) -> str:
@@ -139,7 +145,18 @@ class Balancer(Destination):
             except ConnectFailed as failure:
                 upstream.failed(self._clock() + self._grace, isinstance(failure, ConnectTimeout))
                 error = failure
-        raise error or ConnectTimeout("nobody has answered of late")
+        error = error or ConnectTimeout(f"none can be reached: {', '.join(map(str, self._endpoints))}")
+        self.explain(error)
+        raise error
+
+    @property
+    def _endpoints(self) -> list[Endpoint]:
+        return [upstream.proxy.endpoint for upstream in self.upstreams[:MOST_TRIES]]
+
+    def explain(self, error: MultisiteError) -> None:
+        """Give an error that a visitor is told its incident (see `Destination`)."""
+        if self._troubles and isinstance(error, UpstreamError) and not error.incident:
+            self._troubles.note(error)
 
     def _begin(self, upstream: Upstream, environ: Environ, upload: Upload, hurry: bool) -> Exchange:
         health = upstream.health

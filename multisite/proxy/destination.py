@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from multisite.config.endpoint import Endpoint
 from multisite.errors import BackendUnavailable, ConnectFailed, ConnectTimeout, MultisiteError, UpstreamError
@@ -104,6 +105,7 @@ class Proxy:
         connect_timeout: seconds to reach the endpoint.
         modifiers: of the uwsgi packets.
         limited_by: the option that sets `request_timeout`.
+        noted: called with what kept a request from being sent, to log it and to give it its incident.
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class Proxy:
         connect_timeout: float = CONNECT_TIMEOUT,
         modifiers: tuple[int, int] = (0, 0),
         limited_by: str = "request_timeout",
+        noted: Callable[[UpstreamError], None] | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.speaks = speaks or endpoint.protocol
@@ -132,6 +135,7 @@ class Proxy:
         self._connect_timeout = connect_timeout
         self._modifiers = modifiers
         self._limited_by = limited_by
+        self._noted = noted or partial(servicelog.note, _log, where="a request cannot be sent")
 
     def __repr__(self) -> str:
         return f"<Proxy {self.speaks} to {self.endpoint}>"
@@ -141,7 +145,7 @@ class Proxy:
         try:
             return self._begin(self._encode(environ, upload), upload, hurry)
         except UpstreamError as error:
-            servicelog.note(_log, error, "a request cannot be sent")
+            self._noted(error)
             raise
 
     def _encode(self, environ: Environ, upload: Upload) -> bytes:

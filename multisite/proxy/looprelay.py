@@ -20,7 +20,7 @@ import struct
 import time
 from collections.abc import Callable
 
-from multisite.errors import MultisiteError, NoAnswer, SiteBusy, UpstreamError, UpstreamTimeout
+from multisite.errors import MultisiteError, SiteBusy, UpstreamError
 from multisite.logs import requests, servicelog
 from multisite.proxy import downstream, lingering
 from multisite.proxy.body import Arriving, Unmeasured
@@ -334,7 +334,7 @@ class LoopRelay(Watcher):
                 self._close(reset=self._outgoing.bare)
             return
         destination = self._destination
-        asks = isinstance(error, NoAnswer | UpstreamTimeout) and destination.can_explain
+        asks = isinstance(error, UpstreamError) and not error.incident and destination.can_explain
         if not asks or not self._have(lambda: destination.explain(error), self._explained, error):
             self._refuse(error)
 

@@ -19,7 +19,7 @@ from multisite.config.endpoint import Endpoint
 from multisite.config.model import Home, Site
 from multisite.config.trusted import TrustedProxies
 from multisite.control.client import Client
-from multisite.errors import Asleep, BackendUnavailable, MultisiteError, NoAnswer, UpstreamTimeout
+from multisite.errors import Asleep, BackendUnavailable, MultisiteError, NoAnswer, UpstreamError, UpstreamTimeout
 from multisite.logs import servicelog
 from multisite.proxy import handoff, healthchecks
 from multisite.proxy.balancer import Balancer, Upstream
@@ -31,6 +31,7 @@ from multisite.proxy.relay import relay
 from multisite.proxy.upstream import Exchange
 from multisite.proxy.waiting.coldstarts import ColdStarts
 from multisite.sites.server import head_limits
+from multisite.sites.troubles import Troubles
 
 _log = logging.getLogger("multisite.spawned")
 
@@ -49,6 +50,7 @@ class SpawnedSite(Destination):
         self._trusts = TrustedProxies(home.service.trusted_proxies).trusts
         self._cold = ColdStarts(site, self._client, self) if site.is_greeted else None
         self._ignored = Ignored(site.ignore_activity, site.ignore_agents)
+        self._troubles = Troubles(site, home)
         self._proxy: Proxy | None = None
         self._hand_over = home.supervisor.hand_over if site.is_ours else "no"
 
@@ -89,12 +91,14 @@ class SpawnedSite(Destination):
 
     def explain(self, error: MultisiteError) -> None:
         """Ask the supervisor why there was no answer (see `Destination`)."""
-        if not self._proxy or not isinstance(error, NoAnswer | UpstreamTimeout):
-            return
-        incident = self._client.trouble(self._site.entry_name, self._site.host)
-        error.incident = incident or error.incident  # the page has the name of what the supervisor has logged
-        if isinstance(error, NoAnswer):
+        if self._proxy and isinstance(error, NoAnswer | UpstreamTimeout):
+            incident = self._client.trouble(self._site.entry_name, self._site.host)
+            error.incident = incident or error.incident  # the page has the name of what the supervisor has logged
+        if self._proxy and isinstance(error, NoAnswer):
             self._ensure()
+        if isinstance(error, UpstreamError) and not error.incident:
+            self._troubles.note(error)
+            self._client.take_note(self._site.entry_name, self._site.host, error.incident)
 
     @staticmethod
     def _mark(proxy: Proxy) -> None:
@@ -162,11 +166,18 @@ def app(site: Site, home: Home, development: Development = OFF) -> WSGI:
 
 def _upstreams(site: Site, home: Home) -> Balancer:
     trusts = TrustedProxies(home.service.trusted_proxies).trusts
+    troubles = Troubles(site, home)
+    limit = site.request_timeout
     proxies = [
-        Proxy(Endpoint.parse(text, site.protocol), request_timeout=site.request_timeout, trusts=trusts)
+        Proxy(
+            Endpoint.parse(text, site.protocol),
+            request_timeout=limit,
+            trusts=trusts,
+            noted=partial(troubles.note, upstream=text),
+        )
         for text in site.upstreams
     ]
     upstreams = [Upstream(proxy) for proxy in proxies]
     for upstream in upstreams:
         healthchecks.watch(upstream, home, site.domains)
-    return Balancer(upstreams, sends=site.app_send, upload_rate=site.upload_rate)
+    return Balancer(upstreams, sends=site.app_send, upload_rate=site.upload_rate, troubles=troubles)

@@ -7,13 +7,15 @@ site is kept in the state directory until the site is served again.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from multisite.config.model import Home
 from multisite.sites.changes import changed_at
 from multisite.sites.statefile import StateFile
+
+MEMORY = "memory"  # the part of a site whose failures are processes that used too much
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,9 @@ class Failure:
         output: the last lines that a process printed.
         watched: files whose change may have mended it.
         crashed: that a process was ready before it ended, so that the next one may well answer.
+        remedy: what would help, "" where nobody knows.
+        unreachable: the upstream that could not be reached, as the site's file has it.
+        answered: how many requests of the site had been answered by then (`multisite.sites.troubles`).
         basis: of `own_process`: what moya.conf said then (`multisite.sites.placement.basis`).
     """
 
@@ -41,6 +46,9 @@ class Failure:
     watched: tuple[str, ...] = ()
     basis: str = ""
     crashed: bool = False
+    remedy: str = ""
+    unreachable: str = ""
+    answered: int = 0
 
     @property
     def broken(self) -> bool:
@@ -83,18 +91,27 @@ class LastFailures:
         watched: Iterable[str] = (),
         basis: str = "",
         crashed: bool = False,
+        remedy: str = "",
     ) -> None:
         """Note that `site` has failed; the arguments are those of `Failure`.
 
         Where one process has said that visitors get an error page, no other one's `serving` takes that away: some of
         them do.
         """
-        told = (tuple(steps), tuple(output), tuple(watched), basis, crashed)
+        told = (tuple(steps), tuple(output), tuple(watched), basis, crashed, remedy)
         with self._file.locked():
             kept = self.all()
             last = kept.get(site)
             serving = serving and not (last and not last.serving and not last.own_process)
             self._store({**kept, site: Failure(reason, incident, time.time(), serving, own_process, *told)})
+
+    def join(self, site: str, joined: Callable[[Failure | None], Failure]) -> Failure:
+        """Keep what `joined` makes of the last failure, and return it; nobody else notes one meanwhile."""
+        with self._file.locked():
+            kept = self.all()
+            failure = joined(kept.get(site))
+            self._store({**kept, site: failure})
+        return failure
 
     def clear(self, site: str) -> None:
         """Note that `site` is served."""
@@ -109,6 +126,11 @@ class LastFailures:
 def _failure(row: dict[str, Any]) -> Failure:
     steps = tuple((str(step), float(seconds)) for step, seconds in row.pop("steps", ()))
     return Failure(steps=steps, output=tuple(row.pop("output", ())), watched=tuple(row.pop("watched", ())), **row)
+
+
+def part(site: str, what: str) -> str:
+    """Return the name under which a failure of a part of `site` is noted, beside the one of the whole."""
+    return f"{site}\n{what}"
 
 
 def of_starts(home: Home) -> LastFailures:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from multisite import __version__
+from multisite.logs import servicelog
 from multisite.supervisor.accounts import Accounts, by_session, weighed
 from multisite.supervisor.control import Answer, Caller
 from multisite.supervisor.lifecycle import State
@@ -117,6 +118,15 @@ class Commands:
         now = self._context.loop.now()
         ended = [one.failures.just_now(now) for one in self._sites.asked_for(*_asked(request))]
         return next(({"incident": one.incident, "failure": one.failure} for one in ended if one), {"incident": ""})
+
+    def _do_hung(self, request: Answer, _connection: Caller) -> Answer:
+        """Take note of the incident by which a worker has told a visitor that a process does not answer."""
+        incident = str(request.get("incident"))
+        if not servicelog.is_incident(incident):
+            return {"error": "that is no incident", "status": 400}
+        for one in self._sites.asked_for(*_asked(request)):
+            one.failures.kept_waiting = incident, self._context.loop.now()
+        return {"done": "its end will be that incident"}
 
     def _do_status(self, _request: Answer, _connection: Caller) -> Answer:
         now, connected = self._context.loop.now(), self._sites.connections()

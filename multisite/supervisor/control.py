@@ -21,7 +21,7 @@ from multisite.supervisor.process import descriptors
 from multisite.supervisor.reexec import BYTES, Handed, Keeper, given, kept, taken_socket
 from multisite.supervisor.reexec import State as Packed
 
-FOR_WORKERS = ("ping", "meet", "ensure", "provision")  # what another user's workers may ask for
+FOR_WORKERS = ("ping", "meet", "ensure", "trouble", "hung", "provision")  # what another user's workers may ask for
 LONGEST_REQUEST = 65536
 LONGEST_ANSWER_KEPT = 16 << 20  # bytes that a slow reader may leave waiting
 _TURNED_AWAY = {"error": descriptors.EXHAUSTED, "status": 503, "retry_after": 5}

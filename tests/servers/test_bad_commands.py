@@ -190,7 +190,7 @@ def test_a_virtualenv_without_the_framework(
     code = "import framework_of_mine as f\ndef application(environ, start_response):\n"
     code += "    start_response('200 OK', [])\n    return [f.WORD]\n"
     home.site("bare", code, python=str(venv))
-    assert_told(server, home, "bare", "No module named 'framework_of_mine'")
+    assert_told(server, home, "bare", "it needs the module 'framework_of_mine'")
     next(venv.glob("lib/python*/site-packages")).joinpath("framework_of_mine.py").write_text("WORD = b'installed'\n")
     eventually(lambda: server.ask("bare.test").text == "installed", PATIENCE, "the site is mended")
     home.disable("bare")

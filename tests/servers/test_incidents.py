@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from .harness import HomeDir, Server, gunicorn
+from .harness import HomeDir, Server, eventually, gunicorn
 
 pytestmark = pytest.mark.servers
 
 APP = """
-import os, signal, time
+import os, re, signal, time
 
 def application(environ, start_response):
     path = environ["PATH_INFO"]
@@ -25,11 +25,13 @@ def application(environ, start_response):
         os.kill(os.getpid(), signal.SIGKILL)
     if path == "/hang":
         time.sleep(600)
+    if path == "/hold":
+        re.match("(a+)+$", "a" * 64 + "!")
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [b"well"]
 """
 LIMIT = "request_timeout = 1s"
-WAYS = {"/exit": (502, "exited with code 9"), "/kill": (502, "SIGKILL"), "/hang": (504, LIMIT)}
+WAYS = {"/exit": (502, "exited with code 9"), "/kill": (502, "SIGKILL"), "/hang": (504, LIMIT), "/hold": (504, LIMIT)}
 INCIDENT = re.compile(r"incident [0-9a-f]{8}:")
 
 
@@ -64,6 +66,8 @@ def test_one_event_is_one_incident_for_everybody(served: tuple[HomeDir, Server],
     assert answer.status == code, answer.text
     found = re.search(r"[Ii]ncident ([0-9a-f]{8})", answer.text)
     assert found, answer.text
+    # Code that holds the interpreter keeps the process from ending itself at once.
+    eventually(lambda: not row(home, "status", name)["pids"], what="the process has ended")
     for command in ("list", "status"):
         site = row(home, command, name)
         assert (site["failure"]["incident"], site["state"]) in {(found[1], "stopped"), (found[1], "backoff")}, site
@@ -93,4 +97,5 @@ def test_an_answer_that_is_none_from_a_process_that_stays_has_an_incident_of_its
     assert answer.status == 502
     found = re.search(r"[Ii]ncident ([0-9a-f]{8})", answer.text)
     assert found and f"incident {found[1]}" in server.log()
-    assert row(home, "status", "rude")["failure"] is None
+    assert row(home, "status", "rude")["failure"]["incident"] == found[1]
+    assert found[1] in home.multisite("explain", "rude.test")

@@ -130,6 +130,11 @@ def test_the_workers_socket_takes_from_others_what_workers_ask_and_nothing_else(
         home.get("blog")
         workers = open_path / "run" / "workers.sock"
         assert b'"socket":' in as_user(*WWW, lambda: answer(workers, b'{"do": "ensure", "site": "blog"}'))
+        for do in (b"trouble", b"hung"):
+            asked = b'{"do": "%s", "site": "blog", "incident": "0badcafe"}' % do
+            assert b'"error"' not in as_user(*WWW, lambda asked=asked: answer(workers, asked))
+        forged = b'{"do": "hung", "site": "blog", "incident": "x\\nforged"}'
+        assert b'"status":400' in as_user(*WWW, lambda: answer(workers, forged))
         for do in (b"stop", b"status", b"restart", b"upgrade", b"logs"):
             told = as_user(*WWW, lambda do=do: answer(workers, b'{"do": "%s", "site": "blog"}' % do))
             assert b'"status":403' in told

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from multisite.supervisor.process import kernel
 from tests.processes import is_running
 
-from .harness import SERVER, ask, supervised, wait_until
+from .harness import SERVER, WITHIN, SupervisedHome, ask, supervised, wait_until
 
 GROWS = "hoard = []\n" + SERVER.replace(
     '        if self.path == "/die":',
@@ -49,7 +54,30 @@ def test_a_process_above_its_limit_is_replaced_and_no_request_is_lost(
         assert home.state("big")["pids"] == [pid_of(answers[-1])]
         assert home.state("big")["starts"] == 2
         assert home.get("small") == small
-    assert "more than memory_limit" in capfd.readouterr().err
+        told = INCIDENT.findall(capfd.readouterr().err)
+        assert len(told) == 1 and "more than memory_limit = 80M" in told[0][1], told
+        for command in ("list", "status"):
+            site = row(home, command, "big")
+            assert (site["failure"]["incident"], site["state"]) == (told[0][0], "running")
+            assert "memory_limit = 80M" in site["failure"]["failure"] and "max_requests" in site["failure"]["remedy"]
+            assert row(home, command, "small")["failure"] is None
+            assert "memory_limit = 80M" in " ".join(typed(home, command, "big").split())
+        explained = typed(home, "explain", "big.test")
+        assert all(word in explained for word in (told[0][0], "memory_limit = 80M", "max_requests"))
+        home.client.ask({"do": "restart", "site": "big"})
+        wait_until(lambda: row(home, "status", "big")["failure"] is None)
+
+
+INCIDENT = re.compile(r"incident ([0-9a-f]{8}): (.*)")
+
+
+def typed(home: SupervisedHome, *words: str) -> str:
+    argv = [sys.executable, "-m", "multisite", "--home", str(home.path), *words]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=WITHIN, check=True).stdout
+
+
+def row(home: SupervisedHome, command: str, name: str) -> dict[str, Any]:
+    return dict(json.loads(typed(home, "--json", command, name))["sites"][0])
 
 
 def test_what_a_process_has_forked_counts_too(tmp_path: Path) -> None:

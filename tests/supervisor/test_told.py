@@ -131,9 +131,10 @@ def test_a_start_that_is_tried_twice_is_one_incident(
         assert incident in spoken(home, "explain", "flaky.test")
     else:
         assert home.get("flaky")
+        home.wait_for("flaky", "running")
         incident = ""
         assert home.state("flaky")["failure"] is None or home.state("flaky")["pids"]
-    assert len((folder / "starts").read_text()) >= 2 * int(processes)
+    assert len((folder / "starts").read_text()) > int(processes)
     end_supervisor(home)
     told = dict(INCIDENT.findall(capfd.readouterr().err))
     assert len(told) == 1 and incident in "".join(told), told
@@ -213,7 +214,7 @@ def test_the_last_words_of_a_process_are_heard_before_it_is_buried(home: Supervi
             wait_until(lambda: os.path.exists(home.rundir.control))
             with pytest.raises((OSError, BackendUnavailable)):
                 home.get("blog")
-            assert "No module named" in home.failed("blog")["failure"]["failure"]
+            assert "no_such_module_of_mine" in home.failed("blog")["failure"]["failure"]
         finally:
             supervisor.terminate()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -146,13 +145,12 @@ def mark_all(backends: Iterable[Backend], reason: str) -> bool:
     return bool(serving)
 
 
-def mark_large(backends: Iterable[Backend], limit: int | None, log: logging.Logger) -> bool:
-    """Have those replaced that use more than `limit` bytes; tells whether there is any."""
+def mark_large(backends: Iterable[Backend], limit: int | None) -> list[Backend]:
+    """Have those replaced that use more than `limit` bytes; returns them."""
     large = [one for one in backends if limit and one.memory > limit and _may_go(one) and not one.obsolete]
     for backend in large:
-        log.warning("process %s uses %s MiB, more than memory_limit; it is replaced", backend.pid, backend.memory >> 20)
         backend.obsolete = "memory"
-    return bool(large)
+    return large
 
 
 def keep_all(backends: Iterable[Backend]) -> None:

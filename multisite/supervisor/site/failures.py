@@ -8,7 +8,7 @@ import time
 
 from multisite.logs import servicelog
 from multisite.runner import hangs
-from multisite.sites.failures import LastFailures
+from multisite.sites.failures import MEMORY, LastFailures, part
 from multisite.supervisor import planner
 from multisite.supervisor.lifecycle import State
 from multisite.supervisor.process.sitelog import JOURNEY, Journey
@@ -18,7 +18,9 @@ from multisite.supervisor.site.backend import Backend, Exit
 
 TOO_LATE = "start_timeout"  # the reason of a backend whose start took too long
 HAS_TO_LISTEN = "; a command has to listen on the %PORT or %SOCKET that it is given, or take over LISTEN_FDS"
+TOLD_WITHIN = 60.0  # seconds between a visitor's page and the end of the process that made it wait
 JUST_NOW = 2.0  # seconds
+STOPPED_BEFORE = "the site was stopped before another attempt had ended"
 PAUSE_UNKNOWN = 60.0  # seconds that somebody is sent away for where no deadline is known
 
 
@@ -37,6 +39,7 @@ class Failures(Handed):
         in_a_row: how many starts or runs have failed, one after another.
         last: the journey of the last one; None once a process was well.
         trouble: the journey of the last process that ended by itself, whatever came of that.
+        kept_waiting: the incident by which a visitor was told that a process does not answer, and when.
         first: the journey of a start that has failed and is tried once more; the log waits for what comes of that.
         refused: why it could not be started as its file says.
         replacement: why the last replacement of a running backend did not come about.
@@ -50,12 +53,13 @@ class Failures(Handed):
         last=JOURNEY,
         first=JOURNEY,
     )
-    ANEW = ("trouble", "_is_joint", "_site", "_notes", "_logger")
+    ANEW = ("trouble", "kept_waiting", "_has_grown", "_is_joint", "_site", "_notes", "_logger")
 
     def __init__(self, site: str, notes: LastFailures, logger: logging.Logger) -> None:
         self.in_a_row = 0
         self.last: Journey | None = None
         self.trouble: Journey | None = None
+        self.kept_waiting = "", 0.0
         self.first: Journey | None = None
         self.refused = ""
         self.replacement = ""
@@ -66,6 +70,7 @@ class Failures(Handed):
         self._is_joint = False  # what was counted last had been counted with another process
         self._proven = False  # a process has answered since somebody changed the site
         self._crashes = 0  # of it since then, without an answer between them
+        self._has_grown = True  # or one did before we were there
         self._site, self._notes, self._logger = site, notes, logger
 
     def count(self, backend: Backend, exit_: Exit, now: float) -> float:
@@ -100,11 +105,17 @@ class Failures(Handed):
         if exit_.state is State.STARTING:
             first, self.first = self.first, None
         self.trouble = journey
-        journey.fail(reason_of(backend, exit_), first.incident if first else servicelog.incident(), now)
+        incident = first.incident if first else self._told_of(backend, exit_, now)
+        journey.fail(reason_of(backend, exit_), incident or servicelog.incident(), now)
         if first:
             other = "" if first.failure == journey.failure else f"; the first time: {first.failure}"
             journey.failure += f" (tried twice{other})"
         self._log(journey, backend.site.error_log)
+
+    def _told_of(self, backend: Backend, exit_: Exit, now: float) -> str:
+        """Return the incident by which a visitor knows already that a process hangs; "" where none does."""
+        (incident, at), self.kept_waiting = self.kept_waiting, ("", 0.0)
+        return incident if now - at <= TOLD_WITHIN and _what_hung(backend, exit_) else ""
 
     def _log(self, journey: Journey, error_log: str) -> None:
         # What it printed is in the site's own log, which is the service's where the site has none.
@@ -153,6 +164,20 @@ class Failures(Handed):
         if first:
             self._logger.warning("incident %s: %s; %s", first.incident, first.headline, then)
 
+    def too_large(self, backend: Backend) -> None:
+        """Tell of a process that is replaced because it uses more memory than it may; that is no failure of the site.
+
+        It is told until somebody changes or restarts the site: a site that grows does so again.
+        """
+        site, incident = backend.site, servicelog.incident()
+        limit = (site.memory_limit or 0) >> 20
+        reason = f"process {backend.pid} used {backend.memory >> 20} MiB, more than memory_limit = {limit}M"
+        remedy = f"raise memory_limit in {site.file}, or set max_requests if the site keeps growing"
+        self._logger.warning("incident %s: %s; it is replaced; %s", incident, reason, remedy)
+        told = (part(self._site, MEMORY), f"{reason}; it was replaced", incident)
+        self._notes.note(*told, serving=False, crashed=True, remedy=remedy, watched=(site.file,))
+        self._has_grown = True
+
     def replaced_in_vain(self, backend: Backend, now: float) -> None:
         """Note that the old backends go on, since the new one, whose end has been reported, was not good."""
         self.replacement = backend.journey.failure
@@ -176,9 +201,9 @@ class Failures(Handed):
         """Note that a process has served for a while."""
         self.in_a_row, self.last = 0, None
 
-    def end_row(self) -> None:
+    def end_row(self, then: str = "a later attempt succeeded") -> None:
         """Have the next failure be a first one: a process ended as it was asked to, or somebody stopped the site."""
-        self._tell_first("it was not tried again")
+        self._tell_first(then)
         self.in_a_row = 0
 
     def reset(self) -> None:
@@ -188,6 +213,9 @@ class Failures(Handed):
             self._notes.clear(self._site)
         self.in_a_row, self.refused, self.replacement, self.mending = 0, "", "", ()
         self.not_before, self._proven, self._crashes = 0.0, False, 0
+        if self._has_grown:
+            self._has_grown = False
+            self._notes.clear(part(self._site, MEMORY))
 
     def just_now(self, now: float) -> Journey | None:
         """Return the journey of a process that ended a moment ago: a request that it had has no other answer."""

@@ -21,7 +21,7 @@ from multisite.supervisor.reexec import State as Packed
 from multisite.supervisor.site import deploy, exits, starter
 from multisite.supervisor.site.backend import Backend
 from multisite.supervisor.site.backends import HELD
-from multisite.supervisor.site.failures import TOO_LATE, Unavailable
+from multisite.supervisor.site.failures import STOPPED_BEFORE, TOO_LATE, Unavailable
 from multisite.supervisor.site.parts import SiteParts
 
 NEVER = 3600  # seconds, for who asks when a site is back that is not expected to be
@@ -109,7 +109,7 @@ class SupervisedSite(SiteParts):
 
     def _put_to_rest(self) -> None:
         """Somebody stops it: whoever waits while none serves, our own probe among them, is not to start it again."""
-        self.failures.end_row()
+        self.failures.end_row(STOPPED_BEFORE)
         now = self.loop.now()
         starter.serve_ready(self, max(now, self.readiness.next_look or now), self.connected())
         self.readiness.end()
@@ -130,7 +130,8 @@ class SupervisedSite(SiteParts):
         for backend in self.backends:
             backend.memory = sizes.get(backend.pid, 0)
         self.costs.weighed(self.backends)
-        if deploy.mark_large(self.backends, self.site.memory_limit, self.logger):
+        for large in deploy.mark_large(self.backends, self.site.memory_limit):
+            self.failures.too_large(large)
             self.queue.want()
 
     def ended(self, pid: int, status: int, spent: float) -> Backend | None:
@@ -249,7 +250,7 @@ class SupervisedSite(SiteParts):
     def close(self) -> None:
         """Stop and take no more requests: the site is no longer enabled, or the supervisor leaves."""
         self.readiness.end()
-        self.failures.end_row()
+        self.failures.end_row(STOPPED_BEFORE)
         self.stop("disabled")
         self.queue.close()
         self.log.close()
