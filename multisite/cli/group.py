@@ -195,7 +195,7 @@ def refused(session: Session, error: MultisiteError) -> str:
     """Return the reason of an error; where another user is let in, with the command that is that user's."""
     from multisite.control.client import NotAdmitted
 
-    if isinstance(error, ConfigError):
+    if isinstance(error, ConfigError) and error.problems:
         return _unread(error)
     again = privileged(session.home) if isinstance(error, NotAdmitted) else ""
     if not again:
