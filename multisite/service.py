@@ -79,4 +79,8 @@ class Service(Dispatcher):
 
 
 # The method rather than the instance, which costs a request 0.07 µs more to call.
-application = Service().__call__
+application: Callable[..., Iterable[bytes]] = Service().__call__
+if development.from_environ(os.environ).lines:
+    from multisite.dispatch.watched import watched
+
+    application = watched(application)

@@ -17,7 +17,7 @@ import click
 from multisite.cli.group import fenced
 from multisite.cli.output import complain, say, say_problems
 from multisite.cli.session import Session
-from multisite.config.development import LOCALHOST, Development, raising
+from multisite.config.development import Development, raising
 from multisite.config.trusted import of_gunicorn
 from multisite.control import localnames
 from multisite.errors.pages import is_loopback
@@ -50,18 +50,22 @@ def serve_here(
     http2: bool = False,
     reload: bool = False,
     debug: bool = False,
+    quiet: bool = False,
     more: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Run gunicorn with the sites of the home, until it is told to stop; `more` are settings of it."""
+    """Run gunicorn with the sites of the home, until it is told to stop; `more` are settings of it.
+
+    Each request prints a line, unless it is to be `quiet`.
+    """
     addresses = [address_of(bind, port or DEFAULT_PORT) for bind in binds or (DEFAULT_HOST,)]
     settings = {**more, **_development(addresses, workers, reload, debug), **_tls(tls, http2)}
     settings |= {"workers": workers or default_workers(reload or debug), "threads": threads or DEFAULT_THREADS}
-    how = Development(debug, reload, secrets.token_hex(16) if debug else "")
+    is_local = all(map(only_this_machine, addresses))
+    how = Development(debug, reload, secrets.token_hex(16) if debug else "", lines=not quiet, local=is_local)
     sockets = bound(addresses)
     os.environ.update(how.environ)
     os.environ.update(raising(os.environ))
-    if all(map(only_this_machine, addresses)):
-        os.environ[LOCALHOST] = "1"
+    if is_local:
         from multisite.config.read import read_home
 
         localnames.hold(read_home(session.home_path))  # the folders of this process, as its workers have them
@@ -126,37 +130,20 @@ def announce(session: Session, addresses: Iterable[str], how: Development, schem
 def _announced(session: Session, site: SiteFile, port: str, scheme: str, how: Development) -> str:
     """Say where a site is to be found, and where it runs if that is unusual."""
     from multisite.cli.sitestate import judge
-    from multisite.sites import sharing
+    from multisite.sites import addresses, sharing
 
-    where = [*_by_name(session, site, port, scheme), *(urls(site, port, scheme) if port else site.domains)]
+    own = addresses.urls(site, port, scheme) if port else site.domains
+    where = [*addresses.by_name(session.catalogue, site, port, scheme), *own]
     settled = session.catalogue.site(site.name)
     found = judge(session, settled)
     usual = found.placement and (found.placement == "in-process" or sharing.is_examined(settled, session.home))
     elsewhere = "" if usual else f" ({found.placement or 'broken'}: {found.reason})"
+    if found.at_rest == "broken":
+        faults = [*found.faults, *(problem for problem in found.problems if problem.is_error)]
+        elsewhere = f" (broken: {faults[0].reason if faults else found.reason}; multisite explain {site.name})"
     asgi = settled.application.startswith("asgi:") or settled.server == "asgi"  # debugged by its framework
     pin = how.pin(site.name) if found.placement != "proxy" and settled.is_ours and not asgi else ""
     return f"{' '.join(where) or 'no domain'}{elsewhere}{f', debugger PIN {pin}' if pin else ''}"
-
-
-def urls(site: SiteFile, port: str, scheme: str = "http") -> list[str]:
-    """Return the addresses of `site` that can be opened; a pattern is shown as it is written."""
-    from multisite.config.domains import is_pattern
-
-    return [domain if is_pattern(domain) else _url(domain, site, port, scheme) for domain in site.domains]
-
-
-def _url(host: str, site: SiteFile, port: str, scheme: str) -> str:
-    usual = port == {"http": "80", "https": "443"}[scheme]
-    return f"{scheme}://{host}{'' if usual else f':{port}'}{site.mount.rstrip('/')}/"
-
-
-def _by_name(session: Session, site: SiteFile, port: str, scheme: str) -> list[str]:
-    """Return the address that a site has by its name, if nothing else claims that."""
-    from multisite.config.domains import local_host
-
-    host = "" if session.catalogue.hosting(site.name) else local_host(site.name)
-    found = session.catalogue.answering(host)[:1] if host and port else []
-    return [_url(host, site, port, scheme)] if found and session.catalogue.table.falls_back(found[0]) else []
 
 
 def address_of(bind: str, port: int) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 DEBUG, RELOAD, KEY, LOCALHOST = "MULTISITE_DEBUG", "MULTISITE_RELOAD", "MULTISITE_DEBUG_KEY", "MULTISITE_LOCALHOST"
+LINES = "MULTISITE_REQUEST_LINES"
 #: what has frameworks raise their errors, rather than answer with a page of their own
 RAISING = {"FLASK_DEBUG": "1"}
 
@@ -23,11 +24,15 @@ class Development:
         debug: error pages show what happened.
         reload: each site is loaded anew when its code has changed.
         key: a secret, from which each site's PIN for the debugger follows; "" for no debugger.
+        lines: each request prints a line.
+        local: only this machine can connect, so sites have names of their own, and strange hosts get the list of all.
     """
 
     debug: bool = False
     reload: bool = False
     key: str = ""
+    lines: bool = False
+    local: bool = False
 
     def pin(self, site: str) -> str:
         """Return the PIN of one site, from which no other's can be told; "" where there is no debugger."""
@@ -40,8 +45,9 @@ class Development:
     @property
     def environ(self) -> dict[str, str]:
         """The variables from which `from_environ` makes an equal one."""
-        words = {DEBUG: "1" if self.debug else "", RELOAD: "1" if self.reload else "", KEY: self.key}
-        return {name: value for name, value in words.items() if value}
+        switches = {DEBUG: self.debug, RELOAD: self.reload, LINES: self.lines, LOCALHOST: self.local}
+        words = {name: "1" for name, is_on in switches.items() if is_on}
+        return {**words, KEY: self.key} if self.key else words
 
 
 OFF = Development()
@@ -54,4 +60,5 @@ def raising(environ: Mapping[str, str]) -> dict[str, str]:
 
 def from_environ(environ: Mapping[str, str]) -> Development:
     """Return what the environment says."""
-    return Development(environ.get(DEBUG) == "1", environ.get(RELOAD) == "1", environ.get(KEY, ""))
+    debug, reload, lines, local = (environ.get(name) == "1" for name in (DEBUG, RELOAD, LINES, LOCALHOST))
+    return Development(debug, reload, environ.get(KEY, ""), lines, local)

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import partial
 from types import MethodType
 from typing import Any
@@ -36,7 +37,7 @@ from multisite.logs import servicelog
 from multisite.proxy.slowclients import spare
 from multisite.runner.body import Gone
 from multisite.runner.requesthead import PROXY, RAW, resolve_target
-from multisite.sites import catalogue
+from multisite.sites import addresses, catalogue
 from multisite.sites.catalogue import Catalogue
 from multisite.sites.changes import QUIET
 from multisite.sites.claims import Ledger
@@ -420,6 +421,8 @@ class Dispatcher:
             page = pages.error_page(error.status, "Not configured", text, retry_after=int(LOOK_EVERY) * 5)
         else:
             page = pages.for_error(error)
+        if isinstance(error, UnknownHost) and self._development.local and self._catalogue:
+            page = replace(page, links=tuple(addresses.around(self._catalogue, environ)))
         if error.is_last:
             pages.close_after(start_response)
         return page(environ, start_response)

@@ -24,12 +24,14 @@ from multisite.dispatch.gate import Gate
 from multisite.errors import SiteBusy
 from multisite.inprocess.workdir import WorkDir, here
 from multisite.logs import servicelog
-from multisite.logs.requests import ELSEWHERE, IN_PROCESS, KEY, PAGE, SPAWNED, STATIC, RequestRecord
+from multisite.logs.requestlines import RequestLines
+from multisite.logs.requests import ELSEWHERE, IN_PROCESS, KEY, PAGE, SPAWNED, STATIC, RequestRecord, replaced
 from multisite.runner.answer import ReadFile
 from multisite.sites import usage
 from multisite.sites.sitedir import Entry
 
 if TYPE_CHECKING:
+    from multisite.logs.requestlines import RequestLog
     from multisite.logs.requests import AccessLog
 
 WSGI = Callable[..., Iterable[bytes]]
@@ -125,9 +127,16 @@ class Beside:
     """Answers the requests that would be too many in the workers, by a process of the site's own."""
 
     def __init__(
-        self, entry: Entry, site: Site, home: Home, elsewhere: Callable[[Site, Home], WSGI] | None, rescue: Rescue
+        self,
+        entry: Entry,
+        site: Site,
+        home: Home,
+        elsewhere: Callable[[Site, Home], WSGI] | None,
+        rescue: Rescue,
+        has_lines: bool = False,
     ) -> None:
         self._entry, self._site, self._home = entry, site, home
+        self._has_lines = has_lines
         self._elsewhere, self._rescue = elsewhere, rescue
         self._app: WSGI | None = None
 
@@ -142,7 +151,7 @@ class Beside:
         if self._app is None:
             name = self._site.name
             _log.info("site %s: has as many requests at once as it may, and gets a process of its own too", name)
-            layers = Layers(self._entry, self._site, self._home, self._place, self._rescue)
+            layers = Layers(self._entry, self._site, self._home, self._place, self._rescue, self._has_lines)
             layers.put(self._elsewhere(self._site, self._home), SPAWNED)
         assert self._app
         return self._app(environ, start_response)
@@ -157,16 +166,25 @@ class Layers:
     Args:
         place: has a callable answer for the site from now on.
         rescue: answers for an app that raised; what it raises itself goes on to the server.
+        has_lines: whether each request prints a line.
     """
 
-    def __init__(self, entry: Entry, site: Site, home: Home, place: Callable[[WSGI], None], rescue: Rescue) -> None:
+    def __init__(
+        self,
+        entry: Entry,
+        site: Site,
+        home: Home,
+        place: Callable[[WSGI], None],
+        rescue: Rescue,
+        has_lines: bool = False,
+    ) -> None:
         self._place = place
         self._rescue = rescue
         self._how = PAGE
         self._workdir: WorkDir | None = None
         self._counts = usage.of_worker(home, _folder).of(site.name)
         self._files: Callable[..., Iterable[bytes] | None] | None = None
-        self._log: AccessLog | None = None
+        self._log: RequestLog | None = None
         self._gate = Gate(site, home)
         self._putting = threading.Lock()
         self._behind: Callable[[], None] = lambda: None
@@ -182,6 +200,8 @@ class Layers:
         self._served = self._files
         if site.access_log:
             self._log = _access_log(site, home)
+        if has_lines:
+            self._log = RequestLines(site.name, self._log)
 
     def check_due(self) -> None:
         """Do what is due every second."""
@@ -292,6 +312,8 @@ class Layers:
                 if self._lean is lean:  # else a reload has just put another app in place
                     self._place(lean)
                 return counted(environ, start_response)
+            if log:
+                replaced(environ)
             this = RequestRecord(counts, log, environ, start_response, self._how)
             if self._how != IN_PROCESS:
                 environ[KEY] = this

@@ -129,8 +129,9 @@ class InProcessSite:
             self.app: WSGI = app
 
         served = (self._entry, self._site, self._home)
-        self._layers = Layers(*served, place, self._rescue)
-        self._beside = Beside(*served, self._elsewhere, self._rescue)
+        has_lines = self._development.lines
+        self._layers = Layers(*served, place, self._rescue, has_lines)
+        self._beside = Beside(*served, self._elsewhere, self._rescue, has_lines)
 
     def _put(self, app: WSGI) -> None:
         """Have `app` answer, behind what every request of the site passes."""

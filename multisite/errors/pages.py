@@ -7,6 +7,7 @@ A page never shows a path or a traceback unless it was given a `detail`, which i
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -80,8 +81,8 @@ STYLE = (
 class Page:
     """One answer of ours; call it as a WSGI application.
 
-    `text`, `incident` and `detail` are plain text and are escaped where they are shown; `detail` is shown to this
-    machine's own clients alone.
+    `text`, `incident` and `detail` are plain text and are escaped where they are shown, and so are `links`, names of
+    sites with their addresses; `detail` and `links` are shown to this machine's own clients alone.
     """
 
     status: int
@@ -90,12 +91,14 @@ class Page:
     incident: str = ""
     detail: str = ""
     headers: tuple[tuple[str, str], ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
 
     def __call__(
         self, environ: WSGIEnvironment, start_response: StartResponse, exc_info: Any = None
     ) -> Iterable[bytes]:
         """Answer; with `exc_info` also where an answer was begun (PEP 3333: re-raised once it was sent)."""
-        page = self if not self.detail or is_local(environ) else replace(self, detail="")
+        is_shown = not (self.detail or self.links) or is_local(environ)
+        page = self if is_shown else replace(self, detail="", links=())
         media_type, body = page.render(environ.get("HTTP_ACCEPT", ""))
         start_response(f"{self.status} {phrase(self.status)}", self._headers(media_type, body), exc_info)
         return [] if environ.get("REQUEST_METHOD") == "HEAD" else [body]
@@ -213,6 +216,7 @@ def render_html(page: Page) -> str:
         f"<h1><b>{page.status}</b>{escape(page.title)}</h1>",
         f"<p>{escape(page.text)}</p>",
         location and f'<p><a href="{escape(location)}">Go there</a></p>',
+        _listed(page.links),
         page.incident and f"<p><small>Incident {escape(page.incident)}</small></p>",
         page.detail and f"<pre>{escape(page.detail)}</pre>",
     ]
@@ -226,16 +230,28 @@ def render_html(page: Page) -> str:
     )
 
 
+def _listed(links: Iterable[tuple[str, str]]) -> str:
+    items = "\n".join(itertools.starmap(_item, links))
+    return f"<p>The sites here:</p>\n<ul>\n{items}\n</ul>" if items else ""
+
+
+def _item(name: str, address: str) -> str:
+    return f'<li>{escape(name)}: <a href="{escape(address)}">{escape(address)}</a></li>'
+
+
 def render_json(page: Page) -> str:
-    """The page as one JSON object; `detail` is a member only where there is one."""
-    members = {"status": page.status, "title": page.title, "text": page.text, "incident": page.incident}
-    return json.dumps(members | ({"detail": page.detail} if page.detail else {})) + "\n"
+    """The page as one JSON object; `detail` and `sites` are members only where there are any."""
+    members: dict[str, Any] = {"status": page.status, "title": page.title, "text": page.text, "incident": page.incident}
+    members |= {"detail": page.detail} if page.detail else {}
+    members |= {"sites": [{"name": name, "url": url} for name, url in page.links]} if page.links else {}
+    return json.dumps(members) + "\n"
 
 
 def render_text(page: Page) -> str:
     """The page as a few lines of plain text."""
     incident = page.incident and f"incident {page.incident}"
-    return "\n".join(filter(None, [f"{page.status} {page.title}", page.text, incident, page.detail])) + "\n"
+    links = "\n".join(f"{name}: {address}" for name, address in page.links)
+    return "\n".join(filter(None, [f"{page.status} {page.title}", page.text, links, incident, page.detail])) + "\n"
 
 
 #: in the order of our preference

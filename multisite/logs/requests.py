@@ -22,6 +22,7 @@ from multisite.config.trusted import TrustedProxies
 from multisite.errors import pages
 from multisite.logs.logfiles import Batch, LogFile
 from multisite.logs.loghandlers import SyslogLines
+from multisite.logs.requestlines import RequestLog
 
 Environ = dict[str, Any]
 Headers = list[tuple[str, str]]
@@ -87,7 +88,9 @@ class RequestRecord:
         "uri",
     )
 
-    def __init__(self, counts: _Counts, log: AccessLog | None, environ: Environ, start_response: Any, how: str) -> None:
+    def __init__(
+        self, counts: _Counts, log: RequestLog | None, environ: Environ, start_response: Any, how: str
+    ) -> None:
         self._start = start_response
         self._counts = counts
         self._log = log
@@ -158,6 +161,10 @@ class RequestRecord:
                 return int(value)
         return None
 
+    def forget(self) -> None:
+        """Leave the request to another record."""
+        self._open = False
+
     # The answer as the server sees it
 
     def __iter__(self) -> Iterator[bytes]:
@@ -226,6 +233,11 @@ class RequestRecord:
             how = f"{self.how},cut" if cut else self.how
             self._log.write(self, status, sent, (monotonic_ns() - self._began) / 1e9, how)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether its end is still to be noted here."""
+        return self._open
+
     def withdraw(self) -> bool:
         """Look for the end no more; False where there is a line to be written then."""
         if self._log:
@@ -252,6 +264,13 @@ def let_go(environ: Environ) -> bool:
         return False
     del environ[KEY]
     return True
+
+
+def replaced(environ: Environ) -> None:
+    """Forget the record of a request for which a site makes its own."""
+    former: RequestRecord | None = environ.pop(KEY, None)
+    if former:
+        former.forget()
 
 
 def _uri(environ: Environ) -> str:

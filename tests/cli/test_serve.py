@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -17,9 +18,11 @@ import pytest
 from click.testing import CliRunner
 
 from multisite.cli import main
-from multisite.cli.standalone import address_of, only_this_machine, urls
+from multisite.cli.standalone import address_of, only_this_machine
 from multisite.config.model import SiteFile
+from multisite.sites.addresses import urls
 
+REQUEST = re.compile(r"[\d:]{8} GET (\S+) (\S+) (\d{3}) [\d.]+ m?s (.+)\n")
 APP = """\
 def application(environ, start_response):
     if environ["PATH_INFO"] == "/fail":
@@ -153,6 +156,40 @@ def test_serve_answers_its_sites_and_those_enabled_later(home: pathlib.Path) -> 
         assert get(port, "two.localhost")[0] == 404
         subprocess.run(multisite(home, "ensite", "two"), check=True, capture_output=True)
         assert get(port, "two.localhost") == (200, "two")
+
+
+@pytest.mark.servers
+def test_serve_prints_a_line_for_each_request_and_names_sites_with_problems(home: pathlib.Path) -> None:
+    """One for a page of ours, for a site in the worker, and for one whose process takes the connection over."""
+    (home / "sites-enabled/bad.ini").write_text("[service]\ndomains = bad.localhost\nthraeds = 4\n")
+    shared = (home / "sites-available/one.ini").read_text() + "mode = in-process\n"
+    (home / "sites-enabled/here.ini").write_text(shared.replace("one.localhost", "here.localhost"))
+    with serving(home) as (port, said):
+        assert any(re.fullmatch(r"bad: http://bad.localhost:\d+/ \(broken: .*\)\n", text) for text in said), said
+        for host, path in (("one", "/a"), ("here", "/b"), ("nobody", "/c"), ("bad", "/d"), ("one", "/fail")):
+            page = get(port, f"{host}.localhost:{port}", path)[1]
+            assert (f'<a href="http://one.localhost:{port}/">' in page) is (host == "nobody")
+        with socket.create_connection(("127.0.0.1", port)) as hostile:
+            hostile.sendall(b"GET /\x1b[31mred\x9b HTTP/1.1\r\nHost: one.localhost\r\nConnection: close\r\n\r\n")
+            while hostile.recv(65536):
+                pass
+    lines = [match.group(1, 2, 3, 4) for text in said if (match := REQUEST.fullmatch(text))]
+    assert sorted(lines[:5], key=lambda found: found[1]) == [
+        (f"one.localhost:{port}", "/a", "200", "one"),
+        (f"here.localhost:{port}", "/b", "200", "here"),
+        (f"nobody.localhost:{port}", "/c", "404", "-"),
+        (f"bad.localhost:{port}", "/d", "500", "bad"),
+        (f"one.localhost:{port}", "/fail", "500", "one"),
+    ]
+    assert not any("\x1b" in text or "\x9b" in text for text in said)
+
+
+@pytest.mark.servers
+def test_quiet_prints_no_lines(home: pathlib.Path) -> None:
+    with serving(home, "--quiet") as (port, said):
+        assert get(port, "one.localhost")[0] == 200
+        assert get(port, "nobody.localhost")[0] == 404
+    assert not any(REQUEST.fullmatch(text) for text in said)
 
 
 @pytest.mark.servers

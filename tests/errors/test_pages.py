@@ -175,3 +175,13 @@ def test_no_accept_value_and_no_text_breaks_a_page(accept, text):
     body.decode("utf-8")
     if media_type == "application/json":
         assert json.load(io.BytesIO(body))["status"] == 500
+
+
+def test_links_are_escaped_and_for_this_machine_alone():
+    page = Page(404, "Not found", "No site.", links=(("<b>x", 'http://x"><script>'),))
+    answer = get(page, **LOCAL)
+    assert "<script>" not in answer.text and "<b>x" not in answer.text and "&lt;b&gt;x" in answer.text
+    assert "script" in get(page, "text/plain", **LOCAL).text
+    assert json.loads(get(page, "application/json", **LOCAL).text)["sites"][0]["name"] == "<b>x"
+    for accept in ("text/html", "text/plain", "application/json"):
+        assert "script" not in get(page, accept, REMOTE_ADDR="10.0.0.1").text

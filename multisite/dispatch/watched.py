@@ -1,0 +1,52 @@
+"""Every request of a worker with a line of its own, those included that no site answers: pages, redirects, nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from time import monotonic_ns
+from types import MethodType
+from typing import Any
+
+from multisite.dispatch.keepalive import checked
+from multisite.inprocess.generation import WSGI
+from multisite.logs.requestlines import NOBODY, RequestLines, RequestLog
+from multisite.logs.requests import KEY, PAGE, RequestRecord
+
+Environ = dict[str, Any]
+
+
+class _Uncounted:
+    """Counts nothing: what no site answers is in no site's figures."""
+
+    left = 0
+
+    def count(self) -> int:
+        return monotonic_ns()
+
+    begin = count
+
+    def end(self, began: int, failed: bool, sent: int) -> None:
+        pass
+
+    def withdraw(self) -> None:
+        pass
+
+
+def watched(app: WSGI, lines: RequestLog | None = None) -> WSGI:
+    """Return `app`, the dispatcher, with a record of each request, until a site makes its own of it."""
+    log, counts = lines or RequestLines(NOBODY), _Uncounted()
+
+    def answer(environ: Environ, start_response: Any) -> Iterable[bytes]:
+        this = RequestRecord(counts, log, environ, start_response, PAGE)
+        environ[KEY] = this
+        try:
+            body = app(environ, this.start)
+        except StopIteration:  # whoever has taken the connection ends the request
+            raise
+        except BaseException:
+            this.end()
+            raise
+        body = this.around(body) if this.is_open else body
+        return checked(body, environ, start_response.__self__) if type(start_response) is MethodType else body
+
+    return answer
