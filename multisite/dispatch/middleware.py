@@ -31,8 +31,8 @@ from multisite.sites import usage
 from multisite.sites.sitedir import Entry
 
 if TYPE_CHECKING:
-    from multisite.logs.requestlines import RequestLog
-    from multisite.logs.requests import AccessLog
+    from multisite.logs.accesslog import AccessLog
+    from multisite.logs.requests import RequestLog
 
 WSGI = Callable[..., Iterable[bytes]]
 Environ = dict[str, Any]
@@ -352,7 +352,7 @@ def _folder(home: Home) -> str:
 
 
 def _access_log(site: Site, home: Home) -> AccessLog | None:
-    from multisite.logs.requests import AccessLog
+    from multisite.logs.accesslog import AccessLog
 
     try:
         return AccessLog(site, home)

@@ -9,8 +9,8 @@ from typing import Any
 
 from multisite.dispatch.keepalive import checked
 from multisite.inprocess.generation import WSGI
-from multisite.logs.requestlines import NOBODY, RequestLines, RequestLog
-from multisite.logs.requests import KEY, PAGE, RequestRecord
+from multisite.logs.requestlines import NOBODY, RequestLines
+from multisite.logs.requests import KEY, PAGE, RequestLog, RequestRecord
 
 Environ = dict[str, Any]
 

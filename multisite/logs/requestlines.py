@@ -6,25 +6,16 @@ import contextlib
 import os
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from multisite.config.logformat import word
-
-if TYPE_CHECKING:
-    from multisite.logs.requests import RequestRecord
+from multisite.logs.requests import RequestLog, RequestRecord
 
 STDERR = 2
 LONGEST = 300  # characters of a path with its query, or of a host
 NOBODY = "-"  # instead of a site's name
 COLOURS = {2: "\x1b[32m", 3: "\x1b[36m", 4: "\x1b[33m", 5: "\x1b[31m"}  # by the first digit of a status
 PLAIN = "\x1b[0m"
-
-
-class RequestLog(Protocol):
-    """Writes down the requests of a site."""
-
-    def write(self, request: RequestRecord, status: int, sent: int, seconds: float, how: str) -> None:
-        """Write down a request that has ended (`multisite.logs.requests.AccessLog.write`)."""
 
 
 class RequestLines:

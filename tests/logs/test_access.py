@@ -22,10 +22,11 @@ from hypothesis import strategies as st
 from multisite.config import logformat
 from multisite.config.model import Home, Site
 from multisite.config.read import read_site
-from multisite.logs import logfiles, requests
+from multisite.logs import accesslog, logfiles, requests
+from multisite.logs.accesslog import AccessLog
 from multisite.logs.logfiles import LogFile, open_append
 from multisite.logs.loghandlers import SyslogLines
-from multisite.logs.requests import AccessLog, RequestRecord
+from multisite.logs.requests import RequestRecord
 from multisite.sites.usage import Counts
 from tests.homes import TestHome, ask
 
@@ -261,7 +262,7 @@ def test_a_sites_log_is_looked_for_in_each_second(home: LoggedHome, monkeypatch:
     home.log("access = ../../log/access.log", f"access_format = {form}")
     home.get("a.test", "/one")
     (home.path / "log" / "access.log").rename(home.path / "log" / "access.log.1")
-    monkeypatch.setattr(requests.now, "known", (-1, "", ""))  # as when a second is over
+    monkeypatch.setattr(accesslog.now, "known", (-1, "", ""))  # as when a second is over
     home.get("a.test", "/two")
     assert "/one" in (home.path / "log" / "access.log.1").read_text()
     assert len(home.lines) == 1 and "/two" in home.lines[0]
