@@ -271,10 +271,14 @@ def _read(session: Session, name: str) -> tuple[Problem, ...]:
 
 def _found(session: Session, name: str) -> list[Problem]:
     """Return what is wrong with the places that a site's file names, and with what it says that is there."""
-    site = session.catalogue.site(name)
+    return problems_of_site(session.catalogue.site(name), session.home)
+
+
+def problems_of_site(site: Site, home: Home) -> list[Problem]:
+    """Return what is wrong with the places and the program of a site, wherever its file is."""
     sessions = storage_problem(site, site.processes)
-    besides = [*([sessions] if sessions else []), *relativepaths.problems(site, session.home)]
-    found = [*faults_of(site, session.home), *static_problems(site), *log_problems(site), *besides]
+    besides = [*([sessions] if sessions else []), *relativepaths.problems(site, home)]
+    found = [*faults_of(site, home), *static_problems(site), *log_problems(site), *besides]
     return [*found, *htpasswd.problems(site)]
 
 

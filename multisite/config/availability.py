@@ -24,6 +24,14 @@ class AvailabilityOptions:
         limits=(0, _DAY),
     )
 
+    pause_timeout: float = option(
+        "duration",
+        "30s",
+        "Time that a request waits at most while the site is paused (multisite pause); after it the client gets 503 "
+        "with Retry-After.",
+        limits=(0, _DAY),
+    )
+
     @property
     def is_greeted(self) -> bool:
         """Whether requests have to pass the workers, since what they get depends on whether the site is up."""

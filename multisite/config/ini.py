@@ -252,6 +252,7 @@ class Chain:
     sources: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     env_used: dict[str, str | None] = field(default_factory=dict)
+    draft: str | None = None  # text that the first file is to have; None: what it has
     misread: bool = False  # not text at all, so further problems would only be noise
 
     @property
@@ -279,7 +280,8 @@ class Chain:
     def load(self, path: str, link: str) -> Texts:
         """Read one file of the chain, noting its problems; `link` is the file that extends it, or itself."""
         try:
-            text, undecodable = decode(read_bytes(path))
+            is_draft = path == self.path and self.draft is not None
+            text, undecodable = (self.draft or "", None) if is_draft else decode(read_bytes(path))
         except Unusable as error:
             self.misread = True
             if path == link:

@@ -94,7 +94,11 @@ def _set(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_site(
-    path: str, home: str, environ: Mapping[str, str] = os.environ, defaults: Mapping[str, Any] | None = None
+    path: str,
+    home: str,
+    environ: Mapping[str, str] = os.environ,
+    defaults: Mapping[str, Any] | None = None,
+    text: str | None = None,
 ) -> SiteFile:
     """Read one site file; whatever is wrong with it, or with us, is in the answer's problems, never raised.
 
@@ -103,9 +107,10 @@ def read_site(
         home: the home, which ``%(home)s`` stands for.
         environ: where ``$NAME`` is looked up.
         defaults: the [defaults] of moya.conf, so that a key they set is not missed here.
+        text: that the file is to have; None: what it has.
     """
     try:
-        return _read_site(path, home, environ, defaults)
+        return _read_site(path, home, environ, defaults, text)
     except Exception as error:
         problem = Problem(path, f"it cannot be read: {type(error).__name__}: {error}")
         return SiteFile(
@@ -113,8 +118,10 @@ def read_site(
         )
 
 
-def _read_site(path: str, home: str, environ: Mapping[str, str], defaults: Mapping[str, Any] | None) -> SiteFile:
-    chain = Chain(path, environ, KNOWN[SITE_FILE])
+def _read_site(
+    path: str, home: str, environ: Mapping[str, str], defaults: Mapping[str, Any] | None, text: str | None
+) -> SiteFile:
+    chain = Chain(path, environ, KNOWN[SITE_FILE], draft=text)
     chain.read()
     faults: list[Fault] = []
     names = {"home": home, "name": _site_name(path, chain.texts, home, faults)}

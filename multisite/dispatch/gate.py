@@ -1,4 +1,4 @@
-"""What answers for a site that is out of service, in a worker: a page, in place of whoever else would."""
+"""What answers for a site that is out of service, in a worker: a page, or in a pause whoever keeps requests waiting."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable
 
 from multisite.config.model import Home, Site
 from multisite.errors import pages
-from multisite.logs.requests import PAGE
+from multisite.logs.requests import PAGE, PROXY, SPAWNED
 from multisite.sites import outages
-from multisite.sites.outages import Outage
+from multisite.sites.outages import PAUSED, Outage
+from multisite.sites.placement import CAN_SPAWN
 
 WSGI = Callable[..., Iterable[bytes]]
 
@@ -17,7 +18,7 @@ class Gate:
     """The gate before one site, which is open or not."""
 
     def __init__(self, site: Site, home: Home) -> None:
-        self._site = site
+        self._site, self._home = site, home
         self._outages = outages.of_home(home)
         self._outages.look()
         self._outage = self._outages.of(site)
@@ -30,8 +31,8 @@ class Gate:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the site is out of service."""
-        return self._outage is not None
+        """Whether requests do not come through; a site that is nothing but files has none that could wait."""
+        return self._outage is not None and not (self._is_paused and self._site.files_only)
 
     @property
     def is_whole(self) -> bool:
@@ -41,17 +42,30 @@ class Gate:
     @property
     def how(self) -> str:
         """Who it is that answers, for the access log."""
-        return PAGE
+        return PAGE if not self._is_paused else PROXY if self._site.upstreams else SPAWNED
 
     @property
     def app(self) -> WSGI:
         """What answers in the site's place."""
         assert self._outage
-        return answer(self._outage)
+        if not self._is_paused or not CAN_SPAWN:
+            return page(self._outage)
+        from multisite.proxy.waiting.pause import PausedSite  # a worker without such sites never loads it
+
+        return PausedSite(self._site, self._home, self._is_over)
+
+    @property
+    def _is_paused(self) -> bool:
+        return self._outage is not None and self._outage.kind == PAUSED
+
+    def _is_over(self) -> bool:
+        self._outages.look()
+        outage = self._outages.of(self._site)
+        return outage is None or outage.kind != PAUSED
 
 
-def answer(outage: Outage) -> WSGI:
-    """Return the page of an outage (PEP 3333)."""
+def page(outage: Outage) -> WSGI:
+    """Return the page of an outage."""
     error = outage.error
     if outage.page:
         body = outage.page.encode("utf-8", "surrogateescape")

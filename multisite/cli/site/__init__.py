@@ -1,8 +1,8 @@
 """Commands that show, enter and change one site, or show who answers which host.
 
 Face: `hosttable.hosts`, `effective.show`, `enter.run`, `enter.shell`,
-    `edit.set_`, `edit.rename`, `edit.remove`,
-    `maintenance.maintenance`.
+    `edit.set_`, `edit.rename`, `edit.remove`, `editor.edit`, `link.link`,
+    `maintenance.maintenance`, `maintenance.pause`, `maintenance.resume`.
 May import: as cli.
 """
 

@@ -104,7 +104,7 @@ def _changed(path: str, changes: list[tuple[str, str, str]]) -> str:
     from multisite.cli.site.inilines import Unchangeable, with_value
     from multisite.config.options import KNOWN, SITE_FILE
 
-    text = _text(path)
+    text = text_of(path)
     for section, key, value in changes:
         try:
             text = with_value(text, section, key, value, KNOWN[SITE_FILE])
@@ -113,7 +113,8 @@ def _changed(path: str, changes: list[tuple[str, str, str]]) -> str:
     return text
 
 
-def _text(path: str) -> str:
+def text_of(path: str) -> str:
+    """Return the text of a file; what is wrong with it is printed, and ends the command."""
     from multisite.config.safefiles import Unusable, decode, read_bytes
 
     try:
@@ -203,7 +204,7 @@ def rename(session: Session, name: str, new: str) -> None:
     taken = {*session.catalogue.sites, *(each.name for each in session.disabled.values())} - {file.name}
     if stem in taken or os.path.lexists(target) or os.path.lexists(session.places.link(stem)):
         fail(f"there is a site {stem} already")
-    text = _text(path)
+    text = text_of(path)
     if "name" in parse(text, KNOWN[SITE_FILE]).values.get("service", {}):
         try:
             text = with_value(text, "service", "name", stem, KNOWN[SITE_FILE])

@@ -16,7 +16,7 @@ from multisite.cli.group import fenced
 from multisite.cli.output import say, say_json
 from multisite.cli.session import Session, pass_session
 from multisite.errors import MultisiteError
-from multisite.sites.outages import LONGEST_PAGE, MAINTENANCE, Outage
+from multisite.sites.outages import LONGEST_PAGE, MAINTENANCE, PAUSED, Outage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +27,16 @@ Examples:
   multisite maintenance blog on --page back-at-noon.html
   multisite maintenance blog off
   multisite maintenance 'shop-*' on
+"""
+PAUSE = """\b
+Examples:
+  multisite pause blog
+  multisite pause 'shop-*'
+"""
+RESUME = """\b
+Examples:
+  multisite resume blog
+  multisite resume all
 """
 ON, OFF = "on", "off"
 NOTICED = 1.1  # seconds after which every worker knows, with a margin (`multisite.sites.live.LOOK_EVERY`)
@@ -57,6 +67,30 @@ def maintenance(session: Session, page: str | None, words: tuple[str, ...]) -> N
         return _end(session, names, MAINTENANCE, "maintenance is over", "it was not in maintenance")
     begun = Outage(MAINTENANCE, time.time(), *(_page(page) if page is not None else ()))
     _begin(session, names, begun, "in maintenance")
+
+
+@click.command(epilog=PAUSE, short_help="Let the requests of sites wait.")
+@click.argument("names", metavar="SITE...", nargs=-1, required=True, shell_complete=complete.sites)
+@pass_session
+def pause(session: Session, names: tuple[str, ...]) -> None:
+    """Let all new requests for SITE wait until `resume`, each for the site's pause_timeout at most, then 503.
+
+    The site finishes the requests that it has already. Its processes and its static files stay. A pause lasts until it
+    is ended, over restarts of servers, supervisor and machine. `all` means all enabled sites, a quoted wildcard those
+    that match.
+    """
+    _begin(session, names, Outage(PAUSED, time.time()), "paused")
+
+
+@click.command(epilog=RESUME, short_help="End the pause of sites.")
+@click.argument("names", metavar="SITE...", nargs=-1, required=True, shell_complete=complete.sites)
+@pass_session
+def resume(session: Session, names: tuple[str, ...]) -> None:
+    """End the pause of SITE: the requests that wait are answered, and new ones as usual.
+
+    `all` means all enabled sites, a quoted wildcard those that match.
+    """
+    _end(session, names, PAUSED, "resumed", "it was not paused")
 
 
 def _page(path: str) -> tuple[str, str]:

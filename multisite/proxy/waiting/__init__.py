@@ -1,6 +1,6 @@
 """Requests that wait in a worker before anybody is asked: for a site to be up, or for the end of a pause.
 
-Face: `coldstarts.ColdStarts`.
+Face: `coldstarts.ColdStarts`, `pause.PausedSite`.
 May import: as proxy.
 """
 
