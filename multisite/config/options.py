@@ -35,7 +35,9 @@ SECTIONS: dict[str, type[Any]] = {
     "router": RouterOptions,
     "cluster": ClusterOptions,
 }
-INHERITED = ("idle_timeout", "start_timeout", "drain_timeout", "stop_timeout", "request_timeout", "preload")
+INHERITED = (
+    *("idle_timeout", "busy_timeout", "start_timeout", "drain_timeout", "stop_timeout", "request_timeout", "preload"),
+)
 #: kind → how a value is written
 KINDS = {
     "text": "text",

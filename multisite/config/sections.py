@@ -149,6 +149,13 @@ class SupervisorOptions:
         "running. A site may set its own.",
         limits=(0, 366 * _DAY),
     )
+    busy_timeout: float = option(
+        "duration",
+        "1h",
+        "Time after its last request in which a spawned site that is at work is not stopped as idle: one that has sent "
+        "BUSY=1 to NOTIFY_SOCKET, or that uses the processor. With 0 only requests count. A site may set its own.",
+        limits=(0, 366 * _DAY),
+    )
     start_timeout: float = option(
         "duration",
         "30s",

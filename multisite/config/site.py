@@ -219,6 +219,12 @@ class Site(AvailabilityOptions):
     idle_timeout: float = inherited(
         "idle_timeout", "Time without a request after which the site's process is stopped. 0 keeps it running.", "15m"
     )
+    busy_timeout: float = inherited(
+        "busy_timeout",
+        "Time after its last request in which the site is not stopped as idle while it is at work: it has sent BUSY=1 "
+        "to NOTIFY_SOCKET, or uses the processor. With 0 only requests count.",
+        "8h",
+    )
     start_timeout: float = inherited("start_timeout", "Time a process of the site may take until it is ready.", "30s")
     drain_timeout: float = inherited(
         "drain_timeout", "Time a process of the site has to finish its requests in flight before it is stopped.", "30s"

@@ -301,7 +301,7 @@ def main(arguments: list[str]) -> int:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(value)
         addresses = [(socket.AF_UNIX, value)]
-    ours = ("LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET")
+    ours = ("LISTEN_FDS", "LISTEN_PID")
     env = {name: text for name, text in os.environ.items() if name not in ours}
     tie = partial(ctypes.CDLL(None).prctl, PR_SET_PDEATHSIG, signal.SIGKILL)
     try:

@@ -214,8 +214,9 @@ class Supervisor(Handed):
         for supervised in self._sites.busy:
             moments = supervised.backends.deadline, supervised.readiness.next_look
             due += [moment for moment in moments if moment is not None]
-            if supervised.state is State.RUNNING and supervised.site.idle_timeout:
-                due.append(max(now + 0.02, supervised.activity.last_use + supervised.site.idle_timeout))
+            rests_at = supervised.rests_at(now) if supervised.state is State.RUNNING else None
+            if rests_at is not None:
+                due.append(max(now + 0.02, rests_at))
             elif supervised.state is State.DRAINING:
                 due.append(now + CROWDED_PAUSE)
         return min(due) - now

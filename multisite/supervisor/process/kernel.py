@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from multisite.supervisor.process.prctl import PR_SET_CHILD_SUBREAPER, prctl
 
+MOST_DESCENDANTS = 1000  # of a process, that are looked at
 NOBODY = -1  # the user of a process that is no more
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -58,6 +59,24 @@ def cpu(pid: int) -> float:
     """Return the seconds of processor time of a process and the children that it waited for; 0.0 if it is gone."""
     fields = stat(pid)
     return sum(map(int, fields[11:15])) / _TICKS if fields else 0.0
+
+
+def cpu_of_all(pid: int) -> float:
+    """Return the seconds of processor time of a process, its children and theirs, as far as they are its own still."""
+    waiting, seen, seconds = [pid], {pid}, 0.0
+    while waiting and len(seen) <= MOST_DESCENDANTS:
+        one = waiting.pop()
+        seconds += cpu(one)
+        children = {int(child) for child in b" ".join(_children(one)).split()} - seen
+        seen |= children
+        waiting += children
+    return seconds
+
+
+def _children(pid: int) -> Iterator[bytes]:
+    """Yield the children of each thread of a process, as far as the kernel tells (CONFIG_PROC_CHILDREN)."""
+    with contextlib.suppress(OSError):
+        yield from (read(pid, f"task/{thread}/children") for thread in os.listdir(f"/proc/{pid}/task"))
 
 
 def session(pid: int) -> int:

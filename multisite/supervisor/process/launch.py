@@ -49,10 +49,8 @@ def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch
     named = (key_of(home.service.host_header),) if home.service.host_header else ()
     around = replace(around, trusts_front_end="unix" in home.service.trusted_proxies, claims=named)
     how = commandlines.command_line(server, plain, site, python, around, host or site.canonical_host)
-    if not how.job:
-        how = _speaking(how, around.notify)
-        how = commandlines.tried(how, site) if around.smoke and site.smoke_path else how
-    return how
+    how = _speaking(how, around.notify)
+    return commandlines.tried(how, site) if around.smoke and site.smoke_path and not how.job else how
 
 
 def guest(site: Site, home: Home, environ: Mapping[str, str], argv: tuple[str, ...]) -> Launch:
@@ -116,9 +114,12 @@ def _surroundings(site: Site, home: Home, around: Surroundings, *, is_guest: boo
 
 
 def _speaking(how: Launch, path: str) -> Launch:
-    """Have a server that is not ours find out where it can say that it is ready; in a chroot it cannot get there."""
+    """Have a process find out where it can say that it is ready, or at work; in a chroot it cannot get there.
+
+    Our own runner says that it is ready on a descriptor; the socket is for the site.
+    """
     if how.chroot:
-        return replace(how, told=False)
+        return how if how.job else replace(how, told=False)
     return replace(how, notify=path, env={**how.env, "NOTIFY_SOCKET": path})
 
 

@@ -44,7 +44,7 @@ class Surroundings:
     """What a launch needs to know of its supervisor.
 
     Attributes:
-        notify: path of the socket at which a process that is not our runner speaks.
+        notify: path of the socket at which a process speaks, or a site that our runner runs.
         private: folder for the socket that a command binds itself.
         mark: value of `MARKER`.
         smoke: it has to answer the smoke request first, if the site has one.
@@ -86,7 +86,7 @@ class Launch:
         argv: its first item is an absolute path or is looked up in PATH of `env`.
         socket_as_stdin: the listening socket becomes descriptor 0 (uWSGI's way) rather than 3 (systemd's).
         job: what a runner of ours is told on descriptor 4, JSON.
-        notify: path of the socket at which it speaks; our runner has a descriptor for that.
+        notify: path of the socket at which it speaks; our runner has a descriptor for that, and leaves it to the site.
         told: it says READY=1 itself; otherwise its first accepted connection counts.
         graceful: SIGTERM lets requests in flight end.
         tried: it is another program first, which says TRIED=1 when it becomes the server.

@@ -24,7 +24,14 @@ from multisite.supervisor.reexec import DESCRIPTOR, Form, Handed, converted, giv
 from multisite.supervisor.reexec import State as Packed
 
 FORK_WITHIN = 5.0  # seconds, or else the preloader does not answer
+BY_SITES = frozenset({"BUSY"})  # what a site may say that our runner runs
 KILL_EVERY = 5.0  # seconds between two SIGKILLs, for a process that the kernel holds
+
+
+CHANNEL = Form(
+    lambda channel, keep: channel.pack(keep) if channel else None,
+    lambda told, _made: Channel.taken_over(told) if told else None,
+)
 
 
 @dataclass
@@ -56,21 +63,20 @@ class Backend(Handed):
         graceful: SIGTERM has it finish its requests and leave.
         leaves: it has said that it ends, having answered all that it had accepted.
         status: what it said last of its start; refusal: why it is not going to serve, by its own word.
+        is_busy: it has said that it is at work (`multisite.supervisor.site.work`).
         hung: which of its requests made no progress, by our runner's word; "" for none.
     """
 
     KEPT = kept(
         "deadline since reason obsolete started ready_at status refusal hung _failure_text memory ours",
-        "told graceful tried on_trial lessons reports answered_before leaves",
+        "is_busy told graceful tried on_trial lessons reports answered_before leaves",
         launch=converted(lambda how: packed(how) if how else "", lambda told: unpacked(told) if told else None),
         child=converted(lambda child: child.pid if child else 0, lambda pid: Child(pid) if pid else None).at("pid"),
         state=converted(lambda state: state.value, State),
         journey=JOURNEY,
         _failure=DESCRIPTOR,
-        _channel=Form(
-            lambda channel, keep: channel.pack(keep) if channel else None,
-            lambda told, _made: Channel.taken_over(told) if told else None,
-        ),
+        _channel=CHANNEL,
+        _site_channel=CHANNEL,
         _output=given(lambda output, keep: output.pack(keep) if output else None),
     )
     ANEW = (
@@ -95,6 +101,7 @@ class Backend(Handed):
         self.reason = ""
         self.obsolete = ""
         self.memory = self.answered_before = 0
+        self.is_busy = False
         self.ours = self.told = self.graceful = self.tried = self.on_trial = self.leaves = False
         self.journey = Journey(loop.now())
         self.lessons = 0  # how often it has told its modules
@@ -108,6 +115,7 @@ class Backend(Handed):
         self._tell, self._notified = tell, notified
         self._output: Output | None = None
         self._channel: Channel | None = None
+        self._site_channel: Channel | None = None  # of the site itself, where our runner has the other one
         self._failure = -1
         self._failure_text = ""
         self._fork: ForkChannel | None = None
@@ -315,16 +323,18 @@ class Backend(Handed):
             OSError: it cannot be made.
         """
         self._close_channel()
-        descriptors.claim(2)
-        if launch.job:
-            self._channel, theirs = Channel.pipe()
-            try:
-                yield replace(given, notify=theirs)
-            finally:
-                os.close(theirs)
+        descriptors.claim(3)
+        bound = Channel.at(launch.notify, launch.identity) if launch.notify else None
+        if not launch.job:
+            self._channel = bound
+            yield replace(given, board=-1)
             return
-        self._channel = Channel.at(launch.notify, launch.identity) if launch.notify else None
-        yield replace(given, board=-1)
+        self._site_channel = bound
+        self._channel, theirs = Channel.pipe()
+        try:
+            yield replace(given, notify=theirs)
+        finally:
+            os.close(theirs)
 
     def _watch(self) -> None:
         if self._failure >= 0:
@@ -334,25 +344,28 @@ class Backend(Handed):
         if self.child:
             self._watch_channel()
 
-    def _watch_channel(self) -> None:
-        if self._channel and not self._channel.is_over:
-            self._loop.watch(self._channel, lambda _events: self._listen())
+    @property
+    def _channels(self) -> list[Channel]:
+        return [channel for channel in (self._channel, self._site_channel) if channel]
 
-    def _listen(self) -> None:
-        """Take what it has said; more than its share of a second waits."""
-        channel = self._channel
-        if not channel:
-            return
+    def _watch_channel(self) -> None:
+        for channel in self._channels:
+            if not channel.is_over:
+                self._loop.watch(channel, lambda _events, channel=channel: self._listen(channel))  # type: ignore[misc]
+
+    def _listen(self, channel: Channel) -> None:
+        """Take what it has said; more than its share of a second waits. A site does not speak for our runner."""
         for said in channel.receive(self._loop.now()):
-            self._notified(self, said)
+            only = {key: said[key] for key in BY_SITES & said.keys()} if channel is self._site_channel else said
+            self._notified(self, only)
         if channel.is_over or channel.waits_until:
             self._loop.forget(channel)
 
     def _close_channel(self) -> None:
-        if self._channel:
-            self._loop.forget(self._channel)
-            self._channel.close()
-            self._channel = None
+        for channel in self._channels:
+            self._loop.forget(channel)
+            channel.close()
+        self._channel = self._site_channel = None
 
     def _runs(self) -> None:
         """Note that the process has become its program, or keep why it could not."""
@@ -381,12 +394,12 @@ class Backend(Handed):
         """Read on where a flood of output, or of what it says, was held back."""
         if self._output and not self._loop.watches(self._output) and now >= self._output.waits_until:
             self._loop.watch(self._output, lambda _events: self._read())
-        channel = self._channel
-        if self.child and channel and now >= channel.waits_until:
-            if channel.has_more:
-                self._listen()
-            if not self._loop.watches(channel):
-                self._watch_channel()
+        for channel in self._channels if self.child else ():
+            if now >= channel.waits_until:
+                if channel.has_more:
+                    self._listen(channel)
+                if not self._loop.watches(channel):
+                    self._watch_channel()
 
     def _close_output(self) -> None:
         if self._output:
@@ -397,7 +410,8 @@ class Backend(Handed):
     def ended(self, status: int) -> Exit:
         """Take note of the process's end; the event is the caller's to feed."""
         now = self._loop.now()
-        self._listen()
+        for channel in self._channels:
+            self._listen(channel)
         if self._failure >= 0:
             self._runs()
         self.read_fork()

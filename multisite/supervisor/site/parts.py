@@ -24,6 +24,7 @@ from multisite.supervisor.site.deploy import Deploys
 from multisite.supervisor.site.failures import Failures
 from multisite.supervisor.site.queue import SiteSocket, WaitQueue
 from multisite.supervisor.site.readiness import Readiness
+from multisite.supervisor.site.work import Work
 
 NO_CONNECTIONS = Connections()
 
@@ -42,7 +43,7 @@ class SiteParts(Handed):
 
     KEPT = kept(
         "is_due is_put_to_rest _is_asked_for stamp",
-        **dict.fromkeys(("costs", "deploys", "failures", "activity", "log", "listener", "scoreboard"), PART),
+        **dict.fromkeys(("costs", "deploys", "failures", "activity", "work", "log", "listener", "scoreboard"), PART),
         queue=PART.at("room"),
         journey=JOURNEY,
         backends=given(lambda backends, keep: [[one.slot, one.serial, one.pack(keep)] for one in backends]),
@@ -60,6 +61,7 @@ class SiteParts(Handed):
         self.costs = Costs()
         self.failures = Failures(site.name, context.notes, self.logger)
         self.activity = Activity(self.loop.now())
+        self.work = Work()
         http, uwsgi = site.protocol != "uwsgi" or site.is_ours, site.protocol == "uwsgi" or site.is_ours
         links = ("http.sock",) * http + ("uwsgi.sock",) * uwsgi  # our own runner speaks both
         self.listener = SiteSocket(context.rundir.socket(site.name), context.rundir, links)

@@ -182,6 +182,9 @@ def _notified(supervised: SiteParts, backend: Backend, variables: Said) -> None:
         backend.leaves = True
     if variables.get("HUNG") == "1" and backend.ours:
         backend.hung = variables.get("STATUS", "")[:1000]
+    if "BUSY" in variables:
+        backend.is_busy = variables["BUSY"] == "1"
+        supervised.work.done(supervised.loop.now())
     if backend.state is State.STARTING:
         backend.told_of_start(variables)
         if variables.get("READY") == "1":

@@ -14,7 +14,7 @@ from multisite.sites.sitedir import Stamp
 from multisite.supervisor import planner
 from multisite.supervisor.lifecycle import Event, State
 from multisite.supervisor.planner import SiteView
-from multisite.supervisor.process import launch
+from multisite.supervisor.process import kernel, launch
 from multisite.supervisor.process.kernel import Connections
 from multisite.supervisor.process.sitelog import SiteLog
 from multisite.supervisor.reexec import State as Packed
@@ -23,6 +23,7 @@ from multisite.supervisor.site.backend import Backend
 from multisite.supervisor.site.backends import HELD
 from multisite.supervisor.site.failures import STOPPED_BEFORE, TOO_LATE, Unavailable
 from multisite.supervisor.site.parts import SiteParts
+from multisite.supervisor.site.work import idle_since
 
 NEVER = 3600  # seconds, for who asks when a site is back that is not expected to be
 
@@ -225,7 +226,32 @@ class SupervisedSite(SiteParts):
         running = bool(alive) and all(backend.state is State.RUNNING for backend in alive)
         busy = self._note_use(now, connected)
         seen = self.at_a_glance(now)
-        return replace(seen, idle_since=self.activity.last_use) if running and not busy else seen
+        if not running or busy:
+            return seen
+        self._look_at_work(now)
+        return replace(seen, idle_since=self._idle_since(now))
+
+    def _idle_since(self, now: float) -> float | None:
+        work, last_use = self.work, self.activity.last_use
+        return idle_since(last_use, work.worked_at, work.is_working, self.site.busy_timeout, now)
+
+    def _look_at_work(self, now: float) -> None:
+        """See what it does without a request."""
+        site, last_use = self.site, self.activity.last_use
+        if not site.busy_timeout:
+            return
+        says_so = any(backend.is_busy for backend in self.backends)
+        self.work.look(now, last_use, says_so, site.idle_timeout, lambda: sum(map(kernel.cpu_of_all, self.pids)))
+        news = self.work.news(last_use, site.idle_timeout, site.busy_timeout, now)
+        if news:
+            self.logger.info("%s", news)
+
+    def rests_at(self, now: float) -> float | None:
+        """Return the monotonic second at which its processes have been idle for too long, None for never."""
+        if not self.site.idle_timeout:
+            return None
+        idle = self._idle_since(now)
+        return self.activity.last_use + self.site.busy_timeout if idle is None else idle + self.site.idle_timeout
 
     def _note_use(self, now: float, connected: Connections) -> int:
         """Note whether the site is used; returns how many requests and connections are."""
@@ -241,7 +267,7 @@ class SupervisedSite(SiteParts):
 
     def needs_connections(self, now: float) -> bool:
         """Tell whether what is to be done now depends on what the kernel knows of the connections."""
-        due = self.activity.last_use + self.site.idle_timeout if self.site.idle_timeout else None
+        due = self.rests_at(now)
         idle = due is not None and now >= due and self.state is State.RUNNING
         return idle or self.readiness.next_look is not None or self.backends.any_in(State.DRAINING)
 
