@@ -323,14 +323,15 @@ class Backend(Handed):
             OSError: it cannot be made.
         """
         self._close_channel()
-        descriptors.claim(3)
-        bound = Channel.at(launch.notify, launch.identity) if launch.notify else None
+        descriptors.claim(2)
         if not launch.job:
-            self._channel = bound
+            self._channel = Channel.at(launch.notify, launch.identity) if launch.notify else None
             yield replace(given, board=-1)
             return
-        self._site_channel = bound
         self._channel, theirs = Channel.pipe()
+        if launch.notify:
+            with contextlib.suppress(OSError):  # a site that cannot say that it is at work serves all the same
+                self._site_channel = Channel.at(launch.notify, launch.identity)
         try:
             yield replace(given, notify=theirs)
         finally:
