@@ -100,7 +100,15 @@ PURE = (
     *("errors", "config.model", "config.option", "config.options", "config.sections", "config.site", "config.values"),
     *("config.checks", "config.filerules", "config.logformat", "config.domains", "config.hosting", "config.endpoint"),
     *("config.trusted", "config.development", "proxy.wire.http11", "proxy.wire.framing", "proxy.wire.envelope"),
-    *("config.nodes", "config.subscription", "router.keys", "router.announcement", "router.pool"),
+    *(
+        "config.availability",
+        "config.expiry",
+        "config.nodes",
+        "config.subscription",
+        "router.keys",
+        "router.announcement",
+        "router.pool",
+    ),
     *("proxy.headers", "sites.placement", "dispatch.states", "supervisor.lifecycle", "supervisor.planner"),
 )
 

@@ -177,6 +177,7 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
         "state": report.state,
         "service": report.service,
         "outage": _outage(report),
+        "expires": _expires(site),
         "processes": report.figures or None,
         "failure": _as_dict(failure) if failure else None,
         "start": _start(session, first.name),
@@ -192,6 +193,14 @@ def _as_dict(failure: Failure) -> dict[str, Any]:
     told = {**asdict(failure), "outdated": failure.outdated}
     del told["answered"]  # by which it is known that it is over
     return told
+
+
+def _expires(site: Site) -> str:
+    """Say when a site goes out of service, "" for never."""
+    from multisite.sites.outages import end_of
+
+    end = end_of(site) if site.expires else float("inf")
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(max(0.0, end))) if end < float("inf") else ""
 
 
 def _outage(report: SiteReport) -> str:
@@ -278,6 +287,7 @@ def _say(answer: dict[str, Any]) -> None:
         "runs": f"{runs}: {answer['reason']}",
         "state": answer["state"] + _figures(answer["processes"] or {}),
         "service": answer["outage"],
+        "expires": answer["expires"] if answer["service"] != "expired" else "",
         "last start": _last_start(answer["processes"] or {}),
         "started": answer["start"],
         "happened": _happened(answer["failure"]),

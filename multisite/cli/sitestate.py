@@ -17,7 +17,7 @@ from multisite.config.endpoint import Endpoint
 from multisite.config.model import Home, Site
 from multisite.errors import ConnectFailed, MultisiteError, NeedsProcess, Problem
 from multisite.proxy.upstream import connect
-from multisite.sites import changes, htpasswd, relativepaths, sharing, troubles
+from multisite.sites import changes, htpasswd, outages, relativepaths, sharing, troubles
 from multisite.sites.failures import MEMORY, part
 from multisite.sites.placement import (
     CAN_SPAWN,
@@ -87,7 +87,7 @@ class SiteReport:
     @cached_property
     def outage(self) -> Outage | None:
         """Why the site is out of service, None where it is not."""
-        return self.session.outages.of(self.site)
+        return self.session.outages.of(self.site) if self.enabled else None
 
     @cached_property
     def trouble(self) -> Failure | None:
@@ -271,7 +271,9 @@ def _read(session: Session, name: str) -> tuple[Problem, ...]:
 
 def _found(session: Session, name: str) -> list[Problem]:
     """Return what is wrong with the places that a site's file names, and with what it says that is there."""
-    return problems_of_site(session.catalogue.site(name), session.home)
+    site = session.catalogue.site(name)
+    expiring = outages.expiry_problem(site)
+    return [*problems_of_site(site, session.home), *([expiring] if expiring else [])]
 
 
 def problems_of_site(site: Site, home: Home) -> list[Problem]:

@@ -32,6 +32,15 @@ class AvailabilityOptions:
         limits=(0, _DAY),
     )
 
+    expires: str = option(
+        "expiry",
+        help="When the site goes out of service: every request gets 410 from then on, and its processes end. A date "
+        "(the site serves until that day ends), a date with a time, or a duration that counts from when the site was "
+        "enabled. Local time, unless Z or an offset follows. To renew a duration, disable the site and enable it again.",
+        note="never",
+        example="2026-12-31",
+    )
+
     @property
     def is_greeted(self) -> bool:
         """Whether requests have to pass the workers, since what they get depends on whether the site is up."""

@@ -64,6 +64,7 @@ KINDS = {
     "format": "combined, json, or text with fields in braces",
     "sender": "x-sendfile or x-accel-redirect /PREFIX",
     "target": "path of a URL",
+    "expiry": "date (2026-12-31, 2026-12-31 18:00, 2026-12-31T18:00Z) or duration (7d)",
 }
 _PURPOSE = {
     (HOME_FILE, "projects"): "Where the site files are.",

@@ -17,6 +17,7 @@ from typing import Any
 
 from multisite.config import filerules, logformat, nodes, subscription
 from multisite.config.application import parse as parse_application
+from multisite.config.expiry import parse as parse_expiry
 
 TRUE = frozenset({"yes", "true", "on", "1"})
 FALSE = frozenset({"no", "false", "off", "0"})
@@ -189,6 +190,13 @@ def media_types(value: str) -> tuple[str, ...]:
     return items
 
 
+def expiry(value: str) -> str:
+    """Date or duration after which a site is out of service (`multisite.config.expiry`), as text."""
+    word = text(value)
+    parse_expiry(word, duration)
+    return word
+
+
 def target(value: str) -> str:
     """Path of a URL, perhaps with a query, as a request line has it."""
     found = text(value)
@@ -241,6 +249,7 @@ CASTS: dict[str, Callable[..., Any]] = {
     "mount": mount,
     "application": application,
     "expiries": expiries,
+    "expiry": expiry,
     "types": media_types,
     "sender": sender,
     "target": target,
@@ -256,6 +265,7 @@ EMPTY |= {
     "expiries": (),
     "types": (),
     "sender": "",
+    "expiry": "",
     "target": "",
     "log": "",
     "format": "",

@@ -8,7 +8,7 @@ from multisite.config.model import Home, Site
 from multisite.errors import pages
 from multisite.logs.requests import PAGE, PROXY, SPAWNED
 from multisite.sites import outages
-from multisite.sites.outages import PAUSED, Outage
+from multisite.sites.outages import EXPIRED, PAUSED, Outage
 from multisite.sites.placement import CAN_SPAWN
 
 WSGI = Callable[..., Iterable[bytes]]
@@ -36,8 +36,8 @@ class Gate:
 
     @property
     def is_whole(self) -> bool:
-        """Whether no file of it is served either: of a site that is nothing else, something has to be closed."""
-        return self._site.files_only
+        """Whether no file of it is served either: it has expired, or is nothing else."""
+        return self._site.files_only or (self._outage is not None and self._outage.kind == EXPIRED)
 
     @property
     def how(self) -> str:

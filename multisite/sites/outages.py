@@ -1,7 +1,8 @@
-"""Which enabled sites are out of service, and why: maintenance, or a pause.
+"""Which enabled sites are out of service, and why: maintenance, a pause, or the end of their time.
 
-One document in the home, `FILE`, which the command line writes and everybody reads: workers and supervisor may run as
-other users than whoever switches a site, and it survives restarts of all of them, and of the machine.
+The first two stand in one document in the home, `FILE`, which the command line writes and everybody reads: workers and
+supervisor may run as other users than whoever switches a site, and it survives restarts of all of them, and of the
+machine. The last is in the site's file.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ import fcntl
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from multisite.config import expiry
 from multisite.config.model import Home, Site
-from multisite.errors import Expired, InMaintenance, OutOfService, Paused
+from multisite.config.values import duration
+from multisite.errors import Expired, InMaintenance, OutOfService, Paused, Problem
 
 FILE = "outages.json"
 MAINTENANCE, PAUSED, EXPIRED = "maintenance", "paused", "expired"
@@ -49,8 +53,42 @@ class Outage:
         return Expired("The site has expired") if self.kind == EXPIRED else InMaintenance("The site is in maintenance")
 
 
+def end_of(site: Site) -> float:
+    """Return when the time of a site with `expires` is over, in Unix seconds."""
+    return expiry.end_of(expiry.parse(site.expires, duration), _enabled_at(site.file))
+
+
+def _enabled_at(path: str) -> float:
+    """Return when a site was enabled: the link's own time, which no restart and no edit of the file moves."""
+    try:
+        return os.lstat(path).st_mtime
+    except OSError:  # it has just gone
+        return time.time()
+
+
+def expiry_problem(site: Site) -> Problem | None:
+    """Return what is to be said of a site whose time is over, or nearly; None where there is nothing."""
+    told = expiry.parse(site.expires, duration) if site.expires else 0.0
+    if not told:
+        return None
+    end = end_of(site)
+    left = end - time.time()
+    if not expiry.is_near(told, left):
+        return None
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(max(0.0, end)))
+    reason = f"the site expires at {when}" if left > 0 else f"the site expired at {when}; every request gets 410"
+    where = ("service", "expires", site.expires)
+    return Problem(site.file, reason, *where, remedy=_renewal(site.name), severity="warning")
+
+
+def _renewal(name: str) -> str:
+    return f"set a later date (multisite set {name} expires=…); a duration begins again with dissite and ensite"
+
+
 def remedy(outage: Outage, name: str) -> str:
     """Return what ends an outage."""
+    if outage.kind == EXPIRED:
+        return _renewal(name)
     if outage.kind == PAUSED:
         return f"multisite resume {name} ends the pause"
     return f"multisite maintenance {name} off ends it"
@@ -77,6 +115,8 @@ class Outages:
 
     def of(self, site: Site) -> Outage | None:
         """Return why `site` is out of service, as `look` has last seen it; an instance shares its hosting site's."""
+        if site.expires and time.time() >= (end := end_of(site)):
+            return Outage(EXPIRED, end)
         found = [*self._rows.get(site.name, ()), *self._rows.get(site.entry_name, ())]
         return min(found, key=lambda outage: outage.kind) if found else None  # maintenance is before paused
 

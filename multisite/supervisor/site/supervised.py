@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from multisite.config.model import Home, Site
 from multisite.config.policies import Refused
-from multisite.sites.outages import NOTICED_WITHIN, Outage
+from multisite.sites.outages import EXPIRED, NOTICED_WITHIN, Outage
 from multisite.sites.sitedir import Stamp
 from multisite.supervisor import planner
 from multisite.supervisor.lifecycle import Event, State
@@ -49,7 +49,8 @@ class SupervisedSite(SiteParts):
     def heed(self, outage: Outage | None, wall: float) -> None:
         """Take note of why the site is out of service, if it is: nobody goes to its socket but past the workers.
 
-        What runs keeps running. The door stays open until every worker knows, so that none of them finds it shut.
+        What runs keeps running, unless its time is over. The door stays open until every worker knows, so that none of
+        them finds it shut.
 
         Args:
             outage: None: it is in service.
@@ -59,6 +60,8 @@ class SupervisedSite(SiteParts):
         if outage and wall - outage.since >= NOTICED_WITHIN:
             if not listener.is_shut:
                 listener.shut()
+                if outage.kind == EXPIRED:
+                    self.stop("expired", rest=True)
         elif not outage and listener.is_shut:
             listener.is_shut = False
             if listener.is_open:
