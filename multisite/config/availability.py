@@ -36,7 +36,7 @@ class AvailabilityOptions:
         "expiry",
         help="When the site goes out of service: every request gets 410 from then on, and its processes end. A date "
         "(the site serves until that day ends), a date with a time, or a duration that counts from when the site was "
-        "enabled. Local time, unless Z or an offset follows. To renew a duration, disable the site and enable it again.",
+        "enabled. Local time, unless Z or an offset follows. To renew a duration, disable and enable the site.",
         note="never",
         example="2026-12-31",
     )
