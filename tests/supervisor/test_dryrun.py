@@ -214,6 +214,22 @@ def test_a_failed_restart_of_an_idle_site_is_one_attempt(home: SupervisedHome) -
     assert home.get("blog") == "mended"
 
 
+def test_a_failed_restart_of_a_command_that_never_listens_is_one_attempt(
+    home: SupervisedHome, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What waits at its socket is our own look at it, and that starts no second process."""
+    home.site("blog", "import time; time.sleep(600)", start_timeout="0.5")
+    home.client.meet()
+    result = run(home, "restart", "--wait", "blog")
+    assert result.exit_code == 1
+    assert all(word in result.stderr for word in ("%PORT", "%SOCKET", "LISTEN_FDS")), result.stderr
+    for _ in range(3):  # another start would have begun with the next thing that the supervisor does
+        state = home.state("blog")
+        assert (state["state"], state["pids"], state["starts"]) == ("stopped", [], 1)
+    told = re.findall("incident ([0-9a-f]{8}):", capfd.readouterr().err)
+    assert told == [state["failure"]["incident"]]
+
+
 def test_a_site_that_is_stopped_while_it_is_tried_is_no_success(home: SupervisedHome) -> None:
     folder = home.app("blog", app(early="open('begun', 'w'); import time; time.sleep(600)"))
     home.client.meet()

@@ -72,6 +72,8 @@ def _end_trial(supervised: SiteParts, backend: Backend, exit_: Exit) -> None:
     """A start that somebody asked for failed: it was one attempt, and whoever waits for the site makes the next."""
     supervised.failures.report(backend, exit_, supervised.loop.now())
     supervised.deploys.give_up(backend.journey.failure)
+    if not any(one.alive for one in supervised.backends if one is not backend):
+        supervised.queue.forget_gone()  # our own look at a silent server would start another one
     backend.feed(Event.EXITED, exit_.reason)
 
 
