@@ -104,6 +104,13 @@ def test_the_exit_status_is_that_of_the_command(home: SupervisedHome, more: list
     assert done.stderr.count("\n") == (1 if status & {126, 127} else 0)
 
 
+def test_options_of_a_command_without_the_separator_say_where_that_belongs(home: SupervisedHome) -> None:
+    done = subprocess.run(words(home, "run", "blog", "ls", "-l", "a b"), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "no such option: -l; put -- before the command: " in done.stderr
+    assert "run blog -- ls -l 'a b'" in done.stderr
+
+
 def test_input_and_both_outputs_are_those_of_the_command(home: SupervisedHome) -> None:
     done = run(home, "sh", "-c", "cat; echo error >&2", stdin=None, input="line\n")
     assert (done.stdout, done.stderr) == ("line\n", "error\n")

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import select
+import shlex
 import shutil
 import signal
 import struct
@@ -45,7 +46,22 @@ FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 BLOCK = 65536  # bytes
 
 
-@click.command(epilog=RUN, short_help="Run a command as a process of a site.")
+class _Separated(click.Command):
+    """A command whose last words are another command, with options of its own."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the words; an option that is not ours is probably one of CMD."""
+        words = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if "--" in words or len(words) < 2 or words[0].startswith("-"):
+                raise
+            meant = f"{ctx.command_path} {words[0]} -- {shlex.join(words[1:])}"
+            raise click.UsageError(f"no such option: {error.option_name}; put -- before the command: {meant}") from None
+
+
+@click.command(cls=_Separated, epilog=RUN, short_help="Run a command as a process of a site.")
 @click.argument("name", metavar="SITE", shell_complete=complete.known)
 @click.argument("words", metavar="-- CMD...", nargs=-1, required=True, type=click.UNPROCESSED)
 @pass_session
