@@ -1,6 +1,6 @@
-"""Started as a script by the site's interpreter: find the modules beside this file, under a name of their own.
+"""Started as a script by the site's interpreter: finds the modules beside this file, under another package name.
 
-The folder of a script is the first entry of `sys.path` (unless ``-P`` or ``-I`` said otherwise), and our ``wsgi`` or
+The folder of a script is the first entry of `sys.path` (unless ``-P`` or ``-I`` is given), and our ``wsgi`` or
 ``job`` must not be what a site imports by these names. `multiprocessing` imports the script again as
 ``__mp_main__`` in the processes that it spawns; nothing happens there.
 """

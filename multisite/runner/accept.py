@@ -28,17 +28,17 @@ NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 BROKEN = 5  # exit status
 GRACE = 5.0  # seconds for other threads' requests, when this process can accept no more
 SIGNALS_WITHIN = 0.5  # seconds, while the last requests are answered by other threads
-FROM, UNTIL = 1, 9  # requests of a process: the first is answered as ever, and so are those after the last
-FAILED = "failed in another thread than the one that imported it"
+FROM, UNTIL = 1, 9  # requests of a process: the first is answered as usual, and so are those after the last
+FAILED = "failed in a thread other than the one that imported it"
 
 
 class Acceptor:
-    """Accepts until it is told to stop, or has accepted `most` connections (0: no bound).
+    """Accepts until it is asked to stop, or has accepted `most` connections (0: no limit).
 
     Args:
         handle: see below.
-        signalled: is told the numbers of signals that have arrived.
-        full: is called when so many have been accepted.
+        signalled: called with the numbers of the signals that have arrived.
+        full: called when `most` connections have been accepted.
 
     Attributes:
         active: what each thread is answering now.
@@ -69,7 +69,7 @@ class Acceptor:
             os.set_blocking(descriptor, False)
 
     def run(self) -> None:
-        """Returns when nothing is accepted any more and everything accepted is answered; for the main thread."""
+        """Return when nothing more is accepted and everything accepted is answered; for the main thread."""
         # A signal that arrives between two lines of Python and a wait would not end the wait; its byte does.
         signal.set_wakeup_fd(self._signals[1], warn_on_full_buffer=False)
         if self._threads == 1:
@@ -87,7 +87,7 @@ class Acceptor:
                 thread.join(SIGNALS_WITHIN)
 
     def another(self) -> RequestConnection | None:
-        """A connection that waits, None if there is none or there is to be none."""
+        """Return a waiting connection; None if there is none, or if no more are accepted."""
         if not self._alive:
             return None
         try:
@@ -98,7 +98,7 @@ class Acceptor:
         return connection
 
     def answer(self, connection: RequestConnection, handle: Callable[[RequestConnection], None]) -> None:
-        """Answer one more in this thread, which has one already."""
+        """Answer another connection in this thread, which is already answering one."""
         me = get_ident()
         before, self.active[me] = self.active[me], connection
         try:
@@ -131,7 +131,7 @@ class Acceptor:
         return poll
 
     def _wait(self, poll: epoll) -> bool:
-        """Wait until something happens; returns whether it was that there is a connection."""
+        """Wait until something happens; return whether a connection has arrived."""
         woken, timeout = False, -1
         if waits_are_the_sites():
             wait_as_the_site_does(poll)
@@ -143,7 +143,7 @@ class Acceptor:
         return woken
 
     def _guarded(self, do: Callable[[epoll], object], poll: epoll) -> None:
-        """End the process if it cannot go on: a thread that ended alone would leave it deaf."""
+        """End the process if it cannot continue: if only this thread ended, the process would accept nothing more."""
         try:
             do(poll)
         except (OSError, ValueError) as error:
@@ -169,8 +169,8 @@ class Acceptor:
                 _close(connection)
 
     def _next(self, poll: epoll) -> RequestConnection | None:
-        """The next connection; None when there will be none."""
-        # Who has been woken for a connection takes it even when told to stop meanwhile: the kernel woke nobody else.
+        """Return the next connection; None when there will be no more."""
+        # A thread that was woken for a connection takes it even if it has to stop: the kernel woke no other thread.
         woken = False
         while self._alive or woken:
             try:
@@ -205,18 +205,18 @@ def _close(connection: RequestConnection) -> None:
 
 
 class Aside:
-    """Answers some requests in another thread than the one that imported the site, and two of them at once.
+    """Answers some requests in a thread other than the one that imported the site, and two of them at once.
 
-    So the workers would call a site that shares their interpreter. Before that is decided, its own process does it a
-    few times: what only the main thread may do, or finds there, fails for one visitor and not for all of them. One that
-    fails in another thread is in doubt until the same has been asked of the main thread.
+    The workers would call a site that shares their interpreter in this way. Before that is decided, the site's own
+    process does it a few times: code that works in the main thread only fails for one visitor, not for all. A request
+    that fails in another thread is in doubt until the main thread has answered the same request.
 
     Args:
         acceptor: of this process.
         handle: answers one connection.
 
     Attributes:
-        answered: requests that another thread has answered without a doubt.
+        answered: requests that another thread has certainly answered well.
         failed: what went wrong there, as half a sentence; "" for nothing.
     """
 
@@ -262,7 +262,7 @@ class Aside:
             os.write(end, b"1")
 
     def _accompany(self, ended: int) -> None:
-        """Answer in this thread, at the same time, who comes before the other one has ended."""
+        """Meanwhile answer in this thread the connections that arrive before the other thread has finished."""
         poll = select.poll()
         poll.register(ended, select.POLLIN)
         poll.register(self._acceptor.listener, select.POLLIN)
@@ -270,7 +270,7 @@ class Aside:
             other = self._acceptor.another()
             if other:
                 self._acceptor.answer(other, self._handle)
-            else:  # another process was first, or none is to be accepted any more
+            else:  # another process was first, or no more are accepted
                 poll.unregister(self._acceptor.listener)
 
 

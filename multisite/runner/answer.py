@@ -1,8 +1,8 @@
 """The answer of a WSGI app as HTTP/1 on a connection that carries one request (PEP 3333).
 
-To the dispatcher goes what the app says and no more: the server in front adds Date and Server, as it does for its own
-apps. A body whose length the app does not tell goes in chunks, so that one cut short can be told from one that ended.
-Where nobody of ours stands between the app and the client, it is a `WholeAnswer`.
+The dispatcher gets what the app returns and no more: the server in front adds Date and Server, as it does for its own
+apps. If the app gives no length, the body is sent in chunks, so that a body cut short differs from a complete one.
+Where nothing of ours stands between the app and the client, the answer is a `WholeAnswer`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class WsgiAnswer:
     """One answer: `start_response` for the app, and what writes what the app returns.
 
     Attributes:
-        status: the code, 0 before the app told it.
+        status: the code, 0 until the app gives it.
         is_begun: something has been sent.
     """
 
@@ -75,11 +75,11 @@ class WsgiAnswer:
             finally:
                 exc_info = None
         elif self._head:
-            raise AssertionError("start_response() has been called already, and without exc_info")
+            raise AssertionError("start_response() was called a second time, without exc_info")
         if not _STATUS.fullmatch(status):
-            raise ValueError(f"{status!r} is no status")
+            raise ValueError(f"{status!r} is not a status")
         code = int(status[:3])
-        # RFC 9110, section 8.6: a 204 says no length.
+        # RFC 9110, section 8.6: a 204 has no length.
         dropped = self._dropped | _LENGTH if code == 204 else self._dropped
         lines, self._length = header_lines(headers, dropped)
         self._has_body = not self._is_head and code not in (204, 304) and code >= 200
@@ -131,9 +131,9 @@ class WsgiAnswer:
             self._send(piece)
 
     def _piece(self, data: bytes) -> bytes:
-        """What of `data` belongs to the answer, as it is sent."""
+        """Return the part of `data` that belongs to the answer, as it is sent."""
         if not isinstance(data, bytes):
-            raise TypeError(f"a body is made of bytes, not of {type(data).__name__}")
+            raise TypeError(f"a body consists of bytes, not of {type(data).__name__}")
         if self._length is None:
             if not self._is_chunked:
                 return data if self._has_body else b""
@@ -156,7 +156,7 @@ class WsgiAnswer:
             self._connection.sendall(data)
 
     def _send_file(self, wrapper: FileWrapper) -> None:
-        """By the kernel, where the app tells the length; what it cannot send is read, and no more than is wanted."""
+        """Let the kernel send the file, if the app gives the length; read what it cannot send, no more than needed."""
         most = self._length if self._has_body else 0
         span = wrapper.span(most - self._sent) if most else None
         if span:
@@ -176,12 +176,12 @@ class WsgiAnswer:
 
     @property
     def is_short(self) -> bool:
-        """The app gave less than it had announced."""
+        """Whether the app gave less than it had announced."""
         return self._has_body and self._length is not None and self._sent < self._length
 
 
 class WholeAnswer(WsgiAnswer):
-    """An answer that needs nobody to complete it: with Server and Date, as of the client's version, ended by a close.
+    """A complete answer: with Server and Date, in the client's version of HTTP, ended by closing the connection.
 
     The head is that of gunicorn's sync worker, which would have served the client otherwise.
     """
@@ -196,7 +196,7 @@ class WholeAnswer(WsgiAnswer):
 
 
 def date() -> str:
-    """The time as a Date field has it (RFC 9110, section 5.6.7)."""
+    """Return the time in the form of a Date field (RFC 9110, section 5.6.7)."""
     global _date
     now = int(time.time())
     if _date[0] != now:
@@ -207,7 +207,7 @@ def date() -> str:
 
 
 def header_lines(headers: list[tuple[str, str]], dropped: set[str]) -> tuple[str, int | None]:
-    """The lines of a head, without those that are `dropped`, and the length that they tell.
+    """Return the lines of a head, without those that are `dropped`, and the length that they give.
 
     Raises:
         ValueError, TypeError: a name or a value would break out of its line, or is not text.
@@ -228,7 +228,7 @@ def header_lines(headers: list[tuple[str, str]], dropped: set[str]) -> tuple[str
 
 def _checked(name: str) -> str:
     if not _TOKEN.fullmatch(name):
-        raise ValueError(f"{name!r} is no name of a header")
+        raise ValueError(f"{name!r} is not a valid header name")
     if len(_lower_names) < 1000:
         _lower_names[name] = name.lower()
     return name.lower()
@@ -237,7 +237,7 @@ def _checked(name: str) -> str:
 def _length(value: str, other: int | None) -> int:
     value = value.strip()
     if not (value.isascii() and value.isdigit()) or (other is not None and int(value) != other):
-        raise ValueError(f"{value!r} is no Content-Length, or contradicts another")
+        raise ValueError(f"{value!r} is not a valid Content-Length, or contradicts another")
     return int(value)
 
 
@@ -248,10 +248,10 @@ def _text(value: Any) -> str:
 class FileWrapper:
     """``wsgi.file_wrapper`` (PEP 3333, "Optional Platform-Specific File Handling"): what reading a file gives is sent.
 
-    A descriptor may hold something else than reading the object gives: a `gzip.GzipFile` has that of the compressed
-    file, a buffer may be ahead of where its reader stands, and what /proc and /sys tell of a size is not true. So only
-    an object whose reading is known to be that of its descriptor is left to the kernel; everything else is read.
-    Whoever iterates closes the file, if it can be closed.
+    A descriptor may hold something other than what reading the object gives: a `gzip.GzipFile` has the descriptor of
+    the compressed file, a buffer may be ahead of its reader, and the sizes in /proc and /sys are not true. So the
+    kernel sends only objects whose `read` certainly gives what the descriptor holds; everything else is read. The
+    caller that iterates closes the file, if it can be closed.
     """
 
     def __init__(self, filelike: Any, blksize: int = BLOCK) -> None:
@@ -272,7 +272,7 @@ class FileWrapper:
         return encoded
 
     def span(self, most: int) -> tuple[int, int] | None:
-        """Where the file stands, and how many of the next `most` bytes the kernel can send; None where it cannot."""
+        """Return the file's position, and how many of the next `most` bytes the kernel can send; None if it cannot."""
         file = self.filelike
         if not _is_plain(file):
             return None
@@ -288,16 +288,16 @@ class FileWrapper:
 class ReadFile:
     """``wsgi.file_wrapper`` for an app behind a server that would send what the descriptor holds.
 
-    Servers ask whether a body is an instance of the class that the app was given. None is one of this, so each is
-    iterated.
+    Servers test whether a body is an instance of the class that they gave to the app. No body is an instance of this
+    class, so servers iterate over each.
     """
 
     def __new__(cls, filelike: Any, blksize: int = BLOCK) -> FileWrapper:  # type: ignore[misc]
-        """What is iterated instead."""
+        """Return the object that servers iterate over instead."""
         return FileWrapper(filelike, blksize)
 
 
 def _is_plain(file: Any) -> bool:
-    """Whether reading it gives what its descriptor holds, from where it says that it stands."""
+    """Return whether reading a file gives what its descriptor holds, from the position that it reports."""
     kind = type(file)
     return kind is io.FileIO or (kind is io.BufferedReader and type(file.raw) is io.FileIO)

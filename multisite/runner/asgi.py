@@ -1,4 +1,4 @@
-"""A backend of an ASGI site: gunicorn's asgi worker, on our socket and with nobody above it."""
+"""A backend of an ASGI site: gunicorn's asgi worker, on our socket and without an arbiter."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 NOT_STARTED = 3
 PULSE = 0.5
 NEVER = 10 * 365 * 24 * 3600.0  # seconds
-LEARN_AFTER = 1.0  # seconds, in which a first request has come or not
+LEARN_AFTER = 1.0  # seconds to wait for a first request
 PAUSE = 0.5  # seconds, when nothing can be accepted
 AT_ONCE = 100
 
-# 16,384 short strings, which gunicorn makes to save the making of one: two MiB. It does without where one is missing.
+# 16,384 short strings, two MiB, which gunicorn makes in advance; where one is missing, it makes it.
 getattr(gunicorn_protocol, "_CHUNK_PREFIXES", {}).clear()
 
 
@@ -59,7 +59,7 @@ class Pulse:
 
 
 class AsgiServer(ASGIWorker):  # type: ignore[misc]
-    """Serves one ASGI app until it is told to stop."""
+    """Serves one ASGI app until it is asked to stop."""
 
     def __init__(self, app: Any, job: Job, notifier: Notifier) -> None:
         # Not the worker's own __init__, which makes a file for the arbiter to watch.
@@ -67,7 +67,7 @@ class AsgiServer(ASGIWorker):  # type: ignore[misc]
         hooks: dict[str, Any] = {"pre_request": None, "post_request": None}
         hooks["asgi_disconnect_grace_period"] = job.request_timeout or NEVER
         self.cfg = settings(job.processes, job.trusts_front_end, **hooks, **job.head_limits)
-        # The server in front has had a look at it.
+        # The server in front has already checked it.
         self.cfg_relayed = settings(job.processes, True, header_map="dangerous", **hooks, **WITHOUT_LIMITS)
         self.log = Log()
         self.trusts_front_end = job.trusts_front_end
@@ -92,7 +92,7 @@ class AsgiServer(ASGIWorker):  # type: ignore[misc]
 
     @property
     def alive(self) -> bool:
-        """Whether it goes on; the protocol ends it after `max_requests`."""
+        """Whether it keeps running; the protocol sets this to False after `max_requests`."""
         return self._alive
 
     @alive.setter
@@ -108,7 +108,7 @@ class AsgiServer(ASGIWorker):  # type: ignore[misc]
             self._stopped.set()
 
     def run(self, follower: Follower | None = None) -> None:
-        """Returns after the last request.
+        """Return after the last request.
 
         Args:
             follower: learns what the site needs.
@@ -125,7 +125,7 @@ class AsgiServer(ASGIWorker):  # type: ignore[misc]
             follower.end()
 
     def _in_child(self) -> None:
-        """A child that comes back to the loop would take the parent's events out of it: it ends at the next turn."""
+        """End a forked child at the next turn of the loop, from which it would take the parent's events."""
         if get_ident() == self._thread:
             self.loop.call_soon(os._exit, 0)
 
@@ -173,7 +173,7 @@ class AsgiServer(ASGIWorker):  # type: ignore[misc]
         leave_unless_well(why_unwell(smoke, status_of(start)), self._notifier)
 
     async def _start_lifespan(self) -> None:
-        """Tell the app that it starts; most know nothing of that, and one that refuses is not served."""
+        """Send the app its lifespan startup event; most apps ignore it, and one that refuses is not served."""
         self.lifespan = LifespanManager(self.asgi, self.log, self.state)
         try:
             await self.lifespan.startup()
@@ -186,14 +186,14 @@ class AsgiServer(ASGIWorker):  # type: ignore[misc]
 
 
 class Arrivals:
-    """Accepts connections and gives each to a protocol of its own, when the first bytes tell what it is for.
+    """Accepts connections and gives each to its own protocol, when the first bytes show what it is for.
 
-    asyncio's own servers would set the length of the queue anew and remove the socket's path, and its transports lose a
+    asyncio's own servers would reset the length of the queue and remove the socket's path, and its transports lose a
     descriptor that comes with the first bytes.
 
     Args:
         listen: descriptor of the listening socket.
-        new_protocol: makes a protocol, told the first bytes and whether they came with the client's connection.
+        new_protocol: makes a protocol, from the first bytes and whether they came with the client's connection.
     """
 
     def __init__(self, listen: int, new_protocol: Callable[[bytes, bool], asyncio.BaseProtocol]) -> None:
@@ -228,7 +228,7 @@ class Arrivals:
             except BlockingIOError:
                 return
             except OSError as error:
-                say(f"A connection cannot be accepted: {error}")
+                say(f"Cannot accept a connection: {error}")
                 loop.remove_reader(self._listener)
                 loop.call_later(PAUSE, self._resume)
                 return

@@ -1,14 +1,14 @@
 """One connection of an ASGI site: plain HTTP as gunicorn's protocol reads it, or the dispatcher's envelope.
 
-An envelope is turned into the HTTP head that it was made of, so that gunicorn's protocol does the rest; what that
-head cannot say (who the client is, the scheme, the mount) is put into the scope. Nothing in it is believed that a
-client can write.
+An envelope is turned back into the HTTP head that it was made from, so that gunicorn's protocol does the rest; what
+the head cannot express (the client, the scheme, the mount) is put into the scope. Nothing that a client can write is
+believed.
 
-What an ASGI app may send, and the end of a request as it sees it, are of asgiref, version 2.4. To send something when
-the client has left raises an OSError, and is no error of the app's. When the answer is complete, `receive` says so as
-if the client had left. gunicorn has the app wait where the client is slow. A client that takes all at once, or that has
-just left, would never have it wait, and an app that does nothing but send would keep the event loop to itself: it is
-made to share.
+What an ASGI app may send, and how it sees the end of a request, follow asgiref, version 2.4. Sending after the client
+has left raises an OSError, which is not an error of the app. When the answer is complete, `receive` returns as if the
+client had left. If the client is slow, gunicorn makes the app wait. With a client that takes everything at once, or
+has just left, the app would never wait, and an app that only sends would keep the event loop to itself: we make it
+share.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from .smoke import Smoke
 
 
-WITH_REQUEST = 0.5  # seconds in which the end of what a client sends counts as sent together with its request
+WITH_REQUEST = 0.5  # seconds within which the end of a client's data counts as sent together with its request
 NOT_HEADERS = ("HTTP_TRANSFER_ENCODING", "HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE")
 _CONTENT = ("CONTENT_TYPE", "CONTENT_LENGTH")
 TURN = 0.01  # seconds for which one call may send without a pause
@@ -61,7 +61,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
     Args:
         worker: the `AsgiServer`.
         start: what has already been received.
-        is_client: whether the connection is that of a client, and `start` all that the dispatcher says of it.
+        is_client: whether this is a client's connection, and `start` all that the dispatcher sent about it.
     """
 
     def __init__(self, worker: Any, start: bytes, is_client: bool) -> None:
@@ -79,11 +79,11 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         self._received = self._sent = 0
         self._asked_at = 0.0
         self._hangup: select.epoll | None = None
-        self._unanswered: set[asyncio.Task[Any]] = set()  # calls of the application that have not given all of it
+        self._unanswered: set[asyncio.Task[Any]] = set()  # calls of the application that have not finished
 
     @classmethod
     def of_smoke(cls, worker: Any, smoke: Smoke) -> Protocol:
-        """The protocol of a request that nobody counts."""
+        """Return the protocol of a request that is not counted."""
         protocol = cls(worker, smoke.head() + END, False)
         protocol._board = Board(-1, 0, os.getpid())
         protocol._variables = smoke.variables()
@@ -96,14 +96,14 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         self._first = b""
 
     def data_received(self, data: bytes) -> None:
-        """As asyncio says; the first byte tells the language."""
+        """As asyncio says; the first byte shows which protocol it is."""
         self._received += len(data)
         if self._start is not None:
             self._start += data
             try:
                 data = self._opened(self._start)
             except BadEnvelope as error:
-                say(f"A request of the dispatcher cannot be read: {error}")
+                say(f"Cannot read a request from the dispatcher: {error}")
                 self._close_transport()
                 return
             if not data:
@@ -112,7 +112,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         super().data_received(data)
 
     def eof_received(self) -> bool:
-        """As asyncio says; a client that only says that it sends no more gets its answer (RFC 9112, section 9.6)."""
+        """As asyncio says; a client that only stops sending still gets its answer (RFC 9112, section 9.6)."""
         if not self._is_half_closed():
             return False
         self._hangup = poll = select.epoll()  # which the loop cannot tell: it looks no more at what it cannot read
@@ -133,7 +133,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         return type(wire.getsockname()) is str or monotonic() < self._asked_at + WITH_REQUEST
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """As asyncio says; an app that waits for the client waits no more, and one that has answered is let end."""
+        """As asyncio says; an app stops waiting for the client, and one that has answered may finish."""
         if self._hangup:
             self.worker.loop.remove_reader(self._hangup.fileno())
             self._hangup.close()
@@ -197,7 +197,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         return skip
 
     def _is_dropped(self, name: bytes) -> bool:
-        """Whether nobody may send this field, or not this peer."""
+        """Whether nobody may send this field, or this peer may not."""
         if name == _PROXY:
             return True
         is_claim = name in _CLAIMS or name.startswith(_FAMILY) or name in self.worker.claims
@@ -214,7 +214,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         return self._as_sent(super()._build_websocket_scope(request, sockname, peername), sockname)
 
     def _as_sent(self, scope: dict[str, Any], sockname: Any) -> dict[str, Any]:
-        """The scope with what the variables of an envelope say; a unix socket has a path, and no port."""
+        """Return the scope with the variables of an envelope; a unix socket has a path, and no port."""
         variables = self._variables
         if variables:
             address, name = variables.get("REMOTE_ADDR", ""), variables.get("SERVER_NAME", "")
@@ -233,7 +233,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         return scope
 
     def _cancel_task_if_pending(self) -> None:
-        """Nobody is there any more for whom these calls work, and they have had their time."""
+        """Cancel these calls: their client has gone, and they have had their time."""
         for task in self._unanswered:
             task.cancel()
 
@@ -243,7 +243,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         return await self._counted(super()._handle_http_request(request, sockname, peername, complete), complete)
 
     def _answered(self, complete: asyncio.Future[bool]) -> None:
-        """Who is told the end of the answer by that of the connection does not wait for what the call does then."""
+        """End the connection, which tells some clients that the answer is complete: they do not wait for the call."""
         receiver = self._body_receiver
         is_last = not complete.cancelled() and not complete.exception() and not complete.result()
         if is_last and (receiver is None or receiver._complete):
@@ -253,7 +253,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         return await self._counted(super()._handle_websocket(*args, **kwargs))
 
     async def _counted(self, handling: Any, complete: Any = None) -> Any:
-        """Handle a request, which is in flight as long as the application's call lasts."""
+        """Handle a request, which is in flight as long as the call of the application lasts."""
         task: Any = asyncio.current_task()
         self._unanswered.add(task)
         if complete is not None:
@@ -279,7 +279,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         super()._send_error_response(status, *args, **kwargs)
 
     def count_sent(self, size: int) -> None:
-        """So many bytes are given to the transport."""
+        """Note how many bytes were given to the transport."""
         leave_if_child()
         self._sent += size
 
@@ -335,8 +335,8 @@ def _check_whole(start: bytes, size: int) -> None:
 def head_of(variables: dict[str, Any], is_chunked: bool, is_client: bool, apart: dict[str, Any]) -> bytes:
     """The head of a request in HTTP/1, and the body where that has already been found to be empty.
 
-    To the dispatcher it is of HTTP/1.1 whatever the client speaks, so that the answer is framed; without a Host it
-    cannot be.
+    For the dispatcher it is HTTP/1.1 whatever the client speaks, so that the answer is framed; without a Host that is
+    not possible.
 
     Args:
         apart: names and values of the fields that one variable joins.
@@ -358,7 +358,7 @@ def head_of(variables: dict[str, Any], is_chunked: bool, is_client: bool, apart:
 
 
 def _target(variables: dict[str, Any]) -> str:
-    """The target as the client wrote it, without the host that it may name; where that is not known, its parts."""
+    """Return the target as the client wrote it, without a host; if it is not known, put it together from its parts."""
     raw: str = variables.get("RAW_URI") or variables.get("REQUEST_URI", "")
     if raw.startswith("/") or raw == "*":
         return raw
@@ -379,7 +379,7 @@ class ClientGone(ConnectionResetError):
 
 
 def _until_gone(app: Any, protocol: Any) -> Any:
-    """`app` for the requests of one connection, which is gunicorn's `protocol`."""
+    """Return `app` for the requests of one connection, which is gunicorn's `protocol`."""
 
     async def called(scope: dict[str, Any], receive: Any, send: Any) -> None:
         send = _in_turns(send, protocol.transport)
@@ -410,7 +410,7 @@ def _until_gone(app: Any, protocol: Any) -> Any:
 def _in_turns(send: Any, transport: Any) -> Any:
     """`send` for one call of an app, which lets the event loop do something else now and then.
 
-    Where a write has just failed, it does so at once: only then does anybody learn that the client has left.
+    After a write has failed it does so at once: only then does anything learn that the client has left.
     """
     until = monotonic() + TURN
 

@@ -1,8 +1,8 @@
-"""What a site does that depends on a process of its own, and that no comparison of before and after can show.
+"""What a site does that needs its own process, and that no comparison of before and after can show.
 
-A signal handler that is put back before the answer, a thread that ends with the request, a program that is run: audit
-events tell of it at the moment (PEP 578), and functions that raise none (`signal.signal`, `os.umask`) are wrapped.
-What our own code does is left out: whose deed it is, the nearest frame outside the standard library says.
+A signal handler that is restored before the answer, a thread that ends with the request, a program that is run: audit
+events report each as it happens (PEP 578), and functions that raise no event (`signal.signal`, `os.umask`) are
+wrapped. What our own code does is left out: the nearest frame outside the standard library shows whose code it is.
 
 An audit hook can never be removed. After `end` it is one comparison for each event, and our own part of a request
 raises one event.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 MOST = 12  # of each kind that are kept
-# There is one Django project to an interpreter in any case, and the zone itself is looked at.
+# An interpreter holds one Django project at most, and the time zone itself is compared.
 HARMLESS = frozenset({"DJANGO_SETTINGS_MODULE", "TZ"})
 OURS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 STANDARD = os.path.join(os.path.dirname(os.path.abspath(os.__file__)), "")
@@ -81,7 +81,7 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
 
 
 class AuditTrail:
-    """Those of the site in this process, from now on until `end`; one at a time.
+    """What the site does in this process, from now until `end`; one trail at a time.
 
     Attributes:
         paths: relative ones that it has opened.
@@ -97,7 +97,7 @@ class AuditTrail:
         _listen(self._event)
 
     def serves(self) -> None:
-        """What comes now is done while requests are answered; the import is compared with what was before it."""
+        """From now on requests are answered; what the import did is compared with the state before it."""
         self._is_serving = True
 
     def end(self) -> None:
@@ -109,7 +109,7 @@ class AuditTrail:
                 setattr(module, name, function)
 
     def besides(self, told: Iterable[str]) -> list[str]:
-        """What has been done, as half sentences, apart from what is about the same as something that was told."""
+        """Return what has been done, as half sentences, without what is about the same thing as a known finding."""
         told = list(told)
         return [what for what, subject in self._found.items() if not any(subject in each for each in told)]
 
@@ -146,7 +146,7 @@ def _listen(note: Callable[[str, tuple[Any, ...]], None] | None) -> None:
 
 
 def _is_the_sites() -> bool:
-    """Whether it is the site's doing, or that of what it uses, rather than ours."""
+    """Tell whether the site, or a library that it uses, did this, rather than our code."""
     frame: FrameType | None = sys._getframe(1)
     while frame:
         path = frame.f_code.co_filename
@@ -191,8 +191,8 @@ _EVENTS = frozenset({*PATHS, *_ACTS})
 def relative_path(event: str, args: tuple[Any, ...]) -> str:
     """The path from the working directory that an audit event is about (PEP 578), "" if it is about none.
 
-    The events of a release are in the library reference, "Audit events table". What only asks whether a file is there
-    (`os.stat`, `os.path.exists`) raises none.
+    The events of a release are in the library reference, "Audit events table". Functions that only ask whether a file
+    exists (`os.stat`, `os.path.exists`) raise none.
     """
     count = PATHS.get(event)
     if not count or (event in _LAST_IS_DESCRIPTOR and args[-1] != -1):

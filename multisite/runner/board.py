@@ -4,10 +4,10 @@ The file holds one record of `SIZE` bytes for each slot; a process writes its ow
 needed between processes. Every cell is an unsigned 64-bit number, written by one store, so a reader never sees half
 of one. Times are nanoseconds of the monotonic clock, which all processes of a machine share.
 
-The file is handed over open, and sealed against growing and shrinking (memfd_create(2)): nobody fills the memory of
-the machine with it, or ends who has it mapped. The site can write anything into it. Therefore readers bound what they
-find; a hostile site can falsify its own figures, and nothing else. The counts go on from one process of a slot to the
-next.
+The file is handed over open, and sealed against growing and shrinking (memfd_create(2)): nobody can fill the machine's
+memory with it, or kill a process that has mapped it. The site can write anything into it. Therefore readers bound what
+they find; a hostile site can falsify its own figures, and nothing else. The next process of a slot continues the counts
+of the one before.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ FIELDS = (
     "busy",  # nanoseconds spent on requests
     "received",  # bytes
     "sent",  # bytes
-    "quiet",  # of those in flight, how many are no use of the site
+    "quiet",  # of those in flight, how many do not count as use of the site
 )
 MAGIC = 0x4D53424F41524403
 CELLS = 32
@@ -57,7 +57,7 @@ class Board:
     """The writer of one slot; its threads share it.
 
     Args:
-        file: the descriptor of the site's scoreboard, which stays the caller's; -1 counts for nobody.
+        file: the descriptor of the site's scoreboard, which the caller closes; with -1 nothing is counted.
         slot: the number of this process among those of the site that the file is for, from 0.
 
     Raises:
@@ -77,7 +77,7 @@ class Board:
         cells[0] = MAGIC
 
     def begin(self, quiet: bool = False) -> int:
-        """A request has arrived; give the returned time to `end`, and whether it is `quiet`: no use of the site."""
+        """Count a request that has arrived; pass the returned time to `end`, and `quiet`: it is no use of the site."""
         now = monotonic_ns()
         cells = self._cells
         with self._lock:
@@ -90,7 +90,7 @@ class Board:
         return now
 
     def end(self, began: int, failed: bool, received: int = 0, sent: int = 0, quiet: bool = False) -> None:
-        """That request is answered, or given up."""
+        """Note that this request was answered, or given up."""
         now = monotonic_ns()
         took = now - began
         cells = self._cells
@@ -110,14 +110,14 @@ class Board:
 
 
 def opened(file: int, slot: int, pid: int) -> Board:
-    """The writer of the slot; where it cannot be had, one that counts for nobody, since a site can do without.
+    """Return the writer of the slot; if it cannot be opened, one that counts nothing, since a site can do without.
 
     The descriptor is closed: the mapping stays.
     """
     try:
         return Board(file, slot, pid)
     except (OSError, ValueError) as error:
-        say(f"The scoreboard cannot be written: {error}")
+        say(f"Cannot write the scoreboard: {error}")
         return Board(-1, 0, pid)
     finally:
         try:
@@ -166,7 +166,7 @@ class Record:
 
 
 def read(file: int, slot: int) -> Record | None:
-    """What the slot says, or None where no process has written it yet.
+    """Return what the slot holds, or None if no process has written it yet.
 
     Args:
         file: a descriptor of the scoreboard.

@@ -1,7 +1,7 @@
 """``wsgi.input`` in front of gunicorn's own, and the answer to a request whose body cannot be read.
 
-gunicorn returns what there is of a body that was cut short, as if it were all. What the client sends after chunks that
-are none, older versions take for its next request.
+If a body was cut short, gunicorn returns the part that arrived as if it were all. After invalid chunks, older versions
+read what the client sends next as its next request.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ LONGEST_LENGTH = 18  # digits; int() refuses thousands of them
 
 
 class Gone(ConnectionResetError):
-    """The other side left before it had sent all of the request, or sent what is no body.
+    """The other side left before it had sent the whole request, or sent an invalid body.
 
-    With its number, gunicorn closes the connection where it meets this error, and says nothing.
+    Because of its number, gunicorn closes the connection when it meets this error, and logs nothing.
     """
 
     def __init__(self, reason: str) -> None:
@@ -30,15 +30,15 @@ class Gone(ConnectionResetError):
 def answered(
     app: Any, environ: dict[str, Any], start_response: Any, refuse: Any, when_failed: Any, when_over: Any = None
 ) -> Any:
-    """What `app` answers to a request that may have a body.
+    """Return what `app` answers to a request that may have a body.
 
     Args:
         app: a WSGI app.
         environ, start_response: what it is called with.
         refuse: called with a sentence and whether the body is cut short, answers in place of an app that raised
             because it could not read it.
-        when_failed: called when the body cannot be read on, since nobody knows where the next request begins.
-        when_over: called when the answer has been made, and the body is read no more.
+        when_failed: called when the rest of the body cannot be read: nobody knows where the next request begins.
+        when_over: called when the answer is complete, and the body is no longer read.
     """
     when_over = when_over or (lambda: None)
     result = None
@@ -94,7 +94,7 @@ class _Reading:
         except Exception as error:
             if not self._body.failure:
                 raise
-            if self._is_begun:  # it is cut, and there is nothing to be said of it
+            if self._is_begun:  # it is cut short, which needs no message
                 raise Gone(self._body.failure) from error
             self._parts = iter(self._refuse(self._body.failure, self._body.is_cut))
             part = next(self._parts, b"")
@@ -115,12 +115,12 @@ class CheckedBody:
 
     Args:
         source: the server's ``wsgi.input``.
-        length: in bytes; None where the body says itself where it ends.
-        when_failed: called when it cannot be read on.
+        length: in bytes; None if the body itself shows where it ends.
+        when_failed: called when the rest cannot be read.
 
     Attributes:
-        failure: why not; "" while it can.
-        is_cut: because there is no more of it.
+        failure: why it cannot be read; "" while it can.
+        is_cut: because no more of it will come.
     """
 
     def __init__(self, source: Any, length: int | None, when_failed: Callable[[], None]) -> None:
@@ -131,7 +131,7 @@ class CheckedBody:
         self.is_cut = False
 
     def read(self, size: int | None = -1) -> bytes:
-        """Up to `size` bytes, fewer at the end only; all of them without a size."""
+        """Return up to `size` bytes, fewer only at the end; without a size, all of them."""
         if self._left is None:
             return self._ask(self._source.read, *([] if size is None or size < 0 else [size]))
         wanted = self._most(size)
@@ -185,11 +185,11 @@ class CheckedBody:
             return read(*size)
         except TypeError:  # that is the caller's
             raise
-        except OSError as error:  # gunicorn, uWSGI and mod_wsgi say so that the client left
+        except OSError as error:  # gunicorn, uWSGI and mod_wsgi raise this when the client has left
             is_cut = type(error).__name__ not in _MALFORMED
-            raise self._fail(f"the body of the request cannot be read: {error}", is_cut) from error
-        except Exception as error:  # gunicorn's, of chunks that are none
-            raise self._fail(f"the body of the request cannot be read: {error}", is_cut=False) from error
+            raise self._fail(f"cannot read the body of the request: {error}", is_cut) from error
+        except Exception as error:  # gunicorn's error for invalid chunks
+            raise self._fail(f"cannot read the body of the request: {error}", is_cut=False) from error
 
     def _fail(self, reason: str, is_cut: bool) -> Gone:
         self.failure = reason
@@ -198,4 +198,4 @@ class CheckedBody:
         return Gone(reason)
 
 
-_MALFORMED = ("InvalidChunkSize", "ChunkMissingTerminator")  # which were errors of I/O once
+_MALFORMED = ("InvalidChunkSize", "ChunkMissingTerminator")  # which used to be I/O errors

@@ -5,9 +5,9 @@ peer, its own limit bounds it and costs no more than the connection; all other t
 looks at `RequestConnection.since`. System calls are tried without waiting first, so that a quick exchange sets no
 timers.
 
-A site may put functions of its own in the place of the standard library's, which run its greenlets while they wait
-(gevent, eventlet). Where it has, we wait by its `select.select` as well: what it has begun goes on between two
-requests, as it does under gunicorn's sync worker. So this module has to be imported before the site.
+A site may replace functions of the standard library by its own, which run its greenlets while they wait (gevent,
+eventlet). If it has, we wait with its `select.select` as well: its greenlets keep running between two requests, as
+under gunicorn's sync worker. So this module has to be imported before the site.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _recv = socket.socket.recv
 _recvmsg = socket.socket.recvmsg
 _send = socket.socket.send
 _sendall = socket.socket.sendall
-# Plain numbers: the operators of an IntFlag would cost a tenth of the time of a small request.
+# Plain numbers: the operators of an IntFlag would take a tenth of the time of a small request.
 _DONTWAIT = int(socket.MSG_DONTWAIT)
 _PEEK = int(socket.MSG_PEEK)
 ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
@@ -75,13 +75,13 @@ class RequestConnection(socket.socket):
     """One connection, for one request.
 
     Attributes:
-        since: when the site last made progress with the request; `FOREVER` while the peer is waited for.
+        since: when the site last made progress with the request; `FOREVER` while we wait for the peer.
         limit: seconds to wait for the peer at a time, 0 for ever.
         environ: the request, once it is known.
-        ahead: what has been received and is still to be read.
+        ahead: what has been received and not yet read.
         gone: the peer left, or was too slow, before all was read or written.
         failed: the site's answer is an error.
-        is_taken: it is the site's from here on (a WebSocket).
+        is_taken: it belongs to the site from now on (a WebSocket).
     """
 
     __slots__ = ("_limited", "ahead", "environ", "failed", "gone", "is_taken", "limit", "received", "sent", "since")
@@ -97,7 +97,7 @@ class RequestConnection(socket.socket):
         self._limited = -1.0
 
     def first(self) -> tuple[bytes, int]:
-        """What comes first, and the descriptor that comes with it (unix(7)), or -1.
+        """Return the first bytes, and the descriptor that comes with them (unix(7)), or -1.
 
         Raises:
             OSError: as of `recv`.
@@ -148,7 +148,7 @@ class RequestConnection(socket.socket):
             self._go_on()
 
     def become(self, descriptor: int) -> None:
-        """Go on as the connection of `descriptor`, which is ours; the one so far is closed."""
+        """Become the connection of `descriptor`, which is ours, and close the old one."""
         os.dup2(descriptor, self.fileno(), inheritable=False)
         os.close(descriptor)
 
@@ -219,19 +219,19 @@ class RequestConnection(socket.socket):
         return sent
 
     def cut(self) -> None:
-        """End with a reset: the only sign that an answer which nothing else ends is not whole."""
+        """End with a reset: the only sign that an answer which ends with its connection is incomplete."""
         self.gone = True
         self.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("@ii", 1, 0))
 
     def hang_up(self) -> None:
-        """End it for whoever has a descriptor of it: a thread that receives would keep it open."""
+        """End it for all descriptors: a thread that is receiving would keep it open."""
         try:
             self.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
 
     def linger(self) -> None:
-        """Say that the answer is over, and wait until the peer has read it.
+        """Signal that the answer is complete, and wait until the peer has read it.
 
         Closing with bytes unread would reset the connection, and the answer might be lost with it.
         """
@@ -251,14 +251,14 @@ class RequestConnection(socket.socket):
         self.is_taken, self.since = True, FOREVER
 
     def forget_limits(self) -> None:
-        """Have the system know of no limit, for another socket on the same connection."""
+        """Remove the system's time limits, for another socket on the same connection."""
         if self._limited >= 0:
             self._limited = -1.0
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
                 self.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", 0, 0))
 
     def _wait(self, **ready: RequestConnection) -> None:
-        """From now on the peer is waited for; by what the site has in the place of our waits, it is done at once.
+        """Start waiting for the peer; if the site has replaced our waits, wait here with what it has.
 
         Raises:
             BlockingIOError: the site's wait was in vain.
@@ -277,7 +277,7 @@ class RequestConnection(socket.socket):
             self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, interval)
 
     def _go_on(self) -> None:
-        """From now on the site is waited for, whatever has come of the wait for the peer."""
+        """Stop waiting for the peer, whatever the result, and start waiting for the site."""
         self.since = FOREVER if self.is_taken else monotonic()
 
     def _too_slow(self, did: str, error: OSError) -> OSError:
@@ -287,7 +287,7 @@ class RequestConnection(socket.socket):
         return TimeoutError(errno.ETIMEDOUT, f"the peer {did} nothing for {self.limit:g} s")
 
     def __str__(self) -> str:
-        """What it serves, for the log."""
+        """Return what it serves, for the log."""
         environ = self.environ
         host = environ.get("HTTP_HOST") or environ.get("SERVER_NAME", "")
         target = environ.get("RAW_URI") or environ.get("PATH_INFO", "")
@@ -295,24 +295,24 @@ class RequestConnection(socket.socket):
 
 
 def waits_are_the_sites() -> bool:
-    """Whether the site has put something else in the place of `select.select`."""
+    """Return whether the site has replaced `select.select`."""
     return select.select is not _SELECT
 
 
 def threads_are_the_sites() -> bool:
-    """Whether it has put something else in the place of threads: greenlets that would wait for each other.
+    """Return whether the site has replaced threads: by greenlets, which would wait for each other.
 
-    Who only looks on, as an examination does, starts a thread all the same.
+    An examination, which only observes, starts a real thread all the same.
     """
     start = _thread.start_new_thread
     return getattr(start, "__wrapped__", start) is not _START
 
 
 def wait_as_the_site_does(reads: Any = None, writes: Any = None, seconds: float = 0) -> bool:
-    """Wait, by what the site has in the place of `select.select`, until one of them is ready; returns whether it is.
+    """Wait with the site's own `select.select` until one of them is ready; return whether one is.
 
     Args:
-        reads, writes: what has a descriptor that is to be read from, or written to.
+        reads, writes: objects whose descriptors are to be read from, or written to.
         seconds: at most; 0 for ever.
     """
     to_read, to_write = ([each.fileno()] if each is not None else [] for each in (reads, writes))

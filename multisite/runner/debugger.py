@@ -1,4 +1,4 @@
-"""A WSGI app with its tracebacks on the page, for whoever develops it and sits at this machine.
+"""A WSGI app that shows its tracebacks on the page, for its developer at this machine.
 
 werkzeug's debugger where the site's interpreter has werkzeug (every Flask site's has); else the traceback alone.
 """
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
     WSGI = Callable[..., Iterable[bytes]]
 
-#: what a front end adds: the client may be anywhere (`multisite.errors.pages.is_local` asks so, too)
+#: fields that a front end adds: the client may be anywhere (`multisite.errors.pages.is_local` tests them, too)
 FORWARDED = ("HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_HOST", "HTTP_FORWARDED", "HTTP_X_REAL_IP", "HTTP_VIA")
 
 
 def debugged(app: WSGI, pin: str, console: bool = True) -> WSGI:
-    """`app`, debugged for this machine and as it is for everybody else.
+    """Return `app`, with a debugger for this machine, and unchanged for everybody else.
 
     Args:
         pin: opens the debugger's console.
-        console: there may be one; it lives in the process that failed, so that has to be the only one.
+        console: whether there may be one; it lives in the process that failed, which has to be the only one.
     """
     return Debugged(app, _werkzeug(app, pin, console) or Traceback(app))
 
 
 class Debugged:
-    """Asks `debugger` instead of `app` when a request is this machine's own."""
+    """Calls `debugger` instead of `app` for requests from this machine."""
 
     def __init__(self, app: WSGI, debugger: WSGI) -> None:
         self.app, self.debugger = app, debugger
@@ -41,7 +41,7 @@ class Debugged:
 
 
 def is_local(environ: dict[str, Any]) -> bool:
-    """Whether a request comes from this machine, and not through a front end."""
+    """Return whether a request comes from this machine, and not through a front end."""
     address = environ.get("REMOTE_ADDR", "")
     loopback = address.startswith(("127.", "::ffff:127.")) or address == "::1"
     return loopback and not any(name in environ for name in FORWARDED)
@@ -50,7 +50,7 @@ def is_local(environ: dict[str, Any]) -> bool:
 def _werkzeug(app: WSGI, pin: str, console: bool) -> WSGI | None:
     try:
         from werkzeug.debug import DebuggedApplication
-    except Exception:  # not there, too old for this Python, or something of the site's that has its name
+    except Exception:  # missing, too old for this Python, or a module of the site with the same name
         return None
     debugger: Any = DebuggedApplication(app, evalex=console and bool(pin), pin_logging=False)
     debugger.pin_cookie_name  # noqa: B018  makes a PIN of its own, which ours is to replace

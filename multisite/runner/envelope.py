@@ -28,7 +28,7 @@ CAPTURES = "multisite.captures"
 APART = "multisite.apart"
 ROUTING = "wsgiorg.routing_args"
 LARGEST = 1 << 20
-IS_QUIET = 0x80000000  # in the length, which is never so large: the request is no use of the site
+IS_QUIET = 0x80000000  # in the length, which is never so large: the request does not count as use of the site
 RECEIVE = 16384
 LONGEST_LINE = 4096
 BUFFER = 65536
@@ -37,11 +37,11 @@ _decode = json.JSONDecoder().raw_decode
 
 
 class BadEnvelope(Exception):
-    """The other side does not speak our language."""
+    """The other side does not speak our protocol."""
 
 
 def size_of(start: bytes) -> int:
-    """The length of the whole envelope, body not included, by its first five bytes; 0 with fewer.
+    """Return the length of the envelope, without the body, from its first five bytes; 0 with fewer.
 
     Raises:
         BadEnvelope: it would be longer than any server lets a request be.
@@ -57,15 +57,15 @@ def size_of(start: bytes) -> int:
 
 
 def is_quiet(start: bytes) -> bool:
-    """Whether what begins so is an envelope with a request that is no use of the site."""
+    """Return whether this begins an envelope with a request that does not count as use of the site."""
     return start[:1] in (FIRST, WITH_CLIENT) and bool(int.from_bytes(start[1:5], "big") & IS_QUIET) and len(start) > 4
 
 
 def variables_of(envelope: bytes) -> dict[str, Any]:
-    """The variables of a whole envelope.
+    """Return the variables of a whole envelope.
 
     Raises:
-        BadEnvelope: it is no JSON object of such.
+        BadEnvelope: it is not a JSON object of variables.
     """
     if envelope[:1] == UWSGI:
         return _uwsgi_variables(envelope)
@@ -82,10 +82,10 @@ def variables_of(envelope: bytes) -> dict[str, Any]:
 def _uwsgi_variables(packet: bytes) -> dict[str, Any]:
     """The variables of a uwsgi packet (https://uwsgi-docs.readthedocs.io/en/latest/Protocol.html), as a WSGI environ.
 
-    Who sends it names the client in REMOTE_ADDR; what that client says about others is dropped.
+    The sender names the client in REMOTE_ADDR; what the client claims about others is dropped.
 
     Raises:
-        BadEnvelope: a length leads out of it, or it is no request.
+        BadEnvelope: a length exceeds it, or it is not a request.
     """
     found: dict[str, Any] = {}
     at, end = 4, len(packet)
@@ -113,7 +113,7 @@ def _uwsgi_variables(packet: bytes) -> dict[str, Any]:
 
 
 def receive(connection: socket.socket, data: bytes) -> tuple[dict[str, Any], bytes]:
-    """The variables of the envelope that begins with `data`, and what has already arrived of the body.
+    """Return the variables of the envelope that begins with `data`, and the part of the body that has arrived.
 
     Raises:
         BadEnvelope: this is no envelope.
@@ -130,29 +130,29 @@ def receive(connection: socket.socket, data: bytes) -> tuple[dict[str, Any], byt
 
 
 def tell_apart(variables: dict[str, Any]) -> bool:
-    """Take out of the variables what the dispatcher says about the request, and no client can.
+    """Take out of the variables what only the dispatcher, and no client, can say about the request.
 
     Returns:
-        Whether the body is in chunks. What the host's pattern captured is put where the dispatcher has it for the
-        sites of its own process.
+        Whether the body is in chunks. What the host's pattern captured is put where the dispatcher puts it for sites
+        in its own process.
 
     Raises:
-        BadEnvelope: the captures are none.
+        BadEnvelope: the captures are invalid.
     """
     if CAPTURES in variables:
         captures = variables[CAPTURES]
         if type(captures) is not dict:
-            raise BadEnvelope("captures that are no JSON object")
+            raise BadEnvelope("captures that are not a JSON object")
         variables[ROUTING] = ((), dict(captures))
     variables.pop(APART, None)
     return bool(variables.pop(BODY, "") == "chunked")
 
 
 def body_of(variables: dict[str, Any], is_chunked: bool, start: bytes, connection: socket.socket) -> Any:
-    """``wsgi.input``: it ends where the body ends.
+    """Return ``wsgi.input``, which ends where the body ends.
 
     Raises:
-        BadEnvelope: the length is none.
+        BadEnvelope: the length is invalid.
     """
     if is_chunked:
         return io.BufferedReader(ChunkedBody(start, connection), BUFFER)
@@ -160,10 +160,10 @@ def body_of(variables: dict[str, Any], is_chunked: bool, start: bytes, connectio
 
 
 def sized_body(length: str, start: bytes, connection: socket.socket) -> Any:
-    """``wsgi.input`` of so many bytes, the first of which are in `start`.
+    """Return ``wsgi.input`` of `length` bytes, the first of which are in `start`.
 
     Raises:
-        BadEnvelope: the length is none.
+        BadEnvelope: the length is invalid.
     """
     if not (length.isascii() and length.isdigit()) or len(length) > LONGEST_LENGTH:
         raise BadEnvelope(f"a body of {length[:20]!r} bytes")
@@ -173,7 +173,7 @@ def sized_body(length: str, start: bytes, connection: socket.socket) -> Any:
 
 
 class _Body(io.RawIOBase):
-    """A body that is still arriving: `_start` is what was received of it and not yet read, `_left` what is to be read.
+    """A body that is still arriving: `_start` has the bytes received but not yet read, `_left` counts those to be read.
 
     Attributes:
         is_cut: no more of it will come.
@@ -189,10 +189,10 @@ class _Body(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Up to `_left` bytes, at least one if there is to be any.
+        """Read up to `_left` bytes, at least one if any are left.
 
         Raises:
-            Gone: the body ends too early; what is there of it must not be taken for the whole.
+            Gone: the body ends too early; the part that arrived must not pass for the whole.
         """
         most = min(len(buffer), self._left)
         if not most:
@@ -225,7 +225,7 @@ class SizedBody(_Body):
 
 
 class ChunkedBody(_Body):
-    """Chunks; their extensions and the trailers are passed over.
+    """Chunks; their extensions and the trailers are skipped.
 
     Raises (on reading):
         BadEnvelope: the framing is wrong. Our own relay wrote it, so this is not the client's doing.
@@ -242,7 +242,7 @@ class ChunkedBody(_Body):
 
     def _next_chunk(self) -> None:
         if not self._is_first and self._line():
-            raise BadEnvelope("a chunk that is longer than it says")
+            raise BadEnvelope("a chunk that is longer than its size line")
         self._is_first = False
         digits = self._line().partition(b";")[0].strip()
         if not digits or len(digits) > 16 or digits.strip(b"0123456789abcdefABCDEF"):

@@ -1,7 +1,7 @@
 """The examination of a site: what its import, and its first requests, change in the process around it.
 
-The process that examines a site serves it as well, so this costs a visitor a few readings and no second import. What
-is found goes to the supervisor, which decides by it whether the site may live in an interpreter with others.
+The process that examines a site serves it as well, so a visitor waits for a few readings, not for a second import. The
+findings go to the supervisor, which decides by them whether the site may share an interpreter with others.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from .report import Notifier
 
-MOST = 12  # findings that are told
+MOST = 12  # findings that are reported
 LONGEST = 200  # characters of one
 IMPORTED, SERVED = "when it was imported", "when it answered requests"
 _MADE_BY_NAME = ("namedtuple_", "<unknown>")  # named tuples, and what enum makes of one: ssl.Purpose of Python 3.10
@@ -39,7 +39,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Reading:
-    """What the process is like at one moment."""
+    """The state of the process at one moment."""
 
     def __init__(self) -> None:
         self.state = state.ProcessState()
@@ -59,13 +59,13 @@ class Reading:
 
 
 def differences(before: Reading, after: Reading, serving: bool = False, threads: int = 0) -> Iterator[str]:
-    """What `after` has otherwise, each as half a sentence: "changed the umask (0022 → 0077)".
+    """Return what differs in `after`, each as half a sentence: "changed the umask (0022 → 0077)".
 
     Args:
-        before: was read first.
-        after: was read later.
+        before: the first reading.
+        after: the later reading.
         serving: requests have been answered in between; the watchdog may have an alarm, which is a task.
-        threads: how many have been started since that are ours.
+        threads: how many threads of ours have been started since.
     """
     yield from ("changed " + phrase for phrase in state.differences(before.state, after.state) if _harms(phrase))
     new = [one for one in after.state.filters if one not in before.state.filters]
@@ -87,7 +87,7 @@ def differences(before: Reading, after: Reading, serving: bool = False, threads:
 
 
 def _found(before: Reading, serving: bool = False, threads: int = 0) -> list[str]:
-    """The differences to now; a site can break what it takes to find them."""
+    """Return the differences to now; a site can break what we need to find them."""
     try:
         return list(differences(before, Reading(), serving, threads))
     except Exception as error:
@@ -95,7 +95,7 @@ def _found(before: Reading, serving: bool = False, threads: int = 0) -> list[str
 
 
 def _harms(phrase: str) -> bool:
-    """Whether neighbours would notice, or the site notice that it is put back; more folders to import from are fine."""
+    """Return whether neighbours would notice, or the site would notice the reset; new import folders do no harm."""
     if phrase.startswith("sys.path (+"):
         return ", -" in phrase
     named = phrase.partition("['")[2].partition("']")[0]
@@ -121,7 +121,7 @@ def _replaced(before: Reading, after: Reading) -> Iterator[str]:
 
 
 def patches() -> set[str]:
-    """Names in the standard library, and methods of its classes, that stand for code from somewhere else."""
+    """Return the names in the standard library, and methods of its classes, that lead to code from elsewhere."""
     return {name for module in list(sys.modules) if _is_standard(module) for name in _patched(module)}
 
 
@@ -129,7 +129,7 @@ _before: set[str] | None = None
 
 
 def prepare() -> None:
-    """Look for patches now, in a process that is to be forked: each site would wait for it."""
+    """Look for patches now, in a process that will be forked: otherwise each site would wait for it."""
     global _before
     _before = patches()
 
@@ -161,7 +161,7 @@ def _is_foreign(value: Any) -> bool:
 
 
 class _Exits:
-    """Notes whose exit handlers are registered, until `end`."""
+    """Notes who registers exit handlers, until `end`."""
 
     def __init__(self, location: str) -> None:
         self.found = False
@@ -199,7 +199,7 @@ class Examination:
         self._running = 0
 
     def loaded(self, is_async: bool) -> None:
-        """The import is over."""
+        """Note that the import is complete."""
         self._seconds = time.perf_counter() - self._began
         self._exits.end()
         self._imported = _found(self._before)
@@ -210,23 +210,23 @@ class Examination:
             self._imported.insert(0, "turned out to be an ASGI application")
 
     def serves(self, threads: int) -> None:
-        """From now on requests are answered; so many threads of ours have been started since the import, or will be."""
+        """Note that requests are answered from now on; `threads` of ours start after the import."""
         self._serving, self._threads = Reading(), threads
         self._serving.running = self._running
         self._trail.serves()
 
     def tried(self, elsewhere: int, failed: str) -> None:
-        """So many requests have been answered in another thread than the one that imported; how that went wrong."""
+        """Note how many requests a thread other than the importing one has answered, and how that failed."""
         self._is_untried, self._failed_elsewhere = not elsewhere, failed
 
     def end(self) -> None:
-        """Nothing more is to be found out."""
+        """Stop looking."""
         self._trail.end()
 
     def tell(self, notifier: Notifier, asked: int) -> None:
-        """Tell what has been found, so many requests having been answered.
+        """Report what has been found after this many requests.
 
-        A few milliseconds, for which no visitor should wait.
+        This takes a few milliseconds, for which no visitor should wait.
         """
         served = _found(self._serving, True, self._threads) if self._serving else []
         served += self._trail.besides([*served, *self._imported])

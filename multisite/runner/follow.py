@@ -1,4 +1,4 @@
-"""What is told about a site while it serves: which modules it needs, and what it changes in its process."""
+"""What is reported about a site while it serves: which modules it needs, and what it changes in its process."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 AGAIN_AFTER = (1, 8, 64, 256)  # requests; most of what a view changes it changes at once
 LIBRARIES = ("site-packages", "dist-packages")
 MOST = 4000  # names of modules
-LONGEST = 60_000  # bytes of them that are told
-known: set[str] = set()  # what the supervisor knows of already, because this process was forked with it
+LONGEST = 60_000  # bytes of them that are reported
+known: set[str] = set()  # what the supervisor knows already, because this process was forked with it
 
 
 class Follower:
@@ -38,14 +38,14 @@ class Follower:
         self._failure = ""
 
     def begin(self) -> None:
-        """Everything that is ours is set up, but for the threads that answer."""
+        """Begin: everything of ours is set up, except the threads that answer."""
         self._guarded(lambda examination: examination.serves(self._threads))
 
     def after(self, elsewhere: int = 0, failed: str = "") -> int:
-        """A request has been answered; returns after how many more to call this again, 0 for never.
+        """Note that a request has been answered; return after how many more to call this again, 0 for never.
 
         Args:
-            elsewhere: how many have been answered in another thread than the one that imported the site.
+            elsewhere: how many were answered in a thread other than the one that imported the site.
             failed: how that went wrong, "" if it did not.
         """
         self._answered += self._due
@@ -60,14 +60,14 @@ class Follower:
         return self._due if self._examination else 0
 
     def tell(self) -> None:
-        """Tell what the examination has found so far, for which nobody should wait."""
+        """Report what the examination has found so far; no visitor should wait for this."""
         self._guarded(lambda examination: examination.tell(self._notifier, self._answered))
         if self._failure:
             self._notifier.facts({"findings": [self._failure], "seconds": 0, "memory": 0, "requests": self._answered})
             self._failure = ""
 
     def _guarded(self, step: Callable[[Examination], None]) -> None:
-        """Take a step of the examination, which a failure ends: a site may have broken what it takes."""
+        """Take a step of the examination; a failure ends it, since a site may have broken what it needs."""
         if self._examination:
             try:
                 step(self._examination)
@@ -75,15 +75,15 @@ class Follower:
                 self._examination, self._failure = None, f"made its process unreadable ({type(error).__name__})"
 
     def end(self) -> None:
-        """The last request has been answered."""
+        """End: the last request has been answered."""
         if self._learner:
             self._learner.tell()
 
 
 class Learner:
-    """Tells the supervisor which modules the site has needed, once it knows more than it has told.
+    """Reports to the supervisor which modules the site has needed, when it knows more than it has reported.
 
-    Most of a site is loaded with its app; a framework may leave a part of it to the first request.
+    Most of a site is loaded with its app; a framework may load some modules only with the first request.
     """
 
     def __init__(self, notifier: Notifier, gunicorn: str) -> None:
@@ -92,7 +92,7 @@ class Learner:
         self._told = 0
 
     def tell(self) -> None:
-        """Tell the names of all modules of the interpreter, in the order of their imports."""
+        """Report the names of all modules of the interpreter, in the order of their imports."""
         if len(sys.modules) > self._told:
             self._told = len(sys.modules)
             found = names(self._gunicorn)

@@ -1,9 +1,9 @@
-"""The way of a forked process from the preloader to the backend that a plain start would have given.
+"""How a process forked by the preloader becomes the backend that a plain start would have made.
 
 The kernel gives an orphan to the nearest subreaper. So the preloader forks twice, the process in between ends, and
 the supervisor is the parent of the backend: it learns of its end, and the backend dies with it and not with the
-preloader. Everything that differs between two sites is set here; whatever cannot be set in a process that runs
-already is the supervisor's reason for a plain start.
+preloader. Everything that differs between two sites is set here; if something cannot be set in a running process, the
+supervisor makes a plain start.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class ForkRequest:
     """One order for a fork, with the descriptors that came along.
 
     Attributes:
-        places: where the new process has which of them.
-        channel: where the new process announces itself and says what fails; it ends when the process is set up.
-        env: as a plain start would get it; the mark of the site's processes stands in the variable `mark`.
-        location: whose modules are imported first.
+        places: the number of each descriptor in the new process.
+        channel: where the new process announces itself and reports failures; it is closed when the process is set up.
+        env: as a plain start would get it; the variable `mark` holds the mark of the site's processes.
+        location: the directory whose modules are imported first.
     """
 
     def __init__(self, orders: dict[str, Any], places: dict[int, int], channel: socket.socket) -> None:
@@ -63,9 +63,9 @@ def fork(request: ForkRequest, supervisor: int, name: bytes) -> bool:
     """Fork; False in the preloader, True in the new process once it is set up.
 
     Args:
-        request: what it is to become.
+        request: what the new process should become.
         supervisor: the process that has to be its parent.
-        name: what ps(1) calls it.
+        name: its name in ps(1).
     """
     between = os.fork()
     if between:
@@ -113,7 +113,7 @@ def _become(request: ForkRequest, name: bytes) -> None:
         os.environ.update(env)
         time.tzset()
         multiprocessing = sys.modules.get("multiprocessing.process")
-        if multiprocessing is not None:  # it made a secret at its import, and each site is to have its own
+        if multiprocessing is not None:  # it made a secret at its import, and each site needs its own
             multiprocessing.current_process().authkey = os.urandom(32)
     except BaseException as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
@@ -149,24 +149,24 @@ def prctl(option: int, value: int) -> None:
 
 
 def get_name() -> bytes:
-    """What ps(1) calls this process."""
+    """Return the name of this process in ps(1)."""
     with open("/proc/self/comm", "rb") as file:
         return file.read().rstrip(b"\n")
 
 
 def set_name(name: bytes) -> None:
-    """Have ps(1) call it so, by 15 bytes at most."""
+    """Set the name of this process in ps(1), to 15 bytes at most."""
     _libc.prctl(SET_NAME, ctypes.c_char_p(name[:15]))
 
 
 def mark(env: dict[str, str], first: str) -> None:
-    """Have /proc/PID/environ show `env`, as far as there is room: the variable `first` knows whose leftovers are whose.
+    """Make /proc/PID/environ show `env`, as far as there is room: by the variable `first` leftovers are recognised.
 
-    That memory holds the variables that the preloader was started with. They have to be gone from the environment
-    before, since the C library still looks at them there.
+    That memory holds the variables that the preloader was started with. Remove them from the environment before, since
+    the C library still reads them there.
 
     Raises:
-        OSError: the kernel does not tell where it is, or there is no room.
+        OSError: the kernel does not report where it is, or there is no room.
     """
     start, end = _region()
     pairs = [f"{name}={env[name]}" for name in sorted(env, key=lambda name: name != first)]
@@ -184,5 +184,5 @@ def _region() -> tuple[int, int]:
         fields = file.read().rpartition(b")")[2].split()
     start, end = int(fields[_ENV_START]), int(fields[_ENV_END])
     if not 0 < start < end:
-        raise OSError("the kernel does not tell where the environment is")
+        raise OSError("the kernel does not report where the environment is")
     return start, end

@@ -1,7 +1,7 @@
-"""Sites that fork, and whose child comes back out of the site's code.
+"""Sites that fork, and whose child returns from the site's code.
 
-Such a child would answer the same request once more on the same connection, count it, and go on to accept others, with
-nobody who knows of it. Children that end by themselves, as those of `multiprocessing` and `subprocess`, never get
+Such a child would answer the same request again on the same connection, count it, and then accept others, without the
+supervisor's knowledge. Children that end by themselves, like those of `multiprocessing` and `subprocess`, never get
 here.
 """
 
@@ -20,11 +20,11 @@ is_child = False
 
 
 def watch(in_child: Callable[[], None] | None = None) -> None:
-    """From now on `leave_if_child` knows a child of this process; `in_child` is called in each, at once.
+    """Make `leave_if_child` recognise a child of this process; `in_child` is called in each child at once.
 
-    Signals to a child are no concern of ours: our handlers would keep it from ending, and tell the supervisor that
-    we end; the wake-up descriptor would wake us. One that arrives before the handlers are gone waits for that, since
-    Python forgets it otherwise.
+    Our signal handlers are not for a child: they would keep it from ending, and report to the supervisor that we end;
+    the wake-up descriptor would wake us. A signal that arrives before they are removed waits, since Python would
+    otherwise lose it.
     """
     masks: dict[int, set[signal.Signals]] = {}  # by thread: the mask from before its fork
 
@@ -48,6 +48,6 @@ def watch(in_child: Callable[[], None] | None = None) -> None:
 
 
 def leave_if_child() -> None:
-    """End this process, and nothing else, if the site has forked it."""
+    """End this process, and no other, if the site has forked it."""
     if is_child:
         os._exit(0)

@@ -1,6 +1,6 @@
-"""What every gunicorn of a site is told: read by the site's own, so it knows nothing of ours.
+"""Settings for every gunicorn that a site brings along; that gunicorn reads them, so they import nothing of ours.
 
-Settings that an older gunicorn does not have are passed over by it.
+An older gunicorn ignores settings that it does not know.
 """
 
 control_socket_disable = True  # all gunicorns of a user would open the same one

@@ -1,13 +1,12 @@
 """gunicorn in a site's process: which one, and with which settings and logger.
 
-A site that has none of its own gets ours. A finder answers for the top-level name ``gunicorn`` alone, so nothing else
-of our installation can be seen. A gunicorn of the site's own wins if it has what we need of it, which its file says
-without running it; otherwise, and where a site's file merely has that name (a configuration called ``gunicorn.py``),
-ours stands first.
+A site that has no gunicorn gets ours. A finder answers for the top-level name ``gunicorn`` alone, so nothing else of
+our installation is visible. The site's own gunicorn wins if it has what we need, which its file shows without running
+it; otherwise, and if a file of the site merely has that name (a configuration called ``gunicorn.py``), ours is first.
 
-gunicorn's module of settings and its logger class bring `argparse`, `logging.config` and more with them: two MiB for
-a few values that nobody here changes. What its workers read of them is written down here (a test compares the values
-with gunicorn's own); for anything else the module is imported after all.
+gunicorn's module of settings and its logger class import `argparse`, `logging.config` and more: two MiB for a few
+values that nothing here changes. Those that its workers read are listed here (a test compares them with gunicorn's
+own); for anything else the module is imported after all.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 
 NAME = "gunicorn"
-FOR_WSGI = (22, 0)  # `SyncWorker.handle`, and a parser that cannot be led astray
+FOR_WSGI = (22, 0)  # `SyncWorker.handle`, and a safe parser
 FOR_ASGI = (27, 0)  # the inside of `ASGIProtocol`
 _VERSION = re.compile(r"^version_info = \((\d+), (\d+)", re.MULTILINE)
 FORMAT = "%(asctime)s [%(process)d] [%(levelname)s] %(message)s"
@@ -61,7 +60,7 @@ DEFAULTS: dict[str, Any] = {
 }
 #: of a peer that is not believed
 UNBELIEVED: dict[str, Any] = {"secure_scheme_headers": {}, "forwarder_headers": []}
-#: of a head that has been let through once
+#: of a head that was accepted once already
 WITHOUT_LIMITS: dict[str, Any] = {
     "limit_request_line": 1 << 20,
     "limit_request_fields": 1 << 20,
@@ -83,9 +82,9 @@ class Finder:
 
 
 def inject(folder: str, least: tuple[int, int]) -> bool:
-    """Make sure that ``import gunicorn`` gives at least that version; return whether it is the site's own.
+    """Make sure that ``import gunicorn`` gives at least this version; return whether it is the site's own.
 
-    It may be called again with another version, as long as nobody has imported gunicorn.
+    It may be called again with another version, until gunicorn is imported.
     """
     sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, Finder)]
     is_own = _version(PathFinder.find_spec(NAME)) >= least
@@ -95,7 +94,7 @@ def inject(folder: str, least: tuple[int, int]) -> bool:
 
 
 def _version(spec: ModuleSpec | None) -> tuple[int, int]:
-    """The version of a package by its source; (0, 0) if it is none."""
+    """Return the version of a package from its source; (0, 0) if it has none."""
     if spec is None or not spec.origin or not spec.submodule_search_locations:
         return (0, 0)
     try:
@@ -109,7 +108,7 @@ def _version(spec: ModuleSpec | None) -> tuple[int, int]:
 class Settings:
     """What gunicorn's workers read as ``cfg``: the values given, else gunicorn's defaults."""
 
-    settings = None  # gunicorn's hooks look there for what the defaults are
+    settings = None  # gunicorn's hooks look for the defaults there
 
     def __init__(self, **values: Any) -> None:
         self.__dict__.update(DEFAULTS)
@@ -126,7 +125,7 @@ class Settings:
 
 
 class Log:
-    """What gunicorn's workers use of their logger: warnings and errors go to stderr, accesses nowhere."""
+    """The part of a logger that gunicorn's workers use: warnings and errors go to stderr, accesses nowhere."""
 
     access_log_enabled = False
 
@@ -151,7 +150,7 @@ def settings(processes: int, believes: bool, **values: Any) -> Settings:
     """gunicorn's configuration for a peer on a unix socket, whom gunicorn would believe in any case."""
     return Settings(
         workers=processes,
-        graceful_timeout=24 * 3600,  # the supervisor has a shorter one of its own
+        graceful_timeout=24 * 3600,  # the supervisor has its own, shorter one
         **({} if believes else UNBELIEVED),
         **values,
     )

@@ -1,7 +1,7 @@
 """From a connection to the WSGI app and back: one request, one answer.
 
-`EnvelopeHandler` reads what the dispatcher sends, `HttpHandler` what a front end sends that comes straight to the
-site's socket; `AppCaller` calls the app, and whatever it raises ends there.
+`EnvelopeHandler` reads what the dispatcher sends, `HttpHandler` what a front end sends straight to the site's socket;
+`AppCaller` calls the app and handles all that it raises.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _kinds: dict[type, type] = {}
 
 
 class AppCaller:
-    """Calls `app` with what every environ has (PEP 3333).
+    """Calls `app` with the part that every environ has (PEP 3333).
 
     Args:
         app: the site's.
-        is_multithread, is_multiprocess: what the environ says of that.
+        is_multithread, is_multiprocess: as in the environ.
         limit: seconds that the client may take between two signs of life.
     """
 
@@ -53,7 +53,7 @@ class AppCaller:
         }
 
     def serve(self, environ: dict[str, Any], body: Any, answer: WsgiAnswer, connection: RequestConnection) -> None:
-        """Answer a request; what of its body nobody read does not cost the client the answer."""
+        """Answer a request; the client gets the answer even if nobody has read the body."""
         connection.limit = self.limit
         environ.update(self._constant)
         environ["wsgi.input"] = body
@@ -101,7 +101,7 @@ class AppCaller:
 
 
 def _errors() -> Any:
-    """``wsgi.errors``: what the site has made of ``sys.stderr``, if one can write there."""
+    """Return ``wsgi.errors``: the site's ``sys.stderr``, if it can be written."""
     errors = sys.stderr
     if errors is None or getattr(errors, "closed", False):
         return open(STDERR, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
@@ -116,12 +116,11 @@ def _refuse(answer: WsgiAnswer, status: str) -> None:
 
 
 def _offered(environ: dict[str, Any], connection: RequestConnection) -> Any:
-    """``gunicorn.socket`` of a request that asks for a WebSocket (RFC 6455, section 4.1), None of any other.
+    """Return ``gunicorn.socket`` for a request that asks for a WebSocket (RFC 6455, section 4.1), else None.
 
     simple-websocket (flask-sock, Flask-SocketIO) takes it from there, answers the handshake itself, and speaks its own
-    protocol for as long as it likes. From the first byte that the site sends, the connection is the site's: it has no
-    limit of time, and nothing of ours is sent on it. It is a socket of the kind that the site has: gevent puts another
-    one in place.
+    protocol for as long as it likes. From the first byte that the site sends, the connection belongs to the site: it
+    has no time limit, and we send nothing on it. The socket is of the site's own class: gevent replaces it.
     """
     if environ.get("HTTP_UPGRADE", "").lower() != "websocket":
         return None
@@ -138,7 +137,7 @@ def _offered(environ: dict[str, Any], connection: RequestConnection) -> Any:
 
 
 class _Taking:
-    """What such a socket does besides: the first that is sent takes the connection, whose end is its own."""
+    """Adds to such a socket: its first `send` takes the connection, and from then on the site ends it."""
 
     connection: Any = None
 
@@ -163,9 +162,9 @@ class EnvelopeHandler:
     """Serves envelopes with a WSGI app.
 
     The app sees the environ that it would see in the dispatcher's own process under gunicorn, except for
-    ``gunicorn.socket``: the connection is the dispatcher's and not the client's, so it is there only for who asks for a
-    WebSocket, whose answer the dispatcher passes on as it is. A request that was handed over brings the client's own
-    connection; it is answered there, whole, and closed.
+    ``gunicorn.socket``: the connection is the dispatcher's, not the client's, so it is there only for requests for a
+    WebSocket, whose answer the dispatcher passes on unchanged. A request that was handed over brings the client's own
+    connection; it gets the complete answer there, and the connection is closed.
     """
 
     def __init__(self, caller: AppCaller) -> None:
@@ -186,7 +185,7 @@ class EnvelopeHandler:
         self._caller.serve(environ, body, answer, connection)
 
     def serve_client(self, connection: RequestConnection, start: bytes, client: int) -> None:
-        """Answer on the connection `client`, as which `connection` goes on."""
+        """Answer on the connection `client`, which `connection` becomes."""
         read = self._read(connection, start)
         if not read:
             os.close(client)
@@ -209,7 +208,7 @@ class EnvelopeHandler:
             is_chunked = tell_apart(environ)
             body = body_of(environ, is_chunked, rest, connection)
         except BadEnvelope as error:
-            say(f"A request of the dispatcher cannot be read: {error}")
+            say(f"Cannot read a request from the dispatcher: {error}")
             return None
         except OSError:
             return None
@@ -219,8 +218,8 @@ class EnvelopeHandler:
 class HttpHandler:
     """Serves plain HTTP with a WSGI app.
 
-    Requests as front ends write them are read here; all others are answered by gunicorn's sync worker, which is
-    imported by the first of them: most sites get none, and save 10 MiB.
+    Requests as front ends write them are read here; gunicorn's sync worker answers all others. It is imported with the
+    first of them: most sites get none, and save 10 MiB.
 
     Args:
         job: says whether a front end is believed, and how large a head may be.
@@ -253,14 +252,14 @@ class HttpHandler:
         answer = WholeAnswer(connection, environ["REQUEST_METHOD"], environ["SERVER_PROTOCOL"])
         try:
             body = sized_body(environ.get("CONTENT_LENGTH", "0"), rest, connection)
-        except BadEnvelope:  # a length that nobody means; the dispatcher says the same of it
+        except BadEnvelope:  # a length that nobody sends on purpose; the dispatcher answers the same
             answer.refuse("400 Bad Request")
             connection.linger()
             return
         self._caller.serve(environ, body, answer, connection)
 
     def _new_worker(self) -> Any:
-        """A sync worker that has never been started: it handles connections, and does nothing else."""
+        """Return a sync worker that is never started: it only handles connections."""
         from gunicorn.workers.sync import SyncWorker
 
         worker = SyncWorker.__new__(SyncWorker)  # __init__ makes a file for the arbiter to watch
@@ -293,7 +292,7 @@ class HttpHandler:
 
 
 def _software() -> str:
-    """What gunicorn calls itself; its package alone is small."""
+    """Return the name and version of gunicorn; its package alone is small."""
     try:
         from gunicorn import SERVER_SOFTWARE
     except ImportError:  # a site's user may not read our installation

@@ -1,4 +1,4 @@
-"""Requests that hang: their Python stacks go to the log, and the process leaves.
+"""Requests that hang: their Python stacks go to the log, and the process exits.
 
 A thread looks at the active connections now and then. A request whose site has made no progress with it for the
 request timeout hangs: the stacks of all threads are printed, nothing more is accepted, the other requests get
@@ -29,12 +29,12 @@ GRACE = 5.0
 
 
 def is_timer(line: str) -> bool:
-    """Tell whether a line of the log is the one by which the timer outside the interpreter begins."""
+    """Tell whether a line of the log is the first one from the timer outside the interpreter."""
     return line.startswith("Timeout (") and line.endswith(")!")
 
 
 class Watchdog:
-    """Watches `active` with a thread of its own, once started."""
+    """Watches `active` with its own thread, once started."""
 
     def __init__(
         self, timeout: float, active: dict[int, RequestConnection], stop: Callable[[], None], notifier: Notifier
@@ -46,7 +46,7 @@ class Watchdog:
         self._interval = min(max(timeout / 4, 0.05), 5.0)
 
     def start(self) -> None:
-        """Begin to watch; with no timeout there is nothing to watch."""
+        """Begin to watch; without a timeout there is nothing to watch."""
         if self._timeout > 0:
             self._wind_up()  # here, since the first request may hold the interpreter before the thread has begun
             start_new_thread(self._watch, ())  # of the system, whatever the site has patched

@@ -21,7 +21,7 @@ VARIABLES = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "MULTISITE_JOB")
 
 
 class BadJob(Exception):
-    """The backend was not started as the supervisor starts it."""
+    """The supervisor did not start this backend."""
 
 
 class Spec:
@@ -54,17 +54,17 @@ class Job:
     Attributes:
         listen: the descriptor of the listening socket.
         notify: the descriptor to report on, -1 for none.
-        board: where to count; it is mapped before the site could put another file in its place.
-        site: what its file says, for the loaders of other packages.
+        board: where to count; it is mapped before the site could replace the file.
+        site: the values of its file, for the loaders of other packages.
         threads: how many requests at once.
         processes: how many such processes the site has.
-        max_requests: after how many requests to leave, 0 for never.
+        max_requests: after how many requests to exit, 0 for never.
         request_timeout: seconds in which a request has to make progress, 0 for ever.
         pin: of the site's debugger, "" for none.
-        learn: tell what the site imports.
-        examine: tell what it changes in its process.
-        aside: have some requests answered in another thread, while it is examined.
-        smoke: what has to be answered before anything is accepted; empty: nothing.
+        learn: report what the site imports.
+        examine: report what it changes in its process.
+        aside: answer some requests in another thread, while it is examined.
+        smoke: the request to answer before anything is accepted; empty: none.
         trusts_front_end: whether a front end that comes straight to the socket is believed about its clients.
         claims: keys of further fields that a front end alone may send.
         head_limits: gunicorn's settings of how large the head of a request may be.
@@ -97,10 +97,10 @@ class Job:
 
 
 def take_job(environ: MutableMapping[str, str]) -> Job:
-    """The job of this process; what said so is taken out of `environ`.
+    """Return the job of this process, and take it out of `environ`.
 
     Raises:
-        BadJob: something is missing or was meant for another process.
+        BadJob: something is missing, or is for another process.
     """
     found = {name: environ.pop(name, "") for name in VARIABLES}
     if found["LISTEN_PID"] not in ("", str(os.getpid())) or found["LISTEN_FDS"] != "1":
@@ -112,11 +112,11 @@ def take_job(environ: MutableMapping[str, str]) -> Job:
             os.set_inheritable(taken.notify, False)
         return taken
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise BadJob(f"the job cannot be read: {type(error).__name__}: {error}") from error
+        raise BadJob(f"cannot read the job: {type(error).__name__}: {error}") from error
 
 
 def _read(descriptor: int) -> bytes:
-    """All of a pipe, or of a memory file whoever's position it is at; closed afterwards."""
+    """Read all of a pipe, or of a memory file from its beginning; close it afterwards."""
     with open(descriptor, "rb") as file:
         if file.seekable():
             file.seek(0)
@@ -136,7 +136,7 @@ def _listed(value: Any) -> list[str]:
 
 
 def _with_jitter(count: int, jitter: int) -> int:
-    """`count` and up to `jitter` more, so that processes started together do not leave together."""
+    """Return `count` and up to `jitter` more, so that processes started together do not exit together."""
     if count <= 0 or jitter <= 0:
         return max(count, 0)
     return count + int.from_bytes(os.urandom(4), "big") % (jitter + 1)

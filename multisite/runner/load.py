@@ -1,6 +1,6 @@
 """From the job to the site's app, by Python's own import: the location first, then the interpreter's own path.
 
-The workers, who import sites in a way of their own, take from here what an application is and how a site names it.
+The workers, which import sites in their own way, use the rules for what an application is and how a site names it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ASGI_PARAMETERS = (("scope",), ("scope", "receive", "send"))
 
 
 def load(job: Job) -> Any:
-    """The app of the job. Whatever the site's code raises comes out unchanged.
+    """Return the app of the job. What the site's code raises is not changed.
 
     Raises:
         NoSuchApp: what the job names is not there.
@@ -50,7 +50,7 @@ def load(job: Job) -> Any:
 
 
 def is_just_written(location: str) -> bool:
-    """Whether a source in there is so new that a .pyc made now could outlive its next edit: it knows whole seconds."""
+    """Tell whether a source is so new that a .pyc made now could outlive its next edit: a .pyc knows whole seconds."""
     newest = 0.0
     try:
         for entry in os.scandir(location or "."):
@@ -74,7 +74,7 @@ def _by_kind(job: Job, spec: Spec) -> Any:
         return importlib.import_module("paste.deploy").loadapp(f"config:{path}", name=spec.attribute or None)
     if spec.kind == "moya":
         return moya(job.location, job.ini, job.overlay)
-    raise NoSuchApp(f"an application of the kind {spec.kind!r} cannot run in a process of its own; name its callable")
+    raise NoSuchApp(f"an application of the kind {spec.kind!r} cannot run in its own process; name its callable")
 
 
 def _code(job: Job, spec: Spec) -> Any:
@@ -96,7 +96,7 @@ def _module_or_plugin(job: Job, spec: Spec) -> Any:
 
 
 def _plugin(name: str, site: dict[str, Any]) -> Any:
-    """The app that the loader of another package makes: an entry point, as the site's own interpreter has it.
+    """Return the app that the loader of another package makes: an entry point in the site's own interpreter.
 
     A loader is called with what follows the first colon and with the site. Our package is not here, so the site is an
     object with the attributes of `multisite.model.Site` and none of its methods.
@@ -122,10 +122,10 @@ def _loader(name: str) -> Any:
 
 
 def existing_file(location: str, target: str, site: str) -> str:
-    """The absolute path of a file that the site of this name names.
+    """Return the absolute path of a file that the site `site` names.
 
     Raises:
-        NoSuchApp: there is no such file, or it is no regular file.
+        NoSuchApp: there is no such file, or it is not a regular file.
     """
     path = os.path.join(location, target)
     if os.path.isfile(path):
@@ -136,11 +136,11 @@ def existing_file(location: str, target: str, site: str) -> str:
 def import_file(path: str, module_name: str, own_name: str = "") -> ModuleType:
     """Execute a Python file (of any suffix) as the module `module_name`.
 
-    Where it is to know itself by another name, that is `own_name`. The module is in `sys.modules` before it runs
-    (Flask and dataclasses look themselves up there); when it fails, what was there before is there again.
+    `own_name` is the module's own ``__name__``, if that differs. The module is in `sys.modules` before it runs (Flask
+    and dataclasses look themselves up there); if it fails, the module that was there before is restored.
 
     Raises:
-        OSError: the file cannot be read. And whatever its code raises.
+        OSError: the file cannot be read. And anything that its code raises.
     """
     from importlib.machinery import SourceFileLoader
     from importlib.util import module_from_spec, spec_from_file_location
@@ -171,13 +171,13 @@ def find_app(
     candidates: tuple[str, ...],
     call: tuple[tuple[Any, ...], dict[str, Any]] | None,
 ) -> Any:
-    """What a site names in a module, called with these arguments if it is a factory.
+    """Return what a site names in a module; a factory is called with these arguments.
 
     Args:
-        module: where it is.
-        target: how the site names that.
+        module: that contains it.
+        target: the site's name for that.
         candidates: the (dotted) names to look for, best first.
-        call: the arguments; None where it is the app itself.
+        call: the arguments; None if it is the app itself.
 
     Raises:
         NoSuchApp: it is not there, or cannot be called.
@@ -202,7 +202,7 @@ def find_app(
 
 
 def _callables(holder: Any) -> list[str]:
-    """The public callables of a module or object, those of its own first choice."""
+    """Return the public callables of a module or object, its own before imported ones."""
     public = {name: value for name, value in getattr(holder, "__dict__", {}).items() if not name.startswith("_")}
     own = [name for name, value in public.items() if callable(value) and not _is_imported_class(value, holder)]
     return own or [name for name, value in public.items() if callable(value)]
@@ -232,7 +232,7 @@ def _django(settings: str, is_asgi: bool) -> Any:
 
 
 def moya(location: str, ini: Sequence[str], overlay: Mapping[str, Mapping[str, str]]) -> Any:
-    """The app of the Moya project in `location`, as Moya's own service makes it.
+    """Return the app of the Moya project in `location`, as Moya's own service makes it.
 
     That is `moya.multiwsgi.Server.build` (release 0.6.20).
 
@@ -251,7 +251,7 @@ def moya(location: str, ini: Sequence[str], overlay: Mapping[str, Mapping[str, s
 
 
 def is_asgi(app: Any) -> bool:
-    """Whether `app` is an ASGI application, of version 2 or 3 (asgiref, "Applications").
+    """Tell whether `app` is an ASGI application, of version 2 or 3 (asgiref, "Applications").
 
     A coroutine can never answer a WSGI server, so one is proof; otherwise the parameters are:
     ``(scope)`` and ``(scope, receive, send)`` cannot be called with (environ, start_response).
@@ -271,7 +271,7 @@ def is_asgi(app: Any) -> bool:
 
 
 def _function(app: Any) -> tuple[Any, bool]:
-    """The Python function that a call runs, and whether its first parameter is already taken."""
+    """Return the Python function that a call runs, and whether its first parameter is already bound."""
     if isinstance(app, type):
         return app.__init__, True  # type: ignore[misc]
     if hasattr(app, "__func__"):
@@ -280,7 +280,7 @@ def _function(app: Any) -> tuple[Any, bool]:
 
 
 def unique_name(site_name: str, path: str) -> str:
-    """The module name of a site's file: one identifier, and no two sites share one.
+    """Return the module name of a site's file: one identifier, different for each site.
 
     Anything but ASCII letters and digits is written as ``_`` and two hexadecimal digits per byte,
     so the ``__`` in the middle can come from neither side.

@@ -1,8 +1,8 @@
 """The preloader: it imports what the sites of one interpreter and user have in common, and forks their backends.
 
-Started like a backend, with a control socket in the place of the listening socket. What it says there is one JSON
-object for each message: ``ready``, or ``spoilt`` by the import of a module, which leaves behind what no other site
-may get. It ends when the supervisor closes the socket, and when the files that it has imported have changed.
+Started like a backend, with a control socket in place of the listening socket. Each message there is one JSON object:
+``ready``, or ``spoilt`` if the import of a module has left something behind that other sites must not get. It ends
+when the supervisor closes the socket, and when the files that it has imported have changed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NAME = b"multisite-preld"
 DESCRIPTORS = 7
 LOOK_EVERY = 1.0  # seconds
 CHANGED = "what is installed there has changed"
-# They patch the standard library, keep one state for random numbers, or have threads behind our back.
+# They patch the standard library, share one state of random numbers, or have threads that we cannot see.
 NEVER = frozenset({"gevent", "eventlet", "numpy", "grpc", "torch", "tensorflow", "ddtrace", "newrelic", "coverage"})
 
 
@@ -65,9 +65,9 @@ class ForkServer:
             self._denied |= {gunicorn_setup.NAME}  # one for some sites, and another for others
 
     def load(self, modules: Iterable[str]) -> None:
-        """Import `modules`, and tell how that went; one that spoils the process ends it."""
+        """Import `modules`, and report the result; a module that spoils the process ends it."""
         found = purity.strangers(sys.path) if os.geteuid() == 0 else ""
-        if found:  # root imports nothing that somebody else could have written
+        if found:  # root imports nothing that another user could have written
             self._leave({"refused": f"others than root may write {found}"})
         from . import wsgi  # noqa: F401  what most backends need of the runner itself
 
@@ -95,7 +95,7 @@ class ForkServer:
         self._tell({"ready": {"modules": new, "reads": asked, "failed": self._failed}})
 
     def _try(self, name: str) -> None:
-        """Import one module; many need a configured framework, and are left to their sites."""
+        """Import one module; those that need a configured framework are left to their sites."""
         try:
             importlib.import_module(name)
         except Exception:
@@ -131,7 +131,7 @@ class ForkServer:
                 os._exit(0)
 
     def _receive(self) -> ForkRequest:
-        """The next request; the process ends where there is none any more."""
+        """Return the next request; the process ends when there are no more."""
         data, descriptors, _, _ = socket.recv_fds(self._control, 64, DESCRIPTORS)
         if not data or len(descriptors) != DESCRIPTORS:
             os._exit(0)
@@ -142,7 +142,7 @@ class ForkServer:
             return ForkRequest(json.loads(file.read()), places, socket.socket(fileno=channel))
 
     def _why_not(self, request: ForkRequest) -> str:
-        """Why a fork would not be what a plain start is, "" if it would be."""
+        """Return why a fork would differ from a plain start, "" if it would not."""
         if self._has_changed():
             return CHANGED
         try:
@@ -151,10 +151,10 @@ class ForkServer:
             return ""
         found = {name.partition(".")[0] for name in names if not name.endswith(".py") or name.count(".") == 1}
         shadowed = min(found & self._tops, default="")
-        return f"its location has a {shadowed!r} of its own" if shadowed else ""
+        return f"its location has its own {shadowed!r}" if shadowed else ""
 
     def _note_files(self) -> None:
-        """Remember what has been imported, to learn when it is something else."""
+        """Remember what has been imported, to notice changes."""
         new = {name: module for name, module in sys.modules.items() if name not in self._before}
         ours = __package__ or ""
         self._tops = {name.partition(".")[0] for name in new if name.partition(".")[0] not in (*self._before, ours)}
@@ -164,7 +164,7 @@ class ForkServer:
             self._files[path] = _stamp(path)
 
     def _has_changed(self) -> bool:
-        """Whether any file is another now; of starts within one second, the first asks for all."""
+        """Tell whether any file has changed; this is looked up once a second at most."""
         now = time.monotonic()
         if now < self._looked_at + LOOK_EVERY:
             return False

@@ -1,7 +1,7 @@
-"""What the import of a module may not do to a process from which others are forked, and who could have written it.
+"""What the import of a module must not do to a process from which others are forked, and who could have written it.
 
-Threads do not survive a fork; descriptors, handlers, folders and variables would be those of every site. A module
-whose import leaves any of these behind has to be imported by each site for itself.
+Threads do not survive a fork; every site would share descriptors, handlers, folders and variables. If the import of a
+module leaves any of these behind, each site has to import it for itself.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NAMES = re.compile(r"""["']([A-Z][A-Z0-9_]*)["']""")
 
 
 def facts() -> dict[str, Any]:
-    """The state of this process that the import of a module leaves as it is."""
+    """Return the state of this process that the import of a module must not change."""
     django = sys.modules.get("django.conf")
     return {
         "starts threads": len(os.listdir("/proc/self/task")),
@@ -47,12 +47,12 @@ def facts() -> dict[str, Any]:
 
 
 def broken(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """The first difference as half a sentence, "" where there is none."""
+    """Return the first difference as half a sentence, "" if there is none."""
     return next((what for what, value in after.items() if before[what] != value), "")
 
 
 def descriptors() -> list[str]:
-    """Whatever each descriptor is; the one of the listing itself is gone when it is looked at."""
+    """Return what each descriptor is; that of the listing itself is already closed."""
     found = []
     for name in os.listdir("/proc/self/fd"):
         try:
@@ -63,7 +63,7 @@ def descriptors() -> list[str]:
 
 
 def children() -> str:
-    """The processes that the main thread has started and that live."""
+    """Return the living processes that the main thread has started."""
     try:
         with open(f"/proc/self/task/{os.getpid()}/children") as file:
             return file.read()
@@ -72,17 +72,17 @@ def children() -> str:
 
 
 def root_logger() -> Any:
-    """Handlers and levels of logging's root; None as long as nobody has imported it."""
+    """Return handlers and level of the root logger; None until logging is imported."""
     root = getattr(sys.modules.get("logging"), "root", None)
     return root and (list(root.handlers), root.level, root.manager.disable)
 
 
 class Reads(dict):  # type: ignore[type-arg]
-    """The inside of `os.environ`, which notes who asks for what.
+    """The inside of `os.environ`, which notes who reads what.
 
     Attributes:
-        names: of the variables that somebody has asked for.
-        askers: modules whose import has asked for something that is each site's own, and what that is.
+        names: of the variables that were read.
+        askers: modules whose import has read something that differs between sites, and what that is.
     """
 
     def __init__(self, inside: dict[bytes, bytes]) -> None:
@@ -107,27 +107,27 @@ class Reads(dict):  # type: ignore[type-arg]
                 self.askers.setdefault(name, what)
 
     def tainted(self) -> dict[str, str]:
-        """Those askers that have been imported all the same, whatever they made of the answer."""
+        """Return those askers that were imported all the same, whatever they did with the answer."""
         askers, self.askers = self.askers, {}
         return {name: what for name, what in askers.items() if name in sys.modules}
 
 
 def watched(environ: MutableMapping[str, str]) -> Reads:
-    """Have the readers of `environ`, which is `os.environ`, noted until `unwatched`."""
+    """Note the readers of `environ`, which is `os.environ`, until `unwatched`."""
     reads = Reads(environ._data)  # type: ignore[attr-defined]
     environ._data = reads  # type: ignore[attr-defined]
     return reads
 
 
 def unwatched(environ: MutableMapping[str, str]) -> None:
-    """Leave `environ` as Python made it."""
+    """Restore `environ` to what Python made."""
     environ._data = dict(dict.items(environ._data))  # type: ignore[attr-defined]
 
 
 def said_at_startup() -> set[str]:
-    """The names of environment variables, as far as one can tell, that the interpreter's start-up files ask for.
+    """Return the names of environment variables that the interpreter's start-up files seem to read.
 
-    They have run already, so nobody could watch them: what looks like such a name in their text is taken for one.
+    These files have run already, unwatched: what looks like such a name in their text is taken for one.
     """
     return {name for text in _texts() for name in _NAMES.findall(text)}
 
@@ -161,9 +161,9 @@ def _read(path: str) -> str:
 
 
 def strangers(folders: Iterable[str]) -> str:
-    """The first file or folder below `folders` that somebody else than root may write, "" where there is none.
+    """Return the first file or folder below `folders` that a user other than root may write, "" if there is none.
 
-    What has been installed as editable stands elsewhere; it is looked at as well.
+    Editable installations are elsewhere; they are included.
     """
     found = list(folders)
     for finder in sys.meta_path:
@@ -196,7 +196,7 @@ def _above(path: str) -> Iterator[str]:
 
 
 def _is_strange(path: str, *, in_it: bool = False) -> bool:
-    """Whether others may write it; above our folders, those are harmless where everybody has files of his own."""
+    """Tell whether others may write it; above our folders, one in which all users have their own files is harmless."""
     try:
         status = os.stat(path)
     except OSError:
@@ -210,12 +210,12 @@ def _is_strange(path: str, *, in_it: bool = False) -> bool:
 
 
 def _home(finder: object) -> str:
-    """The name of the module that a finder was defined in."""
+    """Return the name of the module that defines a finder."""
     return finder.__module__ if isinstance(finder, type) else type(finder).__module__
 
 
 def _leads_to(finder: object) -> list[str]:
-    """The folders that such a finder imports from, as its module says; none where that has another shape."""
+    """Return the folders that such a finder imports from, as its module lists them; none if that has another form."""
     module = sys.modules.get(_home(finder))
     packages: dict[str, str] = getattr(module, "MAPPING", {})
     parts: dict[str, list[str]] = getattr(module, "NAMESPACES", {})

@@ -1,4 +1,4 @@
-"""What a backend tells: lines and errors to the site's log, messages as of sd_notify(3) to the supervisor.
+"""What a backend reports: lines and errors to the site's log, messages as of sd_notify(3) to the supervisor.
 
 The messages go on a pipe that this process alone has. The log is whatever descriptor 2 is: ``sys.stderr`` is the
 site's to replace and to close.
@@ -23,7 +23,7 @@ FOLDER = os.path.dirname(os.path.abspath(__file__))
 
 
 def say(text: str) -> None:
-    """Write a line to the log; where there is none, nobody is told."""
+    """Write a line to the log, if there is one."""
     data = (text + "\n").encode("utf-8", "backslashreplace")
     try:
         while data:
@@ -42,7 +42,7 @@ def report(error: BaseException, what: str) -> str:
 
 
 def _without_ours(frames: TracebackType | None) -> TracebackType | None:
-    """The frames from the first that is neither ours nor of the import system; all of them if there is none."""
+    """Return the frames from the first that is neither ours nor of the import system; all of them if there is none."""
     first = frames
     while first is not None and _is_ours(first.tb_frame.f_code.co_filename):
         first = first.tb_next
@@ -54,9 +54,9 @@ def _is_ours(path: str) -> bool:
 
 
 class Notifier:
-    """Speaks on `descriptor`, which never waits; with -1 it tells nobody.
+    """Writes to `descriptor`, which never waits; with -1 it writes nothing.
 
-    What finds no room there is kept, be it a part of a message, and goes first the next time.
+    If there is no room, the rest is kept, even a part of a message, and is written first the next time.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -66,39 +66,39 @@ class Notifier:
         self._lock = allocate_lock()
 
     def ready(self) -> None:
-        """The backend accepts requests."""
+        """Report that the backend accepts requests."""
         self._send("READY=1\nSTATUS=serving")
 
     def stopping(self, why: str) -> None:
-        """It accepts no more of them."""
+        """Report that it accepts no more requests."""
         self._send(f"STOPPING=1\nSTATUS={_line(why)}")
 
     def hangs(self, why: str) -> None:
-        """It accepts no more of them, and ends: one that it has makes no progress."""
+        """Report that it accepts no more requests and ends: one of its requests makes no progress."""
         self._send(f"STOPPING=1\nSTATUS={_line(why)}\nHUNG=1")
 
     def recycles(self) -> None:
-        """It accepts no more of them, since it has had its `max_requests`: another one is to take its place."""
+        """Report that it accepts no more requests, after `max_requests` of them, and needs a successor."""
         self._send("STOPPING=1\nRECYCLES=1\nSTATUS=max_requests")
 
     def leaves(self) -> None:
-        """It has answered all that it had accepted, and ends. The exit status is one that the site's code may use."""
+        """Report that it has answered all accepted requests and ends: a site's code may use the same exit status."""
         self._send("LEAVES=1")
 
     def status(self, text: str) -> None:
-        """What a user should know about it, in one line."""
+        """Report what a user should know about it, in one line."""
         self._send(f"STATUS={_line(text)}")
 
     def failed(self, why: str) -> None:
-        """It is not going to serve, and ends. The exit status alone would not tell that it was we who ended it."""
+        """Report that it will not serve and ends; the exit status alone would not show that we ended it."""
         self._send(f"FAILED=1\nSTATUS={_line(why)}")
 
     def modules(self, names: str) -> None:
-        """Which modules of the interpreter the site needs, separated by blanks."""
+        """Report which modules of the interpreter the site needs, separated by spaces."""
         self._send(f"MODULES={names}")
 
     def facts(self, found: dict[str, Any]) -> None:
-        """What the examination of the site has found."""
+        """Report what the examination of the site has found."""
         self._send(f"FACTS={dumps(found)}")
 
     def _send(self, text: str) -> None:
@@ -106,7 +106,7 @@ class Notifier:
         self.flush()
 
     def flush(self) -> None:
-        """Send what could not be sent before; a supervisor that is gone, or does not read, must not hold up a site."""
+        """Send what could not be sent before; a supervisor that is gone, or does not read, must not delay a site."""
         while self._waiting and self._lock.acquire(False):  # else another thread is at it, and will see what waits
             try:
                 self._write()
@@ -118,7 +118,7 @@ class Notifier:
                 self._lock.release()
 
     def _write(self) -> None:
-        """Write as much as there is room for of what waits first."""
+        """Write as much of the first waiting message as there is room for."""
         if not self._identity or _identity(self._descriptor) != self._identity:
             self._waiting.clear()
         elif self._waiting:
@@ -130,7 +130,7 @@ class Notifier:
 
 
 def _identity(descriptor: int) -> tuple[int, int] | None:
-    """Which file a descriptor stands for: a site may close it, and open one of its own in its place."""
+    """Return which file a descriptor belongs to: a site may close it, and open its own file in its place."""
     try:
         status = os.fstat(descriptor)
     except OSError:

@@ -1,8 +1,8 @@
 """The head of a request in HTTP/1, as front ends write it.
 
-What is read here, gunicorn accepts too, and makes the same environ of it (a test compares them); everything that is
-any less plain is left to gunicorn's own parser, which knows what is dangerous. So a site that is asked by a front end
-needs no gunicorn in its memory until somebody sends chunks or nonsense.
+gunicorn accepts everything that is read here, too, and makes the same environ from it (a test compares them); whatever
+is less plain is left to gunicorn's own parser, which knows what is dangerous. So a site behind a front end needs no
+gunicorn in its memory until a client sends chunks or nonsense.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _MOST_KEYS = 1000
 _keys: dict[str, str] = {}
 _PORTS = {"http": "80", "https": "443"}
 
-#: by which a front end says that the client came by https: gunicorn's ``secure_scheme_headers``
+#: by which a front end reports that the client uses https: gunicorn's ``secure_scheme_headers``
 SCHEMES = (("HTTP_X_FORWARDED_PROTO", "https"), ("HTTP_X_FORWARDED_PROTOCOL", "ssl"), ("HTTP_X_FORWARDED_SSL", "on"))
 _ONCE = frozenset({"HTTP_HOST", "CONTENT_TYPE", "CONTENT_LENGTH", *(key for key, _ in SCHEMES)})
 
-#: what front ends tell about their client under other names than X-Forwarded-*: mod_wsgi's families, in
+#: what front ends report about their client under names other than X-Forwarded-*: mod_wsgi's families, in
 #: WSGITrustedProxyHeaders; RFC 7239; gunicorn's `forwarder_headers`
 CLAIMS = frozenset(
     [
@@ -59,7 +59,7 @@ _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)(.*)", re.DOTALL)
 
 
 def bounds(limits: dict[str, int]) -> tuple[int, int]:
-    """Characters and fields of a head that is within gunicorn's `limits` whatever it looks like."""
+    """Return how many characters and fields a head may have to be within gunicorn's `limits` in any case."""
     sizes = [limits.get(name, 0) for name in ("limit_request_line", "limit_request_field_size")]
     fields = limits.get("limit_request_fields", 0)
     longest = min([LONGEST, *(size for size in sizes if size > 0)])
@@ -73,13 +73,13 @@ def environ_of(
     most_fields: int = MOST_FIELDS,
     more_claims: Collection[str] = (),
 ) -> dict[str, Any] | None:
-    """The strings of the environ; None where gunicorn has to look.
+    """Return the strings of the environ; None if gunicorn has to read the head.
 
     Args:
         head: all up to the empty line.
-        is_trusted: whether what the front end says about its client is believed.
-        longest, most_fields: what is larger is gunicorn's to judge.
-        more_claims: further keys by which a front end says something about its client.
+        is_trusted: whether the front end's statements about its client are believed.
+        longest, most_fields: gunicorn judges what is larger.
+        more_claims: further keys of statements about the client.
     """
     text = head.decode("latin-1")
     first, *lines = text.split("\r\n")
@@ -114,7 +114,7 @@ def environ_of(
 
 
 def _add(lines: list[str], environ: dict[str, Any]) -> bool:
-    """Whether all fields are plain."""
+    """Add the fields; return whether all of them are plain."""
     for line in lines:
         name, colon, value = line.partition(":")
         key = _keys.get(name) or _key(name)
@@ -144,7 +144,7 @@ def _key(name: str) -> str:
 
 
 def introduce(environ: dict[str, Any], is_trusted: bool, more_claims: Collection[str] = ()) -> None:
-    """Say who asks, and drop what nobody may say, or not this peer."""
+    """Add who the client is, and drop fields that nobody, or not this peer, may send."""
     environ.pop(PROXY, None)
     if not is_trusted:
         for key in [key for key in environ if is_claim(key) or key in more_claims]:
@@ -153,14 +153,14 @@ def introduce(environ: dict[str, Any], is_trusted: bool, more_claims: Collection
 
 
 def is_claim(key: str) -> bool:
-    """Whether the field with this key tells about somebody else than the peer."""
+    """Tell whether the field with this key is a statement about someone other than the peer."""
     return key[:17] == FAMILY or key in CLAIMS
 
 
 def split_target(target: str) -> tuple[str, str] | None:
-    """The authority of a target in absolute form, and the rest of it in origin form; None for any other.
+    """Return the authority of a target in absolute form, and the rest of it in origin form; None for any other.
 
-    It is for proxies, and every server has to take it all the same. An empty path is ``/`` (RFC 9112 section 3.2.1).
+    It is for proxies, but every server has to accept it. An empty path is ``/`` (RFC 9112 section 3.2.1).
     """
     absolute = _ABSOLUTE.fullmatch(target)
     if not absolute:
@@ -170,7 +170,7 @@ def split_target(target: str) -> tuple[str, str] | None:
 
 
 def resolve_target(environ: dict[str, Any]) -> None:
-    """Put a target in absolute form into origin form, and its authority in the place of Host.
+    """Put a target in absolute form into origin form, and its authority in place of Host.
 
     The authority is the host, whatever Host says (RFC 9112 section 3.2.2).
     """

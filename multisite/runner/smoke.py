@@ -1,7 +1,7 @@
-"""The smoke request: what a new process has to answer before it takes any request of others.
+"""The smoke request, which a new process has to answer before it accepts other requests.
 
-It comes from this process itself, so that nothing has to be accepted for it, and it is counted nowhere. What the app
-sees is a request for the site's canonical domain, as of a front end on this machine.
+The process makes it itself, so that nothing has to be accepted for it, and it is not counted. The app sees a request
+for the site's canonical domain, as from a front end on this machine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 NOT_WELL = 6  # exit status
 FAILS_FROM = 500
-LONGEST = 65536  # bytes of an answer that are looked at
+LONGEST = 65536  # bytes of an answer that are read
 
 
 class Smoke:
@@ -41,15 +41,15 @@ class Smoke:
         return f"the smoke request GET {self.mount}{self.path}"
 
     def head(self) -> bytes:
-        """The request as HTTP/1 has it."""
+        """The head of the request in HTTP/1."""
         lines = (f"GET {self.mount}{self.path} HTTP/1.1", f"Host: {self.host}", "User-Agent: multisite-smoke")
         return "\r\n".join((*lines, "Accept: */*", "Connection: close")).encode("latin-1")
 
     def environ(self) -> dict[str, Any]:
-        """The request as WSGI has it.
+        """The request as a WSGI environ.
 
         Raises:
-            ValueError: it cannot be asked.
+            ValueError: it cannot be made.
         """
         environ = environ_of(self.head(), True)
         if environ is None:
@@ -59,7 +59,7 @@ class Smoke:
         return environ
 
     def variables(self) -> dict[str, str]:
-        """What an ASGI app is told besides the head, as of an envelope."""
+        """What an ASGI app gets besides the head, as from an envelope."""
         return {
             "wsgi.url_scheme": "http",
             "SCRIPT_NAME": self.mount,
@@ -71,7 +71,7 @@ class Smoke:
 
 
 class Nobody:
-    """A connection at whose other end nobody is."""
+    """A connection with nobody at the other end."""
 
     def __init__(self, smoke: Smoke) -> None:
         self.limit = 0.0
@@ -83,7 +83,7 @@ class Nobody:
         """Send nothing."""
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
-        """Send nothing; returns how much would have been sent."""
+        """Send nothing; return how much would have been sent."""
         return count or 0
 
     def __str__(self) -> str:
@@ -91,7 +91,7 @@ class Nobody:
 
 
 def ask_wsgi(smoke: Smoke, caller: AppCaller) -> str:
-    """Have the app answer; returns why that is not good, "" if it is."""
+    """Call the app; return why its answer is not good, "" if it is."""
     try:
         environ = smoke.environ()
     except ValueError as error:
@@ -116,7 +116,7 @@ def status_of(answer: bytes) -> int:
 
 
 def leave_unless_well(reason: str, notifier: Notifier) -> None:
-    """End the process where there is a reason to: it is not to serve."""
+    """End the process if there is a reason: it must not serve."""
     if reason:
         notifier.failed(reason)
         os._exit(NOT_WELL)

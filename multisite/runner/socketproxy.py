@@ -1,6 +1,6 @@
-"""For a command that can only be told a port or a path: takes the site's socket and passes each connection on.
+"""For a command that only takes a port or a path: takes the site's socket and passes each connection on.
 
-Run as a program of its own (standard library only), as the site's user. It starts the command as its
+Run as a separate program (standard library only), as the site's user. It starts the command as its
 child, asks with growing intervals until it listens, says READY=1, and relays bytes unchanged, both
 directions with one bounded buffer each. SIGTERM: it takes no more connections, lets those that are
 open end, then ends the command. When the command ends, it ends with the same code.
@@ -40,7 +40,7 @@ def free_port() -> int:
 
 
 def tell(message: str) -> None:
-    """Tell the supervisor (sd_notify(3))."""
+    """Report to the supervisor (sd_notify(3))."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
@@ -49,7 +49,7 @@ def tell(message: str) -> None:
 
 
 class Stranger(OSError):
-    """Somebody else listens where the command is expected."""
+    """Another process listens where the command is expected."""
 
 
 def listeners(family: int, address: Any) -> set[tuple[int, int]]:
@@ -82,7 +82,7 @@ def listeners(family: int, address: Any) -> set[tuple[int, int]]:
 
 
 def _in_order(word: bytes) -> bytes:
-    """Four bytes of an address, which the table has as a number of the machine."""
+    """Return four bytes of an address, which the table writes as a number of the machine."""
     return word[::-1] if sys.byteorder == "little" else word
 
 
@@ -94,10 +94,10 @@ class Far:
         self._known: set[tuple[int, int]] = set()  # who listened when we looked last
 
     def connect(self) -> socket.socket:
-        """Connect to the first address that answers, which is the only one tried from then on.
+        """Connect to the first address that answers; from then on only that one is tried.
 
         Raises:
-            OSError: none does.
+            OSError: none answers.
         """
         error: OSError | None = None
         for family, address in self.addresses:
@@ -115,16 +115,16 @@ class Far:
         raise error or OSError("no address")
 
     def _check(self, family: int, address: Any, is_connected: bool = False) -> None:
-        """See that nobody but our user, or root, listens there; and has all the time, if we are connected now.
+        """Check that only our user, or root, listens there; if we are connected, that it has done so all the time.
 
         Raises:
-            OSError: nobody does, or somebody else.
+            OSError: nobody listens, or someone else.
         """
-        if family == socket.AF_UNIX:  # in a folder that is our user's alone
+        if family == socket.AF_UNIX:  # in a folder that only our user has
             return
         found = listeners(family, address)
         if is_connected and not found & self._known:  # beside one that stays, only its own user could have listened
-            raise Stranger("who listens there has changed meanwhile")
+            raise Stranger("another process listens there now")
         self._known = found
         if any(user not in (os.getuid(), 0) for user, _ in found):
             raise Stranger(f"another user listens on port {address[1]}")
@@ -151,7 +151,7 @@ class Pipe:
         self.push()
 
     def push(self) -> None:
-        """Give what there is to the sink, and its end if that is reached."""
+        """Write what we have to the sink, and close that when the end is reached."""
         if self.data:
             try:
                 self.data = self.data[self.sink.send(self.data) :]
@@ -164,7 +164,7 @@ class Pipe:
 
 
 class Relay:
-    """The listening socket and all connections that go through."""
+    """The listening socket and all connections that pass through."""
 
     def __init__(self, listener: socket.socket, far: Far, command: subprocess.Popen[bytes]) -> None:
         self.listener, self.far, self.command = listener, far, command
@@ -173,7 +173,7 @@ class Relay:
         self.leaving = False
 
     def run(self) -> None:
-        """Relay until the command has ended, or all is done after we were asked to leave."""
+        """Relay until the command has ended, or until all is done after we were asked to end."""
         self.listener.setblocking(False)
         self.selector.register(self.listener, selectors.EVENT_READ)
         while self.command.poll() is None and not (self.leaving and not self.pairs):
@@ -207,7 +207,7 @@ class Relay:
         self.watch(far)
 
     def watch(self, one: socket.socket) -> None:
-        """Wait for what this socket can do for its two pipes."""
+        """Wait until this socket can do something for its two pipes."""
         there, back = self.pairs[one]
         events = 0
         for pipe in (there, back):
@@ -268,7 +268,7 @@ def wait_until_it_listens(far: Far, command: subprocess.Popen[bytes]) -> None:
 
 
 def addresses_of(port: int, host: str) -> list[tuple[int, Any]]:
-    """Return where a command may listen: loopback first, then what it was told as its host, if that is this machine."""
+    """Return where a command may listen: loopback first, then the host that it was given, if that is this machine."""
     found: list[tuple[int, Any]] = [(socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET6, ("::1", port))]
     with contextlib.suppress(OSError):
         known = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM) if host else []

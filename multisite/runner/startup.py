@@ -1,8 +1,8 @@
 """From the job to the backend, and the ways it may end.
 
-Exit statuses, which a site's own code may use as well: 0 asked to, or after `max_requests`; 2 not started as the
-supervisor does; 3 the site's app cannot be loaded; 4 a request hung, 1 so badly that the interpreter could not even
-say so (`watchdog`); 5 the site has closed our descriptors (`accept`).
+Exit statuses, which a site's own code may use as well: 0 when asked, or after `max_requests`; 2 not started by the
+supervisor; 3 the site's app cannot be loaded; 4 a request hung, 1 if the interpreter could not even report it
+(`hangs`); 5 the site has closed our descriptors (`accept`).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def _load(orders: job.Job, notifier: Notifier) -> tuple[Any, Examination | None]:
-    """The app, and what its import has been seen to change; without one, the reason is told and the process ends."""
+    """Return the app, and what its import has changed; if there is none, report the reason and end the process."""
     if orders.spec.kind != "asgi" and orders.worker != "asgi":
         from . import wsgi  # noqa: F401  now, since the site may patch what it uses (gevent.monkey)
     if orders.location and orders.location not in sys.path:
@@ -84,7 +84,7 @@ def _load(orders: job.Job, notifier: Notifier) -> tuple[Any, Examination | None]
 
 
 def _no_module(orders: job.Job, error: ModuleNotFoundError) -> NoSuchApp:
-    """What to say of a module that was not found: as `load.no_module`, with the site's own line that imports it."""
+    """Return the message for a module that was not found, with the line of the site that imports it."""
     place, trace = "", error.__traceback__
     while trace is not None:
         path = trace.tb_frame.f_code.co_filename
@@ -95,7 +95,7 @@ def _no_module(orders: job.Job, error: ModuleNotFoundError) -> NoSuchApp:
 
 
 def _open_standard_streams() -> None:
-    """What the site has closed of them would become a file of ours, and its log be written there."""
+    """Open standard streams that are closed: otherwise a file of ours would take their numbers, and get the log."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
@@ -131,7 +131,7 @@ def _backend(app: Any, orders: job.Job, notifier: Notifier) -> Any:
             app = debugged(app, orders.pin, orders.processes == 1)
         return wsgi.WsgiServer(app, orders, notifier)
     if orders.pin:
-        say(f"{orders.name}: an ASGI application has no debugger here; its framework has a debug mode of its own")
+        say(f"{orders.name}: an ASGI application has no debugger here; its framework has its own debug mode")
     gunicorn_setup.inject(orders.gunicorn, gunicorn_setup.FOR_ASGI)
     try:
         from . import asgi

@@ -1,4 +1,4 @@
-"""What a whole process shares and an import may change: read it, and tell two readings apart.
+"""What a whole process shares and an import may change: read it, and compare two readings.
 
 The workers read it around the import of a site that shares their interpreter, and the runner around that of a site
 which is examined. Reading is cheap (some 0.2 ms) and changes nothing.
@@ -66,7 +66,7 @@ def _read_umask() -> int:
 
 
 def differences(before: ProcessState, after: ProcessState) -> Iterator[str]:
-    """One phrase for each thing that `after` has otherwise."""
+    """Return a phrase for each difference in `after`."""
     if before.cwd != after.cwd:
         yield f"the working directory ({before.cwd} → {after.cwd})"
     if before.umask != after.umask:
@@ -87,7 +87,7 @@ def differences(before: ProcessState, after: ProcessState) -> Iterator[str]:
 
 
 def changed_variables(before: ProcessState, after: ProcessState) -> Iterator[tuple[str, str]]:
-    """Names of environment variables and what happened to them; a value may be a secret."""
+    """Return the names of changed environment variables and what happened to them; a value may be a secret."""
     for name in sorted(before.environ.keys() | after.environ.keys()):
         if name not in before.environ:
             yield name, "set"
@@ -98,7 +98,7 @@ def changed_variables(before: ProcessState, after: ProcessState) -> Iterator[tup
 
 
 def added_paths(before: ProcessState, after: ProcessState) -> tuple[str, ...]:
-    """The entries of `sys.path` that `before` does not have, in their order."""
+    """Return the entries of `sys.path` that `before` does not have, in their order."""
     return tuple(dict.fromkeys(entry for entry in after.path if entry not in before.path))
 
 
@@ -114,6 +114,6 @@ def _path_differences(before: ProcessState, after: ProcessState) -> Iterator[str
 
 
 def changed_handlers(before: ProcessState, after: ProcessState) -> list[int]:
-    """Signals with another handler; none where one of the readings is of another thread than the main one."""
+    """Return signals with a changed handler; none if one of the readings is from a thread other than the main one."""
     both = before.handlers.keys() & after.handlers.keys()
     return sorted(number for number in both if before.handlers[number] != after.handlers[number])

@@ -1,8 +1,8 @@
-"""For a server that accepts as soon as it runs: runs it on a socket of its own first, and asks it there.
+"""For a server that accepts as soon as it runs: runs it on a private socket first, and sends a request there.
 
-Run as a program of its own (standard library only), as the site's user, with the site's listening socket. It starts
-the command as its child with a private socket in that one's place, sends the smoke request there, and ends it. Only
-then does it become the command itself, now with the site's socket. So nobody's request reaches what does not answer.
+Run as a separate program (standard library only), as the site's user, with the site's listening socket. It starts the
+command as its child with a private socket instead, sends the smoke request there, and ends it. Only then does it
+become the command itself, now with the site's socket. So no visitor's request reaches a server that does not answer.
 
     trial.py (http|uwsgi) HOST PATH [--stdin] -- COMMAND ARGUMENT…
 """
@@ -57,7 +57,7 @@ def _counted(word: str) -> bytes:
 
 
 def status_of(answer: bytes) -> int:
-    """Return the status that an answer begins with, 0 if it is none."""
+    """Return the status in the first line of an answer, 0 if there is none."""
     version, _, rest = answer[:100].partition(b" ")
     return int(rest[:3]) if version.startswith(b"HTTP/1.") and rest[:3].isdigit() else 0
 
@@ -110,7 +110,7 @@ def become(argv: list[str], is_stdin: bool) -> NoReturn:
 
 
 def answered(command: Command, address: str, data: bytes) -> int:
-    """Send `data` to the socket and return the status of the answer, 0 if the command leaves without one."""
+    """Send `data` to the socket and return the status of the answer, 0 if the command ends without one."""
     answer = b""
     with socket.socket(socket.AF_UNIX) as connected:
         connected.connect(address)
@@ -146,7 +146,7 @@ def try_out(argv: list[str], data: bytes, is_stdin: bool) -> int:
 
 
 def tell(message: str) -> None:
-    """Tell the supervisor (sd_notify(3))."""
+    """Report to the supervisor (sd_notify(3))."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
@@ -155,7 +155,7 @@ def tell(message: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Try the command out, and become it; returns the exit code if it is not well."""
+    """Try the command, and become it; return the exit status if the trial failed."""
     cut = arguments.index("--")
     (protocol, host, path, *stdin), argv = arguments[:cut], arguments[cut + 1 :]
     asked = f"the smoke request GET {path}"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class WsgiServer:
-    """Serves one WSGI app until it is told to stop."""
+    """Serves one WSGI app until it is asked to stop."""
 
     def __init__(self, app: Any, job: Job, notifier: Notifier) -> None:
         listener = ListeningSocket(job.listen)
@@ -45,7 +45,7 @@ class WsgiServer:
         self._watchdog = Watchdog(job.request_timeout, self._acceptor.active, self._acceptor.stop, notifier)
 
     def run(self, follower: Follower | None = None) -> None:
-        """Returns after the last request; SIGTERM, or the bound of `max_requests`, makes one the last.
+        """Return after the last request; SIGTERM, or the limit `max_requests`, makes one the last.
 
         Args:
             follower: learns what the site needs and does.
@@ -84,18 +84,18 @@ class WsgiServer:
         if self._unfollowed > 0:
             return
         self._acceptor.handle, aside = self._handle, self._aside
-        connection.close()  # who waits for the end of the answer is not to wait for what follows
+        connection.close()  # the client waits for the end of the answer only, not for what follows
         self._unfollowed = follower.after(*((aside.answered, aside.failed) if aside else ()))
         if self._unfollowed:
             self._acceptor.handle = partial(self._handle_followed, follower)
 
     def _signalled(self, numbers: bytes) -> None:
-        """Signals have arrived; the site may have put a handler in place of ours, which has run."""
+        """Handle signals that have arrived; if the site has replaced our handler, its own has run."""
         if signal.SIGTERM in numbers and signal.getsignal(signal.SIGTERM) not in (self._terminate, _quit):
             self._terminate(signal.SIGTERM, None)
 
     def _handle(self, connection: RequestConnection) -> None:
-        """One connection; one that brings nothing (a probe) is no request."""
+        """Handle one connection; one that brings nothing (a probe) is not a request."""
         try:
             start, client = connection.first()
         except OSError:
@@ -108,13 +108,13 @@ class WsgiServer:
             self._serve(connection, start, client)
         except Exception as error:  # not the app's, whose errors end below: gunicorn cannot be imported, or worse
             connection.failed = True
-            report(error, f"{connection} cannot be answered")
+            report(error, f"Cannot answer {connection}")
         finally:
             leave_if_child()
             self._board.end(began, connection.failed, connection.received, connection.sent, quiet)
 
     def _serve(self, connection: RequestConnection, start: bytes, client: int) -> None:
-        """By the first byte, in which nobody can lie: a client's bytes never come first on this socket."""
+        """Choose by the first byte, which a client cannot forge: its bytes never come first on this socket."""
         if client >= 0 and start.startswith(WITH_CLIENT):
             self._envelopes.serve_client(connection, start, client)
             return
@@ -127,5 +127,5 @@ class WsgiServer:
 
 
 def _quit(number: int, frame: object) -> None:
-    """At once, whatever is in flight."""
+    """Exit at once, whatever is in flight."""
     os._exit(0)

@@ -215,7 +215,7 @@ def test_what_only_the_main_thread_can_do_is_found(tmp_path: Path, path: str) ->
         told = [site.ask(path=path) for _ in range(8)]
         assert [one.status for one in told] == [200, 500, *[200] * 6]
         facts = examined(site, 8)
-        assert "failed in another thread than the one that imported it when it answered requests" in facts["findings"]
+        assert "failed in a thread other than the one that imported it when it answered requests" in facts["findings"]
 
 
 def test_a_site_that_stands_it_is_answered_by_several_threads(tmp_path: Path) -> None:
