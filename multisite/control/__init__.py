@@ -1,4 +1,4 @@
-"""How everybody else talks to the supervisor, and where its sockets are.
+"""How other processes talk to the supervisor, and where its sockets are.
 
 Face: `client.Client`, `rundir.RuntimeDir`, `program`.
 May import: errors, config.

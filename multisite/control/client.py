@@ -1,6 +1,6 @@
 """How workers and commands talk to the supervisor, and how the first worker that needs it starts it.
 
-A client keeps nothing open, so threads may share it and a fork spoils nothing.
+A client keeps nothing open, so threads may share it and a fork does no harm.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from multisite.control.peers import peer_of
 from multisite.control.rundir import RuntimeDir, RuntimeDirError
 from multisite.errors import BackendUnavailable, MultisiteError
 
-FULL_FOR = 3.0  # seconds in which the queue of its socket may stay full
+FULL_FOR = 3.0  # seconds for which the queue of its socket may stay full
 START_WITHIN = 10.0  # seconds for a supervisor to come up
-START_PAUSE = 0.5  # seconds after which it is tried again, for one that fails; doubled each time
+START_PAUSE = 0.5  # seconds before the next attempt to start one that fails; doubled each time
 ANSWER_WITHIN = 10.0
 MOST_STARTS = 5  # in START_WITHIN, by each worker
 RETRY_AFTER = 5  # seconds
@@ -34,7 +34,7 @@ _GONE = (FileNotFoundError, ConnectionRefusedError, ConnectionResetError, Broken
 
 
 class Stuck(BackendUnavailable):
-    """So many ask the supervisor already that the system lets nobody in."""
+    """The queue of the supervisor's socket is full."""
 
 
 class NotAdmitted(BackendUnavailable):
@@ -50,7 +50,7 @@ class NotRunning(MultisiteError):
 
 
 class SupervisorError(MultisiteError):
-    """The supervisor refused; `status` and `retry_after` are as it said."""
+    """The supervisor refused; `status` and `retry_after` are from its answer."""
 
     def __init__(self, answer: dict[str, Any]) -> None:
         super().__init__(str(answer.get("error")))
@@ -84,12 +84,12 @@ class Client:
     def ensure(self, site: str, host: str = "", limits: Limits = NO_LIMITS) -> str:
         """Return the path of the listening socket of `site`, starting the supervisor if there is none.
 
-        The caller's server is registered: the supervisor leaves with the last one.
+        The caller's server is registered: the supervisor exits with the last one.
 
         Args:
             site: its name.
             host: of its instance, if it is a hosting site.
-            limits: how large the head of a request may be where we serve; the site's own process has the same.
+            limits: how large the head of a request may be in this server; the site's own process has the same limits.
 
         Raises:
             BackendUnavailable: no process of the site can be had just now; it says when to ask again.
@@ -105,7 +105,7 @@ class Client:
         return bool(self._urge({"do": "wake", "site": site, "host": host, "head_limits": limits})["up"])
 
     def meet(self, limits: Limits = NO_LIMITS) -> None:
-        """Have a supervisor that knows the caller's server, and stays as long as that; `limits` as for `ensure`.
+        """Make sure that a supervisor runs and stays as long as the caller's server; `limits` as for `ensure`.
 
         Raises:
             BackendUnavailable: there is none.
@@ -113,7 +113,7 @@ class Client:
         self._urge({"do": "meet", "head_limits": limits})
 
     def provision(self, domain: str, within: float, limits: Limits = NO_LIMITS) -> dict[str, Any]:
-        """Have a domain that nobody knows set up; return what became of it, as `supervisor.provisions` says.
+        """Have an unknown domain set up; return the result in the form of `supervisor.provisions`.
 
         Args:
             domain: in the normal form of hosts.
@@ -121,12 +121,12 @@ class Client:
             limits: as for `ensure`.
 
         Raises:
-            BackendUnavailable: nobody can be asked, or not just now.
+            BackendUnavailable: no supervisor can be asked just now.
         """
         return self._urge({"do": "provision", "domain": domain, "head_limits": limits}, within)
 
     def _urge(self, request: dict[str, Any], within: float = ANSWER_WITHIN) -> dict[str, Any]:
-        """Ask the supervisor, which is started if there is none."""
+        """Ask the supervisor, and start one if there is none."""
         began = time.monotonic()
         deadline = began + self._start_within
         pause = 0.005
@@ -146,12 +146,12 @@ class Client:
                     self._start_if_needed()
                     start_at, start_pause = time.monotonic() + start_pause, 2 * start_pause
             if time.monotonic() >= deadline:
-                raise BackendUnavailable("the supervisor does not start; the log says why", RETRY_AFTER)
+                raise BackendUnavailable("the supervisor does not start; the log shows why", RETRY_AFTER)
             time.sleep(pause)
             pause = min(0.1, pause * 1.5)
 
     def is_awake(self, site: str, host: str = "") -> bool:
-        """Tell whether a process of `site` serves, for a request that is to be ignored; starts nothing."""
+        """Tell whether a process of `site` serves, for a request that does not count as use; start nothing."""
         try:
             return bool(self.ask({"do": "awake", "site": site, "host": host})["awake"])
         except (SupervisorError, NotRunning, RuntimeDirError, BackendUnavailable, TimeoutError):
@@ -178,7 +178,7 @@ class Client:
             self.ask({"do": "hung", "site": site, "host": host, "incident": incident})
 
     def ask(self, request: dict[str, Any], within: float = ANSWER_WITHIN) -> dict[str, Any]:
-        """Send one request and return the answer, which may take so many seconds; starts nothing.
+        """Send one request and return the answer, which may take `within` seconds; start nothing.
 
         Raises:
             NotRunning: there is no supervisor.
@@ -207,7 +207,7 @@ class Client:
 
     def _decode(self, line: bytes) -> dict[str, Any]:
         if not line.endswith(b"\n"):
-            raise NotRunning("the supervisor has just left")
+            raise NotRunning("the supervisor has just exited")
         answer: dict[str, Any] = json.loads(line)
         if answer.get("status") == FORBIDDEN:
             raise NotAdmitted(self._rundir.control, str(answer.get("error")))
@@ -232,7 +232,7 @@ class Client:
         try:
             connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         except OSError as error:  # no descriptor is left
-            raise BackendUnavailable(f"the supervisor cannot be asked: {error.strerror}", RETRY_AFTER) from error
+            raise BackendUnavailable(f"cannot ask the supervisor: {error.strerror}", RETRY_AFTER) from error
         connected.settimeout(ANSWER_WITHIN)
         try:
             connected.connect(path)
@@ -241,14 +241,14 @@ class Client:
         except BaseException as error:
             connected.close()
             if isinstance(error, _GONE):
-                raise NotRunning("the supervisor does not run") from None
+                raise NotRunning("no supervisor is running") from None
             if isinstance(error, BlockingIOError):
                 raise Stuck("the supervisor does not answer; the queue of its socket is full", RETRY_AFTER) from None
             raise
         return connected
 
     def _start_if_needed(self) -> None:
-        """Start the supervisor unless somebody else does."""
+        """Start the supervisor unless another process does."""
         try:
             self._rundir.make()
             lock = self._rundir.lock()
@@ -262,13 +262,13 @@ class Client:
         except RuntimeDirError as error:
             raise BackendUnavailable(error.reason, RETRY_AFTER) from None
         except OSError as error:
-            raise BackendUnavailable(f"the supervisor cannot be started: {error}", RETRY_AFTER) from None
+            raise BackendUnavailable(f"cannot start the supervisor: {error}", RETRY_AFTER) from None
 
 
 def wake(home: Home, limits: Limits) -> None:
-    """Have the supervisor of `home` there, as `Client.meet` does, in a thread of its own: nobody waits for it.
+    """Start the supervisor of `home` if there is none, as `Client.meet` does, in a thread: nobody waits for it.
 
-    Where that fails, whoever needs it next is told.
+    If that fails, the next caller that needs the supervisor gets the error.
     """
 
     def meet() -> None:
@@ -282,12 +282,12 @@ def _take_start(rundir: str) -> None:
     """Count a start of the supervisor.
 
     Raises:
-        BackendUnavailable: it has been started often enough just now, and does not last.
+        BackendUnavailable: it has been started too often just now, and does not keep running.
     """
     now = time.monotonic()
     begun = _starts[rundir] = [at for at in _starts.get(rundir, ()) if now - at < START_WITHIN]
     if len(begun) >= MOST_STARTS:
-        raise BackendUnavailable("the supervisor ends again and again; the log says why", RETRY_AFTER)
+        raise BackendUnavailable("the supervisor ends again and again; the log shows why", RETRY_AFTER)
     begun.append(now)
 
 
@@ -295,7 +295,7 @@ _starts: dict[str, list[float]] = {}  # by runtime directory: when this process 
 
 
 def _start(home: str, lock: int) -> None:
-    """Start the supervisor of `home`, detached; it inherits the lock and nothing else that is open but the log."""
+    """Start the supervisor of `home`, detached; of the open files, it inherits only the lock and the log."""
     env = program.environment(program.scrub(os.environ))
     argv = program.command(home, lock_fd=str(lock))
     null = subprocess.DEVNULL

@@ -1,4 +1,4 @@
-"""Whether a server runs that answers NAME.localhost without being told to: it holds a lock for life.
+"""Whether a server is running that answers NAME.localhost by itself: it holds a lock for life.
 
 ``multisite serve`` does so on loopback addresses, and ``multisite explain`` asks.
 """
@@ -16,7 +16,7 @@ LOCK = "localhost.lock"
 
 
 def hold(home: Home) -> None:
-    """Have everybody know, until this process and those that it forks have ended; where that cannot be, nobody does."""
+    """Hold the lock until this process and its forks have ended; an error is ignored, and then nobody knows."""
     rundir = RuntimeDir(home)
     with contextlib.suppress(OSError, RuntimeDirError):
         rundir.make()
@@ -25,7 +25,7 @@ def hold(home: Home) -> None:
 
 
 def is_held(home: Home) -> bool:
-    """Tell whether one runs."""
+    """Tell whether one is running."""
     try:
         descriptor = os.open(os.path.join(home.runtime_dir, LOCK), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:

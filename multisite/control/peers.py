@@ -1,4 +1,4 @@
-"""Who is at the other end of a socket, as the kernel tells it."""
+"""Who is at the other end of a socket, as the kernel reports it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LARGEST = 1 << 16
 
 
 def peer_of(connected: socket.socket) -> tuple[int, int, int]:
-    """Return pid, uid and gid of who made the other end of a unix socket."""
+    """Return pid, uid and gid of the process that made the other end of a unix socket."""
     pid, uid, gid = _PEER.unpack(connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
     return pid, uid, gid
 
@@ -23,7 +23,7 @@ def sock_diag(request: bytes) -> bytes:
     """Return the answer to a request of one family (sock_diag(7)), both without their headers.
 
     Raises:
-        OSError: there is no such socket (ENOENT), it is not allowed, or the kernel has no such thing.
+        OSError: there is no such socket (ENOENT), it is not allowed, or the kernel does not support it.
     """
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _SOCK_DIAG) as kernel:
         kernel.settimeout(1.0)

@@ -1,4 +1,4 @@
-"""The supervisor's own program: how it is run anew, with the package as it is on disk now."""
+"""The supervisor's own program: how to run it again, with the package as it is on disk now."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ _PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspat
 def command(home: str, **words: str) -> list[str]:
     """Return the command line; `words` are further options of ``python -m multisite.supervisor``.
 
-    It is to be run in "/": Python looks for modules in the working directory.
+    Run it in "/": Python looks for modules in the working directory.
     """
     options = [part for name, value in words.items() for part in (f"--{name.replace('_', '-')}", value)]
     return [own_interpreter(), "-m", "multisite.supervisor", "--home", home, *options]
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return `environ` so that the package, and what it needs, is found where we found it."""
+    """Return `environ`, changed so that Python finds the package, and what it needs, where we found it."""
     path = os.pathsep.join(dict.fromkeys([_PACKAGE_PARENT, *filter(os.path.isabs, sys.path)]))
     return {**environ, "PYTHONPATH": path}
 
 
-# A gunicorn that sees GUNICORN_PID takes itself for a re-executed one; the others belong to our own service manager.
+# A gunicorn that sees GUNICORN_PID believes that it was re-executed; the others belong to our own service manager.
 SERVERS_OWN = ("GUNICORN_", "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_", "WEB_CONCURRENCY", "SERVER_SOFTWARE", "UWSGI_")
 
 
 def scrub(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return `environ` without what a WSGI server or service manager put there for itself."""
+    """Return `environ` without the variables that a WSGI server or service manager set for itself."""
     return {name: value for name, value in environ.items() if not name.startswith(SERVERS_OWN)}
 
 

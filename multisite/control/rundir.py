@@ -1,4 +1,4 @@
-"""The runtime directory: one supervisor's at a time, with the narrowest modes that let the right people in."""
+"""The runtime directory: one supervisor has it at a time, and its modes admit the right users only."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RuntimeDirError(MultisiteError):
 
 @dataclass
 class Access:
-    """Gives sockets and folders the narrowest mode that lets `group` connect; None: nobody else."""
+    """Gives sockets and folders the narrowest mode that lets `group` connect; None: only their owner."""
 
     group: int | None = None
 
@@ -45,7 +45,7 @@ class Access:
         self._set(path, 0o600 if self.group is None else 0o660)
 
     def admit_to_folder(self, path: str, others: int = 0) -> None:
-        """Set group and mode of a folder, through which `others` (0o11: everybody) may go besides.
+        """Set group and mode of a folder; `others` (0o11: everybody) may pass through it as well.
 
         Raises:
             OSError: they cannot be set.
@@ -70,7 +70,7 @@ class Access:
 
 
 class RuntimeDir:
-    """Paths of one home's runtime directory; `path` is where it is, if the home says another one by now."""
+    """Paths of one home's runtime directory; `path` is where it is, even if the home names another one by now."""
 
     def __init__(self, home: Home, path: str = "") -> None:
         self.path = path or home.runtime_dir
@@ -97,7 +97,7 @@ class RuntimeDir:
         return os.path.join(self.path, "board", site)
 
     def notify(self, serial: int) -> str:
-        """Path of the socket at which the backend with that number says when it is ready."""
+        """Path of the socket at which the backend with this number reports that it is ready."""
         return os.path.join(self.path, "notify", str(serial))
 
     def private(self, site: str) -> str:
@@ -105,7 +105,7 @@ class RuntimeDir:
         return os.path.join(self.path, "private", site)
 
     def give(self, site: str, uid: int, gid: int) -> None:
-        """Have that folder there, of this user; what another one has left in it goes.
+        """Make that folder for this user, and remove what another user has left in it.
 
         Raises:
             OSError: it cannot be made.
@@ -120,7 +120,7 @@ class RuntimeDir:
 
     @property
     def mark(self) -> str:
-        """How the marks begin by which the processes of this directory's sites are known."""
+        """How the marks begin that identify the processes of this directory's sites."""
         status = os.stat(self.path)
         return f"{status.st_dev:x}.{status.st_ino:x}"
 
@@ -128,7 +128,7 @@ class RuntimeDir:
         """Make the directory and its folders.
 
         Raises:
-            RuntimeDirError: they cannot be made, or are somebody else's.
+            RuntimeDirError: they cannot be made, or belong to another user.
         """
         self.check_length()
         try:
@@ -141,14 +141,14 @@ class RuntimeDir:
             raise self.error(f"{error.filename or self.path}: {(error.strerror or 'it fails').lower()}") from None
 
     def clear(self) -> None:
-        """Remove all that a supervisor left in its folders; what the workers keep beside them is theirs."""
+        """Remove all that a supervisor left in its folders; the files of the workers beside them stay."""
         for top in (os.path.join(self.path, name) for name in FOLDERS):
             with contextlib.suppress(OSError), os.scandir(top) as found:
                 for item in list(found):
                     _remove(item)
 
     def check_length(self) -> None:
-        """Refuse a path that no socket address can hold.
+        """Refuse a path that is too long for a socket address.
 
         Raises:
             RuntimeDirError: even the control socket could not be bound.
@@ -157,7 +157,7 @@ class RuntimeDir:
             raise self.error(f"the path of a socket in it is longer than {LONGEST_PATH} bytes")
 
     def _check(self) -> None:
-        """Refuse a directory in which somebody else could put a socket in place of ours."""
+        """Refuse a directory in which another user could replace our socket."""
         fault = self._fault()
         if fault:
             raise self.error(fault)
@@ -167,29 +167,29 @@ class RuntimeDir:
         if status.st_uid not in (os.geteuid(), 0):
             return f"it belongs to the user {status.st_uid}"
         if status.st_mode & (stat.S_IWOTH | stat.S_IWGRP) and not status.st_mode & stat.S_ISVTX:
-            return "others may write it"
+            return "other users may write to it"
         return ""
 
     def obstacle(self) -> str:
-        """Return why no supervisor of this user could work in the directory, "" if one could; nothing is made."""
+        """Return why no supervisor of this user could work in the directory, "" if one could; make nothing."""
         there = self.path
         while not os.path.lexists(there):
             there = os.path.dirname(there)
         needed = [there] if there != self.path else [there, *(os.path.join(there, name) for name in (*FOLDERS, LOCK))]
-        fault = "" if os.path.isdir(there) else f"{there} is no folder"
+        fault = "" if os.path.isdir(there) else f"{there} is not a folder"
         fault = fault or (self._fault() if there == self.path else "")
         if fault:
             return fault
         for path in filter(os.path.exists, needed):
             if not os.access(path, os.W_OK | (os.X_OK if os.path.isdir(path) else os.R_OK)):
-                return f"{path} cannot be written by user {os.geteuid()}"
+                return f"the user {os.geteuid()} cannot write to {path}"
         return ""
 
     def let_in(self, access: Access) -> None:
-        """Give the folders the narrowest modes that let sites at their own files, and `access` at the sockets.
+        """Give the folders the narrowest modes that let sites reach their own files, and `access` the sockets.
 
         Raises:
-            RuntimeDirError: that cannot be done.
+            RuntimeDirError: that is not possible.
         """
         self.access = access
         own = Access()
@@ -204,7 +204,7 @@ class RuntimeDir:
             raise self.error(f"{error.filename}: {(error.strerror or 'it fails').lower()}") from None
 
     def lock(self) -> int | None:
-        """Take the lock that a supervisor holds for life; None if another has it.
+        """Take the lock that a supervisor holds for life; return None if another one has it.
 
         Raises:
             RuntimeDirError: the lock file cannot be made.
@@ -222,14 +222,14 @@ class RuntimeDir:
         return descriptor
 
     def sign(self, descriptor: int) -> None:
-        """Write into the lock who holds it, where the disk has room for that."""
+        """Write into the lock file who holds it, if the disk has room for that."""
         text = f"{os.getpid()}\n{self.home}\n".encode("utf-8", "surrogateescape")
         with contextlib.suppress(OSError):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, text, 0)
 
     def holder(self) -> tuple[int, str]:
-        """Return pid and home of who signed the lock last; (0, "") where nobody did."""
+        """Return pid and home of the last signer of the lock; (0, "") if there is none."""
         try:
             with open(os.path.join(self.path, LOCK), encoding="utf-8", errors="surrogateescape") as file:
                 pid, home, *_ = file.read(8192).split("\n")
@@ -238,7 +238,7 @@ class RuntimeDir:
             return 0, ""
 
     def other_home(self) -> RuntimeDirError:
-        """The error that the supervisor of another home has this directory."""
+        """Return the error that the supervisor of another home uses this directory."""
         pid, home = self.holder()
         return self.error(f"the home {home or '?'} uses it (process {pid})")
 
@@ -249,10 +249,10 @@ class RuntimeDir:
 
 
 def bind(path: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
-    """Return a socket at `path`, in the place of whatever is there; nobody but its owner may connect so far.
+    """Return a socket at `path`, replacing whatever is there; so far only its owner may connect.
 
     Raises:
-        OSError: it cannot be bound; where the path is too long, the message says what to do.
+        OSError: it cannot be bound; if the path is too long, the message contains the remedy.
     """
     if len(os.fsencode(path)) > LONGEST_PATH:
         reason = f"the path is longer than {LONGEST_PATH} bytes; choose a shorter [service] runtime_dir"
@@ -274,8 +274,8 @@ def bind(path: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.sock
 def _remove(item: os.DirEntry[str]) -> None:
     """Remove a file, or a folder as far as possible.
 
-    Folders belong to sites, who may put a link in place of one meanwhile; `shutil.rmtree` looks each name up in the
-    open folder that it was found in. What they have nested too deeply for it stays.
+    Folders belong to sites, which may replace one by a link meanwhile; `shutil.rmtree` looks each name up in the open
+    folder that it was found in. Folders nested too deeply for it stay.
     """
     with contextlib.suppress(OSError, RecursionError):
         if item.is_dir(follow_symlinks=False):
@@ -285,13 +285,13 @@ def _remove(item: os.DirEntry[str]) -> None:
 
 
 def access_of(home: Home) -> Access:
-    """Return who is let in; nobody, where the group that moya.conf names cannot be had."""
+    """Return who is admitted: nobody else, if the group that moya.conf names is not available."""
     name, problem = home.supervisor.socket_group, access_problem(home)
     return Access() if not name or (problem and problem.is_error) else Access(_gid(name))
 
 
 def access_problem(home: Home, uid: int = -1) -> Problem | None:
-    """Return why the group that moya.conf names cannot be let in by a service of the user `uid` (ours), or None."""
+    """Return why a service of the user `uid` (ours) cannot admit the group that moya.conf names, or None."""
     name = home.supervisor.socket_group
     if not name:
         return None
@@ -336,7 +336,7 @@ def _closed_to(gid: int, path: str) -> str:
         try:
             status = os.stat(folder)
         except OSError:
-            continue  # it is going to be made
+            continue  # it will be made
         if not status.st_mode & (stat.S_IXGRP if status.st_gid == gid else stat.S_IXOTH):
             return folder
     return ""

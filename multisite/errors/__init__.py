@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 from dataclasses import asdict, dataclass
 
-#: what the system says when it has run out of something, which is no fault of whoever it was asked about
+#: errors of a system that has run out of something, for which the site or file at hand is not to blame
 SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC, errno.EDQUOT, errno.EAGAIN})
 
 
@@ -20,13 +20,13 @@ class MultisiteError(Exception):
     """Base of every error of ours.
 
     Attributes:
-        status: the HTTP status this error is answered with.
+        status: the HTTP status of the answer to this error.
         reason: one sentence for a person, without a final period.
         retry_after: seconds for a ``Retry-After`` header, or None.
-        incident: what names it in a log, "" where nothing was logged.
-        detail: what a developer is shown beside it; filled in where that is wanted only.
-        headers: name and value of header fields that the answer has besides.
-        is_last: nobody knows where another request would begin on this connection.
+        incident: its id in the log, "" if nothing was logged.
+        detail: shown to a developer beside it; filled in only for that.
+        headers: name and value of further header fields of the answer.
+        is_last: it is unknown where another request would begin on this connection.
     """
 
     status = 500
@@ -42,7 +42,7 @@ class MultisiteError(Exception):
 
 
 class ConfigError(MultisiteError):
-    """The configuration as a whole cannot be used (`problems` says why)."""
+    """The configuration as a whole cannot be used (`problems` has the reasons)."""
 
     status = 503
 
@@ -80,7 +80,7 @@ class Unauthorized(MultisiteError):
 
 
 class AccessUnknown(MultisiteError):
-    """Who may use the site cannot be learnt, so nobody may."""
+    """The file of users cannot be read, so nobody may use the site."""
 
     status = 503
     retry_after = 30
@@ -111,14 +111,14 @@ class NeedsProcess(MultisiteError):
 
 
 class SiteBusy(MultisiteError):
-    """The site has as much to do as it may have at once, or is still being imported; try again."""
+    """The site is at its limit of simultaneous requests, or is still being imported; try again."""
 
     status = 503
     retry_after = 5
 
 
 class BackendUnavailable(MultisiteError):
-    """The site has no process that could take this request now: queue full, backoff, given up."""
+    """The site has no process that could take this request now: queue full, backoff, or fatal."""
 
     status = 503
 
@@ -128,7 +128,7 @@ class BackendUnavailable(MultisiteError):
 
 
 class Asleep(MultisiteError):
-    """The site has no process, and this request is one that does not start any."""
+    """The site has no process, and this request does not start one."""
 
     status = 503
     retry_after = 600
@@ -147,7 +147,7 @@ class InMaintenance(OutOfService):
 
 
 class Paused(OutOfService):
-    """Requests wait for the site, and this one has waited for as long as it may."""
+    """Requests wait for the site, and this one has waited as long as it may."""
 
     retry_after = 10
 
@@ -170,7 +170,7 @@ class StillStarting(MultisiteError):
 
 
 class UpstreamError(MultisiteError):
-    """What went wrong between us and the endpoint that a request was relayed to."""
+    """An error between us and the endpoint that a request was relayed to."""
 
     status = 502
 
@@ -180,11 +180,11 @@ class ConnectFailed(UpstreamError):
 
 
 class ConnectTimeout(ConnectFailed):
-    """The endpoint said neither yes nor no in time; it might with more."""
+    """The endpoint did not answer the connection attempt in time; it might with more."""
 
 
 class UpstreamProtocolError(UpstreamError):
-    """The answer is none, is cut short, or breaks the rules of HTTP (RFC 9112)."""
+    """The answer is invalid, is cut short, or breaks the rules of HTTP (RFC 9112)."""
 
 
 class NoAnswer(UpstreamProtocolError):
@@ -192,42 +192,42 @@ class NoAnswer(UpstreamProtocolError):
 
 
 class UpstreamTimeout(UpstreamError):
-    """The endpoint let its time pass: to take the request, to answer, or between two parts of the answer."""
+    """The endpoint took too long: to take the request, to answer, or between two parts of the answer."""
 
     status = 504
 
 
 class NoUpgrade(MultisiteError):
-    """The request asks for a WebSocket, and the server does not let us have the client's connection."""
+    """The request asks for a WebSocket, and the server does not give us the client's connection."""
 
     status = 501
 
 
 class RequestTooLarge(MultisiteError):
-    """The request's header fields do not fit what the endpoint's protocol can carry."""
+    """The request's header fields are larger than the endpoint's protocol can carry."""
 
     status = 431
 
 
 class BodyTooLarge(MultisiteError):
-    """A request body without a length is larger than what is kept for an endpoint that needs to know it."""
+    """A request body without a length is larger than we keep for an endpoint that needs the length."""
 
     status = 413
 
 
 class BadRequest(MultisiteError):
-    """What the server let through cannot be passed on: control characters, a length that is no number, no chunks."""
+    """The server accepted what cannot be passed on: control characters, a length that is no number, invalid chunks."""
 
     status = 400
     is_last = True
 
 
 class Unforeseen(MultisiteError):
-    """What nobody has thought of went wrong in our own code; the log has the traceback."""
+    """Our own code failed in a way that it does not handle; the log has the traceback."""
 
 
 class ClientDisconnected(MultisiteError):
-    """The client left before its request was whole; the answer reaches nobody (RFC 9112 section 8)."""
+    """The client left before its request was complete; the answer reaches nobody (RFC 9112 section 8)."""
 
     status = 400
     is_last = True
@@ -245,7 +245,7 @@ LONGEST_VALUE = 100  # characters of a value that a message repeats
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong with the configuration, and what to do about it.
+    """One problem of the configuration, and what to do about it.
 
     Attributes:
         severity: "error" (the site is not served from this file) or "warning".
@@ -284,7 +284,7 @@ def _shown(value: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return a text with all that could end the line, or steer a terminal, escaped."""
+    """Return a text in which everything is escaped that could end the line or control a terminal."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)

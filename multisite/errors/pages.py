@@ -1,6 +1,6 @@
-"""The pages that multisite answers with itself: errors and redirects, each a WSGI callable.
+"""The pages of multisite itself: errors and redirects, each a WSGI callable.
 
-Pure: what a page says depends on its fields and on the request's method and `Accept`.
+Pure: the content of a page depends on its fields and on the request's method and `Accept`.
 A page never shows a path or a traceback unless it was given a `detail`, which is for debugging.
 """
 
@@ -35,33 +35,33 @@ if TYPE_CHECKING:
 
     Headers = Iterable[tuple[str, str]]
 
-#: status -> (title, text) of a page that says nothing more particular
+#: status -> (title, text) of a page without a more particular text
 TITLES: dict[int, tuple[str, str]] = {
     400: ("Bad request", "The server could not understand this request."),
     401: ("Sign in", "This site asks for a user name and a password."),
     403: ("Forbidden", "You may not see this page."),
     404: ("Not found", "There is no site at this address."),
-    405: ("Not allowed", "This address does not take requests of this kind."),
+    405: ("Not allowed", "This address does not accept requests of this kind."),
     410: ("Expired", "This site is no longer available."),
-    412: ("Changed", "What is at this address is not what was asked for."),
+    412: ("Changed", "The resource at this address is not the one that was expected."),
     413: ("Request too large", "The body of this request is too large for the site."),
-    416: ("No such part", "What is at this address has no such part."),
+    416: ("No such part", "The resource at this address has no such part."),
     431: ("Request too large", "The header fields of this request are too large for the site."),
     500: ("Site error", "This site has a problem. The details are in the server log."),
     501: ("Not supported", "This site needs something that the server cannot do yet."),
-    502: ("Bad answer", "This site gave an answer that could not be understood."),
+    502: ("Bad answer", "This site sent an invalid answer."),
     503: ("Not available", "This site is not available at the moment. Please try again later."),
     504: ("No answer", "This site took too long to answer. Please try again later."),
 }
 
-#: what one kind of error says rather than its status
+#: texts for one kind of error, instead of those of its status
 BY_KIND = {
     ConnectFailed: ("Not reachable", "This site cannot be reached at the moment. Please try again later."),
-    StillStarting: ("Starting", "This site is starting. The page comes by itself in a moment."),
+    StillStarting: ("Starting", "This site is starting. The page will load by itself in a moment."),
     InMaintenance: ("Under maintenance", "This site is being worked on. Please try again later."),
 }
 
-#: errors whose reason is written for a visitor; the others' may name files and stays in the log
+#: errors whose reason is written for a visitor; the reasons of others may name files and stay in the log
 TOLD = (Asleep, BadHost, Forbidden, UnknownHost, NeedsProcess, NoUpgrade, SiteBusy)
 
 #: a reason may quote what the client sent; a page stays small all the same (characters)
@@ -79,7 +79,7 @@ STYLE = (
 
 @dataclass(frozen=True)
 class Page:
-    """One answer of ours; call it as a WSGI application.
+    """One of our answers; call it as a WSGI application.
 
     `text`, `incident` and `detail` are plain text and are escaped where they are shown, and so are `links`, names of
     sites with their addresses; `detail` and `links` are shown to this machine's own clients alone.
@@ -96,7 +96,7 @@ class Page:
     def __call__(
         self, environ: WSGIEnvironment, start_response: StartResponse, exc_info: Any = None
     ) -> Iterable[bytes]:
-        """Answer; with `exc_info` also where an answer was begun (PEP 3333: re-raised once it was sent)."""
+        """Answer; with `exc_info` even if an answer has begun (PEP 3333: it is re-raised if that was sent)."""
         is_shown = not (self.detail or self.links) or is_local(environ)
         page = self if is_shown else replace(self, detail="", links=())
         media_type, body = page.render(environ.get("HTTP_ACCEPT", ""))
@@ -104,7 +104,7 @@ class Page:
         return [] if environ.get("REQUEST_METHOD") == "HEAD" else [body]
 
     def render(self, accept: str) -> tuple[str, bytes]:
-        """The content type and body for an `Accept` value; HTML where nothing else is preferred."""
+        """Return the content type and body for an `Accept` value; HTML unless something else is preferred."""
         media_type = _best_of(RENDERERS, accept) if accept else "text/html"
         text = RENDERERS[media_type](self)
         return media_type, text.encode("utf-8", "replace")
@@ -146,7 +146,7 @@ class OwnPage:
 
 
 def _best_of(offered: Iterable[str], accept: str) -> str:
-    # Imported here: werkzeug brings its server and its test client along, 50 ms that only an error page needs.
+    # Imported here: werkzeug imports its server and its test client, 50 ms that only an error page needs.
     from werkzeug.datastructures import MIMEAccept
     from werkzeug.http import parse_accept_header
 
@@ -163,12 +163,12 @@ def error_page(
     retry_after: int | None = None,
     headers: Headers = (),
 ) -> Page:
-    """The page for a status; an empty title or text is taken from `TITLES`.
+    """Return the page for a status; an empty title or text is taken from `TITLES`.
 
     Args:
         status: the HTTP status, 400 to 599.
-        incident: what the log calls this failure (`multisite.logs.servicelog.incident`).
-        detail: shown as it stands; only in debug.
+        incident: the id of this failure in the log (`multisite.logs.servicelog.incident`).
+        detail: shown unchanged; only for debugging.
         retry_after: seconds for a ``Retry-After`` header (RFC 9110 section 10.2.3).
         headers: further response headers.
     """
@@ -178,7 +178,7 @@ def error_page(
 
 
 def for_error(exc: MultisiteError, incident: str = "", detail: str = "") -> Page:
-    """The page an error is answered with; its reason is shown if it is one that visitors are told."""
+    """Return the page for an error; its reason is shown if it is written for visitors."""
     reason = shorten(exc.reason) if isinstance(exc, TOLD) else ""
     incident = incident or exc.incident
     detail = detail or exc.detail
@@ -188,28 +188,28 @@ def for_error(exc: MultisiteError, incident: str = "", detail: str = "") -> Page
 
 
 def redirect(location: str, status: int = 308) -> Page:
-    """A redirect to a URL: 308 keeps the method (RFC 9110 section 15.4.9), 301 is the old way.
+    """Return a redirect to a URL: 308 keeps the method (RFC 9110 section 15.4.9), 301 is the old way.
 
-    Characters that may not stand in a URL are percent-encoded, line ends among them, so nothing can be smuggled into
-    the header. Not stored by caches: a canonical domain can change within a second.
+    Characters that are not allowed in a URL are percent-encoded, line ends among them, so nothing can be smuggled into
+    the header. Caches do not store it: a canonical domain can change within a second.
     """
     target = quote(location, safe="%/:=&?~#+!$,;'@()*[]")
     return Page(status, "Moved", f"This page is at {target}", headers=(("Location", target),))
 
 
 def phrase(status: int) -> str:
-    """The reason phrase of a status line."""
+    """Return the reason phrase of a status line."""
     return HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Error"
 
 
 def shorten(reason: str) -> str:
-    """A reason as a sentence for a page."""
+    """Return a reason as a sentence for a page."""
     sentence = reason if len(reason) <= LONGEST_TEXT else reason[:LONGEST_TEXT] + "…"
     return sentence[:1].upper() + sentence[1:] + ("" if sentence.endswith((".", "…")) else ".")
 
 
 def render_html(page: Page) -> str:
-    """The page as a small HTML document that loads nothing."""
+    """Return the page as a small HTML document that loads nothing."""
     headers = dict(page.headers)
     location, refresh = headers.get("Location", ""), headers.get("Refresh", "")
     parts = [
@@ -240,7 +240,7 @@ def _item(name: str, address: str) -> str:
 
 
 def render_json(page: Page) -> str:
-    """The page as one JSON object; `detail` and `sites` are members only where there are any."""
+    """Return the page as one JSON object; `detail` and `sites` are members only if there are any."""
     members: dict[str, Any] = {"status": page.status, "title": page.title, "text": page.text, "incident": page.incident}
     members |= {"detail": page.detail} if page.detail else {}
     members |= {"sites": [{"name": name, "url": url} for name, url in page.links]} if page.links else {}
@@ -248,7 +248,7 @@ def render_json(page: Page) -> str:
 
 
 def render_text(page: Page) -> str:
-    """The page as a few lines of plain text."""
+    """Return the page as a few lines of plain text."""
     incident = page.incident and f"incident {page.incident}"
     links = "\n".join(f"{name}: {address}" for name, address in page.links)
     return "\n".join(filter(None, [f"{page.status} {page.title}", page.text, links, incident, page.detail])) + "\n"
@@ -258,12 +258,12 @@ def render_text(page: Page) -> str:
 RENDERERS = {"text/html": render_html, "application/json": render_json, "text/plain": render_text}
 
 
-#: what a front end adds: the client may be anywhere
+#: fields that a front end adds: the client may be anywhere
 FORWARDED = ("HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_HOST", "HTTP_FORWARDED", "HTTP_X_REAL_IP", "HTTP_VIA")
 
 
 def is_local(environ: Mapping[str, Any]) -> bool:
-    """Tell whether a request comes from this machine, and not through a front end (`runner.debugger` asks so, too)."""
+    """Tell whether a request comes from this machine, not through a front end (as `runner.debugger.is_local` does)."""
     return is_loopback(environ.get("REMOTE_ADDR", "")) and not any(name in environ for name in FORWARDED)
 
 
@@ -277,14 +277,14 @@ def is_loopback(host: str) -> bool:
 
 
 def close_after(start_response: Any) -> None:
-    """Have the server close the connection after this answer; some have no such wish."""
+    """Make the server close the connection after this answer; some servers have no way to ask for that."""
     close = getattr(getattr(start_response, "__self__", None), "force_close", None)
     if close:
         close()
 
 
 def begin_anew(start_response: Any) -> bool:
-    """Forget the header fields of an answer that another takes the place of; tell whether nothing of it was sent."""
+    """Forget the header fields of an answer that another one replaces; tell whether nothing of it was sent."""
     response: Any = getattr(start_response, "__self__", None)
     if hasattr(response, "begin_anew"):
         return bool(response.begin_anew())

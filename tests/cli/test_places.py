@@ -139,7 +139,7 @@ def test_a_log_of_the_service_without_a_folder_is_an_error(tmp_path: pathlib.Pat
 def others_may_write(run: pathlib.Path) -> str:
     run.mkdir()
     run.chmod(0o777)
-    return "others may write it"
+    return "other users may write to it"
 
 
 def of_another_user(run: pathlib.Path) -> str:
@@ -156,7 +156,7 @@ def below_a_file(run: pathlib.Path) -> str:
 def closed(run: pathlib.Path) -> str:
     run.mkdir()
     run.chmod(0o500)
-    return f"{run} cannot be written by user {os.geteuid()}"
+    return f"the user {os.geteuid()} cannot write to {run}"
 
 
 @pytest.mark.parametrize("spoil", [others_may_write, below_a_file, of_another_user if os.geteuid() == 0 else closed])
@@ -188,7 +188,7 @@ def test_a_user_who_may_not_write_it_is_warned_where_the_home_is_another_users()
         (home / "run").mkdir()
         assert places.runtime_problem(read_home(str(home))) is None
         found = as_user(65534, 65534, lambda: _warned(home))
-    assert found == ("warning", f"{home}/run cannot be written by user 65534")
+    assert found == ("warning", f"the user 65534 cannot write to {home}/run")
 
 
 def _warned(home: pathlib.Path) -> tuple[str, str]:

@@ -150,7 +150,7 @@ def test_a_runtime_directory_that_others_may_write_is_refused(open_path: Path, m
     if usable:
         home.rundir.make()
         return
-    with pytest.raises(MultisiteError, match="others may write it"):
+    with pytest.raises(MultisiteError, match="other users may write to it"):
         home.rundir.make()
 
 
@@ -316,7 +316,7 @@ def test_a_runtime_directory_that_others_may_write_is_not_used(tmp_path: Path, m
     run = tmp_path / "run"
     run.mkdir()
     run.chmod(mode)
-    with pytest.raises(RuntimeDirError, match="others may write it"):
+    with pytest.raises(RuntimeDirError, match="other users may write to it"):
         RuntimeDir(home, str(run)).make()
     run.chmod(0o755)
     RuntimeDir(home, str(run)).make()
