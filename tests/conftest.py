@@ -3,7 +3,9 @@ from __future__ import annotations
 import compileall
 import os
 import resource
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,3 +66,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if skipped and os.geteuid() != 0:
         told = f"NOT TESTED: {len(skipped)} tests that need root; run them as root as well"
         terminalreporter.write_line(told, yellow=True, bold=True)
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A folder that everybody can reach, as pytest's are not."""
+    path = Path(tempfile.mkdtemp(prefix="multisite-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)

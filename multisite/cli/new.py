@@ -12,6 +12,7 @@ import click
 from multisite.cli.group import fail
 from multisite.cli.output import say, say_json, say_problems, waiting
 from multisite.cli.session import Session, pass_session, stem_of
+from multisite.cli.site.verdict import of_available, of_enabled, say_once_fixed
 
 if TYPE_CHECKING:
     from multisite.cli.project.sources import Guess
@@ -50,7 +51,10 @@ def new(
     A file that exists is not overwritten. With --from, location, application and python are looked up in the files of
     the project: Django, with channels or without, Pyramid and other Paste applications, Moya, .wsgi files, Flask, Dash,
     FastAPI, Starlette, Bottle, CherryPy, web.py, plain WSGI; and NiceGUI, Gradio and Streamlit, which bring servers of
-    their own. What was seen and what was chosen is said. None of the project's code is run.
+    their own. What was found and chosen is printed. None of the project's code is run.
+
+    The site is checked as `check` does. Problems are printed with their remedies, and the exit status is 1; the file
+    stays.
     """
     from multisite.cli.scaffold import write_new
     from multisite.config.options import site_template
@@ -70,25 +74,31 @@ def new(
     text = site_template(chosen, found.comments, found.static, found.is_there) if found else site_template(chosen)
     if not write_new(path, text):
         fail(f"{path} exists and is left as it is")
-    refused = ""
+    refused, link = "", ""
     if enable:
         from multisite.cli.switch import Enabling
 
         step = Enabling(session).enable(stem)
-        refused = step.message if step.action == "refuse" else ""
-    problems = session.read_available(stem).problems
+        refused, link = (step.message, "") if step.action == "refuse" else ("", step.path)
+    verdict = (of_enabled(session, link) if link else None) or of_available(session, stem)
     if session.as_json:
         told: dict[str, Any] = {"found": list(found.comments)} if found else {}
         told |= {"refused": refused} if refused else {}
-        say_json({"name": stem, "file": path, "problems": [problem.as_dict() for problem in problems], **told})
-        raise SystemExit(1 if refused else 0)
+        say_json({"name": stem, "file": path, **verdict.as_dict(), **told})
+        raise SystemExit(1 if refused or not verdict.is_good else 0)
     for line in found.comments if found else ():
         say(line)
     is_enabled = enable and not refused
     say(f"wrote {path}" + ("; enabled" if is_enabled else f"; multisite ensite {stem} enables it"))
-    say_problems(problems)
+    if is_enabled:
+        verdict.say()
+        say_once_fixed([verdict])
+    else:
+        say_problems(verdict.problems)
     if refused:
         fail(f"it is not enabled: {refused}")
+    if not verdict.is_good:
+        raise SystemExit(1)
 
 
 @dataclass(frozen=True)

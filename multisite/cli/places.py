@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shlex
 
 from multisite.config.model import Home, Site
 from multisite.errors import Problem
@@ -77,7 +78,7 @@ def socket_problem(site: Site, home: Home) -> Problem | None:
 def log_problems(site: Site) -> list[Problem]:
     """Return warnings for logs that could not be written by whoever types the command."""
     logs = {"access": site.access_log, "error": site.error_log}
-    found = ((key, path, _log_fault(path)) for key, path in logs.items() if path and "%" not in path)
+    found = ((key, path, _log_fault(site, key, path)) for key, path in logs.items() if path and "%" not in path)
     return [
         Problem(site.file, reason, "logging", key, path, remedy, severity="warning")
         for key, path, (reason, remedy) in found
@@ -85,22 +86,29 @@ def log_problems(site: Site) -> list[Problem]:
     ]
 
 
-def _log_fault(path: str) -> tuple[str, str]:
+def _log_fault(site: Site, key: str, path: str) -> tuple[str, str]:
     """Return why nothing can be written to a log, and the remedy; "" if it can."""
-    folder = os.path.dirname(path)
+    from multisite.supervisor.process import reach
+
+    folder, correct = os.path.dirname(path), f"multisite set {site.name} logging.{key}=FILE"
+    place, told = path if os.path.exists(path) else folder, ("", "")
     if path.startswith("syslog:") or path in STREAMS:
-        return "", ""
-    if not os.path.isdir(folder):
-        there = f"{folder} is no folder" if os.path.lexists(folder) else f"there is no folder {folder}"
-        return f"{there}, so all its lines are lost", "make it, or correct the path"
-    if os.path.isdir(path):
-        return "it is a folder, so all its lines are lost", "name a file in it"
-    if os.geteuid() == 0 and os.path.islink(path):
-        return "it is a link, which root does not follow", "name the file itself"
-    place = path if os.path.exists(path) else folder
-    if os.access(place, os.W_OK if place == path else os.W_OK | os.X_OK):
-        return "", ""
-    return f"the user '{_user()}' may not write {place}", "let the service's user write it, or name another file"
+        pass
+    elif closed := reach.hides(folder):
+        told = f"{closed} is closed to the user '{_user()}'{reach.mode_of(closed)}", f"chmod o+x {closed}, or {correct}"
+    elif os.path.lexists(folder) and not os.path.isdir(folder):
+        told = f"{folder} is no folder, so all its lines are lost", correct
+    elif not os.path.isdir(folder):
+        reason = f"there is no folder {folder}, so all its lines are lost"
+        told = reason, f"mkdir -p {shlex.quote(folder)}, or {correct}"
+    elif os.path.isdir(path):
+        told = "it is a folder, so all its lines are lost", f"name a file in it: {correct}"
+    elif os.geteuid() == 0 and os.path.islink(path):
+        told = "it is a link, which root does not follow", f"name the file itself: {correct}"
+    elif not os.access(place, os.W_OK if place == path else os.W_OK | os.X_OK):
+        reason = f"the user '{_user()}' may not write {place}{reach.mode_of(place)}"
+        told = reason, f"let the service's user write it, or name another file: {correct}"
+    return told
 
 
 def _user() -> str:

@@ -9,10 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from multisite.cli.check import enabled_problems
 from multisite.cli.group import fail
 from multisite.cli.output import say_problems
 from multisite.cli.session import Session, pass_session
-from multisite.cli.standalone import DEFAULT_PORT, DEFAULT_THREADS, UNIX, address_of, default_workers, serve_here
+from multisite.cli.standalone import (
+    DEFAULT_PORT,
+    DEFAULT_THREADS,
+    UNIX,
+    address_of,
+    default_workers,
+    refuse_taken,
+    serve_here,
+)
 
 if TYPE_CHECKING:
     from multisite.config.sections import PublisherOptions
@@ -72,6 +81,8 @@ def publish(session: Session, file: str, given: dict[str, Any]) -> None:
     if options.type in ("gunicorn", "standalone"):
         return _gunicorn(session, options, written, given)
     options = _overridden(options, given)
+    say_problems(enabled_problems(session))
+    refuse_taken([] if options.socket else [address_of(options.host, options.bound_port)])
     os.environ["MOYA_SERVICE_HOME"] = session.home.path
     if options.type == "fastcgi":
         return _fastcgi(options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,8 @@ from multisite.cli.project.faults import site_problems, static_problems
 from multisite.cli.project.sessions import problem as storage_problem
 from multisite.cli.sight import UNKNOWN, as_seen, hidden_problems
 from multisite.config.endpoint import Endpoint
-from multisite.config.model import Home, Site
+from multisite.config.model import Home, Site, SiteFile
+from multisite.config.read import make_site
 from multisite.errors import ConnectFailed, MultisiteError, NeedsProcess, Problem
 from multisite.proxy.upstream import connect
 from multisite.sites import changes, htpasswd, outages, relativepaths, sharing, troubles
@@ -257,9 +259,21 @@ def problems_of(session: Session, name: str) -> tuple[Problem, ...]:
 
     A key that cannot be read explains what follows from it.
     """
-    found = _read(session, name)
+    site = partial(session.catalogue.site, name)
+    return _each_once(session, _read(session, name), session.catalogue.entries[name].path, name, site)
+
+
+def problems_of_file(session: Session, file: SiteFile) -> tuple[Problem, ...]:
+    """Return everything that is wrong with a site that is not enabled, as `problems_of` does."""
+    return _each_once(session, file.problems, file.path, file.name, partial(make_site, file, session.home))
+
+
+def _each_once(
+    session: Session, found: tuple[Problem, ...], path: str, name: str, site: Callable[[], Site]
+) -> tuple[Problem, ...]:
+    """Add to the problems of a file those of the places that it names."""
     explained = {(problem.file, problem.key) for problem in found if problem.key}
-    more = fenced(session, name, partial(_found, session, name), partial(_unchecked, session, name))
+    more = fenced(session, name, lambda: problems_of_site(site(), session.home), partial(_unchecked, path, name))
     return (*found, *(one for one in dict.fromkeys(more) if (one.file, one.key) not in explained))
 
 
@@ -269,23 +283,17 @@ def _read(session: Session, name: str) -> tuple[Problem, ...]:
     return tuple(dict.fromkeys((*session.seen(entry.problems), *session.problems.get(entry.path, ()))))
 
 
-def _found(session: Session, name: str) -> list[Problem]:
-    """Return what is wrong with the places that a site's file names, and with what it says that is there."""
-    site = session.catalogue.site(name)
-    expiring = outages.expiry_problem(site)
-    return [*problems_of_site(site, session.home), *([expiring] if expiring else [])]
-
-
 def problems_of_site(site: Site, home: Home) -> list[Problem]:
     """Return what is wrong with the places and the program of a site, wherever its file is."""
     sessions = storage_problem(site, site.processes)
     besides = [*([sessions] if sessions else []), *relativepaths.problems(site, home)]
     found = [*faults_of(site, home), *static_problems(site), *log_problems(site), *besides]
-    return [*found, *htpasswd.problems(site)]
+    expiring = outages.expiry_problem(site)
+    return [*found, *htpasswd.problems(site), *([expiring] if expiring else [])]
 
 
-def _unchecked(session: Session, name: str, said: str) -> list[Problem]:
-    return [Problem(session.catalogue.entries[name].path, f"the site {name} cannot be checked: {said}")]
+def _unchecked(path: str, name: str, said: str) -> list[Problem]:
+    return [Problem(path, f"the site {name} cannot be checked: {said}")]
 
 
 def _state(

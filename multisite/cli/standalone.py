@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from multisite.cli.group import fenced
+from multisite.cli.group import fail, fenced
 from multisite.cli.output import complain, say, say_problems
 from multisite.cli.session import Session
 from multisite.config.development import Development, raising
@@ -62,6 +62,7 @@ def serve_here(
     settings |= {"workers": workers or default_workers(reload or debug), "threads": threads or DEFAULT_THREADS}
     is_local = all(map(only_this_machine, addresses))
     how = Development(debug, reload, secrets.token_hex(16) if debug else "", lines=not quiet, local=is_local)
+    refuse_taken(addresses)
     sockets = bound(addresses)
     os.environ.update(how.environ)
     os.environ.update(raising(os.environ))
@@ -73,6 +74,14 @@ def serve_here(
     os.environ["MOYA_SERVICE_HOME"] = session.home.path
     settings |= believing(session.home.service.trusted_proxies)
     run({"bind": sockets, "when_ready": keep_paths, **settings})
+
+
+def refuse_taken(addresses: Iterable[str]) -> None:
+    """End the command where the server could not listen at one of its TCP addresses, and name what helps."""
+    from multisite.cli.publishers.listeners import refusals
+
+    for told in refusals(filter(port_of, addresses), "multisite serve"):
+        fail(told)
 
 
 def default_workers(alone: bool) -> int:
@@ -116,8 +125,10 @@ def _tls(folder: str | None, http2: bool) -> dict[str, Any]:
 
 
 def announce(session: Session, addresses: Iterable[str], how: Development, scheme: str = "http") -> None:
-    """Say the problems, then where the sites are to be found, and which do not run in the workers."""
-    say_problems(session.catalogue.problems)
+    """Print what `check` reports, then where the sites are to be found, and which do not run in the workers."""
+    from multisite.cli.check import enabled_problems
+
+    say_problems(enabled_problems(session))
     if how.debug and session.supervisor:
         running = f"a supervisor runs already (process {session.supervisor['supervisor']['pid']})"
         complain("warning", f"{running}, so spawned sites have no debugger; end its servers first")

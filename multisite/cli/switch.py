@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import click
 
 from multisite.cli import complete
 from multisite.cli.group import describe
-from multisite.cli.output import say, say_json, say_problems, suggestion
+from multisite.cli.output import say, say_json, suggestion
 from multisite.cli.session import Session, is_wildcard, pass_session, stem_of
+from multisite.cli.site.verdict import Verdict, of_enabled, say_once_fixed
 from multisite.sites.enabling import Step, identity
 
+NONE: Mapping[str, Verdict] = MappingProxyType({})
 ENSITE = """\b
 Examples:
   multisite ensite blog
@@ -33,19 +36,32 @@ def ensite(session: Session, force: bool, names: tuple[str, ...]) -> None:
     """Enable sites: their next request is served, nothing is restarted.
 
     NAME is a file of sites-available with or without .ini, or a quoted wildcard. Without a name the choices are
-    listed. A site whose file has errors is enabled all the same, and the errors are said. A site with a domain that
-    another enabled site has is not enabled, unless --force is given; the other one keeps the domain.
+    listed. A site with a domain that another enabled site has is not enabled, unless --force is given; the other one
+    keeps the domain.
+
+    Each site is checked as `check` does, and none of its code is run. If all is well, its address is printed. A site
+    with problems is enabled all the same and starts serving once they are fixed; they are printed with their remedies,
+    and the exit status is 1.
     """
     places = session.places
     if not names:
         return say_choices(session, "available", places.choices())
     enabling = Enabling(session, force)
     steps = switch(names, places.choices(), _by_name(session), enabling.enable)
-    report(session, steps)
-    if any(step.action != "refuse" for _, step in steps):
-        files = {step.path for _, step in steps}
-        say_problems(problem for problem in session.catalogue.problems if problem.file in files)
-    leave(steps)
+    verdicts = _verdicts(session, steps)
+    report(session, steps, verdicts)
+    if not session.as_json:
+        for verdict in verdicts.values():
+            verdict.say()
+        say_once_fixed(verdicts.values())
+    leave(steps, verdicts)
+
+
+def _verdicts(session: Session, steps: Iterable[tuple[str, Step]]) -> dict[str, Verdict]:
+    """Return what there is to say of each site that is enabled now, by the path of its link."""
+    paths = dict.fromkeys(step.path for _, step in steps if step.action != "refuse")
+    found = ((path, of_enabled(session, path)) for path in paths)
+    return {path: verdict for path, verdict in found if verdict}
 
 
 @click.command(epilog=DISSITE, short_help="Disable sites.")
@@ -160,16 +176,22 @@ def say_choices(session: Session, word: str, choices: Sequence[str]) -> None:
         say(f"{word}: {' '.join(choices) or 'nothing'}")
 
 
-def report(session: Session, steps: Iterable[tuple[str, Step]]) -> None:
+def report(session: Session, steps: Iterable[tuple[str, Step]], verdicts: Mapping[str, Verdict] = NONE) -> None:
     """Say what was done; refusals go to standard error."""
     if session.as_json:
-        sites = [{"name": n, "action": s.action, "file": s.path, "message": s.message} for n, s in steps]
+        sites = [
+            {
+                **{"name": name, "action": step.action, "file": step.path, "message": step.message},
+                **(verdicts[step.path].as_dict() if step.path in verdicts else {}),
+            }
+            for name, step in steps
+        ]
         return say_json({"sites": sites})
     for _, step in steps:
         say(step.message if step.action != "refuse" else f"multisite: {step.message}", err=step.action == "refuse")
 
 
-def leave(steps: Iterable[tuple[str, Step]]) -> None:
-    """Leave with exit code 1 if anything was refused."""
-    if any(step.action == "refuse" for _, step in steps):
+def leave(steps: Iterable[tuple[str, Step]], verdicts: Mapping[str, Verdict] = NONE) -> None:
+    """End with exit status 1 if anything was refused, or a site has problems."""
+    if any(step.action == "refuse" for _, step in steps) or not all(one.is_good for one in verdicts.values()):
         raise SystemExit(1)

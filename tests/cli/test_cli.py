@@ -67,6 +67,12 @@ def add(home: pathlib.Path, name: str, text: str = "", code: str = APP, enable: 
     return path
 
 
+def address(name: str) -> str:
+    """What is printed of a site that is well, while no server runs."""
+    note = "as soon as multisite serve, or another server of these sites, is running"
+    return f"{name}: http://{name}.example.com:8000/ {note}\n"
+
+
 def answer(result: Result) -> Any:
     return json.loads(result.stdout)
 
@@ -79,9 +85,9 @@ def test_ensite_and_dissite_are_idempotent_and_take_names_with_and_without_ini(h
     add(home, "shop", enable=False)
     first = run("ensite", "blog", "shop.ini")
     assert first.exit_code == 0
-    assert first.stdout == "enabled blog\nenabled shop\n"
+    assert first.stdout == f"enabled blog\nenabled shop\n{address('blog')}{address('shop')}"
     assert os.readlink(home / "sites-enabled/shop.ini") == "../sites-available/shop.ini"
-    assert run("ensite", "blog").stdout == "blog is already enabled\n"
+    assert run("ensite", "blog").stdout == f"blog is already enabled\n{address('blog')}"
     assert run("dissite", "blog.ini").stdout == "disabled blog\n"
     assert run("dissite", "blog").stdout == "blog is already disabled\n"
     assert (home / "sites-available/blog.ini").exists()
@@ -106,14 +112,15 @@ def test_a_name_never_leads_out_of_the_directories(home: pathlib.Path, run: Run,
 
 def test_a_site_is_found_by_the_name_that_its_file_gives(home: pathlib.Path, run: Run) -> None:
     add(home, "blog", "name = journal", enable=False)
-    assert run("ensite", "journal").stdout == "enabled blog\n"
+    assert run("ensite", "journal").stdout.startswith("enabled blog\njournal: http://blog.example.com:8000/")
     assert run("dissite", "journal").stdout == "disabled blog\n"
 
 
 def test_wildcards_stand_for_all_that_they_match(home: pathlib.Path, run: Run) -> None:
     for name in ("demo-a", "demo-b", "other"):
         add(home, name, enable=False)
-    assert run("ensite", "demo-*").stdout == "enabled demo-a\nenabled demo-b\n"
+    said = "".join(map(address, ("demo-a", "demo-b")))
+    assert run("ensite", "demo-*").stdout == f"enabled demo-a\nenabled demo-b\n{said}"
     assert run("dissite", "*").stdout == "disabled demo-a\ndisabled demo-b\n"
     assert run("dissite", "*").exit_code == 1
 
@@ -126,10 +133,10 @@ def test_without_a_name_the_choices_are_listed(home: pathlib.Path, run: Run) -> 
     assert answer(run("dissite", options=("--json",))) == {"enabled": ["blog"]}
 
 
-def test_a_file_with_errors_is_enabled_with_a_warning(home: pathlib.Path, run: Run) -> None:
+def test_a_file_with_errors_is_enabled_and_they_are_printed(home: pathlib.Path, run: Run) -> None:
     add(home, "blog", "thraeds = 4", enable=False)
     result = run("ensite", "blog")
-    assert result.exit_code == 0
+    assert result.exit_code == 1
     assert "enabled blog" in result.stdout
     assert "thraeds" in result.stderr
     assert "threads" in result.stderr
@@ -673,7 +680,7 @@ def test_every_command_is_guessed_at(run: Run, name: str) -> None:
 def test_what_fingers_are_used_to_type_is_understood(home: pathlib.Path, run: Run) -> None:
     """Such names are in no list."""
     add(home, "blog", enable=False)
-    assert run("enable", "blog").stdout == "enabled blog\n"
+    assert run("enable", "blog").stdout == f"enabled blog\n{address('blog')}"
     assert run("configtest").stdout == run("check").stdout
     assert run("disable", "blog").stdout == "disabled blog\n"
     assert "multisite restart blog" in run("help", "restart").stdout

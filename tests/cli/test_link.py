@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import socket
 
 import pytest
 from click.testing import CliRunner, Result
 
 from multisite.cli import main
-from multisite.cli.site.address import listening
 from multisite.cli.site.link import habit
 from tests.homes import HELLO, TestHome
 
@@ -115,10 +113,3 @@ def test_a_name_that_is_taken_is_refused(home: TestHome) -> None:
 )
 def test_the_domain_is_where_the_others_have_theirs(sites: list[tuple[str, tuple[str, ...]]], domain: str) -> None:
     assert habit(sites) == domain
-
-
-def test_the_port_is_that_of_a_process_that_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.socket() as other:
-        other.bind(("127.0.0.1", 0))  # and does not listen
-        ports = listening([os.getpid(), 0])
-        assert one.getsockname()[1] in ports and other.getsockname()[1] not in ports

@@ -30,7 +30,7 @@ KINDS = {
     ),
     "only.app": (
         "there is no module 'only.app' in {folder}, nor does {python} have one; "
-        "a colon stands between module and callable",
+        "write a colon between module and callable",
         "multisite set site application=only:app",
     ),
     "pkg.inner.app": ("there is no module 'pkg.inner.app'", "multisite set site application=pkg.inner:app"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,12 +24,3 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SupervisedHome]:
     with supervised(tmp_path_factory.mktemp("warm")) as made:
         warm_up(made)
         yield made
-
-
-@pytest.fixture
-def open_path() -> Iterator[Path]:
-    """A folder that everybody can reach, as pytest's are not."""
-    path = Path(tempfile.mkdtemp(prefix="multisite-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)

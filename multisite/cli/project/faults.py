@@ -52,7 +52,8 @@ def _hosting_problems(site: Site) -> list[Problem]:
     if os.path.isdir(folder):
         return []
     reason = f"there is no folder {folder}, so there is none of any host"
-    return [_problem(site, "location", site.location, reason, "create it or correct the path")]
+    remedy = f"mkdir -p {shlex.quote(folder)}, or multisite set {site.name} location=FOLDER"
+    return [_problem(site, "location", site.location, reason, remedy)]
 
 
 def static_problems(site: Site) -> list[Problem]:

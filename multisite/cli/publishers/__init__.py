@@ -1,6 +1,6 @@
-"""What `serve` needs for some of its publishers: FastCGI's processes, and TLS certificates.
+"""What `serve` needs for its publishers: FastCGI's processes, TLS certificates, and who listens where.
 
-Face: `fastcgi.Server`, `certificates.Certificates`.
+Face: `fastcgi.Server`, `certificates.Certificates`, `listeners.refusals`.
 May import: as cli.
 """
 

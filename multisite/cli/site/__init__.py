@@ -2,7 +2,8 @@
 
 Face: `hosttable.hosts`, `effective.show`, `enter.run`, `enter.shell`,
     `edit.set_`, `edit.rename`, `edit.remove`, `editor.edit`, `link.link`,
-    `maintenance.maintenance`, `maintenance.pause`, `maintenance.resume`.
+    `maintenance.maintenance`, `maintenance.pause`, `maintenance.resume`,
+    `verdict.of_enabled`.
 May import: as cli.
 """
 
