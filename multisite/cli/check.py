@@ -67,7 +67,7 @@ def check(session: Session, boot: bool, wide: bool, names: tuple[str, ...]) -> N
 
 def _check_named(session: Session, names: tuple[str, ...]) -> None:
     """Check some sites, whether they are enabled or not."""
-    from multisite.cli.sitestate import problems_of
+    from multisite.cli.sitestate import problems_of, problems_of_file
 
     enabled: list[Problem] = []
     idle: list[Problem] = []
@@ -75,7 +75,7 @@ def _check_named(session: Session, names: tuple[str, ...]) -> None:
         try:
             chosen = session.chosen([name])
         except UnknownSite:
-            idle += session.seen(session.known_site(name).problems)
+            idle += session.seen(problems_of_file(session, session.known_site(name)))
         else:
             enabled += (problem for one in chosen for problem in problems_of(session, one.site.entry_name))
     found = list(dict.fromkeys([*enabled, *idle]))
