@@ -11,6 +11,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -198,6 +199,33 @@ def test_a_file_that_cannot_be_read_lets_nobody_in(server: Server, home: HomeDir
     assert ask(server.port, "mislaid.test", "/", ANN).status == 200
     assert f"htpasswd -B {users} bob" in home.typed("check").stdout
     home.disable("mislaid")
+
+
+def test_who_waits_in_a_pause_has_been_asked_for_the_password(server: Server, home: HomeDir) -> None:
+    """Once: the others are refused at once, and wait for nothing."""
+    assert home.typed("pause", "handed").exit_code == 0
+    eventually(lambda: "paused" in home.multisite("list"))
+    try:
+        assert ask(server.port, "handed.test").status == 401
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(ask, server.port, "handed.test", "/", ANN)
+            eventually(lambda: ask(server.port, "handed.test", "/", WRONG).status == 401)
+            assert home.typed("resume", "handed").exit_code == 0
+            assert json.loads(answer.result().text)["REMOTE_USER"] == "ann"
+    finally:
+        home.typed("resume", "handed")
+
+
+def test_the_access_log_has_the_refused_and_the_user(server: Server, home: HomeDir) -> None:
+    home.site("logged", TELL, mode="in-process")
+    log = home.path / f"logged-{server.port}.log"
+    closed(home, "logged", f"htpasswd = {home.path}/users\n[logging]\naccess = {log}\n")
+    assert [ask(server.port, "logged.test", "/x", each).status for each in ("", ANN)] == [401, 200]
+    eventually(lambda: log.exists() and log.read_text().count("GET /x") == 2)
+    refused, served = log.read_text().splitlines()
+    assert '" 401 ' in refused
+    assert " ann [" in served
+    home.disable("logged")
 
 
 @pytest.fixture(scope="module")

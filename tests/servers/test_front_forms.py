@@ -16,6 +16,8 @@ import pytest
 
 from .harness import PACKAGE_ROOT, Answer, HomeDir, Server, debian_program, free_port, gunicorn
 from .system_python import system_virtualenv
+from .tell import TELL
+from .test_access import ANN, INSIDE, OUTSIDE, SHA, ask, closed
 from .test_frontends import APACHE, ARGUMENTS, MODULES, PROGRAMS, FrontEnd, create_rules, three_sites, told, write
 from .test_modwsgi import apache_with_mod_wsgi, user_and_group
 from .test_serve_binds import certificate
@@ -26,8 +28,12 @@ pytestmark = pytest.mark.servers
 
 @pytest.fixture
 def home(public_path: Path) -> HomeDir:
-    """Three sites, one of them in the workers."""
-    return three_sites(public_path)
+    """Three sites, one of them in the workers; and one that is not for everybody."""
+    home = three_sites(public_path)
+    home.site("closed", TELL, mode="in-process")
+    (home.path / "users").write_text(f"ann:{SHA}\n")
+    closed(home, "closed", f"htpasswd = {home.path}/users\nallow = 127.0.0.2\n")
+    return home
 
 
 @contextmanager
@@ -54,6 +60,10 @@ def assert_as_over_http(server: Server) -> None:
     assert told(server.ask("warm.test", "/a%2Fb"))["PATH_INFO"] in ("/a/b", "/a%2Fb")  # Apache's
     assert told(server.ask("cold.test", method="POST", body=b"first"))["body"] == "first"
     assert server.ask("unknown.test").status == 404
+    for path in ("/", "/static/hello.css"):
+        assert ask(server.port, "closed.test", path, ANN, OUTSIDE, X_Forwarded_For=INSIDE).status == 403
+        assert ask(server.port, "closed.test", path, source=INSIDE).status == 401
+        assert ask(server.port, "closed.test", path, ANN, source=INSIDE).status == 200
 
 
 @pytest.mark.parametrize("kind", ["nginx", "apache"])
