@@ -114,9 +114,21 @@ def test_a_crash_leaves_the_state_of_a_site_alone(home: SupervisedHome, way: str
         assert site["state"] in ("stopped", "backoff"), site["state"]
         assert site["failure"]["incident"] == trouble["incident"] != ""
     assert trouble["incident"] in typed(home, "explain", "blog.test")
+    end(home)
+    for command in ("list", "status"):
+        site = site_in(home, "blog", command)
+        found = site["failure"]["incident"], site["state"]
+        assert found == (trouble["incident"], "stopped"), "nobody runs to be asked"
+    assert trouble["incident"] in typed(home, "explain", "blog.test")
     assert ("request_timeout = 1s" in trouble["failure"]) is (way == "/hang")
     wait_until(lambda: _answers(home))
     assert site_in(home, "blog", "status")["state"] == "running"
+
+
+def end(home: SupervisedHome) -> None:
+    pid = home.pid
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: not is_running(pid))
 
 
 def _answers(home: SupervisedHome) -> bool:

@@ -98,6 +98,7 @@ class Failures(Handed):
         self._crashes += 1
         self.not_before = now + planner.crash_pause(self._crashes, start_cost)
         self.tell(backend, exit_, now)
+        self._write(backend, crashed=True)  # until a process is ready: the supervisor may leave before
 
     def tell(self, backend: Backend, exit_: Exit, now: float) -> None:
         """Tell in the log what became of a start or a run; a start that was tried twice is one incident."""
@@ -145,7 +146,11 @@ class Failures(Handed):
         self._note(backend, exit_, serving=serving)
 
     def _note(self, backend: Backend, exit_: Exit, *, serving: bool = False) -> None:
-        self.last = journey = backend.journey
+        self.last = backend.journey
+        self._write(backend, serving=serving, crashed=exit_.state is State.RUNNING and self.in_a_row <= 1)
+
+    def _write(self, backend: Backend, *, serving: bool = False, crashed: bool = False) -> None:
+        journey = backend.journey
         output = list(journey.tail.lines)
         self._notes.note(
             self._site,
@@ -155,7 +160,7 @@ class Failures(Handed):
             steps=journey.steps,
             output=output,
             watched=triggers.mending(backend.site, output),
-            crashed=exit_.state is State.RUNNING and self.in_a_row <= 1,
+            crashed=crashed,
         )
 
     def _tell_first(self, then: str) -> None:
