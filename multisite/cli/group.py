@@ -208,6 +208,8 @@ def _unread(error: ConfigError) -> str:
     from multisite.cli.sight import as_seen, owner
     from multisite.config.model import Home
 
+    if not error.problems:
+        return error.reason
     file = error.problems[0].file
     home = Home(os.path.dirname(file), file)
     return ConfigError(*(as_seen(problem, home, owner(file)) for problem in error.problems)).reason

@@ -93,9 +93,9 @@ def say_problems(problems: Iterable[Problem], err: bool = True, prefix: str = ""
         complain(problem.severity, str(problem), err, prefix)
 
 
-def say_json(document: Any) -> None:
-    """Print a JSON document, ASCII only so that any terminal and any file name is safe."""
-    click.echo(json.dumps(document, indent=2))
+def say_json(document: Any, indent: int | None = 2) -> None:
+    """Print a JSON document, ASCII only so that any terminal and any file name is safe; without `indent` in a line."""
+    click.echo(json.dumps(document, indent=indent))
 
 
 @contextlib.contextmanager

@@ -20,6 +20,8 @@ from multisite.errors import Problem
 if TYPE_CHECKING:
     from multisite.config.model import Home, Site
 
+#: of the units that `init --system` writes
+SUPERVISORS_STATE, WORKERS_STATE = "/var/lib/multisite", "/var/lib/multisite-workers/multisite"
 UNKNOWN = "unknown"  # in the place of a state that this user may not see
 WORDS = "multisite.words"  # in the context: the command line as it was typed
 KINDS = ("statistics", "verdicts", "starts", "placements")  # documents that a command reads
@@ -123,6 +125,14 @@ def _is_used(folder: str, home: Home) -> bool:
     except OSError:
         return False
     return there.holder()[1] in ("", home.path)
+
+
+def log_folders(home: Home) -> list[str]:
+    """Return where lines of sites are kept: by the supervisor, and by workers with a state directory of their own."""
+    from multisite.logs.kept import FOLDER
+
+    own = [WORKERS_STATE] if home.state_dir == SUPERVISORS_STATE else []
+    return [os.path.join(folder, FOLDER) for folder in (home.state_dir, *own)]
 
 
 def closed(home: Home) -> str:

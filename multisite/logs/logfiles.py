@@ -28,7 +28,8 @@ from multisite.config.safefiles import open_folder
 MOMENT = 0.02  # seconds
 AT_ONCE = 4  # lines of a moment that do not wait for its end
 MOST = 512  # records that wait
-LAST = 65536  # bytes of a file whose last lines are wanted
+LAST = 65536  # bytes of a file whose last lines are wanted; more, where these are not enough
+MOST_READ = 64 << 20  # bytes of a file that are looked through for its last lines
 LINES = 40
 PIECE = 65536
 LOOK_FOR_MORE_EVERY = 0.2  # seconds between two looks for more
@@ -51,19 +52,31 @@ def open_append(path: str, *, root: bool | None = None) -> int:
         return os.open(path, _FLAGS, 0o640)
     folder = open_folder(os.fsencode(os.path.dirname(os.path.abspath(path))), trusting=False)
     try:
-        descriptor = os.open(os.path.basename(path), _FLAGS | os.O_NOFOLLOW, 0o640, dir_fd=folder)
-        try:
-            _refuse_odd(os.fstat(descriptor), os.fstat(folder), path)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return descriptor
+        return open_in(folder, os.path.basename(path), path)[0]
+    finally:
+        os.close(folder)
+
+
+def open_in(folder: int, name: str, path: str) -> tuple[int, bool]:
+    """Open the log file `name` of an open folder for appending; returns whether it is empty, too.
+
+    Raises:
+        OSError: it cannot be opened, is a link, or nothing that root may write.
+    """
+    try:
+        descriptor = os.open(name, _FLAGS | os.O_NOFOLLOW, 0o640, dir_fd=folder)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise OSError(errno.ELOOP, "it is a link, which root does not follow", path) from None
         raise
-    finally:
-        os.close(folder)
+    try:
+        status = os.fstat(descriptor)
+        if os.geteuid() == 0:
+            _refuse_odd(status, os.fstat(folder), path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor, not status.st_size
 
 
 def _refuse_odd(file: os.stat_result, folder: os.stat_result, path: str) -> None:
@@ -302,7 +315,7 @@ def last_lines(path: str) -> list[str]:
         OSError: there is none, or none that may be read.
     """
     with Tail(path) as tail:
-        return tail.begin()
+        return tail.begin()[-LINES:]
 
 
 class Tail:
@@ -335,14 +348,23 @@ class Tail:
         if self._file >= 0:
             os.close(self._file)
 
-    def begin(self) -> list[str]:
-        """Return the last lines of now; what follows comes from `more`."""
+    def begin(self, is_enough: Callable[[list[str]], bool] = lambda lines: len(lines) >= LINES) -> list[str]:
+        """Return the last lines of now, `LINES` if not told otherwise; what follows comes from `more`.
+
+        Args:
+            is_enough: tells whether no earlier lines are wanted, and is asked before more of the file is read.
+        """
         if self._file < 0:
             return []
-        start = max(0, os.fstat(self._file).st_size - LAST)
-        os.lseek(self._file, start, os.SEEK_SET)
-        found = list(self._read())
-        return found[1 if start else 0 :][-LINES:]
+        size, last = os.fstat(self._file).st_size, LAST
+        while True:
+            start = max(0, size - last)
+            os.lseek(self._file, start, os.SEEK_SET)
+            self._rest = b""
+            found = list(self._read())[1 if start else 0 :]
+            if not start or last >= MOST_READ or is_enough(found):
+                return found
+            last *= 8
 
     def more(self) -> Iterator[list[str]]:
         """Yield new lines as they come, for ever; a file that takes the name over is read from its beginning.
@@ -351,14 +373,19 @@ class Tail:
             OSError: the file that has the name now may not be read.
         """
         while True:
-            successor = self._successor()  # looked for first: what was appended until then is read below
-            lines = list(self._read()) if self._file >= 0 else []
-            if successor >= 0:
-                lines += self._take(successor)
+            lines, has_changed = self.look()
             if lines:
                 yield lines
-            if successor < 0:
+            if not has_changed:
                 self._sleep(LOOK_FOR_MORE_EVERY)
+
+    def look(self) -> tuple[list[str], bool]:
+        """Return the lines that have come since the last look, and whether another file has taken the name over."""
+        successor = self._successor()  # looked for first: what was appended until then is read below
+        lines = list(self._read()) if self._file >= 0 else []
+        if successor >= 0:
+            lines += self._take(successor)
+        return lines, successor >= 0
 
     def _take(self, file: int) -> list[str]:
         """Go on with another file; returns the line that nobody ended in the old one."""

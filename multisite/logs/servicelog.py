@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from multisite.config.logformat import Syslog, parse_syslog
 from multisite.errors import SCARCE, BackendUnavailable, MultisiteError, Problem, Unforeseen
 from multisite.logs import loggingini
+from multisite.logs.logfiles import STREAMS
 from multisite.logs.loggingplan import LoggerPlan, make_plan
 from multisite.logs.loghandlers import NO_SITE, ReopeningFileHandler, SyslogHandler
 
@@ -73,12 +74,14 @@ class Records(logging.Handler):
             last = [logging.lastResort] if logging.lastResort else []
             for handler in self._service.handlers or last:
                 handler.handle(record)
+            for _, standing in _standing if self._service.handlers else ():
+                standing.handle(record)
 
     def _has_another(self, name: str) -> bool:
         """Tell whether a handler besides this one gets the records of a logger."""
         logger: logging.Logger | None = logging.getLogger(name)
         while logger:
-            if any(handler is not self for handler in logger.handlers):
+            if set(logger.handlers) - {self, *(handler for _, handler in _standing)}:
                 return True
             logger = logger.parent if logger.propagate else None
         return False
@@ -86,10 +89,11 @@ class Records(logging.Handler):
 
 _log = logging.getLogger(SERVICE)
 _lock = threading.Lock()
-_installed: list[tuple[logging.Logger, logging.Handler]] = []  # what `configure` added
+installed: list[tuple[logging.Logger, logging.Handler]] = []  # what `configure` added
+_standing: list[tuple[logging.Logger, logging.Handler]] = []  # what others added, whatever logging.ini says
 _site_logs: dict[str, tuple[str, SiteLogHandler | SiteSyslogHandler]] = {}  # site -> (path, handler)
 _own: dict[str, OwnLog] = {}  # the same by site, for the records of its code
-_records = Records(_own, _log)
+records = Records(_own, _log)
 _told: set[Problem] = set()  # problems of site logs that were logged already
 
 
@@ -150,17 +154,18 @@ def _apply(plan: LoggerPlan, handlers: dict[str, logging.Handler]) -> None:
             logger.removeHandler(old)
     for name in plan.handlers:
         logger.addHandler(handlers[name])
-        _installed.append((logger, handlers[name]))
+        installed.append((logger, handlers[name]))
 
 
 def _configure_default() -> None:
     _log.setLevel(logging.INFO)
-    _log.propagate = any(handler is not _records for handler in logging.root.handlers)
+    ours = {records, *(handler for _, handler in _standing)}
+    _log.propagate = bool(set(logging.root.handlers) - ours)
     if not _log.propagate:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter(DEFAULT_FORMAT, defaults=NO_SITE))
         _log.addHandler(handler)
-        _installed.append((_log, handler))
+        installed.append((_log, handler))
 
 
 def _quiet_default() -> None:
@@ -170,8 +175,8 @@ def _quiet_default() -> None:
 
 
 def _remove_installed() -> None:
-    while _installed:
-        logger, handler = _installed.pop()
+    while installed:
+        logger, handler = installed.pop()
         logger.removeHandler(handler)
         handler.close()
 
@@ -190,8 +195,8 @@ def restore() -> tuple[str, ...]:
         changes.append("the log record factory")
     with _lock:
         disabled = [logger for logger in _ours() if logger.disabled]
-        installed = [*_installed, *([(logging.root, _records)] if _own else [])]
-        missing = [(logger, handler) for logger, handler in installed if handler not in logger.handlers]
+        standing = [*installed, *_standing, *([(logging.root, records)] if _own else [])]
+        missing = [(logger, handler) for logger, handler in standing if handler not in logger.handlers]
         for logger in disabled:
             logger.disabled = False
         for logger, handler in missing:
@@ -302,7 +307,7 @@ def attach_site_log(site: Site) -> tuple[Problem, ...]:
         _site_logs[site.name] = (site.error_log, handler)
         _own[site.name] = handler
         site_logger(site.name).addHandler(handler)
-        logging.root.addHandler(_records)
+        logging.root.addHandler(records)
     return ()
 
 
@@ -312,10 +317,25 @@ def detach_site_log(site_name: str) -> None:
         _, handler = _site_logs.pop(site_name, ("", None))
         _own.pop(site_name, None)
         if not _own:
-            logging.root.removeHandler(_records)
+            logging.root.removeHandler(records)
         if handler:
             site_logger(site_name).removeHandler(handler)
             handler.close()
+
+
+def has_file(site_name: str) -> bool:
+    """Tell whether a site has an error log of its own that can be read back."""
+    path = _site_logs.get(site_name, ("",))[0]
+    return bool(path) and path not in STREAMS and not path.startswith("syslog:")
+
+
+def stand(logger: logging.Logger, handler: logging.Handler) -> None:
+    """Have a handler at a logger for the life of this process."""
+    with _lock:
+        if (logger, handler) not in _standing:
+            _standing.append((logger, handler))
+        if handler not in logger.handlers:
+            logger.addHandler(handler)
 
 
 def own_log(site_name: str) -> OwnLog | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from multisite.config.model import Home, Site
 from multisite.config.policies import Refused
+from multisite.logs.kept import Tracebacks
 from multisite.sites import sharing
 from multisite.supervisor.lifecycle import Event
 from multisite.supervisor.loop import Loop
@@ -112,7 +113,7 @@ class Sandbox:
 class _NoLog(SiteLog):
     """What is printed is kept for the outcome, and goes nowhere else."""
 
-    def write(self, lines: list[str], now: float) -> None:
+    def write(self, lines: list[str], now: float, tracebacks: Tracebacks | None = None) -> None:
         """Write nothing."""
 
 

@@ -24,7 +24,7 @@ def root() -> Iterator[logging.Logger]:
     yield root
     for name in list(servicelog._site_logs):
         servicelog.detach_site_log(name)
-    assert servicelog._records not in root.handlers
+    assert servicelog.records not in root.handlers
     servicelog._remove_installed()
     servicelog._quiet_default()
     root.handlers[:] = handlers
@@ -42,7 +42,7 @@ def home(tmp_path: Path, root: logging.Logger) -> Home:
 
 def configure(home: Home) -> None:
     """Set the service's log up, without the handlers that pytest gives to the root logger for each step of a test."""
-    logging.root.handlers[:] = [servicelog._records]
+    logging.root.handlers[:] = [servicelog.records]
     servicelog.configure(home)
 
 
@@ -94,7 +94,7 @@ def test_an_import_that_empties_the_root_logger_changes_nothing(home: Home, root
     """As with the service's own handlers, what dictConfig took is put back."""
     root.handlers[:] = []
     assert "a log handler of root" in servicelog.restore()
-    assert servicelog._records in root.handlers
+    assert servicelog.records in root.handlers
 
 
 def test_wsgi_errors_is_the_sites_own_log(home: Home, tmp_path: Path) -> None:

@@ -30,11 +30,12 @@ def application(environ, start_response):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> HomeDir:
-    """A site in the workers and one with a process of its own, each with a log; and one in the workers without."""
+    """Sites in the workers and with processes of their own, one of each with a log, and one without."""
     home = HomeDir(tmp_path_factory.mktemp("logs")).create()
-    for name, mode in (("inside", "in-process"), ("outside", "spawned"), ("quiet", "in-process")):
+    modes = {"inside": "in-process", "outside": "spawned", "quiet": "in-process", "loud": "spawned"}
+    for name, mode in modes.items():
         home.site(name, TALKS, mode=mode)
-        if name != "quiet":
+        if name in ("inside", "outside"):
             ini = home.path / "sites-available" / f"{name}.ini"
             ini.write_text(f"{ini.read_text()}[logging]\nerror = {home.path}/%(name)s.log\n")
     return home
@@ -99,12 +100,36 @@ def test_a_spawned_site_is_followed_in_the_same_way(home: HomeDir, server: Serve
             following.terminate()
 
 
-def test_who_has_no_log_is_told_how_to_have_one(home: HomeDir, server: Server) -> None:
-    """The lines of such a site are among those of the service."""
-    assert server.ask("quiet.test", "/one").status == 200
-    for arguments in (("logs", "quiet"), ("logs", "-f", "quiet")):
-        told = home.multisite(*arguments)
-        assert "quiet has no log of its own" in told
-        assert f"below [logging] in {home.path}/sites-enabled/quiet.ini" in told
-        assert told.count("\n") == 1
+@pytest.mark.parametrize("name", ["quiet", "loud"])
+def test_a_site_without_a_log_of_its_own_has_its_lines_kept(home: HomeDir, server: Server, name: str) -> None:
+    """What it prints, logs and writes to wsgi.errors, once each, and its tracebacks; in the service's log besides."""
+    assert server.ask(f"{name}.test", "/one").status == 200
+    assert server.ask(f"{name}.test", "/fail").status == 500
+    eventually(lambda: "what the site did wrong" in home.multisite("logs", name), PATIENCE, "the traceback")
+    printed = home.multisite("logs", name).splitlines()
+    for wanted in ("logged one", "to wsgi.errors: one", "printed one"):
+        assert len([line for line in printed if line.endswith(wanted)]) == 1, printed
+    failed = [line[20:] for line in printed if "what the site did wrong" in line or "Traceback" in line]
+    assert failed[0] == "ERROR Traceback (most recent call last):"
+    assert failed[-1] == "ERROR ValueError: what the site did wrong"
     assert "logged one" in server.log()
+
+
+def test_all_sites_are_followed_by_their_names(home: HomeDir, server: Server) -> None:
+    argv = [sys.executable, "-m", "multisite", "logs", "-f", "-n", "0"]
+    with subprocess.Popen(argv, env=home.environ(), stdout=subprocess.PIPE, text=True) as following:
+        try:
+            said = False
+
+            def comes() -> bool:
+                nonlocal said
+                assert server.ask("quiet.test", "/here").status == 200
+                assert server.ask("loud.test", "/there").status == 200
+                return following.poll() is None
+
+            assert comes()
+            assert following.stdout
+            lines = [following.stdout.readline() for _ in range(2)]
+            assert all(line[20:].startswith(("quiet   | ", "loud    | ")) for line in lines), lines
+        finally:
+            following.terminate()

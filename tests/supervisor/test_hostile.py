@@ -47,7 +47,7 @@ class Kept(SiteLog):
         super().__init__(site)
         self.kept: list[str] = []
 
-    def _append(self, lines: list[str]) -> None:
+    def _append(self, lines: list[str], levels: list[int]) -> None:
         self.kept += lines
 
 

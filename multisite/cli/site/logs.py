@@ -1,126 +1,238 @@
-"""``multisite logs``: what a site printed and logged."""
+"""``multisite logs``: what sites printed and logged, and who asked them for what."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 
 import click
 
 from multisite.cli import complete
-from multisite.cli.group import fail
-from multisite.cli.output import say, say_json
+from multisite.cli.group import describe, fail
+from multisite.cli.output import complain, is_coloured, say, say_json
 from multisite.cli.session import Named, Session, pass_session
-from multisite.logs.logfiles import STREAMS, Tail, last_lines
+from multisite.cli.sight import closed_place, log_folders, privileged, user_name
+from multisite.cli.site import loglines
+from multisite.cli.site.loglines import Line
+from multisite.cli.site.since import FORMS, point_in_time
+from multisite.config import hosting
+from multisite.errors import MultisiteError
+from multisite.logs.kept import file_name, instances
+from multisite.logs.logfiles import LINES, LOOK_FOR_MORE_EVERY, STREAMS, Tail
 
 LOGS = """\b
 Examples:
-  multisite logs blog
+  multisite logs
+  multisite logs blog shop -n 100
   multisite logs -f blog
+  multisite logs --since 10m
+  multisite logs --since '2026-11-29 14:30' --access
 """
-NOWHERE = (
-    "{name} has no log of its own, and what it says goes to the service's log; to give it one, write "
-    "error = /var/log/multisite/%(name)s.error.log below [logging] in {file}"
-)
+LOOK_FOR_SITES_EVERY = 5.0  # seconds between two looks for sites that are enabled while all are followed
+NO_ACCESS_LOG = "{name} has no access log; multisite set {name} 'logging.access=/var/log/multisite/%(name)s.access.log'"
 
 
-@click.command(epilog=LOGS, short_help="Show what a site printed and logged.")
-@click.option("-f", "--follow", is_flag=True, help="Go on as more is said, until interrupted.")
-@click.argument("name", shell_complete=complete.sites)
+class Moment(click.ParamType[float]):
+    """A point in time on the command line."""
+
+    name = "time"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return seconds since 1970."""
+        try:
+            return point_in_time(value, time.time())
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is no time: give {FORMS}", param, ctx)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file with lines of a site, and how they are read; `older` is what it was rotated to."""
+
+    name: str
+    path: str
+    read: Callable[[str, str], Line]
+    older: str = ""
+
+
+@click.command(epilog=LOGS, short_help="Show what sites printed and logged.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing lines as they come, until interrupted.")
+@click.option("-n", "--lines", type=click.IntRange(0), metavar="N", help=f"Number of lines; {LINES} without --since.")
+@click.option("--since", type=Moment(), help="Only lines since then, such as 10m, 14:30, yesterday or 2026-11-29.")
+@click.option("--access", is_flag=True, help="Show the access logs instead.")
+@click.argument("names", metavar="[SITE]...", nargs=-1, shell_complete=complete.sites)
 @pass_session
-def logs(session: Session, name: str, follow: bool) -> None:
-    """Show the last lines of the error log of the site NAME, or the last that its processes printed.
+def logs(
+    session: Session, names: tuple[str, ...], follow: bool, lines: int | None, since: float | None, access: bool
+) -> None:
+    """Show the last lines that each SITE has printed, and what was logged about it; without SITE those of all sites.
 
-    A site that shares the workers' interpreter has lines of its own only in the file that its [logging] error names.
+    The lines of several sites are merged by time. Those of a site with an error log of its own ([logging] error) are
+    read from there; those of all others are kept in the state directory. SITE may be a quoted wildcard.
     """
-    _show(session, name, follow)
+    _show(session, names, follow, lines, since, access)
 
 
-@click.command(epilog=LOGS, short_help="Follow what a site prints and logs.")
-@click.argument("name", shell_complete=complete.sites)
+@click.command(epilog=LOGS, short_help="Follow what sites print and log.")
+@click.argument("names", metavar="[SITE]...", nargs=-1, shell_complete=complete.sites)
 @pass_session
-def tail(session: Session, name: str) -> None:
-    """Show the last lines of the site NAME and those that follow, as `logs -f` does."""
-    _show(session, name, follow=True)
+def tail(session: Session, names: tuple[str, ...]) -> None:
+    """Show the last lines of each SITE and those that follow, as `logs -f` does."""
+    _show(session, names, follow=True)
 
 
-def _show(session: Session, name: str, follow: bool) -> None:
-    named = session.named(name)
-    if follow:
-        for more in _follow(session, named):
-            _say_lines(more)
+def _show(
+    session: Session,
+    names: tuple[str, ...],
+    follow: bool = False,
+    count: int | None = None,
+    since: float | None = None,
+    access: bool = False,
+) -> None:
+    chosen = session.chosen(names or session.catalogue.sites)
+    sources = _sources(session, chosen, access)
+    if access and not sources:
+        fail(NO_ACCESS_LOG.format(name=chosen[0].site.name if names else "NAME"))
+    wanted = count if count is not None else LINES if since is None else None
+    screen = Screen(session.as_json, {named.site.name for named in chosen} if len(chosen) != 1 else set())
+    with ExitStack() as stack:
+        _refuse_hidden(session, sources)
+        followed = _Followed(sources, stack, waits=follow)
+        found = followed.begin(wanted, since or 0.0)
+        if not found and not access:
+            found = [line for named in chosen for line in _printed(session, named)] if since is None else []
+        if follow:
+            screen.show_each(found)
+            _follow(session, followed, screen, None if names else access)
+        elif session.as_json:
+            say_json({"lines": [line.as_dict() for line in found]})
+        else:
+            screen.show_each(found)
+            if not found:
+                say("nothing has been logged" + (" since then" if since else ""), err=True)
+
+
+def _sources(session: Session, chosen: list[Named], access: bool) -> list[Source]:
+    """Return the files with the lines of sites, each once: several sites may share one."""
+    found: dict[str, Source] = {}
+    for named in chosen:
+        site = named.site
+        path = site.access_log if access else site.error_log
+        is_file = path and path not in STREAMS and not path.startswith("syslog:")
+        if is_file and "%" not in path:
+            found.setdefault(path, Source(site.name, path, loglines.access if access else loglines.error))
+        for folder in log_folders(session.home) if not access else ():
+            for name in (site.name, *(instances(folder, site.name) if hosting.is_hosting(site.location) else ())):
+                kept = os.path.join(folder, file_name(name))
+                found[kept] = Source(name, kept, loglines.kept, f"{kept}.1")
+    return list(found.values())
+
+
+def _refuse_hidden(session: Session, sources: list[Source]) -> None:
+    """End the command where this user may read none of the files, and warn where it is some of them."""
+    places = [closed_place(source.path) for source in sources]
+    hidden = list(dict.fromkeys(filter(None, places)))
+    if not hidden:
         return
-    lines = _lines(session, named)
-    if session.as_json:
-        return say_json({"name": named.site.name, "lines": lines})
-    _say_lines(lines)
-    if not lines and not _file(named) and not _has_processes(session, named):
-        say(_nowhere(named), err=True)
+    again = privileged(session.home)
+    what = f"{hidden[0]} is closed to the user '{user_name(os.geteuid())}'" + (f"; use {again}" if again else "")
+    readable = (source.path for source, place in zip(sources, places, strict=True) if not place)
+    if not any(map(os.path.exists, readable)):
+        fail(what)
+    complain("warning", f"not all lines are shown: {what}")
 
 
-def _file(named: Named) -> str:
-    """Return the path of the site's own log, "" where that is nothing to be read back."""
-    log = named.site.error_log
-    return "" if log.startswith("syslog:") or log in STREAMS else log
-
-
-def _lines(session: Session, named: Named) -> list[str]:
-    path = _file(named)
-    try:
-        found = last_lines(path) if path else []
-    except OSError:
-        printed = _printed(session, named)
-        if not printed:
-            raise
-        return printed
-    return found or _printed(session, named)
-
-
-def _printed(session: Session, named: Named) -> list[str]:
-    """Return what the supervisor keeps of the output of the newest process."""
+def _printed(session: Session, named: Named) -> list[Line]:
+    """Return what the supervisor remembers of the output of the newest process, whose times it does not know."""
     answer = session.ask("logs", **named.request)
-    return list(answer["lines"]) if answer else []
+    return [Line(0.0, named.site.name, "INFO", text) for text in (answer["lines"] if answer else ())]
 
 
-def _follow(session: Session, named: Named) -> Iterator[list[str]]:
-    path = _file(named)
-    if path:
-        with Tail(path, waits=True) as tail:
-            yield tail.begin()
-            yield from tail.more()
-    elif not _has_processes(session, named):
-        fail(_nowhere(named))
-    else:
-        yield from _printed_from_now_on(session, named)
+class _Followed:
+    """Files that are read to their ends, and further."""
+
+    def __init__(self, sources: list[Source], stack: ExitStack, waits: bool) -> None:
+        self._stack, self._waits = stack, waits
+        self._tails: dict[Source, Tail] = {}
+        self.add(sources)
+
+    def add(self, sources: list[Source]) -> None:
+        """Read more files; what is not there is no fault."""
+        for source in sources:
+            if source in self._tails:
+                continue
+            try:
+                self._tails[source] = self._stack.enter_context(Tail(source.path, waits=self._waits))
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                if not closed_place(source.path):  # which is said already
+                    complain("warning", describe(error))
+
+    def begin(self, count: int | None, since: float) -> list[Line]:
+        """Return the last lines of all files, `count` at most (None: all of them), written at `since` or later."""
+        found = loglines.merged(_last(source, tail, count, since) for source, tail in self._tails.items())
+        late = [line for line in found if line.at >= since]
+        return late if count is None else late[len(late) - min(count, len(late)) :]
+
+    def look(self) -> list[Line]:
+        """Return the lines that have come."""
+        logs = []
+        for source, tail in self._tails.items():
+            with suppress(PermissionError):
+                lines = tail.look()[0]
+                logs.append(loglines.timed((source.read(source.name, text) for text in lines), time.time()))
+        return loglines.merged(logs)
 
 
-def _printed_from_now_on(session: Session, named: Named) -> Iterator[list[str]]:
-    from multisite.control.client import NotRunning
+def _last(source: Source, tail: Tail, count: int | None, since: float) -> list[Line]:
+    def lines(texts: list[str]) -> list[Line]:
+        return [source.read(source.name, text) for text in texts]
 
-    try:
-        for answer in session.client.follow({"do": "logs", **named.request, "follow": True}):
-            yield answer["lines"]
-    except NotRunning:
-        fail("no supervisor runs, so there is nothing to follow")
+    def is_enough(texts: list[str]) -> bool:
+        if count is not None:
+            return len(texts) >= count
+        first = next((line.at for line in lines(texts) if line.at), 0.0)
+        return 0.0 < first < since
 
-
-def _has_processes(session: Session, named: Named) -> bool:
-    """Tell whether the site has processes of its own, or has had some that the supervisor knows of."""
-    from multisite.cli.sitestate import judge
-
-    if named.site.host or _printed(session, named):
-        return True
-    return judge(session, named.site).placement == "spawned"
-
-
-def _nowhere(named: Named) -> str:
-    """Say where the lines of a site are that has no file of its own."""
-    log = named.site.error_log
-    if log:
-        where = "syslog" if log.startswith("syslog:") else "the service's output"
-        return f"[logging] error of {named.site.file} has the lines of {named.site.name} go to {where}; read them there"
-    return NOWHERE.format(name=named.site.name, file=named.site.file)
+    found = lines(tail.begin(is_enough))
+    older = source.older and (count is None or len(found) < count)
+    if older:
+        with suppress(OSError), Tail(source.older) as before:
+            found = lines(before.begin(is_enough)) + found
+    with suppress(OSError):
+        return loglines.timed(found, os.stat(source.path).st_mtime)
+    return found
 
 
-def _say_lines(lines: Iterable[str]) -> None:
-    for line in lines:
-        say(line)
+class Screen:
+    """Prints lines, for programs one JSON document a line; `names` are those of a column, if there is one."""
+
+    def __init__(self, as_json: bool, names: set[str]) -> None:
+        self._as_json = as_json
+        self._width = max(map(len, names), default=0)
+        self._coloured = is_coloured()
+
+    def show_each(self, lines: list[Line]) -> None:
+        """Print lines."""
+        for line in lines:
+            if self._as_json:
+                say_json(line.as_dict(), indent=None)
+            else:
+                click.echo(loglines.shown(line, self._width, self._coloured), color=self._coloured)
+
+
+def _follow(session: Session, followed: _Followed, screen: Screen, all_of: bool | None) -> None:
+    """Print what comes, until interrupted; `all_of` sites, error or access logs, new ones included; None: no others."""
+    look_for_sites_at = time.monotonic() + LOOK_FOR_SITES_EVERY
+    while True:
+        screen.show_each(followed.look())
+        if all_of is not None and time.monotonic() >= look_for_sites_at:
+            look_for_sites_at = time.monotonic() + LOOK_FOR_SITES_EVERY
+            fresh = Session(session.home_path)
+            with suppress(MultisiteError, OSError):
+                followed.add(_sources(fresh, fresh.chosen(fresh.catalogue.sites), all_of))
+        time.sleep(LOOK_FOR_MORE_EVERY)

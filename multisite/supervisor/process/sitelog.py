@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 from collections import deque
@@ -13,8 +14,10 @@ from typing import Any
 from multisite.config.logformat import Syslog, parse_syslog
 from multisite.config.model import Site
 from multisite.errors import one_line
+from multisite.logs import kept as kept_logs
 from multisite.logs import servicelog
-from multisite.logs.logfiles import open_append
+from multisite.logs.kept import Tracebacks
+from multisite.logs.logfiles import STREAMS, open_append
 from multisite.logs.loghandlers import SyslogLines
 from multisite.supervisor.process import descriptors
 from multisite.supervisor.reexec import OPEN, Handed, converted, kept
@@ -24,6 +27,7 @@ READ_PER_SECOND = 4 << 20  # bytes; beyond, the pipe is left full and the site w
 LOGGED_PER_SECOND = 256 << 10  # bytes; beyond, lines are counted and left out
 LINE = 64  # bytes that a line counts for besides what is in it: a flood of empty ones costs us most
 MOST_LINES = 40
+IS_OUTPUT = {"is_output": True}  # of a record: the site has printed it, and it is kept already
 LONGEST_LINE = 1000  # characters of a line that are kept
 
 
@@ -69,18 +73,20 @@ class SiteLog(Handed):
         self._left_out = 0
         self._told = False
 
-    def write(self, lines: list[str], now: float) -> None:
+    def write(self, lines: list[str], now: float, tracebacks: Tracebacks | None = None) -> None:
         """Append lines; those above the share of this second are left out and counted."""
         self._begin_second(int(now))
-        taken = []
+        taken, levels, tracebacks = list[str](), list[int](), tracebacks or Tracebacks()
         for line in lines:
             self._logged += len(line) + LINE
+            level = tracebacks.level(line)
             if self._logged > LOGGED_PER_SECOND:
                 self._left_out += 1
             else:
                 taken.append(line)
+                levels.append(level)
         if taken:
-            self._append(taken)
+            self._append(taken, levels)
             for follow in list(self.followers):
                 follow(taken)
 
@@ -90,15 +96,17 @@ class SiteLog(Handed):
         self._second, self._logged = second, 0
         if self._left_out:
             left_out, self._left_out = self._left_out, 0
-            self._append([f"multisite: {left_out} lines of output left out"])
+            self._append([f"multisite: {left_out} lines of output left out"], [logging.WARNING])
 
-    def _append(self, lines: list[str]) -> None:
+    def _append(self, lines: list[str], levels: list[int]) -> None:
+        if self._syslog or not self._path or self._path in STREAMS:  # nowhere that they could be read back from
+            kept_logs.write(self.name, lines, levels)
         if self._syslog:
             self._send(self._syslog, lines)
             return
         if not self._path:
-            for line in lines:
-                servicelog.site_logger(self.name).info("%s", one_line(line.expandtabs()))
+            for line, level in zip(lines, levels, strict=True):
+                servicelog.site_logger(self.name).log(level, "%s", one_line(line.expandtabs()), extra=IS_OUTPUT)
             return
         try:
             self._open()
@@ -148,12 +156,13 @@ class Output(Handed):
     """The reading end of one process's standard output and error."""
 
     KEPT = kept("_second _read", descriptor=OPEN)
-    ANEW = ("tail", "_log")
+    ANEW = ("tail", "_log", "_tracebacks")
 
     def __init__(self, descriptor: int, log: SiteLog, tail: LastLines) -> None:
         self.descriptor = descriptor
         self.tail = tail
         self._log = log
+        self._tracebacks = Tracebacks()
         self._second = 0
         self._read = 0
 
@@ -175,7 +184,7 @@ class Output(Handed):
             return True
         lines = self.tail.feed(data) if data else self.tail.flush()
         self._read += len(data) + LINE * len(lines)
-        self._log.write(lines, now)
+        self._log.write(lines, now, self._tracebacks)
         return bool(data)
 
     def drain(self, now: float) -> None:
