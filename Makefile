@@ -28,10 +28,8 @@ help:  ## print this list
 
 run: $(VENV)/stamp-demo  ## serve the demonstration sites on 127.0.0.1 (PORT=8000, WORKERS=2, THREADS=8)
 	@echo "The demonstration sites (Control-C stops them):"
-	@.ci/demo-urls $(PORT)
-	@MOYA_SERVICE_HOME='$(DEMO_HOME)' PATH='$(abspath $(BIN))':"$$PATH" \
-	    exec $(BIN)/gunicorn multisite.service:application \
-	    --bind 127.0.0.1:$(PORT) --workers $(WORKERS) --worker-class gthread --threads $(THREADS) --access-logfile -
+	@PATH='$(abspath $(BIN))':"$$PATH" exec $(BIN)/python .ci/demo '$(DEMO_HOME)' \
+	    --bind 127.0.0.1:$(PORT) --workers $(WORKERS) --threads $(THREADS)
 
 test: $(VENV)/stamp-test $(VENV)/stamp-servers  ## run all tests, real web servers included
 	@PATH='$(abspath $(BIN))':"$$PATH" $(BIN)/python -m pytest $(TOGETHER) $(ARGS)

@@ -55,6 +55,7 @@ Examples:
 @click.option("--http2", is_flag=True, help="Offer HTTP/2, with --tls.")
 @click.option("--reload", is_flag=True, help="Load a site anew when its code has changed.")
 @click.option("--debug", is_flag=True, help="Show tracebacks and werkzeug's debugger; on loopback addresses only.")
+@click.option("--unlisted", multiple=True, metavar="SITE", hidden=True, help="Print no address of SITE; repeatable.")
 @click.option("--quiet", is_flag=True, help="Print no line for each request.")
 @click.option("--publisher", metavar="FILE", help="File that says which server listens where; options override it.")
 @pass_session
@@ -109,7 +110,7 @@ def _overridden(options: PublisherOptions, given: dict[str, Any]) -> PublisherOp
     """Take what is on the command line in place of what the file says."""
     from dataclasses import replace
 
-    foreign = [name for name in ("reload", "debug", "http2", "tls", "quiet") if given.get(name)]
+    foreign = [name for name in ("reload", "debug", "http2", "tls", "quiet", "unlisted") if given.get(name)]
     if foreign:
         raise click.UsageError(f"--{foreign[0]} is for type = gunicorn; {options.type} has nothing like it")
     if len(given.get("binds") or ()) > 1:

@@ -7,7 +7,7 @@ import re
 import secrets
 import socket
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -51,11 +51,12 @@ def serve_here(
     reload: bool = False,
     debug: bool = False,
     quiet: bool = False,
+    unlisted: Collection[str] = (),
     more: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Run gunicorn with the sites of the home, until it is told to stop; `more` are settings of it.
 
-    Each request prints a line, unless it is to be `quiet`.
+    Each request prints a line, unless it is to be `quiet`, and each site its address, unless it is `unlisted`.
     """
     addresses = [address_of(bind, port or DEFAULT_PORT) for bind in binds or (DEFAULT_HOST,)]
     settings = {**more, **_development(addresses, workers, reload, debug), **_tls(tls, http2)}
@@ -70,7 +71,7 @@ def serve_here(
         from multisite.config.read import read_home
 
         localnames.hold(read_home(session.home_path))  # the folders of this process, as its workers have them
-    announce(session, addresses, how, "https" if tls else "http")
+    announce(session, addresses, how, "https" if tls else "http", unlisted)
     os.environ["MOYA_SERVICE_HOME"] = session.home.path
     settings |= believing(session.home.service.trusted_proxies)
     run({"bind": sockets, "when_ready": keep_paths, **settings})
@@ -124,7 +125,9 @@ def _tls(folder: str | None, http2: bool) -> dict[str, Any]:
     return {**settings, "http_protocols": "h2,h1"} if http2 else settings
 
 
-def announce(session: Session, addresses: Iterable[str], how: Development, scheme: str = "http") -> None:
+def announce(
+    session: Session, addresses: Iterable[str], how: Development, scheme: str = "http", unlisted: Collection[str] = ()
+) -> None:
     """Print what `check` reports, then where the sites are to be found, and which do not run in the workers."""
     from multisite.cli.check import enabled_problems
 
@@ -133,7 +136,8 @@ def announce(session: Session, addresses: Iterable[str], how: Development, schem
         running = f"a supervisor runs already (process {session.supervisor['supervisor']['pid']})"
         complain("warning", f"{running}, so spawned sites have no debugger; end its servers first")
     port = next(filter(None, map(port_of, addresses)), "")
-    for name, site in session.catalogue.sites.items():
+    listed = {name: site for name, site in session.catalogue.sites.items() if name not in unlisted}
+    for name, site in listed.items():
         step = partial(_announced, session, site, port, scheme, how)
         say(f"{name}: {fenced(session, name, step, str)}", err=True)
 

@@ -7,6 +7,8 @@ from flask_session import Session
 from redis import Redis, RedisError
 
 URL = os.environ["SESSIONS_URL"]
+if URL.startswith("$"):  # nobody has set it
+    URL = "redis://127.0.0.1:6379/0"
 
 app = Flask(__name__)
 app.config.update(

@@ -137,7 +137,9 @@ def home(tmp_path: pathlib.Path) -> pathlib.Path:
     home = tmp_path / "home"
     for folder in ("sites-available", "sites-enabled"):
         (home / folder).mkdir(parents=True)
-    settings = f"[service]\nstate_dir = {tmp_path}/state\n[supervisor]\nallow_root = yes\n"
+    settings = (
+        f"[service]\nstate_dir = {tmp_path}/state\nruntime_dir = {tmp_path}/run\n[supervisor]\nallow_root = yes\n"
+    )
     (home / "moya.conf").write_text("[projects]\nread = sites-enabled/*.ini\n" + settings)
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

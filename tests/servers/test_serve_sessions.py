@@ -44,8 +44,8 @@ def home(tmp_path: Path, redis: Redis) -> HomeDir:
     home = HomeDir(tmp_path).create()
     shutil.copytree(REPOSITORY / "sites-available/sessions", tmp_path / "sites-available/sessions")
     text = (REPOSITORY / "sites-available/sessions.ini").read_text()
-    assert "127.0.0.1:6379" in text and "processes = 2" in text
-    home.ini("sessions", text.replace("127.0.0.1:6379", f"127.0.0.1:{redis.port}"))
+    assert "$SESSIONS_URL" in text and "processes = 2" in text
+    home.ini("sessions", text.replace("$SESSIONS_URL", f"redis://127.0.0.1:{redis.port}/0"))
     return home
 
 
