@@ -41,7 +41,17 @@ class AvailabilityOptions:
         example="2026-12-31",
     )
 
+    wakes_per_minute: int | None = option(
+        "integer",
+        help="Number of spawned sites that one client address may start within a minute; IPv6 addresses count by /64. "
+        "All sites that say this count together. A request that would start one more gets 429 with Retry-After. Sites "
+        "that run are not affected. Front ends do not go straight to the socket of such a site.",
+        note="no bound",
+        example="10",
+        limits=(1, 1000),
+    )
+
     @property
     def is_greeted(self) -> bool:
         """Whether requests have to pass the workers, since what they get depends on whether the site is up."""
-        return self.waiting_page is not None
+        return self.waiting_page is not None or self.wakes_per_minute is not None

@@ -96,13 +96,18 @@ class Client:
         """
         return str(self._urge({"do": "ensure", "site": site, "host": host, "head_limits": limits})["socket"])
 
-    def wake(self, site: str, host: str = "", limits: Limits = NO_LIMITS) -> bool:
-        """Have a process of `site` started if there is none; tell whether one serves. Arguments as for `ensure`.
+    def wake(self, site: str, host: str = "", client: str | None = None, limits: Limits = NO_LIMITS) -> bool:
+        """Have a process of `site` started if there is none; tell whether one serves.
+
+        Args:
+            site, host, limits: as for `ensure`.
+            client: address of who is to have caused the start; None: that has been counted.
 
         Raises:
-            BackendUnavailable: as `ensure`.
+            BackendUnavailable: as `ensure`; with the status 429, the client has started as many sites as it may.
         """
-        return bool(self._urge({"do": "wake", "site": site, "host": host, "head_limits": limits})["up"])
+        request = {"do": "wake", "site": site, "host": host, "client": client, "head_limits": limits}
+        return bool(self._urge(request)["up"])
 
     def meet(self, limits: Limits = NO_LIMITS) -> None:
         """Make sure that a supervisor runs and stays as long as the caller's server; `limits` as for `ensure`.

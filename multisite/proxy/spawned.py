@@ -47,8 +47,9 @@ class SpawnedSite(Destination):
         super().__init__(site.app_send, float(site.upload_rate), max(1, site.max_waiting))
         self._site, self._home, self._debug = site, home, debug
         self._client = Client(home)
-        self._trusts = TrustedProxies(home.service.trusted_proxies).trusts
-        self._cold = ColdStarts(site, self._client, self) if site.is_greeted else None
+        proxies = TrustedProxies(home.service.trusted_proxies)
+        self._trusts = proxies.trusts
+        self._cold = ColdStarts(site, self._client, self, proxies) if site.is_greeted else None
         self._ignored = Ignored(site.ignore_activity, site.ignore_agents)
         self._troubles = Troubles(site, home)
         self._proxy: Proxy | None = None

@@ -21,6 +21,7 @@ from multisite.supervisor.site.failures import Unavailable
 from multisite.supervisor.site.parts import NO_CONNECTIONS
 from multisite.supervisor.site.supervised import SupervisedSite
 from multisite.supervisor.sites import SupervisedSites
+from multisite.supervisor.wakes import Wakes
 
 AWAKE = (State.STARTING, State.RUNNING)  # of one that drains, a request could start a successor
 
@@ -51,6 +52,7 @@ class Commands:
         provisions: Provisions,
     ) -> None:
         self._announced, self._provisions = announced, provisions
+        self._wakes = Wakes()
         self._context, self._sites, self._promotion = context, sites, promotion
         self._look_soon, self._begin_upgrade, self._started = look_soon, begin_upgrade, started
 
@@ -97,13 +99,19 @@ class Commands:
         return {"socket": supervised.ensure()}
 
     def _do_wake(self, request: Answer, connection: Caller) -> Answer:
-        """Start a site as a request would that waits at its socket, and tell whether it is up."""
+        """Start a site as a request would that waits at its socket, if its client may, and tell whether it is up."""
         self._context.servers.register(connection.pid, request.get("head_limits"))
         supervised = self._sites.supervise(*_asked(request))
         self._sites.heed(supervised)
         is_up = supervised.state is State.RUNNING
         if not is_up:
             supervised.ensure()
+            most, client = supervised.site.wakes_per_minute, request.get("client")
+            if most and client is not None and supervised.state not in AWAKE and not supervised.is_waiting:
+                pause = self._wakes.take(str(client), most, self._context.loop.now())
+                if pause:
+                    reason = f"this address has started {most} sites within a minute"
+                    return {"error": reason, "status": 429, "retry_after": pause}
             if not supervised.backends.alive and not supervised.is_waiting:
                 supervised.want()
         return {"up": is_up}

@@ -67,7 +67,7 @@ def test_a_room_is_looked_after_while_somebody_waits_and_holds_no_more_than_it_m
         for one in those if is_up.is_set() else ():
             one.settle()
 
-    room = WaitingRoom(2, look)
+    room: WaitingRoom[Held] = WaitingRoom(2, look)
     first, second, third = (held()[0] for _ in range(3))
     room.enter(first)
     room.enter(second)
@@ -93,7 +93,8 @@ def test_a_look_that_fails_costs_nobody_his_place() -> None:
         for one in those:
             one.settle()
 
-    room, (one, _) = WaitingRoom(1, look), held()
+    one, _ = held()
+    room: WaitingRoom[Held] = WaitingRoom(1, look)
     room.enter(one)
     assert one._settled.wait(PATIENCE)
 

@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 from multisite.errors import BackendUnavailable, MultisiteError, SiteBusy
 from multisite.proxy.body import Upload
@@ -95,7 +96,10 @@ class Held(Destination):
         self._of.explain(error)
 
 
-class WaitingRoom:
+Waiter = TypeVar("Waiter", bound=Held)
+
+
+class WaitingRoom(Generic[Waiter]):
     """The requests of one site that wait in this process, and a thread that looks after them while there are any.
 
     Args:
@@ -103,13 +107,13 @@ class WaitingRoom:
         look: settles those that need not wait any more; called in that thread, and may take time.
     """
 
-    def __init__(self, most: int, look: Callable[[list[Held]], None]) -> None:
+    def __init__(self, most: int, look: Callable[[list[Waiter]], None]) -> None:
         self._most, self._look = most, look
-        self._held: list[Held] = []
+        self._held: list[Waiter] = []
         self._changed = threading.Condition()
         self._is_kept = False
 
-    def enter(self, held: Held) -> None:
+    def enter(self, held: Waiter) -> None:
         """Have a request wait.
 
         Raises:

@@ -30,7 +30,7 @@ class PausedSite:
         self._patience = site.pause_timeout
         self._of = spawned.destination(site, home)
         self._is_over = is_over
-        self._room = WaitingRoom(max(1, site.max_waiting), self._look)
+        self._room: WaitingRoom[Held] = WaitingRoom(max(1, site.max_waiting), self._look)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request, when the pause is over (PEP 3333).
