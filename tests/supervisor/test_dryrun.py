@@ -74,7 +74,7 @@ def test_check_boot_as_a_table_and_by_name(home: SupervisedHome) -> None:
     result = run(home, "check", "--boot")
     assert result.exit_code == 1
     assert "ZeroDivisionError" in result.stderr
-    assert run(home, "check", "good").exit_code == 2
+    assert run(home, "check", "good").exit_code == 0
 
 
 def test_check_boot_leaves_what_runs_alone(home: SupervisedHome) -> None:
@@ -202,12 +202,12 @@ def test_a_failed_restart_of_an_idle_site_is_one_attempt(home: SupervisedHome) -
     home.client.meet()
     result = run(home, "restart", "--wait", "blog")
     assert result.exit_code == 1
-    assert "blog | Traceback" in result.stderr
-    why = "start up: ModuleNotFoundError: No module named 'there_is_no_such_module'"
-    assert f"new version failed to start ({why}); nothing is running (blog.ini as of " in result.stderr
+    assert "blog | ModuleNotFoundError" in result.stderr
+    assert "new version failed to start (start up: it needs the module 'there_is_no_such_module'" in result.stderr
+    assert "; nothing is running (blog.ini as of " in result.stderr
     state = home.state("blog")
     assert (state["state"], state["pids"], state["starts"]) == ("stopped", [], 1)
-    assert state["failure"]["failure"].startswith("start up: ModuleNotFoundError")
+    assert state["failure"]["failure"].startswith("start up: it needs the module")
     (folder / "app.py").write_text(app("mended"))
     assert run(home, "restart", "--wait", "blog").exit_code == 0
     assert home.state("blog")["failure"] is None

@@ -112,7 +112,7 @@ def test_an_app_that_cannot_be_imported_is_told_as_after_a_plain_start(warm: Sup
     with contextlib.suppress(OSError):
         warm.get("bad")
     failure = warm.failed("bad")["failure"]
-    assert "No module named 'no_such_module'" in failure["failure"]
+    assert "it needs the module 'no_such_module'" in failure["failure"]
     assert any("Traceback" in line for line in failure["output"])
     assert failure["way"].startswith("forked")
 
