@@ -153,6 +153,7 @@ def _announced(session: Session, site: SiteFile, port: str, scheme: str, how: De
     found = judge(session, settled)
     usual = found.placement and (found.placement == "in-process" or sharing.is_examined(settled, session.home))
     elsewhere = "" if usual else f" ({found.placement or 'broken'}: {found.reason})"
+    elsewhere = " (broken: see the errors above)" if found.faults else elsewhere
     if found.at_rest == "broken":
         faults = [*found.faults, *(problem for problem in found.problems if problem.is_error)]
         elsewhere = f" (broken: {faults[0].reason if faults else found.reason}; multisite explain {site.name})"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PAUSE = 0.1  # seconds between two questions
 BEYOND = 15.0  # seconds that a start may take longer than start_timeout: who is ended is waited for
 HEADER = ("name", "starts", "seconds", "failure")
-SHOWN = 5  # last lines of output of a start that failed
+SHOWN = 8  # last lines of output of a start that failed
 
 
 def at_once() -> int:

@@ -53,6 +53,8 @@ class Job:
 
     Attributes:
         listen: the descriptor of the listening socket.
+        file: the site's; "" where nobody has said.
+        application: as it is written there.
         notify: the descriptor to report on, -1 for none.
         board: where to count; it is mapped before the site could replace the file.
         site: the values of its file, for the loaders of other packages.
@@ -74,6 +76,8 @@ class Job:
         self.listen = listen
         self.notify = int(job.get("notify", -1))
         self.name: str = job["name"]
+        self.file: str = job.get("file") or ""
+        self.application: str = job.get("application") or ""
         self.spec = Spec(job["spec"])
         self.location: str = job.get("location") or ""
         self.ini: list[str] = list(_listed(job.get("ini")))

@@ -81,7 +81,7 @@ def no_module(site: str, name: str, spec: Any, location: str, python: str, place
     prefix, callable_ = ("django:", "") if spec.kind == "django" else ("", f":{attribute or 'application'}")
     prefix = "asgi:" if spec.kind == "asgi" else prefix
     if meant:
-        remedy = f"write a colon between module and callable: multisite set {site} application={prefix}{meant}"
+        remedy = f"write MODULE:CALLABLE, with a colon: multisite set {site} application={prefix}{meant}"
         return NoSuchApp(f"there is no module {name!r} {where}", remedy)
     beside = ".".join(name.split(".")[:-1])
     folder = os.path.join(location, *name.split(".")[:-1])

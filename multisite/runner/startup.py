@@ -71,16 +71,22 @@ def _load(orders: job.Job, notifier: Notifier) -> tuple[Any, Examination | None]
         if examination:
             examination.loaded(_is_async(app, orders))
     except NoSuchApp as error:
-        _give_up(orders, notifier, str(error))
+        _give_up(orders, notifier, _problem(orders, error))
     except BaseException as error:
         last = report(error, f"{orders.name} cannot be loaded")
         if isinstance(error, ModuleNotFoundError) and error.name:
-            _give_up(orders, notifier, str(_no_module(orders, error)))
+            _give_up(orders, notifier, _problem(orders, _no_module(orders, error)))
         _leave_unloaded(notifier, last)
     _open_standard_streams()
     if not _is_socket(orders.listen):
         _give_up(orders, notifier, "its import closes or replaces descriptors that it did not open")
     return app, examination
+
+
+def _problem(orders: job.Job, error: NoSuchApp) -> str:
+    """What is wrong, with the line of the site's file, as the workers and the command line have it."""
+    value = orders.location if error.key == "location" else orders.application
+    return f"{orders.file}: [service] {error.key} = {value}: {error}" if orders.file else str(error)
 
 
 def _no_module(orders: job.Job, error: ModuleNotFoundError) -> NoSuchApp:

@@ -72,7 +72,7 @@ MISTAKES = {
     ),
     "syntax": ("application = wrong:application", "{code}/wrong.py, line 1, is not valid Python", "py_compile"),
     "callable": ("application = app:app", "it offers application", "multisite set blog application=app:application"),
-    "dot": ("application = app.application", "between module and callable", "application=app:application"),
+    "dot": ("application = app.application", "write MODULE:CALLABLE, with a colon", "application=app:application"),
     "file": ("application = ./blog.wsgi", "there is no file {code}/blog.wsgi", "multisite set blog application="),
     "program": ("command = {code}/none --port %PORT", "there is no such program", "multisite set blog command="),
     "program of PATH": (

@@ -29,8 +29,7 @@ KINDS = {
         "multisite set site application=MODULE:app",
     ),
     "only.app": (
-        "there is no module 'only.app' in {folder}, nor does {python} have one; "
-        "write a colon between module and callable",
+        "there is no module 'only.app' in {folder}, nor does {python} have one; write MODULE:CALLABLE, with a colon",
         "multisite set site application=only:app",
     ),
     "pkg.inner.app": ("there is no module 'pkg.inner.app'", "multisite set site application=pkg.inner:app"),
@@ -63,7 +62,8 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("written", KINDS)
 def test_cause_place_and_commands_are_the_same_for_all_who_report_it(folder: Path, written: str) -> None:
     parsed = application.parse(written)
-    more = {"spec": spec(parsed.target, parsed.attribute, parsed.kind)}
+    more: dict[str, object] = {"spec": spec(parsed.target, parsed.attribute, parsed.kind)}
+    more |= {"file": "site.ini", "application": written}
     with backend(folder, site={"name": "site", "application": written}, wait=False, **more) as process:
         assert process.exit() == 3
         said = {sys.executable: process.log}
@@ -74,6 +74,7 @@ def test_cause_place_and_commands_are_the_same_for_all_who_report_it(folder: Pat
     said["worker"] = caught.value.reason
     for who, text in said.items():
         same = text.replace(f"{sys.prefix}/bin/python3", sys.executable)
+        assert who == "check" or f"site.ini: [service] application = {written}: " in text, (who, text)
         for part in KINDS[written]:
             assert part.format(folder=folder, python=sys.executable) in same, (who, text)
 

@@ -96,6 +96,8 @@ def _job(site: Site, around: Surroundings, worker: str) -> dict[str, Any]:
     may_be_plugin = spec.kind == "plugin" or (spec.kind == "module" and "." not in spec.target)
     return {
         "name": site.name,
+        "file": site.file,
+        "application": site.application,
         "spec": {"kind": spec.kind, "target": spec.target, "attribute": spec.attribute, **call},
         "location": site.location,
         "ini": list(site.ini),
