@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from multisite.sites.catalogue import Catalogue, Mounts
     from multisite.sites.failures import Failure
 
+AT_WORK = "is at work without a request, so it is not stopped as idle"
+
 EPILOG = """\b
 Examples:
   multisite explain blog.example.com
@@ -173,7 +175,10 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
         "placement": report.placement,
         "reason": report.reason,
         "saving": report.may_save,
-        "notes": list(row.found.notes) if row and report.placement != "proxy" else [],
+        "notes": [
+            *(row.found.notes if row and report.placement != "proxy" else ()),
+            *([AT_WORK] if session.known.get(site.name, {}).get("working") else []),
+        ],
         "state": report.state,
         "service": report.service,
         "outage": _outage(report),

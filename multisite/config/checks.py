@@ -148,7 +148,6 @@ def cross_check(
     yield from _check_placeholders(values, service, domains)
     yield from _check_upstreams(service)
     yield from _check_subscriptions(service, is_hosting, bool(values.get("access")))
-    yield from _check_access(values.get("access", {}))
     yield from check_names(values)
     if not doubt and not domains and not service.get("domains"):
         reason = "the site has no domains, so only default_site reaches it"
@@ -186,13 +185,6 @@ def _check_upstreams(service: Mapping[str, Any]) -> Iterator[Fault]:
             yield Fault("service", "upstreams", f"{text[:100]!r}: {error}", remedy)
 
 
-def _check_access(access: Mapping[str, Any]) -> Iterator[Fault]:
-    """Find keys that restrict nothing: whoever wrote them wants the site closed."""
-    for key, value in access.items():
-        if not value:
-            yield Fault("access", key, "is empty, so it keeps nobody out", "give it a value, or remove the line")
-
-
 def _check_subscriptions(service: Mapping[str, Any], is_hosting: bool, is_restricted: bool) -> Iterator[Fault]:
     """Find sites that cannot be announced to a Fastrouter; they serve all the same."""
     if not service.get("subscribe_to"):
@@ -213,7 +205,10 @@ def _check_subscriptions(service: Mapping[str, Any], is_hosting: bool, is_restri
 
 
 def check_names(values: Values) -> Iterator[Fault]:
-    """Find keys of [env] that are no variables and keys of [static] that are no prefixes."""
+    """Find keys of [env] that are no variables, of [static] that are no prefixes, and an [access] for everybody."""
+    for key, value in values.get("access", {}).items():
+        if not value:  # whoever wrote it wants the site closed
+            yield Fault("access", key, "is empty, so it keeps nobody out", "give it a value, or remove the line")
     for key in values.get("env", ()):
         if not _VARIABLE.match(key):
             yield Fault("env", key, "is not the name of an environment variable", "use letters, digits and _")

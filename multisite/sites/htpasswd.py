@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import hashlib
 import hmac
+import itertools
 import os
 import re
 import secrets
@@ -237,12 +238,12 @@ def unreadable(site: Site) -> Problem | None:
     try:
         read(site.htpasswd)
     except Unusable as error:
-        return _problem(site, error.reason, error.remedy)
+        return problem_of(site, error)
     return None
 
 
 def problems(site: Site) -> list[Problem]:
-    """Return what is wrong with the lines of the site's file of passwords; nothing if it cannot be read."""
+    """Return what is wrong with the site's file of passwords and its lines; nothing if it cannot be read."""
     if not site.htpasswd or unreadable(site):
         return []
     users = read(site.htpasswd) if "%" not in site.htpasswd else Users({"": ""})
@@ -250,7 +251,15 @@ def problems(site: Site) -> list[Problem]:
     if not users.hashes and not found:
         remedy = f"add one: htpasswd -B {shlex.quote(site.htpasswd)} USER"
         found.append(_problem(site, "has no users, so nobody may use the site", remedy, "warning"))
+    served = next((each for each in itertools.chain(*site.static.values()) if _is_in(site.htpasswd, each)), "")
+    if served:
+        reason = f"is in {served}, where [static] serves it to everybody who may use the site"
+        found.append(_problem(site, reason, "move it out of that folder", "warning"))
     return found
+
+
+def _is_in(path: str, place: str) -> bool:
+    return path == place or path.startswith(place.rstrip("/") + "/")
 
 
 def _problem(site: Site, reason: str, remedy: str, severity: str = "error") -> Problem:
@@ -258,5 +267,8 @@ def _problem(site: Site, reason: str, remedy: str, severity: str = "error") -> P
 
 
 def problem_of(site: Site, error: Unusable) -> Problem:
-    """Return why a worker cannot let anybody into `site`."""
-    return _problem(site, error.reason, error.remedy)
+    """Return why nobody is let into `site`."""
+    remedy = error.remedy
+    if not os.path.lexists(site.htpasswd):
+        remedy = f"correct the path, or make the file: htpasswd -B -c {shlex.quote(site.htpasswd)} USER"
+    return _problem(site, error.reason, remedy)

@@ -269,6 +269,7 @@ def describe(
         "up_since": None if since is None else round(time.time() - (now - since), 3),
         "memory": sum(weighed(supervised.pids, members).values()),
         "idle": round(now - supervised.activity.last_use, 3) if supervised.state is State.RUNNING else None,
+        "working": supervised.work.is_working and supervised.state is State.RUNNING,
         "backends": [
             {"pid": b.pid, "state": b.state.value, "seconds": round(now - b.since, 3), "reason": b.reason}
             for b in supervised.backends

@@ -527,3 +527,11 @@ def test_a_promise_is_what_a_file_says(tmp_path: Path) -> None:
     assert made("plain.ini").promised == ("threads",)
     assert made("told.ini").promised == ("processes", "threads")
     assert (made("plain.ini").share, made("told.ini").share) == (False, True)
+
+
+@pytest.mark.parametrize("line", ["allow =", "htpasswd =", "allow = $NO_SUCH_NETWORK"])
+def test_an_access_that_restricts_nothing_is_an_error(tmp_path: Path, line: str) -> None:
+    """Whoever wrote it wants the site closed; its file is not served so."""
+    path = tmp_path / "a.ini"
+    path.write_text(f"[service]\nlocation = /srv\napplication = a:b\ndomains = a.test\n[access]\n{line}\n")
+    assert [problem.section for problem in read_site(str(path), str(tmp_path), {}).errors] == ["access"]

@@ -119,6 +119,7 @@ def test_problems_of_a_site(tmp_path: Path) -> None:
     missing = unreadable(site)
     assert missing
     assert (missing.section, missing.key, missing.severity) == ("access", "htpasswd", "error")
+    assert f"htpasswd -B -c {path} USER" in missing.remedy
     assert problems(site) == []
     path.write_text("")
     assert [problem.severity for problem in problems(site)] == ["warning"]
@@ -128,3 +129,6 @@ def test_problems_of_a_site(tmp_path: Path) -> None:
     assert (problem.severity, problem.value) == ("error", str(path))
     assert problem.reason.startswith("line 2: ")
     assert f"htpasswd -B {path} bob" in problem.remedy
+    path.write_text(f"ann:{SHA}\n")
+    served = Site("blog.ini", name="blog", htpasswd=str(path), static={"/s": (f"{tmp_path}/x", f"{tmp_path}")})
+    assert [problem.severity for problem in problems(served)] == ["warning"]

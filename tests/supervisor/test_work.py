@@ -14,6 +14,7 @@ from multisite.supervisor.site.work import SHARE, WINDOW, Work, idle_since, wind
 from tests.processes import is_running
 
 from .harness import SERVER, SupervisedHome, supervised, wait_until
+from .test_told import typed
 
 HOUR = 3600.0
 #: (last use, last seen at work, is at work, busy_timeout, now) → idle since
@@ -248,6 +249,20 @@ def test_a_successor_of_the_supervisor_knows(home: SupervisedHome) -> None:
     assert outlives(home, name) == int(pid)
     home.get(name, "/done")
     home.wait_for(name, "stopped")
+
+
+def test_explain_says_that_a_site_is_at_work(home: SupervisedHome) -> None:
+    name = site(home, "wsgi", "explained", idle_timeout="1h")
+    home.get(name, "/busy")
+    wait_until(lambda: home.state(name)["working"])
+    assert "it is at work without a request" in typed(home, "explain", f"{name}.test")
+    home.get(name, "/done")
+    wait_until(lambda: not home.state(name)["working"])
+    assert "at work" not in typed(home, "explain", f"{name}.test")
+    home.get(name, "/busy")
+    home.client.ask({"do": "stop", "site": name})
+    home.wait_for(name, "stopped")
+    assert not home.state(name)["working"]
 
 
 def test_socket_is_the_sites_own(home: SupervisedHome) -> None:
