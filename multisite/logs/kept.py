@@ -65,15 +65,15 @@ class Tracebacks:
     _BETWEEN = ("During handling of the above exception", "The above exception was the direct cause")
 
     def __init__(self) -> None:
-        self._is_inside = False
+        self.is_inside = False
 
     def level(self, line: str) -> int:
         """Return the level at which a line is logged: ERROR for those of a traceback, else INFO."""
         if "Traceback (most recent" in line and self._BEGIN.match(line):
-            self._is_inside = True
-        elif self._is_inside and not line.startswith((" ", "|")):
-            self._is_inside = not line  # the exception itself is the last line
-        elif not self._is_inside:
+            self.is_inside = True
+        elif self.is_inside and not line.startswith((" ", "|")):
+            self.is_inside = not line  # the exception itself is the last line
+        elif not self.is_inside:
             return logging.ERROR if line.startswith(self._BETWEEN) else logging.INFO
         return logging.ERROR
 
@@ -87,7 +87,7 @@ class KeptLogs:
 
     def __init__(self, state_dir: str) -> None:
         self.folder = os.path.join(state_dir, FOLDER)
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._second = 0
         self._taken: dict[str, int] = {}  # bytes in this second, by site
         self._left_out: dict[str, int] = {}  # lines, by site
@@ -114,7 +114,7 @@ class KeptLogs:
 
     def _share(self, site: str, lines: Sequence[str], levels: Sequence[int], second: int) -> Iterable[tuple[int, str]]:
         """Return what of the lines there is room for in this second, behind how many were left out before."""
-        with self._lock:
+        with self.lock:
             if second != self._second:
                 self._second = second
                 self._taken.clear()
@@ -217,6 +217,14 @@ class _Records(logging.Handler):
             self.handleError(record)
 
 
+def _forked() -> None:
+    """Another thread may have held the lock."""
+    if _current:
+        _current.lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forked)
+
 _PLAIN = logging.Formatter()
 _records = _Records()
 
@@ -239,8 +247,9 @@ class SiteStream:
         """Write a text."""
         written = self.beneath.write(text)
         site = servicelog.current_site.get()
-        if site and isinstance(text, str):
-            self._keep(site, text)
+        if site:
+            with contextlib.suppress(Exception):  # none of it is the site's business
+                self._keep(site, text)
         return written
 
     def writelines(self, texts: Iterable[str]) -> None:
@@ -258,7 +267,8 @@ class SiteStream:
             lines, rest = [*lines, rest], ""
         if lines:
             write(site, lines, [tracebacks.level(line) for line in lines])
-        known[site] = (rest, tracebacks)
+        if rest or tracebacks.is_inside:
+            known[site] = (rest, tracebacks)
 
 
 def watch_streams() -> None:

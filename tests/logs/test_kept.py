@@ -223,3 +223,21 @@ def test_a_line_that_never_ends_is_cut(stream: SiteStream) -> None:
     for _ in range(50):
         printed(stream, "blog", "x" * 100, end="")
     assert texts(kept._current)[0].count("x") == kept.LONGEST_LINE
+
+
+def test_a_process_that_was_forked_while_others_print_prints_too(stream: SiteStream) -> None:
+    """The lock that another thread held at that moment is nobody's in the child."""
+    assert kept._current
+    with kept._current.lock:
+        child = os.fork()
+        if child == 0:
+            printed(stream, "blog", "from the child")
+            os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert texts(kept._current) == ["INFO from the child"]
+
+
+def test_what_cannot_be_kept_is_printed_all_the_same(stream: SiteStream, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "file_name", lambda site: 1 / 0)
+    printed(stream, "blog", "hello")
+    assert stream.beneath.getvalue() == "hello\n"  # type: ignore[attr-defined]
