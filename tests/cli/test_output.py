@@ -182,6 +182,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> TestHome:
     home.ini("lost", domains="lost.test", location="/no/such/日本語/directory/of/anybody", application="app:app")
     home.ini("日本語の長い長い長い長い長い長い名前のサイト", domains="site.test")
     home.ini("off", domains="off.test", enable=False)
+    nodes = "127.0.0.1:9001|127.0.0.1:9002|unix:/run/nodes/of/a/customer/with/a/long/name/uwsgi.sock"
+    (home.path / "map.txt").write_text(f"{'long-' * 8}key.test {nodes}\nb.test 127.0.0.1:9003\n")
+    with (home.path / "moya.conf").open("a") as conf:
+        conf.write("[router]\nmap = map.txt\n")
     return home
 
 
@@ -207,7 +211,8 @@ def on_terminal(home: TestHome, columns: int, *words: str, **environ: str) -> tu
     return process.returncode, text.decode(environ.get("PYTHONIOENCODING", "utf-8")).replace("\r\n", "\n")
 
 
-TABLES = (("list",), ("status",), ("hosts",), ("stats",), ("show", "blog"), ("check", "--boot", "bad", "lost"))
+OF_ALL = (("list",), ("status",), ("hosts",), ("stats",), ("router",))
+TABLES = (*OF_ALL, ("show", "blog"), ("check", "--boot", "bad", "lost"))
 
 
 @pytest.mark.parametrize("columns", [60, 80, 200])
@@ -219,7 +224,7 @@ def test_a_terminal_gets_one_line_for_each_row(home: TestHome, words: tuple[str,
     assert all(
         cell_len(line) <= columns for line in lines[rule - 1 :] if not line.startswith(("error:", str(home.path)))
     )
-    rows = {"list": 7, "status": 6, "hosts": 9, "stats": 6, "check": 2}.get(words[0])
+    rows = {"list": 7, "status": 6, "hosts": 9, "stats": 6, "router": 4, "check": 2}.get(words[0])
     end = next((at for at, line in enumerate(lines) if line.endswith("use --wide")), None)
     if rows and end:
         assert end - rule - 1 == rows
@@ -230,7 +235,7 @@ def test_a_terminal_gets_one_line_for_each_row(home: TestHome, words: tuple[str,
         assert "columns hidden" not in text and "fourth.blog.test" in text
 
 
-@pytest.mark.parametrize("words", TABLES[:5], ids=" ".join)
+@pytest.mark.parametrize("words", TABLES[:6], ids=" ".join)
 def test_wide_shows_what_a_pipe_gets(home: TestHome, words: tuple[str, ...]) -> None:
     _, text = on_terminal(home, 60, *words, "--wide")
     argv = [sys.executable, "-m", "multisite", "--home", str(home.path), *words]
