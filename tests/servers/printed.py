@@ -46,6 +46,7 @@ class Printed:
     """One command of a page, with the output below it, and why it is not run here, if it is not."""
 
     page: str
+    section: str
     line: int
     text: str
     output: str
@@ -71,13 +72,14 @@ def commands(page: Path) -> list[Printed]:
     """Return all commands of a page in their order."""
     text = page.read_text()
     found = []
+    name = str(page.relative_to(REPOSITORY))
     for block in _BLOCK.finditer(text):
+        section = (["", *re.findall(r"^## (.*)$", text[: block.start()], re.MULTILINE)])[-1]
         marks = [(mark["program"] or "", mark["reason"]) for mark in _MARK.finditer(block["marks"])]
         line = text.count("\n", 0, block.start("text")) + 1
         for at, command, output in _lines(block["text"], block["language"] == "console"):
             reasons = [reason for program, reason in marks if command.startswith(program)]
-            name = str(page.relative_to(REPOSITORY))
-            found.append(Printed(name, line + at, command, output, reasons[0] if reasons else ""))
+            found.append(Printed(name, section, line + at, command, output, reasons[0] if reasons else ""))
     return found
 
 
@@ -163,7 +165,7 @@ class Machine:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
             check=False,
         )
         assert done.returncode == 0, f"{done.stdout}{done.stderr}"
