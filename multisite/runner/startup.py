@@ -84,9 +84,10 @@ def _load(orders: job.Job, notifier: Notifier) -> tuple[Any, Examination | None]
 
 
 def _problem(orders: job.Job, error: NoSuchApp) -> str:
-    """What is wrong, with the line of the site's file, as the workers and the command line have it."""
+    """What is wrong, and which line of the site's file asks for it."""
     value = orders.location if error.key == "location" else orders.application
-    return f"{orders.file}: [service] {error.key} = {value}: {error}" if orders.file else str(error)
+    line = f" ({orders.file}: [service] {error.key} = {value})" if orders.file else ""
+    return f"{error.reason}{line}{f'; {error.remedy}' if error.remedy else ''}"
 
 
 def _no_module(orders: job.Job, error: ModuleNotFoundError) -> NoSuchApp:

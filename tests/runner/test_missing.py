@@ -74,7 +74,8 @@ def test_cause_place_and_commands_are_the_same_for_all_who_report_it(folder: Pat
     said["worker"] = caught.value.reason
     for who, text in said.items():
         same = text.replace(f"{sys.prefix}/bin/python3", sys.executable)
-        assert who == "check" or f"site.ini: [service] application = {written}: " in text, (who, text)
+        same = same.replace(f" (site.ini: [service] application = {written})", "")
+        assert who == "check" or f"site.ini: [service] application = {written}" in text, (who, text)
         for part in KINDS[written]:
             assert part.format(folder=folder, python=sys.executable) in same, (who, text)
 
