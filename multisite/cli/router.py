@@ -40,10 +40,11 @@ def router(session: Session, keys: tuple[str, ...], wide: bool) -> None:
     """
     from multisite.router.report import Report
 
-    announced = None
+    announced, is_known = None, True
     try:
         announced = session.ask("nodes")
     except MultisiteError as error:
+        is_known = False
         complain("warning", refused(session, error))
     found = sorted(Report(session.home, announced).keys(), key=lambda each: (each.key, each.mapper))
     if keys:
@@ -55,8 +56,7 @@ def router(session: Session, keys: tuple[str, ...], wide: bool) -> None:
         counted = announced["counted"] if announced else {}
         return say_json({"keys": [asdict(each) for each in found], "announcements": counted})
     if not found:
-        say("no nodes are known; [router] in moya.conf says where to look for them")
-        return None
+        return say("no nodes are known; [router] in moya.conf says where to look for them") if is_known else None
     cells = [row for each in found for row in _rows(each)]
     say_table(HEADER, cells, numbers=HEADER[3:6], drop=DROP, cut=("node", "key"), wide=wide)
     if announced and announced["counted"]:
