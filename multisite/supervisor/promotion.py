@@ -35,6 +35,7 @@ LOOK_EVERY = 2.0  # seconds
 LINGERS = 5.0  # seconds without a request after which the process of a site that lives in the workers ends
 LEFT = "it was in the workers when the service ended"
 HELD_FOR = 3600.0  # seconds that a site stays out which was slow in the workers, or could not be imported there
+BUSY = "it says that it is at work without a request"
 PATIENCE = 30.0  # seconds after which it is clear that the workers do not measure its requests, but hand them over
 BLOCKED_FOR = 10.0  # seconds until what keeps a busy site out is looked up again
 
@@ -312,7 +313,9 @@ class Promotion(Handed):
 
     def _obstacle(self, site: Site, row: Row) -> str:
         """Return why a site cannot be imported by the workers just now; "" if it can, and has its names from now on."""
-        home = self._sites.home
+        home, supervised = self._sites.home, self._sites.get(site.name)
+        if supervised and supervised.says_busy:
+            return BUSY  # which it could not say there
         if changes.version_of(site, home) != row.version:
             return CHANGED
         held = catalogue.ledger(home, lambda: self._sites.catalogue).others(site.name)
@@ -336,7 +339,8 @@ class Promotion(Handed):
 
 def _is_unused(supervised: SupervisedSite, now: float) -> bool:
     idle = now - supervised.activity.last_use
-    return supervised.state is State.RUNNING and not supervised.figures().in_flight and idle > LINGERS
+    is_at_rest = supervised.state is State.RUNNING and not supervised.figures().in_flight
+    return is_at_rest and idle > LINGERS and supervised.is_idle(now)
 
 
 def _is_known(found: Examined, site: Site) -> bool:

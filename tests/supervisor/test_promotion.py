@@ -37,7 +37,7 @@ class Sites:
     def __init__(self, path: Path) -> None:
         (path / "sites-enabled").mkdir()
         (path / "moya.conf").write_text(CONF)
-        self.path, self.requests = path, 0
+        self.path, self.requests, self.says_busy = path, 0, False
         self.home = read_home(str(path))
 
     def site(self, name: str) -> Site:
@@ -56,7 +56,13 @@ class Sites:
     def get(self, name: str) -> Any:
         figures = SimpleNamespace(requests=self.requests, in_flight=1)
         return SimpleNamespace(
-            backends=[1], pids=[1], state=State.RUNNING, figures=lambda: figures, ensure=str, is_due=True
+            backends=[1],
+            pids=[1],
+            state=State.RUNNING,
+            figures=lambda: figures,
+            ensure=str,
+            is_due=True,
+            says_busy=self.says_busy,
         )
 
     supervise = get
@@ -117,6 +123,20 @@ def test_who_is_refused_by_a_worker_leaves_and_may_come_again_later(sites: Sites
 
 def vars_of(found: Row) -> dict[str, Any]:
     return {name: getattr(found, name) for name in Row.__slots__}
+
+
+def test_who_is_at_work_in_its_own_process_stays_there(sites: Sites) -> None:
+    """And moves in when it is done."""
+    site = sites.site("blog")
+    promotion = promotion_of(sites)
+    examined(promotion, sites, site)
+    sites.says_busy = True
+    busy(promotion, sites, 0.0)
+    assert row(sites, "blog").kind == "spawned"
+    assert "at work without a request" in row(sites, "blog").reason
+    sites.says_busy = False
+    busy(promotion, sites, 100.0)
+    assert row(sites, "blog").kind == "in-process"
 
 
 def test_changed_files_are_examined_first(sites: Sites) -> None:

@@ -243,11 +243,19 @@ class SupervisedSite(SiteParts):
         site, last_use = self.site, self.activity.last_use
         if not site.busy_timeout:
             return
-        says_so = any(backend.is_busy for backend in self.backends)
-        self.work.look(now, last_use, says_so, site.idle_timeout, lambda: sum(map(kernel.cpu_of_all, self.pids)))
+        self.work.look(now, last_use, self.says_busy, site.idle_timeout, lambda: sum(map(kernel.cpu_of_all, self.pids)))
         news = self.work.news(last_use, site.idle_timeout, site.busy_timeout, now)
         if news:
             self.logger.info("%s", news)
+
+    @property
+    def says_busy(self) -> bool:
+        """Whether one of its processes has said that it is at work."""
+        return any(backend.is_busy for backend in self.backends)
+
+    def is_idle(self, now: float) -> bool:
+        """Tell whether it does nothing without a request, or has done so for too long."""
+        return self._idle_since(now) is not None
 
     def rests_at(self, now: float) -> float | None:
         """Return the monotonic second at which its processes have been idle for too long, None for never."""
