@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from multisite.config import development
 from multisite.config.sections import RouterOptions
-from multisite.config.site import WARM
 from multisite.dispatch.dispatcher import Dispatcher
 from multisite.logs import kept
 from multisite.sites.live import LiveHome
@@ -74,7 +73,7 @@ class Service(Dispatcher):
         home = self._catalogue.home
         default = home.defaults.get("warm")
         files = (entry.file for entry in self._catalogue.entries.values())
-        is_warm = any(file.values.get("service", {}).get("warm", default) in WARM[1:] for file in files)
+        is_warm = any(file.values.get("service", {}).get("warm", default) not in (None, "never") for file in files)
         if home.router.subscription_server or home.router.stats or (self._elsewhere and is_warm):
             _wake(home)
 

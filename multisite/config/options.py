@@ -64,6 +64,7 @@ KINDS = {
     "format": "combined, json, or text with fields in braces",
     "sender": "x-sendfile or x-accel-redirect /PREFIX",
     "target": "path of a URL",
+    "warm": "never, predicted, always, or hours (mon-fri 8-18, sat 10:30-14)",
     "expiry": "date (2026-12-31, 2026-12-31 18:00, 2026-12-31T18:00Z) or duration (7d)",
 }
 _PURPOSE = {

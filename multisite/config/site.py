@@ -18,7 +18,6 @@ MODES = ("auto", "in-process", "spawned", "proxy")
 SERVERS = ("auto", "gunicorn", "asgi", "uwsgi", "granian", "command")
 PROTOCOLS = ("http", "uwsgi")
 ENV_MODES = ("extend", "replace")
-WARM = ("never", "predicted", "always")
 #: options that are a promise where a file says them
 PROMISES = ("processes", "threads")
 LINKS = ("inside", "owner", "none", "all")
@@ -275,12 +274,13 @@ class Site(AvailabilityOptions):
         example="/health",
     )
     warm: str = option(
-        "choice",
+        "warm",
         "never",
         "When a process of a spawned site runs without having been asked for. Always: as long as the supervisor runs, "
         "whatever idle_timeout says; the first request to any site starts that. Predicted: from two minutes before an "
-        "hour of the day in which the site is used on most days. Never: from its first request on.",
-        choices=WARM,
+        "hour of the day in which the site is used on most days. Never: from its first request on. Or hours of the "
+        "week in local time: it runs from two minutes before them, and is not stopped as idle until they are over.",
+        example="mon-fri 8-18, sat 10-14",
     )
     redirect_to_canonical: bool = option(
         "boolean",

@@ -18,7 +18,9 @@ from typing import Any
 from multisite.config import filerules, logformat, nodes, subscription
 from multisite.config.application import parse as parse_application
 from multisite.config.expiry import parse as parse_expiry
+from multisite.config.hours import parse as parse_hours
 
+WARM = ("never", "predicted", "always")
 TRUE = frozenset({"yes", "true", "on", "1"})
 FALSE = frozenset({"no", "false", "off", "0"})
 SECONDS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -190,6 +192,17 @@ def media_types(value: str) -> tuple[str, ...]:
     return items
 
 
+def warm(value: str) -> str:
+    """One of the words of `warm`, or hours of the week (`multisite.config.hours`), as text."""
+    word = " ".join(unquote(value).lower().split("\n"))
+    if word in WARM:
+        return word
+    if word.isalpha():
+        raise ValueError(f"is not one of {', '.join(WARM)}, nor hours such as mon-fri 8-18" + did_you_mean(word, WARM))
+    parse_hours(word)
+    return word
+
+
 def expiry(value: str) -> str:
     """Date or duration after which a site is out of service (`multisite.config.expiry`), as text."""
     word = text(value)
@@ -253,6 +266,7 @@ CASTS: dict[str, Callable[..., Any]] = {
     "types": media_types,
     "sender": sender,
     "target": target,
+    "warm": warm,
     "log": log,
     "format": access_format,
 }

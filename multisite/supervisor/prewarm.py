@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from multisite.config import hours
 from multisite.config.model import Home
-from multisite.config.site import WARM
+from multisite.config.values import WARM
 from multisite.sites import sharing
 from multisite.sites.catalogue import Catalogue
 from multisite.sites.statefile import StateFile
@@ -25,15 +26,21 @@ class Warming(Handed):
     Args:
         home: whose state directory keeps the habits.
         wall: tells Unix seconds.
+        local: from these to the local time.
     """
 
     KEPT = kept("_begun _has_news", _habits=PART)
-    ANEW = ("_file", "_wall", "_sites")
+    ANEW = ("_file", "_wall", "_local", "_sites")
 
-    def __init__(self, home: Home, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        home: Home,
+        wall: Callable[[], float] = time.time,
+        local: Callable[[float], time.struct_time] = time.localtime,
+    ) -> None:
         self._file = StateFile(home, KIND, guides_us=True)
         self._habits = Habits(self._file.load())
-        self._wall = wall
+        self._wall, self._local = wall, local
         self._sites: dict[str, str] = {}
         self._begun: set[str] = set()
         self._has_news = False  # that are not written down yet
@@ -53,7 +60,8 @@ class Warming(Handed):
     def wanted(self) -> list[str]:
         """Return the sites that are to run now; instances of a hosting site are known once they are supervised."""
         wall = self._wall()
-        return [name for name, warm in self._sites.items() if warm == ALWAYS or self._habits.is_due(name, wall)]
+        sites = self._sites.items()
+        return [name for name, warm in sites if self._is_on(warm, wall) or self._habits.is_due(name, wall)]
 
     def check_due(self, sites: Iterable[SupervisedSite], now: float) -> None:
         """Learn when sites are used, and mark those that are due.
@@ -69,12 +77,20 @@ class Warming(Handed):
         if self._has_news:
             self._has_news = not self._file.store(self._habits.as_json())
         for supervised in sites:
+            supervised.stays = self._is_on(supervised.site.warm, wall)
             supervised.is_due = not supervised.is_put_to_rest and self._is_due(supervised, wall)
 
-    def _is_due(self, supervised: SupervisedSite, wall: float) -> bool:
-        name, warm = supervised.site.name, supervised.site.warm
-        if warm != PREDICTED:
+    def _is_on(self, warm: str, wall: float) -> bool:
+        """Tell whether a site is to run now, or soon, by what its file says alone."""
+        if warm in WARM:
             return warm == ALWAYS
+        told, moments = hours.parse(warm), (self._local(wall), self._local(wall + LEAD))
+        return any(hours.hold(told, at.tm_wday, at.tm_hour * 60 + at.tm_min) for at in moments)
+
+    def _is_due(self, supervised: SupervisedSite, wall: float) -> bool:
+        name = supervised.site.name
+        if supervised.site.warm != PREDICTED:
+            return supervised.stays
         if not self._habits.is_due(name, wall):
             self._begun.discard(name)
             return False

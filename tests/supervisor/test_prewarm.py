@@ -93,6 +93,44 @@ def test_a_site_that_is_always_warm_runs_unasked_and_again_when_it_ends(home: Su
     wait_until(lambda: "blog" not in home.status()["sites"])
 
 
+def test_a_site_runs_in_the_hours_that_its_file_names(home: SupervisedHome) -> None:
+    """From two minutes before them; and it stays until they are over, unless somebody stops it."""
+    monday = 4 * DAY  # 5 January 1970
+    wall = [monday]
+    warming = Warming(home.home, lambda: wall[0], time.gmtime)
+    site = SimpleNamespace(name="blog", warm="mon-fri 8-18, sat 22-2")
+    blog = SimpleNamespace(site=site, activity=SimpleNamespace(asked=0.0), pids=[], is_put_to_rest=False)
+
+    def seen(day: int, hour: float) -> tuple[bool, bool]:
+        wall[0] = monday + day * DAY + hour * HOUR
+        warming.check_due([cast(SupervisedSite, blog)], 0.0)
+        return blog.is_due, blog.stays
+
+    for day in range(5):
+        assert seen(day, 7.9) == (False, False)
+        assert seen(day, 8 - LEAD / HOUR) == seen(day, 8) == seen(day, 17.99) == (True, True)
+        assert seen(day, 18) == seen(day, 23) == (False, False)
+    assert seen(5, 12) == (False, False)
+    assert seen(5, 22) == seen(6, 1.99) == (True, True)
+    assert seen(6, 2) == seen(6, 22) == (False, False)
+    blog.is_put_to_rest = True
+    assert seen(0, 12) == (False, True)
+
+
+def test_a_site_in_its_hours_is_started_unasked_and_not_stopped_as_idle(home: SupervisedHome) -> None:
+    home.app("blog", APP, warm="sun-sat 0-24", idle_timeout="1s")
+    home.site("other")
+    home.ensure("other")
+    first = home.wait_for("blog", "running")
+    assert first["cold_starts"] == 0
+    wait_until(lambda: home.state("blog")["idle"] > 1.5)
+    assert home.state("blog")["pids"] == first["pids"]
+    day = time.strftime("%a", time.localtime(time.time() + 2 * DAY)).lower()
+    home.app("blog", APP, warm=f"{day} 8-9", idle_timeout="1s")
+    home.client.ask({"do": "reload"})
+    home.wait_for("blog", "stopped")
+
+
 def test_a_site_is_due_once_for_each_hour_in_which_it_is_expected(home: SupervisedHome) -> None:
     """If nobody comes it is stopped as any other, and not started again for that hour."""
     StateFile(home.home, KIND, guides_us=True).store({"blog": [1.0] * HOURS})

@@ -38,6 +38,7 @@ class SiteParts(Handed):
         journey: of its last start.
         is_put_to_rest: somebody has stopped it, and nobody has asked for it since.
         outage: why it is out of service, None while it is not.
+        stays: it is not stopped for being idle.
         is_due: it is to run although nobody has asked for it (`multisite.supervisor.prewarm`).
     """
 
@@ -48,13 +49,14 @@ class SiteParts(Handed):
         journey=JOURNEY,
         backends=given(lambda backends, keep: [[one.slot, one.serial, one.pack(keep)] for one in backends]),
     )
-    ANEW = ("site", "home", "domains", "outage", "context", "loop", "logger", "readiness")
+    ANEW = ("site", "home", "domains", "outage", "stays", "context", "loop", "logger", "readiness")
 
     def __init__(self, site: Site, home: Home, domains: tuple[str, ...], stamp: Stamp, context: Context) -> None:
         self.site, self.home, self.domains, self.stamp = site, home, domains, stamp
         self.context, self.loop = context, context.loop
         self.logger = servicelog.site_logger(site.name)
         self.is_due = self.is_put_to_rest = self._is_asked_for = False
+        self.stays = site.warm == "always"
         self.journey: Journey | None = None
         self.outage: Outage | None = None
         self.backends = Backends()

@@ -220,7 +220,7 @@ class SupervisedSite(SiteParts):
             failures=self.failures.in_a_row,
             expected=self.costs.size,
             is_due=self.is_due and not self.outage,
-            stays=self.site.warm == "always",
+            stays=self.stays,
         )
 
     def view(self, now: float, connected: Connections) -> SiteView:
