@@ -104,7 +104,7 @@ PURE = (
     *("config.trusted", "config.development", "proxy.wire.http11", "proxy.wire.framing", "proxy.wire.envelope"),
     *(
         "config.availability",
-        "config.expiry",
+        "config.times",
         "config.nodes",
         "config.subscription",
         "router.keys",

@@ -17,8 +17,7 @@ from typing import Any
 
 from multisite.config import filerules, logformat, nodes, subscription
 from multisite.config.application import parse as parse_application
-from multisite.config.expiry import parse as parse_expiry
-from multisite.config.hours import parse as parse_hours
+from multisite.config.times import parse_end, parse_hours
 
 WARM = ("never", "predicted", "always")
 TRUE = frozenset({"yes", "true", "on", "1"})
@@ -193,7 +192,7 @@ def media_types(value: str) -> tuple[str, ...]:
 
 
 def warm(value: str) -> str:
-    """One of the words of `warm`, or hours of the week (`multisite.config.hours`), as text."""
+    """One of the words of `warm`, or hours of the week (`multisite.config.times`), as text."""
     word = " ".join(unquote(value).lower().split("\n"))
     if word in WARM:
         return word
@@ -204,9 +203,9 @@ def warm(value: str) -> str:
 
 
 def expiry(value: str) -> str:
-    """Date or duration after which a site is out of service (`multisite.config.expiry`), as text."""
+    """Date or duration after which a site is out of service (`multisite.config.times`), as text."""
     word = text(value)
-    parse_expiry(word, duration)
+    parse_end(word, duration)
     return word
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from multisite.config import expiry
+from multisite.config import times
 from multisite.config.model import Home, Site
 from multisite.config.values import duration
 from multisite.errors import Expired, InMaintenance, OutOfService, Paused, Problem
@@ -55,7 +55,7 @@ class Outage:
 
 def end_of(site: Site) -> float:
     """Return when the time of a site with `expires` is over, in Unix seconds."""
-    return expiry.end_of(expiry.parse(site.expires, duration), _enabled_at(site.file))
+    return times.end_of(times.parse_end(site.expires, duration), _enabled_at(site.file))
 
 
 def _enabled_at(path: str) -> float:
@@ -68,12 +68,12 @@ def _enabled_at(path: str) -> float:
 
 def expiry_problem(site: Site) -> Problem | None:
     """Return what is to be said of a site whose time is over, or nearly; None where there is nothing."""
-    told = expiry.parse(site.expires, duration) if site.expires else 0.0
+    told = times.parse_end(site.expires, duration) if site.expires else 0.0
     if not told:
         return None
     end = end_of(site)
     left = end - time.time()
-    if not expiry.is_near(told, left):
+    if not times.is_near(told, left):
         return None
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(max(0.0, end)))
     reason = f"the site expires at {when}" if left > 0 else f"the site expired at {when}; every request gets 410"

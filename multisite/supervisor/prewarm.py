@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from multisite.config import hours
+from multisite.config import times
 from multisite.config.model import Home
 from multisite.config.values import WARM
 from multisite.sites import sharing
@@ -84,8 +84,8 @@ class Warming(Handed):
         """Tell whether a site is to run now, or soon, by what its file says alone."""
         if warm in WARM:
             return warm == ALWAYS
-        told, moments = hours.parse(warm), (self._local(wall), self._local(wall + LEAD))
-        return any(hours.hold(told, at.tm_wday, at.tm_hour * 60 + at.tm_min) for at in moments)
+        told, moments = times.parse_hours(warm), (self._local(wall), self._local(wall + LEAD))
+        return any(times.hold(told, at.tm_wday, at.tm_hour * 60 + at.tm_min) for at in moments)
 
     def _is_due(self, supervised: SupervisedSite, wall: float) -> bool:
         name = supervised.site.name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from multisite.config.hours import hold, parse
+from multisite.config.times import hold, parse_hours
 from multisite.config.values import warm
 
 MON, TUE, WED, THU, FRI, SAT, SUN = range(7)
@@ -12,7 +12,7 @@ MON, TUE, WED, THU, FRI, SAT, SUN = range(7)
 
 def days_of(text: str, hour: int) -> list[int]:
     """The days on which an hour is named."""
-    return [day for day in range(7) if hold(parse(text), day, hour * 60)]
+    return [day for day in range(7) if hold(parse_hours(text), day, hour * 60)]
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_hours_are_held_on_the_days_that_are_named(text: str, hour: int, days: l
 
 
 def test_minutes_count() -> None:
-    told = parse("mon 8:30-9:15")
+    told = parse_hours("mon 8:30-9:15")
     assert [minute for minute in range(8 * 60, 10 * 60) if hold(told, MON, minute)] == [*range(510, 555)]
 
 
@@ -69,7 +69,7 @@ def test_minutes_count() -> None:
 )
 def test_what_names_no_hours_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
-        parse(text)
+        parse_hours(text)
 
 
 def test_the_words_stay_words_and_a_mistyped_one_is_named() -> None:

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from multisite.config.expiry import end_of, is_near, parse
+from multisite.config.times import end_of, is_near, parse_end
 from multisite.config.values import duration, expiry
 
 
@@ -26,7 +26,7 @@ def local(*parts: int) -> float:
 
 
 def ends(text: str, enabled_at: float = 0.0) -> float:
-    return end_of(parse(text, duration), enabled_at)
+    return end_of(parse_end(text, duration), enabled_at)
 
 
 def test_a_date_is_the_last_day_and_a_time_is_local(zone: str) -> None:
@@ -72,7 +72,7 @@ def test_an_end_that_the_clock_cannot_tell_is_long_ago_or_never() -> None:
 
 
 def test_a_warning_comes_three_days_before_or_in_the_last_quarter() -> None:
-    date = parse("2026-12-31", duration)
+    date = parse_end("2026-12-31", duration)
     assert (is_near(date, 2 * 86400), is_near(date, 4 * 86400), is_near(date, -1)) == (True, False, True)
     assert (is_near(86400.0, 20_000), is_near(86400.0, 30_000)) == (True, False)
     assert (is_near(30 * 86400.0, 2 * 86400), is_near(30 * 86400.0, 4 * 86400)) == (True, False)
