@@ -1,7 +1,7 @@
-"""The grammar of ``application =``: what a site's file says about where its app is.
+"""The grammar of ``application =``: how a site's file names its app.
 
 Pure: nothing is imported and no file is looked at here, so ``multisite check`` may parse
-every site. `multisite.inprocess.loader` acts upon the result.
+every site. `multisite.inprocess.loader` uses the result.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MAX_LENGTH = 1000
 EXAMPLE = "write it like blog.wsgi:application"
 
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
-# What import takes besides what an import statement can say, as in gunicorn: my-app, my-site.wsgi, 2048.
+# Names that import accepts although an import statement cannot, as in gunicorn: my-app, my-site.wsgi, 2048.
 _UNSPEAKABLE = re.compile(r"\w[\w-]*\Z|(?=.*-)[^\W\d][\w-]*(\.[^\W\d][\w-]*)+\Z")
 _PLUGIN = re.compile(r"[A-Za-z][A-Za-z0-9_-]*\Z")
 _PREFIXES = ("paste", "django", "asgi", "moya")
@@ -36,10 +36,10 @@ class AppSpec:
     """Where an app is.
 
     Attributes:
-        kind: how to get at it; "plugin" is a loader of somebody else's (`multisite.inprocess.loader`).
+        kind: how to load it; "plugin" is a loader of another package (`multisite.inprocess.loader`).
         target: the dotted module, the path of the file, the settings module or the plugin's name.
         attribute: the (dotted) name in the module, PasteDeploy's name of the app, or
-            what a plugin is given; "" stands for the kind's default.
+            the argument of a plugin; "" stands for the kind's default.
         call: the arguments if the attribute is a factory, else None.
     """
 
@@ -61,11 +61,11 @@ class AppSpec:
         return ("application", "app") if self.target.endswith(".py") else ("application",)
 
     def as_file(self) -> AppSpec:
-        """This with its target read as a path: ``blog.wsgi`` may be either (the loader looks)."""
+        """Return this with its target read as a path: ``blog.wsgi`` may be either (the loader looks)."""
         return replace(self, kind="file")
 
     def as_module(self) -> AppSpec | None:
-        """This with its target read as a module, which a path or the name of a plugin may be; None if it cannot be."""
+        """Return this with its target read as a module; None if the target cannot be one."""
         if self.kind == "file" and _UNSPEAKABLE.match(self.target):
             return replace(self, kind="module")
         if self.kind == "plugin" and not self.attribute:
@@ -77,7 +77,7 @@ def parse(text: str) -> AppSpec:
     """Read the value of ``application =``.
 
     Raises:
-        ValueError: it is none of the forms of the contract; the message is a sentence with a remedy.
+        ValueError: it has none of the known forms; the message is a sentence with a remedy.
     """
     text = text.strip()
     if not text:
@@ -133,12 +133,12 @@ def _parse_target(text: str) -> AppSpec:
 
 
 def _is_path(target: str) -> bool:
-    """``blog.wsgi`` is left to the loader: far more often it is a module of a Django project."""
+    """Tell whether it is a path; ``blog.wsgi`` is left to the loader: usually it is a module of a Django project."""
     return "/" in target or target.endswith(".py") or (target.endswith(".wsgi") and not _DOTTED.match(target))
 
 
 def _looks_like_python(rest: str) -> bool:
-    """Whether somebody meant a callable: then a slip in it is told as such."""
+    """Tell whether this was meant as a callable: then the message is about an error in it."""
     return not rest or "(" in rest or bool(_DOTTED.match(rest))
 
 

@@ -1,4 +1,4 @@
-"""Options of a site that say what becomes of requests while it cannot answer them."""
+"""Options of a site that decide what happens to requests while it cannot answer them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _DAY = 86400
 
 @dataclass(frozen=True, kw_only=True)
 class AvailabilityOptions:
-    """What a site's [service] says of it."""
+    """The part of a site's [service] about this."""
 
     waiting_page: float | None = option(
         "duration",

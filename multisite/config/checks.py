@@ -1,4 +1,4 @@
-"""Checking what a file says against the option table; every fault becomes a `Problem` (pure).
+"""Checks the content of a file against the option table; every fault becomes a `Problem` (pure).
 
 Only the keys that a file holds are checked, because a whole ``ConfigObj.validate`` also visits
 the forty that it does not.
@@ -36,7 +36,7 @@ class Fault(NamedTuple):
 
 
 def check(texts: Texts, file: str, faults: list[Fault]) -> Values:
-    """Cast every value; the settings that a file has for its Moya project stay text."""
+    """Cast every value; settings for a Moya project stay text."""
     service = texts.get("service", {})
     overlays = file == SITE_FILE and bool(service.get("ini")) and not service.get("application")
     known = KNOWN[file]
@@ -73,7 +73,7 @@ def check(texts: Texts, file: str, faults: list[Fault]) -> Values:
 
 
 def _sample(option: Option, reason: str) -> str:
-    """Say what a good value looks like, where that is known and `reason` does not say it."""
+    """Return an example of a good value, if one is known and `reason` does not contain it."""
     if option.choices:
         return "" if reason.endswith("?") else "write one of these"
     sample = option.example or option.default
@@ -84,7 +84,9 @@ def _unknown_section(file: str, section: str) -> Fault:
     if not section:
         return Fault("", "", "there are keys before the first section", "put [service] above them")
     known = tuple(KNOWN[file])
-    return Fault(section, "", "unknown section" + did_you_mean(section, known), f"known are {', '.join(known)}")
+    return Fault(
+        section, "", "unknown section" + did_you_mean(section, known), f"the known ones are {', '.join(known)}"
+    )
 
 
 def _unknown_key(file: str, section: str, key: str) -> Fault:
@@ -96,7 +98,7 @@ def _unknown_key(file: str, section: str, key: str) -> Fault:
 
 
 def check_domains(domains: tuple[str, ...], faults: list[Fault]) -> tuple[str, ...]:
-    """Give the normal forms of those domains that are good, each once."""
+    """Return the normal forms of the valid domains, each once."""
     good: dict[str, None] = {}
     for domain in domains:
         try:
@@ -108,7 +110,7 @@ def check_domains(domains: tuple[str, ...], faults: list[Fault]) -> tuple[str, .
 
 
 def in_doubt(faults: list[Fault]) -> bool:
-    """Tell whether a key that seems missing may be one that was told already."""
+    """Tell whether a key that seems missing may have been reported already."""
     known = KNOWN[SITE_FILE]["service"]
     return any(fault.key not in known or fault.key in (*RUNS, "domains") for fault in faults)
 
@@ -119,9 +121,9 @@ def cross_check(
     """Find the keys that do not go together.
 
     Args:
-        values: what the file says.
+        values: of the file.
         service: its [service] with the defaults of moya.conf merged in.
-        domains: the good ones.
+        domains: the valid ones.
         doubt: a key that seems missing may be there, misspelt.
     """
     is_hosting = hosting.is_hosting(service.get("location", ""))  # what runs there is found in each folder
@@ -155,7 +157,7 @@ def cross_check(
 
 
 def _check_placeholders(values: Values, service: Mapping[str, Any], domains: tuple[str, ...]) -> Iterator[Fault]:
-    """Find placeholders that stand for nothing."""
+    """Find placeholders without a meaning."""
     location = service.get("location", "")
     captured = hosting.names(domains)
     known = tuple(dict.fromkeys((*hosting.NAMES, *(captured if hosting.is_hosting(location) else ()))))
@@ -173,7 +175,7 @@ def _check_placeholders(values: Values, service: Mapping[str, Any], domains: tup
     for (section, key), text in texts.items():
         if hosting.HOST in hosting.placeholders([text]):
             reason = "%HOST stands for nothing here, because location has none"
-            yield Fault(section, key, reason, "write it into location, too, or take it out")
+            yield Fault(section, key, reason, "write it into location, too, or remove it")
 
 
 def _check_upstreams(service: Mapping[str, Any]) -> Iterator[Fault]:
@@ -186,7 +188,7 @@ def _check_upstreams(service: Mapping[str, Any]) -> Iterator[Fault]:
 
 
 def _check_subscriptions(service: Mapping[str, Any], is_hosting: bool, is_restricted: bool) -> Iterator[Fault]:
-    """Find sites that cannot be announced to a Fastrouter; they serve all the same."""
+    """Find sites that cannot be announced to a Fastrouter; they are served all the same."""
     if not service.get("subscribe_to"):
         return
     if is_restricted:
@@ -195,11 +197,11 @@ def _check_subscriptions(service: Mapping[str, Any], is_hosting: bool, is_restri
         )
         yield Fault("service", "subscribe_to", reason, "remove subscribe_to, or the section [access]", "warning")
     elif is_hosting:
-        reason = "a location with %HOST has sites that are not known before they are asked for; none is announced"
-        remedy = "give those that are to be announced a site file of their own"
+        reason = "with %HOST in location, sites are not known before their first request; none is announced"
+        remedy = "write a site file for each site that should be announced"
         yield Fault("service", "subscribe_to", reason, remedy, "warning")
     elif not subscription.may_be(service):
-        reason = "a fastrouter speaks uwsgi only, and no process of this site does; it is not announced"
+        reason = "a fastrouter speaks only uwsgi, and no process of this site does; it is not announced"
         remedy = "let our own server run it (server = auto), or uWSGI or a command with protocol = uwsgi"
         yield Fault("service", "subscribe_to", reason, remedy, "warning")
 
@@ -216,7 +218,7 @@ def check_names(values: Values) -> Iterator[Fault]:
         if key != "check" and not key.startswith("/"):
             yield Fault("static", key, "a URL prefix starts with /", "write /PREFIX or check")
         elif key != "check" and (fault := _prefix_fault(key)):
-            yield Fault("static", key, fault, "write the prefix as it stands in the URL, decoded")
+            yield Fault("static", key, fault, "write the prefix as in the URL, decoded")
         elif not paths:
             yield Fault("static", key, "names no folder or file", "write PREFIX = FOLDER")
 

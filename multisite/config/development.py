@@ -1,7 +1,7 @@
 """What only a developer's own server does: reload what changed, show tracebacks, answer ``NAME.localhost``.
 
-`multisite serve` says so to its workers, and these to a supervisor that they start, by environment variables; nothing
-else sets them. Pure.
+`multisite serve` passes this to its workers, and they to a supervisor that they start, in environment variables;
+nothing else sets them. Pure.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 DEBUG, RELOAD, KEY, LOCALHOST = "MULTISITE_DEBUG", "MULTISITE_RELOAD", "MULTISITE_DEBUG_KEY", "MULTISITE_LOCALHOST"
 LINES = "MULTISITE_REQUEST_LINES"
-#: what has frameworks raise their errors, rather than answer with a page of their own
+#: variables that make frameworks raise their errors, rather than answer with their own page
 RAISING = {"FLASK_DEBUG": "1"}
 
 
@@ -22,7 +22,7 @@ class Development:
 
     Attributes:
         debug: error pages show what happened.
-        reload: each site is loaded anew when its code has changed.
+        reload: each site is loaded again when its code has changed.
         key: a secret, from which each site's PIN for the debugger follows; "" for no debugger.
         lines: each request prints a line.
         local: only this machine can connect, so sites have names of their own, and strange hosts get the list of all.
@@ -35,7 +35,7 @@ class Development:
     local: bool = False
 
     def pin(self, site: str) -> str:
-        """Return the PIN of one site, from which no other's can be told; "" where there is no debugger."""
+        """Return the PIN of one site, which reveals no other PIN; "" if there is no debugger."""
         if not (self.debug and self.key):
             return ""
         number = int.from_bytes(hashlib.blake2b(site.encode(), key=self.key.encode()[:64]).digest()[:8], "big")
@@ -54,11 +54,11 @@ OFF = Development()
 
 
 def raising(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what frameworks are told of --debug in the processes of sites; what `environ` says of it counts."""
+    """Return the variables for frameworks in the processes of sites with --debug; those of `environ` win."""
     return {name: environ.get(name, value) for name, value in RAISING.items()} if from_environ(environ).debug else {}
 
 
 def from_environ(environ: Mapping[str, str]) -> Development:
-    """Return what the environment says."""
+    """Return the settings in the environment."""
     debug, reload, lines, local = (environ.get(name) == "1" for name in (DEBUG, RELOAD, LINES, LOCALHOST))
     return Development(debug, reload, environ.get(KEY, ""), lines, local)

@@ -39,7 +39,7 @@ def normalise(raw: str) -> str:
     (IDNA 2008, UTS 46), an IPv6 literal in its shortest form within brackets.
 
     Raises:
-        BadHost: it is none (RFC 9110 section 7.2 asks for a 400 then).
+        BadHost: it is invalid (RFC 9110 section 7.2 requires a 400 then).
     """
     if len(raw) > 2 * MAX_HOST:
         raise BadHost("The request's host name is too long")
@@ -84,7 +84,7 @@ def _to_ascii(name: str) -> str:
 
 
 def local_host(name: str) -> str:
-    """Return ``NAME.localhost``, which leads to the machine that asks (RFC 6761 section 6.3); "" if that is no host."""
+    """Return ``NAME.localhost``, which is the client's own machine (RFC 6761 section 6.3); "" if it is not valid."""
     try:
         return normalise(f"{name}.localhost")
     except BadHost:
@@ -153,7 +153,7 @@ def literal_suffix(pattern: str) -> str:
 
 
 def suffixes(host: str) -> Iterator[str]:
-    """Yield what `host` ends in, cut at its dots: "" first, and all of it last."""
+    """Yield the endings of `host`, cut at its dots: "" first, and all of it last."""
     yield ""
     position = len(host)
     while position > 0:
@@ -179,10 +179,10 @@ class _Pattern(Generic[T]):
 
 
 class HostTable(Generic[T]):
-    """What each domain stands for; built once, then only read.
+    """The value of each domain; built once, then only read.
 
-    `claims` are (domain in its normal form, value) in the order of registration; a
-    domain stands in it once. `fallbacks` are what hosts stand for that no claim matches.
+    `claims` are (domain in its normal form, value) in the order of registration; each
+    domain is there once. `fallbacks` are the values for hosts that no claim matches.
     """
 
     def __init__(self, claims: Iterable[tuple[str, T]], fallbacks: Mapping[str, T] = MappingProxyType({})) -> None:
@@ -206,7 +206,7 @@ class HostTable(Generic[T]):
         return found
 
     def claims(self) -> Iterator[tuple[HostMatch[T], str]]:
-        """Yield all claims in the order in which they are asked, each with what kind it is."""
+        """Yield all claims in the order in which they are tried, each with its kind."""
         yield from ((HostMatch(host, value, {}), "exact domain") for host, value in self.exact.items())
         patterns = (pattern for filed in self._patterns.values() for pattern in filed)
         for pattern in sorted(patterns, key=lambda pattern: -pattern.order):
@@ -216,7 +216,7 @@ class HostTable(Generic[T]):
                 yield HostMatch(host, value, {}), "name of the site"
 
     def falls_back(self, found: HostMatch[T]) -> bool:
-        """Tell whether nothing claims the host that was looked up."""
+        """Tell whether no claim matched the host that was looked up."""
         return found.domain in self.fallbacks and found.domain not in self.exact
 
     def _matching(self, host: str) -> list[HostMatch[T]]:

@@ -15,7 +15,7 @@ _UNIX = re.compile(r"(?:(\w+)\+)?unix:(.+)", re.DOTALL)
 class Endpoint:
     """A unix socket (`path`) or a TCP port (`host`, `port`) and the protocol spoken there.
 
-    `path` of a socket in Linux's abstract namespace begins with a NUL, as `connect(2)` wants it.
+    `path` of a socket in Linux's abstract namespace begins with a NUL, as `connect(2)` expects it.
     """
 
     protocol: str
@@ -37,7 +37,7 @@ class Endpoint:
     def parse(cls, text: str, protocol: str = "http") -> Endpoint:
         """Read ``unix:/PATH``, ``http+unix:/PATH``, ``uwsgi+unix:/PATH``, ``http://HOST[:PORT]`` or ``uwsgi://HOST:PORT``.
 
-        A path that begins with ``@`` is an abstract socket. `protocol` is what is spoken where `text` does not say.
+        A path that begins with ``@`` is an abstract socket. `protocol` applies if `text` names none.
 
         Raises:
             ValueError: `text` is none of these; the message is the reason.
@@ -58,7 +58,7 @@ class Endpoint:
 
 def _known(protocol: str) -> str:
     if protocol not in PROTOCOLS:
-        raise ValueError(f"{protocol} is not spoken; {' and '.join(PROTOCOLS)} are")
+        raise ValueError(f"the protocol {protocol} is not supported; {' and '.join(PROTOCOLS)} are")
     return protocol
 
 

@@ -1,4 +1,4 @@
-"""How static files are served, as the ``static_*`` options say it (pure)."""
+"""How static files are served, by the ``static_*`` options (pure)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 from urllib.parse import quote_from_bytes
 
-#: what no interpreter before 3.13 knows, or knows otherwise than today's browsers
+#: types that no interpreter before 3.13 knows, or knows differently from today's browsers
 NEWER_TYPES = {
     ".avif": "image/avif",
     ".br": "application/x-brotli",
@@ -33,7 +33,7 @@ _SENDERS = {"x-sendfile": "X-Sendfile", "x-accel-redirect": "X-Accel-Redirect"}
 
 
 class Expiry(NamedTuple):
-    """For how long what a pattern matches stays fresh; the pattern "" matches everything."""
+    """How long files that match a pattern stay fresh; the pattern "" matches everything."""
 
     pattern: str
     seconds: int
@@ -70,14 +70,14 @@ def parse_type(item: str) -> tuple[str, str]:
     """
     extension, _, media_type = item.partition(" ")
     if not extension.startswith(".") or "/" in extension or not _TYPE.fullmatch(media_type.strip()):
-        raise ValueError(f"{item!r} is no extension and media type such as .md text/markdown")
+        raise ValueError(f"{item!r} is not an extension and a media type, such as .md text/markdown")
     return extension.lower(), media_type.strip()
 
 
 class MediaTypes:
     """Media types by file extension: the standard library's, the newer ones, and `more`.
 
-    The machine's own tables are left out, so that a site is served alike everywhere.
+    The machine's own tables are not used, so that a site is served in the same way everywhere.
     """
 
     def __init__(self, more: Iterable[tuple[str, str]] = ()) -> None:

@@ -1,12 +1,12 @@
 """One file for many hosts, ``location = /var/www/%HOST``, and Luisito's placeholders in a command (pure).
 
-A *hosting site* is one whose location has a placeholder. Each host that it is asked for and whose folder exists is an
-*instance* of it: a site of its own, with a name, a socket, processes and figures of its own.
+A *hosting site* is one whose location has a placeholder. Each requested host whose folder exists is an *instance* of
+it: a separate site, with its own name, socket, processes and figures.
 
 A host that comes here is in its normal form (`config.domains.normalise`): labels of letters, digits, ``-`` and ``_``
-with single dots between them. So it can be one component of a path, and never two, none or the one above.
+with single dots between them. So it is always exactly one component of a path, never several, none or "..".
 
-``%HOST %PORT %SOCKET %UID %GID`` stand in every command, and ``%%`` for a percent sign.
+``%HOST %PORT %SOCKET %UID %GID`` may be used in every command, and ``%%`` is a percent sign.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from multisite.config.domains import compile_pattern, is_pattern
 
 NAMES = ("HOST", "PORT", "SOCKET", "UID", "GID")  # Luisito's, in a command
 HOST = "HOST"
-BETWEEN = ".."  # stands in no host, and in no name that a file may give
+BETWEEN = ".."  # occurs in no host, and in no name that a file may set
 LONGEST_NAME = 64
 
 _SAFE = re.compile(r"[a-z0-9_](?:[a-z0-9_-]|\.(?!\.|\Z))*\Z")
@@ -33,16 +33,16 @@ def is_hosting(location: str) -> bool:
 
 
 def names(domains: Iterable[str]) -> tuple[str, ...]:
-    """Return the placeholders that a hosting site with these domains may use: HOST, and what all of them capture."""
+    """Return the placeholders that a hosting site with these domains may use: HOST, and the captures of all of them."""
     captured = [{name.upper() for name in _CAPTURED.findall(domain)} for domain in domains]
     return (HOST, *sorted(set.intersection(*captured) - set(NAMES) if captured else ()))
 
 
 def values(domains: Iterable[str], host: str) -> dict[str, str] | None:
-    """Return what the placeholders stand for on `host`; None where it could not be the name of a folder.
+    """Return the values of the placeholders for `host`; None if it could not be the name of a folder.
 
     Args:
-        domains: of the hosting site; among its patterns the last one that fits counts, as everywhere.
+        domains: of the hosting site; the last of its patterns that matches counts, as everywhere.
         host: in its normal form.
     """
     found = {HOST: host}
@@ -55,15 +55,14 @@ def values(domains: Iterable[str], host: str) -> dict[str, str] | None:
 
 
 def fill_command(arguments: Iterable[str], found: Mapping[str, str]) -> tuple[str, ...]:
-    """Replace what was captured in a command; its own placeholders are left to whoever runs it."""
+    """Replace the captures in a command; its own placeholders are replaced when it runs."""
     return render(arguments, {name: text for name, text in found.items() if name not in NAMES})
 
 
 def instance_name(site: str, host: str) -> str:
     """Return the name of an instance, which no other instance and no site has.
 
-    It is a name as a site file may have one, except that it holds `BETWEEN`; a long one is cut, and made unique by
-    a digest.
+    It is a valid name of a site, except that it contains `BETWEEN`; a long one is cut, and made unique by a digest.
     """
     name = site + BETWEEN + host
     if len(name) <= LONGEST_NAME:
@@ -73,7 +72,7 @@ def instance_name(site: str, host: str) -> str:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Return site and host of an instance's name; the host is "" where the name is none, or was cut."""
+    """Return site and host of an instance's name; the host is "" if it is no such name, or was cut."""
     site, between, host = name.rpartition(BETWEEN)
     return (site, host) if between and instance_name(site, host) == name and BETWEEN not in site else (name, "")
 
@@ -84,12 +83,12 @@ def placeholders(arguments: Iterable[str]) -> set[str]:
 
 
 def unknown(arguments: Iterable[str], names: Collection[str] = NAMES) -> list[str]:
-    """Return the placeholders that mean nothing."""
+    """Return the placeholders without a meaning."""
     return sorted(placeholders(arguments) - set(names))
 
 
 def listed(names: Iterable[str]) -> str:
-    """Return placeholders as a sentence names them."""
+    """Return placeholders as words of a sentence."""
     return ", ".join("%" + name for name in names)
 
 

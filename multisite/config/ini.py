@@ -1,7 +1,7 @@
 """The INI dialect (ConfigObj's, made friendlier, and a superset of Moya's), and files that extend one another in it.
 
-`parse` (pure) reads ``key = value`` lines as ConfigObj does without its lists and interpolation, and leaves values in
-triple quotes to it. What it adds: ``#`` and ``;`` at the start of a line and ``#`` after
+`parse` (pure) reads ``key = value`` lines as ConfigObj does without its lists and interpolation, and lets ConfigObj
+read values in triple quotes. It adds: ``#`` and ``;`` at the start of a line and ``#`` after
 white space are comments, lines indented deeper than their key continue its value, a
 blank line ends it, and a bare word is a key with an empty value. A comma, a ``%`` or a
 ``#`` inside a value is itself. All other text is kept away from ConfigObj's regular
@@ -47,7 +47,7 @@ class BadLine(NamedTuple):
 
 
 class Document(NamedTuple):
-    """What a text says: section → key → text; keys before any section are in section ""."""
+    """The content of a text: section → key → text; keys before any section are in section ""."""
 
     values: dict[str, dict[str, str]]
     lines: dict[tuple[str, str], int]
@@ -55,7 +55,7 @@ class Document(NamedTuple):
 
 
 def parse(text: str, commented: Container[str] | None = None) -> Document:
-    """Read INI text; a line that makes no sense becomes a fault and costs only itself.
+    """Read INI text; an invalid line becomes a fault and is skipped.
 
     Args:
         text: of the whole file.
@@ -75,7 +75,7 @@ def parse(text: str, commented: Container[str] | None = None) -> Document:
 
 
 def _unquote(values: dict[str, dict[str, str]], reader: _Reader) -> None:
-    """Take values out of their triple quotes; one that goes on behind them is a fault."""
+    """Take values out of their triple quotes; text after the quotes is a fault."""
     quoted = [(values[section], section, key) for section in values for key in values[section]]
     quoted = [where for where in quoted if where[0][where[2]].startswith(_QUOTES)]
     if not quoted:
@@ -116,8 +116,8 @@ class _Reader:
         self.faults: list[BadLine] = []
         self.section = ""
         self.skipping = False  # within a section whose header is wrong
-        self.indent: int | None = None  # of the key whose value may go on
-        self.open: list[str] | None = None  # the lines of that value; None: lines that go on belong to nothing
+        self.indent: int | None = None  # of the key whose value may continue
+        self.open: list[str] | None = None  # the lines of that value; None: continued lines belong to nothing
         self.number = 0  # of the line that is being read, from 1
 
     def run(self) -> None:
@@ -221,7 +221,7 @@ def _cut_comment(line: str) -> str:
 
 
 def expand_environ(value: str, environ: Mapping[str, str], used: dict[str, str | None]) -> str:
-    """Replace ``$NAME`` by the environment's, noting each look-up; an unset one stays (Moya's way)."""
+    """Replace ``$NAME`` by the variable's value, noting each look-up; an unset one stays (as in Moya)."""
 
     def replacement(match: re.Match[str]) -> str:
         found = used[match[1]] = environ.get(match[1])
@@ -231,7 +231,7 @@ def expand_environ(value: str, environ: Mapping[str, str], used: dict[str, str |
 
 
 def expand_names(value: str, names: Mapping[str, str]) -> str:
-    """Replace ``%(name)s`` by *names*; any other ``%`` is itself."""
+    """Replace ``%(name)s`` by *names*; any other ``%`` stays."""
     return _NAMED.sub(lambda match: names.get(match[1], match[0]), value) if "%(" in value else value
 
 
@@ -261,7 +261,7 @@ class Chain:
         return self.misread and len(self.sources) == 1
 
     def read(self) -> None:
-        """Follow ``extends`` from the file itself; what a nearer file says wins."""
+        """Follow ``extends`` from the file itself; the value of the nearer file wins."""
         path: str | None = self.path
         link = self.path
         while path is not None:
@@ -306,7 +306,7 @@ class Chain:
         return document.values
 
     def expanded(self, path: str, section: str, key: str, value: str) -> str:
-        """Replace the environment's names, and refuse what a terminal or a log could choke on."""
+        """Replace the environment's names, and refuse characters that a terminal or a log cannot handle."""
         expanded = expand_environ(value, self.environ, self.env_used)
         if has_control(expanded):
             reason = "the environment puts a control character into it"

@@ -1,4 +1,4 @@
-"""What a line of an access log says, and where log lines may go besides a file (pure)."""
+"""The content of a line of an access log, and where log lines may go besides a file (pure)."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ COMBINED = (
     '{remote} - {user} [{time}] "{method} {uri} {protocol}" {status} {bytes} "{referer}" "{agent}" '
     "{site} {seconds} {how}"
 )
-#: what can stand in braces in a format, and what it is
+#: the fields of a format, written in braces, and their meaning
 FIELDS = {
-    "remote": "address of the client; of the one that a trusted proxy names",
-    "peer": "address of whoever connected to the server",
-    "user": "who the server or the application says it is, or -",
-    "time": "when the request came, as Apache writes it",
+    "remote": "address of the client; behind a trusted proxy, the one that the proxy names",
+    "peer": "address of the peer that connected to the server",
+    "user": "the user, as the server or the application names it, or -",
+    "time": "when the request arrived, as Apache writes it",
     "iso": "the same as 2026-11-21T09:14:02+01:00",
     "method": "of the request",
     "uri": "path and query, as they were sent",
     "protocol": "HTTP/1.1 and the like",
     "scheme": "http or https",
     "host": "the Host field",
-    "status": "of the answer; 499 where the client left before there was one",
+    "status": "of the answer; 499 if the client left before there was one",
     "bytes": "of the answer's body that were passed on",
     "referer": "the Referer field, or -",
     "agent": "the User-Agent field, or -",
     "site": "name of the site",
     "seconds": "from the request to the end of the answer",
-    "how": "in-process, spawned, proxy, static or page, and ,cut where the answer did not arrive whole",
+    "how": "in-process, spawned, proxy, static or page, with ,cut added if the answer did not arrive complete",
     "pid": "process id of the worker",
 }
 _HEADER = "http_"
@@ -50,7 +50,7 @@ def parse(text: str) -> tuple[tuple[str, str], ...]:
     """Read a format into pairs of plain text and the field behind it, "" at the end.
 
     Raises:
-        ValueError: it names a field that there is not, or its braces are not in pairs.
+        ValueError: it names an unknown field, or its braces are not in pairs.
     """
     found = []
     for plain, name, spec, conversion in string.Formatter().parse(COMBINED if text == "combined" else text):
@@ -58,13 +58,13 @@ def parse(text: str) -> tuple[tuple[str, str], ...]:
             found.append((plain, ""))
             continue
         if spec or conversion or not (name in FIELDS or re.fullmatch(r"http_[a-z0-9_]+", name)):
-            raise ValueError(f"{{{name}}} is none of its fields, which are {', '.join(FIELDS)} and http_NAME")
+            raise ValueError(f"there is no field {{{name}}}; the fields are {', '.join(FIELDS)} and http_NAME")
         found.append((plain, name))
     return tuple(found)
 
 
 def line_of(text: str) -> Line:
-    """Return what turns the values of a request into a line, without its end.
+    """Return a function that turns the values of a request into a line, without its end.
 
     No value can end a line or leave its quotes: quotes, backslashes and all that is not printable ASCII are escaped.
     """
@@ -91,7 +91,7 @@ def plain(value: str) -> str:
 
 
 def word(value: str) -> str:
-    """Escape a value that has no blanks unless somebody wants it to be taken for several."""
+    """Escape a value that must stay one word, although a client may send blanks in it."""
     return plain(value).replace(" ", "\\x20")
 
 
@@ -103,7 +103,7 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def decoded(value: str) -> str:
-    """Return a value of the environ as the text that it is in UTF-8, for JSON, which escapes by itself."""
+    """Return a value of the environ as UTF-8 text, for JSON, which escapes by itself."""
     if value.isascii():
         return value
     return value.encode("latin-1", "backslashreplace").decode("utf-8", "backslashreplace")
@@ -115,7 +115,7 @@ def headers_of(text: str) -> dict[str, str]:
 
 
 class Syslog(NamedTuple):
-    """A syslog daemon: `host` "" is the one of this machine."""
+    """A syslog daemon: `host` "" is this machine."""
 
     facility: str
     host: str = ""
@@ -137,7 +137,7 @@ def parse_syslog(target: str) -> Syslog | None:
     facility, _, address = target[7:].partition("@")
     host, _, port = address.partition(":")
     if facility and facility not in FACILITIES:
-        raise ValueError(f"{facility} is no facility; {', '.join(FACILITIES)} are")
+        raise ValueError(f"{facility} is not a facility; {', '.join(FACILITIES)} are")
     if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise ValueError("its port is not a number from 1 to 65535")
     return Syslog(facility or "daemon", host, int(port or 514))

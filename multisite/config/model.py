@@ -1,4 +1,4 @@
-"""What the configuration says, as plain values: problems, site files, sites, the home.
+"""The configuration as plain values: problems, site files, sites, the home.
 
 Durations are float seconds on the monotonic clock, sizes are bytes, paths are absolute.
 """
@@ -28,11 +28,11 @@ __all__ = [
 
 @dataclass(slots=True)  # never changed once made; frozen would double the time that thousands take
 class SiteFile:
-    """What one site file says, and no more: light, JSON-able, what the cache keeps.
+    """The content of one site file, and no more: small, JSON-able; the cache keeps it.
 
     Attributes:
         path: the file as globbed.
-        domains: each in the normal form of `hosts.check_pattern`; filled even where another key is wrong.
+        domains: each in the normal form of `hosts.check_pattern`; filled even if another key is wrong.
         mount: "/" or a prefix without its final slash.
         values: section → key → cast value; sequences are tuples of text.
         sources: the file and its ``extends`` chain, absolute.
@@ -100,7 +100,7 @@ def _problem(*parts: Any) -> Problem:
 
 @dataclass
 class Home:
-    """The home: the folder of moya.conf and what that file says.
+    """The home: the folder of moya.conf and the content of that file.
 
     Attributes:
         path: the folder, absolute.

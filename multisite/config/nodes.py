@@ -1,8 +1,8 @@
-"""Nodes: where a key leads to, as mapping files, mappers and uWSGI's announcements write it (pure).
+"""Nodes: where a key leads to, in the form of mapping files, mappers and uWSGI's announcements (pure).
 
 A node is ``HOST:PORT``, ``/path``, ``unix:/path``, ``@abstract``, ``http://…``, ``http+unix:/path`` or ``uwsgi://…``;
-``,modifier1`` or ``,modifier1,modifier2`` may follow, and ``|`` stands between several. Without a scheme uwsgi is
-spoken, as uWSGI's Fastrouter does.
+``,modifier1`` or ``,modifier1,modifier2`` may follow, and ``|`` separates several. Without a scheme the protocol is
+uwsgi, as in uWSGI's Fastrouter.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A backend that is no process of ours.
+    """A backend that is not our process.
 
     Attributes:
         endpoint: its protocol and address.
-        modifier1: first modifier of the uwsgi packets it is sent; 0 is a WSGI request, 5 PSGI.
+        modifier1: first modifier of the uwsgi packets that it gets; 0 is a WSGI request, 5 PSGI.
         modifier2: the second.
         weight: its share of the requests, in proportion to those of the others; at least 1.
-        backup: level; nodes of a higher one are asked only while none of a lower one lives.
+        backup: level; nodes of a higher level are used only while no node of a lower level is alive.
     """
 
     endpoint: Endpoint

@@ -1,4 +1,4 @@
-"""One option: what a key of a configuration file is called, holds and means.
+"""One option: the name, value and meaning of a key of a configuration file.
 
 The fields of the dataclasses in `multisite.config.sections` and `multisite.config.site` declare the
 options; `multisite.config.options` gathers them into the one table.

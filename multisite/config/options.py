@@ -50,7 +50,7 @@ KINDS = {
     "size": "size (4096, 64k, 512M, 2G)",
     "choice": "one word",
     "list": "list, comma separated or one item on each indented line",
-    "nodes": "list of nodes: HOST:PORT, a path or @NAME speak uwsgi, http://HOST:PORT and http+unix:PATH speak HTTP; "
+    "nodes": "list of nodes: HOST:PORT, a path or @NAME for uwsgi, http://HOST:PORT and http+unix:PATH for HTTP; "
     ",MODIFIER1 or ,MODIFIER1,MODIFIER2 may follow",
     "subscriptions": "list of ADDRESS:PORT:KEY or /PATH:KEY; ,MODIFIER1 may follow",
     "networks": "list of addresses and networks",
@@ -58,7 +58,7 @@ KINDS = {
     "name": "name",
     "mount": "URL path",
     "application": "text, in one of these forms",
-    "expiries": "list of durations, each behind the pattern it is for, if any",
+    "expiries": "list of durations, each with an optional pattern before it",
     "types": "list of a file extension and a media type",
     "log": "path, or syslog:, syslog:FACILITY or syslog:FACILITY@HOST:PORT",
     "format": "combined, json, or text with fields in braces",
@@ -159,7 +159,7 @@ def configspec(file: str) -> list[str]:
 
 
 def fingerprint() -> str:
-    """Give a text that changes when site files would be read differently, for caches of them."""
+    """Give a text that changes when site files would be read differently; for caches."""
     return f"{READING}-{zlib.crc32(chr(10).join(configspec(SITE_FILE)).encode()):08x}"
 
 

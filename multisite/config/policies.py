@@ -15,7 +15,7 @@ moya.conf names it with ``[supervisor] user_policy = customers``, and it is call
             multisite.policies.Refused: the site may not run; the message is the reason.
         '''
 
-before each start, in the supervisor, which waits for it. What it returns is checked like what a site file says: never
+before each start, in the supervisor, which waits for it. Its result is checked like the values of a site file: never
 root unless moya.conf allows it.
 """
 
@@ -41,7 +41,7 @@ Policy = Callable[["Site"], Answer]
 
 
 class Refused(Exception):
-    """The site cannot be started as its file says; the text is ``KEY = VALUE: REASON; REMEDY``, as far as there is one.
+    """The site cannot be started as its file says; the text is ``KEY = VALUE: REASON; REMEDY``, as far as known.
 
     Args:
         reason: half a sentence or a whole one.
@@ -63,7 +63,7 @@ class Refused(Exception):
 
 
 def directory(site: Site) -> Answer:
-    """User and group that the location belongs to, both as they are there (Luisito's rule).
+    """Return the user and the group that own the location (Luisito's rule).
 
     Raises:
         Refused: there is no such folder.
@@ -82,7 +82,7 @@ OURS: dict[str, Policy] = {"directory": directory}
 
 @cache
 def installed() -> EntryPoints:
-    """The policies of other packages; looked for once in a process."""
+    """Return the policies of other packages; a process looks for them once."""
     from importlib_metadata import entry_points
 
     return entry_points(group=GROUP)
@@ -94,28 +94,28 @@ def names() -> tuple[str, ...]:
 
 
 def is_known(name: str) -> bool:
-    """Tell whether there is a policy of that name; of ours, nothing has to be looked for."""
+    """Tell whether there is a policy of that name; ours are known without a search."""
     return name == OWNER or name in OURS or name in installed().names
 
 
 def ask(name: str, site: Site) -> Answer:
-    """Return what the policy `name` decides for `site`.
+    """Return the decision of the policy `name` for `site`.
 
     Raises:
-        Refused: it refuses, there is none of that name, or it fails.
+        Refused: it refuses, there is no such policy, or it fails.
     """
     try:
         policy = OURS.get(name) or installed()[name].load()
     except KeyError:
         raise Refused(f"user_policy = {name}: there is no such policy", f"there are {', '.join(names())}") from None
-    except Exception as error:  # somebody else's package
+    except Exception as error:  # another package
         raise Refused(f"user_policy = {name} cannot be loaded: {type(error).__name__}: {error}") from error
     try:
         return _checked(name, policy(site))
     except Refused as error:
         reason, _, remedy = str(error).partition("; ")  # of another package, which may give a sentence only
         raise Refused(f"user_policy = {name} refuses it: {reason}", remedy) from None
-    except Exception as error:  # somebody else's code
+    except Exception as error:  # another package's code
         raise Refused(f"user_policy = {name} failed: {type(error).__name__}: {error}") from error
 
 
@@ -123,4 +123,4 @@ def _checked(name: str, answer: object) -> Answer:
     match answer:
         case (str() | int() as user, str() | int() | None as group) if user != "":
             return user, group
-    raise TypeError(f"it returned {answer!r} and not a user and a group")
+    raise TypeError(f"it returned {answer!r} instead of a user and a group")

@@ -1,6 +1,6 @@
 """A publisher file: which server publishes the sites, where, and with how many processes.
 
-The form is that of Nagare's publisher files, whose names are taken, too.
+It has the form of Nagare's publisher files, whose names are accepted, too.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ ALIASES = {"minspare": "min_children", "maxrequest": "max_requests"}
 
 
 def spelled(key: str, known: Mapping[str, object]) -> str:
-    """Return our spelling of a key of a publisher file: Nagare writes maxChildren, and its manual maxRequest."""
+    """Return our spelling of a key of a publisher file: Nagare has maxChildren, and its manual maxRequest."""
     plain = key.replace("_", "").lower()
     return ALIASES.get(plain) or next((name for name in known if name.replace("_", "") == plain), key)
 
 
 def unheeded(options: PublisherOptions, written: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Return (key, why) for what is written and means nothing to the server."""
+    """Return (key, why) for each key that has no meaning for the server."""
     means_nothing = {
         "granian": ("umask", "min_children", "max_spare", "max_requests", "socket"),
         "waitress": ("umask", "processes", "min_children", "max_spare", "max_children", "max_requests"),
@@ -41,7 +41,7 @@ def unheeded(options: PublisherOptions, written: Mapping[str, object]) -> list[t
 
 
 def command(options: PublisherOptions, program: str, processes: int, prefix: str) -> list[str]:
-    """Return the command line of a server that is a program of its own.
+    """Return the command line of a server that is a separate program.
 
     Args:
         program: its path.
@@ -77,7 +77,7 @@ PROGRAMS = {"granian": "granian", "waitress": "waitress-serve", "uwsgi": "uwsgi"
 
 
 def read_publisher(path: str) -> tuple[PublisherOptions, dict[str, Any], tuple[Problem, ...]]:
-    """Return what the file says, the keys that it sets, and its problems; never raises for what is in the file."""
+    """Return the options of the file, the keys that it sets, and its problems; no content of the file raises."""
     chain = Chain(path, os.environ)
     chain.read()
     known = KNOWN[PUBLISHER_FILE][SECTION]

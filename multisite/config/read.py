@@ -43,7 +43,7 @@ def find_home(explicit: str | None = None, environ: Mapping[str, str] = os.envir
 
 
 def read_home(home: str, environ: Mapping[str, str] = os.environ) -> Home:
-    """Read moya.conf; a lesser fault is in `Home.problems`, and the option's default is used.
+    """Read moya.conf; a minor fault goes into `Home.problems`, and the option has its default.
 
     Raises:
         ConfigError: moya.conf is missing, unreadable or not INI.
@@ -100,13 +100,13 @@ def read_site(
     defaults: Mapping[str, Any] | None = None,
     text: str | None = None,
 ) -> SiteFile:
-    """Read one site file; whatever is wrong with it, or with us, is in the answer's problems, never raised.
+    """Read one site file; errors in it, and our own errors, are in the result's problems, never raised.
 
     Args:
         path: the file as globbed.
         home: the home, which ``%(home)s`` stands for.
         environ: where ``$NAME`` is looked up.
-        defaults: the [defaults] of moya.conf, so that a key they set is not missed here.
+        defaults: the [defaults] of moya.conf, so that keys set there do not count as missing.
         text: that the file is to have; None: what it has.
     """
     try:
@@ -140,7 +140,7 @@ def _read_site(
 
 
 def _site_name(path: str, texts: Texts, home: str, faults: list[Fault]) -> str:
-    """Give the name the file sets, else its stem; a bad one is made usable after it has been told."""
+    """Give the name that the file sets, else its stem; an invalid one is reported and made usable."""
     given = texts.get("service", {}).get("name", "")
     stem = os.path.basename(path).removesuffix(".ini")
     if given:
@@ -156,12 +156,12 @@ def _usable(name: str) -> str:
 
 
 def _guessed_mount(texts: Texts) -> str:
-    """Keep a site whose mount is wrong away from the root of its domain, which may be a neighbour's."""
+    """Keep a site with a wrong mount away from the root of its domain, which may belong to another site."""
     return "/" + texts.get("service", {}).get("mount", "").strip("\"'/ ")
 
 
 def _assume_moya(chain: Chain, defaults: Mapping[str, Any], names: Mapping[str, str]) -> None:
-    """Take location's production.ini where nothing says what to run (Moya's default)."""
+    """Use the location's production.ini if the file does not say what to run (Moya's default)."""
     service = chain.texts.get("service", {})
     if chain.texts.get("static") or any(service.get(key) or defaults.get(key) for key in checks.RUNS):
         return
@@ -172,12 +172,12 @@ def _assume_moya(chain: Chain, defaults: Mapping[str, Any], names: Mapping[str, 
 
 
 def _text(texts: Texts, key: str, defaults: Mapping[str, Any]) -> str:
-    """Give what a key of [service] says, as text."""
+    """Give the value of a key of [service] as text."""
     return texts.get("service", {}).get(key, "") or str(defaults.get(key, ""))
 
 
 def make_site(file: SiteFile, home: Home, host: str = "", found: Mapping[str, str] | None = None) -> Site:
-    """Merge [defaults] and [supervisor] of moya.conf into what the file says, and resolve its paths.
+    """Merge [defaults] and [supervisor] of moya.conf into the values of the file, and resolve its paths.
 
     The site's own value wins over [defaults], that over [supervisor], and that over the
     option's default. A problem of the file does not keep this from working: the option
@@ -185,7 +185,7 @@ def make_site(file: SiteFile, home: Home, host: str = "", found: Mapping[str, st
 
     Args:
         host: makes the instance of a hosting site for this host.
-        found: what its placeholders stand for (`hosting.values`).
+        found: the values of its placeholders (`hosting.values`).
     """
     own, service = file.values, {**home.defaults, **file.values.get("service", {})}
     names = {"name": file.name, "home": home.path, "location": ""}

@@ -1,17 +1,17 @@
-"""Files that anybody may have put there: a small text is refused early, and nothing outside a folder is opened.
+"""Files from untrusted users: oversized or unusual ones are refused early, and nothing outside a folder is opened.
 
-`read_bytes` never hangs. `reach` opens a file below a folder, and never one outside it, whoever changes links in the
-meantime. Every step is made from the folder that was opened before, with O_NOFOLLOW, so nothing that was checked can
-be replaced before it is used. A link costs a slower walk, in which each is read and judged by the configured policy:
+`read_bytes` never hangs. `reach` opens a file below a folder, and never one outside it, even if someone changes links
+meanwhile. Every step starts from the folder opened before, with O_NOFOLLOW, so nothing that was checked can be
+replaced before it is used. With links the walk is slower: each link is read and judged by the configured policy:
 
 * ``none``: no link is followed.
-* ``inside``: where it leads to is below the root again.
-* ``owner``: what it leads to belongs to the link's own owner (as Apache's SymLinksIfOwnerMatch); a link that root
+* ``inside``: it must lead to a place below the root again.
+* ``owner``: its target must belong to the owner of the link (as with Apache's SymLinksIfOwnerMatch); a link that root
   made may lead anywhere.
-* ``all``: the kernel follows whatever there is.
+* ``all``: the kernel follows every link.
 
-The root itself is the administrator's word and is opened as it is written; only a process that runs as root, to which
-the kernel would give everything, walks to it by the rule of owners too.
+The administrator chose the root itself, so it is opened as it is written; only a process that runs as root, to which
+the kernel denies nothing, walks to it by the rule of owners, too.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _KINDS = (
 )
 
 _FOLDER = os.O_RDONLY | getattr(os, "O_PATH", 0) | os.O_DIRECTORY | os.O_CLOEXEC
-# O_NONBLOCK: a FIFO that nobody writes is refused a line later rather than waited for.
+# O_NONBLOCK: a FIFO without a writer is refused a line later; otherwise open() would wait.
 _FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _ITEM = getattr(os, "O_PATH", os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC
 _IS_LINK = (errno.ELOOP, errno.ENOTDIR)
 
 
 class Reached:
-    """An open file or folder, and the open folder that it lies in; whoever gets them closes both."""
+    """An open file or folder, and the open folder that contains it; the caller closes both."""
 
     __slots__ = ("file", "folder")
 
@@ -50,12 +50,12 @@ class Reached:
         self.file = file
 
     def replace(self, file: int) -> None:
-        """Have another file of the same folder in place of this one."""
+        """Use another file of the same folder instead of this one."""
         os.close(self.file)
         self.file = file
 
     def take_file(self) -> int:
-        """Return the file, which is the caller's from now on."""
+        """Return the file, which the caller has to close."""
         file, self.file = self.file, -1
         return file
 
@@ -67,13 +67,13 @@ class Reached:
 
 
 def reach(root: bytes, names: Sequence[bytes], policy: str, *, trusting: bool) -> Reached:
-    """Open what `names` lead to from the folder `root`; it may be anything but a link.
+    """Open the target of `names`, counted from the folder `root`; it may be anything but a link.
 
     Args:
-        trusting: whether links in the path of `root` itself are followed without a question.
+        trusting: whether links in the path of `root` itself are followed without a check.
 
     Raises:
-        OSError: there is no such file, or none that may be opened.
+        OSError: there is no such file, or it may not be opened.
     """
     if policy == "all":
         return _anything(b"/".join((root, *names)))
@@ -89,10 +89,10 @@ def reach(root: bytes, names: Sequence[bytes], policy: str, *, trusting: bool) -
 
 
 def open_folder(path: bytes, *, trusting: bool) -> int:
-    """Open a folder; where we are not `trusting`, by the rule of owners.
+    """Open a folder; unless `trusting`, by the rule of owners.
 
     Raises:
-        OSError: there is none, or none that may be opened.
+        OSError: there is no such folder, or it may not be opened.
     """
     if trusting:
         return os.open(path, _FOLDER)
@@ -112,7 +112,7 @@ def open_folder(path: bytes, *, trusting: bool) -> int:
 
 
 def _straight(folder: int, names: Sequence[bytes], flags: int = _FILE) -> Reached:
-    """Go the way on which there is no link; closes `folder` where there is one."""
+    """Walk a path without links; at a link, close `folder`."""
     try:
         for name in names[:-1]:
             inner = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
@@ -126,10 +126,10 @@ def _straight(folder: int, names: Sequence[bytes], flags: int = _FILE) -> Reache
 
 
 def beside(folder: int, name: bytes) -> int:
-    """Open another file of an open folder; a link is none.
+    """Open another file of an open folder; links are not followed.
 
     Raises:
-        OSError: there is none, or none that may be opened.
+        OSError: there is no such file, or it may not be opened.
     """
     return os.open(name, _FILE | os.O_NOFOLLOW, dir_fd=folder)
 
@@ -137,7 +137,7 @@ def beside(folder: int, name: bytes) -> int:
 def _anything(path: bytes) -> Reached:
     folder = os.open(os.path.dirname(path), _FOLDER)
     try:
-        mode = os.stat(path).st_mode  # before it is opened: for a device that alone may be an action
+        mode = os.stat(path).st_mode  # before it is opened: opening a device may already be an action
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             raise FileNotFoundError(errno.ENOENT, "it is neither a file nor a folder", path)
         return Reached(folder, os.open(path, _FILE))
@@ -147,11 +147,11 @@ def _anything(path: bytes) -> Reached:
 
 
 class _Walk:
-    """One walk that follows links by our own hand.
+    """One walk in which we follow links ourselves.
 
     Args:
         root: where it starts.
-        bottom: an open descriptor of it, below which no link may lead; None where owners are compared instead.
+        bottom: an open descriptor of it, below which every link must stay; None if owners are compared instead.
     """
 
     def __init__(self, root: bytes, bottom: int | None) -> None:
@@ -178,7 +178,7 @@ class _Walk:
                 os.close(descriptor)
 
     def _step(self, name: bytes, flags: int) -> int | None:
-        """Go to `name`; returns what it is if that was the end of the way."""
+        """Go to `name`; return what it is if it was the last name."""
         here = self._stack[-1]
         if name == b"..":
             self._up()
@@ -239,11 +239,11 @@ class _Walk:
         raise PermissionError(errno.EACCES, "a link leads out of the folder", self._root)
 
     def _settle(self, status: os.stat_result) -> None:
-        """Compare the owners of all links whose end this is."""
+        """Compare the owners of all links that lead to this."""
         while self._owed and self._owed[-1][0] >= len(self._todo):
             _, owner = self._owed.pop()
             if owner != status.st_uid:
-                raise PermissionError(errno.EACCES, "a link belongs to somebody else than what it leads to", self._root)
+                raise PermissionError(errno.EACCES, "a link and its target belong to different users", self._root)
 
 
 class Unusable(Exception):
@@ -259,7 +259,7 @@ def read_bytes(path: str) -> bytes:
     """Read a regular file of at most `LARGEST` bytes; nothing else is even opened.
 
     Raises:
-        Unusable: the file is missing, a dangling link, unreadable, too large or no regular file.
+        Unusable: the file is missing, a dangling link, unreadable, too large or not a regular file.
     """
     try:
         status = os.stat(path)
@@ -303,7 +303,7 @@ def _explained(path: str, error: OSError) -> Unusable:
 
 
 def decode(data: bytes) -> tuple[str, Unusable | None]:
-    """Decode UTF-8; where it is not, the text has replacement characters and the fault is told.
+    """Decode UTF-8; return the text, with replacement characters if it is not UTF-8, and the fault.
 
     Raises:
         Unusable: the data is binary.

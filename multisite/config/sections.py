@@ -41,13 +41,12 @@ class ServiceOptions:
     runtime_dir: str = option(
         "path",
         help="Folder for sockets, locks and the scoreboard; it is made when first needed.",
-        note="$XDG_RUNTIME_DIR/multisite, else /run/multisite for root, else a folder of the user's own in the "
-        "temporary folder",
+        note="$XDG_RUNTIME_DIR/multisite, else /run/multisite for root, else a private folder in the temporary folder",
         example="/run/multisite",
     )
     state_dir: str = option(
         "path",
-        help="Folder for what outlives a restart of the machine: caches, verdicts and statistics.",
+        help="Folder for data that outlives a restart of the machine: caches, verdicts and statistics.",
         note="$XDG_STATE_HOME/multisite, else /var/lib/multisite for root, else ~/.local/state/multisite",
         example="/var/lib/multisite",
     )
@@ -65,37 +64,39 @@ class ServiceOptions:
     localhost_names: bool = option(
         "boolean",
         "no",
-        "Have each site answer NAME.localhost, too, where NAME is its own and no domain of any site matches. multisite "
-        "serve does so without being told, on loopback addresses.",
+        "Let each site also answer NAME.localhost, where NAME is the site's name, unless a domain of some site "
+        "matches. multisite serve does this by default on loopback addresses.",
     )
     host_header: str = option(
         "text",
-        help="Request header that names the host in place of Host. It is believed from trusted_proxies only.",
+        help="Request header that names the host instead of Host. It is believed only from trusted_proxies.",
         example="X-Canonical-Host",
     )
     trusted_proxies: tuple[str, ...] = option(
         "list",
         "127.0.0.1, ::1, unix",
-        "Addresses and networks of the proxies whose X-Forwarded-* headers are believed; unix stands for every peer on "
-        "a unix socket. From anybody else these headers are dropped, and what gunicorn took from them is undone. Where "
-        "this is not written and root runs the supervisor, a peer on a loopback address, or on a unix socket that "
-        "every account can connect to, has to be root, the workers' user, a web server's account or a member of "
-        "socket_group; else every account of the machine is believed.",
+        "Addresses and networks of the proxies whose X-Forwarded-* headers are believed; unix stands for every peer "
+        "on a unix socket. From all other peers these headers are dropped, and what gunicorn took from them is "
+        "undone. If the option is not set and root runs the supervisor, a peer on a loopback address, or on a unix "
+        "socket that every account can connect to, has to be root, the workers' user, a web server's account or a "
+        "member of socket_group; otherwise every account of the machine is believed.",
         example="127.0.0.1, 10.0.0.0/8, unix",
     )
     status_domain: str = option(
         "text",
-        help="Host that shows the status page, /status.json, /metrics and /health. Only peers on the loopback "
-        "interface or a unix socket may read it, and those who know status_token.",
+        help="Host of the status page, /status.json, /metrics and /health. Only peers on the loopback interface or a "
+        "unix socket may read it, and clients that send status_token.",
         example="status.localhost",
     )
     status_token: str = option(
         "text",
-        help="Secret that opens the status pages to other peers, sent as a bearer token.",
+        help="Secret with which other clients may read the status pages, sent as a bearer token.",
         example="$STATUS_TOKEN",
     )
     debug_memory: bool = option(
-        "boolean", "no", "Accepted for Moya's sake and without effect; multisite status shows the memory of each site."
+        "boolean",
+        "no",
+        "Accepted for compatibility with Moya, without effect; multisite status shows the memory of each site.",
     )
 
 
@@ -106,14 +107,14 @@ class SupervisorOptions:
     max_backends: int = option(
         "integer",
         "50",
-        "How many site processes may live at one time. When one more is needed, the idle backend that is cheapest to "
-        "lose is stopped; a busy one never is.",
+        "How many site processes may run at one time. When one more is needed, the idle process that is cheapest to "
+        "restart is stopped; a busy one never is.",
         limits=(1, 100_000),
     )
     memory_budget: int | None = option(
         "size",
-        help="Memory that all backends and preloaders together may use, as proportional set size. Above it idle ones "
-        "are stopped.",
+        help="Memory that all backends and preloaders together may use, as proportional set size. Above it, idle "
+        "ones are stopped.",
         note="no limit",
         example="2G",
     )
@@ -126,20 +127,20 @@ class SupervisorOptions:
     user_policy: str = option(
         "text",
         "owner",
-        "When the service runs as root: who a spawned site runs as whose file names no user. owner: the owner of its "
-        "location, or default_user where that is root, with the owner's groups. directory: user and group that the "
-        "location belongs to. Or the name of an entry point in the group multisite.policies.",
+        "When the service runs as root: the user of a spawned site whose file names no user. owner: the owner of its "
+        "location, or default_user if that is root, with the owner's groups. directory: user and group of the "
+        "location. Or the name of an entry point in the group multisite.policies.",
     )
     allow_root: bool = option(
         "boolean",
         "no",
-        "Let sites run as root. Meant for containers and demonstrations.",
+        "Let sites run as root. For containers and demonstrations.",
     )
     socket_group: str = option(
         "text",
         help="Group that may connect to the sites' sockets besides the service's own user: that of a front end that "
-        "goes straight to them.",
-        note="nobody else may",
+        "connects to them directly.",
+        note="only that user may",
         example="www-data",
     )
     idle_timeout: float = option(
@@ -159,13 +160,13 @@ class SupervisorOptions:
     start_timeout: float = option(
         "duration",
         "30s",
-        "Time a backend may take until it is ready; after it the start has failed. A site may set its own.",
+        "Time that a backend may take until it is ready; after it, the start has failed. A site may set its own.",
         limits=(0.1, _DAY),
     )
     drain_timeout: float = option(
         "duration",
         "30s",
-        "Time a backend has to finish its requests in flight before it is stopped. A site may set its own.",
+        "Time that a backend has to finish its requests in flight before it is stopped. A site may set its own.",
         limits=(0, _DAY),
     )
     stop_timeout: float = option(
@@ -177,49 +178,50 @@ class SupervisorOptions:
     request_timeout: float = option(
         "duration",
         "60s",
-        "Time a spawned site has to answer one request; after it the client gets a 504 page. 0 waits without end. A "
-        "site may set its own.",
+        "Time that a spawned site has to answer one request; after it, the client gets a 504 page. 0 waits without "
+        "limit. A site may set its own.",
         limits=(0, _DAY),
     )
     preload: str = option(
         "choice",
         "auto",
-        "Auto: from the second start on, processes of sites that have the interpreter and the user in common are "
-        "forked from one process that has imported their frameworks already. No: each is started by itself. A site may "
+        "With auto, processes of sites with the same interpreter and user are forked, from the second start on, from "
+        "one process that has already imported their frameworks. With no, each process starts by itself. A site may "
         "set its own.",
         choices=("auto", "no"),
     )
     examine: bool = option(
         "boolean",
         "yes",
-        "Look what sites with mode = auto do to their process. One with share = yes is served there until it has been "
-        "seen that it would do its neighbours no harm, and that it is busy; then it moves into the workers. No: the "
-        "workers import each site with share = yes at its first request.",
+        "Examine what sites with mode = auto do to their process. A site with share = yes runs in its own process "
+        "until the examination shows that it would not harm its neighbours, and until it is busy; then it moves into "
+        "the workers. no: the workers import each site with share = yes at its first request.",
     )
     promote_after: int = option(
         "integer",
         "300",
-        "Requests within a minute from which a site counts as busy and, with share = yes, moves into the workers, if "
-        "it is clean and light.",
+        "Number of requests within a minute from which a site counts as busy and, with share = yes, moves into the "
+        "workers, if it is clean and light.",
         limits=(1, 1_000_000),
     )
     share_memory: int = option(
         "size",
         "48M",
-        "What the import of a site may add to the memory of a process for the site to count as light.",
+        "Memory that the import of a site may add to a process for the site to count as light.",
         limits=(0, 2**40),
     )
     share_import_time: float = option(
         "duration",
         "1s",
-        "How long the import of a site may take for the site to count as light; one request in each worker waits for "
-        "it.",
+        "Time that the import of a site may take for the site to count as light; one request in each worker waits "
+        "for it.",
         limits=(0, _DAY),
     )
     share_request_time: float = option(
         "duration",
         "0.5s",
-        "Average duration of its requests above which a site leaves the workers again, whose threads it holds.",
+        "Average duration of its requests above which a site moves out of the workers again, because it blocks their "
+        "threads.",
         limits=(0, _DAY),
     )
     hand_over: str = option(
@@ -263,15 +265,15 @@ class RouterOptions:
     redis: str = option(
         "text", help="Redis server that holds the nodes of each key as text.", example="redis://127.0.0.1:6379/0"
     )
-    sql: str = option("text", help="Database that query is sent to, as SQLAlchemy's URL.", example="sqlite:///map.db")
+    sql: str = option("text", help="Database for query, as SQLAlchemy's URL.", example="sqlite:///map.db")
     query: str = option(
         "multiline",
-        help="SQL statement whose rows begin with a node each; :key stands for the key.",
+        help="SQL statement; each row of the result begins with a node; :key stands for the key.",
         example="SELECT node FROM map WHERE domain = :key",
     )
     mappers: tuple[str, ...] = option(
         "list",
-        help="Names of mappers that other packages bring by the entry point group multisite.mappers.",
+        help="Names of mappers from other packages, in the entry point group multisite.mappers.",
         example="consul",
     )
     to: tuple[str, ...] = option(
@@ -281,9 +283,9 @@ class RouterOptions:
     )
     fallback: tuple[str, ...] = option(
         "nodes",
-        help="Nodes that are asked where no mapper knows the key, and where none of its nodes can be reached (uWSGI's "
+        help="Nodes for keys that no mapper knows, and for keys none of whose nodes can be reached (uWSGI's "
         "fastrouter-fallback).",
-        note="404 for an unknown key, 503 where no node can be reached",
+        note="404 for an unknown key, 503 if no node can be reached",
         example="10.0.0.9:3031",
     )
     algorithm: str = option(
@@ -295,14 +297,14 @@ class RouterOptions:
     )
     subscription_server: tuple[str, ...] = option(
         "list",
-        help="UDP addresses and paths of unix datagram sockets at which nodes announce the keys they serve (uWSGI's "
-        "subscription protocol). They are open while the supervisor runs.",
+        help="UDP addresses and paths of unix datagram sockets at which nodes announce the keys that they serve "
+        "(uWSGI's subscription protocol). They are open while the supervisor is running.",
         example="127.0.0.1:7000, /run/multisite/subscribe.sock",
     )
     subscription_allow: tuple[str, ...] = option(
         "networks",
-        help="Networks whose announcements are taken without a signature.",
-        note="127.0.0.0/8 and ::1; with subscription_keys none",
+        help="Networks whose announcements are accepted without a signature.",
+        note="127.0.0.0/8 and ::1; none with subscription_keys",
         example="10.0.0.0/24",
     )
     subscription_keys: str = option(
@@ -313,23 +315,23 @@ class RouterOptions:
     )
     subscription_credentials: str = option(
         "path",
-        help="Folder with a file for each key; on unix sockets its owner alone may announce the key (uWSGI's "
+        help="Folder with a file for each key; on unix sockets, only the file's owner may announce the key (uWSGI's "
         "subscriptions-credentials-check).",
         example="/etc/moya/keys",
     )
-    grace: float = option("duration", "30s", "Time for which a node that could not be reached is left out.")
+    grace: float = option("duration", "30s", "Time for which a node that could not be reached is not used.")
     connect_timeout: float = option("duration", "5s", "Time to reach a node.")
     timeout: float = option(
         "duration", "60s", "Time without a sign of life from a node after which a request fails (fastrouter-timeout)."
     )
     check_path: str = option(
         "target",
-        help="Path that the HTTP nodes of to and the upstreams of sites with mode = proxy are asked for, to learn "
-        "whether they live. Any answer below 500 is a good one.",
-        note="nodes are not asked",
+        help="Path that is requested from the HTTP nodes of to and the upstreams of sites with mode = proxy, to "
+        "learn whether they are alive. Any answer below 500 is good.",
+        note="nodes are not checked",
         example="/health",
     )
-    check_every: float = option("duration", "10s", "Time between two such questions.")
+    check_every: float = option("duration", "10s", "Time between two such checks.")
     stats: str = option(
         "text",
         help="Address or path of a unix socket at which the supervisor serves the Fastrouter's statistics as JSON.",
@@ -337,11 +339,11 @@ class RouterOptions:
     )
     provision: str = option(
         "text",
-        help="MODULE:FUNCTION or FILE:FUNCTION, relative to the folder of moya.conf, or a command, that is asked once "
-        "about a domain nobody knows. It may write a site file, return a node (a command prints it), or refuse.",
+        help="MODULE:FUNCTION or FILE:FUNCTION, relative to the folder of moya.conf, or a command, called once for "
+        "each unknown domain. It may write a site file, return a node (a command prints it), or refuse.",
         example="provision.py:domain",
     )
-    provision_timeout: float = option("duration", "30s", "Time for which requests to a new domain wait for it at most.")
+    provision_timeout: float = option("duration", "30s", "Longest time that requests to a new domain wait for it.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,7 +376,7 @@ class PublisherOptions:
     )
     socket: str = option(
         "path",
-        help="Path of a unix socket to listen at, in place of host and port.",
+        help="Path of a unix socket to listen at, instead of host and port.",
         example="/run/multisite/publisher.sock",
     )
     umask: int | None = option(
@@ -389,12 +391,12 @@ class PublisherOptions:
     )
     threads: int = option("integer", "8", "Threads of each process; fastcgi has one.", limits=(1, 4096))
     min_children: int = option(
-        "integer", "1", "Idle processes that fastcgi keeps at least; uwsgi keeps as many processes.", limits=(1, 1024)
+        "integer", "1", "Fewest idle processes that fastcgi keeps; uwsgi keeps as many processes.", limits=(1, 1024)
     )
-    max_spare: int = option("integer", "5", "Idle processes that fastcgi keeps at most.", limits=(1, 1024))
+    max_spare: int = option("integer", "5", "Most idle processes that fastcgi keeps.", limits=(1, 1024))
     max_children: int | None = option(
         "integer",
-        help="Processes of fastcgi at most. With it, uwsgi has between min_children and so many, as it needs them.",
+        help="Most processes of fastcgi. With it, uwsgi runs between min_children and this many, as needed.",
         note="50",
         example="20",
         limits=(1, 1024),
@@ -402,11 +404,11 @@ class PublisherOptions:
     max_requests: int = option(
         "integer",
         "0",
-        "Requests after which a process is replaced; 0: never. granian and waitress know none.",
+        "Number of requests after which a process is replaced; 0: never. granian and waitress have no such limit.",
         limits=(0, 10**9),
     )
     debug: bool = option("boolean", "no", "As serve --debug; for gunicorn, on loopback addresses only.")
-    tls: str = option("path", help="Folder of certificates, as serve --tls has it; for gunicorn.", example="/etc/tls")
+    tls: str = option("path", help="Folder of certificates, as for serve --tls; for gunicorn.", example="/etc/tls")
 
     @property
     def bound_port(self) -> int:

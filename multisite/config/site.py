@@ -26,7 +26,7 @@ LINKS = ("inside", "owner", "none", "all")
 def inherited(key: str, help: str, example: str) -> Any:
     """Declare a site's own setting of an option of [supervisor]."""
     parent: Option = SupervisorOptions.__dataclass_fields__[key].metadata["option"]
-    note = f"the value of [supervisor], {parent.default} where it has none"
+    note = f"the value of [supervisor], else {parent.default}"
     more = {"choices": parent.choices, "limits": parent.limits}
     return option(parent.kind, parent.default, help, note=note, example=example, **more)
 
@@ -65,10 +65,10 @@ class Site(AvailabilityOptions):
     )
     location: str = option(
         "path",
-        help="Working directory and import path of the site. A relative path counts from the folder of the real site "
-        "file, not of the link in sites-enabled. With %HOST in it, each host that has such a folder is a site of its "
-        "own, with processes of its own, and %HOST stands for it in all other values too; so does %USER for what the "
-        "domain {user}.example.net captures.",
+        help="Working directory and import path of the site. A relative path starts at the folder of the real site "
+        "file, not of the link in sites-enabled. With %HOST in it, each host that has such a folder is a separate "
+        "site with its own processes, and %HOST stands for it in all other values, too; so does %USER for the part "
+        "that the domain {user}.example.net captures.",
         example="/srv/blog",
     )
     application: str = option(
@@ -80,23 +80,23 @@ class Site(AvailabilityOptions):
     ini: tuple[str, ...] = option(
         "list",
         help="Settings files of a Moya project, relative to location; the first that exists is used.",
-        note="production.ini, when location holds one and there is no application",
+        note="production.ini, if the location has one and there is no application",
         example="production.ini",
     )
     mode: str = option(
         "choice",
         "auto",
-        "Where the site runs: in-process shares the workers' interpreter, spawned has a process of its own, proxy "
-        "relays to upstreams. auto has a process of its own, from which a site with share = yes moves into the workers "
-        "while it is busy; a Moya project is in-process. in-process is a wish: a site that would harm its neighbours "
+        "Where the site runs: in-process shares the workers' interpreter, spawned has its own process, proxy relays "
+        "to upstreams. auto has its own process, from which a site with share = yes moves into the workers while it "
+        "is busy; a Moya project is in-process. in-process is a preference: a site that would harm its neighbours "
         "runs spawned.",
         choices=MODES,
     )
     share: bool = option(
         "boolean",
         "no",
-        "Several copies of the site, and several calls of it at once, are fine: mode = auto may move it into the "
-        "workers, when it has been seen to be clean, light and busy.",
+        "Whether several copies of the site, and several simultaneous calls of it, are safe: then mode = auto may "
+        "move it into the workers, after it has proved to be clean, light and busy.",
     )
     python: str = option(
         "path",
@@ -107,8 +107,8 @@ class Site(AvailabilityOptions):
     server: str = option(
         "choice",
         "auto",
-        "Server that runs a spawned site; auto takes gunicorn for WSGI and an ASGI server for ASGI applications, and "
-        "command where command is set.",
+        "Server that runs a spawned site; auto is gunicorn for WSGI and an ASGI server for ASGI applications, and "
+        "command if command is set.",
         choices=SERVERS,
     )
     command: tuple[str, ...] = option(
@@ -122,52 +122,51 @@ class Site(AvailabilityOptions):
     )
     upstreams: tuple[str, ...] = option(
         "list",
-        help="Addresses that requests are relayed to with mode = proxy: http://HOST:PORT, uwsgi://HOST:PORT or "
-        "unix:/PATH.",
+        help="Addresses to which mode = proxy relays requests: http://HOST:PORT, uwsgi://HOST:PORT or unix:/PATH.",
         example="http://10.0.0.5:8000, unix:/run/x.sock, uwsgi://10.0.0.6:3031",
     )
     subscribe_to: tuple[str, ...] = option(
         "subscriptions",
-        help="Fastrouters of uWSGI that the site is announced to, asleep or awake: ADDRESS:PORT:KEY[,MODIFIER1], or "
-        "/PATH:KEY for a unix datagram socket. They reach it at its own socket, so they have to run on this machine; a "
-        "site that uWSGI or a command runs needs protocol = uwsgi.",
-        note="nobody",
+        help="Fastrouters of uWSGI to which the site is announced, whether it is running or not: "
+        "ADDRESS:PORT:KEY[,MODIFIER1], or /PATH:KEY for a unix datagram socket. They connect to the site's own "
+        "socket, so they have to run on this machine; a site that uWSGI or a command runs needs protocol = uwsgi.",
+        note="none",
         example="127.0.0.1:7000:blog.example.com",
     )
     processes: int = option(
         "integer",
         "1",
-        "Number of processes of a spawned site. Where a file says it, it is a promise: the site stays out of workers "
-        "that are more, or fewer.",
+        "Number of processes of a spawned site. If a file sets it, it is a promise: the site stays out of the "
+        "workers if their number differs.",
         limits=(1, 1024),
     )
     threads: int = option(
         "integer",
         "1",
-        "Number of threads in each process of a spawned site. Where a file says it, it is a promise: the site stays "
-        "out of workers that would call it otherwise.",
+        "Number of threads in each process of a spawned site. If a file sets it, it is a promise: the site stays out "
+        "of workers that would call it from another number of threads.",
         limits=(1, 4096),
     )
     in_process_at_once: int = option(
         "integer",
         "4",
         "Number of requests that one worker answers at once in its own threads, for a site that shares the workers' "
-        "interpreter. Further ones are answered by a process of the site's own. 0 sets no bound, nor does a number "
-        "that is not below the server's threads.",
+        "interpreter. A process of the site answers further ones. 0 sets no limit, and neither does a number that is "
+        "not below the server's threads.",
         limits=(0, 4096),
     )
     upload_rate: int = option(
         "size",
         "500",
-        "Bytes of a request's body that have to come in a second, all in all, after the first 20 seconds. A slower "
-        "client gets 408, and its connection is closed. Time in which the site does not take the body does not count. "
-        "0 sets no bound.",
+        "Bytes of a request's body that have to arrive per second on average, after the first 20 seconds. A slower "
+        "client gets 408, and its connection is closed. Time in which the site does not read the body does not "
+        "count. 0 sets no limit.",
     )
     user: str = option(
         "text",
         help="User that a spawned site runs as, when the service runs as root; owner stands for the owner of location. "
         "root is refused unless [supervisor] allow_root is set.",
-        note="the owner of location, or [supervisor] default_user where that is root",
+        note="the owner of location, or [supervisor] default_user if that is root",
         example="blog",
     )
     group: str = option(
@@ -210,7 +209,7 @@ class Site(AvailabilityOptions):
     )
     nofile: int | None = option(
         "integer",
-        help="Number of files and sockets a process of a spawned site may have open.",
+        help="Number of files and sockets that a process of a spawned site may have open.",
         note="inherited from the service",
         example="1024",
         limits=(16, 10**8),
@@ -224,34 +223,39 @@ class Site(AvailabilityOptions):
         "to NOTIFY_SOCKET, or uses the processor. With 0 only requests count.",
         "8h",
     )
-    start_timeout: float = inherited("start_timeout", "Time a process of the site may take until it is ready.", "30s")
+    start_timeout: float = inherited(
+        "start_timeout", "Time that a process of the site may take until it is ready.", "30s"
+    )
     drain_timeout: float = inherited(
-        "drain_timeout", "Time a process of the site has to finish its requests in flight before it is stopped.", "30s"
+        "drain_timeout",
+        "Time that a process of the site has to finish its requests in flight before it is stopped.",
+        "30s",
     )
     stop_timeout: float = inherited(
         "stop_timeout", "Time between asking a process of the site to end and killing it.", "10s"
     )
     request_timeout: float = inherited(
         "request_timeout",
-        "Time the site has to answer one request; after it the client gets a 504 page. 0 waits without end.",
+        "Time that the site has to answer one request; after it, the client gets a 504 page. 0 waits without limit.",
         "60s",
     )
     preload: str = inherited(
         "preload",
-        "Auto: from their second start on, processes of the site are forked from a process that has its frameworks "
-        "imported already. No: each is started by itself.",
+        "With auto, processes of the site are forked, from the second start on, from a process that has already "
+        "imported its frameworks. With no, each process starts by itself.",
         "no",
     )
     ignore_activity: tuple[str, ...] = option(
         "list",
-        help="Paths, as shell patterns, whose requests neither wake nor keep awake a spawned site: health checks, for "
-        "instance. While the site runs they are answered as usual; while it is stopped, with 503 and Retry-After.",
+        help="Paths, as shell patterns, whose requests neither start a spawned site nor keep it running: health "
+        "checks, for instance. While the site is running, it answers them as usual; while it is stopped, the answer "
+        "is 503 with Retry-After.",
         example="/health, /metrics*",
     )
     ignore_agents: tuple[str, ...] = option(
         "list",
-        help="Programs whose requests neither wake nor keep awake a spawned site, as in ignore_activity: parts of the "
-        "User-Agent header, in any case, in which * stands for any text.",
+        help="Programs whose requests neither start a spawned site nor keep it running, as in ignore_activity: parts "
+        "of the User-Agent header, in upper or lower case, in which * stands for any text.",
         example="bot, crawler, UptimeRobot, kube-probe",
     )
     max_waiting: int = option(
@@ -263,13 +267,13 @@ class Site(AvailabilityOptions):
     touch_reload: tuple[str, ...] = option(
         "list",
         help="Files, relative to location, whose change reloads the site; the site file, tmp/restart.txt and "
-        "tmp/always_restart.txt are watched in any case.",
+        "tmp/always_restart.txt are always watched.",
         example="wsgi.py",
     )
     smoke_path: str = option(
         "target",
-        help="Path, counted from mount, that a new version of the site has to answer before it takes the place of the "
-        "one that serves. Without an answer, or with one of 500 and above, the old one stays.",
+        help="Path, counted from mount, that a new version of the site has to answer before it replaces the one that "
+        "serves. Without an answer, or with a status of 500 and above, the old one stays.",
         note="a new version only has to start",
         example="/health",
     )
@@ -290,41 +294,41 @@ class Site(AvailabilityOptions):
     env_mode: str = option(
         "choice",
         "extend",
-        "What [env] does to the environment of a spawned site: extend adds to what every process gets (PATH, language, "
-        "time zone, HOME, USER and those of the virtualenv), replace leaves that out: then there is nothing but the "
-        "[env] of moya.conf and of the site.",
+        "What [env] does to the environment of a spawned site: extend adds to the variables that every process gets "
+        "(PATH, language, time zone, HOME, USER and those of the virtualenv), replace omits them: then there is only "
+        "the [env] of moya.conf and of the site.",
         choices=ENV_MODES,
     )
     pass_env: tuple[str, ...] = option(
         "list",
         help="Variables of the service's own environment that a spawned site gets, too, as names or shell patterns. "
-        "PYTHONPATH and what belongs to the server or to multisite itself is never passed on.",
+        "PYTHONPATH and variables of the server or of multisite itself are never passed on.",
         example="DATABASE_URL, AWS_*",
     )
     static_index: tuple[str, ...] = option(
         "list",
         "index.html",
-        "Files that answer for a folder of [static], the first that exists. Empty: a folder is a 404 page.",
+        "Files that answer for a folder of [static]; the first that exists is served. Empty: a folder is a 404 page.",
         example="index.html, index.htm",
     )
     static_expires: tuple[str, ...] = option(
         "expiries",
-        help="Time that static files stay fresh in a client's cache, sent as Cache-Control and Expires. A pattern "
-        "before a duration makes it that of the files whose URL path or name matches; the first match decides. 0 sends "
+        help="Time that static files stay fresh in a client's cache, sent as Cache-Control and Expires. A duration "
+        "after a pattern applies to files whose URL path or name matches it; the first match decides. 0 sends "
         "no-cache.",
-        note="none is said, and clients guess",
+        note="none is sent, and clients guess",
         example="/assets/* 365d, *.woff2 30d, 5m",
     )
     static_types: tuple[str, ...] = option(
         "types",
-        help="Media types of file extensions, where the usual one is not meant.",
+        help="Media types of file extensions that differ from the usual ones.",
         example=".md text/plain, .glb model/gltf-binary",
     )
     static_links: str = option(
         "choice",
         "inside",
-        "Symbolic links below a folder of [static] that are followed: inside, those that lead below it again; owner, "
-        "those that lead to what belongs to the link's owner, and root's; all; or none.",
+        "Which symbolic links below a folder of [static] are followed: inside, those that lead to a place below it; "
+        "owner, those whose target belongs to the link's owner, and root's; all; or none.",
         choices=LINKS,
     )
     static_hidden: bool = option(
@@ -334,48 +338,49 @@ class Site(AvailabilityOptions):
     )
     static_send: str = option(
         "sender",
-        help="Have the front end send static files: the answer names the file's path in X-Sendfile, or, behind "
-        "/PREFIX, in X-Accel-Redirect. Only a front end among trusted_proxies is answered so.",
+        help="Let the front end send static files: the answer names the file's path in X-Sendfile, or, after "
+        "/PREFIX, in X-Accel-Redirect. Only a front end among trusted_proxies gets such an answer.",
         note="the server sends them",
         example="x-accel-redirect /files",
     )
     app_send: bool = option(
         "boolean",
         "no",
-        "Let the application of a site with processes or upstreams of its own have the front end send files: its "
-        "X-Accel-Redirect and X-Sendfile are passed on, else left out. It may then name any file that the front end is "
-        "configured to send.",
+        "Let the application of a site with its own processes or upstreams make the front end send files: its "
+        "X-Accel-Redirect and X-Sendfile are passed on, else removed. It may then name any file that the front end "
+        "is configured to send.",
     )
     env: dict[str, str] = option(
         "multiline",
-        help="Environment variable of the site. A site with variables of its own never shares an interpreter.",
+        help="Environment variable of the site. A site with its own variables never shares an interpreter.",
         section="env",
         any_key=True,
         example="DJANGO_SETTINGS_MODULE = blog.settings",
     )
     static: dict[str, tuple[str, ...]] = option(
         "list",
-        help="URL prefix, counted from the site's mount, and the folders or the file that answer below it, relative to "
-        "location; a missing file is a 404 page. The key check names folders that are tried before the application.",
+        help="URL prefix, counted from the site's mount, and the folders or the file that are served below it, "
+        "relative to location; a missing file is a 404 page. The key check names folders that are searched before "
+        "the application.",
         section="static",
         any_key=True,
         example="/static = /srv/blog/static",
     )
     allow: tuple[str, ...] = option(
         "networks",
-        help="Addresses and networks of the clients that the site answers; all others get a 403 page. Behind a front "
-        "end among trusted_proxies the client is the one that it names in X-Forwarded-For.",
+        help="Addresses and networks of the clients that may use the site; all others get a 403 page. Behind a front "
+        "end among trusted_proxies, the client is the one that it names in X-Forwarded-For.",
         section="access",
         note="everybody",
         example="10.0.0.0/8, 2001:db8::/32, 127.0.0.1",
     )
     htpasswd: str = option(
         "path",
-        help="File of users and passwords, as htpasswd writes it, relative to location. Only these users are answered, "
-        "by HTTP's Basic authentication; the site sees the user's name and not the password. The workers' user has to "
-        "be able to read it.",
+        help="File of users and passwords, as htpasswd writes it, relative to location. Only these users may use the "
+        "site, with HTTP's Basic authentication; the site gets the user's name but not the password. The workers' "
+        "user has to be able to read the file.",
         section="access",
-        note="no password is asked for",
+        note="no password is required",
         example="/etc/moya/%(name)s.htpasswd",
     )
     access_log: str = option(
@@ -388,8 +393,8 @@ class Site(AvailabilityOptions):
     access_format: str = option(
         "format",
         "combined",
-        "Lines of the access log: combined, which is Apache's with site, seconds and who answered at the end; json, "
-        "one object a line; or a text with fields in braces, such as {remote}, {uri} and {http_x_request_id}.",
+        "Lines of the access log: combined, which is Apache's with site, seconds and the kind of answer at the end; "
+        "json, one object a line; or a text with fields in braces, such as {remote}, {uri} and {http_x_request_id}.",
         section="logging",
         example="{iso} {remote} {method} {uri} {status} {bytes} {seconds}",
     )

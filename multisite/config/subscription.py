@@ -17,7 +17,7 @@ class Subscription(NamedTuple):
     Attributes:
         address: ``ADDRESS:PORT`` of UDP, the path of a unix datagram socket, or ``@NAME`` of an abstract one.
         key: that the site answers for.
-        modifier1: of the packets that its processes are to be sent.
+        modifier1: of the packets for its processes.
     """
 
     address: str
@@ -44,7 +44,7 @@ def parse(text: str) -> Subscription:
     """
     rest, comma, modifier = text.strip().partition(",")
     if comma and not (modifier.isascii() and modifier.isdigit() and int(modifier) < 256):
-        raise ValueError("behind the comma stands a modifier from 0 to 255; signed announcements are not made")
+        raise ValueError("a modifier from 0 to 255 follows the comma; signed announcements are not supported")
     if rest.startswith(("/", "@")):
         address, _, key = rest.partition(":")
     else:
@@ -62,9 +62,9 @@ def _check_udp(host: str, port: str) -> None:
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        raise ValueError(f"{host!r} is no IP address; names are not looked up here") from None
+        raise ValueError(f"{host!r} is not an IP address; host names are not looked up here") from None
     if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise ValueError(f"{port!r} is no port")
+        raise ValueError(f"{port!r} is not a port")
 
 
 def joined(items: tuple[str, ...]) -> tuple[str, ...]:
@@ -83,9 +83,9 @@ def joined(items: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def may_be(service: Mapping[str, Any]) -> bool:
-    """Tell whether a site with these options of [service] has a socket of its own at which uwsgi is spoken.
+    """Tell whether a site with these options of [service] has its own socket that speaks uwsgi.
 
-    Our own runner takes both protocols, uWSGI and a command the one that `protocol` says.
+    Our own runner accepts both protocols, uWSGI and a command the one in `protocol`.
     """
     if service.get("mode") in ("proxy", "in-process") or (service.get("ini") and not service.get("application")):
         return False

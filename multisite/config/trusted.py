@@ -1,4 +1,4 @@
-"""Front ends whose word is believed, and the header in which one names the host."""
+"""Front ends whose headers are believed, and the header in which one names the host."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _MOST_PEERS = 4096
 
 
 def of_gunicorn(proxies: Iterable[str]) -> list[str]:
-    """Return `proxies` as gunicorn has them in its ``forwarded_allow_ips``; it believes every unix socket anyhow."""
+    """Return `proxies` for gunicorn's ``forwarded_allow_ips``; gunicorn believes every unix socket anyway."""
     named = [proxy for proxy in proxies if proxy != "unix"]
     return [str(ipaddress.ip_network(proxy, strict=False)) if "/" in proxy else proxy for proxy in named]
 
@@ -22,7 +22,7 @@ class Networks:
         self._networks = [ipaddress.ip_network(text, strict=False) for text in texts]
 
     def contain(self, address: str) -> bool:
-        """Tell whether `address` is in one of them; what is no address is in none."""
+        """Tell whether `address` is in one of them; a text that is not an address is in none."""
         try:
             ip = ipaddress.ip_address(address.partition("%")[0])
         except ValueError:
@@ -35,7 +35,7 @@ class TrustedProxies:
     """Peers that are one of `proxies`: addresses, networks or ``unix``.
 
     Attributes:
-        known: whether they are, of addresses that have been asked for; for those in a hurry.
+        known: the results for addresses that were looked up before, for fast access.
     """
 
     def __init__(self, proxies: Iterable[str]) -> None:
@@ -56,10 +56,10 @@ class TrustedProxies:
 
 
 def client_of(environ: dict[str, Any], proxies: TrustedProxies) -> str:
-    """Return the client's address: the last one in the chain of X-Forwarded-For that is no trusted proxy.
+    """Return the client's address: the last one in X-Forwarded-For that is not a trusted proxy.
 
-    A trusted front end adds whom it has been asked by, so what stands before an address that is not trusted was sent by
-    the client. "" for a peer of a unix socket that says nothing.
+    A trusted front end appends its own client, so everything before an untrusted address was sent by the client. Return
+    "" for a peer of a unix socket that sends no such header.
     """
     address = str(environ.get("REMOTE_ADDR", ""))
     told = str(environ.get("HTTP_X_FORWARDED_FOR", ""))
@@ -71,13 +71,13 @@ def client_of(environ: dict[str, Any], proxies: TrustedProxies) -> str:
 
 
 def scheme_of(environ: dict[str, Any], proxies: TrustedProxies) -> str:
-    """Return the scheme that the client used: what a trusted front end says, else the server's."""
+    """Return the scheme that the client used: from a trusted front end's header, else the server's."""
     told = _told(environ, "HTTP_X_FORWARDED_PROTO", proxies).lower()
     return told if told in ("http", "https") else str(environ["wsgi.url_scheme"])
 
 
 def forwarded_host(environ: dict[str, Any], proxies: TrustedProxies) -> str:
-    """Return the host that a trusted front end says the client asked for, "" if none does."""
+    """Return the host that the client asked for, from a trusted front end's header; "" if there is none."""
     return _told(environ, "HTTP_X_FORWARDED_HOST", proxies)
 
 
@@ -93,7 +93,7 @@ def key_of(header: str) -> str:
 
 
 class TrustedHeader:
-    """`header` names the host where the peer is one of `proxies`; from anybody else it is taken out."""
+    """`header` names the host if the peer is one of `proxies`; from any other peer it is removed."""
 
     def __init__(self, header: str, proxies: Iterable[str]) -> None:
         self._variable = key_of(header)

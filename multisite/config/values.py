@@ -1,4 +1,4 @@
-"""Casts: the text of one value into what the program works with (pure).
+"""Casts: from the text of one value to what the program works with (pure).
 
 Each cast takes text that is not empty and raises `ValueError` with a reason that
 completes the sentence "KEY = VALUE: …". Inside the program every duration is float
@@ -50,12 +50,12 @@ def unquote(value: str) -> str:
 def text(value: str) -> str:
     """Plain text in one line."""
     if "\n" in value:
-        raise ValueError("goes on in the next line")
+        raise ValueError("continues in the next line")
     return unquote(value)
 
 
 def boolean(value: str) -> bool:
-    """Say yes/true/on/1 or no/false/off/0, in any case."""
+    """yes/true/on/1 or no/false/off/0, in upper or lower case."""
     word = unquote(value).lower()
     if word not in TRUE | FALSE:
         raise ValueError("is neither yes nor no")
@@ -136,7 +136,7 @@ def networks(value: str) -> tuple[str, ...]:
         try:
             ipaddress.ip_network(item, strict=False)
         except ValueError:
-            raise ValueError(f"{item} is no address and no network such as 10.0.0.0/8") from None
+            raise ValueError(f"{item} is neither an address nor a network such as 10.0.0.0/8") from None
     return items
 
 
@@ -176,7 +176,7 @@ def application(value: str) -> str:
 
 
 def expiries(value: str) -> tuple[str, ...]:
-    """Durations, each behind the pattern it is for, if any."""
+    """Durations, each with an optional pattern before it."""
     items = list_of(value)
     for item in items:
         filerules.parse_expiry(item, duration)
@@ -220,7 +220,7 @@ def target(value: str) -> str:
 
 
 def sender(value: str) -> str:
-    """How a front end is told to send a file."""
+    """How a front end is asked to send a file."""
     word = text(value)
     filerules.parse_sender(word)
     return word
@@ -286,7 +286,7 @@ EMPTY |= {
 
 
 def split_items(value: str) -> list[str]:
-    """Cut at commas and line ends that stand outside quotes; empty items are dropped."""
+    """Split at commas and line ends outside quotes; drop empty items."""
     items, start, quote = [], 0, ""
     for position, char in enumerate(value):
         if quote:
@@ -310,12 +310,12 @@ def check_bounds(number: float, minimum: float, maximum: float, unit: str = "") 
 
 
 def alike(word: str, known: Iterable[str], most: int = 1) -> list[str]:
-    """Return those of *known* that look like a word, the nearest first, `most` at most."""
+    """Return those of *known* that look like a word, the nearest first, no more than `most`."""
     return get_close_matches(word[:80], dict.fromkeys(known), n=most, cutoff=0.6)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Say the nearest of *known* words as "; did you mean X?", or nothing."""
+    """Return the nearest of the *known* words as "; did you mean X?", or ""."""
     words = list(known)
     close = alike(word, words) or [each for each in words if len(each) > 2 and word.startswith(each)]
     return f"; did you mean {close[0]}?" if close else ""

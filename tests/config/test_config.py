@@ -57,7 +57,7 @@ def test_all_problems_are_told_at_once_with_line_reason_and_remedy(tmp_path: Pat
         ":4: [service] idle_timeout = soon: is not a duration such as 500ms, 30s, 5m, 1h or 1d; write it like 15m",
         ":5: [service] mode = proxi: is not one of auto, in-process, spawned, proxy; did you mean proxy?",
         ":6: [service]: the line 'nonsense here' is not KEY = VALUE; put = between the key and its value",
-        ":7: [sevice]: unknown section; did you mean service?; known are service, env, static, access, logging",
+        ":7: [sevice]: unknown section; did you mean service?; the known ones are service, env, static, access, logging",
         ":9: [logging] aces = x: unknown key; did you mean access?",
         ":11: [env] 2x = y: is not the name of an environment variable; use letters, digits and _",
     ):
@@ -96,7 +96,7 @@ def test_a_key_in_the_wrong_section_is_sent_to_the_right_one(tmp_path: Path) -> 
         ("[service]\ndomains = {user}.a.example, b.example\nlocation = /home/%USER\n", "%USER means nothing"),
         (GOOD + "python = /srv/%HOST/.venv\n", "location has none"),
         (GOOD + "[logging]\nerror = /var/log/%HOST.log\n", "location has none"),
-        (GOOD + "upstreams = ftp://x\n", "'ftp://x': ftp is not spoken; http and uwsgi are"),
+        (GOOD + "upstreams = ftp://x\n", "'ftp://x': the protocol ftp is not supported; http and uwsgi are"),
         (GOOD + "upstreams = http://a.example:99999\n", "a port is between 1 and 65535"),
         (GOOD + "upstreams = unix:x.sock, http://b.example\n", "the path of a socket is absolute"),
         (GOOD + "upstreams = http://b.example/path\n", "a path cannot be given"),

@@ -36,8 +36,8 @@ def test_an_endpoint_without_a_protocol_gets_the_one_it_is_read_for() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("https://10.0.0.5", "https is not spoken"),
-        ("fastcgi+unix:/x", "fastcgi is not spoken"),
+        ("https://10.0.0.5", "the protocol https is not supported"),
+        ("fastcgi+unix:/x", "the protocol fastcgi is not supported"),
         ("http://10.0.0.5/app", "a path cannot be given"),
         ("http://user@10.0.0.5", "HOST:PORT"),
         ("uwsgi://10.0.0.6", "the port is missing"),

@@ -38,7 +38,7 @@ def test_forms(text: str, shown: str, protocol: str, modifiers: tuple[int, int])
         ("h:1,256", "a modifier is"),
         ("h:1,x", "a modifier is"),
         ("h:1,1,1,1", "more than two"),
-        ("ftp://h:1", "ftp is not spoken"),
+        ("ftp://h:1", "the protocol ftp is not supported"),
         ("a" * 300 + ":1", "longer than"),
         ("x/y", "HOST:PORT"),
     ],
@@ -68,5 +68,5 @@ def test_an_option_lists_them() -> None:
 
 def test_networks() -> None:
     assert CASTS["networks"]("10.0.0.0/8, ::1") == ("10.0.0.0/8", "::1")
-    with pytest.raises(ValueError, match="10/33 is no address"):
+    with pytest.raises(ValueError, match="10/33 is neither an address"):
         CASTS["networks"]("10/33")

@@ -87,7 +87,7 @@ def test_what_the_file_says_wins(package: Path) -> None:
         ("refuses", "refuses it: a has not paid"),
         ("root", "allow_root = yes"),
         ("fails", "failed: ZeroDivisionError"),
-        ("nonsense", "returned 'www-data' and not a user and a group"),
+        ("nonsense", "returned 'www-data' instead of a user and a group"),
         ("gone", "cannot be loaded: ModuleNotFoundError"),
         ("unheard_of", "there is no such policy; there are owner, directory, apart, by_name"),
     ],

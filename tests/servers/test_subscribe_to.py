@@ -156,7 +156,7 @@ def test_a_wrong_address_is_told(home: HomeDir) -> None:
         told = home.multisite("check")
     finally:
         home.disable("wrong")
-    assert "'localhost' is no IP address" in told, told
+    assert "'localhost' is not an IP address" in told, told
 
 
 def test_each_option_of_the_fastrouter_has_its_counterpart() -> None:
