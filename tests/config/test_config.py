@@ -57,7 +57,8 @@ def test_all_problems_are_told_at_once_with_line_reason_and_remedy(tmp_path: Pat
         ":4: [service] idle_timeout = soon: is not a duration such as 500ms, 30s, 5m, 1h or 1d; write it like 15m",
         ":5: [service] mode = proxi: is not one of auto, in-process, spawned, proxy; did you mean proxy?",
         ":6: [service]: the line 'nonsense here' is not KEY = VALUE; put = between the key and its value",
-        ":7: [sevice]: unknown section; did you mean service?; the known ones are service, env, static, access, logging",
+        ":7: [sevice]: unknown section; did you mean service?; "
+        "the known ones are service, env, static, access, logging",
         ":9: [logging] aces = x: unknown key; did you mean access?",
         ":11: [env] 2x = y: is not the name of an environment variable; use letters, digits and _",
     ):
