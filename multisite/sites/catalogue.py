@@ -1,6 +1,6 @@
 """The sites of a home as a whole: who has which name and which domain.
 
-Built anew from all entries, then only read; swapped whole when something changed.
+Built from all entries, then only read; replaced as a whole when something has changed.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class Catalogue:
         return self._hosting[name]
 
     def instance(self, name: str, host: str) -> tuple[Entry, Site] | None:
-        """Return the instance of a hosting site for a normalised host; None where the host has no folder.
+        """Return the instance of a hosting site for a normalised host; None if the host has no folder.
 
-        A folder that is a link to its neighbour leads to the neighbour's instance.
+        A folder that is a link to another host's folder leads to that host's instance.
         """
         site = self.hosting(name)
         if not site:
@@ -86,7 +86,7 @@ class Catalogue:
 
     @property
     def sites(self) -> dict[str, SiteFile]:
-        """What each site's file says, by name, in read order."""
+        """The content of each site's file, by name, in read order."""
         return {name: entry.file for name, entry in self.entries.items()}
 
     def answering(self, host: str) -> list[HostMatch[Mounts]]:
@@ -99,14 +99,14 @@ class Catalogue:
 
 
 def read(home: Home) -> Catalogue:
-    """Read all sites of `home` in one go, as the command line does; a last good version that serves counts."""
+    """Read all sites of `home` in one go, as the command line does; a last good version that is serving counts."""
     folder = SiteDir(home, store=False)
     folder.scan()
     return build(folder.entries.values(), home, HoldingsFile(home).load(), folder.problems)
 
 
 def ledger(home: Home, current: Callable[[], Catalogue | None]) -> Ledger:
-    """Return the claims on module names of `home`; those of sites that are no longer so in `current` do not count."""
+    """Return the claims on module names of `home`; claims that no longer hold in `current` do not count."""
 
     def is_live(name: str, names: Mapping[str, str]) -> bool:
         sites = current()
@@ -118,8 +118,8 @@ def ledger(home: Home, current: Callable[[], Catalogue | None]) -> Ledger:
 def build(entries: Iterable[Entry], home: Home, held: Holdings = NOBODY, problems: Iterable[Problem] = ()) -> Catalogue:
     """Give names and domains to `entries` in their order.
 
-    What two files claim, the one that is `held` to have it keeps, else the earlier one gets: an addition never takes
-    anything from a site that serves. `problems` are those of the folders.
+    If two files claim the same, the one in `held` keeps it, else the earlier one gets it: an addition never takes
+    anything from a serving site. `problems` are those of the folders.
     """
     entries = list(entries)
     problems = [*problems, *(problem for entry in entries for problem in entry.problems)]
@@ -166,7 +166,7 @@ def _name(entries: list[Entry], held: Holdings) -> tuple[dict[str, Entry], list[
 def _same_name(loser: Entry, holder: Entry) -> Problem:
     return Problem(
         loser.path,
-        f"{holder.path} has this name too and keeps it",
+        f"{holder.path} has this name, too, and keeps it",
         "service",
         "name",
         loser.file.name,
@@ -201,9 +201,9 @@ def _conflict(loser: Entry, holder: Entry, domain: str, mount: str) -> Problem:
     where = "" if mount == "/" else f" at {mount}"
     return Problem(
         loser.path,
-        f"{holder.path} claims this domain{where} too and keeps it",
+        f"{holder.path} claims this domain{where}, too, and keeps it",
         "service",
         "domains",
         domain,
-        remedy="take it out of one of the two files, or give one a mount of its own",
+        remedy="remove it from one of the two files, or give one another mount",
     )

@@ -1,11 +1,11 @@
-"""What changes in a site's files: whether they are others than those that were loaded, and since when.
+"""Changes of a site's files: whether they differ from those that were loaded, and since when.
 
-Two sets of files are looked at: those whose change reloads a site, by worker and supervisor, and its code, for
-development and to tell its version. None is read: a file is told by what it is, never by whether it is newer. A
-roll-back, ``rsync -a`` and a link that leads back bring older times, and a file may have tomorrow's. One that is gone
-asks for nothing; when it is back, it counts if it is another one.
+Two sets of files are watched: those whose change reloads a site, by worker and supervisor, and its code, for
+development and to identify its version. None is read: a file is identified by its attributes, never by being newer.
+A roll-back, ``rsync -a`` and a link that is set back bring older times, and a file may have tomorrow's. A missing file
+causes nothing; when it is back, it counts if it differs.
 
-Whose tree it is can put anything into it, and who looks at it has other things to do: a look at it has bounds.
+The owner of a tree can put anything into it, and the processes that look at it have other work: a look has limits.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from typing import Any
 from multisite.config.model import Home, Site
 from multisite.sites import sitedir
 
-QUIET = 0.5  # seconds without a further change after which one is taken: who writes a tree touches many files
-LONGEST_LOCK = 60.0  # seconds after which a lock of git is taken for forgotten
-MOST_FOLDERS = 8  # that are looked at for one: the site's and those above
-MOST_NAMES = 10000  # that one look takes note of, in all folders together
+QUIET = 0.5  # seconds without a further change after which a change is taken: deploying a tree touches many files
+LONGEST_LOCK = 60.0  # seconds after which a lock of git counts as forgotten
+MOST_FOLDERS = 8  # folders that are searched for a lock: the site's and those above
+MOST_NAMES = 10000  # files that one look notes, in all folders together
 MOST_IN_FOLDER = 2000  # a folder with more holds data
-DEEPEST = 100  # folders in one another
+DEEPEST = 100  # nested folders
 LONGEST_LOOK = 0.5  # seconds
 
 
 class Look:
-    """One look at the tree below `top`: it leads nowhere else, comes nowhere twice, and ends."""
+    """One look at the tree below `top`: it leaves the tree nowhere, visits nothing twice, and ends."""
 
     def __init__(self, top: str) -> None:
         self._top = top
@@ -45,11 +45,11 @@ class Look:
     def below(
         self, enters: Callable[[os.DirEntry[str]], bool], deeper: int = DEEPEST, folder: str = ""
     ) -> Iterator[tuple[os.DirEntry[str], int]]:
-        """Return what is in a folder, by name, and then what is in those folders below that `enters` chooses.
+        """Return the entries of a folder, by name, and then those of the folders below that `enters` chooses.
 
         Args:
-            enters: tells whether to look into a folder, which may be a link.
-            deeper: how many folders deep to go; each item comes with how many of these are left.
+            enters: decides whether to look into a folder, which may be a link.
+            deeper: how many folders deep to go; each item comes with the number that is left.
             folder: where to begin; "": at the top.
         """
         folders = []
@@ -64,7 +64,7 @@ class Look:
             yield from self.below(enters, deeper - 1, path)
 
     def _at(self, folder: str) -> list[os.DirEntry[str]]:
-        """Return what is in a folder, by name, as far as the bounds allow."""
+        """Return the entries of a folder, by name, as far as the limits allow."""
         found: list[os.DirEntry[str]] = []
         try:
             with os.scandir(folder) as entries:
@@ -78,7 +78,7 @@ class Look:
         return sorted(found, key=lambda item: item.name)
 
     def _is_new(self, folder: os.DirEntry[str]) -> bool:
-        """Tell whether it is of this tree, and the look has not led there yet."""
+        """Tell whether it belongs to this tree and has not been visited yet."""
         if folder.is_symlink() and not os.path.realpath(folder.path).startswith(self._bound):
             return False
         status = folder.stat()
@@ -88,13 +88,13 @@ class Look:
 
 
 def is_quiet(times: Iterable[int]) -> bool:
-    """Tell whether the newest of these times (nanoseconds since 1970) is long enough ago, and not to come."""
+    """Tell whether the newest of these times (nanoseconds since 1970) is long enough ago, and not in the future."""
     age = time.time() - max(times, default=0) / 1e9
     return age >= QUIET
 
 
 def is_being_written(location: str) -> bool:
-    """Tell whether git is at work in the tree around `location` just now: it holds ``index.lock`` meanwhile."""
+    """Tell whether git is changing the tree around `location` just now: it holds ``index.lock`` meanwhile."""
     folder = location
     for _ in range(MOST_FOLDERS if location else 0):
         git = os.path.join(folder, ".git")
@@ -111,12 +111,12 @@ Times = tuple[tuple[str, tuple[int, ...]], ...]
 
 CODE = (".py", ".wsgi")
 TEMPLATES = frozenset({"templates", "template", "views"})  # folders whose files are code, whatever they are called
-MOST_FILES = 5000  # of one site; what is beyond is not looked at
+MOST_FILES = 5000  # of one site; further ones are not looked at
 _SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages", "venv", "env", "virtualenv", "htmlcov"})
 
 
 def times(site: Site) -> Times:
-    """Return each file of the code of `site` with what tells it from another: Unix nanoseconds, bytes, inode."""
+    """Return each file of the code of `site` with its identity: Unix nanoseconds, bytes, inode."""
     named = [os.path.join(site.location, name) for name in (*site.ini, _file_of(site.application)) if name]
     return tuple((path, _stamp(path)) for path in (*named, *islice(_code_below(site.location), MOST_FILES)))
 
@@ -146,7 +146,7 @@ def _code_below(location: str) -> Iterator[str]:
 
 
 def _is_ours(folder: os.DirEntry[str]) -> bool:
-    """Tell whether a folder holds code of the site rather than what was installed."""
+    """Tell whether a folder holds code of the site rather than installed packages."""
     hidden = folder.is_symlink() or folder.name.startswith(".") or folder.name in _SKIPPED
     return not hidden and not os.path.exists(os.path.join(folder.path, "pyvenv.cfg"))
 
@@ -158,19 +158,19 @@ Files = dict[str, Identity]  # by path
 
 
 def paths(site: Site) -> tuple[str, ...]:
-    """Return the files whose change reloads `site`; its own file is looked at elsewhere."""
+    """Return the files whose change reloads `site`; its own file is watched elsewhere."""
     own = (RESTART, ALWAYS_RESTART) if site.location else ()
     return (*(os.path.join(site.location, name) for name in own), *site.touch_reload)
 
 
 def identity(path: str) -> Identity:
-    """Return what tells a file from others: where links lead, time in nanoseconds, size, inode; () if it is gone."""
+    """Return the identity of a file: where links lead, time in nanoseconds, size, inode; () if it is missing."""
     stamp = _stamp(path)
     return (os.path.realpath(path), *stamp) if stamp else ()
 
 
 def changed_at(path: str) -> float:
-    """Return when a file, or the link to it, was changed last: Unix seconds that nobody can set; 0.0 if it is gone."""
+    """Return when a file, or the link to it, last changed: Unix seconds that nobody can set; 0.0 if it is missing."""
     try:
         return max(os.lstat(path).st_ctime, os.stat(path).st_ctime)
     except (OSError, ValueError):
@@ -178,7 +178,7 @@ def changed_at(path: str) -> float:
 
 
 def files(site: Site, home: Home) -> Files:
-    """Return what reloads a site, as it is now: its trigger files, Moya's, and where its location leads."""
+    """Return the files that reload a site, as they are now: its trigger files, Moya's, and where its location leads."""
     found = {path: identity(path) for path in paths(site)}
     changes = sitedir.changes_path(home, site.name)
     found[changes] = sitedir.changes_stamp(changes, site.file)
@@ -192,8 +192,8 @@ class Watched:
 
     Attributes:
         loaded: as they were when the site was loaded.
-        newest: as they were when they were last looked at; what is gone, as it was last.
-        due: monotonic seconds at which a change is to be taken; None: there is none.
+        newest: as they were at the last look; a missing one, as it was last.
+        due: monotonic seconds at which a change will be taken; None: there is none.
     """
 
     def __init__(self, loaded: Mapping[str, Identity] = {}, newest: Mapping[str, Identity] = {}) -> None:
@@ -201,19 +201,19 @@ class Watched:
         self.due: float | None = None
 
     def begin(self, found: Files) -> None:
-        """Take the files as they are now for those that are loaded."""
+        """Note that the files are loaded as they are now."""
         self.newest = self._with_gone(found)
         self.take_change()
 
     def take_change(self) -> None:
-        """Have the change taken that was seen last."""
+        """Take the change that was seen last."""
         self.loaded, self.due = self.newest, None
 
     def is_due(self, found: Files, now: float) -> bool:
-        """Tell whether there is a change, and nothing has changed for a while: who writes a tree touches many files.
+        """Tell whether there is a change, and nothing has changed for a while: deploying a tree touches many files.
 
         Args:
-            found: the files as they are now; those that were not looked at before tell nothing.
+            found: the files as they are now; those that were not looked at before are ignored.
             now: monotonic seconds.
         """
         found = self._with_gone(found)
@@ -234,7 +234,7 @@ SUFFIXES = (".py", ".wsgi", ".ini", *EXTENSION_SUFFIXES)
 
 
 def version_of(site: Site, home: Home) -> str:
-    """Return a text that is another one when `site` may be another one."""
+    """Return a text that differs when the code of `site` may differ."""
     digest = hashlib.sha256(f"{sys.version} {sys.prefix} {os.path.realpath(site.location)}".encode(errors="replace"))
     asked = files(site, home)
     libraries = (path for path in sys.path if path.endswith(("site-packages", "dist-packages")))
@@ -251,7 +251,7 @@ def _source_below(location: str) -> Iterator[str]:
         if item.name.endswith(SUFFIXES):
             if stamp := _stamp(item.path):
                 yield f"{item.path} {' '.join(map(str, stamp))}\n"
-        elif deeper and _is_package(item) and item.is_symlink():  # it may lead to another one that has files like these
+        elif deeper and _is_package(item) and item.is_symlink():  # it may lead to another one with the same files
             yield f"{item.path} {os.path.realpath(item.path)}\n"
 
 

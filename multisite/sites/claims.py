@@ -1,9 +1,9 @@
-"""Claims: which site of an interpreter a top-level module name belongs to.
+"""Claims: to which site of an interpreter a top-level module name belongs.
 
 Sites that share an interpreter share `sys.modules`, so a name such as ``helper`` can
-mean one thing only. The first site that is used claims the names of its directory; a
+have only one meaning. The first site that is used claims the names of its directory; a
 later one with the same name elsewhere may not share. The ledger is kept in the state
-directory, so that all workers, and `multisite explain`, give one answer.
+directory, so that all workers, and `multisite explain`, give the same answer.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from multisite.errors import NeedsProcess
 from multisite.sites.statefile import StateFile
 
 DJANGO = "<django>"  # claimed by the one Django project that an interpreter can hold
-EACH = "<each>"  # in the place of a directory: each site that claims the name so has a module of its own (`finder`)
+EACH = "<each>"  # in place of a directory: each site that claims the name in this way has its own module (`finder`)
 
-# Files that lie in nearly every project's folder and that no serving code imports.
+# Files in nearly every project's folder that no serving code imports.
 NEVER_SERVED = frozenset({"conftest", "docs", "fabfile", "manage", "noxfile", "setup", "tasks", "test", "tests"})
 
-MOST_NAMES = 8  # of clashing modules that a reason repeats
+MOST_NAMES = 8  # clashing modules that a reason lists
 
 Names = dict[str, str]  # top-level name → the directory that it is imported from, or `EACH`
 
 
 def importable_names(directory: str) -> set[str]:
-    """Return the top-level names that `directory` on the import path would offer.
+    """Return the top-level names that `directory` would offer on the import path.
 
     Modules, extension modules, packages, and folders that hold modules (PEP 420).
     """
@@ -48,7 +48,7 @@ def _module_name(item: os.DirEntry[str]) -> str:
     stem, dot, _ = item.name.partition(".")
     if not stem.isidentifier() or stem == "__pycache__":
         return ""
-    if dot:  # gunicorn.conf.py is no module; x.cpython-311-x86_64-linux-gnu.so is one
+    if dot:  # gunicorn.conf.py is not a module; x.cpython-311-x86_64-linux-gnu.so is
         return stem if item.name[len(stem) :] in (".py", *EXTENSION_SUFFIXES) else ""
     return stem if item.is_dir() and _holds_modules(item.path) else ""
 
@@ -61,13 +61,13 @@ def _holds_modules(directory: str) -> bool:
 
 
 def conflict(names: Mapping[str, str], others: Mapping[str, Mapping[str, str]]) -> str:
-    """Return why a site that wants `names` may not share with `others`, "" if it may.
+    """Return why a site that needs `names` may not share with `others`, "" if it may.
 
-    Two sites that import a name from the same directory mean the same module.
+    Two sites that import a name from the same directory use the same module.
     """
     for other, held in others.items():
         if DJANGO in names.keys() & held.keys():
-            return f"it is a second Django project: '{other}' is the one that this interpreter can hold"
+            return f"it is a second Django project, and this interpreter, which can hold only one, has '{other}'"
         clashing = [name for name in sorted(names.keys() & held.keys()) if names[name] != held[name]]
         if len(clashing) == 1:
             return f"its module '{clashing[0]}' clashes with the '{clashing[0]}' of site '{other}', which came first"
@@ -84,17 +84,17 @@ class Ledger:
     def __init__(self, file: StateFile, is_live: Callable[[str, Mapping[str, str]], bool]) -> None:
         self._file = file
         self._is_live = is_live  # (site name, its claims) → still enabled, and they are still its own?
-        self._here: dict[str, Names] = {}  # stands in where the state directory cannot be written
+        self._here: dict[str, Names] = {}  # used if the state directory cannot be written
 
     def others(self, site: str) -> dict[str, Names]:
         """Return the live claims of all other sites."""
         return {name: held for name, held in self._load().items() if name != site and self._is_live(name, held)}
 
     def acquire(self, site: str, names: Names) -> None:
-        """Claim `names` for `site`, in place of what it had.
+        """Claim `names` for `site`, instead of its earlier claims.
 
         Raises:
-            NeedsProcess: another site has one of them; then `site` keeps what it had.
+            NeedsProcess: another site has one of them; then `site` keeps its earlier claims.
         """
         with self._file.locked():
             claims = self.others(site)
@@ -106,7 +106,7 @@ class Ledger:
             self._store(claims)
 
     def release(self, sites: Iterable[str]) -> None:
-        """Give up all that `sites` hold."""
+        """Release all claims of `sites`."""
         sites = set(sites)
         with self._file.locked():
             claims = self._load()

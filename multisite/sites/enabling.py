@@ -1,7 +1,7 @@
 """Enable and disable sites: the links in ``sites-enabled``, kept as a2ensite and a2dissite keep them.
 
-What stands at a path is looked at once (`state_of`), what to do about it is decided without touching
-anything (`plan_enable`, `plan_disable`), and `Places` knows the directories and carries it out.
+A path is looked at once (`state_of`), the step is decided without touching anything (`plan_enable`,
+`plan_disable`), and `Places` knows the directories and carries it out.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class EnablingError(MultisiteError):
 
 @dataclass(frozen=True, slots=True)
 class PathState:
-    """What stands at `path`; `text` is what a link says, `real` the regular file reached."""
+    """What is at `path`; `text` is the text of a link, `real` the regular file that it leads to."""
 
     path: str
     kind: Kind
@@ -39,7 +39,7 @@ class PathState:
         """Why this cannot be read as a site file; "" if it can."""
         return {
             "nothing": "there is no such file",
-            "dangling": f"the link is dangling, it leads to {self.text}",
+            "dangling": f"the link is dangling: there is no {self.text}",
             "loop": "the link leads in a loop",
             "other": "it is not a regular file",
         }.get(self.kind, "")
@@ -47,7 +47,7 @@ class PathState:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One decision: what to do at `path`, and what is said about it."""
+    """One decision: what to do at `path`, and the message about it."""
 
     action: Action
     path: str
@@ -58,8 +58,8 @@ def plan_enable(name: str, found: PathState, source: PathState, alias: str = "")
     """Decide how `name` becomes enabled.
 
     Args:
-        name: what the user calls the site.
-        found: what stands where the link belongs.
+        name: the user's name for the site.
+        found: what is at the place of the link.
         source: the site file in ``sites-available``.
         alias: another link that leads to the same site file already, or "".
     """
@@ -77,7 +77,7 @@ def plan_enable(name: str, found: PathState, source: PathState, alias: str = "")
 
 
 def _obstacle(name: str, found: PathState, source: PathState) -> str:
-    """Return why the link cannot be made where something else stands, "" if it can."""
+    """Return what is in the way of the link, "" for nothing."""
     if found.kind in ("file", "other"):
         return f"{found.path} is not a link; it is left alone"
     if found.kind == "link":
@@ -86,7 +86,7 @@ def _obstacle(name: str, found: PathState, source: PathState) -> str:
 
 
 def plan_disable(name: str, found: PathState) -> Step:
-    """Decide how `name` becomes disabled; `found` is what stands in ``sites-enabled``."""
+    """Decide how `name` becomes disabled; `found` is what is in ``sites-enabled``."""
     if found.kind == "nothing":
         return Step("keep", found.path, f"{name} is already disabled")
     if found.kind in ("file", "other"):
@@ -103,7 +103,7 @@ def link_name(pattern: str, stem: str) -> str:
 
 
 def state_of(path: str) -> PathState:
-    """See what stands at `path` without opening it."""
+    """Look at `path` without opening it."""
     try:
         is_link = stat.S_ISLNK(os.lstat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):
@@ -132,7 +132,7 @@ class Places:
 
     @classmethod
     def of(cls, home: str, read: tuple[str, ...]) -> Places:
-        """Find the directories of `home`: links belong where the first glob of `read` that names a directory looks.
+        """Find the directories of `home`: links belong into the directory of the first glob of `read` that names one.
 
         Raises:
             EnablingError: every glob has a wildcard in its directory.
@@ -163,7 +163,7 @@ class Places:
 
     @cached_property
     def _links(self) -> dict[tuple[int, int] | None, str]:
-        """The links that there are at first sight, by the file that they lead to; looked up once."""
+        """The links at the first look, by the file that they lead to; looked up once."""
         paths = (
             os.path.join(self.enabled, n) for n in sorted(_names(self.enabled)) if fnmatch.fnmatch(n, self.pattern)
         )
@@ -194,9 +194,9 @@ class Places:
         return step
 
     def relink(self, stem: str, new: str) -> str:
-        """Have the link to a site file that is now called `new` follow it; there is one all the time.
+        """Make the link to a site file follow its new name `new`; there is a link all the time.
 
-        Returns the path of the link, "" where the site was not enabled.
+        Return the path of the link, "" if the site was not enabled.
         """
         old = self.link_to(stem)
         if not old:
@@ -230,7 +230,7 @@ def _names(folder: str) -> list[str]:
 
 
 def identity(path: str) -> tuple[int, int] | None:
-    """Tell files apart without comparing names; None where nothing can be reached."""
+    """Return what identifies a file whatever its name is; None if nothing can be reached."""
     try:
         status = os.stat(path)
     except OSError:

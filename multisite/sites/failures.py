@@ -1,4 +1,4 @@
-"""What became of each site that could not be served, noted for ``multisite explain``.
+"""The last failure of each site that could not be served, noted for ``multisite explain``.
 
 Workers and supervisors come and go and the command line is another process, so the last failure of a
 site is kept in the state directory until the site is served again.
@@ -24,9 +24,9 @@ class Failure:
 
     Attributes:
         at: Unix time.
-        serving: whether an older application goes on.
+        serving: whether an older application is still serving.
         own_process: that it is no failure of the site: it may not live in a process with others.
-        steps: what a start went through, with seconds.
+        steps: the steps of a start, with seconds.
         output: the last lines that a process printed.
         watched: files whose change may have mended it.
         crashed: that a process was ready before it ended, so that the next one may well answer.
@@ -57,14 +57,14 @@ class Failure:
 
     @property
     def outdated(self) -> bool:
-        """Whether a file has changed since, so that nobody knows before the next request."""
+        """Whether a file has changed since, so that the next request may succeed."""
         return any(changed_at(path) > self.at for path in self.watched)
 
 
 class LastFailures:
     """The last failure of each site of a home, of one `kind`.
 
-    The workers' kind are failed imports; the supervisor has its own, so that neither takes the other's away.
+    The workers note failed imports; the supervisor has another kind, so that neither clears the other's notes.
     """
 
     def __init__(self, home: Home, kind: str = "verdicts") -> None:
@@ -95,8 +95,8 @@ class LastFailures:
     ) -> None:
         """Note that `site` has failed; the arguments are those of `Failure`.
 
-        Where one process has said that visitors get an error page, no other one's `serving` takes that away: some of
-        them do.
+        If one process has noted that visitors get an error page, `serving` of another one does not change that: some
+        visitors still get it.
         """
         told = (tuple(steps), tuple(output), tuple(watched), basis, crashed, remedy)
         with self._file.locked():

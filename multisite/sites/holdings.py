@@ -1,6 +1,6 @@
-"""Who has which name and which domain, where two files claim one: whoever had it first, over restarts too.
+"""Which file has a name or a domain that two files claim: the one that had it first, over restarts, too.
 
-Workers, the supervisor and the command line decide alike because all of them ask the same note in the state directory.
+Workers, the supervisor and the command line agree because all of them read the same note in the state directory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Holdings:
     """What each enabled site file has, by its path.
 
     Attributes:
-        names: site name → path of the file whose site is called so.
+        names: site name → path of the file whose site has it.
         domains: claim → path of the file whose site answers there.
     """
 
@@ -28,7 +28,7 @@ class Holdings:
     domains: Mapping[Claim, str] = field(default_factory=dict)
 
     def above(self, other: Holdings) -> Holdings:
-        """Return these, and what `other` has besides."""
+        """Return these, and further ones of `other`."""
         return Holdings({**other.names, **self.names}, {**other.domains, **self.domains})
 
 
@@ -42,7 +42,7 @@ class HoldingsFile:
         self._file = StateFile(home, "holdings")
 
     def load(self) -> Holdings:
-        """Return what is noted; nothing where that cannot be read or believed."""
+        """Return the note; nothing if it cannot be read or trusted."""
         rows = self._file.rows()
         try:
             domains = {(str(domain), str(mount)): str(path) for domain, mount, path in rows.get("domains", ())}
@@ -51,7 +51,7 @@ class HoldingsFile:
             return NOBODY
 
     def keep(self, holdings: Holdings) -> None:
-        """Note who has what from now on, if that is another than before."""
+        """Note who has what from now on, if that has changed."""
         if holdings != self.load():
             names = list(holdings.names.items())
             domains = [(*claim, path) for claim, path in holdings.domains.items()]
@@ -59,6 +59,6 @@ class HoldingsFile:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Have nobody else decide meanwhile."""
+        """Keep other processes from deciding meanwhile."""
         with self._file.locked():
             yield

@@ -1,4 +1,4 @@
-"""The folders behind a hosting site: which hosts have one, and by which other names."""
+"""The folders behind a hosting site: which hosts have one, and their other names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_LOOKED_AT = 1000  # names in a folder
 
 
 def stamp_of(folder: str) -> Stamp:
-    """Return what changes when another folder takes the place of this one, or another user owns it; () if it is none.
+    """Return a value that changes when another folder replaces this one, or its owner changes; () if it is no folder.
 
     Its contents do not count.
     """
@@ -28,11 +28,11 @@ def stamp_of(folder: str) -> Stamp:
 
 
 def canonical(location: str, host: str) -> str:
-    """Return the host that `host` is another name of: the one whose folder its own is a link to.
+    """Return the host of which `host` is another name: the folder of `host` is a link to that host's folder.
 
     Args:
-        location: of the hosting site. Only a link beside its target says this, where one component of the location is
-            the host alone (``/var/www/%HOST/site``).
+        location: of the hosting site. Only a link beside its target counts, if one component of the location is just
+            the host (``/var/www/%HOST/site``).
         host: in its normal form.
     """
     before, placeholder, _after = f"{location}/".partition("/%HOST/")
@@ -46,7 +46,7 @@ def canonical(location: str, host: str) -> str:
 
 
 def application(folder: str) -> str:
-    """Return the file that a site without ``application`` serves from its folder, "" where there is none.
+    """Return the file that a site without ``application`` serves from its folder, "" if there is none.
 
     It is the first of `APPLICATIONS`, else the only file that ends in ``.wsgi``.
     """

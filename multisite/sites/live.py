@@ -1,9 +1,8 @@
-"""The configuration as it is now: read, watched without a watcher, swapped whole.
+"""The current configuration: read, checked for changes without a watcher, replaced as a whole.
 
-Nothing runs between requests. A request that finds a look due pays a handful of stat
-calls for everybody; the full look at every file happens only when a folder or moya.conf
-changed, or when somebody asks for a host that nobody knows, and then within a small
-share of the time.
+Nothing runs between requests. A request that finds a look due makes a handful of stat
+calls for all; every file is looked at only when a folder or moya.conf has changed, or
+when a client asks for an unknown host, and then within a small share of the time.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from multisite.sites.catalogue import Catalogue
 from multisite.sites.holdings import NOBODY, HoldingsFile
 from multisite.sites.sitedir import SiteDir, stamp_of
 
-LOOK_EVERY = 1.0  # seconds from a change until a busy site's worker knows it
+LOOK_EVERY = 1.0  # seconds until the worker of a busy site knows of a change
 _SCAN_SHARE = 20  # full looks that unknown hosts cause take at most 1/20 of the time
 _SCAN_PAUSE = 0.05  # seconds between two such looks at least
 
@@ -33,7 +32,7 @@ _log = logging.getLogger("multisite.live")
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """Hold the garbage collector back: it would walk thousands of new sites again and again, none of them garbage."""
+    """Stop the garbage collector: it would visit thousands of new sites again and again, none of them garbage."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -61,18 +60,18 @@ class LiveHome:
         """Read everything for the first time.
 
         Raises:
-            ConfigError: there is no home that can be used; call again later.
+            ConfigError: there is no usable home; call again later.
         """
         home = self._read_home()
         with _no_collection():
             self._adopt(home)
-        gc.freeze()  # what is there now is there to stay: no later collection has to walk it
+        gc.freeze()  # these objects stay: no later collection has to visit them
         assert self.catalogue
         return self.catalogue
 
     @property
     def home(self) -> Home:
-        """The home as moya.conf describes it; only once it is open."""
+        """The home as moya.conf describes it; only after `open`."""
         assert self.catalogue
         return self.catalogue.home
 
@@ -87,7 +86,7 @@ class LiveHome:
         """Look for the site that an unknown host may belong to; True if there is a new catalogue.
 
         Args:
-            at_once: somebody has just written its file, so the share of the time is of no account.
+            at_once: its file has just been written, so the limit of time does not apply.
         """
         if self._look_at_folders():
             return True
@@ -129,7 +128,7 @@ class LiveHome:
         return read_home(path)
 
     def _changed_home(self) -> Home | None:
-        """Return the home if moya.conf is another one and can be used."""
+        """Return the home if moya.conf has changed and can be used."""
         assert self._folder
         if stamp_of(self._folder.home.file) == self._home_stamp:
             return None
@@ -141,7 +140,7 @@ class LiveHome:
             return None
 
     def _adopt(self, home: Home) -> None:
-        """Make `home` the one that is served."""
+        """Serve `home` from now on."""
         self._configure_logging(home)
         kept.begin(home.state_dir)
         os.environ.update(home.env)

@@ -146,7 +146,7 @@ def test_a_domain_that_is_taken_is_said_when_the_site_is_enabled(home: pathlib.P
     add(home, "a", "domains = x.example.com")
     add(home, "b", "domains = x.example.com", enable=False)
     result = run("ensite", "--force", "b")
-    assert "sites-enabled/a.ini claims this domain too" in result.stderr
+    assert "sites-enabled/a.ini claims this domain, too," in result.stderr
 
 
 def test_dangling_links_are_removed_and_regular_files_are_not(home: pathlib.Path, run: Run) -> None:

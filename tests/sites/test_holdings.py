@@ -113,7 +113,7 @@ def test_ensite_refuses_the_second_site_of_a_domain(home: TestHome, served: bool
     assert run(home, "ensite", "zeta").exit_code == 0  # itself
     forced = run(home, "ensite", "--force", "alpha")
     assert forced.exit_code == 0
-    assert "claims this domain too" in forced.stderr
+    assert "claims this domain, too," in forced.stderr
     assert run(home, "ensite", "alpha").exit_code == 0  # it is
     for _ in range(2):
         home.later()
