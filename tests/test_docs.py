@@ -10,6 +10,10 @@ import pytest
 CHECKOUT = Path(__file__).parent.parent
 PACKAGE = CHECKOUT / "multisite"
 SOURCES = "\n".join(path.read_text() for path in sorted(PACKAGE.rglob("*.py")))
+PAGES = [
+    *(CHECKOUT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGES")),
+    *(page for page in sorted((CHECKOUT / "docs").rglob("*.md")) if page.name != "measurements.md"),
+]
 FOREIGN = {"wsgiref.validate"}
 
 
@@ -31,6 +35,20 @@ def test_names_of_the_code_are_those_of_the_code(page: str) -> None:
     named = set(re.findall(r"`([A-Za-z_][A-Za-z_.]*)`", text)) - FOREIGN
     assert len(named) > 20
     assert not {name for name in named if not exists(name)}
+
+
+#: Words that a native speaker would not use so, or that have a usual word.
+UNUSUAL = re.compile(
+    r"\banew\b|\bgoes on\b|\bgo on\b|\bexit code\b|\bheeded?\b|\bis (?:said|told)\b|\bsays so\b|\bwhat comes of\b|"
+    r"\bprocess(?:es)? of (?:its|their) own\b",
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_use_the_usual_words(page: Path) -> None:
+    """Outside of what programs print, the pages speak as people do."""
+    text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert not [line for line in text.splitlines() if UNUSUAL.search(line)]
 
 
 def test_commands_are_described_as_they_are() -> None:

@@ -31,7 +31,7 @@ ROOMS = {
     "service": Room(
         "the WSGI callable; composition root of a worker", "dispatch router proxy control config logs sites"
     ),
-    "errors": Room("what can go wrong, its HTTP status, `Problem`, and the page that says so", ""),
+    "errors": Room("what can go wrong, its HTTP status, `Problem`, and the page that reports it", ""),
     "config": Room("from INI text to frozen values; the one option table; safe reading of files", "errors"),
     "logs": Room("what is written down: the service's log, sites' logs, request lines", "errors config"),
     "sites": Room(

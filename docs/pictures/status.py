@@ -1,7 +1,8 @@
 """Make status.svg, the picture in README.md: `python docs/pictures/status.py` in a checkout after `make venv`.
 
 It serves demonstration sites from a scratch home, sends them some requests, and records what `multisite status` prints
-on a terminal, with /opt/multisite for the checkout and /srv for the scratch home. Look at it before you commit it.
+on a terminal, with /opt/multisite for the checkout, /etc/moya for the scratch home and /srv for the sites. Look at the
+picture before you commit it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ SITES = {  # what each file says, and how many requests the site gets
     "tickets": ("location = {demo}/flask\napplication = app:app", 0),
     "wiki": ("location = {demo}/wiki\napplication = wiki:application", 1),
 }
-WIKI = "import markdwon\n"  # there is no such package
+WIKI = 'import os\n\nSECRET = os.environ["WIKI_SECRET"]\n'  # which nobody has set
 
 
 def main() -> None:
@@ -76,7 +77,9 @@ def record(scratch: Path) -> str:
         while "loading" in printed([multisite, "status"], environ):
             time.sleep(0.1)  # the preloader is not ready yet
         text = printed([multisite, "status"], environ)
-        return text.replace(str(CHECKOUT), "/opt/multisite").replace(str(scratch / "demo"), "/srv")
+        for place, name in ((CHECKOUT, "/opt/multisite"), (scratch / "demo", "/srv"), (scratch, "/etc/moya")):
+            text = text.replace(str(place), name)
+        return text
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait()

@@ -183,7 +183,7 @@ def _entry(option: Option) -> Iterator[str]:
     yield f".. option-key:: {file_section_key(option)}"
     yield ""
     if option.key:
-        yield f"   .. index:: single: {option.key.replace('_', ' ')}"
+        yield f"   .. index:: ! single: {option.key.replace('_', ' ')}"
         yield ""
     later = " *No effect yet.*" if (option.section, option.key) in _LATER else ""
     yield from textwrap.wrap(_escaped(option.help) + later, 96, initial_indent="   ", subsequent_indent="   ")

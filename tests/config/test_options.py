@@ -46,6 +46,7 @@ def test_the_reference_names_every_option() -> None:
     page = options.reference_rst()
     for option in OPTIONS:
         assert f".. option-key:: {options.file_section_key(option)}\n" in page
+        assert option.any_key or f".. index:: ! single: {option.key.replace('_', ' ')}\n" in page
 
 
 @pytest.mark.parametrize("option", [o for o in OPTIONS if o.file == SITE_FILE], ids=lambda o: f"{o.section}.{o.key}")

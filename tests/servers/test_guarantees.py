@@ -99,7 +99,7 @@ KINDS = {
     "gthread": ("gthread", "--workers", "2", "--threads", "4"),
     "gevent": ("gevent", "--workers", "2"),
 }
-OWN = "a process of its own"
+OWN = "its own process"
 
 
 @dataclass(frozen=True)
