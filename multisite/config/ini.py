@@ -162,8 +162,8 @@ class _Reader:
             return self.fault("", f"the section {line[:80]} is nested", "sections have one pair of brackets")
         if line[-1] != "]":
             self.fault("", f"{line[:80]} is not a section", "write [name] alone on its line")
-            name = line[1:].strip()  # whose keys are read all the same, so that its domains are the broken site's
-            if not name.isidentifier() or name in self.values:
+            name = line[1:].strip()  # its keys are read if it is one of ours: a broken site keeps its domains
+            if not self.commented or name not in self.commented or name in self.values:
                 return None
         elif not name or len(name) > LONGEST_NAME or any(char in name for char in "[]\"'"):
             return self.fault("", f"{line[:80]} is not a section", "write [name] alone on its line")
