@@ -192,9 +192,7 @@ def _check_subscriptions(service: Mapping[str, Any], is_hosting: bool, is_restri
     if not service.get("subscribe_to"):
         return
     if is_restricted:
-        reason = (
-            "a fastrouter goes straight to the site's socket, past the check of [access]; the site is not announced"
-        )
+        reason = "a fastrouter would bypass the check of [access], so the site is not announced"
         yield Fault("service", "subscribe_to", reason, "remove subscribe_to, or the section [access]", "warning")
     elif is_hosting:
         reason = "with %HOST in location, sites are not known before their first request; none is announced"

@@ -35,7 +35,7 @@ LOOK_EVERY = 2.0  # seconds
 LINGERS = 5.0  # seconds without a request after which the process of a site that lives in the workers ends
 LEFT = "it was in the workers when the service ended"
 HELD_FOR = 3600.0  # seconds that a site stays out which was slow in the workers, or could not be imported there
-BUSY = "it says that it is at work without a request"
+BUSY = "it has sent BUSY=1, so it is at work without a request"
 PATIENCE = 30.0  # seconds after which it is clear that the workers do not measure its requests, but hand them over
 BLOCKED_FOR = 10.0  # seconds until what keeps a busy site out is looked up again
 
