@@ -30,13 +30,14 @@ _FAILS = re.compile(
 #: Commands that serve until they are stopped: the next line is run when they listen.
 _SERVES = re.compile(
     r"(?:\w+=\S+ )*(?:\S*/)?(?:multisite (?:--home \S+ )?(?:serve|supervise)\b|"
-    r"gunicorn |uwsgi |waitress-serve|granian |redis-server|make run)"
+    r"gunicorn |uwsgi |waitress-serve|granian )"
 )
 #: Commands that print until they are stopped.
 _FOLLOWS = re.compile(r"multisite logs -f|multisite top")
-#: How many sockets are listening, and the end of all processes that a page has started.
+#: How many sockets are listening, whether one does at a port, and the end of all processes that a page has started.
 FUNCTIONS = (
     "sockets() { cat /proc/net/tcp /proc/net/tcp6 /proc/net/unix | grep -cE ' 0A | 00010000 0001 01 ' || true; }",
+    'at() { grep -q ":$(printf %04X $1) [0-9A-F:]* 0A " /proc/net/tcp; }',
     "stop() { kill -- -1; wait; until [ $(sockets) -eq 0 ]; do sleep 0.05; done; }",
 )
 
@@ -201,7 +202,9 @@ class Machine:
     @staticmethod
     def _step(text: str, result: str) -> list[str]:
         plain = f"{{ {text}\n}} > {result}.out 2>&1 < /dev/null; echo $? > {result}.status"
-        if _SERVES.match(text):
+        if text.startswith("make run"):
+            ready = "at 8000"  # Redis listens first
+        elif _SERVES.match(text):
             ready = '[ "$(sockets)" -gt "$before" ]'
         elif _FOLLOWS.match(text):
             ready = f"[ -s {result}.out ]"

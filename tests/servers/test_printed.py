@@ -81,7 +81,7 @@ FILES = {
 }
 FRESH = "rm -r /etc/moya; touch .venv/stamp-demo"  # a machine without a home; a checkout after `make venv`
 SERVED = "multisite serve > /var/log/serve.log 2>&1 & until [ $(sockets) -gt 0 ]; do sleep 0.05; done"
-DEMO = "make run > /var/log/demo.log 2>&1 & until [ $(sockets) -gt 0 ]; do sleep 0.05; done"
+DEMO = "make run > /var/log/demo.log 2>&1 & until at 8000; do sleep 0.05; done"
 
 
 def visited(host: str) -> str:
@@ -127,7 +127,7 @@ BEFORE: dict[str, dict[str, str]] = {
         "multisite serve --bind": "mkdir -p /etc/letsencrypt/live/default; cd /etc/letsencrypt/live/default\n"
         "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=x -keyout privkey.pem -out fullchain.pem; cd -",
     },
-    "docs/sessions.md": {"redis-server": f"{FRESH}; {DEMO}"},
+    "docs/sessions.md": {"curl": f"{FRESH}; {DEMO}"},
     "docs/static.md": {"find": "cd /srv/blog; mkdir static; echo 'p {}' > static/site.css"},
 }
 

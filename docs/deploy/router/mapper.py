@@ -9,6 +9,6 @@ NODES = {
 
 
 def get(key):
-    """Return the node of a key, None for one that is not known here."""
+    """Return the node of a key, or None if it is unknown."""
     nodes = NODES.get(key)
     return next(nodes) if nodes else None
