@@ -1,7 +1,7 @@
 """A spawned site whose processes are never older than its code, for development.
 
-Before a request, the processes are told to end if the code has changed since; the request waits in the site's
-listening socket, as any cold one, and finds the new code, or the page that says why it does not start.
+Before a request, the processes are asked to end if the code has changed since they started; the request waits in the
+site's listening socket, like any cold one, and gets the new code, or the page with the reason why it does not start.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from multisite.control.client import Client
 from multisite.errors import MultisiteError
 from multisite.sites import changes
 
-LONGEST_WAIT = 3.0  # seconds for processes to end; what is in flight there may take longer, and goes on
+LONGEST_WAIT = 3.0  # seconds for processes to end; requests in flight there may take longer, and continue
 
 _log = logging.getLogger("multisite.fresh")
 
 
 class AutoReload:
-    """`app`, asked when no process with older code serves any more."""
+    """Calls `app` when no process with older code is serving any more."""
 
     def __init__(self, app: Callable[..., Iterable[bytes]], site: Site, home: Home) -> None:
         self._app, self._site = app, site
@@ -48,7 +48,9 @@ class AutoReload:
         whom = {"site": self._site.entry_name, "host": self._site.host}
         with contextlib.suppress(MultisiteError, OSError):
             pids = self._client.ask({"do": "stop", "why": "newer code", **whom}).get("pids", ())
-            self._client.ask({"do": "restart", **whom})  # nothing runs that it could replace; failures are forgotten
+            self._client.ask(
+                {"do": "restart", **whom}
+            )  # no process is running that it could replace; failures are forgotten
             _await_end(pids)
 
 

@@ -1,8 +1,8 @@
-"""Several endpoints that share the requests of one destination, and what is known of their health.
+"""Several endpoints that share the requests of one destination, and their health.
 
-A request goes to another endpoint only while nothing of it was sent. Whoever could not be reached is left out for a
-while; if all are, those that refused are asked all the same, which takes no time, and those that did not answer are
-not.
+A request goes to another endpoint only while nothing of it was sent. An endpoint that could not be reached is left out
+for a while; if all are left out, those that refused are tried all the same, which takes no time, and those that did not
+answer are not.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from multisite.proxy.downstream import Environ
 from multisite.proxy.upstream import Exchange
 from multisite.sites.troubles import Troubles
 
-AVOIDED = 10.0  # seconds in which an endpoint that could not be reached is left out
-MOST_TRIES = 3  # endpoints that a request is offered, and as many of those that stand in for them (uWSGI's max-retries)
-STAND_IN = 256  # level of those that stand in when all others cannot be reached
+AVOIDED = 10.0  # seconds for which an endpoint that could not be reached is left out
+MOST_TRIES = 3  # endpoints that are tried for a request, and as many backups (uWSGI's max-retries)
+STAND_IN = 256  # level of backups, for when no other endpoint can be reached
 LONGEST_SCHEDULE = 256
 MOST_SCHEDULES = 16  # of one balancer: which of its upstreams live changes seldom
 TURN = "multisite.turn"  # in the environ of a request
 
 
 class Health:
-    """What is known of an endpoint in this process; destinations that share it share this, too.
+    """The health of an endpoint as this process knows it; destinations that share the endpoint share this, too.
 
     Attributes:
         dead_until: monotonic seconds until which it is left out; `math.inf` until it is well (`healthchecks`).
-        far_until: until when it is known to be too far away for a hurry.
-        is_silent: it did not answer when it was last tried, rather than refuse.
+        far_until: until when it counts as too slow to reach for a thread that must not wait.
+        is_silent: it did not answer the last attempt, rather than refuse.
         in_flight: requests that it has.
     """
 
@@ -53,9 +53,9 @@ class Upstream:
     """An endpoint of a balancer.
 
     Attributes:
-        proxy: what sends requests there.
+        proxy: sends requests there.
         weight: its share of the requests.
-        level: it is asked only while none of a lower level can be reached.
+        level: it is used only while no endpoint of a lower level can be reached.
     """
 
     def __init__(self, proxy: Proxy, weight: int = 1, level: int = 0, health: Health | None = None) -> None:
@@ -98,7 +98,7 @@ class Balancer(Destination):
         upstreams: at least one.
         algorithm: "wrr" (in turn, by weight), "lrc" (to the one with the fewest requests), "wlrc" (the same, by weight)
             or "iphash" (by the client's address), as in uWSGI.
-        grace: seconds in which one that could not be reached is left out.
+        grace: seconds for which one that could not be reached is left out.
         sends, upload_rate: see `Destination`.
         troubles: of the site whose upstreams they are.
     """
@@ -131,16 +131,16 @@ class Balancer(Destination):
     def begin(self, environ: Environ, upload: Upload, hurry: bool) -> Exchange:
         """Send a request to one of them (see `Destination`).
 
-        One that is too far away for a hurry has its turn all the same.
+        One that takes too long to reach gets its turn all the same.
 
         Raises:
-            ConnectFailed, BackendUnavailable: none could be reached; what the last said.
+            ConnectFailed, BackendUnavailable: none could be reached; the error of the last.
         """
         error: ConnectFailed | BackendUnavailable | None = None
         for upstream in self._order(environ):
             try:
                 return self._begin(upstream, environ, upload, hurry)
-            except BackendUnavailable as failure:  # it is busy, or we are: nothing that a while would mend
+            except BackendUnavailable as failure:  # it is busy, or we are: waiting would not help
                 error = failure
             except ConnectFailed as failure:
                 upstream.failed(self._clock() + self._grace, isinstance(failure, ConnectTimeout))
@@ -173,7 +173,7 @@ class Balancer(Destination):
         return exchange
 
     def _order(self, environ: Environ) -> Iterable[Upstream]:
-        """Return whom to ask, one after another; a request keeps its turn until it is sent."""
+        """Return the endpoints to try, one after another; a request keeps its turn until it is sent."""
         turn = environ.get(TURN)
         if turn is None:
             turn = environ[TURN] = next(self._turn)
@@ -213,9 +213,9 @@ class Balancer(Destination):
 
 
 def schedule(weights: Sequence[int]) -> tuple[int, ...]:
-    """Return in which order the bearers of weights have their turns, spread as evenly as that goes.
+    """Return the order of the turns for these weights, spread as evenly as possible.
 
-    Each turn goes to the one to whom most is owed (smooth weighted round robin, as nginx has it). Weights whose sum is
+    Each turn goes to the one that is owed most (smooth weighted round robin, as in nginx). Weights whose sum is
     larger than `LONGEST_SCHEDULE` are rounded, to 1 at least.
     """
     divisor = reduce(math.gcd, weights)

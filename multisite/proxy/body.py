@@ -1,7 +1,7 @@
 """The body of a request on its way to a backend.
 
-`Served` is read from the server, and `read` waits for it. `Arriving` is read from the client's own connection, as it
-comes, and never waits: nothing of it has to be there for the request to begin.
+`Served` is read from the server, and `read` waits for it. `Arriving` is read from the client's own connection as it
+comes, and never waits: the request can begin before any of it is there.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from multisite.proxy.wire.framing import ChunkedRequest
 PIECE = 65536  # bytes read at once
 IN_MEMORY = 1 << 20  # bytes of a body without a length that are kept in memory
 IN_ALL = 1 << 30  # and on disk
-SILENCE = 60.0  # seconds in which something has to come; nginx's client_body_timeout
+SILENCE = 60.0  # seconds within which something has to arrive; nginx's client_body_timeout
 GRACE = 20.0  # seconds that a body may take whatever its rate
 LONGEST_LENGTH = 18  # digits; int() refuses thousands of them
 
 
 class Unmeasured(Exception):
-    """The length of the body has to be said first, and not all of it is there (see `Arriving.gather`)."""
+    """The length of the body has to be sent first, and not all of it is there (see `Arriving.gather`)."""
 
 
 class Upload:
     """A body; this one is there, and not larger than one piece.
 
     Attributes:
-        first: what is sent together with the head; it stays, so that another endpoint can be tried as long as nothing
-            was sent.
-        length: of the body in bytes; None where the request says none.
-        in_chunks: the body has no length, and ends where it says so.
+        first: the part sent together with the head; it is kept, so that another endpoint can be tried as long as
+            nothing was sent.
+        length: of the body in bytes; None if the request gives none.
+        in_chunks: the body has no length, and marks its own end.
         has_more: `read` may return something, or find the end.
         arrives: what `read` returns comes from the client's connection, and may not be there yet.
     """
@@ -47,7 +47,7 @@ class Upload:
         self.in_chunks = self.has_more = self.arrives = False
 
     def read(self) -> bytes:
-        """Return the next piece; b"" at the end, or where nothing has come.
+        """Return the next piece; b"" at the end, or if nothing has arrived.
 
         Raises:
             ClientDisconnected: the body ends too early.
@@ -56,7 +56,7 @@ class Upload:
         return b""
 
     def measure(self) -> None:
-        """Find out the length, for a protocol that has to say it first.
+        """Find out the length, for a protocol that has to send it first.
 
         Raises:
             Unmeasured: the body is still arriving.
@@ -109,12 +109,12 @@ class _Received(Upload):
         try:
             self._spool.write(piece)
         except OSError as error:
-            raise BackendUnavailable(f"the body of a request cannot be kept: {error.strerror}") from error
+            raise BackendUnavailable(f"cannot keep the body of a request: {error.strerror}") from error
         if self._spool.tell() > IN_ALL:
             raise BodyTooLarge("The request body has no length and is too large to be kept")
 
     def _measured(self) -> None:
-        """Go on with what was kept, which is all."""
+        """Continue with the part that was kept, which is all."""
         self.in_chunks = self.arrives = False
         self.length = self._left = self._spool.tell()
         self._spool.seek(0)
@@ -128,7 +128,7 @@ class _Received(Upload):
 
 
 class Served(_Received):
-    """A body as the server gives it; the first piece is read at once, before any backend is asked for.
+    """A body as the server gives it; the first piece is read at once, before a backend is needed.
 
     Raises:
         BadRequest: the length is no number.
@@ -150,7 +150,7 @@ class Served(_Received):
         try:
             piece: bytes = self._read(PIECE if self.in_chunks else min(PIECE, self._left))
         except OSError as error:  # mod_wsgi, uWSGI and gunicorn say it so
-            raise ClientDisconnected("The request ended before its body was whole") from error
+            raise ClientDisconnected("The request ended before its body was complete") from error
         except Exception as error:  # gunicorn's, of chunks that are none
             raise BadRequest("The body of the request cannot be read") from error
         if self.in_chunks:
@@ -172,7 +172,7 @@ class Served(_Received):
 
 
 class Arriving(_Received):
-    """A body that is not all there, or not known to be, on a client's connection that nobody else reads any more.
+    """A body that may not have arrived completely, on a client's connection that nobody else reads any more.
 
     Args:
         connection: descriptor of the connection, which never waits and stays the caller's.
@@ -208,7 +208,7 @@ class Arriving(_Received):
         except BlockingIOError:
             return b""
         except OSError as error:
-            raise ClientDisconnected("The client left before its request was whole") from error
+            raise ClientDisconnected("The client left before its request was complete") from error
         if not data:
             raise _cut(self._left)
         self._tempo.came(len(data), time.monotonic())
@@ -226,7 +226,7 @@ class Arriving(_Received):
         return data
 
     def deadline(self, now: float) -> float:
-        """Return by when it has to send something, in monotonic seconds; the waiting begins now, or goes on."""
+        """Return by when it has to send something, in monotonic seconds; the waiting begins now, or continues."""
         return self._tempo.deadline(now)
 
     def late(self) -> TooSlow:
@@ -261,7 +261,7 @@ def length_of(environ: Mapping[str, Any]) -> int | None:
     if not text:
         return None
     if not (text.isascii() and text.isdigit()) or len(text) > LONGEST_LENGTH:  # int() would take "+1" and "1_0" too
-        raise BadRequest("The Content-Length of the request is no number")
+        raise BadRequest("The Content-Length of the request is not a number")
     return int(text)
 
 
@@ -282,7 +282,7 @@ def _ends_by_itself(environ: Mapping[str, Any]) -> bool:
 class Tempo:
     """How slow a client may be with the body of its request.
 
-    What counts is the time in which it is waited for; a client that is held up by the site is not slow.
+    Only the time in which we wait for the client counts; a client that the site delays is not slow.
 
     Args:
         rate: bytes a second that have to come, all in all; 0 for any number.
@@ -297,7 +297,7 @@ class Tempo:
         self._since: float | None = None
 
     def deadline(self, now: float) -> float:
-        """Begin to wait, or go on; return the monotonic seconds by which something has to come."""
+        """Begin to wait, or continue; return the monotonic seconds by which something has to arrive."""
         if self._since is None:
             self._since = now
         if not self._rate:
@@ -312,4 +312,4 @@ class Tempo:
             self._since = None
 
     def __str__(self) -> str:
-        return f"{self._received} bytes of the request's body came in {self._waited:.0f} s"
+        return f"{self._received} bytes of the request's body arrived in {self._waited:.0f} s"

@@ -29,7 +29,7 @@ _log = logging.getLogger("multisite.proxy")
 
 
 class NotNow(Exception):
-    """What was asked for can be had, but not at once."""
+    """The operation is possible, but not without waiting."""
 
 
 class Destination:
@@ -37,13 +37,13 @@ class Destination:
 
     Attributes:
         pace: how long a worker's thread waits for an answer.
-        queue: the requests that nobody has taken yet.
-        places: what of it is in the relay loop of this process.
+        queue: the requests that no process has taken yet.
+        places: its requests in the relay loop of this process.
         share: of the server's threads, where they have to wait.
         stall_timeout: seconds between two parts of an answer; 0 for no limit.
-        upload_rate: bytes of a request's body that have to come in a second; 0 for any number.
-        sends: an answer may have the front end send a file (`headers.SENDERS`).
-        can_explain: `explain` may have something to say.
+        upload_rate: bytes of a request's body that have to arrive per second; 0 for any number.
+        sends: an answer may make the front end send a file (`headers.SENDERS`).
+        can_explain: `explain` may give a better error.
         taker: where requests can be handed over with their connections (`handoff`), None for nowhere.
     """
 
@@ -63,7 +63,7 @@ class Destination:
         """Send the request, the first piece of its body at least.
 
         Raises:
-            NotNow: in a hurry, that would take time; nothing was sent.
+            NotNow: the caller must not wait, and this would take time; nothing was sent.
             MultisiteError: it cannot be sent; after `ConnectFailed` and `BackendUnavailable` nothing was.
         """
         raise NotImplementedError
@@ -84,7 +84,7 @@ class Destination:
         return BackendUnavailable("the site could not be reached in time")
 
     def explain(self, error: MultisiteError) -> None:
-        """Ask why there was no answer, which may take time; raise the error that says it better."""
+        """Find out why there was no answer, which may take time; raise an error with the reason."""
 
 
 class Proxy:
@@ -126,7 +126,7 @@ class Proxy:
         self.endpoint = endpoint
         self.speaks = speaks or endpoint.protocol
         if self.speaks not in SPEAKS:
-            raise ValueError(f"{self.speaks} is not spoken; {', '.join(SPEAKS)} are")
+            raise ValueError(f"the protocol {self.speaks} is not supported; {', '.join(SPEAKS)} are")
         self._request_timeout = request_timeout
         self._patience = patience
         self._reconnect = reconnect
@@ -135,7 +135,7 @@ class Proxy:
         self._connect_timeout = connect_timeout
         self._modifiers = modifiers
         self._limited_by = limited_by
-        self._noted = noted or partial(servicelog.note, _log, where="a request cannot be sent")
+        self._noted = noted or partial(servicelog.note, _log, where="cannot send a request")
 
     def __repr__(self) -> str:
         return f"<Proxy {self.speaks} to {self.endpoint}>"

@@ -1,17 +1,17 @@
-"""The client's connection, where the server lets us have it.
+"""The client's connection, if the server lets us have it.
 
-gunicorn puts the socket of the client into the environ. Whoever takes it can answer later, from another thread, while
-the worker goes on to the next request. gunicorn then has to be left with something that it can close: the sync worker
-is content with a closed socket; the gthread worker calls methods of it that fail on a closed one, and would count
-the connection twice, so it gets the end of a dead socket pair under its own descriptor. `Ended` out of the
-callable ends the request in either (a StopIteration, which both take for the end of a connection).
+gunicorn puts the socket of the client into the environ. Code that takes it can answer later, from another thread, while
+the worker serves the next request. gunicorn then needs something that it can close: the sync worker accepts a closed
+socket; the gthread worker calls methods that fail on a closed one, and would count the connection twice, so it gets the
+end of a dead socket pair under its own descriptor. `Ended`, raised out of the callable, ends the request in either (a
+StopIteration, which both treat as the end of a connection).
 
 What gunicorn has read ahead of the request's body is taken with the connection, and the rest of the body is read from
 it. That goes for a body that has not all come: waiting for it is no thread's job. One that has is read by gunicorn,
 which then knows where the next request begins.
 
-Not taken: a TLS socket, whose keys are gunicorn's; HTTP/2, where the connection is not one client's request; the
-uwsgi protocol; gevent's sockets, where a greenlet may wait as long as it likes anyhow.
+We do not take a TLS socket, whose keys gunicorn has; HTTP/2, where the connection carries several requests; the uwsgi
+protocol; gevent's sockets, where a greenlet may wait as long as it likes anyway.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Connection:
 
     Attributes:
         worker: whose it is.
-        said_last: the client has said that it sends no other request here.
-        ends: none would be answered, whoever answers this one.
+        said_last: the client has announced that it sends no other request here.
+        ends: no other request would be answered here, whoever answers this one.
     """
 
     __slots__ = ("_sock", "_unreader", "ends", "said_last", "worker")
@@ -56,7 +56,7 @@ class Connection:
         self.ends = said_last or worker.is_single
 
     def take_descriptor(self) -> int:
-        """Return the connection as a descriptor of ours; gunicorn has it no more.
+        """Return the connection as our own descriptor; gunicorn does not have it any more.
 
         Raises:
             OSError: no descriptor is left; nothing has changed.
@@ -70,7 +70,7 @@ class Connection:
         return ours
 
     def body(self, environ: Environ) -> bytes | None:
-        """Return the whole body of the request if it is there and small; else it is to be read from the connection."""
+        """Return the whole body of the request if it is there and small; else read it from the connection later."""
         if self._unreader is None:
             return b""
         length = environ.get("CONTENT_LENGTH", "")
@@ -84,7 +84,7 @@ class Connection:
         return body
 
     def ahead(self) -> bytes:
-        """Return what gunicorn has read of the body, for whoever has taken the connection."""
+        """Return the part of the body that gunicorn has read, for the taker of the connection."""
         data: bytes = self._unreader.buf.getvalue()
         return data
 
@@ -131,11 +131,11 @@ class Connection:
 
 
 class Ended(StopIteration):
-    """Raised out of the WSGI callable: the connection has been taken care of."""
+    """Raised out of the WSGI callable: the connection has been handled."""
 
 
 def end() -> NoReturn:
-    """Have gunicorn forget a request whose connection it has no more."""
+    """Make gunicorn forget a request whose connection it does not have any more."""
     raise Ended
 
 
@@ -194,7 +194,7 @@ def _says_close(environ: Environ) -> bool:
 
 
 def nobody() -> socket.socket:
-    """Return a connection at whose other end nobody is, to be closed in the place of one that is gone.
+    """Return a connection with nobody at the other end, to be closed in place of one that was taken.
 
     Raises:
         OSError: no descriptor is left.
@@ -223,7 +223,7 @@ def unread(descriptor: int) -> int:
 
 
 def has_left(sock: socket.socket) -> bool:
-    """Tell whether the client has said that it sends nothing more, which may mean that it has gone."""
+    """Tell whether the client has closed its sending side, which may mean that it has gone."""
     try:
         return sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
     except BlockingIOError:

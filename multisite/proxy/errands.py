@@ -1,7 +1,7 @@
-"""Threads that do what may take time for those who must not wait: ask the supervisor, look a name up, connect.
+"""Helper threads for callers that must not wait: they ask the supervisor, look a name up, connect.
 
-An errand is no owner of anything: it computes, and whoever sent it owns what comes of it, has a deadline of its own,
-and need not be there any more when it is done.
+An errand owns nothing: it computes, and its sender owns the result, has its own deadline, and may be gone when the
+errand is done.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Helpers:
     """The threads of one process, each started when it is needed.
 
     Args:
-        errands: left by helpers that are no more, those of the process that this one was forked from.
+        errands: left by earlier helpers, those of the process that this one was forked from.
     """
 
     def __init__(self, errands: deque[Errand] | None = None) -> None:
@@ -35,7 +35,7 @@ class Helpers:
         self._resting = False
 
     def take_errand(self, errand: Errand) -> bool:
-        """Have `errand` run soon; False if too many are under way, or there is no thread and none can be had."""
+        """Run `errand` soon; return False if too many are under way, or if there is no thread for it."""
         with self._changed:
             if len(self._errands) + self._running >= MOST_ERRANDS or not (self._start() or self._threads):
                 return False
@@ -44,13 +44,13 @@ class Helpers:
         return True
 
     def rest(self, deadline: float) -> None:
-        """Begin no other errand, and wait until those under way have ended, or for the deadline (monotonic seconds)."""
+        """Begin no other errand, and wait until those under way have ended, or the deadline (monotonic seconds)."""
         with self._changed:
             self._resting = True
             self._changed.wait_for(lambda: not self._running, max(0.0, deadline - time.monotonic()))
 
     def heirs(self) -> Helpers:
-        """Return those who do, in a child, what these have not begun: their number outlives a fork, threads do not."""
+        """Return the helpers that do in a child what these have not begun: threads do not survive a fork."""
         heirs = Helpers(self._errands)
         with heirs._changed:
             for _ in range(min(MOST_THREADS, len(heirs._errands))):

@@ -1,15 +1,15 @@
-"""Giving a client's own connection to the process that answers it, together with the request.
+"""Gives a client's own connection to the process that answers it, together with the request.
 
 The request goes to the site's listening socket like any other that is relayed, in an envelope that says so, and the
 descriptor of the client's connection comes along (SCM_RIGHTS, unix(7)). It waits in the same queue, which outlives
 the site's process; the process answers the client itself, and ends its connection with the answer. The worker is free
 at once.
 
-What it may cost: the process could keep the connection, read on it what the client sends next, and answer that. A
-front end may send another visitor's request there even after it has said ``Connection: close``: nginx with `keepalive`
-among its upstreams believes the answer. So a connection is given only to who could take the workers' connections
-anyhow, a process of the same user, unless the administrator says that no front end reuses any (`is_allowed`); and only
-one that the client calls its last (`downstream.Connection.said_last`), for the sake of clients that mean no harm.
+The risk: the process could keep the connection, read what the client sends next on it, and answer that. A front end may
+send another visitor's request there even after it has sent ``Connection: close``: nginx with `keepalive` among its
+upstreams believes the answer. So a connection is given only to a process that could take the workers' connections
+anyway, one of the same user, unless the administrator declares that no front end reuses any (`is_allowed`); and only
+if the client has announced it as its last (`downstream.Connection.said_last`), to protect honest clients.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from multisite.proxy import headers, upstream
 from multisite.proxy.downstream import fields
 from multisite.proxy.wire import envelope
 
-LARGEST = 65536  # bytes of a body that comes along; a larger one has to be relayed
+LARGEST = 65536  # bytes of a body that is handed over; a request with a larger one is relayed
 MOST = 131072  # bytes of it all; a fresh socket takes them at once (net.core.wmem_default is 212992)
 
 _NOSIGNAL = int(socket.MSG_NOSIGNAL)
@@ -36,7 +36,7 @@ def is_allowed(wish: str, path: str) -> bool:
     """Tell whether processes of the sites may be given connections.
 
     Args:
-        wish: yes, no, or auto: where they are of the workers' own user, who is not root.
+        wish: yes, no, or auto: if they have the workers' own user, who is not root.
         path: of the site's socket, which belongs to the supervisor's user.
 
     Raises:
@@ -54,7 +54,7 @@ def fits(body: bytes) -> bool:
 
 
 def hand_over(environ: dict[str, Any], body: bytes, client: int, endpoint: Endpoint) -> None:
-    """Hand a request over; nothing has happened where this raises, so that it can be relayed.
+    """Hand a request over; if this raises, nothing has happened, and the request can be relayed.
 
     Args:
         environ: of the request.

@@ -1,4 +1,4 @@
-"""Which header fields a relay passes on, and what it says about the client.
+"""Which header fields a relay passes on, and what it reports about the client.
 
 Fields of a request stand in the environ as ``HTTP_*`` (PEP 3333); they are named here by these keys.
 """
@@ -30,7 +30,7 @@ HOP_BY_HOP = frozenset(
     ]
 )
 
-#: fields of a response, in lower case, that have a front end send any file that it may read itself: nginx, Apache's
+#: fields of a response, in lower case, that make a front end send any file that it may read itself: nginx, Apache's
 #: mod_xsendfile, lighttpd
 SENDERS = frozenset(["x-accel-redirect", "x-sendfile", "x-sendfile2", "x-lighttpd-send-file"])
 
@@ -41,9 +41,9 @@ _NOT_RELAYED = frozenset(
 
 
 def drop_claims(environ: dict[str, Any], more: Collection[str] = ()) -> list[str]:
-    """Take out of `environ` what a peer that is not trusted says about somebody else, as whole families.
+    """Remove from `environ` what an untrusted peer claims about another client, as whole families.
 
-    Nearly always all keys are known to be harmless, which is seen at once.
+    Nearly always all keys are known to be harmless, which is quick to see.
 
     Args:
         environ: of the request.
@@ -65,12 +65,12 @@ def drop_claims(environ: dict[str, Any], more: Collection[str] = ()) -> list[str
 
 
 def relayed(environ: Environ, trusted: bool) -> Iterator[tuple[str, str]]:
-    """Yield key and value of each request header that is passed on as it is, in the order of `environ`.
+    """Yield key and value of each request header that is passed on unchanged, in the order of `environ`.
 
-    What a peer that is not trusted claims about somebody else is left out, as whole families.
+    Claims of an untrusted peer about another client are left out, as whole families.
     """
     named = connection_options(environ.get("HTTP_CONNECTION", ""))
-    # A Connection field cannot make a relay forget whom the request is for.
+    # A Connection field must not make a relay drop the Host of the request.
     drop = _NOT_RELAYED | {_key(name) for name in named} - {"HTTP_HOST"} if named else _NOT_RELAYED
     for key, value in environ.items():
         if key[:5] != "HTTP_" or key in drop or (not trusted and is_claim(key)):
@@ -79,7 +79,7 @@ def relayed(environ: Environ, trusted: bool) -> Iterator[tuple[str, str]]:
 
 
 def forwarded(environ: Environ, trusted: bool) -> list[tuple[str, str]]:
-    """Return key and value of the X-Forwarded-* fields that tell an upstream of the client.
+    """Return key and value of the X-Forwarded-* fields that describe the client to an upstream.
 
     A trusted peer's own are kept, and the peer is added to the end of X-Forwarded-For. The port is the one in the
     address that the client used, since the server behind a front end listens on another one.
@@ -100,7 +100,7 @@ def forwarded(environ: Environ, trusted: bool) -> list[tuple[str, str]]:
 
 
 def upgrade_of(environ: Environ) -> str:
-    """Return the protocol that the request wants to go on with, "" if it is none that is passed on."""
+    """Return the protocol that the request wants to switch to, "" if it is not one that is passed on."""
     wanted: str = environ.get("HTTP_UPGRADE", "")
     if wanted.lower() != "websocket" or "upgrade" not in environ.get("HTTP_CONNECTION", "").lower():
         return ""
@@ -130,10 +130,10 @@ def _values(key: str, apart: Apart) -> list[str]:
 
 
 def said_apart(environ: Environ, fields: Iterable[tuple[str, str]]) -> Apart:
-    """Return what the environ cannot say: fields that came more than once, have a "_" in their name, or are empty.
+    """Return what the environ cannot express: fields that occur more than once, have a "_" in their name, or are empty.
 
     Args:
-        environ: of the request. What somebody has taken out since, or changed, stays as it is there.
+        environ: of the request. Fields that were removed or changed in it since then stay so.
         fields: of the request as they came, name and value; names in any case.
     """
     names = [name for name, _ in fields]

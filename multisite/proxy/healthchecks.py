@@ -1,8 +1,8 @@
-"""Active checks: endpoints are asked for a path now and then, so that no request finds out that they are ill.
+"""Active checks: endpoints are asked for a path at intervals, so that no request is the first to meet an ill one.
 
-One thread of the process asks them all, none of them waiting for another; it begins with the first. What a check finds
-out stands in the `Health` of the upstream: no request looks anywhere else. An upstream that is ill is left out until a
-check succeeds, even if it accepts connections. One whose destination is gone is asked no more.
+One thread of the process asks them all, without waiting for any of them; it starts with the first. The result of a
+check is in the `Health` of the upstream: requests look nowhere else. An upstream that is ill is left out until a check
+succeeds, even if it accepts connections. One whose destination is gone is not asked any more.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _log = logging.getLogger("multisite.proxy")
 
 
 def watch(upstream: Upstream, home: Home, domains: Sequence[str] = ()) -> None:
-    """Have an upstream checked, as the [router] section of `home` says.
+    """Check an upstream, as the [router] section of `home` says.
 
     Args:
-        upstream: whom to ask; one that speaks uwsgi is not asked.
-        home: says for which path, and how often.
-        domains: of the site whose upstream it is; the first is the Host that it is asked with.
+        upstream: to be asked; one that speaks uwsgi is not asked.
+        home: has the path and the interval.
+        domains: of the site whose upstream it is; the first is the Host of the request.
     """
     options, endpoint = home.router, upstream.proxy.endpoint
     if not options.check_path or endpoint.protocol != "http":
@@ -102,7 +102,7 @@ class Checks:
                 try:
                     thread.start()
                 except RuntimeError as error:
-                    _log.error("upstreams cannot be checked: %s", error)
+                    _log.error("cannot check upstreams: %s", error)
                     return
                 self._is_running = True
         os.eventfd_write(self._wake, 1)
@@ -129,10 +129,10 @@ class Checks:
         try:
             step(patient)
         except OSError as error:
-            self._end(patient, f"it cannot be asked: {error.strerror or error}")
-        except Exception as error:  # the others are to be asked all the same
+            self._end(patient, f"cannot ask it: {error.strerror or error}")
+        except Exception as error:  # the others are asked all the same
             _log.exception("a check failed")
-            self._end(patient, f"it cannot be asked: {error!r}")
+            self._end(patient, f"cannot ask it: {error!r}")
 
     # One check
 
@@ -183,11 +183,11 @@ class Checks:
             self._end(patient, _fault(patient.answer))
 
     def _late(self, patient: Patient) -> None:
-        """Its time is over; the head of an answer will do."""
+        """Judge it now that its time is over; the head of an answer is enough."""
         self._end(patient, _fault(patient.answer) if patient.answer else f"no answer within {PATIENCE:g} s")
 
     def _end(self, patient: Patient, fault: str) -> None:
-        """Close the connection, and note what came of the check."""
+        """Close the connection, and note the result of the check."""
         self._hang_up(patient)
         patient.due = time.monotonic() + patient.every * random.uniform(0.9, 1.1)
         upstream = patient.upstream()

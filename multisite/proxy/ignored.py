@@ -1,4 +1,4 @@
-"""Requests that are no use of a site: health checks, crawlers (pure)."""
+"""Requests that do not count as use of a site: health checks, crawlers (pure)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Ignored:
 
     Args:
         paths: shell patterns of the whole path, as the visitor wrote it; ``*`` stands for slashes, too.
-        agents: shell patterns of a part of the User-Agent field, in any case.
+        agents: shell patterns of a part of the User-Agent field, in upper or lower case.
     """
 
     def __init__(self, paths: Iterable[str], agents: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""Leaving a request to the relay loop, from any thread."""
+"""Leaves a request to the relay loop, from any thread."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from multisite.proxy.request import Request
 
 
 def begin(request: Request) -> None:
-    """Have the loop see to it that `request` is sent."""
+    """Let the loop send `request`."""
     _pass(request, lambda relay: relay.begin())
 
 
 def hand_over(request: Request) -> None:
-    """Have the loop wait for the answer."""
+    """Let the loop wait for the answer."""
     exchange, content = request.exchange, request.content
     assert exchange
     if request.incoming.head is None:
@@ -27,12 +27,12 @@ def hand_over(request: Request) -> None:
 
 
 def refuse(request: Request, error: MultisiteError) -> None:
-    """Have the loop answer with the page for `error`."""
+    """Let the loop answer with the page for `error`."""
     _pass(request, lambda relay: relay.refuse(error))
 
 
 def finish(request: Request, rest: bytes) -> None:
-    """Have the loop send the rest of the answer."""
+    """Let the loop send the rest of the answer."""
     _pass(request, lambda relay: relay.finish(rest))
 
 

@@ -1,8 +1,8 @@
-"""What bounds the waiting for a site: a thread's patience, its share of the threads, and the queue of its socket.
+"""What limits the waiting for a site: a thread's patience, its share of the threads, and the queue of its socket.
 
-A quick answer costs least where the thread that sent the request waits for it. So a site is given some patience, but
-none while it has just shown itself slow: the patience that its slow requests use up is then a small share of the
-workers' time however many there are (`Pace`).
+A quick answer is cheapest if the thread that sent the request waits for it. So a site is given some patience, but none
+just after it was slow: then the patience for its slow requests takes only a small share of the workers' time, however
+many requests there are (`Pace`).
 
 How many threads of the server one site may hold follows the rule of dynamic thresholds in shared buffers: a site may
 take another thread while it holds fewer than are free. One slow site comes to hold half of them, two a third each, and
@@ -24,7 +24,7 @@ LONGEST_PAUSE = 10.0
 
 
 class Pace:
-    """What one site showed in this process; threads share it, and a lost update does no harm."""
+    """How fast one site has answered in this process; threads share it, and a lost update does no harm."""
 
     __slots__ = ("_patience", "_pause", "_until")
 
@@ -43,7 +43,7 @@ class Pace:
         self._until = now + self._pause
 
     def took(self, seconds: float, now: float) -> None:
-        """Note how long an answer took that nobody waited for; quick ones win the patience back step by step."""
+        """Note how long an answer took that nobody waited for; quick ones restore the patience step by step."""
         if seconds < self._patience:
             self._pause = self._pause / 2 if self._pause > FIRST_PAUSE else 0.0
             self._until = min(self._until, now + self._pause)
@@ -57,7 +57,7 @@ RETRY_AFTER = 2
 
 
 class Share:
-    """The share of one site; without `threads` there is no bound."""
+    """The share of one site; without `threads` there is no limit."""
 
     def __init__(self, threads: Callable[[], Threads | None] = lambda: None) -> None:
         self._threads = threads
@@ -65,7 +65,7 @@ class Share:
         self._number = 0
 
     def take_thread(self) -> Callable[[], None]:
-        """Take a thread, the caller's; return what gives it back, to be called once or more often.
+        """Take a thread, the caller's; return a function that gives it back, to be called once or more often.
 
         Raises:
             SiteBusy: the site holds its share, and is slow.
@@ -76,7 +76,7 @@ class Share:
         with threads.changed:
             threads.changed.wait_for(lambda: self._may(threads) or self._is_slow(), MOMENT)
             if not self._may(threads):
-                raise SiteBusy("this site is slow, and has its share of the server's threads")
+                raise SiteBusy("this site is slow and already has its share of the server's threads")
             self._number += 1
             number = self._number
             self._since[number] = time.monotonic()
@@ -106,7 +106,7 @@ class Queued:
     """The requests of one site in this process that may still wait; any thread may ask.
 
     Args:
-        most: how many may; 0 where nothing is known of them, as of a foreign server's.
+        most: how many may; 0 if their queue is unknown, as with a foreign server.
     """
 
     def __init__(self, most: int = 0) -> None:
@@ -117,7 +117,7 @@ class Queued:
         return len(self._waiting)
 
     def check(self) -> None:
-        """Look whether there is room for one more.
+        """Check whether there is room for one more.
 
         Raises:
             SiteBusy: as many wait as may.
@@ -126,7 +126,7 @@ class Queued:
             for exchange in list(self._waiting):
                 self.check_taken(exchange)
             if len(self._waiting) >= self._most:
-                raise SiteBusy(f"{len(self._waiting)} requests are waiting for this site already")
+                raise SiteBusy(f"{len(self._waiting)} requests are already waiting for this site")
 
     def enter(self, exchange: Exchange) -> None:
         """Note one that was sent."""

@@ -1,8 +1,8 @@
-"""Closing a client's connection so that the answer is not lost with it.
+"""Closes a client's connection so that the answer is not lost with it.
 
-A close with something unread, or one that is followed by more, makes the kernel send a reset, and a client that sees
-one may throw away what it has received of its answer. So the end of the answer is sent first, and what the client still
-sends is passed over until it ends too (RFC 9112 section 9.6), within bounds.
+Closing with unread data, or data that arrives afterwards, makes the kernel send a reset, and a client that gets one may
+throw away the part of the answer that it has received. So the end of the answer is sent first, and what the client
+still sends is discarded until it ends, too (RFC 9112 section 9.6), within limits.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from multisite.proxy import downstream
 from multisite.proxy.loop import RelayLoop, Watcher
 
-SILENCE = 2.0  # seconds in which something has to come
+SILENCE = 2.0  # seconds within which something has to arrive
 LONGEST = 30.0  # seconds for all of it; nginx's lingering_time
 MOST = 1 << 28  # bytes passed over
 PIECE = 65536  # bytes received at once
@@ -23,7 +23,7 @@ _GONE = select.EPOLLHUP | select.EPOLLERR
 
 
 def close(loop: RelayLoop, places: set[object], wire: socket.socket, expects_more: bool) -> None:
-    """Close a client's connection, whose answer has been sent; at once where the client has nothing more to say.
+    """Close a client's connection, whose answer has been sent; at once if the client has nothing more to send.
 
     Args:
         loop: whose thread this is.
@@ -68,7 +68,7 @@ class Lingering(Watcher):
         self._wait()
 
     def ready(self, descriptor: int, events: int) -> None:
-        """Pass over what has come."""
+        """Discard what has arrived."""
         try:
             passed = 0 if events & _GONE else len(self._wire.recv(PIECE))
         except BlockingIOError:
@@ -87,7 +87,7 @@ class Lingering(Watcher):
         self._wait()
 
     def let_go(self) -> None:
-        """Another process goes on with it."""
+        """Close our side: another process continues with it."""
         self._wire.close()
 
     def abort(self) -> None:

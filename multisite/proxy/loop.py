@@ -1,8 +1,8 @@
-"""One thread per worker process that waits for all connections on which nothing happens just now.
+"""One thread per worker process that waits for all connections that are idle just now.
 
-Connections belong to `Watcher`s; the loop tells each what is ready, or that its time is over. Everything a watcher
-does happens in the loop's thread and never waits. What has to wait (the supervisor, a name server) is left to a helper
-(`later`).
+Connections belong to `Watcher`s; the loop calls each when something is ready, or when its time is over. Everything that
+a watcher does happens in the loop's thread and never waits. Work that has to wait (the supervisor, a name server) is
+left to a helper (`later`).
 
 What is in flight is in the loop from the moment at which somebody leaves it to it (`enter`), so that it is never lost
 between two places: what its watcher is to do first may still be in the inbox, or with a helper, while the watcher
@@ -38,7 +38,7 @@ from multisite.sites.server import Worker, find_worker
 LEFT_ALONE = 128  # descriptors that the loop leaves to the server and the sites in this process
 GRACE = 30.0  # seconds for what is in flight at the end of a process that is not gunicorn's
 LAST = 2.0  # seconds that ending what is still in flight then takes at most
-ERRANDS = 10.0  # seconds that a worker waits for its helpers before a child of it goes on
+ERRANDS = 10.0  # seconds that a worker waits for its helpers before a child continues
 VIGIL = 1.0  # seconds between two looks whether the worker is about to end, while somebody wants to know early
 
 _log = logging.getLogger("multisite.relayloop")
@@ -57,7 +57,7 @@ class Watcher(Protocol):
     timer: Timer | None = None
 
     def ready(self, descriptor: int, events: int) -> None:
-        """Act on what epoll(7) says of one of its connections: hang-ups and errors, too, which nobody asked for."""
+        """Act on events of epoll(7) for one of its connections: also on hang-ups and errors, which always come."""
 
     def expired(self, now: float) -> None:
         """Act on the deadline."""
@@ -68,13 +68,13 @@ class Watcher(Protocol):
         self.abort()
 
     def leave(self) -> None:
-        """Take note that this process ends as soon as it can."""
+        """Note that this process ends as soon as it can."""
 
     def abort(self) -> None:
         """Close everything, whatever is lost."""
 
     def let_go(self) -> None:
-        """Close everything without a word: another process goes on with it."""
+        """Close everything silently: another process continues with it."""
 
 
 class RelayLoop:
@@ -82,7 +82,7 @@ class RelayLoop:
 
     Attributes:
         room: how many requests may be in flight in it.
-        is_parked: another process is to go on with it.
+        is_parked: another process will continue with it.
         is_stopped: nothing in flight is worth waiting for.
         vigil: how many watchers want to know at once that the process is about to end.
         is_ending: tells whether it is.
@@ -116,7 +116,7 @@ class RelayLoop:
     # From any thread
 
     def start(self) -> None:
-        """Have the thread run.
+        """Start the thread if it is not running.
 
         Raises:
             BackendUnavailable: the system has no thread left; nothing has changed.
@@ -128,11 +128,11 @@ class RelayLoop:
                     try:
                         thread.start()
                     except RuntimeError as error:
-                        raise BackendUnavailable(f"no request can be relayed: {error}") from error
+                        raise BackendUnavailable(f"cannot relay requests: {error}") from error
                     self._thread = thread
 
     def enter(self, watcher: Watcher, first: Callable[[], None]) -> None:
-        """Look after `watcher` from now on, and have it do something first, in the loop's thread.
+        """Look after `watcher` from now on, and let it do something first, in the loop's thread.
 
         Raises:
             BackendUnavailable: as `start`.
@@ -142,7 +142,7 @@ class RelayLoop:
         self.call(first, watcher)
 
     def call(self, function: Callable[[], None], watcher: Watcher | None = None) -> None:
-        """Have `function` called in the loop's thread; `watcher` answers for its errors.
+        """Call `function` in the loop's thread; `watcher` handles its errors.
 
         Raises:
             BackendUnavailable: as `start`.
@@ -154,12 +154,12 @@ class RelayLoop:
     def later(
         self, watcher: Watcher, errand: Callable[[], Result], then: Callable[[Result | BaseException], None]
     ) -> bool:
-        """Have `errand`, which may wait, run by a helper, and `then` called in the loop's thread with what came of it.
+        """Let a helper run `errand`, which may wait, and call `then` in the loop's thread with the result.
 
         `watcher` may have ended by then.
 
         Returns:
-            False if too many wait for a helper already, or none can be had.
+            False if too many wait for a helper already, or if there is no helper.
         """
 
         def run() -> None:
@@ -173,7 +173,7 @@ class RelayLoop:
         return self._helpers.take_errand(run)
 
     def finish(self, grace: float) -> None:
-        """Wait for what is in flight, so many seconds at most; then end, and see to it that the rest has been told."""
+        """Wait for what is in flight, at most this many seconds; then end, and make sure that the rest is notified."""
         if self._thread and not self.is_stopped:
             self.call(self._leave)
             deadline = time.monotonic() + grace
@@ -190,18 +190,18 @@ class RelayLoop:
             os.eventfd_write(self._wake, 1)
 
     def finish_errands(self, deadline: float) -> None:
-        """Have helpers begin nothing more, and wait for what they are at: no child can go on with that."""
+        """Keep helpers from beginning anything, and wait for their current work: no child can continue it."""
         self._helpers.rest(deadline)
 
     def park(self) -> None:
-        """Have the thread end between two events; `drain` goes on from there."""
+        """End the thread between two events; `drain` continues from there."""
         self.is_parked = True
         os.eventfd_write(self._wake, 1)
         if self._thread:
             self._thread.join()
 
     def drain(self, deadline: float) -> None:
-        """Go on where the thread was parked, in this one, until nothing is in flight or the time is over."""
+        """Continue in this thread where the other one was parked, until nothing is in flight or the time is over."""
         self.is_parked = False
         self._lock = threading.Lock()
         self._helpers = self._helpers.heirs()
@@ -295,7 +295,7 @@ class RelayLoop:
                 self.schedule(watcher)
 
     def _failed(self, watcher: Watcher | None, error: Exception) -> None:
-        """One request's fault is not the others': its watcher answers for it, or is made to end."""
+        """Let its watcher handle the error of a request, or end it: other requests are not affected."""
         if watcher is None:
             _log.error("the relay loop failed", exc_info=error)
             return
@@ -333,7 +333,7 @@ class RelayLoop:
                 self._abort(watcher)
 
     def let_go(self) -> None:
-        """Let go of connections that another process goes on with, at this or the other side of a fork."""
+        """Close connections that another process continues with, on this or the other side of a fork."""
         self.is_stopped = True
         for watcher in list(self._watchers):
             with contextlib.suppress(Exception):
@@ -359,7 +359,7 @@ def current() -> RelayLoop:
 
 
 def check_room(held: int) -> None:
-    """Look whether there is room for one more request of a site that holds so many places in the loop.
+    """Check whether there is room for one more request of a site that holds this many places in the loop.
 
     A request takes two descriptors, and a worker that has none left to accept with dies. A site may have another while
     it holds fewer places than are free: one comes to hold half of them, two a third each.
@@ -368,7 +368,7 @@ def check_room(held: int) -> None:
         SiteBusy: there is none.
     """
     if held > _ALWAYS and _loop is not None and held >= _loop.room - _loop.in_flight:
-        raise SiteBusy("this site has as many requests under way as this server can hold for it")
+        raise SiteBusy("this site has as many requests in progress as this server can hold for it")
 
 
 _ALWAYS = 8
@@ -397,7 +397,7 @@ def _leave(loop: RelayLoop, worker: Worker) -> None:
     slow download for each of its last requests, and its successor is wanted at once.
     """
     deadline = time.monotonic() + worker.grace
-    worker.close_listeners()  # nobody shall knock at a door that nobody opens any more
+    worker.close_listeners()  # no client should connect to a socket that nobody serves any more
     if not (worker.recycles and loop.in_flight) or loop.is_stopped:
         loop.finish(worker.grace)
         return
@@ -406,13 +406,13 @@ def _leave(loop: RelayLoop, worker: Worker) -> None:
     try:
         child = os.fork()
     except OSError as error:  # no process is left
-        _log.warning("a worker stays until its last requests are answered: %s", error.strerror)
+        _log.warning("a worker keeps running until its last requests are answered: %s", error.strerror)
         loop.drain(deadline)
         return
     if child:
         loop.let_go()
         return
-    with contextlib.suppress(BaseException):  # nothing of the worker's own end is to happen twice
+    with contextlib.suppress(BaseException):  # nothing of the worker's own end may happen twice
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         for number in (signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, lambda *_: loop.stop())

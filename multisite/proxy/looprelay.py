@@ -1,4 +1,4 @@
-"""One request whose answer is not at once there, in the loop of its process.
+"""One request whose answer takes a while, in the loop of its process.
 
 At most one piece of the answer is held: the next is received when the client has taken the last, and of the request
 the next is read when the backend has taken the last. Neither waits for the other: an answer may come before the
@@ -31,7 +31,7 @@ from multisite.proxy.upstream import Exchange
 from multisite.proxy.wire.http11 import Head
 
 CLIENT_TIMEOUT = 60.0  # seconds in which a client takes something of its answer; nginx's send_timeout
-HELPER_TIMEOUT = 30.0  # seconds in which a helper reaches a site, or learns why it gave no answer
+HELPER_TIMEOUT = 30.0  # seconds within which a helper reaches a site, or learns why it gave no answer
 LOOK_AT_QUEUE = 1.0  # seconds between two looks whether the backend has taken a request
 
 _IN, _OUT, _LEFT = select.EPOLLIN, select.EPOLLOUT, select.EPOLLRDHUP
@@ -42,14 +42,14 @@ _log = logging.getLogger("multisite.passage")
 
 
 class LoopRelay(Watcher):
-    """Takes one request through: an `Exchange` with the backend on one side, the client's connection on the other.
+    """Relays one request: an `Exchange` with the backend on one side, the client's connection on the other.
 
     Args:
         loop: whose thread does everything.
-        request: what was done already, with the client's connection taken.
+        request: in its present state, with the client's connection taken.
         wire: that connection.
-        half_closed: the client closed its side right behind its request. It says all it has to say that way; one that
-            does so later, or earlier, has left.
+        half_closed: the client closed its side right after its request. It only has nothing more to send; one that does
+            so later, or earlier, has left.
     """
 
     def __init__(self, loop: RelayLoop, request: Request, wire: socket.socket, half_closed: bool) -> None:
@@ -86,7 +86,7 @@ class LoopRelay(Watcher):
     # What it does first, in the loop
 
     def begin(self) -> None:
-        """Have a helper send the request, once there is somebody to send it to."""
+        """Let a helper send the request, once there is a process to send it to."""
         destination, environ, upload = self._destination, self._environ, self._upload
         if delay := destination.delay(lambda: self._loop.call(self.begin, self)):
             self._unhelped, self.deadline = destination.late, time.monotonic() + delay
@@ -95,15 +95,15 @@ class LoopRelay(Watcher):
             upload.close()
         elif not self._have(lambda: destination.begin(environ, upload, False), self._begun, destination.late):
             upload.close()
-            self._step(lambda: self._fail(SiteBusy("too many requests are waiting for sites to be reached")))
+            self._step(lambda: self._fail(SiteBusy("too many requests are waiting for connections to sites")))
 
     def gather(self) -> None:
-        """Take in the whole body, whose length has to be said first; then have a helper send the request."""
+        """Receive the whole body, whose length has to be sent first; then let a helper send the request."""
         self._gathers = True
         self._step(lambda: self._move(_IN))
 
     def go_on(self, exchange: Exchange, content: bytes) -> None:
-        """Go on with an exchange that has begun; `content` is what came of the body already."""
+        """Continue an exchange that has begun; `content` is the part of the body that has arrived."""
         self._exchange = exchange
         self._step(lambda: self._received(content))
 
@@ -133,7 +133,7 @@ class LoopRelay(Watcher):
         return True
 
     def _begun(self, outcome: Exchange | BaseException | None) -> None:
-        """Go on with what the helper has begun, unless nobody waits for it any more."""
+        """Continue what the helper has begun, unless nobody waits for it any more."""
         late, self._unhelped = self._unhelped, None
         if isinstance(outcome, Exchange):
             if late is None:
@@ -150,7 +150,7 @@ class LoopRelay(Watcher):
             self._step(lambda: self._fail(self._answer_for(outcome)))
 
     def _explained(self, outcome: Exchange | BaseException | None) -> None:
-        """Tell what the helper has learned, or else what it was asked about."""
+        """Answer with what the helper has learned, or else with the original error."""
         late, self._unhelped = self._unhelped, None
         if isinstance(outcome, BaseException) and not isinstance(outcome, MultisiteError):
             self._answer_for(outcome)  # to the log
@@ -197,7 +197,7 @@ class LoopRelay(Watcher):
             self._wait()
 
     def leave(self) -> None:
-        """Go on; the process waits for that."""
+        """Continue; the process waits for that."""
 
     def abort(self) -> None:
         """Close both sides, whatever is lost."""
@@ -205,7 +205,7 @@ class LoopRelay(Watcher):
         self._close(reset=True)
 
     def let_go(self) -> None:
-        """Close both sides without a word: another process goes on with them."""
+        """Close both sides silently: another process continues with them."""
         self._wire.close()
         if self._exchange:
             self._exchange.connection.close()
@@ -268,7 +268,7 @@ class LoopRelay(Watcher):
 
     def _received(self, content: bytes) -> None:
         incoming, outgoing = self._incoming, self._outgoing
-        assert not self._out, "what the client has not taken yet would be lost"
+        assert not self._out, "data that the client has not taken yet would be lost"
         parts = [outgoing.hints(fields) for fields in incoming.hints]
         incoming.hints.clear()
         if incoming.head and not outgoing.begun:
@@ -339,7 +339,7 @@ class LoopRelay(Watcher):
             self._refuse(error)
 
     def _answer_for(self, error: BaseException) -> MultisiteError:
-        """Return what a visitor is told of `error`."""
+        """Return the error that a visitor sees for `error`."""
         if isinstance(error, MultisiteError):
             return error
         token = servicelog.current_site.set(self._site)
@@ -371,7 +371,7 @@ class LoopRelay(Watcher):
     # Waiting
 
     def _wait(self) -> None:
-        """Wait for what is possible and of use."""
+        """Wait for the events that are possible and useful."""
         reads = self._reads
         wanted = (0 if self._half_closed else _LEFT) | (_OUT if self._out else 0) | (_IN if reads else 0)
         self._loop.watch(self, self._wire.fileno(), wanted, self._wire_events)
@@ -413,7 +413,7 @@ class LoopRelay(Watcher):
         self._wire_events = 0
 
     def _close(self, reset: bool) -> None:
-        """End the client's connection; a reset is how a client learns that its answer is not whole."""
+        """End the client's connection; a reset shows the client that its answer is incomplete."""
         if self._wire.fileno() < 0:
             return
         self._unhelped = None

@@ -1,4 +1,4 @@
-"""One request to a backend and back, as the thread of a worker has it.
+"""One request to a backend and back, from the view of a worker's thread.
 
 The thread sends the request and waits a moment for the answer: one of several threads as long as the site deserves it
 (`limits.Pace`), the only one of its process until somebody else wants something (`syncrelay`). What takes longer, or
@@ -44,7 +44,7 @@ def relay(destination: Destination, environ: Environ, start_response: Any) -> It
 
     Raises:
         MultisiteError: there is no answer; nothing of one was passed on, and the error knows its status.
-        StopIteration: the client's connection has been taken care of (`downstream.end`).
+        StopIteration: the client's connection has been handled (`downstream.end`).
     """
     connection = downstream.connection(environ)
     if connection is None:
@@ -59,7 +59,7 @@ def relay(destination: Destination, environ: Environ, start_response: Any) -> It
 
 
 def _is_given(taker: Endpoint, environ: Environ, body: bytes, connection: Connection) -> bool:
-    """Hand the request over with its connection, where that can be done; where not, nothing has happened.
+    """Hand the request over with its connection, if that is possible; if not, nothing has happened.
 
     Raises:
         BackendUnavailable: as many requests wait as may.
@@ -95,7 +95,7 @@ def _let_arrive(request: Request) -> None:
 
 
 def _check(destination: Destination) -> None:
-    """Look whether the destination can have another request.
+    """Check whether the destination can take another request.
 
     Raises:
         SiteBusy: it has as many as it may.
@@ -131,7 +131,7 @@ def _hurry(request: Request, start_response: Any) -> Iterable[bytes]:
 
 
 def _leave_single(request: Request) -> None:
-    """Have the answer collected by the only thread that there is, or by the loop if the site is slow."""
+    """Let the only thread collect the answer, or the loop if the site is slow."""
     if request.destination.pace.patience(request.began):
         syncrelay.of(request.connection.worker).attend(request)
     else:
@@ -173,7 +173,7 @@ def _answer(request: Request, start_response: Any) -> Iterable[bytes]:
 
 
 def _explain(destination: Destination, error: MultisiteError) -> None:
-    """Log what went wrong, unless somebody knows better what to tell the visitor."""
+    """Log what went wrong, unless the destination has a better reason for the visitor."""
     destination.explain(error)
     if isinstance(error, UpstreamError):
         servicelog.note(_log, error, destination)
@@ -185,7 +185,7 @@ def _explain(destination: Destination, error: MultisiteError) -> None:
 def _wait_here(destination: Destination, environ: Environ, start_response: Any) -> Iterable[bytes]:
     """Relay a request in this thread, from the first byte of its body to the end of the answer."""
     if "HTTP_UPGRADE" in environ and upgrade_of(environ):
-        raise NoUpgrade("this server does not let WebSockets through")
+        raise NoUpgrade("this server does not pass WebSockets on")
     release = destination.share.take_thread()
     try:
         exchange = _sent(destination, environ)
@@ -234,9 +234,9 @@ def _answer_of(
 
 
 class Answer:
-    """The body of an answer on its way. Whoever iterates closes it (PEP 3333), which frees the endpoint.
+    """The body of an answer on its way. The caller closes it (PEP 3333), which frees the endpoint.
 
-    A body that ends too early raises, so that the server ends its own answer short too rather than well.
+    A body that ends too early raises, so that the server cuts its own answer short, too, and does not complete it.
     """
 
     __slots__ = ("_exchange", "_first", "_incoming", "_release", "_timeout")

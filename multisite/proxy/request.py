@@ -63,7 +63,7 @@ class Request:
         self.outgoing = Outgoing(method, environ["SERVER_PROTOCOL"], SERVER)
 
     def leave(self, go_on: Callable[[], None]) -> NoReturn:
-        """Take the client's connection from gunicorn, which forgets the request, and have `go_on` see to it.
+        """Take the client's connection from gunicorn, which forgets the request, and pass it to `go_on`.
 
         Raises:
             BackendUnavailable: no descriptor is left; gunicorn still has the connection.
@@ -72,7 +72,7 @@ class Request:
         try:
             self.wire = self.connection.take_descriptor()
         except OSError as error:
-            raise BackendUnavailable(f"a client's connection cannot be taken: {error.strerror}") from error
+            raise BackendUnavailable(f"cannot take a client's connection: {error.strerror}") from error
         try:
             go_on()
         except Exception as error:
@@ -80,7 +80,7 @@ class Request:
         downstream.end()
 
     def fail(self, error: Exception) -> None:
-        """Answer for an error with what is at hand, where nothing can be waited for: a page, or a cut."""
+        """Answer an error without waiting for anything: with a page, or by cutting the answer short."""
         if self.exchange:
             self.exchange.close()
         self.upload.close()

@@ -1,8 +1,8 @@
-"""What the threads of gunicorn's own workers would wait for of clients, and need not.
+"""Slow clients for which the threads of gunicorn's own workers would wait, and need not.
 
-A thread that reads the head of a request waits for as long as the client likes, and the end of a connection is waited
-for for two seconds, by the very thread that accepts others. Here a head that is not whole goes back to gunicorn's
-poller until more of it has come, and a client that does not see the end of its connection at once is the relay loop's.
+A thread that reads the head of a request waits as long as the client likes, and the thread that accepts others waits
+two seconds for the end of a connection. Here an incomplete head goes back to gunicorn's poller until more of it has
+arrived, and a client that does not see the end of its connection at once is left to the relay loop.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _END = b"\r\n\r\n"
 
 
 def spare(worker: Worker | None) -> None:
-    """Have the threads of `worker` not wait so; what we do not know how to take from it stays as it is."""
+    """Keep the threads of `worker` from waiting in this way, as far as we know how."""
     global _spared
     if worker is None or worker is _spared or not worker.usable:
         return
@@ -50,7 +50,7 @@ _spared: Worker | None = None
 
 
 def _handle(deferred: object, handle: Callable[[Any], Any], conn: Any) -> Any:
-    """Have gunicorn handle a connection, and close it as one that is its own; it counts one that fails then twice."""
+    """Let gunicorn handle a connection, and close it ourselves: gunicorn would count one that fails then twice."""
     outcome = _begun(deferred, handle, conn)
     if not outcome and type(conn.sock).__module__ == "socket":
         conn.sock = _taken_from(conn.sock) or downstream.nobody()

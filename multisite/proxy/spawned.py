@@ -39,7 +39,7 @@ WSGI = Callable[..., Iterable[bytes]]
 
 
 class SpawnedSite(Destination):
-    """The WSGI callable of one site with processes of its own."""
+    """The WSGI callable of one site with its own processes."""
 
     can_explain = True
 
@@ -70,7 +70,7 @@ class SpawnedSite(Destination):
         """
         if self._ignored and self._ignored.matches(environ):
             if not self._client.is_awake(self._site.entry_name, self._site.host):
-                raise Asleep("The site is asleep, and this request does not wake it")
+                raise Asleep("The site is not running, and this request does not start it")
             environ[QUIET] = "yes"
         elif self._ignored and self._proxy:
             self._mark(self._proxy)
@@ -103,7 +103,7 @@ class SpawnedSite(Destination):
 
     @staticmethod
     def _mark(proxy: Proxy) -> None:
-        """Leave word that the site is used, for a supervisor that sees connections only."""
+        """Record that the site is used, for a supervisor that only sees connections."""
         if proxy.speaks != "envelope":
             with contextlib.suppress(OSError):
                 os.utime(proxy.endpoint.path)
@@ -121,7 +121,7 @@ class SpawnedSite(Destination):
         )
 
     def _ensure(self) -> str:
-        """Have the supervisor listen, and return the path of the socket; a developer is told why there is none."""
+        """Make the supervisor listen, and return the path of the socket; show a developer why there is none."""
         try:
             return self._client.ensure(self._site.entry_name, self._site.host, head_limits())
         except BackendUnavailable as error:  # for what it has no incident, nobody has told it yet
@@ -154,7 +154,7 @@ def destination(site: Site, home: Home) -> Destination:
 
 
 def app(site: Site, home: Home, development: Development = OFF) -> WSGI:
-    """Return the callable for a site that lives elsewhere: in processes that we start, or at its upstreams."""
+    """Return the callable for a site elsewhere: in processes that we start, or at its upstreams."""
     if is_elsewhere(site):
         return partial(relay, _upstreams(site, home))
     spawned = SpawnedSite(site, home, development.debug)

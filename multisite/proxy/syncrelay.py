@@ -1,10 +1,10 @@
-"""Requests whose answers the only thread of a process collects, beside accepting others.
+"""Requests whose answers the only thread of a process collects, while it accepts others.
 
-A sync worker has one thread. While it waits for an answer it also looks at the listening socket, and leaves as soon as
-somebody is there. So no client ever waits for another's site, and a busy worker never sleeps between sending a request
-and collecting the answer to the last: that is worth a third of its throughput. Where there are other workers, who is at
-the door may be gone by the time it gets there; so it waits a little longer first. Answers that it does not come back
-for within a moment, because it does something else, are the relay loop's.
+A sync worker has one thread. While it waits for an answer it also watches the listening socket, and returns as soon as
+a client connects. So no client ever waits for another client's site, and a busy worker never sleeps between sending a
+request and collecting the answer to the last: that is worth a third of its throughput. If there are other workers, one
+of them may have accepted the client first; so it waits a little longer. Answers that it does not collect within a
+moment, because it is busy, are left to the relay loop.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from multisite.proxy.loop import RelayLoop, Watcher
 from multisite.proxy.request import Request
 from multisite.sites.server import Worker
 
-PATIENCE = 0.01  # seconds to wait for answers if nobody else wants anything
-BRIEFLY = 0.001  # seconds to wait for them all the same where another worker may serve who is at the door
+PATIENCE = 0.01  # seconds to wait for answers if no other client connects
+BRIEFLY = 0.001  # seconds to wait for them all the same if another worker may accept the client
 MOMENT = 0.002  # seconds until the loop sees to an answer
 QUIET = 50  # moments without a request in hand after which the loop looks no more
 
@@ -49,7 +49,7 @@ class SyncRelay:
         self._net = _Net(self)
 
     def attend(self, request: Request) -> None:
-        """Look after `request` and the others in hand, until they are answered or somebody else is to be served."""
+        """Look after `request` and the others in hand, until they are answered or another client has to be served."""
         assert request.exchange
         self._attended = True
         self._requests[request.exchange.fileno()] = request
@@ -84,7 +84,7 @@ class SyncRelay:
                 self._give_up()
 
     def _pass_answers(self, seconds: float, listeners: tuple[int, ...]) -> bool:
-        """Wait for answers and pass them on; tell whether somebody is at one of `listeners`."""
+        """Wait for answers and pass them on; tell whether a client has connected to one of `listeners`."""
         requests = self._requests
         poll = select.poll()
         for descriptor in (*listeners, *list(requests)):  # at once, since the loop takes from them, too
@@ -106,7 +106,7 @@ class SyncRelay:
         return not self._pass_answers(0.0, self._listeners)
 
     def _answer(self, descriptor: int, request: Request) -> None:
-        """Take what came of an answer, and pass it on if it is complete."""
+        """Take the part of an answer that has arrived, and pass it on if it is complete."""
         exchange = request.exchange
         assert exchange
         try:
@@ -166,7 +166,7 @@ class SyncRelay:
         return [request for request in (self._requests.pop(at, None) for at in old) if request]
 
     def let_go(self) -> None:
-        """Close all that is in hand without a word: another process goes on with it."""
+        """Close all that is in hand silently: another process continues with it."""
         for request in self._taken(math.inf):
             if request.exchange:
                 request.exchange.connection.close()
@@ -238,7 +238,7 @@ class _Net(Watcher):
         self.leave()
 
     def leave(self) -> None:
-        """Have the loop see to all that the worker has in hand, which does not come back."""
+        """Let the loop handle all that the worker has in hand: the worker does not return."""
         self._relay.hand_over(math.inf)
         if self._relay.rest():
             self._retire()

@@ -1,7 +1,7 @@
-"""Whose time is over, and when: a heap of deadlines that may be moved and called off. Pure.
+"""Deadlines: a heap of those that may be moved and cancelled. Pure.
 
-A timer that is called off stays in the heap until it would have been due, or until there are many of them, but it holds
-nothing: what has ended long before its deadline is free at once.
+A cancelled timer stays in the heap until it would have been due, or until there are many of them, but it holds nothing:
+an object that has ended long before its deadline is free at once.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Bytes both ways between two connections that speak something else than HTTP from now on: a WebSocket.
+"""Bytes both ways between two connections that speak a protocol other than HTTP from now on: a WebSocket.
 
-Nothing of it is changed or held back. Only where its frames end is known, so that both ends can be told when this
-process ends.
+Nothing is changed or held back. We only follow where its frames end, to notify both ends when this process ends.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ class _End:
 
 
 class Tunnel(Watcher):
-    """Until both ends have said all, or nothing happens for `IDLE` seconds.
+    """Runs until both ends have sent all, or nothing happens for `IDLE` seconds.
 
     Args:
         loop: whose thread does everything.
@@ -96,7 +95,7 @@ class Tunnel(Watcher):
         self._loop.enter(self, self._move)
 
     def ready(self, descriptor: int, events: int) -> None:
-        """Take what an end says, and give it what there is."""
+        """Receive from an end, and send to it what is waiting."""
         one, other = self._ends if self._ends[0].wire.fileno() == descriptor else self._ends[::-1]
         if events & ~_OUT and not one.said_all and not other.out:
             data = one.receive()
@@ -110,7 +109,7 @@ class Tunnel(Watcher):
         self.abort()
 
     def leave(self) -> None:
-        """Tell both ends that this process goes away (RFC 6455 section 7.4.1), between two frames of the other's."""
+        """Notify both ends that this process goes away (RFC 6455 section 7.4.1), between two frames."""
         if self._leaving:
             return
         self._leaving = True
@@ -126,7 +125,7 @@ class Tunnel(Watcher):
         self._close(lingers=False)
 
     def let_go(self) -> None:
-        """Close both connections without a word."""
+        """Close both connections silently."""
         for end in self._ends:
             end.wire.close()
 
@@ -147,7 +146,7 @@ class Tunnel(Watcher):
             client.wire.close()
 
     def _pass_on(self, data: bytes, one: _End, other: _End) -> None:
-        assert not other.out, "what the other end has not taken yet would be lost"
+        assert not other.out, "data that the other end has not taken yet would be lost"
         if other.parted:
             one.frames.feed(data)
             return
@@ -158,7 +157,7 @@ class Tunnel(Watcher):
             one.frames.feed(data[end:])
 
     def _part(self, one: _End, other: _End) -> None:
-        """Say farewell to `other`, in the place of `one`, unless that has done so."""
+        """Send a closing frame to `other`, in place of `one`, unless that has done so."""
         other.parted = True
         if not one.frames.has_closed:
             mask = os.urandom(4) if other is self._ends[1] else b""

@@ -107,7 +107,7 @@ def _numeric(host: str, port: int) -> Sequence[Any]:
 
 
 def _unreached(endpoint: Endpoint, error: OSError) -> MultisiteError:
-    """Return what an error of a connection means: what is scarce here is no fault of the endpoint."""
+    """Return what an error of a connection means: the endpoint is not to blame if this machine lacks something."""
     if error.errno in SCARCE:
         return BackendUnavailable(f"{endpoint}: {error.strerror}")
     kind = ConnectTimeout if error.errno == errno.ETIMEDOUT else ConnectFailed
@@ -126,9 +126,9 @@ class Exchange:
         sent_at: monotonic seconds when something of the request was last sent.
         deadline: monotonic seconds by which the next sign of life is due.
         patience: seconds that an endpoint has once it has taken the request; 0 for no limit.
-        limited_by: the option that says so.
-        timeout: what was last allowed, in seconds.
-        held: what ends with the exchange.
+        limited_by: the option with this value.
+        timeout: the time that was last allowed, in seconds.
+        held: objects that end with the exchange.
         was_reset: whether the answer ended by an error of the connection rather than a close.
     """
 
@@ -194,7 +194,7 @@ class Exchange:
         self.allow(self.patience)
 
     def explain(self, error: MultisiteError) -> MultisiteError:
-        """Return what happened: an endpoint that leaves without an answer when its time is over has hung."""
+        """Return what happened: an endpoint that closes without an answer when its time is over has hung."""
         since = time.monotonic() - self.sent_at
         if isinstance(error, NoAnswer) and 0 < self.patience <= since:
             return UpstreamTimeout(f"{error} after {since:.1f} s ({self._limit})")
@@ -250,7 +250,7 @@ class Exchange:
             self.sending = False
             return
         except OSError as error:
-            raise UpstreamError(f"the request cannot be sent on: {error.strerror}") from error
+            raise UpstreamError(f"cannot send the rest of the request: {error.strerror}") from error
         self._out = memoryview(out)[sent:] if sent < len(out) else b""
         self.sending = bool(self._out) or self.upload.has_more
         self.sent_at = now = time.monotonic()
@@ -270,7 +270,7 @@ class Exchange:
             self.was_reset = True
             data = b""
         except OSError as error:
-            raise UpstreamError(f"the answer cannot be received: {error.strerror}") from error
+            raise UpstreamError(f"cannot receive the answer: {error.strerror}") from error
         return incoming.take_data(data, self.was_reset)
 
     def is_taken(self) -> bool:
@@ -313,7 +313,7 @@ class Exchange:
     def late(self) -> UpstreamTimeout:
         """Return the error for an endpoint that let its time pass."""
         is_limit = self.timeout == self.patience
-        return UpstreamTimeout(f"nothing came for {self.timeout:g} s" + (f" ({self._limit})" if is_limit else ""))
+        return UpstreamTimeout(f"nothing arrived for {self.timeout:g} s" + (f" ({self._limit})" if is_limit else ""))
 
     @property
     def _limit(self) -> str:

@@ -204,7 +204,7 @@ def test_sites_are_served_over_tls_and_know_it(tmp_path: Path, mode: str) -> Non
             connection.request("GET", "/", headers={"Host": "a.test", "Sec-WebSocket-Key": "eA==", **handshake})
             answer = connection.getresponse()
             assert answer.status == 501
-            assert b"does not let WebSockets through" in answer.read()
+            assert b"does not pass WebSockets on" in answer.read()
         connection.close()
         assert re.search(rf"^a: https://a.localhost:{server.port}/", server.log(), re.MULTILINE)
 

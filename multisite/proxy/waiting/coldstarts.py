@@ -1,4 +1,4 @@
-"""What a site's requests meet in a worker while none of its processes serves, where its file says more than: wait.
+"""What happens to a site's requests in a worker while none of its processes serves, if they do not simply wait.
 
 A browser waits in the worker rather than in the queue of the site's socket, so that nothing of its request has reached
 the site when it gets the waiting page instead. So does any request whose client may be one that has started too many
@@ -30,7 +30,7 @@ _PAGES = ("document", "iframe", "frame")
 def wants_page(environ: Mapping[str, Any]) -> bool:
     """Tell whether a browser asks for a page: with GET and without a body, and not a script of one (pure).
 
-    What a browser asks for, and why, it says in Sec-Fetch-Dest (W3C, Fetch Metadata Request Headers).
+    A browser announces the kind of its request in Sec-Fetch-Dest (W3C, Fetch Metadata Request Headers).
     """
     if environ["REQUEST_METHOD"] != "GET" or environ.get("HTTP_SEC_FETCH_DEST", "document") not in _PAGES:
         return False

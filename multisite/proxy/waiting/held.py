@@ -1,4 +1,4 @@
-"""Requests that wait in a worker before anybody is asked, until a site may have them.
+"""Requests that wait in a worker before they are sent, until a site may have them.
 
 They wait in the relay loop, as cold starts do, with their bodies, and hold no thread. Where a server does not let us
 have the connection, a thread waits, one of the site's share. Nothing of a request that has waited for too long, or
@@ -123,7 +123,7 @@ class WaitingRoom(Generic[Waiter]):
         with self._changed:
             self._held = [one for one in self._held if one.is_waiting]
             if len(self._held) >= self._most:
-                raise SiteBusy(f"{len(self._held)} requests are waiting for this site already")
+                raise SiteBusy(f"{len(self._held)} requests are already waiting for this site")
             self._held.append(held)
             if self._is_kept:
                 self._changed.notify()
@@ -132,7 +132,7 @@ class WaitingRoom(Generic[Waiter]):
                 threading.Thread(target=self._keep, name="multisite-waiting", daemon=True).start()
             except RuntimeError as error:
                 self._held.clear()
-                raise BackendUnavailable(f"no request can wait: {error}") from error
+                raise BackendUnavailable(f"requests cannot wait: {error}") from error
             self._is_kept = True
 
     def _keep(self) -> None:

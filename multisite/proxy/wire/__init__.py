@@ -1,1 +1,1 @@
-"""What is said to a backend and what it answers, as bytes: no socket, no clock."""
+"""Requests to a backend and its answers, as bytes: no socket, no clock."""

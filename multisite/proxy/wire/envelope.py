@@ -1,13 +1,13 @@
-"""The environ of one request, as our own runner takes it on a site's socket.
+"""The environ of one request, in the form that our own runner reads from a site's socket.
 
-A client's bytes never come first on that socket: a front end that goes there directly begins with the name of a
-method. So an envelope cannot be forged, and what a site reads out of it is what the server told us, nothing added.
+A client's bytes never come first on that socket: a front end that connects there directly begins with the name of a
+method. So an envelope cannot be forged, and a site reads from it exactly what the server gave us.
 
 ``0x01``, the length of the rest as an unsigned 32-bit integer (big endian), a JSON object of the variables; then the
-body: as many bytes as CONTENT_LENGTH says, or in chunks (RFC 9112 section 7.1) where BODY says so, or none. ``0x02``
-instead says that the client's own connection comes along (SCM_RIGHTS, unix(7)), and the whole body.
+body: CONTENT_LENGTH bytes, or in chunks (RFC 9112 section 7.1) if BODY says so, or none. ``0x02`` instead announces the
+client's own connection (SCM_RIGHTS, unix(7)), and the whole body.
 
-What is told apart from the client's request has a key that no header can have: BODY, CAPTURES, and APART.
+Data that is not from the client's request has a key that no header can have: BODY, CAPTURES, and APART.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ VARIABLES = frozenset(
         "wsgi.url_scheme",
     ]
 )
-_IS_QUIET = 0x80000000  # in the length, which is never so large: the request is no use of the site
+_IS_QUIET = 0x80000000  # in the length, which is never so large: the request does not count as use of the site
 FAMILIES = ("SERVER_", "REMOTE_")
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -59,7 +59,7 @@ def encode(environ: Mapping[str, Any], chunked: bool, first: bytes = FIRST, apar
         environ: of the request.
         chunked: whether the body is sent in chunks.
         first: `FIRST`, or `WITH_CLIENT`.
-        apart: what the environ cannot say of its fields.
+        apart: what the environ cannot express about its fields.
 
     Raises:
         RequestTooLarge: the variables are larger than the runner takes.

@@ -1,7 +1,7 @@
-"""Where a message body ends (RFC 9112 section 6): one class for each way of saying it.
+"""Where a message body ends (RFC 9112 section 6): one class for each kind of framing.
 
-`feed` takes the bytes as they come and returns those of the content; `done` tells when it is whole; `end` is told
-that no more will come.
+`feed` takes the bytes as they come and returns those of the content; `done` is true when it is complete; call `end`
+when no more will come.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ class Sized:
         self.done = not length
 
     def feed(self, data: bytes) -> bytes:
-        """Return the content that is in `data`; what is after the end is nobody's."""
+        """Return the content that is in `data`; bytes after the end are ignored."""
         data = data[: self._left] if len(data) > self._left else data
         self._left -= len(data)
         self.done = not self._left
         return data
 
     def end(self, reset: bool) -> None:
-        """Say how much is missing."""
+        """Raise an error with the number of missing bytes."""
         raise UpstreamProtocolError(f"the answer ended {self._left} bytes before its Content-Length")
 
 
@@ -122,7 +122,7 @@ class Chunked:
         return content[0] if len(content) == 1 else b"".join(content)
 
     def end(self, reset: bool) -> None:
-        """Say that the last chunk is missing."""
+        """Raise an error: the last chunk is missing."""
         raise UpstreamProtocolError("the answer ended before its last chunk")
 
     def _wrong(self, reason: str) -> MultisiteError:
@@ -157,7 +157,7 @@ class Chunked:
 
 
 class ChunkedRequest(Chunked):
-    """A request's body in chunks, of which nothing is taken that another server might read otherwise."""
+    """A request's body in chunks; anything that another server might read differently is refused."""
 
     _size = _STRICT_SIZE
 
@@ -171,7 +171,7 @@ class ChunkedRequest(Chunked):
 
     def _trailer(self, line: bytes) -> None:
         if line and (not _TRAILER.fullmatch(line) or line.partition(b":")[0].lower() in _NO_TRAILERS):
-            raise self._wrong(f"{line[:20]!r} is no trailer")
+            raise self._wrong(f"{line[:20]!r} is not a trailer")
         super()._trailer(line)
 
 

@@ -1,4 +1,4 @@
-"""HTTP/1.1 (RFC 9112) as a client speaks it: the head of a request, and the head of an answer."""
+"""HTTP/1.1 (RFC 9112) from the side of a client: the head of a request, and the head of an answer."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _SPACED = re.compile(rf"^({_TOKEN})[ \t]+:", re.MULTILINE)
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _NOT_KNOWN = frozenset({"set-cookie", "etag", "last-modified", "date", "location", "expires"})  # seldom the same twice
 
-#: fields of an answer that are not passed on as they are, in lower case: Status is left in by CGI-like programs, and
-#: obeyed by some servers
+#: fields of an answer that are not passed on unchanged, in lower case: CGI-like programs leave Status in, and some
+#: servers obey it
 DROPPED = HOP_BY_HOP | {"status"}
 _LENGTH_FIELD = "content-length"
 
@@ -36,7 +36,7 @@ _Field = tuple[str, tuple[str, str]]  # the name in lower case; name and value a
 
 
 class Head(NamedTuple):
-    """The head of an answer: what is passed on, and what says where the body ends."""
+    """The head of an answer: the part that is passed on, and the part that says where the body ends."""
 
     code: int
     status: str  # as WSGI has it: "200 OK"
@@ -130,7 +130,7 @@ def body_of(head: Head, method: str, forgive: bool) -> Body:
 def _plain_head(text: str, dropped: frozenset[str]) -> Head | None:
     """Return a head in which every line is well formed and ends as it should, None for any other.
 
-    Sites say the same lines again and again, so that most are known.
+    Sites send the same lines again and again, so that most are known.
     """
     first, *lines = text.split("\r\n")
     status = _known_statuses.get(first) or _status_of(first)
@@ -235,7 +235,7 @@ def _with_length(fields: list[tuple[str, str]], length: int | None) -> list[tupl
 def _is_chunked(values: list[str], minor: str) -> bool:
     # RFC 9112 section 6.1: no HTTP/1.0 answer has it; any other coding was not asked for.
     if ",".join(values).strip().lower() != "chunked" or minor == "0":
-        raise UpstreamProtocolError(f"the answer has a Transfer-Encoding that cannot be read: {values[0][:40]!r}")
+        raise UpstreamProtocolError(f"the answer has an unknown Transfer-Encoding: {values[0][:40]!r}")
     return True
 
 

@@ -31,7 +31,7 @@ class Incoming:
 
     Args:
         method: of the request.
-        dates: whether ``Date`` and ``Server`` are the backend's to say; gunicorn adds its own.
+        dates: whether the backend's ``Date`` and ``Server`` are passed on; gunicorn adds its own.
         forgive: whether a reset may end a body that is not framed (see `framing.UntilClose`).
         upgrade: whether the request asked for another protocol; without, a 101 is an error.
         sends: whether the answer may name a file for the front end to send.
@@ -39,7 +39,7 @@ class Incoming:
     Attributes:
         head: of the answer, None before it is whole.
         done: all of the answer is there.
-        failure: why the body cannot be read on.
+        failure: why the rest of the body cannot be read.
         hints: the fields of each 103, for whoever can pass them on; in order.
     """
 
@@ -97,7 +97,7 @@ class Incoming:
         """Return the content that is in `data`.
 
         Raises:
-            UpstreamProtocolError: this is no answer.
+            UpstreamProtocolError: this is not an answer.
         """
         if self._body is None:
             data = self._feed_head(data)
@@ -217,7 +217,7 @@ class Outgoing:
         return chunk(data) if self.chunked else data
 
     def end(self) -> bytes:
-        """Return what says that the body is whole."""
+        """Return the bytes that mark the end of the body."""
         return LAST_CHUNK if self.chunked else b""
 
     def _head(self, head: Head, date: str, framing: str) -> bytes:

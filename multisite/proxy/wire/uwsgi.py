@@ -14,7 +14,7 @@ from typing import Any
 from multisite.errors import RequestTooLarge
 from multisite.proxy.wire.http11 import raw_target
 
-MOST = 65535  # bytes of variables: what 16 bits can say
+MOST = 65535  # bytes of variables: the most that 16 bits can count
 
 _VARIABLES = [
     "REQUEST_METHOD",

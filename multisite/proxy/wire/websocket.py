@@ -9,7 +9,7 @@ _MASKED = 0x80
 
 
 class Frames:
-    """What one end has said, as far as it is needed to say something between two frames of it.
+    """What one end has sent, as far as needed to send something between two of its frames.
 
     Attributes:
         has_closed: a closing frame has begun, after which nothing of use comes.
