@@ -17,7 +17,7 @@ def _arguments() -> dict[str, str]:
 
 
 def detach() -> None:
-    """Leave the caller's session; who started us reaps at once."""
+    """Leave the caller's session; the process that started us can reap us at once."""
     if os.fork():
         os._exit(0)
     os.setsid()
@@ -27,8 +27,8 @@ def detach() -> None:
 def main() -> int:
     """Run the supervisor of ``--home DIR``.
 
-    ``--lock-fd N`` is its lock, ``--adopt N`` the state of the program whose place it takes in this process.
-    ``--check FORMAT`` only tells whether it could.
+    ``--lock-fd N`` is its lock; ``--adopt N`` is the state of the program that it replaces in this process.
+    ``--check FORMAT`` only reports whether it could replace that program.
     """
     arguments = _arguments()
     if "--check" in arguments:
@@ -60,18 +60,18 @@ def _check(home: str, format_: str) -> int:
 
 
 def _try_out(home: str, format_: str) -> str:
-    """Find out, in a process of its own, whether this program could take over; returns why not.
+    """Find out, in a separate process, whether this program could take over; returns why not.
 
     Args:
-        home: folder of moya.conf.
-        format_: of the state that it would be given.
+        home: the directory of moya.conf.
+        format_: of the state that it would receive.
     """
     from multisite import __version__
     from multisite.config.read import read_home
     from multisite.errors import ConfigError
     from multisite.supervisor import reexec, run
 
-    assert run, "all that it needs can be imported"
+    assert run, "everything it needs can be imported"
     try:
         read_home(home)
     except ConfigError as error:

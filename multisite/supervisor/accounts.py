@@ -1,4 +1,4 @@
-"""What all sites have used, those included that are no longer kept, and how much memory their processes have now."""
+"""What all sites have used, including sites that are no longer kept, and how much memory their processes use now."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from multisite.supervisor.process import kernel
 from multisite.supervisor.reexec import Handed, Keeper
 from multisite.supervisor.site.supervised import SupervisedSite
 
-KEEP_EVERY = 60.0  # seconds between two writings; what a supervisor that is killed has counted since is lost
+KEEP_EVERY = 60.0  # seconds between two writes; a supervisor that is killed loses what it has counted since
 
 _NOTHING = Tally()
 
 
 class Accounts(Handed):
-    """Adds what a site has counted to what was counted before it."""
+    """Adds the counts of a site to its earlier counts."""
 
     BY_HAND = ("_before",)
     ANEW = ("_file", "_kept", "_keep_at")
@@ -30,23 +30,23 @@ class Accounts(Handed):
         self._keep_at = 0.0
 
     def pack(self, _keep: Keeper) -> dict[str, Any]:
-        """Return what `take_over` takes."""
+        """Return what `take_over` accepts."""
         return {name: tally.as_dict() for name, tally in self._before.items()}
 
     def take_over(self, state: dict[str, Any]) -> None:
-        """Go on where another program was: its sites go on counting."""
+        """Continue where another program stopped: its sites keep their counts."""
         self._before = {name: tally for name, row in state.items() if (tally := tally_of(row))}
 
     def total(self, supervised: SupervisedSite, cpu: float | None = None) -> Tally:
-        """Return what a site has used; `cpu` are the seconds that its living processes have, where that is known."""
+        """Return what a site has used; `cpu` is the processor time of its living processes in seconds, if known."""
         return self._before.get(supervised.site.name, _NOTHING) + supervised.tally(time.time(), cpu)
 
     def settle(self, supervised: SupervisedSite) -> None:
-        """Take what a site has counted that is going to be put away."""
+        """Keep the counts of a site that is about to be put away."""
         self._before = {**self._before, supervised.site.name: self.total(supervised)}
 
     def keep(self, sites: Iterable[SupervisedSite], now: float) -> None:
-        """Write everything down if it is time to, and if anything has changed."""
+        """Write everything to disk if it is time and anything has changed."""
         if now < self._keep_at:
             return
         self._keep_at = now + KEEP_EVERY
@@ -56,26 +56,26 @@ class Accounts(Handed):
             self._kept = used
 
     def close(self) -> None:
-        """Write everything down for the next supervisor, with which all sites have settled."""
+        """Write everything to disk for the next supervisor, after all sites have settled."""
         self._keep_at = 0.0
         self.keep((), 0.0)
 
 
-EVERY = 5.0  # seconds between two measurements of all that counts for the budget
-SHARE = 100  # measuring takes at most 1/100 of the time: the kernel walks all pages of a process for it
+EVERY = 5.0  # seconds between two measurements of the memory that counts for the budget
+SHARE = 100  # measuring takes at most 1/100 of the time: for each process the kernel walks all of its pages
 
 
 class Scales:
-    """Weighs the processes of sites now and then."""
+    """Measures the memory of sites' processes from time to time."""
 
     def __init__(self) -> None:
         self._at = self._all_at = 0.0
 
     def weigh(self, sites: Iterable[SupervisedSite], budget: int | None, now: float) -> None:
-        """Measure memory where it counts, and replace what has grown too large.
+        """Measure memory where it counts, and replace processes that have grown too large.
 
-        Resident sizes cost nothing to look up. As they are never smaller than the proportional ones, the latter
-        are measured at every call only where the former are above a site's own limit.
+        Resident sizes cost nothing to look up, and they are never smaller than the proportional ones. So each call
+        measures proportional sizes only where the resident ones exceed a site's limit.
         """
         if now < self._at:
             return
@@ -93,18 +93,18 @@ class Scales:
 
 
 def _looks_large(supervised: SupervisedSite) -> bool:
-    """Tell whether the first processes of a site's sessions, or their helpers, may be above its limit."""
+    """Tell whether the first processes of a site's sessions, or their helpers, may exceed its limit."""
     limit = supervised.site.memory_limit or math.inf
     return limit < math.inf and any(kernel.resident(pid) > limit or kernel.has_children(pid) for pid in supervised.pids)
 
 
 def weighed(pids: Iterable[int], members: Mapping[int, Iterable[int]]) -> dict[int, int]:
-    """Return the bytes that each of these backends uses with all processes of its session."""
+    """Return the bytes that each of these backends uses, with all processes of its session."""
     return {pid: sum(map(kernel.memory, members.get(pid, ()))) for pid in pids}
 
 
 def by_session() -> dict[int, list[int]]:
-    """Return all processes by their session, which is their backend's pid."""
+    """Return all processes by session; the session of a backend has the backend's pid."""
     members: dict[int, list[int]] = {}
     for pid in kernel.pids():
         members.setdefault(kernel.session(pid), []).append(pid)

@@ -1,7 +1,7 @@
-"""Sites that are announced to uWSGI's Fastrouters (`subscribe_to`), asleep or awake.
+"""Announces sites to uWSGI's Fastrouters (`subscribe_to`), whether they run or not.
 
-A site's own socket is what is announced: it is there as long as the site is, and whoever connects has it started. A
-Fastrouter forgets a node that it does not hear of for 17 seconds, so it hears of it every ten, as from uWSGI itself.
+It announces a site's own socket. That exists as long as the site does, and a connection to it starts the site. A
+Fastrouter forgets a node after 17 seconds of silence, so we repeat each announcement every ten, as uWSGI does.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Announcer:
     """Announces the sites of a home.
 
     Args:
-        supervise: returns a site by its name, supervised from then on; raises KeyError or Unavailable.
+        supervise: supervises a site and returns it by its name; raises KeyError or Unavailable.
     """
 
     def __init__(self, supervise: Callable[[str], SupervisedSite]) -> None:
@@ -40,11 +40,11 @@ class Announcer:
         self._told: dict[str, str] = {}  # what is wrong, by address
 
     def announces(self, name: str) -> bool:
-        """Tell whether a site is announced, and its socket needed."""
+        """Tell whether a site is announced and so needs its socket."""
         return name in self._announced
 
     def install(self, catalogue: Catalogue) -> None:
-        """Take note of a new catalogue; what is no longer to be announced says farewell at once."""
+        """Follow a new catalogue, and withdraw at once whatever should no longer be announced."""
         default = catalogue.home.defaults.get("subscribe_to", ())
         wanted = {}
         for name, entry in catalogue.entries.items():
@@ -53,7 +53,7 @@ class Announcer:
                 continue
             site = catalogue.site(name)
             if site.is_restricted:
-                continue  # a Fastrouter would go past the check
+                continue  # a Fastrouter would bypass the check
             if (site.is_ours or site.protocol == "uwsgi") and self._has_processes(site, catalogue.home):
                 wanted[name] = {subscription.parse(text) for text in named}
         if wanted != self._wanted:
@@ -66,7 +66,7 @@ class Announcer:
         return sharing.place(site, home).kind == "spawned" or sharing.is_examined(site, home)
 
     def tick(self, now: float) -> None:
-        """Announce what is due, and withdraw sites that cannot be had just now; a second may pass between two calls."""
+        """Announce what is due, and withdraw sites that are unavailable now; call it about once a second."""
         if now >= self._due:
             self._due = now + EVERY
             for name in self._wanted:
@@ -84,7 +84,7 @@ class Announcer:
             return False
 
     def _announce(self, name: str) -> None:
-        """Have the socket of a site there, and say so; or, where that cannot be, that it is gone."""
+        """Open the socket of a site and announce it; if that fails, withdraw the site."""
         try:
             supervised = self._supervise(name)
             path = supervised.ensure()
@@ -110,7 +110,7 @@ class Announcer:
             self._announced.pop(name, None)
 
     def _send(self, to: Subscription, said: Announcement) -> None:
-        """Send one datagram; that nobody receives it is no trouble of ours, and told once."""
+        """Send one datagram. If nobody receives it, that is not our fault; it is logged once."""
         family = socket.AF_UNIX if to.is_unix else socket.AF_INET6 if ":" in to.target[0] else socket.AF_INET
         where = to.address.replace("@", "\0", 1) if to.address.startswith("@") else to.address
         try:
@@ -124,6 +124,6 @@ class Announcer:
                 _log.warning("subscribe_to = %s:%s: %s", to.address, to.key, reason)
 
     def close(self) -> None:
-        """Say farewell for all sites: the supervisor leaves."""
+        """Withdraw all sites: the supervisor exits."""
         for name, known in list(self._announced.items()):
             self._withdraw(name, set(known))

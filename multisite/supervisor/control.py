@@ -1,6 +1,6 @@
-"""The sockets at which the supervisor is asked: one for its own user and root, and one for the workers of socket_group.
+"""The control sockets: one for the supervisor's own user and root, and one for the workers of socket_group.
 
-A JSON object comes in, and one goes out, a line each.
+A request is one line with a JSON object, and so is its answer.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from multisite.supervisor.process import descriptors
 from multisite.supervisor.reexec import BYTES, Handed, Keeper, given, kept, taken_socket
 from multisite.supervisor.reexec import State as Packed
 
-FOR_WORKERS = ("ping", "meet", "ensure", "trouble", "hung", "provision")  # what another user's workers may ask for
+FOR_WORKERS = ("ping", "meet", "ensure", "trouble", "hung", "provision")  # what workers of another user may ask for
 LONGEST_REQUEST = 65536
-LONGEST_ANSWER_KEPT = 16 << 20  # bytes that a slow reader may leave waiting
+LONGEST_ANSWER_KEPT = 16 << 20  # bytes that may wait for a slow reader
 _TURNED_AWAY = {"error": descriptors.EXHAUSTED, "status": 503, "retry_after": 5}
 
 Answer = dict[str, Any]
@@ -36,9 +36,9 @@ class Caller(Handed):
     """One client.
 
     Attributes:
-        pid, uid: of the process that connected.
-        follows: the site whose output it is told as it comes.
-        waits: for an answer that comes later.
+        pid, uid: of the connected process.
+        follows: the site whose output it receives as it is printed.
+        waits: its answer comes later.
     """
 
     KEPT = kept(
@@ -86,13 +86,13 @@ class Caller(Handed):
         try:
             answer = self._handler(request, self)
         except Exception:
-            self.send({"error": "an error of the supervisor's own; its log has it", "status": 500})
+            self.send({"error": "the supervisor failed; its log says why", "status": 500})
             raise
         if answer is not None:
             self.send(answer)
 
     def send(self, answer: Answer) -> None:
-        """Send one line; a reader that does not keep up is dropped."""
+        """Send one line; drop a reader that does not keep up."""
         self._to_send += json.dumps(answer, separators=(",", ":")).encode() + b"\n"
         if len(self._to_send) > LONGEST_ANSWER_KEPT:
             return self.close()
@@ -131,9 +131,9 @@ class Caller(Handed):
 
 
 class Control:
-    """The listening end, and all connections; `state` is another program's.
+    """The listening socket and all its connections; `state` comes from another program.
 
-    `own`: it is for our own user and root only; of the workers' socket, others are kept out by its mode alone.
+    `own`: it is for our own user and root only. Only its mode protects the workers' socket from others.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class Control:
         loop.watch(self._socket, self._accept)
 
     def _keep_one(self) -> None:
-        """Have one descriptor in reserve, if there is any."""
+        """Reserve one descriptor, if there is any."""
         with contextlib.suppress(OSError):
             self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
@@ -164,7 +164,7 @@ class Control:
             self._reserve = -1
 
     def pack(self, keep: Keeper) -> Packed:
-        """Return what a successor is made of."""
+        """Return what a successor needs."""
         connections = [connection.pack(keep) for connection in self.connections]
         return {"socket": keep(self._socket.fileno()), "connections": connections}
 
@@ -175,7 +175,7 @@ class Control:
     def _accept(self, _events: int) -> None:
         while True:
             try:
-                descriptors.claim(1, share=2)  # people and workers are answered when sites are not
+                descriptors.claim(1, share=2)  # people and workers get answers even when sites do not
                 connected, _ = self._socket.accept()
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE):
@@ -188,18 +188,18 @@ class Control:
                 connection.close()
 
     def _turn_away(self) -> None:
-        """Tell one client that there are no descriptors left, with the one that is kept for that."""
+        """Tell one client that there are no descriptors left, using the reserved one."""
         self._give_it_up()
         with contextlib.suppress(OSError):
             connected, _ = self._socket.accept()
             with connected:
                 connected.setblocking(False)
-                connected.recv(LONGEST_REQUEST)  # what is unread when it is closed would take the answer along
+                connected.recv(LONGEST_REQUEST)  # unread data would destroy the answer when the socket is closed
                 connected.send(json.dumps(_TURNED_AWAY).encode() + b"\n")
         self._keep_one()
 
     def close(self) -> None:
-        """Take no more connections."""
+        """Accept no more connections."""
         self._loop.forget(self._socket)
         self._socket.close()
         self._give_it_up()
@@ -208,12 +208,12 @@ class Control:
 
 
 def _bind(path: str) -> socket.socket:
-    temporary = os.path.join(os.path.dirname(path), f".{os.getpid()}")  # shorter than any that is checked
+    temporary = os.path.join(os.path.dirname(path), f".{os.getpid()}")  # shorter than any path that is checked
     bound = bind(temporary)
     try:
         bound.listen(128)
         bound.setblocking(False)
-        os.replace(temporary, path)  # nobody ever finds a socket that does not listen yet
+        os.replace(temporary, path)  # so nobody ever finds a socket that does not listen yet
     except OSError:
         bound.close()
         with contextlib.suppress(OSError):
@@ -223,7 +223,7 @@ def _bind(path: str) -> socket.socket:
 
 
 class ControlSockets:
-    """The control socket, which is always there, and that of the workers, which is there if they are let in."""
+    """The control socket, which is always open, and the workers' socket, which is open if they are allowed in."""
 
     def __init__(self, rundir: RuntimeDir, loop: Loop, handler: Handler, state: list[Any] | None = None) -> None:
         self._rundir, self._loop, self._handler = rundir, loop, handler
@@ -232,22 +232,22 @@ class ControlSockets:
         self._failure = ""
         if not workers:
             with contextlib.suppress(OSError):
-                os.unlink(rundir.workers)  # of a supervisor that was killed
+                os.unlink(rundir.workers)  # left by a supervisor that was killed
         else:
             self._workers = Control(rundir.workers, loop, self._answer_worker, workers, own=False)
         self.let_in()
         try:
             self._control = Control(rundir.control, loop, handler, control)
         except OSError as error:
-            raise rundir.error(f"{rundir.control}: {(error.strerror or 'it fails').lower()}") from None
+            raise rundir.error(f"{rundir.control}: {(error.strerror or 'it failed').lower()}") from None
 
     @property
     def connections(self) -> list[Caller]:
-        """All that are open."""
+        """All open connections."""
         return [*self._control.connections, *(self._workers.connections if self._workers else ())]
 
     def let_in(self) -> None:
-        """Open or close the workers' socket as the runtime directory's access says now."""
+        """Open or close the workers' socket, according to who may access the runtime directory now."""
         access, path = self._rundir.access, self._rundir.workers
         try:
             if access.group is None:
@@ -269,11 +269,11 @@ class ControlSockets:
         return self._handler(request, connection)
 
     def pack(self, keep: Keeper) -> list[Any]:
-        """Return what successors are made of."""
+        """Return what successors need."""
         return [self._control.pack(keep), self._workers.pack(keep) if self._workers else None]
 
     def close(self) -> None:
-        """Take no more connections."""
+        """Accept no more connections."""
         self._control.close()
         if self._workers:
             self._workers.close()

@@ -1,7 +1,7 @@
-"""Starts sites once, beside whatever runs of them and without its noticing, to see whether they would start.
+"""Starts each site once, beside its running processes and without their noticing, to see whether it would start.
 
-Each gets a process of its own as the supervisor would start it, on a socket in a temporary folder, answers its smoke
-request if it has one, and is ended. No other request reaches it, and it counts nowhere.
+Each site gets a separate process, started as the supervisor would start it, on a socket in a temporary directory.
+The process answers the site's smoke request, if it has one, and is ended. It gets no other request and counts nowhere.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from multisite.supervisor.site.failures import TOO_LATE, reason_of
 
 _UNKNOWN = Connections(waiting=1)
 GRACE = 5.0  # seconds for a process to end after SIGTERM
-TURN = 0.05  # seconds between two looks at what says nothing
+TURN = 0.05  # seconds between two looks at processes that report nothing
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Outcome:
     """How the start of one site went.
 
     Attributes:
-        failure: why it did not, "" if it did.
+        failure: why the start failed, "" if it did not.
         seconds: how long it took.
-        output: the last that it printed.
+        output: the last lines that it printed.
     """
 
     name: str
@@ -56,14 +56,14 @@ class Outcome:
 
 
 def is_startable(site: Site) -> bool:
-    """Tell whether there is anything of `site` to start."""
+    """Tell whether `site` has anything to start."""
     return not site.files_only and not (site.upstreams and site.mode in ("auto", "proxy"))
 
 
 def boot(sites: Iterable[Site], home: Home, at_once: int) -> Iterator[Outcome]:
-    """Start each of `sites` and yield how that went, as soon as it is known; so many at a time.
+    """Start each of `sites`, so many at a time, and yield each outcome as soon as it is known.
 
-    To be called by the main thread: the processes end with the thread that has started them.
+    Call it from the main thread: the processes end with the thread that started them.
     """
     with tempfile.TemporaryDirectory(prefix="multisite-boot-") as folder:
         os.chmod(folder, 0o711)
@@ -75,7 +75,7 @@ def boot(sites: Iterable[Site], home: Home, at_once: int) -> Iterator[Outcome]:
                     site = waiting.pop()
                     try:
                         trials.append(Trial(site, sandbox))
-                    except Exception as error:  # that site's, and the others are to be tried all the same
+                    except Exception as error:  # of that site; the others are still tried
                         yield Outcome(site.name, f"it cannot be tried: {type(error).__name__}: {error}")
                 sandbox.turn(trials)
                 yield from (trial.outcome for trial in trials if trial.outcome)
@@ -87,7 +87,7 @@ def boot(sites: Iterable[Site], home: Home, at_once: int) -> Iterator[Outcome]:
 
 
 class Sandbox:
-    """What all trials have in common."""
+    """What all test starts share."""
 
     def __init__(self, home: Home, folder: str) -> None:
         kernel.become_subreaper()
@@ -98,30 +98,30 @@ class Sandbox:
         self.board = Scoreboard()
 
     def turn(self, trials: list[Trial]) -> None:
-        """Let things happen, and have each trial look at them."""
+        """Wait for events, and let each test start look at them."""
         self.loop.turn(TURN)
         for trial in trials:
             trial.check_due(self.loop.now())
 
     def close(self) -> None:
-        """End what is left."""
+        """End all remaining processes."""
         orphans.strays(self.mark, {}, ())
         self.board.close()
         self.loop.close()
 
 
 class _NoLog(SiteLog):
-    """What is printed is kept for the outcome, and goes nowhere else."""
+    """Keeps the output for the outcome and writes it nowhere else."""
 
     def write(self, lines: list[str], now: float, tracebacks: Tracebacks | None = None) -> None:
         """Write nothing."""
 
 
 class Trial:
-    """One start.
+    """One test start.
 
     Attributes:
-        outcome: None as long as it is not over.
+        outcome: None until it is over.
     """
 
     def __init__(self, site: Site, sandbox: Sandbox) -> None:
@@ -153,7 +153,7 @@ class Trial:
             smoke=True,
         )
         how = launch.plan(self._site, sandbox.home, around)
-        if sharing.place(self._site, sandbox.home).shareable:  # it runs as the workers do, which are taken for us
+        if sharing.place(self._site, sandbox.home).shareable:  # it runs as the workers do, so it runs as we do
             how = replace(how, identity=replace(how.identity, change=False))
         return how
 
@@ -174,18 +174,18 @@ class Trial:
             self._probe.connect(self._address)
 
     def _notified(self, backend: Backend, variables: Said) -> None:
-        """Take note of what its process says."""
+        """Handle what its process reports."""
         backend.told_of_start(variables)
         self._is_well |= variables.get("READY") == "1" or (variables.get("TRIED") == "1" and backend.tried)
 
     def check_due(self, now: float) -> None:
-        """See whether it has said that it is well, has ended, taken too long, or accepts."""
+        """See whether it has reported that it is ready, has ended, has taken too long, or accepts connections."""
         if self.outcome:
             return
         backend = self._backend
         if self._is_well:
             self._over("")
-        elif _is_over(backend.pid):  # it may have said why
+        elif _is_over(backend.pid):  # it may have reported why
             self._ended()
         elif backend.deadline is not None and now >= backend.deadline:
             backend.reason = TOO_LATE
@@ -201,7 +201,7 @@ class Trial:
         return os.path.join(self._folder, "s.sock")
 
     def _ended(self) -> None:
-        """It is gone before it was ready, or about to be."""
+        """The process has ended before it was ready, or is about to."""
         exit_ = self._backend.ended(kernel.reap(self._backend.pid)[0])
         self._over("" if self._is_well else reason_of(self._backend, exit_))
 
@@ -211,7 +211,7 @@ class Trial:
         self.outcome = Outcome(self._site.name, failure, self._sandbox.loop.now() - self._begun, lines)
 
     def end(self) -> None:
-        """End the process if there is one."""
+        """End the process, if there is one."""
         backend = self._backend
         if backend.pid:
             backend.terminate()

@@ -1,8 +1,8 @@
-"""The supervisor's parent: what the supervisor leaves behind when it is killed falls to it, and it ends that.
+"""The supervisor's parent: it inherits what a killed supervisor leaves behind, and ends it.
 
-Children of the supervisor die with it (PR_SET_PDEATHSIG). Their own children, in sessions of their own,
-would live on; as the nearest subreaper this process is given them. It holds the lock meanwhile, so that
-the next supervisor finds nothing of the last one. It imports next to nothing, and does nothing but wait.
+Children of the supervisor die with it (PR_SET_PDEATHSIG). Their own children, in separate sessions, would live on;
+the kernel gives them to this process, the nearest subreaper. It holds the lock meanwhile, so the next supervisor finds
+nothing of the last one. It imports almost nothing, and only waits.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import time
 
 from multisite.supervisor.process.prctl import PR_SET_CHILD_SUBREAPER, prctl, set_name
 
-PATIENCE = 5.0  # seconds for what was killed to be gone
+PATIENCE = 5.0  # seconds for killed processes to be gone
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 
 
 def guard() -> int:
-    """Fork: return in the child, with a descriptor to be written when all is ready; the parent never returns."""
+    """Fork: return in the child, with a descriptor to write to when all is ready; the parent never returns."""
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     reader, writer = os.pipe()
     os.set_inheritable(writer, False)
@@ -51,10 +51,10 @@ def _watch(child: int, reader: int) -> int:
 
 
 def _tell_ready() -> None:
-    """Tell the service manager, where there is one (sd_notify(3))."""
+    """Notify the service manager, if there is one (sd_notify(3))."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address:
-        import socket  # which most guards never need
+        import socket  # most guards never need it
 
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.connect("\0" + address[1:] if address.startswith("@") else address)

@@ -1,14 +1,13 @@
 """The life of a backend: seven states, nine events, one table.
 
-A backend owns a process exactly in the states of `OWNS_PROCESS`, and a deadline exactly in those
-of `HAS_DEADLINE`; so it needs one pid and one deadline. ``stop`` is harmless in every state, because
-both people and the planner send it. An empty cell of the table is a programming error.
+A backend owns a process exactly in the states of `OWNS_PROCESS`, and a deadline exactly in those of `HAS_DEADLINE`; so
+it needs one pid and one deadline. ``stop`` is harmless in every state, because both people and the planner send it. An
+empty cell of the table is a programming error.
 
-Who feeds what: ``ready`` and ``exited`` come from the process, ``failed`` instead of ``exited`` where its end is
-held against the next start (`supervisor.site.exits`), ``deadline`` from the loop, ``drained`` when nothing is in
-flight any more, ``wanted`` and ``give-up`` from the planner, ``stop`` and ``reset`` from the control socket, a reload
-and the planner. Idle, evicted, reload and asked are neither states
-nor events: they are the reasons given with ``stop``.
+Where the events come from: ``ready`` and ``exited`` come from the process. ``failed`` replaces ``exited`` when its end
+counts against the next start (`supervisor.site.exits`). ``deadline`` comes from the loop, and ``drained`` when nothing
+is in flight any more. ``wanted`` and ``give-up`` come from the planner; ``stop`` and ``reset`` from the control socket,
+a reload and the planner. Idle, evicted, reload and asked are neither states nor events: they are reasons for ``stop``.
 
 ``python -m multisite.supervisor.lifecycle`` prints the table, with ``--dot`` the diagram for Graphviz.
 """
@@ -46,7 +45,7 @@ class Event(Enum):
 
 
 class Action(Enum):
-    """What entering a cell asks for; setting the new state's deadline is not said each time."""
+    """What entering a cell requires; setting the new state's deadline goes without saying."""
 
     NOTHING = "nothing"
     SPAWN = "spawn"
@@ -105,11 +104,11 @@ TABLE: dict[State, dict[Event, tuple[State, Action]]] = {
 
 
 class ImpossibleEvent(AssertionError):
-    """An event came in a state that has no cell for it: an error of this program."""
+    """An event came in a state that has no cell for it: a bug in this program."""
 
 
 def step(state: State, event: Event) -> tuple[State, Action]:
-    """Return the state after `event` and what is to be done.
+    """Return the state after `event` and the action that follows.
 
     Raises:
         ImpossibleEvent: the table has no such cell.
@@ -136,7 +135,7 @@ def _cell(state: State, event: Event) -> str:
 
 
 def as_dot() -> str:
-    """Print the diagram for Graphviz; ``stop`` where nothing comes of it is left out."""
+    """Print the diagram for Graphviz, without each ``stop`` that has no effect."""
     lines = ["digraph lifecycle {", "  rankdir=LR; node [shape=box, style=rounded, fontname=sans];"]
     lines += [f"  {state.name}{' [penwidth=2]' if state in OWNS_PROCESS else ''};" for state in State]
     lines += [

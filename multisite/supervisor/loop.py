@@ -1,7 +1,7 @@
-"""The supervisor's one loop: descriptors and what to call when they are ready.
+"""The supervisor's one loop: descriptors, and what to call when they are ready.
 
-What is called may fail, for want of descriptors or by an error of ours. That costs what it was called for, and for a
-moment; it never ends the loop, on which all sites depend.
+A callback may fail, for want of descriptors or because of a bug. The failure costs its own work and a moment; it never
+ends the loop, because all sites depend on it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-SET_ASIDE, LONGEST_ASIDE = 1.0, 60.0  # seconds without a descriptor whose callback has failed, growing
-BREATH = 0.1  # seconds at least that a turn waits after one in which anything has failed
+SET_ASIDE, LONGEST_ASIDE = 1.0, 60.0  # seconds without a descriptor whose callback failed, growing
+BREATH = 0.1  # seconds at least that a turn waits after one in which anything failed
 TOLD_EVERY = 60.0  # seconds between two tracebacks of one place
 MOST_PLACES = 1000
 
@@ -36,7 +36,7 @@ class Loop:
         for end in (self._wake, self._waker):
             os.set_blocking(end, False)
         self.watch(self._wake, self._woken)
-        self.signals: set[int] = set()  # that have come since they were last looked at
+        self.signals: set[int] = set()  # received since the last look
 
     @staticmethod
     def now() -> float:
@@ -44,7 +44,7 @@ class Loop:
         return time.monotonic()
 
     def catch(self, *numbers: int) -> None:
-        """Have these signals wake the loop and wait in `signals`."""
+        """Make these signals wake the loop; they wait in `signals`."""
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
         for number in numbers:
             signal.signal(number, lambda got, _frame: self.signals.add(got))
@@ -54,7 +54,7 @@ class Loop:
             os.read(self._wake, 4096)
 
     def watch(self, file: Any, callback: Callable[[int], None], *, write: bool = False) -> None:
-        """Call `callback` with the events whenever `file` can be read (and written, with `write`)."""
+        """Call `callback` with the events whenever `file` can be read (or written, with `write`)."""
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if write else 0)
         if self.watches(file):
             self._selector.modify(file, events, callback)
@@ -69,13 +69,13 @@ class Loop:
             return False
 
     def forget(self, file: Any) -> None:
-        """Watch `file` no more; call it before closing."""
+        """Stop watching `file`; call it before closing."""
         self._aside.pop(file, None)
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(file)
 
     def turn(self, timeout: float) -> None:
-        """Wait at most so many seconds, and call what is ready."""
+        """Wait at most this many seconds, and call what is ready."""
         timeout = max(timeout, BREATH if self._has_failed else 0.0)
         self._has_failed = False
         for key, events in self._selector.select(min([timeout, *self._bring_back()])):
@@ -85,10 +85,10 @@ class Loop:
                 elif self.watches(key.fd) and self._selector.get_key(key.fd) is key:
                     self._set_aside(key)
 
-    # What fails
+    # Failures
 
     def attempt(self, call: Callable[..., object], *args: object) -> bool:
-        """Call it; tells whether it went well. A failure is logged, with its traceback once in a while."""
+        """Call it and tell whether it succeeded. A failure is logged, with its traceback once in a while."""
         try:
             call(*args)
         except Exception as error:
@@ -107,17 +107,17 @@ class Loop:
         if len(self._told) >= MOST_PLACES:
             self._told.clear()
         self._told[place] = self.now() + TOLD_EVERY
-        _log.error("an error of the supervisor's own, which goes on: %r", error, exc_info=error)
+        _log.error("an error in the supervisor, which keeps running: %r", error, exc_info=error)
 
     def _set_aside(self, key: selectors.SelectorKey) -> None:
-        """Watch it again after a while: what cannot be read now would have every turn begin at once."""
+        """Watch it again after a while: otherwise a file that cannot be read would start each turn at once."""
         self._selector.unregister(key.fileobj)
         known = self._aside.get(key.fileobj)
         pause = min(LONGEST_ASIDE, 2 * known.pause) if known else SET_ASIDE
         self._aside[key.fileobj] = _Aside(self.now() + pause, pause, key)
 
     def _bring_back(self) -> list[float]:
-        """Watch again whose time has come; returns the seconds until that of each other one."""
+        """Watch again the files whose time has come; returns the seconds until each of the others."""
         if not self._aside:
             return []
         now = self.now()
@@ -139,7 +139,7 @@ class Loop:
 
 @dataclass
 class _Aside:
-    """A descriptor whose callback has failed: until when it is not watched, and whether that is now."""
+    """A descriptor whose callback failed: until when it is not watched, and whether it is unwatched now."""
 
     until: float
     pause: float

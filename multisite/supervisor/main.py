@@ -60,9 +60,9 @@ class Supervisor(Handed):
 
     Args:
         live: the configuration, opened.
-        lock: descriptor of the lock on the runtime directory, held for life.
-        foreground: stay, however many servers there are.
-        state: of the program whose place this one takes.
+        lock: descriptor of the lock on the runtime directory, held until the end.
+        foreground: keep running, however many servers there are.
+        state: of the program that this one replaces.
     """
 
     KEPT = kept(
@@ -148,11 +148,11 @@ class Supervisor(Handed):
         return report.statistics(self._sites.home, self._subscriptions.describe(), me)
 
     def look_soon(self) -> None:
-        """Have the configuration looked at."""
+        """Look at the configuration at the next turn."""
         self._look_at = 0.0
 
     def _recover(self) -> None:
-        """Clear away what a supervisor that was killed left in the runtime directory and among the processes."""
+        """Clean up after a killed supervisor: its files in the runtime directory, and its processes."""
         left = orphans.of_another(self._context.mark)
         if left:
             _log.warning("ended %s processes of an earlier supervisor", left)
@@ -161,7 +161,7 @@ class Supervisor(Handed):
     # The loop
 
     def run(self) -> None:
-        """Serve until told to leave, or until the last server is gone."""
+        """Serve until a signal ends this, or until the last WSGI server has exited."""
         _log.info("supervisor of %s is ready, process %s", self._sites.home.path, os.getpid())
         while not self.leaving:
             if not self._loop.attempt(self._wait):
@@ -170,7 +170,7 @@ class Supervisor(Handed):
                 self._loop.attempt(step)
             is_due = self._upgrade.is_due and not self.leaving and not self._provisions
             if is_due and not self._loop.attempt(self._make_room):
-                self._upgrade.failed("what this one knows cannot be handed over")
+                self._upgrade.failed("the running program cannot pass on its state")
         self._leave()
 
     def _wait(self) -> None:
@@ -183,11 +183,11 @@ class Supervisor(Handed):
     def _see_who_is_there(self) -> None:
         is_lonely = self._servers.seen_any or self._loop.now() - self._started > LONELY_AT_FIRST
         if not self._foreground and not self._servers and is_lonely and not self._is_awaited():
-            _log.info("the last server is gone")
+            _log.info("the last WSGI server has exited")
             self.leaving = True
 
     def _is_awaited(self) -> bool:
-        """Whether somebody waits for a site still: a request that was handed over needs its server no more."""
+        """Whether a request still waits for a site: one that was handed over no longer needs its server."""
         now = self._loop.now()
         if self._lonely_since is None:
             self._lonely_since = now
@@ -223,7 +223,7 @@ class Supervisor(Handed):
 
     def _signals(self) -> None:
         came, self._loop.signals = self._loop.signals, set()
-        self._loop.attempt(self._reap)  # a SIGCHLD may stand for many
+        self._loop.attempt(self._reap)  # one SIGCHLD may stand for several
         if came & {signal.SIGTERM, signal.SIGINT}:
             self.leaving = True
         if signal.SIGHUP in came:
@@ -242,7 +242,7 @@ class Supervisor(Handed):
         for pid in kernel.ended_children():
             anybody = True
             for supervised in self._sites.busy:
-                self._loop.attempt(supervised.backends.read_forks)  # whose it is, before anything else is known of it
+                self._loop.attempt(supervised.backends.read_forks)  # first learn whose process it is
             status, spent = kernel.reap(pid)
             if any(part.ended(pid, status) for part in (self._upgrade, self._preloaders, self._provisions)):
                 continue
@@ -251,7 +251,7 @@ class Supervisor(Handed):
         if anybody:
             alive = [one for supervised in self._sites.busy for one in supervised.backends if one.pid or one.is_unborn]
             living = {self._context.mark_of(one.site.name, one.serial): one.pid for one in alive}
-            # What a preloader is just forking has its mark still.
+            # A process that a preloader is forking still has the preloader's mark.
             living |= {one.maker.mark: one.maker.pid for one in alive if one.maker and one.is_unborn}
             orphans.strays(self._context.mark, living, {one.pid for one in alive}, self._preloaders.pids)
 
@@ -272,8 +272,8 @@ class Supervisor(Handed):
         if not busy:
             self._crowded = False
             return
-        # Where many sites live, asking who is idle, and the kernel for all connections, takes milliseconds, for which
-        # nobody who waits for a process is to wait.
+        # With many sites it takes milliseconds to ask the kernel for all connections and see who is idle. Requests that
+        # wait for a process should not wait for that.
         if now >= self._survey_at or self._crowded or any(one.needs_connections(now) for one in busy):
             self._survey(busy, now)
             return
@@ -285,7 +285,7 @@ class Supervisor(Handed):
                 self._survey(busy, now)
 
     def _weigh(self, now: float) -> None:
-        """Measure memory where there is a bound to it."""
+        """Measure memory if it is limited."""
         budget, sites = self._sites.home.supervisor.memory_budget, self._sites.values()
         self._scales.weigh(sites, budget, now)
         used = (
@@ -320,8 +320,8 @@ class Supervisor(Handed):
     # The end
 
     def _leave(self) -> None:
-        """Stop everything: ask, wait, kill; then remove our sockets."""
-        _log.info("supervisor of %s leaves", self._sites.home.path)
+        """Stop everything: terminate, wait, kill; then remove our sockets."""
+        _log.info("supervisor of %s exits", self._sites.home.path)
         sites = list(self._sites.values())
         parts = (self._sites.announcer, self._control, self._subscriptions, self._node_stats, self._provisions)
         closing = (part.close for part in parts)

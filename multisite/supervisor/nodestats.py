@@ -1,4 +1,4 @@
-"""The statistics of nodes as uWSGI's Fastrouter serves them: whoever connects is sent one JSON document."""
+"""The statistics of nodes as uWSGI's Fastrouter serves them: each connection receives one JSON document."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _log = logging.getLogger("multisite.router")
 
 
 class NodeStats:
-    """Listens where the configuration says.
+    """Listens at the configured address.
 
     Args:
-        document: returns what is sent.
+        document: returns the document to send.
     """
 
     def __init__(self, loop: Loop, document: Callable[[], dict[str, Any]]) -> None:
@@ -34,7 +34,7 @@ class NodeStats:
         self._readers: dict[socket.socket, tuple[float, memoryview]] = {}
 
     def tick(self, now: float, address: str) -> None:
-        """Listen at `address`, "" for nowhere, and leave readers that do not read."""
+        """Listen at `address` ("" for nowhere), and drop clients that do not read."""
         if address != self._address:
             self.close()
             self._address = address
@@ -94,7 +94,7 @@ class NodeStats:
         reader.close()
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         for reader in list(self._readers):
             self._leave(reader)
         if self._listener:
@@ -110,7 +110,7 @@ def _bound(address: str) -> socket.socket:
     """Return a socket that listens at ``HOST:PORT``, a path or ``@NAME``.
 
     Raises:
-        OSError, ValueError: it cannot.
+        OSError, ValueError: it cannot listen there.
     """
     if address.startswith(("/", "@")):
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)

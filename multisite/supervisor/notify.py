@@ -1,8 +1,8 @@
-"""What processes say of themselves, as sd_notify(3) has it, each on a channel that nobody else shares.
+"""What processes report about themselves by sd_notify(3), each on its own channel.
 
-Our own runner inherits the writing end of a pipe, where an empty line ends each message. Another server finds the path
-of a socket in NOTIFY_SOCKET, which belongs to the site's user. So whoever speaks without end fills a queue of its own,
-and nobody else's word is lost.
+Our own runner inherits the writing end of a pipe, where an empty line ends each message. Any other server finds the
+path of a socket in NOTIFY_SOCKET, which belongs to the site's user. So a process that floods us fills only its own
+queue, and nobody else's messages are lost.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from multisite.supervisor.process.spec import Identity
 from multisite.supervisor.reexec import BYTES, GIVEN, OPEN, Handed, kept, taken
 from multisite.supervisor.reexec import State as Packed
 
-LONGEST = 65536  # bytes: names of modules are the longest that is told; what is longer on a pipe is lost
-MOST = 64  # messages, or pieces, of one process that are taken in a second; the others wait, and so does it
+LONGEST = 65536  # bytes: names of modules are the longest message; anything longer on a pipe is lost
+MOST = 64  # messages, or pieces, of one process that we take in a second; the others wait, and so does the process
 END = b"\n\n"  # of a message on a pipe
-MOST_LINES = 16  # of one; a few are known
+MOST_LINES = 16  # of one message; few names are known
 
 Said = dict[str, str]
 
 
 class Channel(Handed):
-    """Our end of what one process speaks on; `path` is where its socket is bound, "" for a pipe."""
+    """Our end of one process's channel; `path` is where its socket is bound, "" for a pipe."""
 
     KEPT = kept(
         "is_over _second _taken",
@@ -44,12 +44,12 @@ class Channel(Handed):
         self._descriptor = descriptor
         os.set_blocking(descriptor, False)
         self._is_pipe = not stat.S_ISSOCK(os.fstat(descriptor).st_mode)  # sockets keep messages apart
-        self._begun = b""  # what was read of a pipe and not taken yet
+        self._begun = b""  # read from a pipe and not taken yet
         self._second, self._taken = 0, 0
 
     @classmethod
     def pipe(cls) -> tuple[Channel, int]:
-        """Return a channel, and the end that a process of our own inherits.
+        """Return a channel, and the end that our own process inherits.
 
         Raises:
             OSError: there are no descriptors left.
@@ -60,10 +60,10 @@ class Channel(Handed):
 
     @classmethod
     def at(cls, path: str, owner: Identity) -> Channel:
-        """Return a channel for whoever finds `path` in NOTIFY_SOCKET and is `owner`.
+        """Return a channel for a process that finds `path` in NOTIFY_SOCKET and runs as `owner`.
 
         Raises:
-            OSError: it cannot be bound there.
+            OSError: the socket cannot be bound there.
         """
         bound = bind(path, socket.SOCK_DGRAM)
         try:
@@ -92,11 +92,11 @@ class Channel(Handed):
 
     @property
     def has_more(self) -> bool:
-        """Whether a message has been read already and waits to be received."""
+        """Whether a message has already been read and waits to be received."""
         return END in self._begun
 
     def receive(self, now: float) -> list[Said]:
-        """Return the variables of each message that has come, as many as are left of this second's."""
+        """Return the variables of each message that has arrived, up to what this second still allows."""
         if int(now) != self._second:
             self._second, self._taken = int(now), 0
         messages: list[Said] = []
@@ -113,7 +113,7 @@ class Channel(Handed):
         return messages
 
     def _begun_message(self) -> bytes | None:
-        """Return a message of which all has been read already, None where there is none."""
+        """Return a message that has been read completely, None if there is none."""
         message, end, rest = self._begun.partition(END)
         if not end:
             return None
@@ -121,7 +121,7 @@ class Channel(Handed):
         return message
 
     def _from(self, data: bytes) -> bytes | None:
-        """Return the message that a socket has brought; what a pipe brings need not be one, and is kept."""
+        """Return the message from a socket; what a pipe brings may be incomplete, and is kept."""
         self.is_over = not data and not self.path
         if not self._is_pipe:
             return data

@@ -1,6 +1,6 @@
 """What to start and what to stop: the decisions, pure.
 
-The loop describes every site that matters just now (`SiteView`) and acts on what `plan` answers.
+The loop describes every site that matters now (`SiteView`) and acts on what `plan` returns.
 Times are monotonic seconds, memory is bytes.
 """
 
@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 BACKOFF_FIRST = 0.5  # seconds before the second retry; the first is immediate
 BACKOFF_LONGEST = 60.0
 GIVE_UP_AFTER = 6  # failures in a row
-FATAL_PAUSE = 300.0  # seconds after which a site that was given up may try once more
-ANSWERED_AFTER = 0.5  # seconds of serving after which a server that does not count is taken to have answered
-FREE_CRASHES = 3  # in a row, before there is more than one start's time between two starts
+FATAL_PAUSE = 300.0  # seconds after which a fatal site may be tried once more
+ANSWERED_AFTER = 0.5  # seconds of serving after which a server that does not count requests is assumed to have answered
+FREE_CRASHES = 3  # in a row, before the pause between two starts exceeds the time that one takes
 LONGEST_CRASH_PAUSE = 5.0  # seconds
-STABLE_AFTER = 2.0  # seconds of serving that end a row of failures
-LEAST_COST = 0.02  # seconds; no start is cheaper
-BUSY_STARTING = 3.0  # seconds that a start uses the processor; one that takes longer waits for something else
+STABLE_AFTER = 2.0  # seconds of serving that end a series of failures
+LEAST_COST = 0.02  # seconds; no start costs less
+BUSY_STARTING = 3.0  # seconds that a start uses the processor; a longer one waits for something else
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +28,16 @@ class SiteView:
 
     Attributes:
         missing: processes that it lacks and that may be started (none in BACKOFF or FATAL).
-        wanted_since: since when somebody waits for one; None: nobody does.
+        wanted_since: since when a request waits for a process; None: no request waits.
         not_before: when the next may be started (`crash_pause`).
         processes: how many of its processes live, whatever their state.
         leaving: how many of these have been asked to end.
-        starting: how many of these began to start a short while ago (`BUSY_STARTING`).
+        starting: how many of these began to start a moment ago (`BUSY_STARTING`).
         idle_since: last use, if nothing is in flight or waiting and all processes serve; else None.
         start_cost: seconds that its last start took.
-        expected: bytes that one more of its processes will use, 0 where that is not known.
-        is_due: it is to run although nobody has asked for it.
-        stays: it is not stopped for being idle, and after all others where there is no room.
+        expected: bytes that one more of its processes will use, 0 if that is not known.
+        is_due: it should run although no request waits for it.
+        stays: it is not stopped for being idle, and is evicted after all others.
     """
 
     name: str
@@ -59,7 +59,7 @@ class SiteView:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What all sites together may have."""
+    """What all sites together may use."""
 
     max_backends: int
     memory_budget: int | None = None
@@ -87,14 +87,14 @@ Decision = Start | Stop
 
 @dataclass
 class SpawnBudget:
-    """How often sites that fail again and again may be started: over all, so that loops cannot eat the machine."""
+    """How often failing sites may be started, all of them together, so that loops cannot eat the machine."""
 
     most: int = 10
     window: float = 10.0  # seconds
     starts: deque[float] = field(default_factory=deque)
 
     def take_start(self, now: float) -> bool:
-        """Take one start out of the budget; False if there is none left."""
+        """Take one start from the budget; False if none is left."""
         while self.starts and now - self.starts[0] >= self.window:
             self.starts.popleft()
         if len(self.starts) >= self.most:
@@ -104,7 +104,7 @@ class SpawnBudget:
 
 
 def plan(sites: Sequence[SiteView], limits: Limits, now: float, budget: SpawnBudget) -> list[Decision]:
-    """Decide what is to be stopped and started at this moment."""
+    """Decide what to stop and what to start now."""
     stops = [Stop(site.name, "idle") for site in sites if _is_overdue(site, now)]
     gone = {stop.name for stop in stops}
     starts = _Starts(sites, limits, budget)
@@ -131,12 +131,12 @@ def _is_overdue(site: SiteView, now: float) -> bool:
 
 
 def _is_idle(site: SiteView) -> bool:
-    """A site with a request in flight, or one that waits, is never idle."""
+    """A site with a request in flight, or a waiting one, is never idle."""
     return site.idle_since is not None and site.wanted_since is None and site.processes > site.leaving
 
 
 def _too_much_memory(sites: Sequence[SiteView], limits: Limits, denied: int, now: float) -> list[SiteView]:
-    """Return who has to go, so that what runs, and what was `denied` that many bytes, is within the budget."""
+    """Return which sites to evict so that what runs, plus the `denied` bytes, stays within the budget."""
     if not limits.memory_budget:
         return []
     excess = sum(site.memory for site in sites if not site.leaving) + denied - limits.memory_budget
@@ -150,11 +150,11 @@ def _too_much_memory(sites: Sequence[SiteView], limits: Limits, denied: int, now
 
 
 class _Starts:
-    """What is started at this moment.
+    """What to start now.
 
     Attributes:
-        crowded: processes that somebody waits for and there is no place for.
-        denied: bytes of those that there is no memory for.
+        crowded: processes that requests wait for and that there is no place for.
+        denied: bytes of processes that there is no memory for.
     """
 
     def __init__(self, sites: Sequence[SiteView], limits: Limits, budget: SpawnBudget) -> None:
@@ -167,16 +167,16 @@ class _Starts:
         self._is_alone = not any(site.processes for site in sites)
 
     def for_those_who_wait(self, now: float) -> None:
-        """Start what there is room for; who waits longest is first."""
+        """Start what there is room for; the request that has waited longest comes first."""
         for site in sorted(_waiting(self._sites, now), key=lambda site: site.wanted_since or 0.0):
-            if self._slots < 1:  # nobody makes room for what could not be started yet
+            if self._slots < 1:  # evicting a site would not help what cannot be started yet
                 break
             count = min(site.missing, self._room if self._room > 0 else self._limits.max_backends)
             if self._room < 1:
                 self.crowded += count
             elif not self._fits(site, count):
                 self.denied += min(site.expected * count, self._limits.memory_budget or 0)
-                self._memory = 0  # it is kept for who has waited longer
+                self._memory = 0  # it is reserved for the site that has waited longer
             elif site.failures > 1 and not self._budget.take_start(now):  # a process that was killed once is no loop
                 continue
             else:
@@ -185,7 +185,7 @@ class _Starts:
             self._slots -= count
 
     def ahead_of_time(self, gone: Container[str]) -> None:
-        """Start what nobody waits for, as long as nobody has to make room for it."""
+        """Start sites that no request waits for, unless that would evict another."""
         for site in self._sites:
             ready = site.is_due and not site.processes and site.wanted_since is None and not site.failures
             if ready and site.missing and site.name not in gone and not (self.crowded or self.denied):
@@ -194,7 +194,7 @@ class _Starts:
                     self._start(site, count)
 
     def _fits(self, site: SiteView, count: int) -> bool:
-        """What nothing is known of, and what runs alone, is always let in."""
+        """A process of unknown size, and one that runs alone, is always let in."""
         need = site.expected * count
         return not self._limits.memory_budget or not need or need <= self._memory or self._is_alone
 
@@ -211,10 +211,10 @@ def _waiting(sites: Iterable[SiteView], now: float) -> Iterable[SiteView]:
 
 
 def by_worth(sites: Iterable[SiteView], now: float) -> list[SiteView]:
-    """Return the idle sites, the one whose place is cheapest to have first.
+    """Return the idle sites, first the one whose place costs least.
 
-    That is the least recently used one, weighed by memory and cost of starting. Both weigh by orders
-    of magnitude only: between sites that are alike, time alone decides. Those that are to stay come last.
+    That is the least recently used one, weighted by memory and cost of starting. Both weights count by orders of
+    magnitude only: between similar sites, time alone decides. Sites that should stay come last.
     """
     return sorted(filter(_is_idle, sites), key=lambda site: (site.stays, -_worth_losing(site, now)))
 
@@ -225,9 +225,9 @@ def _worth_losing(site: SiteView, now: float) -> float:
 
 
 def by_weight(sites: Iterable[SiteView], now: float) -> list[SiteView]:
-    """Return the idle sites that use memory, the one whose memory is cheapest to have first.
+    """Return the idle sites that use memory, first the one whose memory costs least.
 
-    That is by memory times idle time over the cost of starting again (``bench/budget.py`` compares it with others).
+    That is memory times idle time over the cost of starting again (``bench/budget.py`` compares it with others).
     """
     found = (site for site in sites if _is_idle(site) and site.memory and not site.leaving)
     return sorted(found, key=lambda site: (site.stays, -_weight(site, now)))
@@ -243,16 +243,16 @@ def _magnitude(value: float) -> float:
 
 
 def backoff(failures: int, random: Callable[[], float]) -> float:
-    """Return the pause in seconds after so many failures in a row: none after the first, then doubling, ± 25 %."""
+    """Return the pause in seconds after this many failures in a row: none after the first, then doubling, ± 25 %."""
     if failures <= 1:
         return 0.0
     return float(min(BACKOFF_LONGEST, BACKOFF_FIRST * 2 ** (failures - 2)) * (0.75 + 0.5 * random()))
 
 
 def crash_pause(crashes: int, start_cost: float) -> float:
-    """Return the seconds to the next start after so many crashes without an answer between them.
+    """Return the seconds until the next start after this many crashes without an answer between them.
 
-    As long as some requests are answered, half of the time is theirs; where none is, starting gets less and less of it.
+    While the site still answers some requests, answering gets half of the time. Otherwise starting gets less and less.
     """
     return min(LONGEST_CRASH_PAUSE, max(start_cost, LEAST_COST) * max(1, crashes - FREE_CRASHES))
 

@@ -1,4 +1,4 @@
-"""Which sites are to run although nobody has asked for them, as their files (`warm`) and their habits say."""
+"""Which sites should run before anyone asks for them, by their files (`warm`) and their habits."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Warming(Handed):
     """Marks sites as due.
 
     Args:
-        home: whose state directory keeps the habits.
-        wall: tells Unix seconds.
-        local: from these to the local time.
+        home: its state directory keeps the habits.
+        wall: returns Unix seconds.
+        local: converts these to local time.
     """
 
     KEPT = kept("_begun _has_news", _habits=PART)
@@ -43,10 +43,10 @@ class Warming(Handed):
         self._wall, self._local = wall, local
         self._sites: dict[str, str] = {}
         self._begun: set[str] = set()
-        self._has_news = False  # that are not written down yet
+        self._has_news = False  # not written to disk yet
 
     def install(self, catalogue: Catalogue) -> None:
-        """Take note of a new catalogue: which of its sites have processes of their own that may run unasked."""
+        """Follow a new catalogue: which of its sites have their own processes, and may run before anyone asks."""
         default = catalogue.home.defaults.get("warm", NEVER)
         self._sites = {}
         for name, entry in catalogue.entries.items():
@@ -58,7 +58,7 @@ class Warming(Handed):
                 self._sites[name] = wanted
 
     def wanted(self) -> list[str]:
-        """Return the sites that are to run now; instances of a hosting site are known once they are supervised."""
+        """Return the sites that should run now; instances of a hosting site are known once they are supervised."""
         wall = self._wall()
         sites = self._sites.items()
         return [name for name, warm in sites if self._is_on(warm, wall) or self._habits.is_due(name, wall)]
@@ -95,7 +95,7 @@ class Warming(Handed):
             self._begun.discard(name)
             return False
         if supervised.pids:
-            self._begun.add(name)  # once for each such hour: if nobody comes it is stopped as any other
+            self._begun.add(name)  # once for each such hour: if no request comes it is stopped like any other
         return name not in self._begun
 
 
@@ -108,11 +108,11 @@ MOST_SITES = 10_000
 
 
 class Habits(Handed):
-    """The days of all sites.
+    """The usage of all sites by day and hour.
 
     Args:
-        known: what `as_json` returned once, or anything else, which is taken for nothing.
-        local: from Unix seconds to the local time.
+        known: an earlier result of `as_json`; anything else counts as nothing.
+        local: converts Unix seconds to local time.
     """
 
     KEPT = kept("_days _used _hour")
@@ -125,7 +125,7 @@ class Habits(Handed):
         self._local = local
 
     def note_use(self, wall: float, used: Iterable[str]) -> bool:
-        """Note which sites have been used a moment ago; tells whether anything has been learned.
+        """Note which sites were used a moment ago; tells whether anything was learned.
 
         Args:
             wall: Unix seconds now.
@@ -140,7 +140,7 @@ class Habits(Handed):
         return over
 
     def _learn(self, hour: int) -> None:
-        """An hour of the day is over."""
+        """End an hour of the day."""
         for name in self._used - self._days.keys():
             if len(self._days) < MOST_SITES:
                 self._days[name] = [0.0] * HOURS
@@ -151,7 +151,7 @@ class Habits(Handed):
         self._used.clear()
 
     def is_due(self, name: str, wall: float) -> bool:
-        """Tell whether an hour begins soon in which the site is expected."""
+        """Tell whether an hour begins soon in which the site is usually used."""
         now, soon = self._local(wall), self._local(wall + LEAD)
         day = self._days.get(name)
         return bool(day) and now.tm_hour != soon.tm_hour and self._days[name][soon.tm_hour] >= EXPECTED_FROM

@@ -1,8 +1,8 @@
-"""Moves sites with ``mode = auto`` into the workers and out of them, by what their examination and their use say.
+"""Moves sites with ``mode = auto`` into the workers and out of them, by what their examination and their use show.
 
-A site's process tells what its examination found (`multisite.runner.examine`); the decision is `placement.settle`. What
-comes of it stands in a document (`sites.placements`) that every worker looks at once a second. It is written here
-only, each `LOOK_EVERY` seconds at most.
+A site's process reports what its examination found (`multisite.runner.examine`); `placement.settle` decides. The result
+is a document (`sites.placements`) that every worker looks at once a second. Only this module writes it, at most once in
+`LOOK_EVERY` seconds.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from multisite.supervisor.sites import SupervisedSites
 LOOK_EVERY = 2.0  # seconds
 LINGERS = 5.0  # seconds without a request after which the process of a site that lives in the workers ends
 LEFT = "it was in the workers when the service ended"
-HELD_FOR = 3600.0  # seconds that a site stays out which was slow in the workers, or could not be imported there
+HELD_FOR = 3600.0  # seconds that a site stays out that was slow in the workers, or could not be imported there
 BUSY = "it has sent BUSY=1, so it is at work without a request"
-PATIENCE = 30.0  # seconds after which it is clear that the workers do not measure its requests, but hand them over
-BLOCKED_FOR = 10.0  # seconds until what keeps a busy site out is looked up again
+PATIENCE = 30.0  # seconds after which it is clear that the workers hand its requests over and so do not measure them
+BLOCKED_FOR = 10.0  # seconds until we check again what keeps a busy site out
 
 _log = logging.getLogger("multisite.supervisor")
 
@@ -59,7 +59,7 @@ class Use(Handed):
 
     @classmethod
     def taken_over(cls, state: Packed) -> Use:
-        """Return the readings that another program has taken."""
+        """Return the readings that another program took."""
         made = cls(0.0)
         made.take_over(state)
         return made
@@ -86,9 +86,9 @@ class Promotion(Handed):
     """Where the sites of a home live.
 
     Args:
-        sites: those that are, or have been, supervised; nobody else is examined.
+        sites: those that are, or have been, supervised; no others are examined.
         folder: where the workers count.
-        clock: tells the monotonic time.
+        clock: returns the monotonic time.
     """
 
     KEPT = kept(
@@ -109,7 +109,7 @@ class Promotion(Handed):
         self._file = Placements(sites.home)
         self._rows = {name: row for name, row in self._file.rows().items() if row.version}
         self._uses: dict[str, Use] = {}
-        self._names: dict[str, claims.Names] = {}  # of modules, by the sites that have been moved into the workers
+        self._names: dict[str, claims.Names] = {}  # names of modules, by site moved into the workers
         self._blocked: dict[str, tuple[float, str]] = {}  # until when, and why, busy sites cannot move
         self._savings = Savings()
         self._seen: catalogue.Catalogue | None = None
@@ -117,22 +117,22 @@ class Promotion(Handed):
         self._changed = False
 
     def wanted(self, site: Site, home: Home) -> str:
-        """Return the version of the site's code that its next process is to examine, "" for none."""
+        """Return the version of the site's code that its next process must examine, "" for none."""
         if not sharing.is_examined(site, home):
             return ""
         version, row = changes.version_of(site, home), self._rows.get(site.name)
         other = launch.stranger(site, home)
-        if other:  # what its process says must not bring its code to another user
+        if other:  # the report of its process must not bring its code to another user
             found = Examined((placement.of_another(other, sharing.facts(site).user),))
             self._take_findings(site.name, f"{version} as {other}", found)
             return ""
         return "" if row and row.version == version and _is_known(row.found, site) else version
 
     def take_facts(self, site: Site, version: str, told: str) -> None:
-        """Take note of what a process says of its site, whatever it says.
+        """Handle what a process reports about its site, whatever that is.
 
-        One that lies brings its own code into the workers, which run as the same user (`wanted`): it could do there
-        what it can do to them from where it is.
+        A process that lies brings its own code into the workers, which run as the same user (`wanted`): it could do the
+        same harm to them from where it is.
         """
         found = placement.heard(told)
         if found:
@@ -148,7 +148,7 @@ class Promotion(Handed):
         self._decide(name, self._clock())
 
     def examine(self, name: str) -> None:
-        """Have the newest code of a site examined: a process is started, beside whatever serves.
+        """Examine the newest code of a site: start a process for that, beside those that serve.
 
         Raises:
             KeyError, Unavailable: as `SupervisedSites.supervise`.
@@ -156,7 +156,7 @@ class Promotion(Handed):
         supervised = self._sites.supervise(name)
         supervised.ensure()
         if supervised.pids:
-            supervised.replace("its code is examined anew")
+            supervised.replace("its code is examined again")
         else:
             supervised.deploys.is_followed = True
             supervised.want()
@@ -177,7 +177,7 @@ class Promotion(Handed):
         here = {name for name, row in self._rows.items() if row.is_here}
         counted = here | self._savings.keys()
         sums = usage.read(self._folder, self._past(), counted)[0] if counted else {}
-        for name in list(self._rows):  # there may be thousands; those at rest cost a look
+        for name in list(self._rows):  # there may be thousands; those at rest cost one look
             supervised = self._sites.get(name)
             if name in here or (supervised and supervised.backends):
                 self._measure(name, now, sums)
@@ -205,7 +205,7 @@ class Promotion(Handed):
         self._changed = True
 
     def leave(self) -> None:
-        """The service ends: who is busy the next time shows that anew."""
+        """Move all sites out of the workers, because the service ends: their next use shows again which are busy."""
         for name, row in self._rows.items():
             if row.is_here:
                 self._move(name, row, Placement("spawned", LEFT))
@@ -227,7 +227,7 @@ class Promotion(Handed):
             use.add(now, usage.Sums(supervised.figures().requests or 0))
 
     def _weigh_up(self, name: str, now: float, sums: dict[str, usage.Sums]) -> None:
-        """Find out, once, what sharing would save for a clean, light and busy site that may not."""
+        """Measure, once, what sharing would save for a clean, light and busy site that may not share."""
         row, supervised, site = self._rows[name], self._sites.get(name), self._site(name)
         options = self._sites.home.supervisor
         fits = site and supervised and not (site.share or row.saving or placement.objection(row.found, options))
@@ -283,7 +283,7 @@ class Promotion(Handed):
             self._move(name, row, decided)
 
     def _move(self, name: str, row: Row, decided: Placement) -> None:
-        where = "lives in the workers" if decided.shareable else "lives in a process of its own"
+        where = "runs in the workers" if decided.shareable else "runs in its own process"
         _log.info("site %s: %s: %s", name, where, decided.reason)
         was_here = row.was_here or decided.shareable
         self._put(name, replace(row, kind=decided.kind, reason=decided.reason, since=time.time(), was_here=was_here))
@@ -293,7 +293,7 @@ class Promotion(Handed):
             self._names.pop(name, None)
 
     def _is_running(self, name: str) -> bool:
-        """Tell whether a process of the site serves; one is started if there is none."""
+        """Tell whether a process of the site serves; start one if none does."""
         try:
             supervised = self._sites.supervise(name)
             supervised.ensure()
@@ -304,7 +304,7 @@ class Promotion(Handed):
         return supervised.state is State.RUNNING
 
     def _site(self, name: str) -> Site | None:
-        """Return a site that is examined by what its file says now."""
+        """Return a site that is examined, according to its file as it is now."""
         found = self._sites.catalogue
         if name not in found.entries or found.entries[name].broken or found.hosting(name):
             return None
@@ -312,10 +312,10 @@ class Promotion(Handed):
         return site if sharing.is_examined(site, self._sites.home) else None
 
     def _obstacle(self, site: Site, row: Row) -> str:
-        """Return why a site cannot be imported by the workers just now; "" if it can, and has its names from now on."""
+        """Return why the workers cannot import a site now; if they can, return "" and remember its names."""
         home, supervised = self._sites.home, self._sites.get(site.name)
         if supervised and supervised.says_busy:
-            return BUSY  # which it could not say there
+            return BUSY  # which it could not report there
         if changes.version_of(site, home) != row.version:
             return CHANGED
         held = catalogue.ledger(home, lambda: self._sites.catalogue).others(site.name)
@@ -323,18 +323,18 @@ class Promotion(Handed):
         where = sharing.place_among(site, home, {**held, **others})
         if not where.shareable:
             return where.reason
-        with contextlib.suppress(AppLoadError):  # which its process would have met first
+        with contextlib.suppress(AppLoadError):  # its process would have failed first
             self._names[site.name] = sharing.wanted(site).names
         return ""
 
     def _dismiss(self, name: str, now: float) -> None:
-        """End the process of a site that lives in the workers once nobody has asked it for a while.
+        """End the process of a site that runs in the workers when it has had no request for a while.
 
-        One that is to be warm keeps it, for when it leaves the workers.
+        A warm site keeps its process, for when it leaves the workers.
         """
         row, supervised = self._rows.get(name), self._sites.get(name)
         if row and row.is_here and supervised and not supervised.is_due and _is_unused(supervised, now):
-            supervised.stop("the site lives in the workers")
+            supervised.stop("the site runs in the workers")
 
 
 def _is_unused(supervised: SupervisedSite, now: float) -> bool:
@@ -344,7 +344,7 @@ def _is_unused(supervised: SupervisedSite, now: float) -> bool:
 
 
 def _is_known(found: Examined, site: Site) -> bool:
-    """Tell whether nothing more is to be learnt of a version by examining it."""
+    """Tell whether examining a version again can show nothing new."""
     return bool(found.findings) or (
         found.requests >= AGAIN_AFTER[-1] and not (found.is_untried and placement.is_tried(site))
     )
@@ -352,7 +352,7 @@ def _is_known(found: Examined, site: Site) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """Of one site: since when it is measured, and what had been counted then."""
+    """Of one site: since when it is measured, and its counts at that time."""
 
     at: float
     there: usage.Sums
@@ -362,8 +362,8 @@ class _Begun:
 class Savings(dict[str, _Begun | None]):
     """The busy sites that may not share and are being measured, by name; None: the next reading is the first.
 
-    In the workers their processes would not be there, and each worker would have their code instead. A request would be
-    answered where it comes in: its way to the process and back is what the workers measure more than the process does.
+    In the workers these sites would need no processes, but each worker would hold their code. A request would save its
+    way to the process and back: the difference between the time that workers measure and the time of the process.
     """
 
     def read(self, supervised: SupervisedSite, sums: usage.Sums, now: float) -> float | None:
@@ -375,7 +375,7 @@ class Savings(dict[str, _Begun | None]):
             now: monotonic seconds.
 
         Returns:
-            The seconds that a request would save, 0.0 where there are none or nobody can tell; None: not known yet.
+            The seconds that a request would save, 0.0 if there are none or it cannot be known; None: not known yet.
         """
         name, figures = supervised.site.name, supervised.figures()
         begun = self.get(name)
@@ -393,7 +393,7 @@ def _saving(supervised: SupervisedSite, seconds: float, added: int, workers: int
     """Return what a site would save.
 
     Args:
-        supervised: the site; its processes are weighed, which takes milliseconds.
+        supervised: the site; weighing its processes takes milliseconds.
         seconds: of each request.
         added: bytes that the site would add to each worker.
         workers: how many there are.

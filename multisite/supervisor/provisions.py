@@ -1,8 +1,8 @@
-"""Domains that nobody knows: whoever is named by ``provision =`` is asked about each once, in a process of its own.
+"""Unknown domains: each is asked about once, in a separate process, by what ``provision =`` names.
 
-Workers ask us and wait. What was said holds for a while, and the node that was named for as long as we live; so a
-domain is asked about once, however many workers want to know. A stranger can invent any number of domains: few are
-asked about at a time, refusals use up an allowance that grows again slowly, and what is remembered is bounded.
+Workers ask us and wait. An answer is valid for a while, and a node that was named for as long as we live; so we ask
+about a domain once, however many workers want to know. Strangers can invent any number of domains. So we ask about few
+at a time, refusals use up an allowance that grows back slowly, and memory is bounded.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from multisite.supervisor.process.prctl import PR_SET_PDEATHSIG, prctl
 from multisite.supervisor.reexec import Handed, kept
 
 MOST_AT_ONCE = 4  # processes
-REMEMBERED = 60.0  # seconds for which it holds that a domain was refused, or set up
-FAILED_FOR = 10.0  # seconds until a domain is asked about again for which that failed
+REMEMBERED = 60.0  # seconds that a refusal, or the setup of a domain, is valid
+FAILED_FOR = 10.0  # seconds until we ask again about a domain after a failure
 MOST_REMEMBERED = 8192  # domains, and as many nodes
 ALLOWANCE = 60  # refusals and failures in a row; it grows by one each second
 RETRY_AFTER = 1
-LONGEST_OUTPUT = 4096  # bytes that are read of what a process says, on either way
+LONGEST_OUTPUT = 4096  # bytes that we read of a process's output, of each stream
 _REFUSED = 1  # exit status
 
 _log = logging.getLogger("multisite.router")
@@ -44,8 +44,8 @@ class Provisions(Handed):
     """Asks about domains.
 
     Args:
-        claims: tells whether a site claims a host, be its file as new as it may.
-        is_held_back: tells whether nothing is to be begun, because another program takes our place soon.
+        claims: tells whether a site claims a host, however new its file is.
+        is_held_back: tells whether nothing may begin, because another program replaces us soon.
     """
 
     KEPT = kept("_nodes _settled _target")
@@ -55,7 +55,7 @@ class Provisions(Handed):
         self._loop, self._claims, self._is_held_back = loop, claims, is_held_back
         self._target = ""
         self._nodes: dict[str, str] = {}
-        self._settled: dict[str, list[Any]] = {}  # what was said, and the monotonic second until which it holds
+        self._settled: dict[str, list[Any]] = {}  # the answer, and the monotonic second until which it is valid
         self._running: dict[str, _Asked] = {}
         self._allowance, self._counted_at = float(ALLOWANCE), loop.now()
 
@@ -65,17 +65,17 @@ class Provisions(Handed):
 
     @property
     def deadlines(self) -> list[float]:
-        """Monotonic seconds at which `tick` has something to do."""
+        """Monotonic seconds at which `tick` next has something to do."""
         return [asked.deadline for asked in self._running.values()]
 
     def ask(self, domain: str, home: Home, caller: Caller) -> Answer | None:
-        """Return what is known of `domain`; None: the caller is answered when it is.
+        """Return what is known about `domain`; None: the caller is answered when it is known.
 
-        The answer has an "outcome": "node" (which "node" is), "site", "refused" or "failed"; and "for", the seconds for
-        which it holds.
+        The answer has an "outcome": "node" (its name is in "node"), "site", "refused" or "failed"; and "for", the
+        seconds that it is valid.
 
         Raises:
-            ValueError: it is no domain.
+            ValueError: it is not a domain.
         """
         if not provisioner.is_domain(domain):
             raise ValueError(domain)
@@ -95,14 +95,14 @@ class Provisions(Handed):
             try:
                 asked = self._running[domain] = _Asked(domain, home, self._loop)
             except (OSError, ValueError) as error:
-                _log.error("provision = %s: it cannot be started for %s: %s", self._target, domain, error)
+                _log.error("provision = %s: cannot start it for %s: %s", self._target, domain, error)
                 return self._noted(domain, {"outcome": "failed", "for": FAILED_FOR})
         asked.callers.append(caller)
         caller.on_close.append(partial(asked.forget, caller))
         return None
 
     def _adopt(self, target: str) -> None:
-        """What somebody else has said does not hold."""
+        """Forget all answers if they came from another target."""
         if target != self._target:
             self._target = target
             self._nodes.clear()
@@ -114,13 +114,13 @@ class Provisions(Handed):
         return self._allowance >= 1.0
 
     def tick(self, now: float) -> None:
-        """End what takes too long."""
+        """End processes that take too long."""
         for asked in self._running.values():
             if now >= asked.deadline:
                 asked.kill()
 
     def ended(self, pid: int, status: int) -> bool:
-        """Take note of the end of a process; False if it is none of ours."""
+        """Handle the end of a process; False if it is not ours."""
         asked = next((one for one in self._running.values() if one.pid == pid), None)
         if not asked:
             return False
@@ -155,7 +155,7 @@ class Provisions(Handed):
 
 
 def _keep(known: dict[str, Any], domain: str, value: Any) -> None:
-    """Remember the newest ones."""
+    """Remember only the newest ones."""
     known.pop(domain, None)
     while len(known) >= MOST_REMEMBERED:
         del known[next(iter(known))]
@@ -163,10 +163,10 @@ def _keep(known: dict[str, Any], domain: str, value: Any) -> None:
 
 
 class _Asked:
-    """One process that is asked about a domain.
+    """One process that answers for a domain.
 
     Attributes:
-        callers: who waits for its answer.
+        callers: the connections that wait for its answer.
         deadline: monotonic seconds at which it is killed.
     """
 
@@ -189,7 +189,7 @@ class _Asked:
         return self._process.pid
 
     def forget(self, caller: Caller) -> None:
-        """Somebody waits no more."""
+        """Forget a caller that no longer waits."""
         with contextlib.suppress(ValueError):
             self.callers.remove(caller)
 
@@ -197,7 +197,7 @@ class _Asked:
         self._read(name)
 
     def _read(self, name: str) -> bool:
-        """Take what it says, of which the rest is thrown away; tell whether there was anything."""
+        """Read its output, keeping only the beginning; tell whether there was any."""
         descriptor = getattr(self._process, name).fileno()
         try:
             data = os.read(descriptor, 65536)
@@ -209,9 +209,9 @@ class _Asked:
         return bool(data)
 
     def kill(self) -> None:
-        """End it, and what it has started."""
+        """End it, and whatever it has started."""
         self._was_killed = True
-        self.deadline = self._loop.now() + 1.0  # once more, should that be in vain
+        self.deadline = self._loop.now() + 1.0  # try again if that did not work
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
@@ -219,7 +219,7 @@ class _Asked:
         """Return its answer, now that it has ended."""
         self._process.returncode = os.waitstatus_to_exitcode(status)  # it has been waited for
         for name in self._said:
-            for _ in range(4):  # what of its own lives on may go on writing
+            for _ in range(4):  # its surviving children may keep writing
                 if not self._read(name):
                     break
             stream = getattr(self._process, name)
@@ -234,10 +234,10 @@ class _Asked:
         return answer
 
     def _answer(self, status: int) -> Answer:
-        """Return what it said.
+        """Return its answer.
 
         Raises:
-            ValueError: that is no answer.
+            ValueError: it is not a valid answer.
         """
         if self._was_killed:
             raise ValueError("it took too long")
@@ -249,7 +249,7 @@ class _Asked:
         if not text:
             return {"outcome": "site", "for": REMEMBERED}
         if len(text) > LONGEST_OUTPUT or "\n" in text:
-            raise ValueError("it said more than one line")
+            raise ValueError("it printed more than one line")
         try:
             nodes.parse_all(text)
         except ValueError as error:
@@ -262,7 +262,7 @@ def _started(home: Home, domain: str) -> subprocess.Popen[bytes]:
 
     Raises:
         OSError: it cannot be started.
-        ValueError: what is to be started is neither a function nor a command.
+        ValueError: the target is neither a function nor a command.
     """
     target = home.router.provision
     env = {**base_environment(os.environ, privilege.of_this_process()), **home.env, "MOYA_SERVICE_HOME": home.path}

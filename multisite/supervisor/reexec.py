@@ -1,8 +1,8 @@
-"""What a supervisor hands to the program that takes its place: JSON in a memory file, and open descriptors.
+"""What a supervisor passes to the program that replaces it: JSON in a memory file, and open descriptors.
 
-What has anything to hand over says of each of its attributes what becomes of it (`Handed`), once: writing, reading, and
-what is not known of an older program follow from that. A descriptor is packed as its number, once `Keeper` has had it
-survive the execution. Times are of the monotonic clock, which goes on.
+A class with state to pass on declares once how each of its attributes is passed on (`Handed`). Writing, reading, and
+what to do about values that an older program does not know all follow from that. A descriptor is packed as its number
+once `Keeper` has kept it open across the execution. Times are monotonic; that clock keeps running.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-FORMAT = 3  # grows when an older program cannot take a state over
-KNOWN = (2, FORMAT)  # that this program can take over
+FORMAT = 3  # increased when an older program cannot take over a state
+KNOWN = (2, FORMAT)  # formats that this program can take over
 
 State = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Form:
-    """How an attribute is handed over.
+    """How an attribute is passed on.
 
     Attributes:
-        pack: makes what JSON takes of the attribute, with the `Keeper` of descriptors.
-        unpack: makes the attribute of that, and of what it is in an object just made.
+        pack: converts the attribute to JSON's types, with the `Keeper` of descriptors.
+        unpack: makes the attribute from that, and from its value in a new object.
         key: in the state.
     """
 
@@ -37,17 +37,17 @@ class Form:
     key: str = ""
 
     def at(self, key: str) -> Form:
-        """Return the same under another key: names change, what older programs write does not."""
+        """Return the same form under another key: names change, what older programs wrote does not."""
         return replace(self, key=key)
 
 
 class Handed:
-    """Something whose attributes the next program goes on with; each stands in one of these.
+    """An object whose attributes the next program keeps; each attribute stands in one of these.
 
     Attributes:
-        KEPT: how it is handed over.
-        BY_HAND: what the class packs in a way of its own.
-        ANEW: what the next program makes, or is given, when it makes the object.
+        KEPT: how it is passed on.
+        BY_HAND: what the class packs in its own way.
+        ANEW: what the next program makes, or receives, when it makes the object.
     """
 
     KEPT: ClassVar[Mapping[str, Form]] = {}
@@ -55,30 +55,30 @@ class Handed:
     ANEW: ClassVar[tuple[str, ...]] = ()
 
     def pack(self, keep: Keeper) -> Any:
-        """Return what `take_over` takes."""
+        """Return what `take_over` accepts."""
         return {form.key: form.pack(getattr(self, name), keep) for name, form in self.KEPT.items()}
 
     def take_over(self, state: Any) -> None:
-        """Go on where an object of another program's was; what that did not know stays as it is."""
+        """Continue where an object of another program stopped; attributes that it did not know stay as they are."""
         for name, form in self.KEPT.items():
             if form.key in state:
                 setattr(self, name, form.unpack(state[form.key], getattr(self, name, None)))
 
 
 def kept(*plain: str, **forms: Form) -> Mapping[str, Form]:
-    """Return the forms of attributes, by name; `plain` names those that JSON takes, sets and tuples included."""
+    """Return the forms of attributes, by name; `plain` names those of JSON's types, sets and tuples included."""
     names = " ".join(plain).split()
     named = {name: form if form.key else form.at(name.lstrip("_")) for name, form in forms.items()}
     return {**{name: PLAIN.at(name) for name in names}, **named}
 
 
 def converted(pack: Callable[[Any], Any], unpack: Callable[[Any], Any]) -> Form:
-    """Return the form of an attribute that JSON does not take as it is."""
+    """Return the form of an attribute that JSON cannot hold as it is."""
     return Form(lambda value, _keep: pack(value), lambda told, _made: unpack(told))
 
 
 def given(pack: Callable[[Any, Keeper], Any]) -> Form:
-    """Return the form of an attribute that the object, or a part of it, is made of: it is there already."""
+    """Return the form of an attribute that the object is made from, or part of: it already exists."""
     return Form(pack, lambda _told, made: made)
 
 
@@ -99,11 +99,11 @@ DESCRIPTOR = Form(lambda descriptor, keep: keep(descriptor), lambda told, _made:
 
 
 class CannotTakeOver(Exception):
-    """The state is not one that this program understands."""
+    """This program does not understand the state."""
 
 
 class Keeper:
-    """The descriptors that survive."""
+    """The descriptors that stay open."""
 
     def __init__(self) -> None:
         self.kept: list[int] = []
@@ -116,7 +116,7 @@ class Keeper:
         return descriptor
 
     def release(self) -> None:
-        """Keep none after all."""
+        """Keep none of them after all."""
         for descriptor in self.kept:
             with contextlib.suppress(OSError):
                 os.set_inheritable(descriptor, False)
@@ -143,7 +143,7 @@ def unseal(sealed: int) -> State:
     """Read a state and close its file.
 
     Raises:
-        CannotTakeOver: it is of another format.
+        CannotTakeOver: it has another format.
     """
     os.lseek(sealed, 0, os.SEEK_SET)
     with open(sealed, encoding="utf-8") as file:
@@ -154,12 +154,12 @@ def unseal(sealed: int) -> State:
 
 
 def taken(descriptor: int) -> int:
-    """Return a descriptor that was handed over; from here on it goes no further."""
+    """Return a descriptor that was passed to us; we pass it to no other program."""
     if descriptor >= 0:
         os.set_inheritable(descriptor, False)
     return descriptor
 
 
 def taken_socket(descriptor: int) -> socket.socket:
-    """Return a socket that was handed over."""
+    """Return a socket that was passed to us."""
     return socket.socket(fileno=taken(descriptor))

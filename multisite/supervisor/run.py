@@ -1,4 +1,4 @@
-"""How the supervisor begins: for the first time, or in the place of an older program."""
+"""How the supervisor begins: for the first time, or in place of an older program."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def run(home: str, foreground: bool = False, lock: int | None = None, ready: int
 
     Args:
         home: its directory.
-        foreground: stay, however many servers there are (``multisite supervise``).
-        lock: descriptor of the lock, where who started us has taken it already.
-        ready: descriptor that gets one byte when the control socket is there.
-        adopt: descriptor of the state of the program whose place this one takes.
+        foreground: keep running, however many servers there are (``multisite supervise``).
+        lock: descriptor of the lock, if the process that started us already holds it.
+        ready: descriptor that receives one byte when the control socket is open.
+        adopt: descriptor of the state of the program that this one replaces.
 
     Raises:
         ConfigError, RuntimeDirError: the home or its runtime directory cannot be used.
@@ -59,7 +59,7 @@ def run(home: str, foreground: bool = False, lock: int | None = None, ready: int
 
 
 def take_over(live: LiveHome, adopt: int) -> Supervisor:
-    """Take the place of another program in this process, running sites included; else begin anew, without them."""
+    """Replace another program in this process and take over its running sites; else begin again without them."""
     state = unseal(adopt)
     foreground, lock = bool(state["foreground"]), taken(state["lock"])
     if not foreground:
@@ -67,20 +67,20 @@ def take_over(live: LiveHome, adopt: int) -> Supervisor:
     rundir = RuntimeDir(live.home, state["rundir"])
     try:
         return Supervisor(live, rundir, lock, foreground=foreground, state=None if "anew" in state else state)
-    except Exception:  # whatever it is, sites that nobody watches would be worse
+    except Exception:  # whatever it is: running sites that nobody watches would be worse
         if "anew" in state:
             raise
-        _log.exception("the running sites cannot be taken over; they are ended, and start with their next requests")
+        _log.exception("cannot take over the running sites; they are stopped, and start again with their next requests")
         begin_anew(live.home.path, state, lock)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
 
 
 def begin_anew(home: str, state: State, lock: int) -> NoReturn:
-    """End what runs and execute this program once more, with the lock alone.
+    """End what runs and execute this program once more, with nothing but the lock.
 
-    In this process some descriptors belong to objects that have been half made already, and would close others' in
-    their place one day.
+    Some descriptors in this process already belong to half-made objects, which would one day close the descriptors of
+    others.
     """
     orphans.all_children()
     for descriptor in state["kept"]:
@@ -94,7 +94,7 @@ def begin_anew(home: str, state: State, lock: int) -> NoReturn:
 
 
 def _hush() -> None:
-    logging.getLogger("multisite.live").setLevel(logging.CRITICAL)  # the workers have told it
+    logging.getLogger("multisite.live").setLevel(logging.CRITICAL)  # the workers have logged it
 
 
 class AlreadyRunning(ConfigError):

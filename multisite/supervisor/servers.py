@@ -1,4 +1,4 @@
-"""The WSGI servers that the supervisor serves: it leaves with the last of them."""
+"""The WSGI servers that the supervisor serves: it exits with the last of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_SERVERS = 1000
 
 @dataclass(frozen=True)
 class _Server:
-    """What is known of a server that is watched: its pidfd, whose and which program, its command line and vector."""
+    """What is known about a watched server: its pidfd, its user and program, its command line and vector."""
 
     descriptor: int
     user: int
@@ -28,11 +28,11 @@ class _Server:
 class Servers(Handed):
     """The server processes that asked for something, each watched until it ends.
 
-    A worker comes and goes; what counts is the process that would start its successor.
+    Workers come and go; what counts is the process that would start their successors.
 
     Attributes:
-        head_limits: how large the head of a request may be, by gunicorn's names, as a worker last said; empty where
-            none has said anything.
+        head_limits: how large the head of a request may be, by gunicorn's names, as a worker last reported; empty if
+        none has reported anything.
     """
 
     KEPT = kept("seen_any head_limits")
@@ -54,18 +54,18 @@ class Servers(Handed):
         return sorted(self._watched)
 
     def register(self, caller: int, head_limits: object = None) -> None:
-        """Watch the server that `caller` is a worker of; take note of what it says of its limits."""
+        """Watch the server that `caller` is a worker of, and remember the limits that it reports."""
         self._watch(server_of(caller))
         if isinstance(head_limits, dict):
             told = {name: head_limits.get(name) for name in HEAD_LIMITS}
             self.head_limits = {name: limit for name, limit in told.items() if type(limit) is int}
 
     def pack(self, keep: Keeper) -> State:
-        """Return what `take_over` takes."""
+        """Return what `take_over` accepts."""
         return {**super().pack(keep), "watched": [(pid, keep(one.descriptor)) for pid, one in self._watched.items()]}
 
     def take_over(self, state: State) -> None:
-        """Go on where another program was."""
+        """Continue where another program stopped."""
         super().take_over(state)
         for pid, descriptor in state["watched"]:
             self._add(pid, taken(descriptor))
@@ -77,7 +77,7 @@ class Servers(Handed):
             descriptors.claim(1)
             descriptor = os.pidfd_open(pid)
         except OSError:
-            return  # it is gone already, or asks again
+            return  # it has exited already, or asks again
         self._add(pid, descriptor)
 
     def _add(self, pid: int, descriptor: int) -> None:
@@ -94,11 +94,11 @@ class Servers(Handed):
             self._look_for_successor(pid, server)
 
     def _look_for_successor(self, gone: int, server: _Server) -> None:
-        """Find who replaced a server (gunicorn's USR2): its workers will ask us in time.
+        """Find the server that replaced another (gunicorn's USR2): its workers will ask us in time.
 
-        gunicorn tells its successor its own pid; others execute the same command line. Both can be said by anybody, so
-        only the same program of the same user is believed. What was forked from the server that is gone is a worker of
-        it, and will go too.
+        gunicorn tells its successor its own pid; others execute the same command line. Anyone can claim either, so we
+        believe only the same program of the same user. A process that was forked from the server that exited is one of
+        its workers, and will exit too.
         """
         upgraded = str(gone).encode()
         for pid in kernel.pids():
@@ -111,7 +111,7 @@ class Servers(Handed):
                 self._watch(server_of(pid))
 
     def close(self) -> None:
-        """Watch none of them any more."""
+        """Stop watching all of them."""
         for server in self._watched.values():
             self._loop.forget(server.descriptor)
             with contextlib.suppress(OSError):
@@ -120,10 +120,10 @@ class Servers(Handed):
 
 
 def server_of(pid: int) -> int:
-    """Return the topmost ancestor of `pid` that is the same program, forked and not executed anew.
+    """Return the topmost ancestor of `pid` that is the same program, forked and not executed again.
 
     The kernel gives every execution another auxiliary vector (it holds the address of random bytes);
-    where we may not read that, the command line has to do.
+    where we may not read that, we compare the command lines.
     """
     while True:
         parent = kernel.parent(pid)
@@ -141,9 +141,9 @@ def _same_program(child: int, parent: int) -> bool:
 
 
 def _program(pid: int) -> str:
-    """Return the path of the program that a process executes; "" where that is not told.
+    """Return the path of the program that a process executes; "" if it is not known.
 
-    A server that was upgraded executes another file of that name than its predecessor, whose file is gone by now.
+    An upgraded server executes another file of that name than its predecessor, whose file no longer exists.
     """
     try:
         return os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")
@@ -152,5 +152,5 @@ def _program(pid: int) -> str:
 
 
 def command_line(pid: int) -> bytes:
-    """Return the command line of a process, empty if it is gone."""
+    """Return the command line of a process, empty if it has exited."""
     return kernel.read(pid, "cmdline")

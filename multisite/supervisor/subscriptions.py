@@ -1,7 +1,7 @@
 """The nodes that announce themselves: their sockets, the pool, and its publication to the workers (`multisite.router`).
 
-What is known of them survives: a program that takes our place has the sockets and the pool, and one that starts after
-a crash reads the pool in the state directory, so that a signed packet is taken once all the same.
+The pool survives: a program that replaces us receives the sockets and the pool. One that starts after a crash reads the
+pool from the state directory, so that a signed packet still counts only once.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Subscriptions(Handed):
     """The subscription server of a home, open while its configuration names an address.
 
     Args:
-        state: of the program whose place this one takes.
+        state: of the program that this one replaces.
     """
 
     KEPT = kept(
@@ -61,7 +61,7 @@ class Subscriptions(Handed):
             try:
                 self.pool.take_over(past, loop.now(), bool(state) or published.silence(rundir) < TOLERANCE)
             except (ValueError, TypeError, KeyError, AttributeError) as error:
-                _log.error("what was known of announced nodes cannot be read: %s", error)
+                _log.error("cannot read the saved list of announced nodes: %s", error)
                 self.pool = Pool()
         self._server = SubscriptionServer(home, self.pool, loop.now, time.time)
         self._stored = self.pool.changes
@@ -70,7 +70,7 @@ class Subscriptions(Handed):
 
     @property
     def next_look(self) -> float:
-        """Monotonic seconds at which `tick` has something to do."""
+        """Monotonic seconds at which `tick` next has something to do."""
         due = [self._look_at]
         if self._publish_at > 0:
             due.append(self._publish_at)
@@ -79,7 +79,7 @@ class Subscriptions(Handed):
         return min(due)
 
     def tick(self, now: float, home: Home) -> None:
-        """Follow the configuration, forget who is silent, and publish what is new."""
+        """Follow the configuration, forget silent nodes, and publish what is new."""
         if now >= self._look_at:
             self._look_at = now + LOOK_EVERY
             if home is not self._home:
@@ -87,19 +87,19 @@ class Subscriptions(Handed):
                     self._server.adopt(home)
                 self._home = home
             for key, address in self.pool.expire(now):
-                _log.info("node %s of %s is silent; it is left out", address, key)
+                _log.info("node %s of %s is silent; it gets no more requests", address, key)
             self._follow()
         if self._publish_at and now >= self._publish_at:
             self._loop.attempt(self._publish, now)
         if self._publisher:
             self._publisher.beat()
         if now >= self._store_at and self.pool.changes != self._stored:
-            # Whoever is killed before has forgotten that a signed packet was taken.
+            # A supervisor that is killed before this line forgets that it accepted a signed packet.
             self._store_at = now + (STORE_EVERY if self.pool.remembered >= LARGE else 0.0)
             self._store()
 
     def _follow(self) -> None:
-        """Have the sockets open that the configuration names, and no others."""
+        """Open the sockets that the configuration names, and close all others."""
         wanted = self._home.router.subscription_server
         for address in [address for address in self._sockets if address not in wanted]:
             one = self._sockets.pop(address)
@@ -138,14 +138,14 @@ class Subscriptions(Handed):
             if self._published_generation != self.pool.generation and not self._publish_at:
                 now = self._loop.now()
                 if len(self.pool) < LARGE:
-                    self._loop.attempt(self._publish, now)  # should it fail, announcements are taken all the same
+                    self._loop.attempt(self._publish, now)  # if it fails, announcements are still accepted
                 else:
                     self._publish_at = now + 0.1
 
         return receive
 
     def _publish(self, now: float) -> None:
-        self._publish_at = now + LOOK_EVERY  # tried again, should it fail
+        self._publish_at = now + LOOK_EVERY  # tried again if it fails
         if not self._publisher:
             self._publisher = Publisher(self._rundir)
         self._publisher.publish(self.pool)
@@ -156,7 +156,7 @@ class Subscriptions(Handed):
         StateFile(self._home, "subscriptions", guides_us=True).store(self.pool.pack())
 
     def describe(self) -> dict[str, Any]:
-        """Return what commands and the statistics tell of the pool; times are monotonic seconds."""
+        """Return what commands and the statistics report about the pool; times are monotonic seconds."""
         return {
             "sockets": list(self._sockets),
             "counted": dict(self.pool.counted),
@@ -167,7 +167,7 @@ class Subscriptions(Handed):
         }
 
     def close(self) -> None:
-        """Take no more announcements; what is known stays with the workers."""
+        """Accept no more announcements; the workers keep what is known."""
         if self._stored != self.pool.changes:
             self._store()
         for one in self._sockets.values():

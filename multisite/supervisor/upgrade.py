@@ -1,7 +1,7 @@
-"""The supervisor makes room for a newer program: itself, executed anew in the same process.
+"""The supervisor makes room for a newer program: itself, executed again in the same process.
 
-The process stays, so its children stay its children, and what it holds open stays open. What could go wrong is
-tried first, in a process of its own: if that fails, the old program goes on.
+The process stays, so its children stay its children, and what it holds open stays open. Whatever could go wrong is
+tried first, in a separate process: if that fails, the old program keeps running.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from multisite.supervisor.reexec import Keeper, State
 
 PATIENCE = 30.0  # seconds for the new program to show that it starts
 LONGEST_OUTPUT = 65536
-# Their actions are lost with the old program; they wait until the new one has its own.
+# The old program's handlers are lost with it; these signals wait until the new one has installed its own.
 HELD_BACK = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
 
 _log = logging.getLogger("multisite.supervisor")
 
 
 class Upgrade:
-    """Tries the new program; `is_due` when it has shown that it starts."""
+    """Tries the new program; `is_due` once that has shown that it starts."""
 
     def __init__(self, loop: Loop, home: str) -> None:
         self.is_due = False
@@ -42,7 +42,7 @@ class Upgrade:
         self._waiting: list[Caller] = []
 
     def begin(self, connection: Caller | None = None) -> None:
-        """Try the new program; `connection` is told the outcome.
+        """Try the new program; `connection` gets the outcome.
 
         Raises:
             OSError: there are no descriptors or processes left.
@@ -82,7 +82,7 @@ class Upgrade:
             os.kill(self._trial.pid, signal.SIGKILL)
 
     def ended(self, pid: int, status: int) -> bool:
-        """Take note of the end of a process; False if it is not the trial."""
+        """Handle the end of a process; False if it is not the trial."""
         if not self._trial or self._trial.pid != pid:
             return False
         self._read()
@@ -99,7 +99,7 @@ class Upgrade:
         return True
 
     def failed(self, reason: str) -> None:
-        """Tell that the old program stays."""
+        """Report that the old program keeps running."""
         self.is_due = False
         _log.error("the new program cannot take over, the old one stays: %s", reason)
         waiting, self._waiting = self._waiting, []
@@ -109,7 +109,7 @@ class Upgrade:
                 connection.send({"error": f"the new program cannot take over, the old one stays: {reason}"})
 
     def execute(self, state: State, keep: Keeper) -> None:
-        """Become the new program, which takes `state` over; returns only where that fails."""
+        """Become the new program, which takes over `state`; returns only if that fails."""
         _log.info("version %s makes room for the program on disk", __version__)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
@@ -131,7 +131,7 @@ class Upgrade:
 
 
 def arrived(connections: list[Caller]) -> None:
-    """Answer those who asked for the new program: it runs."""
+    """Answer the clients that asked for the new program: it runs."""
     for connection in connections:
         if connection.waits:
             connection.waits = False

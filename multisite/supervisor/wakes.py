@@ -1,4 +1,4 @@
-"""How many sites each client has started of late, and whether it may start another (pure but for what it remembers)."""
+"""How many sites each client has started recently, and whether it may start another (pure but for its memory)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from collections import OrderedDict, deque
 
 WINDOW = 60.0  # seconds
-MOST_CLIENTS = 4096  # remembered; who has been away for longest is forgotten first
+MOST_CLIENTS = 4096  # remembered; the client that has been away longest is forgotten first
 
 
 class Wakes:
@@ -17,7 +17,7 @@ class Wakes:
         self._starts: OrderedDict[str, deque[float]] = OrderedDict()
 
     def take(self, address: str, most: int, now: float) -> int:
-        """Take one start of a client; return 0, or if it has had as many within a minute, the seconds to its next.
+        """Count one start of a client and return 0; if it has used up its starts, return the seconds until its next.
 
         Args:
             address: of the client.
@@ -38,9 +38,9 @@ class Wakes:
 
 
 def client_of(address: str) -> str:
-    """Return what stands for a client: of IPv6 the network that one subscriber has, /64 (RFC 6177, BCP 157).
+    """Return the key of a client: for IPv6 the network of one subscriber, /64 (RFC 6177, BCP 157).
 
-    What is no address is one client, whoever it is.
+    All texts that are not addresses count as one client.
     """
     try:
         ip = ipaddress.ip_address(address.partition("%")[0].strip("[]"))

@@ -23,8 +23,8 @@ from multisite.supervisor.process.spec import Given, Launch, packed, unpacked
 from multisite.supervisor.reexec import DESCRIPTOR, Form, Handed, converted, given, kept, taken
 from multisite.supervisor.reexec import State as Packed
 
-FORK_WITHIN = 5.0  # seconds, or else the preloader does not answer
-BY_SITES = frozenset({"BUSY"})  # what a site may say that our runner runs
+FORK_WITHIN = 5.0  # seconds; after that the preloader counts as not answering
+BY_SITES = frozenset({"BUSY"})  # what a site that our runner runs may report
 KILL_EVERY = 5.0  # seconds between two SIGKILLs, for a process that the kernel holds
 
 
@@ -36,35 +36,35 @@ CHANNEL = Form(
 
 @dataclass
 class Exit:
-    """How a process ended and in which state of its life."""
+    """How a process ended, and in which state of its life."""
 
     state: State
     reason: str
     code: int | None  # exit status; negative: the signal; None: there was no process, or it never ran its program
     served: float  # seconds that it was RUNNING
-    answered: bool = False  # it, or one beside it, has answered a request, as far as that is known
+    answered: bool = False  # it, or one beside it, has answered a request, as far as is known
     lacking: bool = False  # the machine, or our own limits, had no room for it
 
 
 class Backend(Handed):
-    """A process of a site, from before it exists until after it is gone.
+    """A process of a site, from before it exists until after it has ended.
 
     Attributes:
         slot: its place among the processes of its site, from 0.
-        child: its process, as long as it owns one.
-        serial: grows with each backend; its leftovers are marked with it.
-        obsolete: why it is to be replaced ("" if it is not): it serves until its successor is ready.
-        memory: bytes that it and its session used when that was measured last; 0: not yet.
-        answered_before: how many answers its place on the scoreboard counted before it was there.
+        child: its process, while it owns one.
+        serial: grows with each backend; it marks what the process leaves behind.
+        obsolete: why it must be replaced ("" if it need not be): it serves until its successor is ready.
+        memory: bytes that it and its session used at the last measurement; 0: none yet.
+        answered_before: how many answers its place on the scoreboard had counted before it.
         ours: it is our own runner.
-        told: it says itself when it is ready.
-        tried: it is tried out first, by a program that becomes its own (`multisite.runner.trial`); on_trial: that
-            is not over.
-        graceful: SIGTERM has it finish its requests and leave.
-        leaves: it has said that it ends, having answered all that it had accepted.
-        status: what it said last of its start; refusal: why it is not going to serve, by its own word.
-        is_busy: it has said that it is at work (`multisite.supervisor.site.work`).
-        hung: which of its requests made no progress, by our runner's word; "" for none.
+        told: it reports itself when it is ready.
+        tried: a test program runs first and then becomes the server (`multisite.runner.trial`); on_trial: the test is
+            not over.
+        graceful: on SIGTERM it finishes its requests and exits.
+        leaves: it has reported that it ends, after answering all that it had accepted.
+        status: what it last reported of its start; refusal: why it will not serve, as it reported.
+        is_busy: it has reported that it is at work (`multisite.supervisor.site.work`).
+        hung: which of its requests made no progress, as our runner reported; "" for none.
     """
 
     KEPT = kept(
@@ -81,7 +81,7 @@ class Backend(Handed):
     )
     ANEW = (
         *("site", "slot", "serial", "exit", "_loop", "_tell", "_notified"),
-        *("_fork", "_fork_due", "_preloader", "_lost"),  # forks are over before anything is handed over
+        *("_fork", "_fork_due", "_preloader", "_lost"),  # forks are over before anything is passed on
     )
 
     def __init__(
@@ -104,18 +104,18 @@ class Backend(Handed):
         self.is_busy = False
         self.ours = self.told = self.graceful = self.tried = self.on_trial = self.leaves = False
         self.journey = Journey(loop.now())
-        self.lessons = 0  # how often it has told its modules
-        self.reports = 0  # how often, what its examination has found
+        self.lessons = 0  # how often it has reported its modules
+        self.reports = 0  # how often it has reported what its examination found
         self.launch: Launch | None = None
         self.started = 0.0
-        self.ready_at = 0.0  # when it is taken for ready, where nothing else can show it
+        self.ready_at = 0.0  # when it counts as ready, if nothing else can show it
         self.status = self.refusal = self.hung = ""
         self.exit: Exit | None = None
         self._loop = loop
         self._tell, self._notified = tell, notified
         self._output: Output | None = None
         self._channel: Channel | None = None
-        self._site_channel: Channel | None = None  # of the site itself, where our runner has the other one
+        self._site_channel: Channel | None = None  # of the site itself; our runner has the other one
         self._failure = -1
         self._failure_text = ""
         self._fork: ForkChannel | None = None
@@ -129,7 +129,7 @@ class Backend(Handed):
 
     @property
     def pid(self) -> int:
-        """Its process, 0 as long as it owns none."""
+        """Its process, 0 while it owns none."""
         return self.child.pid if self.child else 0
 
     @property
@@ -139,7 +139,7 @@ class Backend(Handed):
 
     @property
     def is_unborn(self) -> bool:
-        """Whether a preloader has been asked for its process, and has not given it yet."""
+        """Whether a preloader has been asked for its process, and has not made it yet."""
         return self._fork is not None and not self.pid
 
     @property
@@ -153,7 +153,7 @@ class Backend(Handed):
         return self.state in (State.DRAINING, State.STOPPING)
 
     def feed(self, event: Event, reason: str = "", delay: float = 0.0) -> None:
-        """Let `event` happen: the table says what becomes of it; nobody else writes the state."""
+        """Let `event` happen: the table determines what follows; nothing else sets the state."""
         old = self.state
         self.state, action = lifecycle.step(old, event)
         now = self._loop.now()
@@ -199,19 +199,19 @@ class Backend(Handed):
             self.child.kill()
 
     def freeze(self) -> None:
-        """Keep its process from taking another connection, until `thaw`."""
+        """Keep its process from accepting another connection, until `thaw`."""
         if self.child:
             self.child.freeze()
 
     def thaw(self) -> None:
-        """Let its process go on."""
+        """Let its process continue."""
         if self.child:
             self.child.thaw()
 
-    # Its successor's
+    # For its successor
 
     def adopt(self, state: Packed, log: SiteLog) -> None:
-        """Go on where another program was, with what the process prints in this log."""
+        """Continue where another program stopped, with what the process prints in this log."""
         self.take_over(state)
         if state["output"]:
             self._output = Output(taken(state["output"]["descriptor"]), log, self.journey.tail)
@@ -223,13 +223,13 @@ class Backend(Handed):
     def fork(
         self, launch: Launch, given: Given, log: SiteLog, preloaders: Preloaders, lost: Callable[[], None]
     ) -> bool:
-        """Have a preloader make the process; False where it needs a plain start.
+        """Ask a preloader to make the process; False if it needs a plain start.
 
         Args:
-            launch: what it is to be.
+            launch: how to start it.
             given: the descriptors that it gets.
             log: of the site.
-            preloaders: one of which may make it.
+            preloaders: one of them may make it.
             lost: is called if it turns out later that there is no process.
         """
         preloader = preloaders.for_start(launch)
@@ -258,13 +258,13 @@ class Backend(Handed):
         self.tried = self.on_trial = launch.tried
 
     def told_of_start(self, variables: Mapping[str, str]) -> None:
-        """Take note of what our runner, or a trial, says of its start (`multisite.runner.report`)."""
+        """Handle what our runner, or a test start, reports of its start (`multisite.runner.report`)."""
         self.status = variables.get("STATUS", self.status)[:1000]
         if variables.get("FAILED") == "1" and (self.ours or self.tried):
             self.refusal = self.status
 
     def read_fork(self) -> None:
-        """Take note of what has come of a fork."""
+        """Handle the result of a fork."""
         channel, preloader = self._fork, self._preloader
         if not channel or not preloader:
             return
@@ -286,13 +286,13 @@ class Backend(Handed):
         if self.pid:
             self.journey.enter("start up", self._loop.now())
         else:
-            self.journey.way = f"plain start: {channel.refused or 'the preloader has not made it'}"
+            self.journey.way = f"plain start: {channel.refused or 'the preloader did not make it'}"
             self._close_output()
             self._close_channel()
             self._lost()
 
     def end_fork(self, now: float = float("inf")) -> Preloader | None:
-        """Wait no longer for a process that should have been there at the time `now`; returns who has not made it."""
+        """Stop waiting for a process that should have existed by `now`; returns the preloader that did not make it."""
         if not self._fork or self.pid or now < self._fork_due:
             return None
         self._fork.give_up()
@@ -317,7 +317,7 @@ class Backend(Handed):
 
     @contextlib.contextmanager
     def _speaking(self, launch: Launch, given: Given) -> Iterator[Given]:
-        """Make the channel of the process that is about to be made; yields what that is given besides.
+        """Make the channel of a process that is about to be made; yields the further descriptors that it gets.
 
         Raises:
             OSError: it cannot be made.
@@ -330,7 +330,7 @@ class Backend(Handed):
             return
         self._channel, theirs = Channel.pipe()
         if launch.notify:
-            with contextlib.suppress(OSError):  # a site that cannot say that it is at work serves all the same
+            with contextlib.suppress(OSError):  # a site that cannot report that it is at work still serves
                 self._site_channel = Channel.at(launch.notify, launch.identity)
         try:
             yield replace(given, notify=theirs)
@@ -355,7 +355,7 @@ class Backend(Handed):
                 self._loop.watch(channel, lambda _events, channel=channel: self._listen(channel))  # type: ignore[misc]
 
     def _listen(self, channel: Channel) -> None:
-        """Take what it has said; more than its share of a second waits. A site does not speak for our runner."""
+        """Take what it has reported; more than its share of a second waits. A site does not speak for our runner."""
         for said in channel.receive(self._loop.now()):
             only = {key: said[key] for key in BY_SITES & said.keys()} if channel is self._site_channel else said
             self._notified(self, only)
@@ -369,7 +369,7 @@ class Backend(Handed):
         self._channel = self._site_channel = None
 
     def _runs(self) -> None:
-        """Note that the process has become its program, or keep why it could not."""
+        """Note that the process has become its program, or remember why it could not."""
         data = b""
         with contextlib.suppress(OSError):
             data = os.read(self._failure, 4096)
@@ -392,7 +392,7 @@ class Backend(Handed):
             self._loop.forget(self._output)
 
     def resume(self, now: float) -> None:
-        """Read on where a flood of output, or of what it says, was held back."""
+        """Read on where a flood of output, or of reports, was held back."""
         if self._output and not self._loop.watches(self._output) and now >= self._output.waits_until:
             self._loop.watch(self._output, lambda _events: self._read())
         for channel in self._channels if self.child else ():
@@ -409,7 +409,7 @@ class Backend(Handed):
             self._output = None
 
     def ended(self, status: int) -> Exit:
-        """Take note of the process's end; the event is the caller's to feed."""
+        """Note the process's end; the caller feeds the event."""
         now = self._loop.now()
         for channel in self._channels:
             self._listen(channel)
@@ -428,6 +428,6 @@ class Backend(Handed):
         return self.exit
 
     def cannot_spawn(self, reason: str, *, lacking: bool = False) -> Exit:
-        """Take note that there is no process."""
+        """Note that there is no process."""
         self.exit = Exit(self.state, reason, None, 0.0, lacking)
         return self.exit

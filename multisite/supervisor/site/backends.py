@@ -1,4 +1,4 @@
-"""The backends of one site, as a list that can be asked."""
+"""The backends of one site, as a list with questions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _BEST_FIRST = (State.RUNNING, State.STARTING, State.DRAINING, State.STOPPING, *r
 
 
 class Backends(list[Backend]):
-    """From none to many backends on one socket."""
+    """Any number of backends on one socket."""
 
     @property
     def state(self) -> State:
@@ -30,12 +30,12 @@ class Backends(list[Backend]):
 
     @property
     def lasting(self) -> list[Backend]:
-        """Those that own a process, and neither end nor are to be replaced."""
+        """Those that own a process, are not ending, and need no replacement."""
         return [backend for backend in self.alive if not backend.leaving and not backend.obsolete]
 
     @property
     def serving_since(self) -> list[float]:
-        """Monotonic seconds at which each that owns a process was ready."""
+        """Monotonic seconds at which each one that owns a process became ready."""
         return [backend.started for backend in self if backend.alive and backend.started]
 
     @property
@@ -45,7 +45,7 @@ class Backends(list[Backend]):
 
     @property
     def free_slot(self) -> int:
-        """The first place that none has."""
+        """The first free place."""
         used = {backend.slot for backend in self}
         return next(number for number in range(len(used) + 1) if number not in used)
 
@@ -54,16 +54,16 @@ class Backends(list[Backend]):
         return next((backend for backend in self if backend.pid == pid), None) if pid else None
 
     def any_in(self, *states: State, besides: Backend | None = None) -> bool:
-        """Tell whether any, or any other than `besides`, is in one of the states."""
+        """Tell whether any, or any except `besides`, is in one of the states."""
         return any(backend.state in states for backend in self if backend is not besides)
 
     def read_forks(self) -> None:
-        """Take note of the processes that preloaders have made."""
+        """Note the processes that preloaders have made."""
         for backend in list(self):
             backend.read_fork()
 
     def end_forks(self) -> None:
-        """Wait for no preloader any longer."""
+        """Stop waiting for preloaders."""
         for backend in list(self):
             backend.end_fork()
 

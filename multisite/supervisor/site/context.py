@@ -1,4 +1,4 @@
-"""What all supervised sites have in common."""
+"""What all supervised sites share."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from multisite.supervisor.servers import Servers
 
 
 class Examining(Protocol):
-    """Who moves sites into the workers, as far as a site is concerned (`multisite.supervisor.promotion`)."""
+    """What moves sites into the workers, as far as a site is concerned (`multisite.supervisor.promotion`)."""
 
     def wanted(self, site: Site, home: Home) -> str:
-        """Return the version of the site's code that its next process is to examine, "" for none."""
+        """Return the version of the site's code that its next process must examine, "" for none."""
 
     def take_facts(self, site: Site, version: str, told: str) -> None:
-        """Take note of what a process says of its site."""
+        """Handle what a process reports about its site."""
 
 
 @dataclass
 class Context:
-    """The supervisor's own things that every site uses.
+    """The supervisor's own objects that every site uses.
 
     Attributes:
         notes: of the last failure of each site.
         mark: how the marks of all backends begin.
-        preloaders: who may make a process faster.
-        servers: those in front of the sites.
+        preloaders: they may make a process faster.
+        servers: the WSGI servers in front of the sites.
         serial: number of the last backend.
-        examining: who moves sites into the workers and out of them.
+        examining: moves sites into the workers and out of them.
     """
 
     loop: Loop
@@ -53,5 +53,5 @@ class Context:
         return self.serial
 
     def mark_of(self, site: str, serial: int) -> str:
-        """Return the mark of one backend, by which its leftovers are known."""
+        """Return the mark of one backend, which identifies what it leaves behind."""
         return f"{self.mark}:{site}:{serial}"

@@ -1,4 +1,4 @@
-"""What one site has cost: its last use, what its processes count on their scoreboard, and what ended ones had."""
+"""What one site has cost: its last use, what its processes count on their scoreboard, and what ended ones used."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from multisite.supervisor.site.backend import Backend
 
 @dataclass
 class Costs(Handed):
-    """Keeps count of them.
+    """Keeps count.
 
     Attributes:
-        spent: the starts, and what the processes have used that have ended.
+        spent: the starts, and what ended processes have used.
         start_cost: seconds that the last start took.
-        size: bytes that one of the processes used when that was measured last; 0: never.
+        size: bytes that one of the processes used at the last measurement; 0: never measured.
     """
 
     KEPT = kept(
@@ -38,19 +38,19 @@ class Costs(Handed):
     size: int = 0
 
     def started(self, count: int, cold: bool) -> None:
-        """Count some starts; `cold`: somebody waited for one of them while nothing ran."""
+        """Count some starts; `cold`: a request waited for one of them while nothing ran."""
         self.spent += Tally(count, int(cold), first_start=time.time())
 
     def settle(self, figures: Figures) -> None:
-        """Add what the processes have counted on a scoreboard that is going to be put away."""
+        """Add what the processes have counted on a scoreboard that is about to be put away."""
         self.spent = replace(self.tally(figures, 0.0, 0.0, 0.0), last_use=self.spent.last_use)
 
     def ended(self, cpu: float, served: float, lost: int = 0) -> None:
-        """Add the seconds of a process that has ended, and the requests that have no answer for that."""
+        """Add the seconds of a process that has ended, and the requests that its end left without an answer."""
         self.spent += Tally(cpu=cpu, alive=served, errors=lost)
 
     def weighed(self, backends: Iterable[Backend]) -> None:
-        """Note how large a process is, now that their memory has been measured."""
+        """Note the size of a process, now that memory has been measured."""
         running = (backend.memory for backend in backends if backend.state is State.RUNNING)
         self.size = max(running, default=0) or self.size
 
@@ -58,7 +58,7 @@ class Costs(Handed):
         """Return what the site has used.
 
         Args:
-            figures: what its own processes count.
+            figures: the counts of its own processes.
             cpu, alive: seconds of the living ones.
             last_use: Unix seconds.
         """
@@ -82,32 +82,32 @@ class Activity(Handed):
 
     def __init__(self, now: float) -> None:
         self.last_use = now  # monotonic seconds
-        self.asked = 0.0  # monotonic seconds of the last request as far as they are known; 0.0: there was none
+        self.asked = 0.0  # monotonic seconds of the last known request; 0.0: there was none
         self._stamp = 0.0
 
     def asked_at(self, now: float) -> None:
-        """Note that somebody has asked for the site then."""
+        """Note a request for the site at that time."""
         self.asked = max(self.asked, now)
 
     def used(self, now: float) -> None:
-        """Note that the site is used at this moment."""
+        """Note that the site is in use now."""
         self.last_use = max(self.last_use, now)
 
     def update(self, now: float, busy: int, figures: Figures, stamp: float) -> None:
-        """Move the last use on.
+        """Move the last use forward.
 
         Args:
             now: monotonic seconds.
-            busy: requests in flight and connections that wait, as far as they are a use of the site.
-            figures: what the site's own processes count.
-            stamp: Unix time of the last connection, or of the last that counts (`Listener`).
+            busy: requests in flight and waiting connections, as far as they count as use of the site.
+            figures: the counts of the site's own processes.
+            stamp: Unix time of the last connection, or of the last one that counts (`Listener`).
         """
         if busy:
             self.last_use = now
             self.asked_at(now)
         elif figures.in_flight is not None:
             self.used(min(now, figures.last_use))  # a site can write anything there
-        elif stamp != self._stamp:  # of the wall clock, whose jumps may not move it far
+        elif stamp != self._stamp:  # of the wall clock, whose jumps must not move it far
             self.used(now - min(2.0, max(0.0, time.time() - stamp)))
             self.asked_at(now)
         self._stamp = stamp
@@ -121,10 +121,10 @@ class Figures:
     """Sums over the slots of a site.
 
     Attributes:
-        in_flight: of its living processes; None where nobody counts.
+        in_flight: of its living processes; None if nothing counts them.
         last_use: monotonic seconds; 0.0: never.
-        latencies: a count for each of `board.LATENCIES` and one for what took longer.
-        quiet: how many of those in flight are no use of the site (`multisite.proxy.spawned`).
+        latencies: a count for each of `board.LATENCIES` and one for anything longer.
+        quiet: how many of those in flight do not count as use of the site (`multisite.proxy.spawned`).
     """
 
     in_flight: int | None = None
@@ -142,9 +142,9 @@ NOBODY_COUNTS = Figures()
 
 
 class Scoreboard(Handed):
-    """Memory files of ours, of `SLOTS` slots each; a site's processes write in them, and cannot change their size.
+    """Our memory files, of `SLOTS` slots each; a site's processes write in them, and cannot change their size.
 
-    A link at `path` leads to the first, for whoever may look into our process; "" for none.
+    A link at `path` leads to the first one, for processes that may look into ours; "" for none.
     """
 
     BY_HAND = ("_files", "_slots")
@@ -156,7 +156,7 @@ class Scoreboard(Handed):
         self._slots = 0
 
     def make(self, slot: int) -> int:
-        """Have the slot there, read from now on; returns the descriptor of its file, in which it is `slot % SLOTS`.
+        """Create the slot and read it from now on; returns the descriptor of its file, in which it is `slot % SLOTS`.
 
         Raises:
             OSError: there is no memory or no descriptor left.
@@ -170,7 +170,7 @@ class Scoreboard(Handed):
     def _link(self) -> None:
         if self.path and len(self._files) == 1:
             self._unlink()
-            with contextlib.suppress(OSError):  # where there is no room: nobody of ours needs it
+            with contextlib.suppress(OSError):  # there may be no room: we do not need it ourselves
                 os.symlink(f"/proc/{os.getpid()}/fd/{self._files[0]}", self.path)
 
     def _unlink(self) -> None:
@@ -178,11 +178,11 @@ class Scoreboard(Handed):
             os.unlink(self.path)
 
     def pack(self, keep: Keeper) -> list[int]:
-        """Return what `take_over` takes."""
+        """Return what `take_over` accepts."""
         return [self._slots, *map(keep, self._files)]
 
     def take_over(self, state: list[int]) -> None:
-        """Go on where another program was."""
+        """Continue where another program stopped."""
         self._slots, self._files = state[0], list(map(taken, state[1:]))
 
     def _records(self) -> list[board.Record]:
@@ -190,7 +190,7 @@ class Scoreboard(Handed):
         return [record for record in found if record]
 
     def read(self, pids: Iterable[int]) -> Figures:
-        """Return what all slots say together; what is in flight counts for `pids` only, not for the dead."""
+        """Return the sums over all slots; requests in flight count for `pids` only, not for ended processes."""
         records = self._records()
         if not records:
             return NOBODY_COUNTS
@@ -208,19 +208,19 @@ class Scoreboard(Handed):
         )
 
     def answered(self, slot: int) -> int:
-        """Return how many requests the processes of a slot have answered, one after another."""
+        """Return how many requests the successive processes of a slot have answered."""
         file = slot // SLOTS
         record = board.read(self._files[file], slot % SLOTS) if file < len(self._files) else None
         return sum(record.latencies) if record else 0
 
     def in_flight(self, slot: int, pid: int) -> int:
-        """Return how many requests the process `pid` has, or had when it ended."""
+        """Return how many requests the process `pid` has in flight, or had when it ended."""
         file = slot // SLOTS
         record = board.read(self._files[file], slot % SLOTS) if file < len(self._files) else None
         return record.in_flight if record and record.pid == pid else 0
 
     def close(self) -> None:
-        """Read it no more."""
+        """Stop reading it."""
         for file in self._files:
             os.close(file)
         if self._files and self.path:
@@ -232,7 +232,7 @@ def _sealed() -> int:
     descriptors.claim(1)
     file = os.memfd_create("board", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        os.fchmod(file, 0o600)  # nobody opens it anew; its processes have it
+        os.fchmod(file, 0o600)  # nothing opens it again; its processes have it
         os.ftruncate(file, SLOTS * board.SIZE)
         fcntl.fcntl(file, fcntl.F_ADD_SEALS, _SEALS)
     except OSError:

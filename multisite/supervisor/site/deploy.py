@@ -1,4 +1,4 @@
-"""The attempts to have a new version of a site in the place of the one that serves, and what became of them."""
+"""The attempts to replace the serving version of a site with a new one, and their results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from multisite.supervisor.site.failures import Failures
 from multisite.supervisor.site.queue import WaitQueue
 
 NONE, TRYING, DONE, FAILED = "", "trying", "done", "failed"
-TRIAL = "trial"  # the cause of an attempt that nothing was serving before
+TRIAL = "trial"  # the cause of an attempt before which nothing served
 STOPPED = "the site was stopped before it was ready"
 
 
@@ -25,10 +25,10 @@ class Deploy:
 
     Attributes:
         number: of the site's attempts, from 1; 0: there was none.
-        cause: reload, restart, or trial where no process was serving.
-        state: trying, done or failed; "" where there was none.
-        failure: why the old version goes on.
-        version: when the site's file was last changed that is judged, Unix seconds.
+        cause: reload, restart, or trial if no process was serving.
+        state: trying, done or failed; "" if there was none.
+        failure: why the old version keeps running.
+        version: when the site's file, as it is tried, was last changed, Unix seconds.
     """
 
     number: int = 0
@@ -38,15 +38,15 @@ class Deploy:
     version: float = 0.0
 
     def failed(self, reason: str) -> Deploy:
-        """Return this attempt, given up."""
+        """Return this attempt as given up."""
         return replace(self, state=FAILED, failure=reason) if self.state == TRYING else self
 
     def seen(self, backends: Backends, failure: str, is_wanted: bool = False) -> Deploy:
-        """Return this attempt as the site's `backends` show it.
+        """Return this attempt, judged by the site's `backends`.
 
         Args:
             backends: of the site.
-            failure: that of starts that fail in a row, "" for none.
+            failure: of starts that fail in a row, "" for none.
             is_wanted: a start is still to come.
         """
         if self.state != TRYING:
@@ -66,11 +66,11 @@ class Deploy:
 
 
 class Deploys(Handed):
-    """The attempts of one site, one after another: a new generation starts beside the old one, and which stays shows.
+    """The successive attempts of one site: a new generation starts beside the old one and shows whether it is good.
 
     Attributes:
         last: the newest attempt.
-        is_followed: an older version serves in the workers, until this one has shown that it is good.
+        is_followed: an older version serves in the workers until this one has shown that it is good.
     """
 
     KEPT = kept("is_followed", last=converted(Deploy.as_dict, lambda told: Deploy(**told)))
@@ -83,19 +83,19 @@ class Deploys(Handed):
 
     @property
     def needs_smoke(self) -> bool:
-        """Whether what starts now has to show that it is good: there is something better, or its version failed."""
+        """Whether a start must show that it is good: something better serves, or its version has failed."""
         failed = self.last.state == FAILED and self.last.cause != TRIAL
         return self._backends.any_in(State.RUNNING) or self.is_followed or self.last.state == TRYING or failed
 
     @property
     def is_trial(self) -> bool:
-        """Whether a version is being tried that nothing was serving before."""
+        """Whether a version is being tried before which nothing served."""
         return self.last.state == TRYING and self.last.cause == TRIAL
 
     def begin(self, cause: str, version: float, *, starts: bool = False) -> None:
-        """Start new backends beside those that serve, which end when the new ones are ready.
+        """Start new backends beside those that serve; the old ones end when the new ones are ready.
 
-        `starts`: where none serves, start one all the same, and keep it if it is good.
+        `starts`: if none serves, start one all the same, and keep it if it is good.
         """
         serves = mark_all(self._backends, cause)
         if serves or starts:
@@ -103,11 +103,11 @@ class Deploys(Handed):
             self._queue.want()
 
     def give_up(self, reason: str) -> None:
-        """End the attempt: the new version has failed."""
+        """End the attempt: the new version failed."""
         self.last = self.last.failed(reason)
 
     def ready(self, wanted: int) -> None:
-        """Go on now that a process is ready; `wanted` is how many the site is to have."""
+        """Continue now that a process is ready; `wanted` is how many the site should have."""
         self.is_followed = False
         relieve(self._backends, wanted)
         if self.last.state == FAILED and not self._failures.replacement:
@@ -115,7 +115,7 @@ class Deploys(Handed):
         self.see()
 
     def see(self) -> None:
-        """Note what has become of the new version; one that serves leaves nothing of earlier failures."""
+        """Note the outcome of the new version; one that serves clears all earlier failures."""
         was_tried, failures = self.last.state == TRYING, self._failures
         if failures.replacement:
             self.last = self.last.failed(failures.replacement)
@@ -131,12 +131,12 @@ class Deploys(Handed):
         return self._queue.since is not None
 
 
-PATIENCE = 5.0  # seconds that a replacement waits for room before its predecessor makes some
-SERVING = (State.STARTING, State.RUNNING)  # a silent server may have taken requests before it is known to be ready
+PATIENCE = 5.0  # seconds that a replacement waits for room before its predecessor gives way
+SERVING = (State.STARTING, State.RUNNING)  # a silent server may have accepted requests before it is known to be ready
 
 
 def mark_all(backends: Iterable[Backend], reason: str) -> bool:
-    """Have all that serve replaced; tells whether there is any. What is not ready yet, and says so itself, ends."""
+    """Replace all that serve; tells whether there are any. Those that are not ready yet, and report it, end at once."""
     serving = [backend for backend in backends if backend.state in SERVING]
     for backend in serving:
         backend.obsolete = reason
@@ -146,7 +146,7 @@ def mark_all(backends: Iterable[Backend], reason: str) -> bool:
 
 
 def mark_large(backends: Iterable[Backend], limit: int | None) -> list[Backend]:
-    """Have those replaced that use more than `limit` bytes; returns them."""
+    """Replace those that use more than `limit` bytes; returns them."""
     large = [one for one in backends if limit and one.memory > limit and _may_go(one) and not one.obsolete]
     for backend in large:
         backend.obsolete = "memory"
@@ -154,23 +154,23 @@ def mark_large(backends: Iterable[Backend], limit: int | None) -> list[Backend]:
 
 
 def keep_all(backends: Iterable[Backend]) -> None:
-    """Have none replaced after all."""
+    """Replace none of them after all."""
     for backend in backends:
         backend.obsolete = ""
 
 
 def is_first(backends: Iterable[Backend]) -> bool:
-    """Tell whether the next to be started is the first of a new version: it is tried alone."""
+    """Tell whether the next start is the first of a new version: that one is tried alone."""
     return any(backend.obsolete and backend.state in SERVING for backend in backends) and not is_proven(backends)
 
 
 def is_proven(backends: Iterable[Backend]) -> bool:
-    """Tell whether a new one serves already."""
+    """Tell whether a new one already serves."""
     return any(not backend.obsolete and backend.state is State.RUNNING for backend in backends)
 
 
 def relieve(backends: Sequence[Backend], wanted: int) -> None:
-    """Let as many old backends go as there are more than `wanted`, now that a new one is ready."""
+    """End as many old backends as exceed `wanted`, now that a new one is ready."""
     serving = [backend for backend in backends if backend.state is State.RUNNING]
     old = [backend for backend in serving if backend.obsolete]
     if len(old) < len(serving):
@@ -179,7 +179,7 @@ def relieve(backends: Sequence[Backend], wanted: int) -> None:
 
 
 def make_room(backends: Sequence[Backend], waited: float) -> None:
-    """Let a predecessor go first where there has been no room for two for `waited` seconds."""
+    """End a predecessor first if there has been no room for two for `waited` seconds."""
     old = [backend for backend in backends if backend.obsolete and _may_go(backend)]
     if waited > PATIENCE and old and not any(backend.state is State.STARTING for backend in backends):
         old[0].feed(Event.STOP, old[0].obsolete)
@@ -190,10 +190,10 @@ def _may_go(backend: Backend) -> bool:
 
 
 def end_if_drained(backend: Backend, connected: Connections, look: Callable[[], Connections]) -> None:
-    """End a draining server of the kind that would lose connections: freeze it, look again, and only then end it.
+    """End a draining server that would lose connections: freeze it, look again, and only then end it.
 
     Args:
-        backend: in any state; what ends by itself when it is drained is left to do so.
+        backend: in any state; one that ends by itself when it is drained is left alone.
         connected: the site's connections as they were a moment ago.
         look: asks the kernel for them as they are now.
     """

@@ -1,4 +1,4 @@
-"""What follows from the end of a process: put away, tried again, given up, or what runs goes on."""
+"""What follows from the end of a process: it is put away, tried again or given up, or the others keep running."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNASKED = (State.STARTING, State.RUNNING)
 
 
 def heed(supervised: SiteParts, backend: Backend, *, refused: bool = False) -> None:
-    """Feed `backend`, which has its `exit`, what has become of it; `refused`: it would fail again and again."""
+    """Feed `backend`, which has its `exit`, the event that follows; `refused`: it would fail again and again."""
     if not supervised.backends.any_in(State.STARTING, besides=backend):
         supervised.readiness.end()
     _feed(supervised, backend, refused)
@@ -30,7 +30,7 @@ def _feed(supervised: SiteParts, backend: Backend, refused: bool) -> None:
     assert exit_
     if exit_.served and (exit_.state not in UNASKED or _is_planned(backend, exit_)):
         failures.end_row()
-    if exit_.state not in UNASKED:  # it has ended as it was asked to, or while it was about to
+    if exit_.state not in UNASKED:  # it ended as it was asked to, or just before
         if exit_.state is State.DRAINING and backend.ours and exit_.code not in (0, -signal.SIGTERM):
             failures.tell(backend, exit_, now)
         backend.feed(Event.EXITED, backend.reason)
@@ -41,7 +41,7 @@ def _feed(supervised: SiteParts, backend: Backend, refused: bool) -> None:
     elif exit_.state is State.STARTING and supervised.deploys.is_trial:
         _end_trial(supervised, backend, exit_)
     elif exit_.state is State.RUNNING and failures.is_proven(exit_):
-        # A request has ended it: that costs the request, and nobody else waits long. The socket stays, and whoever
+        # A request has ended it: that costs the request, and no other waits long. The socket stays, and a request that
         # waits there starts the next one.
         failures.crashed(backend, exit_, now, supervised.costs.start_cost)
         backend.feed(Event.EXITED, exit_.reason)
@@ -50,7 +50,7 @@ def _feed(supervised: SiteParts, backend: Backend, refused: bool) -> None:
 
 
 def recycle(supervised: SiteParts, backend: Backend) -> None:
-    """It accepts no more, as it has had its `max_requests`: have another one, while this one answers the rest."""
+    """It accepts no more after its `max_requests`: start another one, while this one answers the rest."""
     may_leave = backend.ours and backend.site.max_requests > 0 and not _is_single_use(backend)
     if may_leave and backend.state is State.RUNNING:
         backend.feed(Event.STOP, "max_requests")
@@ -58,7 +58,7 @@ def recycle(supervised: SiteParts, backend: Backend) -> None:
 
 
 def _keep_old(supervised: SiteParts, backend: Backend, exit_: Exit) -> None:
-    """The replacement failed: what runs goes on."""
+    """The replacement failed: the running processes stay."""
     now = supervised.loop.now()
     supervised.failures.report(backend, exit_, now, serving=True)
     if not backend.obsolete:
@@ -69,11 +69,11 @@ def _keep_old(supervised: SiteParts, backend: Backend, exit_: Exit) -> None:
 
 
 def _end_trial(supervised: SiteParts, backend: Backend, exit_: Exit) -> None:
-    """A start that somebody asked for failed: it was one attempt, and whoever waits for the site makes the next."""
+    """A requested start failed: it was one attempt, and the next request that waits makes the next."""
     supervised.failures.report(backend, exit_, supervised.loop.now())
     supervised.deploys.give_up(backend.journey.failure)
     if not any(one.alive for one in supervised.backends if one is not backend):
-        supervised.queue.forget_gone()  # our own look at a silent server would start another one
+        supervised.queue.forget_gone()  # our own probe of a silent server would start another one
     backend.feed(Event.EXITED, exit_.reason)
 
 
@@ -112,7 +112,7 @@ def reset(supervised: SiteParts) -> None:
 
 
 def expire(supervised: SiteParts, backend: Backend) -> None:
-    """A deadline has passed."""
+    """Handle a deadline that has passed."""
     if backend.state is State.STARTING:
         backend.reason = TOO_LATE
     backend.feed(Event.DEADLINE, backend.reason)
@@ -120,17 +120,17 @@ def expire(supervised: SiteParts, backend: Backend) -> None:
 
 
 def try_once(supervised: SiteParts, backend: Backend) -> None:
-    """Allow one attempt after all."""
+    """Allow one more attempt."""
     supervised.failures.in_a_row = planner.GIVE_UP_AFTER - 1
     backend.feed(Event.RESET)
     settle(supervised, backend)
 
 
 def _is_planned(backend: Backend, exit_: Exit) -> bool:
-    """Tell whether a process left after its only request, by its runner's word: a site's code may exit with 0, too."""
+    """Tell whether a process exited after its only request, as it reported: a site's code may exit with 0, too."""
     return exit_.state is State.RUNNING and exit_.code == 0 and backend.leaves and _is_single_use(backend)
 
 
 def _is_single_use(backend: Backend) -> bool:
-    """Tell whether the next request, and not before, is to start another one."""
+    """Tell whether the next request, and nothing before it, should start another one."""
     return backend.launch is not None and backend.launch.once

@@ -1,6 +1,6 @@
-"""What there is of one supervised site, each thing once: its file and home, its socket, its processes, what it costs.
+"""The parts of one supervised site, each once: its file and home, its socket, its processes, its costs.
 
-What it does stands above: what follows from ends (`exits`), starts (`starter`), and the rest (`supervised`).
+Its behaviour stands above: what follows from ends (`exits`), starts (`starter`), and the rest (`supervised`).
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ NO_CONNECTIONS = Connections()
 
 
 class SiteParts(Handed):
-    """The parts of a site, and what can be seen of them.
+    """The parts of a site, and what they show.
 
     Attributes:
-        domains: whose folders lead to its socket.
-        stamp: of the version of its file that it has.
+        domains: whose directories lead to its socket.
+        stamp: of the version of its file that it has taken.
         journey: of its last start.
-        is_put_to_rest: somebody has stopped it, and nobody has asked for it since.
-        outage: why it is out of service, None while it is not.
+        is_put_to_rest: it was stopped, and nothing has asked for it since.
+        outage: why it is out of service, None while it is in service.
         stays: it is not stopped for being idle.
-        is_due: it is to run although nobody has asked for it (`multisite.supervisor.prewarm`).
+        is_due: it should run although no request has asked for it (`multisite.supervisor.prewarm`).
     """
 
     KEPT = kept(
@@ -88,24 +88,24 @@ class SiteParts(Handed):
 
     @property
     def is_busy(self) -> bool:
-        """Whether there is anything to watch: a process, a deadline or somebody who waits."""
+        """Whether there is anything to watch: a process, a deadline or a waiting request."""
         return bool(self.backends) or self.is_waiting
 
     @property
     def is_waiting(self) -> bool:
-        """Whether somebody waits for a process that has not been started."""
+        """Whether a request waits for a process that has not been started."""
         return self.queue.since is not None
 
     def figures(self) -> Figures:
-        """Return what the site's own processes count, where they do."""
+        """Return the counts of the site's own processes, if they count."""
         return self.scoreboard.read(self.pids)
 
     def tally(self, wall: float, cpu: float | None = None) -> Tally:
-        """Return what the site has used since the supervisor has had it.
+        """Return what the site has used since the supervisor has known it.
 
         Args:
             wall: Unix seconds now.
-            cpu: seconds of its living processes, where that is known; else they are asked, without their children.
+            cpu: seconds of its living processes, if known; otherwise they are measured, without their children.
         """
         now = self.loop.now()
         living = sum(map(kernel.cpu, self.pids)) if cpu is None else cpu
@@ -117,7 +117,7 @@ class SiteParts(Handed):
         return connections(os.path.dirname(self.listener.path)).get(self.listener.path, NO_CONNECTIONS)
 
     def want(self) -> None:
-        """Note that somebody waits."""
+        """Note that a request waits."""
         self._is_asked_for = True
         self.is_put_to_rest = False
         self.activity.asked_at(self.loop.now())

@@ -21,26 +21,26 @@ from multisite.supervisor.reexec import Form, Handed, kept, taken_socket
 from multisite.supervisor.site.failures import Unavailable
 from multisite.supervisor.site.refuse import move, turn_away
 
-RETRY_AFTER = 10  # seconds, where the socket cannot be made, or the site is stopped
+RETRY_AFTER = 10  # seconds, if the socket cannot be made or the site is stopped
 STOPPED = "the site is being stopped"
 
 
 class Whose(Protocol):
-    """A site as its queue sees it: those of our own server may wait together with their clients' connections."""
+    """A site as its queue sees it: requests to our own server may wait there with their clients' connections."""
 
     site: Site
     domains: tuple[str, ...]
 
     def want(self) -> None:
-        """Note that somebody waits."""
+        """Note that a request waits."""
 
 
 class WaitQueue(Handed):
-    """Knows since when somebody waits for `whose` site, which is told when the first one comes while it is watched.
+    """Knows since when a request waits for the site `whose`, and tells the site when the first one comes.
 
     Attributes:
-        since: monotonic seconds; None: nobody is known to wait.
-        owner: who has the site whose processes got the socket last, "" as long as none did (`Launch.owner`).
+        since: monotonic seconds; None: no request is known to wait.
+        owner: who owns the site whose processes last got the socket, "" if none did (`Launch.owner`).
     """
 
     KEPT = kept("since owner _told")
@@ -54,7 +54,7 @@ class WaitQueue(Handed):
         self._whose, self._loop, self._logger = whose, loop, logger
 
     def open(self) -> int:
-        """Have the socket there; returns its descriptor.
+        """Open the socket if necessary; returns its descriptor.
 
         Raises:
             OSError: it cannot be made.
@@ -63,7 +63,7 @@ class WaitQueue(Handed):
         return self.listener.fileno()
 
     def ensure(self, *, watch: bool) -> None:
-        """Have the socket there; with `watch` look out for whoever connects, unless somebody is known to wait.
+        """Open the socket if necessary; with `watch` also watch it for connections, unless a request is known to wait.
 
         Raises:
             Unavailable: it cannot be made.
@@ -73,7 +73,7 @@ class WaitQueue(Handed):
         except OSError as error:
             reason = f"{error.filename or self.listener.path}: {error.strerror}"
             if reason != self._told:
-                self._logger.error("its socket cannot be made: %s", reason)
+                self._logger.error("cannot make its socket: %s", reason)
             self._told = reason
             raise Unavailable(reason, RETRY_AFTER) from None
         self._told = ""
@@ -82,7 +82,7 @@ class WaitQueue(Handed):
 
     @property
     def is_waited_in(self) -> bool:
-        """Whether a connection waits that nobody has taken, which starts a process as soon as one may be started."""
+        """Whether a connection waits that nothing has accepted; it starts a process as soon as one may be started."""
         if not self.listener.is_open:
             return False
         poll = select.poll()
@@ -90,13 +90,13 @@ class WaitQueue(Handed):
         return bool(poll.poll(0))
 
     def want(self) -> None:
-        """Note that somebody waits, or that a process is wanted for another reason."""
+        """Note that a request waits, or that a process is wanted for another reason."""
         self._loop.forget(self.listener)
         if self.since is None:
             self.since = self._loop.now()
 
     def served(self) -> None:
-        """Note that whoever waits is cared for."""
+        """Note that the waiting requests are taken care of."""
         self._loop.forget(self.listener)
         self.since = None
 
@@ -112,25 +112,25 @@ class WaitQueue(Handed):
         self.listener.close()
 
     def renew(self, *, watch: bool, reason: str = STOPPED) -> None:
-        """Answer whoever waits, while no process takes requests; who comes from now on waits at another socket."""
+        """Answer all waiting requests, while no process takes any; later ones wait at another socket."""
         if self.listener.is_open:
             self.served()
             self._turn_away(Unavailable(reason, RETRY_AFTER), everybody=True)
             self.listener.close()
-            with contextlib.suppress(Unavailable):  # the next one who asks is told
+            with contextlib.suppress(Unavailable):  # the next request learns of it
                 self.ensure(watch=watch)
 
     def forget_gone(self) -> None:
-        """Where nobody waits any more whose connection is in the queue, have an empty one; no process takes requests.
+        """Replace a queue in which no client waits any more with an empty one; no process takes requests.
 
-        A connection that has brought its client along is closed, and the client waits: it goes to the new queue.
+        A connection that has brought its client along is closed, and the client waits: it moves to the new queue.
         """
         if not self.listener.is_open or not have_gone(self.listener.fileno()):
             return
         self.listener.withdraw()
         queue = os.dup(self.listener.fileno())
         try:
-            is_left = have_gone(queue)  # and nobody has come in the last moment
+            is_left = have_gone(queue)  # and no request has come at the last moment
             if is_left:
                 self.served()
                 self.listener.close()
@@ -154,11 +154,11 @@ _FAR = 2**62  # nanoseconds
 
 
 class SiteSocket(Handed):
-    """The socket at `path`, which is open or not; those whom `rundir` lets in may connect.
+    """The socket at `path`, open or not; those whom `rundir` allows may connect.
 
     Attributes:
         is_withdrawn: it is out of the way until `open`.
-        is_shut: it is so until somebody says otherwise: the site is out of service.
+        is_shut: it stays out of the way until it is released: the site is out of service.
     """
 
     KEPT = kept(
@@ -179,7 +179,7 @@ class SiteSocket(Handed):
 
     @property
     def is_open(self) -> bool:
-        """Whether connections are taken."""
+        """Whether it accepts connections."""
         return self._socket is not None
 
     def fileno(self) -> int:
@@ -187,19 +187,19 @@ class SiteSocket(Handed):
         return self._socket.fileno() if self._socket else -1
 
     def open(self, backlog: int, domains: Iterable[str] = ()) -> None:
-        """Bind the socket anew if it is not open, and put a link to it into the folder of each domain.
+        """Bind the socket again if it is not open, and put a link to it into the directory of each domain.
 
         Raises:
-            OSError: it cannot be bound; the message says why.
+            OSError: it cannot be bound; the message gives the reason.
         """
         if self.is_withdrawn and not self.is_shut:
             self._bring_back()
         place = self._aside if self.is_withdrawn else self.path
         if not self._socket:
             self._socket = self._bind(backlog)
-        elif not os.path.exists(place) or self._is_shut_down:  # by a server that cleans up
+        elif not os.path.exists(place) or self._is_shut_down:  # removed by a server that cleans up
             self._socket.close()
-            self._socket = None  # should the next line fail
+            self._socket = None  # in case the next line fails
             self._socket = self._bind(backlog)
         if self.is_shut:
             self.shut()
@@ -209,19 +209,19 @@ class SiteSocket(Handed):
 
     @property
     def _is_shut_down(self) -> bool:
-        """Whether a process that had it has called shutdown(2): nobody can connect any more."""
+        """Whether a process that had it has called shutdown(2), so that nothing can connect any more."""
         poll = select.poll()
         poll.register(self.fileno(), 0)
         return any(events & select.POLLHUP for _, events in poll.poll(0))
 
     def withdraw(self) -> None:
-        """Let nobody new connect until `open`; whoever has connected is taken care of all the same."""
+        """Refuse new connections until `open`; connections that wait already are still served."""
         with contextlib.suppress(OSError):
             os.rename(self.path, self._aside)
             self.is_withdrawn = True
 
     def shut(self) -> None:
-        """Let nobody new connect, and no front end come here, even where a process needs the socket; see `is_shut`."""
+        """Refuse new connections, and keep front ends away, even if a process needs the socket; see `is_shut`."""
         self.is_shut = True
         if self.is_open and (not self.is_withdrawn or os.path.exists(self.path)):
             self.withdraw()
@@ -243,8 +243,8 @@ class SiteSocket(Handed):
         bound = bind(self.path)
         try:
             bound.listen(max(1, backlog))
-            # A file's access time moves when it is older than the change of the contents (relatime, mount(8)); with
-            # that in the far future each connect(2) sets it, and `last_use` can tell when the site was asked last.
+            # A file's access time moves when it is older than the change of the contents (relatime, mount(8)); with a
+            # change time in the far future each connect(2) sets it, and `last_use` shows when the site was last asked.
             os.utime(self.path, ns=(0, _FAR))
         except OSError:
             bound.close()
@@ -259,9 +259,9 @@ class SiteSocket(Handed):
             return 0.0
 
     def last_mark(self) -> float:
-        """Return the Unix time of the last connection that a worker has marked as a use; 0.0: there was none.
+        """Return the Unix time of the last connection that a worker has marked as use; 0.0: there was none.
 
-        Servers that count nothing cannot tell health checks from requests; the workers can.
+        Servers that do not count cannot distinguish health checks from requests; the workers can.
         """
         try:
             modified = os.stat(self.path).st_mtime_ns
@@ -295,7 +295,7 @@ class SiteSocket(Handed):
             os.rmdir(folder)
 
     def close(self) -> None:
-        """Take no more connections; those that wait are reset."""
+        """Accept no more connections; those that wait are reset."""
         if self._socket:
             self._socket.close()
             self._socket = None
@@ -320,7 +320,7 @@ def callers(listener: int) -> list[int]:
     """Return the inode of the socket at the other end of each waiting connection, the oldest first; 0: it is closed.
 
     Raises:
-        OSError: it cannot be learnt.
+        OSError: the kernel does not tell.
     """
     inode = os.fstat(listener).st_ino
     answer = sock_diag(_REQUEST.pack(socket.AF_UNIX, 0, 0, _LISTENS, inode, _SHOW_WAITING, _ANY, _ANY))
@@ -330,7 +330,7 @@ def callers(listener: int) -> list[int]:
 
 
 def have_gone(listener: int) -> bool:
-    """Tell whether connections wait and each is closed at its other end; not if that cannot be learnt."""
+    """Tell whether connections wait and each is closed at its other end; False if that is not known."""
     try:
         found = callers(listener)
     except OSError:
