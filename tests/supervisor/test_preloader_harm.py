@@ -143,7 +143,7 @@ def test_a_preloader_that_does_not_answer_costs_a_plain_start(home: SupervisedHo
     os.kill(found["pid"], signal.SIGSTOP)
     home.app("third", app())
     assert said(home, "third")["pid"]
-    assert way(home, "third").startswith("plain start: the preloader has not made it")
+    assert way(home, "third").startswith("plain start: the preloader did not make it")
     wait_until(lambda: not is_running(found["pid"]))
     assert home.state("third")["starts"] == 1
 
