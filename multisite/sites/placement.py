@@ -93,7 +93,7 @@ def obstacle(site: Site, home: Home, facts: Facts) -> str:
     if reason := _own_process(site, facts) or _other_user(site, facts):
         return reason
     if facts.root and not home.supervisor.allow_root:
-        return "the workers run as root and moya.conf does not say [supervisor] allow_root = yes"
+        return "the workers run as root and moya.conf does not set [supervisor] allow_root = yes"
     return _promise(site, facts)
 
 

@@ -123,14 +123,14 @@ def test_code_that_everybody_may_write_is_refused(open_path: Path) -> None:
     """Whatever moya.conf allows."""
     open_path.chmod(0o777)
     for options in (PLAIN, ALLOWED):
-        with pytest.raises(Refused, match="may be written by everybody; take that away"):
+        with pytest.raises(Refused, match="is writable by everybody; chmod o-w"):
             who(options, location=str(open_path))
 
 
 @as_root
 def test_root_does_not_run_what_others_may_write(open_path: Path) -> None:
     os.chown(open_path, 33, 33)
-    with pytest.raises(Refused, match="may be written by others than root"):
+    with pytest.raises(Refused, match="is writable by users other than root"):
         who(ALLOWED, location=str(open_path), user="root")
 
 
@@ -144,7 +144,7 @@ def test_root_does_not_run_what_a_group_may_write(open_path: Path) -> None:
         path.chmod(0o775)
         assert who(ALLOWED, **keys).uid == 0
         os.chown(path, 0, 33)
-        with pytest.raises(Refused, match=f"it runs as root and {path} may be written by others than root"):
+        with pytest.raises(Refused, match=f"it runs as root and {path} is writable by users other than root"):
             who(ALLOWED, **keys)
         assert who(ALLOWED, **{**keys, "user": "www-data"}).uid == 33
         path.chmod(0o755)
@@ -311,7 +311,7 @@ def test_the_file_that_is_loaded_and_the_virtualenv_count_too(
     keys = {"program": str(python), "location": str(open_path), "application": application}
     assert who(**keys).name == "nobody"
     (open_path / name).chmod(mode)
-    with pytest.raises(Refused, match=f"{open_path / name} may be written by everybody"):
+    with pytest.raises(Refused, match=f"{open_path / name} is writable by everybody"):
         who(**keys)
 
 
@@ -321,7 +321,7 @@ def test_a_folder_above_that_everybody_may_write_is_refused(open_path: Path) -> 
     location = open_path / "shared" / "site"
     location.mkdir(parents=True)
     location.parent.chmod(0o777)
-    with pytest.raises(Refused, match=f"{location.parent} may be written by everybody, so {location} may be replaced"):
+    with pytest.raises(Refused, match=f"{location.parent} is writable by everybody, so anyone could replace {location}"):
         who(location=str(location), user="www-data")
     location.parent.chmod(0o1777)
     assert who(location=str(location), user="www-data").uid == 33
@@ -349,7 +349,7 @@ def test_a_chroot_that_everybody_may_write_is_refused(open_path: Path) -> None:
     jail = open_path / "jail"
     (jail / "srv").mkdir(parents=True)
     jail.chmod(0o777)
-    with pytest.raises(Refused, match=f"{jail} may be written by everybody"):
+    with pytest.raises(Refused, match=f"{jail} is writable by everybody"):
         who(location=str(jail / "srv"), chroot=str(jail), user="www-data")
 
 

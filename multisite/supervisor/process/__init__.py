@@ -1,4 +1,4 @@
-"""One process: what it is started with, as whom, and what it prints.
+"""One process: how it is started, as which user, and what it prints.
 
 Face: `spawn`, `launch.plan`, `preloaders.Preloaders`, `kernel`.
 May import: as supervisor.

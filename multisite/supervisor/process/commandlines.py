@@ -1,4 +1,4 @@
-"""The command line of each kind of server that can run a site, and the files of ours that it takes."""
+"""The command line of each kind of server that can run a site, and the files of ours that it needs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GUNICORN_CONFIG = os.path.join(_PROGRAMS, "gunicorn_config.py")
 
 
 def command_line(server: str, plain: Launch, site: Site, python: str, around: Surroundings, host: str) -> Launch:
-    """Return `plain` with what runs `site` by this server.
+    """Return `plain`, completed so that this server runs `site`.
 
     Raises:
         Refused: the server cannot run it.
@@ -39,7 +39,7 @@ def command_line(server: str, plain: Launch, site: Site, python: str, around: Su
 
 
 def tried(how: Launch, site: Site) -> Launch:
-    """Have a server that cannot be held back run on a socket of its own first."""
+    """Make a server that cannot be held back run on a separate socket first."""
     if site.chroot:  # our interpreter is not in there
         return how
     path = site.mount.rstrip("/") + site.smoke_path
@@ -49,7 +49,7 @@ def tried(how: Launch, site: Site) -> Launch:
 
 
 def files_of_ours(site: Site, server: str) -> tuple[str, ...]:
-    """Return the files of ours that the processes of `site` read as its own user."""
+    """Return our files that the processes of `site` read as the site's own user."""
     if server in ("auto", "asgi"):
         return RUNNER, _gunicorn()
     if server == "granian" or (server == "command" and hosting.placeholders(site.command) & {"PORT", "SOCKET"}):
@@ -58,7 +58,7 @@ def files_of_ours(site: Site, server: str) -> tuple[str, ...]:
 
 
 def _python_for(who: Identity | None) -> str:
-    """Return an interpreter for a program of ours that `who` can run: our own, or the system's.
+    """Return an interpreter, for a program of ours, that `who` can run: our own, or the system's.
 
     None asks for the one that most users can run.
     """
@@ -132,9 +132,9 @@ def _gunicorn() -> str:
 
 
 def _command(plain: Launch, site: Site, python: str, around: Surroundings, host: str) -> Launch:
-    """Any program: one that takes the socket over (sd_listen_fds), or one that is told a port or a path to bind."""
+    """Any program: one that takes the socket over (sd_listen_fds), or one that receives a port or a path to bind."""
     if not site.command:
-        raise Refused("there is no command to run", "say which one with command =", "server", "command")
+        raise Refused("there is no command to run", "set one with command =", "server", "command")
     strange = hosting.unknown(site.command)
     if strange:
         known = hosting.listed(hosting.NAMES)
@@ -152,7 +152,7 @@ def _command(plain: Launch, site: Site, python: str, around: Surroundings, host:
 
 
 def _found(plain: Launch, argv: tuple[str, ...], site: str) -> tuple[str, ...]:
-    """Check that the program is there, so that the reason is told without a process."""
+    """Check that the program exists, so that the reason is known without starting a process."""
     if plain.chroot:
         return argv
     path = plain.env.get("PATH", os.defpath)
@@ -170,7 +170,7 @@ def _found(plain: Launch, argv: tuple[str, ...], site: str) -> tuple[str, ...]:
 
 
 def _relayed(plain: Launch, argv: tuple[str, ...], private: str, host: str, site: str) -> Launch:
-    """A command that only knows a port or a path of its own: the relay takes the site's socket and passes on."""
+    """A command that only takes a port or a path: the relay accepts on the site's socket and passes requests on."""
     _found(plain, argv, site)
     told = ("--socket", private) if private else ("--port", host)
     python = _python_for(plain.identity)
@@ -178,7 +178,7 @@ def _relayed(plain: Launch, argv: tuple[str, ...], private: str, host: str, site
 
 
 def _uwsgi(plain: Launch, site: Site, python: str, around: Surroundings, host: str) -> Launch:
-    """UWSGI, which finds the socket on descriptor 0."""
+    """UWSGI, which expects the socket as descriptor 0."""
     spec = _spec(site, ("module", "file"), "uwsgi")
     uwsgi = _beside(python, "uwsgi", plain)
     argv = [uwsgi, "--master", "--die-on-term", "--need-app", "--auto-procname"]
@@ -192,7 +192,7 @@ def _uwsgi(plain: Launch, site: Site, python: str, around: Surroundings, host: s
 
 
 def _gunicorn_server(plain: Launch, site: Site, python: str, around: Surroundings, host: str) -> Launch:
-    """The site's own gunicorn with an arbiter of its own."""
+    """The site's own gunicorn, with its own arbiter."""
     spec = _spec(site, ("module", "asgi"), "gunicorn")
     argv = [python, "-m", "gunicorn", "--config", GUNICORN_CONFIG, "--workers", str(site.processes)]
     argv += ["--threads", str(site.threads)] if site.threads > 1 else []
@@ -222,7 +222,7 @@ def _application(site: Site) -> AppSpec:
 
 
 def _spec(site: Site, kinds: tuple[str, ...], server: str) -> tuple[str, str]:
-    """Return (kind, what the server is told); a factory and the kinds that it does not know are refused."""
+    """Return (kind, what the server loads); factories, and kinds that the server does not know, are refused."""
     spec = _application(site)
     if spec.kind not in kinds or spec.call:
         raise Refused(f"server = {server} cannot run application = {site.application}", "use server = auto")

@@ -1,4 +1,4 @@
-"""How many descriptors a process may have, and how many we have left: the last are kept for what must not fail."""
+"""How many descriptors a process may have, and how many we have left: the last are reserved for what must not fail."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import os
 import resource
 from dataclasses import dataclass, field
 
-RESERVE = 48  # for looking at processes, files and connections, and for telling what is wrong; at most a quarter
-LOW = 128  # below this, sockets of sites that rest are put away; at most half of all
+RESERVE = 48  # to look at processes, files and connections, and to report what is wrong; at most a quarter
+LOW = 128  # below this, sockets of resting sites are put away; at most half of all
 _OWN = "/proc/self/fd"
 EXHAUSTED = "the supervisor has no descriptors left; raise its limit (LimitNOFILE= of its systemd unit, ulimit -n)"
 
@@ -26,14 +26,14 @@ def _limit() -> int:
 def left() -> int:
     """Return how many more this process may open."""
     try:
-        used = os.stat(_OWN).st_size or len(os.listdir(_OWN)) - 1  # Linux before 6.2 has to be asked for their names
+        used = os.stat(_OWN).st_size or len(os.listdir(_OWN)) - 1  # Linux before 6.2 must be asked for their names
     except OSError:
         return 0
     return max(0, _limit() - used)
 
 
 def claim(count: int, share: int = 1) -> None:
-    """Make sure that `count` more may be opened without touching the reserve, or one of so many shares of it.
+    """Make sure that `count` more may be opened without touching the reserve, or this share of it.
 
     Raises:
         OSError: there are too few left.
@@ -43,7 +43,7 @@ def claim(count: int, share: int = 1) -> None:
 
 
 def read(descriptor: int, most: int = 65536) -> bytes | None:
-    """Return what has come to the end of a pipe that does not wait; None for nothing, empty if the other is closed."""
+    """Return what has arrived on a non-blocking pipe; None for nothing, empty if the other end is closed."""
     try:
         return os.read(descriptor, most)
     except BlockingIOError:
@@ -59,14 +59,14 @@ class DescriptorLimits:
     nofile: tuple[int, int] = field(default_factory=lambda: resource.getrlimit(resource.RLIMIT_NOFILE))
 
     def raise_own(self) -> None:
-        """Let this process have as many descriptors as it may: a listening socket for each site."""
+        """Give this process as many descriptors as it may have: it needs a listening socket for each site."""
         soft, hard = self.nofile
         if soft != hard:
             with contextlib.suppress(OSError, ValueError):
                 resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
     def of(self, nofile: int | None) -> tuple[int, int]:
-        """Return how many a process may have, now and at most; what its site's file says (`nofile`) it cannot raise."""
+        """Return how many a process may have, now and at most; a site's file (`nofile`) cannot raise the latter."""
         soft, hard = self.nofile
         if nofile is None:
             return min(soft, hard), hard

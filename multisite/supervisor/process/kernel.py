@@ -1,4 +1,4 @@
-"""What the kernel tells of processes (proc(5)) and of connections to unix sockets; our children, and their ends."""
+"""What the kernel reports of processes (proc(5)) and of connections to unix sockets; our children, and their ends."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from multisite.supervisor.process.prctl import PR_SET_CHILD_SUBREAPER, prctl
 
-MOST_DESCENDANTS = 1000  # of a process, that are looked at
-NOBODY = -1  # the user of a process that is no more
+MOST_DESCENDANTS = 1000  # of a process, that we look at
+NOBODY = -1  # the user of a process that has ended
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -41,7 +41,7 @@ def parent(pid: int) -> int:
 
 
 def read(pid: int, name: str) -> bytes:
-    """Return what /proc/PID/NAME says, a megabyte at most; empty where we may not look or the process is gone."""
+    """Return the content of /proc/PID/NAME, a megabyte at most; empty if we may not look or the process is gone."""
     try:
         with open(f"/proc/{pid}/{name}", "rb") as file:
             return file.read(1 << 20)
@@ -51,7 +51,7 @@ def read(pid: int, name: str) -> bytes:
 
 def user(pid: int) -> int:
     """Return the effective user of a process, -1 if it is gone."""
-    lines = read(pid, "status").split(b"\n")  # a name may hold any other end of a line
+    lines = read(pid, "status").split(b"\n")  # a name may hold any other kind of line end
     return next((int(line.split()[2]) for line in lines if line.startswith(b"Uid:")), NOBODY)
 
 
@@ -62,7 +62,7 @@ def cpu(pid: int) -> float:
 
 
 def cpu_of_all(pid: int) -> float:
-    """Return the seconds of processor time of a process, its children and theirs, as far as they are its own still."""
+    """Return the seconds of processor time of a process, its children and theirs, while they remain its own."""
     waiting, seen, seconds = [pid], {pid}, 0.0
     while waiting and len(seen) <= MOST_DESCENDANTS:
         one = waiting.pop()
@@ -74,7 +74,7 @@ def cpu_of_all(pid: int) -> float:
 
 
 def _children(pid: int) -> Iterator[bytes]:
-    """Yield the children of each thread of a process, as far as the kernel tells (CONFIG_PROC_CHILDREN)."""
+    """Yield the children of each thread of a process, if the kernel lists them (CONFIG_PROC_CHILDREN)."""
     with contextlib.suppress(OSError):
         yield from (read(pid, f"task/{thread}/children") for thread in os.listdir(f"/proc/{pid}/task"))
 
@@ -86,13 +86,13 @@ def session(pid: int) -> int:
 
 
 def environment(pid: int) -> dict[bytes, bytes]:
-    """Return the environment that a process was started with; empty where we may not look."""
+    """Return the environment that a process was started with; empty if we may not look."""
     pairs = read(pid, "environ").split(b"\0")
     return dict(pair.split(b"=", 1) for pair in pairs if b"=" in pair)
 
 
 def memory(pid: int) -> int:
-    """Return the proportional set size of a process in bytes; its resident size where that is not told, else 0."""
+    """Return the proportional set size of a process in bytes; its resident size if that is not known, else 0."""
     lines = read(pid, "smaps_rollup").split(b"\n")
     pss = next((int(line.split()[1]) * 1024 for line in lines if line.startswith(b"Pss:")), None)
     return resident(pid) if pss is None else pss
@@ -105,23 +105,23 @@ def resident(pid: int) -> int:
 
 
 def has_children(pid: int) -> bool:
-    """Tell whether a process has any, as far as the kernel says (CONFIG_PROC_CHILDREN)."""
+    """Tell whether a process has any, if the kernel lists them (CONFIG_PROC_CHILDREN)."""
     return bool(read(pid, f"task/{pid}/children"))
 
 
 def become_subreaper() -> None:
-    """Have orphans of our children given to us, not to init."""
+    """Make orphans of our children our own children, not init's."""
     prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 class Child:
-    """A child that somebody answers for, held by a descriptor (pidfd_open(2)): a signal reaches it, or nobody.
+    """A child with one holder, held by a descriptor (pidfd_open(2)): a signal reaches this process or none.
 
-    A number alone is not enough. It may be announced by whoever likes to, and once a process has been waited for, the
-    kernel gives it to another. So each number has one holder, who learns of the end from `end`.
+    A number alone is not enough. Any process may announce any number, and once a process has been waited for, the
+    kernel gives its number to another. So each number has one holder, who learns of the end from `end`.
 
     Raises:
-        OSError: the process is no child of ours, somebody holds it already (EBUSY), or there are no descriptors left.
+        OSError: the process is not our child, another object holds it (EBUSY), or there are no descriptors left.
 
     Attributes:
         end: wait status and seconds of processor time, once it has been waited for.
@@ -153,11 +153,11 @@ class Child:
         self._signal(signal.SIGKILL)
 
     def freeze(self) -> None:
-        """Keep it and its group from taking another connection, until `thaw`."""
+        """Keep it and its group from accepting another connection, until `thaw`."""
         self._signal_group(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it and its group go on."""
+        """Let it and its group continue."""
         self._signal_group(signal.SIGCONT)
 
     def _signal(self, number: int) -> None:
@@ -166,7 +166,7 @@ class Child:
                 signal.pidfd_send_signal(self._descriptor, number)
 
     def _signal_group(self, number: int) -> None:
-        """As long as nobody has waited for it, no other group can have its number."""
+        """While it has not been waited for, no other group can have its number."""
         if self.end is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
@@ -190,9 +190,9 @@ def child_pids() -> list[int]:
 
 
 def ended_children() -> Iterator[int]:
-    """Yield every child that has ended, orphans given to us included; each is to be reaped before the next one.
+    """Yield every child that has ended, adopted orphans included; reap each one before the next.
 
-    Until then nobody else can get its pid.
+    Until then nothing else can get its pid.
     """
     while True:
         try:
@@ -205,10 +205,10 @@ def ended_children() -> Iterator[int]:
 
 
 def reap(pid: int) -> tuple[int, float]:
-    """Return wait status and seconds of processor time of a child that has ended, and let its pid go.
+    """Return wait status and seconds of processor time of a child that has ended, and release its pid.
 
-    The time is that of the process and of the children that it waited for. What is left of the group of one that is
-    held is killed before: afterwards its number may be another's.
+    The time is that of the process and of the children that it waited for. If the child is held, the rest of its group
+    is killed first: afterwards the group's number may belong to another.
     """
     child = _held.get(pid)
     if child:
@@ -222,7 +222,7 @@ def reap(pid: int) -> tuple[int, float]:
 
 
 def describe_end(status: int) -> str:
-    """Say how a process ended: ``exited with code 3`` or ``was killed by SIGKILL``."""
+    """Describe how a process ended: ``exited with code 3`` or ``was killed by SIGKILL``."""
     code = os.waitstatus_to_exitcode(status)
     if code >= 0:
         return f"exited with code {code}"
@@ -232,7 +232,7 @@ def describe_end(status: int) -> str:
         return f"was killed by signal {-code}"
 
 
-_TABLE = "/proc/self/net/unix"  # there with systemd's ProcSubset=pid, too
+_TABLE = "/proc/self/net/unix"  # available with systemd's ProcSubset=pid, too
 _LISTENS = 0x10000  # __SO_ACCEPTCON
 #: address: references protocol flags type state inode path (net/unix/af_unix.c, unix_seq_show)
 _LINE = re.compile(rb"[^ ]+: [0-9A-F]{8} [0-9A-F]{8} ([0-9A-F]{8}) [0-9A-F]{4} ([0-9A-F]{2}) +([0-9]+) (/.*)\n")
@@ -247,11 +247,11 @@ class Connections:
 
 
 def connections(folder: str) -> dict[str, Connections]:
-    """Return the connections to each bound socket in `folder`, by path, with nothing asked of the server.
+    """Return the connections to each bound socket in `folder`, by path, without asking the server.
 
-    The table has the names of all sockets of the machine as their owners wrote them, line ends included. So a line may
-    be anybody's invention: one that could not be the kernel's is passed over, and what a good forgery can do is to make
-    a site look busier than it is. A connection that nobody accepted yet has no inode (net/unix/af_unix.c).
+    The table has the names of all sockets of the machine as their owners wrote them, line ends included. So any line
+    may be forged. One that could not be the kernel's is skipped, and a good forgery can only make a site look busier
+    than it is. A connection that has not been accepted yet has no inode (net/unix/af_unix.c).
     """
     prefix = os.fsencode(folder.rstrip("/")) + b"/"
     found: dict[str, Connections] = {}

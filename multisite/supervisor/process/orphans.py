@@ -1,4 +1,4 @@
-"""What a site leaves behind: helpers in sessions of their own, known by a mark in their environment."""
+"""What a site leaves behind: helpers in separate sessions, identified by a mark in their environment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from multisite.supervisor.process import kernel
 from multisite.supervisor.process.spec import MARKER
 
-PATIENCE = 5.0  # seconds for what was killed to be gone
+PATIENCE = 5.0  # seconds for killed processes to be gone
 
 
 def _mark(pid: int) -> str:
@@ -25,19 +25,20 @@ def _kill(pid: int) -> None:
 
 
 def strays(prefix: str, living: Mapping[str, int], known: Collection[int], ours: Collection[int] = ()) -> int:
-    """Kill those of our own children that a backend left to us which is gone; returns how many.
+    """Kill our own children that a vanished backend left to us; returns how many.
 
-    What they have started themselves falls to us when they are dead, so this is done after each death. A helper
-    of a site that lives is not touched.
+    Their own children become ours when they die, so this is done after each death. Helpers of a living site are not
+    touched.
 
-    A process writes into its environment what it likes. So one that has no mark of ours goes with the last process of
-    its user, and a mark counts only for the user whose it is; of what runs as root, root has been told.
+    A process can write anything into its environment. So a process without our mark goes with the last process of its
+    user, and a mark counts only for its own user. If a site runs as root, unmarked processes may be its own: we spare
+    them.
 
     Args:
         prefix: how all our marks begin, up to the first colon.
-        living: the marks of all backends that there are, and their pids; 0 where that is not known yet.
+        living: the marks of all existing backends, and their pids; 0 if the pid is not known yet.
         known: pids of the backends.
-        ours: pids that need no look either, but are no reason to leave anything to their users: preloaders.
+        ours: further pids that need no look, but do not protect other processes of their users: preloaders.
     """
     others = [pid for pid in kernel.child_pids() if pid not in known and pid not in ours]
     users = {kernel.user(pid) for pid in known} if others else set()
@@ -55,13 +56,13 @@ def _is_stray(pid: int, prefix: str, living: Mapping[str, int], users: set[int])
 
 
 def of_another(prefix: str) -> int:
-    """Kill whatever still runs of a supervisor that was killed; its marks begin with `prefix` and a colon."""
+    """Kill whatever still runs of a killed supervisor; its marks begin with `prefix` and a colon."""
     assert prefix, "everything begins with nothing"
     return sum(_kill_marked(pid, prefix + ":") for pid in kernel.pids() if pid not in (1, os.getpid()))
 
 
 def _kill_marked(pid: int, beginning: str) -> bool:
-    """Kill a process that need not be our child; nobody gets its number between the look and the signal."""
+    """Kill a process that need not be our child; its number cannot be reused between the look and the signal."""
     if not _mark(pid).startswith(beginning):
         return False
     try:
@@ -80,7 +81,7 @@ def _kill_marked(pid: int, beginning: str) -> bool:
 
 
 def all_children() -> None:
-    """Kill every child that we have, again and again, a bounded time: the children of what is dead fall to us."""
+    """Kill every child that we have, repeatedly, for a bounded time: the children of dead ones become ours."""
     deadline = time.monotonic() + PATIENCE
     while kernel.child_pids() and time.monotonic() < deadline:
         for pid in kernel.child_pids():

@@ -1,4 +1,4 @@
-"""Linux's prctl(2), of which Python knows nothing."""
+"""Linux's prctl(2), which Python does not provide."""
 
 from __future__ import annotations
 

@@ -27,27 +27,27 @@ _LONGEST = 65536
 _MOST_READS = 2000
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 _LONGEST_WORDS = 4096
-_MOST_MESSAGES = 8  # that are taken at a time
+_MOST_MESSAGES = 8  # taken at a time
 BORN = b"born"
 REFUSED = b"no "
 
 
 class ForkChannel:
-    """Our end of the channel of a process that a preloader is asked to fork.
+    """Our end of the channel of a process that we ask a preloader to fork.
 
-    It is a pair of SEQPACKET sockets. The new process announces itself on it, and the kernel adds who speaks. It says
-    what fails, and closes the channel when it is set up. If nobody has announced himself when the channel ends, there
-    is no such process, and a plain start takes its place.
+    It is a pair of SEQPACKET sockets. The new process announces itself on it, and the kernel adds the sender's
+    credentials. The process reports failures, and closes the channel when it is set up. If no process has announced
+    itself when the channel ends, there is none, and a plain start takes its place.
 
     Args:
-        uid: whose the new process has to be.
-        preloader: the process that is asked for it.
+        uid: the user that the new process must have.
+        preloader: the process that forks it.
 
     Attributes:
         child: the new process, once there is one.
-        refused: why the preloader has not made it.
-        failure: why the process cannot be what it should.
-        over: there is nothing more to come.
+        refused: why the preloader did not make it.
+        failure: why the process could not become its program.
+        over: nothing more will come.
     """
 
     def __init__(self, uid: int, preloader: int) -> None:
@@ -64,7 +64,7 @@ class ForkChannel:
         return self._socket.fileno()
 
     def read_messages(self) -> None:
-        """Take what has been said."""
+        """Take what has arrived."""
         for _ in range(_MOST_MESSAGES):
             if self.over:
                 return
@@ -86,7 +86,7 @@ class ForkChannel:
                 self.over = True
 
     def _believe(self, extra: list[tuple[int, int, bytes]]) -> None:
-        """Believe a process that is our own child and nobody else's: it is held from here on."""
+        """Accept a process that is our own child and held by nothing else: we hold it from here on."""
         for level, kind, content in extra:
             if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS and not self.child:
                 pid, uid, _gid = _CREDENTIALS.unpack(content[: _CREDENTIALS.size])
@@ -99,10 +99,10 @@ class ForkChannel:
         except OSError as error:
             self.refused = f"process {pid} cannot be held: {error.strerror}"
             if error.errno in (errno.EMFILE, errno.ENFILE) and kernel.parent(pid) == os.getpid():
-                os.kill(pid, signal.SIGKILL)  # it has the site's socket, and nobody would know of it
+                os.kill(pid, signal.SIGKILL)  # it has the site's socket, and nothing else knows of it
 
     def give_up(self) -> None:
-        """Wait no longer: whoever announces himself from now on learns that he is too late, and ends."""
+        """Stop waiting: a process that announces itself from now on learns that it is too late, and ends."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RD)
         self.read_messages()
@@ -120,16 +120,16 @@ class Preloader:
     Args:
         like: how one of its sites is started.
         modules: what it imports.
-        mark: by which its leftovers are known.
-        changed: is called when it has said something, or is gone.
+        mark: identifies what it leaves behind.
+        changed: called when it has reported something, or has ended.
 
     Attributes:
         spoilt: modules whose import no fork may inherit, and why.
-        refused: why it may not be.
+        refused: why it must not exist.
         failed: modules that could not be imported.
-        key: whose sites it forks.
-        mark: by which its leftovers are known.
-        children: pids of those that live.
+        key: the sites that it forks.
+        mark: identifies what it leaves behind.
+        children: pids of its living children.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class Preloader:
         """Ask for a process; returns its channel, and the reading end of its output.
 
         Raises:
-            OSError: it cannot be asked.
+            OSError: the preloader cannot be asked.
         """
         with contextlib.ExitStack() as undo:
             channel = ForkChannel(launch.identity.uid, self.pid)
@@ -226,24 +226,24 @@ class Preloader:
         return json.dumps(orders).encode()
 
     def read_message(self) -> None:
-        """Take the next thing that it has said."""
+        """Take the next message from it."""
         try:
             data = self._control.recv(_LONGEST)
-        except OSError:  # nothing, or we have closed it
+        except OSError:  # nothing has come, or we have closed it
             return
         try:
             message = json.loads(data) if data else None
             if isinstance(message, dict):
                 self._believe(message)
         except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError):
-            # What a hostile one may send: an infinite number is an OverflowError, an object for a list a KeyError.
+            # A hostile one may send anything: an infinite number is an OverflowError, an object for a list a KeyError.
             data = b""
         if not data:
             self._loop.forget(self._control)
         self._changed(self)
 
     def _believe(self, message: dict[str, Any]) -> None:
-        """Believe it as far as it harms nobody: it runs code of the site's user."""
+        """Believe it only where that is harmless: it runs code of the site's user."""
         told = message.get("ready")
         if isinstance(told, dict):
             self.loaded = min(int(told.get("modules") or 0), 100_000)
@@ -257,7 +257,7 @@ class Preloader:
             self.refused = one_line(str(message["refused"])[:500])
 
     def _read(self) -> None:
-        """Keep the last of what it prints."""
+        """Keep the end of what it prints."""
         data = descriptors.read(self._output, _LONGEST)
         if data:
             self._tail.feed(data)
@@ -265,7 +265,7 @@ class Preloader:
             self._loop.forget(self._output)
 
     def leave(self) -> None:
-        """Have it end; the processes that it has forked go on."""
+        """Let it end; the processes that it has forked keep running."""
         self.ready = False
         self._loop.forget(self._control)
         self._control.close()
@@ -276,7 +276,7 @@ class Preloader:
         self.child.kill()
 
     def ended(self) -> None:
-        """Take note of its end."""
+        """Handle its end."""
         self.gone = True
         self._read()
         with contextlib.suppress(OSError):

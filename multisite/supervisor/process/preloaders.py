@@ -1,7 +1,7 @@
-"""All preloaders of a supervisor: when one is worth its memory, and who gets what from it.
+"""All preloaders of a supervisor: when one is worth its memory, and which sites it forks.
 
-A pair of interpreter and user gets a preloader with the second start of any of its sites, as soon as that is over and
-it is known what they import. It leaves when it has no children and has not been asked for a while.
+A pair of interpreter and user gets a preloader with the second start of any of its sites, once that is over and the
+sites' imports are known. It exits when it has no children and has not been asked for a while.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from multisite.supervisor.reexec import Handed, Keeper, State, kept
 
 PAYS_FROM = 2  # starts of sites of a pair
 IDLE = 300.0  # seconds without a fork and without a child
-LOADING = 60.0  # seconds that it may take to import everything
+LOADING = 60.0  # seconds that importing everything may take
 MOST_FAILURES = 30  # of a pair, spoilt imports included
 OFF = 600.0  # seconds without a preloader for a pair that cannot have one
 WEIGH_EVERY = 5.0  # seconds
-OUTGROWN = 20  # modules that it has not, but its sites have
+OUTGROWN = 20  # modules that its sites have and it lacks
 MOST_MODULES = 4000
 MOST_PAIRS = 500
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*\Z")
@@ -41,18 +41,18 @@ _log = logging.getLogger("multisite.supervisor")
 
 @dataclass
 class Knowledge:
-    """Of one pair of interpreter and user.
+    """What is known about one pair of interpreter and user.
 
     Attributes:
         modules: what its sites import, in the order of their imports.
-        denied: module to why it is not preloaded; whatever is below it is not, either.
+        denied: module to why it is not preloaded; neither are its submodules.
     """
 
     modules: dict[str, None] = field(default_factory=dict)
     denied: dict[str, str] = field(default_factory=dict)
 
     def learn(self, names: Iterable[str]) -> int:
-        """Take names of modules that a site says it imports, whatever it says; returns how many are new."""
+        """Take names of modules that a site reports as imported, whatever it reports; returns how many are new."""
         before = len(self.modules)
         for name in itertools.islice(names, MOST_MODULES):
             if len(self.modules) >= MOST_MODULES:
@@ -62,12 +62,12 @@ class Knowledge:
         return len(self.modules) - before
 
     def is_denied(self, name: str) -> bool:
-        """Tell whether a module is not to be preloaded."""
+        """Tell whether a module must not be preloaded."""
         parts = name.split(".")
         return any(".".join(parts[: end + 1]) in self.denied for end in range(len(parts)))
 
     def deny(self, reasons: Mapping[str, str]) -> None:
-        """Have modules preloaded no more, for these reasons."""
+        """Stop preloading modules, for these reasons."""
         for name, reason in itertools.islice(reasons.items(), max(0, MOST_MODULES - len(self.denied))):
             if len(name) <= _LONGEST_NAME and _NAME.match(name):
                 self.denied[name] = reason[:_LONGEST_NAME]
@@ -86,20 +86,20 @@ class Learned:
             self._pairs[pair] = _read(told)
 
     def of(self, pair: str) -> Knowledge:
-        """Return what is known of a pair; nothing, where it is new."""
+        """Return what is known about a pair; nothing if it is new."""
         return self._pairs.setdefault(pair, Knowledge())
 
     def forget_denied(self, pair: str) -> None:
-        """Have all modules of a pair tried again, whose packages may be others now."""
+        """Allow all modules of a pair again, because its packages may have changed."""
         self.of(pair).denied.clear()
         self._changed = True
 
     def change(self) -> None:
-        """Note that something is to be kept."""
+        """Note that something needs to be stored."""
         self._changed = True
 
     def keep(self) -> None:
-        """Write it down, if there is anything new."""
+        """Store it, if there is anything new."""
         if self._changed:
             newest = list(self._pairs.items())[-MOST_PAIRS:]
             told = {p: {"modules": list(k.modules), "denied": k.denied} for p, k in newest if k.modules}
@@ -107,7 +107,7 @@ class Learned:
 
 
 def _read(told: Any) -> Knowledge:
-    """Believe no more of a document than its types."""
+    """Check nothing but the types of a document."""
     knowledge = Knowledge()
     if isinstance(told, dict):
         denied, modules = told.get("denied"), told.get("modules")
@@ -124,7 +124,7 @@ class Preloaders(Handed):
         mark: how the marks of all processes of this supervisor begin.
 
     Attributes:
-        memory: bytes of all, where that has been measured.
+        memory: bytes of all of them, if measured.
     """
 
     KEPT = kept("_serial")
@@ -136,20 +136,20 @@ class Preloaders(Handed):
         self._learned = Learned(home)
         self._starts: Counter[PreloaderKey] = Counter()
         self._failures: Counter[PreloaderKey] = Counter()
-        self._off: dict[PreloaderKey, tuple[str, float]] = {}  # why not, and until when
+        self._off: dict[PreloaderKey, tuple[str, float]] = {}  # why there is none, and until when
         self._all: dict[PreloaderKey, Preloader] = {}
         self._leaving: list[Preloader] = []
         self._serial = self.memory = 0
         self._weigh_at = 0.0
 
     def pack(self, keep: Keeper) -> State:
-        """Return what `take_over` takes: what is known of pairs; they themselves have left."""
+        """Return what `take_over` accepts: what is known about pairs; the preloaders themselves have ended."""
         keys = self._starts.keys() | self._failures.keys() | self._off.keys()
         known = [[repr(asdict(key)), self._starts[key], self._failures[key], self._off.get(key)] for key in keys]
         return {**super().pack(keep), "pairs": known}
 
     def take_over(self, state: State) -> None:
-        """Go on where another program was."""
+        """Continue where another program stopped."""
         super().take_over(state)
         for text, starts, failures, off in state["pairs"]:
             told = literal_eval(text)
@@ -166,7 +166,8 @@ class Preloaders(Handed):
     # Starts of sites
 
     def for_start(self, launch: Launch) -> Preloader | str:
-        """Note that a process is going to be started; returns who can fork it, or why there has to be a plain start."""
+        """Note that a process is about to start; returns the preloader that can fork it, or why it needs a plain
+        start."""
         why = spec.fork_obstacle(launch)
         if why:
             return why
@@ -181,7 +182,7 @@ class Preloaders(Handed):
         return why or preloader
 
     def served(self, launch: Launch) -> None:
-        """Note that a site of its pair is ready: now a preloader does not take anything away from its start."""
+        """Note that a site of its pair is ready: a preloader no longer slows down that site's start."""
         if spec.fork_obstacle(launch) or self._why_off(launch.preloader_key):
             return
         knowledge = self._known(launch.preloader_key)
@@ -193,7 +194,7 @@ class Preloaders(Handed):
             self._start(launch)
 
     def learn(self, launch: Launch, names: str) -> None:
-        """Take the names of modules that a site of its pair imports."""
+        """Take the names of the modules that a site of its pair imports."""
         if not spec.fork_obstacle(launch) and self._known(launch.preloader_key).learn(names.split()):
             self._learned.change()
 
@@ -215,7 +216,7 @@ class Preloaders(Handed):
         _log.info("preloader %s for %s", preloader.pid, like.preloader_key)
 
     def _changed(self, preloader: Preloader) -> None:
-        """A preloader has said something."""
+        """Handle a message from a preloader."""
         known = self._known(preloader.key)
         if preloader.refused:
             self._give_up(preloader, preloader.refused)
@@ -251,25 +252,25 @@ class Preloaders(Handed):
         self._dismiss(preloader)
 
     def _dismiss(self, preloader: Preloader) -> None:
-        """Have no more of it; its children live on."""
+        """Drop it; its children live on."""
         if self._all.get(preloader.key) is preloader:
             del self._all[preloader.key]
             self._leaving.append(preloader)
             preloader.leave()
 
     def lost(self, preloader: Preloader) -> None:
-        """It did not answer in time."""
+        """Handle a preloader that did not answer in time."""
         _log.warning("preloader %s does not answer", preloader.pid)
         self._dismiss(preloader)
         preloader.kill()
 
     def ended(self, pid: int, _status: int = 0) -> bool:
-        """Take note of the end of a process; False if it is no preloader."""
+        """Handle the end of a process; False if it is not a preloader."""
         for preloader in list(self._all.values()):
             preloader.children.discard(pid)
         for preloader in [*self._all.values(), *self._leaving]:
             if preloader.pid == pid:
-                preloader.read_message()  # its last words may not have been read
+                preloader.read_message()  # its last message may not have been read
                 self._bury(preloader)
                 return True
         return False
@@ -279,7 +280,7 @@ class Preloaders(Handed):
             self._leaving.remove(preloader)
         else:
             del self._all[preloader.key]
-            if preloader.ready:  # what is installed has changed, or somebody killed it
+            if preloader.ready:  # the installed packages have changed, or somebody killed it
                 self._learned.forget_denied(str(preloader.key))
             else:
                 _log.warning("preloader %s failed: %s", preloader.pid, " | ".join(preloader.said[-5:]))
@@ -287,7 +288,7 @@ class Preloaders(Handed):
         preloader.ended()
 
     def tick(self, now: float, *, crowded: bool = False) -> None:
-        """Do what is due; with `crowded` those go at once that have no children."""
+        """Do what is due; with `crowded` preloaders without children end at once."""
         for preloader in list(self._all.values()):
             if not preloader.ready and now - preloader.since > LOADING:
                 self._give_up(preloader, f"its imports take longer than {LOADING:g} s")
@@ -304,7 +305,7 @@ class Preloaders(Handed):
         return self.memory
 
     def describe(self) -> list[dict[str, Any]]:
-        """Tell of them as JSON takes it."""
+        """Describe them for JSON."""
         now = self._loop.now()
         return [
             {

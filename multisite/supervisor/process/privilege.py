@@ -1,4 +1,4 @@
-"""Who a spawned site runs as: never root by accident, refused with a reason where it would be unsafe."""
+"""The user that a spawned site runs as: never root by accident, and refused with a reason if it would be unsafe."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from multisite.config.policies import Refused
 from multisite.supervisor.process import reach
 from multisite.supervisor.process.spec import Identity
 
-ALLOW = "say [supervisor] allow_root = yes in moya.conf if that is meant"
+ALLOW = "set [supervisor] allow_root = yes in moya.conf if you mean that"
 
 
 class NeedsRoot(Refused):
-    """It could be started by root alone, as which the service may well run."""
+    """Only root could start it, and the service may well run as root."""
 
     severity = "warning"
 
 
 def identity(site: Site, home: Home, program: str = "", needed: tuple[str, ...] = ()) -> tuple[Identity, str]:
-    """Decide who `site` runs as; returns that and a remark for the start report.
+    """Decide which user `site` runs as; returns that user and a remark for the start report.
 
     Args:
         site: its user, group, location and chroot count.
         home: its default_user and allow_root count.
-        program: the interpreter or server that is going to be run, "" where it is not known.
-        needed: what else the process runs or reads, files of ours among them.
+        program: the interpreter or server to run, "" if it is not known.
+        needed: what else the process runs or reads, including files of ours.
 
     Raises:
-        Refused: the configuration asks for what cannot or must not be.
+        Refused: the configuration asks for something impossible or unsafe.
     """
     wanted = () if site.chroot else (site.location, program, based_on(program).get("home", ""), *needed)
-    needed = tuple(path for path in wanted if path and not reach.is_missing(path))  # told by the step that needs it
+    needed = tuple(path for path in wanted if path and not reach.is_missing(path))  # reported by the step that needs it
     if os.geteuid() != 0:
         who = _own(site)
         _check_reach(who, needed, site.name)
@@ -59,16 +59,16 @@ def identity(site: Site, home: Home, program: str = "", needed: tuple[str, ...] 
 
 
 def chosen(site: Site, home: Home, program: str) -> Identity:
-    """Return who root would have run `site`, whether or not all that it needs is as it must be.
+    """Return the user that root would run `site` as, whether or not everything that it needs is in order.
 
     Raises:
-        Refused: nobody can be told.
+        Refused: the user cannot be determined.
     """
     return _chosen(site, home, tuple(path for path in (site.location, program) if path))[0]
 
 
 def based_on(python: str) -> dict[str, str]:
-    """Return what pyvenv.cfg says of the virtualenv of an interpreter, by its keys (PEP 405); {} for any other."""
+    """Return what pyvenv.cfg states about the virtualenv of an interpreter, by its keys (PEP 405); {} for any other."""
     try:
         with open(os.path.join(os.path.dirname(os.path.dirname(python)), "pyvenv.cfg"), encoding="utf-8") as file:
             pairs = (line.partition("=") for line in file.read(65536).splitlines())
@@ -78,7 +78,7 @@ def based_on(python: str) -> dict[str, str]:
 
 
 def _check_reach(who: Identity, needed: Iterable[str], site: str) -> None:
-    """Refuse what would end in "Permission denied", of which nobody knows whose it was and where."""
+    """Refuse what would end in a "Permission denied" that names neither the user nor the place."""
     for path in needed:
         place = reach.closed_to(who, path) if who.change else reach.closed(path)
         if place:
@@ -88,10 +88,10 @@ def _check_reach(who: Identity, needed: Iterable[str], site: str) -> None:
 
 
 def _own(site: Site) -> Identity:
-    """The supervisor's own user, for want of another."""
+    """The supervisor's own user, because there is no other."""
     uid, gid = os.geteuid(), os.getegid()
     who = _by_uid(uid)
-    remedy = "start the service as root, or take the key out"
+    remedy = "start the service as root, or remove the key"
     if site.chroot:
         raise NeedsRoot(f"chroot needs root, and the supervisor runs as '{who.name}'", remedy)
     wanted = _owner(site) if site.user == "owner" else _user(site.user) if site.user else who
@@ -124,7 +124,7 @@ def _chosen(site: Site, home: Home, needed: tuple[str, ...]) -> tuple[Identity, 
     if home.supervisor.allow_root:
         return replace(_by_uid(0), change=True), f"runs as root because '{who.name}' cannot reach {where}"
     where += reach.mode_of(place)
-    remedy = f"{reach.opening(who, place)}, or give the location to the user that it shall run as"
+    remedy = f"{reach.opening(who, place)}, or give the location to the user that it should run as"
     remedy += f": chown -R USER {site.location}" if hidden == site.location else ""
     if hidden != site.location:
         remedy = (
@@ -156,10 +156,11 @@ def _owner(site: Site) -> Identity:
 
 
 def _check_exchange(location: str, uid: int) -> None:
-    """Refuse a folder whose owner would be made to run what somebody else puts in its place.
+    """Refuse a directory whose owner could be made to run what somebody else puts in its place.
 
-    Whoever owns a folder above it, or a link on the way to it, could, even between two looks of ours; where a file
-    names the user, its author trusts them. What root's default user runs is nobody's.
+    The owner of a directory above it, or of a link on the way to it, could do that, even between two of our looks.
+    Where a file names the user, its author trusts these owners. Code that runs as root's default user belongs to
+    nobody.
     """
     if uid == 0 or os.geteuid() != 0:
         return
@@ -167,7 +168,7 @@ def _check_exchange(location: str, uid: int) -> None:
     try:
         for path, last in reach.way(location):
             if last.st_uid not in (0, uid) and stat.S_ISLNK(last.st_mode):
-                raise Refused(f"{path} is a link of another user's than what it leads to", "name the place itself")
+                raise Refused(f"{path} is a link whose owner does not own what it leads to", "name what it leads to")
             if last.st_uid not in (0, uid):
                 raise Refused(
                     f"it would run as the owner of {location}, and {path} belongs to another user",
@@ -198,7 +199,7 @@ def _by_uid(uid: int) -> Identity:
 
 
 def of_this_process() -> Identity:
-    """Return the user that we run as ourselves."""
+    """Return the user that we run as."""
     return replace(_by_uid(os.geteuid()), change=False)
 
 
@@ -224,7 +225,7 @@ def _with_group(who: Identity, name: str) -> Identity:
 
 
 def _code(site: Site) -> Iterable[str]:
-    """Return the file that is loaded first, as far as the text of `application` tells it."""
+    """Return the file that is loaded first, if the text of `application` names it."""
     target = site.application.partition(":")[0]
     if not site.location or not target:
         return ()
@@ -233,7 +234,7 @@ def _code(site: Site) -> Iterable[str]:
 
 
 def _environment(program: str) -> Iterable[str]:
-    """Return the folders of the virtualenv that `program` belongs to."""
+    """Return the directories of the virtualenv that `program` belongs to."""
     prefix = os.path.dirname(os.path.dirname(program))
     if not program or not os.path.isfile(os.path.join(prefix, "pyvenv.cfg")):
         return ()
@@ -241,22 +242,22 @@ def _environment(program: str) -> Iterable[str]:
 
 
 def _check_owner(path: str, who: Identity) -> None:
-    """Refuse code that a stranger could change: nobody else may write it, and root runs only root's."""
+    """Refuse code that a stranger could change: no other user may write to it, and root runs only root's code."""
     try:
         status = os.stat(path)
     except OSError:
-        return  # told by the step that needs it
+        return  # reported by the step that needs it
     if _everybody_writes(status):
-        raise Refused(f"{path} may be written by everybody", f"take that away with chmod o-w {path}")
+        raise Refused(f"{path} is writable by everybody", f"chmod o-w {path}")
     if who.uid == 0 and (status.st_uid != 0 or (status.st_mode & stat.S_IWGRP and status.st_gid != 0)):
-        raise Refused(f"it runs as root and {path} may be written by others than root", "let it run as their owner")
+        raise Refused(f"it runs as root and {path} is writable by users other than root", "run it as their owner")
 
 
 def _check_way(path: str, who: Identity) -> None:
-    """Refuse a path of which a stranger could put another thing in the place of a part.
+    """Refuse a path whose parts a stranger could replace.
 
-    Who has files below somebody else's folder trusts them. But a link leads where its owner wants, so it has to
-    belong to root, to who runs the site, or to the owner of what it leads to.
+    Anyone who keeps files below another user's directory trusts that user. But a link leads where its owner wants, so
+    the owner must be root, the user of the site, or the owner of what it leads to.
     """
     for name in _upwards(path):
         try:
@@ -265,10 +266,10 @@ def _check_way(path: str, who: Identity) -> None:
             return
         trusted = link.st_uid in (0, who.uid, target.st_uid) or (target.st_uid == 0 and who.uid != 0)
         if stat.S_ISLNK(link.st_mode) and not trusted:
-            raise Refused(f"{name} is a link of another user's than what it leads to", "name the place itself")
+            raise Refused(f"{name} is a link whose owner does not own what it leads to", "name what it leads to")
         if _everybody_writes(target):
             raise Refused(
-                f"{name} may be written by everybody, so {path} may be replaced",
+                f"{name} is writable by everybody, so anyone could replace {path}",
                 f"chmod o-w {name}, or chmod +t {name}",
             )
 
@@ -278,7 +279,7 @@ def _everybody_writes(status: os.stat_result) -> bool:
 
 
 def _upwards(path: str) -> Iterator[str]:
-    """Yield a path and the folders above it, then those above what it leads to."""
+    """Yield a path and the directories above it, then those above what it leads to."""
     for start in dict.fromkeys((os.path.abspath(path), os.path.realpath(path))):
         name = start
         while name != "/":

@@ -1,7 +1,7 @@
-"""Whether a user can get at what is to be executed: every folder and link on the way to it, and what its #! line names.
+"""Whether a user can reach what should be executed: each directory and link on the way, and what its #! line names.
 
-What the permission bits say of another user is asked by `closed_to`; what the kernel says of ourselves, access lists
-and all, by `closed`. Both name the place where the way ends.
+`closed_to` reads the permission bits for another user; `closed` asks the kernel about ourselves, access lists and all.
+Both name the place where the way ends.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from collections.abc import Callable, Iterator
 
 from multisite.supervisor.process.spec import Identity
 
-MOST_LINKS = 40  # on a way, as the kernel has it
+MOST_LINKS = 40  # on one path, as in the kernel
 MOST_SCRIPTS = 5  # that name one another in their first lines
 LONGEST_LINE = 255  # bytes of a #! line that the kernel reads
-#: what grants more than the bits say (acl(5), nfs4_acl(5))
+#: what grants more than the permission bits (acl(5), nfs4_acl(5))
 _LISTS = ("system.posix_acl_access", "system.nfs4_acl")
 
 
 def way(path: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield every folder and link on the way to `path`, itself included; links are followed one at a time.
+    """Yield every directory and link on the way to `path`, itself included; links are followed one at a time.
 
     Raises:
-        OSError: something on it is not there, or there are too many links.
+        OSError: something on it does not exist, or there are too many links.
     """
     here, rest, links = "", path.split("/")[::-1], 0
     while rest:
@@ -68,7 +68,7 @@ def executed(program: str, search: str = os.defpath) -> Iterator[str]:
 
 
 def _first_line(path: str) -> list[str]:
-    """Return the words of a #! line; none where there is no such line."""
+    """Return the words of a #! line; none if there is no such line."""
     try:
         if not os.path.isfile(path):
             return []
@@ -82,7 +82,7 @@ def _first_line(path: str) -> list[str]:
 def closed_to(who: Identity, path: str) -> str:
     """Return the first place on the way to `path` that the permission bits close to `who`, "" for none.
 
-    A file has to be readable, and a program executable, too. Where nothing is, nobody comes: the place is named.
+    A file must be readable, and a program also executable. A place that does not exist is closed: it is returned.
     """
     return _first_closed(path, lambda place, status: _may(who, status, place))
 
@@ -93,7 +93,7 @@ def closed(path: str) -> str:
 
 
 def opening(who: Identity, place: str) -> str:
-    """Return the command that lets a user through a place that is closed to that user."""
+    """Return the command that opens a closed place to a user."""
     try:
         status = os.stat(place)
     except OSError:
@@ -105,7 +105,7 @@ def opening(who: Identity, place: str) -> str:
 
 
 def mode_of(place: str) -> str:
-    """Return the mode of a folder or file for a sentence, "" where it cannot be seen."""
+    """Return the mode of a directory or file for a sentence, "" if it cannot be seen."""
     try:
         return f" (mode {stat.S_IMODE(os.stat(place).st_mode):04o})"
     except OSError:
@@ -126,7 +126,7 @@ def _first_closed(path: str, is_open: Callable[[str, os.stat_result], bool]) -> 
 
 
 def is_missing(path: str) -> bool:
-    """Tell whether nothing is there; what may not be looked at is."""
+    """Tell whether nothing exists there; a place that we may not look at counts as existing."""
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -137,7 +137,7 @@ def is_missing(path: str) -> bool:
 
 
 def hides(path: str) -> str:
-    """Return the place that keeps this process's user from knowing whether `path` is there, "" if nothing does."""
+    """Return the place that prevents us from knowing whether `path` exists, "" if nothing does."""
     try:
         os.stat(path)
     except PermissionError:
@@ -148,7 +148,7 @@ def hides(path: str) -> str:
 
 
 def _asked(status: os.stat_result) -> int:
-    """Return what it takes: to go through a folder, to read a file, to run a program."""
+    """Return the needed permission: to enter a directory, to read a file, to run a program."""
     if not stat.S_ISREG(status.st_mode):
         return os.X_OK
     return os.R_OK | (os.X_OK if status.st_mode & 0o111 else 0)
@@ -168,7 +168,7 @@ def _may(who: Identity, status: os.stat_result, path: str) -> bool:
 
 
 def _has_list(path: str) -> bool:
-    """Tell whether there may be more to it than the bits."""
+    """Tell whether more than the permission bits may apply."""
     try:
         return any(name in _LISTS for name in os.listxattr(path))
     except OSError:

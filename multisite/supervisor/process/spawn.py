@@ -21,12 +21,12 @@ from multisite.supervisor.process.kernel import Child
 from multisite.supervisor.process.prctl import PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, prctl
 from multisite.supervisor.process.spec import BOARD, JOB, LISTENER, NOTIFY, Given, Launch
 
-_ASIDE = 16  # descriptors are put aside up here first, so that none is overwritten before it is in its place
+_ASIDE = 16  # descriptors are first moved up here, so that none is overwritten before it is in its place
 
 
 @dataclass(frozen=True)
 class Spawned:
-    """A process just made: `failure` is a pipe that ends when it has become its program, or says why it could not."""
+    """A new process: `failure` is a pipe that ends when it has become its program, or reports why it could not."""
 
     child: Child
     output: int
@@ -34,7 +34,7 @@ class Spawned:
 
 
 def spawn(launch: Launch, given: Given, limits: DescriptorLimits) -> Spawned:
-    """Start a process; what goes wrong before it is its program is told on the pipe `failure`.
+    """Start a process; failures before it has become its program are reported on the pipe `failure`.
 
     Raises:
         OSError: there are no descriptors or processes left.
@@ -63,7 +63,7 @@ def _held(pid: int) -> Child:
     try:
         return Child(pid)
     except OSError:
-        os.kill(pid, signal.SIGKILL)  # nobody has waited for it yet
+        os.kill(pid, signal.SIGKILL)  # it has not been waited for yet
         os.waitpid(pid, 0)
         raise
 
@@ -76,7 +76,7 @@ def _pipe(undo: contextlib.ExitStack) -> tuple[int, int]:
 
 
 def memory_file(data: bytes, undo: contextlib.ExitStack) -> int:
-    """Return the descriptor of a file in memory that holds `data`; it is closed with `undo`."""
+    """Return the descriptor of a memory file that holds `data`; it is closed with `undo`."""
     job = os.memfd_create("job", os.MFD_CLOEXEC)
     undo.callback(os.close, job)
     os.write(job, data)
@@ -87,11 +87,11 @@ def memory_file(data: bytes, undo: contextlib.ExitStack) -> int:
 def _become(
     launch: Launch, given: Given, job: int, output: int, failure: int, limits: DescriptorLimits, supervisor: int
 ) -> None:
-    """Become the program; never returns.  The order matters, see the comments."""
+    """Become the program; never returns. The order matters, see the comments."""
     step = "prepare"
     try:
         os.setsid()
-        for number in range(1, 32):  # Python ignores two, nohup(1) another; ignored signals outlive the exec
+        for number in range(1, 32):  # Python ignores two, nohup(1) another; a signal stays ignored across the exec
             if signal.getsignal(number) is signal.SIG_IGN:
                 signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -121,7 +121,7 @@ def _become(
 
 
 def confine(launch: Launch, limits: DescriptorLimits) -> Iterator[str]:
-    """Give this process the limits, the root folder and the user of `launch`; yields what each step is, before it."""
+    """Give this process the limits, the root directory and the user of `launch`; yields each step before doing it."""
     yield "limits"
     _limit(launch, limits)
     if launch.chroot:
@@ -137,7 +137,7 @@ def confine(launch: Launch, limits: DescriptorLimits) -> Iterator[str]:
 
 
 def denied(launch: Launch, step: str) -> str:
-    """Say to whom something was denied, and where: this process is that user already."""
+    """Add which user was denied access, and where: this process already runs as that user."""
     wanted = [launch.cwd]
     if step.startswith("run "):
         program = shutil.which(launch.argv[0], path=launch.env.get("PATH")) or os.path.abspath(launch.argv[0])
@@ -157,7 +157,7 @@ def _arrange(launch: Launch, given: Given, job: int, output: int, failure: int) 
     ours = {JOB: job, NOTIFY: given.notify, BOARD: given.board}
     wanted |= {place: source for place, source in ours.items() if source >= 0}
     aside = {place: _put_aside(source) for place, source in wanted.items()}
-    kept = _put_aside(failure)  # closes by itself when the program runs
+    kept = _put_aside(failure)  # it closes by itself when the program runs
     for place, source in aside.items():
         os.dup2(source, place, inheritable=True)
     for descriptor in map(int, os.listdir("/proc/self/fd")):
@@ -173,7 +173,7 @@ def _put_aside(descriptor: int) -> int:
 
 def _limit(launch: Launch, limits: DescriptorLimits) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, limits.of(launch.nofile))
-    # The supervisor may be protected from being ended for want of memory (proc(5)); this is not.
+    # The supervisor may be protected from being killed for want of memory (proc(5)); this process is not.
     with contextlib.suppress(OSError, ValueError), open("/proc/self/oom_score_adj", "r+") as file:
         if int(file.read()) < 0:
             file.seek(0)

@@ -1,4 +1,4 @@
-"""A process as it is to be: who runs it, all that is needed to start it, and whether it could be forked. Pure."""
+"""A process before it exists: its user, all that is needed to start it, and whether it could be forked. Pure."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from ast import literal_eval
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 
-LISTENER = 3  # the first descriptor after standard error, as sd_listen_fds(3) has it
+LISTENER = 3  # the first descriptor after standard error, as in sd_listen_fds(3)
 JOB = 4
 NOTIFY = 5  # where our runner reports
 BOARD = 6  # where it counts
 SLOTS = 64  # of one such file
-MARKER = "MULTISITE_BACKEND"  # the variable by which a site's leftovers are known
+MARKER = "MULTISITE_BACKEND"  # the variable that identifies what a site leaves behind
 
 # Read by the interpreter, the dynamic loader or the C library before any module could ask for them.
 _AT_START = ("PYTHON", "LD_", "LC_", "MALLOC_", "OPENSSL_", "COVERAGE_", "COV_CORE_")
@@ -20,7 +20,7 @@ _AT_START_WHOLE = ("LANG", "LANGUAGE", "GLIBC_TUNABLES")
 
 @dataclass(frozen=True)
 class Identity:
-    """Who a process runs as; `change` is False where the supervisor's own user is meant."""
+    """The user of a process; `change` is False if it is the supervisor's own user."""
 
     uid: int
     gid: int
@@ -32,7 +32,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Given:
-    """The descriptors that a process of a site is given, besides its job and its output; -1: it has none."""
+    """The descriptors that a process of a site receives, besides its job and its output; -1: it has none."""
 
     listener: int
     notify: int = -1
@@ -41,17 +41,17 @@ class Given:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a launch needs to know of its supervisor.
+    """What a launch needs to know about its supervisor.
 
     Attributes:
-        notify: path of the socket at which a process speaks, or a site that our runner runs.
-        private: folder for the socket that a command binds itself.
+        notify: path of the socket at which a process reports, or a site that our runner runs.
+        private: directory for the socket that a command binds itself.
         mark: value of `MARKER`.
-        smoke: it has to answer the smoke request first, if the site has one.
-        trusts_front_end: whether a front end that comes to the site's own socket is a trusted proxy.
-        examine: the version of the site's code that is to be examined, "" for none.
-        claims: keys of further fields that a trusted front end alone may send.
-        head_limits: how large the head of a request may be, by gunicorn's names; its own where nothing is said.
+        smoke: it must answer the smoke request first, if the site has one.
+        trusts_front_end: whether a front end that connects to the site's own socket is a trusted proxy.
+        examine: the version of the site's code to examine, "" for none.
+        claims: keys of further fields that only a trusted front end may send.
+        head_limits: how large the head of a request may be, by gunicorn's names; empty for the runner's own limits.
     """
 
     environ: Mapping[str, str]
@@ -68,7 +68,7 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class PreloaderKey:
-    """An interpreter and who runs it: what sites must have in common to be forked from one process."""
+    """An interpreter and its user: what sites must share to be forked from one process."""
 
     python: str
     identity: Identity
@@ -83,19 +83,19 @@ class Launch:
     """All that is needed to start one process.
 
     Attributes:
-        argv: its first item is an absolute path or is looked up in PATH of `env`.
+        argv: its first item is an absolute path, or is looked up in PATH of `env`.
         socket_as_stdin: the listening socket becomes descriptor 0 (uWSGI's way) rather than 3 (systemd's).
-        job: what a runner of ours is told on descriptor 4, JSON.
-        notify: path of the socket at which it speaks; our runner has a descriptor for that, and leaves it to the site.
-        told: it says READY=1 itself; otherwise its first accepted connection counts.
+        job: what our runner receives on descriptor 4, JSON.
+        notify: path of the socket at which it reports; our runner has a descriptor for that, and leaves it to the site.
+        told: it sends READY=1 itself; otherwise its first accepted connection counts.
         graceful: SIGTERM lets requests in flight end.
-        tried: it is another program first, which says TRIED=1 when it becomes the server.
-        shared_env: the part of `env` that all sites of its preloader have.
-        location: whose modules are imported first.
-        gunicorn: the folder of our own.
+        tried: it is another program first, which sends TRIED=1 when it becomes the server.
+        shared_env: the part of `env` that all sites of its preloader share.
+        location: the directory whose modules are imported first.
+        gunicorn: the directory of our own gunicorn.
         preload: "" if a preloader may make it, else why not.
-        examine: the version of the site's code that is to be examined, "" for none.
-        once: it leaves after each request, and the next one starts another.
+        examine: the version of the site's code to examine, "" for none.
+        once: it exits after each request, and the next request starts another one.
     """
 
     argv: tuple[str, ...]
@@ -122,12 +122,12 @@ class Launch:
 
     @property
     def owner(self) -> str:
-        """Who has the site, and from where: what one of them is given is not for another."""
+        """Who owns the site, and from where: what one of them receives must not reach another."""
         return f"{PreloaderKey('', self.identity)} {self.chroot}"
 
     @property
     def preloader_key(self) -> PreloaderKey:
-        """Whose preloader may make it."""
+        """The key of the preloader that may make it."""
         return PreloaderKey(self.argv[0], self.identity)
 
 
@@ -137,31 +137,31 @@ def packed(launch: Launch) -> str:
 
 
 def unpacked(text: str) -> Launch:
-    """Return the launch that another program packed; what it knew and we do not is left out."""
+    """Return the launch that another program packed, without attributes that we do not know."""
     known = {field.name for field in fields(Launch)}
     values = {name: value for name, value in literal_eval(text).items() if name in known}
     return Launch(**{**values, "identity": Identity(**values["identity"])})
 
 
 def fork_obstacle(launch: Launch) -> str:
-    """Return why no preloader can make this process, whichever it is; "" if one can."""
+    """Return why no preloader at all can make this process; "" if one can."""
     if launch.preload:
         return launch.preload
     if not launch.job:
         return "only multisite's own runner is forked"
     if launch.chroot:
-        return "it has a root folder of its own"
+        return "it has its own root directory"
     relative = [path for path in launch.env.get("PYTHONPATH", "").split(":") if path and not path.startswith("/")]
     return "PYTHONPATH is relative" if relative else ""
 
 
 def fork_difference(launch: Launch, started_with: Mapping[str, str], reads: Collection[str], nofile: int) -> str:
-    """Return what this process would have other than its preloader and cannot be changed by now; "" if nothing.
+    """Return what this process and its preloader differ in and cannot be changed any more; "" if nothing.
 
     Args:
         launch: of the process.
         started_with: the preloader's environment.
-        reads: names of variables that the preloaded modules have asked for.
+        reads: names of variables that the preloaded modules have read.
         nofile: how many descriptors the preloader may have at most.
     """
     for name in sorted(launch.env.keys() | started_with.keys()):

@@ -1,4 +1,4 @@
-"""When a server that says nothing is taken for ready."""
+"""When a server that reports nothing counts as ready."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from multisite.supervisor.site.backend import Backend
 from multisite.supervisor.site.backends import Backends
 from multisite.supervisor.site.costs import Costs
 
-SETTLED_AFTER = 1.0  # seconds after which a silent server beside its predecessor is taken for ready
+SETTLED_AFTER = 1.0  # seconds after which a silent server beside its predecessor counts as ready
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.25  # seconds between two looks
 
 
 class Readiness(Handed):
     """Watches the silent servers among `backends`, on the socket at `path`.
 
-    A connection to it that waits no more shows that a server accepts. Where a predecessor accepts as well,
-    that shows nothing; there the new one is ready when it has lasted.
+    A connection to it that no longer waits shows that a server accepts. If a predecessor accepts as well, that shows
+    nothing; then the new one is ready once it has lasted.
     """
 
-    ANEW = ("_path", "_backends", "_costs", "_loop", "_probe", "_pause", "_at")  # `expect` begins anew
+    ANEW = ("_path", "_backends", "_costs", "_loop", "_probe", "_pause", "_at")  # `expect` begins again
 
     def __init__(self, path: str, backends: Backends, costs: Costs, loop: Loop) -> None:
         self._path, self._backends, self._costs, self._loop = path, backends, costs, loop
@@ -33,7 +33,7 @@ class Readiness(Handed):
         self._at = 0.0
 
     def expect(self, backend: Backend) -> None:
-        """Find out from now on when `backend`, which has just been started, is ready."""
+        """From now on, find out when `backend`, which has just been started, is ready."""
         now, others = self._loop.now(), [one for one in self._backends if one is not backend]
         if any(one.state in (State.RUNNING, State.DRAINING) or one.obsolete for one in others):
             lasting = max(SETTLED_AFTER, 2 * self._costs.start_cost)
@@ -44,7 +44,7 @@ class Readiness(Handed):
     def _connect(self, now: float) -> None:
         self.end()
         self._probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        with contextlib.suppress(OSError):  # the queue is full, so there is something to be accepted in any case
+        with contextlib.suppress(OSError):  # the queue is full, so there is something to accept in any case
             self._probe.connect(self._path)
         self._pause = FIRST_PAUSE
         self._at = now + self._pause
@@ -56,7 +56,7 @@ class Readiness(Handed):
             self._probe = None
 
     def check_due(self, now: float, connected: Connections) -> list[Backend]:
-        """Return those that are ready now."""
+        """Return the backends that are ready now."""
         starting = [backend for backend in self._backends if backend.state is State.STARTING]
         ready = [backend for backend in starting if backend.ready_at and now >= backend.ready_at]
         if self._is_accepted(now, connected):

@@ -1,8 +1,8 @@
-"""An answer for those who wait for a site that cannot be had, before its socket is closed.
+"""An answer for requests that wait for an unavailable site, before its socket is closed.
 
-A request that was handed over waits together with its client's connection (`proxy.handoff`). Nobody else has that
-any more: when the queue is closed the client would be left without a word. Whoever is relayed finds the connection
-closed and asks us; where a site has only been stopped we would have nothing to say then, so he is answered as well.
+A request that was handed over waits together with its client's connection (`proxy.handoff`). Nothing else holds that
+connection any more: if we closed the queue, the client would get no answer. A relayed request finds the connection
+closed and asks us. If the site was only stopped, we could report nothing then, so we answer relayed requests as well.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _AT_ONCE = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
 def turn_away(listener: int, most: int, error: MultisiteError, everybody: bool = False) -> int:
-    """Empty the queue, and answer those in it whose connections came along, or all; never waits for long.
+    """Empty the queue, and answer the requests in it whose connections came along, or all; never waits for long.
 
     Args:
-        listener: descriptor of a socket of which our own runner accepts, or nobody any more, so that it does not wait.
+        listener: descriptor of a socket on which our own runner or nothing accepts, so that it does not wait.
         most: how many may be in the queue.
-        error: what they are told.
-        everybody: also those who are relayed, in HTTP, which is the answer of every server.
+        error: what the clients get.
+        everybody: also answer relayed requests, in HTTP, which is the answer of every server.
 
     Returns:
         how many were answered.
@@ -47,12 +47,12 @@ def turn_away(listener: int, most: int, error: MultisiteError, everybody: bool =
 
 
 def move(listener: int, path: str, error: MultisiteError) -> None:
-    """Have the requests of a queue wait at `path` whose clients' connections came along; all others have gone.
+    """Move the requests of a queue whose clients' connections came along to `path`; all others have gone.
 
     Args:
-        listener: descriptor of a socket on which nobody accepts any more, and whose connections are all closed.
+        listener: descriptor of a socket on which nothing accepts any more, and whose connections are all closed.
         path: of another socket.
-        error: what a client is told that finds no room there.
+        error: what a client gets if there is no room.
     """
     with _emptied(listener) as queue:
         while _is_anybody_there(listener):
@@ -64,7 +64,7 @@ def move(listener: int, path: str, error: MultisiteError) -> None:
 
 @contextlib.contextmanager
 def _emptied(listener: int) -> Iterator[socket.socket]:
-    """Yield a socket to accept from, for a while, which leaves the listener open."""
+    """Yield a socket to accept from, for a while; the listener stays open."""
     queue = socket.socket(fileno=listener)
     try:
         queue.settimeout(0)
@@ -77,7 +77,7 @@ def _emptied(listener: int) -> Iterator[socket.socket]:
 
 
 def _received(waiting: socket.socket) -> tuple[bytes, socket.socket | None]:
-    """Return what has come, and the client's connection if that came along."""
+    """Return the data, and the client's connection if it came along."""
     data, rights, _, _ = waiting.recvmsg(_RECEIVE, ONE_DESCRIPTOR, int(socket.MSG_DONTWAIT) | ON_EXEC)
     descriptor = descriptor_in(rights)
     return data, socket.socket(fileno=descriptor) if descriptor >= 0 else None
@@ -98,15 +98,15 @@ def _move_one(data: bytes, client: socket.socket, path: str, error: MultisiteErr
 
 
 class _TooLong(BaseException):
-    """Nobody else is to catch it."""
+    """Nothing else should catch it."""
 
 
 @contextlib.contextmanager
 def _at_most(seconds: float) -> Iterator[None]:
     """Raise `_TooLong` in here after a while; for the main thread.
 
-    What a site has left running has the same listening socket. It may take who waits there between two looks, and
-    have accept(2) wait again, whatever we have said.
+    A process that the site has left running has the same listening socket. It may accept between two of our looks and
+    make accept(2) wait again, whatever flags we have set.
     """
 
     def ring(_number: int, _frame: object) -> None:
@@ -134,7 +134,7 @@ def _turn_away_one(queue: socket.socket, error: MultisiteError, everybody: bool)
             with client:
                 _answer_client(client, data, error)
             return True
-        if everybody and data:  # without, he has gone
+        if everybody and data:  # without data, the client has gone
             waiting.send(_answer(data, error), _AT_ONCE)
             return True
     return False
@@ -144,7 +144,7 @@ def _answer(data: bytes, error: MultisiteError) -> bytes:
     environ = _variables(data)
     method = environ.get("REQUEST_METHOD", "GET")
     told: Any = []
-    # Without Accept: choosing by it would load what a supervisor never needs otherwise.
+    # Without Accept: choosing by it would load code that a supervisor never needs otherwise.
     body = b"".join(pages.for_error(error)({"REQUEST_METHOD": method}, lambda *answer: told.extend(answer[:2])))
     outgoing = Outgoing(method, environ.get("SERVER_PROTOCOL", "HTTP/1.0"), "gunicorn")
     return outgoing.whole(Head(error.status, told[0], told[1], len(body), False), body, formatdate(usegmt=True))

@@ -1,4 +1,4 @@
-"""Starts the backends of one site: planned, prepared, forked or spawned, and heard until they serve."""
+"""Starts the backends of one site: plans, prepares, forks or spawns them, and listens to them until they serve."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def new_backend(supervised: SiteParts, slot: int, serial: int = 0) -> Backend:
 
 
 def add(supervised: SiteParts, backend: Backend) -> None:
-    """Have a backend of the site from now on."""
+    """Add a backend to the site."""
     supervised.backends.append(backend)
     supervised.journey = backend.journey
 
@@ -63,12 +63,12 @@ def start(supervised: SiteParts) -> None:
 
 
 def plan(supervised: SiteParts, slot: int, serial: int, *, smoke: bool = False) -> Launch:
-    """Decide how to start the backend `serial` at the place `slot`, as the site's file says now.
+    """Decide how to start the backend `serial` at the place `slot`, by the site's file as it is now.
 
-    `smoke`: it has to answer the site's smoke request before it takes any other.
+    `smoke`: it must answer the site's smoke request before any other.
 
     Raises:
-        Refused: it cannot be started so.
+        Refused: it cannot be started that way.
     """
     site, home, context = supervised.site, supervised.home, supervised.context
     around = Surroundings(
@@ -85,10 +85,10 @@ def plan(supervised: SiteParts, slot: int, serial: int, *, smoke: bool = False) 
 
 
 def _given(supervised: SiteParts, backend: Backend, how: Launch) -> Given:
-    """Have all there that the process is given; what it speaks on is made with it.
+    """Open everything that the process receives; its channel is made together with it.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: something cannot be opened.
     """
     if launch.needs_private(supervised.site):
         supervised.context.rundir.give(supervised.site.name, how.identity.uid, how.identity.gid)
@@ -97,7 +97,7 @@ def _given(supervised: SiteParts, backend: Backend, how: Launch) -> Given:
 
 
 def _lost(supervised: SiteParts, backend: Backend) -> None:
-    """A preloader has not made the process."""
+    """Start the process plainly, because a preloader did not make it."""
     how = backend.launch
     if backend.state is not State.STARTING or not how:
         backend.cannot_spawn(backend.reason)
@@ -121,7 +121,7 @@ def _refuse(supervised: SiteParts, backend: Backend, reason: str) -> None:
 
 
 def check(supervised: SiteParts) -> None:
-    """Enter FATAL where the site could not be started as its file says, and leave it when it could."""
+    """Enter FATAL if the site could not be started as its file is, and leave FATAL if it could."""
     refused, reason = supervised.failures.refused, ""
     try:
         plan(supervised, 0, supervised.context.serial)
@@ -141,18 +141,18 @@ def check(supervised: SiteParts) -> None:
 
 
 def belong(supervised: SiteParts, how: Launch) -> None:
-    """Have the site be of whom `how` says; whoever had it before has it no more."""
+    """Give the site to the user that `how` names; its former owner loses it."""
     if supervised.queue.owner not in ("", how.owner):
         _change_hands(supervised)
     supervised.queue.owner = how.owner
 
 
 def _change_hands(supervised: SiteParts) -> None:
-    """Part with all processes, and with the socket and the scoreboard that they have.
+    """Part with all processes, and with their socket and scoreboard.
 
-    They finish what they have begun. Who waits for them is told to come again.
+    They finish what they have begun. Requests that wait for them are asked to come again.
     """
-    supervised.logger.warning("%s: its processes end, and its socket and scoreboard are made anew", ANOTHERS)
+    supervised.logger.warning("%s: its processes end, and it gets a new socket and scoreboard", ANOTHERS)
     supervised.readiness.end()
     for backend in [one for one in supervised.backends if one.child or one.is_unborn]:
         backend.feed(Event.STOP, ANOTHERS)
@@ -163,11 +163,11 @@ def _change_hands(supervised: SiteParts) -> None:
         backend.answered_before = 0
 
 
-# From a process that has been started to one that serves
+# From a started process to a serving one
 
 
 def _notified(supervised: SiteParts, backend: Backend, variables: Said) -> None:
-    """Take note of what a process says of itself (sd_notify(3)); it does not teach or report without end."""
+    """Handle what a process reports about itself (sd_notify(3)), with a bound on its modules and findings."""
     context, how = supervised.context, backend.launch
     if "MODULES" in variables and how and backend.lessons < MOST_LESSONS:
         backend.lessons += 1
@@ -195,13 +195,13 @@ def _notified(supervised: SiteParts, backend: Backend, variables: Said) -> None:
 
 
 def serve_ready(supervised: SiteParts, now: float, connected: Connections) -> None:
-    """Have those silent ones serve that are ready now."""
+    """Mark silent processes that are ready now as serving."""
     for backend in supervised.readiness.check_due(now, connected):
         serve(supervised, backend)
 
 
 def serve(supervised: SiteParts, backend: Backend) -> None:
-    """Have a process serve that is ready."""
+    """Mark a process that is ready as serving."""
     now = supervised.loop.now()
     backend.feed(Event.READY, f"ready after {now - backend.journey.begun:.3f} s")
     supervised.activity.used(now)

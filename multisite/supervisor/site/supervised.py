@@ -25,14 +25,14 @@ from multisite.supervisor.site.failures import STOPPED_BEFORE, TOO_LATE, Unavail
 from multisite.supervisor.site.parts import SiteParts
 from multisite.supervisor.site.work import idle_since
 
-NEVER = 3600  # seconds, for who asks when a site is back that is not expected to be
+NEVER = 3600  # seconds, for a client that asks when a site returns that is not expected to
 
 
 class SupervisedSite(SiteParts):
-    """One spawned site: from one to many backends on one listening socket."""
+    """One spawned site: one or more backends on one listening socket."""
 
     def take_over(self, state: Packed) -> None:
-        """Go on where another program was."""
+        """Continue where another program stopped."""
         super().take_over(state)
         for slot, serial, packed in state["backends"]:
             backend = starter.new_backend(self, slot, serial)
@@ -47,10 +47,10 @@ class SupervisedSite(SiteParts):
     # The listening socket
 
     def heed(self, outage: Outage | None, wall: float) -> None:
-        """Take note of why the site is out of service, if it is: nobody goes to its socket but past the workers.
+        """Take note of why the site is out of service, if it is: nothing reaches its socket except through the workers.
 
-        What runs keeps running, unless its time is over. The door stays open until every worker knows, so that none of
-        them finds it shut.
+        Running processes keep running, unless their time is over. The socket stays open until every worker knows, so
+        that no worker finds it shut.
 
         Args:
             outage: None: it is in service.
@@ -69,10 +69,10 @@ class SupervisedSite(SiteParts):
                     self.queue.ensure(watch=not self.backends)
 
     def ensure(self) -> str:
-        """Have the socket there; returns its path.
+        """Open the socket if necessary; returns its path.
 
         Raises:
-            Unavailable: no process can be had before some time has passed or something has changed.
+            Unavailable: no process is available before some time has passed or something has changed.
         """
         if self.listener.is_shut and self.outage:
             raise Unavailable(self.outage.error.reason, self.outage.error.retry_after or NEVER)
@@ -96,9 +96,9 @@ class SupervisedSite(SiteParts):
     # Ending
 
     def stop(self, reason: str, *, rest: bool = False) -> None:
-        """Have all backends end; requests in flight are finished.
+        """Stop all backends; requests in flight are finished.
 
-        `rest`: whoever waits for it now is not to start it again.
+        `rest`: requests that wait now must not start it again.
         """
         self.is_put_to_rest = rest
         self.is_due &= not rest
@@ -112,7 +112,8 @@ class SupervisedSite(SiteParts):
             exits.settle(self, backend)
 
     def _put_to_rest(self) -> None:
-        """Somebody stops it: whoever waits while none serves, our own probe among them, is not to start it again."""
+        """Stop the site at somebody's request: what waits while none serves, our own probe too, must not start it
+        again."""
         self.failures.end_row(STOPPED_BEFORE)
         now = self.loop.now()
         starter.serve_ready(self, max(now, self.readiness.next_look or now), self.connected())
@@ -121,9 +122,9 @@ class SupervisedSite(SiteParts):
             self.queue.renew(watch=not self.backends)
 
     def replace(self, reason: str, *, starts: bool = False) -> None:
-        """Start new backends beside the running ones, which end when the new ones are ready.
+        """Start new backends beside the running ones; the old ones end when the new ones are ready.
 
-        `starts`: where none runs, start one all the same (`Deploys.begin`).
+        `starts`: if none runs, start one all the same (`Deploys.begin`).
         """
         exits.reset(self)
         self.is_put_to_rest = False
@@ -139,7 +140,7 @@ class SupervisedSite(SiteParts):
             self.queue.want()
 
     def ended(self, pid: int, status: int, spent: float) -> Backend | None:
-        """Take note of the end of a process; returns the backend that it was, None if it is none of ours."""
+        """Handle the end of a process; returns the backend that it was, None if it is not ours."""
         backend = self.backends.of(pid)
         if backend:
             mates = [one for one in self.backends.alive if one is backend or not one.obsolete]
@@ -159,7 +160,7 @@ class SupervisedSite(SiteParts):
         """Do what is due."""
         starter.serve_ready(self, now, connected)
         for backend in list(self.backends):
-            if backend.child and backend.child.end:  # its end has been told, and something failed then
+            if backend.child and backend.child.end:  # its end has been reported, and something failed then
                 self.ended(backend.pid, *backend.child.end)
                 continue
             backend.resume(now)
@@ -185,23 +186,24 @@ class SupervisedSite(SiteParts):
             exits.try_once(self, backend)
 
     def _answers(self, backend: Backend, now: float) -> bool:
-        """Tell whether a process that has not said that it is ready serves all the same: it is not killed for that."""
+        """Tell whether a process serves although it has not reported that it is ready: then it is not killed for
+        that."""
         if backend.ours or backend.on_trial or len(self.backends.alive) > 1:
             return starter.has_answered(self, backend)
         asked_since = self.listener.last_use() > time.time() - (now - backend.since)
         return asked_since and not self.connected().waiting
 
     def _keep_up(self) -> None:
-        """Have as many processes as the file says, as long as one serves."""
+        """Keep as many processes as the file asks for, while one serves."""
         lasting = self.backends.lasting
         serves = any(backend.state is State.RUNNING for backend in lasting)
         if serves and len(lasting) < launch.backends(self.site) and not self.backends.any_in(*HELD):
             self.queue.want()
 
-    # As the planner sees it
+    # For the planner
 
     def at_a_glance(self, now: float) -> SiteView:
-        """Describe a site for the planner by what is known at once; who is idle is not."""
+        """Describe a site for the planner by what is known at once; whether it is idle is not."""
         alive, lasting = self.backends.alive, self.backends.lasting
         missing = 0 if self.backends.any_in(*HELD) else max(0, launch.backends(self.site) - len(lasting))
         if deploy.is_first(self.backends) or self.deploys.is_trial:
@@ -224,7 +226,7 @@ class SupervisedSite(SiteParts):
         )
 
     def view(self, now: float, connected: Connections) -> SiteView:
-        """Describe a site for the planner, and note by the way whether it is used."""
+        """Describe a site for the planner, and note whether it is in use."""
         alive = self.backends.alive
         running = bool(alive) and all(backend.state is State.RUNNING for backend in alive)
         busy = self._note_use(now, connected)
@@ -239,7 +241,7 @@ class SupervisedSite(SiteParts):
         return idle_since(last_use, work.worked_at, work.is_working, self.site.busy_timeout, now)
 
     def _look_at_work(self, now: float) -> None:
-        """See what it does without a request."""
+        """See whether it works without a request."""
         site, last_use = self.site, self.activity.last_use
         if not site.busy_timeout:
             return
@@ -265,7 +267,7 @@ class SupervisedSite(SiteParts):
         return self.activity.last_use + self.site.busy_timeout if idle is None else idle + self.site.idle_timeout
 
     def _note_use(self, now: float, connected: Connections) -> int:
-        """Note whether the site is used; returns how many requests and connections are."""
+        """Note whether the site is in use; returns how many requests and connections it has."""
         figures = self.figures()
         begun = max(self.backends.serving_since, default=now)
         self.activity.asked_at(figures.last_use if figures.last_use > begun else 0.0)
@@ -277,15 +279,15 @@ class SupervisedSite(SiteParts):
         return busy
 
     def needs_connections(self, now: float) -> bool:
-        """Tell whether what is to be done now depends on what the kernel knows of the connections."""
+        """Tell whether the next decision depends on what the kernel knows about the connections."""
         due = self.rests_at(now)
         idle = due is not None and now >= due and self.state is State.RUNNING
         return idle or self.readiness.next_look is not None or self.backends.any_in(State.DRAINING)
 
-    # The end of it
+    # Its end
 
     def close(self) -> None:
-        """Stop and take no more requests: the site is no longer enabled, or the supervisor leaves."""
+        """Stop and take no more requests: the site is no longer enabled, or the supervisor exits."""
         self.readiness.end()
         self.failures.end_row(STOPPED_BEFORE)
         self.stop("disabled")
@@ -293,12 +295,12 @@ class SupervisedSite(SiteParts):
         self.log.close()
 
     def put_away(self) -> None:
-        """Let go of what outlives the processes: nothing of the site runs any more."""
+        """Release what outlives the processes: nothing of the site runs any more."""
         self.scoreboard.close()
         self.log.close()
 
     def _check_owner(self) -> None:
-        """Have another user's processes end now, not when there is room for a new one; that is started at once."""
+        """End another user's processes now, not when there is room for a new one; that is started at once."""
         with contextlib.suppress(Refused):
             before, running = self.queue.owner, bool(self.pids)
             starter.belong(self, starter.plan(self, 0, self.context.serial))
@@ -318,7 +320,7 @@ class SupervisedSite(SiteParts):
         if changed:
             self.replace("reload")
         elif self.failures.refused and not self.pids:
-            starter.check(self)  # moya.conf may allow now what it did not
+            starter.check(self)  # moya.conf may now allow what it did not before
         if self.listener.is_open:
             with contextlib.suppress(Unavailable):
                 self.queue.ensure(watch=False)

@@ -1,4 +1,4 @@
-"""Files whose change reloads a site: its own list, and those of Moya, Passenger and mod_wsgi users."""
+"""Files whose change reloads a site: its own list, and those that Moya, Passenger and mod_wsgi use."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from multisite.config.model import Home, Site
 from multisite.sites.changes import QUIET, Files, Watched, changed_at, files, identity, is_being_written, paths
 from multisite.supervisor.reexec import Handed, converted, kept
 
-LONGEST_PAUSE = 60.0  # seconds between two attempts that files of the site cause by themselves
+LONGEST_PAUSE = 60.0  # seconds between two attempts that the site's own files cause
 
 _FRAME = re.compile(r'^\s*File "([^"\0]+)", line ')
 
 
 def mending(site: Site, output: Iterable[str]) -> tuple[str, ...]:
-    """Return what may mend a failed start when it changes: the site's files, and those that its traceback names."""
+    """Return the files whose change may mend a failed start: the site's files, and those that its traceback names."""
     named = [found[1] for line in output for found in _FRAME.finditer(line)]
     inside = [path for path in named if site.location and path.startswith(site.location + os.sep)]
     known = (site.file, site.python, site.location, *paths(site))
@@ -25,7 +25,7 @@ def mending(site: Site, output: Iterable[str]) -> tuple[str, ...]:
 
 
 class Triggers(Handed):
-    """The trigger files of all sites as they were when somebody looked last, and the changes that are to be taken."""
+    """The trigger files of all sites as they were at the last look, and the changes still to be taken."""
 
     KEPT = kept(
         "_due _retries",
@@ -42,27 +42,27 @@ class Triggers(Handed):
         self._watched: dict[str, Watched] = {}
         self._mending: dict[str, Files] = {}  # what may mend a failed start
         self._due: dict[str, float] = {}  # monotonic seconds at which to try again because of these
-        self._retries: dict[str, tuple[int, float]] = {}  # how many, and when the next may be
+        self._retries: dict[str, tuple[int, float]] = {}  # how many, and when the next one is allowed
 
     def begin(self, site: Site, home: Home) -> None:
-        """Take the site's files as they are now for known: nothing of it has been loaded before."""
+        """Take the site's files as they are now as the baseline: nothing of it has been loaded before."""
         self._watched.setdefault(site.name, Watched()).begin(files(site, home))
         self._due.pop(site.name, None)
 
     @property
     def is_expecting(self) -> bool:
-        """Whether a change has been seen that is not taken yet."""
+        """Whether a change has been seen that has not been taken yet."""
         return bool(self._due) or any(watched.due is not None for watched in self._watched.values())
 
     def pulled(self, site: Site, home: Home, now: float, mending: Iterable[str] = (), since: float = 0.0) -> bool:
-        """Tell whether a change of the site's files is to be taken; the first look tells nothing.
+        """Tell whether a change of the site's files should be taken now; the first look tells nothing.
 
         Args:
-            site: whose files they are.
+            site: the owner of the files.
             home: of the site.
             now: monotonic seconds.
             mending: files that count as well, because the newest version has failed.
-            since: Unix time at which the start began that failed; what they have become since counts.
+            since: Unix time at which the failed start began; changes since then count.
         """
         name, found = site.name, files(site, home)
         watched = self._watched.setdefault(name, Watched())
@@ -79,13 +79,13 @@ class Triggers(Handed):
         return True
 
     def _may_be_mended(self, name: str, mending: list[str], since: float) -> bool:
-        """Tell whether one of these files is another than it was when we looked last, or when the start began."""
+        """Tell whether one of these files has changed since the last look, or since the start began."""
         now, then = {path: identity(path) for path in mending}, self._mending.get(name, {})
         self._mending[name] = now
         return any(found != then.get(path, found) or changed_at(path) > since for path, found in now.items())
 
     def _retry(self, name: str, now: float) -> None:
-        """Have the site tried again after a while, which grows: a site may write into its own folder all the time."""
+        """Try the site again after a growing pause: a site may write into its own directory all the time."""
         count, allowed = self._retries.get(name, (0, 0.0))
         if name not in self._due and now >= allowed:
             self._due[name] = now + QUIET
@@ -98,7 +98,7 @@ class Triggers(Handed):
             self._watched[site.name].take_change()
 
     def forget(self, site: Site) -> None:
-        """Remember nothing of a site."""
+        """Forget a site."""
         for known in (self._watched, self._mending, self._due, self._retries):
             known.pop(site.name, None)
 

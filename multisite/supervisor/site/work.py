@@ -1,8 +1,8 @@
-"""What a site does without being asked: background work, which is not idleness.
+"""What a site does without requests: background work, which is not idleness.
 
-A process says so itself (``BUSY=1``, and ``BUSY=0`` when it is done), or it is seen to use the processor while no
-request is in flight. That keeps it from being stopped as idle and from being evicted, for `busy_timeout` after the last
-request at most.
+A process reports it (``BUSY=1``, and ``BUSY=0`` when it is done), or is seen to use the processor while no request is
+in flight. Work keeps it from being stopped as idle and from being evicted, but only for `busy_timeout` after the last
+request.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from multisite.supervisor.reexec import Handed, kept
 
-WINDOW, LONGEST_WINDOW = 2.0, 30.0  # seconds over which the use of the processor is measured
+WINDOW, LONGEST_WINDOW = 2.0, 30.0  # seconds over which processor use is measured
 SHARE = 0.1  # of one processor: more than timers and open connections take
 
 
@@ -19,10 +19,10 @@ def idle_since(last_use: float, worked_at: float, is_working: bool, busy_timeout
     """Return since when a site without requests has been idle, None while it is at work (pure).
 
     Args:
-        last_use: of the last request, in monotonic seconds as all others.
+        last_use: of the last request, in monotonic seconds like all others.
         worked_at: when it was last seen at work.
         is_working: whether it is now.
-        busy_timeout: seconds after the last request in which work counts.
+        busy_timeout: seconds after the last request during which work counts.
         now: the present moment.
     """
     if now - last_use >= busy_timeout:
@@ -31,7 +31,7 @@ def idle_since(last_use: float, worked_at: float, is_working: bool, busy_timeout
 
 
 def window(idle: float, idle_timeout: float) -> float:
-    """Return over how many seconds to measure: the longer nobody has asked, the longer, until it matters (pure)."""
+    """Return over how many seconds to measure: the longer no request comes, the longer, until it matters (pure)."""
     least = min(WINDOW, idle_timeout / 4) if idle_timeout else WINDOW
     return least if idle >= idle_timeout > 0 else max(least, min(LONGEST_WINDOW, idle / 8))
 
@@ -41,7 +41,7 @@ class Work(Handed):
 
     Attributes:
         worked_at: monotonic second at which it was last seen; 0.0: never.
-        is_working: whether it went on when somebody looked last.
+        is_working: whether it was at work at the last look.
     """
 
     KEPT = kept("worked_at is_working")
@@ -50,19 +50,19 @@ class Work(Handed):
     def __init__(self) -> None:
         self.worked_at = 0.0
         self.is_working = False
-        self._began = self._spent = 0.0  # of the measurement that goes on
+        self._began = self._spent = 0.0  # of the current measurement
         self._uses = False  # the processor, by the last measurement
         self._told = ""
 
     def look(self, now: float, last_use: float, says_so: bool, idle_timeout: float, spent: Callable[[], float]) -> None:
-        """Take note of what the site does just now.
+        """Take note of what the site is doing now.
 
         Args:
             now: monotonic seconds.
-            last_use: of the last request; a measurement with one in it says nothing.
-            says_so: one of its processes has said that it is busy.
+            last_use: of the last request; a measurement that includes one shows nothing.
+            says_so: one of its processes has reported that it is busy.
             idle_timeout: of the site.
-            spent: asks for the seconds of processor time that its processes have used.
+            spent: returns the seconds of processor time that its processes have used.
         """
         seconds = now - self._began
         if seconds >= window(now - last_use, idle_timeout):
@@ -76,14 +76,14 @@ class Work(Handed):
             self.worked_at = now
 
     def done(self, now: float) -> None:
-        """Take note that a process has said that it is busy no longer."""
+        """Take note that a process has reported that it is no longer busy."""
         self.worked_at = now
 
     def news(self, last_use: float, idle_timeout: float, busy_timeout: float, now: float) -> str:
-        """Return what there is to log about it, each thing once after each request: "" for nothing."""
+        """Return what to log about it, each message once after each request: "" for nothing."""
         what = ""
         if self.is_working and idle_timeout and now - last_use >= idle_timeout:
-            what = "keeps running without requests, since it is at work"
+            what = "keeps running without requests, because it is at work"
             if now - last_use >= busy_timeout:
                 what = f"is at work, and has had no request for busy_timeout ({busy_timeout:g} s), so it counts as idle"
         news, self._told = what if what != self._told else "", what
