@@ -321,7 +321,9 @@ def test_a_folder_above_that_everybody_may_write_is_refused(open_path: Path) -> 
     location = open_path / "shared" / "site"
     location.mkdir(parents=True)
     location.parent.chmod(0o777)
-    with pytest.raises(Refused, match=f"{location.parent} is writable by everybody, so anyone could replace {location}"):
+    with pytest.raises(
+        Refused, match=f"{location.parent} is writable by everybody, so anyone could replace {location}"
+    ):
         who(location=str(location), user="www-data")
     location.parent.chmod(0o1777)
     assert who(location=str(location), user="www-data").uid == 33
