@@ -118,7 +118,7 @@ def test_remove_takes_the_link_and_the_file_and_nothing_else(home: TestHome) -> 
     assert home.get("blog.test").text == "blog"
     done = run(home, "remove", "--yes", "blog")
     assert (done.exit_code, done.stderr) == (0, "")
-    assert f"{home.path}/sites/blog stays" in done.stdout
+    assert f"{home.path}/sites/blog is still there" in done.stdout
     home.later()
     assert home.get("blog.test").status == 404
     assert os.listdir(home.path / "sites-available") == os.listdir(home.path / "sites-enabled") == []

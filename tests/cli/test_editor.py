@@ -98,8 +98,8 @@ def test_an_edit_takes_the_place_of_the_file_that_the_link_leads_to(home: TestHo
         ("threads = many", "[service] threads = many"),
         ("location = /no/such/place", "there is no such directory"),
         ("application = app:nothing", "nothing"),
-        ("domains = shop.test", "shop.ini has it already, and keeps it"),
-        ("name = shop", "shop.ini has it already, and keeps it"),
+        ("domains = shop.test", "shop.ini already has it and keeps it"),
+        ("name = shop", "shop.ini already has it and keeps it"),
     ],
 )
 def test_problems_are_printed_and_can_be_undone(home: TestHome, line: str, part: str) -> None:
@@ -140,7 +140,7 @@ def test_an_edit_without_a_change_changes_nothing(home: TestHome) -> None:
     [
         ("exit 3", "exited with status 3"),
         ("printf '\\377' >>$2; exit 0", "UTF-8"),
-        ("echo '[env]' >>$2; echo '# mine' >>{path}", "was changed by somebody else meanwhile"),
+        ("echo '[env]' >>$2; echo '# mine' >>{path}", "somebody else has changed"),
     ],
 )
 def test_what_goes_wrong_leaves_the_file_alone(home: TestHome, editor: str, part: str) -> None:

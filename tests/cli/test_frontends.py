@@ -147,7 +147,7 @@ def test_a_path_that_a_server_would_take_for_something_else_is_left_to_us(server
     lines = [line.lstrip() for line in rendered(server, front_of(planned)).split("\n")]
     assert not [line for line in lines if f"odd{special}" in line and not line.startswith("#")]
     left = [line for line in lines if "multisite" in line and line.startswith("#")]
-    assert sum("served by multisite" in line for line in left) == 3, left
+    assert sum("multisite serves" in line for line in left) == 3, left
     assert "{$" not in "\n".join(lines) or server != "caddy"
 
 
@@ -375,7 +375,7 @@ def example(server: str) -> str:
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_the_pages_show_what_the_command_prints(server: str) -> None:
-    """The example of docs/deploy/SERVER.md is the command's own; when it changes, it is to be pasted there anew."""
+    """The example of docs/deploy/SERVER.md is the command's own; when it changes, paste it there again."""
     page = (DEPLOY / f"{server}.md").read_text()
     assert example(server).strip() in page, f"docs/deploy/{server}.md should show:\n\n{example(server)}"
 
@@ -421,9 +421,9 @@ def test_a_front_end_may_send_from_the_folders_that_are_named(server: str) -> No
     ("server", "header"), [("nginx", "x-sendfile"), ("apache", "x-accel-redirect /f"), ("caddy", "x-sendfile")]
 )
 def test_a_header_that_the_server_does_not_know_is_named(server: str, header: str) -> None:
-    """Else the site's files would come empty, and nobody would be told why."""
+    """Else the site's files would come empty without a reason."""
     blog = site("blog", "blog.test", static={"/static": ("/srv/blog/static",)}, static_send=header)
-    assert "does not obey" in rendered(server, front_of(sites(blog)))
+    assert "does not support" in rendered(server, front_of(sites(blog)))
 
 
 def test_front_ends_take_away_every_field_that_only_a_trusted_peer_may_send() -> None:

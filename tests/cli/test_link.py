@@ -46,7 +46,7 @@ def test_a_folder_becomes_a_site_at_once(home: TestHome) -> None:
     path = home.path / "sites-available" / "my-wiki.ini"
     before = path.stat().st_mtime_ns
     again = run(home, "link", str(folder))
-    assert (again.exit_code, again.stdout.splitlines()) == (0, ["my-wiki: is linked already", address])
+    assert (again.exit_code, again.stdout.splitlines()) == (0, ["my-wiki: already linked", address])
     run(home, "dissite", "my-wiki")
     again = run(home, "link", str(folder), "--json")
     told = json.loads(again.stdout)
@@ -71,7 +71,7 @@ def test_a_django_project_in_a_folder_below_is_known_again(home: TestHome) -> No
     inner.mkdir(parents=True)
     (inner / "wsgi.py").write_text(CALLABLE)
     assert run(home, "link", str(folder)).exit_code == 0
-    assert run(home, "link", str(folder)).stdout.startswith("django: is linked already")
+    assert run(home, "link", str(folder)).stdout.startswith("django: already linked")
 
 
 def test_nothing_recognisable_is_an_error_that_says_what_to_do(home: TestHome) -> None:
@@ -91,7 +91,7 @@ def test_nothing_recognisable_is_an_error_that_says_what_to_do(home: TestHome) -
 def test_a_name_that_is_taken_is_refused(home: TestHome) -> None:
     home.hello("shop")
     done = run(home, "link", str(project(home, "shop")))
-    assert done.exit_code == 1 and "there is a site shop already" in done.stderr
+    assert done.exit_code == 1 and "there already is a site shop" in done.stderr
     done = run(home, "link", "--name", "store", str(home.path.parent / "src" / "shop"))
     assert done.exit_code == 0, done.output
     assert "store.test" in done.stdout  # as the other site has it

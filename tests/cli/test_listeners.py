@@ -63,8 +63,8 @@ def test_serve_ends_before_it_starts_anything(home: pathlib.Path) -> None:  # no
 def test_a_process_of_another_user_is_not_named_but_the_command_that_does(taken: tuple[str, int, int]) -> None:
     host, port, _pid = taken
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    told = as_user(65534, 65534, lambda: listeners.refusal(address, "multisite serve"))
-    assert f"in use by a process that only root may see (sudo ss -ltnp 'sport = :{port}' shows it)" in told
+    reason = as_user(65534, 65534, lambda: listeners.refusal(address, "multisite serve"))
+    assert f"in use by a process that only root can see (sudo ss -ltnp 'sport = :{port}' shows it)" in reason
 
 
 @as_root
@@ -73,22 +73,22 @@ def test_a_port_for_root_alone_has_four_remedies(port: int, higher: int) -> None
     first = pathlib.Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
     if int(first.read_text()) <= port:
         pytest.skip("ordinary users may have every port here")
-    told = as_user(65534, 65534, lambda: listeners.refusal(f"127.0.0.1:{port}", "multisite serve"))
-    assert told.startswith(f"port {port} is for root alone")
+    reason = as_user(65534, 65534, lambda: listeners.refusal(f"127.0.0.1:{port}", "multisite serve"))
+    assert reason.startswith("only root may use ports below ") and f"such as {port};" in reason
     for remedy in (
         f"multisite serve --port {higher}",
         f"sudo multisite serve --port {port}",
         f"sysctl net.ipv4.ip_unprivileged_port_start={port}",
         "multisite create-rules --nginx",
     ):
-        assert remedy in told
+        assert remedy in reason
 
 
 @pytest.mark.parametrize(
     ("address", "reason"),
-    [("192.0.2.1:8000", "no network interface"), ("no.such.host.invalid:8000", "there is no address of that name")],
+    [("192.0.2.1:8000", "no network interface"), ("no.such.host.invalid:8000", "no address is known for that name")],
 )
-def test_an_address_that_is_not_ours_is_told_apart(address: str, reason: str) -> None:
+def test_an_address_that_is_not_ours_has_its_reason(address: str, reason: str) -> None:
     assert reason in listeners.refusal(address, "multisite serve")
 
 

@@ -117,7 +117,7 @@ def test_json_has_the_fields_of_each_line(filled: Path) -> None:
 
 
 def test_nothing_and_nobody_are_reported(home: Path) -> None:
-    assert "nothing has been logged" in run(home, "blog").stderr
+    assert "no lines logged" in run(home, "blog").stderr
     assert "did you mean blog" in run(home, "blgo").output
     misused = run(home, "--since", "soonish")
     assert misused.exit_code == 2 and "10m" in misused.output and "14:30" in misused.output

@@ -100,7 +100,7 @@ def test_each_mistake_is_reported_when_the_site_is_enabled_checked_and_served(
     assert done.exit_code == 1
     assert done.stdout == "enabled blog\n"
     assert cause in done.stderr and remedy in done.stderr
-    assert "blog is enabled, but has problems" in done.stderr
+    assert "blog is enabled but has problems" in done.stderr
     assert (home / "sites-enabled/blog.ini").is_symlink()
     checked = run("check")
     reported = [line for line in (checked.stdout + checked.stderr).splitlines() if "blog.ini" in line]

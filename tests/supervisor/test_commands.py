@@ -186,7 +186,7 @@ def test_logs_of_a_site_that_nobody_started_are_those_of_its_file(home: Supervis
     home.site("blog", more=f"[logging]\nerror = {log}\n")
     assert untimed(typed(home, "logs", "blog")) == ["from last time"]
     home.site("silent")
-    assert typed(home, "logs", "silent") == "nothing has been logged\n"
+    assert typed(home, "logs", "silent") == "no lines logged\n"
 
 
 def test_what_was_printed_outlives_the_supervisor(home: SupervisedHome) -> None:

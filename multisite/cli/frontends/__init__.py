@@ -1,3 +1,3 @@
-"""Configurations of web servers that stand in front: each renderer is pure, from a view of the sites to text."""
+"""Configurations of front ends: each renderer is pure and turns a view of the sites into text."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Apache: virtual hosts that proxy, or in which mod_wsgi runs multisite.
+"""Apache: virtual hosts that act as a proxy, or in which mod_wsgi runs multisite.
 
 Apache takes the first virtual host that names a host, in the order of its files; https://httpd.apache.org/docs/2.4/vhosts/.
 """
@@ -30,29 +30,30 @@ HEAD = """\
 # Save this file as sites-available/multisite.conf, then:
 #     a2enmod {modules}
 #     a2ensite multisite && apachectl configtest && systemctl reload apache2
-# A new site is answered at once, without a reload; run the command again to have rules of its own for it.
+# New sites work at once, without a reload; run the command again to give them their own rules.
 """
 PROXY = """\
-# A connection towards multisite carries one request and is closed (disablereuse). That is fastest, since multisite can
-# hand such a connection over to the site, and it is safe: no site ever holds a connection on which the next visitor of
-# another site is to come. retry=0: after a restart of multisite the next request is tried at once.
+# Each connection to multisite carries one request and is then closed (disablereuse). This is fastest, since multisite
+# can hand the connection over to the site. It is also safe: no site ever holds a connection that will carry a request
+# for another site. retry=0: after a restart of multisite, the next request is tried at once.
 """
 DIRECT = """\
-# Requests go straight to a site whose own socket is open, with no Python in between: whether it is, a folder named
-# like the domain says. Apache must be allowed to connect: put its user into the group of [supervisor] socket_group in
-# moya.conf. Everything else goes to multisite, which starts sites, so that no request is lost and none is sent twice.
+# Requests go directly to a site whose own socket is open, with no Python in between. The socket is open while there is
+# a folder with the name of the domain. Apache must be allowed to connect: put its user into the group of [supervisor]
+# socket_group in moya.conf. All other requests go to multisite, which starts the sites, so no request is lost or sent
+# twice.
 """
 WSGI = """\
-# mod_wsgi runs multisite in processes of its own. {script} has to hold:
+# mod_wsgi runs multisite in its own processes. {script} must contain:
 #     import os
 #     os.environ["MOYA_SERVICE_HOME"] = "{home}"
 #     from multisite.service import application
-# The virtualenv has to be made with the Python that mod_wsgi was built for.
+# Create the virtualenv with the Python that mod_wsgi was built for.
 WSGIDaemonProcess multisite user=www-data group=www-data processes=2 threads=8 python-home={prefix}
 """
 LOG_FORMAT = r"%{Host}i %h %l %u %t \"%r\" %>s %O \"%{Referer}i\" \"%{User-Agent}i\""
 
-#: to HTTPS, with the path as it was sent, to which Apache adds the query; who asks for a certificate's sake is answered
+#: to HTTPS, with the path as it was sent; Apache adds the query. Certificate challenges are not redirected.
 REDIRECT = (
     f'RewriteCond "%{{REQUEST_URI}}" "!^{path_expression(CHALLENGES)}"',
     'RewriteCond "%{THE_REQUEST}" "^[^ ]+ (?:[hH][tT][tT][pP][sS]?://[^/ ?]*)?(/[^ ?]*|)"',
@@ -63,7 +64,7 @@ _SPECIAL = re.compile(r'[\\"$%?*\[\]{}<>|]')
 
 
 def render(front: Front) -> str:
-    """Return the configuration; it ends in whole virtual hosts."""
+    """Return the configuration, which consists of whole virtual hosts."""
     parts = [_head(front)]
     for block in front.blocks:
         parts += _hosts(block, front)
@@ -78,19 +79,19 @@ def render(front: Front) -> str:
             sent=front.sent,
             app_send=front.app_send,
         )
-        parts += [comment("All other hosts: sites that are newer than this file, and the page for unknown ones.")]
+        parts += [comment("All other hosts: sites that are newer than this file, and the page for unknown hosts.")]
         parts += _hosts(rest, front)
     return "\n".join(parts) + "\n"
 
 
 def quoted(text: str) -> str:
-    """Return `text` as one argument that means itself in every directive.
+    """Return `text` as one argument that every directive takes literally.
 
     Raises:
-        Unwritable: Apache would take a part of it for something else.
+        Unwritable: Apache would give a part of it a special meaning.
     """
     if has_control(text) or _SPECIAL.search(text):
-        raise Unwritable("it holds a character that Apache takes for something else")
+        raise Unwritable("it contains a character that has a special meaning for Apache")
     return f'"{text}"'
 
 
@@ -111,12 +112,12 @@ def _head(front: Front) -> str:
 
 def _address(listen: Listen) -> str:
     if listen.path:
-        raise Unwritable("Apache listens on no unix socket")
+        raise Unwritable("Apache cannot listen on a unix socket")
     return listen.address.removeprefix("*:")
 
 
 def _hosts(block: Block, front: Front) -> Iterator[str]:
-    """Yield the virtual host of `block`, and the same once more for TLS where there is a certificate."""
+    """Yield the virtual host of `block`, and a second one for TLS if there is a certificate."""
     plain = [listen.address for listen in front.listen] or ["*:80"]
     redirect = bool(front.redirect and block.certificate)
     ways: list[tuple[str, list[str], bool]] = [(" ".join(plain), [], redirect)]
@@ -141,7 +142,7 @@ def _inside(block: Block, front: Front, leads_away: bool) -> Iterator[str]:
         yield f"ServerAlias {' '.join(aliases[start : start + 50])}"
     yield f'CustomLog {quoted(f"{front.logs}/{block.log}.access.log")} "{LOG_FORMAT}"'
     yield f"LimitRequestBody {front.max_body}"
-    # mod_proxy_uwsgi fails at a %2F; what was sent is in REQUEST_URI all the same.
+    # mod_proxy_uwsgi fails at a %2F; REQUEST_URI has the original path anyway.
     yield f"AllowEncodedSlashes {'On' if front.upstream.protocol == 'uwsgi' else 'NoDecode'}"
     yield "UseCanonicalName Off"
     yield "RewriteEngine On"
@@ -157,7 +158,7 @@ def _files(block: Block, front: Front) -> Iterator[str]:
     if any(map(has_label, block.domains)):
         if block.static or block.check:
             yield comment(
-                "Its files are served by multisite: an alias of Apache cannot say {name}, which is one label."
+                "multisite serves its files: an alias of Apache cannot express {name}, which is exactly one label."
             )
         return
     for rule in [*block.static, *([block.check] if block.check else [])]:
@@ -167,11 +168,11 @@ def _files(block: Block, front: Front) -> Iterator[str]:
         try:
             yield from list(_static(rule, path))
         except Unwritable as error:
-            yield comment(f"{rule.prefix or '/'} is served by multisite: {error}.")
+            yield comment(f"multisite serves {rule.prefix or '/'}: {error}.")
 
 
 def _static(rule: Static, path: str) -> Iterator[str]:
-    """A rule applies to files that there are and that Apache itself would show (-F), links considered."""
+    """Yield a rule for files that exist and that Apache itself would serve (-F), links included."""
     pairs = [(folder, "$1", f"^{path}({rule.rest})$") for folder in rule.folders]
     pairs += [(rule.file, "", f"^{path}$")] if rule.file else []
     for place, rest, pattern in pairs:
@@ -183,7 +184,7 @@ def _static(rule: Static, path: str) -> Iterator[str]:
         yield from _allow(folder, rule, file)
 
 
-#: static_links → what Apache follows; links that lead inside are followed by multisite, to which the others are left
+#: static_links → what Apache follows; multisite gets all other links, and follows those that lead inside
 LINKS = {"all": "FollowSymLinks", "owner": "SymLinksIfOwnerMatch"}
 
 
@@ -204,7 +205,7 @@ def _allow(folder: str, rule: Static, file: str = "") -> Iterator[str]:
 
 
 def _sending(block: Block) -> Iterator[str]:
-    """Yield what multisite may have Apache send; only folders can be named, so that of a file is."""
+    """Yield what multisite may ask Apache to send; only folders can be named, so a file's folder stands for it."""
     ours = [each for each in block.sent if each.header == "X-Sendfile"]
     yield from (comment(reason) for reason in unsent(block.sent, "Apache", "X-Sendfile"))
     if ours or block.app_send:
@@ -214,7 +215,7 @@ def _sending(block: Block) -> Iterator[str]:
         try:
             yield f"XSendFilePath {quoted(each.folder)}"
         except Unwritable as error:
-            yield comment(f"{each.path} cannot be sent by Apache: {error}. Leave static_send out.")
+            yield comment(f"Apache cannot send {each.path}: {error}. Remove static_send.")
 
 
 def _wsgi(front: Front) -> Iterator[str]:
@@ -229,9 +230,11 @@ def _wsgi(front: Front) -> Iterator[str]:
 
 def _proxy(block: Block, front: Front) -> Iterator[str]:
     yield "ProxyPreserveHost On"
-    yield comment("request_timeout and start_timeout, and a little: the page that says why is multisite's")
+    yield comment(
+        "request_timeout plus start_timeout and a margin, so that multisite can send the page that explains it"
+    )
     yield f"ProxyTimeout {block.timeout}"
-    yield comment("What a client claims of itself ends here; mod_proxy sets X-Forwarded-For and -Host.")
+    yield comment("Forwarding headers sent by a client are removed; mod_proxy sets X-Forwarded-For and -Host.")
     gone = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Server", *front.claims, *UNDERSCORED)
     yield from (f"RequestHeader unset {name}" for name in gone)
     yield 'RequestHeader set X-Forwarded-Proto "expr=%{REQUEST_SCHEME}"'
@@ -242,7 +245,7 @@ def _proxy(block: Block, front: Front) -> Iterator[str]:
         yield from (f'RewriteCond "%{{SERVER_NAME}}" "!=={domain}"' for domain in front.indirect)
         yield f'RewriteCond {quoted(front.folders)[:-1]}/%{{SERVER_NAME}}" -d'
         yield f'RewriteRule "^/(.*)$" {socket} [P,L]'
-    # mod_proxy_uwsgi decodes what it is given; with nocanon that would be the query too.
+    # mod_proxy_uwsgi decodes its input; with nocanon that would include the query.
     uwsgi = front.upstream.protocol == "uwsgi"
     options = "retry=0 disablereuse=On" if uwsgi else "nocanon retry=0 disablereuse=On upgrade=websocket"
     yield f'ProxyPass "/" "{_upstream(front)}" {options}'

@@ -1,8 +1,8 @@
-"""What a front end has to know of the sites: a small view, the same for every kind of server, and how domains are said.
+"""What a front end has to know about the sites: a small view for every kind of server, and how to write domains.
 
-A front end only ever takes work off the dispatcher. Whatever a rule cannot say exactly in a server's own grammar is
-left out, with the reason as a comment, and the dispatcher, which everything else is passed on to, does it.
-Expressions are without a backslash, which each server would unescape its own way.
+A front end only takes work off the dispatcher. If a server's grammar cannot express a rule exactly, the rule is left
+out with a comment that gives the reason, and the dispatcher does the work, since it gets all other requests.
+Expressions contain no backslash, because each server would unescape it in its own way.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ DISPATCHER = Endpoint("http", host="127.0.0.1", port=8000)
 
 
 class Unwritable(ValueError):
-    """A value that a server's grammar cannot hold with certainty; the message completes "PATH …"."""
+    """A value that may have no exact form in a server's grammar; the message completes "PATH …"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Static:
-    """Files below a URL prefix; without `folders` and `file`, multisite is asked for whatever is there.
+    """Files below a URL prefix; without `folders` and `file`, multisite gets all requests below it.
 
-    A front end answers for plain files that are there. The rest (a folder and its index, a link that may not be
-    followed, a file that is missing, another method) it leaves to multisite, whose answer is the site's policy.
+    A front end serves plain files that exist. It leaves the rest (a folder and its index, a link that it may not
+    follow, a missing file, another method) to multisite, which knows the site's policy.
 
     Attributes:
         prefix: whole path, mount included, without a final slash; "" is everything.
-        folders: tried in this order.
-        file: answers `prefix` itself.
+        folders: searched in this order.
+        file: the answer to `prefix` itself.
         links: the site's static_links.
         hidden: whether names that start with a dot are served.
-        expires: seconds for caches; None says nothing.
+        expires: seconds for caches; None sends no header.
     """
 
     prefix: str
@@ -60,7 +60,7 @@ class Sent:
 
     Attributes:
         header: X-Accel-Redirect or X-Sendfile.
-        prefix: what stands before the path in X-Accel-Redirect.
+        prefix: the part before the path in X-Accel-Redirect.
         path: without a final slash.
         links: the site's static_links.
     """
@@ -73,26 +73,26 @@ class Sent:
 
     @property
     def folder(self) -> str:
-        """What a server names that knows folders only."""
+        """The folder to name for a server that supports only folders."""
         return (posixpath.dirname(self.path) if self.is_file else self.path) or "/"
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Domains that are served alike, and what is special about them.
+    """Domains with the same rules.
 
     Attributes:
-        name: of the site that has "/" or else the first mount.
-        sites: whose domains these are, each with its mount.
+        name: of the site at "/", or else of the first mount.
+        sites: the sites of these domains, each with its mount.
         domains: exact ones, or patterns in the order in which they are tried; never both.
         static: the longest prefix first.
-        check: files tried before the application of the site at "/".
+        check: files that are searched before the application of the site at "/".
         left: what the dispatcher does because no rule can, in sentences.
         timeout: seconds that the slowest of the sites may take to answer.
-        direct: whether all that is not static may go straight to the site's own socket.
+        direct: whether requests that are not for static files may go directly to the site's own socket.
         log: stem of the access log's name.
-        sent: what multisite may have the front end send.
-        app_send: whether an application may name files too.
+        sent: what multisite may tell the front end to send.
+        app_send: whether an application may name files, too.
     """
 
     name: str
@@ -110,7 +110,7 @@ class Block:
 
     @property
     def titles(self) -> list[str]:
-        """What is said above it: the sites, and where they are mounted."""
+        """Headings: the sites, and where they are mounted."""
         return [f"{name}{f' at {mount}' if mount != '/' else ''}" for mount, name in self.sites]
 
 
@@ -127,7 +127,7 @@ class Listen:
         """Read ``PORT``, ``HOST:PORT``, ``[IPV6]:PORT`` or ``unix:/PATH``.
 
         Raises:
-            ValueError: it is none of these; the message is the reason.
+            ValueError: it has none of these forms; the message is the reason.
         """
         if text.startswith("unix:"):
             return cls(path=Endpoint.parse(text).path)
@@ -146,26 +146,26 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """One configuration: its blocks and what holds for all of them.
+    """One configuration: its blocks and the settings that all of them share.
 
     Attributes:
-        title: the command that makes this, for the first line.
+        title: the command that prints this, for the first line.
         blocks: those with exact domains first, then those with patterns, in the order in which they are tried.
-        rest: whether a last block takes the hosts that no other names.
-        listen: where; none is the server's own default.
+        rest: whether a last block answers the hosts that no other block names.
+        listen: where the server listens; empty: the server's own default.
         upstream: where the dispatcher listens, and which protocol it speaks.
         timeout: seconds for hosts that no block names.
         max_body: bytes; 0 is no limit.
         logs: folder of the access logs.
-        folders: of the exact domains that can be had directly; "" where nothing goes direct.
-        indirect: exact domains that have such a folder and must come to the dispatcher all the same.
-        host_header: the header that the dispatcher believes a front end about the host.
-        script: file that Apache's mod_wsgi loads; "" proxies.
-        sent: what multisite may have the front end send, for any host.
-        app_send: whether an application may name files too.
-        ask: address at which Caddy asks whether a host is ours; "" where there is none.
-        redirect: whether plain HTTP leads to HTTPS where there is that.
-        caddy: its version; () where it is not known, and taken to be a newer one.
+        folders: folder with those of the exact domains that are open directly; "" if no request goes directly.
+        indirect: exact domains that have such a folder but whose requests must go to the dispatcher.
+        host_header: the header in which the dispatcher accepts the host from a front end.
+        script: file that Apache's mod_wsgi loads; "": Apache is a proxy.
+        sent: what multisite may tell the front end to send, for any host.
+        app_send: whether an application may name files, too.
+        ask: address at which Caddy asks whether a host is ours; "" if there is none.
+        redirect: whether plain HTTP redirects to HTTPS for hosts with a certificate.
+        caddy: its version; () if it is unknown, which counts as a recent one.
     """
 
     title: str
@@ -189,13 +189,13 @@ class Front:
 
     @property
     def claims(self) -> list[str]:
-        """The header fields by which a client could speak in a front end's stead."""
+        """The header fields with which a client could pose as a front end."""
         named = [self.host_header] if re.fullmatch(r"[A-Za-z0-9-]+", self.host_header) else []
         return [*named, *CLAIMS]
 
 
-#: what front ends say of their clients under names that we do not set: a client could say it in their stead, and a
-#: trusted front end is believed. gunicorn takes the last two, with underscores, for variables of its own.
+#: headers in which front ends describe their clients and that we do not set. A client could send them, and we would
+#: believe them, since they come from a trusted front end. gunicorn reads the last two, with underscores, as its own.
 CLAIMS = (
     "Forwarded",
     "X-Client-IP",
@@ -212,32 +212,30 @@ CLAIMS = (
     "Proxy",
 )
 UNDERSCORED = ("SCRIPT_NAME", "PATH_INFO")
-#: where a certificate authority asks, over plain HTTP, for what certbot has put there (RFC 8555 section 8.3)
+#: where a certificate authority fetches certbot's answer to its challenge over plain HTTP (RFC 8555 section 8.3)
 CHALLENGES = "/.well-known/acme-challenge/"
 
 
 def comment(text: str, indent: str = "") -> str:
-    """Return `text` as a comment line, on which nothing can end it."""
+    """Return `text` as a comment line; nothing in it can end the line."""
     return f"{indent}# {_CONTROL.sub('?', text)}"
 
 
 def without_check(name: str) -> str:
-    """Return why a server that cannot hold back links leaves files to multisite."""
-    return f"{name} follows any link, so it serves files with static_links = all only"
+    """Return why a server that follows every link leaves files to multisite."""
+    return f"{name} follows any link, so it serves files only with static_links = all"
 
 
 def unsent(sent: tuple[Sent, ...], name: str, header: str = "") -> list[str]:
-    """Return a sentence about what this server is told by a header that it does not know."""
+    """Return a sentence about files that are sent with a header that this server does not support."""
     if all(each.header == header for each in sent):
         return []
-    remedy = (
-        f"say static_send = {header.lower()}{' /PREFIX' if 'Accel' in header else ''}" if header else "leave it out"
-    )
-    return [f"static_send names a header that {name} does not obey, and these files come empty: {remedy}."]
+    remedy = f"set static_send = {header.lower()}{' /PREFIX' if 'Accel' in header else ''}" if header else "remove it"
+    return [f"static_send names a header that {name} does not support, so these files would be empty: {remedy}."]
 
 
 def has_control(text: str) -> bool:
-    """Tell whether `text` holds what no line of a configuration can."""
+    """Tell whether `text` contains a character that no line of a configuration can hold."""
     return bool(_CONTROL.search(text))
 
 
@@ -252,7 +250,7 @@ def expression(domain: str) -> str:
 
 
 def _literal(text: str) -> str:
-    """Escape what stands in a host name: letters, digits and ``_-.``; of an IPv6 address ``[:]`` too."""
+    """Escape the characters of a host name: letters, digits, ``_-.``, and ``[:]`` in an IPv6 address."""
     return re.sub(r"[][.]", lambda match: f"[{match[0]}]", text)
 
 
@@ -262,7 +260,7 @@ def path_expression(prefix: str) -> str:
 
 
 def has_label(domain: str) -> bool:
-    """Tell whether `domain` captures one label, which the wildcards of most servers cannot say."""
+    """Tell whether `domain` captures one label, which the wildcards of most servers cannot express."""
     return any(match[0].startswith("{") and not match[1] for match in _WILDCARD.finditer(domain))
 
 
@@ -275,7 +273,7 @@ def undisputed(patterns: Sequence[str]) -> frozenset[str]:
     """Return those ``*.SUFFIX`` of `patterns`, in their order of registration, that a server may look up first.
 
     Servers prefer their own wildcards to expressions, and the longer wildcard to the shorter; here the pattern that was
-    registered last wins. So these are the ones that nothing registered later could take a host from.
+    registered last wins. So no pattern that was registered later could take a host from the ones returned.
     """
     found: set[str] = set()
     later: set[str] = set()

@@ -24,25 +24,26 @@ from multisite.config.domains import is_pattern
 HEAD = """\
 # Save this file as /etc/caddy/Caddyfile, or import it there, then:
 #     caddy validate --config /etc/caddy/Caddyfile && systemctl reload caddy
-# A new site is answered at once, without a reload; run the command again to have rules of its own for it.
+# New sites work at once, without a reload; run the command again to give them their own rules.
 
-# A connection towards multisite carries one request and is closed (keepalive off). That is fastest, since multisite can
-# hand such a connection over to the site, and it is safe: no site ever holds a connection on which the next visitor of
-# another site is to come.
+# Each connection to multisite carries one request and is then closed (keepalive off). This is fastest, since multisite
+# can hand the connection over to the site. It is also safe: no site ever holds a connection that will carry a request
+# for another site.
 """
 DIRECT = """\
-# Requests go straight to a site whose own socket is open, with no Python in between: whether it is, a folder named
-# like the domain says. Caddy must be allowed to connect: put its user into the group of [supervisor] socket_group in
-# moya.conf. Everything else goes to multisite, which starts sites, so that no request is lost and none is sent twice.
+# Requests go directly to a site whose own socket is open, with no Python in between. The socket is open while there is
+# a folder with the name of the domain. Caddy must be allowed to connect: put its user into the group of [supervisor]
+# socket_group in moya.conf. All other requests go to multisite, which starts the sites, so no request is lost or sent
+# twice.
 """
-BUFFER = 1 << 20  # bytes of a request's body that Caddy takes in before it passes the request on
-RENAMED = (2, 6, 3)  # the version in which this got another name
+BUFFER = 1 << 20  # bytes of a request's body that Caddy reads before it passes the request on
+RENAMED = (2, 6, 3)  # the version that renamed this setting
 OLD_BUFFERS = ("buffer_requests", f"max_buffer_size {BUFFER}")
 _FILE = re.compile(r"[A-Za-z0-9._-]+\Z")
 
 
 def render(front: Front) -> str:
-    """Return the configuration; it ends in whole sites."""
+    """Return the configuration, which consists of whole sites."""
     exact = [block for block in front.blocks if not is_pattern(block.domains[0])]
     patterns = [block for block in front.blocks if is_pattern(block.domains[0])]
     parts = [[comment(front.title) + "\n" + HEAD + ("\n" + DIRECT if front.folders else "")]]
@@ -56,18 +57,18 @@ def render(front: Front) -> str:
 
 
 def quoted(text: str) -> str:
-    """Return `text` as one token that means itself.
+    """Return `text` as one token that Caddy takes literally.
 
     Raises:
-        Unwritable: Caddy would take a part of it for something else.
+        Unwritable: Caddy would give a part of it a special meaning.
     """
     if has_control(text) or "{" in text or "`" in text:
-        raise Unwritable("it holds a character that Caddy takes for something else")
+        raise Unwritable("it contains a character that has a special meaning for Caddy")
     return f"`{text}`"
 
 
 def comment(text: str, indent: str = "") -> str:
-    """Return `text` as a comment; Caddy puts the environment in place of ``{$NAME}`` even there."""
+    """Return `text` as a comment; Caddy expands ``{$NAME}`` from the environment even there."""
     return plain_comment(text.replace("{$", "{ $"), indent)
 
 
@@ -77,9 +78,9 @@ def _certificates_on_demand(front: Front) -> bool:
 
 def _ask(front: Front) -> Iterator[str]:
     yield comment(
-        "Certificates of hosts that no site below names are fetched at their first visit. Caddy asks multisite"
+        "Caddy fetches certificates for hosts that no site below names at their first visit. It first asks multisite"
     )
-    yield comment("whether a site claims the host, so that nobody makes it fetch certificates for names of his own.")
+    yield comment("whether a site claims the host, so that nobody can make it fetch certificates for other names.")
     yield "{"
     yield "    on_demand_tls {"
     yield f"        ask {quoted(front.ask)}"
@@ -106,7 +107,7 @@ def _addresses(domain: str, front: Front) -> Iterator[str]:
 
 def _others(patterns: list[Block], front: Front) -> Iterator[str]:
     if front.rest:
-        yield comment("All other hosts: patterns, sites that are newer than this file, and the page for unknown ones.")
+        yield comment("All other hosts: patterns, sites that are newer than this file, and the page for unknown hosts.")
     if _certificates_on_demand(front):
         yield "https:// {"
         yield "    tls {"
@@ -134,7 +135,7 @@ def _others(patterns: list[Block], front: Front) -> Iterator[str]:
 def _inside(log: str, front: Front) -> Iterator[str]:
     hosts = sorted({listen.host for listen in front.listen if listen.host})
     if any(listen.path for listen in front.listen):
-        raise Unwritable("--listen takes a port for Caddy")
+        raise Unwritable("for Caddy, --listen takes only a port")
     if hosts:
         yield f"bind {' '.join(hosts)}"
     yield "log {"
@@ -164,16 +165,16 @@ def _handle(matcher: str, lines: Iterable[str]) -> Iterator[str]:
 
 
 def _files(rule: Static, name: str, otherwise: list[str]) -> Iterator[str]:
-    """Yield handles for the files that are there, or a comment where Caddy cannot serve them."""
+    """Yield handlers for the files that exist, or a comment if Caddy cannot serve them."""
     try:
         if rule.folders or rule.file:
             yield from list(_found(rule, name, otherwise))
     except Unwritable as error:
-        yield comment(f"{rule.prefix or '/'} is served by multisite: {error}.")
+        yield comment(f"multisite serves {rule.prefix or '/'}: {error}.")
 
 
 def _found(rule: Static, name: str, otherwise: list[str]) -> Iterator[str]:
-    """Yield two steps: one condition needs what another found, and Caddy tries those of one matcher in no order."""
+    """Yield two steps: one condition needs the result of another, and Caddy tries those of one matcher in any order."""
     if rule.links != "all":
         raise Unwritable(without_check("Caddy"))
     folders, file = rule.folders, ""
@@ -181,7 +182,7 @@ def _found(rule: Static, name: str, otherwise: list[str]) -> Iterator[str]:
         folder, file = posixpath.split(rule.file)
         folders = (folder,)
         if not _FILE.match(file):
-            raise Unwritable("its file has a name that Caddy takes for something else")
+            raise Unwritable("the name of its file has a special meaning for Caddy")
     yield f"@{name} {{"
     yield "    method GET HEAD"
     yield f"    path_regexp {name} `^{path_expression(rule.prefix)}{'' if file else f'({rule.rest})'}$`"
@@ -225,23 +226,26 @@ def _proxy(to: str, block: Block, front: Front) -> str:
 
 
 def _snippet(front: Front) -> str:
-    """Return a name that other files, for other sites, do not use: Caddy takes each name once."""
+    """Return a name that files for other sites do not use: Caddy accepts each name once."""
     blocks = [] if front.rest else sorted({name for block in front.blocks for _, name in block.sites})
     return "-".join(["multisite", *blocks])
 
 
 def _shared(front: Front) -> Iterator[str]:
-    """How a request is passed on, to an address and with a time limit."""
+    """Yield the snippet that passes a request on, to an address and with a time limit."""
     yield f"({_snippet(front)}) {{"
     yield "    reverse_proxy {args.0} {"
-    yield comment("What a client claims of itself ends here; Caddy sets X-Forwarded-For, -Proto and -Host.", " " * 8)
+    yield comment(
+        "Forwarding headers sent by a client are removed; Caddy sets X-Forwarded-For, -Proto and -Host.", " " * 8
+    )
     yield from (f"        header_up -{name}" for name in (*front.claims, *UNDERSCORED, "X-Forwarded-Port"))
-    yield comment("A slow client is waited for here, rather than in a process of the site's.", " " * 8)
+    yield comment("Caddy waits for a slow client, so that no process of the site has to.", " " * 8)
     old = () < front.caddy < RENAMED
     yield from (f"        {line}" for line in (OLD_BUFFERS if old else (f"request_buffers {BUFFER >> 20}MiB",)))
     yield "        transport http {"
     yield "            dial_timeout 5s"
-    yield comment("request_timeout and start_timeout, and a little: the page that says why is multisite's", " " * 12)
+    margin = "request_timeout plus start_timeout and a margin, so that multisite can send the page that explains it"
+    yield comment(margin, " " * 12)
     yield "            response_header_timeout {args.1}"
     yield "            keepalive off"
     yield "        }"

@@ -1,4 +1,4 @@
-"""lighttpd: conditionals over the host. All that match are merged, and the last one wins, as our last pattern does.
+"""lighttpd: conditions on the host. lighttpd merges all that match, and the last one wins, as our last pattern does.
 
 https://redmine.lighttpd.net/projects/lighttpd/wiki/Docs_Configuration
 """
@@ -25,13 +25,13 @@ from multisite.cli.frontends.blocks import (
 )
 
 HEAD = """\
-# Save this file and include it in lighttpd.conf, or have lighttpd run the command at each start:
+# Save this file and include it in lighttpd.conf, or let lighttpd run the command at each start:
 #     include_shell "{command}"
 # then: lighttpd -tt -f /etc/lighttpd/lighttpd.conf && systemctl restart lighttpd
-# A new site is answered at once, without a restart; run the command again to have rules of its own for it.
+# New sites work at once, without a restart; run the command again to give them their own rules.
 """
 MODULES = ("mod_alias", "mod_setenv", "mod_accesslog", "mod_proxy")
-#: to HTTPS, for which lighttpd.conf has the certificates; who asks for a certificate's sake is answered
+#: to HTTPS, for which lighttpd.conf has the certificates; certificate challenges are not redirected
 REDIRECT = f"""\
     $HTTP["scheme"] == "http" {{
         $HTTP["url"] !~ "^{path_expression(CHALLENGES)}" {{
@@ -45,7 +45,7 @@ REDIRECT = f"""\
 
 
 def render(front: Front) -> str:
-    """Return the configuration; it ends in whole conditionals."""
+    """Return the configuration, which consists of whole conditions."""
     parts = [[comment(front.title) + "\n" + HEAD.format(command=comment(front.title)[2:].replace('"', "'"))]]
     parts.append(list(_everywhere(front)))
     parts += [list(_host(block, front)) for block in reversed(front.blocks)]
@@ -59,10 +59,10 @@ def quoted(text: str) -> str:
     """Return `text` as one string.
 
     Raises:
-        Unwritable: lighttpd would take a part of it for something else.
+        Unwritable: lighttpd would give a part of it a special meaning.
     """
     if has_control(text) or re.search(r'[\\"$%]', text):
-        raise Unwritable("it holds a character that lighttpd takes for something else")
+        raise Unwritable("it contains a character that has a special meaning for lighttpd")
     return f'"{text}"'
 
 
@@ -87,17 +87,18 @@ def _if_host(domains: Iterable[str]) -> str:
 def _proxy(front: Front) -> Iterator[str]:
     yield f"server.max-request-size = {front.max_body // 1024}"
     yield f"accesslog.filename = {quoted(f'{front.logs}/multisite.access.log')}"
-    yield comment("What a client claims of itself ends here: an empty field is not passed on.")
+    yield comment("Forwarding headers sent by a client are removed: an empty field is not passed on.")
     yield "setenv.set-request-header = ("
     yield from (f'    "{name}" => "",' for name in ("X-Forwarded-For", "X-Forwarded-Port", *front.claims, *UNDERSCORED))
     yield ")"
     yield comment(
-        "A connection towards multisite carries one request and is closed. That is fastest, since multisite can"
+        "Each connection to multisite carries one request and is then closed. This is fastest, since multisite"
     )
     yield comment(
-        "hand such a connection over to the site, and no site ever holds a connection on which the next visitor"
+        "can hand the connection over to the site. It is also safe: no site ever holds a connection that will"
     )
-    yield comment("of another site is to come. Timeouts: the page that says why a site does not answer is multisite's.")
+    yield comment("carry a request for another site. The timeouts leave multisite time to send the page that explains")
+    yield comment("why a site does not answer.")
     yield 'proxy.header = ( "upgrade" => "enable" )'
     timeouts = f'"connect-timeout" => 5, "read-timeout" => {front.timeout}, "disable-time" => 0'
     yield from (comment(reason) for reason in unsent(front.sent, "lighttpd", "X-Sendfile"))
@@ -105,7 +106,7 @@ def _proxy(front: Front) -> Iterator[str]:
 
 
 def _sending(front: Front) -> str:
-    """Return the options by which multisite may have lighttpd send files from these folders."""
+    """Return the options with which multisite may ask lighttpd to send files from these folders."""
     folders = []
     for each in front.sent:
         if each.header == "X-Sendfile":
@@ -130,14 +131,14 @@ def _host(block: Block, front: Front) -> Iterator[str]:
     yield from (comment(reason, "    ") for reason in block.left)
     if block.check:
         yield comment(
-            "The folders of check are served by multisite: lighttpd has no way on to the application.", "    "
+            "multisite serves the folders of check: lighttpd cannot pass a missing file on to the application.", "    "
         )
     rules = []
     for rule in block.static:
         try:
             rules += [_alias(rule, block)] if rule.folders or rule.file else []
         except Unwritable as error:
-            yield comment(f"{rule.prefix or '/'} is served by multisite: {error}.", "    ")
+            yield comment(f"multisite serves {rule.prefix or '/'}: {error}.", "    ")
     yield "    alias.url = ("
     yield from (f"        {line}," for line, _ in rules)
     yield "    )"
@@ -151,12 +152,12 @@ def _host(block: Block, front: Front) -> Iterator[str]:
 
 
 def _alias(rule: Static, block: Block) -> tuple[str, str]:
-    """Return the alias and the expression of the paths that it is for."""
+    """Return the alias, and the expression for its paths."""
     path = path_expression(rule.prefix)
     if rule.links != "all":
         raise Unwritable(without_check("lighttpd"))
     if any(other.prefix.startswith(f"{rule.prefix}/") and not other.folders for other in block.static):
-        raise Unwritable("a prefix beneath it is")
+        raise Unwritable("it serves a prefix below it")
     if len(rule.folders) > 1 or rule.expires is not None:
         raise Unwritable("it has several folders, or static_expires")
     if rule.file:

@@ -1,7 +1,7 @@
 """nginx: whole server blocks, to be included in its ``http`` block.
 
-A host is looked up among exact names first, then the longest wildcard, then the first regular expression that matches;
-https://nginx.org/en/docs/http/server_names.html.
+nginx looks up a host among exact names first, then takes the longest wildcard, then the first regular expression that
+matches; https://nginx.org/en/docs/http/server_names.html.
 """
 
 from __future__ import annotations
@@ -25,40 +25,40 @@ from multisite.cli.frontends.blocks import (
 from multisite.config.domains import is_pattern
 from multisite.config.trusted import key_of
 
-#: a longer name does not fit the hash tables that nginx makes by default, and it would not start
+#: a longer name does not fit nginx's default hash tables, and nginx would not start
 LONGEST_NAME = 40
 
 HEAD = """\
 # Include this file within http {} of nginx.conf, then: nginx -t && nginx -s reload
-# A new site is answered at once, without either; run the command again to have rules of its own for it.
+# New sites work at once, without a reload; run the command again to give them their own rules.
 
-# A connection towards multisite carries one request and is closed, unless it becomes a WebSocket. That is fastest,
-# since multisite can hand such a connection over to the site, and it is safe: no site ever holds a connection on which
-# the next visitor of another site is to come.
+# Each connection to multisite carries one request and is then closed, unless it becomes a WebSocket. This is fastest,
+# since multisite can hand the connection over to the site. It is also safe: no site ever holds a connection that will
+# carry a request for another site.
 map $http_upgrade $multisite_connection {
     default upgrade;
     "" close;
 }
 
-# The name by which nginx chose the server block, with the port that the client used: Host alone may say another one,
-# where the request names its host in the first line (RFC 9112 section 3.2.2).
+# The name by which nginx chose the server block, with the port that the client used. The Host field alone may differ,
+# if the first line of the request names the host (RFC 9112 section 3.2.2).
 map $http_host $multisite_port {
     default "";
     "~(?<multisite_sent_port>:[0-9]+)$" $multisite_sent_port;
 }
 """
 
-#: what stands for something else in a map, quoted or not
+#: words with a special meaning in a map, quoted or not
 MAP_WORDS = frozenset({"default", "hostnames", "include", "volatile"})
 
-#: there is never such a folder: what is in a domain's is no folder
+#: a folder that never exists: nothing in a domain's folder is a folder
 NO_FOLDER = "-/-"
 
 GUARD = """\
-# Requests go straight to a site whose own socket is open, with no Python in between: whether it is, a folder named
-# like the domain says. nginx must be allowed to connect: put its user into the group of [supervisor] socket_group in
-# moya.conf. Everything else goes to multisite, which starts sites, so that no request is lost and none is sent twice.
-# nginx has put $host into lower case and refuses "/" and ".." in it; this lets through what a host name can hold.
+# Requests go directly to a site whose own socket is open, with no Python in between. The socket is open while there is
+# a folder with the name of the domain. nginx must be allowed to connect: put its user into the group of [supervisor]
+# socket_group in moya.conf. All other requests go to multisite, which starts the sites, so no request is lost or sent
+# twice. nginx has put $host into lower case and refuses "/" and ".." in it; this map accepts only host names.
 map $host $multisite_folder {
     default "-/-";
     "~^[a-z0-9_-][a-z0-9_.-]*$" $host;
@@ -66,7 +66,7 @@ map $host $multisite_folder {
 
 
 def render(front: Front) -> str:
-    """Return the configuration; it ends in whole server blocks."""
+    """Return the configuration, which consists of whole server blocks."""
     in_order = [domain for block in reversed(front.blocks) for domain in reversed(block.domains)]
     native = undisputed(in_order)
     parts = [comment(front.title) + "\n" + HEAD]
@@ -80,26 +80,26 @@ def render(front: Front) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return `text` for within double quotes.
+    """Return `text` escaped for double quotes.
 
     Raises:
-        Unwritable: nginx would take a part of it for something else.
+        Unwritable: nginx would give a part of it a special meaning.
     """
     if has_control(text) or "$" in text:
-        raise Unwritable("it holds a character that nginx has no way to write")
+        raise Unwritable("it contains a character that cannot be written for nginx")
     return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def quoted(text: str, after: str = "") -> str:
-    """Return `text` as one parameter, followed by `after`, which is ours and may hold variables."""
+    """Return `text` as one parameter, followed by `after`, which comes from us and may contain variables."""
     return f'"{escaped(text)}{after}"'
 
 
 def _guard(front: Front) -> str:
     keys = (domain if _is_short(domain) and domain not in MAP_WORDS else _regular(domain) for domain in front.indirect)
     exceptions = [f"    {key} {quoted(NO_FOLDER)};\n" for key in keys]
-    told = ["    # They have files of their own, or do not speak HTTP.\n"] if exceptions else []
-    return "".join([GUARD, *told, *exceptions, "}\n"])
+    reason = ["    # These sites have static files, or do not speak HTTP.\n"] if exceptions else []
+    return "".join([GUARD, *reason, *exceptions, "}\n"])
 
 
 def _is_short(domain: str) -> bool:
@@ -132,7 +132,7 @@ def _server(block: Block, front: Front, native: frozenset[str]) -> Iterator[str]
 
 
 def _redirect(begin: list[str], front: Front, block: Block) -> Iterator[str]:
-    """Yield the server that sends all visitors to HTTPS, but not who asks for a certificate's sake."""
+    """Yield the server that redirects all requests but certificate challenges to HTTPS."""
     yield "server {"
     yield from begin
     yield from _settings(front, block.timeout)
@@ -144,14 +144,14 @@ def _redirect(begin: list[str], front: Front, block: Block) -> Iterator[str]:
 
 
 def _rest(front: Front) -> Iterator[str]:
-    yield "# All other hosts: sites that are newer than this file, and the page for unknown ones."
+    yield "# All other hosts: sites that are newer than this file, and the page for unknown hosts."
     yield "server {"
     yield from _plain(front)
     yield "    server_name ~.;"
     log = quoted(f"{front.logs}/multisite.access.log")
     yield f"    access_log {log} combined;"
     if not front.blocks:
-        yield "    # A domain that has a folder here, which the user of nginx may write, has a log of its own in it."
+        yield "    # A domain has its own log if it has a folder here in which nginx's user may write."
         yield f"    root {quoted(f'{front.logs}/sites', '/$host')};"
         yield f"    access_log {quoted(f'{front.logs}/sites', '/$host/access.log')} combined;"
     yield from _settings(front, front.timeout)
@@ -182,12 +182,12 @@ def _regular(domain: str) -> str:
 
 
 def _settings(front: Front, timeout: int) -> Iterator[str]:
-    """Yield what holds for every location of a server, towards multisite and towards a site's own socket alike."""
+    """Yield the settings of every location of a server, for multisite and for a site's own socket alike."""
     uwsgi = front.upstream.protocol == "uwsgi"
     word = "uwsgi" if uwsgi else "proxy"
     yield f"    client_max_body_size {_size(front.max_body)};"
     yield f"    {word}_connect_timeout 5s;"
-    yield "    # request_timeout and start_timeout, and a little: the page that says why is multisite's"
+    yield "    # request_timeout plus start_timeout and a margin, so that multisite can send the page that explains it"
     yield f"    {word}_read_timeout {timeout}s;"
     yield f"    {word}_send_timeout {timeout}s;"
     yield f"    {word}_next_upstream off;  # no request is ever sent twice"
@@ -200,20 +200,20 @@ def _settings(front: Front, timeout: int) -> Iterator[str]:
     yield from (f'    proxy_set_header {name} "";' for name in front.claims)
 
 
-def _sending(told: Block | Front, front: Front) -> Iterator[str]:
-    """Yield what multisite may have nginx send, or that nobody may; only what everybody may see is in these folders."""
-    ours = {each.prefix + each.path: each for each in told.sent if each.header == "X-Accel-Redirect"}.values()
-    yield from (comment(reason, "    ") for reason in unsent(told.sent, "nginx", "X-Accel-Redirect"))
-    if not ours and not told.app_send:
+def _sending(of: Block | Front, front: Front) -> Iterator[str]:
+    """Yield what multisite may ask nginx to send, or a line that forbids it; these folders hold only public files."""
+    ours = {each.prefix + each.path: each for each in of.sent if each.header == "X-Accel-Redirect"}.values()
+    yield from (comment(reason, "    ") for reason in unsent(of.sent, "nginx", "X-Accel-Redirect"))
+    if not ours and not of.app_send:
         word = "uwsgi" if front.upstream.protocol == "uwsgi" else "proxy"
-        yield f"    {word}_ignore_headers X-Accel-Redirect;  # no site shall name files for nginx to send"
+        yield f"    {word}_ignore_headers X-Accel-Redirect;  # no site may name files for nginx to send"
     for each in ours:
         end = "" if each.is_file else "/"
         try:
             where, path = quoted(each.prefix + each.path, end), quoted(each.path, end)
             start = quoted(f"from={each.path}", end)
         except Unwritable as error:
-            yield comment(f"{each.path} cannot be sent by nginx: {error}. Leave static_send out.", "    ")
+            yield comment(f"nginx cannot send {each.path}: {error}. Remove static_send.", "    ")
             continue
         yield f"    location {'=' if each.is_file else '^~'} {where} {{"
         yield "        internal;"
@@ -226,7 +226,7 @@ def _size(size: int) -> str:
     return f"{size >> 20}m" if size and not size % 2**20 else str(size)
 
 
-#: they are set, never added to, so that what a client claims of itself ends here
+#: they replace the client's own headers, so no client can forge them
 HEADERS = {
     "Host": "$host$multisite_port",
     "Upgrade": "$http_upgrade",
@@ -260,7 +260,7 @@ UWSGI = {
 
 
 def _static(rule: Static, front: Front, apart: bool) -> Iterator[str]:
-    """Yield a location for the files, and one for what else is at the prefix where that must not go further."""
+    """Yield a location for the files, and one for the rest of the prefix if that must not match further locations."""
     path = path_expression(rule.prefix)
     try:
         if rule.file:
@@ -269,7 +269,7 @@ def _static(rule: Static, front: Front, apart: bool) -> Iterator[str]:
             yield from _location(f'~ "^{path}({rule.rest})$"', _each(rule.folders), rule)
     except Unwritable as error:
         apart = True
-        yield comment(f"{rule.prefix or '/'} is served by multisite: {error}.", "    ")
+        yield comment(f"multisite serves {rule.prefix or '/'}: {error}.", "    ")
     if apart or not (rule.folders or rule.file):
         yield from _pass(front, False, f'~ "^{path}(?:/|$)"')
 
@@ -278,7 +278,7 @@ def _check(rule: Static) -> Iterator[str]:
     try:
         yield from _location(f'~ "^({rule.rest})$"', _each(rule.folders), rule)
     except Unwritable as error:
-        yield comment(f"The folders of check are served by multisite: {error}.", "    ")
+        yield comment(f"multisite serves the folders of check: {error}.", "    ")
 
 
 def _location(where: str, tried: str, rule: Static) -> Iterator[str]:
@@ -292,7 +292,7 @@ def _location(where: str, tried: str, rule: Static) -> Iterator[str]:
     yield "    }"
 
 
-#: static_links → what nginx follows; links that lead inside are followed by multisite, to which the others are left
+#: static_links → what nginx follows; multisite gets all other links, and follows those that lead inside
 LINKS = {"none": "on", "inside": "on", "owner": "if_not_owner"}
 
 
@@ -322,6 +322,6 @@ def _dispatcher(front: Front) -> str:
     upstream, scheme = front.upstream, "" if front.upstream.protocol == "uwsgi" else "http://"
     if upstream.path:
         if upstream.path.startswith("\0") or ":" in upstream.path:
-            raise Unwritable("nginx cannot connect to an abstract socket, nor to one with a colon in its path")
+            raise Unwritable("nginx cannot connect to an abstract socket, or to one with a colon in its path")
         return f"{scheme}unix:{escaped(upstream.path)}{':' if scheme else ''}"
     return f"{scheme}{upstream.address}"

@@ -1,8 +1,8 @@
 """From the sites to the blocks of a front end (pure).
 
-Which site answers stays the dispatcher's decision; a block may only say what is certain about all its domains. So
-domains share a block when the same sites answer them in the same way, and a rule is made when no other site could
-claim what it covers.
+The dispatcher decides which site answers; a block contains only what is certain for all its domains. So domains share a
+block if the same sites answer them in the same way, and a block gets a rule only if no other site could claim the paths
+that it covers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from multisite.config.filerules import parse_sender
 from multisite.config.hosting import is_hosting
 from multisite.config.model import Site
 
-MARGIN = 5  # seconds that a front end waits longer, so that the page with the reason is ours
+MARGIN = 5  # seconds that a front end waits longer, so that we can send the page with the reason
 WITHOUT_END = 86400  # seconds, for sites whose request_timeout is 0
 _PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9._~!@:,=+-]+)*\Z")
 
@@ -32,9 +32,9 @@ class Sites:
     """The sites to plan for.
 
     Attributes:
-        claims: who has which domain and mount, of all sites.
+        claims: which site has which domain and mount.
         sites: all sites by name.
-        broken: names of those that answer with an error page.
+        broken: names of the sites that answer with an error page.
         is_file: tells whether a path of [static] is a file.
         certificate: finds the certificate chain and the key for a domain.
     """
@@ -53,7 +53,7 @@ def timeout(sites: Iterable[Site]) -> int:
 
 
 def blocks(sites: Sites, names: Collection[str] = ()) -> tuple[Block, ...]:
-    """Return the blocks for the domains of the sites called `names`, by default of all."""
+    """Return the blocks for the domains of the sites in `names`, by default of all sites."""
     by_domain: dict[str, dict[str, str]] = {}
     for (domain, mount), name in sites.claims.items():
         by_domain.setdefault(domain, {})[mount] = name
@@ -69,7 +69,7 @@ def blocks(sites: Sites, names: Collection[str] = ()) -> tuple[Block, ...]:
 
 
 def indirect(sites: Sites) -> tuple[str, ...]:
-    """Return the exact domains whose requests are not all for the application of one site."""
+    """Return the exact domains whose requests do not all go to the application of one site."""
     found: dict[str, None] = {}
     for (domain, _mount), name in sites.claims.items():
         if not is_pattern(domain) and (sites.sites[name].static or not _is_reachable(sites.sites[name])):
@@ -78,7 +78,7 @@ def indirect(sites: Sites) -> tuple[str, ...]:
 
 
 def sent(sites: Sites, names: Iterable[str]) -> tuple[Sent, ...]:
-    """Return the folders and files from which the front end may be told to send, of the sites called `names`."""
+    """Return the folders and files of the sites in `names` that the front end may send on our behalf."""
     found: dict[Sent, None] = {}
     for name in names:
         site = sites.sites[name]
@@ -104,7 +104,7 @@ def _redirects(domain: str, site: Site) -> bool:
 
 
 def _is_reachable(site: Site) -> bool:
-    """Tell whether a front end may go to the socket of `site`: it speaks HTTP, with nothing of ours to do."""
+    """Tell whether a front end may connect to the socket of `site`: it speaks HTTP, and we have nothing to add."""
     is_passed = site.access_log or site.is_restricted or site.is_greeted
     return site.protocol == "http" and not is_passed
 
@@ -119,15 +119,15 @@ def _block(key: Key, domains: list[str], sites: Sites) -> Block:
             continue
         site = sites.sites[name]
         if site.static and is_hosting(site.location):
-            left.append(f"The files of {name} are {BY_US}: each host has its own.")
+            left.append(f"multisite serves the files of {name}: each host has its own.")
             continue
         for prefix, paths in _merged(mount, site):
             rule, reason = _rule(prefix, paths, site, [m for m in mounts if len(m) > len(mount)], sites)
             rules += [rule] if rule else []
-            left += [f"{prefix or '/'} of {name} is {BY_US}: {reason}."] if reason else []
+            left += [f"multisite serves {prefix or '/'} of {name}: {reason}."] if reason else []
         tried = site.static.get("check", ())
         reason = _hindrance("", tried, site, ()) or ("it has a mount" if mount != "/" else "") if tried else ""
-        left += [f"The folders of check of {name} are {BY_US}: {reason}."] if reason else []
+        left += [f"multisite serves the folders of check of {name}: {reason}."] if reason else []
         check = _files("", tried, site) if tried and not reason else check
     first, owner = domains[0], key[-1][1]
     site = sites.sites[owner]
@@ -148,9 +148,6 @@ def _block(key: Key, domains: list[str], sites: Sites) -> Block:
     )
 
 
-BY_US = "served by multisite"
-
-
 def _merged(mount: str, site: Site) -> Iterable[tuple[str, tuple[str, ...]]]:
     """Yield each whole prefix of `site` once, with its paths: /s and /s/ are the same."""
     merged: dict[str, tuple[str, ...]] = {}
@@ -164,7 +161,7 @@ def _merged(mount: str, site: Site) -> Iterable[tuple[str, tuple[str, ...]]]:
 def _rule(
     prefix: str, paths: tuple[str, ...], site: Site, others: Collection[str], sites: Sites
 ) -> tuple[Static | None, str]:
-    """Return the rule, and the reason where it is one that passes on; none for what another site answers.
+    """Return the rule, and the reason if it passes requests on; no rule for a prefix that another site answers.
 
     Args:
         others: the mounts that are longer than this site's.
@@ -176,10 +173,10 @@ def _rule(
     files = [path for path in paths if sites.is_file(path)]
     reason = _hindrance(prefix, paths, site, files)
     if any(_covers(prefix, other) for other in others):
-        reason = "another site is mounted beneath it"
+        reason = "another site is mounted below it"
     strange = [other for other, _ in _merged("", site) if not _PLAIN_PATH.match(other)]
     if any(_covers(prefix.removeprefix(site.mount.rstrip("/")), other) for other in strange):
-        reason = "a prefix beneath it is not a plain path"
+        reason = "a prefix below it is not a plain path"
     if reason:
         return Static(prefix), reason
     return _files(prefix, () if files else paths, site, files[0] if files else ""), ""
@@ -191,13 +188,13 @@ def _files(prefix: str, folders: tuple[str, ...], site: Site, file: str = "") ->
 
 
 def _hindrance(prefix: str, paths: tuple[str, ...], site: Site, files: Collection[str]) -> str:
-    """Return why no rule can be made of these paths, or ""."""
+    """Return why these paths cannot become a rule, or ""."""
     if site.is_restricted:
         return "multisite checks who may use the site ([access])"
     if not paths or any(has_control(path) or not path.startswith("/") for path in paths):
-        return "a path in it cannot be written"
+        return "one of its paths cannot be written in the rules"
     if files and (len(paths) > 1 or not prefix):
-        return "it has a file among several"
+        return "it lists a file among several paths"
     if site.static_types or site.static_send:
         return "the site sets static_types or static_send"
     patterned = any(len(item.split()) > 1 for item in site.static_expires)

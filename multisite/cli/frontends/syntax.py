@@ -1,4 +1,4 @@
-"""The syntax check of a web server itself, on rules that listen nowhere and log into a temporary folder."""
+"""The web server's own syntax check, on rules that listen nowhere and log into a temporary folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from multisite.cli.frontends.blocks import Front
 
 TIMEOUT = 60  # seconds
-DAEMONS = "/usr/sbin:/usr/local/sbin"  # not on everybody's path
+DAEMONS = "/usr/sbin:/usr/local/sbin"  # not in every user's PATH
 
 NGINX = """\
 pid {root}/pid;
@@ -62,14 +62,14 @@ include "{root}/rules"
 
 
 class Checked(NamedTuple):
-    """What a server says of rules; `program` is "" where it is not installed."""
+    """A server's verdict on rules; `program` is "" if it is not installed."""
 
     program: str
     fault: str = ""
 
 
 def check(server: str, front: Front, render: Callable[[Front], str]) -> Checked:
-    """Have `server` read the rules that `render` makes of `front`."""
+    """Let `server` read the rules that `render` makes from `front`."""
     program = _find(PROGRAMS[server])
     if not program:
         return Checked("")
@@ -80,21 +80,21 @@ def check(server: str, front: Front, render: Callable[[Front], str]) -> Checked:
             file.write(render(harmless))
         argv = [program, *_arguments(server, root)]
         done = subprocess.run(argv, cwd=root, capture_output=True, text=True, timeout=TIMEOUT, check=False)
-        said = (done.stderr + done.stdout).replace(root + "/", "").strip()
-    return Checked(program, said or f"exit code {done.returncode}") if done.returncode else Checked(program)
+        output = (done.stderr + done.stdout).replace(root + "/", "").strip()
+    return Checked(program, output or f"exit code {done.returncode}") if done.returncode else Checked(program)
 
 
 @functools.cache
 def version_of_caddy() -> tuple[int, ...]:
-    """Return the version of the Caddy that is installed here, () where none is, or it does not say."""
+    """Return the version of the installed Caddy, () if there is none or its version is unknown."""
     program = _find(PROGRAMS["caddy"])
     if not program:
         return ()
     try:
-        said = subprocess.run([program, "version"], capture_output=True, text=True, timeout=TIMEOUT, check=False).stdout
+        done = subprocess.run([program, "version"], capture_output=True, text=True, timeout=TIMEOUT, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ()
-    found = re.match(r"v?(\d+)\.(\d+)\.(\d+)", said)
+    found = re.match(r"v?(\d+)\.(\d+)\.(\d+)", done.stdout)
     return tuple(map(int, found.groups())) if found else ()
 
 
@@ -112,7 +112,7 @@ def _find(names: tuple[str, ...]) -> str:
 
 
 def _listen(server: str, root: str, front: Front) -> tuple[Listen, ...]:
-    """A check binds no port that it may not, and none that is in use."""
+    """A check binds no port that is forbidden or in use."""
     return (Listen(path=f"{root}/listen"),) if server == "nginx" else front.listen
 
 

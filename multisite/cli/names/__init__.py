@@ -1,1 +1,1 @@
-"""Modules that users have in their files under these names: each is found as `multisite.NAME`, too."""
+"""Modules whose names users write in their files: each can also be imported as `multisite.NAME`."""

@@ -1,4 +1,4 @@
-"""`multisite.model`: what loaders of other packages are given."""
+"""`multisite.model`: the classes that loaders in other packages get."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`multisite.policies`: what policies of other packages raise."""
+"""`multisite.policies`: the exception that policies in other packages raise."""
 
 from __future__ import annotations
 

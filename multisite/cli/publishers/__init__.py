@@ -1,4 +1,4 @@
-"""What `serve` needs for its publishers: FastCGI's processes, TLS certificates, and who listens where.
+"""What `serve` needs to publish sites: FastCGI processes, TLS certificates, and who listens where.
 
 Face: `fastcgi.Server`, `certificates.Certificates`, `listeners.refusals`.
 May import: as cli.

@@ -1,8 +1,8 @@
-"""Certificates of many domains in one folder, each handed out to who asks for its domain (SNI, RFC 6066 section 3).
+"""Certificates for many domains in one folder; each client gets the one for its domain (SNI, RFC 6066 section 3).
 
-``DOMAIN/fullchain.pem`` with ``DOMAIN/privkey.pem`` beside it, as certbot and its kin leave them, or ``DOMAIN.pem``
-with both in it. A domain ``*.example.org`` is for each host one label deeper. A certificate that is renewed is taken
-with the next connection.
+``DOMAIN/fullchain.pem`` with ``DOMAIN/privkey.pem`` beside it, as certbot and similar programs write them, or
+``DOMAIN.pem`` with both in it. The domain ``*.example.org`` covers each host one label deeper. A renewed certificate
+takes effect with the next connection.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from multisite.cli.publishers.plainhttp import TLSConnection
 from multisite.config.domains import normalise
 from multisite.errors import BadHost
 
-DEFAULT = "default"  # the domain of what anybody else is shown
+DEFAULT = "default"  # the domain of the certificate for all other clients
 
 _log = logging.getLogger("multisite.certificates")
 
 
 @dataclass(frozen=True)
 class CertificateFiles:
-    """A certificate, with those that vouch for it, and its key; paths of files."""
+    """Paths of a certificate with its chain, and of its key."""
 
     chain: str
     key: str
 
     @property
     def stamp(self) -> tuple[int, ...]:
-        """What changes when one of the files does.
+        """A value that changes if one of the files changes.
 
         Raises:
-            OSError: one is not there.
+            OSError: a file is missing.
         """
         found = [os.stat(path) for path in (self.chain, self.key)]
         return tuple(number for status in found for number in (status.st_mtime_ns, status.st_ino, status.st_size))
 
 
 class Certificates:
-    """Those of a folder.
+    """The certificates in a folder.
 
     Args:
-        folder: where they are; files that come later count, too.
-        protocols: what is offered by ALPN (RFC 7301), the best first; nothing for HTTP/1.1 alone.
+        folder: its path; files that are added later count, too.
+        protocols: offered by ALPN (RFC 7301), the best first; empty for HTTP/1.1 alone.
     """
 
     def __init__(self, folder: str, protocols: Iterable[str] = ()) -> None:
@@ -55,20 +55,20 @@ class Certificates:
         self._contexts: dict[CertificateFiles, tuple[tuple[int, ...], ssl.SSLContext]] = {}
 
     def find(self, host: str) -> CertificateFiles | None:
-        """Return what is there for a normalised host: under its own name, or its parent's with ``*.``."""
+        """Return the files for a normalised host: under its own name, or its parent's with ``*.``."""
         parent = host.partition(".")[2]
         return self._pair(host) or (self._pair(f"*.{parent}") if parent else None)
 
     def default(self) -> CertificateFiles:
-        """Return what a client gets that asks for no domain, or for one without a certificate.
+        """Return the certificate for a client that names no domain, or one without a certificate.
 
         Raises:
-            ValueError: there is none at all; the message says how they are to be named.
+            ValueError: the folder has none; the message explains how to name the files.
         """
         named = (self._pair(name.removesuffix(".pem")) for name in self._names())
         found = self._pair(DEFAULT) or next(filter(None, named), None)
         if not found:
-            raise ValueError("there is no certificate, DOMAIN/fullchain.pem with DOMAIN/privkey.pem or DOMAIN.pem")
+            raise ValueError("no certificate found (DOMAIN/fullchain.pem with DOMAIN/privkey.pem, or DOMAIN.pem)")
         return found
 
     def _names(self) -> Iterator[str]:
@@ -89,10 +89,10 @@ class Certificates:
         return None
 
     def context(self, pair: CertificateFiles) -> ssl.SSLContext:
-        """Return the context of a certificate, made anew if it was renewed.
+        """Return the context of a certificate, and make it again after a renewal.
 
         Raises:
-            OSError, ssl.SSLError: it cannot be used.
+            OSError, ssl.SSLError: the certificate is unusable.
         """
         stamp = pair.stamp
         known = self._contexts.get(pair)
@@ -108,15 +108,15 @@ class Certificates:
         return context
 
     def _choose(self, connection: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
-        """Give a client that says which domain it wants the certificate of that."""
+        """Switch to the certificate of the domain that the client names."""
         try:
             pair = self.find(normalise(name)) if name else None
             if pair:
                 connection.context = self.context(pair)
         except BadHost:
-            pass  # the default one then tells it that it is wrong here
+            pass  # with the default certificate, the client sees that the name is wrong
         except OSError as error:  # ssl.SSLError is one
-            _log.error("the certificate for %s cannot be used: %s", name, error)
+            _log.error("cannot use the certificate for %s: %s", name, error)
 
     def for_gunicorn(self, _settings: Any, _usual: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
         """Return the context of a new connection: gunicorn's hook ``ssl_context``."""
@@ -127,5 +127,5 @@ class Certificates:
             known = self._contexts.get(pair)
             if not known:
                 raise
-            _log.error("the certificate %s cannot be used, so the last one goes on: %s", pair.chain, error)
+            _log.error("cannot use the certificate %s, so the previous one stays in use: %s", pair.chain, error)
             return known[1]

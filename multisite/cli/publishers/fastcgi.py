@@ -1,8 +1,8 @@
-"""flup's FastCGI server, in processes that are forked as they are needed.
+"""flup's FastCGI server, which forks processes as needed.
 
-Its protocol is as it should be. Its process manager (flup 1.0.3) has not got over Python 3: it compares bytes with
-text, so that no process ever counts as busy, and waits for signals to interrupt system calls, which they do no more
-(PEP 475). What depends on either is done here.
+Its implementation of the protocol is right. Its process manager (flup 1.0.3) does not work with Python 3: it compares
+bytes with text, so no process ever counts as busy, and it expects signals to interrupt system calls, which they no
+longer do (PEP 475). This module mends both.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any
 
 from flup.server.fcgi_fork import WSGIServer
 
-GRACE = 30.0  # seconds for requests in flight when it is told to end
+GRACE = 30.0  # seconds for requests in flight after a signal to end
 
 
-class _Told(BaseException):
-    """A signal has come that ends the server."""
+class _Ended(BaseException):
+    """A signal ends the server."""
 
 
 class _Channel:
-    """The manager's end of its connection with one process, which says one byte about itself at a time."""
+    """The manager's end of its connection with one process, which reports its state in single bytes."""
 
     def __init__(self, connected: socket.socket) -> None:
         self._connected = connected
@@ -35,30 +35,30 @@ class _Channel:
         return self._connected.fileno()
 
     def recv(self, size: int) -> str:
-        """Return what came, as the text that it is compared with."""
+        """Return what arrived as text, since flup compares it with text."""
         return self._connected.recv(size).decode("latin-1")
 
     def send(self, text: str) -> int:
-        """Send what is written as text."""
+        """Send text."""
         return self._connected.send(text.encode("latin-1"))
 
     def close(self) -> None:
-        """Let the process go when it has answered."""
+        """Let the process end after its answer."""
         self._connected.close()
 
 
 class Server(WSGIServer):  # type: ignore[misc]
-    """As many processes as there are requests, between the bounds that it is given."""
+    """A server with one process for each request in flight, within the limits in its settings."""
 
     def __init__(self, application: Callable[..., Iterable[bytes]], **settings: Any) -> None:
         super().__init__(application, **settings)
         self._manager = os.getpid()
 
     def run(self) -> None:
-        """Serve until SIGTERM, SIGINT or SIGHUP; requests in flight are answered first."""
+        """Serve until SIGTERM, SIGINT or SIGHUP; then finish the requests in flight."""
         try:
             super().run()
-        except _Told:
+        except _Ended:
             self._cleanupChildren()
 
     def _spawnChild(self, listening: socket.socket) -> bool:
@@ -70,13 +70,13 @@ class Server(WSGIServer):  # type: ignore[misc]
         return True
 
     def _intHandler(self, number: int, frame: object) -> None:
-        if os.getpid() == self._manager:  # else: a process that has not yet put back the usual handlers
-            raise _Told
+        if os.getpid() == self._manager:  # else a process that has not yet restored the default handlers
+            raise _Ended
 
     _hupHandler = _intHandler
 
     def _cleanupChildren(self) -> None:
-        """Let all processes go, and end those that cannot within `GRACE`."""
+        """Let all processes end, and kill those that do not within `GRACE`."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         for known in self._children.values():

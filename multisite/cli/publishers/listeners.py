@@ -1,4 +1,4 @@
-"""Who listens at which TCP address of this machine, as far as /proc shows it (proc(5)), and where we may listen."""
+"""Who listens on which TCP address of this machine, as far as /proc shows it (proc(5)), and where we may listen."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _LISTEN = "0A"  # the state in /proc/net/tcp
 _TABLES = {"/proc/self/net/tcp": socket.AF_INET, "/proc/self/net/tcp6": socket.AF_INET6}
 _UNPRIVILEGED = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 _WILDCARDS = ("0.0.0.0", "::")
-LONGEST_COMMAND = 80  # characters that are shown
-MOST_TRIED = 100  # ports for one that is free
+LONGEST_COMMAND = 80  # characters to show
+MOST_TRIED = 100  # ports to try for a free one
 
 
 @dataclass(frozen=True)
 class Listener:
-    """A socket that listens: its address, and the number by which processes hold it."""
+    """A listening socket: its address and its inode, by which the process that holds it is found."""
 
     host: str
     port: int
@@ -34,7 +34,7 @@ class Listener:
 
 
 def listeners() -> Iterator[Listener]:
-    """Yield all sockets that listen at a TCP address."""
+    """Yield all sockets that listen on a TCP address."""
     for path, family in _TABLES.items():
         try:
             with open(path, encoding="ascii") as file:
@@ -48,13 +48,13 @@ def listeners() -> Iterator[Listener]:
 
 
 def _host(digits: str, family: int) -> str:
-    """Read an address as the kernel writes it: words of four bytes, each in this machine's order."""
+    """Read an address as the kernel writes it: words of four bytes, each in this machine's byte order."""
     words = (digits[at : at + 8] for at in range(0, len(digits), 8))
     return socket.inet_ntop(family, b"".join(int(word, 16).to_bytes(4, sys.byteorder) for word in words))
 
 
 def held(pid: int) -> set[str]:
-    """Return the sockets that a process holds, by number; none where we may not look."""
+    """Return the inodes of the sockets that a process holds; none if we may not look."""
     folder = f"/proc/{pid}/fd"
     found = set()
     try:
@@ -68,7 +68,7 @@ def held(pid: int) -> set[str]:
 
 
 def holder(host: str, port: int) -> int:
-    """Return the process that keeps others from listening at an address, 0 where that cannot be seen."""
+    """Return the process that occupies an address, 0 if that cannot be seen."""
     wanted = {
         one.inode
         for one in listeners()
@@ -79,43 +79,43 @@ def holder(host: str, port: int) -> int:
 
 
 def of_service(session: Session) -> list[tuple[str, int]]:
-    """Return the TCP addresses at which the servers of the home listen, as far as they are known."""
+    """Return the TCP addresses on which the servers of the home listen, as far as they are known."""
     from multisite.control import localnames
     from multisite.errors import MultisiteError
 
     try:
-        told = session.supervisor
+        answer = session.supervisor
     except MultisiteError:
-        told = None
-    pids = {*(told["supervisor"]["servers"] if told else ()), *localnames.holders(session.home)}
+        answer = None
+    pids = {*(answer["supervisor"]["servers"] if answer else ()), *localnames.holders(session.home)}
     sockets = {one.inode: (one.host, one.port) for one in listeners()}
     found = dict.fromkeys(sockets[inode] for pid in sorted(pids) for inode in sorted(held(pid) & sockets.keys()))
     return sorted(found, key=lambda address: address[1])
 
 
 def refusal(address: str, words: str) -> str:
-    """Return why a server cannot listen at HOST:PORT and what to do about it, "" if it can.
+    """Return why a server cannot listen on HOST:PORT and what to do about it, "" if it can.
 
     Args:
-        address: host, an IPv6 one in brackets, and port.
-        words: the command that is meant, without its port.
+        address: host (an IPv6 address in brackets) and port.
+        words: the user's command, without its port.
     """
     host, _, digits = address.rpartition(":")
     try:
         _listen(host.strip("[]"), int(digits))
     except (OSError, OverflowError) as error:
-        return _told(error, address, words)
+        return _explained(error, address, words)
     return ""
 
 
-def _told(error: OSError | OverflowError, address: str, words: str) -> str:
+def _explained(error: OSError | OverflowError, address: str, words: str) -> str:
     host, _, digits = address.rpartition(":")
     host, port, number = host.strip("[]"), int(digits), getattr(error, "errno", None)
     reason = (getattr(error, "strerror", None) or str(error)).lower()
     if isinstance(error, socket.gaierror):
-        reason = f"there is no address of that name ({reason}); --bind 127.0.0.1 is this machine's own"
+        reason = f"no address is known for that name ({reason}); --bind 127.0.0.1 is this machine's own"
     elif number == errno.EADDRINUSE:
-        return f"{address} is in use {_by(host, port)}; {words} --port {_free(host, port)} takes another port"
+        return f"{address} is in use {_by(host, port)}; {words} --port {_free(host, port)} uses another port"
     elif number in (errno.EACCES, errno.EPERM):
         return _privileged(port, words)
     elif number == errno.EADDRNOTAVAIL:
@@ -126,21 +126,21 @@ def _told(error: OSError | OverflowError, address: str, words: str) -> str:
 def _listen(host: str, port: int) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     if host:
-        socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)  # `create_server` hides which error it is
+        socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)  # `create_server` hides the kind of error
     socket.create_server((host, port), family=family).close()
 
 
 def _by(host: str, port: int) -> str:
     pid = holder(host, port)
     if not pid:
-        return f"by a process that only root may see (sudo ss -ltnp 'sport = :{port}' shows it)"
+        return f"by a process that only root can see (sudo ss -ltnp 'sport = :{port}' shows it)"
     command = shlex.join(os.fsdecode(kernel.read(pid, "cmdline")).rstrip("\0").split("\0"))
     shown = command if len(command) <= LONGEST_COMMAND else f"{command[: LONGEST_COMMAND - 1]}…"
     return f"by process {pid} ({shown})"
 
 
 def _free(host: str, port: int) -> int:
-    """Return the next port above that is free, and that an ordinary user may have."""
+    """Return the next higher port that is free and open to ordinary users."""
     first = max(port + 1, 1024)
     for candidate in range(first, min(first + MOST_TRIED, 65536)):
         try:
@@ -164,11 +164,11 @@ def _privileged(port: int, words: str) -> str:
         f"sudo sysctl net.ipv4.ip_unprivileged_port_start={port}",
         "a front end that listens there (multisite create-rules --nginx)",
     )
-    return f"port {port} is for root alone (ports below {first} are); {', '.join(remedies[:-1])}, or {remedies[-1]}"
+    return f"only root may use ports below {first}, such as {port}; {', '.join(remedies[:-1])}, or {remedies[-1]}"
 
 
 def refusals(addresses: Iterable[str], words: str) -> Iterator[str]:
-    """Yield why a server cannot listen at those of `addresses` that are HOST:PORT."""
+    """Yield why a server cannot listen on those of `addresses` that are HOST:PORT."""
     for address in addresses:
-        if told := refusal(address, words):
-            yield told
+        if reason := refusal(address, words):
+            yield reason

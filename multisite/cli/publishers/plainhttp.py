@@ -1,4 +1,4 @@
-"""A plain HTTP request at a port that speaks TLS: the answer says so, rather than nothing at all (as nginx has it)."""
+"""A plain HTTP request to a port that speaks TLS gets an answer that explains it, as from nginx, instead of nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from multisite.config.domains import normalise
 from multisite.errors import BadHost, pages
 
-MOST = 65536  # bytes of such a request that are read
+MOST = 65536  # bytes to read from such a request
 PATIENCE = 1.0  # seconds for its head, and as many until the client has the answer
 
 _METHOD = re.compile(rb"[A-Z]")  # a handshake begins with the byte 22 (RFC 8446 section 5.1)
@@ -20,7 +20,7 @@ _HOST = re.compile(rb"\r\nhost:[ \t]*([^\r\n]*)", re.IGNORECASE)
 
 
 class TLSConnection(ssl.SSLSocket):
-    """A server's end of a connection, which answers a plain HTTP request before the handshake with a page.
+    """A server's end of a connection; it answers a plain HTTP request before the handshake with a page.
 
     The server then sees the end of the connection.
     """
@@ -44,7 +44,7 @@ class TLSConnection(ssl.SSLSocket):
         try:
             first = socket.socket.recv(self, 1, socket.MSG_PEEK)
         except BlockingIOError:
-            return  # nothing has come yet
+            return  # nothing has arrived yet
         self._is_looked_at = True
         if _METHOD.match(first):
             with contextlib.suppress(OSError):
@@ -55,10 +55,10 @@ class TLSConnection(ssl.SSLSocket):
         head = self._receive(b"\r\n\r\n")
         socket.socket.sendall(self, answer(head, self.getsockname()))
         socket.socket.shutdown(self, socket.SHUT_WR)
-        self._receive(b"")  # what it still sends; else the kernel would reset the connection, and the answer with it
+        self._receive(b"")  # read the rest; else the kernel would reset the connection and drop the answer
 
     def _receive(self, end: bytes) -> bytes:
-        """Return what comes up to `end`, or to the end of the connection, within bounds."""
+        """Return the bytes up to `end` or the end of the connection, within limits of size and time."""
         data, until = b"", time.monotonic() + PATIENCE
         with contextlib.suppress(TimeoutError, ConnectionResetError):
             while len(data) < MOST and not (end and end in data):
@@ -71,7 +71,7 @@ class TLSConnection(ssl.SSLSocket):
 
 
 def answer(head: bytes, address: Any) -> bytes:
-    """Return the answer to a request with this head, to a server at this address (pure)."""
+    """Return the answer to a request with this head, for a server at this address (pure)."""
     port = address[1] if isinstance(address, tuple) else 443
     named = _HOST.search(head)
     where = ""

@@ -1,4 +1,4 @@
-"""Commands that show, enter and change one site, or show who answers which host.
+"""Commands that show, enter and change one site, or list which site answers which host.
 
 Face: `hosttable.hosts`, `effective.show`, `enter.run`, `enter.shell`,
     `edit.set_`, `edit.rename`, `edit.remove`, `editor.edit`, `link.link`,

@@ -1,4 +1,4 @@
-"""Where a site can be visited: its domain, and the port at which a server of the home listens."""
+"""The address of a site: its domain, and the port on which a server of the home listens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HTTP, HTTPS = 80, 443
 
 
 def address_of(session: Session, file: SiteFile) -> tuple[str, str]:
-    """Return the URL of a site, and what has to be said about it ("" for nothing)."""
+    """Return the URL of a site, and a note about it ("" for none)."""
     ports = {port for _host, port in listeners.of_service(session)}
     port = next((port for port in (HTTP, HTTPS) if port in ports), min(ports, default=DEFAULT_PORT))
     host = next((domain for domain in file.domains if not set(domain) & set("*{")), f"{file.name}.localhost")

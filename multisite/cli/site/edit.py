@@ -1,4 +1,4 @@
-"""``multisite set``, ``remove`` and ``rename``: changes of site files, which appear in one step."""
+"""``multisite set``, ``remove`` and ``rename``: change site files, each in one step."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ Examples:
 @click.argument("words", metavar="KEY=VALUE...", nargs=-1, required=True, shell_complete=complete.keys)
 @pass_session
 def set_(session: Session, name: str, words: tuple[str, ...]) -> None:
-    """Set options in the file of SITE; comments, order and all other lines stay as they are.
+    """Set options in the file of SITE; all other lines, the comments and the order stay the same.
 
-    KEY is an option of [service], or SECTION.KEY. An empty VALUE means the default. What is no option, or no value of
-    one, is refused, and then nothing is written.
+    KEY is an option of [service], or SECTION.KEY. An empty VALUE means the default. If an option or a value is not
+    valid, nothing is written.
     """
     file = session.known_site(name)
     changes = [_change(word) for word in words]
@@ -53,8 +53,8 @@ def set_(session: Session, name: str, words: tuple[str, ...]) -> None:
     replace_text(path, _changed(path, changes))
     file = session.reread(file)
     if session.as_json:
-        told = [{"section": section, "key": key, "value": value} for section, key, value in changes]
-        say_json({"name": file.name, "file": path, "set": told, "problems": [p.as_dict() for p in file.problems]})
+        listed = [{"section": section, "key": key, "value": value} for section, key, value in changes]
+        say_json({"name": file.name, "file": path, "set": listed, "problems": [p.as_dict() for p in file.problems]})
     else:
         say(f"{file.name}: {', '.join(key for _, key, _ in changes)} set in {path}")
         say_problems(file.problems)
@@ -76,7 +76,7 @@ def _change(word: str) -> tuple[str, str, str]:
 
 
 def _wrong(session: Session, file: SiteFile, changes: list[tuple[str, str, str]]) -> list[Problem]:
-    """Return what is wrong with new values, whatever else is wrong with the file."""
+    """Return the problems of the new values; other problems of the file do not matter."""
     from multisite.config import checks
     from multisite.config.ini import Chain
     from multisite.config.options import KNOWN, SITE_FILE
@@ -114,7 +114,7 @@ def _changed(path: str, changes: list[tuple[str, str, str]]) -> str:
 
 
 def text_of(path: str) -> str:
-    """Return the text of a file; what is wrong with it is printed, and ends the command."""
+    """Return the text of a file; if that fails, print the reason and end the command."""
     from multisite.config.safefiles import Unusable, decode, read_bytes
 
     try:
@@ -127,15 +127,15 @@ def text_of(path: str) -> str:
 
 
 def replace_text(path: str, text: str, new: str = "") -> None:
-    """Write a file in one step, with the owner and the mode that `path` has.
+    """Write a file in one step, with the owner and the mode of `path`.
 
     Args:
-        path: that has them.
-        text: of the file.
-        new: another path at which it is to be, which must not exist; "" replaces `path`.
+        path: an existing file.
+        text: the new text.
+        new: another path for it, which must not exist; "" replaces `path`.
 
     Raises:
-        OSError: it cannot be written; FileExistsError: `new` exists.
+        OSError: the file cannot be written; FileExistsError: `new` exists.
     """
     status = os.stat(path)
     descriptor, draft = tempfile.mkstemp(prefix=".", suffix=".new", dir=os.path.dirname(new or path))
@@ -154,20 +154,20 @@ def replace_text(path: str, text: str, new: str = "") -> None:
             os.unlink(draft)
 
 
-@click.command(epilog=REMOVE, short_help="Remove the file of a site.")
+@click.command(epilog=REMOVE, short_help="Disable a site and delete its file.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.argument("name", metavar="SITE", shell_complete=complete.known)
 @pass_session
 def remove(session: Session, yes: bool, name: str) -> None:
-    """Disable SITE and delete its file in sites-available. The files of its location stay.
+    """Disable SITE and delete its file in sites-available. The files in its location stay.
 
-    On a terminal it asks first; elsewhere it needs --yes.
+    On a terminal, the command asks first; otherwise it needs --yes.
     """
     file = session.known_site(name)
     stem, path = _available(session, file)
     location = session.any_site(file.name).site.location
     if not yes and not sys.stdin.isatty():
-        raise click.UsageError("nobody can be asked here; --yes removes the site without asking")
+        raise click.UsageError("cannot ask without a terminal; --yes removes the site without asking")
     if not yes:
         click.confirm(f"Delete {path}?", abort=True)
     step = session.places.disable(stem)
@@ -177,7 +177,7 @@ def remove(session: Session, yes: bool, name: str) -> None:
     session.outages.end(file.name)  # another site may get this name
     if session.as_json:
         return say_json({"name": file.name, "file": path, "action": "remove"})
-    say(f"removed {path}{f'; {location} stays' if location else ''}")
+    say(f"removed {path}{f'; {location} is still there' if location else ''}")
 
 
 @click.command(epilog=RENAME, short_help="Give a site another name.")
@@ -185,9 +185,9 @@ def remove(session: Session, yes: bool, name: str) -> None:
 @click.argument("new", metavar="NEW")
 @pass_session
 def rename(session: Session, name: str, new: str) -> None:
-    """Rename the file of SITE, the link that enables it, and `name` in it to NEW; the site stays enabled.
+    """Rename SITE to NEW: its file, the link that enables it, and `name` in the file. The site stays enabled.
 
-    Processes of the old name end when their requests are answered. Figures and logs that are kept by name begin again.
+    Processes with the old name end after they have answered their requests. Statistics and logs start over.
     """
     from multisite.cli.site.inilines import Unchangeable, with_value
     from multisite.config.ini import parse
@@ -196,14 +196,14 @@ def rename(session: Session, name: str, new: str) -> None:
 
     file, stem = session.known_site(name), stem_of(new)
     if not NAME.fullmatch(stem):
-        raise click.UsageError(f"{new!r} is no name for a site: 1 to 64 letters, digits, '.', '_' and '-'")
+        raise click.UsageError(f"{new!r} is not a site name (1 to 64 letters, digits, '.', '_' and '-')")
     old, path = _available(session, file)
     target = session.places.source(stem)
     if os.path.islink(path):
-        fail(f"{path} is a link itself; rename it by hand")
+        fail(f"{path} itself is a link; rename it by hand")
     taken = {*session.catalogue.sites, *(each.name for each in session.disabled.values())} - {file.name}
     if stem in taken or os.path.lexists(target) or os.path.lexists(session.places.link(stem)):
-        fail(f"there is a site {stem} already")
+        fail(f"there already is a site {stem}")
     text = text_of(path)
     if "name" in parse(text, KNOWN[SITE_FILE]).values.get("service", {}):
         try:

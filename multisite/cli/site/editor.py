@@ -1,4 +1,4 @@
-"""``multisite edit``: a site file in an editor, checked before it takes the place of the old one."""
+"""``multisite edit``: edit a site file, and check it before it replaces the old one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Examples:
   multisite edit blog
   VISUAL=nano multisite edit blog
 """
-EDITORS = ("editor", "sensible-editor", "nano", "vim", "vi")  # where neither variable is set; the first is Debian's
+EDITORS = ("editor", "sensible-editor", "nano", "vim", "vi")  # if neither variable is set; the first is Debian's
 EDIT, UNDO, KEEP = "edit", "undo", "keep"
 
 
@@ -35,13 +35,13 @@ EDIT, UNDO, KEEP = "edit", "undo", "keep"
 @click.argument("name", metavar="SITE", shell_complete=complete.known)
 @pass_session
 def edit(session: Session, name: str) -> None:
-    """Open the file of SITE in $VISUAL or $EDITOR, and check it before it is used.
+    """Open the file of SITE in $VISUAL or $EDITOR, and check the changes before they take effect.
 
-    The editor gets a copy. If the new text has problems, they are printed, and you can edit it again, undo the changes
-    or keep the text as it is. The file is replaced in one step and keeps its mode and owner.
+    You edit a copy. If the new text has problems, the command prints them, and you can edit again, undo the changes or
+    keep the text anyway. The file is replaced in one step and keeps its mode and owner.
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
-        raise click.UsageError("edit needs a terminal; multisite set SITE KEY=VALUE changes single options")
+        raise click.UsageError("edit needs a terminal; use multisite set SITE KEY=VALUE to change single options")
     file = session.known_site(name)
     path = os.path.realpath(file.path)
     before = text_of(path)
@@ -56,19 +56,19 @@ def edit(session: Session, name: str) -> None:
     try:
         text, found = _edited(session, file, copy, editor)
         if text != before and text_of(path) != before:
-            fail(f"{path} was changed by somebody else meanwhile")
+            fail(f"somebody else has changed {path} in the meantime")
         if text != before:
             replace_text(path, text)
     except BaseException:
         if _is_kept(copy, before):
-            say(f"{path} is as it was; your text is in {copy}", err=True)
+            say(f"{path} has not changed; your text is in {copy}", err=True)
         raise
     shutil.rmtree(folder)
     _report(session, file.name, path, text != before, found)
 
 
 def _is_kept(copy: str, before: str) -> bool:
-    """Tell whether there is anything in the copy that would be lost; else it is removed."""
+    """Tell whether the copy has changes that would be lost; if not, remove it."""
     with open(copy, "rb") as file:
         is_new = file.read() != before.encode()
     if not is_new:
@@ -82,18 +82,18 @@ def chosen_editor() -> list[str]:
     if words:
         return words
     found = next(filter(shutil.which, EDITORS), "")
-    return [found] if found else fail("there is no editor; set EDITOR to the command of one")
+    return [found] if found else fail("no editor found; set EDITOR to the command of one")
 
 
 def _edited(session: Session, file: SiteFile, copy: str, editor: list[str]) -> tuple[str, list[Problem]]:
-    """Return the text that is to be used, and its problems."""
+    """Return the final text and its problems."""
     with open(copy, encoding="utf-8", newline="") as draft:
         before = draft.read()
     while True:
         _run(editor, copy)
         try:
             text = text_of(copy)
-        except SystemExit:  # what is wrong has been printed
+        except SystemExit:  # the reason has been printed
             answer = _asked((EDIT, UNDO), EDIT)
         else:
             if text == before:
@@ -113,13 +113,13 @@ def _run(editor: list[str], copy: str) -> None:
     try:
         status = subprocess.run([*editor, copy], check=False).returncode
     except OSError as error:
-        fail(f"{editor[0]}: {(error.strerror or 'it cannot be run').lower()}; set EDITOR to another editor")
+        fail(f"{editor[0]}: {(error.strerror or 'cannot be run').lower()}; set EDITOR to another editor")
     if status:
         fail(f"{editor[0]} exited with status {status}")
 
 
 def _asked(choices: tuple[str, ...], default: str) -> str:
-    """Ask what is to be done; a choice may be shortened to its first letter."""
+    """Ask what to do; the answer may be a choice or the beginning of one."""
     words = ", ".join(f"[{choice[0]}]{choice[1:]}" for choice in choices)
     while True:
         answer = click.prompt(f"{words}?", default=default, err=True).strip().lower()
@@ -129,7 +129,7 @@ def _asked(choices: tuple[str, ...], default: str) -> str:
 
 
 def problems_of_text(session: Session, file: SiteFile, text: str) -> list[Problem]:
-    """Return what would be wrong with a site if its file had this text."""
+    """Return the problems that a site would have if its file had this text."""
     from multisite.cli.sitestate import problems_of_site
     from multisite.config.read import make_site, read_site
     from multisite.sites.enabling import identity
@@ -144,7 +144,7 @@ def problems_of_text(session: Session, file: SiteFile, text: str) -> list[Proble
     claims.append(("name", draft.name, held.names.get(draft.name, path)))
     for key, value, holder in claims:
         if identity(holder) != identity(path):
-            reason = f"{holder} has it already, and keeps it"
+            reason = f"{holder} already has it and keeps it"
             found.append(Problem(path, reason, "service", key, value, "change it in one of the two files"))
     return list(dict.fromkeys(found))
 

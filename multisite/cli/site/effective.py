@@ -1,4 +1,4 @@
-"""``multisite show``: what holds for a site, and where each value comes from."""
+"""``multisite show``: the effective options of a site, and where each value comes from."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Examples:
   multisite show blog --json
 """
 HEADER = ("key", "value", "from")
-LISTS = ("domains", "upstreams")  # of which the first ones stay on a narrow terminal
+LISTS = ("domains", "upstreams")  # a narrow terminal shows their first items
 MASK = "****"
 _SECRET = r"pass|pwd|secret|token|key|credential|auth|salt|cookie|private|dsn"
 _SECRET_NAME = re.compile(_SECRET, re.IGNORECASE)
@@ -42,12 +42,12 @@ class Setting:
     """One effective value.
 
     Attributes:
-        value: as it would be written in the file.
+        value: as written in a file.
         origin: "file" for the site's own file or one that it extends, "moya.conf", "found" or "default".
-        file: that has it, "" for none.
-        line: in that file, from 1; 0 for none.
-        of: the section in which moya.conf has it.
-        masked: part of the value is hidden.
+        file: the file that sets it, "" for none.
+        line: line in that file, from 1; 0 for none.
+        of: the section of moya.conf that sets it.
+        masked: whether part of the value is hidden.
     """
 
     section: str
@@ -78,7 +78,7 @@ def show(session: Session, name: str, wide: bool) -> None:
 
 
 def settings(session: Session, named: Named) -> Iterator[Setting]:
-    """Yield the effective values of a site in the order of the reference; then those of its Moya project."""
+    """Yield the effective values of a site in the order of the reference, then those of its Moya project."""
     from multisite.config.options import OPTIONS, SITE_FILE
 
     origins = _Origins(session, named)
@@ -98,7 +98,7 @@ def settings(session: Session, named: Named) -> Iterator[Setting]:
 
 
 class _Origins:
-    """Where the values of a site are set."""
+    """Finds the places that set the values of a site."""
 
     def __init__(self, session: Session, named: Named) -> None:
         from multisite.config.ini import Chain
@@ -111,7 +111,7 @@ class _Origins:
         self._moya.read()
 
     def of(self, option: Option, key: str, text: str) -> Setting:
-        """Return the setting of an option, or of one key of a section that takes any."""
+        """Return the setting of an option, or of one key of a section that takes any key."""
         from multisite.config.options import INHERITED
 
         if key in self._named.file.values.get(option.section, {}):
@@ -125,7 +125,7 @@ class _Origins:
         return Setting(option.section, key, text)
 
     def in_file(self, section: str, key: str, text: str) -> Setting:
-        """Return a setting of the site's file; without a line, it was found in the site's folder."""
+        """Return a setting of the site's file; one without a line was found in the site's folder."""
         file, line = self._file.place(section, key)
         if not line:
             return Setting(section, key, text, "found")
@@ -136,7 +136,7 @@ class _Origins:
 
 
 def written(option: Option, value: Any) -> str:
-    """Return a value as it would be written in a file; durations are seconds, sizes bytes."""
+    """Return a value as written in a file; durations are seconds, sizes bytes."""
     if value is None or value == ():
         return ""
     if isinstance(value, bool):
@@ -156,7 +156,7 @@ def _masked(setting: Setting) -> Setting:
 
 
 def mask(section: str, key: str, value: str) -> str:
-    """Hide secrets: passwords in URLs and assignments everywhere, and what else may be one where any key is allowed."""
+    """Hide passwords in URLs and assignments, and, in sections that take any key, other values that may be secret."""
     any_key = section not in ("service", "static", "access", "logging")
     if any_key and value and (_SECRET_NAME.search(key) or _OPAQUE.fullmatch(value)):
         return MASK
@@ -166,7 +166,7 @@ def mask(section: str, key: str, value: str) -> str:
 
 
 def _without_arguments(command: str) -> str:
-    """Hide what follows an option of a command line whose name says that it is secret."""
+    """Hide the values of options of a command line whose names suggest a secret."""
     words, is_secret = [], False
     for word in shlex.split(command):
         flag, equals, _value = word.partition("=")

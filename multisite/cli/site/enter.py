@@ -1,7 +1,7 @@
-"""``multisite run`` and ``multisite shell``: a program that runs as a process of a site does.
+"""``multisite run`` and ``multisite shell``: run a program in the same way as a site's processes.
 
-What runs as another user gets a session and, at a terminal, a pseudo-terminal of its own: a program that shared
-root's terminal could type into root's shell (TIOCSTI, tty_ioctl(4)).
+A program that runs as another user gets its own session and, on a terminal, its own pseudo-terminal: a program that
+shared root's terminal could type into root's shell (TIOCSTI, tty_ioctl(4)).
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ SHELL = """\b
 Examples:
   multisite shell blog
 """
-NOT_FOUND, NOT_RUN = 127, 126  # exit statuses, as shells have them
+NOT_FOUND, NOT_RUN = 127, 126  # exit statuses, as in shells
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 BLOCK = 65536  # bytes
 
 
 class _Separated(click.Command):
-    """A command whose last words are another command, with options of its own."""
+    """A command whose last words are another command, with its own options."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the words; an option that is not ours is probably one of CMD."""
+        """Read the words; an unknown option probably belongs to CMD."""
         words = list(args)
         try:
             return super().parse_args(ctx, args)
@@ -61,29 +61,29 @@ class _Separated(click.Command):
             raise click.UsageError(f"no such option: {error.option_name}; put -- before the command: {meant}") from None
 
 
-@click.command(cls=_Separated, epilog=RUN, short_help="Run a command as a process of a site.")
+@click.command(cls=_Separated, epilog=RUN, short_help="Run a command as a site's processes run.")
 @click.argument("name", metavar="SITE", shell_complete=complete.known)
 @click.argument("words", metavar="-- CMD...", nargs=-1, required=True, type=click.UNPROCESSED)
 @pass_session
 def run(session: Session, name: str, words: tuple[str, ...]) -> None:
-    """Run CMD as a process of SITE runs: as its user and group, in its location, with its environment and limits.
+    """Run CMD like a process of SITE: as its user and group, in its location, with its environment and limits.
 
     The virtualenv of the site comes first in PATH. The exit status is that of CMD. The site need not be enabled, and
-    its own processes are not affected. To run as another user, this command has to be run by root.
+    its own processes are not affected. Only root can run CMD as another user.
     """
     enter(session, name, words)
 
 
-@click.command(epilog=SHELL, short_help="Open a shell as a process of a site.")
+@click.command(epilog=SHELL, short_help="Open a shell as a site's processes run.")
 @click.argument("name", metavar="SITE", shell_complete=complete.known)
 @pass_session
 def shell(session: Session, name: str) -> None:
-    """Open a shell in which everything runs as a process of SITE does, see `run`."""
+    """Open a shell whose commands run like processes of SITE, as with `run`."""
     enter(session, name, ())
 
 
 def enter(session: Session, name: str, words: tuple[str, ...]) -> NoReturn:
-    """Run a program as a process of a site runs, a shell for want of one; end with its exit status."""
+    """Run a program, by default a shell, like a process of a site; end with its exit status."""
     from multisite.config import hosting
     from multisite.config.policies import Refused
     from multisite.supervisor.process import launch
@@ -98,7 +98,7 @@ def enter(session: Session, name: str, words: tuple[str, ...]) -> NoReturn:
     other = _user_of_roots_service(session, site)
     if other and other != how.identity.name:
         me = how.identity.name
-        complain("warning", f"this runs as '{me}'; a service of root's runs {site.name} as '{other}', and so does sudo")
+        complain("warning", f"running as '{me}'; root's service runs {site.name} as '{other}', and so does sudo")
     kept = {key: os.environ[key] for key in ("TERM", "COLORTERM") if key in os.environ}
     how = replace(how, env={**kept, **how.env})
     if not words and os.isatty(0):
@@ -109,7 +109,7 @@ def enter(session: Session, name: str, words: tuple[str, ...]) -> NoReturn:
 
 
 def _user_of_roots_service(session: Session, site: Site) -> str:
-    """Return whom a site runs as, if the home is root's and we are not; "" where that is not so, or not known."""
+    """Return the user of a site if the home belongs to root and we are not root; "" otherwise, or if unknown."""
     from multisite.config.policies import Refused
     from multisite.supervisor.process import launch, privilege
 
@@ -126,13 +126,13 @@ def _shell(chroot: str) -> str:
 
 
 def become(how: Launch) -> NoReturn:
-    """Make this process the program of `how`; what keeps it from that is printed."""
+    """Turn this process into the program of `how`, or print the reason why not."""
     from multisite.supervisor.process import spawn
     from multisite.supervisor.process.descriptors import DescriptorLimits
 
     step, status = "prepare", NOT_RUN
     try:
-        for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python, and that would outlive the exec
+        for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and the program would inherit that
             signal.signal(ignored, signal.SIG_DFL)
         for step in spawn.confine(how, DescriptorLimits()):  # noqa: B007 - the name of the step is for the message
             pass
@@ -145,7 +145,7 @@ def become(how: Launch) -> NoReturn:
             raise FileNotFoundError(errno.ENOENT, "command not found")
         os.execvpe(program, how.argv, how.env)
     except OSError as error:
-        reason = (error.strerror or "it failed").lower()
+        reason = (error.strerror or "failed").lower()
         if isinstance(error, PermissionError):
             with contextlib.suppress(Exception):
                 reason += spawn.denied(how, step)
@@ -156,8 +156,8 @@ def become(how: Launch) -> NoReturn:
 
 
 def _as_another_user(how: Launch) -> int:
-    """Run a program in a session of its own; returns its exit status."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)  # until it is known to whom
+    """Run a program in its own session; return its exit status."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)  # until there is a process to send them to
     if not os.isatty(0):
         pid = os.fork()
         if pid == 0:
@@ -178,7 +178,7 @@ def _as_another_user(how: Launch) -> int:
 
 
 def _lead(how: Launch, terminal: int) -> NoReturn:
-    """Begin a session, whose terminal takes the place of ours, and become the program."""
+    """Begin a session with `terminal` in place of ours, and become the program."""
     try:
         os.setsid()
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -186,7 +186,7 @@ def _lead(how: Launch, terminal: int) -> NoReturn:
             fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
             for descriptor in filter(os.isatty, (0, 1, 2)):
                 os.dup2(terminal, descriptor)
-        for descriptor in map(int, os.listdir("/proc/self/fd")):  # what root's shell has left open is nothing for it
+        for descriptor in map(int, os.listdir("/proc/self/fd")):  # the program may not have files of root's shell
             with contextlib.suppress(OSError):
                 if descriptor > 2:
                     os.close(descriptor)
@@ -202,7 +202,7 @@ def _status(pid: int) -> int:
 
 @contextlib.contextmanager
 def _forwarding(pid: int, master: int = -1) -> Iterator[None]:
-    """Pass the signals that end a command on to its session; and the size of the terminal, if there is one."""
+    """Forward signals that end a command to its session, and the size of the terminal, if there is one."""
 
     def forward(number: int, _frame: Any) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -230,9 +230,9 @@ def _copy_size(terminal: int) -> None:
 
 @contextlib.contextmanager
 def _raw() -> Iterator[None]:
-    """Let each key through to the other terminal, which makes signals of some."""
+    """Pass each key on to the other terminal, which turns some of them into signals."""
     before = termios.tcgetattr(0)
-    tty.setraw(0, termios.TCSANOW)  # what has been typed already is for the program
+    tty.setraw(0, termios.TCSANOW)  # keys that have already been typed are for the program
     try:
         yield
     finally:
@@ -240,7 +240,7 @@ def _raw() -> Iterator[None]:
 
 
 def _relay(master: int) -> None:
-    """Copy between the two terminals until the session has ended."""
+    """Copy between the two terminals until the session ends."""
     screen = next(filter(os.isatty, (1, 2, 0)))
     os.set_blocking(master, False)
     typed, sources = b"", [0, master]
@@ -251,7 +251,7 @@ def _relay(master: int) -> None:
                 shown = os.read(master, BLOCK)
             except BlockingIOError:
                 continue
-            except OSError:  # EIO: nobody has the terminal any more
+            except OSError:  # EIO: no process has the terminal open
                 return
             while shown:
                 shown = shown[os.write(screen, shown) :]

@@ -1,4 +1,4 @@
-"""``multisite hosts``: which site answers each host, and which file says so."""
+"""``multisite hosts``: which site answers each host, and which file claims it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEADER = ("host", "site", "rule", "file")
 @wide_option
 @pass_session
 def hosts(session: Session, wide: bool) -> None:
-    """List all hosts that enabled sites answer, each with the site and the file that claims it.
+    """List the hosts of all enabled sites, each with the site and the file that claims it.
 
     Exact domains come first, then patterns in the order in which they are tried, then the default site.
     """
@@ -34,7 +34,7 @@ def hosts(session: Session, wide: bool) -> None:
 
 
 def rows(session: Session) -> list[dict[str, Any]]:
-    """Describe each claim on a host, in the order in which they are asked; longer mounts of a host come first."""
+    """Describe each claim on a host, in the order in which they are tried; longer mounts of a host come first."""
     catalogue = session.catalogue
     found = [
         _row(session, claim.domain, mount, name, rule)

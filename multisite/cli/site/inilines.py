@@ -1,4 +1,4 @@
-"""INI text in which one key has another value, and every other line, comment and order stays. Pure."""
+"""Change the value of one key in INI text, and keep all other lines, the comments and the order. Pure."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ _BLOCK = re.compile(r"\"\"\"|'''")
 
 
 class Unchangeable(ValueError):
-    """The text is such that a line of it cannot be changed alone."""
+    """A line of this text cannot be changed by itself."""
 
 
 def with_value(text: str, section: str, key: str, value: str, commented: Container[str]) -> str:
-    """Return INI text with another value of a key.
+    """Return INI text with another value for a key.
 
-    A key that stands there keeps its place; a new one stands behind its commented example, else behind the last key of
-    the section; a section that is not there yet is the last one.
+    A key that the text has keeps its place; a new one follows its commented example, else the last key of the section;
+    a new section comes last.
 
     Args:
-        text: of the whole file.
-        section: of the key.
-        key: whose value is set.
+        text: the whole file.
+        section: section of the key.
+        key: the key to set.
         value: its lines, "" for the default.
         commented: the sections in which ``#`` after white space begins a comment (`multisite.config.ini.parse`).
 
     Raises:
-        Unchangeable: other values would not stay as they are.
+        Unchangeable: other values would change, too.
     """
     ending = "\r\n" if "\r\n" in text else "\n"
     lines = text.replace("\r\n", "\n").split("\n")
@@ -63,7 +63,7 @@ def _comment(line: str, value: str) -> str:
 
 
 def _end(lines: list[str], start: int) -> int:
-    """Return the index behind the last line of the value that begins at `start`."""
+    """Return the index after the last line of the value that begins at `start`."""
     value = lines[start].partition("=")[2].lstrip()
     quote = _BLOCK.match(value)
     if quote and quote[0] not in value[3:]:
@@ -84,7 +84,7 @@ def _indent(line: str) -> int:
 
 
 def _behind(lines: list[str], document: Document, section: str, key: str) -> int:
-    """Return the index at which a new key of a section belongs."""
+    """Return the index at which to insert a new key of a section."""
     start = document.lines[section, ""]
     headers = [number for (_, name), number in document.lines.items() if not name and number > start]
     stop = min(headers, default=len(lines) + 1) - 1
@@ -97,16 +97,16 @@ def _behind(lines: list[str], document: Document, section: str, key: str) -> int
 
 
 def _check(before: Document, after: Document, section: str, key: str, value: str) -> None:
-    """Raise Unchangeable unless the key has its value and all others have theirs."""
+    """Raise Unchangeable unless the key has its new value and all others keep theirs."""
 
     def others(document: Document) -> dict[tuple[str, str], str]:
         all_keys = ((of, name, value) for of, keys in document.values.items() for name, value in keys.items())
         return {(of, name): value for of, name, value in all_keys if (of, name) != (section, key)}
 
     if others(before) != others(after):
-        raise Unchangeable("other values of the file would change with it")
+        raise Unchangeable("other values of the file would change, too")
     found = after.values.get(section, {}).get(key)
     if found not in (value, f'"{value}"'):
-        raise Unchangeable("the value would be read as another one")
+        raise Unchangeable("the value would be read differently")
     if len(after.faults) > len(before.faults):
         raise Unchangeable(after.faults[-1].reason)

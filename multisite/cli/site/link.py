@@ -1,4 +1,4 @@
-"""``multisite link``: the project in a folder becomes a site, here and now."""
+"""``multisite link``: the project in a folder becomes a site at once."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _ODD = re.compile(r"[^a-z0-9]+")
 
 
-@click.command(epilog=EPILOG, short_help="Make a site of a folder, enable it and print its address.")
-@click.option("-n", "--name", help="Name of the site.  [default: that of the folder]")
+@click.command(epilog=EPILOG, short_help="Make a site from a folder, enable it and print its address.")
+@click.option("-n", "--name", help="Name of the site.  [default: name of the folder]")
 @click.argument("folder", metavar="[DIR]", default=".", type=click.Path(file_okay=False))
 @pass_session
 def link(session: Session, name: str | None, folder: str) -> None:
-    """Make a site of the project in DIR, the current directory by default; enable it and print its address.
+    """Make a site from the project in DIR, by default the current directory; enable it and print its address.
 
-    What serves the project is looked up in its files, as `multisite new --from` does. The domain is NAME.localhost, or
-    NAME under the domain that all your other sites have in common. None of the project's code is run. A folder that is
-    a site already stays as it is; it is enabled if it was not.
+    As with `multisite new --from`, the command finds the application in the project's files and runs none of its code.
+    The domain is NAME.localhost, or NAME under the domain that all your other sites share. If the folder already has a
+    site, that site does not change; it is enabled if it was not.
     """
     from multisite.cli.new import draft
 
@@ -51,14 +51,14 @@ def link(session: Session, name: str | None, folder: str) -> None:
         if not found:
             return _write(session, _label(name or os.path.basename(folder)), folder, made)
     if name and name not in (found.name, _stem(found)):
-        fail(f"{folder} is the site {found.name} already; multisite rename {found.name} {name} gives it another name")
+        fail(f"{folder} already is the site {found.name}; multisite rename {found.name} {name} gives it another name")
     _enable(session, found, ())
 
 
 def _label(name: str) -> str:
-    """Return the name of the site, which is a part of its domain too."""
+    """Return the name of the site, which is also part of its domain."""
     label = _ODD.sub("-", name.lower()).strip("-")[:63].rstrip("-")
-    return label or fail(f"{name!r} has no letter or digit that could be in a domain; give --name")
+    return label or fail(f"{name!r} has no letter or digit that could be in a domain; use --name")
 
 
 def _stem(file: SiteFile) -> str:
@@ -66,7 +66,7 @@ def _stem(file: SiteFile) -> str:
 
 
 def _site_of(session: Session, folders: set[str]) -> SiteFile | None:
-    """Return the site whose location is one of these folders; an enabled one is found first."""
+    """Return the site whose location is one of these folders, an enabled one if there is one."""
     from multisite.config.read import make_site
 
     wanted = {os.path.realpath(folder) for folder in folders}
@@ -78,7 +78,7 @@ def _site_of(session: Session, folders: set[str]) -> SiteFile | None:
 
 
 def habit(sites: Iterable[tuple[str, tuple[str, ...]]]) -> str:
-    """Return the domain under which the sites have their names, ``localhost`` if they do not agree on one.
+    """Return the domain under which all sites have their names, ``localhost`` if they differ.
 
     Args:
         sites: names, with the domains of each.
@@ -104,7 +104,7 @@ def _write(session: Session, name: str, folder: str, made: Draft) -> None:
     taken = {*session.catalogue.sites, *(each.name for each in session.disabled.values())}
     text = site_template({"domains": domain, **made.settings}, made.comments, made.static, made.is_there)
     if name in taken or not write_new(path, text):
-        fail(f"there is a site {name} already, for another folder; give this one another name with --name")
+        fail(f"there already is a site {name}, for another folder; choose another name with --name")
     _enable(session, session.read_available(name), made.comments)
 
 
@@ -117,8 +117,8 @@ def _enable(session: Session, file: SiteFile, comments: Iterable[str]) -> None:
         step = Enabling(session).enable(_stem(file))
         if step.action == "refuse":
             fail(f"{file.path} is not enabled: {step.message}")
-        del session.catalogue  # it is another one now
-    _report(session, session.enabled_site(file.name), comments, what="is linked already" if is_enabled else "")
+        del session.catalogue  # out of date now
+    _report(session, session.enabled_site(file.name), comments, what="already linked" if is_enabled else "")
 
 
 def _report(session: Session, file: SiteFile, comments: Iterable[str], what: str) -> None:
@@ -129,8 +129,8 @@ def _report(session: Session, file: SiteFile, comments: Iterable[str], what: str
     address, note = address_of(session, file)
     if session.as_json:
         document = {"name": file.name, "file": os.path.realpath(file.path), "domains": list(file.domains)}
-        told = [problem.as_dict() for problem in problems]
-        say_json({**document, "address": address, "found": list(comments), "problems": told})
+        listed = [problem.as_dict() for problem in problems]
+        say_json({**document, "address": address, "found": list(comments), "problems": listed})
     else:
         for line in comments:
             say(line)

@@ -1,4 +1,4 @@
-"""Lines of sites' logs: when each was written and at which level, several logs in one order, and how they look."""
+"""Lines of sites' logs: their times and levels, the order of lines from several logs, and how they are printed."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Line:
     """One line.
 
     Attributes:
-        at: when it was written, in seconds since 1970; 0.0 where that is not known.
-        name: of the site.
-        level: as `logging` calls it.
-        text: without the time.
+        at: when it was written, in seconds since 1970; 0.0 if that is unknown.
+        name: name of the site.
+        level: a level of `logging`.
+        text: the line without the time.
     """
 
     at: float
@@ -47,7 +47,7 @@ class Line:
 
 
 def kept(name: str, text: str) -> Line:
-    """Read a line that we have kept (`multisite.logs.kept`)."""
+    """Read a line of a log that we keep (`multisite.logs.kept`)."""
     found = _KEPT.match(text)
     if not found:
         return Line(0.0, name, "INFO", text)
@@ -56,7 +56,7 @@ def kept(name: str, text: str) -> Line:
 
 
 def error(name: str, text: str) -> Line:
-    """Read a line of a site's error log; a time at its beginning is taken away, as `Line.at` has it."""
+    """Read a line of a site's error log; a time at its beginning moves to `Line.at`."""
     found = _STAMP.match(text)
     at = _seconds(found) if found else 0.0
     rest = text[found.end() :] if found and at else text
@@ -90,7 +90,7 @@ def _zone(zone: str | None) -> str:
 
 
 def timed(lines: Iterable[Line], otherwise: float) -> list[Line]:
-    """Give each line without a time that of the line before it, or `otherwise`; so a traceback stays in one piece."""
+    """Give a line without a time that of the line before it, or `otherwise`, so that a traceback stays in one piece."""
     found, last = [], otherwise
     for line in lines:
         last = line.at or last
@@ -104,17 +104,17 @@ def merged(logs: Iterable[Sequence[Line]]) -> list[Line]:
 
 
 def shown(line: Line, width: int, coloured: bool) -> str:
-    """Return a line as it is printed; nothing in it can steer a terminal.
+    """Return a line for the terminal; nothing in it can control the terminal.
 
     Args:
-        line: to be printed.
-        width: of the column of names; 0: there is none.
-        coloured: with escape sequences of ours.
+        line: the line to print.
+        width: width of the column of names; 0: no such column.
+        coloured: whether to add our own escape sequences.
     """
     moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(line.at)) if line.at else " " * 19
     text = printable(line.text.expandtabs())
-    is_said = text.startswith((line.level, f"[{line.level}]")) or _LEVEL.match(text)
-    if line.level in LEVELS and not is_said:
+    shows_level = text.startswith((line.level, f"[{line.level}]")) or _LEVEL.match(text)
+    if line.level in LEVELS and not shows_level:
         text = f"{line.level} {text}"
     name = f"{printable(line.name):{width}} | " if width else ""
     if coloured:

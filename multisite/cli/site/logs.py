@@ -1,4 +1,4 @@
-"""``multisite logs``: what sites printed and logged, and who asked them for what."""
+"""``multisite logs``: the output and the logs of sites, and their access logs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Examples:
   multisite logs --since 10m
   multisite logs --since '2026-11-29 14:30' --access
 """
-LOOK_FOR_SITES_EVERY = 5.0  # seconds between two looks for sites that are enabled while all are followed
+LOOK_FOR_SITES_EVERY = 5.0  # seconds between two looks for newly enabled sites while all sites are followed
 NO_ACCESS_LOG = "{name} has no access log; multisite set {name} 'logging.access=/var/log/multisite/%(name)s.access.log'"
 
 
@@ -45,12 +45,12 @@ class Moment(click.ParamType[float]):
         try:
             return point_in_time(value, time.time())
         except (ValueError, OverflowError):
-            self.fail(f"{value!r} is no time: give {FORMS}", param, ctx)
+            self.fail(f"{value!r} is not a time; give {FORMS}", param, ctx)
 
 
 @dataclass(frozen=True)
 class Source:
-    """One file with lines of a site, and how they are read; `older` is what it was rotated to."""
+    """One file with lines of a site, and how to read them; `older` is the rotated file."""
 
     name: str
     path: str
@@ -58,7 +58,7 @@ class Source:
     older: str = ""
 
 
-@click.command(epilog=LOGS, short_help="Show what sites printed and logged.")
+@click.command(epilog=LOGS, short_help="Show the output and the logs of sites.")
 @click.option("-f", "--follow", is_flag=True, help="Keep printing lines as they come, until interrupted.")
 @click.option("-n", "--lines", type=click.IntRange(0), metavar="N", help=f"Number of lines; {LINES} without --since.")
 @click.option("--since", type=Moment(), help="Only lines since then, such as 10m, 14:30, yesterday or 2026-11-29.")
@@ -68,19 +68,19 @@ class Source:
 def logs(
     session: Session, names: tuple[str, ...], follow: bool, lines: int | None, since: float | None, access: bool
 ) -> None:
-    """Show the last lines that each SITE has printed, and what was logged about it; without SITE those of all sites.
+    """Show the last lines that each SITE printed or logged; without SITE, those of all sites.
 
-    The lines of several sites are merged by time. Those of a site with an error log of its own ([logging] error) are
-    read from there; those of all others are kept in the state directory. SITE may be a quoted wildcard.
+    Lines of several sites are merged by time. If a site has its own error log ([logging] error), its lines come from
+    there; all others have their lines in the state directory. SITE may be a quoted wildcard.
     """
     _show(session, names, follow, lines, since, access)
 
 
-@click.command(epilog=LOGS, short_help="Follow what sites print and log.")
+@click.command(epilog=LOGS, short_help="Follow the output and the logs of sites.")
 @click.argument("names", metavar="[SITE]...", nargs=-1, shell_complete=complete.sites)
 @pass_session
 def tail(session: Session, names: tuple[str, ...]) -> None:
-    """Show the last lines of each SITE and those that follow, as `logs -f` does."""
+    """Show the last lines of each SITE and all new ones, as `logs -f` does."""
     _show(session, names, follow=True)
 
 
@@ -112,11 +112,11 @@ def _show(
         else:
             screen.show_each(found)
             if not found:
-                say("nothing has been logged" + (" since then" if since else ""), err=True)
+                say("no lines logged" + (" since then" if since else ""), err=True)
 
 
 def _sources(session: Session, chosen: list[Named], access: bool) -> list[Source]:
-    """Return the files with the lines of sites, each once: several sites may share one."""
+    """Return the files with the lines of sites, each file once: several sites may share one."""
     found: dict[str, Source] = {}
     for named in chosen:
         site = named.site
@@ -132,7 +132,7 @@ def _sources(session: Session, chosen: list[Named], access: bool) -> list[Source
 
 
 def _refuse_hidden(session: Session, sources: list[Source]) -> None:
-    """End the command where this user may read none of the files, and warn where it is some of them."""
+    """End the command if this user may read none of the files; warn if only some are hidden."""
     places = [closed_place(source.path) for source in sources]
     hidden = list(dict.fromkeys(filter(None, places)))
     if not hidden:
@@ -142,17 +142,17 @@ def _refuse_hidden(session: Session, sources: list[Source]) -> None:
     readable = (source.path for source, place in zip(sources, places, strict=True) if not place)
     if not any(map(os.path.exists, readable)):
         fail(what)
-    complain("warning", f"not all lines are shown: {what}")
+    complain("warning", f"some lines are missing: {what}")
 
 
 def _printed(session: Session, named: Named) -> list[Line]:
-    """Return what the supervisor remembers of the output of the newest process, whose times it does not know."""
+    """Return the output of the newest process that the supervisor remembers, without times."""
     answer = session.ask("logs", **named.request)
     return [Line(0.0, named.site.name, "INFO", text) for text in (answer["lines"] if answer else ())]
 
 
 class _Followed:
-    """Files that are read to their ends, and further."""
+    """Files that are read to the end and then followed."""
 
     def __init__(self, sources: list[Source], stack: ExitStack, waits: bool) -> None:
         self._stack, self._waits = stack, waits
@@ -160,7 +160,7 @@ class _Followed:
         self.add(sources)
 
     def add(self, sources: list[Source]) -> None:
-        """Read more files; what is not there is no fault."""
+        """Read more files; a missing file is not an error."""
         for source in sources:
             if source in self._tails:
                 continue
@@ -169,7 +169,7 @@ class _Followed:
             except FileNotFoundError:
                 pass
             except OSError as error:
-                if not closed_place(source.path):  # which is said already
+                if not closed_place(source.path):  # already reported
                     complain("warning", describe(error))
 
     def begin(self, count: int | None, since: float) -> list[Line]:
@@ -179,7 +179,7 @@ class _Followed:
         return late if count is None else late[len(late) - min(count, len(late)) :]
 
     def look(self) -> list[Line]:
-        """Return the lines that have come."""
+        """Return the new lines."""
         logs = []
         for source, tail in self._tails.items():
             with suppress(PermissionError):
@@ -209,7 +209,7 @@ def _last(source: Source, tail: Tail, count: int | None, since: float) -> list[L
 
 
 class Screen:
-    """Prints lines, for programs one JSON document a line; `names` are those of a column, if there is one."""
+    """Prints lines, or one JSON document a line for programs; `names` is for the column of names, if there is one."""
 
     def __init__(self, as_json: bool, names: set[str]) -> None:
         self._as_json = as_json
@@ -226,7 +226,12 @@ class Screen:
 
 
 def _follow(session: Session, followed: _Followed, screen: Screen, all_of: bool | None) -> None:
-    """Print what comes, until interrupted; `all_of` sites, error or access logs, new ones included; None: no others."""
+    """Print new lines until interrupted.
+
+    Args:
+        all_of: whether to follow access logs (True) or error logs (False) of all sites, new ones included; None:
+            follow only the sites that were named.
+    """
     look_for_sites_at = time.monotonic() + LOOK_FOR_SITES_EVERY
     while True:
         screen.show_each(followed.look())

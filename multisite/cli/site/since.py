@@ -13,14 +13,14 @@ _TIME = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?")
 
 
 def point_in_time(text: str, now: float) -> float:
-    """Return the time that a text means, in seconds since 1970; without a zone it is this machine's time.
+    """Return the time that a text means, in seconds since 1970; without a zone it is local time.
 
     Args:
         text: one of `FORMS`; a duration, with or without a ``-`` before it, counts back from now.
         now: seconds since 1970.
 
     Raises:
-        ValueError: it means none.
+        ValueError: it has none of these forms.
     """
     words = text.strip()
     bare = words.removeprefix("-").removesuffix(" ago").strip().lower()
@@ -37,12 +37,12 @@ def point_in_time(text: str, now: float) -> float:
         found = datetime.combine(day, moment)
         if not clock or rest != words or found <= here:
             return found.timestamp()
-        return (found - timedelta(days=1)).timestamp()  # the last time that it was so late
+        return (found - timedelta(days=1)).timestamp()  # the most recent one
     return datetime.fromisoformat(re.sub(r"[Zz]\Z", "+00:00", words)).timestamp()
 
 
 def _day(words: str, here: datetime) -> tuple[datetime | None, str]:
-    """Return the day that stands first, and what follows it."""
+    """Return the day at the beginning, and the text after it."""
     first, _, rest = words.partition(" ")
     days = {"today": 0, "yesterday": 1}
     if first.lower() in days:

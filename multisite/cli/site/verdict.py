@@ -1,4 +1,4 @@
-"""What is said of a site when it is written or enabled: its problems with their remedies, or its address."""
+"""What the commands print about a new or enabled site: its problems with their remedies, or its address."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from multisite.config.model import SiteFile
     from multisite.errors import Problem
 
-PROMISES = ("static", "logging")  # sections whose places have to be there, although the site is served without
+PROMISES = ("static", "logging")  # sections whose folders have to exist, although the site works without them
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What there is to say of a site at this moment.
+    """The result of checking a site now.
 
     Attributes:
-        file: of the site.
-        problems: everything that is wrong with it.
+        file: file of the site.
+        problems: all problems that the checks found.
     """
 
     session: Session
@@ -33,12 +33,12 @@ class Verdict:
 
     @property
     def is_good(self) -> bool:
-        """Whether nothing is wrong but what may be meant, or what only the service's user can tell."""
+        """Whether the only problems are warnings that may be intended, or that only the service's user can verify."""
         return not any(problem.is_error or problem.section in PROMISES for problem in self.problems)
 
     @cached_property
     def address(self) -> tuple[str, str]:
-        """Where the site can be visited, and what has to be said about that."""
+        """The site's URL, and a note about it."""
         return address_of(self.session, self.file) if self.is_good else ("", "")
 
     def say(self) -> None:
@@ -53,7 +53,7 @@ class Verdict:
 
 
 def of_enabled(session: Session, path: str) -> Verdict | None:
-    """Return the verdict on the enabled site whose link or file is `path`; None where another has its name."""
+    """Return the verdict on the enabled site whose link or file is `path`; None if another site has its name."""
     from multisite.cli.sitestate import problems_of
 
     for name, entry in session.catalogue.entries.items():
@@ -71,9 +71,9 @@ def of_available(session: Session, stem: str) -> Verdict:
 
 
 def say_once_fixed(verdicts: Iterable[Verdict]) -> None:
-    """Print what becomes of enabled sites that have problems: they stay enabled, as a2ensite leaves them."""
+    """Print that sites with problems stay enabled, as with a2ensite."""
     for verdict in verdicts:
         if not verdict.is_good:
             name = verdict.file.name
-            then = f"it starts serving once they are fixed; multisite dissite {name} takes it out of service"
-            say(f"multisite: {name} is enabled, but has problems: {then}", err=True)
+            then = f"it starts serving when they are fixed; multisite dissite {name} takes it out of service"
+            say(f"multisite: {name} is enabled but has problems; {then}", err=True)
