@@ -1,4 +1,4 @@
-"""Importing a site into this interpreter, whole or not at all, and taking it out again.
+"""Imports a site into this interpreter, completely or not at all, and removes it again.
 
 Face: `generation.Generation`, `loader.load`, `isolation`, `workdir`.
 May import: errors, config, logs, sites, runner.

@@ -1,8 +1,8 @@
-"""One import of a site into an interpreter that it shares, whole or not at all.
+"""One import of a site into an interpreter that it shares, completely or not at all.
 
-A generation is what an import brought: the application, the module names that were
-claimed for it, the modules that were loaded. `make` puts a new one beside the old, and
-leaves everything as it was if that fails; `drop` takes one out again.
+A generation is the result of an import: the application, the module names that were
+claimed for it, the modules that were loaded. `make` adds a new one beside the old, and
+restores everything if that fails; `drop` removes one.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class Generation:
 
 
 def make(site: Site, ledger: Ledger, old: Generation | None, workdir: WorkDir | None = None) -> Generation:
-    """Import `site`, anew if there is an `old` generation, which goes on serving meanwhile.
+    """Import `site`, again if there is an `old` generation, which keeps serving meanwhile.
 
     Raises:
-        AppLoadError: there is no application to be had.
+        AppLoadError: there is no usable application.
         NeedsProcess: the site may not share this interpreter.
     """
     wanted = sharing.wanted(site)
@@ -79,12 +79,12 @@ def make(site: Site, ledger: Ledger, old: Generation | None, workdir: WorkDir | 
 
 
 def _place(site: Site, workdir: WorkDir | None) -> AbstractContextManager[None]:
-    """Return where to import; a location that is not there is the loader's to tell."""
+    """Return where to import; the loader reports a missing location."""
     return workdir.inside() if workdir and os.path.isdir(site.location or "/") else nullcontext()
 
 
 def drop(site: Site, ledger: Ledger, generation: Generation | None) -> None:
-    """Take a site's modules out of the interpreter and give up its claims."""
+    """Remove a site's modules from the interpreter and release its claims."""
     ledger.release([site.name])
     names = finder.remove(site.name)
     if generation:
@@ -118,7 +118,7 @@ class _Importer:
 
 
 def _run(site: Site, source: _Importer) -> WSGI:
-    """Run the site's code, and put back what it changed beside itself."""
+    """Run the site's code, and restore what it changed outside itself."""
     writes = sys.dont_write_bytecode
     if site.location and is_just_written(site.location):
         sys.dont_write_bytecode = True
@@ -141,12 +141,12 @@ def _claim(site: Site, ledger: Ledger, names: claims.Names, unique_name: str) ->
 
 
 def _of_all(names: claims.Names) -> claims.Names:
-    """Return the names that mean one module for the whole interpreter."""
+    """Return the names that stand for the same module in the whole interpreter."""
     return {name: root for name, root in names.items() if name != claims.DJANGO and root != claims.EACH}
 
 
 def _claim_more(site: Site, ledger: Ledger, names: claims.Names, source: _Importer) -> None:
-    """Claim into `names` what only the import itself could show."""
+    """Add to `names` claims that only the import itself could show."""
     more = sharing.more_names([path for path in source.changes.paths if path != site.location])
     if isolation.is_django_configured() and not source.django_before:
         more[claims.DJANGO] = site.location
@@ -165,17 +165,17 @@ def _unclaim(site: Site, ledger: Ledger, old: Generation | None) -> None:
 
 
 def _outdated(names: set[str], generation: Generation | None) -> set[str]:
-    """Return the top-level names that are to be imported anew when `names` are."""
+    """Return the top-level names to import again when `names` are."""
     if generation and claims.DJANGO in generation.names:
         return referring({*names, "django"}, generation.modules)
     return names
 
 
 def check_smoke(app: WSGI, site: Site) -> None:
-    """Have `app` answer the smoke request of `site`, if it has one.
+    """Let `app` answer the smoke request of `site`, if it has one.
 
     Raises:
-        AppLoadError: it is not well; the cause is what it raised.
+        AppLoadError: the answer is not good; the cause is the exception.
     """
     if not site.smoke_path:
         return

@@ -1,14 +1,14 @@
 """How a shared interpreter imports the modules of its sites.
 
-`multisite.inprocess.loader` says *what* to import and asks an `Importer` to do it, so that who hosts the
-site decides where its modules live.
+`multisite.inprocess.loader` decides *what* to import and asks an `Importer` to do it, so that the
+host of the site decides where its modules live.
 
 No site's directory is ever on `sys.path`: a finder answers for the claimed top-level
-names alone, so a name means the same module whoever was imported first. A module that
-belongs to one site is not there for another, as if it were not installed.
+names alone, so a name is the same module whichever site was imported first. A module
+that belongs to one site does not exist for another, as if it were not installed.
 
-Of a module that no other file of its site imports, such as most ``app.py``, each site has its own. They stand in
-`sys.modules` under names that nobody else has, and know themselves by the plain one.
+If no other file of its site imports a module, such as most ``app.py``, each site has its own. They are in
+`sys.modules` under unique names, and their ``__name__`` is the plain one.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 
 class Importer(Protocol):
-    """Imports for one site. Whatever the site's code raises comes out unchanged."""
+    """Imports for one site. What the site's code raises is not changed."""
 
     def module(self, dotted: str) -> ModuleType:
-        """The module of that name, as ``import`` would give it to this site."""
+        """Return the module of that name, as ``import`` would give it to this site."""
 
     def file(self, path: str) -> ModuleType:
-        """Execute the file under a module name of its own, registered in `sys.modules`."""
+        """Execute the file under a unique module name, registered in `sys.modules`."""
 
 
 class PlainImporter:
@@ -49,7 +49,7 @@ class PlainImporter:
 
     @classmethod
     def alone(cls, site: Site) -> PlainImporter:
-        """For a process that is the site's own: its location comes first in `sys.path` from now on."""
+        """Prepare a process that only the site uses: its location comes first in `sys.path` from now on."""
         if site.location and site.location not in sys.path:
             sys.path.insert(0, site.location)
         return cls(site)
@@ -92,7 +92,7 @@ class SiteFinder:
             self._install()
 
     def add_own(self, site: str, location: str, name: str, key: str) -> None:
-        """Have `name` mean, for `site` alone, the module that stands in `sys.modules` as `key`."""
+        """Make `name` stand, for `site` alone, for the module that is in `sys.modules` as `key`."""
         self._locations[site] = os.path.join(os.path.realpath(location), "")
         self.each = {**self.each, name: {**self.each.get(name, {}), site: key}}
         if not isinstance(sys.modules.get(name), OwnModule):
@@ -100,7 +100,7 @@ class SiteFinder:
         self._install()
 
     def remove(self, site: str) -> set[str]:
-        """Forget `site`; return the names that nobody claims any more."""
+        """Forget `site`; return the names that no site claims any more."""
         left = {name: (root, sites - {site}) for name, (root, sites) in self.owners.items()}
         self.owners = {name: claim for name, claim in left.items() if claim[1]}
         self._remove_own(site)
@@ -123,7 +123,7 @@ class SiteFinder:
         return PathFinder.find_spec(fullname, [claim[0]])
 
     def invalidate_caches(self) -> None:
-        """Nothing is cached here."""
+        """Do nothing: there is no cache here."""
 
     def hidden(self, top_level: str) -> bool:
         """Tell whether a name belongs to sites other than the one that asks."""
@@ -133,16 +133,16 @@ class SiteFinder:
         return sites is not None and asking != "" and asking not in sites
 
     def own(self, name: str) -> ModuleType | None:
-        """Return what `name` means for the site that asks, if it has a module of its own of that name."""
+        """Return the module `name` of the asking site, if it has its own."""
         return sys.modules.get(self.key(name))
 
     def key(self, name: str) -> str:
-        """Return where in `sys.modules` that stands, "" if there is none."""
+        """Return its name in `sys.modules`, "" if there is none."""
         keys = self.each.get(name)
         return keys.get(current_site.get() or self._site_of_caller(keys), "") if keys else ""
 
     def _site_of_caller(self, sites: Iterable[str]) -> str:
-        """Return whose code it is that asks in a thread that a site has started."""
+        """Return the site whose code asks, in a thread that a site has started."""
         frame = sys._getframe()
         while frame.f_back:
             frame = frame.f_back
@@ -163,9 +163,9 @@ class SiteFinder:
 
 
 class OwnModule(ModuleType):
-    """Stands in `sys.modules` for a name of which each of several sites has a module of its own.
+    """Represents in `sys.modules` a name for which several sites each have their own module.
 
-    Whoever looks a site's class up by the name of its module (pickle, dataclasses, Flask) finds that site's.
+    Code that looks a site's class up by the name of its module (pickle, dataclasses, Flask) finds that site's module.
     """
 
     def __getattribute__(self, name: str) -> Any:
@@ -214,7 +214,7 @@ def _fenced_function(finder: SiteFinder, original: Any) -> Any:
 
 
 def _own_or_hidden(finder: SiteFinder, name: str) -> ModuleType | None:
-    """Return the module of this name that the site which asks has for itself; raise if it has none but another has."""
+    """Return the asking site's own module of this name; raise if only other sites have one."""
     if finder.hidden(name.partition(".")[0]):
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
     return finder.own(name)
@@ -224,7 +224,7 @@ finder = SiteFinder()
 
 
 def modules_of(names: Iterable[str]) -> list[str]:
-    """Return the loaded modules at and beneath the top-level `names`."""
+    """Return the loaded modules at and below the top-level `names`."""
     names = set(names)
     return [module for module in list(sys.modules) if module.partition(".")[0] in names]
 
@@ -232,7 +232,7 @@ def modules_of(names: Iterable[str]) -> list[str]:
 def referring(names: Iterable[str], candidates: Iterable[str]) -> set[str]:
     """Return the top-level names among `candidates` that refer to `names`, directly or not.
 
-    What refers to a module that is imported anew would go on using the old one: Django's
+    A module that refers to one that is imported again would keep using the old one: Django's
     applications keep its registry, for instance. `names` themselves are included.
     """
     packages: dict[str, set[str]] = {}
@@ -254,7 +254,7 @@ def _refers_to(module: str) -> set[str]:
 
 
 def forget(names: Iterable[str]) -> dict[str, ModuleType]:
-    """Take the modules at and beneath `names` out of `sys.modules`; return them, to put them back."""
+    """Remove the modules at and below `names` from `sys.modules`; return them, to restore them."""
     found = [module for module in modules_of(names) if not isinstance(sys.modules.get(module), OwnModule)]
     taken = {module: sys.modules.pop(module) for module in found if module in sys.modules}
     importlib.invalidate_caches()

@@ -1,4 +1,4 @@
-"""Keeps a site's import from changing the process that it shares, and puts back what it has changed.
+"""Keeps a site's import from changing the process that it shares, and restores what it has changed.
 
 `multisite.runner.state` reads what a whole process shares. Signal handlers are set in the main thread alone: only there
 can Python set them (library reference, "signal: Signals and threads"). Django keeps settings, applications and routes
@@ -31,12 +31,12 @@ Steps = Iterable[tuple[str, Callable[[], object]]]  # in words and as a call
 
 
 def restore_shared(state: ProcessState, now: ProcessState) -> list[str]:
-    """Put back to `state` what all threads have in common; returns a phrase for each thing that could not be."""
+    """Restore to `state` what all threads share; return a phrase for each part that could not be restored."""
     return _undo(_shared(state, now))
 
 
 def restore_place(state: ProcessState, now: ProcessState) -> list[str]:
-    """Put back the working directory and the umask, which may be those of this thread alone."""
+    """Restore the working directory and the umask, which may belong to this thread alone."""
     steps: list[tuple[str, Callable[[], object]]] = []
     if state.cwd != now.cwd:
         steps.append((f"the working directory {state.cwd}", lambda: os.chdir(state.cwd)))
@@ -46,7 +46,7 @@ def restore_place(state: ProcessState, now: ProcessState) -> list[str]:
 
 
 def restore_handlers(state: ProcessState, now: ProcessState) -> list[str]:
-    """Put the signal handlers back. In the main thread."""
+    """Restore the signal handlers. In the main thread."""
     changed = changed_handlers(state, now)
     return _undo((f"signal {n}", partial(signal.signal, n, state.handlers[n])) for n in changed)
 
@@ -70,12 +70,12 @@ def _undo(steps: Steps) -> list[str]:
         try:
             act()
         except (OSError, ValueError, TypeError, RecursionError, locale.Error) as error:
-            failed.append(f"{name} could not be put back ({error})")
+            failed.append(f"{name} could not be restored ({error})")
     return failed
 
 
 def _restore_environ(state: ProcessState) -> None:
-    """Only what differs, so that a thread that reads meanwhile never finds it empty."""
+    """Restore only what differs, so that a thread that reads meanwhile never finds it empty."""
     os.environ = state.environ_object  # noqa: B003  the very object that was there before
     for name in os.environ.keys() - state.environ.keys():
         with suppress(KeyError):
@@ -123,7 +123,7 @@ def fence_django(owner: str) -> None:
 
 
 STRAGGLER_AFTER = 30.0
-"""Seconds after which an import no longer holds back that the others' changes are undone."""
+"""Seconds after which an import no longer delays the undoing of the others' changes."""
 
 _log = logging.getLogger("multisite.guard")
 
@@ -216,7 +216,7 @@ def _report(watch: _Watch) -> None:
         return
     meanwhile = f" (or {', '.join(watch.changes.others)}, imported meanwhile)" if watch.changes.others else ""
     _log.warning(
-        "the import of site %s%s changed what the whole process shares (it is put back): %s",
+        "the import of site %s%s changed what the whole process shares (restored): %s",
         watch.site_name,
         meanwhile,
         "; ".join(watch.changes),

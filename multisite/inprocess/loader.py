@@ -1,7 +1,7 @@
 """From a site to its app: the one place where a worker imports a site's code.
 
-Whatever goes wrong in there, a ``sys.exit()`` included, becomes one `AppLoadError` with the original as its
-``__cause__``: it costs that site and never the worker.
+Every error in it, a ``sys.exit()`` included, becomes one `AppLoadError` with the original as its ``__cause__``: it
+affects that site and never the worker.
 
 Another package offers a loader as an entry point of the group ``multisite.loaders``::
 
@@ -120,7 +120,7 @@ def _module_or_plugin(spec: AppSpec, site: Site, importer: Importer) -> object:
 
 
 def _checked(site: Site, app: object) -> App:
-    """The app, if a WSGI server can call it."""
+    """Return the app, if a WSGI server can call it."""
     if not callable(app):
         raise NoSuchApp(f"it is {a(app)}, which cannot be called", "name the WSGI callable")
     if is_asgi(app):
@@ -135,7 +135,7 @@ def _checked(site: Site, app: object) -> App:
 
 
 def _is_asgi_error(site: Site) -> NeedsProcess:
-    return NeedsProcess(f"{site.application} is an ASGI application; it runs in a process of its own")
+    return NeedsProcess(f"{site.application} is an ASGI application; it runs in its own process")
 
 
 def _load_error(site: Site, error: NoSuchApp) -> AppLoadError:
@@ -144,7 +144,7 @@ def _load_error(site: Site, error: NoSuchApp) -> AppLoadError:
 
 
 def _refuses_wsgi(app: object) -> bool:
-    """Whether `app` is a plain function that (environ, start_response) cannot be passed to: a factory, likely.
+    """Tell whether `app` is a plain function that does not accept (environ, start_response): probably a factory.
 
     A decorator's wrapper is judged by its own parameters, not by those of what it wraps
     (werkzeug's `Request.application` wraps a function of one).
@@ -199,7 +199,7 @@ def _load_django(spec: AppSpec, importer: Importer) -> object:
 
 @contextmanager
 def _settings(module: str) -> Iterator[None]:
-    """Django looks its settings up in the environment, once."""
+    """Set the settings in the environment, where Django looks them up once."""
     before = os.environ.get(DJANGO)
     os.environ[DJANGO] = module
     try:
@@ -237,14 +237,14 @@ def _load_moya(location: str, ini: Sequence[str], overlay: Mapping[str, Mapping[
 
 @cache
 def plugins() -> EntryPoints:
-    """The installed loaders; looked for once in a process."""
+    """Return the installed loaders; a process looks for them once."""
     from importlib_metadata import entry_points
 
     return entry_points(group=GROUP)
 
 
 def _load_plugin(name: str, rest: str, site: Site) -> object:
-    """The app that the loader `name` makes of `rest`."""
+    """Return the app that the loader `name` makes of `rest`."""
     if name not in plugins().names:
         near = name_remedy(name, plugins().names)
         fault = no_loader(site.name, name, os.path.join(sys.prefix, "bin", "python3"))

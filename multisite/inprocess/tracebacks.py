@@ -19,7 +19,7 @@ _GREENLET = ("greenlet", "gevent")
 
 
 def is_for_the_worker(error: BaseException) -> bool:
-    """Whether this ends the worker rather than the import: Ctrl-C, a killed greenlet, or the server's own exit.
+    """Tell whether this ends the worker rather than the import: Ctrl-C, a killed greenlet, or the server's own exit.
 
     gunicorn's signal handlers call ``sys.exit`` in whatever frame they interrupt.
     """
@@ -32,12 +32,12 @@ def is_for_the_worker(error: BaseException) -> bool:
 
 
 def explain(error: BaseException, site: Site, spec: AppSpec) -> NoSuchApp:
-    """The reason and remedy of an exception that came out of a site's code.
+    """Return the reason and remedy of an exception from a site's code.
 
     Args:
         error: with its traceback.
         site: frames in its location are its own.
-        spec: what was asked for.
+        spec: the application that was requested.
     """
     location = site.location
     place = _place(error, location)

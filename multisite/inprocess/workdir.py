@@ -1,11 +1,11 @@
 """The working directory and the umask that a site has while a thread of this process answers for it.
 
 On Linux both belong to the thread once it has called ``unshare(CLONE_FS)`` (unshare(2), which needs no privilege for
-this). Until then, all threads of a process have them in common. A thread that answers for a site is in that site's
-location, and stays there until it answers for another one: between two calls of the same site nothing is to be done.
+this). Until then, all threads of a process share them. A thread that answers for a site is in that site's location, and
+stays there until it answers for another one: between two calls of the same site nothing has to be done.
 
-A thread that a site starts has both in common with the thread that started it. So a thread is parted from whoever it
-has started before it goes to another place; what a site's own threads have is the site's for good.
+A thread that a site starts shares both with the thread that started it. So a thread is separated from those that it has
+started before it goes to another place; a site's own threads stay in the site's place for good.
 
 `os.chdir`, `os.fchdir` and `os.umask` forget where everybody is, so that the next call of a site begins in its place
 again. What runs between two calls, and may open something by a relative path, is the server's: gunicorn's own code
@@ -43,7 +43,7 @@ _lock = threading.Lock()
 
 
 class Directory:
-    """A directory that is held open as long as somebody refers to this."""
+    """A directory that is open as long as something refers to this."""
 
     __slots__ = ("descriptor", "identity")
 
@@ -61,7 +61,7 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-NOWHERE: Any = object()  # where a thread is that is in no site's place
+NOWHERE: Any = object()  # the place of a thread that is in no site's place
 
 
 #: tells in which `Directory` this thread is. The threads of a server have contexts of their own, and a context variable
@@ -71,7 +71,7 @@ here = _at.get
 
 
 class _Parted(threading.local):
-    """Whether this thread has its directory in common with no thread but those that it has started."""
+    """Whether this thread shares its directory only with threads that it has started."""
 
     yes = False
 
@@ -107,9 +107,9 @@ _obstacle: tuple[int, str] | None = None  # of which process
 
 
 def obstacle() -> str:
-    """Return why threads of this process have one working directory in common, as half a sentence; "" if they do not.
+    """Return why threads of this process share one working directory, as half a sentence; "" if they do not.
 
-    It is found out at the first need, and parts this thread from the others.
+    The first call finds out, and separates this thread from the others.
     """
     global _obstacle
     if _obstacle is None or _obstacle[0] != os.getpid():
@@ -151,7 +151,7 @@ _call: Callable[[int], object] | None = None
 
 
 def _part() -> None:
-    """Have directory and umask in common with no other thread from now on."""
+    """Share directory and umask with no other thread from now on."""
     global _call
     if _call is None:
         _call = _unshare()
@@ -159,12 +159,12 @@ def _part() -> None:
 
 
 def is_own() -> bool:
-    """Tell whether this thread has a working directory and a umask of its own."""
+    """Tell whether this thread has its own working directory and umask."""
     return _parted.yes
 
 
 def _begin() -> _Server:
-    """Return what the server has, which is found out before any thread goes anywhere."""
+    """Return what the server has, which is read before any thread goes anywhere."""
     global _server
     with _lock:
         if _server is None:
@@ -195,7 +195,7 @@ def _forget() -> None:
 
 
 def go_back() -> None:
-    """Have this thread where the server is."""
+    """Move this thread to the server's place."""
     if _server and _parted.yes:
         _go(_server.directory, _server.umask)
         _at.set(NOWHERE)
@@ -234,7 +234,7 @@ class WorkDir:
         self.stays = umask is None and not self._server.runs_hooks
 
     def enter(self) -> None:
-        """Have this thread there.
+        """Move this thread there.
 
         Raises:
             BrokenSite: the directory is not there, or may not be entered.
@@ -245,13 +245,13 @@ class WorkDir:
         try:
             _go(directory, self._server.umask if self._umask is None else self._umask)
         except OSError as error:
-            raise BrokenSite(f"location {self._path} cannot be entered: {error.strerror}") from error
+            raise BrokenSite(f"cannot enter location {self._path}: {error.strerror}") from error
 
     def _open(self) -> Directory:
         try:
             self.now = directory = Directory(self._path)
         except OSError as error:
-            raise BrokenSite(f"location {self._path} cannot be opened: {error.strerror}") from error
+            raise BrokenSite(f"cannot open location {self._path}: {error.strerror}") from error
         with _lock:
             _kept[self] = None
             while len(_kept) > MOST_KEPT:
@@ -261,7 +261,7 @@ class WorkDir:
         return directory
 
     def check_due(self) -> None:
-        """Notice another directory in its place, which the next call finds; one that is gone is stayed in."""
+        """Notice a new directory at its path, which the next call enters; a removed one is kept."""
         if self.now is None:
             return
         try:
@@ -271,7 +271,7 @@ class WorkDir:
             pass
 
     def close(self) -> None:
-        """Let go of it; whoever is there may stay."""
+        """Release it; threads that are there may stay."""
         with _lock:
             _kept.pop(self, None)
         self.now = None
@@ -287,7 +287,7 @@ class WorkDir:
                 go_back()
 
     def calling(self, app: WSGI) -> WSGI:
-        """Return `app` so that each call has its thread there."""
+        """Return `app` so that the thread of each call is there."""
         return self._staying(app) if self.stays else self._visiting(app)
 
     def _staying(self, app: WSGI) -> WSGI:

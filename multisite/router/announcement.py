@@ -1,8 +1,8 @@
 """uWSGI's subscription packets, read and written byte for byte (pure).
 
-A node announces each of its keys by a datagram: a uwsgi header with modifier1 224 whose modifier2 says join (0) or
-leave, then variables, all of whose numbers are decimal. It does so again every ten seconds. Of a signed one the
-variable ``sign`` comes last, and covers all variables before it; ``unix`` is then a number that grows.
+A node announces each of its keys by a datagram: a uwsgi header with modifier1 224 and modifier2 0 to join, otherwise to
+leave, then variables, with decimal numbers. It repeats this every ten seconds. In a signed one the variable ``sign``
+comes last, and covers all variables before it; ``unix`` is then a growing number.
 https://uwsgi-docs.readthedocs.io/en/latest/SubscriptionServer.html
 """
 
@@ -22,19 +22,19 @@ _NUMBER = re.compile(rb"[0-9]{1,18}\Z")
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """What one datagram says.
+    """The content of one datagram.
 
     Attributes:
         key: as it was sent, not yet in its normal form.
         address: of the node.
-        leaves: the node answers for the key no more.
-        cores: requests that the node can answer at once, 0 where it does not say.
+        leaves: the node does not answer for the key any more.
+        cores: requests that the node can answer at once, 0 if unknown.
         load: requests that it answers just now.
-        weight: its share of the requests; uWSGI's first packets say 0, which stands for 1.
+        weight: its share of the requests; uWSGI's first packets have 0, which stands for 1.
         backup: its level; see `multisite.config.nodes.Node`.
-        algorithm: how its requests are to be distributed, "" where it does not say.
-        protocol: "http" where the node does not speak uwsgi.
-        notify: path of a datagram socket that is told when the node is new.
+        algorithm: how to distribute its requests, "" if unknown.
+        protocol: "http" if the node does not speak uwsgi.
+        notify: path of a datagram socket that is notified when the node is new.
         unix: the number that grows, 0 in a packet that is not signed.
         sign: the signature, empty in one that is not signed.
         signed: the bytes that it covers.
@@ -58,7 +58,7 @@ class Announcement:
 
 
 def read(data: bytes) -> Announcement | None:
-    """Return what a datagram says; None where it is no packet that uWSGI would take. Any bytes are safe."""
+    """Return the content of a datagram; None if uWSGI would not accept it. Any bytes are safe."""
     if not 4 <= len(data) <= LARGEST or data[0] != MODIFIER or int.from_bytes(data[1:3], "little") != len(data) - 4:
         return None
     try:
@@ -92,7 +92,7 @@ def read(data: bytes) -> Announcement | None:
 
 
 class _numbers:
-    """Reads numbers as uWSGI does: what is none is 0, what is too large as large as it may be."""
+    """Reads numbers as uWSGI does: an invalid one is 0, and one that is too large is the largest allowed."""
 
     def __init__(self, values: Mapping[bytes, bytes]) -> None:
         self._values = values

@@ -1,9 +1,10 @@
 """``code = mapper.py:get``: a function that is called with the key of each request and returns its node.
 
-The Fastrouter calls it so, one call after another, and the function may keep what it likes between them: nodes in
-turn, for one. A key's first call is made beside its request (`lookups`). If it was quick, the next requests call the
-function themselves, one at a time; a call that takes longer than `SLOW` costs its own request, and from then on that
-key is asked for beside the requests, which have the last good answer, until a call is quick again.
+The Fastrouter calls it in the same way, one call after another, and the function may keep state between them: nodes in
+turn, for example. A key's first call is made in another thread than its request (`lookups`). If it was quick, the next
+requests call the function themselves, one at a time; a call that takes longer than `SLOW` delays its own request, and
+from then on that key is asked for in another thread, while requests use the last good answer, until a call is quick
+again.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Code(Lookup):
             self.forget()
 
     def _in_turn(self, key: str) -> Any:
-        """Call the function, which is called by one thread at a time; a call that does not come back loses its turn."""
+        """Call the function, in one thread at a time; a call that does not return loses its turn."""
         turn = self._turn
         if not turn.acquire(timeout=max(0.0, self._since + SLOW - time.monotonic())):
             turn = self._turn = threading.Lock()
@@ -99,10 +100,10 @@ class Function:
         self._loading = threading.Lock()
 
     def __call__(self, key: str) -> Any:
-        """Call it; what it raises is the caller's."""
+        """Call it; errors are the caller's to handle."""
         self.prepare()
         if self._module is None:
-            raise ImportError(f"it cannot be loaded: {self._failure}")
+            raise ImportError(f"cannot load it: {self._failure}")
         function: Callable[[str], Any] = getattr(self._module, self._name)
         return function(key)
 
@@ -120,7 +121,7 @@ class Function:
             self._load()
         except (Exception, SystemExit) as error:
             last = "; the last good version is used" if self._module else ""
-            _log.error("%s cannot be loaded%s: %s", self._target, last, error, exc_info=error)
+            _log.error("cannot load %s%s: %s", self._target, last, error, exc_info=error)
             self._failure = f"{type(error).__name__}: {error}"
         self._stamp = stamp
 
@@ -145,7 +146,7 @@ class Function:
         return status.st_mtime_ns, status.st_ino, status.st_size
 
     def reload(self) -> bool:
-        """Load it again if its file has changed; tells whether that was so. One that fails leaves the last good one."""
+        """Load it again if its file has changed; tell whether it had. If that fails, the last good one stays."""
         if self._stamp is None or self._stamped() in (self._stamp, ()):
             return False
         old = self._module

@@ -1,7 +1,7 @@
-"""What a worker counts of each node, in a file that commands and the statistics read (`multisite.sites.usage`).
+"""What a worker counts for each node, in a file that commands and the statistics read (`multisite.sites.usage`).
 
-The record of a node is that of a site, but for two cells: `errors` counts how often it could not be reached, and
-`started` says since when it cannot; 0 where it can.
+The record of a node is like that of a site, except for two cells: `errors` counts how often it could not be reached,
+and `started` has the time since when it cannot; 0 if it can.
 """
 
 from __future__ import annotations

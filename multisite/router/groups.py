@@ -43,9 +43,9 @@ class Groups:
         self._known: dict[str, Group | None] = {}
 
     def of(self, text: str, source: str) -> Group | None:
-        """Return the group that `text` names; None where it names none, which `source` is blamed for.
+        """Return the group that `text` names; None if it names none, which is reported with its `source`.
 
-        A text that names no node is remembered, too, so that it is told once.
+        A text that names no node is remembered, too, so that it is reported once.
         """
         try:
             return self._known[text]
@@ -56,7 +56,7 @@ class Groups:
         try:
             found = Group(nodes.parse_all(text))
         except ValueError as error:
-            self._complain(f"{source}: {text[:200]!r} is no node: {error}")
+            self._complain(f"{source}: {text[:200]!r} is not a node: {error}")
             found = None
         self._known[text] = found
         return found

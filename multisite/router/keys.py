@@ -1,8 +1,8 @@
-"""The key of a request: by what its node is looked up (pure).
+"""The key of a request, by which its node is looked up (pure).
 
 uWSGI's Fastrouter asks for ``UWSGI_FASTROUTER_KEY``, else ``HTTP_HOST``, else ``SERVER_NAME``, and takes no key longer
-than 255 bytes. So do we; with the port first, then without it, in the normal form of hosts. What the front end calls a
-key may be any name; it is looked for as it is, then in the normal form of hosts, unless it could lead out of a folder.
+than 255 bytes. So do we; with the port first, then without it, in the normal form of hosts. A key from the front end
+may be any name; it is looked up unchanged, then in the normal form of hosts, unless it could lead out of a folder.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _NO_KEY = re.compile(r"[\x00-\x20\x7f-\x9f\ud800-\udfff/\\,|]")
 
 
 def keys_of(environ: Mapping[str, Any], trusted: bool, named: str = "") -> tuple[str, ...]:
-    """Return by what a request's node may be found, the best first; empty where it has no key.
+    """Return the keys by which a request's node may be found, the best first; empty if it has none.
 
     Args:
         environ: of the request.
-        trusted: its peer is a front end whose word counts.
+        trusted: its peer is a trusted front end.
         named: the host that a trusted front end named in `host_header`, "" for none.
     """
     sent = environ.get(VARIABLE) if trusted else None
@@ -51,10 +51,10 @@ def is_key(text: str) -> bool:
 
 
 def normal(text: str) -> str:
-    """Return a key of a mapping file or an announcement as requests look for it: a host in its normal form.
+    """Return a key of a mapping file or an announcement in the form that requests look up: a host in its normal form.
 
     Raises:
-        ValueError: it can be none.
+        ValueError: it cannot be a key.
     """
     if not is_key(text):
         raise ValueError(f"a key is a host or a name of at most {LONGEST} bytes, without blanks and slashes")

@@ -1,9 +1,8 @@
-"""Mappers that ask somebody: Redis, a database, a function, or what another package brings.
+"""Mappers that ask another service: Redis, a database, a function, or a mapper of another package.
 
-Whoever is asked may be slow, away or wrong. So a request asks nobody itself: a thread beside the requests does, and
-the request waits for a first answer for a moment at most. Answers are kept for a bounded time and in a bounded
-number, also those that there is no node; they are refreshed beside the requests, and the last good one serves while
-nobody answers.
+The service may be slow, unavailable or wrong. So a request never asks it directly: another thread does, and the request
+waits at most a moment for a first answer. Answers are kept for a limited time and in a limited number, also the answer
+that there is no node; other threads refresh them, and the last good one is used while nothing answers.
 """
 
 from __future__ import annotations
@@ -20,24 +19,24 @@ from multisite.config.nodes import MOST_NODES
 from multisite.router.groups import Group, Groups
 
 MOST_ANSWERS = 8192  # keys whose nodes are kept, and as many keys that have none
-MOST_DUE = 256  # keys that wait for being asked for
-MOST_THREADS = 4  # that ask at once; others are started only while one does not come back
+MOST_DUE = 256  # keys that wait to be asked for
+MOST_THREADS = 4  # that ask at once; others are started only while one does not return
 WAIT = 1.0  # seconds that a request waits for the first answer of Redis, a database or a package
 KEEP = 5.0  # seconds that an answer of theirs is fresh
-COMPLAIN_EVERY = 60.0  # seconds between two lines about one trouble
+COMPLAIN_EVERY = 60.0  # seconds between two lines about the same problem
 
 _log = logging.getLogger("multisite.router")
 
 
 class LastAnswer:
-    """What was last answered for a key.
+    """The last answer for a key.
 
     Attributes:
         group: its nodes, None for none.
         until: monotonic seconds until which it is fresh.
         is_known: whether there has been an answer at all.
         took: seconds that it took.
-        asking: set while somebody is asked; what is told when the answer is there.
+        asking: while the service is being asked: set when the answer is there.
     """
 
     __slots__ = ("asking", "group", "is_known", "took", "until")
@@ -50,7 +49,7 @@ class LastAnswer:
 
 
 class Lookup:
-    """Asks `ask` for the text of a key's nodes, beside the requests.
+    """Asks `ask` for the text of a key's nodes, in other threads than the requests.
 
     Args:
         name: of the mapper.
@@ -97,14 +96,14 @@ class Lookup:
         return answer.group
 
     def look(self) -> None:
-        """Start another thread where those that there are do not come back."""
+        """Start another thread if those that there are do not return."""
         if self._due and len(self._threads) < MOST_THREADS:
             late = time.monotonic() - self._wait / 2
             if all(0.0 < since <= late for since in list(self._threads.values())):
                 self._start()
 
     def forget(self) -> None:
-        """Forget all answers: whoever is asked is another now."""
+        """Forget all answers: another service is asked from now on."""
         with self._lock:
             self._answers.clear()
             self._unknown.clear()
@@ -113,7 +112,7 @@ class Lookup:
         return self._answers.get(key) or self._unknown.get(key)
 
     def _refresh(self, key: str, answer: LastAnswer) -> threading.Event:
-        """Have somebody ask, unless somebody does; return what is set when that is done."""
+        """Let a thread ask, unless one does already; return the event that is set when that is done."""
         with self._lock:
             if answer.asking:
                 asking = answer.asking
@@ -121,7 +120,7 @@ class Lookup:
                 asking = answer.asking = threading.Event()
                 self._due.append((key, answer))
             if len(self._due) > MOST_DUE:
-                key, answer = self._due.popleft()  # whoever waited longest has given up, or soon will
+                key, answer = self._due.popleft()  # the request that has waited longest has given up, or soon will
                 _settle(answer)
         self._idle.release()
         if not self._threads:
@@ -156,11 +155,11 @@ class Lookup:
         try:
             text = ask(key)
             if text is not None and not isinstance(text, str):
-                raise TypeError(f"it returned {type(text).__name__} and not text or None")
+                raise TypeError(f"it returned {type(text).__name__} instead of text or None")
             group = self._groups.of(text, self.name) if text else None
-        except (Exception, SystemExit) as error:  # the thread is not the function's to end
+        except (Exception, SystemExit) as error:  # the function must not end the thread
             self._complain(f"{type(error).__name__}: {error}", key, error)
-            keep = self._keep_none  # the last good one serves meanwhile
+            keep = self._keep_none  # the last good one is used meanwhile
         else:
             if bool(group) != bool(answer.group):
                 self._file(key, answer, bool(group))
@@ -172,7 +171,7 @@ class Lookup:
         _settle(answer)
 
     def _file(self, key: str, answer: LastAnswer, has_nodes: bool) -> None:
-        """Keep an answer among those of its kind, so that keys that somebody makes up displace none that has nodes."""
+        """Keep an answer among those of its kind, so that invented keys displace none that has nodes."""
         old, new = self._unknown, self._answers
         if not has_nodes:
             old, new = new, old
@@ -191,7 +190,7 @@ class Lookup:
 
 
 def _kept(answers: OrderedDict[str, LastAnswer], key: str, answer: LastAnswer) -> LastAnswer:
-    """Keep an answer, in place of the oldest where there are too many."""
+    """Keep an answer; if there are too many, drop the oldest."""
     while len(answers) >= MOST_ANSWERS:
         answers.popitem(last=False)
     answers[key] = answer
@@ -199,7 +198,7 @@ def _kept(answers: OrderedDict[str, LastAnswer], key: str, answer: LastAnswer) -
 
 
 def _settle(answer: LastAnswer) -> None:
-    """Have nobody wait for an answer any more."""
+    """Wake all that wait for an answer."""
     asking, answer.asking = answer.asking, None
     if asking:
         asking.set()
@@ -209,7 +208,7 @@ def of_redis(url: str, groups: Groups) -> Lookup:
     """``redis = URL``: the value of a key is its nodes.
 
     Raises:
-        ValueError: the URL is none of Redis, or the library is not installed.
+        ValueError: the URL is not one of Redis, or the library is not installed.
     """
     try:
         import redis
@@ -223,7 +222,7 @@ def of_sql(url: str, query: str, home: str, groups: Groups) -> Lookup:
     """``sql = URL`` and ``query``: the first column of each row is a node; the key is a parameter, never text of it.
 
     Raises:
-        ValueError: the URL or the query is none, or the library is not installed.
+        ValueError: the URL or the query is invalid, or the library is not installed.
     """
     try:
         import sqlalchemy
@@ -252,8 +251,7 @@ def of_sql(url: str, query: str, home: str, groups: Groups) -> Lookup:
 def of_package(name: str, home: str, groups: Groups) -> Lookup:
     """A mapper of another package, by the entry point group ``multisite.mappers``.
 
-    The entry point is called with the folder of moya.conf, and returns what is called with a key: nodes as text, or
-    None.
+    The entry point is called with the folder of moya.conf, and returns a function from a key to nodes as text, or None.
 
     Raises:
         ValueError: there is no such mapper, or it cannot be made.
@@ -264,6 +262,6 @@ def of_package(name: str, home: str, groups: Groups) -> Lookup:
         try:
             return Lookup(name, found.load()(home), groups, wait=WAIT, keep=KEEP)
         except Exception as error:
-            raise ValueError(f"the mapper {name} cannot be made: {error}") from error
+            raise ValueError(f"cannot make the mapper {name}: {error}") from error
     known = sorted({each.name for each in entry_points(group="multisite.mappers")})
-    raise ValueError(f"no package brings a mapper {name}; there are: {', '.join(known) or 'none'}")
+    raise ValueError(f"no package has a mapper {name}; there are: {', '.join(known) or 'none'}")

@@ -1,6 +1,6 @@
 """Mappers that answer from memory or from a folder: a mapping file, a pattern, a base folder, fixed nodes.
 
-They are asked for a key and return a `Group`, or None where they know nothing of it. Keys have been checked before
+They are asked for a key and return a `Group`, or None if they do not know it. Keys have been checked before
 (`keys`): none of them leads out of a folder.
 """
 
@@ -19,10 +19,10 @@ from multisite.config.nodes import Node
 from multisite.router import keys
 from multisite.router.groups import Group, Groups
 
-MOST_NAMED = 4096  # keys whose nodes somebody has named
-LOOK_EVERY = 0.5  # seconds between two looks at what a mapper reads
+MOST_NAMED = 4096  # keys whose nodes were named
+LOOK_EVERY = 0.5  # seconds between two looks at the file of a mapper
 MOST_SHARED = 4096  # texts of nodes that keys have in common; where each has its own, a table of them costs memory only
-MOST_COMPLAINTS = 10  # lines of a file that are complained about by number
+MOST_COMPLAINTS = 10  # wrong lines of a file that are reported by number
 
 _log = logging.getLogger("multisite.router")
 
@@ -31,7 +31,7 @@ class Mapper(Protocol):
     """Knows the nodes of some keys.
 
     Attributes:
-        name: what it is called in `explain` and in the list of nodes: the option that it comes from.
+        name: its name in `explain` and in the list of nodes: the option that it comes from.
     """
 
     name: str
@@ -40,13 +40,13 @@ class Mapper(Protocol):
         """Return the nodes of a key, None where there are none."""
 
     def look(self) -> None:
-        """Look whether what it reads has changed; called at most every `LOOK_EVERY` seconds, and returns at once."""
+        """Check whether its file has changed; called at most every `LOOK_EVERY` seconds; return at once."""
 
 
 class MapFile:
     """``map = FILE``: lines ``KEY NODE[,modifier1][|NODE…]``; what Fastrouters have in uWSGI's cache.
 
-    It is read beside the requests when it changes; while it cannot be read, the last good one serves.
+    Another thread reads it when it changes; while it cannot be read, the last good version is used.
     """
 
     name = "map"
@@ -71,7 +71,7 @@ class MapFile:
             yield key, self._groups.of(text, self.path)
 
     def look(self) -> None:
-        """Read the file in a thread of its own if it has changed."""
+        """Read the file in another thread if it has changed."""
         if not self._reading.locked() and self._stamped() != self._stamp:
             threading.Thread(target=self.read, name="multisite-map", daemon=True).start()
 
@@ -186,7 +186,7 @@ def map_faults(path: str) -> Iterator[tuple[int, str, str]]:
 class Pattern:
     """``pattern = DIR/%s/uwsgi.sock`` and ``base = DIR``: a socket for each key.
 
-    A key whose socket is not there is unknown; a pattern that is no path leads somewhere for every key.
+    A key whose socket does not exist is unknown; a pattern that is not a path has a node for every key.
     """
 
     def __init__(self, name: str, pattern: str, groups: Groups) -> None:
@@ -197,7 +197,7 @@ class Pattern:
         self._before, _, after = path.partition("%s")
         self._after = after.partition(",")[0]
         self._is_path = path.startswith("/")
-        self._there: dict[str, Group] = {}  # by key: whose socket was there a moment ago
+        self._there: dict[str, Group] = {}  # by key: those whose socket existed a moment ago
 
     def find(self, key: str) -> Group | None:
         """Return the node of a key, if its socket is there."""
@@ -208,7 +208,7 @@ class Pattern:
             try:
                 if not stat.S_ISSOCK(os.stat(self._before + key + self._after).st_mode):
                     return None
-            except (OSError, ValueError):  # a key that no file name can have is nobody's
+            except (OSError, ValueError):  # a key that cannot be a file name has no node
                 return None
         found = self._groups.of(self._pattern.replace("%s", key), self.name)
         if found and self._is_path:
@@ -216,7 +216,7 @@ class Pattern:
         return found
 
     def look(self) -> None:
-        """Have each socket looked for again, by the next request for its key."""
+        """Let the next request for each key look for its socket again."""
         self._there = {}
 
 
@@ -232,7 +232,7 @@ class Fixed:
         return self.group
 
     def look(self) -> None:
-        """They never change."""
+        """Do nothing: they never change."""
 
 
 class NamedNodes:
@@ -262,4 +262,4 @@ class NamedNodes:
             yield key, self._groups.of(text, self.name)
 
     def look(self) -> None:
-        """Nothing is read ahead."""
+        """Do nothing: there is no file."""

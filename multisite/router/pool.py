@@ -1,6 +1,6 @@
-"""The nodes that have announced themselves, by key; as uWSGI's subscription server keeps them (pure).
+"""The nodes that have announced themselves, by key, as in uWSGI's subscription server (pure).
 
-A node is known by its key and its address, never by where its packets come from: each of them has a port of its own.
+A node is identified by its key and its address, never by the source of its packets: each packet has another port.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from multisite.config.nodes import MOST_NODES, Node
 from multisite.router import keys
 from multisite.router.announcement import ALGORITHMS, Announcement
 
-TOLERANCE = 17.0  # seconds without a word from a node after which it is gone (uWSGI's subscription-tolerance)
+TOLERANCE = 17.0  # seconds without a packet from a node after which it counts as gone (uWSGI's subscription-tolerance)
 SIGNED_WITHIN = 86400  # seconds that the number of a signed packet may be off (subscriptions-sign-check-tolerance)
 MOST_KEYS = 16384
 MOST_MEMBERS = 65536  # nodes of all keys together
@@ -45,7 +45,7 @@ class Pool:
     """All members, bounded in number.
 
     Attributes:
-        generation: another number whenever a worker has to know something new.
+        generation: a number that changes whenever workers have to read the pool again.
         numbered: how many signed packets were taken.
         counted: how many packets had which outcome.
     """
@@ -124,7 +124,7 @@ class Pool:
         return "refreshed" if known else "joined"
 
     def _number(self, key: str, announced: Announcement, clock: float) -> str:
-        """Look at the number of a signed packet, which grows from one to the next; return why it is refused, or ""."""
+        """Check the number of a signed packet, which grows from one to the next; return why it is refused, or ""."""
         identity = key, announced.address
         last = self._numbers.get(identity)
         if abs(clock - announced.unix) > SIGNED_WITHIN or (last is not None and announced.unix <= last):
@@ -140,7 +140,7 @@ class Pool:
         return ""
 
     def expire(self, now: float) -> list[tuple[str, str]]:
-        """Forget who has not been heard of for so long; return their keys and addresses."""
+        """Forget nodes that have been silent for too long; return their keys and addresses."""
         gone = [
             (key, address)
             for key, members in self._members.items()
@@ -164,7 +164,7 @@ class Pool:
         return True
 
     def clear(self) -> None:
-        """Forget all members, for a home that takes no announcements any more."""
+        """Forget all members, for a home that does not accept announcements any more."""
         if self._members:
             self.generation += 1
         self._members.clear()
@@ -174,13 +174,13 @@ class Pool:
     # Documents
 
     def document(self) -> dict[str, Any]:
-        """Return what workers have to know, for `find`."""
+        """Return what workers need to know, for `find`."""
         return {
             key: [algorithm, [_record(member.node) for member in members]] for key, algorithm, members in iter(self)
         }
 
     def pack(self) -> dict[str, Any]:
-        """Return all that a successor has to know."""
+        """Return all that a successor needs to know."""
         return {
             "pool": self.document(),
             "numbers": [[key, address, number] for (key, address), number in self._numbers.items()],
@@ -188,12 +188,12 @@ class Pool:
         }
 
     def take_over(self, state: Mapping[str, Any], now: float, is_recent: bool = True) -> None:
-        """Go on where another was; each of its members has a while to announce itself again.
+        """Continue with the state of a predecessor; each member has a while to announce itself again.
 
-        Of one that is not recent, the numbers of signed packets count only.
+        If the state is not recent, only the numbers of signed packets count.
 
         Raises:
-            ValueError, TypeError, KeyError: `state` is nothing that `pack` returned.
+            ValueError, TypeError, KeyError: `state` is not from `pack`.
         """
         for key, algorithm, found in read(state["pool"] if is_recent else {}):
             self._members[key] = {str(node): Member(node, seen=now) for node in found}
@@ -210,7 +210,7 @@ def read(document: Mapping[str, Any]) -> Iterator[tuple[str, str, tuple[Node, ..
     """Yield each key, its algorithm and its nodes from what `Pool.document` returned.
 
     Raises:
-        ValueError, TypeError, KeyError: it is none.
+        ValueError, TypeError, KeyError: it is invalid.
     """
     for key, (algorithm, records) in document.items():
         yield key, algorithm if algorithm in ALGORITHMS else "", tuple(map(_of_record, records))
@@ -235,7 +235,7 @@ def _node(announced: Announcement) -> Node:
     """Return the node that announces itself.
 
     Raises:
-        ValueError: it has no address at which anybody could be reached.
+        ValueError: it has no usable address.
     """
     address = announced.address
     if announced.protocol == "http" and "://" not in address:

@@ -1,8 +1,8 @@
-"""Who is asked about a domain that nobody knows: ``provision =``, a function of the administrator's or a command.
+"""The program that sets up unknown domains: ``provision =``, a function of the administrator or a command.
 
-``python -m multisite.router.provisioner HOME TARGET DOMAIN`` calls the function, in a process of its own. What it
-returns is printed: a node in one line, or nothing. It may write a site file meanwhile. What it prints itself goes to
-the log. The exit status is 0, or `FAILED` where it raised.
+``python -m multisite.router.provisioner HOME TARGET DOMAIN`` calls the function, in a separate process. Its result is
+printed: a node in one line, or nothing. It may write a site file meanwhile. Its own output goes to the log. The exit
+status is 0, or `FAILED` if it raised.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def command(target: str, home: str, domain: str, interpreter: str) -> list[str]:
     try:
         words = shlex.split(target)
     except ValueError as error:
-        raise ValueError(f"it cannot be split into words: {str(error).lower()}") from None
+        raise ValueError(f"cannot split it into words: {str(error).lower()}") from None
     if not words:
         raise ValueError("it is empty")
     return [*words, domain]
 
 
 def is_domain(host: str) -> bool:
-    """Tell whether a host in its normal form may be a domain that somebody sets up: a name with a dot, no address."""
+    """Tell whether a host in its normal form may be set up as a domain: a name with a dot, not an address."""
     first, dot, last = host.rpartition(".")
     if not dot or not first or not last or host.startswith(("-", ".")) or not set(host) <= _OF_A_DOMAIN:
         return False
@@ -67,7 +67,7 @@ def main() -> int:
     try:
         node = Function(target, home)(domain)
         if node is not None and not isinstance(node, str):
-            raise TypeError(f"{target} returned {type(node).__name__} and not text or None")
+            raise TypeError(f"{target} returned {type(node).__name__} instead of text or None")
     except (Exception, SystemExit):
         traceback.print_exc()
         return FAILED

@@ -1,9 +1,8 @@
-"""Domains that nobody knows, in a worker: their requests wait until the supervisor has had them set up.
+"""Unknown domains, in a worker: their requests wait until the supervisor has had them set up.
 
-The first request of a domain has the supervisor asked, in a thread of its own; it and all others that come meanwhile
-wait in the relay loop, with their bodies, and hold no thread. Then each is sent to what the domain has become: the node
-that was named, or the processes of the site whose file was written. Where a server does not let us have the connection,
-a thread waits.
+At the first request of a domain another thread asks the supervisor; this request and all that come meanwhile wait in
+the relay loop, with their bodies, and hold no thread. Then each is sent to the result: the node that was named, or the
+processes of the site whose file was written. If the server does not give us the connection, a thread waits.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ from multisite.router.mappers import NamedNodes
 from multisite.router.provisioner import is_domain
 from multisite.sites.server import head_limits
 
-MOST_ASKING = 16  # domains that a worker has the supervisor asked about at a time
+MOST_ASKING = 16  # domains that a worker asks the supervisor about at a time
 MOST_WAITING = 512  # requests of one of them
 MOST_REMEMBERED = 4096  # domains
 MARGIN = 5.0  # seconds that the supervisor has for its answer when the time is over
-TURNED_AWAY = 0.1  # seconds for which a worker asks no more when the supervisor has as much to do as it may
+TURNED_AWAY = 0.1  # seconds for which a worker stops asking when the supervisor is at its limit
 RETRY_AFTER = 1
 
 _log = logging.getLogger("multisite.router")
@@ -43,11 +42,11 @@ class SitesHere(Protocol):
     """The sites of the home as the worker has them."""
 
     def destination_of(self, host: str, is_new: bool) -> Destination | None:
-        """Return where requests for `host` go; None where a site answers in this process, or with layers of ours.
+        """Return where requests for `host` go; None if a site answers in this process, or through our own layers.
 
         Args:
             host: in its normal form.
-            is_new: somebody has just written the file of a site.
+            is_new: the file of a site has just been written.
 
         Raises:
             UnknownHost: no site answers it.
@@ -95,17 +94,17 @@ class NewDomain(Destination):
 
     @property
     def is_known(self) -> bool:
-        """Whether somebody has said what became of it."""
+        """Whether the result is known."""
         return self._told.is_set()
 
     @property
     def failure(self) -> MultisiteError | None:
-        """Why it is not known what became of it; None where that is known, or not yet."""
+        """Why there is no result; None if there is one, or not yet."""
         failed = self._has_failed and not isinstance(self._outcome, Destination)
         return self._outcome() if failed else None  # type: ignore[operator]
 
     def tell(self, outcome: Destination | Callable[[], MultisiteError], has_failed: bool) -> None:
-        """Say what became of it: where its requests go, or how they are answered."""
+        """Set the result: where its requests go, or how they are answered."""
         with self._lock:
             self._outcome, self._has_failed = outcome, has_failed
             if isinstance(outcome, Destination):
@@ -138,8 +137,8 @@ class NewDomain(Destination):
 
     @property
     def late(self) -> BackendUnavailable:
-        """What a request is told that has waited for as long as it may."""
-        return BackendUnavailable("this domain is being set up still", RETRY_AFTER)
+        """The error for a request that has waited as long as it may."""
+        return BackendUnavailable("this domain is still being set up", RETRY_AFTER)
 
     def delay(self, call: Callable[[], None]) -> float:
         """Return how long a request may have to wait (see `Destination`)."""
@@ -152,7 +151,7 @@ class NewDomain(Destination):
         return self._patience
 
     def begin(self, environ: Environ, upload: Upload, hurry: bool) -> Exchange:
-        """Send a request to what became of the domain (see `Destination`)."""
+        """Send a request to the result (see `Destination`)."""
         if not self.is_known:
             if hurry:
                 raise NotNow
@@ -229,7 +228,7 @@ class Provisioning:
         try:
             thread.start()
         except RuntimeError as error:
-            raise BackendUnavailable(f"nobody can be asked: {error}", RETRY_AFTER) from error
+            raise BackendUnavailable(f"cannot ask the supervisor: {error}", RETRY_AFTER) from error
         self._waiting[domain] = made
         return made
 
@@ -245,7 +244,9 @@ class Provisioning:
             outcome, self._ask_at = _busy, time.monotonic() + TURNED_AWAY
         except Exception as error:
             settled = time.monotonic() + RETRY_AFTER, True
-            _log.error("%s: nobody can be asked: %s", new.name, error, exc_info=not isinstance(error, MultisiteError))
+            _log.error(
+                "%s: cannot ask the supervisor: %s", new.name, error, exc_info=not isinstance(error, MultisiteError)
+            )
         finally:
             with self._lock:
                 del self._waiting[new.name]
@@ -276,11 +277,11 @@ class Provisioning:
 
 
 def _busy() -> MultisiteError:
-    return BackendUnavailable("as many new domains are being set up as may be", RETRY_AFTER)
+    return BackendUnavailable("too many new domains are being set up", RETRY_AFTER)
 
 
 def _failed() -> MultisiteError:
-    return BackendUnavailable("this domain could not be set up; the log says why", 10)
+    return BackendUnavailable("this domain could not be set up; the log has the reason", 10)
 
 
 def _ready() -> MultisiteError:

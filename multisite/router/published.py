@@ -1,8 +1,8 @@
-"""The pool of announced nodes as the supervisor publishes it to all workers, and as a worker reads it.
+"""The pool of announced nodes, published by the supervisor and read by all workers.
 
 Two files below ``router`` in the runtime directory: the pool as JSON, replaced whole, and one number that workers have
-mapped. A request looks at the number; only when it is another one is the pool read. So a request asks nobody, and
-costs no system call.
+mapped. A request looks at the number; only when it has changed, the pool is read. So a request asks nobody, and needs
+no system call.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Publisher:
     """Publishes the pool of a home; the supervisor has one.
 
     Args:
-        rundir: the runtime directory; whom it lets in may read the files.
+        rundir: the runtime directory; users that it admits may read the files.
 
     Attributes:
         published: generation of the pool that the workers know.
@@ -83,12 +83,12 @@ class Publisher:
         self.published = found.generation
 
     def beat(self) -> None:
-        """Show the workers that the supervisor lives."""
+        """Show the workers that the supervisor is alive."""
         self._number[_BEAT] = time.monotonic_ns()
 
 
 def silence(rundir: RuntimeDir) -> float:
-    """Return for how many seconds no supervisor has shown that it lives; infinity where none is known to have."""
+    """Return the seconds since a supervisor last showed that it is alive; infinity if that is unknown."""
     try:
         with open(os.path.join(rundir.path, FOLDER, NUMBER), "rb") as file:
             beat = memoryview(file.read(_SIZE)).cast("Q")[_BEAT]
@@ -103,7 +103,7 @@ class Subscribed:
 
     Args:
         rundir: the runtime directory.
-        wake: has the supervisor started where it has gone.
+        wake: starts the supervisor if it has gone.
     """
 
     name = "subscription"
@@ -133,7 +133,7 @@ class Subscribed:
         return self._groups
 
     def look(self) -> None:
-        """Map the number where a supervisor has made it, or made it anew; have one started that has gone."""
+        """Map the number if a supervisor has made it, or a new one; start a supervisor that has gone."""
         number, now = self._number, time.monotonic()
         if (not number or now - number[_BEAT] / 1e9 > LOST_AFTER) and now - self._woken > LOST_AFTER:
             self._woken = now
@@ -153,11 +153,11 @@ class Subscribed:
             finally:
                 os.close(file)
         except OSError:
-            return  # no supervisor has been there yet; what it published serves while it is away
+            return  # no supervisor has run yet; what it has published is used while it is away
         self._number, self._inode, self._read = number, inode, -1
 
     def _load(self, number: int) -> None:
-        """Read the pool; groups that are what they were stay, with what is known of their nodes' health."""
+        """Read the pool; unchanged groups stay, with the health of their nodes."""
         known = self._groups
         try:
             with open(os.path.join(self._folder, POOL), encoding="utf-8") as file:
@@ -171,7 +171,7 @@ class Subscribed:
                     found[key] = Group(members, algorithm)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             if self._failure != str(error):
-                _log.error("the announced nodes cannot be read: %s", error)
+                _log.error("cannot read the announced nodes: %s", error)
             self._failure = str(error)
             return
         self._failure = ""

@@ -1,4 +1,4 @@
-"""What is known of keys and nodes, for commands and the statistics: who told of them, and what became of requests."""
+"""Keys and nodes for commands and the statistics: where they come from, and the results of their requests."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ class KeyReport:
 
 
 def _unheard(_complaint: str) -> None:
-    """The workers log what is wrong with a text."""
+    """Ignore it: the workers log what is wrong with a text."""
 
 
 class Report:
     """The keys of a home.
 
     Args:
-        announced: what the supervisor tells of the pool; None where there is none.
+        announced: the supervisor's report of the pool; None if there is none.
 
     Attributes:
         named: the mapper of new domains for which a node was named.
@@ -83,7 +83,7 @@ class Report:
         return [report for report in found.values() if report.nodes]
 
     def of(self, mapper: Mapper, key: str, group: Group) -> KeyReport:
-        """Return what is known of the nodes that a mapper names for a key."""
+        """Return the report of the nodes that a mapper names for a key."""
         place = EVERY_KEY if isinstance(mapper, Fixed) else key
         return KeyReport(place, mapper.name, [self._node(mapper.name, place, node) for node in group.nodes])
 
@@ -103,7 +103,7 @@ class Report:
 
 
 def _lists(mapper: str) -> bool:
-    """Tell whether a mapper lists its keys: what it lists no more is told no more."""
+    """Tell whether a mapper lists its keys: keys that it no longer lists are not reported."""
     return mapper in (MapFile.name, Subscribed.name, NamedNodes.name)
 
 

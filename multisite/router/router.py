@@ -1,7 +1,7 @@
 """From a host that no site claims to the nodes that answer it, in a worker.
 
-The mappers are asked in the Fastrouter's order, for each key of the request in turn. What they find is remembered by
-nobody but themselves, so what they learn counts from the next request on.
+The mappers are asked in the Fastrouter's order, for each key of the request in turn. Only they remember what they find,
+so a change counts from the next request on.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _log = logging.getLogger("multisite.router")
 
 
 class Route(NamedTuple):
-    """What answers a request: the mapper that knew, for which key, and its nodes."""
+    """What answers a request: the mapper that knew the key, the key, and its nodes."""
 
     mapper: Mapper
     key: str
@@ -91,11 +91,11 @@ class Nodes(Balancer):
 
 
 class Router:
-    """Knows who answers hosts that are no site's.
+    """Knows who answers hosts that no site claims.
 
     Args:
         home: whose [router] says where to look.
-        sites: of this worker; without them nobody is asked about new domains.
+        sites: of this worker; without them new domains are not set up.
         clock: monotonic seconds.
     """
 
@@ -124,7 +124,7 @@ class Router:
         if now >= self._look_at:
             self._look_at = now + LOOK_EVERY
             for mapper in self.mappers:
-                with contextlib.suppress(RuntimeError):  # no thread can be started just now
+                with contextlib.suppress(RuntimeError):  # no thread can be started now
                     mapper.look()
         for mapper in self.mappers:
             for key in wanted:
@@ -134,7 +134,7 @@ class Router:
         return None
 
     def _names_key(self, environ: Environ) -> bool:
-        """Tell whether a request's key is named by who sent it; REMOTE_ADDR is the client that he speaks for.
+        """Tell whether the sender named the request's key; REMOTE_ADDR is the client for which it speaks.
 
         No header makes this variable. A server that does not show the connection has it from its own front end.
         """
@@ -150,7 +150,7 @@ class Router:
         return self._trusts(str(peer[0]) if isinstance(peer, tuple) else "")
 
     def answering(self, environ: Environ, named: str, otherwise: WSGI | None) -> Routed | NewDomain | None:
-        """Return what answers a request whose host no site claims; None where nobody does.
+        """Return what answers a request whose host no site claims; None if nothing does.
 
         Args:
             environ: of the request.
@@ -184,7 +184,7 @@ class Router:
         return Route(self._fallback, EVERY_KEY, self._fallback.group) if self._fallback else None
 
     def claims(self, host: str) -> bool:
-        """Tell whether a mapper knows `host` by its name, rather than serve any."""
+        """Tell whether a mapper knows `host` by its name, rather than serving any host."""
         route = self.find((host,))
         return bool(route and not isinstance(route.mapper, (Fixed, Code)))
 
@@ -250,7 +250,7 @@ class Router:
 
 
 class Routed:
-    """What a host is remembered by: its keys; who answers them is looked up for each request.
+    """The keys of a host, which are remembered; who answers them is looked up for each request.
 
     Attributes:
         name: for the log.
@@ -281,11 +281,11 @@ class Routed:
 
 
 def router_of(home: Home, former: Router | None = None, sites: SitesHere | None = None) -> Router | None:
-    """Return the router of a home; None where its configuration names no nodes.
+    """Return the router of a home; None if its configuration names no nodes.
 
     Args:
         home: whose [router] says where to look.
-        former: goes on with all it knows where nothing has changed that concerns it.
+        former: stays with all that it knows if nothing has changed that concerns it.
         sites: of this worker, for new domains.
     """
     options = home.router
@@ -299,7 +299,7 @@ def router_of(home: Home, former: Router | None = None, sites: SitesHere | None 
 
 
 def mappers_of(home: Home, groups: Groups) -> list[Mapper]:
-    """Return the mappers of a home in the order in which they are asked; who cannot be had is left out, and logged."""
+    """Return the mappers of a home in the order in which they are asked; log and skip one that cannot be made."""
     options = home.router
 
     def path(name: str) -> str:

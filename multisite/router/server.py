@@ -1,7 +1,7 @@
 """The subscription server: the sockets at which nodes announce themselves; the supervisor of a home has one.
 
-It takes uWSGI's packets and nothing else. On a UDP socket anybody could say anything, so an unsigned packet is taken
-from the networks of `subscription_allow` only; on a unix socket the mode of its file says who may speak.
+It accepts only uWSGI's packets. On a UDP socket anybody could send anything, so an unsigned packet is accepted only
+from the networks of `subscription_allow`; on a unix socket the mode of its file decides who may send.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Socket:
     Args:
         address: ``HOST:PORT`` of UDP, or the path of a unix datagram socket; ``@NAME`` for an abstract one.
         group: number of the group that may send to the unix socket, None for none.
-        descriptor: of the socket where another program has bound it, -1 where nobody has.
+        descriptor: of the socket if another program has bound it, else -1.
 
     Raises:
         OSError: it cannot be bound.
-        ValueError: it is no address.
+        ValueError: it is not an address.
     """
 
     def __init__(self, address: str, group: int | None = None, descriptor: int = -1) -> None:
@@ -77,7 +77,7 @@ class Socket:
             try:
                 sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
             except PermissionError:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)  # as far as net.core.rmem_max lets us
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)  # as far as net.core.rmem_max allows
         except BaseException:
             sock.close()
             raise
@@ -86,7 +86,7 @@ class Socket:
     def receive(self) -> tuple[bytes, str, tuple[int, int]] | None:
         """Return a datagram, the sender's address ("" for a unix socket) and user and group (-1: not known); or None.
 
-        One that is longer than uWSGI's buffer comes a byte longer than that, so that it is none of uWSGI's.
+        One that is longer than uWSGI's buffer is returned a byte longer than that, so that it is refused.
         """
         try:
             data, ancillary, _flags, sender = self.sock.recvmsg(announcement.LARGEST + 1, 64)
@@ -101,7 +101,7 @@ class Socket:
         return data, "" if self.is_unix else str(sender[0]), (uid, gid)
 
     def close(self) -> None:
-        """Take no more packets."""
+        """Accept no more packets."""
         self.sock.close()
         if self.path:
             with contextlib.suppress(OSError):
@@ -121,13 +121,13 @@ def host_and_port(address: str) -> tuple[str, int]:
 
 
 def _close_all(rights: bytes) -> None:
-    """Close the descriptors that somebody has sent, which nobody asked for."""
+    """Close descriptors that came with a packet uninvited."""
     for descriptor in struct.unpack(f"{len(rights) // 4}i", rights[: len(rights) // 4 * 4]):
         os.close(descriptor)
 
 
 def clear(path: str, kind: int) -> None:
-    """Remove a unix socket of this kind that nobody has any more.
+    """Remove a unix socket of this kind that no process has any more.
 
     Raises:
         OSError: another program has it, or it cannot be removed.
@@ -160,7 +160,7 @@ class SubscriptionServer:
         self.adopt(home)
 
     def adopt(self, home: Home) -> None:
-        """Take the options of a home that was read anew."""
+        """Take the options of a home that was read again."""
         options = home.router
         self._credentials = os.path.join(home.path, options.subscription_credentials or "")
         self._checks_owner = bool(options.subscription_credentials)
@@ -171,7 +171,7 @@ class SubscriptionServer:
                 self._signatures = Signatures(options.subscription_keys, home.path)
             except ValueError as error:
                 self._closed = f"subscription_keys = {options.subscription_keys}: {error}"
-                _log.error("%s; no announcement is taken", self._closed)
+                _log.error("%s; no announcement is accepted", self._closed)
         allowed: Iterable[str] = options.subscription_allow or (() if options.subscription_keys else LOOPBACK)
         self._allowed = [ipaddress.ip_network(network, strict=False) for network in allowed]
         self._is_open = not options.subscription_keys or bool(options.subscription_allow)
@@ -185,7 +185,7 @@ class SubscriptionServer:
             self.take(*came)
 
     def take(self, data: bytes, sender: str, user: tuple[int, int]) -> str:
-        """Take one datagram; return what became of it, which is counted in the pool.
+        """Take one datagram; return the outcome, which the pool counts.
 
         Args:
             data: any bytes.
@@ -212,18 +212,20 @@ class SubscriptionServer:
         return outcome
 
     def _refusal(self, announced: Announcement, sender: str, user: tuple[int, int]) -> str:
-        """Say why a packet is not taken, "" if it is."""
+        """Return why a packet is not accepted, "" if it is."""
         if announced.sign:
             if not self._signatures:
                 return (
-                    "" if self._is_allowed(sender) else "is signed, and there is no subscription_keys to check it with"
+                    ""
+                    if self._is_allowed(sender)
+                    else "is signed, and subscription_keys is not set, so it cannot be checked"
                 )
-            return "" if self._signatures.verify(announced) else "has a signature that is wrong"
+            return "" if self._signatures.verify(announced) else "has a wrong signature"
         if not self._is_allowed(sender):
             how = "sign it (subscription_keys; on the node: --subscribe-to ADDRESS:KEY,0,SHA1:PRIVATE.pem)"
             return f"is not signed; {how}, or name its network in subscription_allow"
         if self._checks_owner and not self._owns(announced.key, user):
-            return f"is not of the owner of the key's file in {self._credentials}"
+            return f"is not from the owner of the key's file in {self._credentials}"
         return ""
 
     def _is_allowed(self, sender: str) -> bool:
@@ -264,7 +266,7 @@ class SubscriptionServer:
 
 
 def _notify(announced: Announcement) -> None:
-    """Tell a new node that it is known, as uWSGI does; that nobody listens there does no harm."""
+    """Notify a new node that it is known, as uWSGI does; it does no harm if nobody listens there."""
     text = f"[subscription ack] {announced.key} => new node: {announced.address}"
     with contextlib.suppress(OSError, ValueError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.setblocking(False)

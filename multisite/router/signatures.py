@@ -1,7 +1,7 @@
-"""Signed announcements: who holds the private key of a domain may announce nodes for it.
+"""Signed announcements: the holder of a domain's private key may announce nodes for it.
 
-As uWSGI has it (``subscriptions-sign-check``): RSA with PKCS #1 v1.5 padding (RFC 8017) over the variables before the
-signature; the public key of a domain lies in a folder, named like it.
+As in uWSGI (``subscriptions-sign-check``): RSA with PKCS #1 v1.5 padding (RFC 8017) over the variables before the
+signature; the public key of a domain is in a folder, in a file named after the domain.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Signatures:
             raise ValueError(f"it is not DIGEST:FOLDER with one of {', '.join(DIGESTS)}")
         self.folder = os.path.join(home, folder)
         if not os.path.isdir(self.folder):
-            raise ValueError(f"{self.folder} is no folder; it holds a KEY.pem for each key")
+            raise ValueError(f"{self.folder} is not a folder; it should hold a KEY.pem for each key")
         try:
             from cryptography.hazmat.primitives import hashes
         except ImportError:
@@ -55,7 +55,7 @@ class Signatures:
             public = self._key(os.path.join(self.folder, f"{file_of(announced.key)}.pem"))
             public.verify(announced.sign, announced.signed, padding.PKCS1v15(), self._digest)
         except (InvalidSignature, OSError, ValueError, AttributeError, TypeError):
-            return False  # the key cannot be read, or is none of RSA
+            return False  # the key cannot be read, or is not an RSA key
         return True
 
     def _key(self, path: str) -> Any:

@@ -92,7 +92,7 @@ def test_what_can_work_is_no_problem(home: Path, text: str) -> None:
         (f"subscription_server = /{'x' * 120}", "107 bytes"),
         ("subscription_keys = keys", "DIGEST:FOLDER"),
         ("subscription_keys = MD5:keys", "SHA1"),
-        ("subscription_keys = SHA1:none", "is no folder"),
+        ("subscription_keys = SHA1:none", "is not a folder"),
         ("subscription_credentials = none", "there is no folder"),
         ("stats = here", "neither HOST:PORT"),
         ("provision = none.py:domain", "there is no file"),

@@ -119,7 +119,7 @@ def test_a_working_directory_that_is_gone_is_told_and_does_no_harm(tmp_path: Pat
             os.chdir(tmp_path)
             gone.rmdir()
         assert changes[0] == f"the working directory ({gone} → {tmp_path})"
-        assert changes[1].startswith(f"the working directory {gone} could not be put back (")
+        assert changes[1].startswith(f"the working directory {gone} could not be restored (")
     finally:
         os.chdir(here)
 

@@ -296,7 +296,7 @@ def make(): return function
     "name", ["function", "wrapped", "double", "Double", "Endpoint", "instance", "method", "instance.method", "make()"]
 )
 def test_every_kind_of_asgi_app_is_recognised(site: Any, name: str) -> None:
-    with pytest.raises(NeedsProcess, match="is an ASGI application; it runs in a process of its own"):
+    with pytest.raises(NeedsProcess, match="is an ASGI application; it runs in its own process"):
         loader.load(site(f"asgi_m.py:{name}", {"asgi_m.py": ASGI}))
 
 

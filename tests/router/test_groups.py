@@ -21,7 +21,7 @@ def test_what_names_no_node_is_told_once() -> None:
     known = Groups(told.append)
     assert [known.of("nowhere", "redis"), known.of("nowhere", "redis")] == [None, None]
     assert len(told) == 1
-    assert told[0].startswith("redis: 'nowhere' is no node: ")
+    assert told[0].startswith("redis: 'nowhere' is not a node: ")
 
 
 def test_they_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -280,9 +280,9 @@ def test_a_package(package: Path) -> None:
 
 
 def test_a_package_that_is_not_there(package: Path) -> None:
-    with pytest.raises(ValueError, match=r"no package brings a mapper other; there are: bad, good"):
+    with pytest.raises(ValueError, match=r"no package has a mapper other; there are: bad, good"):
         lookups.of_package("other", "/srv", Groups())
-    with pytest.raises(ValueError, match="the mapper bad cannot be made: no"):
+    with pytest.raises(ValueError, match="cannot make the mapper bad: no"):
         lookups.of_package("bad", "/srv", Groups())
 
 

@@ -116,7 +116,12 @@ def test_a_key_of_another_kind(home: Path, signer: Signer) -> None:
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [("keys", "DIGEST:FOLDER"), ("MD5:keys", "SHA1, SHA224"), ("SHA1:nowhere", "is no folder"), ("", "DIGEST:FOLDER")],
+    [
+        ("keys", "DIGEST:FOLDER"),
+        ("MD5:keys", "SHA1, SHA224"),
+        ("SHA1:nowhere", "is not a folder"),
+        ("", "DIGEST:FOLDER"),
+    ],
 )
 def test_what_is_no_option(home: Path, text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
