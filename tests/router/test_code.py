@@ -158,7 +158,7 @@ def test_what_it_returns_is_checked(tmp_path: Path, caplog: pytest.LogCaptureFix
     found = code(tmp_path, "def get(key): return {'none': None, 'bytes': b'a:1', 'bad': 'nowhere', 'no': ''}[key]")
     assert [found.find(key) for key in ("none", "bytes", "bad", "no")] == [None] * 4
     assert "it returned bytes instead of text or None" in caplog.text
-    assert "code: 'nowhere' is no node" in caplog.text
+    assert "code: 'nowhere' is not a node" in caplog.text
 
 
 def test_a_changed_file_is_loaded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

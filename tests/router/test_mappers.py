@@ -62,7 +62,7 @@ def test_a_wrong_line_costs_itself_only(tmp_path: Path, caplog: pytest.LogCaptur
     assert f"{path}, line 2: a line is KEY NODE" in caplog.text
     assert f"{path}, line 3: a key is" in caplog.text
     assert f"{path}, line 4: " in caplog.text
-    assert "'nowhere' is no node" in caplog.text
+    assert "'nowhere' is not a node" in caplog.text
 
 
 def test_many_wrong_lines_are_summed_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
