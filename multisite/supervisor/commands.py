@@ -1,4 +1,4 @@
-"""What the control socket's clients may ask, and the answers."""
+"""The commands that clients of the control socket may send, and the answers."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from multisite.supervisor.site.supervised import SupervisedSite
 from multisite.supervisor.sites import SupervisedSites
 from multisite.supervisor.wakes import Wakes
 
-AWAKE = (State.STARTING, State.RUNNING)  # of one that drains, a request could start a successor
+AWAKE = (State.STARTING, State.RUNNING)  # a request to a draining one could start a successor
 
 
 class Commands:
-    """Answers requests, each with the method `_do_NAME`.
+    """Answers requests; the method `_do_NAME` answers the command NAME.
 
     Args:
-        context: whose servers are those who ask for a site's socket.
-        sites: that the requests are about.
-        promotion: who moves them into the workers and out of them.
-        look_soon: has the configuration looked at.
-        begin_upgrade: has the new program tried, which answers the connection later.
+        context: its servers are those that ask for a site's socket.
+        sites: the subject of the requests.
+        promotion: moves them into the workers and out of them.
+        look_soon: looks at the configuration at the next turn.
+        begin_upgrade: tries the new program, and answers the connection later.
         started: when this supervisor was.
-        announced: tells of the nodes that announced themselves.
-        provisions: asks about domains that nobody knows.
+        announced: describes the nodes that announced themselves.
+        provisions: asks about unknown domains.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Commands:
             return {"error": error.reason, "status": 503, "retry_after": wait, "incident": error.incident}
         except OSError as error:
             return {"error": f"{error.filename or request['do']}: {error.strerror}", "status": 503, "retry_after": 30}
-        except (KeyError, ValueError):  # a name with a NUL is none, and no path either
+        except (KeyError, ValueError):  # a name with a NUL is not a name, nor a path
             return {"error": f"there is no site {request.get('site')!r}", "status": 404}
 
     def _do_ping(self, _request: Answer, _connection: Caller) -> Answer:
@@ -86,7 +86,7 @@ class Commands:
         try:
             return self._provisions.ask(str(request.get("domain")), self._sites.home, connection)
         except ValueError:
-            return {"error": f"{request.get('domain')!r} is no domain", "status": 400}
+            return {"error": f"{request.get('domain')!r} is not a domain", "status": 400}
 
     def _do_meet(self, request: Answer, connection: Caller) -> Answer:
         self._context.servers.register(connection.pid, request.get("head_limits"))
@@ -99,7 +99,7 @@ class Commands:
         return {"socket": supervised.ensure()}
 
     def _do_wake(self, request: Answer, connection: Caller) -> Answer:
-        """Start a site as a request would that waits at its socket, if its client may, and tell whether it is up."""
+        """Start a site as a request at its socket would, if its client may, and tell whether it is up."""
         self._context.servers.register(connection.pid, request.get("head_limits"))
         supervised = self._sites.supervise(*_asked(request))
         self._sites.heed(supervised)
@@ -117,24 +117,24 @@ class Commands:
         return {"up": is_up}
 
     def _do_awake(self, request: Answer, _connection: Caller) -> Answer:
-        """Tell whether a request that is no use of the site would find a process."""
+        """Tell whether a request that does not count as use of the site would find a process."""
         sites = self._sites.asked_for(*_asked(request))
         return {"awake": any(one.state in AWAKE for one in sites)}
 
     def _do_trouble(self, request: Answer, _connection: Caller) -> Answer:
-        """Tell which incident it was that a process has just ended by itself, for who lost a request by it."""
+        """Return the incident of a process that has just ended by itself, for a worker that lost a request by it."""
         now = self._context.loop.now()
         ended = [one.failures.just_now(now) for one in self._sites.asked_for(*_asked(request))]
         return next(({"incident": one.incident, "failure": one.failure} for one in ended if one), {"incident": ""})
 
     def _do_hung(self, request: Answer, _connection: Caller) -> Answer:
-        """Take note of the incident by which a worker has told a visitor that a process does not answer."""
+        """Take note of the incident that a worker has shown to a visitor because a process does not answer."""
         incident = str(request.get("incident"))
         if not servicelog.is_incident(incident):
-            return {"error": "that is no incident", "status": 400}
+            return {"error": "this is not an incident", "status": 400}
         for one in self._sites.asked_for(*_asked(request)):
             one.failures.kept_waiting = incident, self._context.loop.now()
-        return {"done": "its end will be that incident"}
+        return {"done": "its end will be reported as that incident"}
 
     def _do_status(self, _request: Answer, _connection: Caller) -> Answer:
         now, connected = self._context.loop.now(), self._sites.connections()
@@ -158,8 +158,8 @@ class Commands:
         }
 
     def _do_restart(self, request: Answer, _connection: Caller) -> Answer:
-        sites = self._sites.renewed(*_asked(request))  # an edit of a moment ago is what is to be tried
-        starts = bool(request.get("start"))  # one process, if none runs, and whoever asks will see what became of it
+        sites = self._sites.renewed(*_asked(request))  # try an edit of a moment ago, too
+        starts = bool(request.get("start"))  # start one process if none runs: the caller waits for the outcome
         if starts and not sites and not self._sites.is_hosting(*_asked(request)):
             sites = [self._sites.supervise(*_asked(request))]
         for supervised in sites:
@@ -167,34 +167,34 @@ class Commands:
         if not sites:
             return {"done": "it was not running", "deploys": {}}
         running = {one.site.name: one.deploys.last.number for one in sites if one.pids or one.deploys.is_trial}
-        return {"done": "restarting" if running else "it starts with its next request", "deploys": running}
+        return {"done": "restarting" if running else "it starts at its next request", "deploys": running}
 
     def _do_deploys(self, request: Answer, _connection: Caller) -> Answer:
-        """Tell what became of the last attempts to have a new version serve."""
+        """Return the outcome of the last attempts to start a new version."""
         sites = self._sites.asked_for(*_asked(request))
         return {"deploys": {one.site.name: one.deploys.last.as_dict() for one in sites}}
 
     def _do_mended(self, request: Answer, _connection: Caller) -> Answer:
-        """Forget why a site failed: somebody has started it apart since, and it went well."""
+        """Forget why a site failed: a separate start of it has succeeded since."""
         for supervised in self._sites.renewed(*_asked(request)):
             supervised.failures.mended()
             if supervised.journey and supervised.journey.failure:
-                supervised.journey = None  # that start is what failed
-        return {"done": "what failed before is forgotten"}
+                supervised.journey = None  # that start failed
+        return {"done": "earlier failures are forgotten"}
 
     def _do_examine(self, request: Answer, connection: Caller) -> Answer:
         self._context.servers.register(connection.pid)
         self._promotion.examine(str(request["site"]))
-        return {"done": "its newest code is examined"}
+        return {"done": "its newest code will be examined"}
 
     def _do_refuse(self, request: Answer, _connection: Caller) -> Answer:
         self._promotion.refuse(str(request["site"]), str(request.get("version")), str(request.get("why")))
-        return {"done": "it stays in a process of its own"}
+        return {"done": "it stays in its own process"}
 
     def _do_stop(self, request: Answer, _connection: Caller) -> Answer:
         sites = self._sites.asked_for(*_asked(request))
         pids = [pid for one in sites for pid in one.pids]
-        why = str(request.get("why") or "")[:100]  # without, somebody wants no process until the next request
+        why = str(request.get("why") or "")[:100]  # without it, the caller wants no process until the next request
         for supervised in sites:
             supervised.stop(why or "asked", rest=not why)
         return {"done": "stopping" if pids else "it was not running", "pids": pids}
@@ -218,7 +218,7 @@ class Commands:
         return None
 
     def follow(self, connection: Caller) -> None:
-        """Tell a connection the output of the site that it follows."""
+        """Send the output of the site that a connection follows."""
         supervised = self._sites.get(connection.follows)
         if not supervised:
             return
@@ -231,7 +231,7 @@ class Commands:
 
 
 def _asked(request: Answer) -> tuple[str, str]:
-    """Return whom a request is about: the name of a site, and the host of its instance if it says so."""
+    """Return the site that a request names, and the host of its instance if it names one."""
     return str(request["site"]), str(request.get("host") or "")
 
 
@@ -242,13 +242,13 @@ def describe(
     members: Mapping[int, Iterable[int]],
     now: float,
 ) -> dict[str, Any]:
-    """Return one site as JSON takes it: memory is bytes, times are seconds from now, those of `Tally` Unix seconds.
+    """Return one site for JSON: memory is bytes, times are seconds from now, those of `Tally` Unix seconds.
 
     Args:
         supervised: the site.
-        accounts: what the site has used before.
-        connected: what the kernel knows of its connections.
-        members: the processes of each session, whose memory counts for the backend that began it.
+        accounts: what the site used before.
+        connected: its connections, as the kernel knows them.
+        members: the processes of each session; their memory counts for the backend that began it.
         now: monotonic seconds.
     """
     figures = supervised.figures()
@@ -262,7 +262,7 @@ def describe(
         "template": supervised.site.template,
         "pids": supervised.pids,
         "socket": supervised.listener.path if supervised.listener.is_open else None,
-        # What the processes count, else the open connections that the kernel knows.
+        # The processes' own counts, else the open connections that the kernel knows.
         "in_flight": connected.open if figures.in_flight is None else figures.in_flight,
         "waiting": connected.waiting,
         **accounts.total(supervised, cpu).as_dict(),

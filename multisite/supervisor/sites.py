@@ -1,4 +1,4 @@
-"""The supervised sites of a home, in line with its configuration."""
+"""The supervised sites of a home, kept in line with its configuration."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from multisite.supervisor.site.supervised import SupervisedSite
 from multisite.supervisor.site.triggers import Triggers
 
 BROKEN_RETRY_AFTER = 30  # seconds
-PUT_AWAY_AT_ONCE = 32  # sockets in a second, where descriptors lack
-MOST_RESTING = 1000  # instances of hosting sites that keep their sockets while nothing of theirs runs
+PUT_AWAY_AT_ONCE = 32  # sockets in a second, if descriptors run out
+MOST_RESTING = 1000  # instances of hosting sites that keep their sockets while they do not run
 
 _log = logging.getLogger("multisite.supervisor")
 
 
 class SupervisedSites(Handed, dict[str, SupervisedSite]):
-    """The sites by name, each supervised from when it is asked for first.
+    """The sites by name, each supervised from the first time that it is asked for.
 
     Args:
         live: the configuration, opened.
-        context: what the sites have in common.
+        context: what the sites share.
     """
 
     KEPT = kept(_triggers=PART, _warming=PART, accounts=PART)
@@ -58,16 +58,16 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
         self.announcer = Announcer(self.supervise)
         self.announcer.install(self.catalogue)
         self._outages = outages.of_home(self.home)
-        self._told: dict[str, str] = {}  # what is wrong, by what is wrong with it
+        self._told: dict[str, str] = {}  # what is wrong, by subject
 
     def pack(self, keep: Keeper) -> State:
-        """Return what `take_over` takes."""
+        """Return what `take_over` accepts."""
         # A site as repr(), because JSON has no tuples.
         sites = [[repr(asdict(one.site)), one.domains, one.pack(keep)] for one in self.values()]
         return {**super().pack(keep), "crews": sites, "env": self.home.env}
 
     def take_over(self, state: State) -> None:
-        """Go on where another program was; what changed meanwhile is heeded."""
+        """Continue where another program stopped, with what has changed meanwhile."""
         super().take_over(state)
         then = replace(self.home, env=state["env"])
         known = {field.name for field in fields(Site)}
@@ -91,7 +91,7 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
 
     @property
     def busy(self) -> list[SupervisedSite]:
-        """Those that have anything to watch, or that are to be started unasked."""
+        """Those with anything to watch, and those that should start before a request."""
         return [one for one in self.values() if one.is_busy or one.is_due]
 
     def connections(self) -> dict[str, Connections]:
@@ -99,14 +99,14 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
         return connections(os.path.join(self._context.rundir.path, "sites"))
 
     def supervise(self, name: str, host: str = "") -> SupervisedSite:
-        """Return a site, which is supervised from now on.
+        """Return a site, and supervise it from now on.
 
         Args:
             name: of the site, or of an instance of a hosting site.
-            host: which instance is meant, where `name` is that of the hosting site.
+            host: which instance is meant, if `name` is that of the hosting site.
 
         Raises:
-            KeyError: there is no such site, or the host has no folder.
+            KeyError: there is no such site, or the host has no directory.
             Unavailable: its file is broken.
         """
         supervised = self.get(name)
@@ -120,7 +120,7 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
         return self[site.name]
 
     def claims(self, host: str) -> bool:
-        """Tell whether a site claims a host in its normal form, be its file as new as it may."""
+        """Tell whether a site claims a host in its normal form, however new its file is."""
         if self._live.look_again(at_once=True):
             self._install()
         return bool(self.catalogue.table.lookup(host))
@@ -140,11 +140,11 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
         return [supervised] if supervised else []
 
     def is_hosting(self, name: str, host: str = "") -> bool:
-        """Tell whether a name stands for a site for each folder, rather than for one of them."""
+        """Tell whether a name stands for a site for each directory, rather than for one of them."""
         return not host and bool(self.catalogue.hosting(name))
 
     def renewed(self, name: str, host: str = "") -> list[SupervisedSite]:
-        """Return what `asked_for` does, after the files have been read that say what becomes of it.
+        """Return what `asked_for` does, after reading the files that it depends on again.
 
         Raises:
             KeyError, Unavailable: as `supervise`.
@@ -156,7 +156,7 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
         return self.asked_for(name, host)
 
     def _newest(self, name: str, host: str) -> tuple[Entry, Site]:
-        """Return a site as its file says now."""
+        """Return a site according to its file as it is now."""
         if not host and name not in self.catalogue.entries:
             name, host = hosting.split_name(name)
         entry = self.catalogue.entries.get(name)
@@ -180,7 +180,7 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
         return (entry, self.catalogue.site(name)) if entry else None
 
     def check_due(self, now: float) -> None:
-        """Bring the sites into line with the files as they are now, and put those away that nobody needs."""
+        """Bring the sites into line with the files as they are now, and put away those that are no longer needed."""
         try:
             changed = self._live.check_due(now)
             entries = self.catalogue.entries
@@ -202,7 +202,7 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
         self.accounts.keep(self.values(), now)
 
     def heed(self, supervised: SupervisedSite) -> None:
-        """Take note of whether a site is in service now."""
+        """Note whether a site is in service now."""
         self._outages.look()
         supervised.heed(self._outages.of(supervised.site), time.time())
 
@@ -220,7 +220,7 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
             self._put_away(supervised)
 
     def _warm(self, now: float) -> None:
-        """Supervise each site that is to run unasked."""
+        """Supervise each site that should run before a request."""
         for name in self._warming.wanted():
             with contextlib.suppress(KeyError, Unavailable):
                 self.supervise(name)
@@ -231,7 +231,7 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
 
     @property
     def is_expecting(self) -> bool:
-        """Whether a change of a site's files is to be taken as soon as nothing more changes."""
+        """Whether a change of a site's files will be taken as soon as nothing more changes."""
         return self._triggers.is_expecting
 
     def _put_away(self, supervised: SupervisedSite) -> None:
@@ -241,15 +241,15 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
         self._triggers.forget(supervised.site)
 
     def put_away(self) -> None:
-        """Keep what has been counted, and nothing else: the supervisor leaves."""
+        """Keep only the counts: the supervisor exits."""
         for supervised in list(self.values()):
             self._put_away(supervised)
         self.accounts.close()
 
     def _rest(self) -> None:
-        """Put away sites that have not been used for long: instances where there are many, all where descriptors lack.
+        """Put away sites that have long been unused: instances if there are many, all if descriptors run out.
 
-        First nobody new can connect, and a second later, if nobody had connected before, the socket is closed.
+        First new connections are refused. A second later, if none came before, the socket is closed.
         """
         idle = [one for one in self.values() if not one.is_busy and one.listener.is_open]
         resting = [one for one in idle if not self.announcer.announces(one.site.name)]
@@ -262,21 +262,21 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
             supervised.listener.withdraw()
 
     def starting(self, name: str) -> SupervisedSite:
-        """Return a site that is to start a process: from now on its files may ask for another."""
+        """Return a site that is about to start a process: from now on its files may ask for another."""
         supervised = self[name]
-        if not supervised.backends.alive:  # else those would never learn of a change that has not been seen yet
+        if not supervised.backends.alive:  # else those would never learn of an unseen change
             self._triggers.begin(supervised.site, self.home)
         return supervised
 
     def _install(self) -> None:
         self.let_in()
         self._warming.install(self.catalogue)
-        self.announcer.install(self.catalogue)  # which says farewell before sockets are closed
+        self.announcer.install(self.catalogue)  # withdraws sites before their sockets are closed
         for supervised in list(self.values()):
             self._context.loop.attempt(self._update, supervised)
 
     def let_in(self) -> None:
-        """Open the runtime directory to whom moya.conf says, and say so where that cannot be."""
+        """Open the runtime directory to the users that moya.conf names, and log it if that fails."""
         problem = access_problem(self.home)
         self._tell("access", str(problem or ""))
         try:
@@ -287,13 +287,13 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
             self._tell("rundir", "")
 
     def _tell(self, about: str, wrong: str) -> None:
-        """Log what is wrong once, until it is gone or something else is."""
+        """Log a problem once, until it is solved or changes."""
         if wrong and wrong != self._told.get(about):
             _log.error("%s", wrong)
         self._told[about] = wrong
 
     def _update(self, supervised: SupervisedSite) -> None:
-        """Have a site take the newest version of its file, or leave where there is none."""
+        """Give a site the newest version of its file, or remove it if there is none."""
         found = self._settled(supervised.site.entry_name, supervised.site.host)
         if found and found[0].broken:
             return
@@ -305,7 +305,7 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
     def _domains(self, site: Site) -> tuple[str, ...]:
         """Return the domains that lead to this site alone, whatever the path."""
         if site.ignore_activity or site.ignore_agents or site.is_restricted or site.is_greeted:
-            return ()  # a front end that goes there by itself would wake it, or let everybody in
+            return ()  # a front end that goes there directly would wake it, or let everybody in
         if site.host:
             best = self.catalogue.answering(site.host)[:1]
             return (site.host,) if best and best[0].value == (("/", site.template),) else ()
@@ -318,7 +318,7 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
 
 
 def _stamp_for(supervised: SupervisedSite, entry: Entry) -> Stamp:
-    """Return the stamp of what `supervised` is to have: an edit with errors is no version, a folder may be another."""
+    """Return the stamp of the wanted version: an edit with errors is no version, another directory may be one."""
     if not has_errors(entry.problems):
         return entry.stamp
     parts = hosts.PARTS if supervised.site.host else 0
@@ -326,7 +326,7 @@ def _stamp_for(supervised: SupervisedSite, entry: Entry) -> Stamp:
 
 
 def _pull(supervised: SupervisedSite) -> None:
-    """A file says that the site is to be loaded anew."""
+    """A file asks for a reload of the site."""
     if supervised.state in HELD:
         exits.reset(supervised)
     elif supervised.pids:

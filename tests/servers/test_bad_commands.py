@@ -110,7 +110,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestH
 SLEEPS = "import time; time.sleep(60)"
 COMMANDS: dict[str, tuple[str, str, dict[str, str], str]] = {
     "exits": ("print('no flask here'); raise SystemExit(3)", "", {}, "exited with code 3 before it was ready"),
-    "never": (SLEEPS, "", {"start_timeout": "0.7s"}, "it took no connection from the socket that it was given"),
+    "never": (SLEEPS, "", {"start_timeout": "0.7s"}, "it accepted no connection on the socket that it received"),
     "neverport": (SLEEPS, "%PORT", {"start_timeout": "3s"}, "within 3 s: it does not listen on port"),
     "neverpath": (SLEEPS, "%SOCKET", {"start_timeout": "3s"}, "neverpath/0.sock"),
     "elsewhere": (ELSEWHERE, "%PORT", {"start_timeout": "3s"}, "it does not listen on port"),

@@ -339,7 +339,7 @@ def test_a_link_to_somebody_elses_site_is_refused(open_path: Path) -> None:
     assert who(location=str(link)).uid == 33
     os.chown(link, 1, 1, follow_symlinks=False)
     for keys in ({}, {"user": "www-data"}):
-        with pytest.raises(Refused, match=f"{link} .* another user"):
+        with pytest.raises(Refused, match=f"{link} is a link whose owner"):
             who(location=str(link), **keys)
     assert who(location=str(link), user="daemon").uid == 1
     os.chown(link, 33, 33, follow_symlinks=False)

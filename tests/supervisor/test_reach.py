@@ -193,7 +193,7 @@ def test_a_file_has_to_be_readable_and_a_loop_ends(open_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "name", "refused"),
     [
-        ("version = 3.6.9\n", "python", "it is Python 3.6, and 3.9 is the oldest that runs sites here"),
+        ("version = 3.6.9\n", "python", "it is Python 3.6, and sites need 3.9 or newer"),
         ("version_info = 2.7.18.final.0\n", "python", "it is Python 2.7"),
         ("version = 3.8.20\n", "python", "it is Python 3.8"),
         ("", "python3.7", "it is Python 3.7"),

@@ -1,4 +1,4 @@
-"""From a site to the process that serves it: as whom, in which surroundings, by which server."""
+"""From a site to the process that serves it: its user, its surroundings, its server."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from multisite.sites import hosts, sharing
 from multisite.supervisor.process import commandlines, privilege, reach
 from multisite.supervisor.process.spec import MARKER, Identity, Launch, Surroundings
 
-OLDEST = (3, 9)  # that our runner knows
-NEWER = "make the virtualenv with a newer one, or have the site bring its server with command ="
+OLDEST = (3, 9)  # that our runner supports
+NEWER = "make the virtualenv with a newer one, or let the site start its own server with command ="
 _KEPT = ("PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _OUR_OWN = ("MULTISITE_", "MOYA_SERVICE_HOME", "PYTHONPATH")  # the supervisor's own PYTHONPATH leads to us
@@ -35,7 +35,7 @@ def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch
         site: as its file says.
         home: of the site.
         around: the supervisor's.
-        host: what ``%HOST`` stands for; the canonical domain where it is empty.
+        host: what ``%HOST`` stands for; the canonical domain if it is empty.
 
     Raises:
         Refused: it cannot be started as its file says.
@@ -54,16 +54,16 @@ def plan(site: Site, home: Home, around: Surroundings, host: str = "") -> Launch
 
 
 def guest(site: Site, home: Home, environ: Mapping[str, str], argv: tuple[str, ...]) -> Launch:
-    """Decide how to run another program just as a process of `site` runs, by whoever types the command.
+    """Decide how to run another program as a process of `site` would run, with the user who types the command.
 
     Args:
         site: as its file says.
         home: of the site.
-        environ: of whoever types it; of that, the site gets what it gets of the supervisor's.
+        environ: of the user who types it; the site gets the same part of it as of the supervisor's.
         argv: the program and its arguments.
 
     Raises:
-        Refused: nothing can run as its file says.
+        Refused: nothing can run as its file asks.
     """
     _check_location(site)
     plain = _surroundings(site, home, Surroundings(environ, "", "/"), is_guest=True)
@@ -71,22 +71,22 @@ def guest(site: Site, home: Home, environ: Mapping[str, str], argv: tuple[str, .
 
 
 def _server(site: Site) -> tuple[str, str]:
-    """Return which server runs a site, and by which interpreter; "" for a command, which brings its own."""
+    """Return the server that runs a site, and its interpreter; "" for a command, which brings its own."""
     server = "command" if site.server == "auto" and site.command else site.server
     return server, "" if server == "command" else interpreter(site)
 
 
 def _surroundings(site: Site, home: Home, around: Surroundings, *, is_guest: bool = False) -> Launch:
-    """Decide as whom, where, in which environment and within which limits a process of `site` runs.
+    """Decide the user, directory, environment and limits of a process of `site`.
 
     Args:
         site: as its file says.
         home: of the site.
         around: the supervisor's.
-        is_guest: it is none of the processes that could move into the workers.
+        is_guest: it is not one of the processes that could move into the workers.
 
     Raises:
-        Refused: the configuration asks for what cannot or must not be.
+        Refused: the configuration asks for something impossible or unsafe.
     """
     server, own = _server(site)
     program, runs = _program(site, home, around) if server == "command" and site.command else (own, (own,))
@@ -114,9 +114,9 @@ def _surroundings(site: Site, home: Home, around: Surroundings, *, is_guest: boo
 
 
 def _speaking(how: Launch, path: str) -> Launch:
-    """Have a process find out where it can say that it is ready, or at work; in a chroot it cannot get there.
+    """Tell a process where it can report that it is ready, or at work; in a chroot it cannot get there.
 
-    Our own runner says that it is ready on a descriptor; the socket is for the site.
+    Our own runner reports on a descriptor; the socket is for the site.
     """
     if how.chroot:
         return how if how.job else replace(how, told=False)
@@ -124,7 +124,7 @@ def _speaking(how: Launch, path: str) -> Launch:
 
 
 def _program(site: Site, home: Home, around: Surroundings) -> tuple[str, tuple[str, ...]]:
-    """Return the program of a command if its file names it by a path, and all that running it takes."""
+    """Return the program of a command if its file names it by a path, and everything needed to run it."""
     path = site.env.get("PATH") or home.env.get("PATH") or around.environ.get("PATH") or os.defpath
     name = site.command[0]
     named = os.path.join(site.location or "/", name) if "/" in name else ""
@@ -133,7 +133,7 @@ def _program(site: Site, home: Home, around: Surroundings) -> tuple[str, tuple[s
 
 
 def _with_application(site: Site) -> Site:
-    """Have an instance whose file names no application serve what its folder holds."""
+    """Let an instance whose file names no application serve what its directory holds."""
     if not site.host or site.application or site.command or site.ini:
         return site
     found = hosts.application(site.location)
@@ -144,14 +144,14 @@ def _with_application(site: Site) -> Site:
 
 
 def _inside(chroot: str, path: str) -> str:
-    """Return `path` as it is called within `chroot`."""
+    """Return the name of `path` within `chroot`."""
     if chroot and (path + "/").startswith(chroot.rstrip("/") + "/"):
         return "/" + os.path.relpath(path, chroot) if path != chroot else "/"
     return path
 
 
 def obstacle(site: Site, home: Home) -> Refused | None:
-    """Return why `site` could not be started as its file says by who we are, as far as is known without a start."""
+    """Return why this user cannot start `site` as its file is, as far as is known without a start."""
     try:
         plan(site, home, Surroundings(os.environ, "", "/"))
     except Refused as error:
@@ -160,12 +160,12 @@ def obstacle(site: Site, home: Home) -> Refused | None:
 
 
 def stranger(site: Site, home: Home) -> str:
-    """Return the user that a process of `site` would run as, if that is not who we are; "" if it is.
+    """Return the user that a process of `site` would run as, if it is not ours; "" if it is.
 
-    Such a site never comes to live in our own processes, whatever is found out about it.
+    Such a site never moves into our own processes, whatever its examination finds.
     """
     if os.geteuid() != 0:
-        return ""  # who else it might want to be is refused
+        return ""  # any other user in its file is refused
     try:
         who = privilege.chosen(site, home, interpreter(site))
     except Refused:
@@ -186,7 +186,7 @@ def _check_location(site: Site) -> None:
 
 
 def _refuse_hidden(path: str, key: str, value: str) -> None:
-    """Tell what this process's user may not look at from what is not there."""
+    """Distinguish what this process's user may not look at from what does not exist."""
     hidden = reach.hides(path) if path else ""
     if hidden:
         who = privilege.of_this_process()
@@ -198,7 +198,7 @@ def interpreter(site: Site) -> str:
     """Return the path of the Python that runs `site`.
 
     Raises:
-        Refused: there is none where its file says.
+        Refused: its file names one that does not exist.
     """
     if not site.python:
         return program.own_interpreter()
@@ -222,16 +222,16 @@ def interpreter(site: Site) -> str:
 
 
 def _check_age(python: str) -> None:
-    """Refuse an interpreter that our runner does not know, as far as its files tell how old it is."""
+    """Refuse an interpreter that our runner does not support, if its files show its version."""
     found = version_of(python)
     if found and found < OLDEST:
         told, oldest = (".".join(map(str, version)) for version in (found, OLDEST))
-        reason = f"it is Python {told}, and {oldest} is the oldest that runs sites here"
+        reason = f"it is Python {told}, and sites need {oldest} or newer"
         raise Refused(reason, NEWER, "python", python)
 
 
 def version_of(python: str) -> tuple[int, int] | None:
-    """Return the version of an interpreter by its virtualenv or by the name that it goes by; None: not known."""
+    """Return the version of an interpreter by its virtualenv or its own name; None: not known."""
     named = re.search(r"python(\d)\.?(\d+)\Z", os.path.realpath(python))
     environment = privilege.based_on(python)
     told = re.match(r"(\d+)\.(\d+)", environment.get("version") or environment.get("version_info") or "")
@@ -245,12 +245,12 @@ def backends(site: Site) -> int:
 
 
 def needs_private(site: Site) -> bool:
-    """Tell whether the site's command binds a socket of its own."""
+    """Tell whether the site's command binds its own socket."""
     return "SOCKET" in hosting.placeholders(site.command)
 
 
 def base_environment(environ: Mapping[str, str], who: Identity) -> dict[str, str]:
-    """Return what every process starts from: nothing of the administrator's own but language, time zone and PATH."""
+    """Return what every process starts from: of the administrator's environment only language, time zone and PATH."""
     kept = {name: value for name, value in environ.items() if name in _KEPT or name.startswith("LC_")}
     own = {"HOME": who.home, "USER": who.name, "LOGNAME": who.name, "SHELL": "/bin/sh"}
     return {"PATH": _DEFAULT_PATH, "LANG": "C.UTF-8", **kept, **own}
@@ -259,15 +259,15 @@ def base_environment(environ: Mapping[str, str], who: Identity) -> dict[str, str
 def site_environment(
     site: Site, home: Home, environ: Mapping[str, str], who: Identity, python: str, *, may_move: bool = False
 ) -> dict[str, str]:
-    """Return what a site's own [env] is put on top of.
+    """Return the base for a site's own [env].
 
     Args:
         site: its env_mode and pass_env count.
         home: its env counts.
         environ: of the supervisor.
-        who: the site runs as.
-        python: the interpreter whose virtualenv is to be found in PATH, "" for none.
-        may_move: the site may come to live in the workers: it finds the same variables here and there.
+        who: the user of the site.
+        python: the interpreter whose virtualenv should be in PATH, "" for none.
+        may_move: the site may move into the workers: it finds the same variables in both places.
     """
     service = {name: value for name, value in environ.items() if may_move and not name.startswith(_NOT_A_SITES)}
     passed = {name: value for name, value in environ.items() if _is_passed(name, site.pass_env)}
@@ -282,7 +282,7 @@ def _is_passed(name: str, patterns: Iterable[str]) -> bool:
 
 
 def with_venv(env: dict[str, str], python: str) -> dict[str, str]:
-    """Return `env` as ``activate`` leaves it, where `python` is the interpreter of a virtualenv."""
+    """Return `env` as ``activate`` changes it, if `python` is the interpreter of a virtualenv."""
     folder = os.path.dirname(python)
     prefix = os.path.dirname(folder)
     if not os.path.isfile(os.path.join(prefix, "pyvenv.cfg")):

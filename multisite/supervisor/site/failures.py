@@ -1,4 +1,4 @@
-"""The failures of a site in a row: counted, reported, and what follows for whoever waits."""
+"""The failures of a site in a row: counted, reported, and what follows for waiting requests."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from multisite.supervisor.site import triggers
 from multisite.supervisor.site.backend import Backend, Exit
 
 TOO_LATE = "start_timeout"  # the reason of a backend whose start took too long
-HAS_TO_LISTEN = "; a command has to listen on the %PORT or %SOCKET that it is given, or take over LISTEN_FDS"
-TOLD_WITHIN = 60.0  # seconds between a visitor's page and the end of the process that made it wait
+HAS_TO_LISTEN = "; a command must listen on the %PORT or %SOCKET that it receives, or take over LISTEN_FDS"
+TOLD_WITHIN = 60.0  # between a visitor's page and the end of the process that made the visitor wait
 JUST_NOW = 2.0  # seconds
 STOPPED_BEFORE = "the site was stopped before another attempt had ended"
-PAUSE_UNKNOWN = 60.0  # seconds that somebody is sent away for where no deadline is known
+PAUSE_UNKNOWN = 60.0  # seconds in Retry-After if no deadline is known
 
 
 class Unavailable(Exception):
-    """No process of the site can be had just now."""
+    """No process of the site is available now."""
 
     def __init__(self, reason: str, retry_after: float, incident: str = "") -> None:
         super().__init__(reason)
@@ -33,16 +33,16 @@ class Unavailable(Exception):
 
 
 class Failures(Handed):
-    """What went wrong with a site since it was last well.
+    """What went wrong with a site since it last worked.
 
     Attributes:
         in_a_row: how many starts or runs have failed, one after another.
-        last: the journey of the last one; None once a process was well.
-        trouble: the journey of the last process that ended by itself, whatever came of that.
-        kept_waiting: the incident by which a visitor was told that a process does not answer, and when.
-        first: the journey of a start that has failed and is tried once more; the log waits for what comes of that.
-        refused: why it could not be started as its file says.
-        replacement: why the last replacement of a running backend did not come about.
+        last: the journey of the last one; None once a process has worked.
+        trouble: the journey of the last process that ended by itself, whatever followed.
+        kept_waiting: the incident that a visitor saw because a process does not answer, and when.
+        first: the journey of a start that failed and is tried once more; the log waits for the outcome.
+        refused: why it cannot be started as its file is.
+        replacement: why the last replacement of a running backend failed.
         mending: files whose change may mend that.
         begun: Unix time of its start.
         not_before: monotonic seconds at which the next may be started.
@@ -67,16 +67,16 @@ class Failures(Handed):
         self.begun = 0.0
         self.not_before = 0.0
         self._counted_at = 0.0
-        self._is_joint = False  # what was counted last had been counted with another process
-        self._proven = False  # a process has answered since somebody changed the site
-        self._crashes = 0  # of it since then, without an answer between them
-        self._has_grown = True  # or one did before we were there
+        self._is_joint = False  # the last counted failure was counted together with another process
+        self._proven = False  # a process has answered since the site was last changed
+        self._crashes = 0  # since then, without an answer between them
+        self._has_grown = True  # or it did before this supervisor
         self._site, self._notes, self._logger = site, notes, logger
 
     def count(self, backend: Backend, exit_: Exit, now: float) -> float:
         """Count a failure, several processes that fail together as one; returns the pause before the next start.
 
-        A start that took `start_timeout` counts twice: whoever waits has waited for long enough.
+        A start that took `start_timeout` counts twice: requests have waited long enough.
         """
         if exit_.served >= planner.STABLE_AFTER:
             self.in_a_row = 0
@@ -87,21 +87,21 @@ class Failures(Handed):
         return planner.backoff(self.in_a_row, random.random)
 
     def is_proven(self, exit_: Exit) -> bool:
-        """Tell whether the site can serve: the process that has ended has answered, or another had."""
+        """Tell whether the site can serve: the process that ended has answered, or another had."""
         if exit_.answered:
             self._proven, self._crashes = True, 0
             self.end_row()
         return self._proven
 
     def crashed(self, backend: Backend, exit_: Exit, now: float, start_cost: float) -> None:
-        """Note the end of a process of a site that can serve, which is no failed start."""
+        """Note the end of a process of a site that can serve; this is not a failed start."""
         self._crashes += 1
         self.not_before = now + planner.crash_pause(self._crashes, start_cost)
         self.tell(backend, exit_, now)
-        self._write(backend, crashed=True)  # until a process is ready: the supervisor may leave before
+        self._write(backend, crashed=True)  # in case the supervisor exits before a process is ready
 
     def tell(self, backend: Backend, exit_: Exit, now: float) -> None:
-        """Tell in the log what became of a start or a run; a start that was tried twice is one incident."""
+        """Log the failure of a start or a run; a start that was tried twice is one incident."""
         journey, first = backend.journey, None
         if exit_.state is State.STARTING:
             first, self.first = self.first, None
@@ -114,12 +114,12 @@ class Failures(Handed):
         self._log(journey, backend.site.error_log)
 
     def _told_of(self, backend: Backend, exit_: Exit, now: float) -> str:
-        """Return the incident by which a visitor knows already that a process hangs; "" where none does."""
+        """Return the incident by which a visitor already knows that a process hangs; "" if there is none."""
         (incident, at), self.kept_waiting = self.kept_waiting, ("", 0.0)
         return incident if now - at <= TOLD_WITHIN and _what_hung(backend, exit_) else ""
 
     def _log(self, journey: Journey, error_log: str) -> None:
-        # What it printed is in the site's own log, which is the service's where the site has none.
+        # What it printed is in the site's own log, or in the service's if the site has none.
         self._logger.error("incident %s: %s", journey.incident, journey if error_log else journey.headline)
 
     def fail(self, backend: Backend, exit_: Exit, now: float, *, is_retried: bool) -> None:
@@ -138,9 +138,9 @@ class Failures(Handed):
             self.report(backend, exit_, now)
 
     def report(self, backend: Backend, exit_: Exit, now: float, *, serving: bool = False) -> None:
-        """Tell in the log, and to whoever asks later, why a start or a run has failed.
+        """Log why a start or a run has failed, and note it for later questions.
 
-        `serving`: another process goes on.
+        `serving`: another process keeps running.
         """
         self.tell(backend, exit_, now)
         self._note(backend, exit_, serving=serving)
@@ -164,31 +164,31 @@ class Failures(Handed):
         )
 
     def _tell_first(self, then: str) -> None:
-        """Tell in the log of a start that failed, and after which no other one has."""
+        """Log a start that failed, and after which no other one has."""
         first, self.first = self.first, None
         if first:
             self._logger.warning("incident %s: %s; %s", first.incident, first.headline, then)
 
     def too_large(self, backend: Backend) -> None:
-        """Tell of a process that is replaced because it uses more memory than it may; that is no failure of the site.
+        """Report a process that is replaced because it uses more memory than it may; the site has not failed.
 
-        It is told until somebody changes or restarts the site: a site that grows does so again.
+        This is reported until somebody changes or restarts the site: a site that grows does so again.
         """
         site, incident = backend.site, servicelog.incident()
         limit = (site.memory_limit or 0) >> 20
         reason = f"process {backend.pid} used {backend.memory >> 20} MiB, more than memory_limit = {limit}M"
         remedy = f"raise memory_limit in {site.file}, or set max_requests if the site keeps growing"
-        self._logger.warning("incident %s: %s; it is replaced; %s", incident, reason, remedy)
+        self._logger.warning("incident %s: %s; it will be replaced; %s", incident, reason, remedy)
         told = (part(self._site, MEMORY), f"{reason}; it was replaced", incident)
         self._notes.note(*told, serving=False, crashed=True, remedy=remedy, watched=(site.file,))
         self._has_grown = True
 
     def replaced_in_vain(self, backend: Backend, now: float) -> None:
-        """Note that the old backends go on, since the new one, whose end has been reported, was not good."""
+        """Note that the old backends keep running, because the new one, whose end has been reported, failed."""
         self.replacement = backend.journey.failure
         self.mending = triggers.mending(backend.site, backend.journey.tail.lines)
         self.begun = time.time() - (now - backend.journey.begun)
-        self._logger.error("the new version is not taken, and the old one goes on serving: %s", self.replacement)
+        self._logger.error("the new version failed to start (%s); the old version is still serving", self.replacement)
 
     def ready(self, journey: Journey) -> None:
         """Note that a process is ready; one that was started before the last failure mends nothing."""
@@ -198,7 +198,7 @@ class Failures(Handed):
             self._notes.clear(self._site)
 
     def mended(self) -> None:
-        """Forget what failed: a version that was started since, because somebody asked for it, is good."""
+        """Forget the failures: a version that was started since, on request, works."""
         self.last = None
         self._notes.clear(self._site)
 
@@ -207,12 +207,12 @@ class Failures(Handed):
         self.in_a_row, self.last = 0, None
 
     def end_row(self, then: str = "a later attempt succeeded") -> None:
-        """Have the next failure be a first one: a process ended as it was asked to, or somebody stopped the site."""
+        """Count the next failure as a first one: a process ended as asked, or somebody stopped the site."""
         self._tell_first(then)
         self.in_a_row = 0
 
     def reset(self) -> None:
-        """Begin to count again: what failed may have been mended."""
+        """Begin to count again: the cause of the failures may have been mended."""
         self._tell_first("it was changed or restarted before the second attempt")
         if self.in_a_row or self.refused or self.replacement:
             self._notes.clear(self._site)
@@ -223,11 +223,11 @@ class Failures(Handed):
             self._notes.clear(part(self._site, MEMORY))
 
     def just_now(self, now: float) -> Journey | None:
-        """Return the journey of a process that ended a moment ago: a request that it had has no other answer."""
+        """Return the journey of a process that ended a moment ago: a request that it had gets no other answer."""
         return self.trouble if self.trouble and now - self.trouble.failed_at <= JUST_NOW else None
 
     def unavailable(self, deadline: float | None, now: float) -> Unavailable:
-        """Return what somebody is told who asks for a process now, the next of which may start at `deadline`."""
+        """Return the error for a request that needs a process now; the next one may start at `deadline`."""
         wait = max(1.0, (deadline or now + PAUSE_UNKNOWN) - now)
         if not self.last:
             return Unavailable("it cannot be started", wait)
@@ -239,7 +239,7 @@ def _is_too_late(backend: Backend, exit_: Exit) -> bool:
 
 
 def reason_of(backend: Backend, exit_: Exit) -> str:
-    """Say why a backend has not become ready, or serves no more."""
+    """Return why a backend did not become ready, or stopped serving."""
     if exit_.code is None:
         return exit_.reason
     if backend.reason == TOO_LATE:
@@ -249,7 +249,7 @@ def reason_of(backend: Backend, exit_: Exit) -> str:
     if exit_.state in (State.RUNNING, State.DRAINING):
         return f"{exit_.reason} while serving{_what_hung(backend, exit_)}"
     forked = exit_.code == 0 and backend.site.command
-    return f"{exit_.reason} before it was ready" + ("; a command has to stay in the foreground" if forked else "")
+    return f"{exit_.reason} before it was ready" + ("; a command must stay in the foreground" if forked else "")
 
 
 def _what_hung(backend: Backend, exit_: Exit) -> str:
@@ -263,9 +263,9 @@ def _what_hung(backend: Backend, exit_: Exit) -> str:
 
 
 def _what_it_lacks(backend: Backend) -> str:
-    """Say what is known of a start that took too long, and what would help."""
+    """Describe what is known about a start that took too long, and what would help."""
     if backend.status:
         lacks = f": {backend.status}"
     else:
-        lacks = "" if backend.told else ": it took no connection from the socket that it was given (LISTEN_FDS)"
+        lacks = "" if backend.told else ": it accepted no connection on the socket that it received (LISTEN_FDS)"
     return lacks + (HAS_TO_LISTEN if backend.site.command else "; a slow start needs a longer start_timeout")
