@@ -13,8 +13,8 @@ import pytest
 from webtest import TestApp
 
 from multisite.cli.session import Session
-from multisite.cli.sitestate import SiteReport, judge
 from multisite.service import Service
+from multisite.status.report import SiteReport, judge
 from tests.servers.harness import PATIENCE, eventually
 
 pytestmark = pytest.mark.processes

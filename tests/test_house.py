@@ -60,6 +60,11 @@ ROOMS = {
         "one process per home that starts, watches and stops backends; `site/` and `process/` inside",
         "errors config logs sites control proxy router runner",
     ),
+    "status": Room(
+        "what there is to see of a home: the report of each site, and the document that all who show it read; "
+        "`project/` inside",
+        "errors config logs sites control inprocess proxy supervisor runner",
+    ),
     "runner": Room("what runs as a site's user in a site's interpreter: standard library only, Python 3.9", ""),
     "cli": Room("the commands; `frontends/`, `project/`, `publishers/` and `site/` inside", "*"),
     "__main__": Room("``python -m multisite``", "cli"),
@@ -81,14 +86,14 @@ TWICE = {
     "body": "of a request: as it is sent to a backend, and as the runner reads it",
     "envelope": "proxy/wire writes what the runner reads",
     "failures": "the last one that is noted for others, and those in a row that the supervisor counts",
-    "report": "what a process of a site says of itself, and what is known of nodes",
+    "report": "what a process of a site says of itself, what is known of nodes, and of a site",
     "router": "the command, and what it is about",
     "server": "which server a site has, and the one at which nodes announce themselves",
     "loop": "in which one thread waits for all connections: a worker's, and the supervisor's",
     "site": "as its file says, and as a worker has it",
     **dict.fromkeys(("loghandlers", "model", "policies"), "the name that users have in their files, and the real one"),
 }
-MOST_AT_THE_TOP = 15  # the router is the last: neither workers nor the supervisor own what both of them know of nodes
+MOST_AT_THE_TOP = 16  # status is the last: commands and the page show the same, and neither may import the other
 MOST_IN_A_FOLDER, MOST_IN_THE_RUNNER = 25, 33
 LONGEST_FILE = 450
 MEDIAN = (120, 220)

@@ -67,7 +67,7 @@ def check(session: Session, boot: bool, wide: bool, names: tuple[str, ...]) -> N
 
 def _check_named(session: Session, names: tuple[str, ...]) -> None:
     """Check some sites, whether they are enabled or not."""
-    from multisite.cli.sitestate import problems_of, problems_of_file
+    from multisite.status.report import problems_of, problems_of_file
 
     enabled: list[Problem] = []
     idle: list[Problem] = []
@@ -92,11 +92,12 @@ def _check_named(session: Session, names: tuple[str, ...]) -> None:
 
 def enabled_problems(session: Session) -> list[Problem]:
     """Return the problems of the home, its logging.ini, its enabled sites, and of what these say they serve."""
-    from multisite.cli import places, routing
-    from multisite.cli.sight import service_uid
-    from multisite.cli.sitestate import problems_of
+    from multisite.cli import routing
     from multisite.control.rundir import access_problem
     from multisite.logs import servicelog
+    from multisite.status import places
+    from multisite.status.report import problems_of
+    from multisite.status.sight import service_uid
 
     group = access_problem(session.home, service_uid(session.home))
     found = [
@@ -116,7 +117,7 @@ def enabled_problems(session: Session) -> list[Problem]:
 
 def savings(session: Session) -> Iterator[tuple[str, Saving]]:
     """Yield the enabled sites that would better share, and what that would save."""
-    from multisite.cli.sitestate import saving
+    from multisite.status.report import saving
 
     def of_site(name: str) -> Saving | None:
         return saving(session, session.catalogue.site(name))

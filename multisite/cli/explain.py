@@ -16,11 +16,11 @@ from multisite.cli.router import ago, explained
 from multisite.cli.session import Named, Session, UnknownSite, pass_session
 
 if TYPE_CHECKING:
-    from multisite.cli.sitestate import SiteReport
     from multisite.config.domains import HostMatch
     from multisite.config.site import Site
     from multisite.sites.catalogue import Catalogue, Mounts
     from multisite.sites.failures import Failure
+    from multisite.status.report import SiteReport
 
 AT_WORK = "is at work without a request, so it is not stopped as idle"
 
@@ -154,8 +154,8 @@ def _rule(catalogue: Catalogue, claim: HostMatch[Mounts]) -> str:
 
 def describe(session: Session, host: str, path: str, found: list[Candidate]) -> dict[str, Any]:
     """Gather everything there is to say about the first of `found`."""
-    from multisite.cli.sitestate import judge
     from multisite.sites import hosts
+    from multisite.status.report import judge
 
     first = found[0]
     site = _site(session, first.name, host)

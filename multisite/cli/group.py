@@ -1,8 +1,7 @@
 """The group of commands, each imported when it is needed, and what becomes of an error.
 
-One site's fault costs that site's row, never a command: every loop over sites takes its step through `fenced`. What was
-not foreseen gets an incident id, and its traceback is kept in the state directory. Any other error ends the command
-with one line and exit code 1.
+One site's fault costs that site's row, never a command: every loop over sites takes its step through `fenced`. Any
+other error ends the command with one line and exit code 1.
 """
 
 from __future__ import annotations
@@ -10,10 +9,7 @@ from __future__ import annotations
 import errno
 import importlib
 import io
-import os
 import sys
-import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -21,8 +17,10 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from multisite.cli.output import coloured, is_coloured, printable, say_json, suggestion
-from multisite.cli.sight import WORDS, privileged, user_name
-from multisite.errors import ConfigError, MultisiteError
+from multisite.errors import MultisiteError
+from multisite.status import fence
+from multisite.status.fence import describe, refused, sentence
+from multisite.status.sight import TYPED
 
 if TYPE_CHECKING:
     from multisite.cli.session import Session
@@ -31,9 +29,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells count
 #: commands of later releases, and what does for now
 LATER = {"top": "status shows the same figures once", "import": "new --from PATH looks at one project"}
 T = TypeVar("T")
-KIND = "incidents"
-MOST = 50  # incidents that are kept
-OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+WORDS = "multisite.words"  # in the context: the command line as it was typed
 #: how click leaves a command; none of a site's business
 LEAVES = (click.ClickException, click.exceptions.Exit, click.Abort)
 
@@ -83,6 +79,7 @@ class LazyGroup(click.Group):
         except click.UsageError as error:
             raise _misused(error, words) from None
         context.meta[WORDS] = words
+        TYPED.set(words)
         return context
 
     def resolve_command(
@@ -162,95 +159,5 @@ def fail(reason: str) -> NoReturn:
 
 
 def fenced(session: Session, site: str, step: Callable[[], T], instead: Callable[[str], T]) -> T:
-    """Return what `step` gives for a site; where that raises, what `instead` makes of the sentence that says why."""
-    try:
-        return step()
-    except LEAVES:
-        raise
-    except Exception as error:
-        return instead(sentence(session, error, site))
-
-
-def sentence(session: Session | None, error: Exception, site: str = "") -> str:
-    """Say what has been raised; what nobody has foreseen is an incident.
-
-    Args:
-        session: whose home keeps the traceback; None: nobody does.
-        error: what has been raised.
-        site: the site that it is about, "" for none.
-    """
-    if isinstance(error, MultisiteError):
-        return refused(session, error) if session else error.reason
-    if isinstance(error, OSError):
-        return describe(error, session)
-    from multisite.logs import servicelog
-
-    incident = servicelog.incident()
-    kept = session is not None and _keep(session, incident, error, site)
-    where = f"; its traceback is in {kept}" if kept else ""
-    return f"incident {incident}: {type(error).__name__}: {error} ({_place(error)}){where}"
-
-
-def refused(session: Session, error: MultisiteError) -> str:
-    """Return the reason of an error; where another user is let in, with the command that is that user's."""
-    from multisite.control.client import NotAdmitted
-
-    if isinstance(error, ConfigError) and error.problems:
-        return _unread(error)
-    again = privileged(session.home) if isinstance(error, NotAdmitted) else ""
-    if not again:
-        return error.reason
-    return f"the supervisor does not answer the user '{user_name(os.geteuid())}'; use {again}"
-
-
-def _unread(error: ConfigError) -> str:
-    """Return the reason why a configuration cannot be used, as this user sees it."""
-    from multisite.cli.sight import as_seen, owner
-    from multisite.config.model import Home
-
-    if not error.problems:
-        return error.reason
-    file = error.problems[0].file
-    home = Home(os.path.dirname(file), file)
-    return ConfigError(*(as_seen(problem, home, owner(file)) for problem in error.problems)).reason
-
-
-def describe(error: OSError, session: Session | None = None) -> str:
-    """Say an error of the operating system with the file it is about."""
-    is_closed = error.errno in (errno.EACCES, errno.EPERM)
-    hint = f"; {_privileged(session) or 'do you need sudo?'}" if is_closed else ""
-    place = f"{error.filename}: " if error.filename else ""
-    return f"{place}{(error.strerror or 'it failed').lower()}{hint}"
-
-
-def _privileged(session: Session | None) -> str:
-    """Return the command that could do it, "" where the home itself cannot be read."""
-    try:
-        again = privileged(session.home) if session else ""
-    except (MultisiteError, OSError):
-        return ""
-    return f"use {again}" if again else ""
-
-
-def _place(error: Exception) -> str:
-    """Return the innermost line of ours that it came through."""
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if frame.filename.startswith(OURS)] or frames
-    return f"{os.path.relpath(ours[-1].filename, os.path.dirname(OURS))}, line {ours[-1].lineno}" if ours else "?"
-
-
-def _keep(session: Session, incident: str, error: Exception, site: str) -> str:
-    """Keep a traceback; returns the path of the document, "" where that cannot be."""
-    from multisite.sites.statefile import StateFile
-
-    try:
-        file = StateFile(session.home, KIND)
-        with file.locked():
-            told = file.load()
-            rows = told if isinstance(told, dict) else {}
-            lines = "".join(traceback.format_exception(error)).splitlines()
-            row = {"at": time.time(), "site": site, "traceback": lines}
-            newest = dict(list({**rows, incident: row}.items())[-MOST:])
-            return file.path if file.store(newest) else ""
-    except Exception:  # the home may be what is at fault
-        return ""
+    """Return what `step` gives for a site (`multisite.status.fence.fenced`); a command may end in it."""
+    return fence.fenced(session, site, step, instead, let=LEAVES)

@@ -5,19 +5,17 @@ from __future__ import annotations
 import fnmatch
 import time
 from collections.abc import Iterable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from multisite.cli import complete
-from multisite.cli.group import fenced
 from multisite.cli.output import GOES_ON, say, say_json, say_paragraph, say_problems, say_table, wide_option
 from multisite.cli.session import ALL, Session, UnknownSite, is_wildcard, pass_session, stem_of
+from multisite.status.needs import FAILED, state_of
 
 if TYPE_CHECKING:
     from multisite.cli.output import Cell
-    from multisite.config.model import SiteFile
     from multisite.errors import Problem
 
 LIST = """\b
@@ -33,7 +31,6 @@ Examples:
   cd "$(multisite where blog)"
 """
 BROKEN = 3  # the exit status where an enabled site is
-FAILED = ("broken", "backoff", "fatal")  # states in which a site's visitors get an error page
 HEADER = ("name", "domains", "runs", "enabled", "state", "remarks")
 HIDDEN = ("runs", "enabled", "remarks", "domains")
 
@@ -47,6 +44,8 @@ def list_(session: Session, names: tuple[str, ...], wide: bool) -> None:
 
     NAME may be a quoted wildcard. The exit status is 3 if an enabled site in the list is broken, backoff or fatal.
     """
+    from multisite.status.document import document
+
     session.warn_of_hidden()
     told = document(session)
     sites = told["sites"] = chosen_rows(session, told["sites"], names)
@@ -95,73 +94,6 @@ def where(session: Session, name: str) -> None:
     say_json({"name": site.name, "location": site.location}) if session.as_json else say(site.location)
 
 
-def document(session: Session) -> dict[str, Any]:
-    """Return what ``list`` and ``status`` print for programs."""
-    told = session.supervisor
-    supervisor, preloaders = (told["supervisor"], told.get("preloaders", [])) if told else (None, [])
-    hidden = {"hidden": session.hidden} if session.hidden else {}
-    return {"supervisor": supervisor, "preloaders": preloaders, **hidden, "sites": rows(session)}
-
-
-def rows(session: Session) -> list[dict[str, Any]]:
-    """Describe all sites, those first that are enabled; an instance follows its hosting site once it was asked for."""
-    instances = _instance_rows(session)
-    found: list[dict[str, Any]] = []
-    for name, entry in session.catalogue.entries.items():
-        step = partial(_enabled_row, session, entry.file.name)
-        found += [fenced(session, name, step, partial(_faulty_row, session, entry.file)), *instances.get(name, ())]
-    for file in session.disabled.values():
-        step = partial(_disabled_row, session, file)
-        found.append(fenced(session, file.name, step, partial(_faulty_row, session, file, enabled=False)))
-    return found
-
-
-def _enabled_row(session: Session, name: str) -> dict[str, Any]:
-    from multisite.cli.sitestate import judge
-
-    return judge(session, session.catalogue.site(name)).as_dict()
-
-
-def _instance_rows(session: Session) -> dict[str, list[dict[str, Any]]]:
-    """Describe the instances that the supervisor knows, by the name of their hosting site."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for name, known in sorted(session.supervisor["sites"].items()) if session.supervisor else ():
-        template = known["template"]
-        if known["host"] and template in session.catalogue.entries:
-            file = session.catalogue.entries[template].file
-            one = fenced(session, name, partial(_instance_row, session, known), partial(_faulty_row, session, file))
-            found.setdefault(template, []).extend([one] if one else ())
-    return found
-
-
-def _instance_row(session: Session, known: dict[str, Any]) -> dict[str, Any] | None:
-    from multisite.cli.sitestate import SiteReport
-    from multisite.sites.placement import HOSTING
-
-    instance = session.catalogue.instance(known["template"], known["host"])
-    return SiteReport(session, instance[1], "spawned", HOSTING, known["state"]).as_dict() if instance else None
-
-
-def _disabled_row(session: Session, file: SiteFile) -> dict[str, Any]:
-    from multisite.cli.sitestate import SiteReport
-    from multisite.config.read import make_site
-
-    site = make_site(file, session.home)
-    report = SiteReport(session, site, None, "it is not enabled", "stopped", file.problems, enabled=False)
-    return report.as_dict(figures=False)
-
-
-def _faulty_row(session: Session, file: SiteFile, said: str, enabled: bool = True) -> dict[str, Any]:
-    """Describe a site of which nothing can be told but that."""
-    from multisite.cli.sitestate import SiteReport
-    from multisite.config.model import Site
-    from multisite.errors import Problem
-
-    site, state = Site(file.path, file.name, file.domains, file.mount), "broken" if enabled else "stopped"
-    report = SiteReport(session, site, None, said, state, (Problem(file.path, said),), enabled=enabled)
-    return report.as_dict(figures=False)
-
-
 def _cells(site: dict[str, Any]) -> tuple[Cell, ...]:
     mount = "" if site["mount"] == "/" else site["mount"]
     domains = tuple(domain + mount for domain in site["domains"])
@@ -178,11 +110,6 @@ def _cells(site: dict[str, Any]) -> tuple[Cell, ...]:
         told = site["reason"]
     enabled = "yes" if site["enabled"] else "no"
     return site["name"], domains, site["placement"] or "-", enabled, state_of(site), told
-
-
-def state_of(site: dict[str, Any]) -> str:
-    """Return the state for a table: that of its processes, and why the site is out of service, if it is."""
-    return f"{site['state']}, {site['service']}" if site["service"] else str(site["state"])
 
 
 STATUS = """\b
@@ -212,7 +139,8 @@ def status(session: Session, names: tuple[str, ...], failed: bool, wide: bool) -
     restart of the supervisor included; --json has more of them. The exit status is 3 if an enabled site is broken,
     backoff or fatal.
     """
-    from multisite.cli.places import runtime_problem
+    from multisite.status.document import document
+    from multisite.status.places import runtime_problem
 
     session.warn_of_hidden()
     told = document(session)

@@ -15,7 +15,7 @@ from multisite.cli.session import Session, pass_session, stem_of
 from multisite.cli.site.verdict import of_available, of_enabled, say_once_fixed
 
 if TYPE_CHECKING:
-    from multisite.cli.project.sources import Guess
+    from multisite.status.project.sources import Guess
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 EPILOG = """\b
@@ -124,8 +124,8 @@ def draft(path: str, application: str | None) -> Draft:
         OSError: there is nothing at `path`.
     """
     from multisite.cli.project.guess import guess
-    from multisite.cli.project.scan import survey
-    from multisite.cli.project.sources import Guess
+    from multisite.status.project.scan import survey
+    from multisite.status.project.sources import Guess
 
     path = os.path.abspath(os.path.expanduser(path))
     folder = os.path.dirname(path) if os.path.isfile(path) else path

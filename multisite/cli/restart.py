@@ -130,7 +130,7 @@ def stop(session: Session, names: tuple[str, ...]) -> None:
 
 def _stop(session: Session, named: Named) -> dict[str, Any]:
     """Stop a site, and say what there was to stop."""
-    from multisite.cli.sitestate import judge
+    from multisite.status.report import judge
 
     answer = session.ask("stop", **named.request) or {"done": NOTHING}
     if answer["done"] == NOTHING and not named.site.host and judge(session, named.site).placement == "in-process":
@@ -152,7 +152,7 @@ def start(session: Session, names: tuple[str, ...]) -> None:
 
 def _start(session: Session, named: Named) -> dict[str, Any]:
     """Start a process by connecting to the socket of the site, as a request does."""
-    from multisite.cli.sitestate import PROXY, judge
+    from multisite.status.report import PROXY, judge
 
     if "%" in named.site.location:
         return {"done": "it has a site for each folder; name one of its hosts"}

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from multisite.cli.group import fail, refused
+from multisite.cli.group import fail
 from multisite.cli.output import complain, say, say_json, say_table, wide_option
 from multisite.cli.session import Session, pass_session
 from multisite.errors import MultisiteError
+from multisite.status.fence import refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -84,7 +84,7 @@ def _code(value: str, home: Home) -> Iterator[Fault]:
 
 def _function(value: str, home: Home) -> Iterator[Fault]:
     """Look a function up in the source text."""
-    from multisite.cli.project.faults import callable_fault, find_module
+    from multisite.status.project.faults import callable_fault, find_module
 
     where, _, name = value.rpartition(":")
     remedy = "correct it, or the name"

@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import fnmatch
 import os
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from multisite.cli.output import complain, suggestion, waiting
 from multisite.errors import MultisiteError
-from multisite.sites.enabling import Places
+from multisite.status.inventory import Inventory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from multisite.config.model import Home, Site, SiteFile
-    from multisite.control.client import Client
-    from multisite.errors import Problem
-    from multisite.sites.catalogue import Catalogue
-    from multisite.sites.claims import Ledger
-    from multisite.sites.failures import Failure
-    from multisite.sites.outages import Outages
-    from multisite.sites.placements import Placements
-    from multisite.sites.tally import Tally
-    from multisite.sites.usage import Sums
+    from multisite.config.model import Site, SiteFile
 
 ALL = "all"  # a word for all enabled sites, unless one has that name
 
@@ -48,227 +39,25 @@ class Named:
         return {"site": self.site.entry_name, "host": self.site.host}
 
 
-class Session:
-    """The home and its sites, and whether answers are JSON."""
+class Session(Inventory):
+    """The home and its sites as commands name them, and whether answers are JSON."""
 
     def __init__(self, home: str | None = None, as_json: bool = False) -> None:
-        self.home_option = home
+        super().__init__(home)
         self.as_json = as_json
 
-    @cached_property
-    def home_path(self) -> str:
-        """Directory of ``moya.conf``, by the rule of `multisite.config.read.find_home`."""
-        from multisite.config.read import find_home
+    def warn(self, text: str) -> None:
+        """Print on stderr what cannot be known."""
+        complain("warning", text)
 
-        return find_home(self.home_option)
-
-    @cached_property
-    def home(self) -> Home:
-        """The home as ``moya.conf`` describes it, with the folders that its service uses."""
-        from multisite.cli.sight import of_service
-        from multisite.config.read import read_home
-
-        return of_service(read_home(self.home_path))
-
-    @cached_property
-    def catalogue(self) -> Catalogue:
-        """Every enabled site and the host table, read afresh."""
-        from multisite.sites import catalogue
-
-        with waiting(f"reading the site files of {self.home.path}"):
-            return catalogue.read(self.home)
-
-    @cached_property
-    def supervisor(self) -> dict[str, Any] | None:
-        """What the supervisor of the home reports of itself and its sites; None where there is none, or none for us.
-
-        Another home's in its place is a warning on stderr: what can be known without it is reported all the same.
-        """
-        return self._asked[0]
-
-    @cached_property
-    def _asked(self) -> tuple[dict[str, Any] | None, str]:
-        """Ask for the status; returns it, and the socket that is closed to this user, "" if none is."""
-        from multisite.control.client import NotAdmitted, SupervisorError
-
-        try:
-            return self.ask("status"), ""
-        except NotAdmitted as error:
-            return None, error.path
-        except SupervisorError as error:
-            complain("warning", str(error))
-            return None, ""
-
-    @cached_property
-    def hidden(self) -> str:
-        """Why this user may not see what the service does, and what shows it; "" where everything may be seen."""
-        from multisite.cli import sight
-
-        place = self._asked[1] or sight.closed(self.home)
-        if not place:
-            return ""
-        again = sight.privileged(self.home)
-        shown = f"; to see them: {again}" if again else ""
-        user = sight.user_name(os.geteuid())
-        return f"processes, states and counts are hidden: {place} is closed to the user '{user}'{shown}"
-
-    def seen(self, problems: Iterable[Problem]) -> list[Problem]:
-        """Return problems as this user sees them (`multisite.cli.sight.as_seen`)."""
-        from multisite.cli.sight import as_seen
-
-        return [as_seen(problem, self.home) for problem in problems]
-
-    @cached_property
-    def unread(self) -> str:
-        """Which files of sites this user may not read, and what shows those sites; "" where there are none."""
-        from multisite.cli.sight import privileged
-        from multisite.config.safefiles import LET_READ
-
-        shut = [problem for problem in self.catalogue.problems if problem.remedy == LET_READ]
-        again = privileged(self.home) if shut else ""
-        if not again:
-            return ""
-        more = f" (and {len(shut) - 1} more)" if len(shut) > 1 else ""
-        return f"sites may be hidden: {shut[0].file}: {shut[0].reason}{more}; to see them: {again}"
+    def waiting(self, what: str) -> AbstractContextManager[Any]:
+        """Show on a terminal what takes longer than a moment."""
+        return waiting(what)
 
     def warn_of_hidden(self) -> None:
         """Print on stderr what this user may not see, if anything."""
         for text in filter(None, (self.hidden, self.unread)):
             complain("warning", text)
-
-    @cached_property
-    def known(self) -> dict[str, dict[str, Any]]:
-        """What is known of each site's processes: what the supervisor tells, else what one of them wrote down last."""
-        try:
-            told = self.supervisor
-        except MultisiteError:  # it cannot be asked
-            told = None
-        kept = {name: tally.as_dict() for name, tally in self.tallies.items()}
-        return {**kept, **(told["sites"] if told else {})}
-
-    def is_held(self, site: str) -> bool:
-        """Tell whether the supervisor has processes of a site, or keeps it from having any."""
-        known = self.known.get(site, {})
-        state = known.get("state")
-        return bool(state and (known["pids"] or (state in ("backoff", "fatal") and not self.is_in_workers(site))))
-
-    @cached_property
-    def problems(self) -> dict[str, list[Problem]]:
-        """The problems of enabled sites and of the home, by the file that they are in."""
-        found: dict[str, list[Problem]] = {}
-        for problem in self.seen(self.catalogue.problems):
-            found.setdefault(problem.file, []).append(problem)
-        return found
-
-    @cached_property
-    def usage(self) -> tuple[dict[str, Sums], float]:
-        """What the workers counted for each site, and since when (`multisite.sites.usage.read`), if it may be read."""
-        from multisite.sites.statefile import StateFile
-        from multisite.sites.usage import FOLDER, read
-
-        try:
-            return read(os.path.join(self.home.runtime_dir, FOLDER), StateFile(self.home, FOLDER))
-        except PermissionError:
-            return {}, 0.0
-
-    def ask(self, command: str, **arguments: Any) -> dict[str, Any] | None:
-        """Ask the supervisor of the home; None where there is none."""
-        from multisite.control.client import NotRunning
-
-        try:
-            with waiting("waiting for the supervisor"):
-                return self.client.ask({"do": command, **arguments})
-        except NotRunning:
-            return None
-
-    @cached_property
-    def client(self) -> Client:
-        """Talks to the supervisor; root does to that of the service's user as well."""
-        from multisite.cli.sight import service_uid
-        from multisite.control.client import Client
-
-        return Client(self.home, believes=(service_uid(self.home),) if os.geteuid() == 0 else ())
-
-    @cached_property
-    def ledger(self) -> Ledger:
-        """Which module names the workers have given to which site; only read here."""
-        from multisite.sites import catalogue
-
-        return catalogue.ledger(self.home, lambda: self.catalogue)
-
-    @cached_property
-    def failed_loads(self) -> dict[str, Failure]:
-        """What the workers noted when they last failed to load a site, by its name."""
-        from multisite.sites.failures import LastFailures
-
-        return LastFailures(self.home).all()
-
-    @cached_property
-    def outages(self) -> Outages:
-        """Which sites are out of service."""
-        from multisite.sites.outages import Outages
-
-        outages = Outages(self.home)
-        outages.look()
-        return outages
-
-    @cached_property
-    def placements(self) -> Placements:
-        """Where sites with mode = auto live at present."""
-        from multisite.sites.placements import Placements
-
-        return Placements(self.home)
-
-    def is_in_workers(self, site: str) -> bool:
-        """Tell whether a site with mode = auto lives in the workers at present."""
-        row = self.placements.of(site)
-        return row is not None and row.is_here
-
-    @cached_property
-    def failed_starts(self) -> dict[str, Failure]:
-        """What the supervisor noted when it last failed to start a site, by its name."""
-        from multisite.sites import failures
-
-        return failures.of_starts(self.home).all()
-
-    @cached_property
-    def tallies(self) -> dict[str, Tally]:
-        """What the sites had used when a supervisor wrote it down last, by name."""
-        from multisite.sites.tally import Tallies
-
-        return Tallies(self.home).all()
-
-    @cached_property
-    def places(self) -> Places:
-        """The directories of site files and of links."""
-        return Places.of(self.home.path, self.home.projects.read)
-
-    @cached_property
-    def available(self) -> dict[str, SiteFile]:
-        """Site files of ``sites-available`` by stem, those included that are enabled."""
-        return {stem: self.read_available(stem) for stem in self.places.choices()}
-
-    @cached_property
-    def disabled(self) -> dict[str, SiteFile]:
-        """Site files of ``sites-available``, by stem, that nothing enabled leads to."""
-        from multisite.sites.enabling import identity
-        from multisite.sites.sitedir import enabled_paths
-
-        enabled = {identity(path) for path in enabled_paths(self.home)}
-        stems = (stem for stem in self.places.choices() if identity(self.places.source(stem)) not in enabled)
-        return {stem: self.read_available(stem) for stem in stems}
-
-    def read_available(self, stem: str) -> SiteFile:
-        """Read the site file `stem` of ``sites-available``."""
-        from multisite.config.read import read_site
-
-        return read_site(self.places.source(stem), self.home.path, defaults=self.home.defaults)
-
-    def reread(self, file: SiteFile) -> SiteFile:
-        """Read a site file as it is now."""
-        from multisite.config.read import read_site
-
-        return read_site(file.path, self.home.path, defaults=self.home.defaults)
 
     def enabled_site(self, name: str) -> SiteFile:
         """Return the enabled site called `name`, or whose file is.

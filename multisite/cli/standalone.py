@@ -144,8 +144,8 @@ def announce(
 
 def _announced(session: Session, site: SiteFile, port: str, scheme: str, how: Development) -> str:
     """Say where a site is to be found, and where it runs if that is unusual."""
-    from multisite.cli.sitestate import judge
     from multisite.sites import addresses, sharing
+    from multisite.status.report import judge
 
     own = addresses.urls(site, port, scheme) if port else site.domains
     where = [*addresses.by_name(session.catalogue, site, port, scheme), *own]

@@ -9,11 +9,11 @@ from types import MappingProxyType
 import click
 
 from multisite.cli import complete
-from multisite.cli.group import describe
 from multisite.cli.output import say, say_json, suggestion
 from multisite.cli.session import Session, is_wildcard, pass_session, stem_of
 from multisite.cli.site.verdict import Verdict, of_enabled, say_once_fixed
 from multisite.sites.enabling import Step, identity
+from multisite.status.fence import describe
 
 NONE: Mapping[str, Verdict] = MappingProxyType({})
 ENSITE = """\b

@@ -140,7 +140,7 @@ def _restarted(session: Session, site: Site) -> dict[str, Any]:
 
 def _is_spawned(session: Session, site: Site) -> bool:
     """Tell whether the site runs in processes of the supervisor, or would with its next request."""
-    from multisite.cli.sitestate import judge
+    from multisite.status.report import judge
     from multisite.supervisor.dryrun import is_startable
 
     return session.is_held(site.name) or (is_startable(site) and judge(session, site).placement == "spawned")

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from multisite.cli import main
 from multisite.cli.project.guess import guess
-from multisite.cli.project.scan import LARGEST, MOST_FILES, survey
-from multisite.cli.project.sources import NoGuess
 from multisite.config.model import SupervisorOptions
 from multisite.config.read import make_site, read_home, read_site
+from multisite.status.project.scan import LARGEST, MOST_FILES, survey
+from multisite.status.project.sources import NoGuess
 from multisite.supervisor.process import launch
 from multisite.supervisor.process.spec import Surroundings
 from tests.projects import DJANGO, DJANGOS, FLASK, MOYA, PLAIN, SEEN, SERVED, STATIC, write
@@ -160,7 +160,7 @@ def test_only_so_much_of_a_large_tree_is_read(tmp_path: Path) -> None:
 def test_any_text_is_a_project_or_none(text: str) -> None:
     import ast
 
-    from multisite.cli.project.sources import Project
+    from multisite.status.project.sources import Project
 
     project = Project("/srv/x")
     try:

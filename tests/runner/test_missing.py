@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from multisite.cli.project.faults import application_fault
 from multisite.config import application
 from multisite.config.model import Site
 from multisite.errors import AppLoadError
 from multisite.inprocess import loader
 from multisite.runner import missing
+from multisite.status.project.faults import application_fault
 
 from .harness import backend, spec
 

@@ -1,6 +1,6 @@
-"""What a folder of somebody's code contains: guessed, looked over, and faults pointed at.
+"""What a folder of somebody's code contains, guessed from `multisite.status.project`.
 
-Face: `guess.guess`, `scan`, `faults`, `sessions`.
+Face: `guess.guess`.
 May import: as cli.
 """
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 
 from multisite.cli.project.guess_django import makes_more, managed
-from multisite.cli.project.sources import (
+from multisite.status.project.sources import (
     USUAL,
     Guess,
     NoGuess,

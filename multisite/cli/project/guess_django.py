@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 
-from multisite.cli.project.sources import Guess, Project, bound, callee, service, targets
+from multisite.status.project.sources import Guess, Project, bound, callee, service, targets
 
 CHANNELS = ("channels", "daphne")
 MOST_IMPORTS = 8  # star imports of settings that are followed

@@ -130,9 +130,9 @@ def _asked(choices: tuple[str, ...], default: str) -> str:
 
 def problems_of_text(session: Session, file: SiteFile, text: str) -> list[Problem]:
     """Return the problems that a site would have if its file had this text."""
-    from multisite.cli.sitestate import problems_of_site
     from multisite.config.read import make_site, read_site
     from multisite.sites.enabling import identity
+    from multisite.status.report import problems_of_site
 
     home, path = session.home, file.path
     draft = read_site(path, home.path, defaults=home.defaults, text=text)

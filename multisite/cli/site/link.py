@@ -123,7 +123,7 @@ def _enable(session: Session, file: SiteFile, comments: Iterable[str]) -> None:
 
 def _report(session: Session, file: SiteFile, comments: Iterable[str], what: str) -> None:
     from multisite.cli.site.address import address_of
-    from multisite.cli.sitestate import problems_of
+    from multisite.status.report import problems_of
 
     problems = problems_of(session, file.name)
     address, note = address_of(session, file)

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import click
 
 from multisite.cli import complete
-from multisite.cli.group import describe, fail
+from multisite.cli.group import fail
 from multisite.cli.output import complain, is_coloured, say, say_json
 from multisite.cli.session import Named, Session, pass_session
-from multisite.cli.sight import closed_place, log_folders, privileged, user_name
 from multisite.cli.site import loglines
 from multisite.cli.site.loglines import Line
 from multisite.cli.site.since import FORMS, point_in_time
@@ -22,6 +21,8 @@ from multisite.config import hosting
 from multisite.errors import MultisiteError
 from multisite.logs.kept import file_name, instances
 from multisite.logs.logfiles import LINES, LOOK_FOR_MORE_EVERY, STREAMS, Tail
+from multisite.status.fence import describe
+from multisite.status.sight import closed_place, log_folders, privileged, user_name
 
 LOGS = """\b
 Examples:

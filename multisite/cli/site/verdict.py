@@ -54,7 +54,7 @@ class Verdict:
 
 def of_enabled(session: Session, path: str) -> Verdict | None:
     """Return the verdict on the enabled site whose link or file is `path`; None if another site has its name."""
-    from multisite.cli.sitestate import problems_of
+    from multisite.status.report import problems_of
 
     for name, entry in session.catalogue.entries.items():
         if entry.path == path:
@@ -64,7 +64,7 @@ def of_enabled(session: Session, path: str) -> Verdict | None:
 
 def of_available(session: Session, stem: str) -> Verdict:
     """Return the verdict on a site file that is not enabled."""
-    from multisite.cli.sitestate import problems_of_file
+    from multisite.status.report import problems_of_file
 
     file = session.read_available(stem)
     return Verdict(session, file, problems_of_file(session, file))

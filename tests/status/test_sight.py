@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from multisite.cli import main, sight
+from multisite.cli import main
 from multisite.config.model import Home
 from multisite.config.read import read_home
 from multisite.control.rundir import RuntimeDir
+from multisite.status import sight
 from tests.supervisor.harness import SupervisedHome, as_user, supervised
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: needs root, to become somebody else")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from multisite.cli.project import scan
+from multisite.status.project import scan
 from multisite.supervisor.process.privilege import based_on
 
 if TYPE_CHECKING:

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from multisite.cli import main, places
+from multisite.cli import main
 from multisite.config.model import Site
 from multisite.config.read import read_home
 from multisite.control.client import Client
 from multisite.errors import BackendUnavailable
+from multisite.status import places
 from tests.supervisor.harness import as_user
 
 HELLO = "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'']\n"
@@ -150,7 +151,7 @@ def of_another_user(run: pathlib.Path) -> str:
 
 def below_a_file(run: pathlib.Path) -> str:
     run.write_text("")
-    return "is no folder"
+    return "is not a folder"
 
 
 def closed(run: pathlib.Path) -> str:

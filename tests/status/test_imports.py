@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from multisite.cli.project.faults import application_fault
 from multisite.config.site import Site
+from multisite.status.project.faults import application_fault
 
 APP = "def app(environ, start_response): ...\n"
 

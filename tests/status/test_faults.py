@@ -7,10 +7,10 @@ import pathlib
 import pytest
 from importlib_metadata import EntryPoint, EntryPoints
 
-from multisite.cli.project.faults import application_fault, find_module, site_problems
 from multisite.config.site import Site
 from multisite.inprocess import loader
 from multisite.runner import load
+from multisite.status.project.faults import application_fault, find_module, site_problems
 
 
 def fault(tmp_path: pathlib.Path, application: str, code: str, name: str = "blog.py", **more: object) -> str:

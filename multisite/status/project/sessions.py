@@ -10,9 +10,9 @@ import os
 import re
 from collections.abc import Iterator
 
-from multisite.cli.project.scan import parse, read, source_files
 from multisite.config.model import Site
 from multisite.errors import Problem
+from multisite.status.project.scan import parse, read, source_files
 
 #: a file without any of these has nothing to say about sessions
 _WORDS = re.compile(r"SESSION_ENGINE|SimpleCache|session\.type|tools\.sessions")

@@ -133,7 +133,7 @@ def _origin(site: Site, spec: AppSpec) -> str | None:
 
 
 def _may_have(site: Site, top: str) -> bool:
-    from multisite.cli.project.imports import Installed
+    from multisite.status.project.imports import Installed
 
     mapped = Installed.by(_interpreter(site), site).mapped
     return any(repr(top) in text for text in mapped)
@@ -141,7 +141,7 @@ def _may_have(site: Site, top: str) -> bool:
 
 def _packages(site: Site) -> tuple[str, ...]:
     """Return the folders of packages of an interpreter of a site's own, as far as they are known."""
-    from multisite.cli.project.imports import Installed
+    from multisite.status.project.imports import Installed
 
     python = _interpreter(site) if site.python else ""
     return (Installed.by(python, site).folders or ()) if python else ()
@@ -166,7 +166,7 @@ def _code_fault(site: Site, spec: AppSpec, path: str) -> NoSuchApp | None:
 
 def _lacking(site: Site, spec: AppSpec, path: str, *needed: str) -> NoSuchApp | None:
     """Return what the interpreter of a site does not have of what its code imports, or of what is `needed` besides."""
-    from multisite.cli.project.imports import Installed, missing_import
+    from multisite.status.project.imports import Installed, missing_import
 
     python = _interpreter(site)
     if not python or site.chroot:
@@ -220,7 +220,7 @@ USUAL = ("application", "app", "wsgi_app", "wsgi", "asgi", "api", "server", "han
 
 def offered(path: str) -> list[str]:
     """Return the names of a module that may be callables: its own functions and classes, and what it makes."""
-    from multisite.cli.project import scan
+    from multisite.status.project import scan
 
     tree, names = scan.parse(scan.read(path)), dict[str, None]()
     waiting = list(tree.body) if tree else []

@@ -11,7 +11,7 @@ import os
 import warnings
 from collections.abc import Iterator
 
-from multisite.cli.project.sources import Project
+from multisite.status.project.sources import Project
 
 MOST_FILES = 500  # read of one project
 LARGEST = 512 * 1024  # bytes of a file that is read

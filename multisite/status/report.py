@@ -8,12 +8,6 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from multisite.cli.group import fenced
-from multisite.cli.output import waiting
-from multisite.cli.places import log_problems, socket_problem
-from multisite.cli.project.faults import site_problems, static_problems
-from multisite.cli.project.sessions import problem as storage_problem
-from multisite.cli.sight import UNKNOWN, as_seen, hidden_problems
 from multisite.config.endpoint import Endpoint
 from multisite.config.model import Home, Site, SiteFile
 from multisite.config.read import make_site
@@ -34,12 +28,17 @@ from multisite.sites.placement import (
     settle,
 )
 from multisite.sites.tally import Tally
+from multisite.status.fence import fenced
+from multisite.status.places import log_problems, socket_problem
+from multisite.status.project.faults import site_problems, static_problems
+from multisite.status.project.sessions import problem as storage_problem
+from multisite.status.sight import UNKNOWN, as_seen, hidden_problems
 
 if TYPE_CHECKING:
-    from multisite.cli.session import Session
     from multisite.sites.failures import Failure
     from multisite.sites.outages import Outage
     from multisite.sites.placements import Row
+    from multisite.status.inventory import Inventory
 
 FIGURES = ("pids", "in_flight", "memory", "waiting", "idle", "up_since", "journey", "failure", "replace_failure")
 USED = tuple(field.name for field in fields(Tally) if field.name != "latencies")
@@ -65,7 +64,7 @@ class SiteReport:
         saving: what it would save to let it share, where that is known.
     """
 
-    session: Session
+    inventory: Inventory
     site: Site
     placement: str | None
     reason: str
@@ -80,23 +79,23 @@ class SiteReport:
     @property
     def state(self) -> str:
         """One of the contract's words; where the supervisor has something to do with the site, it knows better."""
-        if self.session.hidden and self.at_rest not in ("broken", PROXY):
+        if self.inventory.hidden and self.at_rest not in ("broken", PROXY):
             return UNKNOWN
-        told = self.session.known.get(self.site.name, {}).get("state")
+        told = self.inventory.known.get(self.site.name, {}).get("state")
         spawned = self.placement == "spawned" and self.at_rest != "broken"
-        return told if told and (spawned or self.session.is_held(self.site.name)) else self.at_rest
+        return told if told and (spawned or self.inventory.is_held(self.site.name)) else self.at_rest
 
     @cached_property
     def outage(self) -> Outage | None:
         """Why the site is out of service, None where it is not."""
-        return self.session.outages.of(self.site) if self.enabled else None
+        return self.inventory.outages.of(self.site) if self.enabled else None
 
     @cached_property
     def trouble(self) -> Failure | None:
         """What went wrong while the site served, and is not over: an upstream that is down, or a process too large."""
-        grown = self.session.failed_starts.get(part(self.site.name, MEMORY))
+        grown = self.inventory.failed_starts.get(part(self.site.name, MEMORY))
         since = self.figures.get("up_since") or 0.0
-        found = [one for one in _troubles(self.session, self.site) if one.unreachable or one.at > since]
+        found = [one for one in _troubles(self.inventory, self.site) if one.unreachable or one.at > since]
         return next(iter([*found, *([grown] if grown and not grown.outdated else [])]), None)
 
     @property
@@ -118,12 +117,12 @@ class SiteReport:
     @cached_property
     def figures(self) -> dict[str, Any]:
         """What the supervisor tells of its processes, or has written down of them; {} where it knows nothing."""
-        known = self.session.known.get(self.site.name, {})
+        known = self.inventory.known.get(self.site.name, {})
         if "state" not in known:
             return known
         figures = {key: known[key] for key in (*FIGURES, *USED)}
         if figures["failure"]:
-            serving = self.session.is_in_workers(self.site.name) or bool(known["replace_failure"])
+            serving = self.inventory.is_in_workers(self.site.name) or bool(known["replace_failure"])
             figures["failure"] = {**figures["failure"], "serving": serving}
         return figures
 
@@ -166,14 +165,14 @@ class SiteReport:
         }
         if not figures:
             return row
-        measured = {} if self.session.hidden else {"requests": 0 if site.is_ours else None, **self._measured()}
+        measured = {} if self.inventory.hidden else {"requests": 0 if site.is_ours else None, **self._measured()}
         stands = not measured.get("pids") or not self.failure  # notes are written later
         last = measured.get("failure") or (failure if stands else _failure(self.trouble))
         return {**row, **measured, "state": self.state, "failure": last}
 
     def _measured(self) -> dict[str, Any]:
         """Return the figures, with what the workers counted where the site's processes do not, or there are none."""
-        figures, row = self.figures, self.session.placements.of(self.site.name)
+        figures, row = self.figures, self.inventory.placements.of(self.site.name)
         if self.placement in ("in-process", "proxy") or (row and row.was_here):  # the workers know of all its requests
             return {**figures, **self._counted()}
         if figures.get("requests") is None:  # no process has counted: there was none, or it has a server of its own
@@ -182,7 +181,7 @@ class SiteReport:
         return figures
 
     def _counted(self) -> dict[str, int]:
-        sums = self.session.usage[0].get(self.site.name)
+        sums = self.inventory.usage[0].get(self.site.name)
         if sums is None:
             return {"requests": 0, "in_flight": 0, "errors": 0}
         seen = sums.all_of_them()
@@ -199,12 +198,12 @@ def _failure(failure: Failure | None) -> dict[str, Any] | None:
     return {**told, "steps": steps, "output": list(failure.output)}
 
 
-def _troubles(session: Session, site: Site) -> list[Failure]:
+def _troubles(inventory: Inventory, site: Site) -> list[Failure]:
     """Return what went wrong with requests that the workers sent on, and is not over."""
-    if not any(part(site.name, upstream) in session.failed_loads for upstream in ("", *site.upstreams)):
+    if not any(part(site.name, upstream) in inventory.failed_loads for upstream in ("", *site.upstreams)):
         return []
     return troubles.lasting(
-        session.failed_loads, site, session.usage[0].get(site.name), lambda upstream: not _unreached(site, upstream)
+        inventory.failed_loads, site, inventory.usage[0].get(site.name), lambda upstream: not _unreached(site, upstream)
     )
 
 
@@ -219,68 +218,68 @@ def _unreached(site: Site, upstream: str) -> str:
     return ""
 
 
-def judge(session: Session, site: Site) -> SiteReport:
+def judge(inventory: Inventory, site: Site) -> SiteReport:
     """Judge an enabled site; one that cannot be judged is broken."""
-    with waiting(f"looking at {site.name}"):
-        return fenced(session, site.name, partial(_judged, session, site), partial(_unjudged, session, site))
+    with inventory.waiting(f"looking at {site.name}"):
+        return fenced(inventory, site.name, partial(_judged, inventory, site), partial(_unjudged, inventory, site))
 
 
-def _unjudged(session: Session, site: Site, said: str) -> SiteReport:
+def _unjudged(inventory: Inventory, site: Site, said: str) -> SiteReport:
     fault = Problem(site.file, said)
-    return SiteReport(session, site, None, said, "broken", (*_read(session, site.entry_name), fault), (fault,))
+    return SiteReport(inventory, site, None, said, "broken", (*_read(inventory, site.entry_name), fault), (fault,))
 
 
-def _judged(session: Session, site: Site) -> SiteReport:
-    failure = session.failed_loads.get(site.name)
-    if session.catalogue.entries[site.entry_name].broken:
-        told = problems_of(session, site.entry_name)
+def _judged(inventory: Inventory, site: Site) -> SiteReport:
+    failure = inventory.failed_loads.get(site.name)
+    if inventory.catalogue.entries[site.entry_name].broken:
+        told = problems_of(inventory, site.entry_name)
         if not any(problem.is_error for problem in told):
-            return SiteReport(session, site, None, "this user may not read its file", UNKNOWN, told)
-        return SiteReport(session, site, None, "its file has errors", "broken", told, failure=failure)
-    placement, problems = _placement(site, session), faults_of(site, session.home)
+            return SiteReport(inventory, site, None, "this user may not read its file", UNKNOWN, told)
+        return SiteReport(inventory, site, None, "its file has errors", "broken", told, failure=failure)
+    placement, problems = _placement(site, inventory), faults_of(site, inventory.home)
     faults = tuple(problem for problem in problems if problem.is_error)
     doubts = tuple(problem for problem in problems if not problem.is_error)
-    doubts += relativepaths.problems(site, session.home) if placement.shareable else ()
+    doubts += relativepaths.problems(site, inventory.home) if placement.shareable else ()
     # Where the workers have found that it needs a process, and what its files say is as it was then.
-    is_kept_out = failure and failure.own_process and not failure.outdated and failure.basis == basis(session.home)
+    is_kept_out = failure and failure.own_process and not failure.outdated and failure.basis == basis(inventory.home)
     if failure and placement.shareable and is_kept_out:
         placement = Placement("spawned", failure.reason.removeprefix(NeedsProcess.opening))
     if not placement.shareable:
-        failure = session.failed_starts.get(site.name)
-    state, told = _state(site, session, placement, faults, failure), problems_of(session, site.entry_name)
-    more = (told, faults, doubts, failure, saving(session, site))
-    if session.hidden and site.share and sharing.is_examined(site, session.home):
-        return SiteReport(session, site, None, MAY_HAVE_MOVED, state, *more)
-    return SiteReport(session, site, placement.kind, placement.reason, state, *more)
+        failure = inventory.failed_starts.get(site.name)
+    state, told = _state(site, inventory, placement, faults, failure), problems_of(inventory, site.entry_name)
+    more = (told, faults, doubts, failure, saving(inventory, site))
+    if inventory.hidden and site.share and sharing.is_examined(site, inventory.home):
+        return SiteReport(inventory, site, None, MAY_HAVE_MOVED, state, *more)
+    return SiteReport(inventory, site, placement.kind, placement.reason, state, *more)
 
 
-def problems_of(session: Session, name: str) -> tuple[Problem, ...]:
+def problems_of(inventory: Inventory, name: str) -> tuple[Problem, ...]:
     """Return everything that is wrong with an enabled site, each problem once: `check` prints it, and `list` counts it.
 
     A key that cannot be read explains what follows from it.
     """
-    site = partial(session.catalogue.site, name)
-    return _each_once(session, _read(session, name), session.catalogue.entries[name].path, name, site)
+    site = partial(inventory.catalogue.site, name)
+    return _each_once(inventory, _read(inventory, name), inventory.catalogue.entries[name].path, name, site)
 
 
-def problems_of_file(session: Session, file: SiteFile) -> tuple[Problem, ...]:
+def problems_of_file(inventory: Inventory, file: SiteFile) -> tuple[Problem, ...]:
     """Return everything that is wrong with a site that is not enabled, as `problems_of` does."""
-    return _each_once(session, file.problems, file.path, file.name, partial(make_site, file, session.home))
+    return _each_once(inventory, file.problems, file.path, file.name, partial(make_site, file, inventory.home))
 
 
 def _each_once(
-    session: Session, found: tuple[Problem, ...], path: str, name: str, site: Callable[[], Site]
+    inventory: Inventory, found: tuple[Problem, ...], path: str, name: str, site: Callable[[], Site]
 ) -> tuple[Problem, ...]:
     """Add to the problems of a file those of the places that it names."""
     explained = {(problem.file, problem.key) for problem in found if problem.key}
-    more = fenced(session, name, lambda: problems_of_site(site(), session.home), partial(_unchecked, path, name))
+    more = fenced(inventory, name, lambda: problems_of_site(site(), inventory.home), partial(_unchecked, path, name))
     return (*found, *(one for one in dict.fromkeys(more) if (one.file, one.key) not in explained))
 
 
-def _read(session: Session, name: str) -> tuple[Problem, ...]:
+def _read(inventory: Inventory, name: str) -> tuple[Problem, ...]:
     """Return what is wrong with what a site's file says, and those that it extends."""
-    entry = session.catalogue.entries[name]
-    return tuple(dict.fromkeys((*session.seen(entry.problems), *session.problems.get(entry.path, ()))))
+    entry = inventory.catalogue.entries[name]
+    return tuple(dict.fromkeys((*inventory.seen(entry.problems), *inventory.problems.get(entry.path, ()))))
 
 
 def problems_of_site(site: Site, home: Home) -> list[Problem]:
@@ -297,71 +296,71 @@ def _unchecked(path: str, name: str, said: str) -> list[Problem]:
 
 
 def _state(
-    site: Site, session: Session, placement: Placement, faults: tuple[Problem, ...], failure: Failure | None
+    site: Site, inventory: Inventory, placement: Placement, faults: tuple[Problem, ...], failure: Failure | None
 ) -> str:
     """Say what state the site is in; what is wrong with its newest version matters where no older one serves."""
-    if (failure and failure.broken) or (faults and not _has_older(site, session, placement, failure)):
+    if (failure and failure.broken) or (faults and not _has_older(site, inventory, placement, failure)):
         return "broken"
     if placement.kind == "proxy":
-        lost = {one.unreachable for one in _troubles(session, site)}
+        lost = {one.unreachable for one in _troubles(inventory, site)}
         return "broken" if lost.issuperset(site.upstreams) else PROXY
     return "in-process" if placement.kind == "in-process" else "stopped"
 
 
-def _has_older(site: Site, session: Session, placement: Placement, failure: Failure | None) -> bool:
+def _has_older(site: Site, inventory: Inventory, placement: Placement, failure: Failure | None) -> bool:
     """Tell whether the workers serve an older version than that on disk."""
     if not placement.shareable:
         return False
-    row = session.placements.of(site.name)
-    if row and row.is_here and row.version and sharing.is_examined(site, session.home):
-        return row.version != changes.version_of(site, session.home)
+    row = inventory.placements.of(site.name)
+    if row and row.is_here and row.version and sharing.is_examined(site, inventory.home):
+        return row.version != changes.version_of(site, inventory.home)
     return failure is not None and failure.serving
 
 
-def _placement(site: Site, session: Session) -> Placement:
+def _placement(site: Site, inventory: Inventory) -> Placement:
     """Say where `site` runs: where it has been put, if it is examined."""
-    if not CAN_SPAWN or not sharing.is_examined(site, session.home):
-        return sharing.place_among(site, session.home, session.ledger.others(site.name))
-    row = session.placements.of(site.name)
+    if not CAN_SPAWN or not sharing.is_examined(site, inventory.home):
+        return sharing.place_among(site, inventory.home, inventory.ledger.others(site.name))
+    row = inventory.placements.of(site.name)
     if not row or not row.is_here or not site.share:
-        return Placement("spawned", _why_not_here(site, session, row))
+        return Placement("spawned", _why_not_here(site, inventory, row))
     when = time.localtime(row.since)
     since = time.strftime("%H:%M" if time.time() - row.since < DAY else "%Y-%m-%d %H:%M", when)
     return Placement("in-process", f"since {since}: {row.reason}")
 
 
-def _why_not_here(site: Site, session: Session, row: Row | None) -> str:
+def _why_not_here(site: Site, inventory: Inventory, row: Row | None) -> str:
     """Say why a site that is examined lives in a process of its own."""
     from multisite.supervisor.process import launch
 
-    other = launch.stranger(site, session.home)
+    other = launch.stranger(site, inventory.home)
     if other:
         return "it " + of_another(other, sharing.facts(site).user)
     if not site.share:
-        return _why_apart(site, session, row)
+        return _why_apart(site, inventory, row)
     if not row or not (row.found.findings or row.held):
-        among = sharing.place_among(site, session.home, session.ledger.others(site.name))
+        among = sharing.place_among(site, inventory.home, inventory.ledger.others(site.name))
         if not among.shareable:
             return among.reason
     if not row:
         return NOT_EXAMINED
-    return row.reason if row.version == changes.version_of(site, session.home) else CHANGED
+    return row.reason if row.version == changes.version_of(site, inventory.home) else CHANGED
 
 
-def _why_apart(site: Site, session: Session, row: Row | None) -> str:
+def _why_apart(site: Site, inventory: Inventory, row: Row | None) -> str:
     """Say what is known of a site that may not share."""
-    if not row or row.version != changes.version_of(site, session.home):
+    if not row or row.version != changes.version_of(site, inventory.home):
         return UNSHARED
-    known = (row.found, Heat(), session.home.supervisor)
+    known = (row.found, Heat(), inventory.home.supervisor)
     return settle(*known, here=False, idle_timeout=0.0, share=False, saving=row.saving).reason
 
 
-def saving(session: Session, site: Site) -> Saving | None:
+def saving(inventory: Inventory, site: Site) -> Saving | None:
     """Return what it would save to say ``share = yes`` in the file of an enabled site; None where that is not known."""
-    row = session.placements.of(site.name)
-    if not row or not row.saving or site.share or not sharing.is_examined(site, session.home):
+    row = inventory.placements.of(site.name)
+    if not row or not row.saving or site.share or not sharing.is_examined(site, inventory.home):
         return None
-    return row.saving if row.version == changes.version_of(site, session.home) else None
+    return row.saving if row.version == changes.version_of(site, inventory.home) else None
 
 
 def faults_of(site: Site, home: Home) -> list[Problem]:

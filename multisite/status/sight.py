@@ -1,4 +1,4 @@
-"""What whoever types a command may see of the service, and which command shows the rest.
+"""What whoever asks may see of the service, and which command shows the rest.
 
 A service that belongs to root, or to a user of its own, hides its sockets, its counts and what the sites printed from
 ordinary users. A command shows them what its files say, reports the rest as unknown, and names the command that helps.
@@ -10,10 +10,9 @@ import os
 import pwd
 import shlex
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING
-
-import click
 
 from multisite.errors import Problem
 
@@ -23,7 +22,8 @@ if TYPE_CHECKING:
 #: of the units that `init --system` writes
 SUPERVISORS_STATE, WORKERS_STATE = "/var/lib/multisite", "/var/lib/multisite-workers/multisite"
 UNKNOWN = "unknown"  # in the place of a state that this user may not see
-WORDS = "multisite.words"  # in the context: the command line as it was typed
+#: the command line as it was typed; no words where no command asks
+TYPED: ContextVar[tuple[str, ...]] = ContextVar("multisite.typed", default=())
 KINDS = ("statistics", "verdicts", "starts", "placements")  # documents that a command reads
 
 
@@ -57,8 +57,7 @@ def privileged(home: Home, uid: int = -1) -> str:
     uid = service_uid(home) if uid < 0 else uid
     if os.geteuid() in (0, uid):
         return ""
-    context = click.get_current_context(silent=True)
-    words = list(context.meta.get(WORDS, ())) if context else []
+    words = TYPED.get()
     named = any(word.split("=")[0] == "--home" for word in words)
     place = [] if named or home.path == SYSTEM_HOME else ["--home", home.path]
     return shlex.join(["sudo", *(["-u", user_name(uid)] if uid else ()), "multisite", *place, *words])

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from multisite.cli import main
-from multisite.cli.project.sessions import in_memory
+from multisite.status.project.sessions import in_memory
 
 CACHE = 'SESSION_ENGINE = "django.contrib.sessions.backends.cache"\n'
 REDIS = 'CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": "redis://x"}}\n'

@@ -1,0 +1,76 @@
+"""What ``--json status`` prints: the supervisor and every site, as all who show a home read it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from multisite.config.model import Site
+from multisite.errors import Problem
+from multisite.status.fence import fenced
+from multisite.status.report import SiteReport, judge
+
+if TYPE_CHECKING:
+    from multisite.config.model import SiteFile
+    from multisite.status.inventory import Inventory
+
+
+def document(inventory: Inventory) -> dict[str, Any]:
+    """Return what ``list`` and ``status`` print for programs."""
+    told = inventory.supervisor
+    supervisor, preloaders = (told["supervisor"], told.get("preloaders", [])) if told else (None, [])
+    hidden = {"hidden": inventory.hidden} if inventory.hidden else {}
+    return {"supervisor": supervisor, "preloaders": preloaders, **hidden, "sites": rows(inventory)}
+
+
+def rows(inventory: Inventory) -> list[dict[str, Any]]:
+    """Describe all sites, those first that are enabled; an instance follows its hosting site once it was asked for."""
+    instances = _instance_rows(inventory)
+    found: list[dict[str, Any]] = []
+    for name, entry in inventory.catalogue.entries.items():
+        step = partial(_enabled_row, inventory, entry.file.name)
+        found += [fenced(inventory, name, step, partial(_faulty_row, inventory, entry.file)), *instances.get(name, ())]
+    for file in inventory.disabled.values():
+        step = partial(_disabled_row, inventory, file)
+        found.append(fenced(inventory, file.name, step, partial(_faulty_row, inventory, file, enabled=False)))
+    return found
+
+
+def _enabled_row(inventory: Inventory, name: str) -> dict[str, Any]:
+    return judge(inventory, inventory.catalogue.site(name)).as_dict()
+
+
+def _instance_rows(inventory: Inventory) -> dict[str, list[dict[str, Any]]]:
+    """Describe the instances that the supervisor knows, by the name of their hosting site."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, known in sorted(inventory.supervisor["sites"].items()) if inventory.supervisor else ():
+        template = known["template"]
+        if known["host"] and template in inventory.catalogue.entries:
+            file = inventory.catalogue.entries[template].file
+            one = fenced(
+                inventory, name, partial(_instance_row, inventory, known), partial(_faulty_row, inventory, file)
+            )
+            found.setdefault(template, []).extend([one] if one else ())
+    return found
+
+
+def _instance_row(inventory: Inventory, known: dict[str, Any]) -> dict[str, Any] | None:
+    from multisite.sites.placement import HOSTING
+
+    instance = inventory.catalogue.instance(known["template"], known["host"])
+    return SiteReport(inventory, instance[1], "spawned", HOSTING, known["state"]).as_dict() if instance else None
+
+
+def _disabled_row(inventory: Inventory, file: SiteFile) -> dict[str, Any]:
+    from multisite.config.read import make_site
+
+    site = make_site(file, inventory.home)
+    report = SiteReport(inventory, site, None, "it is not enabled", "stopped", file.problems, enabled=False)
+    return report.as_dict(figures=False)
+
+
+def _faulty_row(inventory: Inventory, file: SiteFile, said: str, enabled: bool = True) -> dict[str, Any]:
+    """Describe a site of which nothing can be told but that."""
+    site, state = Site(file.path, file.name, file.domains, file.mount), "broken" if enabled else "stopped"
+    report = SiteReport(inventory, site, None, said, state, (Problem(file.path, said),), enabled=enabled)
+    return report.as_dict(figures=False)

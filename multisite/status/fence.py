@@ -1,0 +1,132 @@
+"""A fault of one site costs that site's row, never a report: every loop over sites takes its step through `fenced`.
+
+What nobody has foreseen gets an incident id, and its traceback is kept in the state directory.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from multisite.errors import ConfigError, MultisiteError
+from multisite.status.sight import as_seen, owner, privileged, user_name
+
+if TYPE_CHECKING:
+    from multisite.status.inventory import Inventory
+
+T = TypeVar("T")
+KIND = "incidents"
+MOST = 50  # incidents that are kept
+OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def fenced(
+    inventory: Inventory,
+    site: str,
+    step: Callable[[], T],
+    instead: Callable[[str], T],
+    let: tuple[type[Exception], ...] = (),
+) -> T:
+    """Return what `step` gives for a site; where that raises, what `instead` makes of the sentence that says why.
+
+    Args:
+        inventory: whose home keeps a traceback.
+        site: the site that it is about.
+        step: looks at the site.
+        instead: takes the sentence.
+        let: errors that are no business of the site's, and are raised.
+    """
+    try:
+        return step()
+    except let:
+        raise
+    except Exception as error:
+        return instead(sentence(inventory, error, site))
+
+
+def sentence(inventory: Inventory | None, error: Exception, site: str = "") -> str:
+    """Say what has been raised; what nobody has foreseen is an incident.
+
+    Args:
+        inventory: whose home keeps the traceback; None: nobody does.
+        error: what has been raised.
+        site: the site that it is about, "" for none.
+    """
+    if isinstance(error, MultisiteError):
+        return refused(inventory, error) if inventory else error.reason
+    if isinstance(error, OSError):
+        return describe(error, inventory)
+    from multisite.logs import servicelog
+
+    incident = servicelog.incident()
+    kept = inventory is not None and _keep(inventory, incident, error, site)
+    where = f"; its traceback is in {kept}" if kept else ""
+    return f"incident {incident}: {type(error).__name__}: {error} ({_place(error)}){where}"
+
+
+def refused(inventory: Inventory, error: MultisiteError) -> str:
+    """Return the reason of an error; where another user is let in, with the command that is that user's."""
+    from multisite.control.client import NotAdmitted
+
+    if isinstance(error, ConfigError) and error.problems:
+        return _unread(error)
+    again = privileged(inventory.home) if isinstance(error, NotAdmitted) else ""
+    if not again:
+        return error.reason
+    return f"the supervisor does not answer the user '{user_name(os.geteuid())}'; use {again}"
+
+
+def _unread(error: ConfigError) -> str:
+    """Return the reason why a configuration cannot be used, as this user sees it."""
+    from multisite.config.model import Home
+
+    if not error.problems:
+        return error.reason
+    file = error.problems[0].file
+    home = Home(os.path.dirname(file), file)
+    return ConfigError(*(as_seen(problem, home, owner(file)) for problem in error.problems)).reason
+
+
+def describe(error: OSError, inventory: Inventory | None = None) -> str:
+    """Say an error of the operating system with the file it is about."""
+    is_closed = error.errno in (errno.EACCES, errno.EPERM)
+    hint = f"; {_privileged(inventory) or 'do you need sudo?'}" if is_closed else ""
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{(error.strerror or 'it failed').lower()}{hint}"
+
+
+def _privileged(inventory: Inventory | None) -> str:
+    """Return the command that could do it, "" where the home itself cannot be read."""
+    try:
+        again = privileged(inventory.home) if inventory else ""
+    except (MultisiteError, OSError):
+        return ""
+    return f"use {again}" if again else ""
+
+
+def _place(error: Exception) -> str:
+    """Return the innermost line of ours that it came through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if frame.filename.startswith(OURS)] or frames
+    return f"{os.path.relpath(ours[-1].filename, os.path.dirname(OURS))}, line {ours[-1].lineno}" if ours else "?"
+
+
+def _keep(inventory: Inventory, incident: str, error: Exception, site: str) -> str:
+    """Keep a traceback; returns the path of the document, "" where that cannot be."""
+    from multisite.sites.statefile import StateFile
+
+    try:
+        file = StateFile(inventory.home, KIND)
+        with file.locked():
+            told = file.load()
+            rows = told if isinstance(told, dict) else {}
+            lines = "".join(traceback.format_exception(error)).splitlines()
+            row = {"at": time.time(), "site": site, "traceback": lines}
+            newest = dict(list({**rows, incident: row}.items())[-MOST:])
+            return file.path if file.store(newest) else ""
+    except Exception:  # the home may be what is at fault
+        return ""
