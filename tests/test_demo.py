@@ -126,8 +126,8 @@ def test_the_sites_show_all_placements(service: Service) -> None:
     assert "it is clean (" in found["flask"].reason
     assert {name: (one.placement, one.reason) for name, one in found.items() if name != "flask"} == {
         **dict.fromkeys(("hello", "script", "mounts"), ("in-process", "its file says mode = in-process")),
-        "sessions": ("spawned", "it has an [env] of its own, and sites in one process share one environment"),
-        "command": ("spawned", "it has a command of its own"),
+        "sessions": ("spawned", "it has its own [env], and sites in one process share one environment"),
+        "command": ("spawned", "it has its own command"),
     }
 
 

@@ -40,7 +40,7 @@ class Facts:
 class Placement:
     """`kind` is ``in-process``, ``spawned`` or ``proxy``; `reason` completes "…, because …".
 
-    `cause` is what of its use drives a site out of the workers: `SLOW`, `IDLE` or nothing.
+    `cause` is why a site moves out of the workers: `SLOW`, `IDLE` or nothing.
     """
 
     kind: str
@@ -53,21 +53,21 @@ class Placement:
         return self.kind == "in-process"
 
 
-# Options of a site that only a process of its own can have.
+# Options of a site that need a separate process.
 _OWN_PROCESS = {
-    "python": "it has a Python of its own",
-    "env": "it has an [env] of its own, and sites in one process share one environment",
+    "python": "it has its own Python",
+    "env": "it has its own [env], and sites in one process share one environment",
     "pass_env": "it wants variables of the service's own environment",
     "chroot": "it wants a chroot",
-    "command": "it has a command of its own",
+    "command": "it has its own command",
     "memory_limit": "it has a memory_limit",
     "nice": "it sets nice",
     "nofile": "it sets nofile",
 }
 
 
-HOSTING = "each host of its file is a site of its own"
-UNTRIED = "its next requests show whether it can be called in another thread than the main one"
+HOSTING = "each host of its file is a separate site"
+UNTRIED = "its next requests show whether it can be called in a thread other than the main one"
 UNSHARED = "its file does not say share = yes"
 
 
@@ -84,12 +84,12 @@ def decide(site: Site, home: Home, facts: Facts) -> Placement:
     unshared = UNSHARED if is_left_to_us(site) and not site.share and CAN_SPAWN else ""
     if reason := obstacle(site, home, facts) or unshared:
         return Placement("spawned", reason)
-    why = "it is a Moya project" if site.is_moya else "nothing in its file asks for a process of its own"
+    why = "it is a Moya project" if site.is_moya else "nothing in its file requires its own process"
     return Placement("in-process", "its file says mode = in-process" if site.mode == "in-process" else why)
 
 
 def obstacle(site: Site, home: Home, facts: Facts) -> str:
-    """Return what asks for a process of its own, whether or not `site` is to share; "" for nothing."""
+    """Return why `site` needs its own process, whether or not it may share; "" for no reason."""
     if reason := _own_process(site, facts) or _other_user(site, facts):
         return reason
     if facts.root and not home.supervisor.allow_root:
@@ -104,12 +104,12 @@ def is_left_to_us(site: Site) -> bool:
 
 
 def is_tried(site: Site) -> bool:
-    """Tell whether `site` is called in several threads before it may live where it would be."""
+    """Tell whether `site` is called in several threads before it may move where it would be called so."""
     return site.share and not ("threads" in site.promised and site.threads == 1)
 
 
 def basis(home: Home) -> str:
-    """Return a digest of what moya.conf says about where sites run."""
+    """Return a digest of the options in moya.conf that decide where sites run."""
     return hashlib.sha256(repr((home.supervisor, home.defaults)).encode()).hexdigest()[:16]
 
 
@@ -144,12 +144,12 @@ def _other_user(site: Site, facts: Facts) -> str:
 
 
 def of_another(user: str, ours: str) -> str:
-    """Return what keeps a site out that has `user` for its own: half a sentence, as what an examination finds."""
+    """Return why a site with its own `user` stays out: half a sentence, like a finding of an examination."""
     return f"runs as user '{user}' and the workers as '{ours}'"
 
 
 def _promise(site: Site, facts: Facts) -> str:
-    """Return which promise of its file the workers would not keep."""
+    """Return the promise of its file that the workers would break."""
     if "processes" in site.promised and facts.has_siblings:
         return f"its file says processes = {site.processes}, and the service has several workers"
     if "threads" in site.promised and facts.threads not in (0, site.threads):
@@ -159,7 +159,7 @@ def _promise(site: Site, facts: Facts) -> str:
     return ""
 
 
-# Sites whose file leaves it to us: they are examined in a process of their own first.
+# Sites whose file leaves it to us: they are examined in their own process first.
 
 SLOW, IDLE = "slow", "idle"
 MINUTE = 60.0  # seconds over which requests are counted
@@ -172,7 +172,7 @@ class Saving:
 
     Attributes:
         memory: bytes; 0: none.
-        seconds: of each request; 0.0: none, or nobody could measure it.
+        seconds: of each request; 0.0: none, or unknown.
     """
 
     memory: int = 0
@@ -180,16 +180,16 @@ class Saving:
 
     @property
     def sentence(self) -> str:
-        """All but its subject."""
+        """The sentence without its subject."""
         memory = f"{max(1, round(self.memory / 2**20))} MiB" if self.memory else ""
         seconds = f"{max(0.1, self.seconds * 1000):.1f} ms a request" if self.seconds else ""
         less = " and ".join(filter(None, (memory, seconds)))
         return f"would fit into the workers{f': {less} less' if less else ''}; share = yes allows it"
 
 
-NOT_EXAMINED = "its code has not been examined yet; its first request has that done"
+NOT_EXAMINED = "its code has not been examined yet; its first request starts the examination"
 CHANGED = "its files have changed since they were examined; its next start examines them"
-ALONE = "no process can be had for it"
+ALONE = "no process is available for it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +229,7 @@ def settle(
     share: bool = True,
     saving: Saving | None = None,
 ) -> Placement:
-    """Decide where a site that was examined and clashes with no other is to live from now on.
+    """Decide where a site that was examined and clashes with no other runs from now on.
 
     Args:
         found: by its examination.
@@ -257,7 +257,7 @@ def settle(
 
 
 def _apart(refused: str, saving: Saving | None) -> str:
-    """Say why a site that may not share has a process of its own, and what would be if it might."""
+    """Return why a site that may not share has its own process, and what would happen if it might."""
     if refused:
         return f"{UNSHARED}, and would not fit into the workers: {refused}"
     return f"it {saving.sentence}" if saving else UNSHARED
@@ -316,7 +316,7 @@ class Examined:
         memory: bytes that it and its first requests added to the process.
         requests: how many had been answered when this was told.
         is_untried: no request has been answered yet in another thread than the one that imported the site.
-        notes: what it does that the workers stand, as half sentences too.
+        notes: what it does that the workers tolerate, as half sentences, too.
     """
 
     findings: tuple[str, ...] = ()
@@ -343,7 +343,7 @@ class Examined:
 
 
 def heard(text: str) -> Examined | None:
-    """Return what a site's process says of it; None where that cannot be meant so."""
+    """Return the report of a site's process; None if it is invalid."""
     try:
         return examined(json.loads(text))
     except (ValueError, RecursionError):
@@ -351,7 +351,7 @@ def heard(text: str) -> Examined | None:
 
 
 def examined(told: Any) -> Examined | None:
-    """Believe no more of a document than its types, and bound it."""
+    """Read a document that may hold anything: check its types, and limit it."""
     if not isinstance(told, dict):
         return None
     findings, notes = told.get("findings"), told.get("notes", ())

@@ -1,4 +1,4 @@
-"""Where the sites with ``mode = auto`` live at present, and why: written by the supervisor, read by everybody.
+"""Where the sites with ``mode = auto`` run at present, and why: the supervisor writes it, all processes read it.
 
 One document in the state directory, a row for each site that has been examined. The verdict of an examination
 belongs to one version of the site's code; whether the site is in the workers depends on its use as well.
@@ -25,7 +25,7 @@ class Row:
         kind: "in-process" or "spawned".
         reason: completes "…, because …".
         since: Unix time from which it has lived there.
-        held: why this version does not come into the workers again, "" if it may.
+        held: why this version does not move into the workers again, "" if it may.
         was_here: whether the site, in whatever version, has ever lived in the workers, who have counted its requests.
         saving: what it would save to have this version there, once it has been busy and may not share.
     """
@@ -60,7 +60,7 @@ class Placements:
         self._rows: dict[str, Row] = {}
 
     def rows(self) -> dict[str, Row]:
-        """Return the rows by site name; the document is read when it is another one."""
+        """Return the rows by site name; the document is read again when it has changed."""
         stamp = self._look()
         if stamp != self._stamp:
             self._stamp = stamp
@@ -75,11 +75,11 @@ class Placements:
         return self.rows().get(site)
 
     def store(self, rows: dict[str, Row]) -> bool:
-        """Put `rows` in place of those that are there; False where that cannot be."""
+        """Replace the rows; return False if that is not possible."""
         return self._file.store({name: asdict(row) for name, row in rows.items()})
 
     def alone(self, site: str, why: str) -> None:
-        """Note that a worker serves `site` without an examination, since no process can be had."""
+        """Note that a worker serves `site` without an examination, since no process is available."""
         with self._file.locked():
             row = Row("", Examined(), "in-process", f"{ALONE}: {why}", time.time(), was_here=True)
             self.store({**self._load(), site: row})
@@ -93,7 +93,7 @@ class Placements:
 
 
 def row_of(told: Any) -> Row | None:
-    """Return the row that `dataclasses.asdict` has told of; None where that cannot be."""
+    """Return the row from the result of `dataclasses.asdict`; None if it is invalid."""
     found = examined(told.get("found")) if isinstance(told, dict) else None
     if not found:
         return None

@@ -1,7 +1,8 @@
-"""Tells a site that it opens files by relative paths where it cannot have a working directory of its own.
+"""Warns about a site that opens files by relative paths where it cannot have its own working directory.
 
-In a worker whose threads have one in common, such a path means a file in the server's directory. Only there is anybody
-watched, by an audit hook (PEP 578); it can never be removed, so there is one. What was told is kept for the commands.
+In a worker whose threads share one, such a path leads to a file in the server's directory. Only there sites are
+watched, by an audit hook (PEP 578); it can never be removed, so there is only one. The warnings are kept for the
+commands.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from multisite.logs import servicelog
 from multisite.runner.audit import PATHS, relative_path
 from multisite.sites.statefile import StateFile
 
-LONGEST = 200  # characters of a path that is told
+LONGEST = 200  # characters of a path in a warning
 
-_watched: dict[str, tuple[Site, Home, str]] = {}  # by name of the site, with why it has no place of its own
+_watched: dict[str, tuple[Site, Home, str]] = {}  # by name of the site, with the reason why it has no working directory
 _is_hooked = False
 
 
 def watch(site: Site, home: Home, why: str) -> None:
-    """Have `site` told, once, when it uses a relative path."""
+    """Warn once when `site` uses a relative path."""
     global _is_hooked
     _watched[site.name] = (site, home, why)
     if not _is_hooked:
@@ -50,7 +51,7 @@ def _tell(name: str, path: str) -> None:
 
 
 def _keep(home: Home, name: str, said: str) -> None:
-    """Keep what was told of a site; "" for nothing."""
+    """Keep the warning about a site; "" for none."""
     file = StateFile(home, "relative")
     with file.locked():
         rest = {site: text for site, text in noted(home).items() if site != name}
@@ -58,17 +59,17 @@ def _keep(home: Home, name: str, said: str) -> None:
 
 
 def noted(home: Home) -> dict[str, str]:
-    """Return what has been told, by site."""
+    """Return the warnings, by site."""
     return {site: str(text) for site, text in StateFile(home, "relative").rows().items()}
 
 
 def problems(site: Site, home: Home) -> tuple[Problem, ...]:
-    """Return what `site` has been told, as a warning."""
+    """Return the warning about `site` as a problem."""
     said = noted(home).get(site.name)
     return (Problem(site.file, said, "service", "location", severity="warning"),) if said else ()
 
 
 def clear(site: Site, home: Home) -> None:
-    """Take note that `site` has a place of its own."""
+    """Note that `site` has its own working directory."""
     if site.name in noted(home):
         _keep(home, site.name, "")

@@ -1,4 +1,4 @@
-"""The WSGI server around us, as far as we know it: gunicorn's worker, its threads and how they call applications."""
+"""The WSGI server around us, as far as we know it: gunicorn's worker, its threads and their calls of applications."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BETWEEN_REQUESTS, AT_THE_END = ("pre_request", "post_request"), ("worker_int", "
 
 
 class Worker:
-    """What we know of the gunicorn worker that this process is.
+    """What we know about the gunicorn worker in this process.
 
     Attributes:
         is_single: it is a sync worker: one thread, which closes each connection after one answer.
@@ -66,7 +66,7 @@ class Worker:
         return not self._worker.alive
 
     def log_access(self, told: Any, environ: Environ, seconds: float) -> None:
-        """Write the line of a request whose answer gunicorn knows nothing of."""
+        """Write the line of a request whose answer gunicorn has not seen."""
         from datetime import timedelta
 
         fields = [(key[5:].replace("_", "-"), value) for key, value in environ.items() if key[:5] == "HTTP_"]
@@ -77,7 +77,7 @@ class Worker:
         return setting.get() is not setting.default
 
     def before_its_end(self, call: Any) -> None:
-        """Have `call` called before those hooks of the administrator's that run when the worker ends."""
+        """Call `call` before the administrator's hooks that run when the worker ends."""
         for name in filter(self._is_set, AT_THE_END):
             self._worker.cfg.set(name, _after(call, getattr(self._worker.cfg, name), name == "worker_exit"))
 
@@ -92,15 +92,15 @@ class Worker:
         return getattr(module, "_DEFER", None) if plain and hasattr(self._worker, "pending_conns") else None
 
     def wrap(self, name: str, around: Callable[..., Any]) -> None:
-        """Have `around` called in place of a method of it, with that method before the arguments."""
+        """Call `around` instead of one of its methods, with that method before the arguments."""
         setattr(self._worker, name, partial(around, getattr(self._worker, name)))
 
     def when_interrupted(self, call: Any) -> None:
-        """Have `call` called when the worker is told to end at once."""
+        """Call `call` when the worker has to end at once."""
         self._worker.cfg.set("worker_int", _after(call, self._worker.cfg.worker_int, has_arbiter=False))
 
     def when_ending(self, call: Any) -> None:
-        """Have `call` called when the worker has stopped to accept and its own requests are answered."""
+        """Call `call` when the worker has stopped accepting and its own requests are answered."""
         before = self._worker.cfg.worker_exit
 
         def hook(arbiter: Any, worker: Any) -> None:
@@ -116,7 +116,7 @@ class Worker:
         return tuple(listener.fileno() for listener in self._worker.sockets)
 
     def close_listeners(self) -> None:
-        """Let go of the sockets on which it accepted."""
+        """Close the sockets on which it accepted."""
         for listener in self._worker.sockets:
             listener.close()
 

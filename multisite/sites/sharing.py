@@ -1,4 +1,4 @@
-"""What a site would bring into a shared interpreter, looked up before it is imported.
+"""What a site would add to a shared interpreter, looked up before it is imported.
 
 `place` joins the pure decision of `placement` with the facts of this process;
 `wanted` lists the module names that the site's directory holds; whether a source imports one is read from its text.
@@ -21,7 +21,7 @@ from multisite.errors import AppLoadError, NeedsProcess
 from multisite.sites import claims
 from multisite.sites.placement import UNKNOWN, Calls, Facts, Placement, decide, is_left_to_us, obstacle
 
-#: whether threads of this system can have a working directory of their own
+#: whether threads of this system can have their own working directories
 THREADS_HAVE_DIRECTORIES = sys.platform == "linux"
 
 _DJANGO = re.compile(r"\bDJANGO_SETTINGS_MODULE\b|\bget_[aw]sgi_application\b|\bdjango\.setup\b")
@@ -29,7 +29,7 @@ _DJANGO = re.compile(r"\bDJANGO_SETTINGS_MODULE\b|\bget_[aw]sgi_application\b|\b
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a site is going to import.
+    """What a site will import.
 
     Attributes:
         names: to be claimed.
@@ -57,7 +57,7 @@ def place(site: Site, home: Home, calls: Calls = UNKNOWN) -> Placement:
 
 
 def is_examined(site: Site, home: Home) -> bool:
-    """Tell whether `site` is examined in a process of its own.
+    """Tell whether `site` is examined in its own process.
 
     It lives there until it has shown that it may share, and for good without ``share = yes``: then only what is found
     out about it is told. One that is imported anew for each request is under development.
@@ -110,8 +110,8 @@ def _owner(path: str) -> str:
 def wanted(site: Site) -> Wanted:
     """Return what `site` would claim.
 
-    Of a module that none of the site's other files imports each site may have its own, so any number of
-    them can be an ``app.py``.
+    If none of the site's other files imports a module, each site may have its own, so any number of them can be an
+    ``app.py``.
 
     Raises:
         AppLoadError: its `application` cannot be understood.
@@ -124,7 +124,7 @@ def wanted(site: Site) -> Wanted:
     names = claims.importable_names(site.location) if site.location else set()
     entry = _entry_file(site, spec)
     if entry and spec.kind == "module":
-        names.add(spec.target.partition(".")[0])  # which need not be a name that Python code could say
+        names.add(spec.target.partition(".")[0])  # which need not be a valid identifier
     stem = os.path.basename(entry).partition(".")[0]
     top_level = entry == os.path.join(site.location, f"{stem}.py")
     unnamed = top_level and not is_imported(stem, site.location, names)
@@ -176,7 +176,7 @@ def resolve(site: Site) -> AppSpec:
     ``blog.wsgi`` is the file of that name or a module, and ``my-app`` a module or the name of a plugin.
 
     Raises:
-        ValueError: the text is none of the contract's forms.
+        ValueError: the text has none of the known forms.
     """
     if not site.application:
         return AppSpec("moya", "")
@@ -225,7 +225,7 @@ def _sources(location: str, names: Iterable[str]) -> Iterator[str]:
 
 
 def read(path: str) -> str:
-    """Return the text of a source; "" where it cannot be read."""
+    """Return the text of a source; "" if it cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read(LARGEST)

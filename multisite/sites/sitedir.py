@@ -1,8 +1,8 @@
-"""The enabled site files: which the globs of ``[projects] read`` name, what they say, what changed.
+"""The enabled site files: which files the globs of ``[projects] read`` name, their content, what changed.
 
-A file is read when it is new or its stamp changed, otherwise its last reading is kept,
-over restarts too (a checked cache). A file whose newest version has errors goes on
-standing for its last good one.
+A file is read when it is new or its stamp has changed, otherwise its last reading is kept,
+over restarts, too (a checked cache). If the newest version of a file has errors, its last good
+one stays in use.
 """
 
 from __future__ import annotations
@@ -153,13 +153,13 @@ class SiteDir:
             self.entries = self._stored()
 
     def scan(self) -> bool:
-        """Look at every path; True if an entry came, changed or went."""
+        """Look at every path; return True if an entry was added, changed or removed."""
         self._folders = self._folder_stamp()
         self._folders_racy = is_racy(self._folders)
         told, denied = self.problems, unlisted(self.home)
         self.problems = tuple(problem(self.home, *fault) for fault in denied.items())
         old, self.entries = self.entries, {}
-        known = [path for path in old if os.path.dirname(path) in denied]  # not gone, perhaps, but out of sight
+        known = [path for path in old if os.path.dirname(path) in denied]  # perhaps not gone, but unreachable
         for path in dict.fromkeys([*enabled_paths(self.home), *known]):
             entry = self._current(path, old.get(path))
             if entry:
@@ -170,12 +170,12 @@ class SiteDir:
         return changed or self.problems != told
 
     def folders_changed(self) -> bool:
-        """Tell, by a few stat calls, whether a path may have come or gone."""
+        """Tell, by a few stat calls, whether a path may have been added or removed."""
         stamp, racy = self._folders, self._folders_racy
         return racy or self._folder_stamp() != stamp
 
     def refresh(self, path: str) -> bool:
-        """Look at one path again; True if its entry changed or went."""
+        """Look at one path again; return True if its entry changed or was removed."""
         old = self.entries.get(path)
         new = self._current(path, old)
         if new:
@@ -214,7 +214,7 @@ class SiteDir:
         return Entry(path, stamp, new, new.problems, time.time_ns(), is_racy(stamp))
 
     def _keep(self, old: Entry, stamp: Stamp, new: SiteFile) -> Entry:
-        """Return the entry that goes on standing for the last good version, whichever worker has seen that."""
+        """Return the entry of the last good version, which stays in use, whichever worker has seen it."""
         good = _later(old, self._stored().get(old.path))
         if not _is_gone(old.path, os.stat):
             return replace(good, stamp=stamp, problems=new.problems, racy=is_racy(stamp), gone_since=0.0)

@@ -1,8 +1,8 @@
 """JSON documents that a home keeps in its state directory.
 
-They are caches and notes that all workers and the command line share. Whoever could
-write one could steer us, so a document is believed only if it belongs to us or to root
-and nobody else may write it, and it is never more than JSON.
+They are caches and notes that all workers and the command line share. A user who could
+write one could control us, so a document is trusted only if it belongs to us or to root
+and nobody else may write to it, and it is never more than JSON.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from multisite.config.model import Home
 
 
-TEMPORARY = ".state-"  # how the names begin of what is being written
+TEMPORARY = ".state-"  # prefix of the names of files that are being written
 LEFT_AFTER = 3600.0  # seconds after which nobody writes it any more
 
 
 def sweep(directory: str) -> None:
-    """Remove what processes that were killed have left half written."""
+    """Remove half-written files of processes that were killed."""
     with contextlib.suppress(OSError), os.scandir(directory) as found:
         for item in list(found):
             with contextlib.suppress(OSError):
@@ -39,7 +39,7 @@ def sweep(directory: str) -> None:
 class StateFile:
     """One document, named `kind`, of one home; two homes may share a directory.
 
-    With `guides_us` what is in it decides what we do, so root does not believe what the directory's owner wrote.
+    With `guides_us` its content decides what we do, so root does not trust what the directory's owner wrote.
     """
 
     def __init__(self, home: Home, kind: str, guides_us: bool = False) -> None:
@@ -49,7 +49,7 @@ class StateFile:
         self.path = os.path.join(self.directory, f"{kind}-{self.key}.json")
 
     def load(self) -> Any:
-        """Return the document, or None where there is none that can be believed."""
+        """Return the document, or None if there is none that can be trusted."""
         try:
             with open(self.path, "rb") as file:
                 status = os.fstat(file.fileno())
@@ -60,7 +60,7 @@ class StateFile:
             return None
 
     def rows(self) -> dict[str, Any]:
-        """Return what the document has under each name; nothing of one that cannot be believed."""
+        """Return the values of the document by name; nothing from one that cannot be trusted."""
         document = self.load()
         return {str(name): row for name, row in document.items()} if isinstance(document, dict) else {}
 

@@ -24,7 +24,7 @@ class Tally:
 
     Attributes:
         starts: processes, cold_starts those of them that somebody waited for while nothing ran.
-        requests: None where nobody counts them, because a server of its own serves the site.
+        requests: None if they are not counted, because the site has its own server.
         busy: seconds spent on requests.
         cpu: seconds of processor time.
         alive: seconds that processes have served or were ready to.

@@ -1,6 +1,6 @@
 """How much each site is used: what a worker counts, in a file that others read.
 
-Every worker has a file of its own below ``usage`` in the runtime directory, with one record for each site that it
+Every worker has its own file below ``usage`` in the runtime directory, with one record for each site that it
 has served: the site's name, and the cells of a scoreboard (`multisite.runner.board` has their meaning). A worker
 holds a lock on its file as long as it lives; what a dead one left is added to the home's sums by the next that starts.
 
@@ -123,7 +123,7 @@ class Usage:
         try:
             self._open(folder, past)
         except OSError as error:
-            _log.warning("requests are not counted: %s", error)
+            _log.warning("cannot count requests: %s", error)
 
     def _open(self, folder: str, past: StateFile) -> None:
         if not folder:
@@ -131,7 +131,7 @@ class Usage:
         with contextlib.suppress(FileExistsError):
             os.mkdir(folder, 0o700)
         if os.stat(folder).st_uid not in (0, os.geteuid()):
-            raise PermissionError(f"{folder} is somebody else's")
+            raise PermissionError(f"{folder} belongs to another user")
         gather(folder, past)
         with _locked(folder, fcntl.LOCK_EX):
             self._file = _own_file(folder, str(self.pid), past.key)

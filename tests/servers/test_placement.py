@@ -198,4 +198,4 @@ def test_without_processes_the_workers_import_it_at_once(home: HomeDir) -> None:
     site(home, "blog")
     with gunicorn(home, "gthread", "--workers", "1", "--threads", "2") as server:
         assert asked(server, "blog") in server.workers()
-        assert "no process can be had for it" in runs(home, "blog")
+        assert "no process is available for it" in runs(home, "blog")

@@ -104,7 +104,7 @@ GREEN = replace(HERE, threads=placement.MANY)
     ("keys", "facts", "kind", "reason"),
     [
         ({}, HERE, "spawned", "its file does not say share = yes"),
-        ({"share": True}, HERE, "in-process", "nothing in its file asks for a process of its own"),
+        ({"share": True}, HERE, "in-process", "nothing in its file requires its own process"),
         ({"mode": "in-process"}, THREADED, "in-process", "its file says mode = in-process"),
         ({"application": "", "ini": ("production.ini",)}, THREADED, "in-process", "it is a Moya project"),
         ({"application": "", "ini": ("x.ini",), "mode": "spawned"}, HERE, "spawned", "its file says mode = spawned"),
