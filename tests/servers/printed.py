@@ -34,11 +34,15 @@ _SERVES = re.compile(
 )
 #: Commands that print until they are stopped.
 _FOLLOWS = re.compile(r"multisite logs -f|multisite top")
-#: How many sockets are listening, whether one does at a port, and the end of all processes that a page has started.
+#: The inodes of listening sockets, those that were not there `before`, and the end of all processes of the page.
 FUNCTIONS = (
-    "sockets() { cat /proc/net/tcp /proc/net/tcp6 /proc/net/unix | grep -cE ' 0A | 00010000 0001 01 ' || true; }",
-    'at() { grep -q ":$(printf %04X $1) [0-9A-F:]* 0A " /proc/net/tcp; }',
-    "stop() { kill -- -1; wait; until [ $(sockets) -eq 0 ]; do sleep 0.05; done; }",
+    """sockets() { {
+    awk '$4 == "0A" {print $10}' /proc/net/tcp /proc/net/tcp6
+    awk '$4 == "00010000" {print $7}' /proc/net/unix
+} | sort; }""",
+    """new_socket() { [ -n "$(comm -13 <(echo "$before") <(sockets))" ]; }""",
+    """at() { grep -q ":$(printf %04X $1) [0-9A-F:]* 0A " /proc/net/tcp; }""",
+    """stop() { kill -- -1; wait; while [ -n "$(sockets)" ]; do sleep 0.05; done; }""",
 )
 
 
@@ -160,13 +164,12 @@ class Machine:
             "NO_COLOR": "1",
         }
         done = subprocess.run(
-            [*self.ENTER, "bash", "--noprofile", "--norc", str(script)],
+            ["timeout", "--kill-after=5", "900", *self.ENTER, "bash", "--noprofile", "--norc", str(script)],
             env=environ,
             cwd=REPOSITORY,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=900,
             check=False,
         )
         assert done.returncode == 0, f"{done.stdout}{done.stderr}"
@@ -205,7 +208,7 @@ class Machine:
         if text.startswith("make run"):
             ready = "at 8000"  # Redis listens first
         elif _SERVES.match(text):
-            ready = '[ "$(sockets)" -gt "$before" ]'
+            ready = "new_socket"
         elif _FOLLOWS.match(text):
             ready = f"[ -s {result}.out ]"
         else:

@@ -80,7 +80,7 @@ FILES = {
     "etc/bash_completion.d/.keep": "",
 }
 FRESH = "rm -r /etc/moya; touch .venv/stamp-demo"  # a machine without a home; a checkout after `make venv`
-SERVED = "multisite serve > /var/log/serve.log 2>&1 & until [ $(sockets) -gt 0 ]; do sleep 0.05; done"
+SERVED = "multisite serve > /var/log/serve.log 2>&1 & until at 8000; do sleep 0.05; done"
 DEMO = "make run > /var/log/demo.log 2>&1 & until at 8000; do sleep 0.05; done"
 
 
