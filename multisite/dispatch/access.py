@@ -1,7 +1,7 @@
 """Who may use a site: the addresses and the users that its section [access] names.
 
-The check comes before everything of the site, its files and its processes, and nothing of a request that is refused
-goes further. Where it cannot be made, nobody is let in.
+The check comes before everything else of the site, its files and its processes: a refused request goes no further. If
+the check cannot be made, nobody is let in.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from multisite.sites import htpasswd
 from multisite.sites.htpasswd import PasswordFile
 
 Environ = dict[str, Any]
-Files = Callable[[Environ, Any], "Iterable[bytes] | None"]  # the answer of a site's files, None where it has none
+Files = Callable[[Environ, Any], "Iterable[bytes] | None"]  # the answer of a site's files, None if they have none
 
-#: what a certificate authority asks for without a password (RFC 8555 section 8.3); a token has no dot and no slash
+#: what a certificate authority requests without a password (RFC 8555 section 8.3); a token has no dot and no slash
 _CHALLENGE = re.compile(r"/\.well-known/acme-challenge/[A-Za-z0-9_-]+")
-#: how a front end, or a client, could say who the user is
+#: fields in which a front end, or a client, could name the user
 USER = "HTTP_X_REMOTE_USER"
 ASKED = "This site asks for a user name and a password"
 
@@ -39,12 +39,12 @@ class AccessCheck:
         self._told: object = None
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes] | None:
-        """Return the answer of the site's files, None where its application is to answer.
+        """Return the answer of the site's files, None if its application should answer.
 
         Raises:
-            Forbidden: the client's address is none of those that may.
-            Unauthorized: there is no user with this password.
-            AccessUnknown: that cannot be learnt.
+            Forbidden: the client's address is not allowed.
+            Unauthorized: no user has this name and password.
+            AccessUnknown: the users are not known.
         """
         files = self._files
         if files and not environ.get("SCRIPT_NAME") and _CHALLENGE.fullmatch(environ.get("PATH_INFO", "")):
@@ -61,17 +61,17 @@ class AccessCheck:
         assert self._networks
         if not self._networks.contain(address):
             yours = f"yours is {address}" if address else "yours is not known"
-            raise Forbidden(f"This site answers certain addresses only, and {yours}")
+            raise Forbidden(f"This site answers only certain addresses, and {yours}")
 
     def _sign_in(self, passwords: PasswordFile, environ: Environ) -> None:
-        """Have the site learn who its user is, and nothing of the password, as under Apache."""
+        """Give the site the name of its user, but not the password, as Apache does."""
         authorization = str(environ.get("HTTP_AUTHORIZATION", ""))
         self._look(passwords)
         user = passwords.user(authorization) if authorization else None
         if user is None:
             raise Unauthorized(ASKED, self._site.name)
         del environ["HTTP_AUTHORIZATION"]
-        # As PEP 3333 has text: each character is a byte.
+        # PEP 3333 represents text this way: each character is a byte.
         environ["REMOTE_USER"] = environ[USER] = user.encode("utf-8", "surrogateescape").decode("latin-1")
         environ["AUTH_TYPE"] = "Basic"
 
@@ -88,4 +88,4 @@ class AccessCheck:
                 self._told = error.reason
                 problem = htpasswd.problem_of(self._site, error)
                 servicelog.site_logger(self._site.name).error("nobody is let in: %s", problem)
-            raise AccessUnknown("The file of its users cannot be read") from None
+            raise AccessUnknown("The server cannot read the file of its users") from None

@@ -1,6 +1,6 @@
 """Whether a host is ours: the question of a front end that fetches certificates on demand.
 
-Caddy asks it before it fetches one (``on_demand_tls { ask … }``), with the host as ``?domain=``: 200 allows it.
+Caddy asks this before it fetches one (``on_demand_tls { ask … }``), with the host as ``?domain=``: 200 allows it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NO = pages.error_page(404, "No", "No site answers here under this name.")
 
 
 def is_question(environ: dict[str, Any]) -> bool:
-    """Tell whether a process of this machine asks, for itself: a front end's visitors come with X-Forwarded-For."""
+    """Tell whether a process on this machine asks for itself: a front end's visitors come with X-Forwarded-For."""
     return (
         environ.get("PATH_INFO") == PATH
         and environ.get("REMOTE_ADDR", "") in _PEERS
@@ -32,7 +32,7 @@ def is_question(environ: dict[str, Any]) -> bool:
 
 
 class Ask:
-    """Answers by `claims`, which tells whether a site answers a normalised host."""
+    """Answers with `claims`, which tells whether a site answers a normalised host."""
 
     name = ""
     key = ("", "")

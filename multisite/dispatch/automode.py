@@ -1,8 +1,8 @@
-"""Where a site with ``mode = auto`` lives, as a worker follows what the supervisor has decided.
+"""Where a site with ``mode = auto`` runs: how a worker follows the supervisor's decisions.
 
-Whoever asks for it meets its process first. When the supervisor has moved it into the workers, each of them imports
-it beside the process, and answers by itself once that is whole. When it leaves again, its process answers at once, and
-its modules go when no request can be left that uses them.
+Requests for the site first go to its process. When the supervisor has moved it into the workers, each of them imports
+it beside the process, and answers by itself once the import is complete. When the site leaves again, its process
+answers at once, and its modules go when no request can still be using them.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from multisite.sites.server import head_limits
 if TYPE_CHECKING:
     from multisite.control.client import Client
 
-ASK_AGAIN = 60.0  # seconds until a supervisor that could not be had is asked for again
+ASK_AGAIN = 60.0  # seconds until we ask again for a supervisor that was unavailable
 
 _log = logging.getLogger("multisite.placed")
 
 
 class Reach:
-    """Whether this process can have a supervisor: where it cannot, its sites live here, as before there was one."""
+    """Whether this process can have a supervisor: if it cannot, its sites run here, as they would without one."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
@@ -37,7 +37,7 @@ class Reach:
         self._why, self._ask_at = "", 0.0
 
     def obstacle(self, now: float) -> str:
-        """Return why there are no processes for sites, "" if there are; found out at the first need."""
+        """Return why there are no processes for sites, "" if there are; found out when first needed."""
         with self._lock:
             if now >= self._ask_at:
                 self._why = self._ask()
@@ -48,13 +48,13 @@ class Reach:
         try:
             _client(self._home).meet(head_limits())
         except (MultisiteError, OSError) as error:
-            _log.warning("sites with mode = auto are imported by the workers unseen: %s", error)
+            _log.warning("the workers import sites with mode = auto without examining them: %s", error)
             return str(error)
         return ""
 
 
 class AutoMode:
-    """What has been decided about one site, and what this worker has made of it.
+    """What has been decided about one site, and what this worker has done about it.
 
     Args:
         name: the site's.
@@ -64,15 +64,15 @@ class AutoMode:
 
     def __init__(self, name: str, placements: Placements, reach: Reach) -> None:
         self._name, self._placements, self._reach = name, placements, reach
-        self._asked = self._followed = self._refused = ("", 0.0)  # decisions: a version of the code, since when
+        self._asked = self._followed = self._refused = ("", 0.0)  # decisions: a version of the code, and since when
         self._is_alone = False  # it is here because there are no processes
 
     def governs(self, site: Site, home: Home) -> bool:
-        """Tell whether the supervisor decides where the site lives, as its file is now."""
+        """Tell whether the supervisor decides where the site runs, according to its file as it is now."""
         return not self._is_alone and sharing.is_examined(site, home)
 
     def may_be_had(self, site: Site, now: float) -> bool:
-        """Tell whether there is somebody to decide; where a site would have to wait for ever, it is here for good."""
+        """Tell whether something can decide; if a site would have to wait for ever, it is here for good."""
         why = self._reach.obstacle(now) if site.share else ""
         if why:
             self._is_alone = True
@@ -92,7 +92,7 @@ class AutoMode:
         return SiteEvent.STAY_OUT if state is SiteState.UNUSED else None
 
     def check_paths(self) -> None:
-        """Keep a site out that uses relative paths where it would not find what they mean.
+        """Keep a site out that uses relative paths where they would not mean what they should.
 
         Raises:
             NeedsProcess.
@@ -102,14 +102,14 @@ class AutoMode:
             raise NeedsProcess(f"it {row.found.notes[0]}, and {why}")
 
     def moved_in(self) -> None:
-        """Take note that the decision has been followed."""
+        """Note that the decision has been followed."""
         self._followed = self._asked
-        _log.info("site %s: lives in the workers", self._name)
+        _log.info("site %s: runs in the workers", self._name)
 
     def refuse(self, home: Home, error: MultisiteError) -> None:
-        """Tell the supervisor that its decision cannot be followed."""
+        """Report to the supervisor that its decision cannot be followed."""
         self._refused = self._asked
-        _log.warning("site %s: cannot be imported by the workers: %s", self._name, error.reason)
+        _log.warning("site %s: the workers cannot import it: %s", self._name, error.reason)
         why = error.why if isinstance(error, NeedsProcess) else f"a worker could not import it: {error.reason}"
         self.tell(home, "refuse", version=self._asked[0], why=why)
 
@@ -120,10 +120,10 @@ class AutoMode:
             client.ensure(self._name, limits=head_limits())  # starts a supervisor where there is none
             client.ask({"do": command, "site": self._name, **more})
         except (MultisiteError, OSError) as error:
-            _log.warning("site %s: goes on with its old code: %s", self._name, error)
+            _log.warning("site %s: keeps running its old code: %s", self._name, error)
 
 
 def _client(home: Home) -> Client:
-    from multisite.control.client import Client  # which a worker without such sites never needs
+    from multisite.control.client import Client  # a worker without such sites never needs it
 
     return Client(home)

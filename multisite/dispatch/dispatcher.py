@@ -1,8 +1,8 @@
 """From a request to the site that answers it.
 
-The usual request costs one dictionary look-up by its raw Host header, one glance at the
-clock and one call. Everything else (normal form of the host, patterns, mounts, a look at
-the files) happens at a host's first request, or once a second.
+The usual request costs one dictionary look-up by its raw Host header, one glance at the clock and one call. Everything
+else (normal form of the host, patterns, mounts, a look at the files) happens at a host's first request, or once a
+second.
 """
 
 from __future__ import annotations
@@ -48,26 +48,26 @@ from multisite.sites.server import find_worker
 
 Environ = dict[str, Any]
 
-MOST_HOSTS = 4096  # raw Host headers remembered; a client can invent as many as it likes
-SWEEP_EVERY = 5.0  # seconds between two looks at sites that nobody asks for
-MOST_INSTANCES = 4096  # hosts of hosting sites that are remembered with what answers for them
+MOST_HOSTS = 4096  # raw Host headers remembered; a client can invent any number of them
+SWEEP_EVERY = 5.0  # seconds between two looks at sites without requests
+MOST_INSTANCES = 4096  # hosts of hosting sites that are remembered with their answers
 
 _log = logging.getLogger("multisite.dispatcher")
 _get_site, _set_site = servicelog.current_site.get, servicelog.current_site.set
 
 
-#: id of an error on its way from `_rescue` to the server, so that it is not told twice
+#: id of an error on its way from `_rescue` to the server, so that it is not logged twice
 _told: ContextVar[int] = ContextVar("multisite_told", default=0)
 
 
 class Dispatcher:
-    """The WSGI callable over all sites of a home, which is opened by the first request."""
+    """The WSGI callable over all sites of a home; the first request opens the home."""
 
     def __init__(
         self,
         live: LiveHome,
         *,
-        elsewhere: Callable[[Site, Home], WSGI] | None = None,  # for sites that cannot live in this process
+        elsewhere: Callable[[Site, Home], WSGI] | None = None,  # for sites that cannot run in this process
         router_of: Callable[[Home, Any], HostRouter | None] = lambda home, former: None,
         development: Development = OFF,
         clock: Callable[[], float] = time.monotonic,
@@ -78,15 +78,15 @@ class Dispatcher:
         self._router: HostRouter | None = None
         self._development = development
         self._clock = clock
-        self._lock = threading.Lock()  # over the live home and what is made of it; never held during an import
+        self._lock = threading.Lock()  # over the live home and what is made from it; never held during an import
         self._catalogue: Catalogue | None = None
         self._ledger: Ledger | None = None
         self._header: TrustedHeader | None = None
         self._peers = Peers(TrustedProxies(()))
         self._believed: dict[str, bool] = {}  # by address; a peer that is not in it takes the long way
-        self._raw = "PATH_INFO"  # the key of the target as it was sent, where the server tells it
+        self._raw = "PATH_INFO"  # the key of the target as it was sent, if the server provides it
         self._sites: dict[Key, InProcessSite] = {}  # those in use
-        self._memory: dict[str, Target] = {}  # by raw host; only of hosts that a site answers
+        self._memory: dict[str, Target] = {}  # by raw host; only hosts that a site answers
         self._unusable: ConfigError | None = None
         self._open_at = self._sweep_at = 0.0
         self._placements: Placements | None = None
@@ -105,13 +105,13 @@ class Dispatcher:
             is_usual = False
         if not is_usual:
             return self._long_way(environ, start_response)
-        if _get_site() is not target.name:  # which takes a quarter of the time that setting it takes
+        if _get_site() is not target.name:  # this takes a quarter of the time that setting it takes
             _set_site(target.name)
         if not believed:
             self._peers.check(environ)
         try:
             body = target.app(environ, start_response)
-        except StopIteration:  # gunicorn's sign that nothing is to be answered
+        except StopIteration:  # gunicorn's sign that there is nothing to answer
             raise
         except BaseException as error:
             body = self._raised(error, environ, start_response)
@@ -140,7 +140,7 @@ class Dispatcher:
             return self._answer(error, environ, start_response)
 
     def _serve(self, key: Key, environ: Environ, start_response: Any) -> Iterable[bytes]:
-        """Serve by one site, after doing for it what is due every second."""
+        """Serve by one site, after its work that is due every second."""
         try:
             target = self._served_by(key, environ)
             servicelog.current_site.set(target.name)
@@ -151,16 +151,16 @@ class Dispatcher:
     def _served_by(self, key: Key, environ: Environ) -> Target:
         try:
             return self._checked(self._site(key))
-        except UnknownHost:  # it was found to be gone or to have another name; its host may be answered all the same
+        except UnknownHost:  # it is gone or has another name; its host may still be answered
             target = self._target(environ)
-            if isinstance(target, mounts.Choice):  # which may have asked for just this one
+            if isinstance(target, mounts.Choice):  # it may have asked for just this one
                 raise
             return target
 
-    # What is due
+    # Work that is due
 
     def _look(self) -> None:
-        """Open the home if that is still to be done; else do what is due every second."""
+        """Open the home if that is still to be done; otherwise do what is due every second."""
         if self._catalogue is None:
             with self._lock:
                 if self._catalogue is None:
@@ -174,7 +174,7 @@ class Dispatcher:
                 self._lock.release()
 
     def _sweep(self, now: float) -> None:
-        """Have those sites leave that nobody asks for."""
+        """Let sites without requests leave."""
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_EVERY
             for site in list(self._sites.values()):
@@ -189,13 +189,13 @@ class Dispatcher:
             self._live.open()
         except ConfigError as error:
             if str(self._unusable) != str(error):
-                _log.error("nothing can be served: %s", error)
+                _log.error("cannot serve any site: %s", error)
             self._unusable = error
             raise
         self._install()
 
     def _checked(self, site: InProcessSite) -> InProcessSite:
-        """Have `site` notice what changed since the last second; return the one to ask."""
+        """Let `site` notice what has changed since the last second; return the one to ask."""
         now = self._clock()
         if now < site.check_at:
             return site
@@ -211,12 +211,12 @@ class Dispatcher:
         return site
 
     def _check(self, key: Key) -> None:
-        """Notice what changed about a site that is not served just now."""
+        """Notice what has changed about a site that is not being served."""
         with contextlib.suppress(MultisiteError):
             self._checked(self._site(key))
 
     def _look_at_folder(self, site: InProcessSite) -> None:
-        """Forget an instance whose folder is gone, or another one; who asks for its host looks for it anew."""
+        """Forget an instance whose directory is gone or replaced; the next request for its host looks for it again."""
         if site.key[1] and site.key in self._sites:
             assert self._catalogue
             found = self._catalogue.instance(*site.key)
@@ -226,12 +226,12 @@ class Dispatcher:
                 self._memory = {raw: target for raw, target in targets if target.key[1] != site.key[1]}
 
     def _forget_instances(self) -> None:
-        # Nothing is closed: a request that has just found one goes on, and its processes are the supervisor's.
+        # Nothing is closed: a request that has just found one continues, and its processes are the supervisor's.
         self._sites = {key: site for key, site in self._sites.items() if not key[1]}
         self._memory = {}
 
     def _install(self) -> None:
-        """Put the live catalogue in place of ours."""
+        """Replace our catalogue with the live one."""
         new = self._live.catalogue
         assert new
         service = new.home.service
@@ -242,7 +242,7 @@ class Dispatcher:
         self._header = TrustedHeader(service.host_header, service.trusted_proxies) if service.host_header else None
         proxies = TrustedProxies(service.trusted_proxies)
         worker = find_worker()
-        # Where a header may name the host, or the address may not be the peer's, all take the long way.
+        # If a header may name the host, or the address may not be the peer's, all requests take the long way.
         self._peers = Peers(proxies, _front_ends(new.home), service.host_header)
         self._believed = {} if self._header or (worker and worker.is_introduced_to) else self._peers.believed
         self._catalogue = new
@@ -257,10 +257,10 @@ class Dispatcher:
                 site.close()
                 _log.info("site %s: no longer served", name)
 
-    # Who answers
+    # Finding the site
 
     def _target(self, environ: Environ) -> Target:
-        """Return who answers this request's host.
+        """Return what answers this request's host.
 
         Raises:
             BadHost, UnknownHost.
@@ -270,7 +270,7 @@ class Dispatcher:
         sent = environ.get("HTTP_HOST")
         resolve_target(environ)
         if environ.get("SERVER_PROTOCOL") == "HTTP/1.1" and not (named or (sent and environ["HTTP_HOST"])):
-            raise BadHost("A request of HTTP/1.1 has to name its host")  # RFC 9112 section 3.2
+            raise BadHost("A request of HTTP/1.1 must name its host")  # RFC 9112 section 3.2
         raw = str(named or environ.get("HTTP_HOST") or environ.get("SERVER_NAME", ""))
         known = self._memory.get(raw)
         if known is None and ask.is_question(environ) and not self._claims(normalise(raw)):
@@ -278,11 +278,11 @@ class Dispatcher:
         return known or self._find(raw, environ, named)
 
     def _claims(self, host: str) -> bool:
-        """Tell whether a site or a node answers `host`, be it one that was enabled a moment ago."""
+        """Tell whether a site or a node answers `host`, even if it was enabled a moment ago."""
         return self._newest(host).claims(host) or bool(self._router and self._router.claims(host))
 
     def _newest(self, host: str) -> Catalogue:
-        """Return the catalogue, read anew if `host` may be that of a site enabled a moment ago."""
+        """Return the catalogue, read again if `host` may belong to a site enabled a moment ago."""
         assert self._catalogue
         if host not in self._catalogue.table.exact:
             with self._lock:
@@ -293,7 +293,7 @@ class Dispatcher:
     def _find(self, raw: str, environ: Environ, named: str) -> Target:
         host = normalise(raw)
         self._newest(host)
-        memory = self._memory  # read first: what installs it puts the catalogue in place before its memory
+        memory = self._memory  # read first: an installation replaces the catalogue before its memory
         current = self._catalogue
         assert current
         found = current.answering(host)
@@ -305,12 +305,12 @@ class Dispatcher:
                     self._remember(memory, raw, routed)
                 return routed
         target, lasts = self._of_sites(current, raw, host)
-        if lasts and is_claimed:  # else nobody knows the host yet, and a new site may
+        if lasts and is_claimed:  # otherwise the host is still unknown, and a new site may claim it
             self._remember(memory, raw, target)
         return target
 
     def _of_sites(self, current: Catalogue, raw: str, host: str) -> tuple[Target, bool]:
-        """Return which of the sites answers a host, and whether that lasts.
+        """Return the site that answers a host, and whether that lasts.
 
         Raises:
             UnknownHost: none does.
@@ -324,7 +324,7 @@ class Dispatcher:
         return several, several.lasts
 
     def _by_default(self, raw: str, environ: Environ, start_response: Any) -> Iterable[bytes]:
-        """Answer a host that led to nodes until now by the default site."""
+        """Answer a host that has led to nodes until now by the default site."""
         assert self._catalogue
         target, _ = self._of_sites(self._catalogue, raw, normalise(raw))
         if isinstance(target, InProcessSite):
@@ -351,7 +351,7 @@ class Dispatcher:
         failures = LastFailures(current.home)
         if len(self._sites) >= len(current.entries) + MOST_INSTANCES:
             self._forget_instances()
-        # Where there are no processes, or a developer looks, each site that may share does so at once.
+        # Without processes, or for a developer, each site that may share does so at once.
         at_once = self._development.debug or self._development.reload or not self._elsewhere
         auto = None
         if self._placements and self._reach and not at_once:
@@ -372,10 +372,10 @@ class Dispatcher:
         self._sites[key] = site
         return site
 
-    # What the router needs to know of a domain that somebody has just set up
+    # What the router needs to know about a domain that has just been set up
 
     def again(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
-        """Answer a request, perhaps by a site that was not there when it came (PEP 3333)."""
+        """Answer a request, perhaps by a site that did not exist when it came (PEP 3333)."""
         return self._found(environ, start_response)
 
     def destination_of(self, host: str, is_new: bool) -> Any:
@@ -390,7 +390,7 @@ class Dispatcher:
     # Errors
 
     def _rescue(self, error: BaseException, environ: Environ, start_response: Any) -> Iterable[bytes]:
-        """Answer for an app behind the layers of its site; what is raised again has been told."""
+        """Answer for an app behind the layers of its site; what is raised again has been logged."""
         try:
             return self._raised(error, environ, start_response)
         except BaseException as again:
@@ -398,7 +398,7 @@ class Dispatcher:
             raise
 
     def _raised(self, error: BaseException, environ: Environ, start_response: Any) -> Iterable[bytes]:
-        """Answer for a site that raised; what is not its fault goes on."""
+        """Answer for a site that raised; errors that are not its fault are raised again."""
         if _told.get() == id(error):
             _told.set(0)
             raise error
@@ -417,7 +417,7 @@ class Dispatcher:
 
     def _answer(self, error: MultisiteError, environ: Environ, start_response: Any) -> Iterable[bytes]:
         if isinstance(error, ConfigError):
-            text = "The configuration of this server cannot be used; its log says why."
+            text = "This server cannot use its configuration; its log shows why."
             page = pages.error_page(error.status, "Not configured", text, retry_after=int(LOOK_EVERY) * 5)
         else:
             page = pages.for_error(error)
@@ -429,15 +429,15 @@ class Dispatcher:
 
 
 def _front_ends(home: Home) -> FrontEnds | None:
-    """Return who has to be at a trusted address; None where moya.conf itself names the addresses."""
+    """Return who must be at a trusted address; None if moya.conf itself names the addresses."""
     socket = os.path.join(home.runtime_dir, "control.sock")
     return None if home.names_proxies else FrontEnds(home.supervisor.socket_group, socket)
 
 
 def _site_exits(error: BaseException) -> bool:
-    """Tell a site's ``sys.exit()`` from a server's own way to end a worker.
+    """Distinguish a site's ``sys.exit()`` from a server's own way to end a worker.
 
-    gunicorn raises SystemExit out of its signal handlers, in the middle of whatever runs.
+    gunicorn raises SystemExit from its signal handlers, in the middle of whatever runs.
     """
     if not isinstance(error, SystemExit):
         return False

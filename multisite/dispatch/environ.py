@@ -1,8 +1,8 @@
 """What the server gives a site in the workers: the environ as in its own process, and patience for its clients' bodies.
 
-The threads of a site with a process of its own do not wait for a client: the relay loop does. In the workers they have
-to, as under any server; so a site has its share of the threads for that, and a client its tempo. Both are seen to where
-gunicorn receives from the client, since one `read` of an application is many of its own.
+The threads of a site with its own process do not wait for a client: the relay loop does. In the workers they must wait,
+as under any server; so a site gets its share of the threads for that, and a client must keep a minimum rate. Both are
+checked where gunicorn receives from the client, because one `read` of an application is many receives.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Environ = dict[str, Any]
 
 
 class Completed:
-    """An app with a body that is whole or raises, files that are read, and `errors` as ``wsgi.errors``.
+    """An app with a body that is complete or raises, files that are read, and `errors` as ``wsgi.errors``.
 
     Attributes:
-        bare: the app itself where a request without a body needs no more than `ReadFile`; for those in a hurry.
+        bare: the app itself if a request without a body needs nothing but `ReadFile`; a short cut.
     """
 
     def __init__(self, app: WSGI, errors: Any = None, patience: Patience | None = None) -> None:
@@ -61,7 +61,7 @@ def _nothing() -> None:
 def _refuse(
     environ: Environ, start_response: Any, waiting: Waiting | None, reason: str, is_cut: bool
 ) -> Iterable[bytes]:
-    """Answer a request whose body cannot be read: that is the client's mistake, and nothing of the site's."""
+    """Answer a request whose body cannot be read: that is the client's mistake, not the site's."""
     error: MultisiteError = ClientDisconnected(reason) if is_cut else BadRequest(reason)
     if waiting and waiting.failure:
         error = waiting.failure
@@ -74,10 +74,10 @@ _AT_ONCE = int(socket.MSG_DONTWAIT)
 
 
 class Patience:
-    """What one site's requests have.
+    """What the requests of one site share.
 
     Args:
-        rate: bytes of a body that have to come in a second; 0 for any number.
+        rate: bytes of a body that must arrive in a second; 0 for any number.
         share: of the server's threads.
     """
 
@@ -86,16 +86,16 @@ class Patience:
         self._share = share
 
     def begin(self, environ: Environ) -> Waiting | None:
-        """Watch over the body of a request; None under servers that do not let us."""
+        """Watch over the body of a request; None under servers that do not allow it."""
         unreader = downstream.unreader(environ)
         return Waiting(unreader, Tempo(self._rate), self._share) if unreader else None
 
 
 class Waiting:
-    """Stands between gunicorn and a client's connection until a body is read, or nobody reads it any more.
+    """Stands between gunicorn and a client's connection until the body has been read or is no longer needed.
 
     Attributes:
-        failure: why nobody waits any longer.
+        failure: why the site no longer waits.
     """
 
     def __init__(self, unreader: Any, tempo: Tempo, share: Share) -> None:
@@ -109,10 +109,10 @@ class Waiting:
         unreader.sock = self
 
     def recv(self, size: int) -> bytes:
-        """Return what comes.
+        """Return what arrives.
 
         Raises:
-            OSError: nothing does in time, or too many threads wait for this site's clients already.
+            OSError: nothing arrives in time, or too many threads already wait for this site's clients.
         """
         if self._is_plain:
             try:
@@ -134,7 +134,7 @@ class Waiting:
             self._sock.settimeout(None)
 
     def end(self) -> None:
-        """Leave the connection to gunicorn."""
+        """Return the connection to gunicorn."""
         self._unreader.sock = self._sock
         release, self._release = self._release, None
         if release:
@@ -145,7 +145,7 @@ class Waiting:
         return data
 
     def _hold(self) -> None:
-        """Have this thread be one of the site's, from its first wait on."""
+        """Count this thread as one of the site's, from its first wait on."""
         if self._release is None:
             try:
                 self._release = self._share.take_thread()

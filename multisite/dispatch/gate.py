@@ -1,4 +1,4 @@
-"""What answers for a site that is out of service, in a worker: a page, or in a pause whoever keeps requests waiting."""
+"""What a worker answers for a site that is out of service: a page, or, in a pause, a wait for those that may wait."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WSGI = Callable[..., Iterable[bytes]]
 
 
 class Gate:
-    """The gate before one site, which is open or not."""
+    """The gate before one site: open or shut."""
 
     def __init__(self, site: Site, home: Home) -> None:
         self._site, self._home = site, home
@@ -24,24 +24,24 @@ class Gate:
         self._outage = self._outages.of(site)
 
     def has_moved(self) -> bool:
-        """Look, as is due every second; tell whether it is another than before."""
+        """Look, as is due every second; tell whether it has changed."""
         self._outages.look()
         before, self._outage = self._outage, self._outages.of(self._site)
         return self._outage != before
 
     @property
     def is_closed(self) -> bool:
-        """Whether requests do not come through; a site that is nothing but files has none that could wait."""
+        """Whether no requests come through; a site that consists of files has none that could wait."""
         return self._outage is not None and not (self._is_paused and self._site.files_only)
 
     @property
     def is_whole(self) -> bool:
-        """Whether no file of it is served either: it has expired, or is nothing else."""
+        """Whether its files are not served either: it has expired, or consists of files."""
         return self._site.files_only or (self._outage is not None and self._outage.kind == EXPIRED)
 
     @property
     def how(self) -> str:
-        """Who it is that answers, for the access log."""
+        """How the answer is made, for the access log."""
         return PAGE if not self._is_paused else PROXY if self._site.upstreams else SPAWNED
 
     @property

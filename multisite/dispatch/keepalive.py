@@ -1,7 +1,8 @@
 """Whether another request may come on a server's connection.
 
-gunicorn keeps one open after an answer that was shorter than it said, so that the next is read as its rest; and by a
-field ``Connection: keep-alive, close``. Its response, which `start_response` belongs to, lets itself be told.
+gunicorn keeps a connection open after an answer that was shorter than announced, so that it reads the next answer as
+the rest; and after a field ``Connection: keep-alive, close``. Its response, which `start_response` belongs to, lets us
+change that.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ _BARE = (204, 304)
 
 
 def checked(body: Iterable[bytes], environ: Environ, response: Any) -> Iterable[bytes]:
-    """Return `body` so that the server closes the connection where no other request may come on it.
+    """Return `body` so that the server closes the connection if no other request may come on it.
 
     Args:
         body: of an answer.
         environ: of the request.
-        response: whose start_response began it, or will; gunicorn's is known here, and any other left alone.
+        response: its start_response began the answer, or will; only gunicorn's is recognised here.
     """
     if getattr(response, "must_close", True):
         return body
@@ -40,7 +41,7 @@ def checked(body: Iterable[bytes], environ: Environ, response: Any) -> Iterable[
 
 
 def _check(response: Any, environ: Environ, given: int) -> None:
-    """Have the connection closed if no more than so many bytes come."""
+    """Close the connection if fewer than this many bytes come."""
     length = response.response_length
     has_body = environ.get("REQUEST_METHOD") != "HEAD" and response.status_code not in _BARE
     if has_body and length is not None and given < length:
@@ -48,7 +49,7 @@ def _check(response: Any, environ: Environ, given: int) -> None:
 
 
 def _size(wrapper: Any) -> int:
-    """Return how many bytes are left of a file that a server sends, 0 where that is not known."""
+    """Return how many bytes are left of a file that a server sends, 0 if that is not known."""
     try:
         descriptor = wrapper.filelike.fileno()
         return int(os.fstat(descriptor).st_size) - int(os.lseek(descriptor, 0, os.SEEK_CUR))
@@ -57,7 +58,7 @@ def _size(wrapper: Any) -> int:
 
 
 class _Checked(Closing):
-    """An answer that is looked at when all of it has been sent."""
+    """An answer that is checked when all of it has been sent."""
 
     __slots__ = ("_environ", "_response")
 

@@ -1,12 +1,12 @@
-"""What every request of a site passes before its app: counts, access log, `[access]`, static files, its place.
+"""What every request of a site passes before its app: counts, access log, `[access]`, static files, the bound.
 
 A site without access log, `[access]` and static files pays for one count. The first requests of each second are
-measured in full (`multisite.sites.usage`), which costs a few microseconds and is bounded for that reason.
+measured in full (`multisite.sites.usage`), which costs a few microseconds each and is bounded for that reason.
 
-A site that is out of service (`gate`) keeps its static files, and nothing else: nobody behind them is asked.
+A site that is out of service (`gate`) keeps its static files, and nothing else: nothing behind them is asked.
 
-A site in the workers that becomes slow would come to hold every thread of theirs, so one may have no more than so many
-requests there at once. Those above are answered elsewhere: by a process of its own, for which no thread waits.
+A slow site in the workers would come to hold all of their threads, so only a bounded number of its requests may be
+there at once. Requests above that are answered by a separate process of the site, and no thread waits for it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _log = logging.getLogger("multisite.inprocess")
 
 
 class Closing:
-    """A body that the server iterates over and closes as it would without this (PEP 3333); then comes `_closed`."""
+    """A body that the server iterates over and closes as it would without this (PEP 3333); then `_closed` is called."""
 
     __slots__ = ("_body",)
 
@@ -53,7 +53,7 @@ class Closing:
         return iter(self._body)
 
     def close(self) -> None:
-        """Close it, and have follow what is to follow, whether that fails or not."""
+        """Close it, then do what follows, whether closing fails or not."""
         try:
             close = getattr(self._body, "close", None)
             if close:
@@ -69,8 +69,8 @@ class Closing:
 class ConcurrencyLimit:
     """Lets `most` requests of one site in at once; `overflow` answers the others.
 
-    A request is in until its answer has been made: with a list, when the call returns; with anything that makes
-    its parts one by one, when the server closes it (PEP 3333).
+    A request is in until its answer is complete: with a list, when the call returns; with anything that makes its parts
+    one by one, when the server closes it (PEP 3333).
     """
 
     def __init__(self, most: int, overflow: WSGI) -> None:
@@ -79,7 +79,7 @@ class ConcurrencyLimit:
         self.overflow = overflow
 
     def around(self, app: WSGI) -> WSGI:
-        """Return `app` behind this bound; several share it."""
+        """Return `app` behind this bound; several apps share it."""
         take, give, overflow, release = self.take_slot, self.give_slot, self.overflow, self.release
 
         def bounded(environ: Environ, start_response: Any) -> Iterable[bytes]:
@@ -97,16 +97,16 @@ class ConcurrencyLimit:
         return bounded
 
     def release(self, environ: Environ, body: Iterable[bytes]) -> Iterable[bytes]:
-        """Return what a call has returned so that the request is out when its answer has been made."""
+        """Return the result of a call, wrapped so that the request is out when its answer is complete."""
         kind = type(body)
         if kind is list or kind is tuple or kind is environ.get("wsgi.file_wrapper") or isinstance(body, list):
-            self.give_slot(None)  # what is left is the server's to send
+            self.give_slot(None)  # the rest is the server's to send
             return body
         return _Held(body, self.give_slot)
 
 
 class _Held(Closing):
-    """An answer that is still being made; after it the next request may come."""
+    """An answer that is still being made; the next request may come after it."""
 
     __slots__ = ("_give",)
 
@@ -115,7 +115,7 @@ class _Held(Closing):
         self._give: Callable[[None], None] | None = give
 
     def __del__(self) -> None:
-        self._closed()  # a server that never closes must not use the site up
+        self._closed()  # a server that never closes must not use up the site's places
 
     def _closed(self) -> None:
         give, self._give = self._give, None
@@ -124,7 +124,7 @@ class _Held(Closing):
 
 
 class Beside:
-    """Answers the requests that would be too many in the workers, by a process of the site's own."""
+    """Answers the requests that would be too many in the workers, by a separate process of the site."""
 
     def __init__(
         self,
@@ -147,10 +147,13 @@ class Beside:
             SiteBusy: there are no processes.
         """
         if not self._elsewhere:
-            raise SiteBusy("This site is answering as many requests as it may")
+            raise SiteBusy("This site is answering as many requests as it can")
         if self._app is None:
             name = self._site.name
-            _log.info("site %s: has as many requests at once as it may, and gets a process of its own too", name)
+            _log.info(
+                "site %s: uses its full share of the workers, and gets its own process too",
+                name,
+            )
             layers = Layers(self._entry, self._site, self._home, self._place, self._rescue, self._has_lines)
             layers.put(self._elsewhere(self._site, self._home), SPAWNED)
         assert self._app
@@ -161,11 +164,11 @@ class Beside:
 
 
 class Layers:
-    """The layers of one site, as its file says.
+    """The layers of one site, by its file.
 
     Args:
-        place: has a callable answer for the site from now on.
-        rescue: answers for an app that raised; what it raises itself goes on to the server.
+        place: makes a callable answer for the site from now on.
+        rescue: answers for an app that raised; what it raises itself reaches the server.
         has_lines: whether each request prints a line.
     """
 
@@ -192,7 +195,7 @@ class Layers:
             from multisite.dispatch.static import StaticFiles  # a worker without such sites never loads it
 
             self._files = StaticFiles(site, home)
-        self._checked: Callable[..., Iterable[bytes] | None] | None = None  # who asks, and nothing else
+        self._checked: Callable[..., Iterable[bytes] | None] | None = None  # checks who asks, and nothing else
         if site.is_restricted:
             from multisite.dispatch.access import AccessCheck
 
@@ -204,7 +207,7 @@ class Layers:
             self._log = RequestLines(site.name, self._log)
 
     def check_due(self) -> None:
-        """Do what is due every second."""
+        """Do the work that is due every second."""
         self._counts.left = usage.MEASURED
         if self._workdir:
             self._workdir.check_due()
@@ -217,9 +220,9 @@ class Layers:
         """Place `app` behind the layers.
 
         Args:
-            how: who it is.
+            how: the name of its way for the access log.
             workdir: where it is called.
-            bound: of its requests in this process.
+            bound: on its requests in this process.
         """
         with self._putting:
             self._behind = partial(self._put, app, how, workdir, bound)
@@ -241,7 +244,7 @@ class Layers:
         self._place(self._following if self._log or self._counts.left > 0 else self._lean)
 
     def _counted(self, app: WSGI, workdir: WorkDir | None) -> WSGI:
-        """Return `app` with each request counted, and no more."""
+        """Return `app` with each request counted, and nothing more."""
         files, counts, requests = self._files, self._counts, self._counts.cells[usage.REQUESTS :]
         if workdir and workdir.stays and not files:
             return self._counted_there(app, workdir)
@@ -271,7 +274,7 @@ class Layers:
         return counted
 
     def _bounded_there(self, app: WSGI, workdir: WorkDir, bound: ConcurrencyLimit) -> WSGI:
-        """Return the same behind a bound, in one step too: most requests of most sites come this way."""
+        """Return the same behind a bound, also in one step: most requests of most sites come this way."""
         counts, requests = self._counts, self._counts.cells[usage.REQUESTS :]
         take, give, overflow, release = bound.take_slot, bound.give_slot, bound.overflow, bound.release
         bare = app.bare if isinstance(app, Completed) else app
@@ -303,13 +306,13 @@ class Layers:
     def _measured(self, app: WSGI, counted: WSGI, lean: WSGI) -> WSGI:
         """Return `app` with each request followed to the end of its answer.
 
-        Without an access log it makes way for `lean` when enough was measured in this second.
+        Without an access log it gives way to `lean` once enough has been measured in this second.
         """
         files, log, counts, rescue = self._files, self._log, self._counts, self._rescue
 
         def answer(environ: Environ, start_response: Any) -> Iterable[bytes]:
             if counts.left <= 0 and not log:
-                if self._lean is lean:  # else a reload has just put another app in place
+                if self._lean is lean:  # otherwise a reload has just put another app in place
                     self._place(lean)
                 return counted(environ, start_response)
             if log:
@@ -321,13 +324,13 @@ class Layers:
                 body = files(environ, this.start) if files else None
                 if body is None:
                     body = app(environ, this.start)
-                    this.how = self._how  # now, since the first request is what finds out
+                    this.how = self._how  # now, because the first request finds it out
                 else:
                     this.how = STATIC
             except BaseException as error:
                 this.how = self._how
                 if self._how in ELSEWHERE and isinstance(error, StopIteration):
-                    raise  # whoever took the connection ends the request
+                    raise  # the new owner of the connection ends the request
                 this.how = PAGE
                 try:
                     body = rescue(error, environ, this.start)
@@ -340,14 +343,14 @@ class Layers:
 
 
 def _folder(home: Home) -> str:
-    """Return the folder for the counts of workers; "" where it cannot be had."""
+    """Return the directory for the counts of workers; "" if it is unavailable."""
     from multisite.control.rundir import RuntimeDir, RuntimeDirError
 
     rundir = RuntimeDir(home)
     try:
         rundir.make()
     except RuntimeDirError:
-        return ""  # the supervisor's client says so to whom it concerns
+        return ""  # the supervisor's client reports why
     return os.path.join(rundir.path, usage.FOLDER)
 
 

@@ -1,4 +1,4 @@
-"""A host that more than its name decides about: mounts, captures, a canonical domain."""
+"""A host whose requests need more than its name to decide: mounts, captures, a canonical domain."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Serve = Callable[[Key, Environ, Any], Iterable[bytes]]
 
 
 def is_plain(catalogue: Catalogue, found: list[HostMatch[Mounts]]) -> bool:
-    """Tell whether the first site of `found` answers whatever is asked for, as it stands."""
+    """Tell whether the first site of `found` answers every request, whatever it asks for."""
     best = found[0]
     mount, name = best.value[0]
     site = catalogue.hosting(name) or catalogue.site(name)
@@ -25,12 +25,12 @@ def is_plain(catalogue: Catalogue, found: list[HostMatch[Mounts]]) -> bool:
 
 
 def key_of(catalogue: Catalogue, name: str, host: str) -> Key:
-    """Return what tells apart whom the site `name` answers `host` with."""
+    """Return the key of what the site `name` answers `host` with."""
     return (name, host if catalogue.hosting(name) else "")
 
 
 def ways(found: list[HostMatch[Mounts]]) -> list[tuple[str, str, HostMatch[Mounts]]]:
-    """Return (mount, site name, claim) in the order in which a path is tried: best claim, then longest mount first."""
+    """Return (mount, site name, claim) in the order of trial: best claim first, then longest mount."""
     return [(mount, name, claim) for claim in found for mount, name in claim.value]
 
 
@@ -40,19 +40,19 @@ def covers(mount: str, path: str) -> bool:
 
 
 class Choice:
-    """Chooses among `found`, the claims on one host, request by request.
+    """Chooses among `found`, the claims on one host, for each request.
 
     Args:
         raw, host: as the client sent it, and in its normal form.
-        check: has what changed about a site noticed, for the next request.
+        check: looks for changes of a site, for its next request.
 
     Attributes:
-        key: has the host.
-        lasts: whether each of the sites is there; a folder that a hosting site has not got yet may come.
+        key: contains the host.
+        lasts: whether each of the sites exists; a hosting site may get the directory later.
     """
 
     name = ""
-    check_at = float("inf")  # the site that is chosen has its own
+    check_at = float("inf")  # the chosen site has its own
 
     def __init__(
         self,
@@ -71,15 +71,15 @@ class Choice:
         self._ways = [(mount, key_of(catalogue, name, host), claim) for mount, name, claim in ways(found)]
         keys = {key for _mount, key, _claim in self._ways}
         self.lasts = all(not key[1] or catalogue.instance(*key) for key in keys)
-        by_name = catalogue.table.falls_back(found[0])  # in development: nobody is sent to the real address
+        by_name = catalogue.table.falls_back(found[0])  # in development: visitors are not sent to the real address
         canonical = {} if by_name else {key: canonical_host(catalogue, key) for key in keys}
         self._canonical = {key: domain for key, domain in canonical.items() if domain and domain != host}
 
     def app(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
-        """Serve by the longest mount of the best claim that the path is under.
+        """Serve by the longest mount of the best claim that contains the path.
 
         Raises:
-            UnknownHost: the path is under none.
+            UnknownHost: no mount contains the path.
         """
         path = environ.get("PATH_INFO", "")
         way = next((way for way in self._ways if covers(way[0], path)), None)
@@ -87,7 +87,7 @@ class Choice:
             raise UnknownHost("No site answers here under this path")
         mount, key, claim = way
         if key in self._canonical and not self._came_from(self._canonical[key], environ):
-            self._check(key)  # a site whose visitors are all sent elsewhere is never served, and may have changed
+            self._check(key)  # a site that redirects all its visitors is never served, and may have changed
             return self._redirect(self._canonical[key], environ, start_response)
         if mount != "/":
             environ["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + mount
@@ -98,7 +98,7 @@ class Choice:
         return self._serve(key, environ, start_response)
 
     def _came_from(self, domain: str, environ: Environ) -> bool:
-        """Tell whether the client asked for `domain` already, and a front end for another one."""
+        """Tell whether the client already asked for `domain`, and only a front end asked for another one."""
         try:
             return normalise(forwarded_host(environ, self._proxies)) == domain
         except BadHost:
@@ -112,9 +112,9 @@ class Choice:
 
 
 def canonical_host(catalogue: Catalogue, key: Key) -> str:
-    """Return the host that requests for a site's other ones are redirected to, "" for a site that wants none.
+    """Return the host that a site's other hosts redirect to, "" if the site does not want that.
 
-    The site has to answer there itself: where another one does, the two could redirect to each other for ever.
+    The site must answer there itself: if another one does, the two could redirect to each other for ever.
     """
     name, host = key
     site = catalogue.hosting(name) or catalogue.site(name)

@@ -1,4 +1,4 @@
-"""What there is to serve of a site that is asked for first, and where its requests go that no thread waits for."""
+"""The app for a site's first request, and the destination of requests that no thread waits for."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def settled(current: Catalogue, name: str, host: str) -> tuple[Entry, Site]:
-    """Return what there is to serve.
+    """Return the app.
 
     Raises:
-        UnknownHost: the site is gone, or its host has no folder.
+        UnknownHost: the site is gone, or its host has no directory.
     """
     if host:
         instance = current.instance(name, host)
@@ -32,15 +32,15 @@ def settled(current: Catalogue, name: str, host: str) -> tuple[Entry, Site]:
 
 
 def destination(current: Catalogue, host: str, is_free: bool) -> Destination | None:
-    """Return where requests for a host go; None where its site needs a thread of this process.
+    """Return where requests for a host go; None if its site needs a thread of this process.
 
-    A site needs one that lives here or is out of service, or whose file asks for more than processes: files that we
-    send, a mount, a check of who asks.
+    A site needs one if it runs here or is out of service, or if its file asks for more than processes: files that we
+    send, a mount, a check of the user.
 
     Args:
         current: all sites.
         host: in its normal form.
-        is_free: sites may have processes of their own.
+        is_free: sites may have their own processes.
 
     Raises:
         UnknownHost: no site answers it.

@@ -1,12 +1,12 @@
-"""Who is at the other end of a connection, and what a server has taken from somebody that is not trusted.
+"""The other end of a connection, and what a server has believed although the peer is not trusted.
 
-gunicorn has a list of its own of who may say for whom he speaks (`forwarded_allow_ips`, `proxy_allow_ips`), and
-believes every peer on a unix socket. Only what `trusted_proxies` names counts here: what was taken from anybody else
-is undone.
+gunicorn has its own list of peers that may speak for others (`forwarded_allow_ips`, `proxy_allow_ips`), and believes
+every peer on a unix socket. Only what `trusted_proxies` names counts here: what was taken from any other peer is
+undone.
 
-Every account of the machine can connect from a loopback address, and to a unix socket whose mode lets everybody in.
-Where sites have users of their own, what is trusted by default stands for a front end only if the socket at the other
-end belongs to one, or if not everybody could have connected.
+Every account of the machine can connect from a loopback address, and to a unix socket whose mode lets everybody in. If
+sites run as other users, a peer that is trusted by default counts as a front end only if the socket at the other end
+belongs to one, or if not everybody could have connected.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from multisite.sites.server import find_worker
 
 Environ = dict[str, Any]
 
-PROTOCOL = "PROXY_PROTOCOL"  # gunicorn's variable; there is one where a peer has introduced its client that way
+PROTOCOL = "PROXY_PROTOCOL"  # gunicorn's variable; it exists if a peer has introduced its client that way
 
 
 #: accounts that distributions give to web servers and proxies
@@ -38,11 +38,11 @@ ACCOUNTS = ("www-data", "www", "http", "apache", "httpd", "nginx", "caddy", "lig
 
 
 class FrontEnds:
-    """The users who may speak for others where everybody can connect: root, ourselves, and those of front ends.
+    """The users who may speak for others where everybody can connect: root, our own user, and those of front ends.
 
     Args:
         group: the group that may connect to the sites' sockets, "" for none.
-        tenants_at: path of the supervisor's socket; if it is root's, sites have users of their own.
+        tenants_at: path of the supervisor's socket; if it belongs to root, sites run as other users.
     """
 
     def __init__(self, group: str, tenants_at: str) -> None:
@@ -52,13 +52,13 @@ class FrontEnds:
         self._guarded: dict[str | bytes, bool] = {}
 
     def has_tenants(self) -> bool:
-        """Tell whether it matters; a supervisor may come later than its workers."""
+        """Tell whether it matters; a supervisor may start later than its workers."""
         return is_of_root(self._tenants_at)
 
     def includes(self, sock: Any) -> bool:
-        """Tell whether the other end of `sock` belongs to one of them; not if that cannot be learnt.
+        """Tell whether the other end of `sock` belongs to one of them; False if that is unknown.
 
-        A unix socket that not everybody can connect to has chosen them already.
+        A unix socket that not everybody can connect to has already restricted its peers.
         """
         if self._is_guarded(sock):
             return True
@@ -88,15 +88,15 @@ class FrontEnds:
 
 
 class Peers:
-    """Tells those that are believed.
+    """Distinguishes the peers that are believed.
 
     Args:
         proxies: the trusted ones.
-        front_ends: who has to be at a trusted address, or at a unix socket; None where that says enough.
-        host_header: the field that names the host, if one does.
+        front_ends: who must be at a trusted address, or at a unix socket; None if the address is enough.
+        host_header: the field that names the host, if there is one.
 
     Attributes:
-        believed: whether they are whatever they say, of addresses that have been asked for; for those in a hurry.
+        believed: whether requests need no check, of addresses that have been looked up; a short cut.
     """
 
     def __init__(self, proxies: TrustedProxies, front_ends: FrontEnds | None = None, host_header: str = "") -> None:
@@ -107,7 +107,7 @@ class Peers:
         self.believed: dict[str, bool] = proxies.known if front_ends is None else {}
 
     def check_first(self, environ: Environ) -> None:
-        """Leave in `environ` what its peer may say, and nothing else."""
+        """Leave in `environ` only what its peer may claim."""
         environ.pop(PROXY, None)
         if self._front_ends is not None:
             self._doubts = self._front_ends.has_tenants()
@@ -116,13 +116,13 @@ class Peers:
         address = environ.get("REMOTE_ADDR", "")
         trusted = self._proxies.trusts(address)
         if self._front_ends is not None:
-            if len(self.believed) > len(self._proxies.known):  # which has a bound, and has just begun anew
+            if len(self.believed) > len(self._proxies.known):  # it has a bound, and has just begun again
                 self.believed.clear()
             self.believed[address] = trusted and not self._doubts
         self.check(environ)
 
     def check(self, environ: Environ) -> None:
-        """Do so for a peer that is not believed whatever it says."""
+        """Do so for a peer that needs a check."""
         address = environ.get("REMOTE_ADDR", "")
         if not self._proxies.trusts(address):
             distrust(environ)
@@ -139,7 +139,7 @@ class Peers:
         return self._front_ends is not None and self._front_ends.includes(environ.get("gunicorn.socket"))
 
     def _check_introduction(self, environ: Environ) -> None:
-        """Undo a line of the PROXY protocol unless the peer is trusted and names somebody."""
+        """Undo a line of the PROXY protocol unless the peer is trusted and names a client."""
         address, port = _peer(environ.get("gunicorn.socket"))
         is_trusted = environ["REMOTE_ADDR"] and self._proxies.trusts(address)
         if is_trusted and (not self._doubts or self._is_front_end(environ)):
@@ -152,7 +152,7 @@ class Peers:
 
 
 def distrust(environ: Environ) -> None:
-    """Take out of `environ` what its peer says about somebody else, and what gunicorn made of it."""
+    """Remove from `environ` what its peer claims about others, and what gunicorn made from it."""
     worker = find_worker()
     dropped = headers.drop_claims(environ, worker.claims if worker else frozenset())
     sock = environ.get("gunicorn.socket")
@@ -170,7 +170,7 @@ def _undo_scheme(environ: Environ, scheme: str) -> None:
 
 
 def _undo_script_name(environ: Environ) -> None:
-    """Have the path be what it is without a SCRIPT_NAME that was sent: below the server's own."""
+    """Restore the path to what it is without a SCRIPT_NAME that was sent: below the server's own."""
     own = os.environ.get("SCRIPT_NAME", "")
     path = environ["SCRIPT_NAME"] + environ["PATH_INFO"]
     below = path.startswith(own)
@@ -179,7 +179,7 @@ def _undo_script_name(environ: Environ) -> None:
 
 
 def _peer(sock: Any) -> tuple[str, str]:
-    """Return the address and the port of a socket's other end, "" for what it has not."""
+    """Return the address and the port of a socket's other end, "" for what it lacks."""
     try:
         address = sock.getpeername()
     except (AttributeError, OSError):
@@ -193,13 +193,13 @@ _ADDRESSES = struct.Struct("!HH16s16s")
 _ANY = struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)  # interface and cookie
 _ANSWER = struct.Struct("=4x48x12xII")  # user and inode
 
-Ends = tuple[int, bytes, int, bytes, int]  # family; address and port of the peer, then of ourselves
+Ends = tuple[int, bytes, int, bytes, int]  # family; address and port of the peer, then our own
 
 
 def owner(sock: Any) -> int | None:
-    """Return the number of the user whose socket `sock` is connected to; None if the kernel does not tell.
+    """Return the number of the user whose socket `sock` is connected to; None if the kernel does not report it.
 
-    A socket that its process has closed belongs to nobody any more; of a unix socket it is told who connected it.
+    A socket that its process has closed belongs to nobody; for a unix socket the kernel reports who connected it.
     """
     try:
         if sock.family == socket.AF_UNIX:
@@ -222,10 +222,10 @@ def _ends(sock: Any) -> Ends:
 
 
 def _asked(ends: Ends) -> int | None:
-    """Ask for this one socket (sock_diag(7)).
+    """Ask the kernel for this one socket (sock_diag(7)).
 
     Raises:
-        OSError: it is not allowed, or the kernel has no such thing.
+        OSError: it is not allowed, or the kernel does not support it.
     """
     family, far, far_port, near, near_port = ends
     body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF)
@@ -243,7 +243,7 @@ def _asked(ends: Ends) -> int | None:
 
 
 def _looked_up(ends: Ends) -> int | None:
-    """Look for the socket in the tables of all (proc_net_tcp.rst)."""
+    """Look for the socket in the tables of all sockets (proc_net_tcp.rst)."""
     family, far, far_port, near, near_port = ends
     wanted = {_written(far, far_port) + b" " + _written(near, near_port)}
     if family == socket.AF_INET:
@@ -264,9 +264,9 @@ def _written(address: bytes, port: int) -> bytes:
 
 
 def is_open_to_all(path: str | bytes) -> bool:
-    """Tell whether every account can connect to the unix socket at `path`, or whether that cannot be learnt."""
+    """Tell whether every account can connect to the unix socket at `path`; True if that is unknown."""
     if not path or path[:1] in ("\0", b"\0"):
-        return True  # it has a name in no folder, or none
+        return True  # its name is in no directory, or it has none
     place = os.path.abspath(os.fsdecode(path))
     try:
         if not os.stat(place).st_mode & stat.S_IWOTH:

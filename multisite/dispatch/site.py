@@ -1,11 +1,11 @@
-"""A site as this worker has it: imported here at its first request, or served from elsewhere.
+"""A site in this worker: imported here at its first request, or served from elsewhere.
 
-`InProcessSite.app` is all that the dispatcher calls. It starts as the act of loading,
-becomes the site's own callable, or the page that says why there is none; what happens
-in between is under the site's own lock, so that no site waits for another's import.
+`InProcessSite.app` is all that the dispatcher calls. It starts as the act of loading, and becomes the site's own
+callable, or the page that explains why there is none. Everything in between happens under the site's own lock, so that
+no site waits for another's import.
 
-A generation is one import of a site. A reload makes the next one beside the one that
-serves and puts it in place only when it is whole. What happens when is in the table of `states`.
+A generation is one import of a site. A reload makes the next one beside the one that serves, and puts it in place only
+when it is complete. The table in `states` shows what happens when.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ from multisite.sites.placement import UNKNOWN
 from multisite.sites.sitedir import Entry
 
 LONGEST_PAUSE = 60.0  # seconds between two attempts to import a site that failed
-LINGERS = 30.0  # seconds at least from the last request here until the modules of a site that has left go
+LINGERS = 30.0  # seconds at least between the last request here and the removal of the modules of a site that has left
 
 _log = logging.getLogger("multisite.inprocess")
 
-#: what a site without an application answers beside its files
+#: the answer of a site without an application where it has no file
 _NO_FILE = pages.error_page(404, text="There is no file at this address.")
 
 _WHY_AGAIN = {
@@ -57,12 +57,12 @@ _WHY_AGAIN = {
 
 @dataclass(slots=True)
 class _Failure:
-    """Why the newest attempt gave no application, and what will cause another one."""
+    """Why the newest attempt gave no application, and what will cause another attempt."""
 
     reason: str  # rather than the error, whose traceback would keep the site's frames alive
     incident: str
     retry_at: float
-    count: int = 0  # of attempts in a row that failed by the site's fault
+    count: int = 0  # attempts in a row that failed by the site's fault
     watched: tuple[str, ...] = ()
     files: list[Identity] = field(init=False)
 
@@ -70,7 +70,7 @@ class _Failure:
         self.files = list(map(identity, self.watched))
 
     def over(self, now: float) -> bool:
-        """Tell whether another attempt may end otherwise."""
+        """Tell whether another attempt may succeed."""
         return now >= self.retry_at or list(map(identity, self.watched)) != self.files
 
 
@@ -78,10 +78,10 @@ class InProcessSite:
     """One enabled site in this worker.
 
     Attributes:
-        name: the site's.
-        key: by which the dispatcher knows it; its host is that of an instance of a hosting site, else "".
-        app: the WSGI callable that answers for it just now.
-        check_at: monotonic seconds from when `check_due` is due; the dispatcher's to keep.
+        name: of the site.
+        key: identifies it for the dispatcher; its host is that of an instance of a hosting site, else "".
+        app: the WSGI callable that answers for it now.
+        check_at: monotonic seconds at which `check_due` is due; the dispatcher maintains it.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class InProcessSite:
         *,
         rescue: Rescue,
         elsewhere: Callable[[Site, Home], WSGI] | None = None,
-        auto: AutoMode | None = None,  # None: nobody else decides where it lives
+        auto: AutoMode | None = None,  # None: nothing else decides where it runs
         development: Development = OFF,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -104,10 +104,10 @@ class InProcessSite:
         self._entry, self._site, self._home = entry, site, home
         self._ledger, self._failures, self._elsewhere = ledger, failures, elsewhere
         self._auto, self._development, self._clock = auto, development, clock
-        self._lock = threading.Lock()  # over the state, and all that goes with it
+        self._lock = threading.Lock()  # over the state and everything that belongs to it
         self._state = SiteState.UNUSED
-        self._generation: Generation | None = None  # there is one exactly in the states of `LIVES_HERE`
-        self._left: Generation | None = None  # has left; requests may still be in it
+        self._generation: Generation | None = None  # it exists exactly in the states of `LIVES_HERE`
+        self._left: Generation | None = None  # it has left; requests may still be in it
         self._drop_at = 0.0
         self._failure: _Failure | None = None
         self._triggers = Watched()
@@ -134,11 +134,11 @@ class InProcessSite:
         self._beside = Beside(*served, self._elsewhere, self._rescue, has_lines)
 
     def _put(self, app: WSGI) -> None:
-        """Have `app` answer, behind what every request of the site passes."""
+        """Make `app` answer, behind everything that each request of the site passes."""
         self._answering = app
         if self._generation:
             most, threads = self._site.in_process_at_once, server.of_this_server()
-            is_bound = threads and 0 < most < threads.count  # else the server has no more threads than that
+            is_bound = threads and 0 < most < threads.count  # otherwise the server has no more threads than that
             bound = ConcurrencyLimit(most, self._beside) if is_bound else None
             self._layers.put(app, IN_PROCESS, self._generation.workdir, bound)
         elif self._state is SiteState.AWAY:
@@ -148,12 +148,12 @@ class InProcessSite:
 
     @property
     def entry(self) -> Entry:
-        """The site's entry that this has last been given."""
+        """The site's latest entry."""
         return self._entry
 
     @property
     def is_always_due(self) -> bool:
-        """Whether each request is to look first, rather than one a second."""
+        """Whether each request should look first, rather than one a second."""
         return self._development.reload or sharing.is_always_restarted(self._site)
 
     # From the dispatcher
@@ -171,7 +171,7 @@ class InProcessSite:
         self.check_at = 0.0
 
     def check_due(self, now: float) -> None:
-        """Do what is due: take a changed file, obey a trigger or the supervisor, try again what failed."""
+        """Do what is due: take a changed file, follow a trigger or the supervisor, retry what failed."""
         self._layers.check_due()
         if self._update:
             self._take_update()
@@ -179,7 +179,7 @@ class InProcessSite:
             self._take_event(event)
 
     def sweep(self, now: float) -> None:
-        """Leave, if that is decided, and let go of what was left, whether or not anybody asks for the site."""
+        """Leave, if that is decided, and release what was left, whether or not anyone asks for the site."""
         if self._left and now >= self._drop_at:
             with self._unless_busy() as free:
                 if free and self._left:
@@ -189,12 +189,12 @@ class InProcessSite:
             self._take_event(event)
 
     def close(self) -> None:
-        """Take all that the site brought out of the interpreter; requests in flight go on."""
+        """Remove everything that the site brought from the interpreter; requests in flight continue."""
         self._is_to_close = True
         with self._unless_busy():
-            pass  # who is busy with it takes it out at the end
+            pass  # the thread that is busy with it removes it at the end
 
-    # What happens
+    # Events
 
     def _due(self, now: float) -> SiteEvent | None:
         failure = self._failure
@@ -207,7 +207,7 @@ class InProcessSite:
         return None
 
     def _is_governed(self) -> bool:
-        """Whether the supervisor decides where it lives."""
+        """Whether the supervisor decides where it runs."""
         return bool(self._auto and not self._entry.broken and self._auto.governs(self._site, self._home))
 
     def _decision(self) -> SiteEvent | None:
@@ -229,7 +229,7 @@ class InProcessSite:
                 self._feed(SiteEvent.CHANGED)
 
     def _take_event(self, event: SiteEvent) -> None:
-        """Do what `event` asks for, unless somebody is at it or was quicker."""
+        """Do what `event` requires, unless another thread is doing it or has done it."""
         with self._unless_busy() as free:
             if free and event in TABLE[self._state]:
                 self._feed(event)
@@ -251,7 +251,7 @@ class InProcessSite:
         self._lock.release()
 
     def _feed(self, event: SiteEvent, outcome: Any = None) -> None:
-        """Do what the table says; `outcome` is that of an import."""
+        """Do what the table requires; `outcome` is that of an import."""
         self._state, action = TABLE[self._state][event]
         match action:
             case SiteAction.AWAIT:
@@ -261,11 +261,11 @@ class InProcessSite:
             case SiteAction.EXAMINE:
                 assert self._auto
                 self._triggers.take_change()
-                self._auto.tell(self._home, "examine")  # what is here goes on until the supervisor has decided
+                self._auto.tell(self._home, "examine")  # this version stays here until the supervisor has decided
             case SiteAction.SERVE:
                 self._serve(outcome)
             case SiteAction.KEEP:
-                self._fail(outcome, "its reload failed, so the old application goes on serving")
+                self._fail(outcome, "its reload failed, so the old application keeps serving")
             case SiteAction.SHOW:
                 self._show(outcome)
             case SiteAction.RELAY:
@@ -299,12 +299,12 @@ class InProcessSite:
     # Importing
 
     def _import_because(self, event: SiteEvent) -> None:
-        """Import the site, beside the old application if there is one; what comes of that is the next event."""
-        self._triggers.begin(self._files())  # before the import, so that nothing after it is missed
+        """Import the site, beside the old application if there is one; the outcome is the next event."""
+        self._triggers.begin(self._files())  # before the import, so that no later change is missed
         decided = self._auto if event is SiteEvent.MOVE_IN else None
         token = servicelog.current_site.set(self.name)
         if event in _WHY_AGAIN:
-            _log.info("site %s: reloading, since %s", self.name, _WHY_AGAIN[event])
+            _log.info("site %s: reloading, because %s", self.name, _WHY_AGAIN[event])
         try:
             if decided:
                 decided.check_paths()
@@ -323,7 +323,8 @@ class InProcessSite:
             servicelog.current_site.reset(token)
 
     def _ended_by(self, error: MultisiteError) -> SiteEvent:
-        """Return how an import has ended; a developer rather sees what is wrong with the new one than the old one."""
+        """Return how an import has ended; a developer sees what is wrong with the new version rather than the old
+        one."""
         if isinstance(error, NeedsProcess):
             return SiteEvent.UNFIT if self._elsewhere else SiteEvent.BROKEN
         return SiteEvent.NOT_RENEWED if self._generation and not self._development.debug else SiteEvent.BROKEN
@@ -340,7 +341,7 @@ class InProcessSite:
         return generation.make(self._site, self._ledger, self._generation, self._new_workdir())
 
     def _new_workdir(self) -> WorkDir | None:
-        """Return where the site is called; None where the threads here have one place in common."""
+        """Return the directory in which the site is called; None if the threads here share one."""
         why = workdir.obstacle()
         if not why:
             relativepaths.clear(self._site, self._home)
@@ -364,14 +365,14 @@ class InProcessSite:
         self._failures.clear(self.name)
 
     def _relay(self, error: NeedsProcess | None) -> None:
-        """Have the site served from elsewhere: it cannot live here, or by the supervisor's decision."""
+        """Serve the site from elsewhere: it cannot run here, or the supervisor has decided so."""
         if self._generation:
             self._drop()
         if error is None:
             self._failures.clear(self.name)
         elif not self._site.host:
             _log.info("site %s: runs outside the workers: %s", self.name, error.why)
-            # which holds until its file or moya.conf says something else (`update`)
+            # This holds until its file or moya.conf changes (`update`).
             basis, watched = placement.basis(self._home), (self._entry.path,)
             self._failures.note(
                 self.name, error.reason, "", serving=False, own_process=True, watched=watched, basis=basis
@@ -396,7 +397,7 @@ class InProcessSite:
     # Failing
 
     def _show(self, error: MultisiteError) -> None:
-        """Show why nothing of it answers."""
+        """Show why the site does not answer."""
         message = "its reload failed" if self._generation else "the site cannot be served"
         if isinstance(error, NeedsProcess):
             message = "it cannot share the workers' process"
@@ -417,7 +418,7 @@ class InProcessSite:
             traced = error if error.__cause__ else None  # the site's own traceback, not ours
             servicelog.log_failure(self.name, incident, f"{message}: {error.reason}", traced)
         elif last and is_told:
-            incident = last.incident  # looked at again every second, told once
+            incident = last.incident  # checked again every second, logged once
         else:
             servicelog.site_logger(self.name).warning("incident %s: %s: %s", incident, message, error.why)
         watched = tracebacks.mending(error, self._site.location, self._site.application)
@@ -430,17 +431,17 @@ class InProcessSite:
     # Triggers
 
     def _fired(self, now: float) -> bool:
-        """Tell whether a reload is asked for, by whoever is done with it."""
+        """Tell whether a reload is requested, by a trigger that has settled."""
         is_due = self._triggers.is_due(self._files(), now)
         if not self.is_expecting:
             return sharing.is_always_restarted(self._site)
         if self._development.reload:
-            return True  # an editor saves in one step, and who saved wants to see it
+            return True  # an editor saves in one step, and the person who saved wants to see the change
         return is_due and not changes.is_being_written(self._site.location)
 
     @property
     def is_expecting(self) -> bool:
-        """Whether a change has been seen that is taken as soon as nothing more changes."""
+        """Whether a change has been seen that will be taken as soon as nothing more changes."""
         return self._triggers.due is not None
 
     def _files(self) -> Files:

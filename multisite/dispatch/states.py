@@ -1,10 +1,10 @@
 """A site in a worker: six states and one table, as the supervisor has one for a backend.
 
-An import is no state but an action: it is made under the site's lock, and what comes of it is the next event. An empty
-cell means that somebody else was quicker, or a programming error where it is an import that ends so.
+An import is not a state but an action: it happens under the site's lock, and its outcome is the next event. An empty
+cell means that another thread was quicker, or, for the end of an import, a programming error.
 
-Who feeds what: ``wanted`` is the first request; ``retry``, ``asked``, ``changed`` and ``new code`` come from the look
-that is due every second; ``new code``, ``move in``, ``stay out`` and ``move out`` are of what the supervisor decides.
+Where the events come from: ``wanted`` is the first request; ``retry``, ``asked``, ``changed`` and ``new code`` come
+from the look that is due every second; ``new code``, ``move in``, ``stay out`` and ``move out`` follow the supervisor.
 
 ``python -m multisite.dispatch.states`` prints the table.
 """
@@ -15,14 +15,14 @@ from enum import Enum
 
 
 class SiteState(Enum):
-    """Who answers for a site."""
+    """What answers for a site."""
 
     UNUSED = "unused"  # the act of importing it
     HERE = "here"  # its newest application
-    STALE = "stale"  # the one before, since its reload has failed
-    FAILED = "failed"  # the page that says why
-    AWAY = "away"  # a process of its own, or its upstreams
-    CLOSED = "closed"  # nobody any more
+    STALE = "stale"  # the one before, because its reload failed
+    FAILED = "failed"  # the page that explains why
+    AWAY = "away"  # its own process, or its upstreams
+    CLOSED = "closed"  # nothing any more
 
 
 class SiteEvent(Enum):
@@ -37,14 +37,14 @@ class SiteEvent(Enum):
     STAY_OUT = "stay out"
     MOVE_OUT = "move out"
     IMPORTED = "imported"
-    NOT_RENEWED = "not renewed"  # and what is old goes on
-    UNFIT = "unfit"  # to live here
+    NOT_RENEWED = "not renewed"  # the old version keeps serving
+    UNFIT = "unfit"  # to run here
     BROKEN = "broken"
     CLOSE = "close"
 
 
 class SiteAction(Enum):
-    """What entering a cell asks for."""
+    """What entering a cell requires."""
 
     NOTHING = "nothing"
     AWAIT = "await"
@@ -66,7 +66,7 @@ LIVES_HERE = frozenset({S.HERE, S.STALE})
 
 
 def _serving(state: SiteState) -> Cells:
-    """Return what happens while an application serves in `state`, be it the newest or not."""
+    """Return what happens while an application serves in `state`, whether it is the newest or not."""
     return {
         E.ASKED: (state, A.IMPORT),
         E.CHANGED: (state, A.IMPORT),
@@ -110,7 +110,7 @@ TABLE: dict[SiteState, Cells] = {
 
 
 def as_markdown() -> str:
-    """Print the table for people: a row for each event, since there are more of these than states."""
+    """Print the table for people: a row for each event, because there are more events than states."""
     rows = [f"| event | {' | '.join(state.name for state in S)} |", "|---" * (len(S) + 1) + "|"]
     rows += [f"| {event.value} | {' | '.join(_cell(state, event) for state in S)} |" for event in E]
     return "\n".join(rows)

@@ -1,4 +1,4 @@
-"""What a host leads to in a worker: a site, the choice between several, or nodes that are no sites of this home."""
+"""What a host leads to in a worker: a site, the choice between several, or nodes outside this home's sites."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Key = tuple[str, str]  # name of a site, and, if that is a hosting site, the hos
 
 
 class Target(Protocol):
-    """What a host is remembered by: a site, or the choice between several.
+    """What is remembered about a host: a site, or the choice between several.
 
-    `check_at` says from which monotonic second a request takes the long way.
+    `check_at` is the monotonic second from which a request takes the long way.
     """
 
     name: str
@@ -22,23 +22,23 @@ class Target(Protocol):
 
     @property
     def app(self) -> WSGI:
-        """The WSGI callable that answers just now."""
+        """The WSGI callable that answers now."""
 
 
 class RoutedTarget(Target, Protocol):
-    """Who answers a host that is no site's.
+    """What answers a host that belongs to no site.
 
-    `lasts` says whether he is remembered by it.
+    `lasts` tells whether it is remembered.
     """
 
     lasts: bool
 
 
 class HostRouter(Protocol):
-    """Who knows what hosts that are no site's lead to (`multisite.router`)."""
+    """What hosts that belong to no site lead to (`multisite.router`)."""
 
     def answering(self, environ: Environ, named: str, otherwise: WSGI | None) -> RoutedTarget | None:
-        """Return who answers a request; `otherwise` does where no node is known, None for nobody."""
+        """Return what answers a request; `otherwise` answers if no node is known, None if nothing does."""
 
     def claims(self, host: str) -> bool:
         """Tell whether `host` is known by its name."""

@@ -1,4 +1,4 @@
-"""Every request of a worker with a line of its own, those included that no site answers: pages, redirects, nodes."""
+"""Every request of a worker with its own line, including those that no site answers: pages, redirects, nodes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Environ = dict[str, Any]
 
 
 class _Uncounted:
-    """Counts nothing: what no site answers is in no site's figures."""
+    """Counts nothing: requests that no site answers are in no site's figures."""
 
     left = 0
 
@@ -33,7 +33,7 @@ class _Uncounted:
 
 
 def watched(app: WSGI, lines: RequestLog | None = None) -> WSGI:
-    """Return `app`, the dispatcher, with a record of each request, until a site makes its own of it."""
+    """Return `app`, the dispatcher, with a record of each request, until a site makes its own record of it."""
     log, counts = lines or RequestLines(NOBODY), _Uncounted()
 
     def answer(environ: Environ, start_response: Any) -> Iterable[bytes]:
@@ -41,7 +41,7 @@ def watched(app: WSGI, lines: RequestLog | None = None) -> WSGI:
         environ[KEY] = this
         try:
             body = app(environ, this.start)
-        except StopIteration:  # whoever has taken the connection ends the request
+        except StopIteration:  # the new owner of the connection ends the request
             raise
         except BaseException:
             this.end()

@@ -1,6 +1,6 @@
-"""The answer with a file: its validators and header fields, what a conditional or partial request gets, and its body.
+"""The answer with a file: its validators and header fields, conditional and partial answers, and its body.
 
-Conditions and ranges (RFC 9110 sections 13 and 14) in which a client repeats what it was told are answered by comparing
+Conditions and ranges (RFC 9110 sections 13 and 14) in which a client repeats what it received are answered by comparing
 text; werkzeug reads all others, and is imported for the first of them.
 """
 
@@ -21,9 +21,9 @@ class Representation:
     """One file in one coding, as it was when it was opened.
 
     Attributes:
-        stamp: what changes when the file does.
+        stamp: changes when the file does.
         headers: the fields of a 200 answer.
-        kept: those that a 304 answer repeats (RFC 9110 section 15.4.5).
+        kept: the fields that a 304 answer repeats (RFC 9110 section 15.4.5).
     """
 
     __slots__ = ("coding", "etag", "fresh", "headers", "kept", "media_type", "modified", "seconds", "size", "stamp")
@@ -52,18 +52,18 @@ class Representation:
 
 
 def stamp_of(status: os.stat_result) -> tuple[int, ...]:
-    """Return what tells a file from another, and from itself before a change."""
+    """Return what distinguishes a file from others, and from itself before a change."""
     return status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev
 
 
 class Expires:
-    """The Expires field, whose text is made once a second."""
+    """The Expires field; its text is made once a second."""
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[int, str]] = {}
 
     def at(self, fresh: int) -> tuple[str, str]:
-        """Return the field for an answer that stays fresh for so many seconds."""
+        """Return the field for an answer that stays fresh for this many seconds."""
         now = int(time.time())
         known = self._known.get(fresh)
         if known is None or known[0] != now:
@@ -101,7 +101,7 @@ def _names(field: str, etag: str, *, weakly: bool) -> bool:
 
 
 def _is_newer(told: Representation, date: str) -> bool | None:
-    """Tell whether the file was changed after `date`; None where that is no date."""
+    """Tell whether the file was changed after `date`; None if that is not a date."""
     if date == told.modified:
         return False
     from werkzeug.http import parse_date
@@ -111,7 +111,7 @@ def _is_newer(told: Representation, date: str) -> bool | None:
 
 
 def spans_of(environ: dict[str, Any], told: Representation) -> list[Span] | None:
-    """Return the parts of the file that are asked for: None for the whole, none of them for a 416 answer."""
+    """Return the requested parts of the file: None for the whole, no parts for a 416 answer."""
     field = environ.get("HTTP_RANGE")
     if not field or environ["REQUEST_METHOD"] != "GET":
         return None
@@ -131,7 +131,7 @@ def spans_of(environ: dict[str, Any], told: Representation) -> list[Span] | None
     return [span for span in spans if span[0] < span[1]]
 
 
-IN_MEMORY = 65536  # bytes; a smaller file is read at once, which costs less than what servers do to send a file
+IN_MEMORY = 65536  # bytes; reading a smaller file at once costs less than what servers do to send a file
 PIECE = 65536
 
 
@@ -147,7 +147,7 @@ def read(descriptor: int, size: int) -> bytes:
 
 
 def whole(descriptor: int, size: int, environ: dict[str, Any]) -> Iterable[bytes]:
-    """Return the body of a large file, sent by the server itself where it can; the descriptor is the body's now."""
+    """Return the body of a large file, sent by the server itself if it can; the body owns the descriptor now."""
     wrapper = environ.get("wsgi.file_wrapper")
     if wrapper is None:
         return Parts(descriptor, [(0, size)])
@@ -158,7 +158,7 @@ def whole(descriptor: int, size: int, environ: dict[str, Any]) -> Iterable[bytes
 def part(descriptor: int, span: Span, environ: dict[str, Any]) -> Iterable[bytes]:
     """Return the body of one part.
 
-    gunicorn sends as many bytes as Content-Length says from where the file stands; no other server promises that.
+    gunicorn sends as many bytes as Content-Length states from the file's position; no other server promises that.
     """
     start, stop = span
     if stop - start > IN_MEMORY and environ.get("SERVER_SOFTWARE", "")[:8] == "gunicorn":
@@ -170,7 +170,7 @@ def part(descriptor: int, span: Span, environ: dict[str, Any]) -> Iterable[bytes
 class Parts:
     """Parts of a file one after another, each behind its `heads`, and `tail` at the end.
 
-    A file that has become shorter meanwhile raises, so that the answer is seen to be cut short.
+    A file that has become shorter meanwhile raises, so that the client sees that the answer is incomplete.
     """
 
     def __init__(
@@ -221,5 +221,5 @@ class Multipart:
         self.length = sum(map(len, self._heads)) + sum(stop - start for start, stop in spans) + len(self._tail)
 
     def body(self, descriptor: int) -> Parts:
-        """Return the body; the descriptor is the body's now."""
+        """Return the body; the body owns the descriptor now."""
         return Parts(descriptor, self._spans, self._heads, self._tail)

@@ -1,8 +1,8 @@
 """The layer in front of a site's app that answers with files.
 
-Every answer is made from a file that is open already: it is found below its folder without following what a link
-says outside (`safefiles`), looked at by its descriptor, and sent from it. What was said about a file is remembered as
-long as its stamp stays the same.
+Every answer is made from a file that is already open: it is found below its directory without following links that lead
+outside (`safefiles`), examined by its descriptor, and sent from it. The description of a file is remembered as long as
+its stamp stays the same.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from multisite.dispatch.static.answers import Expires, Headers, Representation, 
 from multisite.errors import pages
 
 Environ = dict[str, Any]
-CODINGS = {"br": b".br", "zstd": b".zst", "gzip": b".gz"}  # in the order of our preference
+CODINGS = {"br": b".br", "zstd": b".zst", "gzip": b".gz"}  # in order of our preference
 MOST_KNOWN = 1024  # files remembered for a site
 LOOK_EVERY = 1.0  # seconds between two looks for compressed variants of a file
 
 _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO, errno.ENODEV)
 _FORBIDDEN = (errno.EACCES, errno.EPERM)
 _NOT_FOUND = pages.error_page(404, text="There is no file at this address.")
-_REFUSED = pages.error_page(403, text="This file may not be seen.")
+_REFUSED = pages.error_page(403, text="Access to this file is not allowed.")
 _NOT_ALLOWED = pages.error_page(405, text="Files can only be read.", headers=(("Allow", "GET, HEAD"),))
-_CHANGED = pages.error_page(412, text="The file is not the one that was asked for.")
+_CHANGED = pages.error_page(412, text="The file has changed since the client last saw it.")
 
 
 class StaticFiles:
-    """The files of one site; call it with a request, and it answers or returns None.
+    """The files of one site; called with a request, it answers or returns None.
 
     Args:
-        root: whether this process runs as root, to which the kernel would give every file.
+        root: whether this process runs as root, to which the kernel would open every file.
     """
 
     def __init__(self, site: Site, home: Home, *, root: bool | None = None) -> None:
@@ -61,7 +61,7 @@ class StaticFiles:
         self._variants: dict[str, tuple[float, tuple[str, ...]]] = {}
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes] | None:
-        """Answer one request, if files are what it asks for."""
+        """Answer one request, if it asks for files."""
         path = environ.get("PATH_INFO", "")
         found = self._prefixes.find(path)
         if found:
@@ -78,7 +78,7 @@ class StaticFiles:
         return None
 
     def _below(self, rest: str, folders: Iterable[bytes], environ: Environ, start_response: Any) -> Iterable[bytes]:
-        """Answer under a prefix, whatever there is."""
+        """Answer under a prefix, in any case."""
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return _NOT_ALLOWED(environ, start_response)
         try:
@@ -91,9 +91,9 @@ class StaticFiles:
             return _NOT_FOUND(environ, start_response)
 
     def _candidates(self, places: Iterable[bytes], path: str) -> list[tuple[bytes, list[bytes]]]:
-        """Return the files that there seem to be for a path, each as a folder and names below it.
+        """Return the files that seem to exist for a path, each as a directory and names below it.
 
-        Only a look, which costs less than an attempt to open what is not there; what is shown is decided later.
+        This only looks, which costs less than trying to open a missing file; what is shown is decided later.
         """
         parts = names(path, self._hidden)
         if parts is None:
@@ -104,7 +104,7 @@ class StaticFiles:
     def _first_of(
         self, candidates: Iterable[tuple[bytes, list[bytes]]], environ: Environ, start_response: Any
     ) -> Iterable[bytes]:
-        """Answer with the first file that can be had; raises OSError where there is none."""
+        """Answer with the first available file; raises OSError if there is none."""
         reason: OSError = FileNotFoundError(errno.ENOENT, "there is no such file")
         for place, parts in candidates:
             try:
@@ -120,14 +120,14 @@ class StaticFiles:
         raise reason
 
     def _reach(self, place: bytes, parts: list[bytes]) -> tuple[Reached, bytes]:
-        """Open the file `parts` of a folder, or the file that `place` itself is; returns its name too."""
+        """Open the file `parts` of a directory, or the file that `place` itself is; returns its name too."""
         try:
             return reach(place, parts, self._policy, trusting=not self._root), parts[-1] if parts else b""
         except NotADirectoryError:
             if parts:
                 raise
         folder, name = os.path.split(place)
-        policy = "owner" if self._root else "all"  # the path is the site file's word, not a visitor's
+        policy = "owner" if self._root else "all"  # the site file names this path, not a visitor
         return reach(folder, [name], policy, trusting=not self._root), name
 
     # One open file
@@ -135,7 +135,7 @@ class StaticFiles:
     def _send(
         self, reached: Reached, name: bytes, where: bytes, environ: Environ, start_response: Any
     ) -> Iterable[bytes]:
-        """Answer with an open file, or with the way to the folder it is; `where` is its path as it was asked for."""
+        """Answer with an open file, or redirect to the directory that it is; `where` is the requested path."""
         status = os.fstat(reached.file)
         if stat.S_ISDIR(status.st_mode):
             return self._redirect(reached, environ)(environ, start_response)
@@ -147,7 +147,7 @@ class StaticFiles:
             try:
                 status = self._compressed(reached, name + CODINGS[coding])
             except OSError:
-                coding = ""  # gone within the last second, or nothing to be shown
+                coding = ""  # gone within the last second, or not allowed
         told = self._about(path, name, coding, status, varies=bool(offered))
         if self._sender and self._trusts(environ.get("REMOTE_ADDR", "")):
             value = self._sender.value(where + CODINGS[coding] if coding else where)
@@ -165,7 +165,7 @@ class StaticFiles:
         return self._parts(reached, told, spans, environ, start_response)
 
     def _redirect(self, reached: Reached, environ: Environ) -> pages.Page:
-        """Return the way to a folder that has an index; any other folder is nothing that we show."""
+        """Redirect to a directory that has an index; we show no other directory."""
         path = environ["PATH_INFO"]
         if path.endswith("/") or not any(_is_file(index, reached.file) for index in self._index):
             raise FileNotFoundError(errno.ENOENT, "a folder has no content")
@@ -174,14 +174,14 @@ class StaticFiles:
         return pages.redirect(f"{location}?{query}" if query else location, 301)
 
     def _refuse_odd(self, folder: int, status: os.stat_result) -> None:
-        """Refuse what is no file, and to a worker that runs as root what only root may read."""
+        """Refuse what is not a file, and, in a worker that runs as root, what only root may read."""
         if not stat.S_ISREG(status.st_mode):
-            raise FileNotFoundError(errno.ENOENT, "it is no regular file")
+            raise FileNotFoundError(errno.ENOENT, "it is not a regular file")
         if self._root and not status.st_mode & stat.S_IROTH and status.st_uid != os.fstat(folder).st_uid:
-            raise PermissionError(errno.EACCES, "neither everybody may read it nor the owner of its folder")
+            raise PermissionError(errno.EACCES, "neither everybody nor the owner of its directory may read it")
 
     def _offered(self, path: str, name: bytes, folder: int) -> tuple[str, ...]:
-        """Return the codings in which the file lies in its folder, as of a second ago at most."""
+        """Return the codings in which the directory has the file, as of a second ago at most."""
         now = time.monotonic()
         known = self._variants.get(path)
         if known and now < known[0]:
@@ -193,7 +193,7 @@ class StaticFiles:
         return found
 
     def _compressed(self, reached: Reached, name: bytes) -> os.stat_result:
-        """Have a compressed variant in place of the file."""
+        """Replace the file with a compressed variant."""
         file = beside(reached.folder, name)
         try:
             status = os.fstat(file)
@@ -205,7 +205,7 @@ class StaticFiles:
         return status
 
     def _about(self, path: str, name: bytes, coding: str, status: os.stat_result, *, varies: bool) -> Representation:
-        """Return what is said about the file, from memory if it is still the same."""
+        """Return the description of the file, from memory if it is still the same."""
         key = (path, coding, varies)
         known = self._known.get(key)
         if known and known.stamp == stamp_of(status):
@@ -232,7 +232,7 @@ class StaticFiles:
             start_response("200 OK", headers)
             return body
         data = answers.read(reached.file, told.size)
-        if len(data) != told.size:  # it is being written; what it is now has no name yet
+        if len(data) != told.size:  # it is being written; its present content has no name yet
             headers = [("Content-Type", told.media_type), ("Content-Length", str(len(data)))]
         start_response("200 OK", headers)
         return [data]
@@ -269,12 +269,12 @@ class StaticFiles:
 
     @staticmethod
     def _is_straight(file: int, where: bytes, coding: str) -> bool:
-        """Tell whether the file still has its name, so that a front end which follows no link finds it too."""
+        """Tell whether the file still has its name, so that a front end which follows no links finds it too."""
         name = os.readlink(b"/proc/self/fd/%d" % file).rpartition(b"/")[2]
         return name == os.path.basename(where) + CODINGS.get(coding, b"")
 
     def _pass_on(self, header: str, value: str, told: Representation, start_response: Any) -> Iterable[bytes]:
-        """Have the front end send the file; it looks at conditions and ranges itself."""
+        """Let the front end send the file; it handles conditions and ranges itself."""
         drop = ("Content-Length", "ETag", "Last-Modified", "Accept-Ranges")
         headers = [field for field in told.headers if field[0] not in drop]
         headers += [("Content-Length", "0"), (header, value), *self._expiry(told)]
@@ -290,14 +290,14 @@ def _is_file(name: bytes, folder: int) -> bool:
 
 
 LONGEST = 4096  # bytes of a path; PATH_MAX of Linux, and no file system has longer ones
-WELL_KNOWN = b".well-known"  # RFC 8615: certificates are issued by what lies there
+WELL_KNOWN = b".well-known"  # RFC 8615: certificates are issued for what is there
 
 
 def names(path: str, hidden: bool = False) -> list[bytes] | None:
-    """Split a path, as PATH_INFO has it, into names; None where no file can be meant.
+    """Split a path, as PATH_INFO contains it, into names; None if it cannot name a file.
 
-    What an empty name, ``.`` and ``..`` would do is not for a URL to say, and names that start with a dot are not
-    served unless `hidden` is set. One slash at either end is left out.
+    Empty names, ``.`` and ``..`` have no meaning in a URL here, and names that start with a dot are not served unless
+    `hidden` is set. One slash at either end is ignored.
     """
     try:
         data = path.encode("latin-1")  # PEP 3333: bytes, each as one character
