@@ -1,8 +1,7 @@
 """A site in this worker: imported here at its first request, or served from elsewhere.
 
-`InProcessSite.app` is all that the dispatcher calls. It starts as the act of loading, and becomes the site's own
-callable, or the page that explains why there is none. Everything in between happens under the site's own lock, so that
-no site waits for another's import.
+`InProcessSite.app` is all that the dispatcher calls: it loads the site, then it is the site's own callable, or the page
+that explains why there is none. All changes happen under the site's own lock, so no site waits for another's import.
 
 A generation is one import of a site. A reload makes the next one beside the one that serves, and puts it in place only
 when it is complete. The table in `states` shows what happens when.
