@@ -1,4 +1,4 @@
-"""What is written down: the service's log, sites' logs, request lines.
+"""What is logged: the service's log, sites' logs, request lines.
 
 Face: `servicelog` (whose site a record is about, incidents), `requests` (one request and its line), `logfiles`,
 `loghandlers`.

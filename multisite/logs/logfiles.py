@@ -1,10 +1,10 @@
-"""Log files: opened with care, appended to by one write(2) a line, opened anew when they were renamed, and read back.
+"""Log files: opened with care, appended to by one write(2) a line, reopened after a rename, and read back.
 
 Several processes append to the same file; O_APPEND and one write for a line keep their lines whole.
 
 A process that runs as root never writes through a link that a site's user made. It opens the folder by the rule of
-owners (`safefiles`), the file itself only if it is no link, and, in a folder that is somebody else's, only a plain
-file that has no other name. It reads by the same rule.
+owners (`safefiles`), the file itself only if it is not a link, and, in another user's folder, only a plain file that
+has no other name. It reads by the same rule.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from weakref import WeakSet
 from multisite.config.safefiles import open_folder
 
 MOMENT = 0.02  # seconds
-AT_ONCE = 4  # lines of a moment that do not wait for its end
+AT_ONCE = 4  # lines of a moment that are written at once
 MOST = 512  # records that wait
 LAST = 65536  # bytes of a file whose last lines are wanted; more, where these are not enough
 MOST_READ = 64 << 20  # bytes of a file that are looked through for its last lines
 LINES = 40
 PIECE = 65536
-LOOK_FOR_MORE_EVERY = 0.2  # seconds between two looks for more
-LONGEST = 1 << 20  # bytes of a line that is waited for
-LOOK_EVERY = 1.0  # seconds from a file's new name until lines go to a new file
+LOOK_FOR_MORE_EVERY = 0.2  # seconds between two looks for new lines
+LONGEST = 1 << 20  # bytes of an unfinished line that are kept
+LOOK_EVERY = 1.0  # seconds from the rename of a file until lines go to a new file
 
-#: links to what a container's runtime collects
+#: links to the streams that a container's runtime collects
 STREAMS = ("/dev/stdout", "/dev/stderr")
 Record = TypeVar("Record")
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -67,7 +67,7 @@ def open_in(folder: int, name: str, path: str) -> tuple[int, bool]:
         descriptor = os.open(name, _FLAGS | os.O_NOFOLLOW, 0o640, dir_fd=folder)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise OSError(errno.ELOOP, "it is a link, which root does not follow", path) from None
+            raise OSError(errno.ELOOP, "it is a link, and root does not follow links", path) from None
         raise
     try:
         status = os.fstat(descriptor)
@@ -80,16 +80,18 @@ def open_in(folder: int, name: str, path: str) -> tuple[int, bool]:
 
 
 def _refuse_odd(file: os.stat_result, folder: os.stat_result, path: str) -> None:
-    """Refuse what a folder's owner may have put there in place of a log."""
+    """Refuse an object that a folder's owner may have put in place of a log."""
     others = folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not folder.st_mode & stat.S_ISVTX
     if not folder.st_uid and not others:
         return
     if not stat.S_ISREG(file.st_mode) or file.st_nlink > 1 or file.st_uid not in (0, folder.st_uid):
-        raise PermissionError(errno.EACCES, "it is no plain file of its own, in a folder that is not root's", path)
+        raise PermissionError(
+            errno.EACCES, "it is not a plain file with a single name, and the folder is not root's", path
+        )
 
 
 class LogFile:
-    """Appends lines to the file at `path`; a fault is told once, and writing is tried again.
+    """Appends lines to the file at `path`; a fault is reported once, and writing is tried again.
 
     The descriptor keeps its number as long as this lives, so that a thread that is about to write never hits another
     file.
@@ -101,7 +103,7 @@ class LogFile:
     def __init__(self, path: str, clock: Callable[[], float] = monotonic) -> None:
         self.path = path
         self._clock = clock
-        self._told = ""  # what of a fault that lasts was told already
+        self._told = ""  # the lasting fault that was reported already
         self._file = -1
         self._file = open_append(path)
         self._stamp = _stamp(os.fstat(self._file))
@@ -111,13 +113,13 @@ class LogFile:
         return f"<LogFile {self.path}>"
 
     def write(self, line: str) -> None:
-        """Append one line, to a new file if it is time to look for one."""
+        """Append one line, to a new file if the old one was renamed."""
         if self._clock() >= self._look_at:
             self.check_renamed()
         self.append(f"{line}\n".encode("ascii", "backslashreplace"))
 
     def append(self, data: bytes) -> None:
-        """Append a line that has its end; whoever does so calls `check_renamed` once a second."""
+        """Append a line with its end; the caller also calls `check_renamed` once a second."""
         try:
             if os.write(self._file, data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -127,7 +129,7 @@ class LogFile:
             self._tell("write", error)
 
     def check_renamed(self) -> None:
-        """Open the file anew if it has been renamed or removed."""
+        """Reopen the file if it has been renamed or removed."""
         self._look_at = self._clock() + LOOK_EVERY
         with contextlib.suppress(OSError):
             if _stamp(os.stat(self.path)) == self._stamp:
@@ -160,17 +162,17 @@ def _stamp(status: os.stat_result) -> tuple[int, int]:
 
 
 class Batch(Generic[Record]):
-    """Appends the lines of records, nearly in the order in which they come.
+    """Appends the lines of records, nearly in the order in which they arrive.
 
-    Under load a line costs a request most where it is made and written between everything else: nothing of it is in
-    the processor's caches, and write(2) gives the interpreter's lock away. So the first lines of a moment are written
-    at once, which is all that a quiet site ever has, and of those after them a record is kept until it is over. What
-    is written at one time is whole lines. A process that is killed loses what came in its last moment.
+    Under load, a line is most expensive if it is made and written between other work: nothing of it is in the
+    processor's caches, and write(2) releases the interpreter's lock. So the first lines of a moment are written at
+    once, which are all lines of a quiet site, and further ones are kept as records until the moment is over. Each write
+    consists of whole lines. A process that is killed loses the lines of its last moment.
 
     Args:
         line: makes the line of a record, with its end.
         write: appends whole lines.
-        at_once: each is written at once.
+        at_once: whether each line is written at once.
 
     Attributes:
         append: takes a record.
@@ -183,7 +185,7 @@ class Batch(Generic[Record]):
         self._left = 0  # lines that it may still write at once
         self._waiting: deque[Record] = deque()
         self._is_expected = False
-        # uWSGI lets the interpreter rest between requests unless told, so no thread of ours would run.
+        # uWSGI stops the interpreter between requests by default, so no thread of ours would run.
         self.append = self._at_once if at_once or "uwsgi" in sys.modules else self._append
         _batches.add(self)
 
@@ -211,8 +213,8 @@ class Batch(Generic[Record]):
         return self._left >= 0
 
     def flush(self) -> None:
-        """Write what waits; what comes meanwhile is written, too, or waits for the next time."""
-        self._is_expected = False  # first, so that nobody leaves a record behind and goes
+        """Write the waiting records; those that arrive meanwhile are written, too, or wait for the next time."""
+        self._is_expected = False  # first, so that no thread adds a record unnoticed
         lines = []
         with contextlib.suppress(IndexError):
             while True:
@@ -221,13 +223,13 @@ class Batch(Generic[Record]):
             self._write(b"".join(lines))
 
     def forget(self) -> None:
-        """Leave what waits to the process that this one was forked from."""
+        """Drop the waiting records: the process that this one was forked from writes them."""
         self._is_expected = False
         self._waiting.clear()
 
 
 class _Flusher:
-    """One thread of a process, which is there when lines wait for the first time."""
+    """One thread of a process, started when lines wait for the first time."""
 
     def __init__(self) -> None:
         self._expecting: deque[Batch[Any]] = deque()
@@ -237,7 +239,7 @@ class _Flusher:
         self._flushing = threading.RLock()  # what an application left in its environ may ask for lines of its own
 
     def expect(self, batch: Batch[Any]) -> bool:
-        """Flush `batch` when a moment is over; False where the system has no thread for that."""
+        """Flush `batch` when a moment is over; return False if the system has no thread for that."""
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
@@ -259,7 +261,7 @@ class _Flusher:
             self.flush()
 
     def flush(self) -> None:
-        """Flush all; what another thread is about to write has been written when this returns."""
+        """Flush all; when this returns, other threads have finished writing, too."""
         with self._flushing:
             while self._expecting:
                 self._expecting.popleft().flush()
@@ -305,7 +307,7 @@ def open_log(path: str, *, root: bool | None = None) -> int:
     if stat.S_ISREG(os.fstat(file).st_mode):
         return file
     os.close(file)
-    raise OSError(errno.EINVAL, "it is no plain file, so it cannot be read back", path)
+    raise OSError(errno.EINVAL, "it is not a plain file, so it cannot be read back", path)
 
 
 def last_lines(path: str) -> list[str]:
@@ -319,12 +321,12 @@ def last_lines(path: str) -> list[str]:
 
 
 class Tail:
-    """What stands at the end of a file, and what is appended; a context manager.
+    """The end of a file, and the lines appended to it; a context manager.
 
     Args:
         path: of the file.
-        waits: whether a file that is not there yet is waited for.
-        sleep: waits so many seconds.
+        waits: whether to wait for a file that does not exist yet.
+        sleep: waits for a number of seconds.
 
     Raises:
         OSError: there is none, or none that may be read.
@@ -367,7 +369,7 @@ class Tail:
             last *= 8
 
     def more(self) -> Iterator[list[str]]:
-        """Yield new lines as they come, for ever; a file that takes the name over is read from its beginning.
+        """Yield new lines as they come, for ever; a new file under the same name is read from its beginning.
 
         Raises:
             OSError: the file that has the name now may not be read.
@@ -388,7 +390,7 @@ class Tail:
         return lines, successor >= 0
 
     def _take(self, file: int) -> list[str]:
-        """Go on with another file; returns the line that nobody ended in the old one."""
+        """Continue with another file; return the unfinished line of the old one."""
         if self._file >= 0:
             os.close(self._file)
         self._file = file
@@ -405,12 +407,12 @@ class Tail:
                 yield from self._end()
 
     def _end(self) -> list[str]:
-        """Return a line that nobody has ended."""
+        """Return an unfinished line."""
         rest, self._rest = self._rest, b""
         return [_text(rest)] if rest else []
 
     def _successor(self) -> int:
-        """Open the file that has taken the name over; -1 while there is none."""
+        """Open the new file under the same name; return -1 while there is none."""
         with contextlib.suppress(FileNotFoundError):
             file = open_log(self.path)
             if self._file < 0 or not os.path.samestat(os.fstat(file), os.fstat(self._file)):

@@ -3,7 +3,7 @@
 Moya's: ``[logger:NAME]``, ``[handler:NAME]``, ``[formatter:NAME]``, a leading ``extends = FILE``, and ``$NAME`` from
 the environment. The standard library's `logging.config.fileConfig`: ``[loggers]``, ``[handlers]`` and ``[formatters]``
 list the keys of ``[logger_KEY]`` and so on, and ``%(here)s`` in args is the file's directory.
-Nothing is evaluated here, and what the sections mean is `multisite.logs.loggingplan`'s matter.
+Nothing is evaluated here; `multisite.logs.loggingplan` interprets the sections.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from multisite.errors import Problem
 
 KINDS = ("logger", "handler", "formatter")
 
-#: a file larger than this many bytes is no configuration
+#: a file larger than this many bytes is not a configuration
 LARGEST_FILE = 1 << 20
 
 #: what Python 3.13 raises where earlier ones stumbled over an AttributeError
@@ -31,7 +31,7 @@ TOP = "(top)"
 
 @dataclass(frozen=True)
 class Section:
-    """One section of a logging.ini: where it stands and what it says."""
+    """One section of a logging.ini: its place and its content."""
 
     file: str
     name: str
@@ -59,14 +59,14 @@ class Sections:
         return found
 
     def add(self, kind: str, name: str, section: Section) -> None:
-        """Take a section in; a value of an extending file stands above that of the extended one."""
+        """Add a section; a value of an extending file beats that of the extended one."""
         below = self.of(kind).get(name)
         values = (below.values if below else {}) | section.values
         self.of(kind)[name] = Section(section.file, section.name, values)
 
 
 def read(path: str, environ: Mapping[str, str] = os.environ) -> Sections:
-    """Read a logging.ini and all that it extends. Never raises: what is wrong is in the answer's `problems`."""
+    """Read a logging.ini and all files that it extends. Never raises: errors are in `problems` of the result."""
     sections = Sections(path)
     for file, parser in reversed(_chain(path, sections.problems)):
         if parser.has_section("loggers"):
@@ -82,7 +82,7 @@ def _chain(path: str, problems: list[Problem]) -> list[tuple[str, configparser.C
     seen: set[str] = set()
     while path:
         if os.path.abspath(path) in seen:
-            remedy = "take one extends out of the circle"
+            remedy = "remove one extends from the circle"
             problems.append(Problem(chain[-1][0], "extends itself", key="extends", value=path, remedy=remedy))
             break
         seen.add(os.path.abspath(path))
@@ -130,14 +130,14 @@ def _unreadable(path: str, fault: Exception) -> Problem:
             fault, (AttributeError, getattr(configparser, "MultilineContinuationError", AttributeError))
         ):
             reason = "has an indented line below a key without a value"
-            return Problem(path, reason, remedy="write key = value, or take out the indent")
+            return Problem(path, reason, remedy="write key = value, or remove the indentation")
         case configparser.ParsingError():
             line = next((number for number, _ in fault.errors), 1) - 1
             return Problem(path, "is neither a section nor key = value", remedy="correct the line", line=line)
         case configparser.DuplicateSectionError() | configparser.DuplicateOptionError():
             key = getattr(fault, "option", "")
             line = (fault.lineno or 1) - 1
-            return Problem(path, "stands here twice", section=fault.section, key=key, remedy="remove one", line=line)
+            return Problem(path, "appears twice", section=fault.section, key=key, remedy="remove one", line=line)
         case _:
             return Problem(path, str(fault), remedy="write a logging configuration there")
 
@@ -164,7 +164,7 @@ def _take_library_dialect(file: str, parser: configparser.ConfigParser, sections
             if parser.has_section(title):
                 sections.add(kind, name, _library_section(file, parser, title, sections.problems))
             else:
-                remedy = f"add the section [{title}] or take the name out"
+                remedy = f"add the section [{title}] or remove the name"
                 problem = Problem(file, "has no section", section=f"{kind}s", key="keys", value=name, remedy=remedy)
                 sections.problems.append(problem)
 

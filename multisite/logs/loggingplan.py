@@ -1,4 +1,4 @@
-"""What a logging.ini asks for, checked as a whole before anything is changed.
+"""The plan of a logging.ini, checked as a whole before anything is changed.
 
 `make_plan` turns sections into a plan and finds all problems; `Plan.build` makes the handlers. The loggers are set by
 `multisite.logs.servicelog`. `logging.config` is not used: it evaluates `args`, stops at the first fault, and shuts down
@@ -38,7 +38,7 @@ LEVELS = "one of DEBUG, INFO, WARNING, ERROR, CRITICAL"
 
 @dataclass(frozen=True)
 class LoggerPlan:
-    """How one logger is to be; None leaves that part as it is."""
+    """The settings of one logger; None leaves that part unchanged."""
 
     name: str  # "" is the root logger
     level: int | None
@@ -74,7 +74,7 @@ class Plan:
     handlers: Mapping[str, HandlerPlan]
 
     def build(self) -> tuple[dict[str, logging.Handler], list[Problem]]:
-        """Make all handlers that a logger or a handler uses; a handler that cannot be made is a problem."""
+        """Make all handlers that a logger or a handler uses; a handler that fails is a problem."""
         built: dict[str, logging.Handler] = {"null": logging.NullHandler()}
         problems = []
         for name in self._used():
@@ -112,7 +112,7 @@ def make_plan(sections: Sections) -> tuple[Plan | None, list[Problem]]:
 
 
 class _Reader:
-    """Reads sections and keeps the problems it meets; each method answers with something usable all the same."""
+    """Reads sections and collects problems; each method returns something usable in any case."""
 
     def __init__(self, sections: Sections) -> None:
         self.sections = sections
@@ -132,7 +132,7 @@ class _Reader:
             made: logging.Formatter = factory(form, dates) if style == "%" else factory(form, dates, style)
             return made
         except Exception as fault:  # a class that the administrator named may raise anything
-            self.add(section, f"is no format: {fault}", "format", "write fields like %(asctime)s %(message)s")
+            self.add(section, f"is not a format: {fault}", "format", "write fields like %(asctime)s %(message)s")
             return None
 
     def handler(self, section: Section) -> HandlerPlan | None:
@@ -197,7 +197,7 @@ class _Reader:
         level = int(text) if text.isdecimal() else logging.getLevelName(text)
         if isinstance(level, int):
             return level
-        self.add(section, "is no level", "level", LEVELS)
+        self.add(section, "is not a level", "level", LEVELS)
         return None
 
     def boolean(self, section: Section, key: str) -> bool:

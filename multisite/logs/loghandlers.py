@@ -1,4 +1,4 @@
-"""Log handlers and formatters of ours, and what stands in for those that Moya's logging.ini names."""
+"""Our log handlers and formatters, and replacements for those that Moya's logging.ini names."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from multisite.logs.logfiles import open_append
 #: where a platform's syslog daemon listens, tried in this order
 SYSLOG_SOCKETS = ("/dev/log", "/var/run/syslog", "/var/run/log")
 
-#: what a record shows where nobody set its site
+#: shown by a record without a site
 NO_SITE = {"site": "", "where": " " * 14}
 
 
 class ReopeningFileHandler(logging.handlers.WatchedFileHandler):
-    """Appends to a file, which is opened anew when it was renamed or removed (logrotate).
+    """Appends to a file, which is reopened after it was renamed or removed (logrotate).
 
-    A fault while writing (full disk, no permission, directory gone) is told once on standard error and never reaches
-    the code that logs; writing is tried again with every record.
+    A fault while writing (full disk, no permission, directory gone) is reported once on standard error and never
+    reaches the code that logs; writing is tried again with every record.
 
     Raises:
         OSError: the file cannot be opened when the handler is made.
@@ -43,7 +43,7 @@ class ReopeningFileHandler(logging.handlers.WatchedFileHandler):
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Tell of the first fault in a line; a traceback for each record would fill another log."""
+        """Report the first fault in one line; a traceback for each record would fill another log."""
         fault = sys.exc_info()[1]
         if not isinstance(fault, OSError):
             super().handleError(record)
@@ -74,13 +74,13 @@ class LocalSysLogHandler(logging.handlers.SysLogHandler):
         super().__init__(address, facility)
 
     def _connect_unixsocket(self, address: str) -> None:
-        """Connect, now and when the daemon was restarted; nobody who logs shall wait for it."""
+        """Connect, now and after a restart of the daemon; callers must not wait for it."""
         super()._connect_unixsocket(address)  # type: ignore[misc]
         self.socket.setblocking(False)  # type: ignore[attr-defined]
 
 
 class SyslogLines:
-    """Sends lines to a syslog daemon; one that does not keep up loses lines rather than holding whoever logs.
+    """Sends lines to a syslog daemon; one that is too slow loses lines and does not delay the callers.
 
     Raises:
         OSError: there is no such daemon.
@@ -107,7 +107,7 @@ class SyslogLines:
         self.write(data[:-1].decode("ascii"))
 
     def check_renamed(self) -> None:
-        """There is no file that could have been renamed."""
+        """Do nothing: there is no file that could have been renamed."""
 
     def _tell(self, _record: logging.LogRecord) -> None:
         if not self._told:

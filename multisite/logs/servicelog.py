@@ -1,4 +1,4 @@
-"""The service's log: where it goes, whose site a record is about, and a site's own error log.
+"""The service's log: where it goes, which site a record is about, and a site's own error log.
 
 What the code of an in-process site logs and writes to ``wsgi.errors`` gets into that site's own log by `Records` and
 `Errors`.
@@ -48,7 +48,7 @@ class OwnLog(Protocol):
 
 
 class Records(logging.Handler):
-    """Gives each site's records to its own log; stands at the root logger while some site has one.
+    """Gives each site's records to its own log; it is at the root logger while any site has one.
 
     That the root has a handler hides from `logging` that a record has no other. Where this is so, it does what
     `logging` would do then, from WARNING on, with the handlers of the service's log rather than with lines that have
@@ -100,8 +100,8 @@ _told: set[Problem] = set()  # problems of site logs that were logged already
 def configure(home: Home) -> tuple[Problem, ...]:
     """Set up logging as the home's logging.ini says; called again, it replaces what it did before.
 
-    Without a logging.ini records go to standard error from INFO on, or, where the WSGI server configured the root
-    logger, to the root's handlers. Where logging.ini has an error, the file as a whole is not used.
+    Without a logging.ini records go to standard error from INFO on, or, if the WSGI server has configured the root
+    logger, to the root's handlers. If logging.ini has an error, the whole file is not used.
 
     Returns:
         all problems of logging.ini and of the files that it extends, for the caller to log.
@@ -117,7 +117,7 @@ def configure(home: Home) -> tuple[Problem, ...]:
 
 
 def problems_of(home: Home) -> tuple[Problem, ...]:
-    """Return what is wrong with the home's logging.ini, which is only read here: no handler is made."""
+    """Return the problems of the home's logging.ini, which is only read here: no handler is made."""
     path = os.path.join(home.path, home.projects.logging)
     plan, problems = make_plan(loggingini.read(path)) if os.path.exists(path) else (None, [])
     return (*problems, *(plan.foreseen() if plan else ()))
@@ -137,7 +137,7 @@ def _configure_from(path: str) -> list[Problem]:
     for logger in plan.loggers:
         _apply(logger, handlers)
     if not any(logger.name == SERVICE or (not logger.name and logger.level) for logger in plan.loggers):
-        _log.setLevel(logging.INFO)  # else the root's WARNING would hide what Moya's service tells
+        _log.setLevel(logging.INFO)  # else the root's WARNING would hide messages of Moya's service
     return problems
 
 
@@ -182,13 +182,13 @@ def _remove_installed() -> None:
 
 
 def restore() -> tuple[str, ...]:
-    """Put back what a site's import took from our logging; call it after each import in this process.
+    """Restore what a site's import took from our logging; call it after each import in this process.
 
-    `logging.config.dictConfig` disables every logger it does not name, unless it is told not to, and empties the root
+    `logging.config.dictConfig` disables every logger that it does not name, by default, and empties the root
     logger; both are one forgotten line in a Django project's settings.
 
     Returns:
-        what had to be put back, in words for a warning that names the site.
+        what had to be restored, in words for a warning that names the site.
     """
     changes = []
     if install_site_in_records():
@@ -235,12 +235,12 @@ def install_site_in_records() -> bool:
 
 
 def site_logger(site_name: str) -> logging.Logger:
-    """The logger for what the service has to say about one site."""
+    """Return the logger for messages of the service about one site."""
     return logging.getLogger(SITE_PREFIX + site_name)
 
 
 class SiteLogHandler(ReopeningFileHandler):
-    """Writes a site's own error log: the records about that site and no other's."""
+    """Writes a site's own error log: only the records about that site."""
 
     def __init__(self, site_name: str, path: str) -> None:
         self.site_name = site_name
@@ -344,7 +344,7 @@ def own_log(site_name: str) -> OwnLog | None:
 
 
 def tell_once(site: Site, key: str, target: str, fault: OSError | ValueError) -> Problem:
-    """Log that a log of a site cannot be opened, which costs nothing but that log."""
+    """Log once that a log of a site cannot be opened; only that log is lost."""
     directory = os.path.dirname(target)
     if target.startswith("syslog:"):
         remedy = "start a syslog daemon, or name a file"
@@ -361,7 +361,7 @@ def tell_once(site: Site, key: str, target: str, fault: OSError | ValueError) ->
 
 
 def incident() -> str:
-    """A name for one failure, eight hexadecimal digits: on the visitor's page and in the log."""
+    """Return a name for one failure, eight hexadecimal digits: for the visitor's page and the log."""
     return secrets.token_hex(4)
 
 
@@ -371,16 +371,16 @@ def is_incident(text: str) -> bool:
 
 
 def note(logger: logging.Logger, error: MultisiteError, where: object) -> None:
-    """Log, once, what a visitor is told no reason of, under the incident that the visitor's page shows."""
+    """Log, once, an error whose reason visitors do not see, under the incident on the visitor's page."""
     if not error.incident:
         error.incident = incident()
         logger.warning("incident %s: %s: %s", error.incident, where, error)
 
 
 def answer_for(logger: logging.Logger, error: BaseException, where: object) -> MultisiteError:
-    """Return the error whose page answers a request that `error` has ended; log what is none of ours.
+    """Return the error whose page answers a request that `error` has ended; log errors that are not ours.
 
-    Where the system has run out of something (descriptors, memory, room on a disk, threads) it is worth another try.
+    If the system has run out of something (descriptors, memory, room on a disk, threads), another try may succeed.
     """
     if isinstance(error, MultisiteError):
         return error
@@ -391,7 +391,7 @@ def answer_for(logger: logging.Logger, error: BaseException, where: object) -> M
     else:
         answer = Unforeseen("This server could not answer the request")
         answer.incident = incident()
-        logger.error("incident %s: %s: a request cannot be answered", answer.incident, where, exc_info=error)
+        logger.error("incident %s: %s: cannot answer a request", answer.incident, where, exc_info=error)
     return answer
 
 
@@ -401,9 +401,9 @@ def log_failure(site_name: str, incident: str, message: str, exc: BaseException 
 
 
 def part_loggers(key_of: Callable[[str], str]) -> None:
-    """Have a logger called like a module of which several sites have one each be another one for each of them.
+    """Give each of several sites its own logger for a module name of which each has its own module.
 
-    Else the handler that one ``app.py`` gives to ``logging.getLogger(__name__)`` would get what the others log.
+    Otherwise the handler that one ``app.py`` adds to ``logging.getLogger(__name__)`` would get the others' records.
 
     Args:
         key_of: tells, for a top-level name, what stands for it where the site that asks has its own; "" otherwise.

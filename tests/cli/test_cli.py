@@ -290,7 +290,7 @@ def test_check_says_the_problems_of_logging_ini(home: pathlib.Path, run: Run) ->
     (home / "logging.ini").write_text(f"[logger:root]\nhandlers = file, gone\nlevel = LOUD\n{handler}")
     result = run("check")
     assert result.exit_code == 1
-    assert "[logger:root] level = LOUD: is no level" in result.stdout
+    assert "[logger:root] level = LOUD: is not a level" in result.stdout
     assert "no handler is called 'gone'" in result.stdout
     assert not log.exists()
 

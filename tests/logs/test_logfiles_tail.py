@@ -112,5 +112,5 @@ def test_root_reads_through_no_link_that_a_user_made(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     for root in (True, False):
-        with pytest.raises(OSError, match="no plain file"):
+        with pytest.raises(OSError, match="not a plain file"):
             open_log(str(fifo), root=root)
