@@ -13,7 +13,8 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 
 import multisite
-from multisite.config.options import reference_rst
+from multisite.config import options
+from multisite.status import metrics
 
 project = "multisite"
 author = "The multisite authors"
@@ -31,12 +32,13 @@ html_theme = "furo"
 html_title = f"multisite {release}"
 html_static_path: list[str] = []
 
-# Keys, defaults and help are written once, in the model; the page is made from them at each build and kept out of git.
-reference = HERE / "reference" / "options.rst"
-reference.parent.mkdir(exist_ok=True)
-text = reference_rst()
-if not reference.exists() or reference.read_text() != text:
-    reference.write_text(text)
+# Keys, defaults and help are written once, in the model, and so are the metrics; the pages are made from them at each
+# build and kept out of git.
+for name, text in {"options": options.reference_rst(), "metrics": metrics.reference_rst()}.items():
+    reference = HERE / "reference" / f"{name}.rst"
+    reference.parent.mkdir(exist_ok=True)
+    if not reference.exists() or reference.read_text() != text:
+        reference.write_text(text)
 
 
 def setup(app: Sphinx) -> None:
