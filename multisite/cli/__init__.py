@@ -34,6 +34,7 @@ COMMANDS = {
     "hosts": "multisite.cli.site.hosttable:hosts",
     "status": "multisite.cli.listing:status",
     "stats": "multisite.cli.stats:stats",
+    "metrics": "multisite.cli.stats:metrics",
     "router": "multisite.cli.router:router",
     "logs": "multisite.cli.site.logs:logs",
     "stop": "multisite.cli.restart:stop",

@@ -1,7 +1,8 @@
-"""``multisite stats``: how much each site is used, and how long its requests take."""
+"""``multisite stats``: how much each site is used, and how long its requests take; ``metrics``: that for Prometheus."""
 
 from __future__ import annotations
 
+import os
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,11 @@ Examples:
   multisite stats
   multisite stats blog shop
   multisite --json stats
+"""
+METRICS = """\b
+Examples:
+  multisite metrics
+  multisite metrics --output /var/lib/prometheus/node-exporter/multisite.prom
 """
 HEADER = ("name", "requests", "errors", "sent", "seconds", "50 %", "75 %", "90 %", "95 %", "99 %", "99.9 %")
 DROP = ("75 %", "99.9 %", "seconds", "90 %", "sent", "95 %")
@@ -53,6 +59,26 @@ def stats(session: Session, names: tuple[str, ...], wide: bool) -> None:
         say_table(HEADER, map(_cells, busiest), numbers=HEADER[1:], drop=DROP, cut=("name",), wide=wide)
     if since and rows:
         say(f"since {time.strftime('%Y-%m-%d %H:%M', time.localtime(since))}")
+
+
+@click.command(epilog=METRICS, short_help="Print the metrics of all sites for Prometheus.")
+@click.option("--output", metavar="FILE", help="Write them to FILE, which is replaced in one step.")
+@pass_session
+def metrics(session: Session, output: str | None) -> None:
+    """Print what /metrics on the status_domain gives, in Prometheus' text format.
+
+    With --output, node_exporter's textfile collector can read it: FILE must end in .prom for that.
+    """
+    from multisite.cli.scaffold import write_new
+    from multisite.status.document import document
+    from multisite.status.metrics import exposition
+
+    session.warn_of_hidden()
+    text = exposition(document(session), time.time()).decode()
+    if output:
+        write_new(os.path.abspath(output), text, force=True)
+        return say_json({"file": output}) if session.as_json else None
+    return say_json({"metrics": text}) if session.as_json else click.echo(text, nl=False)
 
 
 def table(session: Session, names: list[str]) -> tuple[float, list[dict[str, Any]]]:

@@ -10,7 +10,6 @@ together, under its name.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -319,8 +318,8 @@ FAMILIES = (
     Family(
         "multisite_http_server_request_duration_seconds",
         "histogram",
-        "Time from the arrival of a request to the end of its answer, in OpenTelemetry's buckets as far as requests are "
-        "counted at their bounds.",
+        "Time from the arrival of a request to the end of its answer, in OpenTelemetry's buckets as far as requests "
+        "are counted at their bounds.",
         _duration,
     ),
     Family(

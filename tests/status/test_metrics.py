@@ -225,5 +225,5 @@ def test_every_metric_of_the_alert_rules_exists() -> None:
 def test_prometheus_takes_the_alert_rules_and_the_metrics() -> None:
     subprocess.run(["promtool", "check", "rules", str(DEPLOY / "alerts.yml")], check=True, timeout=60)
     text = metrics.exposition(document(site(), idle(), site(HOSTILE)), NOW)
-    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=60)
+    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
