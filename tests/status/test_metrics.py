@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from multisite.runner.board import LATENCIES
-from multisite.status import metrics
+from multisite.status import families, metrics
 
 DEPLOY = Path(__file__).parent.parent.parent / "docs" / "deploy"
 NOW = 1_800_000_000.0
@@ -100,12 +100,12 @@ def test_the_home_has_its_metrics() -> None:
 
 def test_buckets_are_those_of_opentelemetry_at_which_requests_are_counted() -> None:
     """A bound of its that lies within a bucket of ours is left out: nobody knows how many requests are below."""
-    assert set(metrics.BUCKETS) == set(metrics.OPENTELEMETRY) & set(LATENCIES)
-    assert len(metrics.BUCKETS) >= 11
+    assert set(families.BUCKETS) == set(families.OPENTELEMETRY) & set(LATENCIES)
+    assert len(families.BUCKETS) >= 11
     counts = [3**number for number in range(len(LATENCIES) + 1)]
     found = of_site(document(site(latencies=counts)))
     name = "multisite_http_server_request_duration_seconds"
-    for bound in metrics.BUCKETS:
+    for bound in families.BUCKETS:
         below = sum(count for count, limit in zip(counts, LATENCIES, strict=False) if limit <= bound)
         assert found[name + "_bucket", repr(bound)] == below
     assert found[name + "_bucket", "+Inf"] == found[name + "_count", ""] == sum(counts)
@@ -158,7 +158,7 @@ def test_no_series_occurs_twice_and_each_is_in_the_reference() -> None:
     assert len({(name, *sorted(labels.items())) for name, labels, _ in found}) == len(found)
     assert {name for name, _, _ in found} == metrics.names()
     page = metrics.reference_rst()
-    assert all(f"``{family.name}``" in page for family in metrics.FAMILIES)
+    assert all(f"``{family.name}``" in page for family in families.FAMILIES)
 
 
 def test_a_registry_gives_what_the_exposition_does() -> None:
@@ -170,9 +170,9 @@ def test_a_registry_gives_what_the_exposition_does() -> None:
 
     registry = CollectorRegistry()
     registry.register(Home())  # type: ignore[arg-type]
-    families = list(text_string_to_metric_families(generate_latest(registry).decode()))
+    given = list(text_string_to_metric_families(generate_latest(registry).decode()))
     ours = list(text_string_to_metric_families(metrics.exposition(told, NOW).decode()))
-    assert families == ours
+    assert given == ours
 
 
 def test_a_thousand_sites_in_use_take_a_quarter_of_a_second() -> None:
