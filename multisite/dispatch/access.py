@@ -87,5 +87,5 @@ class AccessCheck:
             if self._told != error.reason:
                 self._told = error.reason
                 problem = htpasswd.problem_of(self._site, error)
-                servicelog.site_logger(self._site.name).error("nobody is let in: %s", problem)
+                servicelog.site_logger(self._site.name).error("all visitors are refused: %s", problem)
             raise AccessUnknown("The server cannot read the file of its users") from None

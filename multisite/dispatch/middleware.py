@@ -150,10 +150,7 @@ class Beside:
             raise SiteBusy("This site is answering as many requests as it can")
         if self._app is None:
             name = self._site.name
-            _log.info(
-                "site %s: uses its full share of the workers, and gets its own process too",
-                name,
-            )
+            _log.info("site %s: uses its full share of the workers, and gets its own process too", name)
             layers = Layers(self._entry, self._site, self._home, self._place, self._rescue, self._has_lines)
             layers.put(self._elsewhere(self._site, self._home), SPAWNED)
         assert self._app

@@ -48,8 +48,8 @@ _log = logging.getLogger("multisite.inprocess")
 _NO_FILE = pages.error_page(404, text="There is no file at this address.")
 
 _WHY_AGAIN = {
-    SiteEvent.RETRY: "its last reload had failed",
-    SiteEvent.ASKED: "its reload was asked for",
+    SiteEvent.RETRY: "its last reload failed",
+    SiteEvent.ASKED: "a reload was requested",
     SiteEvent.CHANGED: "its file changed",
 }
 

@@ -184,7 +184,7 @@ class Control:
             connection = Caller(connected, self._loop, self._handler)
             self._add(connection)
             if self._own and connection.uid not in (os.geteuid(), 0):
-                _log.warning("the user %s was refused at %s", connection.uid, self.path)
+                _log.warning("refused user %s at %s", connection.uid, self.path)
                 connection.close()
 
     def _turn_away(self) -> None:
@@ -265,7 +265,7 @@ class ControlSockets:
 
     def _answer_worker(self, request: Answer, connection: Caller) -> Answer | None:
         if request.get("do") not in FOR_WORKERS and connection.uid not in (os.geteuid(), 0):
-            return {"error": "only the supervisor's own user and root may ask for that", "status": 403}
+            return {"error": "only the supervisor's own user and root may send this command", "status": 403}
         return self._handler(request, connection)
 
     def pack(self, keep: Keeper) -> list[Any]:

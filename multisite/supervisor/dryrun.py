@@ -76,7 +76,7 @@ def boot(sites: Iterable[Site], home: Home, at_once: int) -> Iterator[Outcome]:
                     try:
                         trials.append(Trial(site, sandbox))
                     except Exception as error:  # of that site; the others are still tried
-                        yield Outcome(site.name, f"it cannot be tried: {type(error).__name__}: {error}")
+                        yield Outcome(site.name, f"it could not be tried: {type(error).__name__}: {error}")
                 sandbox.turn(trials)
                 yield from (trial.outcome for trial in trials if trial.outcome)
                 trials = [trial for trial in trials if not trial.outcome]

@@ -81,7 +81,7 @@ class Warming(Handed):
             supervised.is_due = not supervised.is_put_to_rest and self._is_due(supervised, wall)
 
     def _is_on(self, warm: str, wall: float) -> bool:
-        """Tell whether a site is to run now, or soon, by what its file says alone."""
+        """Tell whether a site should run now, or soon, by its file alone."""
         if warm in WARM:
             return warm == ALWAYS
         told, moments = times.parse_hours(warm), (self._local(wall), self._local(wall + LEAD))

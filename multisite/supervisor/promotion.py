@@ -32,7 +32,7 @@ from multisite.supervisor.site.supervised import SupervisedSite
 from multisite.supervisor.sites import SupervisedSites
 
 LOOK_EVERY = 2.0  # seconds
-LINGERS = 5.0  # seconds without a request after which the process of a site that lives in the workers ends
+LINGERS = 5.0  # seconds without a request after which the process of a site in the workers ends
 LEFT = "it was in the workers when the service ended"
 HELD_FOR = 3600.0  # seconds that a site stays out that was slow in the workers, or could not be imported there
 BUSY = "it has sent BUSY=1, so it is at work without a request"
@@ -83,11 +83,11 @@ class Use(Handed):
 
 
 class Promotion(Handed):
-    """Where the sites of a home live.
+    """Where the sites of a home run.
 
     Args:
         sites: those that are, or have been, supervised; no others are examined.
-        folder: where the workers count.
+        folder: of the counts of the workers.
         clock: returns the monotonic time.
     """
 

@@ -91,7 +91,7 @@ class Provisions(Handed):
         asked = self._running.get(domain)
         if not asked:
             if len(self._running) >= MOST_AT_ONCE or not self._has_allowance(now) or self._is_held_back():
-                return {"error": "as many new domains are being set up as may be", "status": 503, "retry_after": 1}
+                return {"error": "too many new domains are being set up already", "status": 503, "retry_after": 1}
             try:
                 asked = self._running[domain] = _Asked(domain, home, self._loop)
             except (OSError, ValueError) as error:

@@ -98,9 +98,9 @@ def _hush() -> None:
 
 
 class AlreadyRunning(ConfigError):
-    """A supervisor of this home runs already."""
+    """A supervisor of this home is already running."""
 
     def __init__(self, pid: int) -> None:
         Exception.__init__(self, "already running")
-        self.reason = f"a supervisor of this home runs already (process {pid})"
+        self.reason = f"a supervisor of this home is already running (process {pid})"
         self.problems = ()

@@ -188,7 +188,7 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
             for path in {entries[name].path for name in names & entries.keys()}:
                 changed |= self._live.refresh(path)
         except OSError as error:
-            return self._tell("look", f"the configuration cannot be looked at: {error}")
+            return self._tell("look", f"cannot read the configuration: {error}")
         self._tell("look", "")
         self._outages.look()
         if changed:

@@ -110,7 +110,7 @@ class Upgrade:
 
     def execute(self, state: State, keep: Keeper) -> None:
         """Become the new program, which takes over `state`; returns only if that fails."""
-        _log.info("version %s makes room for the program on disk", __version__)
+        _log.info("the program on disk replaces version %s", __version__)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
@@ -135,4 +135,4 @@ def arrived(connections: list[Caller]) -> None:
     for connection in connections:
         if connection.waits:
             connection.waits = False
-            connection.send({"done": "the new program runs", "version": __version__})
+            connection.send({"done": "the new program is running", "version": __version__})

@@ -64,7 +64,7 @@ MISTAKES = {
     "user": ("user = nobody-at-all", "there is no user 'nobody-at-all'", "useradd --system nobody-at-all"),
     "group": ("group = nobody-at-all", "there is no group 'nobody-at-all'", "groupadd --system nobody-at-all"),
     "python": ("python = {code}/env", "there is no such file", "python3 -m venv {code}/env"),
-    "no python": ("python = {code}", "it is no virtualenv", "multisite set blog python="),
+    "no python": ("python = {code}", "it is not a virtualenv", "multisite set blog python="),
     "framework": (
         "application = needy:application\npython = {code}/venv",
         "the module 'flask_of_nobody', which {code}/venv/bin/python does not have ({code}/needy.py, line 1)",

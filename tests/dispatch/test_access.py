@@ -115,7 +115,7 @@ def test_without_its_file_nobody_is_let_in(users: Path, caplog: pytest.LogCaptur
             check(environ, None)
     told = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert len(told) == 1
-    assert "nobody is let in" in told[0]
+    assert "all visitors are refused" in told[0]
     assert str(users) in told[0]
     users.write_text(kept)
     assert check(dict(authorized), None) is None

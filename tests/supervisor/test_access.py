@@ -287,7 +287,7 @@ def test_workers_of_the_group_are_served_by_roots_supervisor(open_path: Path) ->
         assert as_user(*WWW, lambda: ask(home.client.ensure("blog"))) == first
         for command in ("status", "stop", "restart", "logs", "reload", "upgrade"):
             told = as_user(*WWW, lambda command=command: asked(home, {"do": command, "site": "blog"}))
-            assert told == "only the supervisor's own user and root may ask for that"
+            assert told == "only the supervisor's own user and root may send this command"
         assert home.get("blog") == first
         told = as_user(*NOBODY, lambda: asked(home, {"do": "ensure", "site": "blog"}))
         assert "permission denied" in told

@@ -228,7 +228,7 @@ def test_in_the_foreground_it_tells_systemd_and_stays_until_it_is_told_to_leave(
 ) -> None:
     home.site("blog")
     pid = int(home.get("blog").split()[0])
-    assert "runs already" in typed(home, "supervise", code=1)
+    assert "is already running" in typed(home, "supervise", code=1)
     foreground.terminate()
     assert foreground.wait(WITHIN) == 0
     wait_until(lambda: not is_running(pid))

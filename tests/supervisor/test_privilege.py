@@ -80,7 +80,7 @@ def test_files_of_ours_that_the_default_user_cannot_read_are_seen_before_a_start
 
 @pytest.mark.parametrize(
     ("key", "reason"),
-    [("python", "it is no program that can be run"), ("chroot", "there is no such directory")],
+    [("python", "it is not an executable program"), ("chroot", "there is no such directory")],
 )
 def test_what_would_fail_at_each_start_is_refused_before(tmp_path: Path, key: str, reason: str) -> None:
     file = tmp_path / "file"

@@ -324,7 +324,7 @@ def test_the_command_says_what_happened(home: SupervisedHome) -> None:
     home.site("blog")
     home.get("blog")
     told = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-    assert told == f"the new program runs, version {multisite.__version__}\n"
+    assert told == f"the new program is running, version {multisite.__version__}\n"
 
 
 # What is waited for, learned and bounded

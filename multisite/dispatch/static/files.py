@@ -168,7 +168,7 @@ class StaticFiles:
         """Redirect to a directory that has an index; we show no other directory."""
         path = environ["PATH_INFO"]
         if path.endswith("/") or not any(_is_file(index, reached.file) for index in self._index):
-            raise FileNotFoundError(errno.ENOENT, "a folder has no content")
+            raise FileNotFoundError(errno.ENOENT, "it is a directory")
         query = environ.get("QUERY_STRING", "")
         location = quote((environ.get("SCRIPT_NAME", "") + path).encode("latin-1")) + "/"
         return pages.redirect(f"{location}?{query}" if query else location, 301)

@@ -126,7 +126,7 @@ def _job(site: Site, around: Surroundings, worker: str) -> dict[str, Any]:
 
 @cache
 def _gunicorn() -> str:
-    """Return the folder of our own gunicorn."""
+    """Return the directory of our own gunicorn."""
     spec = find_spec("gunicorn")
     return next(iter(spec.submodule_search_locations or ()), "") if spec else ""
 

@@ -139,7 +139,7 @@ def _with_application(site: Site) -> Site:
     found = hosts.application(site.location)
     if not found:
         names = ", ".join(hosts.APPLICATIONS)
-        raise Refused(f"location {site.location} has none of {names} and not just one .wsgi", "put one there")
+        raise Refused(f"location {site.location} contains none of {names}, and not exactly one .wsgi file", "add one")
     return replace(site, application=found)
 
 
@@ -211,14 +211,14 @@ def interpreter(site: Site) -> str:
     if not os.path.isdir(site.python):
         if not os.access(site.python, os.X_OK):
             remedy = f"name a virtualenv or interpreter: {correct}"
-            raise Refused("it is no program that can be run", remedy, "python", site.python)
+            raise Refused("it is not an executable program", remedy, "python", site.python)
         return site.python
     for name in ("bin/python", "bin/python3"):
         path = os.path.join(site.python, name)
         if os.path.exists(path):
             return path
     remedy = f"python3 -m venv {shlex.quote(site.python)}, or {correct}"
-    raise Refused("it is no virtualenv, it has no bin/python", remedy, "python", site.python)
+    raise Refused("it is not a virtualenv: it has no bin/python", remedy, "python", site.python)
 
 
 def _check_age(python: str) -> None:

@@ -213,7 +213,7 @@ class Preloaders(Handed):
             _log.warning("no preloader for %s: %s", like.preloader_key, error.strerror)
             return
         self._all[like.preloader_key] = preloader
-        _log.info("preloader %s for %s", preloader.pid, like.preloader_key)
+        _log.info("started preloader %s for %s", preloader.pid, like.preloader_key)
 
     def _changed(self, preloader: Preloader) -> None:
         """Handle a message from a preloader."""

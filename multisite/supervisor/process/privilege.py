@@ -128,9 +128,9 @@ def _chosen(site: Site, home: Home, needed: tuple[str, ...]) -> tuple[Identity, 
     remedy += f": chown -R USER {site.location}" if hidden == site.location else ""
     if hidden != site.location:
         remedy = (
-            f"{reach.opening(who, place)}, put it where everybody can reach it, or write [supervisor] allow_root = yes"
+            f"{reach.opening(who, place)}, put it where everybody can reach it, or set [supervisor] allow_root = yes"
         )
-        remedy += f" in {home.file}, in a container of your own"
+        remedy += f" in {home.file} if this is your own container"
     raise Refused(f"its location belongs to root, so it would run as '{who.name}', who cannot reach {where}", remedy)
 
 
@@ -172,7 +172,7 @@ def _check_exchange(location: str, uid: int) -> None:
             if last.st_uid not in (0, uid):
                 raise Refused(
                     f"it would run as the owner of {location}, and {path} belongs to another user",
-                    "give that to root or to the owner, or name a user with user =",
+                    "give it to root or to that owner, or set user =",
                 )
     except OSError as error:
         raise Refused(f"location {location}: {error.strerror}") from None

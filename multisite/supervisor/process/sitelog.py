@@ -1,4 +1,4 @@
-"""What a site's processes print: read, kept for the report of a start, appended to a log, never without bounds."""
+"""What a site's processes print: read, kept for the report of a start, and appended to a log, always within bounds."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from multisite.supervisor.process import descriptors
 from multisite.supervisor.reexec import OPEN, Handed, converted, kept
 
 PIECE = 65536
-READ_PER_SECOND = 4 << 20  # bytes; beyond, the pipe is left full and the site waits
-LOGGED_PER_SECOND = 256 << 10  # bytes; beyond, lines are counted and left out
-LINE = 64  # bytes that a line counts for besides what is in it: a flood of empty ones costs us most
+READ_PER_SECOND = 4 << 20  # bytes; above this, the pipe is left full and the site waits
+LOGGED_PER_SECOND = 256 << 10  # bytes; above this, lines are counted and left out
+LINE = 64  # bytes that a line counts for besides its content: a flood of empty lines costs us most
 MOST_LINES = 40
-IS_OUTPUT = {"is_output": True}  # of a record: the site has printed it, and it is kept already
+IS_OUTPUT = {"is_output": True}  # of a record: the site printed it, and it is kept already
 LONGEST_LINE = 1000  # characters of a line that are kept
 
 
 @dataclass
 class LastLines:
-    """The last lines of what a process printed, bounded whatever it prints."""
+    """The last lines that a process printed, bounded whatever it prints."""
 
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=MOST_LINES))
     _open: str = ""
@@ -50,7 +50,7 @@ class LastLines:
         return done
 
     def flush(self) -> list[str]:
-        """Take an unfinished line for finished."""
+        """Treat an unfinished line as finished."""
         return self.feed(b"\n") if self._open else []
 
 
@@ -74,7 +74,7 @@ class SiteLog(Handed):
         self._told = False
 
     def write(self, lines: list[str], now: float, tracebacks: Tracebacks | None = None) -> None:
-        """Append lines; those above the share of this second are left out and counted."""
+        """Append lines; those above this second's share are left out and counted."""
         self._begin_second(int(now))
         taken, levels, tracebacks = list[str](), list[int](), tracebacks or Tracebacks()
         for line in lines:
@@ -99,7 +99,7 @@ class SiteLog(Handed):
             self._append([f"multisite: {left_out} lines of output left out"], [logging.WARNING])
 
     def _append(self, lines: list[str], levels: list[int]) -> None:
-        if self._syslog or not self._path or self._path in STREAMS:  # nowhere that they could be read back from
+        if self._syslog or not self._path or self._path in STREAMS:  # nowhere to read them back from
             kept_logs.write(self.name, lines, levels)
         if self._syslog:
             self._send(self._syslog, lines)
@@ -126,13 +126,13 @@ class SiteLog(Handed):
             self._sender.write(line)
 
     def _complain(self, reason: str) -> None:
-        """Say once what is wrong, until a line can be written again."""
+        """Log once what is wrong, until a line can be written again."""
         if not self._told:
             self._told = True
             servicelog.site_logger(self.name).error("%s", reason)
 
     def _open(self) -> None:
-        """Open the file, again when it was renamed or removed (logrotate)."""
+        """Open the file, and again after it was renamed or removed (logrotate)."""
         with contextlib.suppress(OSError):
             status = os.stat(self._path)
             if self._file >= 0 and (status.st_dev, status.st_ino) == self._stamp:
@@ -188,7 +188,7 @@ class Output(Handed):
         return bool(data)
 
     def drain(self, now: float) -> None:
-        """Read what a process left behind, a bounded amount of it."""
+        """Read what a process left behind, within bounds."""
         for _ in range(64):
             if not self.read(now) or not select.select([self.descriptor], [], [], 0)[0]:
                 return
@@ -202,11 +202,11 @@ class Output(Handed):
 
 @dataclass
 class Journey:
-    """What a start went through: its steps, in order, each with its duration in seconds once it is over.
+    """The steps of a start, in order, each with its duration in seconds once it is over.
 
     Attributes:
         way: forked or plain, and why.
-        failed_at: monotonic seconds; 0.0 where it has not failed.
+        failed_at: monotonic seconds; 0.0 if it has not failed.
     """
 
     begun: float
@@ -220,7 +220,7 @@ class Journey:
     _step: str = ""
 
     def enter(self, step: str, now: float) -> None:
-        """Begin a step; the one before is over."""
+        """Begin a step; this ends the step before it."""
         self.leave(now)
         self._step, self._since = step, now
 
@@ -231,7 +231,7 @@ class Journey:
             self._step = ""
 
     def fail(self, reason: str, incident: str, now: float) -> None:
-        """End the journey where it is."""
+        """End the journey with a failure."""
         step = self._step
         self.leave(now)
         self.failed_at = now
@@ -244,7 +244,7 @@ class Journey:
         return sum(seconds for _, seconds in self.steps)
 
     def pack(self) -> dict[str, Any]:
-        """Return what `taken_over` takes."""
+        """Return what `taken_over` accepts."""
         tail = [list(self.tail.lines), self.tail._open]
         return {**vars(self), "tail": tail}
 
@@ -272,7 +272,7 @@ class Journey:
         return (self.failure or "started") + (f" ({steps})" if steps else "")
 
     def __str__(self) -> str:
-        """The headline, and a line for each of the last lines of output."""
+        """The headline, and one line for each of the last lines of output."""
         return "\n".join([self.headline, *(f"    {line}" for line in self.tail.lines)])
 
 

@@ -241,7 +241,7 @@ class Backend(Handed):
                 channel, output = preloader.fork(launch, all_given)
         except OSError as error:
             self._close_channel()
-            self.journey.way = f"plain start: the preloader cannot be asked: {error.strerror}"
+            self.journey.way = f"plain start: cannot ask the preloader: {error.strerror}"
             return False
         self.launch, self._preloader, self._lost = launch, preloader, lost
         self.journey.way = f"forked from process {preloader.pid}"

@@ -147,7 +147,7 @@ class WaitQueue(Handed):
         error.incident = told.incident
         turned = turn_away(self.listener.fileno(), 2 * self._whose.site.max_waiting + 2, error, everybody)
         if turned:
-            self._logger.warning("%s waiting requests are answered with %s: %s", turned, error.status, told.reason)
+            self._logger.warning("answered %s waiting requests with %s: %s", turned, error.status, told.reason)
 
 
 _FAR = 2**62  # nanoseconds

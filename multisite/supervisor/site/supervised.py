@@ -252,7 +252,7 @@ class SupervisedSite(SiteParts):
 
     @property
     def says_busy(self) -> bool:
-        """Whether one of its processes has said that it is at work."""
+        """Whether one of its processes has reported that it is at work."""
         return any(backend.is_busy for backend in self.backends)
 
     def is_idle(self, now: float) -> bool:
