@@ -95,7 +95,7 @@ _AMBIGUOUS = re.compile(rb"[\x00-\x1f\x7f%]")
 
 
 class Sender(NamedTuple):
-    """The response header by which a front end is told to send a file itself, and what stands before its path."""
+    """The response header that makes a front end send a file itself, and the prefix of its path."""
 
     header: str
     prefix: str

@@ -10,7 +10,7 @@ started before it goes to another place; a site's own threads stay in the site's
 `os.chdir`, `os.fchdir` and `os.umask` forget where everybody is, so that the next call of a site begins in its place
 again. What runs between two calls, and may open something by a relative path, is the server's: gunicorn's own code
 does not, but an administrator's hooks may. Where there are such hooks, and under servers that we do not know, a
-thread goes back after each call. So it does for a site with a umask of its own, which is not to be that of our files.
+thread goes back after each call. So it does for a site with its own umask, which our files must not get.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 NOWHERE: Any = object()  # the place of a thread that is in no site's place
 
 
-#: tells in which `Directory` this thread is. The threads of a server have contexts of their own, and a context variable
+#: tells in which `Directory` this thread is. The threads of a server have their own contexts, and a context variable
 #: is read in less than half the time of a `threading.local`.
 _at: ContextVar[Any] = ContextVar("multisite_at", default=NOWHERE)
 here = _at.get
@@ -91,7 +91,7 @@ class _Server:
             self.directory = Directory(".")
         except OSError:  # nobody could open anything from there
             self.directory = Directory("/")
-        # A relative entry, which uWSGI has, would import from the directory of whoever asks.
+        # A relative entry, which uWSGI has, would import from the working directory of the asking thread.
         sys.path[:] = map(os.path.abspath, sys.path)
         self.umask = _umask(0o077)
         _umask(self.umask)

@@ -1,6 +1,6 @@
 """What sites print and what is logged about them, kept in a file for each in the state directory, for `multisite logs`.
 
-A site whose file names a log of its own has its lines there. All others have theirs in ``<state_dir>/logs/NAME.log``,
+A site whose file names a log has its lines there. All others have theirs in ``<state_dir>/logs/NAME.log``,
 written by the supervisor and by the workers: a line for each, with its time and level, and nothing in it that could
 steer a terminal. A file that has grown too large is renamed to ``NAME.log.1``, in the place of the one before.
 """

@@ -236,7 +236,7 @@ class _Flusher:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
-        self._flushing = threading.RLock()  # what an application left in its environ may ask for lines of its own
+        self._flushing = threading.RLock()  # objects that an application left in its environ may log lines
 
     def expect(self, batch: Batch[Any]) -> bool:
         """Flush `batch` when a moment is over; return False if the system has no thread for that."""

@@ -88,7 +88,7 @@ class Plan:
         return built, problems
 
     def foreseen(self) -> list[Problem]:
-        """Return those problems of `build` that can be told without making anything: files without a folder."""
+        """Return those problems of `build` that show without making anything: files without a folder."""
         return [fault for name in self._used() if (fault := _without_folder(self.handlers[name]))]
 
     def _used(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""A line for each request on standard error, for whoever develops or tries sites with `multisite serve`."""
+"""A line for each request on standard error, for developers of sites, with `multisite serve`."""
 
 from __future__ import annotations
 

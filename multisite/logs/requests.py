@@ -3,7 +3,7 @@
 A `RequestRecord` stands between the server and whoever answers: `start` is the start_response of the app, and `around`
 the answer as the server sees it, whose close is the end (PEP 3333). Where the relay loop takes the client's connection
 over, the end comes long after the worker's callable was left: the record of a request that is relayed lies in its
-environ, and whoever ends the request says so with `ended`.
+environ, and the code that ends the request calls `ended`.
 
 Every site's requests come through here when they are logged; that it is one object with few calls is what keeps
 that cheap.

@@ -324,7 +324,7 @@ def detach_site_log(site_name: str) -> None:
 
 
 def has_file(site_name: str) -> bool:
-    """Tell whether a site has an error log of its own that can be read back."""
+    """Tell whether a site has its own error log, and that can be read back."""
     path = _site_logs.get(site_name, ("",))[0]
     return bool(path) and path not in STREAMS and not path.startswith("syslog:")
 

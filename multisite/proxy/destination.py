@@ -23,7 +23,7 @@ from multisite.sites import server
 
 SPEAKS = ("envelope", "http", "uwsgi")
 CONNECT_TIMEOUT = 5.0  # seconds to reach an endpoint
-HURRY = 0.05  # seconds to do so before a helper goes on trying
+HURRY = 0.05  # seconds to do so before a helper takes over
 
 _log = logging.getLogger("multisite.proxy")
 
@@ -80,7 +80,7 @@ class Destination:
 
     @property
     def late(self) -> MultisiteError:
-        """What a request is told that cannot be begun in time."""
+        """The error for a request that cannot be begun in time."""
         return BackendUnavailable("the site could not be reached in time")
 
     def explain(self, error: MultisiteError) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from fnmatch import translate
 from typing import Any
 
-#: the key in the environ of such a request, for whoever relays it
+#: the key in the environ of such a request, for the relay
 QUIET = "multisite.quiet"
 
 

@@ -28,7 +28,7 @@ def close(loop: RelayLoop, places: set[object], wire: socket.socket, expects_mor
     Args:
         loop: whose thread this is.
         places: of the site, which the connection still uses.
-        wire: the connection, closed from here on for whoever had it.
+        wire: the connection, which its earlier owner must not use any more.
         expects_more: the client has not sent all of its request.
     """
     try:

@@ -326,7 +326,7 @@ class RelayLoop:
                 self._failed(watcher, error)
 
     def _end(self) -> None:
-        """Abort what is in flight, and what comes of that."""
+        """Abort what is in flight, and what follows from that."""
         for _ in range(3):
             self._empty_inbox()
             for watcher in list(self._watchers):
@@ -422,7 +422,7 @@ def _leave(loop: RelayLoop, worker: Worker) -> None:
 
 
 def _forked() -> None:
-    """Let go of all in a child that something else has made; in our own, it goes on in the same loop."""
+    """Let go of all in a child that other code has made; our own child continues with the same loop."""
     global _loop, _making
     _making = threading.Lock()
     if _loop is not None and not _loop.is_parked:

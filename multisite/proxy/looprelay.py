@@ -67,7 +67,7 @@ class LoopRelay(Watcher):
         self._site = request.site
         self._upload = request.upload
         self._exchange: Exchange | None = None
-        self._unhelped: MultisiteError | None = None  # what is told if the helper that is at it needs too long
+        self._unhelped: MultisiteError | None = None  # the error if the helper takes too long
         self._out: bytes | memoryview = b""
         self._gathers = False  # all of the body is to be there before the request is sent
         self._ends = self._is_cut = False  # when all of `_out` is sent; although that is not the whole answer
@@ -241,7 +241,7 @@ class LoopRelay(Watcher):
 
     @property
     def _awaited(self) -> Arriving | None:
-        """The body that the client has to go on with next; a client that is being answered may take its time."""
+        """The body that the client has to continue next; a client that is being answered may take its time."""
         upload = self._upload
         return upload if isinstance(upload, Arriving) and self._reads and not self._outgoing.begun else None
 

@@ -2,7 +2,7 @@
 
 The thread sends the request and waits a moment for the answer: one of several threads as long as the site deserves it
 (`limits.Pace`), the only one of its process until somebody else wants something (`syncrelay`). What takes longer, or
-does not fit into one piece, goes on in the relay loop of the process, if the server lets us have the client's
+does not fit into one piece, continues in the relay loop of the process, if the server lets us have the client's
 connection (`downstream`); else this thread waits, one of the site's share of the threads (`limits.Share`). So does a
 request whose body has not all come: the loop takes it from the client as the backend takes it from us.
 
@@ -139,7 +139,7 @@ def _leave_single(request: Request) -> None:
 
 
 def _await(request: Request) -> None:
-    """Collect what comes of the answer in time; some 64 KiB at most."""
+    """Collect the part of the answer that arrives in time; about 64 KiB at most."""
     exchange, pace = request.exchange, request.destination.pace
     assert exchange
     patience = left = pace.patience(time.monotonic())

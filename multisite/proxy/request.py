@@ -34,7 +34,7 @@ class Request:
 
     Attributes:
         exchange: with the backend, None before it has begun.
-        content: what came of the answer's body and was not passed on.
+        content: the part of the answer's body that has arrived and was not passed on.
         wire: descriptor of the client's connection while it is this request's, else -1: before it is taken, and once it
             is closed or the loop has it.
     """

@@ -140,7 +140,7 @@ def _close(close: Callable[..., None], sock: Any, *bounds: Any) -> None:
 def _taken_from(sock: socket.socket) -> socket.socket | None:
     """Return the connection that `sock` has, which has none from here on; None if it has been closed.
 
-    A site that has taken its client's connection may close `sock` at any moment, in a thread of its own.
+    A site that has taken its client's connection may close `sock` at any moment, in another thread.
     """
     descriptor = sock.detach()
     return socket.socket(sock.family, sock.type, sock.proto, fileno=descriptor) if descriptor >= 0 else None

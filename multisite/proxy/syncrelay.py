@@ -43,7 +43,7 @@ class SyncRelay:
         self._worker = worker
         self._listeners = worker.listeners()
         self._has_siblings = worker.has_siblings
-        self._requests: dict[int, Request] = {}  # by descriptor of the exchange; whoever pops one has it
+        self._requests: dict[int, Request] = {}  # by descriptor of the exchange; the thread that pops one owns it
         self._attended = False
         self._looking = False
         self._net = _Net(self)

@@ -65,7 +65,7 @@ class Tunnel(Watcher):
         loop: whose thread does everything.
         places: of the site, among which it has one.
         client, site: the connections.
-        begin: what the client is told first, the end of HTTP.
+        begin: sent to the client first, the end of HTTP.
         content: and what the site has said behind that.
     """
 

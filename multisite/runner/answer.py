@@ -66,7 +66,7 @@ class WsgiAnswer:
         """As PEP 3333 says.
 
         Raises:
-            ValueError, TypeError: HTTP cannot say that.
+            ValueError, TypeError: HTTP cannot express that.
         """
         if exc_info:
             try:

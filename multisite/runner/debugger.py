@@ -53,7 +53,7 @@ def _werkzeug(app: WSGI, pin: str, console: bool) -> WSGI | None:
     except Exception:  # missing, too old for this Python, or a module of the site with the same name
         return None
     debugger: Any = DebuggedApplication(app, evalex=console and bool(pin), pin_logging=False)
-    debugger.pin_cookie_name  # noqa: B018  makes a PIN of its own, which ours is to replace
+    debugger.pin_cookie_name  # noqa: B018  makes its own PIN, which ours replaces
     debugger.pin = pin
     return debugger  # type: ignore[no-any-return]
 

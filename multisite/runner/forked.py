@@ -87,7 +87,7 @@ def _belong(request: ForkRequest, between: int, supervisor: int) -> None:
     os.setsid()
     while os.getppid() == between:
         time.sleep(PAUSE)
-    prctl(SET_PDEATHSIG, signal.SIGKILL)  # only now: it tells of the death of whoever is the parent
+    prctl(SET_PDEATHSIG, signal.SIGKILL)  # only now: it reports the death of the present parent
     if os.getppid() != supervisor:
         os._exit(FAILED)
     request.channel.send(BORN)  # fails where nobody waits for it any more

@@ -84,7 +84,7 @@ class AppCaller:
                     result.close()
         except BaseException as error:
             leave_if_child()
-            if connection.is_taken and isinstance(error, StopIteration):  # as gunicorn is told that it is over
+            if connection.is_taken and isinstance(error, StopIteration):  # the sign for gunicorn that it is over
                 return
             connection.failed = True
             is_cut = getattr(getattr(body, "raw", None), "is_cut", False)

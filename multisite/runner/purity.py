@@ -34,7 +34,7 @@ def facts() -> dict[str, Any]:
         "starts processes": children(),
         "opens descriptors": descriptors(),
         "changes the working directory": os.getcwd(),
-        # past whoever watches its readers
+        # without the code that watches its readers
         "changes environment variables": dict(dict.items(os.environ._data)),  # type: ignore[attr-defined]
         "handles signals": [signal.getsignal(number) for number in NUMBERS],
         "sets a timer": signal.getitimer(signal.ITIMER_REAL)[0] > 0,

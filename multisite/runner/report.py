@@ -1,6 +1,6 @@
 """What a backend reports: lines and errors to the site's log, messages as of sd_notify(3) to the supervisor.
 
-The messages go on a pipe that this process alone has. The log is whatever descriptor 2 is: ``sys.stderr`` is the
+The messages go into a pipe that only this process has. The log is descriptor 2, whatever that is: ``sys.stderr`` is the
 site's to replace and to close.
 """
 

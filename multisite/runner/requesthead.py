@@ -52,7 +52,7 @@ FAMILY = "HTTP_X_FORWARDED_"
 #: CGI-like programs take this field for their HTTP_PROXY, and send what they ask for there (CVE-2016-5387)
 PROXY = "HTTP_PROXY"
 
-#: where a front end that is believed asks from; it has no address of its own on a unix socket
+#: the address of a trusted front end; on a unix socket it has none
 TRUSTED_PEER = "127.0.0.1"
 RAW = ("RAW_URI", "REQUEST_URI")  # the target as it was sent: gunicorn's name; that of uWSGI, mod_wsgi and waitress
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)(.*)", re.DOTALL)

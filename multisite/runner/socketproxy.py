@@ -5,7 +5,7 @@ child, asks with growing intervals until it listens, says READY=1, and relays by
 directions with one bounded buffer each. SIGTERM: it takes no more connections, lets those that are
 open end, then ends the command. When the command ends, it ends with the same code.
 
-A port is a name that anybody on the machine may take first. So whoever listens there has to be the site's user, as the
+Any user of the machine may take a port first. So the process that listens there must belong to the site's user, as the
 kernel tells it, before READY=1 and for every connection.
 
     socketproxy.py (--port HOST | --socket PATH) -- COMMAND ARGUMENT…     %PORT in an argument is the port

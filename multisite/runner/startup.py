@@ -47,7 +47,7 @@ def main() -> None:
     backend = _backend(app, orders, notifier)
     backend.run(Follower(orders, notifier, examination) if orders.learn or examination else None)
     notifier.leaves()
-    timer = threading.Timer(LEAVE_WITHIN, os._exit, (0,))  # a thread of the site may go on for ever
+    timer = threading.Timer(LEAVE_WITHIN, os._exit, (0,))  # a thread of the site may run for ever
     timer.daemon = True
     timer.start()
     sys.exit(0)

@@ -39,7 +39,7 @@ class Catalogue:
         return make_site(self.entries[name].file, self.home)
 
     def hosting(self, name: str) -> Site | None:
-        """Return the site of that name if each of its hosts is an instance of its own, else None."""
+        """Return the site of that name if each of its hosts is a separate instance, else None."""
         if name not in self._hosting:
             site = self.site(name) if name in self.entries else None
             self._hosting[name] = site if site and hosting.is_hosting(site.location) else None

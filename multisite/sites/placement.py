@@ -25,7 +25,7 @@ class Facts:
         location_owner: user name; "" where there is no such directory.
         threads: how many calls of an application this process makes at once; 0: not known, as outside the workers.
         has_siblings: the server has several processes like this one.
-        own_umask: a thread of the workers can have one of its own.
+        own_umask: a thread of the workers can have its own umask.
     """
 
     user: str

@@ -1,7 +1,7 @@
 """What spawned sites have used so far: counted by the supervisor, kept over its restarts, read by the command line.
 
 Each site has one `Tally`, by its name. Whoever keeps them writes the whole document, and seldom. How long requests
-took is told as the table that load testers print.
+took is reported in the form of the table that load testers print.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ class Counts:
                 cells[_ERRORS] += 1
 
     def withdraw(self) -> None:
-        """That request goes on where it cannot be measured; it stays counted."""
+        """Note that a request continues where it cannot be measured; it stays counted."""
         with self._lock:
             self.cells[_IN_FLIGHT] -= 1
 

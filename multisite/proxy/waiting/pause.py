@@ -19,7 +19,7 @@ def _late() -> Paused:
 class PausedSite:
     """The WSGI callable of one paused site.
 
-    A site that lives in the workers gets a process of its own for those who have waited: the thread that would have
+    A site that lives in the workers gets its own process for the requests that have waited: the thread that would have
     called it has been free since.
 
     Args:

@@ -59,7 +59,7 @@ def encode(
         fields: its header fields that are passed on, under their ``HTTP_*`` keys.
         length: of the body in bytes, None where none is said.
         chunked: whether the body is sent in chunks.
-        upgrade: the protocol to go on with on this connection, if the other side agrees.
+        upgrade: the protocol to switch to on this connection, if the other side agrees.
 
     Raises:
         BadRequest: a control character would make another request out of it.
@@ -253,7 +253,7 @@ def raw_target(environ: Mapping[str, Any]) -> str:
     """Return path and query undecoded, so that ``%2F``, ``//`` and ``;`` stay what they are.
 
     gunicorn tells it as RAW_URI; uWSGI, mod_wsgi and waitress as REQUEST_URI. Elsewhere it is made of SCRIPT_NAME
-    and PATH_INFO, where an encoded slash cannot be told from a plain one any more.
+    and PATH_INFO, where an encoded slash looks like a plain one.
     """
     raw: str = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
     if raw[:1] != "/":

@@ -40,7 +40,7 @@ class Incoming:
         head: of the answer, None before it is whole.
         done: all of the answer is there.
         failure: why the rest of the body cannot be read.
-        hints: the fields of each 103, for whoever can pass them on; in order.
+        hints: the fields of each 103, in order, for callers that can pass them on.
     """
 
     __slots__ = (
