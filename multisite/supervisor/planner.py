@@ -177,9 +177,7 @@ class _Starts:
             elif not self._fits(site, count):
                 self.denied += min(site.expected * count, self._limits.memory_budget or 0)
                 self._memory = 0  # it is reserved for the site that has waited longer
-            elif site.failures > 1 and not self._budget.take_start(
-                now
-            ):  # a process that was killed once is not in a loop
+            elif site.failures > 1 and not self._budget.take_start(now):  # being killed once is not a loop
                 continue
             else:
                 self._start(site, count)
