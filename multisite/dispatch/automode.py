@@ -82,7 +82,7 @@ class AutoMode:
     def event(self, state: SiteState, site: Site, home: Home) -> SiteEvent | None:
         """Return what the decision means for the site in its present state; None: nothing."""
         row = self._placements.of(self._name)
-        decided = (row.version, row.since) if row and row.is_here else ("", 0.0)  # "": that it is elsewhere
+        decided = (row.version, row.since) if row and row.is_here else ("", 0.0)  # "": it is elsewhere
         if state in LIVES_HERE:
             return SiteEvent.MOVE_OUT if decided[0] != self._followed[0] else None
         if decided[0] and decided != self._refused and site.share:

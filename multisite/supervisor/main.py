@@ -43,7 +43,7 @@ from multisite.supervisor.subscriptions import Subscriptions
 from multisite.supervisor.upgrade import HELD_BACK, Upgrade, arrived
 
 LOOK_EVERY = 1.0  # seconds between two looks at the configuration
-SURVEY_EVERY = 0.5  # seconds between two looks at who is idle
+SURVEY_EVERY = 0.5  # seconds between two looks for idle sites
 CROWDED_PAUSE = 0.05  # seconds between two attempts to find room
 LONELY_AT_FIRST = 10.0  # seconds that a detached supervisor waits for its first server
 

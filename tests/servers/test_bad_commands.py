@@ -114,7 +114,7 @@ COMMANDS: dict[str, tuple[str, str, dict[str, str], str]] = {
     "neverport": (SLEEPS, "%PORT", {"start_timeout": "3s"}, "within 3 s: it does not listen on port"),
     "neverpath": (SLEEPS, "%SOCKET", {"start_timeout": "3s"}, "neverpath/0.sock"),
     "elsewhere": (ELSEWHERE, "%PORT", {"start_timeout": "3s"}, "it does not listen on port"),
-    "daemon": (DAEMONISES, "%PORT", {}, "exited with code 0 before it was ready; a command has to stay in the for"),
+    "daemon": (DAEMONISES, "%PORT", {}, "exited with code 0 before it was ready; a command must stay in the for"),
     "killed": ("import os; os.kill(os.getpid(), 9)", "", {}, "was killed by SIGKILL before it was ready"),
     "nothere": ("", "", {"command": "/no/such/program -x"}, "/no/such/program: there is no such program"),
 }

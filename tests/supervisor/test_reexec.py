@@ -22,7 +22,7 @@ OTHERWISE = {
     *("Connections", "Control", "ControlSockets", "DescriptorLimits", "Exit", "Far", "ForkChannel", "Journey"),
     *("Keeper", "Knowledge", "LastLines", "Learned", "Loop", "Pipe", "Preloader", "Relay"),
     *("RuntimeDir", "Sandbox", "Scales", "Context", "SiteUnavailable", "SpawnBudget", "Starts"),
-    *("SupervisorError", "Trial", "Unavailable", "Upgrade", "Announcer", "NodeStats", "Asked"),
+    *("SupervisorError", "Trial", "Unavailable", "Upgrade", "Announcer", "NodeStats", "Asked", "Wakes"),
 }
 
 #: by class, what older programs have written: an attribute may be renamed, its key may not

@@ -256,7 +256,7 @@ class SupervisedSite(SiteParts):
         return any(backend.is_busy for backend in self.backends)
 
     def is_idle(self, now: float) -> bool:
-        """Tell whether it does nothing without a request, or has done so for too long."""
+        """Tell whether it does no work without a request, or has worked for too long without one."""
         return self._idle_since(now) is not None
 
     def rests_at(self, now: float) -> float | None:
