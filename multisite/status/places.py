@@ -59,7 +59,7 @@ def _of_folder(home: Home, key: str, path: str) -> Problem | None:
         there = os.path.dirname(there)
     if os.path.isdir(there):
         return None
-    reason = "it is no folder" if there == path else f"{there} is no folder, so there can be none below it"
+    reason = "it is not a folder" if there == path else f"{there} is not a folder, so there can be none below it"
     return Problem(home.file, reason, "service", key, path, "name another one")
 
 
@@ -97,7 +97,7 @@ def _log_fault(site: Site, key: str, path: str) -> tuple[str, str]:
     elif closed := reach.hides(folder):
         told = f"{closed} is closed to the user '{_user()}'{reach.mode_of(closed)}", f"chmod o+x {closed}, or {correct}"
     elif os.path.lexists(folder) and not os.path.isdir(folder):
-        told = f"{folder} is no folder, so all its lines are lost", correct
+        told = f"{folder} is not a folder, so all its lines are lost", correct
     elif not os.path.isdir(folder):
         reason = f"there is no folder {folder}, so all its lines are lost"
         told = reason, f"mkdir -p {shlex.quote(folder)}, or {correct}"

@@ -79,12 +79,12 @@ def test_a_folder_below_a_file_cannot_be_had(tmp_path: pathlib.Path, key: str) -
     home = made(tmp_path, f"{key} = file/folder")
     code, problems = checked(home)
     assert (code, problems[0]["key"]) == (1, key)
-    assert "file is no folder" in problems[0]["reason"]
+    assert "file is not a folder" in problems[0]["reason"]
 
 
 LOGS = {
     "no folder": ("none/e.log", "there is no folder"),
-    "a file as its folder": ("file/e.log", "is no folder"),
+    "a file as its folder": ("file/e.log", "is not a folder"),
     "a folder as the log": ("code", "it is a folder"),
     "a good place": ("code/e.log", ""),
     "a placeholder": ("logs-of-%(name)s/e.log", "there is no folder"),
