@@ -32,7 +32,7 @@ COMMANDS = {
     "shell": "multisite.cli.site.enter:shell",
     "show": "multisite.cli.site.effective:show",
     "hosts": "multisite.cli.site.hosttable:hosts",
-    "status": "multisite.cli.listing:status",
+    "status": "multisite.cli.status:status",
     "stats": "multisite.cli.stats:stats",
     "metrics": "multisite.cli.stats:metrics",
     "router": "multisite.cli.router:router",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,7 @@ import click
 
 from multisite.cli import complete
 from multisite.cli.group import fail
-from multisite.cli.listing import say_failure, say_journey
-from multisite.cli.output import GOES_ON, complain, say, say_json, say_problems, suggestion
+from multisite.cli.output import GOES_ON, complain, say, say_json, say_paragraph, say_problems, suggestion
 from multisite.cli.router import ago, explained
 from multisite.cli.session import Named, Session, UnknownSite, pass_session
 
@@ -69,8 +69,7 @@ def explain(session: Session, address: str) -> None:
         session.catalogue = developed  # as the workers of `serve` have it
     found = candidates(session.catalogue, host, path)
     if named:
-        own = [one for one in found if one.name == named.site.name] or [Candidate(named.site.name, "", "", path)]
-        found = [*own, *(one for one in found if one not in own)]
+        found = _led_by(named.site.name, path, found)
     elif not found or not found[0].domain:
         routed = explained(session, host, raw)
         if routed and (not found or routed["mapper"] != "fallback"):
@@ -85,7 +84,7 @@ def explain(session: Session, address: str) -> None:
     if session.as_json:
         say_json(answer)
     else:
-        _say(answer)
+        say_answer(answer)
         say_problems(p for p in session.catalogue.problems if p.file == answer["file"])
     if answer["faults"] or answer["state"] == "broken":
         raise SystemExit(1)
@@ -100,6 +99,19 @@ def _developed(session: Session, host: str) -> Catalogue | None:
         return None
     found = catalogue.read(replace(home, service=replace(home.service, localhost_names=True)))
     return found if found.table.lookup(host) else None
+
+
+def of_site(session: Session, site: Site) -> dict[str, Any]:
+    """Describe an enabled site, or the instance of a hosting site, as `explain` does that gets its name."""
+    host = site.host or site.canonical_host
+    found = candidates(session.catalogue, host, site.mount)
+    return describe(session, host, site.mount, _led_by(site.entry_name, site.mount, found))
+
+
+def _led_by(name: str, path: str, found: list[Candidate]) -> list[Candidate]:
+    """Return the candidates with those of a site first; it is one, whoever answers its address."""
+    own = [one for one in found if one.name == name] or [Candidate(name, "", "", path)]
+    return [*own, *(one for one in found if one not in own)]
 
 
 def _named(session: Session, address: str) -> Named | None:
@@ -278,7 +290,8 @@ def _admitted(access: dict[str, Any]) -> str:
     return " and ".join(filter(None, (users, f"from {', '.join(access['allow'])}" if access.get("allow") else "")))
 
 
-def _say(answer: dict[str, Any]) -> None:
+def say_answer(answer: dict[str, Any]) -> None:
+    """Print what `describe` has gathered."""
     rule = f"{answer['rule']} {answer['domain']}".strip()
     captures = ", ".join(f"{key} = {value}" for key, value in answer["captures"].items())
     runs = answer["placement"] or ("unknown" if answer["state"] == "unknown" else "not")
@@ -305,13 +318,39 @@ def _say(answer: dict[str, Any]) -> None:
         if text:
             say(f"{label + ':':13}{text}")
         if text and label == "happened" and not (answer["processes"] or {}).get("failure"):
-            say_journey(answer["failure"]["steps"], answer["failure"]["output"])
+            _say_journey(answer["failure"]["steps"], answer["failure"]["output"])
     if answer["processes"]:
-        say_failure({"name": answer["name"], **answer["processes"]})
+        _say_failure({"name": answer["name"], **answer["processes"]})
     for fault in answer["faults"]:
         complain("error", fault)
     for doubt in answer["warnings"]:
         complain("warning", doubt)
+
+
+def _say_failure(site: dict[str, Any]) -> None:
+    """Say why a site failed last, as its start report has it."""
+    failure = site.get("failure")
+    if site.get("replace_failure") and not failure:
+        say_paragraph(f"{site['name']}: {GOES_ON} failed: {site['replace_failure']}")
+    if not failure:
+        if site.get("state") == "broken" and site.get("problems"):
+            say_paragraph(f"{site['name']}: {site['problems'][0]['reason']}")
+        return
+    what = f"{GOES_ON} failed, " if failure.get("serving") else ""
+    say_paragraph(f"{site['name']}: {what}incident {failure['incident']}: {failure['failure']}{_remedy(failure)}")
+    _say_journey(((step["step"], step["seconds"]) for step in failure["steps"]), failure["output"])
+
+
+def _remedy(failure: dict[str, Any]) -> str:
+    return f"; {failure['remedy']}" if failure.get("remedy") else ""
+
+
+def _say_journey(steps: Iterable[tuple[str, float]], output: Iterable[str]) -> None:
+    """Say what a failed start went through, and the last that the process printed."""
+    for step, seconds in steps:
+        say(f"    {step}: {seconds * 1000:.0f} ms")
+    for line in output:
+        say(f"    | {line}")
 
 
 def _unknown(session: Session, host: str, path: str) -> str:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import fnmatch
-import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from multisite.cli import complete
-from multisite.cli.output import GOES_ON, say, say_json, say_paragraph, say_problems, say_table, wide_option
+from multisite.cli.output import GOES_ON, say, say_json, say_problems, say_table, wide_option
 from multisite.cli.session import ALL, Session, UnknownSite, is_wildcard, pass_session, stem_of
 from multisite.status.needs import FAILED, state_of
 
 if TYPE_CHECKING:
     from multisite.cli.output import Cell
-    from multisite.errors import Problem
 
 LIST = """\b
 Examples:
@@ -58,10 +56,10 @@ def list_(session: Session, names: tuple[str, ...], wide: bool) -> None:
     files = {site["file"] for site in sites}  # moya.conf has no row
     if sites and not names and not session.as_json:
         say_problems(problem for problem in session.seen(session.catalogue.problems) if problem.file not in files)
-    _end(sites)
+    end(sites)
 
 
-def _end(sites: Iterable[dict[str, Any]]) -> None:
+def end(sites: Iterable[dict[str, Any]]) -> None:
     """End with status `BROKEN` if an enabled site is."""
     if any(site["enabled"] and site["state"] in FAILED for site in sites):
         raise SystemExit(BROKEN)
@@ -112,121 +110,5 @@ def _cells(site: dict[str, Any]) -> tuple[Cell, ...]:
     return site["name"], domains, site["placement"] or "-", enabled, state_of(site), told
 
 
-STATUS = """\b
-Examples:
-  multisite status
-  multisite status blog 'demo-*'
-  multisite status --failed
-  multisite --json status
-"""
-STATUS_HEADER = (
-    *("name", "runs", "state", "pids", "up"),
-    *("requests", "errors", "in flight", "waiting", "starts", "cpu", "memory", "idle"),
-)
-NUMBERS = STATUS_HEADER[4:]
-DROP = ("cpu", "starts", "up", "waiting", "runs", "idle", "errors", "in flight")
-
-
-@click.command(epilog=STATUS, short_help="Show the processes of all sites.")
-@wide_option
-@click.option("--failed", is_flag=True, help="Show only sites that are broken, backoff or fatal.")
-@click.argument("names", metavar="[NAME...]", nargs=-1, shell_complete=complete.sites)
-@pass_session
-def status(session: Session, names: tuple[str, ...], failed: bool, wide: bool) -> None:
-    """Show the supervisor and, for each enabled site or each that is named, its state, processes and use.
-
-    Requests, errors, starts and processor time are sums over all processes that a site has had, those before the last
-    restart of the supervisor included; --json has more of them. The exit status is 3 if an enabled site is broken,
-    backoff or fatal.
-    """
-    from multisite.status.document import document
-    from multisite.status.places import runtime_problem
-
-    session.warn_of_hidden()
-    told = document(session)
-    told["sites"] = chosen_rows(session, told["sites"], names)
-    if failed:
-        told["sites"] = [site for site in told["sites"] if site["enabled"] and site["state"] in FAILED]
-    enabled = [site for site in told["sites"] if site["enabled"]]
-    if session.as_json:
-        say_json(told)
-        return _end(enabled)
-    if not session.hidden:
-        say_paragraph(_headline(told["supervisor"], None if told["supervisor"] else runtime_problem(session.home)))
-    for preloader in told["preloaders"]:
-        say_paragraph(_preloader(preloader))
-    if enabled:
-        say_table(STATUS_HEADER, map(_figures, enabled), numbers=NUMBERS, drop=DROP, cut=("pids", "name"), wide=wide)
-    for site in enabled:
-        say_failure(site)
-    return _end(enabled)
-
-
-def _headline(supervisor: dict[str, Any] | None, obstacle: Problem | None) -> str:
-    if obstacle:
-        who = "none can start" if obstacle.is_error else "this user can start none"
-        return f"no supervisor of this home runs, and {who}: {obstacle}"
-    if not supervisor:
-        return "no supervisor runs; the first request for a spawned site starts it"
-    backends = f"{supervisor['backends']} of {supervisor['max_backends']} backends"
-    return f"supervisor {supervisor['pid']}, up {duration(supervisor['uptime'])}, {backends}"
-
-
-def _preloader(told: dict[str, Any]) -> str:
-    """One line: ``preloader 4711 (www-data, /srv/venv/bin/python): 233 modules, 12 processes, 21.3 MiB``."""
-    holds = f"{told['modules']} modules, {told['children']} processes, {told['memory'] / 2**20:.1f} MiB"
-    state = "" if told["state"] == "ready" else f", {told['state']}"
-    return f"preloader {told['pid']} ({told['user']}, {told['interpreter']}): {holds}{state}"
-
-
-def _figures(site: dict[str, Any]) -> tuple[Cell, ...]:
-    pids = tuple(map(str, site["pids"]))
-    counts = (site.get(key) for key in ("requests", "errors", "in_flight", "waiting", "starts"))
-    memory = f"{site['memory'] / 2**20:.1f} MiB" if site["memory"] else "-"
-    used = time.time() - site["last_use"] if site["last_use"] else None
-    idle = used if site.get("idle") is None else site["idle"]
-    return (
-        site["name"],
-        site["placement"] or "-",
-        state_of(site),
-        pids or "-",
-        "-" if site["up_since"] is None else duration(time.time() - site["up_since"]),
-        *("-" if count is None else str(count) for count in counts),
-        "-" if site["cpu"] is None else f"{site['cpu']:.1f}s",
-        memory,
-        "-" if idle is None else duration(idle),
-    )
-
-
-def say_failure(site: dict[str, Any]) -> None:
-    """Say why a site failed last, as its start report has it."""
-    failure = site.get("failure")
-    if site.get("replace_failure") and not failure:
-        say_paragraph(f"{site['name']}: {GOES_ON} failed: {site['replace_failure']}")
-    if not failure:
-        if site.get("state") == "broken" and site.get("problems"):
-            say_paragraph(f"{site['name']}: {site['problems'][0]['reason']}")
-        return
-    what = f"{GOES_ON} failed, " if failure.get("serving") else ""
-    say_paragraph(f"{site['name']}: {what}incident {failure['incident']}: {failure['failure']}{_remedy(failure)}")
-    say_journey(((step["step"], step["seconds"]) for step in failure["steps"]), failure["output"])
-
-
 def _remedy(failure: dict[str, Any]) -> str:
     return f"; {failure['remedy']}" if failure.get("remedy") else ""
-
-
-def say_journey(steps: Iterable[tuple[str, float]], output: Iterable[str]) -> None:
-    """Say what a failed start went through, and the last that the process printed."""
-    for step, seconds in steps:
-        say(f"    {step}: {seconds * 1000:.0f} ms")
-    for line in output:
-        say(f"    | {line}")
-
-
-def duration(seconds: float) -> str:
-    """Say a time in its largest whole unit: ``42s``, ``7m``, ``3h``, ``2d``."""
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f}{unit}"
-    return f"{seconds:.0f}s"

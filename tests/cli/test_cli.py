@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -236,6 +237,43 @@ def test_status_shows_failed_sites_alone(home: pathlib.Path, run: Run) -> None:
     assert "blog" not in run("status", "--failed").stdout
 
 
+def test_a_site_by_its_name_gets_what_explain_shows(home: pathlib.Path, run: Run) -> None:
+    for name in ("blog", "shop"):
+        add(home, name)
+    explained = run("explain", "blog").stdout
+    assert explained in run("status", "blog").stdout
+    assert explained not in run("status").stdout and explained not in run("status", "b*").stdout
+
+
+def test_troubles_of_many_sites_are_cut_short(home: pathlib.Path, run: Run) -> None:
+    for number in range(13):
+        add(home, f"bad-{number:02}", "threads = many")
+    shown = run("status").stdout
+    assert shown.count("\nerror: ") == 10 and shown.endswith("\n3 more; multisite status --wide shows all of them\n")
+    assert run("status", "--wide").stdout.count("\nerror: ") == 13
+
+
+@pytest.mark.parametrize("words", [("--watch", "1e9"), ("--watch=0",)])
+def test_a_pause_that_is_none_is_refused(run: Run, words: tuple[str, ...]) -> None:
+    assert run("status", *words).exit_code == 2
+
+
+def test_status_is_shown_again_until_interrupted(home: pathlib.Path) -> None:
+    """A word after --watch that is no number is a site."""
+    for name in ("blog", "shop"):
+        add(home, name)
+    words = [sys.executable, "-m", "multisite", "--home", str(home), "status", "--watch", "blog"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        seen: list[str] = []
+        while sum(line.startswith("multisite ") for line in seen) < 2:
+            seen.append(process.stdout.readline())
+            assert seen[-1]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    assert sum(line.startswith("blog ") for line in seen) == 1 and not any("shop" in line for line in seen)
+
+
 def test_a_table_in_a_pipe_is_neither_cut_nor_coloured(home: pathlib.Path, run: Run) -> None:
     long = ".".join(["a" * 60] * 3) + ".example.com"
     add(home, "blog", f"domains = {long}")
@@ -432,7 +470,7 @@ def test_a_bad_deploy_is_told_beside_the_old_version_that_serves(home: pathlib.P
     assert "the old version goes on serving, since the new one failed at " in told.stdout
     assert "incident 1: it needs no_such_module" in told.stdout
     assert "there is no application" in told.stderr
-    assert "blog: the old version goes on serving, since the new one failed, incident 1: " in run("status").stdout
+    assert "error: blog: old version serves, incident 1: it needs no_such_module\n" in run("status").stdout
     verdicts.note("blog", "it needs no_such_module", "2", serving=False)
     verdicts.note("blog", "it needs no_such_module", "3", serving=True)
     told = run("explain", "blog.example.com")

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from multisite import __version__
 from multisite.cli import main
 from multisite.cli.session import Session
 from multisite.config.read import read_home
@@ -157,7 +158,9 @@ def say(home: pathlib.Path, *words: str) -> str:
     """Run a command, and return what it printed, without what differs from machine to machine."""
     done = CliRunner().invoke(main, ["--home", str(home), *words])
     assert done.exit_code in (0, 1, 3), done.output
-    text = f"{done.stdout}{done.stderr}".replace(str(home), "HOME")
+    text = f"{done.stdout}{done.stderr}".replace(str(home), "HOME").replace(
+        f"multisite {__version__},", "multisite VERSION,"
+    )
     return text if "--json" in words else re.sub(r"─+", "──", re.sub(r"(?<=\S) {3,}", "  ", text))
 
 

@@ -222,7 +222,9 @@ def test_a_terminal_gets_one_line_for_each_row(home: TestHome, words: tuple[str,
     lines = COLOUR.sub("", text.rpartition("\x1b[2K")[2]).splitlines()
     rule = next(at for at, line in enumerate(lines) if set(line) == {"─", " "})
     assert all(
-        cell_len(line) <= columns for line in lines[rule - 1 :] if not line.startswith(("error:", str(home.path)))
+        cell_len(line) <= columns
+        for line in lines[rule - 1 :]
+        if not line.startswith(("error:", "warning:", "    ", str(home.path)))
     )
     rows = {"list": 7, "status": 6, "hosts": 9, "stats": 6, "router": 4, "check": 2}.get(words[0])
     end = next((at for at, line in enumerate(lines) if line.endswith("use --wide")), None)

@@ -139,15 +139,19 @@ def _answers(home: SupervisedHome) -> bool:
         return False
 
 
-def test_status_tells_a_failed_start_with_its_steps_and_its_output(home: SupervisedHome) -> None:
+def test_a_failed_start_is_a_line_of_status_and_explained_with_its_steps_and_its_output(home: SupervisedHome) -> None:
     home.site("bad", "print('no flask here')\nraise SystemExit(3)")
     with pytest.raises(OSError):
         home.get("bad")
     home.failed("bad")
     shown = typed(home, "status", code=3)
-    assert "exited with code 3" in shown
-    assert "| no flask here" in shown
-    assert "start up:" in shown
+    assert "exited with code 3" in shown and "no flask here" not in shown
+    assert "\n    multisite explain bad\n" in shown
+    for words in (("explain", "bad"), ("status", "bad")):
+        shown = typed(home, *words, code=1 if words[0] == "explain" else 3)
+        assert "exited with code 3" in shown
+        assert "| no flask here" in shown
+        assert "start up:" in shown
 
 
 def test_stop_ends_the_processes_and_the_next_request_starts_them(home: SupervisedHome) -> None:

@@ -152,6 +152,13 @@ def _printed(session: Session, named: Named) -> list[Line]:
     return [Line(0.0, named.site.name, "INFO", text) for text in (answer["lines"] if answer else ())]
 
 
+def last_lines(session: Session, named: Named, count: int) -> list[Line]:
+    """Return the last lines that a site printed or logged, as far as this user may read them."""
+    with ExitStack() as stack:
+        sources = [source for source in _sources(session, [named], access=False) if not closed_place(source.path)]
+        return _Followed(sources, stack, waits=False).begin(count, 0.0) or _printed(session, named)[-count:]
+
+
 class _Followed:
     """Files that are read to the end and then followed."""
 

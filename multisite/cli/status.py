@@ -1,0 +1,220 @@
+"""``multisite status``: the home in a line, a row for each site, and below it who needs somebody."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from multisite.cli import complete
+from multisite.cli.listing import chosen_rows, end
+from multisite.cli.output import complain, say, say_json, say_paragraph, say_table, wide_option
+from multisite.cli.session import ALL, Session, UnknownSite, is_wildcard, pass_session
+from multisite.errors import BackendUnavailable, MultisiteError
+from multisite.status.needs import FAILED, Need, needs, of_all, ordered, state_of
+from multisite.status.summary import duration
+
+if TYPE_CHECKING:
+    from multisite.cli.output import Cell
+    from multisite.errors import Problem
+
+EPILOG = """\b
+Examples:
+  multisite status
+  multisite status blog
+  multisite status blog 'demo-*'
+  multisite status --failed
+  multisite status --watch 5
+  multisite --json status
+"""
+HEADER = (
+    *("name", "runs", "state", "needs", "pids", "up"),
+    *("requests", "errors", "in flight", "waiting", "starts", "cpu", "memory", "idle"),
+)
+NUMBERS = HEADER[5:]
+DROP = ("cpu", "starts", "up", "runs", "waiting", "idle", "errors", "in flight", "pids")
+EVERY = 2.0  # seconds between two looks, unless --watch says
+MOST = 10  # troubles that are told below the table, unless --wide or names ask for all
+LINES = 5  # of a site's log
+AFRESH = "\x1b[H\x1b[2J"
+
+
+@click.command(epilog=EPILOG, short_help="Show the state and the processes of all sites.")
+@wide_option
+@click.option("--failed", is_flag=True, help="Show only sites that are broken, backoff or fatal.")
+@click.option(
+    "--watch",
+    is_flag=False,
+    flag_value=str(EVERY),
+    metavar="[SECONDS]",
+    help="Show it again and again, every two seconds or every SECONDS, until interrupted.",
+)
+@click.argument("names", metavar="[NAME...]", nargs=-1, shell_complete=complete.sites)
+@pass_session
+def status(session: Session, names: tuple[str, ...], failed: bool, wide: bool, watch: str | None) -> None:
+    """Show the home in a line, and a row for each enabled site or each that is named.
+
+    The rows that need somebody come first: sites that cannot start, those that still serve an old version, those with
+    waiting or slow requests. The others follow by what they cost. Below the table, each trouble is shown with its cause
+    and the command that helps. A site by its name also gets what `explain` shows, its processes, its requests in
+    flight and the last lines of its log.
+
+    Requests, errors, starts and processor time are sums over all processes that a site has had, those before the last
+    restart of the supervisor included; --json has more of them. The exit status is 3 if an enabled site is broken,
+    backoff or fatal.
+    """
+    pause, names = _pause(watch, names)
+    while True:
+        sites = _show(session, names, failed, wide)
+        if pause is None:
+            return end(sites)
+        sys.stdout.flush()
+        time.sleep(pause)
+        session = Session(session.home_path, session.as_json)
+        if not session.as_json:
+            again = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+            click.echo(AFRESH if again else "", nl=not again)
+
+
+def _pause(watch: str | None, names: tuple[str, ...]) -> tuple[float | None, tuple[str, ...]]:
+    """Return the seconds between two looks, None for one look; a word after --watch that is no number is a name."""
+    if watch is None:
+        return None, names
+    try:
+        seconds = float(watch)
+    except ValueError:
+        return EVERY, (watch, *names)
+    if not 0.1 <= seconds <= 86400:
+        raise click.UsageError(f"--watch takes 0.1 to 86400 seconds, not {watch}")
+    return seconds, names
+
+
+def _show(session: Session, names: tuple[str, ...], failed: bool, wide: bool) -> list[dict[str, Any]]:
+    """Show it once; returns the rows that are shown."""
+    from multisite.status.document import document
+
+    session.warn_of_hidden()
+    told = document(session)
+    whole = told["sites"]
+    told["sites"] = chosen_rows(session, whole, names)
+    if failed:
+        told["sites"] = [site for site in told["sites"] if site["enabled"] and site["state"] in FAILED]
+    enabled = ordered([site for site in told["sites"] if site["enabled"]])
+    if session.as_json:
+        say_json(told, indent=2)
+        return enabled
+    _say_headline(session, {**told, "sites": whole})
+    for preloader in told["preloaders"]:
+        say_paragraph(_preloader(preloader))
+    if enabled:
+        say_table(HEADER, map(_cells, enabled), numbers=NUMBERS, drop=DROP, cut=("pids", "name"), wide=wide)
+    detailed = [] if failed else [name for name in names if name != ALL and not is_wildcard(name)]
+    _say_needs(of_all({"sites": enabled}), sys.maxsize if wide or names or failed else MOST)
+    for name in detailed:
+        _say_detail(session, name, enabled)
+    return enabled
+
+
+def _say_headline(session: Session, told: dict[str, Any]) -> None:
+    """Say what there is of the home, and why no supervisor of it runs."""
+    from multisite.status.places import runtime_problem
+    from multisite.status.summary import summed
+
+    options = session.home.supervisor
+    line = summed(told, session.home.path, options.max_backends, options.memory_budget)
+    say_paragraph(str(line))
+    if not session.hidden and not told["supervisor"]:
+        say_paragraph(_without(runtime_problem(session.home)))
+
+
+def _without(obstacle: Problem | None) -> str:
+    """Say why no supervisor runs."""
+    if not obstacle:
+        return "no supervisor runs; the first request for a spawned site starts it"
+    who = "none can start" if obstacle.is_error else "this user can start none"
+    return f"no supervisor of this home runs, and {who}: {obstacle}"
+
+
+def _preloader(told: dict[str, Any]) -> str:
+    """One line: ``preloader 4711 (www-data, /srv/venv/bin/python): 233 modules, 12 processes, 21.3 MiB``."""
+    holds = f"{told['modules']} modules, {told['children']} processes, {told['memory'] / 2**20:.1f} MiB"
+    state = "" if told["state"] == "ready" else f", {told['state']}"
+    return f"preloader {told['pid']} ({told['user']}, {told['interpreter']}): {holds}{state}"
+
+
+def _cells(site: dict[str, Any]) -> tuple[Cell, ...]:
+    pids = tuple(map(str, site["pids"]))
+    counts = (site.get(key) for key in ("requests", "errors", "in_flight", "waiting", "starts"))
+    memory = f"{site['memory'] / 2**20:.1f} MiB" if site["memory"] else "-"
+    used = time.time() - site["last_use"] if site["last_use"] else None
+    idle = used if site.get("idle") is None else site["idle"]
+    return (
+        site["name"],
+        site["placement"] or "-",
+        state_of(site),
+        ", ".join(dict.fromkeys(need.kind for need in needs(site))) or "-",
+        pids or "-",
+        "-" if site["up_since"] is None else duration(time.time() - site["up_since"]),
+        *("-" if count is None else str(count) for count in counts),
+        "-" if site["cpu"] is None else f"{site['cpu']:.1f}s",
+        memory,
+        "-" if idle is None else duration(idle),
+    )
+
+
+def _say_needs(found: list[Need], most: int) -> None:
+    """Say each trouble in a line for its cause, and one for what helps."""
+    for need in found[:most]:
+        incident = f", incident {need.incident}" if need.incident else ""
+        mark = "error" if need.kind in ("cannot start", "old version serves", "requests fail") else "warning"
+        complain(mark, f"{need.name}: {need.kind}{incident}: {need.cause}", err=False)
+        say(f"    {need.remedy}")
+    if len(found) > most:
+        say(f"{len(found) - most} more; multisite status --wide shows all of them")
+
+
+def _say_detail(session: Session, name: str, rows: Iterable[dict[str, Any]]) -> None:
+    """Say of a site what `explain` does, its processes, its requests, and the last lines of its log."""
+    from multisite.cli import explain
+    from multisite.cli.site.loglines import shown
+    from multisite.cli.site.logs import last_lines
+
+    try:
+        named = session.named(name)
+    except UnknownSite:  # only available
+        return
+    row: dict[str, Any] = next((one for one in rows if one["name"] == named.site.name), {})
+    say("")
+    if "%" not in named.site.location:
+        explain.say_answer(explain.of_site(session, named.site))
+    _say_processes((session.supervisor or {}).get("sites", {}).get(named.site.name, {}))
+    _say_requests(row.get("requests_in_flight") or ())
+    try:
+        lines = last_lines(session, named, LINES)
+    except (BackendUnavailable, MultisiteError, OSError):  # who may not see them reads so above the table
+        return
+    if lines:
+        say("log:")
+    for line in lines:
+        click.echo(f"    {shown(line, 0, False)}")
+
+
+def _say_processes(known: dict[str, Any]) -> None:
+    rows = [
+        (str(one["pid"]), one["state"], duration(one["seconds"]), one["reason"] or "-")
+        for one in known.get("backends", ())
+    ]
+    if rows:
+        say("processes:")
+        say_table(("pid", "state", "for", "because"), rows, numbers=("pid", "for"), cut=("because",))
+
+
+def _say_requests(requests: Iterable[dict[str, Any]]) -> None:
+    rows = [(f"{one['age']:.1f}s", one["method"], one["path"]) for one in requests]
+    if rows:
+        say("requests in flight:")
+        say_table(("age", "method", "path"), rows, numbers=("age",), cut=("path",))
