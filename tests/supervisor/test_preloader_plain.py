@@ -61,7 +61,7 @@ def test_a_site_with_a_module_of_the_same_name_gets_its_own(home: SupervisedHome
     folder = home.app("third", code, python=python)
     (folder / "common.py").write_text("WHOSE = 'mine'")
     assert said(home, "third")["said"] == "mine"
-    assert "'common' of its own" in way(home, "third")
+    assert "its own 'common'" in way(home, "third")
 
 
 def test_after_an_installation_the_next_start_has_what_is_new(home: SupervisedHome, tmp_path: Path) -> None:
