@@ -104,7 +104,7 @@ def test_both_have_to_hold(users: Path) -> None:
 
 
 def test_without_its_file_nobody_is_let_in(users: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Nor is anybody who was, and the log is told once."""
+    """Nor is anybody who was, and it is logged once."""
     check = guard(htpasswd=str(users))
     authorized = {"HTTP_AUTHORIZATION": basic("ann", "secret")}
     assert check(dict(authorized), None) is None

@@ -476,7 +476,7 @@ def test_a_change_is_taken_when_nothing_more_changes(home: TestHome) -> None:
     "bad", ['start_response("503 No", []); return []', "1/0", "raise SystemExit", "return []"], ids=str
 )
 def test_a_new_application_has_to_answer_the_smoke_request(home: TestHome, bad: str) -> None:
-    """It is asked below the mount of the canonical domain; without a good answer the old one goes on."""
+    """It is asked below the mount of the canonical domain; without a good answer the old one keeps serving."""
     home.code("a", app=HELLO.format(text="a"))
     home.ini("a", smoke_path="/health?x=1", touch_reload="app.py", mount="/m", domains="*.z.test, a.test")
     assert home.get("a.test", "/m/").text == "a"
@@ -679,7 +679,7 @@ def test_remembered_hosts_are_bounded(home: TestHome) -> None:
 
 
 def test_the_last_good_version_is_that_of_all_workers(home: TestHome) -> None:
-    """A worker that was idle while a good edit came goes on with it all the same when the next edit is bad."""
+    """A worker that was idle while a good edit came still keeps that edit when the next one is bad."""
     home.hello("a")
     idle = TestHome(home.path)
     assert [home.get("a.test").text, idle.get("a.test").text] == ["a", "a"]

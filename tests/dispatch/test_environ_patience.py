@@ -37,7 +37,7 @@ def test_a_client_has_its_grace_and_then_a_rate_of_its_own() -> None:
     assert pace.deadline(1000.0) == 1000.0 + request_body.GRACE
     pace.came(1000, 1005.0)  # ten seconds more, five of them and those of the grace used
     assert pace.deadline(5000.0) == 5000.0 + request_body.GRACE + 10.0 - 5.0
-    assert pace.deadline(5001.0) == 5000.0 + request_body.GRACE + 10.0 - 5.0  # it goes on
+    assert pace.deadline(5001.0) == 5000.0 + request_body.GRACE + 10.0 - 5.0  # it continues
     pace.came(10**9, 5002.0)
     assert pace.deadline(6000.0) == 6000.0 + request_body.SILENCE
 
@@ -194,7 +194,7 @@ def test_a_client_that_goes_on_is_passed_over_for_a_while(
     ours, theirs = connected()
     with ours:
         here.close(theirs, expects_more=True)
-        assert ours.recv(1) == b""  # it is told at once
+        assert ours.recv(1) == b""  # it learns at once
         ours.sendall(b"x" * 100000)
         assert len(here.places) == 1
         here.turn()

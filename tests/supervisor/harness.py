@@ -136,7 +136,7 @@ class SupervisedHome:
         return folder
 
     def ensure(self, name: str) -> str:
-        """Return the site's socket; whoever answers is remembered."""
+        """Return the site's socket; the supervisor that answers is remembered."""
         path = self.client.ensure(name)
         self.supervisors.add(self.pid)
         return path

@@ -143,7 +143,7 @@ def test_the_workers_socket_takes_from_others_what_workers_ask_and_nothing_else(
 
 @pytest.mark.parametrize(("mode", "usable"), [(0o770, False), (0o707, False), (0o1770, True), (0o755, True)], ids=oct)
 def test_a_runtime_directory_that_others_may_write_is_refused(open_path: Path, mode: int, usable: bool) -> None:
-    """Whoever may write it, its group included, could put a socket of their own in place of ours."""
+    """Any user who may write to it, its group included, could replace our socket with another."""
     home = SupervisedHome(open_path)
     (open_path / "run").mkdir()
     (open_path / "run").chmod(mode)
@@ -178,7 +178,7 @@ def test_a_group_that_is_named_later_is_let_in_and_one_that_is_taken_out_is_not(
 
 
 def socket_in(home_path: str, group: str) -> dict[str, tuple[str, int]]:
-    """Make the runtime directory and one socket, as whoever we are, and tell their modes."""
+    """Make the runtime directory and one socket as the present user, and return their modes."""
     conf = Path(home_path) / "moya.conf"
     conf.write_text(f"[service]\nruntime_dir = run\n[supervisor]\nsocket_group = {group}\n")
     home = read_home(home_path)

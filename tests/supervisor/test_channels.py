@@ -1,4 +1,4 @@
-"""What processes say of themselves: each on a channel of its own, bounded, and nothing is lost for a neighbour."""
+"""What processes report about themselves: each on its own channel, bounded, and no neighbour loses anything."""
 
 from __future__ import annotations
 
@@ -274,7 +274,7 @@ def test_a_process_of_a_site_has_two_sockets_that_are_ours_and_its_word_is_not_o
 
 
 def test_a_process_that_is_killed_in_the_middle_of_a_word_has_not_said_it(home: SupervisedHome) -> None:
-    """The next one begins with a channel of its own."""
+    """The next one begins with its own channel."""
     home.app("torn", HELLO.format(early=TORN))
     assert home.get("torn") == "hello"
     state = home.wait_for("torn", "running")

@@ -62,7 +62,7 @@ def test_status_and_list_show_processes(home: SupervisedHome) -> None:
 
 
 def test_what_another_homes_supervisor_cannot_tell_is_told_without_it(home: SupervisedHome) -> None:
-    """Two homes share a runtime directory by mistake: that is a warning to whoever only looks."""
+    """Two homes share a runtime directory by mistake: commands that only look give a warning."""
     home.site("blog")
     home.ensure("blog")
     other = home.rival()

@@ -1,4 +1,4 @@
-"""A process that ends while it serves: what that costs, who goes on, and what is held against the site."""
+"""A process that ends while it serves: what that costs, what keeps running, and what counts against the site."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_server_that_does_not_count_has_answered_when_it_has_lasted(home: Supe
 
 
 def test_what_never_answers_is_held_back(home: SupervisedHome) -> None:
-    """Whoever waits learns at once, and a file that changes lets it start anew."""
+    """Waiting requests learn of it at once, and a file that changes lets it start again."""
     home.app("hopeless", APP.replace('path == "/die"', "not os.path.exists('mended')"))
     path = home.ensure("hopeless")
     die(path, "/")

@@ -51,7 +51,7 @@ def application(environ, start_response):
 """
 
 
-# A site that leaves a helper in a session of its own.
+# A site that leaves a helper in a separate session.
 DAEMONISES = """
 import os, sys, time
 if os.fork() == 0:
@@ -261,7 +261,7 @@ def test_t9_an_upgraded_master_keeps_supervisor_and_sites_and_takes_them_along_i
 
 
 def test_after_a_kill_sockets_logs_and_counts_are_right(home: SupervisedHome) -> None:
-    """Nothing of sites that are gone is left; processes that are gone count nothing; the log goes on where it was."""
+    """Nothing of sites that are gone is left; processes that are gone count nothing; the log continues where it was."""
     hello = "def application(environ, start_response):\n    print(environ['PATH_INFO'], flush=True)\n"
     hello += "    start_response('200 OK', [])\n    return [b'hello']\n"
     log = home.path / "blog.log"

@@ -1,4 +1,4 @@
-"""``check --boot`` and ``restart --wait``: sites are started once apart from what runs, and the outcome is told."""
+"""``check --boot`` and ``restart --wait``: sites start once, apart from what runs, and the outcome is reported."""
 
 from __future__ import annotations
 
@@ -256,7 +256,7 @@ def test_restart_of_a_site_in_the_workers_is_tried_first(home: SupervisedHome) -
 
 
 def test_a_site_may_not_print_to_the_terminal(home: SupervisedHome) -> None:
-    """What a start prints is told after it has failed, and nothing that steers the terminal gets there."""
+    """What a start prints is shown after it has failed, without anything that controls the terminal."""
     home.site("loud", "print('\\x1b[2Jgone'); import sys; sys.exit(4)")
     result = run(home, "check", "--boot", "loud")
     assert "\\x1b[2Jgone" in result.stderr
@@ -265,7 +265,7 @@ def test_a_site_may_not_print_to_the_terminal(home: SupervisedHome) -> None:
 
 @pytest.mark.parametrize("answer", [None, {"deploys": {}}, {"deploys": {"blog": {"number": 1, "state": "done"}}}])
 def test_an_outcome_that_nobody_knows_is_no_success(answer: dict[str, Any] | None) -> None:
-    """The supervisor has ended meanwhile, the site is gone, or only an earlier attempt is told."""
+    """The supervisor has ended meanwhile, the site is gone, or only an earlier attempt is reported."""
     session: Any = SimpleNamespace(ask=lambda *_words, **_about: answer)
     outcome = trialruns._outcome(session, Site("/blog.ini", "blog", (), "/"), {"blog": 2})
     ok, said = outcome["ok"], outcome["said"]

@@ -91,7 +91,7 @@ def test_a_site_that_may_move_finds_the_services_variables() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a process is to be protected")
 @pytest.mark.parametrize(("ours", "theirs"), [("-500", "0"), ("300", "300")])
 def test_a_site_is_not_protected_where_memory_lacks(tmp_path: Path, ours: str, theirs: str) -> None:
-    """As the supervisor may be; who counts more than others goes on doing so. Forked or started, it is the same."""
+    """As the supervisor may be; a higher score stays higher. Forked or started, it is the same."""
     mine = Path("/proc/self/oom_score_adj")
     before = mine.read_text()
     try:

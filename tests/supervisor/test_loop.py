@@ -1,4 +1,4 @@
-"""What fails in the supervisor's loop costs what it was about, and a moment; the loop goes on."""
+"""A failure in the supervisor's loop costs its own work and a moment; the loop keeps running."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_callback_that_fails_is_set_aside_for_a_while_and_nobody_else_notices(
     wait_until(lambda: turning.turn(1.0) or calls.count("fails") >= 3)  # it need not be read for the time to come
     os.close(other)
     told = [record for record in caplog.records if record.exc_info]
-    assert len(told) == 1 and "Too many open files" in caplog.text  # one place is told of once in a while
+    assert len(told) == 1 and "Too many open files" in caplog.text  # one place is logged once in a while
 
 
 def test_one_that_is_well_again_is_watched_as_before(

@@ -1,4 +1,4 @@
-"""The statistics of nodes, for whoever connects."""
+"""The statistics of nodes, for each connection."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_who_does_not_read_is_left(loop: Loop, stats: NodeStats, document: dict[
 
 
 def test_it_listens_where_it_is_told(loop: Loop, stats: NodeStats, tmp_path: Path) -> None:
-    """And nowhere where it is told so."""
+    """And nowhere if the configuration is empty."""
     for name in ("a", "b"):
         stats.tick(loop.now(), str(tmp_path / name))
     assert [path.name for path in tmp_path.iterdir()] == ["b"]

@@ -104,7 +104,7 @@ def test_killed_child_is_noticed_at_once_and_forked_again(home: SupervisedHome) 
 
 @pytest.mark.parametrize("order", ["supervisor", "preloader supervisor", "child supervisor", "supervisor preloader"])
 def test_nobody_is_left_when_the_supervisor_is_killed(home: SupervisedHome, order: str) -> None:
-    """Its children die with it, forked or not, and the next supervisor begins anew."""
+    """Its children die with it, forked or not, and the next supervisor begins again."""
     found = warm_up(home)
     home.app("third", app())
     pids = {"supervisor": home.pid, "preloader": found["pid"], "child": said(home, "third")["pid"]}
@@ -118,7 +118,7 @@ def test_nobody_is_left_when_the_supervisor_is_killed(home: SupervisedHome, orde
 
 
 def test_what_a_forked_process_daemonises_is_swept(home: SupervisedHome) -> None:
-    """A helper that was forked and runs no program of its own bears the mark of its site, not of the preloader."""
+    """A helper that was forked and runs no other program bears the mark of its site, not of the preloader."""
     warm_up(home)
     helper = "os.fork() or (os.setsid(), os.fork() and os._exit(0), __import__('time').sleep(600))"
     home.app("third", app(said="0") + f"\n{helper}\n")

@@ -317,7 +317,7 @@ def test_the_file_that_is_loaded_and_the_virtualenv_count_too(
 
 @as_root
 def test_a_folder_above_that_everybody_may_write_is_refused(open_path: Path) -> None:
-    """Whoever may write it could put another folder in place of the location; not where its sticky bit is set."""
+    """A user who may write to it could replace the location, unless its sticky bit is set."""
     location = open_path / "shared" / "site"
     location.mkdir(parents=True)
     location.parent.chmod(0o777)
@@ -355,7 +355,7 @@ def test_a_chroot_that_everybody_may_write_is_refused(open_path: Path) -> None:
         who(location=str(jail / "srv"), chroot=str(jail), user="www-data")
 
 
-# What is told beforehand
+# What is reported beforehand
 
 
 def told(home: SupervisedHome, *words: str) -> tuple[int, str]:

@@ -148,7 +148,7 @@ def test_a_site_whose_command_only_root_reaches_is_served(open_path: Path) -> No
 
 @as_root
 def test_what_the_kernel_denies_is_told_with_user_and_place(open_path: Path) -> None:
-    """Where nobody could see it before, as within a root folder of its own."""
+    """Even if nobody could see it before, as within its own root directory."""
     with supervised(open_path) as home:
         folder = home.site("a", command="/hidden/server", user="nobody", chroot="/")
         hidden = Path(folder) / "hidden"

@@ -1,4 +1,4 @@
-"""What the program that takes a supervisor's place is told: everything, or it is said why not."""
+"""What a program that replaces a supervisor receives: everything, or the reason why not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from multisite.supervisor import main, reexec
 from multisite.supervisor.reexec import CannotTakeOver, Handed, Keeper, kept
 
 PACKAGE = Path(multisite.supervisor.__file__).parent
-# What does not outlive a program, is made for one moment, or is packed by whoever has it (and then never changes).
+# What does not outlive a program, is made for one moment, or is packed by its owner (and then never changes).
 OTHERWISE = {
     *("Access", "AlreadyRunning", "Aside", "Child", "Client", "Command", "Commands"),
     *("Connections", "Control", "ControlSockets", "DescriptorLimits", "Exit", "Far", "ForkChannel", "Journey"),

@@ -64,7 +64,7 @@ def test_of_many_instances_few_keep_their_sockets(home: SupervisedHome) -> None:
 
 
 def test_a_folder_that_takes_the_place_of_another_is_served(home: SupervisedHome) -> None:
-    """Its processes are started anew, although no file that asks for a reload has changed."""
+    """Its processes are started again, although no file that asks for a reload has changed."""
     www = home.path / "www"
     path = home.client.ensure("many", "x0.test")
     assert ask(path) == "ok"
@@ -99,7 +99,7 @@ def test_who_connects_while_a_socket_is_given_up_is_answered(home: SupervisedHom
 
 
 def test_a_socket_that_a_process_has_shut_down_is_bound_anew(tmp_path: Path) -> None:
-    """Whoever has inherited it can do that, and would be the last that could be reached."""
+    """Any process that has inherited it can do that, and would be the last one reachable."""
     rundir = RuntimeDir(SupervisedHome(tmp_path).home)
     rundir.make()
     listener = SiteSocket(rundir.socket("a"), rundir)

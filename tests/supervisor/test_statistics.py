@@ -98,7 +98,7 @@ def test_what_a_process_finishes_after_its_site_was_disabled_counts(tmp_path: Pa
 
 
 def test_a_server_of_its_own_counts_no_requests(tmp_path: Path) -> None:
-    """Which is told as unknown, not as none; what the kernel knows is told."""
+    """It is reported as unknown, not as none; what the kernel knows is reported."""
     with supervised(tmp_path) as home:
         home.site("own")
         home.get("own")

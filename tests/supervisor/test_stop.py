@@ -148,7 +148,7 @@ def kinds(home: SupervisedHome, kind: str) -> Path:
 
 
 def assert_rests(home: SupervisedHome) -> None:
-    """No start follows: whoever could cause one would have been seen before the second question."""
+    """No start follows: a request that could cause one would have been seen before the second question."""
     home.wait_for("blog", "stopped", 30)
     told = [home.state("blog") for _ in range(3)]
     assert [(state["state"], state["starts"]) for state in told] == [("stopped", 1)] * 3

@@ -27,7 +27,7 @@ A = Announcement("a.example", "127.0.0.1:1")
 
 
 class Server:
-    """A home's subscription server with a loop of its own, in place of a supervisor."""
+    """A home's subscription server with its own loop, in place of a supervisor."""
 
     def __init__(self, path: Path, *lines: str) -> None:
         self.path = path

@@ -200,7 +200,7 @@ def test_a_command_that_exits_is_tried_twice_and_then_said_with_its_output(home:
 
 
 def refused(home: SupervisedHome, name: str) -> SiteUnavailable | None:
-    """What is told during the pause after a failure, in which nobody can connect; None when it is over."""
+    """The answer during the pause after a failure, in which nobody can connect; None when it is over."""
     path = home.rundir.socket(name)
     try:
         ask(home.ensure(name))
@@ -268,7 +268,7 @@ def test_a_site_that_never_becomes_ready_is_killed_and_said(home: SupervisedHome
         ask(path)
     state = home.failed("bad")
     assert "not ready within 0.4 s" in state["failure"]["failure"]
-    assert state["starts"] == 1, "whoever waits has waited for long enough"
+    assert state["starts"] == 1, "requests have waited long enough"
 
 
 def test_a_site_that_ignores_sigterm_is_killed_after_stop_timeout(home: SupervisedHome) -> None:

@@ -1,4 +1,4 @@
-"""A failed start is told everywhere, by the supervisor and after it is gone, until a start succeeds."""
+"""A failed start is reported everywhere, by the supervisor and after its end, until a start succeeds."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_explain_and_list_tell_a_failed_start_whether_or_not_the_supervisor_live
 
 
 INCIDENT = re.compile(r"incident ([0-9a-f]{8}): (.*)")
-#: what its first start does, and the next; whether anybody is told of an error, and what the log has of it
+#: what its first start does, and the next; whether any visitor sees an error, and what the log shows
 TWICE = {
     "the same": ("sys.exit(3)", "sys.exit(3)", True, r"exited with code 3 before it was ready \(tried twice\)"),
     "another": (
@@ -103,7 +103,7 @@ def row(home: SupervisedHome, command: str) -> dict[str, Any]:
 def test_a_start_that_is_tried_twice_is_one_incident(
     home: SupervisedHome, capfd: pytest.CaptureFixture[str], what: str, server: str, processes: str
 ) -> None:
-    """The log has it once, and whoever waited is given the incident that it has there."""
+    """The log has it once, and requests that waited get the incident that is in the log."""
     first, second, is_refused, expected = TWICE[what]
     count = f"""
     import os, sys

@@ -44,7 +44,7 @@ def pid_of(body: str) -> int:
 
 
 class Load:
-    """Asks for a site again and again from several threads, until it is told to stop."""
+    """Asks for a site again and again from several threads, until it is stopped."""
 
     def __init__(self, home: SupervisedHome, sites: tuple[str, ...], threads: int = 4) -> None:
         self.answers: list[str] = []

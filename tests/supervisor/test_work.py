@@ -189,7 +189,7 @@ def test_who_says_that_it_is_busy_is_not_idle(home: SupervisedHome, kind: str) -
     ("kind", "path"), [("wsgi", "/use"), ("command", "/use"), ("port", "/use"), ("wsgi", "/child")]
 )
 def test_who_uses_the_processor_is_not_idle(home: SupervisedHome, kind: str, path: str) -> None:
-    """Itself, or a child of its own."""
+    """Itself, or one of its children."""
     name = site(home, kind, f"uses-{kind}{path.replace('/', '-')}")
     home.get(name, path)
     outlives(home, name)
