@@ -30,7 +30,7 @@ Examples:
 """
 HEADER = ("name", "requests", "errors", "sent", "seconds", "50 %", "75 %", "90 %", "95 %", "99 %", "99.9 %")
 DROP = ("75 %", "99.9 %", "seconds", "90 %", "sent", "95 %")
-COUNTED = ("requests", "in_flight", "errors", "sent", "seconds", "measured")
+COUNTED = ("requests", "in_flight", "errors", "statuses", "received", "sent", "seconds", "measured")
 IN_THE_LIST = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9)
 
 
@@ -42,7 +42,7 @@ def stats(session: Session, names: tuple[str, ...], wide: bool) -> None:
     """Show requests, errors, bytes and times of all sites, or of each SITE with all percentiles.
 
     A percentile is the time within which that share of the requests was answered. It is exact to the bounds of the
-    buckets in which requests are counted. All figures outlive processes and restarts.
+    buckets in which requests are counted, and shown from 20 requests on. All figures outlive processes and restarts.
     """
     session.warn_of_hidden()
     since, rows = table(session, [session.named(name).site.name for name in names])
@@ -83,45 +83,41 @@ def metrics(session: Session, output: str | None) -> None:
 
 def table(session: Session, names: list[str]) -> tuple[float, list[dict[str, Any]]]:
     """Return since when there are figures (seconds since 1970, 0.0: never), and those of each site."""
-    from multisite.sites.usage import Sums
-
     counted, since = session.usage
     told = session.known
     instances = (name for name in told if told[name].get("host"))
 
     def of_site(name: str) -> dict[str, Any]:
         sums = counted.get(name)
-        row = _row(name, (sums or Sums()).all_of_them(), told.get(name) or {})
+        row = _row(name, sums, told.get(name) or {})
         return row if sums or told.get(name) or not session.hidden else {**row, **dict.fromkeys(COUNTED)}
 
     wanted = names or sorted({*session.catalogue.sites, *instances})
-    return since, [fenced(session, name, partial(of_site, name), partial(_row, name, Sums(), {})) for name in wanted]
+    return since, [fenced(session, name, partial(of_site, name), partial(_row, name, None, {})) for name in wanted]
 
 
-def _row(name: str, sums: Sums, known: dict[str, Any], problem: str = "") -> dict[str, Any]:
-    """Describe one site: by what its processes counted, where they do, else by what the workers did."""
+def _row(name: str, sums: Sums | None, known: dict[str, Any], problem: str = "") -> dict[str, Any]:
+    """Describe one site by what was counted."""
     from multisite.runner.board import LATENCIES
+    from multisite.sites import figures
     from multisite.sites.tally import percentiles
-    from multisite.sites.usage import Sums
 
-    # What came by the workers they have counted, too: the larger one saw all of it, wherever the site has lived.
-    if known.get("requests") is not None and known["requests"] >= sums.requests:
-        latencies = list(known["latencies"]) or sums.latencies
-        in_flight = known.get("in_flight") or 0
-        sums = Sums(known["requests"], known["errors"], known["sent"], known["busy"], in_flight, latencies)
-    times = percentiles(LATENCIES, sums.latencies)
+    found = figures.counted(sums, known)
+    latencies = found["latencies"] or []
+    times = percentiles(LATENCIES, latencies, figures.ENOUGH)
     return {
         "name": name,
-        "requests": sums.requests,
-        "in_flight": sums.in_flight,
-        "errors": sums.errors,
-        "received": known.get("received"),
-        "sent": sums.sent,
-        "seconds": round(sums.busy, 6),
+        "requests": found["requests"],
+        "in_flight": found["in_flight"],
+        "errors": found["errors"],
+        "statuses": found["statuses"],
+        "received": found["received"],
+        "sent": found["sent"],
+        "seconds": found["busy"],
         "cpu": known.get("cpu"),
         "memory": known.get("memory"),
         "starts": known.get("starts"),
-        "measured": sums.measured,
+        "measured": sum(latencies),
         "problem": problem,
         "percentiles": {
             # JSON has no infinity: a time above all bounds is the largest that is known.
@@ -145,6 +141,7 @@ def _say(row: dict[str, Any]) -> None:
         "requests": str(row["requests"]),
         "in flight": str(row["in_flight"]),
         "errors": str(row["errors"]),
+        "statuses": ", ".join(f"{count} {name}" for name, count in row["statuses"].items() if count),
         "received": "" if row["received"] is None else size(row["received"]),
         "sent": size(row["sent"]),
         "seconds": f"{row['seconds']:.3f}",

@@ -1,7 +1,8 @@
 """What every request of a site passes before its app: counts, access log, `[access]`, static files, the bound.
 
-A site without access log, `[access]` and static files pays for one count. The first requests of each second are
-measured in full (`multisite.sites.usage`), which costs a few microseconds each and is bounded for that reason.
+A site without access log, `[access]` and static files pays for two counts. The first requests of each second are
+measured in full (`multisite.sites.usage`), which costs a few microseconds and is bounded for that reason; what is
+relayed costs more than that in any case, and is always measured.
 
 A site that is out of service (`gate`) keeps its static files, and nothing else: nothing behind them is asked.
 
@@ -19,6 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from multisite.config.model import Home, Site
+from multisite.dispatch.counted import PLACES, ended, followed, tells, told
 from multisite.dispatch.environ import Completed
 from multisite.dispatch.gate import Gate
 from multisite.errors import SiteBusy
@@ -231,48 +233,55 @@ class Layers:
             app, how, workdir, bound = self._gate.app, self._gate.how, None, None
             self._files = self._checked if self._gate.is_whole else self._served
         self._how, self._workdir = how, workdir
-        counted = self._counted(app, workdir)
-        if bound and workdir and workdir.stays and not self._files:
-            self._lean = self._bounded_there(app, workdir, bound)
-        else:
-            self._lean = bound.around(counted) if bound else counted
-        measured = self._measured(workdir.calling(app) if workdir else app, counted, self._lean)
+        measured = self._measured(
+            workdir.calling(app) if workdir else app, self._counted(app, workdir), self._counted(app, workdir, bound)
+        )
         self._following = bound.around(measured) if bound else measured
-        self._place(self._following if self._log or self._counts.left > 0 else self._lean)
+        self._place(self._following)
 
-    def _counted(self, app: WSGI, workdir: WorkDir | None) -> WSGI:
-        """Return `app` with each request counted, and nothing more."""
-        files, counts, requests = self._files, self._counts, self._counts.cells[usage.REQUESTS :]
-        if workdir and workdir.stays and not files:
-            return self._counted_there(app, workdir)
+    def _counted(self, app: WSGI, workdir: WorkDir | None, bound: ConcurrencyLimit | None = None) -> WSGI:
+        """Return `app` with each request counted, and the class of its status, and no more.
+
+        Its start_response has to be a method of a response that knows its status (`multisite.dispatch.counted`).
+        """
+        files, counts, rescue = self._files, self._counts, self._rescue
+        requests, cells, place_of = counts.cells[usage.REQUESTS :], counts.cells, PLACES.get
+        if bound and workdir and workdir.stays and not files:
+            return self._bounded_there(app, workdir, bound)
         app = workdir.calling(app) if workdir else app
 
         def counted(environ: Environ, start_response: Any) -> Iterable[bytes]:
             counts.requests = requests[0] = counts.requests + 1
-            return app(environ, start_response)
+            try:
+                body = files(environ, start_response) if files else None
+                if body is None:
+                    body = app(environ, start_response)
+            except BaseException as error:
+                return self._rescued(rescue, error, environ, start_response)
+            if type(body) is list:
+                place = place_of(start_response.__self__.status)
+                if place:
+                    cells[place] += 1
+                else:
+                    ended(counts, start_response.__self__.status)
+                return body
+            return followed(counts, environ, start_response, body)
 
-        def counted_files(environ: Environ, start_response: Any) -> Iterable[bytes]:
-            counts.requests = requests[0] = counts.requests + 1
-            body = files(environ, start_response) if files else None
-            return app(environ, start_response) if body is None else body
+        return bound.around(counted) if bound else counted
 
-        return counted_files if files else counted
-
-    def _counted_there(self, app: WSGI, workdir: WorkDir) -> WSGI:
-        """Return `app` counted and called in its place, in one step."""
-        counts, requests = self._counts, self._counts.cells[usage.REQUESTS :]
-
-        def counted(environ: Environ, start_response: Any) -> Iterable[bytes]:
-            counts.requests = requests[0] = counts.requests + 1
-            if here() is not workdir.now:
-                workdir.enter()
-            return app(environ, start_response)
-
-        return counted
+    def _rescued(self, rescue: Rescue, error: BaseException, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        """Answer for an app that raised, and count that."""
+        try:
+            body = rescue(error, environ, start_response)
+        except BaseException:
+            ended(self._counts, None)
+            raise
+        return followed(self._counts, environ, start_response, body)
 
     def _bounded_there(self, app: WSGI, workdir: WorkDir, bound: ConcurrencyLimit) -> WSGI:
-        """Return the same behind a bound, also in one step: most requests of most sites come this way."""
-        counts, requests = self._counts, self._counts.cells[usage.REQUESTS :]
+        """Return the same behind a bound, in one step: most requests of most sites come this way."""
+        counts, rescue = self._counts, self._rescue
+        requests, cells, place_of = counts.cells[usage.REQUESTS :], counts.cells, PLACES.get
         take, give, overflow, release = bound.take_slot, bound.give_slot, bound.overflow, bound.release
         bare = app.bare if isinstance(app, Completed) else app
 
@@ -290,28 +299,35 @@ class Layers:
                 else:
                     environ["wsgi.file_wrapper"] = ReadFile
                     body = bare(environ, start_response)
-            except BaseException:
+            except BaseException as error:
                 give(None)
-                raise
+                return self._rescued(rescue, error, environ, start_response)
             if type(body) is list:
                 give(None)
+                place = place_of(start_response.__self__.status)
+                if place:
+                    cells[place] += 1
+                else:
+                    ended(counts, start_response.__self__.status)
                 return body
-            return release(environ, body)
+            return release(environ, followed(counts, environ, start_response, body))
 
         return bounded
 
     def _measured(self, app: WSGI, counted: WSGI, lean: WSGI) -> WSGI:
         """Return `app` with each request followed to the end of its answer.
 
-        Without an access log it gives way to `lean` once enough has been measured in this second.
+        A site of this process that has no access log gives way to `lean` once enough has been measured in this second.
         """
         files, log, counts, rescue = self._files, self._log, self._counts, self._rescue
+        is_followed = bool(log) or self._how != IN_PROCESS
 
         def answer(environ: Environ, start_response: Any) -> Iterable[bytes]:
-            if counts.left <= 0 and not log:
-                if self._lean is lean:  # otherwise a reload has just put another app in place
-                    self._place(lean)
-                return counted(environ, start_response)
+            if counts.left <= 0 and not is_followed:
+                is_told = tells(start_response)
+                if self._answer is answer:  # otherwise a reload has just put another app in place
+                    self._place(lean if is_told else told(lean))
+                return (counted if is_told else told(counted))(environ, start_response)
             if log:
                 replaced(environ)
             this = RequestRecord(counts, log, environ, start_response, self._how)
@@ -336,6 +352,7 @@ class Layers:
                     raise
             return this.around(body)
 
+        self._answer = answer
         return answer
 
 

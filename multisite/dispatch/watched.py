@@ -25,7 +25,10 @@ class _Uncounted:
 
     begin = count
 
-    def end(self, began: int, failed: bool, sent: int) -> None:
+    def ended(self, status: int, failed: bool) -> None:
+        pass
+
+    def end(self, began: int, failed: bool, sent: int, status: int, received: int) -> None:
         pass
 
     def withdraw(self) -> None:

@@ -27,6 +27,8 @@ ELSEWHERE = (SPAWNED, PROXY)
 KEY = "multisite.visit"
 NO_BODY = (204, 304)
 
+LONGEST_LENGTH = 18  # digits; int() refuses thousands of them
+
 #: bytes of a list that a server is given as one; what is smaller fits into a socket's buffer in any case
 MOST_AT_ONCE = 65536
 
@@ -42,8 +44,11 @@ class _Counts(Protocol):
     def begin(self) -> int:
         """Count one, whose time is measured."""
 
-    def end(self, began: int, failed: bool, sent: int) -> None:
-        """Take note of its end."""
+    def ended(self, status: int, failed: bool) -> None:
+        """Take note of the end of one whose time is not measured; `status` is 0 where it has none."""
+
+    def end(self, began: int, failed: bool, sent: int, status: int, received: int) -> None:
+        """Take note of the end of one whose time is measured."""
 
     def withdraw(self) -> None:
         """Have it not counted after all."""
@@ -112,7 +117,7 @@ class RequestRecord:
             get = environ.get
             self.uri: str = get("RAW_URI") or _uri(environ)
             self.peer: str = get("REMOTE_ADDR", "")
-        self._measured = counts.left > 0
+        self._measured = counts.left > 0 or how in ELSEWHERE
         self._began = counts.begin() if self._measured else counts.count()
 
     def start(self, status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], object]:
@@ -234,8 +239,11 @@ class RequestRecord:
         if not self._open:
             return
         self._open = False
+        failed = status >= 500 or (cut and status > 0)
         if self._measured:
-            self._counts.end(self._began, status >= 500 or (cut and status > 0), sent)
+            self._counts.end(self._began, failed, sent, status, _length_of(self.environ))
+        else:
+            self._counts.ended(status, failed)
         if self._log:
             how = f"{self.how},cut" if cut else self.how
             self._log.write(self, status, sent, (monotonic_ns() - self._began) / 1e9, how)
@@ -249,7 +257,7 @@ class RequestRecord:
         """Look for the end no more; False where there is a line to be written then."""
         if self._log:
             return False
-        if self._open and self._measured:
+        if self._open:
             self._counts.withdraw()
         self._open = False
         return True
@@ -278,6 +286,12 @@ def replaced(environ: Environ) -> None:
     former: RequestRecord | None = environ.pop(KEY, None)
     if former:
         former.forget()
+
+
+def _length_of(environ: Environ) -> int:
+    """Return how long the body of a request is, 0 where its head does not say so."""
+    length = environ.get("CONTENT_LENGTH")
+    return int(length) if length and length.isascii() and length.isdigit() and len(length) <= LONGEST_LENGTH else 0
 
 
 def _uri(environ: Environ) -> str:

@@ -87,7 +87,7 @@ def read(home: Home) -> dict[Place, NodeFigures]:
     folder, past = _folder(home), StateFile(home, FOLDER)
     found: dict[Place, NodeFigures] = {}
     for name, sums in usage.read(folder, past)[0].items():
-        found[_of_name(name)] = NodeFigures(sums.requests, sums.errors, sums.in_flight)
+        found[_of_name(name)] = NodeFigures(sums.requests, sums.errors)
     for name, record, is_dead in usage.records(folder, past):
         figures = found.get(_of_name(name))
         if figures:

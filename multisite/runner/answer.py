@@ -43,6 +43,7 @@ class WsgiAnswer:
     Attributes:
         status: the code, 0 until the app gives it.
         is_begun: something has been sent.
+        size: bytes of the body so far.
     """
 
     _version = "HTTP/1.1"
@@ -53,6 +54,7 @@ class WsgiAnswer:
     def __init__(self, connection: socket.socket, method: str, protocol: str) -> None:
         self.status = 0
         self.is_begun = False
+        self.size = 0
         self._connection = connection
         self._is_head = method == "HEAD"
         self._has_body = not self._is_head
@@ -120,6 +122,7 @@ class WsgiAnswer:
         head = f"{ours}Content-Type: text/html\r\nContent-Length: {len(page)}\r\n\r\n"
         self.status = int(status[:3])
         self.is_begun = True
+        self.size = 0 if self._is_head else len(page)
         self._connection.sendall(head.encode() + (b"" if self._is_head else page))
 
     def _end(self, data: bytes) -> None:
@@ -135,11 +138,13 @@ class WsgiAnswer:
         if not isinstance(data, bytes):
             raise TypeError(f"a body consists of bytes, not of {type(data).__name__}")
         if self._length is None:
+            self.size += len(data) if self._has_body else 0
             if not self._is_chunked:
                 return data if self._has_body else b""
             return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
         data = data[: max(0, self._length - self._sent)]
         self._sent += len(data)
+        self.size += len(data) if self._has_body else 0
         return data if self._has_body else b""
 
     def _send(self, data: bytes) -> None:
@@ -161,7 +166,9 @@ class WsgiAnswer:
         span = wrapper.span(most - self._sent) if most else None
         if span:
             self._send(b"")
-            self._sent += self._connection.sendfile(wrapper.filelike, *span)
+            sent = self._connection.sendfile(wrapper.filelike, *span)
+            self._sent += sent
+            self.size += sent
         while most is None or self._sent < most:
             data = next(wrapper, b"")
             if not data:

@@ -76,7 +76,8 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         self._is_client = is_client
         self._variables: dict[str, Any] = {}
         self._failed = self._quiet = False
-        self._received = self._sent = 0
+        self._is_relayed = start.startswith(FIRST)
+        self._status = self._received = self._sent = 0
         self._asked_at = 0.0
         self._hangup: select.epoll | None = None
         self._unanswered: set[asyncio.Task[Any]] = set()  # calls of the application that have not finished
@@ -97,7 +98,6 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
 
     def data_received(self, data: bytes) -> None:
         """As asyncio says; the first byte shows which protocol it is."""
-        self._received += len(data)
         if self._start is not None:
             self._start += data
             try:
@@ -203,6 +203,10 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         is_claim = name in _CLAIMS or name.startswith(_FAMILY) or name in self.worker.claims
         return is_claim and not (self._believes or self._variables)
 
+    def _on_body(self, chunk: bytes) -> None:
+        self._received += len(chunk)
+        super()._on_body(chunk)
+
     def _on_message_complete(self) -> None:
         self._asked_at = monotonic()
         super()._on_message_complete()
@@ -259,29 +263,38 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         if complete is not None:
             complete.add_done_callback(lambda _: self._unanswered.discard(task))
         self.worker.nr_conns += 1  # what the worker waits for at its end; the connection may end before
-        began = self._board.begin(self._quiet)
-        self._failed = False
+        began = self._board.begin(self._quiet, self._is_relayed)
+        self._failed, self._status, self._sent = False, 0, 0
         try:
             return await handling
         finally:
             leave_if_child()
             self._unanswered.discard(task)
             self.worker.nr_conns -= 1
-            self._board.end(began, self._failed, self._received, self._sent, self._quiet)
-            self._received = self._sent = 0
+            self._board.end(
+                began, self._failed, self._received, self._sent, self._quiet, self._is_relayed, self._status
+            )
+            self._received = 0
 
     def _send_response_start(self, status: int, *args: Any, **kwargs: Any) -> None:
-        self._failed = status >= 500
+        self._status, self._failed = status, status >= 500
         super()._send_response_start(status, *args, **kwargs)
 
-    def _send_error_response(self, status: int, *args: Any, **kwargs: Any) -> None:
+    def _send_body(self, body: bytes, chunked: bool = False, last: bool = False, size: int | None = None) -> None:
+        self._sent += len(body) if size is None else size
+        super()._send_body(body, chunked, last, size)
+
+    def _send_error_response(self, status: int, message: str, *args: Any, **kwargs: Any) -> None:
         self._failed = status >= 500 and not self._closed
-        super()._send_error_response(status, *args, **kwargs)
+        self._status = 0 if self._closed else status
+        self._sent = len(message.encode())
+        super()._send_error_response(status, message, *args, **kwargs)
 
     def count_sent(self, size: int) -> None:
-        """Note how many bytes were given to the transport."""
+        """Note how many bytes are given to the transport, which all belong to the WebSocket where there is one."""
         leave_if_child()
-        self._sent += size
+        if self._websocket:
+            self._sent, self._status = self._sent + size, 101
 
 
 class _Counting:

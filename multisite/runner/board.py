@@ -41,16 +41,22 @@ FIELDS = (
     "errors",  # answers of 500 and above, and those cut short
     "last_use",  # when a request last began or ended
     "busy",  # nanoseconds spent on requests
-    "received",  # bytes
-    "sent",  # bytes
+    "received",  # bytes of their bodies
+    "sent",  # bytes of the answers' bodies
     "quiet",  # of those in flight, how many do not count as use of the site
 )
-MAGIC = 0x4D53424F41524403
-CELLS = 32
+STATUSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")  # a count for each class; "none": the client had left
+RELAYED = ("requests", "errors", "busy", "received", "sent")  # of those that a worker relays and counts itself
+MAGIC = 0x4D53424F41524404
+BEFORE = 0x4D53424F41524403  # of an earlier release, which had no more than the buckets
+CELLS = 72
 SIZE = CELLS * 8
 _BUCKETS = len(FIELDS)
 _LARGEST = 2**53  # what JSON readers hold exactly
 _PID, _STARTED, _STARTS, _IN_FLIGHT, _REQUESTS, _ERRORS, _LAST_USE, _BUSY, _RECEIVED, _SENT, _QUIET = range(1, _BUCKETS)
+FIRST_STATUS = _BUCKETS + len(LATENCIES) + 1
+_RELAYED = FIRST_STATUS + len(STATUSES)  # the same once more: `RELAYED`, the buckets and the statuses
+_RELAYED_NOW = _RELAYED + len(RELAYED) + (_RELAYED - _BUCKETS)  # of those in flight, how many are relayed
 
 
 class Board:
@@ -71,13 +77,18 @@ class Board:
         if cells[0] != MAGIC:
             cells[1:CELLS] = memoryview(array("Q", bytes(SIZE - 8)))
         cells[_PID] = pid
-        cells[_IN_FLIGHT] = cells[_QUIET] = 0
+        cells[_IN_FLIGHT] = cells[_QUIET] = cells[_RELAYED_NOW] = 0
         cells[_STARTS] = _next(cells[_STARTS])
         cells[_STARTED] = cells[_LAST_USE] = monotonic_ns()
         cells[0] = MAGIC
 
-    def begin(self, quiet: bool = False) -> int:
-        """Count a request that has arrived; pass the returned time to `end`, and `quiet`: it is no use of the site."""
+    def begin(self, quiet: bool = False, relayed: bool = False) -> int:
+        """Count a request that has arrived; pass the returned time to `end`, and the same arguments.
+
+        Args:
+            quiet: it is no use of the site.
+            relayed: a worker relays it, and counts it as well.
+        """
         now = monotonic_ns()
         cells = self._cells
         with self._lock:
@@ -87,26 +98,58 @@ class Board:
                 cells[_LAST_USE] = now
             cells[_IN_FLIGHT] += 1
             cells[_REQUESTS] = _next(cells[_REQUESTS])
+            if relayed:
+                cells[_RELAYED] = _next(cells[_RELAYED])
+                cells[_RELAYED_NOW] += 1
         return now
 
-    def end(self, began: int, failed: bool, received: int = 0, sent: int = 0, quiet: bool = False) -> None:
-        """Note that this request was answered, or given up."""
+    def end(
+        self,
+        began: int,
+        failed: bool,
+        received: int = 0,
+        sent: int = 0,
+        quiet: bool = False,
+        relayed: bool = False,
+        status: int = 0,
+    ) -> None:
+        """Note that this request was answered, or given up.
+
+        Args:
+            failed: with an error, or not to the end.
+            received, sent: bytes of the bodies.
+            status: of the answer, 0 where there was none.
+        """
         now = monotonic_ns()
         took = now - began
         cells = self._cells
-        bucket = _BUCKETS + bisect_left(LATENCIES, took * 1e-9)
+        figures = (int(failed), took, received, sent)
+        places = _BUCKETS + bisect_left(LATENCIES, took * 1e-9), status_cell(status)
         with self._lock:
             cells[_IN_FLIGHT] -= 1
             if quiet:
                 cells[_QUIET] -= 1
             else:
                 cells[_LAST_USE] = now
-            cells[_BUSY] = _next(cells[_BUSY], took)
-            cells[_RECEIVED] = _next(cells[_RECEIVED], received)
-            cells[_SENT] = _next(cells[_SENT], sent)
-            cells[bucket] = _next(cells[bucket])
-            if failed:
-                cells[_ERRORS] = _next(cells[_ERRORS])
+            for cell, figure in zip(_SUMMED, figures):
+                cells[cell] = _next(cells[cell], figure)
+            for cell in places:
+                cells[cell] = _next(cells[cell])
+            if relayed:
+                cells[_RELAYED_NOW] -= 1
+                for cell, figure in enumerate(figures, _RELAYED + 1):
+                    cells[cell] = _next(cells[cell], figure)
+                for cell in places:
+                    cells[cell + _AGAIN] = _next(cells[cell + _AGAIN])
+
+
+_SUMMED = (_ERRORS, _BUSY, _RECEIVED, _SENT)
+_AGAIN = _RELAYED + len(RELAYED) - _BUCKETS  # from a bucket or a status to that of those that are relayed
+
+
+def status_cell(status: int) -> int:
+    """Return the cell in which answers of this status are counted."""
+    return FIRST_STATUS + (status // 100 if 100 <= status < 600 else 0)
 
 
 def opened(file: int, slot: int, pid: int) -> Board:
@@ -141,10 +184,11 @@ def _mapped(file: int, slot: int) -> memoryview:
 class Record:
     """What was read from one slot, bounded; times are seconds of the monotonic clock.
 
-    `latencies` has a count for each of `LATENCIES` and one for all that took longer.
+    `latencies` has a count for each of `LATENCIES` and one for all that took longer, `statuses` one for each of
+    `STATUSES`. `relayed` has those of `RELAYED`, and the same counts; `relayed_now` are those in flight.
     """
 
-    __slots__ = (*FIELDS[1:], "latencies")
+    __slots__ = (*FIELDS[1:], "latencies", "relayed", "relayed_now", "statuses")
 
     def __init__(self, cells: Sequence[int], now: int) -> None:
         bounded = [min(cell, _LARGEST) for cell in cells]
@@ -159,7 +203,10 @@ class Record:
         self.received = bounded[_RECEIVED]
         self.sent = bounded[_SENT]
         self.quiet = min(bounded[_QUIET], self.in_flight)
-        self.latencies = tuple(bounded[_BUCKETS : _BUCKETS + len(LATENCIES) + 1])
+        self.latencies = tuple(bounded[_BUCKETS:FIRST_STATUS])
+        self.statuses = tuple(bounded[FIRST_STATUS:_RELAYED])
+        self.relayed = tuple(bounded[_RELAYED:_RELAYED_NOW])
+        self.relayed_now = min(bounded[_RELAYED_NOW], self.in_flight)
 
     def __repr__(self) -> str:
         return f"<Record pid={self.pid} in_flight={self.in_flight} requests={self.requests}>"
@@ -177,8 +224,8 @@ def read(file: int, slot: int) -> Record | None:
 
 
 def record_of(data: bytes, now: int) -> Record | None:
-    """The record in `data`, as seen at the time `now`."""
+    """The record in `data`, as seen at the time `now`; what an earlier release did not count is 0."""
     if len(data) < SIZE:
         return None
     cells = array("Q", data)
-    return Record(cells, now) if cells[0] == MAGIC else None
+    return Record(cells, now) if cells[0] in (MAGIC, BEFORE) else None

@@ -81,10 +81,24 @@ class RequestConnection(socket.socket):
         ahead: what has been received and not yet read.
         gone: the peer left, or was too slow, before all was read or written.
         failed: the site's answer is an error.
+        status: of the answer, 0 as long as there is none.
+        received, sent: bytes of the bodies of the request and its answer.
         is_taken: it belongs to the site from now on (a WebSocket).
     """
 
-    __slots__ = ("_limited", "ahead", "environ", "failed", "gone", "is_taken", "limit", "received", "sent", "since")
+    __slots__ = (
+        "_limited",
+        "ahead",
+        "environ",
+        "failed",
+        "gone",
+        "is_taken",
+        "limit",
+        "received",
+        "sent",
+        "since",
+        "status",
+    )
 
     def __init__(self, family: int, kind: int, proto: int, fileno: int) -> None:
         super().__init__(family, kind, proto, fileno)
@@ -93,7 +107,7 @@ class RequestConnection(socket.socket):
         self.environ: Mapping[str, Any] = {}
         self.ahead = b""
         self.gone = self.failed = self.is_taken = False
-        self.received = self.sent = 0
+        self.received = self.sent = self.status = 0
         self._limited = -1.0
 
     def first(self) -> tuple[bytes, int]:
@@ -109,7 +123,6 @@ class RequestConnection(socket.socket):
         except OSError:
             self.gone = True
             raise
-        self.received = len(data)
         return data, descriptor_in(ancillary)
 
     def recv(self, size: int, flags: int = 0) -> bytes:
@@ -131,8 +144,6 @@ class RequestConnection(socket.socket):
         except OSError:
             self.gone = True
             raise
-        if not flags & _PEEK:
-            self.received += len(data)
         return data
 
     def _later(self, receive: Any, *arguments: int) -> Any:
@@ -176,14 +187,12 @@ class RequestConnection(socket.socket):
         except OSError:
             self.gone = True
             raise
-        self.sent += sent
         if sent < len(view):
             self._send_later(view[sent:], flags)
         else:
             self._go_on()
 
     def _send_later(self, view: memoryview, flags: int) -> None:
-        whole = len(view)
         try:
             self._wait(writes=self)
             while waits_are_the_sites():
@@ -200,7 +209,6 @@ class RequestConnection(socket.socket):
             raise
         finally:
             self._go_on()
-        self.sent += whole
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
         """As of `socket.socket`, within the limit."""
@@ -215,7 +223,6 @@ class RequestConnection(socket.socket):
         finally:
             self._go_on()
             self.settimeout(None)
-        self.sent += sent
         return sent
 
     def cut(self) -> None:

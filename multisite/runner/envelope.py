@@ -172,14 +172,24 @@ def sized_body(length: str, start: bytes, connection: socket.socket) -> Any:
     return io.BufferedReader(SizedBody(start, connection, int(length)), BUFFER)
 
 
+def size_of_body(environ: dict[str, Any], body: Any) -> int:
+    """Return how long the body of a request is, or how much of one in chunks has been read."""
+    length = str(environ.get("CONTENT_LENGTH") or "")
+    if length.isascii() and length.isdigit() and len(length) <= LONGEST_LENGTH:
+        return int(length)
+    return int(getattr(getattr(body, "raw", None), "taken", 0))
+
+
 class _Body(io.RawIOBase):
     """A body that is still arriving: `_start` has the bytes received but not yet read, `_left` counts those to be read.
 
     Attributes:
         is_cut: no more of it will come.
+        taken: how many bytes have been read.
     """
 
     def __init__(self, start: bytes, connection: socket.socket) -> None:
+        self.taken = 0
         self._start = start
         self._connection = connection
         self._left = 0  # of the body, or of the current chunk
@@ -203,6 +213,7 @@ class _Body(io.RawIOBase):
         else:
             data = self._more(most)
         self._left -= len(data)
+        self.taken += len(data)
         buffer[: len(data)] = data
         return len(data)
 

@@ -16,7 +16,7 @@ from functools import partial
 from .answer import PAGE, FileWrapper, ReadFile, WholeAnswer, WsgiAnswer
 from .body import Gone, answered
 from .connection import ListeningSocket, RequestConnection
-from .envelope import UWSGI, BadEnvelope, body_of, receive, sized_body, tell_apart
+from .envelope import UWSGI, BadEnvelope, body_of, receive, size_of_body, sized_body, tell_apart
 from .forks import leave_if_child
 from .gunicorn_setup import Log, settings
 from .job import Job
@@ -64,6 +64,8 @@ class AppCaller:
         if offer:
             environ["gunicorn.socket"] = offer
         self._call(environ, answer, connection, body)
+        connection.status = 101 if connection.is_taken else answer.status
+        connection.received, connection.sent = size_of_body(environ, body), connection.sent + answer.size
         connection.failed = answer.status >= 500 or answer.is_short
         if type(body) is not io.BytesIO or connection.is_taken:
             connection.linger()
@@ -254,6 +256,7 @@ class HttpHandler:
             body = sized_body(environ.get("CONTENT_LENGTH", "0"), rest, connection)
         except BadEnvelope:  # a length that nobody sends on purpose; the dispatcher answers the same
             answer.refuse("400 Bad Request")
+            connection.status, connection.sent = answer.status, answer.size
             connection.linger()
             return
         self._caller.serve(environ, body, answer, connection)
@@ -319,3 +322,5 @@ def _note(worker: Any, request: Any, environ: dict[str, Any], response: Any) -> 
     connection = environ.get("gunicorn.socket")
     if connection is not None:
         connection.failed = status is None or status >= 500
+        connection.status, connection.sent = status or 0, connection.sent + getattr(response, "sent", 0)
+        connection.received = size_of_body(environ, environ.get("wsgi.input"))

@@ -102,8 +102,8 @@ class WsgiServer:
             return
         if not start:
             return
-        quiet = is_quiet(start)
-        began = self._board.begin(quiet)
+        about = is_quiet(start), client < 0 and start.startswith(FIRST)  # by a worker
+        began = self._board.begin(*about)
         try:
             self._serve(connection, start, client)
         except Exception as error:  # not the app's, whose errors end below: gunicorn cannot be imported, or worse
@@ -111,7 +111,7 @@ class WsgiServer:
             report(error, f"Cannot answer {connection}")
         finally:
             leave_if_child()
-            self._board.end(began, connection.failed, connection.received, connection.sent, quiet)
+            self._board.end(began, connection.failed, connection.received, connection.sent, *about, connection.status)
 
     def _serve(self, connection: RequestConnection, start: bytes, client: int) -> None:
         """Choose by the first byte, which a client cannot forge: its bytes never come first on this socket."""

@@ -4,8 +4,11 @@ Every worker has its own file below ``usage`` in the runtime directory, with one
 has served: the site's name, and the cells of a scoreboard (`multisite.runner.board` has their meaning). A worker
 holds a lock on its file as long as it lives; what a dead one left is added to the home's sums by the next that starts.
 
-Every request is counted. Of a site that gets more than `MEASURED` requests within a second, the others are only
-counted: their times, bytes and errors are taken to be like those of the measured ones.
+Every request is counted, with the class of its status and whether it failed. Of a site in the workers that gets more
+than `MEASURED` requests within a second, the times and bytes of the others are taken to be like those of the measured
+ones. What a worker hands over with its client's connection, it does not count: the site's own process does, on its
+scoreboard. What it relays it counts, and the process counts that apart. So each request is in one sum
+(`multisite.sites.figures`).
 """
 
 from __future__ import annotations
@@ -19,8 +22,9 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Container, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic_ns
+from typing import Any
 
 from multisite.config.model import Home
 from multisite.runner import board
@@ -32,9 +36,10 @@ MOST_SITES = 16384  # records in a file; its pages take room when they are first
 MOST_OF_A_NUMBER = 1000  # workers of containers that share a folder
 NAME = 256  # bytes for a site's name
 SIZE = NAME + board.SIZE
-_MAGIC, _PID, _STARTED, _IN_FLIGHT, _REQUESTS, _ERRORS, _LAST_USE, _BUSY, _SENT = map(
+OLD_SIZE = NAME + 256  # of an earlier release, whose workers may still be there, or have left their files
+_MAGIC, _PID, _STARTED, _REQUESTS, _ERRORS, _LAST_USE, _BUSY, _RECEIVED, _SENT = map(
     board.FIELDS.index,
-    ("magic", "pid", "started", "in_flight", "requests", "errors", "last_use", "busy", "sent"),
+    ("magic", "pid", "started", "requests", "errors", "last_use", "busy", "received", "sent"),
 )
 _BUCKETS = len(board.FIELDS)
 _LOCK = ".lock"
@@ -49,8 +54,9 @@ class Counts:
         requests: how many there were; `count` alone counts one that is not measured.
         left: requests that may still be measured in this second.
 
-    The steps of `count` have no place among them where the interpreter changes threads (it does so at calls and at
-    the end of loops), so no lock is needed for them; tests/sites/test_usage.py would see a count lost.
+    A cell is counted up in steps between which the interpreter does not change threads (it does so at calls and at
+    the end of loops), so no lock is needed for that; tests/sites/test_usage.py would see a count lost. The lock keeps
+    together what one request changes.
     """
 
     __slots__ = ("_lock", "cells", "left", "requests")
@@ -78,30 +84,41 @@ class Counts:
         now = monotonic_ns()
         self.requests += 1
         cells[_REQUESTS] = self.requests
-        with self._lock:
-            cells[_IN_FLIGHT] += 1
-            cells[_LAST_USE] = now
+        cells[_LAST_USE] = now
         return now
 
-    def end(self, began: int, failed: bool, sent: int) -> None:
-        """That request has ended."""
+    def ended(self, status: int, failed: bool) -> None:
+        """A request has ended that was not measured; `status` is 0 where it has none."""
+        cells, place = self.cells, board.status_cell(status)
+        cells[place] += 1
+        if failed:
+            cells[_ERRORS] += 1
+
+    def end(self, began: int, failed: bool, sent: int, status: int = 0, received: int = 0) -> None:
+        """The request has ended that was measured.
+
+        Args:
+            began: what `begin` returned.
+            failed: with an error, or not to the end.
+            sent, received: bytes of the bodies of the answer and the request.
+            status: of the answer, 0 where there was none.
+        """
         cells = self.cells
         now = monotonic_ns()
         took = now - began
         bucket = _BUCKETS + bisect_left(board.LATENCIES, took * 1e-9)
         with self._lock:
-            cells[_IN_FLIGHT] -= 1
             cells[_LAST_USE] = now
             cells[_BUSY] += took
+            cells[_RECEIVED] += received
             cells[_SENT] += sent
             cells[bucket] += 1
-            if failed:
-                cells[_ERRORS] += 1
+            self.ended(status, failed)
 
     def withdraw(self) -> None:
-        """Note that a request continues where it cannot be measured; it stays counted."""
-        with self._lock:
-            self.cells[_IN_FLIGHT] -= 1
+        """The request goes on where others count it."""
+        self.requests -= 1
+        self.cells[_REQUESTS] = self.requests
 
 
 REQUESTS = _REQUESTS
@@ -225,9 +242,11 @@ class Sums:
     """What was counted for one site, in all workers that there have been.
 
     Attributes:
-        measured: how many of the requests the other figures are about.
+        measured: how many of the requests the bytes and times are about.
         busy: seconds between requests and the ends of their answers, of all requests together.
         latencies: of the measured ones, a count for each of `board.LATENCIES` and one for what took longer.
+        statuses: how many have ended, for each of `board.STATUSES`.
+        last_use: Unix seconds, 0.0: never, as far as that is known.
     """
 
     requests: int = 0
@@ -236,6 +255,9 @@ class Sums:
     busy: float = 0.0
     in_flight: int = 0
     latencies: list[int] = field(default_factory=lambda: [0] * (len(board.LATENCIES) + 1))
+    statuses: list[int] = field(default_factory=lambda: [0] * len(board.STATUSES))
+    received: int = 0
+    last_use: float = 0.0
 
     @property
     def measured(self) -> int:
@@ -247,23 +269,26 @@ class Sums:
         self.requests += record.requests
         self.errors += record.errors
         self.sent += record.sent
+        self.received += record.received
         self.busy += record.busy
         self.latencies = [a + b for a, b in zip(self.latencies, record.latencies, strict=True)]
+        self.statuses = [a + b for a, b in zip(self.statuses, record.statuses, strict=True)]
+        if record.last_use:
+            self.last_use = max(self.last_use, time.time() - (time.monotonic() - record.last_use))
 
     def all_of_them(self) -> Sums:
-        """Return the figures of all requests, as those that were measured suggest."""
-        ended = self.requests - self.in_flight
+        """Return the figures of all requests, as those that were measured suggest; errors are known of all.
+
+        An earlier release knew those of the measured ones, and no statuses.
+        """
+        known = sum(self.statuses)
+        ended = known or self.requests - self.in_flight
         if not self.measured or ended <= self.measured:
             return self
         share = ended / self.measured
-        return Sums(
-            self.requests,
-            round(self.errors * share),
-            round(self.sent * share),
-            self.busy * share,
-            self.in_flight,
-            self.latencies,
-        )
+        errors = self.errors if known else round(self.errors * share)
+        sent, received = round(self.sent * share), round(self.received * share)
+        return replace(self, errors=errors, sent=sent, received=received, busy=self.busy * share)
 
 
 @contextlib.contextmanager
@@ -321,26 +346,36 @@ def gather(folder: str, past: StateFile) -> None:
         if len(sums) > MOST_SITES:  # of sites that are long gone, or nodes that were asked for once
             sums = dict(sorted(sums.items(), key=lambda item: item[1].requests)[-MOST_SITES:])
         if gone or not since:
-            known = {name: [one.requests, one.errors, one.sent, one.busy, one.latencies] for name, one in sums.items()}
+            known = {name: [getattr(one, key) for key in _KEPT] for name, one in sums.items()}
             document = {"since": since or time.time(), "latencies": list(board.LATENCIES), "sites": known}
             if past.store(document):
                 for name in gone:
                     os.unlink(os.path.join(folder, name))
 
 
+_KEPT = ("requests", "errors", "sent", "busy", "latencies", "statuses", "received", "last_use")
+
+
 def _load(past: StateFile) -> tuple[dict[str, Sums], float]:
     document = past.load()
     try:
         same = document["latencies"] == list(board.LATENCIES)
-        sums = {
-            str(name): Sums(int(requests), int(errors), int(sent), float(busy), 0, list(map(int, latencies)))
-            if same
-            else Sums(int(requests), int(errors), int(sent), float(busy))
-            for name, (requests, errors, sent, busy, latencies) in document["sites"].items()
-        }
+        sums = {str(name): _loaded(row, same) for name, row in document["sites"].items()}
         return sums, float(document["since"])
     except (TypeError, KeyError, ValueError, AttributeError):
         return {}, 0.0
+
+
+def _loaded(row: list[Any], same: bool) -> Sums:
+    requests, errors, sent, busy, latencies, *more = row
+    sums = Sums(int(requests), int(errors), int(sent), float(busy))
+    if same:
+        sums.latencies = list(map(int, latencies))
+    if more:  # as earlier releases did not have it
+        statuses, received, last_use = more
+        sums.statuses = [int(count) for count, _ in zip(statuses, board.STATUSES, strict=True)]
+        sums.received, sums.last_use = int(received), float(last_use)
+    return sums
 
 
 def _files(folder: str, key: str) -> Iterator[tuple[str, int]]:
@@ -379,12 +414,15 @@ def records(folder: str, past: StateFile) -> Iterator[tuple[str, board.Record, b
 
 def _records(file: int) -> Iterator[tuple[str, board.Record]]:
     now = monotonic_ns()
+    size = SIZE if os.fstat(file).st_size >= MOST_SITES * SIZE else OLD_SIZE
     for slot in range(MOST_SITES):
-        data = os.pread(file, SIZE, slot * SIZE)
+        data = os.pread(file, size, slot * size)
         name = data[:NAME].rstrip(b"\0").decode("ascii", "replace")
-        record = board.record_of(data[NAME:], now) if name else None
+        record = board.record_of(data[NAME:].ljust(board.SIZE, b"\0"), now) if name else None
         if not record:
             return
+        if size == SIZE:
+            record.in_flight = max(0, record.requests - sum(record.statuses))
         yield name, record
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from multisite.config.model import Home, Site, SiteFile
 from multisite.config.read import make_site
 from multisite.errors import ConnectFailed, MultisiteError, NeedsProcess, Problem
 from multisite.proxy.upstream import connect
-from multisite.sites import changes, htpasswd, outages, relativepaths, sharing, troubles
+from multisite.sites import changes, figures, htpasswd, outages, relativepaths, sharing, troubles
 from multisite.sites.failures import MEMORY, part
 from multisite.sites.placement import (
     CAN_SPAWN,
@@ -27,7 +27,6 @@ from multisite.sites.placement import (
     of_another,
     settle,
 )
-from multisite.sites.tally import Tally
 from multisite.status.fence import fenced
 from multisite.status.places import log_problems, socket_problem
 from multisite.status.project.faults import site_problems, static_problems
@@ -41,7 +40,8 @@ if TYPE_CHECKING:
     from multisite.status.inventory import Inventory
 
 FIGURES = ("pids", "in_flight", "memory", "waiting", "idle", "up_since", "journey", "failure", "replace_failure")
-USED = tuple(field.name for field in fields(Tally) if field.name != "latencies")
+USED = ("starts", "cold_starts", "cpu", "alive", "first_start", "last_use")
+COUNTED = (*figures.COUNTED, *figures.STARTED)
 DAY = 86400
 MAY_HAVE_MOVED = "this user may not see whether it has moved into the workers"
 REACHED_WITHIN = 1.0  # seconds
@@ -119,12 +119,12 @@ class SiteReport:
         """What the supervisor tells of its processes, or has written down of them; {} where it knows nothing."""
         known = self.inventory.known.get(self.site.name, {})
         if "state" not in known:
-            return known
-        figures = {key: known[key] for key in (*FIGURES, *USED)}
-        if figures["failure"]:
+            return {**known, **self._counted} if known else known
+        found = {key: known[key] for key in (*FIGURES, *USED)}
+        if found["failure"]:
             serving = self.inventory.is_in_workers(self.site.name) or bool(known["replace_failure"])
-            figures["failure"] = {**figures["failure"], "serving": serving}
-        return figures
+            found["failure"] = {**found["failure"], "serving": serving}
+        return {**found, **self._counted}
 
     @property
     def may_save(self) -> dict[str, float] | None:
@@ -160,32 +160,25 @@ class SiteReport:
             "in_flight": None,
             "memory": None,
             "up_since": None,
-            **dict.fromkeys(USED),
+            **dict.fromkeys((*USED, *COUNTED)),
             "problems": [problem.as_dict() for problem in self.problems],
         }
         if not figures:
             return row
-        measured = {} if self.inventory.hidden else {"requests": 0 if site.is_ours else None, **self._measured()}
+        measured = {} if self.inventory.hidden else self._measured()
         stands = not measured.get("pids") or not self.failure  # notes are written later
         last = measured.get("failure") or (failure if stands else _failure(self.trouble))
         return {**row, **measured, "state": self.state, "failure": last}
 
     def _measured(self) -> dict[str, Any]:
-        """Return the figures, with what the workers counted where the site's processes do not, or there are none."""
-        figures, row = self.figures, self.inventory.placements.of(self.site.name)
-        if self.placement in ("in-process", "proxy") or (row and row.was_here):  # the workers know of all its requests
-            return {**figures, **self._counted()}
-        if figures.get("requests") is None:  # no process has counted: there was none, or it has a server of its own
-            counted = {"requests": 0} if self.site.is_ours else self._counted()
-            return {**figures, **counted, "in_flight": figures.get("in_flight") or 0}
-        return figures
+        """Return the figures: what the workers counted, and what the site's own processes did."""
+        told = self.inventory.known.get(self.site.name, {})
+        return {**{key: told[key] for key in USED if key in told}, **self.figures, **self._counted}
 
-    def _counted(self) -> dict[str, int]:
-        sums = self.inventory.usage[0].get(self.site.name)
-        if sums is None:
-            return {"requests": 0, "in_flight": 0, "errors": 0}
-        seen = sums.all_of_them()
-        return {"requests": seen.requests, "in_flight": seen.in_flight, "errors": seen.errors}
+    @cached_property
+    def _counted(self) -> dict[str, Any]:
+        sums, told = self.inventory.usage[0].get(self.site.name), self.inventory.known.get(self.site.name, {})
+        return {**figures.counted(sums, told), **figures.started(told), "last_use": figures.last_use(sums, told)}
 
 
 def _failure(failure: Failure | None) -> dict[str, Any] | None:

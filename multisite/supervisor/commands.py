@@ -264,6 +264,7 @@ def describe(
         "socket": supervised.listener.path if supervised.listener.is_open else None,
         # The processes' own counts, else the open connections that the kernel knows.
         "in_flight": connected.open if figures.in_flight is None else figures.in_flight,
+        "relayed_now": figures.relayed_now,  # of those, the ones that a worker counts
         "waiting": connected.waiting,
         **accounts.total(supervised, cpu).as_dict(),
         "up_since": None if since is None else round(time.time() - (now - since), 3),

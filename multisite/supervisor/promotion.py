@@ -27,6 +27,7 @@ from multisite.supervisor.process import launch
 from multisite.supervisor.reexec import Form, Handed, converted, kept
 from multisite.supervisor.reexec import State as Packed
 from multisite.supervisor.site.costs import Figures
+from multisite.supervisor.site.exits import IN_THE_WORKERS
 from multisite.supervisor.site.failures import Unavailable
 from multisite.supervisor.site.supervised import SupervisedSite
 from multisite.supervisor.sites import SupervisedSites
@@ -334,7 +335,7 @@ class Promotion(Handed):
         """
         row, supervised = self._rows.get(name), self._sites.get(name)
         if row and row.is_here and supervised and not supervised.is_due and _is_unused(supervised, now):
-            supervised.stop("the site runs in the workers")
+            supervised.stop(IN_THE_WORKERS)
 
 
 def _is_unused(supervised: SupervisedSite, now: float) -> bool:

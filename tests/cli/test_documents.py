@@ -107,7 +107,18 @@ def place(home: pathlib.Path) -> None:
 
 def told(**known: Any) -> dict[str, Any]:
     """What the supervisor tells of one site."""
-    figures = Tally(3, 2, 40, 1, 0.5, 600, 7000, 1.25, 90.0, NOW - 900, NOW - 60, (1, 2, 3)).as_dict()
+    latencies, statuses = (10, 20, 10, *[0] * 16), (1, 0, 36, 2, 0, 1)
+    figures = Tally(
+        *(3, 2, 40, 1, 0.5, 600, 7000, 1.25, 90.0, NOW - 900, NOW - 60, latencies, statuses),
+        starts_by_kind={"cold": 2, "deploy": 1},
+        stops_by_reason={"idle": 2},
+        ready=3,
+        start_seconds=1.5,
+        queued=2,
+        queued_seconds=0.01,
+        app=50,
+        app_seconds=0.75,
+    ).as_dict()
     more = {"in_flight": 1, "waiting": 2, "idle": None, "up_since": None, "memory": 0, "journey": None}
     more |= {"failure": None, "replace_failure": "", "backends": [], "socket": None, "deploy": {}}
     return {"state": "stopped", "host": "", "template": "", "pids": [], **more, **figures, **known}

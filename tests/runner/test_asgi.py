@@ -531,7 +531,7 @@ def test_what_is_answered_is_counted(site: Backend) -> None:
             assert (answer.status, len(answer.body)) == (status, size)
             after = site.wait_for(in_flight=0, requests=before.requests + 1)
             assert after.errors == before.errors + failures
-            assert after.sent - before.sent == len(answer.raw), (path, size)
+            assert after.sent - before.sent == len(answer.body), (path, size)
 
 
 def test_a_request_that_is_no_use_is_counted_as_such(site: Backend) -> None:

@@ -177,7 +177,7 @@ def test_errors_and_counts(site: Backend) -> None:
     assert (answer.status, answer.headers["Server"], answer.headers["Connection"]) == (500, "gunicorn", "close")
     after = site.wait_for(in_flight=0)
     assert (after.requests, after.errors) == (before.requests + 1, before.errors + 1)
-    assert after.sent - before.sent == len(answer.raw)
+    assert after.sent - before.sent == len(answer.body)
 
 
 def test_a_big_answer_and_a_client_that_leaves(site: Backend) -> None:

@@ -61,11 +61,12 @@ def of_site(home: TestHome, name: str = "a") -> dict[str, Any]:
 
 
 def test_requests_errors_bytes_and_times_of_a_site_are_counted(home: TestHome) -> None:
-    for path in ("/", "/later", "/500", "/raise"):
+    for path in 5 * ("/", "/later", "/500", "/raise"):
         home.get("a.test", path)
     row = of_site(home)
-    assert (row["requests"], row["errors"], row["in_flight"]) == (4, 2, 0)
-    assert row["sent"] > 15
+    assert (row["requests"], row["errors"], row["in_flight"]) == (20, 10, 0)
+    assert (row["statuses"]["2xx"], row["statuses"]["5xx"]) == (10, 10)
+    assert row["sent"] > 15 * 5
     assert row["seconds"] > 0
     assert list(row["percentiles"]) == [f"{share:g}" for share in SHARES]
     assert all(seconds is not None for seconds in row["percentiles"].values())

@@ -51,7 +51,8 @@ def test_figures_survive_processes_and_supervisors(tmp_path: Path) -> None:
         first = used(home)
         assert (first["requests"], first["errors"], first["starts"], first["cold_starts"]) == (7, 1, 1, 1)
         assert 0.3 <= first["cpu"] < 10
-        assert first["sent"] > 7 * 2
+        assert first["sent"] == 7 * 2
+        assert (first["statuses"][2], first["statuses"][5]) == (6, 1)
         assert began <= first["first_start"] <= first["up_since"] <= first["last_use"] + 1 <= time.time() + 1
         (pid,) = first["pids"]
         os.kill(pid, signal.SIGKILL)
@@ -84,6 +85,35 @@ def test_a_restart_and_a_replacement_are_no_cold_starts(tmp_path: Path) -> None:
         home.wait_for("app", "stopped")
         home.get("app")
         assert (used(home)["starts"], used(home)["cold_starts"]) == (3, 2)
+
+
+def test_starts_have_a_kind_and_a_duration_and_ends_have_a_reason(tmp_path: Path) -> None:
+    """A cold start, one for a new version, a crash, a stop and a start that fails."""
+    with supervised(tmp_path) as home:
+        folder = home.app("app", APP)
+        home.get("app")
+        (old,) = used(home)["pids"]
+        home.client.ask({"do": "restart", "site": "app"})
+        wait_until(lambda: used(home)["pids"] and old not in used(home)["pids"])
+        (pid,) = used(home)["pids"]
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: pid not in used(home)["pids"])
+        home.get("app")
+        home.client.ask({"do": "stop", "site": "app"})
+        home.wait_for("app", "stopped")
+        found = used(home)
+        assert found["starts_by_kind"] == {"cold": 2, "deploy": 1}
+        assert found["stops_by_reason"] == {"restart": 1, "crash": 1, "asked": 1}
+        assert (found["ready"], found["start_failures"]) == (3, 0)
+        assert found["start_seconds"] > 0
+        assert found["queued"] == 2
+        (folder / "app.py").write_text("raise RuntimeError\n")
+        home.client.ask({"do": "restart", "site": "app", "start": True})
+        wait_until(lambda: used(home)["start_failures"])
+        leave(home)
+        kept = Tallies(home.home).all()["app"]
+        assert kept.stops_by_reason == {"restart": 1, "crash": 1, "asked": 1}
+        assert kept.start_failures >= 1
 
 
 def test_what_a_process_finishes_after_its_site_was_disabled_counts(tmp_path: Path) -> None:

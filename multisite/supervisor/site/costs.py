@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from multisite.runner import board
-from multisite.sites.tally import Tally, tally_of
+from multisite.runner.board import STATUSES
+from multisite.sites.tally import REASONS, Tally, tally_of
 from multisite.supervisor.lifecycle import State
 from multisite.supervisor.process import descriptors
 from multisite.supervisor.process.spec import SLOTS
@@ -37,9 +38,41 @@ class Costs(Handed):
     start_cost: float = 0.0
     size: int = 0
 
-    def started(self, count: int, cold: bool) -> None:
-        """Count some starts; `cold`: a request waited for one of them while nothing ran."""
-        self.spent += Tally(count, int(cold), first_start=time.time())
+    def started(self, count: int, kind: str, waited: float | None = None) -> None:
+        """Count some starts.
+
+        Args:
+            kind: one of `multisite.sites.tally.KINDS`; "cold": somebody waited for one of them while nothing ran.
+            waited: seconds that somebody did.
+        """
+        cold = int(kind == "cold" and count > 0)
+        kinds = {kind: cold or count, **({"warm": count - cold} if cold and count > cold else {})}
+        self.spent += Tally(
+            count,
+            cold,
+            first_start=time.time(),
+            starts_by_kind=kinds,
+            queued=int(waited is not None),
+            queued_seconds=waited or 0.0,
+        )
+
+    def ready(self, seconds: float) -> None:
+        """Count a start that took so long."""
+        self.start_cost = seconds
+        self.spent += Tally(ready=1, start_seconds=seconds)
+
+    def stopped(self, reason: str) -> None:
+        """Count the end of a process that had served; reasons other than `REASONS` are "other"."""
+        self.spent += Tally(stops_by_reason={reason if reason in REASONS else "other": 1})
+
+    def failed(self) -> None:
+        """Count a start that came to nothing."""
+        self.spent += Tally(start_failures=1)
+
+    def turned_away(self, count: int) -> None:
+        """Count requests that no worker has counted, and that we have answered ourselves, with a 503."""
+        statuses = tuple(count if name == "5xx" else 0 for name in STATUSES)
+        self.spent += Tally(requests=count, errors=count, statuses=statuses)
 
     def settle(self, figures: Figures) -> None:
         """Add what the processes have counted on a scoreboard that is about to be put away."""
@@ -47,7 +80,7 @@ class Costs(Handed):
 
     def ended(self, cpu: float, served: float, lost: int = 0) -> None:
         """Add the seconds of a process that has ended, and the requests that its end left without an answer."""
-        self.spent += Tally(cpu=cpu, alive=served, errors=lost)
+        self.spent += Tally(cpu=cpu, alive=served, errors=lost, statuses=(lost, *(0 for _ in STATUSES[1:])))
 
     def weighed(self, backends: Iterable[Backend]) -> None:
         """Note the size of a process, now that memory has been measured."""
@@ -62,16 +95,20 @@ class Costs(Handed):
             cpu, alive: seconds of the living ones.
             last_use: Unix seconds.
         """
+        own = figures.own
         return self.spent + Tally(
-            requests=figures.requests,
-            errors=figures.errors,
-            busy=figures.busy,
-            received=figures.received,
-            sent=figures.sent,
+            requests=own.requests,
+            errors=own.errors,
+            busy=own.busy,
+            received=own.received,
+            sent=own.sent,
             cpu=cpu,
             alive=alive,
             last_use=last_use if self.spent.starts else 0.0,
-            latencies=figures.latencies,
+            latencies=own.latencies,
+            statuses=own.statuses,
+            app=sum(figures.latencies),
+            app_seconds=figures.busy,
         )
 
 
@@ -136,6 +173,33 @@ class Figures:
     sent: int = 0
     quiet: int = 0
     latencies: tuple[int, ...] = ()
+    statuses: tuple[int, ...] = ()
+    relayed: tuple[int, ...] = ()
+    relayed_now: int = 0
+
+    @property
+    def own(self) -> Figures:
+        """The figures of those requests that no worker counts."""
+        if not self.relayed or self.requests is None:
+            return self
+        requests, errors, busy, received, sent, *counts = self.relayed
+        buckets = len(board.LATENCIES) + 1
+        return replace(
+            self,
+            requests=max(0, self.requests - requests),
+            errors=max(0, self.errors - errors),
+            busy=max(0.0, self.busy - busy / 1e9),
+            received=max(0, self.received - received),
+            sent=max(0, self.sent - sent),
+            latencies=_less(self.latencies, counts[:buckets]),
+            statuses=_less(self.statuses, counts[buckets:]),
+            relayed=(),
+        )
+
+
+def _less(counts: Iterable[int], others: Iterable[int]) -> tuple[int, ...]:
+    """Return the differences; what a site has written is never less than nothing."""
+    return tuple(max(0, one - other) for one, other in zip(counts, others, strict=True))
 
 
 NOBODY_COUNTS = Figures()
@@ -184,6 +248,8 @@ class Scoreboard(Handed):
     def take_over(self, state: list[int]) -> None:
         """Continue where another program stopped."""
         self._slots, self._files = state[0], list(map(taken, state[1:]))
+        if any(os.fstat(file).st_size != SLOTS * board.SIZE for file in self._files):  # an earlier release's
+            self.close()
 
     def _records(self) -> list[board.Record]:
         found = (board.read(self._files[slot // SLOTS], slot % SLOTS) for slot in range(self._slots))
@@ -204,7 +270,10 @@ class Scoreboard(Handed):
             sum(record.received for record in records),
             sum(record.sent for record in records),
             sum(record.quiet for record in records if record.pid in living),
-            tuple(map(sum, zip(*(record.latencies for record in records), strict=True))),
+            _summed(record.latencies for record in records),
+            _summed(record.statuses for record in records),
+            _summed(record.relayed for record in records),
+            sum(record.relayed_now for record in records if record.pid in living),
         )
 
     def answered(self, slot: int) -> int:
@@ -213,11 +282,11 @@ class Scoreboard(Handed):
         record = board.read(self._files[file], slot % SLOTS) if file < len(self._files) else None
         return sum(record.latencies) if record else 0
 
-    def in_flight(self, slot: int, pid: int) -> int:
-        """Return how many requests the process `pid` has in flight, or had when it ended."""
+    def lost(self, slot: int, pid: int) -> int:
+        """Return how many requests the process `pid` had in flight when it ended that nobody else counts."""
         file = slot // SLOTS
         record = board.read(self._files[file], slot % SLOTS) if file < len(self._files) else None
-        return record.in_flight if record and record.pid == pid else 0
+        return record.in_flight - record.relayed_now if record and record.pid == pid else 0
 
     def close(self) -> None:
         """Stop reading it."""
@@ -226,6 +295,10 @@ class Scoreboard(Handed):
         if self._files and self.path:
             self._unlink()
         self._files, self._slots = [], 0
+
+
+def _summed(rows: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
+    return tuple(map(sum, zip(*rows, strict=True)))
 
 
 def _sealed() -> int:

@@ -13,6 +13,8 @@ from multisite.supervisor.site.backends import HELD
 from multisite.supervisor.site.failures import TOO_LATE, Unavailable
 from multisite.supervisor.site.parts import SiteParts
 
+ANOTHERS = "the site has another user, group or chroot now"
+IN_THE_WORKERS = "the site runs in the workers"
 UNASKED = (State.STARTING, State.RUNNING)
 
 
@@ -20,9 +22,22 @@ def heed(supervised: SiteParts, backend: Backend, *, refused: bool = False) -> N
     """Feed `backend`, which has its `exit`, the event that follows; `refused`: it would fail again and again."""
     if not supervised.backends.any_in(State.STARTING, besides=backend):
         supervised.readiness.end()
+    _count(supervised, backend)
     _feed(supervised, backend, refused)
     settle(supervised, backend)
     supervised.deploys.see()
+
+
+def _count(supervised: SiteParts, backend: Backend) -> None:
+    """Count the end of a process, or of the attempt to have one, by what led to it."""
+    exit_ = backend.exit
+    assert exit_
+    if exit_.state is State.STARTING:
+        supervised.costs.failed()
+    elif exit_.state is State.RUNNING:
+        supervised.costs.stopped("max_requests" if _is_planned(backend, exit_) else "crash")
+    else:
+        supervised.costs.stopped({ANOTHERS: "owner", IN_THE_WORKERS: "moved"}.get(backend.reason, backend.reason))
 
 
 def _feed(supervised: SiteParts, backend: Backend, refused: bool) -> None:

@@ -116,6 +116,10 @@ class SiteParts(Handed):
         """Ask the kernel for this site's connections now."""
         return connections(os.path.dirname(self.listener.path)).get(self.listener.path, NO_CONNECTIONS)
 
+    def turned_away(self, count: int) -> None:
+        """Note that so many requests, which no worker counts, were answered with an error."""
+        self.costs.turned_away(count)
+
     def want(self) -> None:
         """Note that a request waits."""
         self._is_asked_for = True

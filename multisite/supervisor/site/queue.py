@@ -34,6 +34,9 @@ class Whose(Protocol):
     def want(self) -> None:
         """Note that a request waits."""
 
+    def turned_away(self, count: int) -> None:
+        """Note that so many requests, which no worker counts, were answered with an error."""
+
 
 class WaitQueue(Handed):
     """Knows since when a request waits for the site `whose`, and tells the site when the first one comes.
@@ -145,7 +148,9 @@ class WaitQueue(Handed):
         self.listener.withdraw()
         error = BackendUnavailable(told.reason, round(told.retry_after))
         error.incident = told.incident
-        turned = turn_away(self.listener.fileno(), 2 * self._whose.site.max_waiting + 2, error, everybody)
+        turned, uncounted = turn_away(self.listener.fileno(), 2 * self._whose.site.max_waiting + 2, error, everybody)
+        if uncounted:
+            self._whose.turned_away(uncounted)
         if turned:
             self._logger.warning("answered %s waiting requests with %s: %s", turned, error.status, told.reason)
 

@@ -27,7 +27,7 @@ _NEVER_WAITS = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 _AT_ONCE = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
-def turn_away(listener: int, most: int, error: MultisiteError, everybody: bool = False) -> int:
+def turn_away(listener: int, most: int, error: MultisiteError, everybody: bool = False) -> tuple[int, int]:
     """Empty the queue, and answer the requests in it whose connections came along, or all; never waits for long.
 
     Args:
@@ -37,13 +37,15 @@ def turn_away(listener: int, most: int, error: MultisiteError, everybody: bool =
         everybody: also answer relayed requests, in HTTP, which is the answer of every server.
 
     Returns:
-        how many were answered.
+        how many were answered, and how many of them no worker waits for.
     """
-    turned = 0
+    turned = clients = 0
     with _emptied(listener) as queue:
         for _ in range(most):
-            turned += _is_anybody_there(listener) and _turn_away_one(queue, error, everybody)
-    return turned
+            if _is_anybody_there(listener):
+                is_answered, is_client = _turn_away_one(queue, error, everybody)
+                turned, clients = turned + is_answered, clients + is_client
+    return turned, clients
 
 
 def move(listener: int, path: str, error: MultisiteError) -> None:
@@ -127,17 +129,18 @@ def _is_anybody_there(listener: int) -> bool:
     return bool(poll.poll(0))
 
 
-def _turn_away_one(queue: socket.socket, error: MultisiteError, everybody: bool) -> bool:
+def _turn_away_one(queue: socket.socket, error: MultisiteError, everybody: bool) -> tuple[bool, bool]:
+    """Return whether somebody was answered, and whether that was a client whose connection came along."""
     with contextlib.suppress(OSError), queue.accept()[0] as waiting:
         data, client = _received(waiting)
         if client:
             with client:
                 _answer_client(client, data, error)
-            return True
+            return True, True
         if everybody and data:  # without data, the client has gone
             waiting.send(_answer(data, error), _AT_ONCE)
-            return True
-    return False
+            return True, not data.startswith(envelope.FIRST)
+    return False, False
 
 
 def _answer(data: bytes, error: MultisiteError) -> bytes:

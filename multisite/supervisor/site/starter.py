@@ -15,11 +15,11 @@ from multisite.supervisor.process.kernel import Connections
 from multisite.supervisor.process.spec import Given, Launch, Surroundings
 from multisite.supervisor.site import exits
 from multisite.supervisor.site.backend import Backend
+from multisite.supervisor.site.exits import ANOTHERS
 from multisite.supervisor.site.parts import SiteParts
 
 MOST_LESSONS = 4  # of one process; each costs us milliseconds
 MOST_REPORTS = 8  # of one process about its examination
-ANOTHERS = "the site has another user, group or chroot now"
 _LACKING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC)
 
 
@@ -206,7 +206,7 @@ def serve(supervised: SiteParts, backend: Backend) -> None:
     backend.feed(Event.READY, f"ready after {now - backend.journey.begun:.3f} s")
     supervised.activity.used(now)
     supervised.failures.ready(backend.journey)
-    supervised.costs.start_cost = backend.journey.duration
+    supervised.costs.ready(backend.journey.duration)
     supervised.deploys.ready(launch.backends(supervised.site))
     if backend.launch:
         supervised.context.preloaders.served(backend.launch)

@@ -87,11 +87,22 @@ class SupervisedSite(SiteParts):
 
     def start(self, count: int) -> None:
         """Start `count` more backends."""
-        self.costs.started(count, cold=self._is_asked_for and not self.backends.alive)
+        kind = self._kind_of_start()
+        waited = self.loop.now() - self.queue.since if kind == "cold" and self.queue.since is not None else None
+        self.costs.started(count, kind, waited)
         self._is_asked_for = False
         self.queue.served()
         for _ in range(count):
             starter.start(self)
+
+    def _kind_of_start(self) -> str:
+        """Return why a process is started now, as one of `multisite.sites.tally.KINDS`."""
+        if self._is_asked_for and not self.backends.alive:
+            return "cold"
+        leaving = {backend.obsolete or (backend.reason if backend.leaving else "") for backend in self.backends.alive}
+        if self.deploys.is_trial or leaving & {"reload", "restart"}:
+            return "deploy"
+        return "recycle" if leaving & {"memory", "max_requests"} else "warm"
 
     # Ending
 
@@ -147,7 +158,7 @@ class SupervisedSite(SiteParts):
             has_answered = any(starter.has_answered(self, one) for one in mates)
             exit_ = backend.ended(status)
             exit_.answered = has_answered
-            lost = self.scoreboard.in_flight(backend.slot, pid) if exit_.code and exit_.served else 0
+            lost = self.scoreboard.lost(backend.slot, pid) if exit_.code and exit_.served else 0
             self.costs.ended(spent, exit_.served, lost)
             exits.heed(self, backend)
             if self.is_put_to_rest and not self.backends:

@@ -1,0 +1,90 @@
+"""The figures of one site: what the workers counted, and what its own processes counted, each request once.
+
+A worker counts what it answers itself and what it relays. A site's processes count everything that they get, and what
+is relayed apart from the rest (`multisite.runner.board`). The supervisor reports that rest: what was handed over with
+its client's connection, and what came straight to the site's socket. `status`, `stats` and everything else that shows
+figures take them from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from multisite.runner.board import STATUSES
+from multisite.sites.tally import KINDS
+from multisite.sites.usage import Sums
+
+ENOUGH = 20  # measured requests below which a percentile says nothing
+COUNTED = ("requests", "errors", "received", "sent", "busy", "in_flight", "statuses", "latencies", "latency")
+STARTED = ("starts_by_kind", "start_seconds", "start_failures", "stops_by_reason")
+
+
+def counted(sums: Sums | None, told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `COUNTED` for one site: bytes, seconds, and counts; None for what nobody has measured.
+
+    Args:
+        sums: what the workers counted, None where they have not seen the site.
+        told: what the supervisor reports of it, or what it wrote down last; {} where it knows nothing.
+    """
+    seen = (sums or Sums()).all_of_them()
+    own = told if told.get("requests") is not None else {}
+    statuses = _added(seen.statuses, own.get("statuses"))
+    latencies = _added(seen.latencies, own.get("latencies"))
+    return {
+        "requests": seen.requests + (own.get("requests") or 0),
+        "errors": seen.errors + (own.get("errors") or 0),
+        "received": seen.received + (own.get("received") or 0),
+        "sent": seen.sent + (own.get("sent") or 0),
+        "busy": round(seen.busy + (own.get("busy") or 0.0), 6),
+        "in_flight": _in_flight(seen, told),
+        "statuses": dict(zip(STATUSES[1:], statuses[1:], strict=True)),
+        "latencies": latencies if any(latencies) else None,
+        "latency": _split(sums, told),
+    }
+
+
+def started(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `STARTED` for one site; arguments as of `counted`."""
+    kinds = told.get("starts_by_kind") or {}
+    return {
+        "starts_by_kind": {kind: kinds.get(kind, 0) for kind in KINDS},
+        "start_seconds": {"count": told.get("ready") or 0, "sum": told.get("start_seconds") or 0.0},
+        "start_failures": told.get("start_failures") or 0,
+        "stops_by_reason": dict(told.get("stops_by_reason") or {}),
+    }
+
+
+def last_use(sums: Sums | None, told: Mapping[str, Any]) -> float | None:
+    """Return when a site was last used, in Unix seconds; None: never, as far as that is known."""
+    return round(max(sums.last_use if sums else 0.0, told.get("last_use") or 0.0), 3) or None
+
+
+def _in_flight(seen: Sums, told: Mapping[str, Any]) -> int:
+    """Return how many requests there are; what is relayed is in flight in a worker and in a process."""
+    theirs = told.get("in_flight") or 0
+    if told.get("requests") is None:  # the kernel's count of connections, on which everything comes
+        return max(seen.in_flight, theirs)
+    return seen.in_flight + max(0, theirs - (told.get("relayed_now") or 0))
+
+
+def _split(sums: Sums | None, told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return where the time of requests went: sums of seconds, and of how many; None where nobody measures."""
+    return {
+        "queued": _spans(told.get("queued"), told.get("queued_seconds")),
+        "start": _spans(told.get("ready"), told.get("start_seconds")),
+        "relay": None,
+        "app": _spans(told.get("app"), told.get("app_seconds")),
+        "whole": _spans(sums.measured, sums.busy) if sums else None,
+    }
+
+
+def _spans(count: int | None, seconds: float | None) -> dict[str, Any] | None:
+    return {"count": count, "seconds": round(seconds or 0.0, 6)} if count else None
+
+
+def _added(ours: list[int], theirs: Any) -> list[int]:
+    """Return the sums of two rows of counts; a row of another length counts nothing."""
+    if not isinstance(theirs, Sequence) or len(theirs) != len(ours):
+        return list(ours)
+    return [a + b for a, b in zip(ours, theirs, strict=True)]
