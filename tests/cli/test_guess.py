@@ -94,7 +94,7 @@ def test_what_was_found_is_said_in_comments_of_the_file(tmp_path: Path, home: Pa
     [
         ({}, "no Python file"),
         ({"a.py": "x = 1"}, "nothing in 1 Python files looks like"),
-        ({"a.py": "def ("}, "a.py is not Python that parses here"),
+        ({"a.py": "def ("}, "a.py is not valid Python here"),
         ({"a.py": PLAIN, "b.py": PLAIN}, "several things fit: application = a:application (a.py:1 has"),
         (
             {

@@ -20,8 +20,8 @@ TWO = 'CACHES = {"default": {"BACKEND": "x.locmem.LocMemCache"}, "s": {"BACKEND"
     ("name", "text", "seen"),
     [
         ("settings.py", "from pathlib import Path\n" + CACHE, "settings.py:2: SESSION_ENGINE"),
-        ("settings.py", CACHE, "settings.py:1: SESSION_ENGINE is the cache, and that is LocMemCache"),
-        ("settings.py", LOCAL + CACHE, "settings.py:2: SESSION_ENGINE is the cache, and that is LocMemCache"),
+        ("settings.py", CACHE, "settings.py:1: SESSION_ENGINE is the cache, which is LocMemCache"),
+        ("settings.py", LOCAL + CACHE, "settings.py:2: SESSION_ENGINE is the cache, which is LocMemCache"),
         ("settings.py", CACHE + TWO, "LocMemCache"),
         ("app.py", "from cachelib import SimpleCache\napp.config['SESSION_CACHELIB'] = SimpleCache()", "SimpleCache"),
         ("app.py", "app.config.update(SESSION_CACHELIB=cachelib.SimpleCache())", "SimpleCache"),

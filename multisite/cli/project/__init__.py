@@ -1,4 +1,4 @@
-"""What a folder of somebody's code contains, guessed from `multisite.status.project`.
+"""Guess what serves a folder of somebody's code, from `multisite.status.project`.
 
 Face: `guess.guess`.
 May import: as cli.

@@ -1,7 +1,7 @@
-"""From the files of a project to what serves it: the framework, the application, where it is imported from (pure).
+"""From the files of a project to what serves it: the framework, the application, and its import path (pure).
 
-Each kind of project has one finder, which yields what it sees; the first kind that sees anything decides, because each
-is more particular than the next. A Django project may well have a function in it that looks like a WSGI application.
+Each kind of project has one finder, which yields its findings; the first kind with any findings decides, because each
+is more specific than the next. A Django project may well contain a function that looks like a WSGI application.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from multisite.status.project.sources import (
 
 NAMES = ("application", "app", "api", "server")
 FACTORIES = ("create_app", "make_app", "create_application", "get_app", "main")
-#: modules that are there to be served → what they are called to people
+#: names of modules that exist only to be served → their names for people
 KINDS = {"wsgi": "WSGI", "passenger_wsgi": "Passenger", "asgi": "ASGI"}
 PASTE = ("app:main", "composite:main", "composit:main", "pipeline:main", "filter-app:main")
 PREFERRED_INI = ("production.ini", "development.ini")
-DASH = "A Dash object is no WSGI application itself; the Flask application in it is."
+DASH = "A Dash object is not a WSGI application, but the Flask application in it is."
 USUAL_SCRIPTS = ("streamlit_app", "main", "app", "Home", "home", "index", *USUAL)
-OWN_SERVER = "It brings a server of its own, which is started on a port that multisite chooses (%PORT)."
-# Neither of the two reads a port from its environment or its command line, so what starts the server is told.
+OWN_SERVER = "It has its own server, which multisite starts on a port of its choice (%PORT)."
+# Neither of the two reads a port from its environment or its command line, so the function that starts it gets one.
 _NICEGUI = (
     "import runpy, sys; from nicegui import ui; start, port = ui.run, int(sys.argv.pop()); sys.argv = ['{script}']; "
     "ui.run = lambda *a, **k: start(*a, **(k | dict(host='127.0.0.1', port=port, reload=False, show=False))); "
@@ -54,7 +54,7 @@ _CHERRYPY = (
 
 
 def paste(project: Project) -> Iterator[Guess]:
-    """Files with a section that PasteDeploy serves."""
+    """Find files with a section that PasteDeploy serves."""
     for name, sections in project.inis.items():
         main = next((section for section in PASTE if section in sections), None)
         if main:
@@ -65,7 +65,7 @@ def paste(project: Project) -> Iterator[Guess]:
 
 
 def moya(project: Project) -> Iterator[Guess]:
-    """Files that say where a Moya project lies, and how it starts."""
+    """Find files with the location and the startup of a Moya project."""
     for name, sections in project.inis.items():
         if "startup" in sections.get("project", {}) and "location" in sections["project"]:
             settings = {"location": project.folder, "ini": name}
@@ -74,7 +74,7 @@ def moya(project: Project) -> Iterator[Guess]:
 
 
 def wsgi_files(project: Project) -> Iterator[Guess]:
-    """Files that mod_wsgi would load."""
+    """Find files that mod_wsgi would load."""
     for name, tree in project.sources.items():
         if name.endswith(".wsgi") and "application" in bound(tree):
             why = f"{name} defines application"
@@ -82,7 +82,7 @@ def wsgi_files(project: Project) -> Iterator[Guess]:
 
 
 def entry_modules(project: Project) -> Iterator[Guess]:
-    """Modules that are called wsgi, passenger_wsgi or asgi are there to be served, whatever they import."""
+    """Find modules with the names wsgi, passenger_wsgi or asgi, which exist to be served, whatever they import."""
     for name, tree in project.sources.items():
         kind = os.path.basename(name).removesuffix(".py")
         served = next((word for word in ("application", "app") if word in bound(tree)), None)
@@ -92,12 +92,12 @@ def entry_modules(project: Project) -> Iterator[Guess]:
             settings = settings_of(project, name, served, prefix)
             order = len(KINDS) * name.count(os.sep) + list(KINDS).index(kind)
             if kind == "asgi" and makes_more(tree):
-                order -= len(KINDS)  # than what wsgi.py beside it can serve
+                order -= len(KINDS)  # more than wsgi.py beside it can serve
             yield Guess(framework, f"{name} defines {served}", settings, order)
 
 
 def plain(project: Project) -> Iterator[Guess]:
-    """``def application(environ, start_response):`` (PEP 3333)."""
+    """Find ``def application(environ, start_response):`` (PEP 3333)."""
     for name, tree in project.sources.items():
         for node in tree.body:
             if isinstance(node, ast.FunctionDef) and [each.arg for each in node.args.args] == [
@@ -110,14 +110,14 @@ def plain(project: Project) -> Iterator[Guess]:
 
 
 def objects(project: Project) -> Iterator[Guess]:
-    """``app = Flask(__name__)`` at the top of a module."""
+    """Find ``app = Flask(__name__)`` at the top of a module."""
     for name, tree in project.sources.items():
         classes = imported(tree)
         for node in tree.body:
             value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
             found = classes.get(callee(value))
             names = sorted(targets(node), key=lambda name: rank(name, NAMES))
-            for target in names[:1] if found else ():  # of several names for one object the most usual
+            for target in names[:1] if found else ():  # the most usual of several names for one object
                 assert found
                 framework, prefix = found
                 why = f"{name}:{node.lineno} has {target} = {framework}(…)"
@@ -125,7 +125,7 @@ def objects(project: Project) -> Iterator[Guess]:
 
 
 def factories(project: Project) -> Iterator[Guess]:
-    """``def create_app():`` that needs no arguments and makes an application."""
+    """Find ``def create_app():`` that needs no arguments and makes an application."""
     for name, tree in project.sources.items():
         classes = imported(tree)
         for node in tree.body:
@@ -140,7 +140,7 @@ def factories(project: Project) -> Iterator[Guess]:
 
 
 def dashboards(project: Project) -> Iterator[Guess]:
-    """``app = Dash(__name__)`` at the top of a module, and the name that its server has there."""
+    """Find ``app = Dash(__name__)`` at the top of a module, and the name of its server there."""
     for name, tree in project.sources.items():
         classes = called(tree, "dash", "Dash")
         for node in tree.body:
@@ -153,7 +153,7 @@ def dashboards(project: Project) -> Iterator[Guess]:
 
 
 def _server(tree: ast.Module, app: str, made: ast.Call) -> str:
-    """Return how the Flask application is called: given to Dash, named beside it, or an attribute."""
+    """Return the name of the Flask application: an argument of Dash, a variable beside it, or an attribute."""
     for keyword in made.keywords:
         if keyword.arg == "server" and isinstance(keyword.value, ast.Name):
             return keyword.value.id
@@ -164,7 +164,7 @@ def _server(tree: ast.Module, app: str, made: ast.Call) -> str:
 
 
 def default_app(project: Project) -> Iterator[Guess]:
-    """``@route("/")`` of bottle itself adds to one application that the interpreter has for all."""
+    """Find ``@route("/")`` of bottle itself, which adds to the one default application of the interpreter."""
     for name, tree in project.sources.items():
         bottle = _bottle_name(tree)
         routes = {f"{bottle}{verb}" for verb in ("route", "get", "post", "put", "delete", "patch", "view")}
@@ -172,12 +172,12 @@ def default_app(project: Project) -> Iterator[Guess]:
             callee(each) in routes for node in tree.body for each in getattr(node, "decorator_list", ())
         ):
             settings = {**settings_of(project, name, f"{bottle}default_app()"), "mode": "spawned"}
-            note = "Bottle's default application is one for the whole interpreter, so no other site may share it."
+            note = "Bottle has one default application for the whole interpreter, so no other site may share it."
             yield Guess("Bottle", f"{name} has routes of Bottle's default application", settings, place(name), (note,))
 
 
 def _bottle_name(tree: ast.Module) -> str | None:
-    """Return what stands before ``default_app`` in a module that has bottle's: ``bottle.`` or nothing; else None."""
+    """Return the text before ``default_app`` in a module that imports it: ``bottle.`` or ""; None in all others."""
     for node in tree.body:
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -190,7 +190,7 @@ def _bottle_name(tree: ast.Module) -> str | None:
 
 
 def webpy(project: Project) -> Iterator[Guess]:
-    """``app = web.application(urls, globals())``, of which ``app.wsgifunc()`` makes the WSGI application."""
+    """Find ``app = web.application(urls, globals())``, whose ``app.wsgifunc()`` makes the WSGI application."""
     for name, tree in project.sources.items():
         made = called(tree, "web", "application")
         for node in tree.body:
@@ -204,7 +204,7 @@ def webpy(project: Project) -> Iterator[Guess]:
 
 
 def cherrypy(project: Project) -> Iterator[Guess]:
-    """An application that is mounted or made; a script that brings its server is run as one, on another port."""
+    """Find an application that is mounted or made; a script that starts its server runs as one, on another port."""
     for name, tree in project.sources.items():
         made = called(tree, "cherrypy", "Application") | called(tree, "cherrypy", "tree.mount")
         for node in tree.body:
@@ -221,7 +221,7 @@ def cherrypy(project: Project) -> Iterator[Guess]:
 
 
 def cherrypy_script(project: Project, name: str, tree: ast.Module) -> Iterator[Guess]:
-    """A script that calls ``cherrypy.quickstart()``."""
+    """Find a script that calls ``cherrypy.quickstart()``."""
     starts = called(tree, "cherrypy", "quickstart")
     line = next((node.lineno for node in _calls(tree) if callee(node) in starts), 0)
     if line:
@@ -230,7 +230,7 @@ def cherrypy_script(project: Project, name: str, tree: ast.Module) -> Iterator[G
 
 
 def nicegui(project: Project) -> Iterator[Guess]:
-    """Scripts that call ``ui.run()``; one with ``ui.run_with()`` has an application of FastAPI."""
+    """Find scripts that call ``ui.run()``; one with ``ui.run_with()`` has an application of FastAPI."""
     for name, tree in project.sources.items():
         starts = called(tree, "nicegui", "ui.run")
         line = next((node.lineno for node in _calls(tree) if callee(node) in starts), 0)
@@ -240,17 +240,17 @@ def nicegui(project: Project) -> Iterator[Guess]:
 
 
 def gradio(project: Project) -> Iterator[Guess]:
-    """Scripts that import gradio and launch something."""
+    """Find scripts that import gradio and launch something."""
     for name, tree in project.sources.items():
         line = next((node.lineno for node in _calls(tree) if callee(node).endswith(".launch")), 0)
         if line and _imports(tree, "gradio"):
-            told = "GRADIO_SERVER_NAME=127.0.0.1 GRADIO_SERVER_PORT=%PORT"
+            variables = "GRADIO_SERVER_NAME=127.0.0.1 GRADIO_SERVER_PORT=%PORT"
             why = f"{name}:{line} launches a Gradio application"
-            yield _script(project, "Gradio", why, f"env {told} python3 {_quoted(name)}", name)
+            yield _script(project, "Gradio", why, f"env {variables} python3 {_quoted(name)}", name)
 
 
 def streamlit(project: Project) -> Iterator[Guess]:
-    """Scripts that import streamlit; those in ``pages`` belong to another one."""
+    """Find scripts that import streamlit; those in ``pages`` belong to another script."""
     for name, tree in project.sources.items():
         if _imports(tree, "streamlit") and "pages" not in name.split(os.sep)[:-1]:
             command = f"python3 -m streamlit run {_quoted(name)} --server.address 127.0.0.1 --server.port %PORT"
@@ -278,7 +278,7 @@ def _quoted(name: str) -> str:
     return f"'{name}'" if " " in name else name
 
 
-#: of each kind one; they are asked in this order
+#: one for each kind, in the order in which they are tried
 _FINDERS: tuple[Callable[[Project], Iterable[Guess]], ...] = (
     managed,
     paste,
@@ -299,17 +299,17 @@ _FINDERS: tuple[Callable[[Project], Iterable[Guess]], ...] = (
 
 
 def guess(project: Project) -> tuple[Guess, tuple[Guess, ...]]:
-    """Return what serves the project, and what else was seen.
+    """Return the best guess at what serves the project, and the other ones.
 
     Raises:
-        NoGuess: nothing fits, or several things fit equally well.
+        NoGuess: nothing fits, or several guesses fit equally well.
     """
     seen = [sorted(finder(project), key=lambda each: each.rank) for finder in _FINDERS]
     for found in filter(None, seen):
         best = [each for each in found if each.rank == found[0].rank]
         if len({tuple(each.settings.items()) for each in best}) > 1:
             several = "; ".join(f"{each.what} ({each.why})" for each in best[:5])
-            raise NoGuess(f"{project.folder}: several things fit: {several}; say which with --application")
+            raise NoGuess(f"{project.folder}: several things fit: {several}; choose one with --application")
         every = {tuple(each.settings.items()): each for guesses in reversed(seen) for each in reversed(guesses)}
         every.pop(tuple(best[0].settings.items()))
         return best[0], tuple(reversed(every.values()))
@@ -317,10 +317,10 @@ def guess(project: Project) -> tuple[Guess, tuple[Guess, ...]]:
 
 
 def _nothing(project: Project) -> str:
-    remedy = "say what serves it with --application, such as blog.wsgi:application"
+    remedy = "name the application with --application, such as blog.wsgi:application"
     if project.unreadable:
-        return f"{project.unreadable[0]} is not Python that parses here, and nothing else fits; {remedy}"
+        return f"{project.unreadable[0]} is not valid Python here, and nothing else fits; {remedy}"
     if not project.sources:
-        return f"there is no Python file; name the folder of the project, or {remedy}"
+        return f"there is no Python file; give the folder of the project, or {remedy}"
     kinds = "Django, Paste, Moya, .wsgi, Flask, Dash, FastAPI, Starlette, Bottle, CherryPy, web.py or plain WSGI"
     return f"nothing in {len(project.sources)} Python files looks like {kinds}; {remedy}"

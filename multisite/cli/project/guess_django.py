@@ -1,4 +1,4 @@
-"""Django: what ``manage.py`` names, and what its settings say about who serves it and where its files lie."""
+"""Django: the settings that ``manage.py`` names, and from them the application and the folders of static files."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from multisite.status.project.sources import Guess, Project, bound, callee, service, targets
 
 CHANNELS = ("channels", "daphne")
-MOST_IMPORTS = 8  # star imports of settings that are followed
+MOST_IMPORTS = 8  # star imports of settings to follow
 
 
 def managed(project: Project) -> Iterator[Guess]:
-    """Projects with a ``manage.py``; where ASGI serves more than WSGI could, it comes first."""
+    """Find projects with a ``manage.py``; if ASGI serves more than WSGI could, it comes first."""
     for name, tree in project.sources.items():
         if os.path.basename(name) == "manage.py":
             for line, settings in _settings_modules(tree):
@@ -52,7 +52,7 @@ class _Found:
         return Guess("Django", self._why + reason, service(self._location, application), rank, (), inside)
 
     def _served(self, kind: str, prefix: str) -> str:
-        """Return what `application =` has to say for wsgi or asgi, "" where there is no such module."""
+        """Return the value of `application =` for wsgi or asgi, "" if there is no such module."""
         named = _text(self._values.get(f"{kind.upper()}_APPLICATION"))
         module, _, attribute = (named or f"{self._package}.{kind}.application").rpartition(".")
         tree = self._source(module)
@@ -68,7 +68,7 @@ class _Found:
         return os.path.join(self._project.folder, inside if inside in self._project.sources else f"{path}.py")
 
     def _asks_for_asgi(self) -> str:
-        """Return what says that ASGI serves it, "" where nothing does."""
+        """Return the reason to serve the project with ASGI, "" if there is none."""
         named = _text(self._values.get("ASGI_APPLICATION"))
         if named:
             return f"ASGI_APPLICATION = {named}"
@@ -81,7 +81,7 @@ class _Found:
         return f"{self._package}/asgi.py makes more than get_asgi_application()" if tree and makes_more(tree) else ""
 
     def _files(self) -> Iterator[tuple[str, str]]:
-        """Yield the URL and the folder of static files and of uploads, as far as the settings' text has them."""
+        """Yield the URL and the folder of static files and of uploads, as far as the settings' text shows them."""
         names = {name: node for name, node in self._values.items() if name != "__file__"}
         for kind in ("STATIC", "MEDIA"):
             url = _text(self._values.get(f"{kind}_URL"))
@@ -92,7 +92,7 @@ class _Found:
 
 
 def makes_more(tree: ast.Module) -> bool:
-    """Tell whether an ``asgi.py`` makes more of it than ``application = get_asgi_application()``."""
+    """Tell whether an ``asgi.py`` does more than ``application = get_asgi_application()``."""
     binding = (ast.Assign, ast.AnnAssign)
     made = [node for node in tree.body if isinstance(node, binding) and "application" in targets(node)]
     imported = any(isinstance(node, ast.ImportFrom) and node.module == "django.core.asgi" for node in ast.walk(tree))
@@ -100,7 +100,7 @@ def makes_more(tree: ast.Module) -> bool:
 
 
 def _settings_modules(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Find ``os.environ.setdefault("DJANGO_SETTINGS_MODULE", "blog.settings")`` and its like."""
+    """Find ``os.environ.setdefault("DJANGO_SETTINGS_MODULE", "blog.settings")`` and similar calls."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and len(node.args) == 2:
             words = [each.value for each in node.args if isinstance(each, ast.Constant)]
@@ -109,7 +109,7 @@ def _settings_modules(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def _values(project: Project, root: str, module: str) -> Iterator[tuple[str, ast.expr]]:
-    """Yield what the settings assign, the last of a name last; what they import from beside them comes before."""
+    """Yield the assignments of the settings, the last one of a name last, after those of the modules they import."""
     waiting, modules = [module], list[str]()
     while waiting and len(modules) < MOST_IMPORTS:
         modules.append(waiting.pop())
@@ -141,10 +141,10 @@ def _text(node: ast.AST | None) -> str:
 
 
 def _path(node: ast.expr, names: dict[str, ast.expr], file: str, depth: int = 0) -> str:
-    """Return the path that an expression of settings means, "" where its text does not tell.
+    """Return the path that an expression in settings means, "" if the text alone does not show it.
 
-    ``BASE_DIR / "static"``, ``os.path.join(BASE_DIR, "static")`` and their like, as startproject and most people
-    write it.
+    It understands ``BASE_DIR / "static"``, ``os.path.join(BASE_DIR, "static")`` and similar forms, as startproject and
+    most people write them.
     """
     if depth > 20:
         return ""

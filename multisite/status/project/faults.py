@@ -1,8 +1,8 @@
-"""What a site says it serves, looked up without running it.
+"""Check that a site can serve what its file names, without running it.
 
-``application = blog.wsgi:application`` promises a file and a name in it. Importing it would run the
-site's code as whoever types the command, so the source text is read instead. Where the text leaves it
-open (a star import, a module of another interpreter) nothing is said.
+``application = blog.wsgi:application`` promises a file and a name in it. Importing it would run the site's code as the
+user who types the command, so the source text is read instead. If the text is not conclusive (a star import, a module
+of another interpreter), nothing is reported.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def site_problems(site: Site) -> list[Problem]:
-    """Return what is wrong with the location and the application of `site`, as far as can be seen."""
+    """Return the problems of the location and the application of `site`, as far as the files show them."""
     if hosting.is_hosting(site.location):
         return _hosting_problems(site)
     if site.location and not os.path.isdir(site.location):
@@ -39,7 +39,7 @@ def site_problems(site: Site) -> list[Problem]:
 
 
 def _no_folder(path: str, name: str) -> tuple[str, str]:
-    """Return why a location is none, and the commands that would help."""
+    """Return why a location cannot be used, and the commands that would help."""
     there = os.path.exists(path)
     make = "" if there else f"mkdir -p {shlex.quote(path)}, or "
     reason = "it is not a directory" if there else "there is no such directory"
@@ -47,17 +47,17 @@ def _no_folder(path: str, name: str) -> tuple[str, str]:
 
 
 def _hosting_problems(site: Site) -> list[Problem]:
-    """Look at the folder that has those of all hosts; theirs are looked at when somebody asks for them."""
+    """Check the folder above those of all hosts; the folder of a host is checked when a request names it."""
     folder = os.path.dirname(site.location.partition("%")[0])
     if os.path.isdir(folder):
         return []
-    reason = f"there is no folder {folder}, so there is none of any host"
+    reason = f"there is no folder {folder}, so no host has one"
     remedy = f"mkdir -p {shlex.quote(folder)}, or multisite set {site.name} location=FOLDER"
     return [_problem(site, "location", site.location, reason, remedy)]
 
 
 def static_problems(site: Site) -> list[Problem]:
-    """Return warnings for the places of [static] where there is nothing."""
+    """Return warnings for folders and files of [static] that do not exist."""
     return [
         Problem(
             site.file,
@@ -79,14 +79,14 @@ def _problem(site: Site, key: str, value: str, reason: str, remedy: str) -> Prob
 
 
 def application_fault(site: Site) -> NoSuchApp | None:
-    """Return why the application cannot be what its file says, as far as can be seen."""
+    """Return why the application in the site's file cannot be served, as far as the files show it."""
     is_command = site.command and site.server in ("auto", "command")
     if not site.application or is_command or site.mode == "proxy":
         return None
     try:
         spec = sharing.resolve(site)
     except ValueError:
-        return None  # a wrong value is a problem of the file, said where the file is read
+        return None  # a wrong value is a problem of the file, reported when the file is read
     return _file_fault(site, spec) if spec.is_file else _module_fault(site, spec)
 
 
@@ -117,7 +117,7 @@ def _module_fault(site: Site, spec: AppSpec) -> NoSuchApp | None:
 
 
 def _origin(site: Site, spec: AppSpec) -> str | None:
-    """Return the file of a site's module, "" where it has none or nobody knows, None where there is no such module."""
+    """Return the file of a site's module, "" if it has none or that is unknown, None if there is no such module."""
 
     path = _import_path(site)
     found = find_module(spec.target, path)
@@ -140,7 +140,7 @@ def _may_have(site: Site, top: str) -> bool:
 
 
 def _packages(site: Site) -> tuple[str, ...]:
-    """Return the folders of packages of an interpreter of a site's own, as far as they are known."""
+    """Return the package folders of a site's own interpreter, as far as they are known."""
     from multisite.status.project.imports import Installed
 
     python = _interpreter(site) if site.python else ""
@@ -148,24 +148,24 @@ def _packages(site: Site) -> tuple[str, ...]:
 
 
 def _first_missing(module: str, path: list[str]) -> str:
-    """Return the first part of a dotted name that is not there, as an import names it."""
+    """Return the first missing part of a dotted name, as an import names it."""
     parts = module.split(".")
     names = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
     return next((name for name in names if find_module(name, path) is None), module)
 
 
 def _code_fault(site: Site, spec: AppSpec, path: str) -> NoSuchApp | None:
-    """Return what is wrong with the source of an application: its syntax, what it offers, what it imports."""
+    """Return the fault in the source of an application: its syntax, its callables, its imports."""
     if reason := callable_fault(path, spec.candidates):
         if "is not valid Python" not in reason:
             return NoSuchApp(reason, _instead(site, spec, path))
         python = _interpreter(site)
-        return None if _is_newer(python) else NoSuchApp(reason, f"{python or 'python3'} -m py_compile {path} shows it")
+        return None if _is_newer(python) else NoSuchApp(reason, f"run {python or 'python3'} -m py_compile {path}")
     return _lacking(site, spec, path)
 
 
 def _lacking(site: Site, spec: AppSpec, path: str, *needed: str) -> NoSuchApp | None:
-    """Return what the interpreter of a site does not have of what its code imports, or of what is `needed` besides."""
+    """Return the fault if a site's interpreter lacks a module that its code imports, or one of those in `needed`."""
     from multisite.status.project.imports import Installed, missing_import
 
     python = _interpreter(site)
@@ -183,7 +183,7 @@ def _lacking(site: Site, spec: AppSpec, path: str, *needed: str) -> NoSuchApp | 
 
 
 def _interpreter(site: Site) -> str:
-    """Return the interpreter of a site; "" where it has none, which is a problem of another key."""
+    """Return the interpreter of a site; "" if it has none, which is a problem of another key."""
     from multisite.config.policies import Refused
     from multisite.supervisor.process import launch
 
@@ -194,7 +194,7 @@ def _interpreter(site: Site) -> str:
 
 
 def _is_newer(python: str) -> bool:
-    """Tell whether an interpreter may know more of the language than ours."""
+    """Tell whether an interpreter may accept syntax that ours does not."""
     from multisite.supervisor.process import launch
 
     version = launch.version_of(python) if python else None
@@ -202,24 +202,24 @@ def _is_newer(python: str) -> bool:
 
 
 def _instead(site: Site, spec: AppSpec, path: str) -> str:
-    """Return what a module offers in the place of a callable that it does not have, and the command that names it."""
+    """Return what a module offers instead of a missing callable, and the command that sets it."""
     names = offered(path)
     best = next((name for name in USUAL if name in names), names[0] if len(names) == 1 else "CALLABLE")
-    told = f"it offers {', '.join(names[:MOST_OFFERED])}: " if names else ""
+    offers = f"it offers {', '.join(names[:MOST_OFFERED])}: " if names else ""
     prefix = "asgi:" if spec.kind == "asgi" else ""
     call = "()" if best in FACTORIES else ""
     value = shlex.quote(f"application={prefix}{spec.target}:{best}{call}")
-    return f"{told}multisite set {site.name} {value}"
+    return f"{offers}multisite set {site.name} {value}"
 
 
-MOST_OFFERED = 8  # names of a module that are told
+MOST_OFFERED = 8  # names of a module to list
 FACTORIES = ("create_app", "make_app", "get_app", "build_app", "create_application", "make_application")
-#: what an application is usually called, best first
+#: usual names of an application, best first
 USUAL = ("application", "app", "wsgi_app", "wsgi", "asgi", "api", "server", "handler", *FACTORIES, "main")
 
 
 def offered(path: str) -> list[str]:
-    """Return the names of a module that may be callables: its own functions and classes, and what it makes."""
+    """Return the names of a module that may be callables: its functions, its classes and the objects that it makes."""
     from multisite.status.project import scan
 
     tree, names = scan.parse(scan.read(path)), dict[str, None]()
@@ -245,7 +245,7 @@ def _has_loader(name: str) -> bool:
 
 
 def _import_path(site: Site) -> list[str]:
-    """Return the folders that the site imports from; those of an interpreter of its own are not known here."""
+    """Return the folders from which the site imports; those of its own interpreter are unknown here."""
     folders = [site.location, *site.env.get("PYTHONPATH", "").split(os.pathsep)]
     return [folder for folder in folders if folder] + ([] if site.python else sys.path)
 
@@ -255,7 +255,7 @@ def find_module(module: str, path: Iterable[str]) -> str | None:
     folders: list[str] | None = list(path)
     origin = ""
     for part in module.split("."):
-        # By its last name alone: a namespace package looks its parent up in sys.modules, where it is not.
+        # By its last name alone: a namespace package looks up its parent in sys.modules, which does not have it.
         spec = PathFinder.find_spec(part, folders) if folders is not None else None
         if spec is None:
             return None
@@ -277,14 +277,14 @@ def callable_fault(path: str, names: Sequence[str]) -> str:
         return f"{path}: {(error.strerror or 'cannot be read').lower()}"
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None)
-        told = f": {error.msg}" if isinstance(error, SyntaxError) else ""
-        return f"{path}{f', line {line},' if line else ''} is not valid Python{told}"
+        detail = f": {error.msg}" if isinstance(error, SyntaxError) else ""
+        return f"{path}{f', line {line},' if line else ''} is not valid Python{detail}"
     faults = [binding_fault(tree, name.partition(".")[0]) for name in names]
     return f"{' and '.join(faults)} in {path}" if all(faults) else ""
 
 
 def binding_fault(tree: ast.Module, name: str) -> str:
-    """Return what is wrong with `name` at the top level of a module, or "" if nothing is or it cannot be told."""
+    """Return the fault of `name` at the top level of a module, or "" if there is none or the text does not show it."""
     bindings = list(_bindings(tree.body, name))
     if not bindings:
         return "" if any(map(_is_dynamic, ast.walk(tree))) else f"there is no {name}"
@@ -292,7 +292,7 @@ def binding_fault(tree: ast.Module, name: str) -> str:
 
 
 def _is_dynamic(node: ast.AST) -> bool:
-    """Tell whether `node` may give the module names that its text does not show."""
+    """Tell whether `node` may add names to the module that its text does not show."""
     if isinstance(node, ast.ImportFrom):
         return any(alias.name == "*" for alias in node.names)
     if isinstance(node, ast.Name):
@@ -305,7 +305,7 @@ def _is_dynamic(node: ast.AST) -> bool:
 
 
 def _bindings(body: Iterable[ast.stmt], name: str) -> Iterator[ast.AST]:
-    """Yield what `name` is bound to, also under ``if``, ``try``, ``with`` and loops."""
+    """Yield the values that `name` gets, also under ``if``, ``try``, ``with`` and loops."""
     waiting = list(body)[::-1]  # no recursion: each elif is within the last one
     while waiting:
         node = waiting.pop()
@@ -324,7 +324,7 @@ def _bindings(body: Iterable[ast.stmt], name: str) -> Iterator[ast.AST]:
 
 
 def _targets(node: ast.stmt) -> Iterator[tuple[ast.expr, ast.AST]]:
-    """Yield what a statement assigns to, with the value; the statement itself stands for a value not written."""
+    """Yield the targets of an assignment, each with its value, or with the statement if the text has no value."""
     if isinstance(node, ast.Assign):
         yield from ((target, node.value) for target in node.targets)
     elif isinstance(node, ast.AnnAssign) and node.value:

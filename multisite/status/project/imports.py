@@ -1,7 +1,7 @@
-"""What a site imports, and whether its interpreter has that: looked up in files, and nothing is run.
+"""Which modules a site imports, and whether its interpreter has them: found by reading files, without running any.
 
-Only what is certain is reported. An import that may fail (in a ``try``, under an ``if``, in a function) is passed over,
-and so is all that follows where the code changes `sys.path` or where an interpreter's packages cannot be listed.
+Only certain results are reported. An import that may fail (in a ``try``, under an ``if``, in a function) does not
+count. Nothing is reported if the code changes `sys.path`, or if the interpreter's packages cannot be listed.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from multisite.supervisor.process.privilege import based_on
 if TYPE_CHECKING:
     from multisite.config.model import Site
 
-MOST_FILES = 20  # of a site that are read
-#: where these are mentioned, modules may be found elsewhere
+MOST_FILES = 20  # of a site to read
+#: names by which code may find modules in other places
 _DYNAMIC = {"meta_path", "path_hooks", "addsitedir", "exec", "__path__"}
 _SILENT = ("addsitedir", "sys.path", "meta_path")  # in a line of a .pth file
 
 
 @dataclass(frozen=True)
 class Missing:
-    """A module that is imported and not there, with the file and the line that import it."""
+    """A module that is imported but missing, with the file and the line of the import."""
 
     module: str
     file: str
@@ -38,11 +38,11 @@ class Missing:
 
 
 def missing_import(path: str, site: Site, python: str) -> Missing | None:
-    """Return the first import of the module at `path`, or of the site's modules that it imports, that is not there.
+    """Return the first missing import of the module at `path`, or of the site's modules that it imports.
 
     Args:
         path: a file of Python source.
-        site: its location and [env] say where modules are.
+        site: its location and [env] determine where modules are.
         python: the interpreter that runs it.
     """
     folders = [site.location, *site.env.get("PYTHONPATH", "").split(os.pathsep)]
@@ -63,7 +63,7 @@ def missing_import(path: str, site: Site, python: str) -> Missing | None:
                 seen |= set(waiting)
                 continue
             if any(_holds(folder, top) for folder in own):
-                continue  # a part of it, or no source
+                continue  # an attribute, or a module without source
             installed = installed or Installed.by(python, site)
             if not installed.may_have(top):
                 return Missing(top, path, line)
@@ -80,7 +80,7 @@ def _is_dynamic(node: ast.AST) -> bool:
 
 
 def _imported(tree: ast.Module, path: str, own: list[str]) -> Iterator[tuple[str, int]]:
-    """Yield the modules that are imported in any case, with the line."""
+    """Yield the modules that are always imported, with the line."""
     for node in tree.body:
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
@@ -88,12 +88,12 @@ def _imported(tree: ast.Module, path: str, own: list[str]) -> Iterator[tuple[str
             base = _absolute(node, path, own)
             if base:
                 yield base, node.lineno
-                # a module of the site, perhaps, else a name in one
+                # perhaps a module of the site, else a name in one
                 yield from ((full, node.lineno) for a in node.names if _files(full := f"{base}.{a.name}", own))
 
 
 def _absolute(node: ast.ImportFrom, path: str, own: list[str]) -> str:
-    """Return the full name of the module that a statement imports from; "" where that is not known."""
+    """Return the full name of the module that a statement imports from; "" if it is unknown."""
     if not node.level:
         return node.module or ""
     folder = os.path.dirname(path)
@@ -106,7 +106,7 @@ def _absolute(node: ast.ImportFrom, path: str, own: list[str]) -> str:
 
 
 def _files(name: str, own: list[str]) -> list[str]:
-    """Return the files of source that the import of a module of the site runs; none where it is not the site's."""
+    """Return the source files that run when a module of the site is imported; none for other modules."""
     parts, found = name.split("."), []
     for folder in own:
         for count in range(1, len(parts) + 1):
@@ -119,7 +119,7 @@ def _files(name: str, own: list[str]) -> list[str]:
 
 
 def _holds(folder: str, top: str) -> bool:
-    """Tell whether a folder has a module or package, of any suffix."""
+    """Tell whether a folder has a module or package, with any suffix."""
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
@@ -131,12 +131,12 @@ def _holds(folder: str, top: str) -> bool:
 
 @dataclass(frozen=True)
 class Installed:
-    """What an interpreter can import besides its standard library.
+    """The modules that an interpreter can import besides its standard library.
 
     Attributes:
-        folders: of its packages; None where they are not known.
-        is_ours: it is the one that runs us.
-        mapped: the texts of files by which further modules are found.
+        folders: folders of its packages; None if they are unknown.
+        is_ours: whether it is the interpreter that runs us.
+        mapped: texts of files that name further modules.
     """
 
     folders: tuple[str, ...] | None = None
@@ -145,7 +145,7 @@ class Installed:
 
     @classmethod
     def by(cls, python: str, site: Site) -> Installed:
-        """Return what `python` has."""
+        """Return the packages of `python`."""
         if not site.python:
             return cls(is_ours=True)
         folders = list(_packages(python, site))
@@ -163,7 +163,7 @@ class Installed:
         return cls(tuple(folders), mapped=tuple(mapped))
 
     def may_have(self, top: str) -> bool:
-        """Tell whether it has a module, or nobody knows."""
+        """Tell whether it has a module, or may have it."""
         if self.is_ours:
             try:
                 return find_spec(top) is not None
@@ -176,14 +176,14 @@ class Installed:
 
 def _packages(python: str, site: Site) -> Iterator[str]:
     """Yield the folders of packages of an interpreter (PEP 405, and Debian's)."""
-    told = based_on(python)
-    if told:
+    base = based_on(python)
+    if base:
         yield from _below(os.path.dirname(os.path.dirname(python)), ("site-packages",))
-        if told.get("include-system-site-packages", "").lower() != "true":
+        if base.get("include-system-site-packages", "").lower() != "true":
             return
-        python = os.path.join(told.get("home", "/usr/bin"), "python3")
+        python = os.path.join(base.get("home", "/usr/bin"), "python3")
     elif not os.path.basename(os.path.realpath(python)).startswith(("python", "pypy")):
-        return  # a script, perhaps, that runs one
+        return  # perhaps a script that runs an interpreter
     for prefix in dict.fromkeys(os.path.dirname(os.path.dirname(path)) for path in (python, os.path.realpath(python))):
         yield from _below(prefix, ("site-packages", "dist-packages"))
         yield from _below(os.path.join(prefix, "local"), ("site-packages", "dist-packages"))
@@ -205,7 +205,7 @@ def _pth_lines(folder: str) -> Iterator[str]:
 
 
 def _finder(folder: str, line: str) -> list[str]:
-    """Return the text of the module that a .pth file imports; setuptools has names of editable packages there."""
+    """Return the text of the module that a .pth file imports; setuptools lists editable packages in it."""
     name = line.split()[1].partition(";")[0].strip()
     return [text] if (text := _text(os.path.join(folder, f"{name}.py"))) else []
 

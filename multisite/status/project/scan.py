@@ -1,6 +1,6 @@
-"""What lies in the folder of somebody's project: its Python files parsed, its INI files, its virtualenv.
+"""Read the folder of somebody's project: parse its Python and INI files, and find its virtualenv.
 
-Nothing of it is imported or run.
+None of its code is imported or run.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 from multisite.status.project.sources import Project
 
-MOST_FILES = 500  # read of one project
-LARGEST = 512 * 1024  # bytes of a file that is read
+MOST_FILES = 500  # to read for one project
+LARGEST = 512 * 1024  # bytes of a file to read
 DEEPEST = 3  # folders below that of the project
 VENVS = (".venv", "venv", "env", ".env", "virtualenv")
 _SKIPPED = frozenset(
@@ -23,10 +23,10 @@ _SKIPPED = frozenset(
 
 
 def survey(folder: str) -> Project:
-    """Read what there is to know of the project in `folder`.
+    """Read the project in `folder`.
 
     Raises:
-        OSError: there is no such folder, or it may not be read.
+        OSError: the folder does not exist or may not be read.
     """
     os.listdir(folder)
     project = Project(folder, venv=_venv(folder))
@@ -51,7 +51,7 @@ def _take(project: Project, path: str) -> None:
 
 
 def source_files(folder: str) -> Iterator[str]:
-    """Yield the Python files of a project, and the INI files of its own folder; installed ones and tests left out."""
+    """Yield the Python files of a project and the INI files in its own folder, without installed packages and tests."""
     left = MOST_FILES
     for place, folders, files in os.walk(folder):
         depth = os.path.relpath(place, folder).count(os.sep) + (place != folder)
@@ -70,7 +70,7 @@ def _is_theirs(place: str, name: str) -> bool:
 
 
 def read(path: str) -> str:
-    """Return the text of a file; "" for one that is too large, unreadable or none."""
+    """Return the text of a file; "" if it is too large, unreadable or not a file."""
     try:
         if not os.path.isfile(path) or os.path.getsize(path) > LARGEST:
             return ""
@@ -81,7 +81,7 @@ def read(path: str) -> str:
 
 
 def parse(text: str) -> ast.Module | None:
-    """Parse Python; None if it is none that this interpreter knows."""
+    """Parse Python; None if this interpreter does not accept it."""
     with warnings.catch_warnings():  # about escapes in the project's strings
         warnings.simplefilter("ignore")
         try:
@@ -104,7 +104,7 @@ def _is_venv(folder: str) -> bool:
 
 
 def _venv(folder: str) -> str:
-    """Return the virtualenv of the project: in its folder, or beside it; "" where there is none."""
+    """Return the virtualenv of the project, in its folder or beside it; "" if there is none."""
     for place in (folder, os.path.dirname(folder)):
         for name in VENVS:
             found = os.path.join(place, name)

@@ -1,6 +1,6 @@
-"""Where a site keeps its sessions, as far as its files say so: in memory is wrong where there are several processes.
+"""Where a site keeps its sessions, as far as its files show it: memory is wrong if there are several processes.
 
-Read from the text, never imported. What a file computes is not known here, and then nothing is said.
+The text is read, never imported. A value that a file computes is unknown here and is not reported.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from multisite.config.model import Site
 from multisite.errors import Problem
 from multisite.status.project.scan import parse, read, source_files
 
-#: a file without any of these has nothing to say about sessions
+#: a file without any of these does not configure sessions
 _WORDS = re.compile(r"SESSION_ENGINE|SimpleCache|session\.type|tools\.sessions")
 _CACHED = ("django.contrib.sessions.backends.cache",)
 _LOCAL = ("locmem.LocMemCache", "dummy.DummyCache")
@@ -25,7 +25,7 @@ _STORED = re.compile(r"tools\.sessions\.storage_(?:type|class)")
 
 
 def problem(site: Site, processes: int) -> Problem | None:
-    """Return a warning where `site` keeps sessions in the memory of each of its `processes`."""
+    """Return a warning if `site` keeps sessions in the memory of each of its `processes`."""
     seen = in_memory(site.location) if site.location and processes > 1 else ""
     if not seen:
         return None
@@ -35,13 +35,13 @@ def problem(site: Site, processes: int) -> Problem | None:
         "service",
         "processes",
         str(processes),
-        "keep them in Redis, memcached, a database or signed cookies, or have one process",
+        "keep them in Redis, memcached, a database or signed cookies, or use one process",
         severity="warning",
     )
 
 
 def in_memory(folder: str) -> str:
-    """Return what in the files of `folder` says that sessions are kept in memory, "" where nothing does."""
+    """Return the place in the files of `folder` that keeps sessions in memory, "" if there is none."""
     return next((found for path in source_files(folder) for found in _seen(path, os.path.relpath(path, folder))), "")
 
 
@@ -59,7 +59,7 @@ def _seen(path: str, name: str) -> Iterator[str]:
 
 
 def _django(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Django's sessions in its cache, which is the memory of the process unless CACHES says otherwise."""
+    """Find Django's sessions in its cache, which is in the process's memory unless CACHES names another place."""
     values = {
         target.id: node
         for node in tree.body
@@ -72,16 +72,16 @@ def _django(tree: ast.Module) -> Iterator[tuple[int, str]]:
         return
     caches = values.get("CACHES")
     if not caches and any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in tree.body):
-        return  # it may come from there
+        return  # CACHES may come from there
     alias = values.get("SESSION_CACHE_ALIAS")
     name = _literal(alias.value) if alias else "default"
     backend = _backend(caches.value, name) if caches else _LOCAL[0]
     if backend.endswith(_LOCAL):
-        yield engine.lineno, f"SESSION_ENGINE is the cache, and that is {backend.rpartition('.')[2]}"
+        yield engine.lineno, f"SESSION_ENGINE is the cache, which is {backend.rpartition('.')[2]}"
 
 
 def _backend(caches: ast.expr, name: object) -> str:
-    """Return the BACKEND of one of the caches; "" where it is not written down."""
+    """Return the BACKEND of one of the caches; "" if the text does not have it."""
     for key, value in _items(caches):
         if key == name:
             return next((str(_literal(each)) for inner, each in _items(value) if inner == "BACKEND"), "")
@@ -89,7 +89,7 @@ def _backend(caches: ast.expr, name: object) -> str:
 
 
 def _simple_cache(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Flask-Session with cachelib's SimpleCache, which is a dictionary."""
+    """Find Flask-Session with cachelib's SimpleCache, which is a dictionary."""
     for node in ast.walk(tree):
         pairs: list[tuple[object, ast.expr]] = []
         if isinstance(node, ast.Assign):
@@ -104,7 +104,7 @@ def _simple_cache(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def _settings(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Dictionaries of settings: Beaker's that say memory, and CherryPy's, whose sessions are in memory by default."""
+    """Find dictionaries of settings: Beaker's with memory, and CherryPy's, whose sessions are in memory by default."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.Dict):
             continue
@@ -118,7 +118,7 @@ def _settings(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def _key(target: ast.expr) -> object:
-    """Return what is assigned to: a name, an attribute, or the literal key of ``config["…"]``."""
+    """Return the target of an assignment: a name, an attribute, or the literal key of ``config["…"]``."""
     return _literal(target.slice) if isinstance(target, ast.Subscript) else _last_name(target)
 
 

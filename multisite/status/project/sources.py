@@ -1,4 +1,4 @@
-"""A project's sources: what is known of them, what their syntax trees say, and what could serve them."""
+"""A project's sources: their syntax trees, facts from these, and guesses at what could serve the project."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ CLASSES = {
     "Quart": ("Quart", "asgi:"),
     "Bottle": ("Bottle", ""),
 }
-#: a class may be called anything in somebody's own module, so it has to come from here
+#: a class of the same name may be in the project's own module, so it has to come from one of these
 MODULES = ("flask", "fastapi", "starlette", "litestar", "quart", "bottle", "falcon")
 
 
 @dataclass
 class Project:
-    """What lies in a folder.
+    """The contents of a folder.
 
     Attributes:
         folder: its path, absolute.
-        sources: each Python file, by its path in the folder, as it parses.
+        sources: each Python file's syntax tree, by its path in the folder.
         inis: each INI file of the folder itself: section → key → text.
         venv: path of its virtualenv, "" for none.
         unreadable: Python files that do not parse.
@@ -57,11 +57,11 @@ class Guess:
 
     Attributes:
         framework: its name for people.
-        why: what was seen, with file and line.
+        why: the evidence, with file and line.
         settings: key of a site's [service] → text.
-        rank: the smaller, the more usual is the place.
-        notes: what else a comment should say.
-        static: URL prefix → folder, which the front end or multisite had better serve.
+        rank: smaller for more usual places.
+        notes: further sentences for a comment.
+        static: URL prefix → folder that the front end or multisite should serve.
     """
 
     framework: str
@@ -79,7 +79,7 @@ class Guess:
 
 
 class NoGuess(MultisiteError):
-    """The files of a project do not say what serves it; the message has a remedy."""
+    """The files of a project do not show what serves it; the message has a remedy."""
 
 
 def service(location: str, application: str) -> dict[str, str]:
@@ -88,7 +88,7 @@ def service(location: str, application: str) -> dict[str, str]:
 
 
 def importable(project: Project, name: str) -> tuple[str, str]:
-    """Return the folder to import from, and the module that the file is from there: packages have an __init__.py."""
+    """Return the folder to import from, and the file's module name there; packages have an __init__.py."""
     folder, file = os.path.split(name)
     parts = [] if file == "__init__.py" else [file.removesuffix(".py")]
     while folder and os.path.join(folder, "__init__.py") in project.sources:
@@ -98,7 +98,7 @@ def importable(project: Project, name: str) -> tuple[str, str]:
 
 
 def settings_of(project: Project, name: str, attribute: str, prefix: str = "") -> dict[str, str]:
-    """Return the keys of [service] that have something of a Python file served."""
+    """Return the keys of [service] that serve an attribute of a Python file."""
     location, module = importable(project, name)
     return service(location, f"{prefix}{module}:{attribute}")
 
@@ -110,7 +110,7 @@ def place(name: str) -> int:
 
 
 def rank(name: str, usual: tuple[str, ...]) -> int:
-    """Return the place of a name among the usual ones; any other comes behind them."""
+    """Return the position of a name among the usual ones; all others come after them."""
     return usual.index(name) if name in usual else len(usual)
 
 
@@ -134,7 +134,7 @@ def targets(node: ast.stmt) -> list[str]:
 
 
 def imported(tree: ast.Module) -> dict[str, tuple[str, str]]:
-    """Return what each name of a framework's class is called here → (framework, prefix)."""
+    """Return the local name of each imported framework class → (framework, prefix)."""
     found: dict[str, tuple[str, str]] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in MODULES:
@@ -151,7 +151,7 @@ def imported(tree: ast.Module) -> dict[str, tuple[str, str]]:
 
 
 def called(tree: ast.Module, module: str, name: str) -> set[str]:
-    """Return how something of a module is called in this one: ``dash.Dash``, ``Dash``, ``cp.tree.mount``."""
+    """Return the local names for an attribute of a module: ``dash.Dash``, ``Dash``, ``cp.tree.mount``."""
     first, _, rest = name.partition(".")
     found: set[str] = set()
     for node in ast.walk(tree):
@@ -165,7 +165,7 @@ def called(tree: ast.Module, module: str, name: str) -> set[str]:
 
 
 def frameworks(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """Yield the framework and the prefix of each application that is made anywhere in a module."""
+    """Yield the framework and the prefix of each application that a module makes anywhere."""
     classes = imported(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and (found := classes.get(callee(node))):
@@ -173,7 +173,7 @@ def frameworks(tree: ast.Module) -> Iterator[tuple[str, str]]:
 
 
 def callee(node: ast.AST | None) -> str:
-    """Return the dotted name of what a call calls, "" for anything else."""
+    """Return the dotted name of the function in a call, "" for anything else."""
     function = node.func if isinstance(node, ast.Call) else None
     parts: list[str] = []
     while isinstance(function, ast.Attribute):
@@ -183,6 +183,6 @@ def callee(node: ast.AST | None) -> str:
 
 
 def needs_arguments(arguments: ast.arguments) -> bool:
-    """Tell whether a function cannot be called without any."""
+    """Tell whether a function cannot be called without arguments."""
     without = len(arguments.posonlyargs) + len(arguments.args) - len(arguments.defaults)
     return without > 0 or any(default is None for default in arguments.kw_defaults)
