@@ -196,7 +196,7 @@ ROUTER = (
 PLAIN_ASGI = "from django.core.asgi import get_asgi_application\napplication = get_asgi_application()\n"
 #: kind → files beside Django's own, what has to be found, and what has to be said of it
 DJANGOS: dict[str, tuple[dict[str, str], str, str]] = {
-    "both plain": ({"shop/asgi.py": PLAIN_ASGI}, "shop.wsgi:application", "Also seen: application = asgi:shop.asgi"),
+    "both plain": ({"shop/asgi.py": PLAIN_ASGI}, "shop.wsgi:application", "Also found: application = asgi:shop.asgi"),
     "a router": ({"shop/asgi.py": ROUTER}, "asgi:shop.asgi:application", "makes more than get_asgi_application()"),
     "channels": (
         {"shop/asgi.py": PLAIN_ASGI, "shop/settings.py": "INSTALLED_APPS = ['channels']\n"},
@@ -215,7 +215,7 @@ DJANGOS: dict[str, tuple[dict[str, str], str, str]] = {
             "shop/base.py": "INSTALLED_APPS = ['daphne'] + []\nASGI_APPLICATION: str = 'shop.asgi.application'\n",
         },
         "asgi:shop.asgi:application",
-        "Also seen: application = shop.wsgi:application",
+        "Also found: application = shop.wsgi:application",
     ),
     "another wsgi": (
         {

@@ -1,4 +1,4 @@
-"""The ``multisite`` command; each sub-command is a small module that is imported when it is asked for.
+"""The ``multisite`` command; each sub-command is a small module that is imported only when it is used.
 
 Face: `main`, and `COMMANDS`.
 May import: everything.
@@ -49,7 +49,7 @@ COMMANDS = {
     "completion": "multisite.cli.complete:completion",
 }
 
-#: what fingers are used to type
+#: names that users of other tools type
 ALIASES = {
     "enable": COMMANDS["ensite"],
     "disable": COMMANDS["dissite"],
@@ -59,8 +59,8 @@ ALIASES = {
     "help": "multisite.cli:help_",
     "version": "multisite.cli:version",
 }
-HOME = "Directory of moya.conf; default $MOYA_SERVICE_HOME, /etc/moya or ./etc-moya."
-JSON = "Print JSON, for programs."
+HOME = "Configuration directory, with moya.conf; default: $MOYA_SERVICE_HOME, /etc/moya or ./etc-moya."
+JSON = "Print JSON for programs."
 
 EPILOG = """\b
 Examples:
@@ -73,8 +73,8 @@ Examples:
 \b
 Exit status:
   0    done
-  1    a problem with the configuration or a site; standard error has the reason
-  2    the command line is wrong
+  1    problem with the configuration or a site; the reason is on standard error
+  2    wrong command line
   3    list, status: an enabled site is broken, backoff or fatal
   130  interrupted
 """
@@ -83,7 +83,7 @@ Exit status:
 def _take_home(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
     root = ctx.find_root()
     if value:
-        root.params["home"] = value  # which completion reads
+        root.params["home"] = value  # completion reads it there
     if value and root.obj:
         root.obj.home_option = value
 
@@ -94,7 +94,7 @@ def _take_json(ctx: click.Context, _param: click.Parameter, value: bool) -> None
         session.as_json = True
 
 
-#: options that may stand behind the command, too
+#: options that are also accepted after the command
 EVERYWHERE = (
     click.Option(["--home"], metavar="DIR", help=HOME, expose_value=False, callback=_take_home),
     click.Option(["--json"], is_flag=True, help=JSON, expose_value=False, callback=_take_json),
@@ -114,9 +114,9 @@ EVERYWHERE = (
 @click.version_option(__version__, prog_name="multisite")
 @click.pass_context
 def main(ctx: click.Context, home: str | None, as_json: bool) -> None:
-    """Serve many Python sites on one machine and switch each on and off.
+    """Serve many Python sites on one machine, and enable or disable each of them.
 
-    A site is one file in sites-available, switched on by a link in sites-enabled.
+    Each site has a file in sites-available. A link in sites-enabled enables it.
     """
     ctx.obj = Session(home, as_json)
 

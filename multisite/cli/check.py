@@ -1,4 +1,4 @@
-"""``multisite check``: every problem of every file in one run."""
+"""``multisite check``: all problems of all files in one run."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ Examples:
 
 
 @click.command(epilog=EPILOG, short_help="Check the configuration of all sites.")
-@click.option("--boot", is_flag=True, help="Start each site once, apart from the running processes, and report.")
+@click.option("--boot", is_flag=True, help="Start each site once in a test process.")
 @wide_option
 @click.argument("names", metavar="[NAME...]", nargs=-1, shell_complete=complete.sites)
 @pass_session
 def check(session: Session, boot: bool, wide: bool, names: tuple[str, ...]) -> None:
-    """Check moya.conf, logging.ini and all site files, or the named sites alone; exit status 1 if there is an error.
+    """Check moya.conf, logging.ini and all site files, or only the sites in NAME; exit status 1 if there is an error.
 
-    Files that are available but not enabled are checked too. Their problems are printed apart, and count only for
-    sites that are named. No application is imported: what its module must define is looked up in the source text.
+    Files that are not enabled are checked, too. Their problems are listed separately and count only if the site is in
+    NAME. No application is imported; the command looks for the callable in the source text.
 
-    With --boot each enabled site, or each that is named, is started once in a separate process with a socket of that
-    process, answers its smoke_path if it has one, and is stopped; exit status 1 if one does not start. Running
-    processes are not affected.
+    With --boot, the command starts all enabled sites, or those in NAME, once in a test process with its own socket,
+    requests their smoke_path, if any, and stops them; exit status 1 if one does not start. Running processes are not
+    affected.
     """
     if boot:
         from multisite.cli.trialruns import check_by_booting
@@ -66,7 +66,7 @@ def check(session: Session, boot: bool, wide: bool, names: tuple[str, ...]) -> N
 
 
 def _check_named(session: Session, names: tuple[str, ...]) -> None:
-    """Check some sites, whether they are enabled or not."""
+    """Check some sites, enabled or not."""
     from multisite.status.report import problems_of, problems_of_file
 
     enabled: list[Problem] = []
@@ -91,7 +91,7 @@ def _check_named(session: Session, names: tuple[str, ...]) -> None:
 
 
 def enabled_problems(session: Session) -> list[Problem]:
-    """Return the problems of the home, its logging.ini, its enabled sites, and of what these say they serve."""
+    """Return the problems of the home, its logging.ini, its enabled sites, and the places that these name."""
     from multisite.cli import routing
     from multisite.control.rundir import access_problem
     from multisite.logs import servicelog
@@ -116,14 +116,14 @@ def enabled_problems(session: Session) -> list[Problem]:
 
 
 def savings(session: Session) -> Iterator[tuple[str, Saving]]:
-    """Yield the enabled sites that would better share, and what that would save."""
+    """Yield the enabled sites that should share, and the memory that this would save."""
     from multisite.status.report import saving
 
     def of_site(name: str) -> Saving | None:
         return saving(session, session.catalogue.site(name))
 
     for name in sorted(session.placements.rows().keys() & session.catalogue.sites.keys()):
-        found = fenced(session, name, partial(of_site, name), lambda said: None)  # which is told among the problems
+        found = fenced(session, name, partial(of_site, name), lambda reason: None)  # it is among the problems
         if found:
             yield name, found
 

@@ -1,4 +1,4 @@
-"""``multisite completion``, and what the shell then offers after a command: names of sites, never an error."""
+"""``multisite completion``, and the words that the shell offers after a command: names of sites, never an error."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ addresses = _names(lambda session: [*_domains(session), *sorted(session.catalogu
 
 
 def keys(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Complete what `set` takes: ``threads=``, ``logging.error=``, ``env.``."""
+    """Complete the arguments of `set`: ``threads=``, ``logging.error=``, ``env.``."""
     from multisite.config.options import OPTIONS, SITE_FILE
 
     options = [option for option in OPTIONS if option.file == SITE_FILE]
@@ -64,7 +64,7 @@ Examples:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print the completion script for SHELL."""
+    """Print the completion script for bash, zsh or fish."""
     from click.shell_completion import get_completion_class
 
     script = get_completion_class(shell)

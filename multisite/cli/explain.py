@@ -1,4 +1,4 @@
-"""``multisite explain``: which site answers an address, by which rule, how it runs and what happened."""
+"""``multisite explain``: which site answers an address and why, how the site runs, and its last failure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 from multisite.cli import complete
 from multisite.cli.group import fail
-from multisite.cli.output import GOES_ON, complain, say, say_json, say_paragraph, say_problems, suggestion
+from multisite.cli.output import complain, not_replaced, say, say_json, say_paragraph, say_problems, suggestion
 from multisite.cli.router import ago, explained
 from multisite.cli.session import Named, Session, UnknownSite, pass_session
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from multisite.sites.failures import Failure
     from multisite.status.report import SiteReport
 
-AT_WORK = "is at work without a request, so it is not stopped as idle"
+AT_WORK = "is working without a request, so it is not stopped as idle"
 
 EPILOG = """\b
 Examples:
@@ -35,7 +35,7 @@ Examples:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One site that claims an address, with the rule by which it does."""
+    """One site that claims an address, and the rule by which it does."""
 
     name: str
     rule: str
@@ -48,10 +48,10 @@ class Candidate:
 @click.argument("address", metavar="HOST[/PATH]|NAME", shell_complete=complete.addresses)
 @pass_session
 def explain(session: Session, address: str) -> None:
-    """Explain which site answers HOST[/PATH], why, how it runs and what happened.
+    """Explain which site answers HOST[/PATH] and why, how the site runs, and its last failure.
 
-    A whole URL is taken too, and so is the name of a site, unless that is a domain of another one. Nothing is requested
-    and no application is imported.
+    You can also give a whole URL, or the name of a site, unless that is a domain of another one. The command sends no
+    request and imports no application.
     """
     from multisite.config.domains import normalise
     from multisite.control import localnames
@@ -62,11 +62,11 @@ def explain(session: Session, address: str) -> None:
     try:
         host, path = (named.site.canonical_host, named.site.mount) if named else (normalise(raw), path)
     except BadHost:
-        fail(f"{raw[:100]!r} is no host name: it gets a 400 page")
+        fail(f"{raw[:100]!r} is not a host name: it gets a 400 page")
     developed = None if named else _developed(session, host)
     is_served = developed is not None and localnames.is_held(session.home)
     if developed and is_served:
-        session.catalogue = developed  # as the workers of `serve` have it
+        session.catalogue = developed  # the one that the workers of `serve` use
     found = candidates(session.catalogue, host, path)
     if named:
         found = _led_by(named.site.name, path, found)
@@ -76,11 +76,11 @@ def explain(session: Session, address: str) -> None:
             return say_json(routed) if session.as_json else _say_routed(routed)
     if not found:
         also = developed.table.lookup(host)[0].value[0][1] if developed else ""
-        fail(_unknown(session, host, path) + (f"; under multisite serve the site {also} answers it" if also else ""))
+        fail(_unknown(session, host, path) + (f"; with multisite serve, the site {also} answers it" if also else ""))
     session.warn_of_hidden()
     answer = describe(session, host, path, found)
     if is_served:
-        answer["notes"].append("has this name from multisite serve, which runs; other servers know nothing of it")
+        answer["notes"].append("has this name only with multisite serve, which is running, not with other servers")
     if session.as_json:
         say_json(answer)
     else:
@@ -91,7 +91,7 @@ def explain(session: Session, address: str) -> None:
 
 
 def _developed(session: Session, host: str) -> Catalogue | None:
-    """Return the catalogue of `multisite serve` if a site answers `host` by its name there, and no domain matches."""
+    """Return the catalogue of `multisite serve` if a site answers `host` by its name there and no domain matches."""
     from multisite.sites import catalogue
 
     home = session.home
@@ -115,7 +115,7 @@ def _led_by(name: str, path: str, found: list[Candidate]) -> list[Candidate]:
 
 
 def _named(session: Session, address: str) -> Named | None:
-    """Return the enabled site that is called `address`, unless a site has that as a domain."""
+    """Return the enabled site with the name `address`, unless a site has that as a domain."""
     if "/" in address or address.lower() in session.catalogue.table.exact:
         return None
     try:
@@ -131,20 +131,20 @@ def _say_routed(routed: dict[str, Any]) -> None:
     say(f"key       {routed['key']}")
     for node in routed["nodes"]:
         health = "cannot be reached" if node["dead"] else f"last seen {ago(node['last_seen'])}"
-        said = f"{node['requests']} requests, {node['failures']} failures, {health}"
+        counts = f"{node['requests']} requests, {node['failures']} failures, {health}"
         modifier = f", modifier1 {node['modifier1']}" if node["modifier1"] else ""
-        say(f"node      {node['node']}{modifier}, weight {node['weight']}: {said}")
+        say(f"node      {node['node']}{modifier}, weight {node['weight']}: {counts}")
 
 
 def split_address(address: str) -> tuple[str, str]:
-    """Split what a user types or pastes into the raw host and the path."""
+    """Split an address as users type or paste it into the raw host and the path."""
     rest = address.partition("://")[2] if "://" in address else address
     raw, slash, path = rest.partition("/")
     return raw, slash + path.partition("?")[0].partition("#")[0] if slash else "/"
 
 
 def candidates(catalogue: Catalogue, host: str, path: str) -> list[Candidate]:
-    """Return the sites that claim `path` on `host`, in the order in which `choice` asks them."""
+    """Return the sites that claim `path` on `host`, in the order in which they are tried."""
     from multisite.dispatch import mounts
 
     found = []
@@ -165,7 +165,7 @@ def _rule(catalogue: Catalogue, claim: HostMatch[Mounts]) -> str:
 
 
 def describe(session: Session, host: str, path: str, found: list[Candidate]) -> dict[str, Any]:
-    """Gather everything there is to say about the first of `found`."""
+    """Gather all that is known about the first of `found`."""
     from multisite.sites import hosts
     from multisite.status.report import judge
 
@@ -207,13 +207,13 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
 
 
 def _as_dict(failure: Failure) -> dict[str, Any]:
-    told = {**asdict(failure), "outdated": failure.outdated}
-    del told["answered"]  # by which it is known that it is over
-    return told
+    document = {**asdict(failure), "outdated": failure.outdated}
+    del document["answered"]  # only shows whether it is over
+    return document
 
 
 def _expires(site: Site) -> str:
-    """Say when a site goes out of service, "" for never."""
+    """Return when a site goes out of service, "" for never."""
     from multisite.sites.outages import end_of
 
     end = end_of(site) if site.expires else float("inf")
@@ -221,7 +221,7 @@ def _expires(site: Site) -> str:
 
 
 def _outage(report: SiteReport) -> str:
-    """Say why the site is out of service, since when, and what ends that; "" where it is not."""
+    """Return why the site is out of service, since when, and what ends that; "" if it is in service."""
     from multisite.sites.outages import remedy
 
     outage = report.outage
@@ -232,13 +232,13 @@ def _outage(report: SiteReport) -> str:
 
 
 def _start(session: Session, name: str) -> str:
-    """Say how the site's last process came about, forked or plain and why; "" if there has been none."""
-    told = (session.supervisor or {}).get("sites", {}).get(name) or {}
-    return str((told.get("journey") or {}).get("way", ""))
+    """Return how the site's last process started, forked or not, and why; "" if there has been none."""
+    known = (session.supervisor or {}).get("sites", {}).get(name) or {}
+    return str((known.get("journey") or {}).get("way", ""))
 
 
 def _site(session: Session, name: str, host: str) -> Site:
-    """Return what answers: a site, or the instance of a hosting site."""
+    """Return the site that answers, or the instance of a hosting site."""
     site = session.catalogue.hosting(name)
     if not site:
         return session.catalogue.site(name)
@@ -252,32 +252,33 @@ def _happened(failure: dict[str, Any] | None) -> str:
     if not failure or failure["own_process"]:
         return ""
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(failure["at"]))
-    what = f"{GOES_ON} failed" if failure["serving"] else "failed"
-    then = "; something changed since, and its next request tries again" if failure["outdated"] else ""
+    then = "; it has changed since, and its next request tries again" if failure["outdated"] else ""
     remedy = f"; {failure['remedy']}" if failure["remedy"] else ""
-    return f"{what} at {when}, incident {failure['incident']}: {failure['reason']}{remedy}{then}"
+    if failure["serving"]:
+        return f"at {when}, incident {failure['incident']}: {not_replaced(failure['reason'])}{remedy}{then}"
+    return f"failed at {when}, incident {failure['incident']}: {failure['reason']}{remedy}{then}"
 
 
 def _figures(processes: dict[str, Any]) -> str:
-    """Say what the processes of a site do, if there are any."""
+    """Return the figures of a site's processes, if there are any."""
     if not processes.get("pids"):
         return ""
     pids = processes["pids"]
-    said = f", process{'es' if len(pids) > 1 else ''} {' '.join(map(str, pids))}, {processes['memory'] / 2**20:.1f} MiB"
+    text = f", process{'es' if len(pids) > 1 else ''} {' '.join(map(str, pids))}, {processes['memory'] / 2**20:.1f} MiB"
     if processes["requests"] is not None:
-        said += f", {processes['requests']} request{'' if processes['requests'] == 1 else 's'}"
-    return f"{said}, {processes['in_flight']} in flight, {processes['waiting']} waiting"
+        text += f", {processes['requests']} request{'' if processes['requests'] == 1 else 's'}"
+    return f"{text}, {processes['in_flight']} in flight, {processes['waiting']} waiting"
 
 
 def _last_start(processes: dict[str, Any]) -> str:
     journey = processes.get("journey")
-    if not journey or journey["failure"]:  # that is told at length
+    if not journey or journey["failure"]:  # a failure is printed in full
         return ""
     return ", ".join(f"{step['step']} {step['seconds'] * 1000:.0f} ms" for step in journey["steps"])
 
 
 def _redirect(session: Session, name: str, host: str) -> str:
-    """Return the canonical domain that a request for `host` is sent to, "" if it is answered as it is."""
+    """Return the canonical domain to which a request for `host` is redirected, "" if it is answered directly."""
     from multisite.dispatch import mounts
 
     canonical = mounts.canonical_host(session.catalogue, mounts.key_of(session.catalogue, name, host))
@@ -285,7 +286,7 @@ def _redirect(session: Session, name: str, host: str) -> str:
 
 
 def _admitted(access: dict[str, Any]) -> str:
-    """Name those whom a site answers, "" for everybody."""
+    """Return who may use a site, "" for everybody."""
     users = f"users of {access['htpasswd']}" if access.get("htpasswd") else ""
     return " and ".join(filter(None, (users, f"from {', '.join(access['allow'])}" if access.get("allow") else "")))
 
@@ -328,16 +329,17 @@ def say_answer(answer: dict[str, Any]) -> None:
 
 
 def _say_failure(site: dict[str, Any]) -> None:
-    """Say why a site failed last, as its start report has it."""
+    """Print why a site failed last, from the report of its start."""
     failure = site.get("failure")
     if site.get("replace_failure") and not failure:
-        say_paragraph(f"{site['name']}: {GOES_ON} failed: {site['replace_failure']}")
+        say_paragraph(f"{site['name']}: {not_replaced(site['replace_failure'])}")
     if not failure:
         if site.get("state") == "broken" and site.get("problems"):
             say_paragraph(f"{site['name']}: {site['problems'][0]['reason']}")
         return
-    what = f"{GOES_ON} failed, " if failure.get("serving") else ""
-    say_paragraph(f"{site['name']}: {what}incident {failure['incident']}: {failure['failure']}{_remedy(failure)}")
+    reason = f"incident {failure['incident']}: {failure['failure']}"
+    what = not_replaced(reason) if failure.get("serving") else reason
+    say_paragraph(f"{site['name']}: {what}{_remedy(failure)}")
     _say_journey(((step["step"], step["seconds"]) for step in failure["steps"]), failure["output"])
 
 
@@ -346,7 +348,7 @@ def _remedy(failure: dict[str, Any]) -> str:
 
 
 def _say_journey(steps: Iterable[tuple[str, float]], output: Iterable[str]) -> None:
-    """Say what a failed start went through, and the last that the process printed."""
+    """Print the steps of a failed start, and the last output of the process."""
     for step, seconds in steps:
         say(f"    {step}: {seconds * 1000:.0f} ms")
     for line in output:
@@ -360,7 +362,7 @@ def _unknown(session: Session, host: str, path: str) -> str:
         return f"no site answers {path} on {host}; its mounts are {', '.join(sorted(on_host))}"
     for file in session.disabled.values():
         if host in (*file.domains, file.name):
-            return f"no site answers {host}; {file.name} would, but is not enabled (multisite ensite {file.name})"
+            return f"no site answers {host}; {file.name} would, but it is not enabled (multisite ensite {file.name})"
     if session.unread:
-        return f"no site that can be seen answers {host}; {session.unread}"
+        return f"no visible site answers {host}; {session.unread}"
     return f"no site answers {host}{suggestion(host, [*catalogue.table.exact, *catalogue.sites])}: it gets a 404 page"

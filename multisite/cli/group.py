@@ -1,7 +1,7 @@
-"""The group of commands, each imported when it is needed, and what becomes of an error.
+"""The group of commands, each imported when it is needed, and the handling of errors.
 
-One site's fault costs that site's row, never a command: every loop over sites takes its step through `fenced`. Any
-other error ends the command with one line and exit code 1.
+A fault of one site affects only that site's row, never the command: every loop over sites takes its step through
+`fenced`. Any other error ends the command with one line and exit code 1.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from multisite.status.sight import TYPED
 if TYPE_CHECKING:
     from multisite.cli.session import Session
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells count
-#: commands of later releases, and what does for now
+INTERRUPTED = 130  # 128 + SIGINT, as in shells
+#: commands of later releases, and what to use until then
 LATER = {"top": "status shows the same figures once", "import": "new --from PATH looks at one project"}
 T = TypeVar("T")
 WORDS = "multisite.words"  # in the context: the command line as it was typed
-#: how click leaves a command; none of a site's business
-LEAVES = (click.ClickException, click.exceptions.Exit, click.Abort)
+#: exceptions with which click ends a command; they are not a site's fault
+ENDINGS = (click.ClickException, click.exceptions.Exit, click.Abort)
 
 
 class LazyGroup(click.Group):
-    """Commands by name, each as ``module:attribute``; the order of the table is the order of the help.
+    """Commands by name, each as ``module:attribute``; the help lists them in the order of the table.
 
     Args:
-        commands_table: the commands that the help lists.
-        aliases: other names of commands; they work, and are listed nowhere.
-        everywhere: options of the group that each command takes as well.
+        commands_table: the commands in the help.
+        aliases: other names of commands, which the help does not list.
+        everywhere: options of the group that each command also accepts.
     """
 
     def __init__(
@@ -69,10 +69,10 @@ class LazyGroup(click.Group):
         return command
 
     def make_context(self, info_name: str | None, args: list[str], *more: Any, **named: Any) -> click.Context:
-        """Read the options that stand before the command."""
+        """Read the options before the command."""
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")  # the terminal may not know a site's letters
+                stream.reconfigure(errors="backslashreplace")  # a site's name may not fit the terminal's encoding
         words = tuple(args)
         try:
             context = super().make_context(info_name, args, *more, **named)
@@ -85,7 +85,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, or say which one may be meant."""
+        """Find the command, or suggest the one that may be meant."""
         if args and args[0] in LATER:
             ctx.fail(f"there is no {args[0]} yet; {LATER[args[0]]}")
         if args and args[0] not in (*self.table, *self.aliases) and not args[0].startswith("-"):
@@ -93,7 +93,7 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; an error of ours is one line on standard error and exit code 1."""
+        """Run the command; print one of our errors as one line on standard error, and exit with code 1."""
         try:
             return super().invoke(ctx)
         except click.UsageError as error:
@@ -104,7 +104,7 @@ class LazyGroup(click.Group):
             if error.errno == errno.EPIPE:
                 raise
             fail(describe(error, ctx.obj))
-        except LEAVES:
+        except ENDINGS:
             raise
         except Exception as error:
             fail(sentence(ctx.obj, error))
@@ -113,10 +113,10 @@ class LazyGroup(click.Group):
 
 
 class Misused(click.UsageError):
-    """A command line that cannot be understood; the word before the reason is coloured."""
+    """A wrong command line; the word before the reason is coloured."""
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Print how the command is used, and what is wrong."""
+        """Print the usage of the command and the error."""
         text = io.StringIO()
         super().show(text)
         usage, _, reason = text.getvalue().partition("Error: ")
@@ -125,11 +125,11 @@ class Misused(click.UsageError):
 
 
 def _misused(error: click.UsageError, words: Sequence[str]) -> click.UsageError:
-    """Return an error of the command line with the option that may be meant; print it for programs that want JSON.
+    """Return an error with a suggestion for a wrong option; also print it as JSON if the command line asks for that.
 
     Args:
-        error: as click has raised it.
-        words: the whole command line; its options have not all been read.
+        error: the error from click.
+        words: the whole command line; some of its options have not been read yet.
     """
     if isinstance(error, click.NoSuchOption) and error.ctx:
         typed = _typed(error.option_name, words)
@@ -142,13 +142,13 @@ def _misused(error: click.UsageError, words: Sequence[str]) -> click.UsageError:
 
 
 def _typed(option: str, words: Sequence[str]) -> str:
-    """Return an option as it was typed; click has read ``-json`` as ``-j`` and more."""
+    """Return an option as it was typed; click reads ``-json`` as ``-j`` and more."""
     longer = (word for word in words if len(option) == 2 and len(word) > 3 and word.startswith(option))
     return option if option.startswith("--") else next(longer, option)
 
 
 def fail(reason: str) -> NoReturn:
-    """Print `reason` in one line on standard error, for programs as JSON as well, and end with exit status 1."""
+    """Print `reason` in one line on standard error, and with --json as JSON, too; end with exit status 1."""
     context = click.get_current_context(silent=True)
     session = context.find_root().obj if context else None
     if session and session.as_json:
@@ -160,4 +160,4 @@ def fail(reason: str) -> NoReturn:
 
 def fenced(session: Session, site: str, step: Callable[[], T], instead: Callable[[str], T]) -> T:
     """Return what `step` gives for a site (`multisite.status.fence.fenced`); a command may end in it."""
-    return fence.fenced(session, site, step, instead, let=LEAVES)
+    return fence.fenced(session, site, step, instead, let=ENDINGS)

@@ -1,4 +1,4 @@
-"""``multisite list`` and ``multisite where``: which sites there are and where they live."""
+"""``multisite list``, ``multisite status`` and ``multisite where``: the sites, their states and their locations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from multisite.cli import complete
-from multisite.cli.output import GOES_ON, say, say_json, say_problems, say_table, wide_option
+from multisite.cli.output import not_replaced, say, say_json, say_problems, say_table, wide_option
 from multisite.cli.session import ALL, Session, UnknownSite, is_wildcard, pass_session, stem_of
 from multisite.status.needs import FAILED, state_of
 
@@ -28,7 +28,7 @@ Examples:
   multisite where blog
   cd "$(multisite where blog)"
 """
-BROKEN = 3  # the exit status where an enabled site is
+BROKEN = 3  # the exit status if an enabled site has failed
 HEADER = ("name", "domains", "runs", "enabled", "state", "remarks")
 HIDDEN = ("runs", "enabled", "remarks", "domains")
 
@@ -38,21 +38,21 @@ HIDDEN = ("runs", "enabled", "remarks", "domains")
 @click.argument("names", metavar="[NAME...]", nargs=-1, shell_complete=complete.known)
 @pass_session
 def list_(session: Session, names: tuple[str, ...], wide: bool) -> None:
-    """List all sites, or those that are named: enabled, available, broken.
+    """List all sites or those in NAME, whether enabled or not, with domains, state and problems.
 
     NAME may be a quoted wildcard. The exit status is 3 if an enabled site in the list is broken, backoff or fatal.
     """
     from multisite.status.document import document
 
     session.warn_of_hidden()
-    told = document(session)
-    sites = told["sites"] = chosen_rows(session, told["sites"], names)
+    shown = document(session)
+    sites = shown["sites"] = chosen_rows(session, shown["sites"], names)
     if session.as_json:
-        say_json(told)
+        say_json(shown)
     elif sites:
         say_table(HEADER, map(_cells, sites), drop=HIDDEN, cut=("remarks", "domains", "name"), wide=wide)
     elif not session.unread:
-        say(f"{session.home.path} has no sites; multisite new NAME makes one", err=True)
+        say(f"{session.home.path} has no sites; multisite new NAME creates one", err=True)
     files = {site["file"] for site in sites}  # moya.conf has no row
     if sites and not names and not session.as_json:
         say_problems(problem for problem in session.seen(session.catalogue.problems) if problem.file not in files)
@@ -60,16 +60,16 @@ def list_(session: Session, names: tuple[str, ...], wide: bool) -> None:
 
 
 def end(sites: Iterable[dict[str, Any]]) -> None:
-    """End with status `BROKEN` if an enabled site is."""
+    """End with status `BROKEN` if an enabled site has failed."""
     if any(site["enabled"] and site["state"] in FAILED for site in sites):
         raise SystemExit(BROKEN)
 
 
 def chosen_rows(session: Session, sites: list[dict[str, Any]], names: Iterable[str]) -> list[dict[str, Any]]:
-    """Return the rows of the sites that are named, in their order; all of them where none is.
+    """Return the rows of the sites in `names`, in the order of the rows; all rows if `names` is empty.
 
     Raises:
-        UnknownSite: a name or a wildcard stands for none.
+        UnknownSite: a name or a wildcard matches no site.
     """
     called, wanted = {site["name"] for site in sites}, set[str]()
     for name in names:
@@ -96,18 +96,18 @@ def _cells(site: dict[str, Any]) -> tuple[Cell, ...]:
     mount = "" if site["mount"] == "/" else site["mount"]
     domains = tuple(domain + mount for domain in site["domains"])
     problems = site["problems"]
-    told = f"{len(problems)} problems; multisite check lists them" if problems else ""
+    remarks = f"{len(problems)} problems; multisite check lists them" if problems else ""
     if len(problems) == 1:
-        told = problems[0]["reason"]
+        remarks = problems[0]["reason"]
     failure = site["failure"]
-    if not told and failure and failure.get("serving"):
-        told = f"{GOES_ON} failed: {failure['failure']}"
-    elif not told and failure and (site["state"] in FAILED or failure.get("remedy")):
-        told = failure["failure"] + _remedy(failure)
-    elif not told and site["saving"]:
-        told = site["reason"]
+    if not remarks and failure and failure.get("serving"):
+        remarks = not_replaced(failure["failure"])
+    elif not remarks and failure and (site["state"] in FAILED or failure.get("remedy")):
+        remarks = failure["failure"] + _remedy(failure)
+    elif not remarks and site["saving"]:
+        remarks = site["reason"]
     enabled = "yes" if site["enabled"] else "no"
-    return site["name"], domains, site["placement"] or "-", enabled, state_of(site), told
+    return site["name"], domains, site["placement"] or "-", enabled, state_of(site), remarks
 
 
 def _remedy(failure: dict[str, Any]) -> str:

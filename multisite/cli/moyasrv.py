@@ -1,4 +1,4 @@
-"""``moya-srv``: the verbs and messages that users of Moya's service know, over the same home."""
+"""``moya-srv``: the commands and messages that users of Moya's service know, for the same home."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from multisite.errors import MultisiteError
 
 
 class MoyaGroup(click.Group):
-    """Says an error in one line, or with ``-d`` as the traceback it came with."""
+    """Prints an error in one line, or with ``-d`` its traceback."""
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the verb; exit code 1 on an error."""
+        """Run the command; exit code 1 on an error."""
         try:
             return super().invoke(ctx)
         except (MultisiteError, OSError) as error:

@@ -1,4 +1,4 @@
-"""``multisite new``: a site file to start from; with ``--from``, made of what the files of a project say."""
+"""``multisite new``: write a site file to start from; with ``--from``, from the files of a project."""
 
 from __future__ import annotations
 
@@ -28,12 +28,10 @@ Examples:
 
 @click.command(epilog=EPILOG, short_help="Write the file of a new site.")
 @click.argument("name")
-@click.option("--domain", "domains", multiple=True, help="Domain or pattern; may be repeated. Default: NAME.localhost.")
-@click.option("--location", help="Working directory and import path. Default: the current directory.")
-@click.option("--application", help="What to serve.  [default: app:app, or what --from finds]")
-@click.option(
-    "--from", "source", metavar="PATH", help="Folder of a project, or its file: guess the rest from what is there."
-)
+@click.option("--domain", "domains", multiple=True, help="Domain or pattern; repeatable.  [default: NAME.localhost]")
+@click.option("--location", help="Working directory and import path.  [default: the current directory]")
+@click.option("--application", help="Application to serve.  [default: app:app, or the one that --from finds]")
+@click.option("--from", "source", metavar="PATH", help="Find location, application and python in this folder or file.")
 @click.option("--enable", is_flag=True, help="Enable the site at once.")
 @pass_session
 def new(
@@ -46,26 +44,26 @@ def new(
     source: str | None,
     enable: bool,
 ) -> None:
-    """Write sites-available/NAME.ini, with all options and what they mean as comments.
+    """Write sites-available/NAME.ini, in which comments explain the options.
 
-    A file that exists is not overwritten. With --from, location, application and python are looked up in the files of
-    the project: Django, with channels or without, Pyramid and other Paste applications, Moya, .wsgi files, Flask, Dash,
-    FastAPI, Starlette, Bottle, CherryPy, web.py, plain WSGI; and NiceGUI, Gradio and Streamlit, which bring servers of
-    their own. What was found and chosen is printed. None of the project's code is run.
+    An existing file is not overwritten. With --from, the command finds location, application and python in the files of
+    a project and prints its choice, without running any of the project's code. It knows Django, with or without
+    channels, Pyramid and other Paste applications, Moya, .wsgi files, Flask, Dash, FastAPI, Starlette, Bottle,
+    CherryPy, web.py and plain WSGI, and also NiceGUI, Gradio and Streamlit, which have their own servers.
 
-    The site is checked as `check` does. Problems are printed with their remedies, and the exit status is 1; the file
-    stays.
+    The command then checks the site, as `check` does. If there are problems, it prints them with their remedies; the
+    exit status is 1, and the file stays.
     """
     from multisite.cli.scaffold import write_new
     from multisite.config.options import site_template
 
     stem = stem_of(name)
     if not _NAME.match(stem):
-        raise click.UsageError(f"{name!r} is no name for a site: 1 to 64 letters, digits, '.', '_' and '-'")
+        raise click.UsageError(f"{name!r} is not a site name (1 to 64 letters, digits, '.', '_' and '-')")
     path = session.places.source(stem)
     chosen = {"domains": ", ".join(domains) or f"{stem}.localhost"}
     if source and location:
-        raise click.UsageError("--from and --location both say where the site is; give one of them")
+        raise click.UsageError("--from and --location both name the site's folder; give only one")
     found = draft(source, application) if source else None
     if found:
         chosen |= found.settings
@@ -73,7 +71,7 @@ def new(
         chosen |= {"location": os.path.abspath(location or "."), "application": application or "app:app"}
     text = site_template(chosen, found.comments, found.static, found.is_there) if found else site_template(chosen)
     if not write_new(path, text):
-        fail(f"{path} exists and is left as it is")
+        fail(f"{path} exists already and has not been changed")
     refused, link = "", ""
     if enable:
         from multisite.cli.switch import Enabling
@@ -82,9 +80,9 @@ def new(
         refused, link = (step.message, "") if step.action == "refuse" else ("", step.path)
     verdict = (of_enabled(session, link) if link else None) or of_available(session, stem)
     if session.as_json:
-        told: dict[str, Any] = {"found": list(found.comments)} if found else {}
-        told |= {"refused": refused} if refused else {}
-        say_json({"name": stem, "file": path, **verdict.as_dict(), **told})
+        more: dict[str, Any] = {"found": list(found.comments)} if found else {}
+        more |= {"refused": refused} if refused else {}
+        say_json({"name": stem, "file": path, **verdict.as_dict(), **more})
         raise SystemExit(1 if refused or not verdict.is_good else 0)
     for line in found.comments if found else ():
         say(line)
@@ -96,18 +94,18 @@ def new(
     else:
         say_problems(verdict.problems)
     if refused:
-        fail(f"it is not enabled: {refused}")
+        fail(f"site not enabled: {refused}")
     if not verdict.is_good:
         raise SystemExit(1)
 
 
 @dataclass(frozen=True)
 class Draft:
-    """What is written into the site file: settings, and comments that say where they are from.
+    """The content of a site file: settings, and comments about their origin.
 
     Attributes:
         static: URL prefix → folder of static files, relative to the location.
-        is_there: whether all these folders are.
+        is_there: whether all these folders exist.
     """
 
     settings: dict[str, str]
@@ -117,11 +115,11 @@ class Draft:
 
 
 def draft(path: str, application: str | None) -> Draft:
-    """Look at the project in a folder, or at one file; `application` decides where the files do not.
+    """Examine the project in a folder, or one file; `application` takes precedence over any guess.
 
     Raises:
-        NoGuess: they do not say what serves it.
-        OSError: there is nothing at `path`.
+        NoGuess: the files do not show what serves the project.
+        OSError: `path` does not exist.
     """
     from multisite.cli.project.guess import guess
     from multisite.status.project.scan import survey
@@ -129,7 +127,7 @@ def draft(path: str, application: str | None) -> Draft:
 
     path = os.path.abspath(os.path.expanduser(path))
     folder = os.path.dirname(path) if os.path.isfile(path) else path
-    with waiting(f"looking at {folder}"):
+    with waiting(f"examining {folder}"):
         project = survey(folder)
     if path != folder:
         name = os.path.basename(path)
@@ -137,16 +135,16 @@ def draft(path: str, application: str | None) -> Draft:
         project.inis = {each: sections for each, sections in project.inis.items() if each == name}
     others: tuple[Guess, ...] = ()
     if application:
-        best = Guess("", f"{application} was asked for", {"location": folder, "application": application})
+        best = Guess("", f"{application} was given", {"location": folder, "application": application})
     else:
         best, others = guess(project)
     settings = dict(best.settings)
     runner = "the python3 of PATH" if "command" in settings else "multisite's own interpreter"
-    about_python = f"no virtualenv is beside it, so {runner} runs it"
+    about_python = f"it has no virtualenv, so {runner} runs it"
     if project.venv:
         settings["python"] = os.path.relpath(project.venv, settings["location"])
-        about_python = f"its virtualenv is {project.venv}, so it runs in a process of its own"
-    also = [f"Also seen: {other.what} ({other.why})." for other in others[:5]]
+        about_python = f"its virtualenv is {project.venv}, so it runs in its own process"
+    also = [f"Also found: {other.what} ({other.why})." for other in others[:5]]
     first = f"{best.framework or 'The application'}: {best.why}; {about_python}."
     is_there = all(os.path.isdir(os.path.join(settings["location"], path)) for path in best.static.values())
     comments = (f"Found in {folder}.", first, f"Chosen: {best.what}.", *best.notes, *_about(best, is_there), *also)
@@ -154,9 +152,9 @@ def draft(path: str, application: str | None) -> Draft:
 
 
 def _about(best: Guess, is_there: bool) -> tuple[str, ...]:
-    """Say what is proposed of [static]."""
+    """Return a sentence about the proposed [static] section."""
     if not best.static:
         return ()
-    told = ", ".join(f"{prefix} = {path}" for prefix, path in best.static.items())
-    later = "" if is_there else "; it stays a comment until manage.py collectstatic has made the folder"
-    return (f"Proposed for [static]: {told}{later}.",)
+    proposed = ", ".join(f"{prefix} = {path}" for prefix, path in best.static.items())
+    later = "" if is_there else "; it is a comment, since manage.py collectstatic has not created the folder yet"
+    return (f"Proposed for [static]: {proposed}{later}.",)

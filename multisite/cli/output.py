@@ -1,7 +1,7 @@
-"""How answers look: lines, JSON and tables; nothing from a site file reaches the terminal unescaped.
+"""The output of commands: lines, JSON and tables; nothing from a site file reaches the terminal unescaped.
 
-A table has one line for each row. In a pipe or a file, and with ``--wide``, it is as wide as it needs; on a narrow
-terminal columns are hidden and texts shortened. Colour is for terminals alone, and ``NO_COLOR`` turns it off.
+A table has one line for each row. In a pipe or a file, and with ``--wide``, it is as wide as it needs to be; on a
+narrow terminal, columns are hidden and texts shortened. Only terminals get colour, and ``NO_COLOR`` turns it off.
 """
 
 from __future__ import annotations
@@ -20,19 +20,18 @@ import click
 if TYPE_CHECKING:
     from multisite.errors import Problem
 
-    #: a text, or several of which the first ones stay where there is no room for all
+    #: a text, or several; if there is no room for all, the first ones stay
     Cell = str | tuple[str, ...]
 
-#: control characters, lone surrogates, and what ends a line or turns the direction of writing in Unicode
+#: control characters, lone surrogates, and characters that end a line or change the direction of writing
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-GOES_ON = "the old version goes on serving, since the new one"
-PATIENCE = 0.5  # seconds before a spinner shows what is awaited
+PATIENCE = 0.5  # seconds before a spinner appears
 GAP = 2  # columns between two cells
-LEAST = 20  # columns that a shortened text keeps
+LEAST = 20  # columns that a shortened text keeps at least
 RULE, MORE = "─", "…"
 ASCII = str.maketrans({RULE: "-", MORE: "~"})
 COLOURS = {"error": "red", "warning": "yellow"}
-STYLES = {  # of what stands below state and health
+STYLES = {  # of the words in the columns state and health
     **dict.fromkeys(("running", "alive"), "green"),
     **dict.fromkeys(("starting", "draining", "stopping", "backoff"), "yellow"),
     **dict.fromkeys(("broken", "fatal", "dead"), "red"),
@@ -42,19 +41,24 @@ wide_option = click.option("--wide", is_flag=True, help="Show all columns and wh
 
 
 def printable(text: str) -> str:
-    """Escape what could steer a terminal (control characters) or cannot be encoded (lone surrogates)."""
+    """Escape characters that could control a terminal or that cannot be encoded (lone surrogates)."""
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def is_coloured(err: bool = False) -> bool:
-    """Tell whether standard output, or standard error, is a terminal whose user takes colour (no-color.org)."""
+    """Tell whether standard output, or standard error, is a terminal whose user accepts colour (no-color.org)."""
     stream = sys.stderr if err else sys.stdout
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def coloured(text: str, colour: str, err: bool = False) -> str:
-    """Return `text` in a colour of click's, or as it is where nobody would see that."""
+    """Return `text` in one of click's colours on a terminal, else unchanged."""
     return click.style(text, fg=colour) if is_coloured(err) else text
+
+
+def not_replaced(reason: str) -> str:
+    """Return a sentence about a new version that failed while the old one serves."""
+    return f"new version failed to start ({reason}); the old version is still serving"
 
 
 def say(text: str, err: bool = False) -> None:
@@ -63,7 +67,7 @@ def say(text: str, err: bool = False) -> None:
 
 
 def say_paragraph(text: str, indent: str = "    ") -> None:
-    """Print a text; on a terminal in lines that end between two words, and are indented from the second on."""
+    """Print a text; on a terminal, wrap it between words and indent all lines but the first."""
     import shutil
 
     from rich.cells import cell_len
@@ -82,34 +86,34 @@ def say_paragraph(text: str, indent: str = "    ") -> None:
 
 
 def complain(severity: str, text: str, err: bool = True, prefix: str = "") -> None:
-    """Print one line about what is wrong; the severity, `error` or `warning`, stands before it."""
+    """Print one line about a problem, after its severity, `error` or `warning`."""
     mark = coloured(severity, COLOURS[severity], err)
     click.echo(f"{prefix}{mark}: {printable(text)}", err=err, color=is_coloured(err))
 
 
 def say_problems(problems: Iterable[Problem], err: bool = True, prefix: str = "") -> None:
-    """Print each problem on a line of its own, with its severity."""
+    """Print each problem on its own line, with its severity."""
     for problem in problems:
         complain(problem.severity, str(problem), err, prefix)
 
 
 def say_json(document: Any, indent: int | None = 2) -> None:
-    """Print a JSON document, ASCII only so that any terminal and any file name is safe; without `indent` in a line."""
+    """Print a JSON document in ASCII, safe for any terminal and any file name; without `indent`, on one line."""
     click.echo(json.dumps(document, indent=indent))
 
 
 @contextlib.contextmanager
 def waiting(what: str = "") -> Iterator[Callable[[str], None]]:
-    """Show on a terminal what is awaited, once it takes longer than `PATIENCE`; the line goes away afterwards.
+    """Show a line about a task on a terminal while it takes longer than `PATIENCE`, then remove the line.
 
-    It is on standard error, and only if that is a terminal. Nothing should be printed meanwhile. Of two, one within
-    the other, the outer one is shown.
+    The line appears only if standard error is a terminal. Print nothing in the meantime. If two are nested, the outer
+    one is shown.
 
     Args:
-        what: is being done, as "checking blog".
+        what: the task, such as "checking blog".
 
     Yields:
-        a function that takes what is being done from now on.
+        a function that sets the text of the current task.
     """
     if _Spinner.is_used or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield lambda what: None
@@ -127,9 +131,9 @@ def waiting(what: str = "") -> Iterator[Callable[[str], None]]:
 
 
 class _Spinner:
-    """A line that lives; started by another thread, unless it is stopped first."""
+    """A line with an animation; a timer thread starts it unless it is stopped first."""
 
-    is_used = False  # there is one
+    is_used = False  # whether there is one
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -149,14 +153,14 @@ class _Spinner:
                 return
             console = Console(stderr=True, highlight=False)
             self._spinner = Spinner("dots", Text(printable(self._what), no_wrap=True, overflow="ellipsis"))
-            # Output of ours goes where it would without this: standard output may be a file.
+            # Our output goes where it would go without this: standard output may be a file.
             self._live = Live(
                 self._spinner, console=console, transient=True, redirect_stdout=False, redirect_stderr=False
             )
             self._live.start()
 
     def show(self, what: str) -> None:
-        """Show from now on that `what` is being done."""
+        """Show `what` as the current task."""
         with self._lock:
             self._what = what
             if self._live:
@@ -165,7 +169,7 @@ class _Spinner:
                 self._spinner.update(text=Text(printable(what), no_wrap=True, overflow="ellipsis"))
 
     def stop(self) -> None:
-        """Remove the line, or never show it."""
+        """Remove the line, or keep it from appearing."""
         with self._lock:
             self._is_over = True
             if self._live:
@@ -194,10 +198,10 @@ def say_table(
     Args:
         header: names of the columns.
         rows: cells.
-        numbers: columns that are aligned to the right.
-        drop: columns that a narrow terminal does not get, the first one first; those that hold nothing before all.
+        numbers: columns to align on the right.
+        drop: columns to hide on a narrow terminal, the first one first; empty columns go before all others.
         cut: columns whose texts are shortened on a narrow terminal.
-        wide: a narrow terminal gets everything.
+        wide: show everything on a narrow terminal, too.
     """
     import shutil
 
@@ -220,13 +224,13 @@ def say_table(
 def layout(
     widths: Mapping[str, int], least: Mapping[str, int], room: int, drop: Sequence[str], cut: Sequence[str]
 ) -> dict[str, int]:
-    """Return the columns that are shown, and how wide each is, so that a line has at most `room` columns.
+    """Return the columns to show and their widths, so that a line has at most `room` columns.
 
     Args:
-        widths: of the columns, were there room for all.
-        least: of the columns; only those of `cut` can be narrower than they would be.
-        drop: columns that are hidden, the first one first; if these are not enough, the last of the others follow.
-        cut: columns that become narrower, the widest first; of equal ones the first.
+        widths: full widths of the columns.
+        least: smallest widths of the columns; only those in `cut` can be narrower than full.
+        drop: columns to hide, the first one first; if these are not enough, the others follow from the end.
+        cut: columns to make narrower, the widest first, the first one of equal ones.
     """
     left = dict(widths)
     for name in (*drop, *(one for one in reversed(list(widths)) if one not in drop)):
@@ -242,7 +246,7 @@ def layout(
 
 
 def fitting(cell: Cell, width: int) -> str:
-    """Return what of a cell has room in `width` columns; ``+2`` stands for two more texts."""
+    """Return as much of a cell as fits into `width` columns; ``+2`` stands for two more texts."""
     from rich.cells import cell_len
 
     whole = _whole(cell)
@@ -257,7 +261,7 @@ def fitting(cell: Cell, width: int) -> str:
 
 
 def shortened(text: str, width: int) -> str:
-    """Shorten a text to `width` columns of a terminal, between two words; of a path the end stays."""
+    """Shorten a text to `width` columns of a terminal, between two words; a path keeps its end."""
     from rich.cells import cell_len, set_cell_size
 
     if cell_len(text) <= width:
@@ -285,7 +289,7 @@ def _printable(cell: Cell) -> Cell:
 
 
 def _least(name: str, column: Iterable[Cell]) -> int:
-    """Return how wide a column has to be for its shortened texts."""
+    """Return the smallest width of a column for its shortened texts."""
     from rich.cells import cell_len
 
     brief = (cell if isinstance(cell, str) else _brief(cell) for cell in column)
@@ -327,7 +331,7 @@ def _style(column: str, text: str) -> str:
 
 
 def _say_missing(hidden: Sequence[str], is_shortened: bool) -> None:
-    """Say which columns a narrow terminal does not get."""
+    """Print which columns are hidden on a narrow terminal."""
     import shutil
 
     if not hidden:
@@ -343,7 +347,7 @@ def _say_missing(hidden: Sequence[str], is_shortened: bool) -> None:
 
 
 def _echo(text: str) -> None:
-    """Print what has been made printable; where the characters of our own cannot be encoded, others stand for them."""
+    """Print an escaped text; if the output cannot encode our own characters, print ASCII ones instead."""
     try:
         (RULE + MORE).encode(sys.stdout.encoding or "ascii")
     except (UnicodeEncodeError, LookupError):

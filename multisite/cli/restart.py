@@ -1,6 +1,7 @@
-"""``multisite restart``, ``stop``, ``reload`` and ``supervise``: processes that come and go.
+"""``multisite restart``, ``stop``, ``start``, ``reload`` and ``supervise``: start and end processes.
 
-A restart or a reload of what the workers hold is a time stamp, which each of them sees within a second.
+To restart or reload an application in the workers, a command sets a file's time, which every worker sees within a
+second.
 """
 
 from __future__ import annotations
@@ -60,16 +61,16 @@ NOTHING = "it was not running"
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete.sites)
 @pass_session
 def restart(session: Session, wait: bool, names: tuple[str, ...]) -> None:
-    """Restart sites: their applications are loaded again, and other sites are not affected.
+    """Restart sites: load their applications again. Other sites are not affected.
 
-    If the new code cannot be loaded, the old application keeps serving. A hosting site is named by its name, which
-    means all its hosts, or by one of these. `all` means all enabled sites, a quoted wildcard those that match.
+    If the new code cannot be loaded, the old version keeps serving. The name of a hosting site means all its hosts; you
+    can also name one host. `all` means all enabled sites, a quoted wildcard those that match.
 
-    With --wait the outcome is printed, and the exit code is 1 if the new version failed. A site that is not running is
-    started, and the process stays to serve the next request. A site that shares the workers' interpreter, or whose
-    supervisor is not running, is first started once in a test process (as `check --boot` does).
+    With --wait, the command prints the outcome; the exit code is 1 if the new version failed. If a site is not running,
+    a process starts and stays to serve the next request. If a site shares the workers' interpreter or no supervisor is
+    running, the site is first started once in a test process, as with `check --boot`.
     """
-    sites = [named.site for named in session.chosen(names)]  # all, before anything is done
+    sites = [named.site for named in session.chosen(names)]  # all of them, before the first restart
     if wait:
         from multisite.cli.trialruns import restart_and_wait
 
@@ -78,11 +79,11 @@ def restart(session: Session, wait: bool, names: tuple[str, ...]) -> None:
 
 
 def _each(session: Session, key: str, form: type, steps: Mapping[str, Callable[[], Any]]) -> None:
-    """Take a step for each site, and say what was done or why it was not; the exit code is 1 if that is so for one.
+    """Take a step for each site, and print the result or the reason for the failure; exit code 1 if one failed.
 
     Args:
-        key: of the document, under which stands what was done, in the form `list` (names) or `dict`.
-        steps: return what was done, or the supervisor's answer, which says it.
+        key: key of the document for the results, in the form `list` (names) or `dict`.
+        steps: functions that return the result, or the supervisor's answer with it.
     """
     failed: dict[str, str] = {}
     done = {name: fenced(session, name, step, partial(failed.setdefault, name)) for name, step in steps.items()}
@@ -97,31 +98,31 @@ def _each(session: Session, key: str, form: type, steps: Mapping[str, Callable[[
 
 
 def _restart(session: Session, site: Site) -> str:
-    """Restart a site where it runs: its processes, or its application in the workers."""
+    """Restart the processes of a site, or its application in the workers."""
     if site.host:
         answer = session.ask("restart", site=site.template, host=site.host)
-        return str(answer["done"]) if answer else "nothing of it runs"
+        return str(answer["done"]) if answer else NOTHING
     if session.is_in_workers(site.name):
         stamp(site.file)
-        return "a process is started for it; the workers go on with the old code until that is ready"
+        return "a process is starting; the workers keep serving the old version until it is ready"
     if session.is_held(site.name):
         answer = session.ask("restart", site=site.name)
         if answer and session.known[site.name]["pids"]:
-            return "another process is started; the old one goes on until that is ready"
+            return "a new process is starting; the old one keeps serving until it is ready"
         if answer:
             return str(answer["done"])
     stamp(site.file)
-    return "every worker loads it anew within a second"
+    return "every worker loads it again within a second"
 
 
 @click.command(epilog=STOP, short_help="Stop the processes of sites.")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete.sites)
 @pass_session
 def stop(session: Session, names: tuple[str, ...]) -> None:
-    """End the processes of sites when their requests are answered; the next request starts them again.
+    """Stop the processes of sites after their current requests; the next request starts them again.
 
-    A site that shares the workers' interpreter has none; dissite takes it out of service. A hosting site is named by
-    its name, which means all its hosts, or by one of these. `all` means all enabled sites, a quoted wildcard those
+    A site that shares the workers' interpreter has no process; use dissite to take it out of service. The name of a
+    hosting site means all its hosts; you can also name one host. `all` means all enabled sites, a quoted wildcard those
     that match.
     """
     sites = session.chosen(names)
@@ -129,12 +130,12 @@ def stop(session: Session, names: tuple[str, ...]) -> None:
 
 
 def _stop(session: Session, named: Named) -> dict[str, Any]:
-    """Stop a site, and say what there was to stop."""
+    """Stop a site, and return what was stopped."""
     from multisite.status.report import judge
 
     answer = session.ask("stop", **named.request) or {"done": NOTHING}
     if answer["done"] == NOTHING and not named.site.host and judge(session, named.site).placement == "in-process":
-        return {**answer, "done": "it shares the workers' interpreter and has no process; dissite switches it off"}
+        return {**answer, "done": "it shares the workers' interpreter and has no process; use dissite to disable it"}
     return answer
 
 
@@ -142,7 +143,7 @@ def _stop(session: Session, named: Named) -> dict[str, Any]:
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete.sites)
 @pass_session
 def start(session: Session, names: tuple[str, ...]) -> None:
-    """Start the processes of enabled sites now; without this, the first request does it.
+    """Start the processes of enabled sites now; otherwise the first request starts them.
 
     `all` means all enabled sites, a quoted wildcard those that match.
     """
@@ -155,40 +156,41 @@ def _start(session: Session, named: Named) -> dict[str, Any]:
     from multisite.status.report import PROXY, judge
 
     if "%" in named.site.location:
-        return {"done": "it has a site for each folder; name one of its hosts"}
+        return {"done": "it is a hosting site, with a site for each host; name one of its hosts"}
     report = judge(session, named.site) if not named.site.host else None
     if report and report.state == "broken":
         raise MultisiteError(f"it cannot start: {report.problems[0].reason if report.problems else report.reason}")
     if report and (report.state == PROXY or report.placement == "in-process"):
-        where = "somebody else runs it" if report.state == PROXY else "it shares the workers' interpreter"
-        return {"done": f"{where} and needs no start"}
+        where = "its servers are not ours to start" if report.state == PROXY else "it shares the workers' interpreter"
+        return {"done": f"{where}, so there is no process to start"}
     if session.known.get(named.site.name, {}).get("pids"):
-        return {"done": "it is running"}
+        return {"done": "it is already running"}
     answer = session.ask("ensure", **named.request)
     if not answer:
-        return {"done": "no supervisor runs; it starts at its first request"}
+        return {"done": "no supervisor is running; the site starts at its first request"}
     with socket.socket(socket.AF_UNIX) as request:
         request.connect(answer["socket"])
     return {"done": "starting"}
 
 
 @click.command(epilog=RELOAD, short_help="Read the whole configuration again.")
-@click.option("--supervisor", is_flag=True, help="Make the supervisor run the program that is installed now.")
+@click.option("--supervisor", is_flag=True, help="Make the supervisor run the newly installed program.")
 @click.option("--wait", is_flag=True, help="With NAME: wait until the new version is serving or has failed.")
 @click.argument("names", metavar="[NAME...]", nargs=-1, shell_complete=complete.sites)
 @pass_session
 def reload(session: Session, supervisor: bool, wait: bool, names: tuple[str, ...]) -> None:
     """Make every worker read moya.conf and all site files again; with NAME, restart those sites, as `restart` does.
 
-    A file with an error keeps its last good version in service; the errors are printed and the exit code is 1.
+    If a file has an error, the last good version of its site stays in service; the errors are printed, and the exit
+    code is 1.
 
-    With --supervisor, after an upgrade of multisite, the supervisor becomes the new program in the same process:
-    the processes of the sites stay, and no request is lost. If the new program does not start, the old one stays.
+    Use --supervisor after an upgrade of multisite: the supervisor runs the new program in the same process. The
+    processes of the sites keep running, and no request is lost. If the new program does not start, the old one stays.
     """
     if supervisor and names:
         raise click.UsageError("--supervisor takes no NAME")
     if wait and not names:
-        raise click.UsageError("--wait needs NAME: it waits for the new versions of those sites")
+        raise click.UsageError("--wait needs NAME: it waits for the new version of a site")
     if names:
         sites = [named.site for named in session.chosen(names)]
         if wait:
@@ -211,10 +213,10 @@ def reload(session: Session, supervisor: bool, wait: bool, names: tuple[str, ...
 
 
 def renew(session: Session) -> None:
-    """Have the supervisor run the program that is installed now.
+    """Make the supervisor run the newly installed program.
 
     Raises:
-        SupervisorError: it does not start, and the old one stays.
+        SupervisorError: the new program does not start, and the old one stays.
     """
     from multisite.control.client import NotRunning
     from multisite.supervisor.upgrade import PATIENCE
@@ -223,7 +225,7 @@ def renew(session: Session) -> None:
         with waiting("waiting for the new supervisor program"):
             answer = session.client.ask({"do": "upgrade"}, within=2 * PATIENCE)
     except NotRunning:
-        answer = {"done": "no supervisor runs; the next one will be the program that is installed now"}
+        answer = {"done": "no supervisor is running; the next one will run the newly installed program"}
     if session.as_json:
         return say_json(answer)
     say(f"{answer['done']}{', version ' + answer['version'] if 'version' in answer else ''}")
@@ -241,11 +243,11 @@ def touch(path: str) -> None:
 @click.command(epilog=SUPERVISE, short_help="Run the supervisor in the foreground.")
 @pass_session
 def supervise(session: Session) -> None:
-    """Run the supervisor of the home in the foreground, for systemd (Type=notify); SIGTERM ends it and all its sites.
+    """Run the supervisor in the foreground, for systemd (Type=notify). SIGTERM ends it and all its sites.
 
-    Without it the first worker that needs a supervisor starts one, which leaves with the last server.
+    If you do not run it, the first worker that needs a supervisor starts one, which exits with the last server.
     """
-    home = session.home.path  # an unusable home is told before anything is forked
+    home = session.home.path  # an unusable home is reported before anything is forked
     from multisite.supervisor.guard import guard
 
     ready = guard()

@@ -1,4 +1,4 @@
-"""``multisite router``: the hosts that are no sites of this home, their nodes, and what became of requests."""
+"""``multisite router``: hosts that are not sites of this home, their nodes, and the results of their requests."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ HEADER = ("key", "mapper", "node", "weight", "requests", "failures", "last seen"
 DROP = ("weight", "mapper", "failures", "last seen", "requests")
 
 
-@click.command(epilog=EPILOG, short_help="Show nodes and what they answer for.")
+@click.command(epilog=EPILOG, short_help="Show the nodes and the keys that they answer.")
 @wide_option
 @click.argument("keys", metavar="[KEY]...", nargs=-1)
 @pass_session
 def router(session: Session, keys: tuple[str, ...], wide: bool) -> None:
-    """Show the keys that the mappers of [router] know, and their nodes; or those of each KEY.
+    """Show all keys that the mappers of [router] know, or each KEY, with their nodes.
 
     A key is a host, perhaps with a port; * stands for all hosts that no other mapper knows. Mappers that cannot list
-    their keys (pattern, base, code, redis, sql) show those that have been asked for.
+    their keys (pattern, base, code, redis, sql) show those that requests have used.
     """
     from multisite.router.report import Report
 
@@ -52,12 +52,12 @@ def router(session: Session, keys: tuple[str, ...], wide: bool) -> None:
         unknown = [key for key in keys if key not in {each.key for each in found}]
         found = [each for each in found if each.key in keys]
         if unknown:
-            fail(f"no mapper lists {unknown[0]}; multisite explain {unknown[0]} says who answers it")
+            fail(f"no mapper lists {unknown[0]}; multisite explain {unknown[0]} shows who answers it")
     if session.as_json:
         counted = announced["counted"] if announced else {}
         return say_json({"keys": [asdict(each) for each in found], "announcements": counted})
     if not found:
-        return say("no nodes are known; [router] in moya.conf says where to look for them") if is_known else None
+        return say("no nodes are known; configure their source in [router] of moya.conf") if is_known else None
     cells = [row for each in found for row in _rows(each)]
     say_table(HEADER, cells, numbers=HEADER[3:6], drop=DROP, cut=("node", "key"), wide=wide)
     if announced and announced["counted"]:
@@ -83,7 +83,7 @@ def _rows(found: KeyReport) -> Iterator[tuple[str, ...]]:
 
 
 def ago(at: float | None) -> str:
-    """Say how long ago a time was, in seconds since 1970; "never" for None."""
+    """Return how long ago a time in seconds since 1970 was; "never" for None."""
     if at is None:
         return "never"
     seconds = max(0.0, time.time() - at)
@@ -94,7 +94,7 @@ def ago(at: float | None) -> str:
 
 
 def explained(session: Session, host: str, raw: str) -> dict[str, Any] | None:
-    """Return which mapper answers a host that no site claims, by which key, and its nodes; None where none does."""
+    """Return the mapper for a host that no site claims, its key and its nodes; None if there is none."""
     from multisite.router.keys import keys_of_host
     from multisite.router.report import Report
     from multisite.router.router import router_of
@@ -106,12 +106,12 @@ def explained(session: Session, host: str, raw: str) -> dict[str, Any] | None:
         announced = session.ask("nodes")
     except MultisiteError:
         announced = None
-    told = Report(session.home, announced)
-    found.mappers.append(told.named)
+    known = Report(session.home, announced)
+    found.mappers.append(known.named)
     route = found.find(keys_of_host(raw)) or found.stand_in()
     if not route:
         return None
-    report = told.of(route.mapper, route.key, route.group)
+    report = known.of(route.mapper, route.key, route.group)
     return {
         "host": host,
         "mapper": route.mapper.name,

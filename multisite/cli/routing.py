@@ -1,4 +1,4 @@
-"""What of [router] cannot work: looked at, and never opened, called or connected to."""
+"""Check [router] for settings that cannot work, without opening, calling or connecting to anything."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from multisite.config.model import Home
 from multisite.errors import Problem
 
 SECTION = "router"
-MOST_LINES = 50  # of a mapping file that are named
+MOST_LINES = 50  # of a mapping file to report
 LONGEST_PATH = 107  # bytes of a unix socket's, see unix(7)
 _EXAMPLE = "write it like unbit.it 127.0.0.1:3031"
 
@@ -20,7 +20,7 @@ Fault = tuple[str, str]  # reason and remedy
 
 
 def problems(home: Home) -> list[Problem]:
-    """Return why a mapper, the subscription server or whoever sets up new domains could not do what moya.conf says."""
+    """Return why a mapper, the subscription server or the provisioner could not work as moya.conf configures it."""
     from multisite.config.sections import RouterOptions
 
     if home.router == RouterOptions():
@@ -48,14 +48,14 @@ def _map(home: Home) -> Iterator[Problem]:
             yield Problem(path, f"{more} more {'line is' if more == 1 else 'lines are'} wrong", remedy=_EXAMPLE)
     except OSError as error:
         reason = f"{path} cannot be read: {error.strerror}"
-        remedy = "make it, or correct the path" if isinstance(error, FileNotFoundError) else "correct its permissions"
+        remedy = "create it, or correct the path" if isinstance(error, FileNotFoundError) else "correct its permissions"
         yield Problem(home.file, reason, SECTION, "map", home.router.map, remedy)
 
 
 def _pattern(value: str, _home: Home) -> Iterator[Fault]:
     if "%s" not in value:
-        remedy = "write %s where the key belongs, as in /run/nodes/%s/uwsgi.sock"
-        yield "it leads to one node whatever the key is", remedy
+        remedy = "write %s for the key, as in /run/nodes/%s/uwsgi.sock"
+        yield "it leads to the same node for every key", remedy
 
 
 def _base(value: str, home: Home) -> Iterator[Fault]:
@@ -64,8 +64,8 @@ def _base(value: str, home: Home) -> Iterator[Fault]:
 
 def _folder(path: str) -> Iterator[Fault]:
     if not os.path.isdir(path):
-        reason = f"{path} is no folder" if os.path.lexists(path) else f"there is no folder {path}"
-        yield reason, "make it, or correct the path"
+        reason = f"{path} is not a folder" if os.path.lexists(path) else f"there is no folder {path}"
+        yield reason, "create it, or correct the path"
 
 
 # Functions and commands
@@ -83,7 +83,7 @@ def _code(value: str, home: Home) -> Iterator[Fault]:
 
 
 def _function(value: str, home: Home) -> Iterator[Fault]:
-    """Look a function up in the source text."""
+    """Look up a function in the source text."""
     from multisite.status.project.faults import callable_fault, find_module
 
     where, _, name = value.rpartition(":")
@@ -116,8 +116,8 @@ def _provision(value: str, home: Home) -> Iterator[Fault]:
         return
     place = os.path.join(home.path, program) if "/" in program else program
     if not shutil.which(place):
-        reason = "it may not be executed" if os.path.isfile(place) else f"there is no program {place}"
-        yield reason, "write FILE.py:FUNCTION, MODULE:FUNCTION or a command that can be run"
+        reason = "it is not executable" if os.path.isfile(place) else f"there is no program {place}"
+        yield reason, "write FILE.py:FUNCTION, MODULE:FUNCTION or an executable command"
 
 
 # Libraries
@@ -149,12 +149,12 @@ def _mappers(value: str, _home: Home) -> Iterator[Fault]:
 
     known = sorted({each.name for each in entry_points(group="multisite.mappers")})
     if value not in known:
-        reason = f"no package brings a mapper {value}{did_you_mean(value, known)}"
-        yield reason, f"install it; there {'are ' + ', '.join(known) if known else 'is none'}"
+        reason = f"no installed package has a mapper {value}{did_you_mean(value, known)}"
+        yield reason, f"install it; known mappers: {', '.join(known) or 'none'}"
 
 
 def _made(make: Callable[[], object], remedy: str) -> Iterator[Fault]:
-    """Make something that is not used; a library that is missing has its own remedy."""
+    """Make an object as a test; a missing library has its own remedy."""
     try:
         make()
     except ValueError as error:
@@ -173,7 +173,7 @@ def _address(value: str, _home: Home) -> Iterator[Fault]:
     if value.startswith(("/", "@")):
         size = len(os.fsencode(value))
         if size > LONGEST_PATH:
-            yield f"the path of a socket has {LONGEST_PATH} bytes at most, and this has {size}", "name a shorter one"
+            yield f"it has {size} bytes, and the limit for a socket's path is {LONGEST_PATH}", "name a shorter one"
         elif value.startswith("/"):
             yield from _folder(os.path.dirname(value))
         return

@@ -1,4 +1,4 @@
-"""``multisite create-rules``: configurations of web servers that stand in front."""
+"""``multisite create-rules``: configurations for front ends."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SERVERS = ("nginx", "apache", "lighttpd", "caddy")
 LOGS = {server: f"/var/log/{server}" for server in SERVERS} | {"apache": "/var/log/apache2"}
 
-CERTIFICATE = ("fullchain.pem", "privkey.pem")  # the chain and the key, as certbot names them
+CERTIFICATE = ("fullchain.pem", "privkey.pem")  # certbot's names for the chain and the key
 
 EPILOG = """\b
 Examples:
@@ -37,41 +37,43 @@ Examples:
 """
 
 
-@click.command("create-rules", epilog=EPILOG, short_help="Print the configuration of a web server in front.")
+@click.command("create-rules", epilog=EPILOG, short_help="Print a configuration for nginx, Apache, lighttpd or Caddy.")
 @click.option("--nginx", "-n", "server", flag_value="nginx", help="Print server blocks for nginx.")
 @click.option("--apache", "-a", "server", flag_value="apache", help="Print virtual hosts for Apache.")
-@click.option("--lighttpd", "-l", "server", flag_value="lighttpd", help="Print conditionals for lighttpd.")
+@click.option("--lighttpd", "-l", "server", flag_value="lighttpd", help="Print conditions for lighttpd.")
 @click.option("--caddy", "server", flag_value="caddy", help="Print a Caddyfile.")
-@click.option("--listen", multiple=True, metavar="ADDRESS", help="Where the server listens: PORT, HOST:PORT. [80]")
+@click.option(
+    "--listen", multiple=True, metavar="ADDRESS", help="Where the server listens: PORT or HOST:PORT.  [default: 80]"
+)
 @click.option(
     "--upstream",
     default="127.0.0.1:8000",
     show_default=True,
     metavar="ADDRESS",
-    help="Where gunicorn listens: HOST:PORT, unix:/PATH.",
+    help="Where gunicorn listens: HOST:PORT or unix:/PATH.",
 )
-@click.option("--generic", is_flag=True, help="One block for all domains, which no new site makes out of date.")
-@click.option("--direct", is_flag=True, help="Go straight to sites with processes of their own.")
+@click.option("--generic", is_flag=True, help="Print one block for all domains, for present and future sites.")
+@click.option("--direct", is_flag=True, help="Connect directly to sites that have their own processes.")
 @click.option("--uwsgi", is_flag=True, help="Speak uwsgi with the upstream instead of HTTP.")
-@click.option("--wsgi", is_flag=True, help="Apache: have mod_wsgi run multisite instead of an upstream.")
-@click.option("--logs", metavar="DIR", help="Folder of the access logs. [/var/log/nginx, …]")
+@click.option("--wsgi", is_flag=True, help="Apache: let mod_wsgi run multisite instead of an upstream.")
+@click.option("--logs", metavar="DIR", help="Folder of the access logs.  [default: /var/log/nginx, …]")
 @click.option("--max-body", default="100M", show_default=True, metavar="SIZE", help="Largest request; 0: no limit.")
 @click.option("--tls", metavar="DIR", help="Certificates: DIR/DOMAIN/fullchain.pem and privkey.pem.")
-@click.option("--redirect", is_flag=True, help="Send visitors from port 80 to 443, with --tls.")
-@click.option("--check", is_flag=True, help="Have the server check the syntax; nothing is printed if it refuses.")
+@click.option("--redirect", is_flag=True, help="With --tls: redirect visitors from port 80 to 443.")
+@click.option("--check", is_flag=True, help="Let the server check the syntax; if it finds an error, print no rules.")
 @click.option("--output", "-o", metavar="FILE", help="Replace FILE in one step instead of printing.")
 @click.argument("names", metavar="[SITE]...", nargs=-1, shell_complete=complete.sites)
 @pass_session
 def create_rules(session: Session, /, server: str | None, *, check: bool, output: str | None, **asked: Any) -> None:
-    """Print the configuration of a web server in front: one block for each group of domains.
+    """Print the configuration of a web server in front of multisite: one block for each group of domains.
 
-    Static files are served by the web server itself, and all other requests go to multisite, which listens at
-    --upstream. With SITE, only the blocks of these sites are printed. Comments say what each part is for.
+    The web server serves static files itself and passes all other requests to multisite, which listens at --upstream.
+    With SITE, the command prints only the blocks of these sites. Comments explain each part.
     """
     from multisite.cli.frontends.blocks import Unwritable
 
     if not server:
-        raise click.UsageError(f"say for which server: --{', --'.join(SERVERS)}")
+        raise click.UsageError(f"name the server: --{', --'.join(SERVERS)}")
     render: Callable[[Front], str] = importlib.import_module(f"multisite.cli.frontends.{server}").render
     try:
         front = Asked(session, server, **asked).front()
@@ -84,8 +86,8 @@ def create_rules(session: Session, /, server: str | None, *, check: bool, output
     checked = _check(server, front, render) if check else None
     action = _write(output, text) if output else ""
     if session.as_json:
-        told = {"server": server, "rules": text, "checked": checked, "output": output, "action": action}
-        return say_json({**told, "warnings": lacking})
+        document = {"server": server, "rules": text, "checked": checked, "output": output, "action": action}
+        return say_json({**document, "warnings": lacking})
     if output:
         say(f"{action} {output}")
     else:
@@ -93,7 +95,7 @@ def create_rules(session: Session, /, server: str | None, *, check: bool, output
 
 
 class Asked:
-    """What the command line asks for."""
+    """The request of the command line."""
 
     def __init__(
         self,
@@ -122,20 +124,21 @@ class Asked:
 
     def _refuse_nonsense(self) -> None:
         clashes = {
-            "--generic is for all sites; leave out either it or SITE": self._generic and self._names,
-            "--direct goes around what --uwsgi and --wsgi speak with; leave out one": self._direct
+            "--generic is for all sites; omit either --generic or SITE": self._generic and self._names,
+            "--direct bypasses the server that --uwsgi and --wsgi are for; omit one of them": self._direct
             and (self._uwsgi or self._wsgi),
-            "--wsgi is Apache's": self._wsgi and self._server != "apache",
-            "--direct: lighttpd cannot tell whether a site's socket is there": self._direct
+            "--wsgi works only with Apache": self._wsgi and self._server != "apache",
+            "--direct: lighttpd cannot check whether a site's socket is there": self._direct
             and self._server == "lighttpd",
             f"--uwsgi: {self._server} does not speak it": self._uwsgi and self._server in ("lighttpd", "caddy"),
-            "--tls: these rules have no certificates for lighttpd; say ssl.pemfile in lighttpd.conf": self._tls
+            "--tls: these rules have no certificates for lighttpd; set ssl.pemfile in lighttpd.conf": self._tls
             and self._server == "lighttpd",
             f"--tls: {self._server} gets its certificates itself": self._tls and self._server == "caddy",
-            f"--redirect: {self._server} sends visitors to HTTPS by itself": self._redirect and self._server == "caddy",
-            "--tls: a certificate is for certain domains, and --generic has one block for all; leave out one": self._tls
+            f"--redirect: {self._server} redirects visitors to HTTPS by itself": self._redirect
+            and self._server == "caddy",
+            "--tls needs a block for each domain, but --generic has one for all; omit one of them": self._tls
             and self._generic,
-            "--redirect leads to HTTPS; say with --tls where the certificates are": self._redirect
+            "--redirect leads to HTTPS; give the folder of the certificates with --tls": self._redirect
             and not self._tls
             and self._server in ("nginx", "apache"),
         }
@@ -144,7 +147,7 @@ class Asked:
                 raise click.UsageError(sentence)
 
     def front(self) -> Front:
-        """Return the view of the sites that renderers take."""
+        """Return the view of the sites for the renderers."""
         from multisite.cli.frontends import plan, syntax
         from multisite.cli.frontends.blocks import Front
 
@@ -174,7 +177,7 @@ class Asked:
         )
 
     def _ask(self, upstream: Endpoint) -> str:
-        """Return the address at which the dispatcher says whether a host is ours, if it is there to be asked."""
+        """Return the address at which the dispatcher answers whether a host is ours, "" if it has none."""
         from multisite.dispatch import ask
 
         host = f"[{upstream.host}]" if ":" in upstream.host else upstream.host
@@ -189,8 +192,8 @@ class Asked:
         session, catalogue = self._session, self._session.catalogue
         broken = {name for name, entry in catalogue.entries.items() if entry.broken}
 
-        def without_rules(name: str, said: str) -> Site:
-            say(f"multisite: there are no rules for the site {name}: {said}", err=True)
+        def without_rules(name: str, reason: str) -> Site:
+            say(f"multisite: no rules for the site {name}: {reason}", err=True)
             broken.add(name)
             return Site(catalogue.sites[name].path, name)
 
@@ -210,7 +213,7 @@ class Asked:
     def _endpoint(self) -> Endpoint:
         from multisite.config.endpoint import Endpoint
 
-        text = self._upstream.replace("localhost:", "127.0.0.1:", 1)  # the name has two addresses; one is listened at
+        text = self._upstream.replace("localhost:", "127.0.0.1:", 1)  # the name has two addresses, and we listen on one
         try:
             return Endpoint.parse(text, "uwsgi" if self._uwsgi else "http")
         except ValueError as error:
@@ -233,7 +236,7 @@ class Asked:
             _usage("--max-body", self._max_body, error)
 
     def _words(self) -> list[str]:
-        """The command line that makes the same rules again."""
+        """The command line that prints the same rules again."""
         flags = {
             "--generic": self._generic,
             "--direct": self._direct,
@@ -250,12 +253,12 @@ class Asked:
 
 
 def _without_certificate(front: Front, folder: str | None) -> list[str]:
-    """Return a sentence for each group of domains that --tls has no certificate for."""
+    """Return a sentence for each group of domains without a certificate in the folder of --tls."""
     return [_lack(block, os.path.abspath(folder)) for block in front.blocks if not block.certificate] if folder else []
 
 
 def _lack(block: Block, folder: str) -> str:
-    """Say which file is missing for the domains of `block`, and what to do."""
+    """Return which file is missing for the domains of `block`, and the remedy."""
     from multisite.config.domains import is_pattern
 
     domain, others = block.domains[0], len(block.domains) - 1
@@ -265,7 +268,7 @@ def _lack(block: Block, folder: str) -> str:
     try:
         os.stat(paths[0])
     except PermissionError:
-        reason, remedy = f"the certificate {paths[0]} may not be seen by this user", "use sudo"
+        reason, remedy = f"this user may not see the certificate {paths[0]}", "use sudo"
     except OSError:
         pass
     what = f"{domain} and {others} more domain{'s' if others > 1 else ''} are" if others else f"{domain} is"
@@ -282,18 +285,18 @@ def _check(server: str, front: Front, render: Callable[[Front], str]) -> bool | 
     with waiting(f"waiting for {server} to check the rules"):
         program, fault = syntax.check(server, front, render)
     if not program:
-        say(f"{server} is not installed here: its rules are not checked", err=True)
+        say(f"{server} is not installed here, so the rules were not checked", err=True)
         return None
     if fault:
         for line in fault.splitlines():
             click.echo(printable(line), err=True)
-        fail(f"{program} refuses the rules; nothing is written")
+        fail(f"{program} rejects the rules; nothing was written")
     say(f"{program} accepts the rules", err=True)
     return True
 
 
 def _write(path: str, text: str) -> str:
-    """Replace the file at `path`, or what it is a link to; say what was done."""
+    """Replace the file at `path`, or the target of a link there; return the action."""
     from multisite.cli.scaffold import write_new
 
     target = os.path.realpath(path)

@@ -1,4 +1,4 @@
-"""The files of a new home, and writing them without overwriting anybody's work."""
+"""The files of a new home; they are written without overwriting anybody's work."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator
 
 MOYA_CONF = """\
-# The home of multisite: which sites there are, and what holds for all of them.
-# Every option is described in the documentation; `multisite check` says what is wrong here.
+# Configuration of multisite: where its sites are, and options for all of them.
+# The documentation describes every option; `multisite check` reports mistakes in this file.
 
 [projects]
 # globs relative to this file, one per line
@@ -16,13 +16,13 @@ read = sites-enabled/*.ini
 logging = logging.ini
 
 [service]
-# the site that answers hosts which no site claims (none: 404)
+# the site that answers hosts that no site claims (none: 404)
 default_site =
-# front ends whose X-Forwarded-* headers are believed; where sites have users of their own, the default is narrower
+# front ends whose X-Forwarded-* headers are believed; if sites run as different users, the default is narrower
 # trusted_proxies = 127.0.0.1, ::1, unix
 
 [defaults]
-# any key of a site's [service], for every site; say yes here if several copies of all of them are fine
+# any key of a site's [service], for every site; set share = yes if several copies of each site are safe
 # share = no
 
 [env]
@@ -31,7 +31,7 @@ default_site =
 
 SUPERVISOR_SECTION = """\
 [supervisor]
-# gunicorn's workers, and a front end that goes straight to the sites, may connect to their sockets
+# gunicorn's workers, and a front end that connects directly to the sites, may use their sockets
 socket_group = {group}
 """
 
@@ -64,7 +64,7 @@ HELLO_PY = '''\
 
 
 def application(environ, start_response):
-    """Greet whoever asks."""
+    """Greet the visitor."""
     body = b"Hello from multisite.\\n"
     start_response("200 OK", [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))])
     return [body]
@@ -100,7 +100,7 @@ def make_home(home: str, files: dict[str, str], force: bool) -> Iterator[tuple[s
 
 
 def _holds(path: str, text: str) -> bool:
-    """Tell whether a file says just that."""
+    """Tell whether a file has exactly this text."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read() == text
@@ -120,11 +120,11 @@ def write_new(path: str, text: str, force: bool = False) -> bool:
         if force:
             os.replace(temporary, path)
         else:
-            os.link(temporary, path)  # fails, unlike replace, where another process was faster
+            os.link(temporary, path)  # fails, unlike replace, if another process was faster
     except FileExistsError:
         return False
     except OSError as error:
-        error.filename, error.filename2 = path, None  # what the user knows of
+        error.filename, error.filename2 = path, None  # the name that the user knows
         raise
     finally:
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""``multisite serve``: a server in this process, or in its place, with the sites of the home."""
+"""``multisite serve``: serve the sites of the home from this process, or from a server that replaces it."""
 
 from __future__ import annotations
 
@@ -47,24 +47,24 @@ Examples:
     help="HOST, HOST:PORT, unix:PATH, unix:@NAME (abstract) or fd://N; repeatable.",
 )
 @click.option(
-    "--port", type=click.IntRange(1, 65535), help=f"Port of addresses without one.  [default: {DEFAULT_PORT}]"
+    "--port", type=click.IntRange(1, 65535), help=f"Port for addresses without one.  [default: {DEFAULT_PORT}]"
 )
 @click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one for each processor, 4 at most]")
-@click.option("--threads", type=click.IntRange(1), help=f"Threads of each process.  [default: {DEFAULT_THREADS}]")
+@click.option("--threads", type=click.IntRange(1), help=f"Threads in each process.  [default: {DEFAULT_THREADS}]")
 @click.option("--tls", metavar="DIR", help="Certificates: DIR/DOMAIN/fullchain.pem and privkey.pem, or DIR/DOMAIN.pem.")
-@click.option("--http2", is_flag=True, help="Offer HTTP/2, with --tls.")
-@click.option("--reload", is_flag=True, help="Load a site anew when its code has changed.")
-@click.option("--debug", is_flag=True, help="Show tracebacks and werkzeug's debugger; on loopback addresses only.")
+@click.option("--http2", is_flag=True, help="With --tls: offer HTTP/2.")
+@click.option("--reload", is_flag=True, help="Load a site again when its code has changed.")
+@click.option("--debug", is_flag=True, help="Show tracebacks and werkzeug's debugger; only on loopback addresses.")
 @click.option("--unlisted", multiple=True, metavar="SITE", hidden=True, help="Print no address of SITE; repeatable.")
-@click.option("--quiet", is_flag=True, help="Print no line for each request.")
-@click.option("--publisher", metavar="FILE", help="File that says which server listens where; options override it.")
+@click.option("--quiet", is_flag=True, help="Do not print a line for each request.")
+@click.option("--publisher", metavar="FILE", help="Take server and addresses from FILE; options override it.")
 @pass_session
 def serve(session: Session, /, publisher: str | None, **given: Any) -> None:
-    """Serve the sites of the home from this process, for development or without a front end.
+    """Serve all enabled sites from this process, for development or without a front end.
 
-    On loopback addresses each site answers at http://NAME.localhost, too, where NAME is its own and no domain claims
-    that, and the page for an unknown host lists the sites. Each request prints a line on standard error: time, method,
-    host, path, status, duration and site.
+    On loopback addresses, each site also answers at http://NAME.localhost, where NAME is the site's name, unless that
+    is a domain of another site, and the page for an unknown host lists the sites. For each request, the command prints
+    a line on standard error: time, method, host, path, status, duration and site.
     """
     if publisher:
         return publish(session, publisher, given)
@@ -72,7 +72,7 @@ def serve(session: Session, /, publisher: str | None, **given: Any) -> None:
 
 
 def publish(session: Session, file: str, given: dict[str, Any]) -> None:
-    """Serve the sites of the home by the server that `file` names; `given` are options of the command line."""
+    """Serve the sites of the home with the server that `file` names; `given` are options of the command line."""
     from multisite.config.publisher import read_publisher
 
     options, written, problems = read_publisher(os.path.abspath(file))
@@ -91,9 +91,9 @@ def publish(session: Session, file: str, given: dict[str, Any]) -> None:
 
 
 def _gunicorn(session: Session, options: PublisherOptions, written: dict[str, Any], given: dict[str, Any]) -> None:
-    """Serve as `serve` does; what is on the command line wins."""
+    """Serve as `serve` does; options of the command line win."""
     address = f"unix:{options.socket}" if options.socket else options.host
-    said = {
+    settings: dict[str, Any] = {
         "binds": (address,),
         "port": options.bound_port,
         "workers": options.processes or options.max_children,
@@ -101,20 +101,20 @@ def _gunicorn(session: Session, options: PublisherOptions, written: dict[str, An
         "tls": options.tls or None,
         "debug": options.debug,
     }
-    told = {key: value for key, value in given.items() if value}
+    settings |= {key: value for key, value in given.items() if value}
     requests = {"max_requests": options.max_requests, "max_requests_jitter": options.max_requests // 10}
-    serve_here(session, **{**said, **told}, more=requests if options.max_requests else {})
+    serve_here(session, **settings, more=requests if options.max_requests else {})
 
 
 def _overridden(options: PublisherOptions, given: dict[str, Any]) -> PublisherOptions:
-    """Take what is on the command line in place of what the file says."""
+    """Replace options of the file by those of the command line."""
     from dataclasses import replace
 
     foreign = [name for name in ("reload", "debug", "http2", "tls", "quiet", "unlisted") if given.get(name)]
     if foreign:
-        raise click.UsageError(f"--{foreign[0]} is for type = gunicorn; {options.type} has nothing like it")
+        raise click.UsageError(f"--{foreign[0]} works only with type = gunicorn, not with {options.type}")
     if len(given.get("binds") or ()) > 1:
-        raise click.UsageError(f"{options.type} listens at one address")
+        raise click.UsageError(f"{options.type} listens only on one address")
     changes: dict[str, Any] = {"port": given.get("port") or options.port}
     for bind in given.get("binds") or ():
         if bind.startswith(UNIX):
@@ -128,7 +128,7 @@ def _overridden(options: PublisherOptions, given: dict[str, Any]) -> PublisherOp
 
 
 def _become(options: PublisherOptions, given: dict[str, Any]) -> None:
-    """Execute the server in the place of this process."""
+    """Replace this process by the server."""
     from multisite.config import publisher
     from multisite.control import program as ours
 
@@ -138,7 +138,7 @@ def _become(options: PublisherOptions, given: dict[str, Any]) -> None:
         remedy = _REMEDIES.get(options.type, f"pip install {options.type}")
         fail(f"type = {options.type}: {name} is not installed; {remedy}")
     argv = publisher.command(options, found, options.processes or default_workers(alone=False), sys.prefix)
-    if os.path.realpath(found).startswith(DEBIAN_UWSGI):  # whose Python is a plugin
+    if os.path.realpath(found).startswith(DEBIAN_UWSGI):  # its Python is a plugin
         argv[1:1] = ["--plugins-dir", "/usr/lib/uwsgi/plugins", "--plugin", "python3"]
     os.execve(found, argv, ours.environment(os.environ))
 

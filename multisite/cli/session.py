@@ -1,4 +1,4 @@
-"""What one run of the command works on: the home, read when it is first needed."""
+"""The state of one run of the command: the home and its sites, read when they are first needed."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ ALL = "all"  # a word for all enabled sites, unless one has that name
 
 
 class UnknownSite(MultisiteError):
-    """No site has the name that was asked for."""
+    """No site has the given name."""
 
 
 @dataclass(frozen=True)
 class Named:
-    """A site, or an instance of a hosting site, as somebody has named it."""
+    """A site, or an instance of a hosting site, that the user named."""
 
     file: SiteFile
     site: Site
 
     @property
     def request(self) -> dict[str, str]:
-        """How the supervisor is told whom it is about."""
+        """The arguments that name the site to the supervisor."""
         return {"site": self.site.entry_name, "host": self.site.host}
 
 
 class Session(Inventory):
-    """The home and its sites as commands name them, and whether answers are JSON."""
+    """The home and its sites as commands name them, and whether to print JSON."""
 
     def __init__(self, home: str | None = None, as_json: bool = False) -> None:
         super().__init__(home)
         self.as_json = as_json
 
     def warn(self, text: str) -> None:
-        """Print on stderr what cannot be known."""
+        """Print a warning on stderr."""
         complain("warning", text)
 
     def waiting(self, what: str) -> AbstractContextManager[Any]:
@@ -55,15 +55,15 @@ class Session(Inventory):
         return waiting(what)
 
     def warn_of_hidden(self) -> None:
-        """Print on stderr what this user may not see, if anything."""
+        """Print on stderr what is hidden from this user, if anything."""
         for text in filter(None, (self.hidden, self.unread)):
             complain("warning", text)
 
     def enabled_site(self, name: str) -> SiteFile:
-        """Return the enabled site called `name`, or whose file is.
+        """Return the enabled site with this name, or whose file has it.
 
         Raises:
-            UnknownSite: nothing enabled is called that.
+            UnknownSite: no enabled site has the name.
         """
         sites = self.catalogue.sites
         if name in sites:
@@ -75,10 +75,10 @@ class Session(Inventory):
         raise UnknownSite(self._unknown(name, stem, sites))
 
     def named(self, name: str) -> Named:
-        """Return the enabled site called `name`, or whose file is, or the instance of that name or host.
+        """Return the enabled site with this name, or whose file has it, or the instance with this name or host.
 
         Raises:
-            UnknownSite: nothing enabled is called that.
+            UnknownSite: no enabled site has the name.
         """
         try:
             file = self.enabled_site(name)
@@ -90,16 +90,16 @@ class Session(Inventory):
         return Named(file, self.catalogue.site(file.name))
 
     def chosen(self, names: Iterable[str]) -> list[Named]:
-        """Return the enabled sites that are named, each once: by `ALL`, by a wildcard, or as `named` takes them.
+        """Return the enabled sites for names, each once: `ALL`, wildcards, or names as for `named`.
 
         Raises:
-            UnknownSite: a name or a wildcard stands for none.
+            UnknownSite: a name or a wildcard matches no site.
         """
         found = [self.named(one) for name in names for one in self._meant(name)]
         return list({each.site.name: each for each in found}.values())
 
     def _meant(self, name: str) -> list[str]:
-        """Return the names that `ALL` or a wildcard stands for; any other name is itself."""
+        """Return the names that `ALL` or a wildcard stands for; any other name stands for itself."""
         sites = self.catalogue.sites
         if name in sites or not (name == ALL or is_wildcard(name)):
             return [name]
@@ -109,7 +109,7 @@ class Session(Inventory):
         return matching
 
     def any_site(self, name: str) -> Named:
-        """Return the site or instance called `name`, enabled or only available.
+        """Return the site or instance with this name, enabled or only available.
 
         Raises:
             UnknownSite: there is none.
@@ -142,11 +142,11 @@ class Session(Inventory):
         for claim in self.catalogue.answering(host)[:1]:
             yield from ((site, host) for _mount, site in claim.value)
         known = self.supervisor["sites"].get(name) if self.supervisor else None
-        if known:  # a name that was cut
+        if known:  # a shortened name
             yield known["template"], known["host"]
 
     def known_site(self, name: str) -> SiteFile:
-        """Return the site called `name`, enabled or only available.
+        """Return the site with this name, enabled or only available.
 
         Raises:
             UnknownSite: there is none.
@@ -164,17 +164,17 @@ class Session(Inventory):
         if stem in self.places.choices():
             return f"the site {stem} is not enabled; multisite ensite {stem} enables it"
         if self.unread:
-            return f"no site {name!r} can be seen in {self.home.path}; {self.unread}"
+            return f"no visible site in {self.home.path} is called {name!r}; {self.unread}"
         return f"there is no site {name!r} in {self.home.path}{suggestion(stem, [*sites, *self.places.choices()])}"
 
 
 def is_wildcard(name: str) -> bool:
-    """Tell whether `name` stands for all that match it."""
+    """Tell whether `name` is a wildcard."""
     return bool(set(name) & set("*?["))
 
 
 def stem_of(name: str) -> str:
-    """Strip ``.ini``: a site may be named the way its file is."""
+    """Strip ``.ini``: users may name a site by its file."""
     return name[:-4] if name.endswith(".ini") else name
 
 

@@ -1,4 +1,4 @@
-"""gunicorn in this process, without a configuration file: where it listens, how it is set, what is announced."""
+"""gunicorn in this process, without a configuration file: its addresses, its settings and the announcement of sites."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _ROOTS = (_PACKAGE + os.sep, sys.prefix + os.sep, sys.base_prefix + os.sep)
 UNIX, DESCRIPTOR = "unix:", "fd://"
 _ABSTRACT = "unix:@"
-_GIVEN: set[str | bytes] = set()  # names of unix sockets that are somebody else's
+_GIVEN: set[str | bytes] = set()  # names of unix sockets that belong to somebody else
 _PORT = re.compile(r":\d+\Z")
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8000
 DEFAULT_THREADS = 8
-MOST_WORKERS = 4  # each imports every site that shares it, so more of them is somebody's decision
+MOST_WORKERS = 4  # each imports every site that shares it, so more of them should be a decision of the user
 
 
 def serve_here(
@@ -54,9 +54,9 @@ def serve_here(
     unlisted: Collection[str] = (),
     more: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Run gunicorn with the sites of the home, until it is told to stop; `more` are settings of it.
+    """Run gunicorn with the sites of the home until a signal stops it; `more` are gunicorn's settings.
 
-    Each request prints a line, unless it is to be `quiet`, and each site its address, unless it is `unlisted`.
+    A line is printed for each request, unless `quiet`, and the address of each site that is not in `unlisted`.
     """
     addresses = [address_of(bind, port or DEFAULT_PORT) for bind in binds or (DEFAULT_HOST,)]
     settings = {**more, **_development(addresses, workers, reload, debug), **_tls(tls, http2)}
@@ -70,7 +70,7 @@ def serve_here(
     if is_local:
         from multisite.config.read import read_home
 
-        localnames.hold(read_home(session.home_path))  # the folders of this process, as its workers have them
+        localnames.hold(read_home(session.home_path))  # with the folders of this process and its workers
     announce(session, addresses, how, "https" if tls else "http", unlisted)
     os.environ["MOYA_SERVICE_HOME"] = session.home.path
     settings |= believing(session.home.service.trusted_proxies)
@@ -78,36 +78,36 @@ def serve_here(
 
 
 def refuse_taken(addresses: Iterable[str]) -> None:
-    """End the command where the server could not listen at one of its TCP addresses, and name what helps."""
+    """End the command with a remedy if the server could not listen on one of its TCP addresses."""
     from multisite.cli.publishers.listeners import refusals
 
-    for told in refusals(filter(port_of, addresses), "multisite serve"):
-        fail(told)
+    for reason in refusals(filter(port_of, addresses), "multisite serve"):
+        fail(reason)
 
 
 def default_workers(alone: bool) -> int:
-    """Return how many processes serve where nobody says; `alone`: for a developer."""
+    """Return the default number of processes; `alone`: for a developer."""
     return 1 if alone else min(MOST_WORKERS, len(os.sched_getaffinity(0)))
 
 
 def _development(addresses: Iterable[str], workers: int | None, reload: bool, debug: bool) -> dict[str, Any]:
-    """Refuse what would show a debugger to strangers, or lose it; return gunicorn's settings."""
+    """Refuse options that would show a debugger to strangers, or lose its state; return gunicorn's settings."""
     strange = [address for address in addresses if not only_this_machine(address)]
     if debug and strange:
         reason = f"visitors of {strange[0]} could be strangers"
-        raise click.UsageError(f"--debug shows source code and runs it, so it takes loopback addresses only; {reason}")
+        raise click.UsageError(f"--debug shows source code and runs code, so it needs loopback addresses; {reason}")
     if (reload or debug) and (workers or 1) > 1:
-        raise click.UsageError("--reload and --debug take one worker, since what they know is known to one process")
+        raise click.UsageError("--reload and --debug keep their state in one process, so they need --workers 1")
     if not reload:
         return {}
     return reloading()
 
 
 def _tls(folder: str | None, http2: bool) -> dict[str, Any]:
-    """Return gunicorn's settings for TLS; a usage error where it cannot be had."""
+    """Return gunicorn's settings for TLS; raise a usage error if it is not available."""
     if not folder:
         if http2:
-            raise click.UsageError("--http2 needs --tls: browsers speak it over TLS only")
+            raise click.UsageError("--http2 needs --tls: browsers speak HTTP/2 only over TLS")
         return {}
     from importlib.util import find_spec
 
@@ -128,13 +128,13 @@ def _tls(folder: str | None, http2: bool) -> dict[str, Any]:
 def announce(
     session: Session, addresses: Iterable[str], how: Development, scheme: str = "http", unlisted: Collection[str] = ()
 ) -> None:
-    """Print what `check` reports, then where the sites are to be found, and which do not run in the workers."""
+    """Print what `check` reports, then the addresses of the sites, and which do not run in the workers."""
     from multisite.cli.check import enabled_problems
 
     say_problems(enabled_problems(session))
     if how.debug and session.supervisor:
-        running = f"a supervisor runs already (process {session.supervisor['supervisor']['pid']})"
-        complain("warning", f"{running}, so spawned sites have no debugger; end its servers first")
+        running = f"a supervisor is already running (process {session.supervisor['supervisor']['pid']})"
+        complain("warning", f"{running}, so spawned sites have no debugger; stop its servers first")
     port = next(filter(None, map(port_of, addresses)), "")
     listed = {name: site for name, site in session.catalogue.sites.items() if name not in unlisted}
     for name, site in listed.items():
@@ -143,7 +143,7 @@ def announce(
 
 
 def _announced(session: Session, site: SiteFile, port: str, scheme: str, how: Development) -> str:
-    """Say where a site is to be found, and where it runs if that is unusual."""
+    """Return the addresses of a site, and where it runs if that is unusual."""
     from multisite.sites import addresses, sharing
     from multisite.status.report import judge
 
@@ -163,7 +163,7 @@ def _announced(session: Session, site: SiteFile, port: str, scheme: str, how: De
 
 
 def address_of(bind: str, port: int) -> str:
-    """Complete `bind` to an address as gunicorn takes it: ``HOST:PORT``, ``unix:PATH``, ``unix:@NAME`` or ``fd://N``."""
+    """Complete `bind` to an address for gunicorn: ``HOST:PORT``, ``unix:PATH``, ``unix:@NAME`` or ``fd://N``."""
     if bind.startswith((UNIX, DESCRIPTOR)):
         return bind
     if bind.count(":") > 1 and bind[0] != "[":
@@ -182,12 +182,12 @@ def only_this_machine(address: str) -> bool:
 
 
 def bound(addresses: Iterable[str]) -> list[str]:
-    """Return what to tell gunicorn: `addresses`, all as descriptors if one of them is one or is abstract.
+    """Return the addresses for gunicorn, all as descriptors if one of them is a descriptor or an abstract socket.
 
-    gunicorn makes sockets of its own only where it is given none, and none in Linux's abstract namespace.
+    gunicorn makes sockets only if it is given none, and cannot make abstract ones.
 
     Raises:
-        click.UsageError: one of them cannot be had.
+        click.UsageError: it is impossible to listen on one of them.
     """
     addresses = list(addresses)
     if not any(address.startswith((_ABSTRACT, DESCRIPTOR)) for address in addresses):
@@ -211,7 +211,7 @@ def _given(address: str) -> int:
     number = int(address.removeprefix(DESCRIPTOR))
     with socket.socket(fileno=os.dup(number)) as given:
         if given.type != socket.SOCK_STREAM:
-            raise ValueError("it is no stream socket")
+            raise ValueError("it is not a stream socket")
         if given.family == socket.AF_UNIX:
             _GIVEN.add(given.getsockname())
     return number
@@ -227,7 +227,7 @@ def _listen(address: str) -> socket.socket:
 
 
 def _listen_unix(path: str) -> socket.socket:
-    """Listen at a path, in place of a socket that is left there, or in the abstract namespace."""
+    """Listen at a path, in place of a stale socket there, or in the abstract namespace."""
     listening = socket.socket(socket.AF_UNIX)
     if path.startswith("@"):
         listening.bind("\0" + path[1:])
@@ -235,7 +235,7 @@ def _listen_unix(path: str) -> socket.socket:
         path = re.sub(r"\A//", "", path)
         with socket.socket(socket.AF_UNIX) as probe:
             if probe.connect_ex(path) == 0:
-                raise ValueError("somebody listens there")
+                raise ValueError("another process listens there")
         if os.path.exists(path):
             os.unlink(path)
         listening.bind(path)
@@ -244,9 +244,9 @@ def _listen_unix(path: str) -> socket.socket:
 
 
 def keep_paths(server: Any) -> None:
-    """Have gunicorn remove no path that is not its own when it ends: its hook ``when_ready``.
+    """Keep gunicorn from removing paths that are not its own when it ends: its hook ``when_ready``.
 
-    It removes that of any unix socket, and an abstract one has none.
+    It removes the path of any unix socket, and an abstract one has none.
     """
     for listener in server.LISTENERS:
         name = listener.getsockname()
@@ -255,14 +255,14 @@ def keep_paths(server: Any) -> None:
 
 
 def run(settings: dict[str, Any]) -> None:
-    """Run gunicorn until it is told to stop."""
+    """Run gunicorn until a signal stops it."""
     from gunicorn.app.base import BaseApplication
 
     class Standalone(BaseApplication):  # type: ignore[misc]
-        """gunicorn with our settings alone."""
+        """gunicorn with only our settings."""
 
         def load_config(self) -> None:
-            """Take our settings; an older gunicorn does not know them all."""
+            """Apply our settings; an older gunicorn does not know all of them."""
             for key, value in {**settings, **_QUIET}.items():
                 if key in self.cfg.settings:
                     self.cfg.set(key, value)
@@ -277,7 +277,7 @@ def run(settings: dict[str, Any]) -> None:
 
 
 def believing(proxies: Iterable[str]) -> dict[str, str]:
-    """Return the settings by which gunicorn believes whom we believe."""
+    """Return the settings that make gunicorn trust the same proxies as we do."""
     from gunicorn.config import Config
 
     named = of_gunicorn(proxies)
@@ -296,17 +296,17 @@ def knows(setting: str) -> bool:
 
 
 def reloading() -> dict[str, Any]:
-    """Return the settings by which a worker starts anew when multisite or an installed package has changed.
+    """Return the settings with which a worker restarts when multisite or an installed package has changed.
 
-    Not when a site has: gunicorn's own reloader would restart all of them for that.
+    A change of a site does not count: gunicorn's own reloader would restart all sites for it.
     """
     from gunicorn import reloader
 
     class Installed(reloader.Reloader):  # type: ignore[misc]
-        """Watches the modules that are no site's."""
+        """Watches the modules that do not belong to a site."""
 
         def get_files(self) -> list[str]:
-            """Return the files of those."""
+            """Return the files of these modules."""
             return [path for path in super().get_files() if path.startswith(_ROOTS)]
 
     reloader.reloader_engines[ENGINE] = Installed

@@ -1,4 +1,4 @@
-"""``multisite stats``: how much each site is used, and how long its requests take; ``metrics``: that for Prometheus."""
+"""``multisite stats`` and ``metrics``: the requests and response times of each site, for people and for Prometheus."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ COUNTED = ("requests", "in_flight", "errors", "statuses", "received", "sent", "s
 IN_THE_LIST = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9)
 
 
-@click.command(epilog=EPILOG, short_help="Show how much sites are used.")
+@click.command(epilog=EPILOG, short_help="Show the requests and response times of sites.")
 @wide_option
 @click.argument("names", metavar="[SITE]...", nargs=-1, shell_complete=complete.sites)
 @pass_session
 def stats(session: Session, names: tuple[str, ...], wide: bool) -> None:
     """Show requests, errors, bytes and times of all sites, or of each SITE with all percentiles.
 
-    A percentile is the time within which that share of the requests was answered. It is exact to the bounds of the
-    buckets in which requests are counted, and shown from 20 requests on. All figures outlive processes and restarts.
+    A percentile is the time within which that share of the requests was answered. Its precision is that of the buckets
+    in which requests are counted; it is shown from 20 requests on. All figures survive restarts of processes.
     """
     session.warn_of_hidden()
     since, rows = table(session, [session.named(name).site.name for name in names])
@@ -62,12 +62,12 @@ def stats(session: Session, names: tuple[str, ...], wide: bool) -> None:
 
 
 @click.command(epilog=METRICS, short_help="Print the metrics of all sites for Prometheus.")
-@click.option("--output", metavar="FILE", help="Write them to FILE, which is replaced in one step.")
+@click.option("--output", metavar="FILE", help="Replace FILE in one step instead of printing.")
 @pass_session
 def metrics(session: Session, output: str | None) -> None:
-    """Print what /metrics on the status_domain gives, in Prometheus' text format.
+    """Print the metrics of all sites in Prometheus' text format, as /metrics on the status_domain does.
 
-    With --output, node_exporter's textfile collector can read it: FILE must end in .prom for that.
+    With --output, node_exporter's textfile collector can read them if the name of FILE ends in .prom.
     """
     from multisite.cli.scaffold import write_new
     from multisite.status.document import document
@@ -82,22 +82,22 @@ def metrics(session: Session, output: str | None) -> None:
 
 
 def table(session: Session, names: list[str]) -> tuple[float, list[dict[str, Any]]]:
-    """Return since when there are figures (seconds since 1970, 0.0: never), and those of each site."""
+    """Return the time of the first figures (seconds since 1970, 0.0: never), and the figures of each site."""
     counted, since = session.usage
-    told = session.known
-    instances = (name for name in told if told[name].get("host"))
+    known = session.known
+    instances = (name for name in known if known[name].get("host"))
 
     def of_site(name: str) -> dict[str, Any]:
         sums = counted.get(name)
-        row = _row(name, sums, told.get(name) or {})
-        return row if sums or told.get(name) or not session.hidden else {**row, **dict.fromkeys(COUNTED)}
+        row = _row(name, sums, known.get(name) or {})
+        return row if sums or known.get(name) or not session.hidden else {**row, **dict.fromkeys(COUNTED)}
 
     wanted = names or sorted({*session.catalogue.sites, *instances})
     return since, [fenced(session, name, partial(of_site, name), partial(_row, name, None, {})) for name in wanted]
 
 
 def _row(name: str, sums: Sums | None, known: dict[str, Any], problem: str = "") -> dict[str, Any]:
-    """Describe one site by what was counted."""
+    """Describe one site by its counts."""
     from multisite.runner.board import LATENCIES
     from multisite.sites import figures
     from multisite.sites.tally import percentiles
@@ -120,7 +120,7 @@ def _row(name: str, sums: Sums | None, known: dict[str, Any], problem: str = "")
         "measured": sum(latencies),
         "problem": problem,
         "percentiles": {
-            # JSON has no infinity: a time above all bounds is the largest that is known.
+            # JSON has no infinity: a time above all buckets becomes the largest bound.
             f"{share:g}": None if seconds is None else round(min(seconds, LATENCIES[-1]), 6)
             for share, seconds in times.items()
         },
@@ -136,7 +136,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 def _say(row: dict[str, Any]) -> None:
     if row["requests"] is None:
-        return say(f"{row['name']}: not known")
+        return say(f"{row['name']}: unknown")
     lines = {
         "requests": str(row["requests"]),
         "in flight": str(row["in_flight"]),
@@ -163,7 +163,7 @@ def _time(seconds: float | None) -> str:
 
 
 def size(count: float) -> str:
-    """Say a number of bytes in its largest unit."""
+    """Return a number of bytes in its largest unit."""
     for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if count >= factor:
             return f"{count / factor:.1f} {unit}"

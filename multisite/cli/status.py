@@ -1,4 +1,4 @@
-"""``multisite status``: the home in a line, a row for each site, and below it who needs somebody."""
+"""``multisite status``: the home in a line, a row for each site, and the sites that need attention."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ HEADER = (
 )
 NUMBERS = HEADER[5:]
 DROP = ("cpu", "starts", "up", "runs", "waiting", "idle", "errors", "in flight", "pids")
-EVERY = 2.0  # seconds between two looks, unless --watch says
-MOST = 10  # troubles that are told below the table, unless --wide or names ask for all
+EVERY = 2.0  # seconds between two looks, unless --watch sets them
+MOST = 10  # troubles to print below the table, unless --wide or names ask for all
 LINES = 5  # of a site's log
 AFRESH = "\x1b[H\x1b[2J"
 
@@ -51,21 +51,21 @@ AFRESH = "\x1b[H\x1b[2J"
     is_flag=False,
     flag_value=str(EVERY),
     metavar="[SECONDS]",
-    help="Show it again and again, every two seconds or every SECONDS, until interrupted.",
+    help="Repeat every two seconds, or every SECONDS, until interrupted.",
 )
 @click.argument("names", metavar="[NAME...]", nargs=-1, shell_complete=complete.sites)
 @pass_session
 def status(session: Session, names: tuple[str, ...], failed: bool, wide: bool, watch: str | None) -> None:
-    """Show the home in a line, and a row for each enabled site or each that is named.
+    """Show a summary, and a row for each enabled site or each site in NAME.
 
-    The rows that need somebody come first: sites that cannot start, those that still serve an old version, those with
-    waiting or slow requests. The others follow by what they cost. Below the table, each trouble is shown with its cause
-    and the command that helps. A site by its name also gets what `explain` shows, its processes, its requests in
-    flight and the last lines of its log.
+    Sites that need attention come first: those that cannot start, those that still serve an old version, those with
+    waiting or slow requests. The others follow, the most expensive first. Below the table, each trouble is listed with
+    its cause and the command that helps. For a site in NAME, the command also shows what `explain` shows, its
+    processes, its requests in flight and the last lines of its log.
 
-    Requests, errors, starts and processor time are sums over all processes that a site has had, those before the last
-    restart of the supervisor included; --json has more of them. The exit status is 3 if an enabled site is broken,
-    backoff or fatal.
+    Requests, errors, starts and processor time are sums over all processes that a site has had, also before the last
+    restart of the supervisor; --json prints more of them. The exit status is 3 if an enabled site is broken, backoff or
+    fatal.
     """
     pause, names = _pause(watch, names)
     while True:
@@ -81,7 +81,7 @@ def status(session: Session, names: tuple[str, ...], failed: bool, wide: bool, w
 
 
 def _pause(watch: str | None, names: tuple[str, ...]) -> tuple[float | None, tuple[str, ...]]:
-    """Return the seconds between two looks, None for one look; a word after --watch that is no number is a name."""
+    """Return the seconds between two looks, None for one look; a word after --watch that is not a number is a name."""
     if watch is None:
         return None, names
     try:
@@ -89,26 +89,26 @@ def _pause(watch: str | None, names: tuple[str, ...]) -> tuple[float | None, tup
     except ValueError:
         return EVERY, (watch, *names)
     if not 0.1 <= seconds <= 86400:
-        raise click.UsageError(f"--watch takes 0.1 to 86400 seconds, not {watch}")
+        raise click.UsageError(f"--watch accepts 0.1 to 86400 seconds, not {watch}")
     return seconds, names
 
 
 def _show(session: Session, names: tuple[str, ...], failed: bool, wide: bool) -> list[dict[str, Any]]:
-    """Show it once; returns the rows that are shown."""
+    """Show it once; return the rows that were shown."""
     from multisite.status.document import document
 
     session.warn_of_hidden()
-    told = document(session)
-    whole = told["sites"]
-    told["sites"] = chosen_rows(session, whole, names)
+    shown = document(session)
+    whole = shown["sites"]
+    shown["sites"] = chosen_rows(session, whole, names)
     if failed:
-        told["sites"] = [site for site in told["sites"] if site["enabled"] and site["state"] in FAILED]
-    enabled = ordered([site for site in told["sites"] if site["enabled"]])
+        shown["sites"] = [site for site in shown["sites"] if site["enabled"] and site["state"] in FAILED]
+    enabled = ordered([site for site in shown["sites"] if site["enabled"]])
     if session.as_json:
-        say_json(told, indent=2)
+        say_json(shown, indent=2)
         return enabled
-    _say_headline(session, {**told, "sites": whole})
-    for preloader in told["preloaders"]:
+    _say_headline(session, {**shown, "sites": whole})
+    for preloader in shown["preloaders"]:
         say_paragraph(_preloader(preloader))
     if enabled:
         say_table(HEADER, map(_cells, enabled), numbers=NUMBERS, drop=DROP, cut=("pids", "name"), wide=wide)
@@ -119,31 +119,31 @@ def _show(session: Session, names: tuple[str, ...], failed: bool, wide: bool) ->
     return enabled
 
 
-def _say_headline(session: Session, told: dict[str, Any]) -> None:
-    """Say what there is of the home, and why no supervisor of it runs."""
+def _say_headline(session: Session, whole: dict[str, Any]) -> None:
+    """Print a summary of the home, and why it has no supervisor, if it has none."""
     from multisite.status.places import runtime_problem
     from multisite.status.summary import summed
 
     options = session.home.supervisor
-    line = summed(told, session.home.path, options.max_backends, options.memory_budget)
+    line = summed(whole, session.home.path, options.max_backends, options.memory_budget)
     say_paragraph(str(line))
-    if not session.hidden and not told["supervisor"]:
+    if not session.hidden and not whole["supervisor"]:
         say_paragraph(_without(runtime_problem(session.home)))
 
 
 def _without(obstacle: Problem | None) -> str:
-    """Say why no supervisor runs."""
+    """Return why no supervisor is running."""
     if not obstacle:
-        return "no supervisor runs; the first request for a spawned site starts it"
-    who = "none can start" if obstacle.is_error else "this user can start none"
-    return f"no supervisor of this home runs, and {who}: {obstacle}"
+        return "no supervisor is running; the first request for a spawned site starts it"
+    who = "none can start" if obstacle.is_error else "this user cannot start one"
+    return f"no supervisor of this home is running, and {who}: {obstacle}"
 
 
-def _preloader(told: dict[str, Any]) -> str:
-    """One line: ``preloader 4711 (www-data, /srv/venv/bin/python): 233 modules, 12 processes, 21.3 MiB``."""
-    holds = f"{told['modules']} modules, {told['children']} processes, {told['memory'] / 2**20:.1f} MiB"
-    state = "" if told["state"] == "ready" else f", {told['state']}"
-    return f"preloader {told['pid']} ({told['user']}, {told['interpreter']}): {holds}{state}"
+def _preloader(row: dict[str, Any]) -> str:
+    """Return a line: ``preloader 4711 (www-data, /srv/venv/bin/python): 233 modules, 12 processes, 21.3 MiB``."""
+    holds = f"{row['modules']} modules, {row['children']} processes, {row['memory'] / 2**20:.1f} MiB"
+    state = "" if row["state"] == "ready" else f", {row['state']}"
+    return f"preloader {row['pid']} ({row['user']}, {row['interpreter']}): {holds}{state}"
 
 
 def _cells(site: dict[str, Any]) -> tuple[Cell, ...]:
@@ -167,7 +167,7 @@ def _cells(site: dict[str, Any]) -> tuple[Cell, ...]:
 
 
 def _say_needs(found: list[Need], most: int) -> None:
-    """Say each trouble in a line for its cause, and one for what helps."""
+    """Print each trouble in a line for its cause and one for the command that helps."""
     for need in found[:most]:
         incident = f", incident {need.incident}" if need.incident else ""
         mark = "error" if need.kind in ("cannot start", "old version serves", "requests fail") else "warning"
@@ -178,7 +178,7 @@ def _say_needs(found: list[Need], most: int) -> None:
 
 
 def _say_detail(session: Session, name: str, rows: Iterable[dict[str, Any]]) -> None:
-    """Say of a site what `explain` does, its processes, its requests, and the last lines of its log."""
+    """Print the output of `explain` for a site, its processes, its requests, and the last lines of its log."""
     from multisite.cli import explain
     from multisite.cli.site.loglines import shown
     from multisite.cli.site.logs import last_lines
@@ -195,7 +195,7 @@ def _say_detail(session: Session, name: str, rows: Iterable[dict[str, Any]]) -> 
     _say_requests(row.get("requests_in_flight") or ())
     try:
         lines = last_lines(session, named, LINES)
-    except (BackendUnavailable, MultisiteError, OSError):  # who may not see them reads so above the table
+    except (BackendUnavailable, MultisiteError, OSError):  # a warning above the table says that they are hidden
         return
     if lines:
         say("log:")

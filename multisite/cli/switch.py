@@ -1,4 +1,4 @@
-"""``multisite ensite`` and ``multisite dissite``: switch sites on and off."""
+"""``multisite ensite`` and ``multisite dissite``: enable and disable sites."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ Examples:
 
 
 @click.command(epilog=ENSITE, short_help="Enable sites.")
-@click.option("--force", is_flag=True, help="Enable a site although another one has its domain and keeps it.")
+@click.option("--force", is_flag=True, help="Enable a site even if another one has its domain and keeps it.")
 @click.argument("names", metavar="NAME...", nargs=-1, shell_complete=complete.disabled)
 @pass_session
 def ensite(session: Session, force: bool, names: tuple[str, ...]) -> None:
-    """Enable sites: their next request is served, nothing is restarted.
+    """Enable sites, so that their next request is served; nothing is restarted.
 
-    NAME is a file of sites-available with or without .ini, or a quoted wildcard. Without a name the choices are
-    listed. A site with a domain that another enabled site has is not enabled, unless --force is given; the other one
-    keeps the domain.
+    NAME is a file in sites-available, with or without .ini, or a quoted wildcard. Without NAME, the command lists the
+    choices. A site is not enabled if another enabled site has one of its domains; with --force it is enabled, but the
+    other site keeps the domain.
 
-    Each site is checked as `check` does, and none of its code is run. If all is well, its address is printed. A site
-    with problems is enabled all the same and starts serving once they are fixed; they are printed with their remedies,
-    and the exit status is 1.
+    The command checks each site, as `check` does, without running any of its code. If there are no problems, it prints
+    the site's address. If there are, it prints them with their remedies, and the exit status is 1; the site is enabled
+    anyway and starts serving when they are fixed.
     """
     places = session.places
     if not names:
@@ -58,7 +58,7 @@ def ensite(session: Session, force: bool, names: tuple[str, ...]) -> None:
 
 
 def _verdicts(session: Session, steps: Iterable[tuple[str, Step]]) -> dict[str, Verdict]:
-    """Return what there is to say of each site that is enabled now, by the path of its link."""
+    """Return the verdict on each site that is now enabled, by the path of its link."""
     paths = dict.fromkeys(step.path for _, step in steps if step.action != "refuse")
     found = ((path, of_enabled(session, path)) for path in paths)
     return {path: verdict for path, verdict in found if verdict}
@@ -68,10 +68,10 @@ def _verdicts(session: Session, steps: Iterable[tuple[str, Step]]) -> dict[str, 
 @click.argument("names", metavar="NAME...", nargs=-1, shell_complete=complete.enabled)
 @pass_session
 def dissite(session: Session, names: tuple[str, ...]) -> None:
-    """Disable sites: their links are removed, their files stay.
+    """Disable sites: remove their links and keep their files.
 
-    NAME is a link of sites-enabled with or without .ini, or a quoted wildcard. Without a name the choices are
-    listed. Links that lead nowhere are removed too; a file that is not a link is left alone.
+    NAME is a link in sites-enabled, with or without .ini, or a quoted wildcard. Without NAME, the command lists the
+    choices. It also removes links whose file is gone, but never a file that is not a link.
     """
     places = session.places
     if not names:
@@ -83,17 +83,17 @@ def dissite(session: Session, names: tuple[str, ...]) -> None:
 
 
 class Enabling:
-    """Enables sites one after another, and none that would claim what another has, unless by force.
+    """Enables sites one after another, except those that claim a domain of another one.
 
     Args:
-        force: whether it is enabled all the same; who has a domain keeps it.
+        force: enable those, too; the first site keeps the domain.
     """
 
     def __init__(self, session: Session, force: bool = False) -> None:
         from multisite.sites import catalogue
 
         self._session, self._force = session, force
-        self._known = catalogue.read(session.home).holdings  # the session's own catalogue is that after it
+        self._known = catalogue.read(session.home).holdings  # the session reads its own catalogue afterwards
         self._held = dict(self._known.domains)
 
     def enable(self, stem: str) -> Step:
@@ -113,7 +113,7 @@ class Enabling:
         return step
 
     def _note(self, claims: list[tuple[str, str]], path: str) -> None:
-        """Note who came first, since no server may run that would."""
+        """Note the first holder of each domain, since no server may be running to do it."""
         from multisite.sites.holdings import Holdings, HoldingsFile
 
         file = HoldingsFile(self._session.home)
@@ -124,8 +124,8 @@ class Enabling:
     def _taken(self, claim: tuple[str, str]) -> str:
         domain, mount = claim
         where = "" if mount == "/" else f" at {mount}"
-        remedy = "take it out of one of the two files, or give --force: the first one keeps it then"
-        return f"{self._held[claim]} has the domain {domain}{where}; {remedy}"
+        remedy = "remove it from one of the two files, or use --force, with which the first one keeps it"
+        return f"{self._held[claim]} already has the domain {domain}{where}; {remedy}"
 
 
 def switch(
@@ -146,7 +146,7 @@ def switch(
 
 
 def _step(act: Callable[[str], Step], stem: str) -> Step:
-    """Switch one site; a link that cannot be made or removed is that site's, and the others go on."""
+    """Enable or disable one site; a link that cannot be made or removed does not affect the others."""
     try:
         return act(stem)
     except OSError as error:
@@ -160,7 +160,7 @@ def _unknown(name: str, choices: Sequence[str]) -> Step:
 
 
 def _by_name(session: Session) -> Callable[[str], str]:
-    """Return a function that finds the file whose ``[service] name`` is asked for, "" if none is."""
+    """Return a function that finds the file with a given ``[service] name``, "" if there is none."""
 
     def find(name: str) -> str:
         return next((stem for stem, file in session.available.items() if file.name == name), "")
@@ -169,7 +169,7 @@ def _by_name(session: Session) -> Callable[[str], str]:
 
 
 def say_choices(session: Session, word: str, choices: Sequence[str]) -> None:
-    """List what could have been named."""
+    """List the possible names."""
     if session.as_json:
         say_json({word: list(choices)})
     else:
@@ -177,7 +177,7 @@ def say_choices(session: Session, word: str, choices: Sequence[str]) -> None:
 
 
 def report(session: Session, steps: Iterable[tuple[str, Step]], verdicts: Mapping[str, Verdict] = NONE) -> None:
-    """Say what was done; refusals go to standard error."""
+    """Print the steps; refusals go to standard error."""
     if session.as_json:
         sites = [
             {

@@ -1,7 +1,7 @@
-"""``multisite init --system``: the files by which a service manager runs multisite, and how to go on.
+"""``multisite init --system``: the files with which a service manager runs multisite, and the next steps.
 
-Each written file begins with a line that has a digest of the rest, so that a later version can tell what somebody has
-changed by hand from what it may replace.
+Each file begins with a line that has a digest of the rest, so that a later version can tell files that somebody has
+changed by hand from those that it may replace.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}\Z")
 _PLAIN = re.compile(r"/[\w./+@-]*\Z")
 MARK = "multisite init --system wrote this; digest"
 _MARKED = re.compile(rf"\A[#;] {MARK} ([0-9a-f]{{16}})\n")
-#: what the files say as they lie in the package
+#: values in the files of the package
 BIN, HOME, USER = "/opt/multisite/bin", "/etc/moya", "www-data"
 PROXIES = "127.0.0.1,::1"
 
 
 @dataclass(frozen=True)
 class SystemFile:
-    """One file: where it lies in the package, where it goes, what for."""
+    """One file: its place in the package, its target and its purpose."""
 
     source: str
     target: str
@@ -42,18 +42,18 @@ def _unit(name: str, purpose: str) -> SystemFile:
 _COMMON = (
     SystemFile("logrotate.conf", "/etc/logrotate.d/multisite", "keeps eight weeks of the sites' logs"),
     SystemFile(
-        "tmpfiles.conf", "/etc/tmpfiles.d/multisite.conf", "makes the folders of logs and of the workers' notes"
+        "tmpfiles.conf", "/etc/tmpfiles.d/multisite.conf", "creates the folders for logs and the workers' state"
     ),
 )
 KINDS: dict[str, tuple[SystemFile, ...]] = {
     "systemd": (
         _unit(
             "multisite.socket",
-            "holds the socket that the front end connects to, so that nobody is refused while gunicorn restarts",
+            "holds the front end's socket open, so that no connection is refused while gunicorn restarts",
         ),
         _unit("multisite.service", "runs gunicorn, confined, without root"),
         _unit("multisite-supervisor.service", "runs the supervisor, which starts each site as its own user"),
-        _unit("multisite.service.d/supervisor.conf", "tells gunicorn's unit that the supervisor has one of its own"),
+        _unit("multisite.service.d/supervisor.conf", "makes gunicorn's unit use the supervisor's unit"),
         *_COMMON,
     ),
     "supervisord": (
@@ -84,18 +84,21 @@ def write_files(
 ) -> Iterator[tuple[str, str, str]]:
     """Write the files of a `kind` of service manager below `root`; yield (action, path, purpose) for each.
 
-    Actions are "wrote", "updated" (ours, of another version or other settings), "same" and "kept" (changed by hand).
+    Actions are "wrote", "updated" (ours, of another version or with other settings), "same" and "kept" (changed by
+    hand).
 
     Raises:
-        click.UsageError: a name would mean something else in these files.
+        click.UsageError: a name would have another meaning in these files.
         OSError: a file cannot be written.
     """
     programs = os.path.dirname(os.path.abspath(sys.executable))
     if not _USER.match(user):
-        raise click.UsageError(f"--user {user!r}: it is no name of a user")
+        raise click.UsageError(f"--user {user!r} is not a user name")
     for path in (programs, home):
         if not _PLAIN.match(path):
-            raise click.UsageError(f"{path!r} cannot stand in these files; choose a path without blanks and signs")
+            raise click.UsageError(
+                f"these files cannot name {path!r}; choose a path without blanks and special characters"
+            )
     for file in KINDS[kind]:
         target = os.path.join(root, file.target.lstrip("/")) if root else file.target
         yield (
@@ -125,19 +128,19 @@ def _put(path: str, text: str, force: bool) -> str:
 
 
 def next_steps(kind: str, user: str) -> list[str]:
-    """Return the commands that come next, as root."""
+    """Return the next commands, for root."""
     front = "multisite create-rules --nginx --check --output /etc/nginx/conf.d/multisite.conf"
     return [*(step.format(user=user) for step in NEXT[kind]), front]
 
 
 def adapted(text: str, *, programs: str, home: str, user: str, proxies: str = PROXIES) -> str:
-    """Return the text of a file for one machine.
+    """Return the text of a file for this machine.
 
     Args:
-        programs: folder of the programs of the virtualenv that multisite is in.
+        programs: folder of the programs in the virtualenv of multisite.
         home: the home.
-        user: who gunicorn's workers run as; its group has the same name.
-        proxies: whom gunicorn believes, as trusted_proxies of moya.conf says.
+        user: user of gunicorn's workers; its group has the same name.
+        proxies: proxies that gunicorn trusts: trusted_proxies of moya.conf.
     """
     for here, there in ((BIN, programs), (HOME, home), (USER, user)):
         text = re.sub(rf"(?<![\w.-]){re.escape(here)}(?![\w-])", there.replace("\\", r"\\"), text)
@@ -146,13 +149,13 @@ def adapted(text: str, *, programs: str, home: str, user: str, proxies: str = PR
 
 
 def marked(text: str) -> str:
-    """Return `text` behind a line by which a later change of it is noticed."""
+    """Return `text` after a line that shows whether somebody changes it later."""
     sign = ";" if text.startswith(";") else "#"
     return f"{sign} {MARK} {_digest(text)}\n{text}"
 
 
 def is_untouched(text: str) -> bool:
-    """Tell whether a file is as it was written by us, in whichever version."""
+    """Tell whether a file is exactly what some version of ours wrote."""
     found = _MARKED.match(text)
     return found is not None and found[1] == _digest(text[found.end() :])
 

@@ -1,4 +1,4 @@
-"""What ``check --boot`` and ``restart --wait`` find out by starting sites."""
+"""``check --boot`` and ``restart --wait``: start sites, and report the outcomes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from multisite.config.model import Site
     from multisite.supervisor.dryrun import Outcome
 
-PAUSE = 0.1  # seconds between two questions
-BEYOND = 15.0  # seconds that a start may take longer than start_timeout: who is ended is waited for
+PAUSE = 0.1  # seconds between two requests to the supervisor
+BEYOND = 15.0  # seconds to wait beyond start_timeout, for a process that is stopped after it
 HEADER = ("name", "starts", "seconds", "failure")
 SHOWN = 8  # last lines of output of a start that failed
 
 
 def at_once() -> int:
-    """Return how many sites are started at a time."""
+    """Return how many sites to start at a time."""
     return (os.cpu_count() or 1) + 1
 
 
@@ -32,7 +32,7 @@ def at_once() -> int:
 
 
 def check_by_booting(session: Session, names: Sequence[str], wide: bool = False) -> None:
-    """Start sites, all enabled ones where none is named, and report; exit code 1 if one does not start."""
+    """Start sites, by default all enabled ones, and report; exit code 1 if one does not start."""
     outcomes = sorted(_booted(session, names), key=lambda outcome: outcome.name)
     failed = [outcome for outcome in outcomes if outcome.failure]
     if session.as_json:
@@ -63,10 +63,10 @@ def _booted(session: Session, names: Sequence[str]) -> Iterator[Outcome]:
         if isinstance(site, str):
             yield Outcome(name, site)
         elif session.catalogue.entries[site.entry_name].broken:
-            yield Outcome(site.name, "its file has errors; multisite check says which")
+            yield Outcome(site.name, "its file has errors; multisite check lists them")
         elif hosting.is_hosting(site.location) and not site.host:
             if names:
-                fail(f"{name} has a site for each folder; name one of its hosts")
+                fail(f"{name} is a hosting site, with a site for each host; name one of its hosts")
         elif is_startable(site):
             sites.append(site)
     yield from _shown(boot(sites, session.home, at_once()), sites)
@@ -77,7 +77,7 @@ def _site(session: Session, name: str) -> Site | str:
 
 
 def _shown(outcomes: Iterator[Outcome], sites: Sequence[Site]) -> Iterator[Outcome]:
-    """Yield the outcomes; meanwhile a spinner names the sites that are still to come."""
+    """Yield the outcomes, while a spinner names the sites that are still starting."""
     left = {site.name: site for site in sites}
     with waiting() as show:
         show(_still(left, len(sites)))
@@ -97,7 +97,7 @@ def _cells(outcome: Outcome) -> tuple[str, ...]:
 
 
 def say_output(outcome: Outcome) -> None:
-    """Say the last lines that a site printed."""
+    """Print the last lines of a site's output."""
     for line in outcome.output[-SHOWN:]:
         say(f"{outcome.name} | {line}", err=True)
 
@@ -106,7 +106,7 @@ def say_output(outcome: Outcome) -> None:
 
 
 def restart_and_wait(session: Session, sites: Sequence[Site]) -> None:
-    """Restart sites and print what became of each; exit code 1 if a new version is not serving."""
+    """Restart sites and print each outcome; exit code 1 if a new version is not serving."""
     results = []
     for site in sites:
         with waiting(f"{site.name}: waiting for the new version (start_timeout = {site.start_timeout:g}s)"):
@@ -134,12 +134,12 @@ def _restarted(session: Session, site: Site) -> dict[str, Any]:
         if answer and answer["deploys"]:
             return _outcome(session, site, answer["deploys"])
         if is_many:
-            return _result(site, True, "it is not running")
+            return _result(site, True, "it was not running")
     return _tried(session, site)
 
 
 def _is_spawned(session: Session, site: Site) -> bool:
-    """Tell whether the site runs in processes of the supervisor, or would with its next request."""
+    """Tell whether the site runs in processes of the supervisor, or will at its next request."""
     from multisite.status.report import judge
     from multisite.supervisor.dryrun import is_startable
 
@@ -150,11 +150,11 @@ def _result(site: Site, ok: bool, said: str, version: float = 0.0, output: Seque
     """Describe an outcome.
 
     Args:
-        site: that was restarted.
+        site: the restarted site.
         ok: whether the new version is good.
         said: the sentence for people.
-        version: when the file was changed that was judged, 0 where none was.
-        output: what a start that failed printed; the last lines are kept.
+        version: time of the last change of the file that was tried, 0 if none was.
+        output: output of a failed start; the last lines are kept.
     """
     when = time.strftime("%H:%M:%S", time.localtime(version))
     of = f" ({os.path.basename(site.file)} as of {when})" if version else ""
@@ -163,7 +163,7 @@ def _result(site: Site, ok: bool, said: str, version: float = 0.0, output: Seque
 
 
 def _outcome(session: Session, site: Site, wanted: dict[str, int]) -> dict[str, Any]:
-    """Wait until the attempts `wanted` (number by site), or later ones, have ended."""
+    """Wait until the attempts in `wanted` (number by site), or later ones, have ended."""
     about, within = {"site": site.entry_name, "host": site.host}, site.start_timeout + BEYOND
     deadline = time.monotonic() + within
     while True:
@@ -189,13 +189,13 @@ def _outcome(session: Session, site: Site, wanted: dict[str, int]) -> dict[str, 
 
 
 def _failed(deploy: dict[str, Any]) -> str:
-    """Say why a version does not serve, and what does instead."""
+    """Return why a version is not serving, and what serves instead."""
     instead = "nothing is running" if deploy["cause"] == "trial" else "the old version is still serving"
     return f"new version failed to start ({deploy['failure']}); {instead}"
 
 
 def _tried(session: Session, site: Site) -> dict[str, Any]:
-    """Start a site once apart, and have the workers load it only if that went well."""
+    """Start a site once in a test process, and make the workers load it only if that succeeds."""
     from multisite.sites import failures
     from multisite.supervisor.dryrun import boot, is_startable
 
@@ -213,9 +213,9 @@ def _tried(session: Session, site: Site) -> dict[str, Any]:
 
 
 def stamp(path: str) -> None:
-    """Set the time of the file that `path` leads to; a link's own time could be set by anybody."""
+    """Set the time of the file to which `path` leads; anybody could set the time of a link."""
     try:
         os.utime(path)
     except OSError as error:
-        error.filename = path  # utime does not say it
+        error.filename = path  # utime does not set it
         raise

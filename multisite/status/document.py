@@ -1,4 +1,4 @@
-"""What ``--json status`` prints: the supervisor and every site, as all who show a home read it."""
+"""The document that ``--json status`` prints: the supervisor and every site; all views of a home use it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 def document(inventory: Inventory) -> dict[str, Any]:
-    """Return what ``list`` and ``status`` print for programs."""
-    told = inventory.supervisor
-    supervisor, preloaders = (told["supervisor"], told.get("preloaders", [])) if told else (None, [])
+    """Return the document that ``list`` and ``status`` print with --json."""
+    answer = inventory.supervisor
+    supervisor, preloaders = (answer["supervisor"], answer.get("preloaders", [])) if answer else (None, [])
     hidden = {"hidden": inventory.hidden} if inventory.hidden else {}
     return {"supervisor": supervisor, "preloaders": preloaders, **hidden, "sites": rows(inventory)}
 
 
 def rows(inventory: Inventory) -> list[dict[str, Any]]:
-    """Describe all sites, those first that are enabled; an instance follows its hosting site once it was asked for."""
+    """Describe all sites, enabled ones first; an instance follows its hosting site once it had a request."""
     instances = _instance_rows(inventory)
     found: list[dict[str, Any]] = []
     for name, entry in inventory.catalogue.entries.items():
@@ -69,8 +69,8 @@ def _disabled_row(inventory: Inventory, file: SiteFile) -> dict[str, Any]:
     return report.as_dict(figures=False)
 
 
-def _faulty_row(inventory: Inventory, file: SiteFile, said: str, enabled: bool = True) -> dict[str, Any]:
-    """Describe a site of which nothing can be told but that."""
+def _faulty_row(inventory: Inventory, file: SiteFile, reason: str, enabled: bool = True) -> dict[str, Any]:
+    """Describe a site of which only a reason for its failure is known."""
     site, state = Site(file.path, file.name, file.domains, file.mount), "broken" if enabled else "stopped"
-    report = SiteReport(inventory, site, None, said, state, (Problem(file.path, said),), enabled=enabled)
+    report = SiteReport(inventory, site, None, reason, state, (Problem(file.path, reason),), enabled=enabled)
     return report.as_dict(figures=False)

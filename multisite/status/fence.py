@@ -1,6 +1,6 @@
-"""A fault of one site costs that site's row, never a report: every loop over sites takes its step through `fenced`.
+"""A fault of one site affects only its row, never the report: every loop over sites takes its step through `fenced`.
 
-What nobody has foreseen gets an incident id, and its traceback is kept in the state directory.
+An unexpected error gets an incident id, and its traceback goes to the state directory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 KIND = "incidents"
-MOST = 50  # incidents that are kept
+MOST = 50  # incidents to keep
 OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -31,14 +31,14 @@ def fenced(
     instead: Callable[[str], T],
     let: tuple[type[Exception], ...] = (),
 ) -> T:
-    """Return what `step` gives for a site; where that raises, what `instead` makes of the sentence that says why.
+    """Return the result of `step` for a site; if it raises, call `instead` with a sentence that explains the error.
 
     Args:
-        inventory: whose home keeps a traceback.
-        site: the site that it is about.
-        step: looks at the site.
+        inventory: its home keeps a traceback.
+        site: the site that `step` examines.
+        step: the function to call.
         instead: takes the sentence.
-        let: errors that are no business of the site's, and are raised.
+        let: errors that do not concern the site, and are raised.
     """
     try:
         return step()
@@ -49,12 +49,12 @@ def fenced(
 
 
 def sentence(inventory: Inventory | None, error: Exception, site: str = "") -> str:
-    """Say what has been raised; what nobody has foreseen is an incident.
+    """Describe an exception; an unexpected one becomes an incident.
 
     Args:
-        inventory: whose home keeps the traceback; None: nobody does.
-        error: what has been raised.
-        site: the site that it is about, "" for none.
+        inventory: its home keeps the traceback; None: the traceback is not kept.
+        error: the exception.
+        site: the site that it concerns, "" for none.
     """
     if isinstance(error, MultisiteError):
         return refused(inventory, error) if inventory else error.reason
@@ -69,7 +69,7 @@ def sentence(inventory: Inventory | None, error: Exception, site: str = "") -> s
 
 
 def refused(inventory: Inventory, error: MultisiteError) -> str:
-    """Return the reason of an error; where another user is let in, with the command that is that user's."""
+    """Return the reason of an error; if only another user is admitted, with the command for that user."""
     from multisite.control.client import NotAdmitted
 
     if isinstance(error, ConfigError) and error.problems:
@@ -81,7 +81,7 @@ def refused(inventory: Inventory, error: MultisiteError) -> str:
 
 
 def _unread(error: ConfigError) -> str:
-    """Return the reason why a configuration cannot be used, as this user sees it."""
+    """Return the reason why a configuration is unusable, as this user sees it."""
     from multisite.config.model import Home
 
     if not error.problems:
@@ -92,15 +92,15 @@ def _unread(error: ConfigError) -> str:
 
 
 def describe(error: OSError, inventory: Inventory | None = None) -> str:
-    """Say an error of the operating system with the file it is about."""
+    """Describe an error of the operating system, with the file it concerns."""
     is_closed = error.errno in (errno.EACCES, errno.EPERM)
     hint = f"; {_privileged(inventory) or 'do you need sudo?'}" if is_closed else ""
     place = f"{error.filename}: " if error.filename else ""
-    return f"{place}{(error.strerror or 'it failed').lower()}{hint}"
+    return f"{place}{(error.strerror or 'failed').lower()}{hint}"
 
 
 def _privileged(inventory: Inventory | None) -> str:
-    """Return the command that could do it, "" where the home itself cannot be read."""
+    """Return the command that would have the rights, "" if the home itself cannot be read."""
     try:
         again = privileged(inventory.home) if inventory else ""
     except (MultisiteError, OSError):
@@ -109,24 +109,24 @@ def _privileged(inventory: Inventory | None) -> str:
 
 
 def _place(error: Exception) -> str:
-    """Return the innermost line of ours that it came through."""
+    """Return the innermost line of our code in the traceback."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if frame.filename.startswith(OURS)] or frames
     return f"{os.path.relpath(ours[-1].filename, os.path.dirname(OURS))}, line {ours[-1].lineno}" if ours else "?"
 
 
 def _keep(inventory: Inventory, incident: str, error: Exception, site: str) -> str:
-    """Keep a traceback; returns the path of the document, "" where that cannot be."""
+    """Keep a traceback; return the path of the document, "" if that fails."""
     from multisite.sites.statefile import StateFile
 
     try:
         file = StateFile(inventory.home, KIND)
         with file.locked():
-            told = file.load()
-            rows = told if isinstance(told, dict) else {}
+            kept = file.load()
+            rows = kept if isinstance(kept, dict) else {}
             lines = "".join(traceback.format_exception(error)).splitlines()
             row = {"at": time.time(), "site": site, "traceback": lines}
             newest = dict(list({**rows, incident: row}.items())[-MOST:])
             return file.path if file.store(newest) else ""
-    except Exception:  # the home may be what is at fault
+    except Exception:  # the home itself may be the fault
         return ""

@@ -1,6 +1,6 @@
-"""What is known of a home: its files, what its supervisor answers, and what is counted and noted of its sites.
+"""What is known about a home: its files, the supervisor's report, and the counts and notes about its sites.
 
-Each of that is read when it is first needed, and once.
+Each part is read once, when it is first needed.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class Inventory:
         self.home_option = home
 
     def warn(self, text: str) -> None:
-        """Take a warning about what cannot be known; nobody reads it here."""
+        """Take a warning about what is hidden; commands print it."""
 
     def waiting(self, what: str) -> AbstractContextManager[Any]:
-        """Enclose what takes longer than a moment; nobody sees it here."""
+        """Enclose a task that may take longer than a moment; commands show it."""
         return nullcontext(what)
 
     @cached_property
@@ -62,7 +62,7 @@ class Inventory:
 
     @cached_property
     def catalogue(self) -> Catalogue:
-        """Every enabled site and the host table, read afresh."""
+        """Every enabled site and the host table, read from the files."""
         from multisite.sites import catalogue
 
         with self.waiting(f"reading the site files of {self.home.path}"):
@@ -70,15 +70,15 @@ class Inventory:
 
     @cached_property
     def supervisor(self) -> dict[str, Any] | None:
-        """What the supervisor of the home reports of itself and its sites; None where there is none, or none for us.
+        """The supervisor's report on itself and its sites; None if none is running or it does not answer this user.
 
-        Another home's in its place is a warning on stderr: what can be known without it is reported all the same.
+        If another home's supervisor has its place, a warning goes to stderr, and the command works without it.
         """
         return self._asked[0]
 
     @cached_property
     def _asked(self) -> tuple[dict[str, Any] | None, str]:
-        """Ask for the status; returns it, and the socket that is closed to this user, "" if none is."""
+        """Return the status, and the socket that is closed to this user, "" if none is."""
         from multisite.control.client import NotAdmitted, SupervisorError
 
         try:
@@ -91,7 +91,7 @@ class Inventory:
 
     @cached_property
     def hidden(self) -> str:
-        """Why this user may not see what the service does, and what shows it; "" where everything may be seen."""
+        """Why this user may not see the service's state, and the command that shows it; "" if everything is visible."""
         place = self._asked[1] or sight.closed(self.home)
         if not place:
             return ""
@@ -106,7 +106,7 @@ class Inventory:
 
     @cached_property
     def unread(self) -> str:
-        """Which files of sites this user may not read, and what shows those sites; "" where there are none."""
+        """The site files that this user may not read, and the command that shows them; "" if there are none."""
         from multisite.config.safefiles import LET_READ
 
         shut = [problem for problem in self.catalogue.problems if problem.remedy == LET_READ]
@@ -118,23 +118,23 @@ class Inventory:
 
     @cached_property
     def known(self) -> dict[str, dict[str, Any]]:
-        """What is known of each site's processes: what the supervisor tells, else what one of them wrote down last."""
+        """What is known about each site's processes: the supervisor's report, else the last saved one."""
         try:
-            told = self.supervisor
-        except MultisiteError:  # it cannot be asked
-            told = None
+            answer = self.supervisor
+        except MultisiteError:  # it does not answer
+            answer = None
         kept = {name: tally.as_dict() for name, tally in self.tallies.items()}
-        return {**kept, **(told["sites"] if told else {})}
+        return {**kept, **(answer["sites"] if answer else {})}
 
     def is_held(self, site: str) -> bool:
-        """Tell whether the supervisor has processes of a site, or keeps it from having any."""
+        """Tell whether the supervisor has processes of a site, or prevents it from starting any."""
         known = self.known.get(site, {})
         state = known.get("state")
         return bool(state and (known["pids"] or (state in ("backoff", "fatal") and not self.is_in_workers(site))))
 
     @cached_property
     def problems(self) -> dict[str, list[Problem]]:
-        """The problems of enabled sites and of the home, by the file that they are in."""
+        """The problems of enabled sites and of the home, by file."""
         found: dict[str, list[Problem]] = {}
         for problem in self.seen(self.catalogue.problems):
             found.setdefault(problem.file, []).append(problem)
@@ -142,7 +142,7 @@ class Inventory:
 
     @cached_property
     def usage(self) -> tuple[dict[str, Sums], float]:
-        """What the workers counted for each site, and since when (`multisite.sites.usage.read`), if it may be read."""
+        """The workers' counts for each site, and since when (`multisite.sites.usage.read`), if they are readable."""
         from multisite.sites.statefile import StateFile
         from multisite.sites.usage import FOLDER, read
 
@@ -152,7 +152,7 @@ class Inventory:
             return {}, 0.0
 
     def ask(self, command: str, **arguments: Any) -> dict[str, Any] | None:
-        """Ask the supervisor of the home; None where there is none."""
+        """Ask the supervisor of the home; None if none is running."""
         from multisite.control.client import NotRunning
 
         try:
@@ -163,28 +163,28 @@ class Inventory:
 
     @cached_property
     def client(self) -> Client:
-        """Talks to the supervisor; root does to that of the service's user as well."""
+        """The client of the supervisor; root also accepts that of the service's user."""
         from multisite.control.client import Client
 
         return Client(self.home, believes=(sight.service_uid(self.home),) if os.geteuid() == 0 else ())
 
     @cached_property
     def ledger(self) -> Ledger:
-        """Which module names the workers have given to which site; only read here."""
+        """The module names that the workers have given to sites; only read here."""
         from multisite.sites import catalogue
 
         return catalogue.ledger(self.home, lambda: self.catalogue)
 
     @cached_property
     def failed_loads(self) -> dict[str, Failure]:
-        """What the workers noted when they last failed to load a site, by its name."""
+        """The workers' notes on the last failure to load a site, by the site's name."""
         from multisite.sites.failures import LastFailures
 
         return LastFailures(self.home).all()
 
     @cached_property
     def outages(self) -> Outages:
-        """Which sites are out of service."""
+        """The outages of sites."""
         from multisite.sites.outages import Outages
 
         outages = Outages(self.home)
@@ -193,26 +193,26 @@ class Inventory:
 
     @cached_property
     def placements(self) -> Placements:
-        """Where sites with mode = auto live at present."""
+        """Where sites with mode = auto run at present."""
         from multisite.sites.placements import Placements
 
         return Placements(self.home)
 
     def is_in_workers(self, site: str) -> bool:
-        """Tell whether a site with mode = auto lives in the workers at present."""
+        """Tell whether a site with mode = auto runs in the workers at present."""
         row = self.placements.of(site)
         return row is not None and row.is_here
 
     @cached_property
     def failed_starts(self) -> dict[str, Failure]:
-        """What the supervisor noted when it last failed to start a site, by its name."""
+        """The supervisor's notes on the last failure to start a site, by the site's name."""
         from multisite.sites import failures
 
         return failures.of_starts(self.home).all()
 
     @cached_property
     def tallies(self) -> dict[str, Tally]:
-        """What the sites had used when a supervisor wrote it down last, by name."""
+        """The use of sites that a supervisor saved last, by name."""
         from multisite.sites.tally import Tallies
 
         return Tallies(self.home).all()
@@ -224,12 +224,12 @@ class Inventory:
 
     @cached_property
     def available(self) -> dict[str, SiteFile]:
-        """Site files of ``sites-available`` by stem, those included that are enabled."""
+        """Site files of ``sites-available`` by stem, including enabled ones."""
         return {stem: self.read_available(stem) for stem in self.places.choices()}
 
     @cached_property
     def disabled(self) -> dict[str, SiteFile]:
-        """Site files of ``sites-available``, by stem, that nothing enabled leads to."""
+        """Site files of ``sites-available``, by stem, that are not enabled."""
         from multisite.sites.enabling import identity
         from multisite.sites.sitedir import enabled_paths
 

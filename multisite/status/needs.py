@@ -1,4 +1,4 @@
-"""What in the document of a home somebody has to look at, and which command helps (pure)."""
+"""Which sites in the document of a home need attention, and which command helps (pure)."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ CANNOT_START, OLD_VERSION, FAILING, WAITING, SLOW, OVER_BUDGET = KINDS = (
     "slow",
     "over budget",
 )
-LONG = 10.0  # seconds that a request is at work before somebody should look
+LONG = 10.0  # seconds after which a request counts as slow
 
 
 @dataclass(frozen=True)
 class Need:
-    """What is wrong with a site.
+    """A trouble of a site.
 
     Attributes:
-        name: of the site.
+        name: name of the site.
         kind: one of `KINDS`, the most urgent first.
-        cause: in a sentence, as text that may be hostile.
-        remedy: a command, or what else helps.
-        incident: the id on the visitor's page and in the log, "" where there is none.
+        cause: a sentence; its text may be hostile.
+        remedy: a command, or another remedy.
+        incident: the id on the visitor's page and in the log, "" if there is none.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Need:
 
 
 def needs(site: dict[str, Any]) -> list[Need]:
-    """Return what an enabled site needs, the most urgent first.
+    """Return the troubles of an enabled site, the most urgent first.
 
     Args:
         site: its row of the document.
@@ -54,12 +54,12 @@ def needs(site: dict[str, Any]) -> list[Need]:
 
 
 def of_all(document: dict[str, Any]) -> list[Need]:
-    """Return what all sites of a document need, the most urgent first."""
+    """Return the troubles of all sites in a document, the most urgent first."""
     return [need for site in ordered(document["sites"]) for need in needs(site)]
 
 
 def ordered(sites: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows in the order in which somebody should look at them; those that need nothing by their cost."""
+    """Return rows by urgency; sites without trouble follow by their cost."""
     return sorted(sites, key=_rank)
 
 
@@ -113,7 +113,7 @@ def _slow(site: dict[str, Any]) -> Need | None:
     oldest = max(site.get("requests_in_flight") or (), key=lambda one: one["age"], default=None)
     if not oldest or oldest["age"] < LONG:
         return None
-    cause = f"{oldest['method']} {oldest['path']} has been at work for {oldest['age']:.0f} seconds"
+    cause = f"{oldest['method']} {oldest['path']} has been running for {oldest['age']:.0f} seconds"
     return Need(site["name"], SLOW, cause, f"multisite status {shlex.quote(site['name'])}")
 
 
@@ -122,5 +122,5 @@ def _explain(name: str) -> str:
 
 
 def state_of(site: dict[str, Any]) -> str:
-    """Return the state for a table: that of its processes, and why the site is out of service, if it is."""
+    """Return the state for a table: that of the processes, and the kind of outage, if the site is out of service."""
     return f"{site['state']}, {site['service']}" if site["service"] else str(site["state"])

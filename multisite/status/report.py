@@ -1,4 +1,4 @@
-"""What there is to say of a site: where it runs, what its state is, and why, without asking the workers."""
+"""The state of a site: where it runs, its state and the reason, found without asking the workers."""
 
 from __future__ import annotations
 
@@ -45,23 +45,23 @@ COUNTED = (*figures.COUNTED, *figures.STARTED)
 DAY = 86400
 MAY_HAVE_MOVED = "this user may not see whether it has moved into the workers"
 REACHED_WITHIN = 1.0  # seconds
-PROXY = "proxy"  # the state of a site whose processes are somebody else's: nothing of ours runs, or is stopped
+PROXY = "proxy"  # the state of a site that only relays to upstreams, so there is no process to start or stop
 
 
 @dataclass
 class SiteReport:
-    """Everything there is to say of one site; each command prints what it needs of that.
+    """All that is known about one site; each command prints the part that it needs.
 
-    What the supervisor has to be asked, or has to be summed up, is found out when it is needed.
+    Values that need the supervisor or a sum are computed only when they are used.
 
     Attributes:
         placement: "in-process", "spawned" or "proxy"; None for a site whose file has errors, or that is not enabled.
-        at_rest: the state without what the supervisor knows: one of the contract's words.
-        problems: what is wrong with its file, and what keeps it from being served or started.
-        faults: the latter alone.
-        doubts: what only root could do, and what the workers have told the site.
-        failure: what the workers or the supervisor noted, if it could not be loaded or started the last time.
-        saving: what it would save to let it share, where that is known.
+        at_rest: the state as far as it is known without the supervisor: one of the contract's words.
+        problems: problems of its file, and those that keep it from being served or started.
+        faults: only the latter.
+        doubts: problems that only concern ordinary users, and warnings from the workers.
+        failure: the note of the workers or the supervisor, if the last attempt to load or start it failed.
+        saving: memory that the site would save if it shared, if that is known.
     """
 
     inventory: Inventory
@@ -78,21 +78,21 @@ class SiteReport:
 
     @property
     def state(self) -> str:
-        """One of the contract's words; where the supervisor has something to do with the site, it knows better."""
+        """One of the contract's words; if the supervisor manages the site, its word counts."""
         if self.inventory.hidden and self.at_rest not in ("broken", PROXY):
             return UNKNOWN
-        told = self.inventory.known.get(self.site.name, {}).get("state")
+        known = self.inventory.known.get(self.site.name, {}).get("state")
         spawned = self.placement == "spawned" and self.at_rest != "broken"
-        return told if told and (spawned or self.inventory.is_held(self.site.name)) else self.at_rest
+        return known if known and (spawned or self.inventory.is_held(self.site.name)) else self.at_rest
 
     @cached_property
     def outage(self) -> Outage | None:
-        """Why the site is out of service, None where it is not."""
+        """Why the site is out of service, None if it is in service."""
         return self.inventory.outages.of(self.site) if self.enabled else None
 
     @cached_property
     def trouble(self) -> Failure | None:
-        """What went wrong while the site served, and is not over: an upstream that is down, or a process too large."""
+        """A lasting failure while the site served: an upstream that is down, or a process that is too large."""
         grown = self.inventory.failed_starts.get(part(self.site.name, MEMORY))
         since = self.figures.get("up_since") or 0.0
         found = [one for one in _troubles(self.inventory, self.site) if one.unreachable or one.at > since]
@@ -100,7 +100,7 @@ class SiteReport:
 
     @property
     def lost(self) -> list[Problem]:
-        """Those upstreams that cannot be reached now, whether or not a request has found that out."""
+        """The upstreams that cannot be reached now, even if no request has noticed it."""
         site, remedy = self.site, "start the server that listens there, or correct upstreams"
         reasons = {one: _unreached(site, one) for one in site.upstreams} if self.placement == "proxy" else {}
         return [
@@ -111,12 +111,12 @@ class SiteReport:
 
     @property
     def service(self) -> str | None:
-        """In one word why the site is out of service, None where it is not."""
+        """The kind of outage in one word, None if the site is in service."""
         return self.outage.kind if self.outage else None
 
     @cached_property
     def figures(self) -> dict[str, Any]:
-        """What the supervisor tells of its processes, or has written down of them; {} where it knows nothing."""
+        """The supervisor's report on the site's processes, or the saved one; {} if there is none."""
         known = self.inventory.known.get(self.site.name, {})
         if "state" not in known:
             return {**known, **self._counted} if known else known
@@ -132,10 +132,10 @@ class SiteReport:
         return asdict(self.saving) if self.saving else None
 
     def as_dict(self, figures: bool = True) -> dict[str, Any]:
-        """Return the site as the contract's document has it; a figure that nobody measures is null.
+        """Return the site in the form of the contract's document; a figure that is not measured is null.
 
         Args:
-            figures: whether there may be any; there are none of what is not enabled.
+            figures: whether to include figures; a site that is not enabled has none.
         """
         site = self.site
         failure = _failure(self.failure or (self.trouble if figures else None))
@@ -172,27 +172,26 @@ class SiteReport:
 
     def _measured(self) -> dict[str, Any]:
         """Return the figures: what the workers counted, and what the site's own processes did."""
-        told = self.inventory.known.get(self.site.name, {})
-        return {**{key: told[key] for key in USED if key in told}, **self.figures, **self._counted}
+        known = self.inventory.known.get(self.site.name, {})
+        return {**{key: known[key] for key in USED if key in known}, **self.figures, **self._counted}
 
     @cached_property
     def _counted(self) -> dict[str, Any]:
-        sums, told = self.inventory.usage[0].get(self.site.name), self.inventory.known.get(self.site.name, {})
-        return {**figures.counted(sums, told), **figures.started(told), "last_use": figures.last_use(sums, told)}
+        sums, known = self.inventory.usage[0].get(self.site.name), self.inventory.known.get(self.site.name, {})
+        return {**figures.counted(sums, known), **figures.started(known), "last_use": figures.last_use(sums, known)}
 
 
 def _failure(failure: Failure | None) -> dict[str, Any] | None:
-    """Return a failure as the supervisor tells it: its reason, and for a start its steps and the last output."""
+    """Return a failure in the supervisor's form: its reason, and for a start its steps and the last output."""
     if not failure or failure.own_process:
         return None
     steps = [{"step": step, "seconds": round(seconds, 4)} for step, seconds in failure.steps]
-    told = {"failure": failure.reason, "incident": failure.incident, "at": failure.at, "serving": failure.serving}
-    told |= {"remedy": failure.remedy}
-    return {**told, "steps": steps, "output": list(failure.output)}
+    document = {"failure": failure.reason, "incident": failure.incident, "at": failure.at, "serving": failure.serving}
+    return {**document, "remedy": failure.remedy, "steps": steps, "output": list(failure.output)}
 
 
 def _troubles(inventory: Inventory, site: Site) -> list[Failure]:
-    """Return what went wrong with requests that the workers sent on, and is not over."""
+    """Return the failures of relayed requests that are not over."""
     if not any(part(site.name, upstream) in inventory.failed_loads for upstream in ("", *site.upstreams)):
         return []
     return troubles.lasting(
@@ -201,62 +200,62 @@ def _troubles(inventory: Inventory, site: Site) -> list[Failure]:
 
 
 def _unreached(site: Site, upstream: str) -> str:
-    """Say why nobody can connect to an upstream, "" where that can be done."""
+    """Return why an upstream cannot be reached, "" if it can."""
     try:
         connect(Endpoint.parse(upstream, site.protocol), REACHED_WITHIN).close()
     except ConnectFailed as error:
         return error.reason.rpartition(": ")[2]
-    except MultisiteError:  # as many wait there as may
+    except MultisiteError:  # its queue is full
         return ""
     return ""
 
 
 def judge(inventory: Inventory, site: Site) -> SiteReport:
     """Judge an enabled site; one that cannot be judged is broken."""
-    with inventory.waiting(f"looking at {site.name}"):
+    with inventory.waiting(f"examining {site.name}"):
         return fenced(inventory, site.name, partial(_judged, inventory, site), partial(_unjudged, inventory, site))
 
 
-def _unjudged(inventory: Inventory, site: Site, said: str) -> SiteReport:
-    fault = Problem(site.file, said)
-    return SiteReport(inventory, site, None, said, "broken", (*_read(inventory, site.entry_name), fault), (fault,))
+def _unjudged(inventory: Inventory, site: Site, reason: str) -> SiteReport:
+    fault = Problem(site.file, reason)
+    return SiteReport(inventory, site, None, reason, "broken", (*_read(inventory, site.entry_name), fault), (fault,))
 
 
 def _judged(inventory: Inventory, site: Site) -> SiteReport:
     failure = inventory.failed_loads.get(site.name)
     if inventory.catalogue.entries[site.entry_name].broken:
-        told = problems_of(inventory, site.entry_name)
-        if not any(problem.is_error for problem in told):
-            return SiteReport(inventory, site, None, "this user may not read its file", UNKNOWN, told)
-        return SiteReport(inventory, site, None, "its file has errors", "broken", told, failure=failure)
+        found = problems_of(inventory, site.entry_name)
+        if not any(problem.is_error for problem in found):
+            return SiteReport(inventory, site, None, "this user may not read its file", UNKNOWN, found)
+        return SiteReport(inventory, site, None, "its file has errors", "broken", found, failure=failure)
     placement, problems = _placement(site, inventory), faults_of(site, inventory.home)
     faults = tuple(problem for problem in problems if problem.is_error)
     doubts = tuple(problem for problem in problems if not problem.is_error)
     doubts += relativepaths.problems(site, inventory.home) if placement.shareable else ()
-    # Where the workers have found that it needs a process, and what its files say is as it was then.
+    # The workers have found that it needs a process, and its files have not changed since.
     is_kept_out = failure and failure.own_process and not failure.outdated and failure.basis == basis(inventory.home)
     if failure and placement.shareable and is_kept_out:
         placement = Placement("spawned", failure.reason.removeprefix(NeedsProcess.opening))
     if not placement.shareable:
         failure = inventory.failed_starts.get(site.name)
-    state, told = _state(site, inventory, placement, faults, failure), problems_of(inventory, site.entry_name)
-    more = (told, faults, doubts, failure, saving(inventory, site))
+    state, found = _state(site, inventory, placement, faults, failure), problems_of(inventory, site.entry_name)
+    more = (found, faults, doubts, failure, saving(inventory, site))
     if inventory.hidden and site.share and sharing.is_examined(site, inventory.home):
         return SiteReport(inventory, site, None, MAY_HAVE_MOVED, state, *more)
     return SiteReport(inventory, site, placement.kind, placement.reason, state, *more)
 
 
 def problems_of(inventory: Inventory, name: str) -> tuple[Problem, ...]:
-    """Return everything that is wrong with an enabled site, each problem once: `check` prints it, and `list` counts it.
+    """Return all problems of an enabled site, each once: `check` prints them, and `list` counts them.
 
-    A key that cannot be read explains what follows from it.
+    A problem of a key hides the problems that follow from it.
     """
     site = partial(inventory.catalogue.site, name)
     return _each_once(inventory, _read(inventory, name), inventory.catalogue.entries[name].path, name, site)
 
 
 def problems_of_file(inventory: Inventory, file: SiteFile) -> tuple[Problem, ...]:
-    """Return everything that is wrong with a site that is not enabled, as `problems_of` does."""
+    """Return all problems of a site that is not enabled, as `problems_of` does."""
     return _each_once(inventory, file.problems, file.path, file.name, partial(make_site, file, inventory.home))
 
 
@@ -270,13 +269,13 @@ def _each_once(
 
 
 def _read(inventory: Inventory, name: str) -> tuple[Problem, ...]:
-    """Return what is wrong with what a site's file says, and those that it extends."""
+    """Return the problems in a site's file and in those that it extends."""
     entry = inventory.catalogue.entries[name]
     return tuple(dict.fromkeys((*inventory.seen(entry.problems), *inventory.problems.get(entry.path, ()))))
 
 
 def problems_of_site(site: Site, home: Home) -> list[Problem]:
-    """Return what is wrong with the places and the program of a site, wherever its file is."""
+    """Return the problems of a site's folders and program, wherever its file is."""
     sessions = storage_problem(site, site.processes)
     besides = [*([sessions] if sessions else []), *relativepaths.problems(site, home)]
     found = [*faults_of(site, home), *static_problems(site), *log_problems(site), *besides]
@@ -284,14 +283,14 @@ def problems_of_site(site: Site, home: Home) -> list[Problem]:
     return [*found, *htpasswd.problems(site), *([expiring] if expiring else [])]
 
 
-def _unchecked(path: str, name: str, said: str) -> list[Problem]:
-    return [Problem(path, f"the site {name} cannot be checked: {said}")]
+def _unchecked(path: str, name: str, reason: str) -> list[Problem]:
+    return [Problem(path, f"the site {name} cannot be checked: {reason}")]
 
 
 def _state(
     site: Site, inventory: Inventory, placement: Placement, faults: tuple[Problem, ...], failure: Failure | None
 ) -> str:
-    """Say what state the site is in; what is wrong with its newest version matters where no older one serves."""
+    """Return the state of the site; faults of its newest version count only if no older one serves."""
     if (failure and failure.broken) or (faults and not _has_older(site, inventory, placement, failure)):
         return "broken"
     if placement.kind == "proxy":
@@ -301,7 +300,7 @@ def _state(
 
 
 def _has_older(site: Site, inventory: Inventory, placement: Placement, failure: Failure | None) -> bool:
-    """Tell whether the workers serve an older version than that on disk."""
+    """Tell whether the workers serve an older version than the one on disk."""
     if not placement.shareable:
         return False
     row = inventory.placements.of(site.name)
@@ -311,7 +310,7 @@ def _has_older(site: Site, inventory: Inventory, placement: Placement, failure: 
 
 
 def _placement(site: Site, inventory: Inventory) -> Placement:
-    """Say where `site` runs: where it has been put, if it is examined."""
+    """Return where `site` runs: if it is examined, the place that the examination chose."""
     if not CAN_SPAWN or not sharing.is_examined(site, inventory.home):
         return sharing.place_among(site, inventory.home, inventory.ledger.others(site.name))
     row = inventory.placements.of(site.name)
@@ -323,7 +322,7 @@ def _placement(site: Site, inventory: Inventory) -> Placement:
 
 
 def _why_not_here(site: Site, inventory: Inventory, row: Row | None) -> str:
-    """Say why a site that is examined lives in a process of its own."""
+    """Return why an examined site runs in its own process."""
     from multisite.supervisor.process import launch
 
     other = launch.stranger(site, inventory.home)
@@ -341,7 +340,7 @@ def _why_not_here(site: Site, inventory: Inventory, row: Row | None) -> str:
 
 
 def _why_apart(site: Site, inventory: Inventory, row: Row | None) -> str:
-    """Say what is known of a site that may not share."""
+    """Return what is known about a site that may not share."""
     if not row or row.version != changes.version_of(site, inventory.home):
         return UNSHARED
     known = (row.found, Heat(), inventory.home.supervisor)
@@ -349,7 +348,7 @@ def _why_apart(site: Site, inventory: Inventory, row: Row | None) -> str:
 
 
 def saving(inventory: Inventory, site: Site) -> Saving | None:
-    """Return what it would save to say ``share = yes`` in the file of an enabled site; None where that is not known."""
+    """Return the memory that ``share = yes`` in an enabled site's file would save; None if that is unknown."""
     row = inventory.placements.of(site.name)
     if not row or not row.saving or site.share or not sharing.is_examined(site, inventory.home):
         return None
@@ -357,7 +356,7 @@ def saving(inventory: Inventory, site: Site) -> Saving | None:
 
 
 def faults_of(site: Site, home: Home) -> list[Problem]:
-    """Return what is wrong with what the file of `site` promises to serve, and why it could not be started."""
+    """Return why the application of `site` could not be served or started."""
     closed, found = htpasswd.unreadable(site), hidden_problems(site, home)
     if not found:
         found = site_problems(site)
@@ -368,9 +367,9 @@ def faults_of(site: Site, home: Home) -> list[Problem]:
 
 
 def start_problems(site: Site, home: Home) -> list[Problem]:
-    """Return why whoever types the command could not start a process of `site`, as the supervisor would.
+    """Return why the user of this command could not start a process of `site` as the supervisor would.
 
-    What root alone could do is a warning: the service may well run as root.
+    A start that needs root is a warning, since the service may run as root.
     """
     from multisite.supervisor.process import launch
 

@@ -1,7 +1,8 @@
-"""What whoever asks may see of the service, and which command shows the rest.
+"""What a user may see of the service, and which command shows the rest.
 
-A service that belongs to root, or to a user of its own, hides its sockets, its counts and what the sites printed from
-ordinary users. A command shows them what its files say, reports the rest as unknown, and names the command that helps.
+A service that belongs to root, or to its own user, hides its sockets, its counts and the output of sites from ordinary
+users. For them, a command shows the contents of files, reports the rest as unknown, and names the command that shows
+it.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
 
 #: of the units that `init --system` writes
 SUPERVISORS_STATE, WORKERS_STATE = "/var/lib/multisite", "/var/lib/multisite-workers/multisite"
-UNKNOWN = "unknown"  # in the place of a state that this user may not see
-#: the command line as it was typed; no words where no command asks
+UNKNOWN = "unknown"  # in place of a state that this user may not see
+#: the command line as it was typed; empty if no command is running
 TYPED: ContextVar[tuple[str, ...]] = ContextVar("multisite.typed", default=())
 KINDS = ("statistics", "verdicts", "starts", "placements")  # documents that a command reads
 
 
 def user_name(uid: int) -> str:
-    """Return the name of a user, or the number of one that has none."""
+    """Return the name of a user, or the number if there is no name."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -36,7 +37,7 @@ def user_name(uid: int) -> str:
 
 
 def service_uid(home: Home) -> int:
-    """Return the user whose service the home's is: the owner of its runtime directory, else of moya.conf."""
+    """Return the user of the home's service: the owner of its runtime directory, else of moya.conf."""
     for path in (home.runtime_dir, home.file, "/"):
         try:
             return os.stat(path).st_uid
@@ -46,11 +47,11 @@ def service_uid(home: Home) -> int:
 
 
 def privileged(home: Home, uid: int = -1) -> str:
-    """Return the command line as it was typed, for the service's user; "" where that is who types it, or root.
+    """Return the command line as it was typed, for the service's user; "" if this user is that one, or root.
 
     Args:
-        home: of the service.
-        uid: of the service's user; -1: `service_uid`.
+        home: home of the service.
+        uid: the service's user; -1: `service_uid`.
     """
     from multisite.config.read import SYSTEM_HOME
 
@@ -64,7 +65,7 @@ def privileged(home: Home, uid: int = -1) -> str:
 
 
 def as_seen(problem: Problem, home: Home, uid: int = -1) -> Problem:
-    """Return a problem as this user sees it: what only the service's user has to read is no fault of the service."""
+    """Return a problem as this user sees it: a file that only the service's user has to read is not a fault."""
     from multisite.config.safefiles import LET_READ
 
     again = privileged(home, uid) if problem.remedy == LET_READ else ""
@@ -72,10 +73,10 @@ def as_seen(problem: Problem, home: Home, uid: int = -1) -> Problem:
 
 
 def of_service(home: Home) -> Home:
-    """Return the home with the folders that its service uses, which may run as another user or in another session.
+    """Return the home with the folders of its service, which may run as another user or in another session.
 
-    Folders that moya.conf does not name depend on user and session. Where this one's have no supervisor, and those of
-    the owner of moya.conf have one, or root's where that is another user, the latter are meant.
+    Folders that moya.conf does not name depend on user and session. If there is no supervisor in this user's folders
+    but one in those of the owner of moya.conf, or in root's if this user is the owner, those folders are used.
     """
     from multisite.config.model import default_runtime_dir
 
@@ -93,7 +94,7 @@ def of_service(home: Home) -> Home:
 
 
 def _with_state(home: Home) -> Home:
-    """Return a home whose state is where the user keeps it who owns the runtime directory."""
+    """Return the home with the state directory of the user who owns the runtime directory."""
     uid = owner(home.runtime_dir)
     if home.service.state_dir or uid in (home.uid, -1):
         return home
@@ -105,7 +106,7 @@ def _with_state(home: Home) -> Home:
 
 
 def owner(path: str) -> int:
-    """Return the user to whom a file belongs, -1 where that is not known."""
+    """Return the owner of a file, -1 if that is unknown."""
     try:
         return os.stat(path).st_uid
     except OSError:
@@ -113,7 +114,7 @@ def owner(path: str) -> int:
 
 
 def _is_used(folder: str, home: Home) -> bool:
-    """Tell whether a supervisor has been in a runtime directory, and no other home's, as far as it can be seen."""
+    """Tell whether a supervisor of this home, as far as it can be seen, has used a runtime directory."""
     from multisite.control.rundir import RuntimeDir
 
     there = RuntimeDir(home, folder)
@@ -127,7 +128,7 @@ def _is_used(folder: str, home: Home) -> bool:
 
 
 def log_folders(home: Home) -> list[str]:
-    """Return where lines of sites are kept: by the supervisor, and by workers with a state directory of their own."""
+    """Return the folders with lines of sites: the supervisor's, and that of workers with their own state directory."""
     from multisite.logs.kept import FOLDER
 
     own = [WORKERS_STATE] if home.state_dir == SUPERVISORS_STATE else []
@@ -135,7 +136,7 @@ def log_folders(home: Home) -> list[str]:
 
 
 def closed(home: Home) -> str:
-    """Return what of the service's state this user may not read, "" if nothing."""
+    """Return the first place of the service's state that this user may not read, "" if there is none."""
     from multisite.sites.statefile import StateFile
     from multisite.sites.usage import FOLDER
 
@@ -146,7 +147,7 @@ def closed(home: Home) -> str:
 def closed_place(path: str) -> str:
     """Return the place that keeps this user from reading `path`, itself or a folder above it; "" if nothing does.
 
-    What is not there is closed to nobody.
+    A missing file is not closed.
     """
     from multisite.supervisor.process import reach
 
@@ -158,9 +159,9 @@ def closed_place(path: str) -> str:
 
 
 def hidden_problems(site: Site, home: Home) -> list[Problem]:
-    """Return which places of a site this user may not look at, so that nobody takes them for missing.
+    """Return the places of a site that this user may not see, so that they do not count as missing.
 
-    It is an error if this user is the service's, who could not serve the site; else nothing is known.
+    It is an error if this is the service's user, who could not serve the site; else a warning.
     """
     found: dict[str, Problem] = {}
     for key, value, path in _places(site):
@@ -184,7 +185,7 @@ def _hidden(site: Site, home: Home, key: str, value: str, place: str) -> Problem
 
 
 def _places(site: Site) -> Iterator[tuple[str, str, str]]:
-    """Yield the places that are looked at before a site can be called right: key, value and path."""
+    """Yield the places that a check of a site has to see: key, value and path."""
     if site.location and "%" not in site.location:
         yield "location", site.location, site.location
         yield from (("application", site.application, path) for path in _code(site))
@@ -195,7 +196,7 @@ def _places(site: Site) -> Iterator[tuple[str, str, str]]:
 
 
 def _code(site: Site) -> Iterator[str]:
-    """Yield the folders and the file to which the name of a site's module leads, those included that are not there."""
+    """Yield the folders and files to which the name of a site's module may lead, including missing ones."""
     from multisite.sites import sharing
 
     if not site.application or site.mode == "proxy":

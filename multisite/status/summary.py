@@ -115,7 +115,7 @@ def _counted(count: int | None, noun: str) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Say a time in its largest whole unit: ``42s``, ``7m``, ``3h``, ``2d``."""
+    """Return a time in its largest whole unit: ``42s``, ``7m``, ``3h``, ``2d``."""
     seconds = seconds or 0.0
     for unit, unit_size in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= 2 * unit_size:
@@ -124,7 +124,7 @@ def duration(seconds: float | None) -> str:
 
 
 def size(count: float) -> str:
-    """Say a number of bytes in its largest unit."""
+    """Return a number of bytes in its largest unit."""
     for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if count >= factor:
             return f"{count / factor:.1f} {unit}"

@@ -167,7 +167,7 @@ def test_stop_says_that_a_site_in_the_workers_has_no_process(home: pathlib.Path,
     add(home, "blog")
     add(home, "own", "mode = spawned")
     said = run("stop", "blog", "own").stdout
-    assert said.startswith("blog: it shares the workers' interpreter and has no process; dissite switches it off\n")
+    assert said.startswith("blog: it shares the workers' interpreter and has no process; use dissite to disable it\n")
     assert said.endswith("own: it was not running\n")
 
 
@@ -430,7 +430,7 @@ def test_explain_says_why_nobody_answers(home: pathlib.Path, run: Run) -> None:
     assert "its mounts are /v1" in run("explain", "api.example.com/v2").stderr
     bad = run("explain", "exa mple..com")
     assert bad.exit_code == 1
-    assert bad.stderr == "multisite: 'exa mple..com' is no host name: it gets a 400 page\n"
+    assert bad.stderr == "multisite: 'exa mple..com' is not a host name: it gets a 400 page\n"
 
 
 def test_explain_says_what_will_fail(home: pathlib.Path, run: Run) -> None:
@@ -467,15 +467,15 @@ def test_a_bad_deploy_is_told_beside_the_old_version_that_serves(home: pathlib.P
     told = run("explain", "blog.example.com")
     assert told.exit_code == 1
     assert "state:       in-process\n" in told.stdout
-    assert "the old version goes on serving, since the new one failed at " in told.stdout
-    assert "incident 1: it needs no_such_module" in told.stdout
+    assert ": new version failed to start (" in told.stdout and "; the old version is still serving" in told.stdout
+    assert "incident 1: new version failed to start (it needs no_such_module)" in told.stdout
     assert "there is no application" in told.stderr
     assert "error: blog: old version serves, incident 1: it needs no_such_module\n" in run("status").stdout
     verdicts.note("blog", "it needs no_such_module", "2", serving=False)
     verdicts.note("blog", "it needs no_such_module", "3", serving=True)
     told = run("explain", "blog.example.com")
     assert "state:       broken\n" in told.stdout
-    assert "goes on serving" not in told.stdout
+    assert "still serving" not in told.stdout
 
 
 def test_list_says_that_an_old_version_serves(home: pathlib.Path, run: Run) -> None:
@@ -483,7 +483,7 @@ def test_list_says_that_an_old_version_serves(home: pathlib.Path, run: Run) -> N
     LastFailures(read_home(str(home))).note("blog", "its smoke request failed", "1", serving=True)
     (row,) = answer(run("list", options=("--json",)))["sites"]
     assert (row["state"], row["failure"]["serving"]) == ("in-process", True)
-    said = "the old version goes on serving, since the new one failed: its smoke request failed"
+    said = "new version failed to start (its smoke request failed"
     assert said in " ".join(run("list").stdout.split())
 
 

@@ -49,17 +49,17 @@ def test_some_sites(home: TestHome) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((), "say for which server"),
+        ((), "name the server"),
         (("--nginx", "--generic", "blog"), "--generic"),
         (("--nginx", "--wsgi"), "Apache"),
         (("--nginx", "--direct", "--uwsgi"), "--direct"),
         (("--lighttpd", "--direct"), "--direct"),
         (("--caddy", "--uwsgi"), "--uwsgi"),
         (("--caddy", "--tls", "/x"), "--tls"),
-        (("--caddy", "--redirect"), "--redirect: caddy sends visitors to HTTPS by itself"),
-        (("--nginx", "--redirect"), "say with --tls where the certificates are"),
-        (("--apache", "--redirect"), "say with --tls where the certificates are"),
-        (("--nginx", "--generic", "--tls", "/x"), "--generic has one block for all"),
+        (("--caddy", "--redirect"), "--redirect: caddy redirects visitors to HTTPS by itself"),
+        (("--nginx", "--redirect"), "give the folder of the certificates with --tls"),
+        (("--apache", "--redirect"), "give the folder of the certificates with --tls"),
+        (("--nginx", "--generic", "--tls", "/x"), "--generic has one for all"),
         (("--nginx", "--listen", "80; evil"), "--listen '80; evil'"),
         (("--nginx", "--upstream", "127.0.0.1:8000;"), "--upstream"),
         (("--nginx", "--upstream", "unix:relative"), "--upstream"),
@@ -103,7 +103,7 @@ def test_a_server_that_is_not_installed_is_said(home: TestHome, monkeypatch: pyt
     monkeypatch.setattr("multisite.cli.frontends.syntax.PROGRAMS", {"nginx": ("no-such-server",)})
     done = rules(home, "--nginx", "--check")
     assert done.exit_code == 0
-    assert done.stderr == "nginx is not installed here: its rules are not checked\n"
+    assert done.stderr == "nginx is not installed here, so the rules were not checked\n"
     assert "server_name" in done.stdout
 
 

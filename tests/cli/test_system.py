@@ -62,7 +62,7 @@ def test_what_init_wrote_is_not_changed_by_hand(tmp_path: Path, manager: str) ->
     (tmp_path / "etc/moya/logging.ini").write_text("[logger:root]\n")
     (tmp_path / "etc/logrotate.d/multisite").write_text("mine\n")
     third = init(tmp_path, *words).stdout
-    assert "logging.ini (it says something else; --force overwrites it)" in third
+    assert "logging.ini (its text differs; --force overwrites it)" in third
     assert sum("kept" in line for line in third.splitlines()) == 2
     assert sum("changed by hand" in line for line in third.splitlines()) == 1
 
@@ -96,7 +96,7 @@ def test_what_nobody_has_changed_follows_new_settings(tmp_path: Path) -> None:
     result = init(tmp_path, "--system", "--user", "web")
     assert f"updated {tmp_path / UNITS / 'multisite.service'}" in result.output
     assert "kept " in result.output  # moya.conf, which has no such line
-    assert "see that its [supervisor] says socket_group = web" in result.output
+    assert "its [supervisor] section sets socket_group = web" in result.output
 
 
 def test_a_file_of_somebody_elses_is_kept(tmp_path: Path) -> None:
@@ -117,9 +117,9 @@ def test_in_json_the_steps_are_a_list(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "home", "reason"),
     [
-        (("--system", "--user", "a b"), "", "no name of a user"),
-        (("--system",), "/srv/my sites", "cannot stand in these files"),
-        ((), "", "--root goes with --system"),
+        (("--system", "--user", "a b"), "", "is not a user name"),
+        (("--system",), "/srv/my sites", "these files cannot name"),
+        ((), "", "--root needs --system"),
     ],
 )
 def test_what_these_files_cannot_hold_is_refused(

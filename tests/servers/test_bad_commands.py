@@ -477,7 +477,7 @@ def assert_commands_know(home: HomeDir, names: list[str]) -> None:
     listed = json.loads(home.multisite("--json", "list"))
     assert {site["name"] for site in listed["sites"]} == {*names, *GOOD}
     assert "state:       running, process " in home.multisite("explain", "bomb.test")
-    assert home.multisite("restart", "burns").startswith("burns: another process is started")
+    assert home.multisite("restart", "burns").startswith("burns: a new process is starting")
 
 
 def test_the_end_of_the_server_is_the_end_of_all_of_it(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_a_busy_clean_site_moves_in_and_says_why(home: HomeDir) -> None:
 
 
 def test_new_code_is_examined_before_anybody_gets_it(home: HomeDir) -> None:
-    """The workers go on with the old code until the new one's process is ready; it moves in again when it is clean."""
+    """Workers keep serving the old code until the new one's process is ready; it moves in again when it is clean."""
     site(home, "blog")
     with gunicorn(home, "gthread", "--workers", "1", "--threads", "2") as server:
         comes_in(server, "blog")

@@ -238,7 +238,7 @@ def test_each_site_answers_its_name_in_localhost_unless_a_domain_says_otherwise(
             assert re.search(rf"^site: +{host.split('.')[-2]}$", text, re.MULTILINE), text
         assert all("multisite serve, which runs" in told[f"{name}.localhost"] for name in ("one", "four", "six"))
         assert "multisite serve" not in told["any.three.localhost"]  # its own domain
-    assert "under multisite serve the site one answers it" in home.multisite("explain", "one.localhost")
+    assert "with multisite serve, the site one answers it" in home.multisite("explain", "one.localhost")
 
 
 def test_a_production_server_answers_no_such_name_unless_it_is_told_to(home: HomeDir) -> None:
@@ -270,7 +270,7 @@ def test_the_supervisor_that_runs_already_is_told_of(home: HomeDir) -> None:
     with serve(home) as first:
         assert first.ask("one.test").status == 200
         with serve(home, "--debug") as second:
-            assert "a supervisor runs already" in second.log()
+            assert "a supervisor is already running" in second.log()
             assert "broken on purpose" not in second.ask("one.localhost", "/fail").text
 
 

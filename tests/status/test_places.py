@@ -55,7 +55,7 @@ def test_a_runtime_directory_too_long_for_a_socket_is_an_error(tmp_path: pathlib
         (str(home / "moya.conf"), "runtime_dir"),
         *([(str(home / "sites-enabled/shop.ini"), "name")] if mode == "spawned" else []),
     ]
-    assert "107 are the most" in problems[0]["reason"]
+    assert "the limit is 107" in problems[0]["reason"]
 
 
 def test_a_site_whose_name_makes_it_too_long_is_the_only_one(tmp_path: pathlib.Path) -> None:

@@ -81,7 +81,7 @@ def test_every_reading_command_shows_what_it_may_and_names_the_one_that_shows_al
     assert code == 0, err
     assert f"sudo multisite --home {home.path} {' '.join(words)}" in err
     assert "no nodes are known" not in out
-    assert "socket_group" not in err and "no supervisor runs" not in out + err
+    assert "socket_group" not in err and "no supervisor is running" not in out + err
     assert "stopped" not in out and "broken" not in out
 
 

@@ -45,7 +45,7 @@ def test_without_a_supervisor_everything_is_stopped(home: SupervisedHome) -> Non
     assert document["supervisor"] is None
     assert document["preloaders"] == []
     assert (document["sites"][0]["state"], document["sites"][0]["placement"]) == ("stopped", "spawned")
-    assert "no supervisor runs" in typed(home, "status")
+    assert "no supervisor is running" in typed(home, "status")
     assert typed(home, "stop", "blog") == "blog: it was not running\n"
 
 

@@ -302,9 +302,9 @@ def test_start_runs_a_process_before_the_first_request(home: SupervisedHome) -> 
 
     home.app("ours", APP)
     home.site("theirs")
-    assert start("ours") == "ours: no supervisor runs; it starts at its first request\n"
+    assert start("ours") == "ours: no supervisor is running; the site starts at its first request\n"
     home.ensure("ours")
     assert start("all") == "ours: starting\ntheirs: starting\n"
     pids = {name: home.wait_for(name, "running")["pids"] for name in ("ours", "theirs")}
-    assert start("theirs", "ours") == "theirs: it is running\nours: it is running\n"
+    assert start("theirs", "ours") == "theirs: it is already running\nours: it is already running\n"
     assert {name: home.state(name)["pids"] for name in pids} == pids

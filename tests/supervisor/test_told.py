@@ -171,7 +171,7 @@ def test_a_replacement_that_failed_is_told_while_the_old_process_serves(home: Su
     home.client.ask({"do": "restart", "site": "blog"})
     wait_until(lambda: home.state("blog")["replace_failure"])
     told = typed(home, "explain", "blog.test")
-    assert "the old version goes on serving, since the new one failed at " in told
+    assert ": new version failed to start (" in told and "; the old version is still serving" in told
     assert "running" in told
 
 

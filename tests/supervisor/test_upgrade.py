@@ -320,7 +320,7 @@ def test_a_supervisor_imports_everything_when_it_starts() -> None:
 def test_the_command_says_what_happened(home: SupervisedHome) -> None:
     argv = [sys.executable, "-m", "multisite", "--home", str(home.path), "reload", "--supervisor"]
     told = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-    assert "no supervisor runs" in told
+    assert "no supervisor is running" in told
     home.site("blog")
     home.get("blog")
     told = subprocess.run(argv, capture_output=True, text=True, check=True).stdout

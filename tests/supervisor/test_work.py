@@ -255,7 +255,7 @@ def test_explain_says_that_a_site_is_at_work(home: SupervisedHome) -> None:
     name = site(home, "wsgi", "explained", idle_timeout="1h")
     home.get(name, "/busy")
     wait_until(lambda: home.state(name)["working"])
-    assert "it is at work without a request" in typed(home, "explain", f"{name}.test")
+    assert "it is working without a request" in typed(home, "explain", f"{name}.test")
     home.get(name, "/done")
     wait_until(lambda: not home.state(name)["working"])
     assert "at work" not in typed(home, "explain", f"{name}.test")

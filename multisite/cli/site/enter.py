@@ -90,7 +90,7 @@ def enter(session: Session, name: str, words: tuple[str, ...]) -> NoReturn:
 
     site = session.any_site(name).site
     if hosting.is_hosting(site.location) and not site.host:
-        fail(f"{name} has a site for each folder; name one of its hosts")
+        fail(f"{name} is a hosting site, with a site for each host; name one of its hosts")
     try:
         how = launch.guest(site, session.home, os.environ, words or (_shell(site.chroot),))
     except Refused as error:

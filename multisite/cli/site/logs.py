@@ -139,7 +139,7 @@ def _refuse_hidden(session: Session, sources: list[Source]) -> None:
     if not hidden:
         return
     again = privileged(session.home)
-    what = f"{hidden[0]} is closed to the user '{user_name(os.geteuid())}'" + (f"; use {again}" if again else "")
+    what = f"the user '{user_name(os.geteuid())}' may not read {hidden[0]}" + (f"; use {again}" if again else "")
     readable = (source.path for source, place in zip(sources, places, strict=True) if not place)
     if not any(map(os.path.exists, readable)):
         fail(what)
