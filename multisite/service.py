@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from multisite.config.model import Home, Site
+    from multisite.sites.catalogue import Catalogue
 
 
 def _elsewhere(site: Site, home: Home) -> Callable[..., Iterable[bytes]]:
@@ -37,6 +38,18 @@ def _router_of(home: Home, former: Any, sites: Dispatcher) -> Any:
     from multisite.router.router import router_of
 
     return router_of(home, former, sites)
+
+
+def _pages_of(home: Home, live: LiveHome) -> Any:
+    """Return the status pages of a home; a worker that nobody asks for them never loads them."""
+    from multisite.dispatch.statushost import administrators
+    from multisite.status.opening import page_of
+
+    def catalogue() -> Catalogue:
+        assert live.catalogue
+        return live.catalogue
+
+    return page_of(home, catalogue, administrators(home))
 
 
 def _wake(home: Home) -> None:
@@ -60,10 +73,12 @@ class Service(Dispatcher):
         how = development.from_environ(os.environ)
         if debug is not None:
             how = replace(how, debug=debug)
+        live = LiveHome(home)
         super().__init__(
-            LiveHome(home),
+            live,
             elsewhere=_elsewhere if CAN_SPAWN else None,
             router_of=lambda home, former: _router_of(home, former, self),
+            pages_of=lambda home: _pages_of(home, live),
             development=how,
         )
 

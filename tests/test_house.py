@@ -29,7 +29,7 @@ class Room:
 
 ROOMS = {
     "service": Room(
-        "the WSGI callable; composition root of a worker", "dispatch router proxy control config logs sites"
+        "the WSGI callable; composition root of a worker", "dispatch router proxy control config logs sites status"
     ),
     "errors": Room("what can go wrong, its HTTP status, `Problem`, and the page that reports it", ""),
     "config": Room("from INI text to frozen values; the one option table; safe reading of files", "errors"),
@@ -61,8 +61,8 @@ ROOMS = {
         "errors config logs sites control proxy router runner",
     ),
     "status": Room(
-        "what there is to see of a home: the report of each site, and the document that all who show it read; "
-        "`project/` inside",
+        "what there is to see of a home: the report of each site, the document that all who show it read, and the "
+        "pages; `project/` and `web/` inside",
         "errors config logs sites control inprocess proxy supervisor runner",
     ),
     "runner": Room("what runs as a site's user in a site's interpreter: standard library only, Python 3.9", ""),

@@ -90,8 +90,6 @@ _INTRODUCTION = {
     PUBLISHER_FILE: "A file for ``multisite serve --publisher``. Nagare's spellings (``minSpare``, ``maxChildren``, "
     "``maxRequests``) are understood.",
 }
-#: options that are read and checked only
-_LATER = frozenset({("service", "status_domain"), ("service", "status_token")})
 _TITLES = {HOME_FILE: "moya.conf", SITE_FILE: "Site files", PUBLISHER_FILE: "Publisher files"}
 _OFFERED = ("domains", "location", "application", "mode", "share", "python", "processes", "threads", "idle_timeout")
 _HOME_ENV = Option(
@@ -185,8 +183,7 @@ def _entry(option: Option) -> Iterator[str]:
     if option.key:
         yield f"   .. index:: ! single: {option.key.replace('_', ' ')}"
         yield ""
-    later = " *No effect yet.*" if (option.section, option.key) in _LATER else ""
-    yield from textwrap.wrap(_escaped(option.help) + later, 96, initial_indent="   ", subsequent_indent="   ")
+    yield from textwrap.wrap(_escaped(option.help), 96, initial_indent="   ", subsequent_indent="   ")
     yield ""
     yield f"   | Value: {', '.join(option.choices) or KINDS[option.kind]}{_limits(option)}"
     if not option.any_key:

@@ -84,14 +84,22 @@ class ServiceOptions:
     )
     status_domain: str = option(
         "text",
-        help="Host of the status page, /status.json, /metrics and /health. Only peers on the loopback interface or a "
-        "unix socket may read it, and clients that send status_token.",
+        help="Host of the status pages, with /status.json, /status.csv, /metrics and /health. Peers on the loopback "
+        "interface or a unix socket may see them, unless a front end sent them, and clients that know status_token; "
+        "/health answers everybody.",
         example="status.localhost",
     )
     status_token: str = option(
         "text",
-        help="Secret with which other clients may read the status pages, sent as a bearer token.",
+        help="Secret with which other clients may see the status pages, as a bearer token or in the form of the page.",
+        note="no other clients may",
         example="$STATUS_TOKEN",
+    )
+    status_admin: bool = option(
+        "boolean",
+        "no",
+        "Put buttons on the status pages that restart, stop and disable sites and read the configuration again. "
+        "Whoever may see the pages may use them.",
     )
     debug_memory: bool = option(
         "boolean",

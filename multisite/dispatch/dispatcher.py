@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
 import threading
 import time
@@ -25,11 +24,12 @@ from multisite.config.development import OFF, Development
 from multisite.config.domains import normalise
 from multisite.config.model import Home, Site
 from multisite.config.trusted import TrustedHeader, TrustedProxies
-from multisite.dispatch import ask, mounts, newsite
+from multisite.dispatch import ask, mounts, newsite, statushost
 from multisite.dispatch.automode import AutoMode, Reach
 from multisite.dispatch.keepalive import checked
-from multisite.dispatch.peer import FrontEnds, Peers
+from multisite.dispatch.peer import Peers, front_ends_of
 from multisite.dispatch.site import InProcessSite
+from multisite.dispatch.statushost import HEALTH, PagesOf, StatusHost
 from multisite.dispatch.target import HostRouter, Key, Target
 from multisite.errors import BadHost, ConfigError, MultisiteError, UnknownHost, pages
 from multisite.inprocess.generation import WSGI
@@ -44,7 +44,7 @@ from multisite.sites.claims import Ledger
 from multisite.sites.failures import LastFailures
 from multisite.sites.live import LOOK_EVERY, LiveHome
 from multisite.sites.placements import Placements
-from multisite.sites.server import find_worker
+from multisite.sites.server import find_worker, site_exits
 
 Environ = dict[str, Any]
 
@@ -69,6 +69,7 @@ class Dispatcher:
         *,
         elsewhere: Callable[[Site, Home], WSGI] | None = None,  # for sites that cannot run in this process
         router_of: Callable[[Home, Any], HostRouter | None] = lambda home, former: None,
+        pages_of: PagesOf | None = None,  # what status_domain shows
         development: Development = OFF,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -76,6 +77,8 @@ class Dispatcher:
         self._elsewhere = elsewhere
         self._router_of = router_of
         self._router: HostRouter | None = None
+        self._pages_of = pages_of
+        self._status: StatusHost | None = None
         self._development = development
         self._clock = clock
         self._lock = threading.Lock()  # over the live home and what is made from it; never held during an import
@@ -123,12 +126,17 @@ class Dispatcher:
 
     def _found(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         servicelog.current_site.set("")
+        if environ.get("PATH_INFO") == HEALTH and statushost.is_asked(environ, self._status, self._live):
+            return statushost.health(environ, start_response)
         try:
             self._look()
+            is_forwarded = self._status is not None and statushost.is_forwarded(environ)
             self._peers.check_first(environ)
             target = self._target(environ)
         except MultisiteError as error:
             return self._answer(error, environ, start_response)
+        if isinstance(target, StatusHost):
+            return target.answer(environ, start_response, is_forwarded)
         if isinstance(target, InProcessSite):
             return self._serve(target.key, environ, start_response)
         if target.check_at != float("inf"):
@@ -243,10 +251,11 @@ class Dispatcher:
         proxies = TrustedProxies(service.trusted_proxies)
         worker = find_worker()
         # If a header may name the host, or the address may not be the peer's, all requests take the long way.
-        self._peers = Peers(proxies, _front_ends(new.home), service.host_header)
+        self._peers = Peers(proxies, None if new.home.names_proxies else front_ends_of(new.home), service.host_header)
         self._believed = {} if self._header or (worker and worker.is_introduced_to) else self._peers.believed
         self._catalogue = new
         self._router = self._router_of(new.home, self._router)
+        self._status = statushost.status_host(new.home, self._status, self._pages_of)
         self._forget_instances()
         for key, site in list(self._sites.items()):
             name = key[0]
@@ -272,6 +281,8 @@ class Dispatcher:
         if environ.get("SERVER_PROTOCOL") == "HTTP/1.1" and not (named or (sent and environ["HTTP_HOST"])):
             raise BadHost("A request of HTTP/1.1 must name its host")  # RFC 9112 section 3.2
         raw = str(named or environ.get("HTTP_HOST") or environ.get("SERVER_NAME", ""))
+        if self._status and self._status.is_host(raw):
+            return self._status
         known = self._memory.get(raw)
         if known is None and ask.is_question(environ) and not self._claims(normalise(raw)):
             return ask.Ask(self._claims)
@@ -404,7 +415,7 @@ class Dispatcher:
             raise error
         if isinstance(error, MultisiteError):
             return self._answer(error, environ, start_response)
-        if isinstance(error, (StopIteration, Gone)) or not (isinstance(error, Exception) or _site_exits(error)):
+        if isinstance(error, (StopIteration, Gone)) or not (isinstance(error, Exception) or site_exits(error)):
             raise error
         incident = servicelog.incident()
         servicelog.log_failure(servicelog.current_site.get(), incident, "the application failed", error)
@@ -426,23 +437,3 @@ class Dispatcher:
         if error.is_last:
             pages.close_after(start_response)
         return page(environ, start_response)
-
-
-def _front_ends(home: Home) -> FrontEnds | None:
-    """Return who must be at a trusted address; None if moya.conf itself names the addresses."""
-    socket = os.path.join(home.runtime_dir, "control.sock")
-    return None if home.names_proxies else FrontEnds(home.supervisor.socket_group, socket)
-
-
-def _site_exits(error: BaseException) -> bool:
-    """Distinguish a site's ``sys.exit()`` from a server's own way to end a worker.
-
-    gunicorn raises SystemExit from its signal handlers, in the middle of whatever runs.
-    """
-    if not isinstance(error, SystemExit):
-        return False
-    trace = error.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    raised_in = str(trace.tb_frame.f_globals.get("__name__", "")) if trace else ""
-    return raised_in.partition(".")[0] not in ("gunicorn", "gevent", "granian", "waitress")

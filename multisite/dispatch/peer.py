@@ -22,6 +22,7 @@ import stat
 import struct
 from typing import Any
 
+from multisite.config.model import Home
 from multisite.config.trusted import TrustedProxies, key_of
 from multisite.control import peers
 from multisite.proxy import headers
@@ -66,7 +67,7 @@ class FrontEnds:
         if user is None:
             return False
         if user not in self._known:
-            self._known[user] = user in (0, os.geteuid()) or self._is_front_end(user)
+            self._known[user] = user in (0, os.geteuid()) or self.is_front_end(user)
         return self._known[user]
 
     def _is_guarded(self, sock: Any) -> bool:
@@ -77,7 +78,8 @@ class FrontEnds:
             self._guarded[path] = not is_open_to_all(path)
         return self._guarded[path]
 
-    def _is_front_end(self, user: int) -> bool:
+    def is_front_end(self, user: int) -> bool:
+        """Tell whether a user is a web server's account, or a member of the group."""
         try:
             account = pwd.getpwuid(user)
             group = grp.getgrnam(self._group) if self._group else None
@@ -85,6 +87,11 @@ class FrontEnds:
             return False
         is_member = group is not None and (account.pw_gid == group.gr_gid or account.pw_name in group.gr_mem)
         return is_member or account.pw_name in ACCOUNTS
+
+
+def front_ends_of(home: Home) -> FrontEnds:
+    """Return who may speak for others to the workers of a home."""
+    return FrontEnds(home.supervisor.socket_group, os.path.join(home.runtime_dir, "control.sock"))
 
 
 class Peers:

@@ -56,6 +56,14 @@ class LiveHome:
         self._told: set[Problem] = set()
         self.catalogue: Catalogue | None = None
 
+    def glance(self) -> Home:
+        """Return what moya.conf says, without reading the sites.
+
+        Raises:
+            ConfigError: there is no usable home.
+        """
+        return read_home(find_home(self._asked_for))
+
     def open(self) -> Catalogue:
         """Read everything for the first time.
 

@@ -260,3 +260,17 @@ class Threads:
         self.held = 0
         self.reserve = max(1, count // 4)
         self.changed = threading.Condition()
+
+
+def site_exits(error: BaseException) -> bool:
+    """Distinguish a site's ``sys.exit()`` from a server's own way to end a worker.
+
+    gunicorn raises SystemExit from its signal handlers, in the middle of whatever runs.
+    """
+    if not isinstance(error, SystemExit):
+        return False
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    raised_in = str(trace.tb_frame.f_globals.get("__name__", "")) if trace else ""
+    return raised_in.partition(".")[0] not in ("gunicorn", "gevent", "granian", "waitress")

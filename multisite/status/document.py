@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,21 +15,27 @@ if TYPE_CHECKING:
     from multisite.config.model import SiteFile
     from multisite.status.inventory import Inventory
 
+    Judge = Callable[[Inventory, str], SiteReport]
 
-def document(inventory: Inventory) -> dict[str, Any]:
-    """Return the document that ``list`` and ``status`` print with --json."""
+
+def _judge(inventory: Inventory, name: str) -> SiteReport:
+    return judge(inventory, inventory.catalogue.site(name))
+
+
+def document(inventory: Inventory, judged: Judge = _judge) -> dict[str, Any]:
+    """Return the document that ``list`` and ``status`` print with --json; `judged` judges the enabled site of a name."""
     answer = inventory.supervisor
     supervisor, preloaders = (answer["supervisor"], answer.get("preloaders", [])) if answer else (None, [])
     hidden = {"hidden": inventory.hidden} if inventory.hidden else {}
-    return {"supervisor": supervisor, "preloaders": preloaders, **hidden, "sites": rows(inventory)}
+    return {"supervisor": supervisor, "preloaders": preloaders, **hidden, "sites": rows(inventory, judged)}
 
 
-def rows(inventory: Inventory) -> list[dict[str, Any]]:
+def rows(inventory: Inventory, judged: Judge = _judge) -> list[dict[str, Any]]:
     """Describe all sites, enabled ones first; an instance follows its hosting site once it had a request."""
     instances = _instance_rows(inventory)
     found: list[dict[str, Any]] = []
     for name, entry in inventory.catalogue.entries.items():
-        step = partial(_enabled_row, inventory, entry.file.name)
+        step = partial(_enabled_row, inventory, entry.file.name, judged)
         found += [fenced(inventory, name, step, partial(_faulty_row, inventory, entry.file)), *instances.get(name, ())]
     for file in inventory.disabled.values():
         step = partial(_disabled_row, inventory, file)
@@ -36,8 +43,8 @@ def rows(inventory: Inventory) -> list[dict[str, Any]]:
     return found
 
 
-def _enabled_row(inventory: Inventory, name: str) -> dict[str, Any]:
-    return judge(inventory, inventory.catalogue.site(name)).as_dict()
+def _enabled_row(inventory: Inventory, name: str, judged: Judge) -> dict[str, Any]:
+    return judged(inventory, name).as_dict()
 
 
 def _instance_rows(inventory: Inventory) -> dict[str, list[dict[str, Any]]]:

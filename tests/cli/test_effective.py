@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from multisite.cli import main
-from multisite.cli.site.effective import MASK, mask
 from multisite.config.options import OPTIONS, SITE_FILE
+from multisite.status.settings import MASK, mask
 from tests.homes import TestHome
 
 MOYA_CONF = """[projects]

@@ -57,7 +57,7 @@ def of_site(row: Row) -> list[Need]:
 def _fault(row: Row) -> Need | None:
     """What is wrong with its newest version, or with its upstreams."""
     name, failure = str(row["name"]), row.get("failure") or {}
-    fault = next((one for one in row.get("problems") or () if one.get("severity", "error") == "error"), {})
+    fault: Row = next((one for one in row.get("problems") or () if one.get("severity", "error") == "error"), {})
     cause = str(failure.get("failure") or fault.get("reason") or row.get("reason") or "")
     remedy = str(failure.get("remedy") or fault.get("remedy") or "")
     more = (str(failure.get("incident") or ""), float(failure.get("at") or 0.0))
@@ -74,7 +74,7 @@ def _fault(row: Row) -> Need | None:
 def _use(row: Row) -> Iterable[Need]:
     name, waiting = str(row["name"]), int(row.get("waiting") or 0)
     if waiting > MOST_WAITING:
-        more = f"multisite set {name} processes={int(len(row.get('pids') or ())) + 1}"
+        more = f"multisite set {name} processes={len(row.get('pids') or ()) + 1}"
         yield Need(name, WAITING, f"{waiting} requests wait for a process", more)
     whole = (row.get("latency") or {}).get("whole") or {}
     took = whole.get("seconds", 0.0) / whole["count"] if whole.get("count") else 0.0

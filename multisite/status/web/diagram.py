@@ -16,7 +16,8 @@ PLACES = {
     State.DRAINING: (520, 150),
     State.FATAL: (300, 250),
 }
-SIZE = "0 0 600 280"
+FAR = 300  # between two states with another one between them
+SIZE = "0 -32 600 312"
 
 
 def arrows() -> dict[tuple[State, State], list[str]]:
@@ -40,10 +41,18 @@ def diagram(now: str) -> Html:
     boxes = [_box(state, state is marked) for state in State]
     said = f"The life of a process; now it is {now}." if marked else "The life of a process."
     tip = tag("path", d="M0 0L8 4L0 8z", class_="tip")
-    marker = tag("marker", tip, id="tip", viewBox="0 0 8 8", refX="8", refY="4", markerWidth="7", markerHeight="7", orient="auto")
+    marker = tag(
+        "marker", tip, id="tip", viewBox="0 0 8 8", refX="8", refY="4", markerWidth="7", markerHeight="7", orient="auto"
+    )
     drawn = tag("svg", tag("defs", marker), *lines, *boxes, viewBox=SIZE, class_="life", role="img", aria_label=said)
     listed = [
-        tag("li", tag("b", state.value), " → ", ", ".join(_steps(state)), aria_current="step" if state is marked else None)
+        tag(
+            "li",
+            tag("b", state.value),
+            " → ",
+            ", ".join(_steps(state)),
+            aria_current="step" if state is marked else None,
+        )
         for state in State
     ]
     return tag("div", drawn, tag("details", tag("summary", "As text"), tag("ul", *listed)))
@@ -62,15 +71,19 @@ def _box(state: State, is_now: bool) -> Html:
 
 
 def _arrow(source: State, target: State) -> Html:
-    """Draw a line from the edge of one box to that of another, a little aside where one leads back."""
+    """Draw a line from the edge of one box to that of another: aside where one leads back, around a box between."""
     (x1, y1), (x2, y2) = PLACES[source], PLACES[target]
     dx, dy = x2 - x1, y2 - y1
+    if not dy and abs(dx) > FAR:
+        edge, way = HEIGHT // 2, -1 if y1 < HEIGHT * 2 else 1
+        d = f"M{x1} {y1 + way * edge}Q{x1 + dx // 2} {y1 + way * (edge + 70)} {x2} {y2 + way * edge}"
+        return tag("path", d=d, class_="arrow", marker_end="url(#tip)")
     length = (dx * dx + dy * dy) ** 0.5
     aside = 7 if (target, source) in arrows() else 0
-    x1, x2 = x1 - dy / length * aside, x2 - dy / length * aside
-    y1, y2 = y1 + dx / length * aside, y2 + dx / length * aside
-    begin, end = _edge(dx, dy), _edge(dx, dy)
-    d = f"M{x1 + dx * begin:.0f} {y1 + dy * begin:.0f}L{x2 - dx * end:.0f} {y2 - dy * end:.0f}"
+    x1, x2 = x1 - round(dy / length * aside), x2 - round(dy / length * aside)
+    y1, y2 = y1 + round(dx / length * aside), y2 + round(dx / length * aside)
+    edge_share = _edge(dx, dy)
+    d = f"M{x1 + dx * edge_share:.0f} {y1 + dy * edge_share:.0f}L{x2 - dx * edge_share:.0f} {y2 - dy * edge_share:.0f}"
     return tag("path", d=d, class_="arrow", marker_end="url(#tip)")
 
 

@@ -59,18 +59,22 @@ def _attribute(key: str, value: object) -> str:
 
 def site_path(name: str) -> str:
     """Return the path of a site's page."""
-    return f"/site/{quote(name, safe='')}"
+    return f"/site/{_quoted(name)}"
+
+
+def _quoted(name: str) -> str:
+    return quote(name, safe="", errors="surrogateescape")
 
 
 def incident_link(incident: str) -> Html:
     """Return a link to what is known of an incident; nothing where there is none."""
-    return tag("a", incident, href=f"/incident/{quote(incident, safe='')}") if incident else Html("")
+    return tag("a", incident, href=f"/incident/{_quoted(incident)}") if incident else Html("")
 
 
 def moment(at: float | None) -> Html:
     """Return a time (Unix seconds) for people and for machines; a dash where there is none."""
     if not at or not 0 < at < 2**40:
-        return Html("–")
+        return Html("-")
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
     return tag("time", time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)), datetime=stamp)
 
@@ -78,7 +82,7 @@ def moment(at: float | None) -> Html:
 def duration(seconds: float | None) -> str:
     """Return a time in its largest whole unit: ``42s``, ``7m``, ``3h``, ``2d``; a dash where there is none."""
     if seconds is None:
-        return "–"
+        return "-"
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f}{unit}"
@@ -88,14 +92,14 @@ def duration(seconds: float | None) -> str:
 def size(number: float | None) -> str:
     """Return bytes as KiB, MiB or GiB; a dash where there are none."""
     if not number:
-        return "–"
+        return "-"
     unit, divisor = next(((u, d) for u, d in (("GiB", 2**30), ("MiB", 2**20)) if number >= d), ("KiB", 2**10))
     return f"{number / divisor:.1f} {unit}"
 
 
 def count(number: float | None) -> str:
     """Return a number with its thousands apart; a dash where nobody counts."""
-    return "–" if number is None else f"{number:,.0f}".replace(",", "\u202f")
+    return "-" if number is None else f"{number:,.0f}"
 
 
 def table(heads: Iterable[str], rows: Iterable[Iterable[Part]], caption: str) -> Html:
@@ -135,7 +139,7 @@ def page(title: str, body: Iterable[Part], *, refresh: int = 0, home: str = "", 
             tag("meta", name="viewport", content="width=device-width,initial-scale=1"),
             tag("meta", name="color-scheme", content="light dark"),
             again,
-            tag("title", f"{title} – multisite"),
+            tag("title", f"{title} | multisite"),
             tag("link", rel="icon", href="data:,"),
             tag("link", rel="stylesheet", href="/status.css"),
             tag("script", src="/status.js", defer=True),

@@ -15,7 +15,7 @@ from multisite.status.web.markup import Html, Part, count, incident_link, site_p
 
 Row = dict[str, Any]
 PAGE = 100  # rows of one page: what 150 KiB hold
-MOST_NEEDS = 12  # that are told on the first page
+MOST_NEEDS = 6  # that are told on the first page
 LONGEST_QUERY = 100
 REFRESH = 10  # seconds
 #: parts of the table that can be asked for: word -> which sites are in it
@@ -186,7 +186,9 @@ def need_item(need: Need, linked: bool = True) -> Html:
     site = tag("a", need.site, href=site_path(need.site)) if linked else Html("")
     head = tag("p", tag("strong", f"✖ {need.what}: " if linked else f"✖ {need.what}"), site)
     remedy = tag("p", "Remedy: ", tag("code", need.remedy)) if need.remedy else None
-    incident = tag("p", "Incident ", incident_link(need.incident), " ", markup.moment(need.at)) if need.incident else None
+    incident = (
+        tag("p", "Incident ", incident_link(need.incident), " ", markup.moment(need.at)) if need.incident else None
+    )
     return tag("li", head, tag("p", need.cause), remedy, incident)
 
 
@@ -269,8 +271,8 @@ def cells(row: Row, now: float) -> dict[str, str]:
         "errors": count(row.get("errors")),
         "waiting": count(row.get("in_flight")) + waiting,
         "memory": markup.size(row.get("memory")),
-        "cpu": "–" if row.get("cpu") is None else f"{row['cpu']:.1f}s",
-        "used": f"{markup.duration(max(0.0, now - used))} ago" if used else "–",
+        "cpu": "-" if row.get("cpu") is None else f"{row['cpu']:.1f}s",
+        "used": f"{markup.duration(max(0.0, now - used))} ago" if used else "-",
     }
 
 

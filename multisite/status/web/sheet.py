@@ -16,11 +16,12 @@ COLUMNS = (
 FORMULA = ("=", "+", "-", "@")  # what begins with one of these is a formula to a spreadsheet, unless it is a number
 
 
-def sheet(rows: Iterable[dict[str, Any]]) -> str:
-    """Return the rows of ``--json status`` with a line of headings."""
+def sheet(rows: Iterable[dict[str, Any]], head: bool = True) -> str:
+    """Return the rows of ``--json status``, with a line of headings if `head`."""
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerow(COLUMNS)
+    if head:
+        writer.writerow(COLUMNS)
     writer.writerows([cell(_value(row, column)) for column in COLUMNS] for row in rows)
     return out.getvalue()
 

@@ -59,7 +59,7 @@ def _none(what: str) -> Html:
 def _figures(row: Row, now: float) -> Html:
     used, up = row.get("last_use"), row.get("up_since")
     statuses = row.get("statuses") or {}
-    by_class = ", ".join(f"{count(number)} × {kind}" for kind, number in statuses.items() if number)
+    by_class = ", ".join(f"{count(number)} of {kind}" for kind, number in statuses.items() if number)
     return facts(
         [
             ("Domains", markup.join([tag("code", one) for one in row["domains"]], " ") if row["domains"] else None),
@@ -89,7 +89,7 @@ def _processes(row: Row) -> Html:
     if not backends:
         where = {"in-process": "It runs in the workers.", "proxy": "Other servers run it."}
         return _none(where.get(row.get("placement") or "", "No process runs."))
-    rows = [(str(one["pid"]), one["state"], duration(one["seconds"]), one["reason"] or "–") for one in backends]
+    rows = [(str(one["pid"]), one["state"], duration(one["seconds"]), one["reason"] or "-") for one in backends]
     return markup.table(("Process", "State", "For", "Reason"), rows, "Processes")
 
 
@@ -107,7 +107,9 @@ def _start(journey: Mapping[str, Any]) -> Html:
     head = f"✖ failed: {failed}" if failed else "✔ ready"
     incident = markup.join([" incident ", incident_link(str(journey.get("incident") or ""))]) if failed else None
     at, way = journey.get("at"), journey.get("way")
-    output = tag("pre", Html("\n".join(map(markup.text, journey["output"])))) if failed and journey.get("output") else None
+    output = (
+        tag("pre", Html("\n".join(map(markup.text, journey["output"])))) if failed and journey.get("output") else None
+    )
     parts = [tag("b", head), incident, " ", moment(at) if at else None, f" {way}" if way else None]
     return tag("li", tag("p", *parts), tag("p", steps, class_="steps") if steps else None, output)
 
@@ -152,7 +154,7 @@ def _deploys(row: Row) -> Html:
         str(deploy["number"]),
         str(deploy["cause"]),
         str(deploy["state"]),
-        str(deploy.get("failure") or "–"),
+        str(deploy.get("failure") or "-"),
         moment(deploy.get("version")),
     )
     return markup.table(("Number", "Cause", "Outcome", "Why", "Version of"), [cells], "Deploys")
@@ -178,7 +180,10 @@ def _why(row: Row, detail: Mapping[str, Any]) -> Html:
             ("It could share", f"that would save {size(saving.get('memory'))}" if isinstance(saving, dict) else None),
             ("File", tag("code", row["file"])),
             ("Location", tag("code", row["location"]) if row.get("location") else None),
-            ("Problems", markup.join([tag("p", _problem(one)) for one in row["problems"]]) if row["problems"] else None),
+            (
+                "Problems",
+                markup.join([tag("p", _problem(one)) for one in row["problems"]]) if row["problems"] else None,
+            ),
         ]
     )
 
@@ -206,7 +211,7 @@ def _bill(row: Row) -> Html:
 
 
 def _settings(settings: Iterable[tuple[str, str, str]]) -> Html:
-    rows = [(tag("code", key), value or "–", origin) for key, value, origin in settings]
+    rows = [(tag("code", key), value or "-", origin) for key, value, origin in settings]
     if not rows:
         return _none("Its file cannot be read.")
     return markup.table(("Option", "Value", "From"), rows, "Effective configuration")

@@ -1,0 +1,135 @@
+"""The host of the status pages in a worker, and its `/health`, which is answered before anything else is looked at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from multisite.config.domains import normalise
+from multisite.dispatch.peer import front_ends_of, owner
+from multisite.errors import BadHost, MultisiteError
+from multisite.errors.pages import FORWARDED
+from multisite.sites.server import find_worker
+
+if TYPE_CHECKING:
+    from multisite.config.model import Home
+    from multisite.sites.live import LiveHome
+
+Environ = dict[str, Any]
+HEALTH = "/health"
+_CLAIMS = (*FORWARDED, "PROXY_PROTOCOL")
+
+
+class Pages(Protocol):
+    """What is shown there (`multisite.status.page`)."""
+
+    def answer(self, environ: Environ, start_response: Any, forwarded: bool) -> Iterable[bytes]:
+        """Answer one request (PEP 3333); `forwarded`: a front end was named in it."""
+
+
+PagesOf = Callable[["Home"], Pages]
+
+
+class StatusHost:
+    """Answers for [service] status_domain.
+
+    Args:
+        home: as moya.conf describes it.
+        pages_of: makes the pages, at the first request for one of them.
+    """
+
+    name = ""
+    key = ("", "")
+    check_at = float("inf")
+
+    def __init__(self, home: Home, pages_of: PagesOf) -> None:
+        self.options = (home.service, home.state_dir)
+        self._home, self._pages_of = home, pages_of
+        self._host = domain_of(home)
+        self._pages: Pages | None = None
+
+    def is_host(self, raw: str) -> bool:
+        """Tell whether a Host field names it."""
+        try:
+            return bool(self._host) and normalise(raw) == self._host
+        except BadHost:
+            return False
+
+    def answer(self, environ: Environ, start_response: Any, forwarded: bool) -> Iterable[bytes]:
+        """Answer one request (PEP 3333)."""
+        if environ.get("PATH_INFO") == HEALTH:
+            return health(environ, start_response)
+        if self._pages is None:
+            self._pages = self._pages_of(self._home)
+        return self._pages.answer(environ, start_response, forwarded)
+
+    def app(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        """Answer one request of which nothing more is known, so a front end may be behind it."""
+        return self.answer(environ, start_response, forwarded=True)
+
+
+def domain_of(home: Home) -> str:
+    """Return the host of the status pages in its normal form, "" for none."""
+    try:
+        return normalise(home.service.status_domain) if home.service.status_domain else ""
+    except BadHost:
+        return ""
+
+
+def is_forwarded(environ: Environ) -> bool:
+    """Tell whether a request names a front end, whether or not that is believed; to be asked before that is decided."""
+    return any(name in environ for name in _CLAIMS)
+
+
+def status_host(home: Home, former: StatusHost | None, pages_of: PagesOf | None) -> StatusHost | None:
+    """Return who answers for the status pages of a home, the former one where nothing has changed for it."""
+    if not pages_of or not domain_of(home):
+        return None
+    new = StatusHost(home, pages_of)
+    return former if former and former.options == new.options else new
+
+
+def is_asked(environ: Environ, status: StatusHost | None, live: LiveHome) -> bool:
+    """Tell whether a request for `HEALTH` is about this worker.
+
+    One that has read nothing yet reads moya.conf alone, and answers if that can be used.
+    """
+    raw = str(environ.get("HTTP_HOST", ""))
+    if live.catalogue:
+        return status is not None and status.is_host(raw)
+    try:
+        domain = domain_of(live.glance())
+        return bool(domain) and normalise(raw) == domain
+    except MultisiteError:
+        return False
+
+
+def health(environ: Environ, start_response: Any) -> Iterable[bytes]:
+    """Answer 200 where this worker takes requests, else 503 with the reason."""
+    worker = find_worker()
+    is_ending = worker is not None and worker.is_ending()
+    status, text = ("503 Service Unavailable", b"stopping\n") if is_ending else ("200 OK", b"ready\n")
+    fields = [
+        ("Content-Type", "text/plain; charset=utf-8"),
+        ("Content-Length", str(len(text))),
+        ("Cache-Control", "no-store"),
+        ("X-Content-Type-Options", "nosniff"),
+    ]
+    start_response(status, fields)
+    return [] if environ.get("REQUEST_METHOD") == "HEAD" else [text]
+
+
+def administrators(home: Home) -> Callable[[Environ], bool]:
+    """Return what tells whether a peer on this machine is the administrator's: no front end, and no site's process."""
+    front_ends = front_ends_of(home)
+
+    def is_ours(environ: Environ) -> bool:
+        user = owner(environ.get("gunicorn.socket"))
+        if user is None:
+            return not front_ends.has_tenants()
+        if user in (0, os.geteuid()):
+            return True
+        return not front_ends.has_tenants() and not front_ends.is_front_end(user)
+
+    return is_ours

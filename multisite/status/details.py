@@ -1,0 +1,73 @@
+"""What a site's page shows besides its row of ``--json status``: its log, its options, and what it did lately."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from multisite.errors import MultisiteError
+from multisite.logs.kept import FOLDER, file_name
+from multisite.logs.logfiles import STREAMS, Tail
+from multisite.status.settings import MASK, origin, settings
+from multisite.status.web.markup import Html
+
+if TYPE_CHECKING:
+    from multisite.config.model import Site, SiteFile
+    from multisite.status.inventory import Inventory
+
+LINES = 40  # of the log
+
+
+def of(inventory: Inventory, row: dict[str, Any]) -> dict[str, Any]:
+    """Return the details of a site; what cannot be read is left out."""
+    found: dict[str, Any] = {"home": inventory.home.path, "started": (row.get("journey") or {}).get("way")}
+    with suppress(MultisiteError, OSError, KeyError, ValueError):
+        file, site = _site(inventory, row)
+        found["settings"] = effective(inventory, file, site)
+        found["lines"] = last_lines(inventory, site)
+    return found
+
+
+def _site(inventory: Inventory, row: dict[str, Any]) -> tuple[SiteFile, Site]:
+    """Return the file of a row and what it says: of an instance, a site, or one that is not enabled."""
+    if row.get("host"):
+        instance = inventory.catalogue.instance(row["template"], row["host"])
+        if not instance:
+            raise KeyError(row["host"])
+        return instance[0].file, instance[1]
+    if row["enabled"]:
+        return inventory.catalogue.entries[row["name"]].file, inventory.catalogue.site(row["name"])
+    from multisite.config.read import make_site
+
+    file = next(file for file in inventory.disabled.values() if file.path == row["file"])
+    return file, make_site(file, inventory.home)
+
+
+def effective(inventory: Inventory, file: SiteFile, site: Site) -> list[tuple[str, str, str]]:
+    """Return each option that has a value, with where it comes from; no value of the environment is shown."""
+    found = []
+    for one in settings(inventory.home, file, site):
+        key = one.key if one.section == "service" else f"[{one.section}] {one.key}"
+        value = MASK if one.section == "env" else one.value
+        if one.value or one.origin != "default":
+            found.append((key, value, origin(inventory.home, one)))
+    return found
+
+
+def last_lines(inventory: Inventory, site: Site) -> list[str]:
+    """Return the last lines of a site's own error log, else of those that are kept for it."""
+    own = site.error_log
+    has_own = own and own not in STREAMS and not own.startswith("syslog:") and "%" not in own
+    kept = os.path.join(inventory.home.state_dir, FOLDER, file_name(site.name))
+    for path in (*([own] if has_own else []), kept, f"{kept}.1"):
+        with suppress(OSError), Tail(path) as tail:
+            lines = tail.begin(lambda lines: len(lines) >= LINES)
+            if lines:
+                return lines[-LINES:]
+    return []
+
+
+def last_hour(row: dict[str, Any]) -> Html:
+    """Draw what a site did in the last hour; nothing where nobody keeps that."""
+    return Html("")
