@@ -56,6 +56,9 @@ def test_health_of_another_host_is_that_host_s(home: TestHome) -> None:
 def test_the_pages_are_there_for_this_machine_alone(home: TestHome) -> None:
     status, text = ask(home, "/status.json")
     assert status == 200 and [row["name"] for row in json.loads(text)["sites"]] == ["blog"]
+    status, text = ask(home, "/metrics")
+    assert status == 200 and 'multisite_site_state{site="blog"' in text
+    assert ask(home, "/metrics", REMOTE_ADDR="203.0.113.9")[0] == 401
     assert ask(home, REMOTE_ADDR="203.0.113.9")[0] == 401
     assert ask(home, REMOTE_ADDR="203.0.113.9", HTTP_AUTHORIZATION="Bearer letmein")[0] == 200
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
-from multisite.status.needs import FAILED
+from multisite.status.needs import FAILED, Need, of_all, ordered
 from multisite.status.web import markup
-from multisite.status.web.attention import Need, needs
 from multisite.status.web.markup import Html, Part, count, incident_link, site_path, tag
 
 Row = dict[str, Any]
@@ -92,7 +90,7 @@ class View:
         is_in, wanted = KINDS[self.kind][1], self.find.casefold()
         found = [row for row in rows if is_in(row) and _has(row, wanted)]
         if self.sort == "need":
-            return sorted(found, key=_rank)
+            return ordered(found)
         key = COLUMNS[self.sort][1]
         return sorted(sorted(found, key=COLUMNS["name"][1]), key=key, reverse=self.down)
 
@@ -103,13 +101,6 @@ class View:
 
 def _has(row: Row, wanted: str) -> bool:
     return not wanted or any(wanted in str(one).casefold() for one in (row["name"], *row["domains"]))
-
-
-def _rank(row: Row) -> tuple[float, float, float, str]:
-    """The order of need: what fails, what waits, what costs."""
-    failed = row["enabled"] and (row["state"] in FAILED or bool(row.get("failure")))
-    rank = 0.0 if failed else 1.0 if row.get("waiting") else 2.0 if row["enabled"] else inf
-    return rank, -(row.get("cpu") or 0.0), -(row.get("requests") or 0), row["name"].casefold()
 
 
 def overview(
@@ -133,7 +124,7 @@ def overview(
     """
     rows = document["sites"]
     chosen = view.chosen(rows)
-    found = needs(rows)
+    found = of_all(document)
     home = str((document.get("supervisor") or {}).get("home") or document.get("home") or "")
     body = [
         tag("h1", "Sites"),
@@ -183,12 +174,11 @@ def _needs(found: Sequence[Need]) -> Html:
 
 def need_item(need: Need, linked: bool = True) -> Html:
     """Return one thing that is the matter, with cause and remedy."""
-    site = tag("a", need.site, href=site_path(need.site)) if linked else Html("")
-    head = tag("p", tag("strong", f"✖ {need.what}: " if linked else f"✖ {need.what}"), site)
+    site = tag("a", need.name, href=site_path(need.name)) if linked else Html("")
+    what = need.kind.capitalize()
+    head = tag("p", tag("strong", f"✖ {what}: " if linked else f"✖ {what}"), site)
     remedy = tag("p", "Remedy: ", tag("code", need.remedy)) if need.remedy else None
-    incident = (
-        tag("p", "Incident ", incident_link(need.incident), " ", markup.moment(need.at)) if need.incident else None
-    )
+    incident = tag("p", "Incident ", incident_link(need.incident)) if need.incident else None
     return tag("li", head, tag("p", need.cause), remedy, incident)
 
 

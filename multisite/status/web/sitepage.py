@@ -7,8 +7,8 @@ from typing import Any
 
 from multisite.runner.board import LATENCIES
 from multisite.sites.tally import percentiles
+from multisite.status.needs import needs
 from multisite.status.web import markup
-from multisite.status.web.attention import of_site
 from multisite.status.web.diagram import diagram
 from multisite.status.web.markup import Html, Part, count, duration, facts, incident_link, moment, section, size, tag
 from multisite.status.web.overview import REFRESH, need_item, state
@@ -29,7 +29,7 @@ def sitepage(row: Row, detail: Mapping[str, Any], *, now: float, buttons: Part =
         buttons: for whoever may change something.
         notice: what has just been done.
     """
-    found = of_site(row)
+    found = needs(row)
     needed = tag("ul", *(need_item(need, linked=False) for need in found), class_="needs")
     body = [
         tag("p", tag("a", "← All sites", href="/")),
