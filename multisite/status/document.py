@@ -23,7 +23,7 @@ def _judge(inventory: Inventory, name: str) -> SiteReport:
 
 
 def document(inventory: Inventory, judged: Judge = _judge) -> dict[str, Any]:
-    """Return the document that ``list`` and ``status`` print with --json; `judged` judges the enabled site of a name."""
+    """Return the document of ``list`` and ``status`` with --json; `judged` judges the enabled site of a name."""
     answer = inventory.supervisor
     supervisor, preloaders = (answer["supervisor"], answer.get("preloaders", [])) if answer else (None, [])
     hidden = {"hidden": inventory.hidden} if inventory.hidden else {}
