@@ -48,7 +48,7 @@ def ensite(session: Session, force: bool, names: tuple[str, ...]) -> None:
         return say_choices(session, "available", places.choices())
     enabling = Enabling(session, force)
     steps = switch(names, places.choices(), _by_name(session), enabling.enable)
-    verdicts = _verdicts(session, steps)
+    verdicts = _verdicts(session, steps, force)
     report(session, steps, verdicts)
     if not session.as_json:
         for verdict in verdicts.values():
@@ -57,10 +57,10 @@ def ensite(session: Session, force: bool, names: tuple[str, ...]) -> None:
     leave(steps, verdicts)
 
 
-def _verdicts(session: Session, steps: Iterable[tuple[str, Step]]) -> dict[str, Verdict]:
+def _verdicts(session: Session, steps: Iterable[tuple[str, Step]], force: bool) -> dict[str, Verdict]:
     """Return the verdict on each site that is now enabled, by the path of its link."""
     paths = dict.fromkeys(step.path for _, step in steps if step.action != "refuse")
-    found = ((path, of_enabled(session, path)) for path in paths)
+    found = ((path, of_enabled(session, path, force)) for path in paths)
     return {path: verdict for path, verdict in found if verdict}
 
 

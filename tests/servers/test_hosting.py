@@ -308,7 +308,7 @@ def test_one_domain_among_many_has_its_own_command_environment_and_virtualenv(ow
     with gunicorn(own.home, "gthread", "--workers", "1", "--threads", "4") as server:
         ann, bob = (dict(told(server.ask(f"{name}.hosting.test"))["env"]) for name in ("ann", "bob"))  # type: ignore[call-overload]
         assert "PATH" in ann and "GREETING" not in ann
-        assert set(bob) - {"MULTISITE_BACKEND", "LC_CTYPE"} == {"GREETING"}
+        assert set(bob) - {"MULTISITE_BACKEND", "NOTIFY_SOCKET", "LC_CTYPE"} == {"GREETING"}
         assert server.ask("cem.hosting.test").text.endswith("by a command")
 
 

@@ -107,7 +107,7 @@ app = flask.Flask(__name__)
 
 @app.route("/")
 def tell():
-    unwanted = ("GUNICORN_", "LISTEN_", "NOTIFY_", "MULTISITE_JOB", "MOYA_", "PYTHON")
+    unwanted = ("GUNICORN_", "LISTEN_", "MULTISITE_JOB", "MOYA_", "PYTHON")
     return {
         "prefix": sys.prefix, "ours": before, "importable": importlib.util.find_spec("multisite") is not None,
         "flask": flask.__file__, "cwd": os.getcwd(), "leaked": sorted(n for n in os.environ if n.startswith(unwanted)),

@@ -145,7 +145,7 @@ def test_what_cannot_be_announced_is_told(home: HomeDir) -> None:
         told = home.multisite("check")
     finally:
         home.disable("plain")
-    assert "warning" in told and "subscribe_to" in told and "a fastrouter speaks uwsgi only" in told, told
+    assert "warning" in told and "subscribe_to" in told and "a fastrouter speaks only uwsgi" in told, told
     assert "protocol = uwsgi" in told
 
 

@@ -107,14 +107,15 @@ def test_ensite_refuses_the_second_site_of_a_domain(home: TestHome, served: bool
         assert home.get("d.test").text == "zeta"
     refused = run(home, "ensite", "alpha")
     assert refused.exit_code == 1
-    assert f"{home.path}/sites-enabled/zeta.ini has the domain d.test" in refused.stderr
+    assert f"{home.path}/sites-enabled/zeta.ini already has the domain d.test" in refused.stderr
     assert "--force" in refused.stderr
     assert not os.path.lexists(home.path / "sites-enabled/alpha.ini")
     assert run(home, "ensite", "zeta").exit_code == 0  # itself
     forced = run(home, "ensite", "--force", "alpha")
     assert forced.exit_code == 0
     assert "claims this domain, too," in forced.stderr
-    assert run(home, "ensite", "alpha").exit_code == 0  # it is
+    again = run(home, "ensite", "alpha")  # it is, and that is still a problem
+    assert (again.exit_code, "keeps it" in again.stderr) == (1, True)
     for _ in range(2):
         home.later()
         assert home.get("d.test").text == explained(home, "d.test") == "zeta"
@@ -145,7 +146,7 @@ def test_new_does_not_enable_a_second_site_of_a_domain(home: TestHome) -> None:
     home.hello("zeta", domains="d.test")
     result = run(home, "new", "alpha", "--enable", "--domain", "d.test", "--location", str(home.path / "sites/zeta"))
     assert result.exit_code == 1
-    assert "zeta.ini has the domain d.test" in result.stderr
+    assert "zeta.ini already has the domain d.test" in result.stderr
     assert (home.path / "sites-available/alpha.ini").exists()
     assert os.listdir(home.path / "sites-enabled") == ["zeta.ini"]
 
@@ -165,6 +166,7 @@ def test_what_root_notes_is_the_directorys_owners(home: TestHome) -> None:
     state = home.path / "state"
     state.mkdir(exist_ok=True)
     os.chown(state, 65534, 65534)
-    home.ini("alpha", enable=False)
+    home.hello("alpha")
+    home.disable("alpha")
     assert run(home, "ensite", "alpha").exit_code == 0
     assert {path.stat().st_uid for path in state.glob("holdings-*")} == {65534}

@@ -265,7 +265,7 @@ def test_a_new_program_that_cannot_take_the_sites_over_ends_them_and_begins_anew
     supervised = package / "supervisor/site/supervised.py"
     edit(supervised, lambda text: text.replace("def take_over(self", "def take_over(self, nothing"))
     home.client.ask({"do": "ping"})
-    with pytest.raises(Exception, match=r"left|waited|refused"):
+    with pytest.raises(Exception, match=r"exited|waited|refused"):
         upgrade(home)
     wait_until(lambda: not is_running(first))
     assert pid_of(home.get("blog")) != first

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -52,13 +52,19 @@ class Verdict:
         return {"problems": [problem.as_dict() for problem in self.problems], "address": self.address[0] or None}
 
 
-def of_enabled(session: Session, path: str) -> Verdict | None:
-    """Return the verdict on the enabled site whose link or file is `path`; None if another site has its name."""
+def of_enabled(session: Session, path: str, forced: bool = False) -> Verdict | None:
+    """Return the verdict on the enabled site whose link or file is `path`; None if another site has its name.
+
+    With `forced`, a domain that another site keeps is a warning: whoever typed the command has accepted that.
+    """
     from multisite.status.report import problems_of
 
     for name, entry in session.catalogue.entries.items():
         if entry.path == path:
-            return Verdict(session, entry.file, problems_of(session, name))
+            file, found = entry.file, problems_of(session, name)
+            accepted = {one for one in found if forced and one.key == "domains" and one.value in file.domains}
+            problems = (replace(one, severity="warning") if one in accepted else one for one in found)
+            return Verdict(session, file, tuple(problems))
     return None
 
 
