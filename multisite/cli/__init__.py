@@ -37,6 +37,7 @@ COMMANDS = {
     "metrics": "multisite.cli.stats:metrics",
     "router": "multisite.cli.router:router",
     "logs": "multisite.cli.site.logs:logs",
+    "incident": "multisite.cli.site.incident:incident",
     "stop": "multisite.cli.restart:stop",
     "pause": "multisite.cli.site.maintenance:pause",
     "resume": "multisite.cli.site.maintenance:resume",

@@ -40,6 +40,17 @@ switched = _names(lambda session: [*sorted(session.catalogue.sites), "on", "off"
 addresses = _names(lambda session: [*_domains(session), *sorted(session.catalogue.sites)])
 
 
+def incidents(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the ids of the last incidents."""
+    from multisite.status.incidents import latest
+
+    try:
+        found = latest(Session(ctx.find_root().params.get("home")).home)
+    except (MultisiteError, OSError):
+        return []
+    return [one.incident for one in found if one.incident.startswith(incomplete)]
+
+
 def keys(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Complete the arguments of `set`: ``threads=``, ``logging.error=``, ``env.``."""
     from multisite.config.options import OPTIONS, SITE_FILE

@@ -33,7 +33,7 @@ from multisite.dispatch.statushost import HEALTH, PagesOf, StatusHost
 from multisite.dispatch.target import HostRouter, Key, Target
 from multisite.errors import BadHost, ConfigError, MultisiteError, UnknownHost, pages
 from multisite.inprocess.generation import WSGI
-from multisite.logs import servicelog
+from multisite.logs import incidents, servicelog
 from multisite.proxy.slowclients import spare
 from multisite.runner.body import Gone
 from multisite.runner.requesthead import PROXY, RAW, resolve_target
@@ -417,8 +417,9 @@ class Dispatcher:
             return self._answer(error, environ, start_response)
         if isinstance(error, (StopIteration, Gone)) or not (isinstance(error, Exception) or site_exits(error)):
             raise error
-        incident = servicelog.incident()
-        servicelog.log_failure(servicelog.current_site.get(), incident, "the application failed", error)
+        site = servicelog.current_site.get()
+        incident = incidents.named(site, error, environ)
+        incidents.log_failure(site, incident, "the application failed", error, environ)
         detail = "".join(traceback.format_exception(error)) if self._development.debug else ""
         page = pages.error_page(
             500, "The site failed", "This site could not answer the request.", incident=incident, detail=detail

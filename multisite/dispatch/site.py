@@ -27,7 +27,7 @@ from multisite.errors import BrokenSite, MultisiteError, NeedsProcess, SiteBusy,
 from multisite.inprocess import generation, tracebacks, workdir
 from multisite.inprocess.generation import WSGI, Generation
 from multisite.inprocess.workdir import WorkDir
-from multisite.logs import requests, servicelog
+from multisite.logs import incidents, requests, servicelog
 from multisite.logs.requests import IN_PROCESS, PAGE, PROXY, SPAWNED
 from multisite.logs.servicelog import Errors
 from multisite.proxy.limits import Share
@@ -353,6 +353,7 @@ class InProcessSite:
     # Answering
 
     def _serve(self, newest: Generation) -> None:
+        did = incidents.DEPLOYED if self._generation else incidents.RESTARTED
         self._generation, self._left, self._failure = newest, None, None
         own, pin, app = servicelog.own_log(self.name), self._development.pin(self.name), newest.app
         if pin:
@@ -361,7 +362,7 @@ class InProcessSite:
             app = debugged(app, pin)
         patience = Patience(self._site.upload_rate, Share(server.of_this_server))
         self._put(Completed(app, Errors(own) if own else None, patience))
-        self._failures.clear(self.name)
+        incidents.did(self.name, incidents.RECOVERED if self._failures.clear(self.name) else did)
 
     def _relay(self, error: NeedsProcess | None) -> None:
         """Serve the site from elsewhere: it cannot run here, or the supervisor has decided so."""
@@ -408,18 +409,18 @@ class InProcessSite:
         self._put(pages.for_error(error, incident=failure.incident, detail=detail))
 
     def _fail(self, error: MultisiteError, message: str) -> _Failure:
-        last, incident = self._failure, servicelog.incident()
+        last, incident = self._failure, incidents.new()
         count = last.count if last else 0
         retry_at = self._clock() + min(2.0**count, LONGEST_PAUSE)
         is_told = last is not None and last.reason == error.reason
         if not isinstance(error, NeedsProcess):
             count += 1
             traced = error if error.__cause__ else None  # the site's own traceback, not ours
-            servicelog.log_failure(self.name, incident, f"{message}: {error.reason}", traced)
+            incidents.log_failure(self.name, incident, f"{message}: {error.reason}", traced)
         elif last and is_told:
             incident = last.incident  # checked again every second, logged once
         else:
-            servicelog.site_logger(self.name).warning("incident %s: %s: %s", incident, message, error.why)
+            incidents.log_failure(self.name, incident, f"{message}: {error.why}", level=logging.WARNING)
         watched = tracebacks.mending(error, self._site.location, self._site.application)
         if not is_told:
             files, serving, own = (self._entry.path, *watched), bool(self._generation), isinstance(error, NeedsProcess)
@@ -444,7 +445,5 @@ class InProcessSite:
         return self._triggers.due is not None
 
     def _files(self) -> Files:
-        found = files(self._site, self._home)
-        if self._development.reload:
-            found["code"] = (hash(changes.times(self._site)),)
-        return found
+        code: Files = {"code": (hash(changes.times(self._site)),)} if self._development.reload else {}
+        return {**files(self._site, self._home), **code}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from html import escape
 from http import HTTPStatus
@@ -77,6 +77,9 @@ STYLE = (
     "@media(prefers-color-scheme:dark){body{color:#ddd;background:#1b1b1d}h1 b,small,a{color:#9a9a9a}}"
 )
 
+#: told of each page with an incident that a request gets; whoever keeps incidents puts itself here
+shown: Callable[[str, WSGIEnvironment], object] | None = None
+
 
 @dataclass(frozen=True)
 class Page:
@@ -98,6 +101,8 @@ class Page:
         self, environ: WSGIEnvironment, start_response: StartResponse, exc_info: Any = None
     ) -> Iterable[bytes]:
         """Answer; with `exc_info` even if an answer has begun (PEP 3333: it is re-raised if that was sent)."""
+        if self.incident and shown:
+            shown(self.incident, environ)
         is_shown = not (self.detail or self.links) or is_local(environ)
         page = self if is_shown else replace(self, detail="", links=())
         media_type, body = page.render(environ.get("HTTP_ACCEPT", ""))
@@ -168,7 +173,7 @@ def error_page(
 
     Args:
         status: the HTTP status, 400 to 599.
-        incident: the id of this failure in the log (`multisite.logs.servicelog.incident`).
+        incident: the id of this failure in the log (`multisite.logs.incidents.new`).
         detail: shown unchanged; only for debugging.
         retry_after: seconds for a ``Retry-After`` header (RFC 9110 section 10.2.3).
         headers: further response headers.

@@ -8,8 +8,6 @@ steer a terminal. A file that has grown too large is renamed to ``NAME.log.1``, 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import logging
 import os
 import re
@@ -20,28 +18,17 @@ from typing import IO, Any
 from urllib.parse import quote, unquote
 
 from multisite.config.hosting import BETWEEN
-from multisite.config.safefiles import open_folder
 from multisite.errors import one_line
 from multisite.logs import servicelog
-from multisite.logs.logfiles import open_in
+from multisite.logs.keptfiles import KeptFiles, file_name
 
 FOLDER = "logs"  # in the state directory
 LARGEST = 1 << 20  # bytes of a file; there are two of a site
 PER_SECOND = 512 << 10  # bytes of a site; beyond, lines are counted and left out
 LINE = 64  # bytes that a line counts for besides what is in it
 LONGEST_LINE = 1000  # characters of a line that are kept
-LONGEST_NAME = 100  # characters of a file's name before its ending
 
 _log = logging.getLogger("multisite.kept")
-
-
-def file_name(site: str) -> str:
-    """Return the name of a site's file, which is in the folder whatever the site is called."""
-    name = quote(site, safe="")  # letters, digits and _.-~ alone
-    name = f"%2E{name[1:]}" if name.startswith(".") else name
-    if len(name) > LONGEST_NAME:
-        name = f"{name[: LONGEST_NAME - 17]}-{hashlib.sha256(site.encode()).hexdigest()[:16]}"
-    return f"{name}.log"
 
 
 def instances(folder: str, site: str) -> list[str]:
@@ -87,6 +74,7 @@ class KeptLogs:
 
     def __init__(self, state_dir: str) -> None:
         self.folder = os.path.join(state_dir, FOLDER)
+        self._files = KeptFiles(self.folder)
         self.lock = threading.Lock()
         self._second = 0
         self._taken: dict[str, int] = {}  # bytes in this second, by site
@@ -104,7 +92,7 @@ class KeptLogs:
         if not taken:
             return
         try:
-            self._append(file_name(site), "".join(taken).encode("utf-8", "backslashreplace"))
+            self._files.append(file_name(site), "".join(taken).encode("utf-8", "backslashreplace"), LARGEST)
             self._told = ""
         except OSError as error:
             reason = f"{self.folder}: what sites print cannot be kept: {error.strerror}"
@@ -133,44 +121,6 @@ class KeptLogs:
             if left_out:
                 self._left_out[site] = left_out
             return found
-
-    def _append(self, name: str, data: bytes) -> None:
-        """Append to a file with one write(2), so that several processes may, and rename it where it is large enough."""
-        folder = self._open_folder()
-        try:
-            file, is_new = open_in(folder, name, os.path.join(self.folder, name))
-            try:
-                if is_new and os.geteuid() == 0:  # workers of the folder's owner write here, too
-                    status = os.fstat(folder)
-                    os.fchown(file, status.st_uid, status.st_gid)
-                os.write(file, data)
-                if os.fstat(file).st_size > LARGEST:
-                    _rotate(folder, name, file)
-            finally:
-                os.close(file)
-        finally:
-            os.close(folder)
-
-    def _open_folder(self) -> int:
-        path, is_root = os.fsencode(self.folder), os.geteuid() == 0
-        with contextlib.suppress(FileNotFoundError):
-            return open_folder(path, trusting=not is_root)
-        above = os.path.dirname(self.folder)
-        os.makedirs(above, 0o700, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(self.folder, 0o700)
-            if is_root:
-                status = os.stat(above)
-                os.chown(self.folder, status.st_uid, status.st_gid, follow_symlinks=False)
-        return open_folder(path, trusting=not is_root)
-
-
-def _rotate(folder: int, name: str, file: int) -> None:
-    """Rename a file unless another process has done so."""
-    fcntl.flock(file, fcntl.LOCK_EX)
-    with contextlib.suppress(FileNotFoundError):
-        if os.path.samestat(os.stat(name, dir_fd=folder, follow_symlinks=False), os.fstat(file)):
-            os.rename(name, f"{name}.1", src_dir_fd=folder, dst_dir_fd=folder)
 
 
 _current: KeptLogs | None = None

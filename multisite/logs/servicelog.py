@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import logging
 import os
-import re
-import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
 from multisite.config.logformat import Syslog, parse_syslog
-from multisite.errors import SCARCE, BackendUnavailable, MultisiteError, Problem, Unforeseen
+from multisite.errors import Problem
 from multisite.logs import loggingini
 from multisite.logs.logfiles import STREAMS
 from multisite.logs.loggingplan import LoggerPlan, make_plan
@@ -358,46 +356,6 @@ def tell_once(site: Site, key: str, target: str, fault: OSError | ValueError) ->
         _told.add(problem)
         site_logger(site.name).error("%s", problem)
     return problem
-
-
-def incident() -> str:
-    """Return a name for one failure, eight hexadecimal digits: for the visitor's page and the log."""
-    return secrets.token_hex(4)
-
-
-def is_incident(text: str) -> bool:
-    """Tell whether `text` is such a name."""
-    return re.fullmatch("[0-9a-f]{8}", text) is not None
-
-
-def note(logger: logging.Logger, error: MultisiteError, where: object) -> None:
-    """Log, once, an error whose reason visitors do not see, under the incident on the visitor's page."""
-    if not error.incident:
-        error.incident = incident()
-        logger.warning("incident %s: %s: %s", error.incident, where, error)
-
-
-def answer_for(logger: logging.Logger, error: BaseException, where: object) -> MultisiteError:
-    """Return the error whose page answers a request that `error` has ended; log errors that are not ours.
-
-    If the system has run out of something (descriptors, memory, room on a disk, threads), another try may succeed.
-    """
-    if isinstance(error, MultisiteError):
-        return error
-    answer: MultisiteError
-    if isinstance(error, OSError) and error.errno in SCARCE:
-        answer = BackendUnavailable(f"{where}: {error.strerror}")
-        note(logger, answer, where)
-    else:
-        answer = Unforeseen("This server could not answer the request")
-        answer.incident = incident()
-        logger.error("incident %s: %s: cannot answer a request", answer.incident, where, exc_info=error)
-    return answer
-
-
-def log_failure(site_name: str, incident: str, message: str, exc: BaseException | None = None) -> None:
-    """Write one ERROR record about a failure of a site, with the traceback of `exc`."""
-    site_logger(site_name).error("incident %s: %s", incident, message, exc_info=exc)
 
 
 def part_loggers(key_of: Callable[[str], str]) -> None:

@@ -12,7 +12,7 @@ from functools import partial
 
 from multisite.config.endpoint import Endpoint
 from multisite.errors import BackendUnavailable, ConnectFailed, ConnectTimeout, MultisiteError, UpstreamError
-from multisite.logs import servicelog
+from multisite.logs import incidents
 from multisite.proxy import downstream, headers
 from multisite.proxy.body import Upload
 from multisite.proxy.downstream import Environ
@@ -135,7 +135,7 @@ class Proxy:
         self._connect_timeout = connect_timeout
         self._modifiers = modifiers
         self._limited_by = limited_by
-        self._noted = noted or partial(servicelog.note, _log, where="cannot send a request")
+        self._noted = noted or partial(incidents.note, _log, where="cannot send a request")
 
     def __repr__(self) -> str:
         return f"<Proxy {self.speaks} to {self.endpoint}>"

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 
 from multisite.errors import MultisiteError, SiteBusy, UpstreamError
-from multisite.logs import requests, servicelog
+from multisite.logs import incidents, requests, servicelog
 from multisite.proxy import downstream, lingering
 from multisite.proxy.body import Arriving, Unmeasured
 from multisite.proxy.loop import RelayLoop, Watcher
@@ -344,7 +344,7 @@ class LoopRelay(Watcher):
             return error
         token = servicelog.current_site.set(self._site)
         try:
-            return servicelog.answer_for(_log, error, self._destination)
+            return incidents.answer_for(_log, error, self._destination)
         finally:
             servicelog.current_site.reset(token)
 
@@ -356,7 +356,9 @@ class LoopRelay(Watcher):
     def _page(self, error: MultisiteError) -> None:
         if self._wire.fileno() < 0:
             return
+        token = servicelog.current_site.set(self._site)
         head, body = page(error, self._environ)
+        servicelog.current_site.reset(token)
         self.status, self.headers = head.status, head.fields
         self._out, self._ends = self._outgoing.whole(head, body, date()), True
         self._flush()
@@ -365,7 +367,7 @@ class LoopRelay(Watcher):
         if isinstance(error, UpstreamError):
             token = servicelog.current_site.set(self._site)
             cut = ": an answer was cut short" if self._outgoing.begun else ""
-            servicelog.note(_log, error, f"{self._destination}{cut}")
+            incidents.note(_log, error, f"{self._destination}{cut}")
             servicelog.current_site.reset(token)
 
     # Waiting

@@ -26,7 +26,7 @@ from multisite.errors import (
     RequestTooLarge,
     UpstreamError,
 )
-from multisite.logs import requests, servicelog
+from multisite.logs import incidents, requests
 from multisite.proxy import downstream, handoff, leave, loop, syncrelay
 from multisite.proxy.body import Served, Unmeasured, Upload, length_of
 from multisite.proxy.destination import Destination, NotNow
@@ -176,7 +176,7 @@ def _explain(destination: Destination, error: MultisiteError) -> None:
     """Log what went wrong, unless the destination has a better reason for the visitor."""
     destination.explain(error)
     if isinstance(error, UpstreamError):
-        servicelog.note(_log, error, destination)
+        incidents.note(_log, error, destination)
 
 
 # Where the thread waits

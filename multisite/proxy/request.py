@@ -11,7 +11,7 @@ from email.utils import formatdate
 from typing import Any, NoReturn
 
 from multisite.errors import BackendUnavailable, MultisiteError, pages
-from multisite.logs import requests, servicelog
+from multisite.logs import incidents, requests, servicelog
 from multisite.proxy import downstream
 from multisite.proxy.body import Arriving, Upload, length_of
 from multisite.proxy.destination import Destination
@@ -84,7 +84,7 @@ class Request:
         if self.exchange:
             self.exchange.close()
         self.upload.close()
-        told = servicelog.answer_for(_log, error, self.destination)
+        told = incidents.answer_for(_log, error, self.destination)
         descriptor, self.wire = self.wire, -1
         if descriptor < 0:  # it has been answered
             return

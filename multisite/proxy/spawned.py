@@ -20,7 +20,7 @@ from multisite.config.model import Home, Site
 from multisite.config.trusted import TrustedProxies
 from multisite.control.client import Client
 from multisite.errors import Asleep, BackendUnavailable, MultisiteError, NoAnswer, UpstreamError, UpstreamTimeout
-from multisite.logs import servicelog
+from multisite.logs import incidents
 from multisite.proxy import handoff, healthchecks
 from multisite.proxy.balancer import Balancer, Upstream
 from multisite.proxy.body import Upload
@@ -125,7 +125,7 @@ class SpawnedSite(Destination):
         try:
             return self._client.ensure(self._site.entry_name, self._site.host, head_limits())
         except BackendUnavailable as error:  # for what it has no incident, nobody has told it yet
-            servicelog.note(_log, error, self)
+            incidents.note(_log, error, self)
             if self._debug:
                 error.detail = _journey(self._site, self._home, error.reason)
             raise

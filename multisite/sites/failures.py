@@ -113,11 +113,13 @@ class LastFailures:
             self._store({**kept, site: failure})
         return failure
 
-    def clear(self, site: str) -> None:
-        """Note that `site` is served."""
-        if site in self.all():
+    def clear(self, site: str) -> bool:
+        """Note that `site` is served; tell whether it had failed."""
+        had_failed = site in self.all()
+        if had_failed:
             with self._file.locked():
                 self._store({name: failure for name, failure in self.all().items() if name != site})
+        return had_failed
 
     def _store(self, failures: dict[str, Failure]) -> None:
         self._file.store({name: asdict(failure) for name, failure in failures.items()})

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from multisite.config.model import Home
 from multisite.config.read import find_home, read_home
 from multisite.errors import ConfigError, Problem
-from multisite.logs import kept, servicelog
+from multisite.logs import incidents, kept, servicelog
 from multisite.sites import catalogue
 from multisite.sites.catalogue import Catalogue
 from multisite.sites.holdings import NOBODY, HoldingsFile
@@ -151,6 +151,7 @@ class LiveHome:
         """Serve `home` from now on."""
         self._configure_logging(home)
         kept.begin(home.state_dir)
+        incidents.begin(home.state_dir)
         os.environ.update(home.env)
         self._folder = SiteDir(home, known=self._folder, clock=self._clock)
         self._scan()

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from multisite.config.model import Home, Site
 from multisite.errors import ConnectFailed, MultisiteError, UpstreamTimeout
-from multisite.logs import servicelog
+from multisite.logs import incidents, servicelog
 from multisite.sites import usage
 from multisite.sites.failures import Failure, LastFailures, part
 from multisite.sites.statefile import StateFile
@@ -54,7 +54,7 @@ class Troubles:
         counted = usage.read(folder, StateFile(self._home, usage.FOLDER), {self._site.name})[0]
         mine = Failure(
             error.reason,
-            servicelog.incident(),
+            incidents.new(),
             time.time(),
             watched=(self._site.file,),
             crashed=True,
@@ -66,6 +66,7 @@ class Troubles:
         if kept.incident == mine.incident:
             logger = servicelog.site_logger(self._site.name)
             logger.warning("incident %s: %s; %s", mine.incident, mine.reason, mine.remedy)
+            incidents.keep(mine.incident, self._site.name, mine.reason, remedy=mine.remedy)
         return kept
 
 

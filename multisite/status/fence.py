@@ -60,9 +60,9 @@ def sentence(inventory: Inventory | None, error: Exception, site: str = "") -> s
         return refused(inventory, error) if inventory else error.reason
     if isinstance(error, OSError):
         return describe(error, inventory)
-    from multisite.logs import servicelog
+    from multisite.logs import incidents
 
-    incident = servicelog.incident()
+    incident = incidents.new()
     kept = inventory is not None and _keep(inventory, incident, error, site)
     where = f"; its traceback is in {kept}" if kept else ""
     return f"incident {incident}: {type(error).__name__}: {error} ({_place(error)}){where}"

@@ -131,8 +131,12 @@ def log_folders(home: Home) -> list[str]:
     """Return the folders with lines of sites: the supervisor's, and that of workers with their own state directory."""
     from multisite.logs.kept import FOLDER
 
-    own = [WORKERS_STATE] if home.state_dir == SUPERVISORS_STATE else []
-    return [os.path.join(folder, FOLDER) for folder in (home.state_dir, *own)]
+    return [os.path.join(folder, FOLDER) for folder in state_folders(home)]
+
+
+def state_folders(home: Home) -> list[str]:
+    """Return the state directories of a home: the supervisor's, and that of workers who have one of their own."""
+    return [home.state_dir, *([WORKERS_STATE] if home.state_dir == SUPERVISORS_STATE else [])]
 
 
 def closed(home: Home) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from multisite import __version__
-from multisite.logs import servicelog
+from multisite.logs import incidents
 from multisite.supervisor.accounts import Accounts, by_session, weighed
 from multisite.supervisor.control import Answer, Caller
 from multisite.supervisor.lifecycle import State
@@ -130,7 +130,7 @@ class Commands:
     def _do_hung(self, request: Answer, _connection: Caller) -> Answer:
         """Take note of the incident that a worker has shown to a visitor because a process does not answer."""
         incident = str(request.get("incident"))
-        if not servicelog.is_incident(incident):
+        if not incidents.is_incident(incident):
             return {"error": "this is not an incident", "status": 400}
         for one in self._sites.asked_for(*_asked(request)):
             one.failures.kept_waiting = incident, self._context.loop.now()

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multisite.logs import kept, servicelog
-from multisite.logs.kept import KeptLogs, SiteStream, Tracebacks, file_name, instances
+from multisite.logs.kept import KeptLogs, SiteStream, Tracebacks, instances
+from multisite.logs.keptfiles import file_name
 
 INFO, ERROR = logging.INFO, logging.ERROR
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from multisite.config.model import Home, Site
-from multisite.logs import loggingini, servicelog
+from multisite.logs import incidents, loggingini, servicelog
 from multisite.logs.loggingplan import evaluate, make_plan
 from multisite.logs.loghandlers import LocalSysLogHandler, ReopeningFileHandler
 
@@ -398,11 +398,11 @@ def test_each_thread_has_its_own_current_site(home):
 def test_a_sites_log_has_its_records_and_the_traceback_of_an_incident(home, capsys):
     configure(home)
     assert servicelog.attach_site_log(site(home)) == ()
-    name = servicelog.incident()
+    name = incidents.new()
     try:
         raise ImportError("no module named flask")
     except ImportError as fault:
-        servicelog.log_failure("blog", name, "the application could not be imported", fault)
+        incidents.log_failure("blog", name, "the application could not be imported", fault)
     servicelog.site_logger("shop").error("not ours")
     text = read_log(home, "blog.log")
     assert re.fullmatch("[0-9a-f]{8}", name)

@@ -77,6 +77,9 @@ def test_one_event_is_one_incident_for_everybody(served: tuple[HomeDir, Server],
     lines = [line for line in server.log().splitlines() if name in line and INCIDENT.search(line)]
     assert lines and all(found[1] in line for line in lines), lines
     assert any(reason in line for line in lines), lines
+    told = json.loads(home.typed("--json", "incident", found[1]).stdout)
+    assert (told["site"], told["request"]) == (name, {"method": "GET", "host": f"{name}.test", "path": way})
+    assert reason in told["cause"] + "".join(one["text"] for one in told["since"])
 
 
 def test_an_answer_that_is_none_from_a_process_that_stays_has_an_incident_of_its_own(

@@ -19,7 +19,8 @@ from multisite.cli.site.loglines import Line
 from multisite.cli.site.since import FORMS, point_in_time
 from multisite.config import hosting
 from multisite.errors import MultisiteError
-from multisite.logs.kept import file_name, instances
+from multisite.logs.kept import instances
+from multisite.logs.keptfiles import file_name
 from multisite.logs.logfiles import LINES, LOOK_FOR_MORE_EVERY, STREAMS, Tail
 from multisite.status.fence import describe
 from multisite.status.sight import closed_place, log_folders, privileged, user_name

@@ -6,7 +6,7 @@ import logging
 import random
 import time
 
-from multisite.logs import servicelog
+from multisite.logs import incidents
 from multisite.runner import hangs
 from multisite.sites.failures import MEMORY, LastFailures, part
 from multisite.supervisor import planner
@@ -107,7 +107,7 @@ class Failures(Handed):
             first, self.first = self.first, None
         self.trouble = journey
         incident = first.incident if first else self._told_of(backend, exit_, now)
-        journey.fail(reason_of(backend, exit_), incident or servicelog.incident(), now)
+        journey.fail(reason_of(backend, exit_), incident or incidents.new(), now)
         if first:
             other = "" if first.failure == journey.failure else f"; the first time: {first.failure}"
             journey.failure += f" (tried twice{other})"
@@ -121,6 +121,12 @@ class Failures(Handed):
     def _log(self, journey: Journey, error_log: str) -> None:
         # What it printed is in the site's own log, or in the service's if the site has none.
         self._logger.error("incident %s: %s", journey.incident, journey if error_log else journey.headline)
+        self._keep(journey)
+
+    def _keep(self, journey: Journey, then: str = "") -> None:
+        cause = f"{journey.headline}{then}"
+        remedy = f"multisite explain {self._site} shows what the start went through"
+        incidents.keep(journey.incident, self._site, cause, remedy=remedy, output=journey.tail.lines)
 
     def fail(self, backend: Backend, exit_: Exit, now: float, *, is_retried: bool) -> None:
         """Report a failure that has been counted.
@@ -131,7 +137,7 @@ class Failures(Handed):
         if self._is_joint and self.last:  # one of the same attempt has been reported
             journey.fail(reason_of(backend, exit_), self.last.incident, now)
         elif is_retried:
-            journey.fail(reason_of(backend, exit_), servicelog.incident(), now)
+            journey.fail(reason_of(backend, exit_), incidents.new(), now)
             self.first = self.trouble = journey
             self._note(backend, exit_)
         else:
@@ -168,17 +174,19 @@ class Failures(Handed):
         first, self.first = self.first, None
         if first:
             self._logger.warning("incident %s: %s; %s", first.incident, first.headline, then)
+            self._keep(first, f"; {then}")
 
     def too_large(self, backend: Backend) -> None:
         """Report a process that is replaced because it uses more memory than it may; the site has not failed.
 
         This is reported until somebody changes or restarts the site: a site that grows does so again.
         """
-        site, incident = backend.site, servicelog.incident()
+        site, incident = backend.site, incidents.new()
         limit = (site.memory_limit or 0) >> 20
         reason = f"process {backend.pid} used {backend.memory >> 20} MiB, more than memory_limit = {limit}M"
         remedy = f"raise memory_limit in {site.file}, or set max_requests if the site keeps growing"
         self._logger.warning("incident %s: %s; it will be replaced; %s", incident, reason, remedy)
+        incidents.keep(incident, self._site, reason, remedy=remedy)
         told = (part(self._site, MEMORY), f"{reason}; it was replaced", incident)
         self._notes.note(*told, serving=False, crashed=True, remedy=remedy, watched=(site.file,))
         self._has_grown = True
