@@ -7,7 +7,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from multisite.errors import MultisiteError
-from multisite.logs.kept import FOLDER, file_name
+from multisite.logs.kept import FOLDER
+from multisite.logs.keptfiles import file_name
 from multisite.logs.logfiles import STREAMS, Tail
 from multisite.status.settings import MASK, origin, settings
 from multisite.status.web.markup import Html
