@@ -109,7 +109,7 @@ def of_site(session: Session, site: Site) -> dict[str, Any]:
 
 
 def _led_by(name: str, path: str, found: list[Candidate]) -> list[Candidate]:
-    """Return the candidates with those of a site first; it is one, whoever answers its address."""
+    """Return the candidates with those of a site first, even if another one answers its address."""
     own = [one for one in found if one.name == name] or [Candidate(name, "", "", path)]
     return [*own, *(one for one in found if one not in own)]
 

@@ -159,5 +159,5 @@ def fail(reason: str) -> NoReturn:
 
 
 def fenced(session: Session, site: str, step: Callable[[], T], instead: Callable[[str], T]) -> T:
-    """Return what `step` gives for a site (`multisite.status.fence.fenced`); a command may end in it."""
+    """Return the result of `step` for a site (`multisite.status.fence.fenced`); it may also end the command."""
     return fence.fenced(session, site, step, instead, let=ENDINGS)

@@ -71,7 +71,10 @@ _PURPOSE = {
     (HOME_FILE, "projects"): "Where the site files are.",
     (HOME_FILE, "service"): "The service as a whole.",
     (HOME_FILE, "supervisor"): "The processes of spawned sites.",
-    (HOME_FILE, "router"): "Where hosts go that no site claims. The mappers are asked in this order: map, pattern, the "
+    (
+        HOME_FILE,
+        "router",
+    ): "Nodes for hosts that no site claims. The mappers are tried in this order: map, pattern, the "
     "nodes that announced themselves, base, code, redis, sql, mappers, to.",
     (HOME_FILE, "cluster"): "What several machines share. *No effect yet.*",
     (HOME_FILE, "env"): "Environment of every site.",
@@ -83,10 +86,10 @@ _PURPOSE = {
     (SITE_FILE, "logging"): "Log files of the site.",
 }
 _INTRODUCTION = {
-    HOME_FILE: "The file ``moya.conf`` in the home. Its section ``[defaults]`` takes every key of a site file's "
-    "``[service]`` but ``name``, as the default of all sites.",
+    HOME_FILE: "The file ``moya.conf`` in the configuration directory (the home). Its section ``[defaults]`` accepts "
+    "every key of a site file's ``[service]`` except ``name``, as the default for all sites.",
     SITE_FILE: "One file for each site, enabled by a link in ``sites-enabled``. ``%(name)s``, ``%(location)s`` and "
-    "``%(home)s`` stand for the site's name, its location and the home; ``$NAME`` is the environment's.",
+    "``%(home)s`` stand for the site's name, its location and the home; ``$NAME`` is a variable of the environment.",
     PUBLISHER_FILE: "A file for ``multisite serve --publisher``. Nagare's spellings (``minSpare``, ``maxChildren``, "
     "``maxRequests``) are understood.",
 }

@@ -235,17 +235,17 @@ class SupervisorOptions:
     hand_over: str = option(
         "choice",
         "auto",
-        "Whether a site's process is given the client's connection with the request, so that the worker is free at "
-        "once. Auto: where the sites run as the service's own user, who is not root. Yes: everywhere; only for front "
-        "ends that open a connection for each request, since on any other a site could read the next visitor's. No: "
-        "every answer is relayed.",
+        "Whether a site's process gets the client's connection with the request, so that the worker is free at once. "
+        "auto: only if the sites run as the service's own user and that is not root. yes: always; use it only behind "
+        "front ends that open a connection for each request, since otherwise a site could read the next visitor's "
+        "request. no: every answer is relayed.",
         choices=("auto", "yes", "no"),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class RouterOptions:
-    """Where hosts go that no site claims: to nodes that speak uwsgi or http."""
+    """Nodes for hosts that no site claims; they speak uwsgi or http."""
 
     map: str = option(
         "path",

@@ -280,10 +280,10 @@ class Site(AvailabilityOptions):
     warm: str = option(
         "warm",
         "never",
-        "When a process of a spawned site runs without having been asked for. Always: as long as the supervisor runs, "
-        "whatever idle_timeout says; the first request to any site starts that. Predicted: from two minutes before an "
-        "hour of the day in which the site is used on most days. Never: from its first request on. Or hours of the "
-        "week in local time: it runs from two minutes before them, and is not stopped as idle until they are over.",
+        "When a spawned site runs without a request. never: not before its first request. always: as long as the "
+        "supervisor runs, regardless of idle_timeout; the first request to any site starts the supervisor. predicted: "
+        "from two minutes before each hour of the day in which the site is used on most days. Or hours of the week in "
+        "local time: from two minutes before they begin until they end, even if it is idle.",
         example="mon-fri 8-18, sat 10-14",
     )
     redirect_to_canonical: bool = option(

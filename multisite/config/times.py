@@ -1,7 +1,7 @@
 """Times that a site's file names: when its time is over (``expires``), and hours of the week (``warm``). Pure.
 
 Hours without days are those of the days before them, or of every day. Hours that end before they begin end on the next
-day. All of it is local time, unless it says otherwise.
+day. All times are local unless they have a zone.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def parse_end(text: str, duration: Callable[[str], float]) -> float | datetime:
             day, time, offset = found[1], found[2], (found[3] or "").upper().replace("Z", "+00:00")
             return datetime.fromisoformat(f"{day}T{time}{offset}")
     except (ValueError, OverflowError):
-        raise ValueError("is no date that there is") from None
+        raise ValueError("is not a valid date") from None
     try:
         return duration(text)
     except ValueError:
@@ -86,10 +86,10 @@ class Hours:
 
 @lru_cache(maxsize=1024)
 def parse_hours(text: str) -> tuple[Hours, ...]:
-    """Return what a text says.
+    """Read hours of the week.
 
     Raises:
-        ValueError: it says no hours; the reason completes "KEY = VALUE: …".
+        ValueError: it has no hours; the reason completes "KEY = VALUE: …".
     """
     found: list[Hours] = []
     days: frozenset[int] = frozenset()
@@ -132,7 +132,7 @@ def _day(name: str) -> int:
 def _minutes(hours: re.Match[str]) -> tuple[int, int]:
     begin, end = (int(hours[at]) * 60 + int(hours[at + 1] or 0) for at in (1, 3))
     if max(begin, end) > DAY or any(int(hours[at] or 0) > 59 for at in (2, 4)) or begin == DAY:
-        raise ValueError(f"{hours[0]} is no time of day; a day ends at 24")
+        raise ValueError(f"{hours[0]} is not a time of day; a day ends at 24")
     if begin == end:
         raise ValueError(f"{hours[0]} ends when it begins; the whole day is 0-24")
     return begin, end % DAY if begin > end else end

@@ -191,8 +191,8 @@ FAMILIES = (
     Family(
         "multisite_site_starts_total",
         "counter",
-        "Processes started: while a visitor waited (cold), ahead of need (warm), for a new version (deploy), or in the "
-        "place of one that had served enough (recycle).",
+        "Processes started: while a visitor waited (cold), ahead of need (warm), for a new version (deploy), or to "
+        "replace one after ``max_requests`` or ``memory_limit`` (recycle).",
         _table("starts_by_kind", KINDS),
         "kind",
     ),
@@ -254,7 +254,7 @@ FAMILIES = (
     Family(
         "multisite_requests_unknown_host_total",
         "counter",
-        "Requests whose host is that of no site.",
+        "Requests for a host that no site claims.",
         _figure("unknown_hosts"),
         of="home",
     ),
@@ -262,7 +262,7 @@ FAMILIES = (
     Family(
         "multisite_supervisor_up",
         "gauge",
-        "1 while a supervisor runs; the first request for a spawned site starts it.",
+        "1 while a supervisor is running; the first request for a spawned site starts it.",
         _up,
         of="home",
     ),
@@ -273,11 +273,11 @@ FAMILIES = (
         _started,
         of="home",
     ),
-    Family("multisite_processes", "gauge", "Processes of sites that live.", _supervisor("backends"), of="home"),
+    Family("multisite_processes", "gauge", "Running processes of sites.", _supervisor("backends"), of="home"),
     Family(
         "multisite_processes_limit",
         "gauge",
-        "Processes of sites that may live at once (``max_backends``).",
+        "Processes of sites that may run at the same time (``max_backends``).",
         _supervisor("max_backends"),
         of="home",
     ),

@@ -1,4 +1,4 @@
-"""A home in one line: what runs, in which states, and what it uses (pure)."""
+"""A home in one line: its supervisor, the states of its sites and their use (pure)."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ STATES = (
 
 @dataclass(frozen=True)
 class Summary:
-    """What there is to say of a whole home.
+    """The figures of a whole home.
 
     Attributes:
-        uptime: seconds of the supervisor; None where none runs, or this user may not see it.
+        uptime: seconds of the supervisor; None if none is running, or this user may not see it.
         servers: processes that serve requests and know the supervisor.
-        sites: how many enabled sites there are in each state.
-        memory, memory_budget: bytes of all processes of sites; None: not known, or no budget.
-        processes, max_processes: those of sites.
-        requests_a_minute, errors_in_the_last_hour: None where nobody counts.
+        sites: number of enabled sites in each state.
+        memory, memory_budget: bytes of all processes of sites; None: unknown, or no budget.
+        processes, max_processes: processes of sites.
+        requests_a_minute, errors_in_the_last_hour: None if they are not counted.
     """
 
     version: str
@@ -47,7 +47,7 @@ class Summary:
         return asdict(self)
 
     def __str__(self) -> str:
-        """Give the line, without what is not known."""
+        """The line, without unknown figures."""
         return "; ".join(filter(None, (self._service(), self._sites(), self._use(), self._traffic())))
 
     def _service(self) -> str:
@@ -69,9 +69,9 @@ class Summary:
 
     def _traffic(self) -> str:
         rate, errors = self.requests_a_minute, self.errors_in_the_last_hour
-        told = [f"{rate:.0f} requests a minute" if rate is not None else ""]
-        told += [f"{_counted(errors, 'error')} in the last hour" if errors is not None else ""]
-        return ", ".join(filter(None, told))
+        parts = [f"{rate:.0f} requests a minute" if rate is not None else ""]
+        parts += [f"{_counted(errors, 'error')} in the last hour" if errors is not None else ""]
+        return ", ".join(filter(None, parts))
 
 
 def summed(
@@ -87,8 +87,8 @@ def summed(
     Args:
         document: as `multisite.status.document.document` returns it.
         home: its directory.
-        max_processes, memory_budget: as moya.conf has them.
-        requests_a_minute, errors_in_the_last_hour: where somebody knows them.
+        max_processes, memory_budget: the values in moya.conf.
+        requests_a_minute, errors_in_the_last_hour: if they are known.
     """
     supervisor, sites = document["supervisor"] or {}, document["sites"]
     states = Counter(site["state"] for site in sites if site["enabled"])
