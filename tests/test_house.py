@@ -61,8 +61,8 @@ ROOMS = {
         "errors config logs sites control proxy router runner",
     ),
     "status": Room(
-        "what there is to see of a home: the report of each site, the document that all who show it read, and the "
-        "pages; `project/` and `web/` inside",
+        "what an administrator sees of a home: the report of each site, the document that all who show it read, and "
+        "the pages; `project/` and `web/` inside",
         "errors config logs sites control inprocess proxy supervisor runner",
     ),
     "runner": Room("what runs as a site's user in a site's interpreter: standard library only, Python 3.9", ""),
