@@ -41,7 +41,7 @@ def _router_of(home: Home, former: Any, sites: Dispatcher) -> Any:
 
 
 def _pages_of(home: Home, live: LiveHome) -> Any:
-    """Return the status pages of a home; a worker that nobody asks for them never loads them."""
+    """Return the status pages of a home; a worker without requests for them never loads them."""
     from multisite.dispatch.statushost import administrators
     from multisite.status.opening import page_of
 

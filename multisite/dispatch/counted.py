@@ -1,4 +1,4 @@
-"""The end of a request that is counted, and not measured: the class of its status, and whether it failed.
+"""The end of a request that is counted but not measured: the class of its status, and whether it failed.
 
 Most requests of a busy site in the workers come this way, so it takes no object and no call of Python's for an answer
 that is a list: the server's own response knows its status when the app has returned (gunicorn, wsgiref). Under other
@@ -18,17 +18,17 @@ from multisite.sites.usage import Counts
 Environ = dict[str, Any]
 WSGI = Callable[..., Iterable[bytes]]
 
-MOST_KNOWN = 100  # statuses, of which a site may invent any number
-PLACES: dict[str, int] = {}  # the cells of statuses that are no errors
+MOST_KNOWN = 100  # statuses; a site may invent any number of them
+PLACES: dict[str, int] = {}  # the cells of statuses that are not errors
 
 
 def tells(start_response: Any) -> bool:
-    """Tell whether a server's response knows the status that it was given."""
+    """Tell whether a server's response knows its status."""
     return type(start_response) is MethodType and hasattr(start_response.__self__, "status")
 
 
 class Told:
-    """Stands in for a response that does not tell its status: `start` is the start_response (PEP 3333)."""
+    """Stands in for a response that does not show its status: `start` is the start_response (PEP 3333)."""
 
     __slots__ = ("_start", "status")
 
@@ -51,7 +51,7 @@ class Told:
 
 
 def told(app: WSGI) -> WSGI:
-    """Return `app` for servers whose responses do not tell their status."""
+    """Return `app` for servers whose responses do not show their status."""
 
     def answer(environ: Environ, start_response: Any) -> Iterable[bytes]:
         return app(environ, Told(start_response).start)
@@ -60,7 +60,7 @@ def told(app: WSGI) -> WSGI:
 
 
 def ended(counts: Counts, status: str | None, failed: bool = False) -> None:
-    """Count the end of a request; `status` as the app gave it, None where it gave none."""
+    """Count the end of a request; `status` as the app gave it, None if it gave none."""
     code = int(status[:3]) if status and status[:3].isdecimal() else 0
     if status and 100 <= code < 500 and len(PLACES) < MOST_KNOWN:
         PLACES[status] = board.status_cell(code)
@@ -68,7 +68,7 @@ def ended(counts: Counts, status: str | None, failed: bool = False) -> None:
 
 
 def followed(counts: Counts, environ: Environ, start_response: Any, body: Any) -> Iterable[bytes]:
-    """Return an answer that is no list so that its end is counted; one that the server sends as a file stays one."""
+    """Return an answer that is not a list so that its end is counted; one that the server sends as a file stays one."""
     response, wrapper = start_response.__self__, environ.get("wsgi.file_wrapper")
     is_file = type(body) is wrapper or (wrapper and not isinstance(wrapper, type) and hasattr(body, "read"))
     if is_file or isinstance(body, (list, tuple)):

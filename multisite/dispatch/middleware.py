@@ -240,7 +240,7 @@ class Layers:
         self._place(self._following)
 
     def _counted(self, app: WSGI, workdir: WorkDir | None, bound: ConcurrencyLimit | None = None) -> WSGI:
-        """Return `app` with each request counted, and the class of its status, and no more.
+        """Return `app` with each request counted, with the class of its status, and nothing more.
 
         Its start_response has to be a method of a response that knows its status (`multisite.dispatch.counted`).
         """

@@ -1,4 +1,4 @@
-"""The host of the status pages in a worker, and its `/health`, which is answered before anything else is looked at."""
+"""The host of the status pages in a worker, and its `/health`, which is answered before any other check."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _CLAIMS = (*FORWARDED, "PROXY_PROTOCOL")
 
 
 class Pages(Protocol):
-    """What is shown there (`multisite.status.page`)."""
+    """The pages that it shows (`multisite.status.page`)."""
 
     def answer(self, environ: Environ, start_response: Any, forwarded: bool) -> Iterable[bytes]:
-        """Answer one request (PEP 3333); `forwarded`: a front end was named in it."""
+        """Answer one request (PEP 3333); `forwarded`: it names a front end."""
 
 
 PagesOf = Callable[["Home"], Pages]
@@ -65,7 +65,7 @@ class StatusHost:
         return self._pages.answer(environ, start_response, forwarded)
 
     def app(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
-        """Answer one request of which nothing more is known, so a front end may be behind it."""
+        """Answer one request about which nothing more is known, so a front end may have sent it."""
         return self.answer(environ, start_response, forwarded=True)
 
 
@@ -78,12 +78,12 @@ def domain_of(home: Home) -> str:
 
 
 def is_forwarded(environ: Environ) -> bool:
-    """Tell whether a request names a front end, whether or not that is believed; to be asked before that is decided."""
+    """Tell whether a request names a front end, believed or not; call it before that is decided."""
     return any(name in environ for name in _CLAIMS)
 
 
 def status_host(home: Home, former: StatusHost | None, pages_of: PagesOf | None) -> StatusHost | None:
-    """Return who answers for the status pages of a home, the former one where nothing has changed for it."""
+    """Return what answers for the status pages of a home; the former object if nothing has changed for it."""
     if not pages_of or not domain_of(home):
         return None
     new = StatusHost(home, pages_of)
@@ -93,7 +93,7 @@ def status_host(home: Home, former: StatusHost | None, pages_of: PagesOf | None)
 def is_asked(environ: Environ, status: StatusHost | None, live: LiveHome) -> bool:
     """Tell whether a request for `HEALTH` is about this worker.
 
-    One that has read nothing yet reads moya.conf alone, and answers if that can be used.
+    A worker that has read nothing yet reads only moya.conf, and answers if that is usable.
     """
     raw = str(environ.get("HTTP_HOST", ""))
     if live.catalogue:
@@ -106,7 +106,7 @@ def is_asked(environ: Environ, status: StatusHost | None, live: LiveHome) -> boo
 
 
 def health(environ: Environ, start_response: Any) -> Iterable[bytes]:
-    """Answer 200 where this worker takes requests, else 503 with the reason."""
+    """Answer 200 if this worker takes requests, else 503 with the reason."""
     worker = find_worker()
     is_ending = worker is not None and worker.is_ending()
     status, text = ("503 Service Unavailable", b"stopping\n") if is_ending else ("200 OK", b"ready\n")
@@ -121,7 +121,7 @@ def health(environ: Environ, start_response: Any) -> Iterable[bytes]:
 
 
 def administrators(home: Home) -> Callable[[Environ], bool]:
-    """Return what tells whether a peer on this machine is the administrator's: no front end, and no site's process."""
+    """Return a test of whether a peer on this machine is the administrator's: no front end, and no site's process."""
     front_ends = front_ends_of(home)
 
     def is_ours(environ: Environ) -> bool:

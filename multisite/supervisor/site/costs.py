@@ -57,7 +57,7 @@ class Costs(Handed):
         )
 
     def ready(self, seconds: float) -> None:
-        """Count a start that took so long."""
+        """Count the duration of a start."""
         self.start_cost = seconds
         self.spent += Tally(ready=1, start_seconds=seconds)
 
@@ -66,11 +66,11 @@ class Costs(Handed):
         self.spent += Tally(stops_by_reason={reason if reason in REASONS else "other": 1})
 
     def failed(self) -> None:
-        """Count a start that came to nothing."""
+        """Count a start that failed."""
         self.spent += Tally(start_failures=1)
 
     def turned_away(self, count: int) -> None:
-        """Count requests that no worker has counted, and that we have answered ourselves, with a 503."""
+        """Count requests that no worker has counted and that we have answered ourselves, with a 503."""
         statuses = tuple(count if name == "5xx" else 0 for name in STATUSES)
         self.spent += Tally(requests=count, errors=count, statuses=statuses)
 
@@ -179,7 +179,7 @@ class Figures:
 
     @property
     def own(self) -> Figures:
-        """The figures of those requests that no worker counts."""
+        """The figures of the requests that no worker counts."""
         if not self.relayed or self.requests is None:
             return self
         requests, errors, busy, received, sent, *counts = self.relayed
@@ -283,7 +283,7 @@ class Scoreboard(Handed):
         return sum(record.latencies) if record else 0
 
     def lost(self, slot: int, pid: int) -> int:
-        """Return how many requests the process `pid` had in flight when it ended that nobody else counts."""
+        """Return how many requests the process `pid` had in flight when it ended and that nothing else counts."""
         file = slot // SLOTS
         record = board.read(self._files[file], slot % SLOTS) if file < len(self._files) else None
         return record.in_flight - record.relayed_now if record and record.pid == pid else 0

@@ -29,7 +29,7 @@ def heed(supervised: SiteParts, backend: Backend, *, refused: bool = False) -> N
 
 
 def _count(supervised: SiteParts, backend: Backend) -> None:
-    """Count the end of a process, or of the attempt to have one, by what led to it."""
+    """Count the end of a process, or of an attempt to start one, by its cause."""
     exit_ = backend.exit
     assert exit_
     if exit_.state is State.STARTING:

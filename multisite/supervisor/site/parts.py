@@ -117,7 +117,7 @@ class SiteParts(Handed):
         return connections(os.path.dirname(self.listener.path)).get(self.listener.path, NO_CONNECTIONS)
 
     def turned_away(self, count: int) -> None:
-        """Note that so many requests, which no worker counts, were answered with an error."""
+        """Note that this many requests, which no worker counts, were answered with an error."""
         self.costs.turned_away(count)
 
     def want(self) -> None:

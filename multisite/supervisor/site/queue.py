@@ -35,7 +35,7 @@ class Whose(Protocol):
         """Note that a request waits."""
 
     def turned_away(self, count: int) -> None:
-        """Note that so many requests, which no worker counts, were answered with an error."""
+        """Note that this many requests, which no worker counts, were answered with an error."""
 
 
 class WaitQueue(Handed):

@@ -130,7 +130,7 @@ def _is_anybody_there(listener: int) -> bool:
 
 
 def _turn_away_one(queue: socket.socket, error: MultisiteError, everybody: bool) -> tuple[bool, bool]:
-    """Return whether somebody was answered, and whether that was a client whose connection came along."""
+    """Return whether a client was answered, and whether its connection came along."""
     with contextlib.suppress(OSError), queue.accept()[0] as waiting:
         data, client = _received(waiting)
         if client:
