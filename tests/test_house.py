@@ -84,6 +84,7 @@ MATTERS = {
 #: why a stem occurs twice: the same noun seen from either side of a wire or of an interpreter
 TWICE = {
     "incidents": "as they are written down, and as they are shown",
+    "bill": "the command, and who writes it",
     "body": "of a request: as it is sent to a backend, and as the runner reads it",
     "envelope": "proxy/wire writes what the runner reads",
     "failures": "the last one that is noted for others, and those in a row that the supervisor counts",

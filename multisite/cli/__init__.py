@@ -35,6 +35,7 @@ COMMANDS = {
     "status": "multisite.cli.status:status",
     "stats": "multisite.cli.stats:stats",
     "metrics": "multisite.cli.stats:metrics",
+    "bill": "multisite.cli.bill:bill",
     "router": "multisite.cli.router:router",
     "logs": "multisite.cli.site.logs:logs",
     "incident": "multisite.cli.site.incident:incident",

@@ -33,6 +33,7 @@ from multisite.sites import usage
 from multisite.sites.sitedir import Entry
 
 if TYPE_CHECKING:
+    from multisite.inprocess.generation import Generation
     from multisite.logs.accesslog import AccessLog
     from multisite.logs.requests import RequestLog
 
@@ -215,14 +216,27 @@ class Layers:
                 self._behind()
         self._place(self._following)
 
-    def put(self, app: WSGI, how: str, workdir: WorkDir | None = None, bound: ConcurrencyLimit | None = None) -> None:
+    def put(
+        self,
+        app: WSGI,
+        how: str,
+        workdir: WorkDir | None = None,
+        bound: ConcurrencyLimit | None = None,
+        imported: Generation | None = None,
+    ) -> None:
         """Place `app` behind the layers.
 
         Args:
             how: the name of its way for the access log.
             workdir: where it is called.
             bound: on its requests in this process.
+            imported: what it was imported as, None where it is elsewhere.
         """
+        if imported:
+            self._counts.imported(max(imported.size, 1), imported.spent)
+            imported.spent = 0
+        else:
+            self._counts.imported(0, 0)
         with self._putting:
             self._behind = partial(self._put, app, how, workdir, bound)
             self._behind()

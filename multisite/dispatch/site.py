@@ -139,7 +139,7 @@ class InProcessSite:
             most, threads = self._site.in_process_at_once, server.of_this_server()
             is_bound = threads and 0 < most < threads.count  # otherwise the server has no more threads than that
             bound = ConcurrencyLimit(most, self._beside) if is_bound else None
-            self._layers.put(app, IN_PROCESS, self._generation.workdir, bound)
+            self._layers.put(app, IN_PROCESS, self._generation.workdir, bound, self._generation)
         elif self._state is SiteState.AWAY:
             self._layers.put(app, PROXY if self._site.upstreams else SPAWNED)
         else:

@@ -28,7 +28,7 @@ class _Uncounted:
     def ended(self, status: int, failed: bool) -> None:
         pass
 
-    def end(self, began: int, failed: bool, sent: int, status: int, received: int) -> None:
+    def end(self, began: int, failed: bool, sent: int, status: int, received: int, cpu: int) -> None:
         pass
 
     def withdraw(self) -> None:

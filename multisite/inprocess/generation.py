@@ -10,11 +10,13 @@ from __future__ import annotations
 import importlib
 import io
 import logging
+import mmap
 import os
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from time import thread_time_ns
 from types import ModuleType
 from typing import Any
 
@@ -46,6 +48,8 @@ class Generation:
     unique_name: str  # of the module it was loaded as, "" if that is one of `names`
     modules: frozenset[str]  # loaded by its first import, other sites' concurrent ones included
     workdir: WorkDir | None = None  # where it was imported and is called; None for wherever the server is
+    size: int = 0  # bytes that its imports have added to this process, other sites' concurrent ones included
+    spent: int = 0  # nanoseconds of processor time that its import took, until they are counted
 
 
 def make(site: Site, ledger: Ledger, old: Generation | None, workdir: WorkDir | None = None) -> Generation:
@@ -60,7 +64,7 @@ def make(site: Site, ledger: Ledger, old: Generation | None, workdir: WorkDir | 
     names = dict(wanted.names)
     _claim(site, ledger, names, source.unique_name)
     taken = forget(_outdated({*_of_all(names), *_of_all(old.names if old else {}), source.unique_name}, old))
-    before = frozenset(sys.modules)
+    before, resident, began = frozenset(sys.modules), _resident(), thread_time_ns()
     try:
         with _place(site, workdir):
             app = _run(site, source)
@@ -75,7 +79,17 @@ def make(site: Site, ledger: Ledger, old: Generation | None, workdir: WorkDir | 
             workdir.close()
         raise
     modules = (old.modules if old else frozenset()) | (frozenset(sys.modules) - before)
-    return Generation(app, names, source.unique_name, modules, workdir)
+    size = max(0, _resident() - resident) + (old.size if old else 0)
+    return Generation(app, names, source.unique_name, modules, workdir, size, thread_time_ns() - began)
+
+
+def _resident() -> int:
+    """Return the resident set size of this process in bytes, 0 where the kernel does not tell."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * mmap.PAGESIZE
+    except OSError:
+        return 0
 
 
 def _place(site: Site, workdir: WorkDir | None) -> AbstractContextManager[None]:

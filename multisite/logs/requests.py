@@ -12,7 +12,8 @@ that cheap.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from time import monotonic_ns
+from threading import get_ident
+from time import monotonic_ns, thread_time_ns
 from typing import Any, Protocol
 
 from multisite.errors import pages
@@ -47,7 +48,7 @@ class _Counts(Protocol):
     def ended(self, status: int, failed: bool) -> None:
         """Take note of the end of one whose time is not measured; `status` is 0 where it has none."""
 
-    def end(self, began: int, failed: bool, sent: int, status: int, received: int) -> None:
+    def end(self, began: int, failed: bool, sent: int, status: int, received: int, cpu: int) -> None:
         """Take note of the end of one whose time is measured."""
 
     def withdraw(self) -> None:
@@ -83,6 +84,7 @@ class RequestRecord:
         "_body",
         "_close",
         "_counts",
+        "_cpu",
         "_headers",
         "_log",
         "_measured",
@@ -91,6 +93,7 @@ class RequestRecord:
         "_start",
         "_state",
         "_status",
+        "_thread",
         "_write",
         "environ",
         "how",
@@ -119,6 +122,8 @@ class RequestRecord:
             self.peer: str = get("REMOTE_ADDR", "")
         self._measured = counts.left > 0 or how in ELSEWHERE
         self._began = counts.begin() if self._measured else counts.count()
+        self._thread = get_ident() if self._measured and how == IN_PROCESS else 0
+        self._cpu = thread_time_ns() if self._thread else 0
 
     def start(self, status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], object]:
         """Pass on how the answer begins, and note it (PEP 3333)."""
@@ -241,7 +246,9 @@ class RequestRecord:
         self._open = False
         failed = status >= 500 or (cut and status > 0)
         if self._measured:
-            self._counts.end(self._began, failed, sent, status, _length_of(self.environ))
+            # Another thread may send the end of the answer; what it has used is not the site's.
+            cpu = thread_time_ns() - self._cpu if self._thread == get_ident() else 0
+            self._counts.end(self._began, failed, sent, status, _length_of(self.environ), cpu)
         else:
             self._counts.ended(status, failed)
         if self._log:

@@ -57,6 +57,9 @@ _PID, _STARTED, _STARTS, _IN_FLIGHT, _REQUESTS, _ERRORS, _LAST_USE, _BUSY, _RECE
 FIRST_STATUS = _BUCKETS + len(LATENCIES) + 1
 _RELAYED = FIRST_STATUS + len(STATUSES)  # the same once more: `RELAYED`, the buckets and the statuses
 _RELAYED_NOW = _RELAYED + len(RELAYED) + (_RELAYED - _BUCKETS)  # of those in flight, how many are relayed
+# Of a site in a worker alone, which has other sites, too:
+CPU = _RELAYED_NOW + 1  # nanoseconds of processor time of the threads that answered its measured requests
+MEMORY = CPU + 1  # bytes that its import has added, 0 where it is not imported
 
 
 class Board:
@@ -185,10 +188,11 @@ class Record:
     """What was read from one slot, bounded; times are seconds of the monotonic clock.
 
     `latencies` has a count for each of `LATENCIES` and one for all that took longer, `statuses` one for each of
-    `STATUSES`. `relayed` has those of `RELAYED`, and the same counts; `relayed_now` are those in flight.
+    `STATUSES`. `relayed` has those of `RELAYED`, and the same counts; `relayed_now` are those in flight. `cpu`
+    (seconds) and `memory` (bytes) are those of a site in a worker (`CPU`, `MEMORY`).
     """
 
-    __slots__ = (*FIELDS[1:], "latencies", "relayed", "relayed_now", "statuses")
+    __slots__ = (*FIELDS[1:], "cpu", "latencies", "memory", "relayed", "relayed_now", "statuses")
 
     def __init__(self, cells: Sequence[int], now: int) -> None:
         bounded = [min(cell, _LARGEST) for cell in cells]
@@ -207,6 +211,7 @@ class Record:
         self.statuses = tuple(bounded[FIRST_STATUS:_RELAYED])
         self.relayed = tuple(bounded[_RELAYED:_RELAYED_NOW])
         self.relayed_now = min(bounded[_RELAYED_NOW], self.in_flight)
+        self.cpu, self.memory = bounded[CPU] / 1e9, bounded[MEMORY]
 
     def __repr__(self) -> str:
         return f"<Record pid={self.pid} in_flight={self.in_flight} requests={self.requests}>"

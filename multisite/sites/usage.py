@@ -94,7 +94,7 @@ class Counts:
         if failed:
             cells[_ERRORS] += 1
 
-    def end(self, began: int, failed: bool, sent: int, status: int = 0, received: int = 0) -> None:
+    def end(self, began: int, failed: bool, sent: int, status: int = 0, received: int = 0, cpu: int = 0) -> None:
         """The request has ended that was measured.
 
         Args:
@@ -102,6 +102,7 @@ class Counts:
             failed: with an error, or not to the end.
             sent, received: bytes of the bodies of the answer and the request.
             status: of the answer, 0 where there was none.
+            cpu: nanoseconds of processor time, 0 where that is not known.
         """
         cells = self.cells
         now = monotonic_ns()
@@ -112,8 +113,18 @@ class Counts:
             cells[_BUSY] += took
             cells[_RECEIVED] += received
             cells[_SENT] += sent
+            cells[board.CPU] += cpu
             cells[bucket] += 1
             self.ended(status, failed)
+
+    def imported(self, size: int, cpu: int) -> None:
+        """Note what the site's import has cost: bytes that it has added to this process, and nanoseconds.
+
+        Nought bytes: it is not imported any more.
+        """
+        with self._lock:
+            self.cells[board.MEMORY] = size
+            self.cells[board.CPU] += cpu
 
     def withdraw(self) -> None:
         """The request goes on where others count it."""

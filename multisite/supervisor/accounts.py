@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from multisite.config.model import Home
@@ -41,6 +41,16 @@ class Accounts(Handed):
         """Return what a site has used; `cpu` is the processor time of its living processes in seconds, if known."""
         return self._before.get(supervised.site.name, _NOTHING) + supervised.tally(time.time(), cpu)
 
+    def totals(self, sites: Iterable[SupervisedSite], cpu: Callable[[int], float] | None = None) -> dict[str, Tally]:
+        """Return what all sites have used, those included that are no longer kept.
+
+        Args:
+            sites: that are supervised.
+            cpu: gives the processor time of a living process; None: without that of its children.
+        """
+        living = {one: sum(map(cpu, one.pids)) if cpu else None for one in sites}
+        return {**self._before, **{one.site.name: self.total(one, seconds) for one, seconds in living.items()}}
+
     def settle(self, supervised: SupervisedSite) -> None:
         """Keep the counts of a site that is about to be put away."""
         self._before = {**self._before, supervised.site.name: self.total(supervised)}
@@ -50,7 +60,7 @@ class Accounts(Handed):
         if now < self._keep_at:
             return
         self._keep_at = now + KEEP_EVERY
-        current = {**self._before, **{one.site.name: self.total(one) for one in sites}}
+        current = self.totals(sites)
         used = {name: tally for name, tally in current.items() if tally.starts}
         if used != self._kept and self._file.keep(used):
             self._kept = used

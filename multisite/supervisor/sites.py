@@ -13,12 +13,13 @@ from multisite.config import hosting
 from multisite.config.domains import is_pattern
 from multisite.config.model import Home, Site
 from multisite.control.rundir import RuntimeDirError, access_of, access_problem
-from multisite.sites import hosts, outages
+from multisite.sites import hosts, outages, usage
 from multisite.sites.catalogue import Catalogue
 from multisite.sites.live import LiveHome
 from multisite.sites.sitedir import Entry, Stamp, has_errors
 from multisite.supervisor.accounts import Accounts
 from multisite.supervisor.announcer import Announcer
+from multisite.supervisor.bill import Bill
 from multisite.supervisor.prewarm import Warming
 from multisite.supervisor.process import descriptors
 from multisite.supervisor.process.kernel import Connections, connections
@@ -45,7 +46,7 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
         context: what the sites share.
     """
 
-    KEPT = kept(_triggers=PART, _warming=PART, accounts=PART)
+    KEPT = kept(_triggers=PART, _warming=PART, accounts=PART, bill=PART)
     ANEW = ("_live", "_context", "_outages", "_told", "announcer")
 
     def __init__(self, live: LiveHome, context: Context) -> None:
@@ -55,6 +56,7 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
         self._warming = Warming(self.home)
         self._warming.install(self.catalogue)
         self.accounts = Accounts(self.home)
+        self.bill = Bill(self.home, os.path.join(context.rundir.path, usage.FOLDER), self.accounts.totals(()))
         self.announcer = Announcer(self.supervise)
         self.announcer.install(self.catalogue)
         self._outages = outages.of_home(self.home)
@@ -200,6 +202,7 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
         guard(self.announcer.tick, now)
         guard(self._rest)
         self.accounts.keep(self.values(), now)
+        guard(self.bill.tick, self.values(), self.accounts, now)
 
     def heed(self, supervised: SupervisedSite) -> None:
         """Note whether a site is in service now."""
@@ -245,6 +248,7 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
         for supervised in list(self.values()):
             self._put_away(supervised)
         self.accounts.close()
+        self.bill.write(self.accounts.totals(()), self._context.loop.now())
 
     def _rest(self) -> None:
         """Put away sites that have long been unused: instances if there are many, all if descriptors run out.

@@ -27,6 +27,7 @@ from multisite.logs.accesslog import AccessLog
 from multisite.logs.logfiles import LogFile, open_append
 from multisite.logs.loghandlers import SyslogLines
 from multisite.logs.requests import RequestRecord
+from multisite.runner import board
 from multisite.sites.usage import Counts
 from tests.homes import TestHome, ask
 
@@ -277,7 +278,7 @@ def test_the_quick_way_makes_what_the_careful_one_makes(method: str, uri: str, a
             path = Path(folder) / form
             log = AccessLog(Site("a.ini", name="a", access_log=str(path), access_format=form), Home(folder))
             environ = {"REQUEST_METHOD": method, "RAW_URI": uri, "HTTP_USER_AGENT": agent, "REMOTE_USER": user}
-            this = RequestRecord(Counts(memoryview(bytearray(256)).cast("Q")), log, environ, None, "page")
+            this = RequestRecord(Counts(memoryview(bytearray(board.SIZE)).cast("Q")), log, environ, None, "page")
             records: list[Any] = []
             log._take = records.append
             log.write(this, 200, 5, 0.25, "page")
@@ -463,7 +464,7 @@ class Told:
 def visited(told: Told, **environ: Any) -> RequestRecord:
     asked = {"REQUEST_METHOD": "GET", "RAW_URI": "/", **environ}
     return RequestRecord(
-        Counts(memoryview(bytearray(256)).cast("Q")), told, asked, lambda *_: lambda data: None, "page"
+        Counts(memoryview(bytearray(board.SIZE)).cast("Q")), told, asked, lambda *_: lambda data: None, "page"
     )  # type: ignore[arg-type]
 
 

@@ -22,6 +22,7 @@ def application(environ, start_response):
     start_response("200 OK", [("Content-Length", str(len(body)))])
     return [body]
 """
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 ASGI_APP = """
 import json
 
@@ -118,3 +119,14 @@ def test_the_same_scheme_may_be_said_twice(way: Way) -> None:
     told = json.loads(way.ask("/", "GET", "X-Forwarded-Proto: https", "X-Forwarded-Proto: https").body)
     assert told["wsgi.url_scheme"] == "https"
     assert way.ask("/", "GET", "X-Forwarded-Proto: https", "X-Forwarded-Ssl: off").status == 400
+
+
+@every
+def test_the_trace_of_a_request_reaches_the_site_untouched(way: Way) -> None:
+    """Byte for byte, be it well-formed or not (W3C Trace Context leaves that to who takes part)."""
+    told = {"traceparent": TRACE, "tracestate": "a=1,b=2", "baggage": "user=%C3%A4", "b3": "1-2-d"}
+    for fields in (told, {"TraceParent": f"  {TRACE.upper()}-more"}):
+        seen = json.loads(way.ask("/", "GET", *(f"{name}: {value}" for name, value in fields.items())).body)
+        names = {name: "HTTP_" + name.upper() for name in fields}
+        assert {name: seen[names[name]] for name in fields} == {name: text.strip() for name, text in fields.items()}
+    assert not any("TRACE" in name or "B3" in name for name in json.loads(way.ask("/").body)), "nothing is added"

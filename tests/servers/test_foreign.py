@@ -36,6 +36,7 @@ def application(environ, start_response):
     told = {
         "method": environ["REQUEST_METHOD"], "path": environ["PATH_INFO"], "query": environ["QUERY_STRING"],
         "host": environ["HTTP_HOST"], "for": environ.get("HTTP_X_FORWARDED_FOR"), "pid": os.getpid(),
+        "trace": environ["HTTP_TRACEPARENT"],
         "size": size, "digest": digest.hexdigest(), "leaked": [n for n in os.environ if n.startswith("MOYA_")],
     }
     cookies = [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]
@@ -54,6 +55,7 @@ http.createServer((request, response) => {
         response.end(JSON.stringify({
             method: request.method, path: decodeURIComponent(path), query: query || "", host: request.headers.host,
             for: request.headers["x-forwarded-for"], pid: process.pid, size, digest: digest.digest("hex"),
+            trace: request.headers.traceparent,
             leaked: Object.keys(process.env).filter((name) => name.startsWith("MOYA_")),
         }));
     });
@@ -67,6 +69,7 @@ header("Set-Cookie: b=2", false);
 echo json_encode([
     "method" => $_SERVER["REQUEST_METHOD"], "path" => rawurldecode($parts[0]), "query" => $parts[1] ?? "",
     "host" => $_SERVER["HTTP_HOST"], "for" => $_SERVER["HTTP_X_FORWARDED_FOR"] ?? null, "pid" => getmypid(),
+    "trace" => $_SERVER["HTTP_TRACEPARENT"],
     "size" => strlen($body), "digest" => hash("sha256", $body),
     "leaked" => array_values(preg_grep("/^MOYA_/", array_keys(getenv()))),
 ]);
@@ -83,7 +86,7 @@ class Foreign:
 
     def ask(self, method: str, path: str, body: Any = None, *, chunked: bool = False) -> dict[str, Any]:
         wire = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=PATIENCE)
-        wire.request(method, path, body, {"Host": f"{self.name}.test"}, encode_chunked=chunked)
+        wire.request(method, path, body, {"Host": f"{self.name}.test", "traceparent": TRACE}, encode_chunked=chunked)
         answer = wire.getresponse()
         text = answer.read().decode()
         assert answer.status == 200, f"{answer.status} {text}\n{self.server.log()[-3000:]}"
@@ -93,6 +96,7 @@ class Foreign:
         return told
 
 
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 # name: what runs it, and how it is told where to listen or what to speak
 KINDS = {
     "gunicorn": "",
@@ -156,11 +160,12 @@ def foreign(running: tuple[HomeDir, Server], request: pytest.FixtureRequest) -> 
 
 
 def test_another_server_runs_the_site(foreign: Foreign) -> None:
-    """Method, path, query, host and body arrive; both cookies come back; who asked is told, our settings are not."""
+    """Method, path, query, host, trace and body arrive, and who asked; our settings do not; both cookies come back."""
     told = foreign.ask("GET", "/some%20path/x?q=1&r=%20")
     assert told.pop("pid") in processes_of(foreign.home, foreign.name)
     asked = {"method": "GET", "path": "/some path/x", "query": "q=1&r=%20", "host": f"{foreign.name}.test"}
     peer = "127.0.0.1" if KINDS[foreign.name] != "uwsgi" else None  # whose variables say it
+    assert told.pop("trace") == TRACE
     assert told == {**asked, "for": peer, "size": 0, "digest": hashlib.sha256().hexdigest(), "leaked": []}
     for body in (b"x", os.urandom(3_000_000)):
         told = foreign.ask("POST", "/", body)

@@ -61,16 +61,21 @@ def cpu(pid: int) -> float:
     return sum(map(int, fields[11:15])) / _TICKS if fields else 0.0
 
 
-def cpu_of_all(pid: int) -> float:
-    """Return the seconds of processor time of a process, its children and theirs, while they remain its own."""
-    waiting, seen, seconds = [pid], {pid}, 0.0
+def family(pid: int) -> list[int]:
+    """Return a process, its children and theirs, as far as they are its own still; a thousand at most."""
+    waiting, seen, found = [pid], {pid}, []
     while waiting and len(seen) <= MOST_DESCENDANTS:
         one = waiting.pop()
-        seconds += cpu(one)
+        found.append(one)
         children = {int(child) for child in b" ".join(_children(one)).split()} - seen
         seen |= children
         waiting += children
-    return seconds
+    return found
+
+
+def cpu_of_all(pid: int) -> float:
+    """Return the seconds of processor time of a process, its children and theirs, as far as they are its own still."""
+    return sum(map(cpu, family(pid)))
 
 
 def _children(pid: int) -> Iterator[bytes]:
