@@ -49,10 +49,10 @@ def test_a_duration_begins_when_the_site_is_enabled() -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("2026-02-30", "is no date"),
-        ("2026-13-01 10:00", "is no date"),
-        ("2026-01-01 24:01", "is no date"),
-        ("9999-12-31", "is no date"),
+        ("2026-02-30", "is not a valid date"),
+        ("2026-13-01 10:00", "is not a valid date"),
+        ("2026-01-01 24:01", "is not a valid date"),
+        ("9999-12-31", "is not a valid date"),
         ("soon", "is neither"),
         ("31.12.2026", "is neither"),
         ("7 days", "is neither"),
