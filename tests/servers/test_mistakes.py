@@ -229,7 +229,7 @@ class TestEachPlace:
         text = json.dumps(walk.document("status")[mistake.name], ensure_ascii=False)
         assert re.search(mistake.cause, text), text
         assert self.incident(walk, mistake) in text, text
-        table = walk.home.multisite("status")
+        table = walk.home.multisite("status", "--wide")
         assert self.incident(walk, mistake) in table, table
 
     def test_list_status_and_explain_name_one_state(self, walk: Walk, mistake: Mistake) -> None:
