@@ -27,6 +27,7 @@ from multisite.config.trusted import TrustedHeader, TrustedProxies
 from multisite.dispatch import ask, mounts, newsite, statushost
 from multisite.dispatch.automode import AutoMode, Reach
 from multisite.dispatch.keepalive import checked
+from multisite.dispatch.middleware import count_unknown
 from multisite.dispatch.peer import Peers, front_ends_of
 from multisite.dispatch.site import InProcessSite
 from multisite.dispatch.statushost import HEALTH, PagesOf, StatusHost
@@ -433,8 +434,10 @@ class Dispatcher:
             page = pages.error_page(error.status, "Not configured", text, retry_after=int(LOOK_EVERY) * 5)
         else:
             page = pages.for_error(error)
-        if isinstance(error, UnknownHost) and self._development.local and self._catalogue:
-            page = replace(page, links=tuple(addresses.around(self._catalogue, environ)))
+        if isinstance(error, UnknownHost) and self._catalogue:
+            count_unknown(self._catalogue.home, error.status)
+            if self._development.local:
+                page = replace(page, links=tuple(addresses.around(self._catalogue, environ)))
         if error.is_last:
             pages.close_after(start_response)
         return page(environ, start_response)

@@ -370,6 +370,13 @@ class Layers:
         return answer
 
 
+def count_unknown(home: Home, status: int) -> None:
+    """Count a request whose host is that of no site, all such hosts together."""
+    counts = usage.of_worker(home, _folder).of(usage.UNKNOWN)
+    counts.count()
+    counts.ended(status, False)
+
+
 def _folder(home: Home) -> str:
     """Return the directory for the counts of workers; "" if it is unavailable."""
     from multisite.control.rundir import RuntimeDir, RuntimeDirError

@@ -133,6 +133,7 @@ class Counts:
 
 
 REQUESTS = _REQUESTS
+UNKNOWN = "(unknown hosts)"  # the name under which requests are counted whose host is that of no site
 
 
 class Usage:

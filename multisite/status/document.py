@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from multisite.config.model import Site
 from multisite.errors import Problem
+from multisite.sites.usage import UNKNOWN
 from multisite.status.fence import fenced
 from multisite.status.report import SiteReport, judge
 
@@ -27,7 +28,13 @@ def document(inventory: Inventory, judged: Judge = _judge) -> dict[str, Any]:
     answer = inventory.supervisor
     supervisor, preloaders = (answer["supervisor"], answer.get("preloaders", [])) if answer else (None, [])
     hidden = {"hidden": inventory.hidden} if inventory.hidden else {}
-    return {"supervisor": supervisor, "preloaders": preloaders, **hidden, "sites": rows(inventory, judged)}
+    strangers = inventory.usage[0].get(UNKNOWN)
+    known = {
+        "supervisor": supervisor,
+        "preloaders": preloaders,
+        "unknown_hosts": None if inventory.hidden else strangers.requests if strangers else 0,
+    }
+    return {**known, **hidden, "sites": rows(inventory, judged)}
 
 
 def rows(inventory: Inventory, judged: Judge = _judge) -> list[dict[str, Any]]:

@@ -127,3 +127,17 @@ def test_everything_may_be_killed(home: HomeDir) -> None:
         found = billed(home)
         assert found["large"]["requests"] == 2
         assert before["large"]["cpu"] + 0.5 <= found["large"]["cpu"] < before["large"]["cpu"] + 2.0
+
+
+def test_requests_for_unknown_hosts_are_counted_together(home: HomeDir) -> None:
+    """No host that a client sends becomes a name anywhere."""
+    with gunicorn(home, "gthread", "--workers", "2", "--threads", "4") as server:
+        before = run(home, "status")["unknown_hosts"]
+        for number in range(5):
+            assert server.ask(f"stranger{number}.example", "/").status == 404
+        ask(server, "small", 0.0)
+    assert run(home, "status")["unknown_hosts"] == before + 5
+    text = run(home, "metrics")["metrics"]
+    assert f"multisite_requests_unknown_host_total {before + 5}.0\n" in text
+    assert 'multisite_http_server_requests_total{site="small",status_class="2xx"} 1.0\n' in text
+    assert "stranger" not in text
