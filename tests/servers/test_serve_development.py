@@ -236,7 +236,10 @@ def test_each_site_answers_its_name_in_localhost_unless_a_domain_says_otherwise(
         told = {host: home.multisite("explain", f"http://{host}:{server.port}/api/x") for host in hosts}
         for host, text in told.items():
             assert re.search(rf"^site: +{host.split('.')[-2]}$", text, re.MULTILINE), text
-        assert all("multisite serve, which runs" in told[f"{name}.localhost"] for name in ("one", "four", "six"))
+        assert all(
+            "only with multisite serve, which is running" in told[f"{name}.localhost"]
+            for name in ("one", "four", "six")
+        )
         assert "multisite serve" not in told["any.three.localhost"]  # its own domain
     assert "with multisite serve, the site one answers it" in home.multisite("explain", "one.localhost")
 
