@@ -8,37 +8,54 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from multisite.config.model import Home
+from multisite.sites.journal import Journal
 from multisite.sites.tally import Tallies, Tally, tally_of
 from multisite.supervisor.process import kernel
 from multisite.supervisor.reexec import Handed, Keeper
 from multisite.supervisor.site.supervised import SupervisedSite
 
-KEEP_EVERY = 60.0  # seconds between two writes; a supervisor that is killed loses what it has counted since
+KEEP_EVERY = 60.0  # seconds between two writings of the document
+FOLLOW_EVERY = 0.02  # seconds between two looks at what sites count that are being used
+REST_EVERY = 0.5  # seconds, where none has been used for so long as
+RESTS_AFTER = 2.0
+FOLLOW_SHARE = 50  # following takes at most 1/50 of the time
 
 _NOTHING = Tally()
 
 
 class Accounts(Handed):
-    """Adds the counts of a site to its earlier counts."""
+    """Adds what a site has counted to what was counted before it.
+
+    Attributes:
+        follow_at: monotonic seconds at which `follow` is due.
+    """
 
     BY_HAND = ("_before",)
-    ANEW = ("_file", "_kept", "_keep_at")
+    ANEW = ("_file", "_kept", "_keep_at", "_journal", "_seen", "_used_at", "follow_at")
 
     def __init__(self, home: Home) -> None:
-        self._file = Tallies(home)
-        self._before = self._kept = self._file.all()
-        self._keep_at = 0.0
+        self._file, self._journal = Tallies(home), Journal(home)
+        self._kept = self._file.all()
+        self._before = {**self._kept}
+        since = self._journal.read()
+        for name, tally in since.items():
+            self._before[name] = max(tally, self._kept.get(name, tally), key=_extent)
+        if since and self._file.keep(self._before):
+            self._kept = self._before
+            self._journal.clear()
+        self._keep_at = self._used_at = self.follow_at = 0.0
+        self._seen: dict[str, tuple[bytes, Tally]] = {}
 
     def pack(self, _keep: Keeper) -> dict[str, Any]:
         """Return what `take_over` accepts."""
         return {name: tally.as_dict() for name, tally in self._before.items()}
 
     def take_over(self, state: dict[str, Any]) -> None:
-        """Continue where another program stopped: its sites keep their counts."""
+        """Continue where another program was: its sites keep counting."""
         self._before = {name: tally for name, row in state.items() if (tally := tally_of(row))}
 
     def total(self, supervised: SupervisedSite, cpu: float | None = None) -> Tally:
-        """Return what a site has used; `cpu` is the processor time of its living processes in seconds, if known."""
+        """Return what a site has used; `cpu` are the seconds that its living processes have, where that is known."""
         return self._before.get(supervised.site.name, _NOTHING) + supervised.tally(time.time(), cpu)
 
     def totals(self, sites: Iterable[SupervisedSite], cpu: Callable[[int], float] | None = None) -> dict[str, Tally]:
@@ -52,11 +69,34 @@ class Accounts(Handed):
         return {**self._before, **{one.site.name: self.total(one, seconds) for one, seconds in living.items()}}
 
     def settle(self, supervised: SupervisedSite) -> None:
-        """Keep the counts of a site that is about to be put away."""
-        self._before = {**self._before, supervised.site.name: self.total(supervised)}
+        """Take what a site has counted that is going to be put away."""
+        total = self.total(supervised)
+        self._before = {**self._before, supervised.site.name: total}
+        self._seen.pop(supervised.site.name, None)
+        if total.starts:
+            self._journal.put(supervised.site.name, total)
+
+    def follow(self, sites: Iterable[SupervisedSite], now: float) -> None:
+        """Note in the journal what has changed, so that the end of this process, whatever it is, costs moments only.
+
+        Looking costs a system call for each site with processes; it takes a bounded share of the time.
+        """
+        if now < self.follow_at:
+            return
+        for supervised in sites:
+            name, mark = supervised.site.name, (supervised.scoreboard.raw(), supervised.costs.spent)
+            seen = self._seen.get(name)
+            if seen is None or seen[0] != mark[0] or seen[1] is not mark[1]:
+                self._seen[name] = mark
+                if mark[1].starts:
+                    self._journal.put(name, self.total(supervised))
+                    self._used_at = now
+        spent = time.monotonic() - now
+        pause = FOLLOW_EVERY if now - self._used_at < RESTS_AFTER else REST_EVERY
+        self.follow_at = now + max(pause, FOLLOW_SHARE * spent)
 
     def keep(self, sites: Iterable[SupervisedSite], now: float) -> None:
-        """Write everything to disk if it is time and anything has changed."""
+        """Write everything down if it is time to, and if anything has changed."""
         if now < self._keep_at:
             return
         self._keep_at = now + KEEP_EVERY
@@ -64,11 +104,17 @@ class Accounts(Handed):
         used = {name: tally for name, tally in current.items() if tally.starts}
         if used != self._kept and self._file.keep(used):
             self._kept = used
+            self._journal.clear()
 
     def close(self) -> None:
-        """Write everything to disk for the next supervisor, after all sites have settled."""
+        """Write everything down for the next supervisor, with which all sites have settled."""
         self._keep_at = 0.0
         self.keep((), 0.0)
+
+
+def _extent(tally: Tally) -> tuple[float, ...]:
+    """Return what only grows: of two tallies of a site, the newer one has more of it."""
+    return tally.starts, tally.app, tally.requests or 0, tally.cpu
 
 
 EVERY = 5.0  # seconds between two measurements of the memory that counts for the budget

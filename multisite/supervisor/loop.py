@@ -74,16 +74,18 @@ class Loop:
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(file)
 
-    def turn(self, timeout: float) -> None:
-        """Wait at most this many seconds, and call what is ready."""
+    def turn(self, timeout: float) -> bool:
+        """Wait at most this many seconds, and call what is ready; returns whether anything was."""
         timeout = max(timeout, BREATH if self._has_failed else 0.0)
         self._has_failed = False
-        for key, events in self._selector.select(min([timeout, *self._bring_back()])):
+        ready = self._selector.select(min([timeout, *self._bring_back()]))
+        for key, events in ready:
             if self.watches(key.fd) and self._selector.get_key(key.fd) is key:
                 if self.attempt(key.data, events):
                     self._aside.pop(key.fileobj, None)
                 elif self.watches(key.fd) and self._selector.get_key(key.fd) is key:
                     self._set_aside(key)
+        return bool(ready)
 
     # Failures
 

@@ -178,7 +178,18 @@ class Supervisor(Handed):
         try:
             timeout = self._timeout()
         finally:
-            self._loop.turn(timeout)
+            self._turn(self._loop.now() + timeout)
+
+    def _turn(self, until: float) -> None:
+        """Wait for something to do, and note meanwhile what the sites count, which is no reason to look at them all."""
+        accounts, now = self._sites.accounts, self._loop.now()
+        alive = [one for one in self._sites.values() if one.pids]
+        while True:
+            is_due = self._loop.turn((min(until, accounts.follow_at) if alive else until) - now)
+            now = self._loop.now()
+            self._loop.attempt(accounts.follow, alive, now)
+            if is_due or now >= until:
+                return
 
     def _see_who_is_there(self) -> None:
         is_lonely = self._servers.seen_any or self._loop.now() - self._started > LONELY_AT_FIRST

@@ -9,7 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from multisite.sites import journal
+from multisite.sites.journal import Journal
 from multisite.sites.tally import MOST, Tallies, Tally, tally_of
 from tests.processes import is_running
 
@@ -114,6 +118,58 @@ def test_starts_have_a_kind_and_a_duration_and_ends_have_a_reason(tmp_path: Path
         kept = Tallies(home.home).all()["app"]
         assert kept.stops_by_reason == {"restart": 1, "crash": 1, "asked": 1}
         assert kept.start_failures >= 1
+
+
+def noted(home: SupervisedHome, name: str) -> int | None:
+    """How many requests of a site another supervisor would find, if this one were killed now."""
+    tally = Journal(home.home).read().get(name) or Tallies(home.home).all().get(name)
+    return tally.requests if tally else None
+
+
+def test_a_supervisor_that_is_killed_has_counted_for_the_next(tmp_path: Path) -> None:
+    """Requests, statuses, starts and ends; nothing is there twice, however often that happens."""
+    wanted = 0
+    with supervised(tmp_path) as home:
+        home.app("app", APP)
+        for killed in range(3):
+            for _ in range(5):
+                home.get("app")
+            with pytest.raises(OSError, match="500"):
+                home.get("app", "/fail")
+            wanted += 6
+            wait_until(lambda: noted(home, "app") == wanted)
+            pid = home.pid
+            os.kill(pid, signal.SIGKILL)
+            wait_until(lambda: not is_running(pid))
+            home.get("app")
+            wanted += 1
+            found = used(home)
+            assert (found["requests"], found["errors"], found["starts"]) == (wanted, killed + 1, killed + 2)
+            assert found["statuses"] == [0, 0, wanted - killed - 1, 0, 0, killed + 1]
+            assert found["starts_by_kind"] == {"cold": killed + 2}
+
+
+@given(st.binary(max_size=4 * journal.PLACE))
+def test_a_journal_of_nonsense_says_nothing(data: bytes) -> None:
+    assert list(journal._places(data)) == []
+
+
+def test_a_journal_that_was_torn_has_what_was_there_before(tmp_path: Path) -> None:
+    """The two places of a record are written in turn."""
+    home = SupervisedHome(tmp_path).home
+    writer = Journal(home)
+    for count in range(1, 4):
+        writer.put("a", Tally(1, requests=count, statuses=(0,) * 6))
+    writer.put("b", Tally(2, requests=7, statuses=(0,) * 6))
+    assert {name: tally.requests for name, tally in Journal(home).read().items()} == {"a": 3, "b": 7}
+    with open(writer.path, "r+b") as file:
+        text = file.read()
+        at = text.index(b'[3,"a"')
+        file.seek(at)
+        file.write(b"[4")
+    assert {name: tally.requests for name, tally in Journal(home).read().items()} == {"a": 2, "b": 7}
+    writer.clear()
+    assert Journal(home).read() == {}
 
 
 def test_what_a_process_finishes_after_its_site_was_disabled_counts(tmp_path: Path) -> None:
