@@ -19,6 +19,10 @@ import struct
 import zlib
 from collections.abc import Iterable
 from typing import NamedTuple
+from urllib.parse import quote, unquote
+
+from multisite.config.model import Home
+from multisite.sites.statefile import StateFile
 
 
 class Sample(NamedTuple):
@@ -71,6 +75,24 @@ _HEAD = len(_MAGIC) + _MARK.size * len(TIERS)
 _WIDTH = len(Sample._fields)
 _BEGINS = [_HEAD + _WIDTH * sum(tier.points for tier in TIERS[:number]) for number in range(len(TIERS))]
 SIZE = _HEAD + _WIDTH * sum(tier.points for tier in TIERS)  # bytes: 14,804
+
+
+SUFFIX = ".ring"
+
+
+def folder(home: Home) -> str:
+    """Return where the histories of a home's sites are."""
+    return os.path.join(home.state_dir, f"history-{StateFile(home, 'history').key}")
+
+
+def path_of(home: Home, name: str) -> str:
+    """Return the file of a site's history, which need not be there."""
+    return os.path.join(folder(home), quote(name, safe="") + SUFFIX)
+
+
+def name_of(file: str) -> str:
+    """Return whose history a file of the folder is; "" for another file."""
+    return unquote(file.removesuffix(SUFFIX)) if file.endswith(SUFFIX) else ""
 
 
 class History:

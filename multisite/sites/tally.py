@@ -174,6 +174,12 @@ def percentiles(bounds: Sequence[float], counts: Sequence[int], least: int = 1) 
     return {share: _at(bounds, counts, total * share / 100) if total >= least else None for share in SHARES}
 
 
+def quantile(bounds: Sequence[float], counts: Sequence[int], share: float) -> float | None:
+    """Return within how many seconds `share` per cent of the requests were answered; otherwise as `percentiles`."""
+    total = sum(counts)
+    return _at(bounds, counts, total * share / 100) if total else None
+
+
 def _at(bounds: Sequence[float], counts: Sequence[int], wanted: float) -> float:
     below = 0
     for number, count in enumerate(counts):

@@ -333,7 +333,7 @@ def read(folder: str, past: StateFile, sites: Container[str] | None = None) -> t
         return _load(past)
     with _locked(folder, fcntl.LOCK_SH):
         sums, since = _load(past)
-        for _, file in _files(folder, past.key):
+        for _, file in files(folder, past.key):
             _add(sums, file, _is_dead(file), sites)
     return sums, since
 
@@ -343,7 +343,7 @@ def workers(folder: str, past: StateFile) -> int:
     if not os.path.isdir(folder):
         return 0
     with _locked(folder, fcntl.LOCK_SH):
-        return sum(not _is_dead(file) for _, file in _files(folder, past.key))
+        return sum(not _is_dead(file) for _, file in files(folder, past.key))
 
 
 def gather(folder: str, past: StateFile) -> None:
@@ -351,7 +351,7 @@ def gather(folder: str, past: StateFile) -> None:
     with _locked(folder, fcntl.LOCK_EX):
         sums, since = _load(past)
         gone = []
-        for name, file in _files(folder, past.key):
+        for name, file in files(folder, past.key):
             if _is_dead(file):
                 _add(sums, file, True)
                 gone.append(name)
@@ -390,7 +390,12 @@ def _loaded(row: list[Any], same: bool) -> Sums:
     return sums
 
 
-def _files(folder: str, key: str) -> Iterator[tuple[str, int]]:
+def past_of(home: Home) -> StateFile:
+    """Return the document of a home with what dead workers counted."""
+    return StateFile(home, FOLDER)
+
+
+def files(folder: str, key: str) -> Iterator[tuple[str, int]]:
     """Open the file of each worker of a home in turn; it is closed when the next is asked for."""
     for name in sorted(os.listdir(folder)):
         if not name.endswith("-" + key):
@@ -418,7 +423,7 @@ def records(folder: str, past: StateFile) -> Iterator[tuple[str, board.Record, b
     """Yield the name and the record of each slot of each worker's file, and whether that worker is dead."""
     if os.path.isdir(folder):
         with _locked(folder, fcntl.LOCK_SH):
-            for _, file in _files(folder, past.key):
+            for _, file in files(folder, past.key):
                 is_dead = _is_dead(file)
                 for name, record in _records(file):
                     yield name, record, is_dead

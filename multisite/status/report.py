@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ from multisite.config.model import Home, Site, SiteFile
 from multisite.config.read import make_site
 from multisite.errors import ConnectFailed, MultisiteError, NeedsProcess, Problem
 from multisite.proxy.upstream import connect
-from multisite.sites import changes, figures, htpasswd, outages, relativepaths, sharing, troubles
+from multisite.sites import changes, figures, history, htpasswd, outages, relativepaths, sharing, troubles
 from multisite.sites.failures import MEMORY, part
 from multisite.sites.placement import (
     CAN_SPAWN,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 FIGURES = ("pids", "in_flight", "memory", "waiting", "idle", "up_since", "journey", "failure", "replace_failure")
 USED = ("starts", "cold_starts", "cpu", "alive", "first_start", "last_use")
-COUNTED = (*figures.COUNTED, *figures.STARTED)
+COUNTED = (*figures.COUNTED, *figures.STARTED, "history_file")
 DAY = 86400
 MAY_HAVE_MOVED = "this user may not see whether it has moved into the workers"
 REACHED_WITHIN = 1.0  # seconds
@@ -178,7 +179,13 @@ class SiteReport:
     @cached_property
     def _counted(self) -> dict[str, Any]:
         sums, known = self.inventory.usage[0].get(self.site.name), self.inventory.known.get(self.site.name, {})
-        return {**figures.counted(sums, known), **figures.started(known), "last_use": figures.last_use(sums, known)}
+        kept = history.path_of(self.inventory.home, self.site.name)
+        return {
+            **figures.counted(sums, known),
+            **figures.started(known),
+            "last_use": figures.last_use(sums, known),
+            "history_file": kept if os.path.exists(kept) else None,
+        }
 
 
 def _failure(failure: Failure | None) -> dict[str, Any] | None:

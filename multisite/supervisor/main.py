@@ -32,6 +32,7 @@ from multisite.supervisor.process.kernel import Connections
 from multisite.supervisor.process.preloaders import Preloaders
 from multisite.supervisor.promotion import Promotion
 from multisite.supervisor.provisions import Provisions
+from multisite.supervisor.recorder import Recorder
 from multisite.supervisor.reexec import GIVEN, OPEN, PART, Form, Handed, Keeper, converted, given, kept
 from multisite.supervisor.reexec import State as Packed
 from multisite.supervisor.servers import Servers
@@ -82,7 +83,18 @@ class Supervisor(Handed):
         _provisions=PART,
         _control=given(lambda control, keep: control.pack(keep)).at("doors"),
     )
-    ANEW = ("leaving", "_loop", "_scales", "_look_at", "_survey_at", "_crowded", "_upgrade", "_node_stats")
+    ANEW = (
+        "leaving",
+        "_loop",
+        "_scales",
+        "_recorder",
+        "_connected",
+        "_look_at",
+        "_survey_at",
+        "_crowded",
+        "_upgrade",
+        "_node_stats",
+    )
 
     def __init__(
         self, live: LiveHome, rundir: RuntimeDir, lock: int, *, foreground: bool, state: Packed | None = None
@@ -107,6 +119,8 @@ class Supervisor(Handed):
         )
         self._budget = SpawnBudget()
         self._scales = Scales()
+        self._recorder = Recorder(live.home, os.path.join(rundir.path, usage.FOLDER), self._sites.is_known)
+        self._connected: dict[str, Connections] = {}
         self._look_at = self._survey_at = 0.0
         self._crowded = False
         self._upgrade = Upgrade(self._loop, live.home.path)
@@ -274,7 +288,7 @@ class Supervisor(Handed):
         if now >= self._look_at:
             self._look_at = now + LOOK_EVERY
             self._upgrade.tick(now)
-            for step in (self._sites.check_due, self._promotion.tick, self._weigh):
+            for step in (self._sites.check_due, self._promotion.tick, self._weigh, self._record):
                 self._loop.attempt(step, now)
             if self._sites.is_expecting:
                 self._look_at = now + QUIET
@@ -295,6 +309,9 @@ class Supervisor(Handed):
             if self._crowded:
                 self._survey(busy, now)
 
+    def _record(self, now: float) -> None:
+        self._recorder.tick(self._sites.values(), self._connected, now)
+
     def _weigh(self, now: float) -> None:
         """Measure memory if it is limited."""
         budget, sites = self._sites.home.supervisor.memory_budget, self._sites.values()
@@ -308,7 +325,7 @@ class Supervisor(Handed):
 
     def _survey(self, busy: list[SupervisedSite], now: float) -> None:
         self._survey_at = now + SURVEY_EVERY
-        connected = self._sites.connections()
+        connected = self._connected = self._sites.connections()
         for supervised in busy:
             self._loop.attempt(supervised.tick, now, connected.get(supervised.listener.path, NO_CONNECTIONS))
         self._plan([one.view(now, connected.get(one.listener.path, NO_CONNECTIONS)) for one in busy], now)

@@ -181,6 +181,10 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
         entry = self.catalogue.entries.get(name)
         return (entry, self.catalogue.site(name)) if entry else None
 
+    def is_known(self, name: str) -> bool:
+        """Tell whether a site of this name is enabled or supervised."""
+        return name in self or hosting.split_name(name)[0] in self.catalogue.entries or name in self.catalogue.entries
+
     def check_due(self, now: float) -> None:
         """Bring the sites into line with the files as they are now, and put away those that are no longer needed."""
         try:
