@@ -246,9 +246,6 @@ def of_worker(home: Home, folder: Callable[[Home], str], kind: str = FOLDER) -> 
         return found
 
 
-# Reading
-
-
 @dataclass
 class Sums:
     """What was counted for one site, in all workers that there have been.
@@ -291,7 +288,7 @@ class Sums:
     def all_of_them(self) -> Sums:
         """Return the figures of all requests, as those that were measured suggest; errors are known of all.
 
-        An earlier release knew those of the measured ones, and no statuses.
+        An earlier release knew those of the measured ones only.
         """
         known = sum(self.statuses)
         ended = known or self.requests - self.in_flight

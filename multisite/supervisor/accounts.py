@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from multisite.config.model import Home
-from multisite.sites.journal import Journal
 from multisite.sites.tally import Tallies, Tally, tally_of
 from multisite.supervisor.process import kernel
+from multisite.supervisor.records.journal import Journal
 from multisite.supervisor.reexec import Handed, Keeper
 from multisite.supervisor.site.supervised import SupervisedSite
 

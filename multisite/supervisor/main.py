@@ -32,7 +32,7 @@ from multisite.supervisor.process.kernel import Connections
 from multisite.supervisor.process.preloaders import Preloaders
 from multisite.supervisor.promotion import Promotion
 from multisite.supervisor.provisions import Provisions
-from multisite.supervisor.recorder import Recorder
+from multisite.supervisor.records.recorder import Recorder
 from multisite.supervisor.reexec import GIVEN, OPEN, PART, Form, Handed, Keeper, converted, given, kept
 from multisite.supervisor.reexec import State as Packed
 from multisite.supervisor.servers import Servers

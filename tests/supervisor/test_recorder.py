@@ -12,7 +12,7 @@ import pytest
 from multisite.sites import history
 from multisite.sites.history import History, Sample
 from multisite.sites.usage import Usage
-from multisite.supervisor.recorder import GONE_AFTER, Recorder, Workers
+from multisite.supervisor.records.recorder import GONE_AFTER, Recorder, Workers
 from tests.processes import is_running
 
 from .harness import SupervisedHome, supervised, wait_until

@@ -23,7 +23,7 @@ OTHERWISE = {
     *("Keeper", "Knowledge", "LastLines", "Learned", "Loop", "Pipe", "Preloader", "Relay"),
     *("RuntimeDir", "Sandbox", "Scales", "Context", "SiteUnavailable", "SpawnBudget", "Starts"),
     *("SupervisorError", "Trial", "Unavailable", "Upgrade", "Announcer", "NodeStats", "Asked", "Wakes"),
-    *("Recorder", "Workers"),
+    *("Recorder", "Workers", "Journal"),
 }
 
 #: by class, what older programs have written: an attribute may be renamed, its key may not

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multisite.sites import journal
-from multisite.sites.journal import Journal
 from multisite.sites.tally import MOST, Tallies, Tally, tally_of
+from multisite.supervisor.records import journal
+from multisite.supervisor.records.journal import Journal
 from tests.processes import is_running
 
 from .harness import SupervisedHome, supervised, wait_until

@@ -73,6 +73,7 @@ class Recorder:
         if not self._is_begun:  # what sites count that were taken over has been counted
             self._is_begun = True
             self._own = {one.site.name: _counts(one.figures().own) for one in sites}
+            self._cpu = {one.site.name: _cpu(one) for one in sites}
         alive = [one for one in sites if one.pids or one.is_waiting]
         names = {one.site.name for one in alive}
         ended = self._alive - names
@@ -91,17 +92,17 @@ class Recorder:
             self._sweep(when)
 
     def _forget(self, known: set[str], alive: set[str]) -> None:
-        """Keep no more than there is: counts of those that are supervised, the rest of those that have processes."""
+        """Keep counts and seconds of the sites that are supervised, and sizes of those that have processes."""
         self._alive = alive
         self._own = {name: counts for name, counts in self._own.items() if name in known}
-        self._cpu = {name: cpu for name, cpu in self._cpu.items() if name in alive}
+        self._cpu = {name: cpu for name, cpu in self._cpu.items() if name in known}
         self._sizes = {name: size for name, size in self._sizes.items() if name in alive}
 
     def _of_processes(self, supervised: SupervisedSite, connected: Mapping[str, Connections]) -> Sample | None:
         """Return what a site's own processes did, and how much waits for them; None: nothing."""
         name, figures = supervised.site.name, supervised.figures().own
-        counts, cpu = _counts(figures), sum(map(kernel.cpu, supervised.pids))
-        before, used = self._own.get(name, NOTHING), max(0.0, cpu - self._cpu.get(name, cpu))
+        counts, cpu = _counts(figures), _cpu(supervised)
+        before, used = self._own.get(name, NOTHING), max(0.0, cpu - self._cpu.get(name, 0.0))
         self._own[name], self._cpu[name] = counts, cpu
         waiting = connected.get(supervised.listener.path, NO_CONNECTIONS).waiting or int(supervised.is_waiting)
         done = _since(before, counts)
@@ -199,6 +200,11 @@ def _changes(before: bytes, data: bytes) -> Iterator[tuple[str, Counts]]:
             done = _since(_counts(earlier) if earlier else NOTHING, _counts(record))
             if done != NOTHING:
                 yield name, done
+
+
+def _cpu(supervised: SupervisedSite) -> float:
+    """Return the processor time of all processes that a site has had since it has been supervised."""
+    return supervised.costs.spent.cpu + sum(map(kernel.cpu, supervised.pids))
 
 
 def _counts(counted: Figures | board.Record) -> Counts:
