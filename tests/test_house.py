@@ -57,7 +57,7 @@ ROOMS = {
         "errors config logs sites control inprocess proxy runner",
     ),
     "supervisor": Room(
-        "one process per home that starts, watches and stops backends; `site/` and `process/` inside",
+        "one process per home that starts, watches and stops backends; `site/`, `process/` and `records/` inside",
         "errors config logs sites control proxy router runner",
     ),
     "status": Room(
