@@ -1,0 +1,47 @@
+// Looks at pages in a real browser: what it complains about, what axe-core finds, what does not fit.
+// node browser.mjs MODULES CHROMIUM ORIGIN [FOLDER]: paths on stdin, one a line; a JSON document on stdout.
+import { createRequire } from "node:module";
+import { readFileSync } from "node:fs";
+const [modules, executablePath, origin, folder] = process.argv.slice(2);
+const require = createRequire(`${modules}/`);
+const { chromium } = require("playwright-core");
+const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
+const paths = readFileSync(0, "utf8").split("\n").filter(Boolean);
+const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
+const found = [];
+for (const colorScheme of ["light", "dark"]) {
+  for (const width of [360, 800, 1400]) {
+    // The pages allow no script but their own; axe is one more.
+    const context = await browser.newContext({ colorScheme, viewport: { width, height: 900 } });
+    const checking = await browser.newContext({ colorScheme, viewport: { width, height: 900 }, bypassCSP: true });
+    for (const path of paths) {
+      const said = [];
+      const page = await context.newPage();
+      page.on("console", (message) => said.push(`${message.type()}: ${message.text()}`));
+      page.on("pageerror", (error) => said.push(`error: ${error}`));
+      page.on("dialog", (dialog) => { said.push(`dialog: ${dialog.message()}`); dialog.dismiss(); });
+      page.on("requestfailed", (request) => { if (!request.url().endsWith("/events")) said.push(`failed: ${request.url()}`); });
+      page.on("request", (request) => { if (!request.url().startsWith(origin) && !request.url().startsWith("data:")) said.push(`loads: ${request.url()}`); });
+      await page.goto(origin + path, { waitUntil: "load" });
+      const wide = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+      await page.keyboard.press("Tab");
+      const first = await page.evaluate(() => document.activeElement.className);
+      if (folder) {
+        const name = (path.replace(/[^a-z0-9]+/gi, "-") || "-").slice(0, 40);
+        await page.screenshot({ path: `${folder}/${colorScheme}-${width}${name}.png`, fullPage: true });
+      }
+      await page.close();
+      const checked = await checking.newPage();
+      await checked.goto(origin + path, { waitUntil: "load" });
+      await checked.evaluate(axe);
+      const result = await checked.evaluate(() => window.axe.run());
+      await checked.close();
+      const violations = result.violations.map((one) => `${one.id}: ${one.nodes.slice(0, 3).map((node) => `${node.target}: ${node.failureSummary}`).join("; ")}`);
+      found.push({ colorScheme, width, path, said, wide, first, violations });
+    }
+    await context.close();
+    await checking.close();
+  }
+}
+await browser.close();
+console.log(JSON.stringify(found));
