@@ -220,6 +220,23 @@ def owner(sock: Any) -> int | None:
         return _looked_up(ends)
 
 
+def owner_of(environ: Environ) -> int | None:
+    """Return the user whose socket a request came from, as `owner` does; of other servers, by the ports that they tell.
+
+    They tell no address of theirs; that of a loopback connection is taken to be the peer's, which it nearly always is.
+    """
+    sock = environ.get("gunicorn.socket")
+    if sock is not None:
+        return owner(sock)
+    try:
+        far = ipaddress.ip_address(environ["REMOTE_ADDR"])
+        family = socket.AF_INET if far.version == 4 else socket.AF_INET6
+        ends = family, far.packed, int(environ["REMOTE_PORT"]), far.packed, int(environ["SERVER_PORT"])
+        return _asked(ends)
+    except (LookupError, ValueError, OSError):
+        return None
+
+
 def _ends(sock: Any) -> Ends:
     (peer, peer_port), (own, own_port) = sock.getpeername()[:2], sock.getsockname()[:2]
     far, near = (ipaddress.ip_address(address.partition("%")[0]) for address in (peer, own))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from multisite.config.domains import normalise
-from multisite.dispatch.peer import front_ends_of, owner
+from multisite.dispatch.peer import front_ends_of, owner_of
 from multisite.errors import BadHost, MultisiteError
 from multisite.errors.pages import FORWARDED
 from multisite.sites.server import find_worker
@@ -125,7 +125,7 @@ def administrators(home: Home) -> Callable[[Environ], bool]:
     front_ends = front_ends_of(home)
 
     def is_ours(environ: Environ) -> bool:
-        user = owner(environ.get("gunicorn.socket"))
+        user = owner_of(environ)
         if user is None:
             return not front_ends.has_tenants()
         if user in (0, os.geteuid()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -10,19 +11,28 @@ from multisite.errors import MultisiteError
 from multisite.logs.kept import FOLDER
 from multisite.logs.keptfiles import file_name
 from multisite.logs.logfiles import STREAMS, Tail
+from multisite.sites import history
+from multisite.status import incidents
 from multisite.status.settings import MASK, origin, settings
 from multisite.status.web.markup import Html
+from multisite.status.web.sparkline import sparkline
 
 if TYPE_CHECKING:
     from multisite.config.model import Site, SiteFile
     from multisite.status.inventory import Inventory
 
 LINES = 40  # of the log
+INCIDENTS = 10  # that are listed
+HOUR = 3600  # seconds
 
 
 def of(inventory: Inventory, row: dict[str, Any]) -> dict[str, Any]:
     """Return the details of a site; what cannot be read is left out."""
     found: dict[str, Any] = {"home": inventory.home.path, "started": (row.get("journey") or {}).get("way")}
+    found["curves"] = curves(row)
+    with suppress(MultisiteError, OSError):
+        name = str(row.get("template") or row["name"])
+        found["incidents"] = [one.as_dict() for one in incidents.latest(inventory.home, INCIDENTS, name)]
     with suppress(MultisiteError, OSError, KeyError, ValueError):
         file, site = _site(inventory, row)
         found["settings"] = effective(inventory, file, site)
@@ -70,5 +80,25 @@ def last_lines(inventory: Inventory, site: Site) -> list[str]:
 
 
 def last_hour(row: dict[str, Any]) -> Html:
-    """Draw what a site did in the last hour; nothing where nobody keeps that."""
-    return Html("")
+    """Draw the requests and errors of the last hour; nothing where nothing happened in it, or nobody keeps that."""
+    path, now = row.get("history_file"), time.time()
+    if not path or now - (row.get("last_use") or 0.0) > HOUR:
+        return Html("")
+    return _drawn(path, 1, HOUR // 60, now, "the last hour")
+
+
+def curves(row: dict[str, Any]) -> list[tuple[str, Html]]:
+    """Draw what a site did in five minutes, in a day and in a month."""
+    path, now = row.get("history_file"), time.time()
+    if not path:
+        return []
+    spans = ((0, 300, "the last five minutes"), (1, 1440, "the last day"), (2, 720, "the last 30 days"))
+    return [
+        (f"Requests (line) and errors (bars) of {what}", _drawn(path, tier, points, now, what))
+        for tier, points, what in spans
+    ]
+
+
+def _drawn(path: str, tier: int, points: int, now: float, what: str) -> Html:
+    samples = history.read(path, tier, now)[-points:]
+    return sparkline([one.requests for one in samples], [one.errors for one in samples], what)

@@ -14,23 +14,26 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from multisite.errors import MultisiteError
-from multisite.status import details
+from multisite.status import details, incidents
 from multisite.status.document import document
 from multisite.status.fence import sentence
 from multisite.status.inventory import Inventory
 from multisite.status.report import SiteReport, judge
+from multisite.status.web.incidentpage import of_rows
+from multisite.status.web.markup import Html
 
 if TYPE_CHECKING:
     from multisite.config.model import Home, SiteFile
     from multisite.sites.catalogue import Catalogue
-    from multisite.status.web.markup import Html
 
 FRESH = 0.5  # seconds for which one look serves all who ask
 RENEWED = 30.0  # seconds after which a judgement is made again
 AT_ONCE = 0.05  # seconds of a request that go into judging
-AT_FIRST = 1.5  # of the first one
+AT_FIRST = 1.5  # of the first one, for a few sites
 SHARE = 4  # a thread that judges sleeps so many times as long as it works
 WATCHED = 60.0  # seconds after the last request for which it goes on
+DRAWN = 15.0  # seconds for which a curve of the first page is kept
+FEW = 100  # sites that the first request waits for
 DISABLED = 10.0  # seconds between two looks at what is not enabled
 NOT_YET = "it has not been looked at yet"
 
@@ -62,6 +65,7 @@ class Observed:
         self._judged: dict[str, tuple[Key, float, SiteReport]] = {}
         self._document: dict[str, Any] = {}
         self._made_at = self._asked_at = float("-inf")
+        self._curves: dict[str, tuple[float, Html]] = {}
         self._disabled: dict[str, SiteFile] | None = None
         self._disabled_at = float("-inf")
         self._thread: threading.Thread | None = None
@@ -86,7 +90,17 @@ class Observed:
 
     def curve(self, row: dict[str, Any]) -> Html:
         """Draw what a site did in the last hour."""
-        return details.last_hour(row)
+        name, now = row["name"], self._clock()
+        at, drawn = self._curves.get(name, (float("-inf"), Html("")))
+        if now - at > DRAWN:
+            drawn = details.last_hour(row)
+            self._curves[name] = now, drawn
+        return drawn
+
+    def incident(self, incident: str) -> dict[str, Any] | None:
+        """Return what is known of an incident, None where nothing is."""
+        found = incidents.find(self.home, incident)
+        return found.as_dict() if found else of_rows(self.document()["sites"], incident)
 
     def inventory(self) -> Shown:
         """Return what is known at this moment, to be read when it is needed."""
@@ -97,7 +111,8 @@ class Observed:
             self._disabled, self._disabled_at = None, now
         inventory = self.inventory()
         self._disabled = inventory.disabled
-        self._judge(inventory, now + (AT_ONCE if self._judged else AT_FIRST))
+        is_first = not self._judged and len(inventory.catalogue.entries) <= FEW
+        self._judge(inventory, now + (AT_FIRST if is_first else AT_ONCE))
         try:
             made = document(inventory, self._report)
         except MultisiteError as error:  # the supervisor cannot be asked
@@ -122,7 +137,9 @@ class Observed:
     def _due(self, inventory: Inventory) -> list[str]:
         """Return the names of the sites to be judged: those of which something is new, then the oldest judgements."""
         now, entries = self._clock(), inventory.catalogue.entries
-        self._judged = {name: known for name, known in self._judged.items() if name in entries}
+        if len(self._judged) > len(entries):
+            self._judged = {name: known for name, known in self._judged.items() if name in entries}
+            self._curves = {}
         found = []
         for name in entries:
             key, at, _ = self._judged.get(name, ((), float("-inf"), None))

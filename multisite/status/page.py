@@ -18,8 +18,9 @@ from urllib.parse import parse_qs
 from multisite.errors import MultisiteError, one_line
 from multisite.errors.pages import phrase
 from multisite.status.fence import describe
-from multisite.status.web import actions, incidents, markup, signin
+from multisite.status.web import actions, markup, signin
 from multisite.status.web.admission import Admission, Visitor
+from multisite.status.web.incidentpage import incidentpage
 from multisite.status.web.markup import Html, site_path, tag
 from multisite.status.web.overview import View, overview
 from multisite.status.web.sheet import sheet
@@ -62,6 +63,9 @@ class Subject(Protocol):
 
     def curve(self, row: dict[str, Any]) -> Html:
         """Draw what a site did lately."""
+
+    def incident(self, incident: str) -> dict[str, Any] | None:
+        """Return what is known of an incident (`multisite.status.web.incidentpage`), None where nothing is."""
 
     def inventory(self) -> Inventory:
         """Return the home that the buttons act on."""
@@ -179,8 +183,8 @@ class StatusPage:
         return 200, HTML, page.encode(), []
 
     def _incident(self, _environ: Environ, incident: str) -> Answer:
-        found = incidents.find(self._source.document()["sites"], incident)
-        body = incidents.page(incident, found)
+        found = self._source.incident(incident)
+        body = incidentpage(incident, found)
         return (200 if found else 404), HTML, body.encode(), []
 
     def _json(self, environ: Environ, _rest: str) -> Answer:

@@ -9,8 +9,9 @@ const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 const paths = readFileSync(0, "utf8").split("\n").filter(Boolean);
 const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
 const found = [];
-for (const colorScheme of ["light", "dark"]) {
-  for (const width of [360, 800, 1400]) {
+const looks = [["light", 360], ["dark", 800], ["light", 1400]];
+{
+  for (const [colorScheme, width] of looks) {
     // The pages allow no script but their own; axe is one more.
     const context = await browser.newContext({ colorScheme, viewport: { width, height: 900 } });
     const checking = await browser.newContext({ colorScheme, viewport: { width, height: 900 }, bypassCSP: true });

@@ -18,6 +18,7 @@ import pytest
 from multisite.config.trusted import TrustedProxies
 from multisite.status.page import StatusPage
 from multisite.status.web.admission import Admission
+from multisite.status.web.incidentpage import of_rows
 from multisite.status.web.markup import Html
 from multisite.status.web.sparkline import sparkline
 
@@ -43,6 +44,9 @@ class Invented:
 
     def curve(self, row: dict[str, Any]) -> Html:
         return sparkline([1, 5, 2] * 20, [0, 1, 0] * 20, "the last hour")
+
+    def incident(self, incident: str) -> dict[str, Any] | None:
+        return of_rows(self.told["sites"], incident)
 
     def inventory(self) -> Any:
         subject = self

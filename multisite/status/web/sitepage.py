@@ -23,8 +23,8 @@ def sitepage(row: Row, detail: Mapping[str, Any], *, now: float, buttons: Part =
 
     Args:
         row: of ``--json status``.
-        detail: what is not in it: ``settings`` (key, value, origin), ``lines`` of its log, ``starts``, ``curves``
-            (title and picture), ``started`` (how the last process was made) and ``home``.
+        detail: what is not in it: ``settings`` (key, value, origin), ``lines`` of its log, ``starts``, ``incidents``,
+            ``curves`` (title and picture), ``started`` (how the last process was made) and ``home``.
         now: Unix seconds.
         buttons: for whoever may change something.
         notice: what has just been done.
@@ -41,6 +41,7 @@ def sitepage(row: Row, detail: Mapping[str, Any], *, now: float, buttons: Part =
         section("Life of a process", diagram(row["state"])) if row.get("placement") != "proxy" else None,
         section("Processes", _processes(row)),
         section("Last starts", _starts(row, detail)),
+        section("Incidents", _incidents(detail.get("incidents") or ())),
         section("Requests in flight", _in_flight(row)),
         section("Slow requests", _slow(row)),
         section("Deploys", _deploys(row)),
@@ -112,6 +113,11 @@ def _start(journey: Mapping[str, Any]) -> Html:
     )
     parts = [tag("b", head), incident, " ", moment(at) if at else None, f" {way}" if way else None]
     return tag("li", tag("p", *parts), tag("p", steps, class_="steps") if steps else None, output)
+
+
+def _incidents(found: Iterable[Mapping[str, Any]]) -> Html:
+    rows = [(incident_link(str(one["incident"])), moment(one["at"]), str(one["cause"] or "-")) for one in found]
+    return markup.table(("Incident", "When", "Cause"), rows, "Last incidents") if rows else _none("None is known.")
 
 
 def _in_flight(row: Row) -> Html:
