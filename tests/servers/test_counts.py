@@ -1,0 +1,214 @@
+"""Every request is counted once, in every way that it can take, over the ends of a worker and of the supervisor.
+
+Clients keep their own books of what they were answered, and of requests that came to nothing, which may have been
+counted or not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import http.server
+import json
+import os
+import random
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.processes import is_running
+
+from .harness import PATIENCE, HomeDir, Server, eventually, gunicorn
+from .test_spawned import supervisor_of
+
+pytestmark = pytest.mark.servers
+
+WSGI = """
+def application(environ, start_response):
+    status = {"/500": "500 Oh", "/404": "404 No", "/302": "302 There"}.get(environ["PATH_INFO"], "200 OK")
+    body = b"x" * (10 + len(environ["wsgi.input"].read()))
+    start_response(status, [("Content-Length", str(len(body)))])
+    return [body] if environ["PATH_INFO"] != "/parts" else iter([body[:5], body[5:]])
+"""
+ASGI = """
+async def application(scope, receive, send):
+    if scope["type"] != "http":
+        return
+    more, size = True, 10
+    while more:
+        message = await receive()
+        size, more = size + len(message.get("body", b"")), message.get("more_body", False)
+    status = {"/500": 500, "/404": 404, "/302": 302}.get(scope["path"], 200)
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"%d" % size)]})
+    await send({"type": "http.response.body", "body": b"x" * size})
+"""
+SITES = ("here", "wsgi", "given", "asgi", "far")
+PATHS = ("/", "/", "/parts", "/404", "/302", "/500")
+LATE = 0.2  # seconds before the end of the supervisor whose requests may be missing: on a quiet machine 0.02 would do
+
+
+@dataclass
+class Books:
+    """What clients were answered."""
+
+    sure: dict[str, Counter[str]] = field(default_factory=lambda: {name: Counter() for name in SITES})
+    sent: Counter[str] = field(default_factory=Counter)
+    unsure: Counter[str] = field(default_factory=Counter)
+    when: list[tuple[str, float]] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def answered(self, name: str, status: int, size: int) -> None:
+        with self.lock:
+            self.sure[name][f"{status // 100}xx"] += 1
+            self.sent[name] += size
+            self.when.append((name, time.monotonic()))
+
+    def lost(self, name: str) -> None:
+        with self.lock:
+            self.unsure[name] += 1
+
+
+class Upstream(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response({"/500": 500, "/404": 404, "/302": 302}.get(self.path, 200))
+        self.send_header("Content-Length", "10")
+        self.end_headers()
+        self.wfile.write(b"x" * 10)
+
+    def log_message(self, *_more: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def upstream() -> Iterator[int]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_address[1]
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def home(tmp_path: Path, upstream: int) -> HomeDir:
+    made = HomeDir(tmp_path).create()
+    with (tmp_path / "moya.conf").open("a") as conf:
+        conf.write("hand_over = yes\n")
+    made.site("here", WSGI, mode="in-process")
+    made.site("wsgi", WSGI, mode="spawned")
+    made.site("given", WSGI, mode="spawned")
+    made.site("asgi", ASGI, mode="spawned")
+    made.site("far", mode="proxy", upstreams=f"http://127.0.0.1:{upstream}", application="")
+    return made
+
+
+def asked(books: Books, port: int, stop: threading.Event, seed: int, home: HomeDir) -> None:
+    """Ask for anything of any site, by the server and straight at the sockets of sites."""
+    chance = random.Random(seed)
+    while not stop.wait(0.001):
+        name, path = chance.choice(SITES), chance.choice(PATHS)
+        wire = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        if name in ("wsgi", "asgi", "given") and chance.random() < 0.3:
+            with contextlib.suppress(OSError):
+                wire.sock = socket.socket(socket.AF_UNIX)
+                wire.sock.settimeout(PATIENCE)
+                wire.sock.connect(str(home.runtime / "multisite" / "domains" / f"{name}.test" / "http.sock"))
+            if wire.sock is None:
+                continue
+            try:
+                wire.sock.getpeername()
+            except OSError:  # nobody listens there just now
+                wire.close()
+                continue
+        try:
+            body = b"y" * 7 if name != "far" and chance.random() < 0.2 else None
+            headers = {"Host": f"{name}.test", "Connection": "close"}
+            wire.request("POST" if body else "GET", path, body, headers)
+            answer = wire.getresponse()
+            size = len(answer.read())
+        except (OSError, http.client.HTTPException):
+            books.lost(name)
+        else:
+            books.answered(name, answer.status, size)
+        finally:
+            wire.close()
+
+
+@contextlib.contextmanager
+def load(books: Books, server: Server, home: HomeDir) -> Iterator[None]:
+    stop = threading.Event()
+    threads = [threading.Thread(target=asked, args=(books, server.port, stop, seed, home)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def some(books: Books, count: int) -> None:
+    """Wait until the clients have had so many answers more."""
+    wanted = len(books.when) + count
+    eventually(lambda: len(books.when) >= wanted, PATIENCE, "answers")
+
+
+def figures(home: HomeDir, command: str = "status") -> dict[str, dict[str, Any]]:
+    return {row["name"]: row for row in json.loads(home.multisite("--json", command))["sites"]}
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: not is_running(pid), PATIENCE, f"{pid} is dead")
+
+
+def test_every_request_of_a_quiet_service_is_counted_exactly(home: HomeDir) -> None:
+    """Classes and bytes, too; and `stats` shows the same."""
+    books = Books()
+    with gunicorn(home, "gthread", "--workers", "2", "--threads", "4") as server:
+        for name in SITES:
+            books.answered(name, 200, len(server.ask(f"{name}.test").body))
+        with load(books, server, home):
+            some(books, 600)
+        assert not books.unsure
+        eventually(lambda: not any(figures(home)[name]["in_flight"] for name in SITES))
+        seen = figures(home)
+        for name in SITES:
+            found, sure = seen[name], books.sure[name]
+            assert {key: count for key, count in found["statuses"].items() if count} == dict(sure), name
+            assert (found["requests"], found["errors"]) == (sum(sure.values()), sure["5xx"]), name
+            assert found["sent"] == books.sent[name], name
+        again = figures(home, "stats")
+        for name in SITES:
+            for key in ("requests", "errors", "statuses", "received", "sent"):
+                assert again[name][key] == seen[name][key], (name, key)
+
+
+def test_the_ends_of_a_worker_and_of_the_supervisor_cost_moments_and_count_nothing_twice(home: HomeDir) -> None:
+    books, ends = Books(), []
+    with gunicorn(home, "gthread", "--workers", "2", "--threads", "4") as server:
+        with load(books, server, home):
+            some(books, 300)
+            kill(min(server.workers()))
+            some(books, 300)
+            for _ in range(2):
+                pid = supervisor_of(home)
+                ends.append(time.monotonic())
+                kill(pid)
+                some(books, 300)
+        eventually(lambda: not any(figures(home)[name]["in_flight"] for name in SITES))
+        seen = figures(home)
+        for name in SITES:
+            late = sum(1 for site, at in books.when if site == name and any(end - LATE < at <= end for end in ends))
+            sure, unsure = sum(books.sure[name].values()), books.unsure[name]
+            assert sure - late <= seen[name]["requests"] <= sure + unsure, (name, late, unsure)
+            ended = sum(seen[name]["statuses"].values())
+            assert sure - late <= ended <= sure + unsure, (name, late, unsure)
