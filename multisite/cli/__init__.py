@@ -33,6 +33,7 @@ COMMANDS = {
     "show": "multisite.cli.site.effective:show",
     "hosts": "multisite.cli.site.hosttable:hosts",
     "status": "multisite.cli.status:status",
+    "top": "multisite.cli.top.command:top",
     "stats": "multisite.cli.stats:stats",
     "metrics": "multisite.cli.stats:metrics",
     "bill": "multisite.cli.bill:bill",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130  # 128 + SIGINT, as in shells
 #: commands of later releases, and what to use until then
-LATER = {"top": "status shows the same figures once", "import": "new --from PATH looks at one project"}
+LATER = {"import": "new --from PATH looks at one project"}
 T = TypeVar("T")
 WORDS = "multisite.words"  # in the context: the command line as it was typed
 #: exceptions with which click ends a command; they are not a site's fault

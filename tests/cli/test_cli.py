@@ -796,7 +796,7 @@ def test_explain_takes_the_name_of_a_site(home: pathlib.Path, run: Run) -> None:
     assert "multisite ensite draft" in run("explain", "draft").stderr
 
 
-@pytest.mark.parametrize("command", ["top", "import"])
+@pytest.mark.parametrize("command", ["import"])
 def test_a_command_of_a_later_release_says_so(run: Run, command: str) -> None:
     result = run(command)
     assert result.exit_code == 2

@@ -1,0 +1,133 @@
+"""Where the figures of ``top`` come from: the home, looked at in a thread, or a simulation."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from multisite.cli.output import printable
+from multisite.cli.session import Session
+from multisite.cli.top.view import Detail
+from multisite.errors import MultisiteError
+from multisite.status import simulate
+from multisite.status.document import document
+from multisite.status.summary import Summary, summed
+
+LINES = 200  # of a site's log
+PATIENCE = 120.0  # seconds for an action
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What was seen at a time in Unix seconds."""
+
+    at: float
+    summary: Summary
+    sites: list[dict[str, Any]]
+    words: str = ""  # before the summary
+
+
+class Feed(Protocol):
+    """Shows a home, and changes it."""
+
+    def look(self) -> Glance:
+        """Look at all sites.
+
+        Raises:
+            MultisiteError, OSError: the home cannot be read.
+        """
+
+    def detail(self, name: str) -> Detail:
+        """Look at one site, and at its log."""
+
+    def act(self, action: str, name: str) -> str:
+        """Use a command on a site; returns what it printed."""
+
+
+class HomeFeed:
+    """A home as it is."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def look(self) -> Glance:
+        """Look at all sites."""
+        session = _Quiet(self._path)
+        told = document(session)
+        options = session.home.supervisor
+        summary = summed(told, self._path, options.max_backends, options.memory_budget)
+        return Glance(time.time(), summary, told["sites"], f"{session.hidden}; " if session.hidden else "")
+
+    def detail(self, name: str) -> Detail:
+        """Look at one site, and at its log."""
+        from multisite.cli.explain import of_site
+        from multisite.cli.site.loglines import shown
+        from multisite.cli.site.logs import last_lines
+
+        session = _Quiet(self._path)
+        named = session.named(name)
+        facts: list[tuple[str, str]] = []
+        if "%" not in named.site.location:
+            answer = of_site(session, named.site)
+            labels = ("file", "location", "application", "reason", "outage", "start")
+            facts = [(label, str(answer[label])) for label in labels if answer[label]]
+        backends = (session.supervisor or {}).get("sites", {}).get(named.site.name, {}).get("backends", ())
+        facts += [("process", f"{one['pid']} {one['state']} {one['reason'] or ''}") for one in backends]
+        lines: list[str] = []
+        with contextlib.suppress(MultisiteError, OSError):
+            lines = [shown(line, 0, False) for line in last_lines(session, named, LINES)]
+        return Detail(name, facts, lines)
+
+    def act(self, action: str, name: str) -> str:
+        """Use a command on a site; returns what it printed."""
+        words = [sys.executable, "-m", "multisite", "--home", self._path, action, "--", name]
+        done = subprocess.run(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=PATIENCE,
+            check=False,
+        )
+        text = done.stdout.decode(errors="replace").strip().splitlines()
+        return printable(text[0] if text else f"{action} {name}: done")
+
+
+class _Quiet(Session):
+    """A session that prints nothing: the screen is taken."""
+
+    def warn(self, text: str) -> None:
+        """Print nothing."""
+
+    def waiting(self, what: str) -> contextlib.AbstractContextManager[Any]:
+        """Show nothing."""
+        return contextlib.nullcontext(what)
+
+
+class SimulatedFeed:
+    """Invented sites."""
+
+    def __init__(self, count: int, seed: int, clock: Callable[[], float] = time.time) -> None:
+        self._simulation, self._clock = simulate.Simulation(count, seed), clock
+
+    def look(self) -> Glance:
+        """Look at all sites."""
+        at = self._clock()
+        told = self._simulation.document(at)
+        summary = summed(told, simulate.HOME, told["supervisor"]["max_backends"], 8 * 2**30)
+        return Glance(at, summary, told["sites"], "simulated: ")
+
+    def detail(self, name: str) -> Detail:
+        """Look at one site, and at its log."""
+        lines = self._simulation.log(name, self._clock(), LINES)
+        log = [f"{time.strftime('%H:%M:%S', time.localtime(at))} {text}" for at, text in lines]
+        return Detail(name, [("location", f"{simulate.HOME}/{name}")], log)
+
+    def act(self, action: str, name: str) -> str:
+        """Change nothing."""
+        return f"{action} {name}: nothing happens to simulated sites"
