@@ -8,22 +8,22 @@ import pytest
 from rich.cells import cell_len
 
 from multisite.cli.top.trends import Trends, sparkline
-from multisite.cli.top.view import Detail, View
+from multisite.cli.top.view import Detail, TopView
 from multisite.status.simulate import Simulation
 
 AT = 1_800_000_000.0
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\r\nblog\u202e[bold red]"
 
 
-def view(count: int = 30, **more: Any) -> View:
+def view(count: int = 30, **more: Any) -> TopView:
     simulation, trends = Simulation(count), Trends()
     for second in range(0, 600, 60):
         sites = simulation.document(AT + second)["sites"]
         trends.add(sites, AT + second)
-    return View(trends, "one; two; three", sites, **more)
+    return TopView(trends, "one; two; three", sites, **more)
 
 
-def text(shown: View, width: int = 80, height: int = 24) -> str:
+def text(shown: TopView, width: int = 80, height: int = 24) -> str:
     return "\n".join(line.plain for line in shown.draw(width, height))
 
 

@@ -27,7 +27,7 @@ from multisite.cli.output import RULE
 from multisite.cli.top.feed import Feed, Glance
 from multisite.cli.top.keyboard import Keys
 from multisite.cli.top.trends import ASCII_BARS, BARS, Trends
-from multisite.cli.top.view import Detail, View
+from multisite.cli.top.view import Detail, TopView
 from multisite.errors import MultisiteError
 
 ESCAPE = 0.05  # seconds within which the rest of a sequence follows, over slow lines as well
@@ -45,7 +45,7 @@ class LiveScreen:
     def __init__(self, feed: Feed, every: float) -> None:
         self._feed, self._every = feed, every
         self._keys, self._trends = Keys(), Trends()
-        self._view = View(self._trends, bars=BARS if _can_print(BARS + RULE) else ASCII_BARS)
+        self._view = TopView(self._trends, bars=BARS if _can_print(BARS + RULE) else ASCII_BARS)
         self._news: queue.SimpleQueue[Glance | Detail | str] = queue.SimpleQueue()
         self._wanted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._wake_read, self._wake_write = os.pipe()

@@ -30,7 +30,7 @@ class Detail:
 
 
 @dataclass
-class View:
+class TopView:
     """What is on the screen.
 
     Attributes:
