@@ -232,11 +232,7 @@ class Layers:
             bound: on its requests in this process.
             imported: what it was imported as, None where it is elsewhere.
         """
-        if imported:
-            self._counts.imported(max(imported.size, 1), imported.spent)
-            imported.spent = 0
-        else:
-            self._counts.imported(0, 0)
+        self._counts.imported(max(imported.size, 1) if imported else 0)
         with self._putting:
             self._behind = partial(self._put, app, how, workdir, bound)
             self._behind()

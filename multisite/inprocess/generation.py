@@ -16,7 +16,6 @@ import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from time import thread_time_ns
 from types import ModuleType
 from typing import Any
 
@@ -49,7 +48,6 @@ class Generation:
     modules: frozenset[str]  # loaded by its first import, other sites' concurrent ones included
     workdir: WorkDir | None = None  # where it was imported and is called; None for wherever the server is
     size: int = 0  # bytes that its imports have added to this process, other sites' concurrent ones included
-    spent: int = 0  # nanoseconds of processor time that its import took, until they are counted
 
 
 def make(site: Site, ledger: Ledger, old: Generation | None, workdir: WorkDir | None = None) -> Generation:
@@ -64,7 +62,7 @@ def make(site: Site, ledger: Ledger, old: Generation | None, workdir: WorkDir | 
     names = dict(wanted.names)
     _claim(site, ledger, names, source.unique_name)
     taken = forget(_outdated({*_of_all(names), *_of_all(old.names if old else {}), source.unique_name}, old))
-    before, resident, began = frozenset(sys.modules), _resident(), thread_time_ns()
+    before, resident = frozenset(sys.modules), _resident()
     try:
         with _place(site, workdir):
             app = _run(site, source)
@@ -80,7 +78,7 @@ def make(site: Site, ledger: Ledger, old: Generation | None, workdir: WorkDir | 
         raise
     modules = (old.modules if old else frozenset()) | (frozenset(sys.modules) - before)
     size = max(0, _resident() - resident) + (old.size if old else 0)
-    return Generation(app, names, source.unique_name, modules, workdir, size, thread_time_ns() - began)
+    return Generation(app, names, source.unique_name, modules, workdir, size)
 
 
 def _resident() -> int:

@@ -122,7 +122,7 @@ class RequestRecord:
             self.peer: str = get("REMOTE_ADDR", "")
         self._measured = counts.left > 0 or how in ELSEWHERE
         self._began = counts.begin() if self._measured else counts.count()
-        self._thread = get_ident() if self._measured and how == IN_PROCESS else 0
+        self._thread = get_ident() if self._measured and how not in ELSEWHERE else 0
         self._cpu = thread_time_ns() if self._thread else 0
 
     def start(self, status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], object]:

@@ -60,6 +60,12 @@ def last_use(sums: Sums | None, told: Mapping[str, Any]) -> float | None:
     return round(max(sums.last_use if sums else 0.0, told.get("last_use") or 0.0), 3) or None
 
 
+def cpu(sums: Sums | None, told: Mapping[str, Any]) -> float | None:
+    """Return the seconds of processor time of a site: of its processes, and of the workers; None: not known."""
+    workers = sums.all_of_them().cpu if sums else 0.0
+    return round(workers + (told.get("cpu") or 0.0), 6) if workers or told.get("cpu") is not None else None
+
+
 def _in_flight(seen: Sums, told: Mapping[str, Any]) -> int:
     """Return how many requests there are; what is relayed is in flight in a worker and in a process."""
     theirs = told.get("in_flight") or 0

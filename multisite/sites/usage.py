@@ -117,14 +117,9 @@ class Counts:
             cells[bucket] += 1
             self.ended(status, failed)
 
-    def imported(self, size: int, cpu: int) -> None:
-        """Note what the site's import has cost: bytes that it has added to this process, and nanoseconds.
-
-        Nought bytes: it is not imported any more.
-        """
-        with self._lock:
-            self.cells[board.MEMORY] = size
-            self.cells[board.CPU] += cpu
+    def imported(self, size: int) -> None:
+        """Note how many bytes the site's import has added to this process; 0: it is not imported any more."""
+        self.cells[board.MEMORY] = size
 
     def withdraw(self) -> None:
         """The request goes on where others count it."""
@@ -256,6 +251,7 @@ class Sums:
         latencies: of the measured ones, a count for each of `board.LATENCIES` and one for what took longer.
         statuses: how many have ended, for each of `board.STATUSES`.
         last_use: Unix seconds, 0.0: never, as far as that is known.
+        cpu: seconds of processor time that measured requests took in workers, the import that one waited for included.
     """
 
     requests: int = 0
@@ -267,6 +263,7 @@ class Sums:
     statuses: list[int] = field(default_factory=lambda: [0] * len(board.STATUSES))
     received: int = 0
     last_use: float = 0.0
+    cpu: float = 0.0
 
     @property
     def measured(self) -> int:
@@ -280,6 +277,7 @@ class Sums:
         self.sent += record.sent
         self.received += record.received
         self.busy += record.busy
+        self.cpu += record.cpu
         self.latencies = [a + b for a, b in zip(self.latencies, record.latencies, strict=True)]
         self.statuses = [a + b for a, b in zip(self.statuses, record.statuses, strict=True)]
         if record.last_use:
@@ -297,7 +295,7 @@ class Sums:
         share = ended / self.measured
         errors = self.errors if known else round(self.errors * share)
         sent, received = round(self.sent * share), round(self.received * share)
-        return replace(self, errors=errors, sent=sent, received=received, busy=self.busy * share)
+        return replace(self, errors=errors, sent=sent, received=received, busy=self.busy * share, cpu=self.cpu * share)
 
 
 @contextlib.contextmanager
@@ -362,7 +360,7 @@ def gather(folder: str, past: StateFile) -> None:
                     os.unlink(os.path.join(folder, name))
 
 
-_KEPT = ("requests", "errors", "sent", "busy", "latencies", "statuses", "received", "last_use")
+_KEPT = ("requests", "errors", "sent", "busy", "latencies", "statuses", "received", "last_use", "cpu")
 
 
 def _load(past: StateFile) -> tuple[dict[str, Sums], float]:
@@ -381,9 +379,10 @@ def _loaded(row: list[Any], same: bool) -> Sums:
     if same:
         sums.latencies = list(map(int, latencies))
     if more:  # as earlier releases did not have it
-        statuses, received, last_use = more
+        statuses, received, last_use, *later = more
         sums.statuses = [int(count) for count, _ in zip(statuses, board.STATUSES, strict=True)]
         sums.received, sums.last_use = int(received), float(last_use)
+        sums.cpu = float(later[0]) if later else 0.0
     return sums
 
 

@@ -184,6 +184,7 @@ class SiteReport:
             **figures.counted(sums, known),
             **figures.started(known),
             "last_use": figures.last_use(sums, known),
+            "cpu": figures.cpu(sums, known),
             "history_file": kept if os.path.exists(kept) else None,
         }
 

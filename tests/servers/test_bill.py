@@ -86,7 +86,10 @@ def test_the_sums_agree_with_the_kernels(home: HomeDir) -> None:
         assert 1.3 < found["large"]["cpu"] < 2.2, "with its import"
         assert 0.4 < found["small"]["cpu"] < 1.0
         assert found["sleeper"]["cpu"] < 0.2
-        assert {name: one["requests"] for name, one in found.items()} == dict.fromkeys((*SITES, "apart"), 1)
+        assert {name: found[name]["requests"] for name in (*SITES, "apart")} == dict.fromkeys((*SITES, "apart"), 1)
+        told = {site["name"]: site["cpu"] for site in run(home, "status")["sites"]}
+        assert told["large"] == pytest.approx(found["large"]["cpu"], rel=0.25), "without the worker's own part"
+        assert 1.0 <= told["apart"] < 2.0
         again = billed(home)
         assert again["large"]["cpu"] == pytest.approx(found["large"]["cpu"], rel=0.05), "nothing is billed twice"
 
