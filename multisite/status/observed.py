@@ -23,17 +23,17 @@ from multisite.status.web.incidentpage import of_rows
 from multisite.status.web.markup import Html
 
 if TYPE_CHECKING:
-    from multisite.config.model import Home, SiteFile
+    from multisite.config.model import Home, Site, SiteFile
     from multisite.sites.catalogue import Catalogue
 
 FRESH = 0.5  # seconds for which one look serves all who ask
 RENEWED = 30.0  # seconds after which a judgement is made again
 AT_ONCE = 0.05  # seconds of a request that go into judging
-AT_FIRST = 1.5  # of the first one, for a few sites
+AT_FIRST = 1.5  # of the first one
 SHARE = 4  # a thread that judges sleeps so many times as long as it works
 WATCHED = 60.0  # seconds after the last request for which it goes on
 DRAWN = 15.0  # seconds for which a curve of the first page is kept
-FEW = 100  # sites that the first request waits for
+FEW = 100  # sites that a request itself judges
 DISABLED = 10.0  # seconds between two looks at what is not enabled
 NOT_YET = "it has not been looked at yet"
 
@@ -65,6 +65,7 @@ class Observed:
         self._judged: dict[str, tuple[Key, float, SiteReport]] = {}
         self._document: dict[str, Any] = {}
         self._made_at = self._asked_at = float("-inf")
+        self._sites: dict[str, tuple[Key, Site | None]] = {}  # those that are still to be judged
         self._curves: dict[str, tuple[float, Html]] = {}
         self._disabled: dict[str, SiteFile] | None = None
         self._disabled_at = float("-inf")
@@ -111,8 +112,8 @@ class Observed:
             self._disabled, self._disabled_at = None, now
         inventory = self.inventory()
         self._disabled = inventory.disabled
-        is_first = not self._judged and len(inventory.catalogue.entries) <= FEW
-        self._judge(inventory, now + (AT_FIRST if is_first else AT_ONCE))
+        if len(inventory.catalogue.entries) <= FEW:  # else, a thread does it all
+            self._judge(inventory, now + (AT_ONCE if self._judged else AT_FIRST))
         try:
             made = document(inventory, self._report)
         except MultisiteError as error:  # the supervisor cannot be asked
@@ -130,16 +131,20 @@ class Observed:
         known = self._judged.get(name)
         if known:
             return replace(known[2], inventory=inventory)
-        site, broken = inventory.catalogue.site(name), inventory.catalogue.entries[name].broken
+        entry = inventory.catalogue.entries[name]
+        stamp, site = self._sites.get(name, ((), None))
+        if site is None or stamp != entry.stamp:
+            site = inventory.catalogue.site(name)
+            self._sites[name] = entry.stamp, site
         failure = inventory.failed_starts.get(site.name) or inventory.failed_loads.get(site.name)
-        return SiteReport(inventory, site, None, NOT_YET, "broken" if broken else "stopped", failure=failure)
+        return SiteReport(inventory, site, None, NOT_YET, "broken" if entry.broken else "stopped", failure=failure)
 
     def _due(self, inventory: Inventory) -> list[str]:
         """Return the names of the sites to be judged: those of which something is new, then the oldest judgements."""
         now, entries = self._clock(), inventory.catalogue.entries
         if len(self._judged) > len(entries):
             self._judged = {name: known for name, known in self._judged.items() if name in entries}
-            self._curves = {}
+            self._curves, self._sites = {}, {}
         found = []
         for name in entries:
             key, at, _ = self._judged.get(name, ((), float("-inf"), None))
@@ -165,6 +170,7 @@ class Observed:
             key = self._key(inventory, name)
             report = judge(inventory, inventory.catalogue.site(name))
             self._judged[name] = key, self._clock(), report
+            self._sites.pop(name, None)
         return 0
 
     def _keep_judging(self) -> None:
