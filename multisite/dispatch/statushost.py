@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Environ = dict[str, Any]
 HEALTH = "/health"
+HIDING = ("waitress",)  # servers that remove what a front end says, unless they are told to trust it
 _CLAIMS = (*FORWARDED, "PROXY_PROTOCOL")
 
 
@@ -62,7 +63,8 @@ class StatusHost:
             return health(environ, start_response)
         if self._pages is None:
             self._pages = self._pages_of(self._home)
-        return self._pages.answer(environ, start_response, forwarded)
+        hides = str(environ.get("SERVER_SOFTWARE", "")).startswith(HIDING) and self._home.service.status_token
+        return self._pages.answer(environ, start_response, forwarded or bool(hides))
 
     def app(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         """Answer one request about which nothing more is known, so a front end may have sent it."""

@@ -138,10 +138,19 @@ def build(entries: Iterable[Entry], home: Home, held: Holdings = NOBODY, problem
                 remedy="enable it or clear the key",
             )
         )
+    problems += _of_the_pages(named.values(), home.service.status_domain.lower())
     local = named.items() if home.service.localhost_names else ()
     hosts = {host: ((entry.file.mount, name),) for name, entry in local if (host := local_host(name))}
     table = HostTable(claims, hosts)
     return Catalogue(home, named, table, owners, (*home.problems, *problems))
+
+
+def _of_the_pages(entries: Iterable[Entry], domain: str) -> list[Problem]:
+    """Return the sites that claim the domain of the status pages, for which they are never asked."""
+    remedy = "remove it, or give the status pages another domain"
+    what = "the status pages have this domain and keep it: [service] status_domain in moya.conf"
+    claiming = [entry for entry in entries if domain and domain in entry.file.domains]
+    return [Problem(entry.path, what, "service", "domains", domain, remedy) for entry in claiming]
 
 
 def _name(entries: list[Entry], held: Holdings) -> tuple[dict[str, Entry], list[Problem]]:

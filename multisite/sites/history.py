@@ -130,7 +130,7 @@ class History:
 
     def points(self, tier: int, until: float) -> list[Sample]:
         """Return the points of a ring, oldest first; the last is that of `until` (Unix seconds)."""
-        return _points(self._map, tier, until)
+        return _points(self._map, tier, until, TIERS[tier].points)
 
     def close(self) -> None:
         """Write no more; what was written stays."""
@@ -146,15 +146,16 @@ class History:
             self._map[at : at + _WIDTH] = bytes(_WIDTH)
 
 
-def read(path: str, tier: int, until: float) -> list[Sample]:
+def read(path: str, tier: int, until: float, points: int = 0) -> list[Sample]:
     """Return what `History.points` returns, from the file alone; nothing but nought where there is none.
 
     Args:
         path: of the file.
         tier: the number of the ring in `TIERS`.
         until: Unix seconds.
+        points: how many of the newest; 0: all.
     """
-    data = b""
+    data, points = b"", points or TIERS[tier].points
     with contextlib.suppress(OSError):
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
@@ -162,8 +163,8 @@ def read(path: str, tier: int, until: float) -> list[Sample]:
         finally:
             os.close(file)
     if len(data) < SIZE or not data.startswith(_MAGIC):
-        return [NOTHING] * TIERS[tier].points
-    return _points(data, tier, until)
+        return [NOTHING] * points
+    return _points(data, tier, until, points)
 
 
 def summed(samples: Iterable[Sample]) -> Sample:
@@ -209,11 +210,11 @@ def _place(number: int, span: int) -> int:
     return _BEGINS[number] + span % TIERS[number].points * _WIDTH
 
 
-def _points(data: Data, number: int, until: float) -> list[Sample]:
+def _points(data: Data, number: int, until: float, points: int) -> list[Sample]:
     tier, newest = TIERS[number], _mark(data, number)
     last = int(until) // tier.seconds
     known = range(newest - tier.points + 1, newest + 1)
-    spans = range(last - tier.points + 1, last + 1)
+    spans = range(last - points + 1, last + 1)
     return [_sample(data, _place(number, span)) if newest and span in known else NOTHING for span in spans]
 
 

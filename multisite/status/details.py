@@ -13,6 +13,7 @@ from multisite.logs.keptfiles import file_name
 from multisite.logs.logfiles import STREAMS, Tail
 from multisite.sites import history
 from multisite.status import incidents
+from multisite.status.charges import charges, span
 from multisite.status.settings import MASK, origin, settings
 from multisite.status.web.markup import Html
 from multisite.status.web.sparkline import sparkline
@@ -32,6 +33,8 @@ def of(inventory: Inventory, row: dict[str, Any]) -> dict[str, Any]:
     found["curves"] = curves(row)
     with suppress(MultisiteError, OSError):
         name = str(row.get("template") or row["name"])
+        bill = charges(inventory.home, *span("", time.time()), lambda one: one == name)
+        found["bill"] = next(iter(bill["sites"]), None)
         found["incidents"] = [one.as_dict() for one in incidents.latest(inventory.home, INCIDENTS, name)]
     with suppress(MultisiteError, OSError, KeyError, ValueError):
         file, site = _site(inventory, row)
@@ -100,5 +103,5 @@ def curves(row: dict[str, Any]) -> list[tuple[str, Html]]:
 
 
 def _drawn(path: str, tier: int, points: int, now: float, what: str) -> Html:
-    samples = history.read(path, tier, now)[-points:]
+    samples = history.read(path, tier, now, points)
     return sparkline([one.requests for one in samples], [one.errors for one in samples], what)

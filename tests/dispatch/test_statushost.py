@@ -73,9 +73,17 @@ def test_a_front_end_on_this_machine_stands_for_anybody(home: TestHome, field: s
     assert ask(home, **{f"HTTP_{field}": "1.2.3.4"}, HTTP_AUTHORIZATION="Bearer letmein")[0] == 200
 
 
+def test_a_server_that_hides_front_ends_lets_nobody_in_without_the_token(home: TestHome) -> None:
+    assert ask(home, SERVER_SOFTWARE="waitress")[0] == 401
+    assert ask(home, SERVER_SOFTWARE="waitress", HTTP_AUTHORIZATION="Bearer letmein")[0] == 200
+
+
 def test_the_domain_is_the_pages_even_if_a_site_claims_it(home: TestHome) -> None:
     home.hello("thief", domains="status.test, *.test")
     assert "<!doctype html>" in ask(home)[1]
+    assert home.service._catalogue
+    told = [problem for problem in home.service._catalogue.problems if problem.key == "domains"]
+    assert [problem.value for problem in told] == ["status.test"] and "status pages" in told[0].reason
     assert ask(home, host="other.test") == (200, "thief")
 
 

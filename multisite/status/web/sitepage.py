@@ -24,7 +24,7 @@ def sitepage(row: Row, detail: Mapping[str, Any], *, now: float, buttons: Part =
     Args:
         row: of ``--json status``.
         detail: what is not in it: ``settings`` (key, value, origin), ``lines`` of its log, ``starts``, ``incidents``,
-            ``curves`` (title and picture), ``started`` (how the last process was made) and ``home``.
+            ``bill``, ``curves`` (title and picture), ``started`` (how the last process was made) and ``home``.
         now: Unix seconds.
         buttons: for whoever may change something.
         notice: what has just been done.
@@ -47,7 +47,7 @@ def sitepage(row: Row, detail: Mapping[str, Any], *, now: float, buttons: Part =
         section("Deploys", _deploys(row)),
         section("Log", _log(row, detail.get("lines"))),
         section("Why it runs where it runs", _why(row, detail)),
-        section("Bill", _bill(row)),
+        section("Bill", _bill(row, detail.get("bill"))),
         section("Configuration", _settings(detail.get("settings") or ())),
     ]
     return markup.page(row["name"], body, refresh=REFRESH, home=str(detail.get("home") or ""))
@@ -199,21 +199,32 @@ def _problem(problem: Mapping[str, Any]) -> str:
     return f"{problem.get('severity', 'error')}: {problem.get('reason')}{remedy}"
 
 
-def _bill(row: Row) -> Html:
-    """What the site has cost since it was first counted."""
-    bill = facts(
+def _bill(row: Row, bill: Mapping[str, Any] | None) -> Html:
+    """What the site has used in the last 30 days, by day; else, since it was first counted."""
+    if bill:
+        days = [*reversed(bill["days"])]
+        rows = [_charge("All", bill), *(_charge(str(one["day"]), one) for one in days)]
+        return markup.table(CHARGES, rows, "What it has used in the last 30 days")
+    known = facts(
         [
             ("Since", moment(row["first_start"]) if row.get("first_start") else None),
             ("Processor", None if row.get("cpu") is None else f"{row['cpu']:.1f} s"),
-            ("Processes alive", None if row.get("alive") is None else duration(row["alive"])),
             ("Requests", count(row["requests"]) if row.get("requests") is not None else None),
             ("Received", size(row["received"]) if row.get("received") else None),
             ("Sent", size(row["sent"]) if row.get("sent") else None),
             ("Starts", count(row["starts"]) if row.get("starts") is not None else None),
-            ("Cold starts", count(row["cold_starts"]) if row.get("cold_starts") is not None else None),
         ]
     )
-    return bill or _none("Nothing has been counted yet.")
+    return known or _none("Nothing has been counted yet.")
+
+
+CHARGES = ("Day", "Processor", "Memory x time", "Requests", "Received", "Sent", "Starts")
+
+
+def _charge(day: str, one: Mapping[str, Any]) -> tuple[str, ...]:
+    memory = f"{one['memory'] / 1024 / 3600:.3f} GiB h"
+    counts = count(one["requests"]), size(one["received"]), size(one["sent"]), count(one["starts"])
+    return (day, f"{one['cpu']:.1f} s", memory, *counts)
 
 
 def _settings(settings: Iterable[tuple[str, str, str]]) -> Html:
