@@ -95,6 +95,7 @@ def _pause(watch: str | None, names: tuple[str, ...]) -> tuple[float | None, tup
 
 def _show(session: Session, names: tuple[str, ...], failed: bool, wide: bool) -> list[dict[str, Any]]:
     """Show it once; return the rows that were shown."""
+    from multisite.status import lately
     from multisite.status.document import document
 
     session.warn_of_hidden()
@@ -103,11 +104,12 @@ def _show(session: Session, names: tuple[str, ...], failed: bool, wide: bool) ->
     shown["sites"] = chosen_rows(session, whole, names)
     if failed:
         shown["sites"] = [site for site in shown["sites"] if site["enabled"] and site["state"] in FAILED]
+    traffic = lately.note(whole, time.time()) if not session.as_json else (None, None)
     enabled = ordered([site for site in shown["sites"] if site["enabled"]])
     if session.as_json:
         say_json(shown, indent=2)
         return enabled
-    _say_headline(session, {**shown, "sites": whole})
+    _say_headline(session, {**shown, "sites": whole}, *traffic)
     for preloader in shown["preloaders"]:
         say_paragraph(_preloader(preloader))
     if enabled:
@@ -119,13 +121,13 @@ def _show(session: Session, names: tuple[str, ...], failed: bool, wide: bool) ->
     return enabled
 
 
-def _say_headline(session: Session, whole: dict[str, Any]) -> None:
+def _say_headline(session: Session, whole: dict[str, Any], requests: float | None, errors: int | None) -> None:
     """Print a summary of the home, and why it has no supervisor, if it has none."""
     from multisite.status.places import runtime_problem
     from multisite.status.summary import summed
 
     options = session.home.supervisor
-    line = summed(whole, session.home.path, options.max_backends, options.memory_budget)
+    line = summed(whole, session.home.path, options.max_backends, options.memory_budget, requests, errors)
     say_paragraph(str(line))
     if not session.hidden and not whole["supervisor"]:
         say_paragraph(_without(runtime_problem(session.home)))

@@ -15,6 +15,7 @@ CANNOT_START, OLD_VERSION, FAILING, WAITING, SLOW, OVER_BUDGET = KINDS = (
     "slow",
     "over budget",
 )
+SLOWNESS = 1.0  # seconds that requests usually take before somebody should look
 LONG = 10.0  # seconds after which a request counts as slow
 
 
@@ -112,9 +113,17 @@ def _waiting(site: dict[str, Any]) -> Need | None:
 def _slow(site: dict[str, Any]) -> Need | None:
     oldest = max(site.get("requests_in_flight") or (), key=lambda one: one["age"], default=None)
     if not oldest or oldest["age"] < LONG:
-        return None
+        return _usually_slow(site)
     cause = f"{oldest['method']} {oldest['path']} has been running for {oldest['age']:.0f} seconds"
     return Need(site["name"], SLOW, cause, f"multisite status {shlex.quote(site['name'])}")
+
+
+def _usually_slow(site: dict[str, Any]) -> Need | None:
+    latency, name = site.get("latency_lately") or 0.0, site["name"]
+    if latency < SLOWNESS:
+        return None
+    cause = f"its requests have taken up to {latency:.1f} seconds in the last five minutes"
+    return Need(name, SLOW, cause, f"multisite stats {shlex.quote(name)}")
 
 
 def _explain(name: str) -> str:

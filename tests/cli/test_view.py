@@ -9,6 +9,7 @@ from rich.cells import cell_len
 
 from multisite.cli.top.trends import Trends, sparkline
 from multisite.cli.top.view import Detail, TopView
+from multisite.sites.history import Sample
 from multisite.status.simulate import Simulation
 
 AT = 1_800_000_000.0
@@ -118,6 +119,12 @@ def test_restart_and_stop_are_wanted_at_once(key: str, action: str) -> None:
     text(shown)
     shown.press(key)
     assert shown.wanted == (action, shown.selected)
+
+
+def test_the_curves_begin_with_the_history() -> None:
+    trends = Trends()
+    trends.begin({"blog": [Sample(requests=1.0, cpu=0.5)] * 9}, 2)
+    assert list(trends.of("blog").rate) == [60.0] * 4 and list(trends.of("blog").cpu) == [50.0] * 4
 
 
 def test_a_curve_is_drawn_to_its_scale() -> None:

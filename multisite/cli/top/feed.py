@@ -7,14 +7,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from multisite.cli.output import printable
 from multisite.cli.session import Session
 from multisite.cli.top.view import Detail
 from multisite.errors import MultisiteError
-from multisite.status import simulate
+from multisite.sites import history
+from multisite.sites.history import Sample
+from multisite.status import lately, simulate
 from multisite.status.document import document
 from multisite.status.summary import Summary, summed
 
@@ -30,6 +32,7 @@ class Glance:
     summary: Summary
     sites: list[dict[str, Any]]
     words: str = ""  # before the summary
+    past: dict[str, list[Sample]] = field(default_factory=dict)  # seconds of each site, before the first look
 
 
 class Feed(Protocol):
@@ -53,15 +56,19 @@ class HomeFeed:
     """A home as it is."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        self._path, self._has_looked = path, False
 
     def look(self) -> Glance:
         """Look at all sites."""
         session = _Quiet(self._path)
         told = document(session)
         options = session.home.supervisor
-        summary = summed(told, self._path, options.max_backends, options.memory_budget)
-        return Glance(time.time(), summary, told["sites"], f"{session.hidden}; " if session.hidden else "")
+        at, sites = time.time(), told["sites"]
+        traffic = lately.note(sites, at)
+        summary = summed(told, self._path, options.max_backends, options.memory_budget, *traffic)
+        past = {} if self._has_looked else {site["name"]: _past(site, at) for site in sites}
+        self._has_looked = True
+        return Glance(at, summary, sites, f"{session.hidden}; " if session.hidden else "", past)
 
     def detail(self, name: str) -> Detail:
         """Look at one site, and at its log."""
@@ -96,6 +103,12 @@ class HomeFeed:
         )
         text = done.stdout.decode(errors="replace").strip().splitlines()
         return printable(text[0] if text else f"{action} {name}: done")
+
+
+def _past(site: dict[str, Any], at: float) -> list[Sample]:
+    """Return what a site did in the last minutes, by second."""
+    path, used = site.get("history_file"), site.get("last_use") or 0.0
+    return history.read(path, 0, at) if path and at - used < lately.HOUR else []
 
 
 class _Quiet(Session):

@@ -106,6 +106,7 @@ class LiveScreen:
             while True:
                 news = self._news.get_nowait()
                 if isinstance(news, Glance):
+                    self._trends.begin(news.past, max(1, round(self._every)))
                     self._trends.add(news.sites, news.at)
                     summary = replace(news.summary, requests_a_minute=self._trends.requests_a_minute)
                     self._view.sites, self._view.summary = news.sites, f"{news.words}{summary}"

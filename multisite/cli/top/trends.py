@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from multisite.sites.history import Sample, summed
 
 MOST = 120  # looks that are kept
 STEADY = 5  # looks after which a change shows in full
@@ -47,6 +50,22 @@ class Trends:
         """What all sites get; None before the second look."""
         known = [rate for trend in self._known.values() if (rate := now(trend.rate)) is not None]
         return sum(known) if known else None
+
+    def begin(self, past: Mapping[str, Sequence[Sample]], seconds: int) -> None:
+        """Take what sites did before the first look.
+
+        Args:
+            past: what each site did in each second, oldest first.
+            seconds: between two looks.
+        """
+        for name, samples in past.items():
+            trend = self._known.setdefault(name, Trend())
+            for at in range(len(samples) % seconds, len(samples), seconds):
+                done = summed(samples[at : at + seconds])
+                trend.rate.append(done.requests * 60 / seconds)
+                trend.errors.append(done.errors * 60 / seconds)
+                trend.cpu.append(done.cpu * 100 / seconds)
+                trend.memory.append(done.memory)
 
     def add(self, sites: list[dict[str, Any]], at: float) -> None:
         """Take what one look found.
