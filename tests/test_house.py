@@ -66,7 +66,7 @@ ROOMS = {
         "errors config logs sites control inprocess proxy supervisor runner",
     ),
     "runner": Room("what runs as a site's user in a site's interpreter: standard library only, Python 3.9", ""),
-    "cli": Room("the commands; `frontends/`, `project/`, `publishers/` and `site/` inside", "*"),
+    "cli": Room("the commands; `frontends/`, `project/`, `publishers/`, `site/` and `top/` inside", "*"),
     "__main__": Room("``python -m multisite``", "cli"),
 }
 ROOT = "multisite"
