@@ -22,6 +22,7 @@ from multisite.errors import Problem
 
 LONGEST_CHAIN = 16  # files that extend one another
 MOST_PROBLEMS = 50  # told for one file
+SECRETS = frozenset({("events", "url"), ("service", "status_token")})  # no message repeats their values
 LONGEST_NAME = 200  # characters of a section's or key's name
 MOST_FAULTS = 20  # told for one file
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
@@ -343,7 +344,8 @@ class Chain:
         """Give all problems, each with the file and line that holds it."""
         for fault in () if self.misread else faults:
             path, line = self.place(fault.section, fault.key)
-            self._add(path, fault, self.texts.get(fault.section, {}).get(fault.key, ""), line)
+            value = self.texts.get(fault.section, {}).get(fault.key, "")
+            self._add(path, fault, "" if (fault.section, fault.key) in SECRETS else value, line)
         self.problems.sort(key=lambda problem: (problem.file != self.path, problem.line))
         more = len(self.problems) - MOST_PROBLEMS
         if more > 0:

@@ -10,12 +10,20 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
-from multisite.config.sections import ClusterOptions, ProjectsOptions, RouterOptions, ServiceOptions, SupervisorOptions
+from multisite.config.sections import (
+    ClusterOptions,
+    EventsOptions,
+    ProjectsOptions,
+    RouterOptions,
+    ServiceOptions,
+    SupervisorOptions,
+)
 from multisite.config.site import Site
 from multisite.errors import Problem
 
 __all__ = [
     "ClusterOptions",
+    "EventsOptions",
     "Home",
     "ProjectsOptions",
     "RouterOptions",
@@ -118,6 +126,7 @@ class Home:
     supervisor: SupervisorOptions = field(default_factory=SupervisorOptions)
     router: RouterOptions = field(default_factory=RouterOptions)
     cluster: ClusterOptions = field(default_factory=ClusterOptions)
+    events: EventsOptions = field(default_factory=EventsOptions)
     defaults: dict[str, Any] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()

@@ -14,6 +14,7 @@ from typing import Any
 
 from multisite.config.model import (
     ClusterOptions,
+    EventsOptions,
     ProjectsOptions,
     RouterOptions,
     ServiceOptions,
@@ -34,6 +35,7 @@ SECTIONS: dict[str, type[Any]] = {
     "supervisor": SupervisorOptions,
     "router": RouterOptions,
     "cluster": ClusterOptions,
+    "events": EventsOptions,
 }
 INHERITED = (
     *("idle_timeout", "busy_timeout", "start_timeout", "drain_timeout", "stop_timeout", "request_timeout", "preload"),
@@ -55,6 +57,7 @@ KINDS = {
     "subscriptions": "list of ADDRESS:PORT:KEY or /PATH:KEY; ,MODIFIER1 may follow",
     "networks": "list of addresses and networks",
     "argv": "command line",
+    "webhook": "http:// or https:// URL",
     "name": "name",
     "mount": "URL path",
     "application": "text, in one of these forms",
@@ -77,6 +80,7 @@ _PURPOSE = {
     ): "Nodes for hosts that no site claims. The mappers are tried in this order: map, pattern, the "
     "nodes that announced themselves, base, code, redis, sql, mappers, to.",
     (HOME_FILE, "cluster"): "What several machines share. *No effect yet.*",
+    (HOME_FILE, "events"): "Who is told of events; see the page about the supervisor.",
     (HOME_FILE, "env"): "Environment of every site.",
     (PUBLISHER_FILE, "publisher"): "The server.",
     (SITE_FILE, "service"): "The site and how it runs.",

@@ -364,6 +364,22 @@ class ClusterOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class EventsOptions:
+    """Who is told of failures, recoveries, deploys, and of sites that are enabled or disabled."""
+
+    command: tuple[str, ...] = option(
+        "argv",
+        help="Command that runs for each event, never through a shell; it reads the event as JSON.",
+        example="/usr/local/bin/notify",
+    )
+    url: str = option(
+        "webhook",
+        help="Address to which each event is posted as JSON; what fails is tried again.",
+        example="https://hooks.example.com/x",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class PublisherOptions:
     """The section [publisher]."""
 

@@ -14,6 +14,7 @@ import shlex
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any
+from urllib.parse import urlsplit
 
 from multisite.config import filerules, logformat, nodes, subscription
 from multisite.config.application import parse as parse_application
@@ -219,6 +220,19 @@ def target(value: str) -> str:
     return found
 
 
+def webhook(value: str) -> str:
+    """URL that takes a POST; it may hold a secret, so no message repeats it."""
+    found = text(value)
+    try:
+        parts = urlsplit(found)
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        is_one = False
+    if not is_one or not found.isascii() or not found.isprintable() or " " in found:
+        raise ValueError("is no http:// or https:// URL")
+    return found
+
+
 def sender(value: str) -> str:
     """How a front end is asked to send a file."""
     word = text(value)
@@ -265,6 +279,7 @@ CASTS: dict[str, Callable[..., Any]] = {
     "types": media_types,
     "sender": sender,
     "target": target,
+    "webhook": webhook,
     "warm": warm,
     "log": log,
     "format": access_format,
@@ -280,6 +295,7 @@ EMPTY |= {
     "sender": "",
     "expiry": "",
     "target": "",
+    "webhook": "",
     "log": "",
     "format": "",
 }

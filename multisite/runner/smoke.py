@@ -77,6 +77,7 @@ class Nobody:
         self.limit = 0.0
         self.environ: Any = {}
         self.gone = self.failed = self.is_taken = False
+        self.received = self.sent = self.status = 0
         self._smoke = smoke
 
     def sendall(self, data: bytes, flags: int = 0) -> None:

@@ -70,6 +70,11 @@ class LastFailures:
     def __init__(self, home: Home, kind: str = "verdicts") -> None:
         self._file = StateFile(home, kind)
 
+    @property
+    def path(self) -> str:
+        """Where they stand; the file is another one after each change."""
+        return self._file.path
+
     def all(self) -> dict[str, Failure]:
         """Return the failures by site name."""
         document = self._file.load()

@@ -37,6 +37,7 @@ from multisite.supervisor.reexec import GIVEN, OPEN, PART, Form, Handed, Keeper,
 from multisite.supervisor.reexec import State as Packed
 from multisite.supervisor.servers import Servers
 from multisite.supervisor.site.context import Context
+from multisite.supervisor.site.events import Events
 from multisite.supervisor.site.parts import NO_CONNECTIONS
 from multisite.supervisor.site.supervised import SupervisedSite
 from multisite.supervisor.sites import SupervisedSites
@@ -94,6 +95,7 @@ class Supervisor(Handed):
         "_crowded",
         "_upgrade",
         "_node_stats",
+        "_events",
     )
 
     def __init__(
@@ -113,6 +115,8 @@ class Supervisor(Handed):
         self._preloaders = Preloaders(live.home, self._loop, self._limits, rundir.mark)
         notes = of_starts(live.home)
         self._context = Context(self._loop, rundir, self._limits, notes, rundir.mark, self._preloaders, self._servers)
+        self._events = Events(self._loop, lambda: self._sites.home)
+        self._context.tell = self._events.tell
         self._sites = SupervisedSites(live, self._context)
         self._promotion = self._context.examining = Promotion(
             self._sites, os.path.join(rundir.path, usage.FOLDER), self._loop.now
@@ -269,7 +273,8 @@ class Supervisor(Handed):
             for supervised in self._sites.busy:
                 self._loop.attempt(supervised.backends.read_forks)  # first learn whose process it is
             status, spent = kernel.reap(pid)
-            if any(part.ended(pid, status) for part in (self._upgrade, self._preloaders, self._provisions)):
+            parts = (self._upgrade, self._preloaders, self._provisions, self._events)
+            if any(part.ended(pid, status) for part in parts):
                 continue
             for supervised in self._sites.busy:
                 self._loop.attempt(supervised.ended, pid, status, spent)
@@ -285,6 +290,7 @@ class Supervisor(Handed):
         self._loop.attempt(self._subscriptions.tick, now, self._sites.home)
         self._loop.attempt(self._node_stats.tick, now, self._sites.home.router.stats)
         self._loop.attempt(self._provisions.tick, now)
+        self._loop.attempt(self._events.tick, now)
         if now >= self._look_at:
             self._look_at = now + LOOK_EVERY
             self._upgrade.tick(now)
@@ -362,6 +368,7 @@ class Supervisor(Handed):
                 self._loop.attempt(step)
         for supervised in sites:
             supervised.backends.kill()
+        self._loop.attempt(self._events.close)
         for step in (orphans.all_children, self._sites.put_away, self._recover, self._servers.close):
             self._loop.attempt(step)
 

@@ -27,6 +27,7 @@ from multisite.supervisor.reexec import PART, Handed, Keeper, State, kept
 from multisite.supervisor.site import exits
 from multisite.supervisor.site.backends import HELD
 from multisite.supervisor.site.context import Context
+from multisite.supervisor.site.events import DISABLED, ENABLED
 from multisite.supervisor.site.failures import Unavailable
 from multisite.supervisor.site.supervised import SupervisedSite
 from multisite.supervisor.site.triggers import Triggers
@@ -47,7 +48,7 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
     """
 
     KEPT = kept(_triggers=PART, _warming=PART, accounts=PART, bill=PART)
-    ANEW = ("_live", "_context", "_outages", "_told", "announcer")
+    ANEW = ("_live", "_context", "_outages", "_told", "_enabled", "announcer")
 
     def __init__(self, live: LiveHome, context: Context) -> None:
         super().__init__()
@@ -61,6 +62,7 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
         self.announcer.install(self.catalogue)
         self._outages = outages.of_home(self.home)
         self._told: dict[str, str] = {}  # what is wrong, by subject
+        self._enabled = set(self.catalogue.entries)
 
     def pack(self, keep: Keeper) -> State:
         """Return what `take_over` accepts."""
@@ -277,11 +279,19 @@ class SupervisedSites(Handed, dict[str, SupervisedSite]):
         return supervised
 
     def _install(self) -> None:
+        self._tell_switched()
         self.let_in()
         self._warming.install(self.catalogue)
         self.announcer.install(self.catalogue)  # withdraws sites before their sockets are closed
         for supervised in list(self.values()):
             self._context.loop.attempt(self._update, supervised)
+
+    def _tell_switched(self) -> None:
+        """Tell which sites have been enabled or disabled."""
+        before, self._enabled = self._enabled, set(self.catalogue.entries)
+        for event, names in ((ENABLED, self._enabled - before), (DISABLED, before - self._enabled)):
+            for name in sorted(names):
+                self._context.tell(event, name)
 
     def let_in(self) -> None:
         """Open the runtime directory to the users that moya.conf names, and log it if that fails."""

@@ -27,7 +27,7 @@ def test_every_default_and_example_is_a_value_of_its_kind() -> None:
 
 def test_options_are_found_by_file_and_section() -> None:
     assert options.sections(SITE_FILE) == ("service", "env", "static", "access", "logging")
-    assert options.sections(HOME_FILE) == ("projects", "service", "supervisor", "router", "cluster", "env")
+    assert options.sections(HOME_FILE) == ("projects", "service", "supervisor", "router", "cluster", "events", "env")
     assert [option.key for option in options.of_section(SITE_FILE, "logging")] == ["access", "access_format", "error"]
 
 

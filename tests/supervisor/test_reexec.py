@@ -24,6 +24,7 @@ OTHERWISE = {
     *("RuntimeDir", "Sandbox", "Scales", "Context", "SiteUnavailable", "SpawnBudget", "Starts"),
     *("SupervisorError", "Trial", "Unavailable", "Upgrade", "Announcer", "NodeStats", "Asked", "Wakes"),
     *("Recorder", "Workers", "Journal"),
+    *("Events", "EventCommand", "Failed", "Messenger", "Noted", "Outlet", "Webhook"),
 }
 
 #: by class, what older programs have written: an attribute may be renamed, its key may not

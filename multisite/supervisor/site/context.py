@@ -24,6 +24,17 @@ class Examining(Protocol):
         """Handle what a process reports about its site."""
 
 
+class Tell(Protocol):
+    """Takes the name of an event, that of its site, and what else is known."""
+
+    def __call__(self, event: str, site: str, **facts: object) -> None:
+        """Tell of it."""
+
+
+def nobody(event: str, site: str, **facts: object) -> None:
+    """Tell nobody."""
+
+
 @dataclass
 class Context:
     """The supervisor's own objects that every site uses.
@@ -35,6 +46,7 @@ class Context:
         servers: the WSGI servers in front of the sites.
         serial: number of the last backend.
         examining: moves sites into the workers and out of them.
+        tell: tells an administrator of an event of a site (`multisite.supervisor.site.events`).
     """
 
     loop: Loop
@@ -46,6 +58,7 @@ class Context:
     servers: Servers
     serial: int = 0
     examining: Examining | None = None
+    tell: Tell = nobody
 
     def next_serial(self) -> int:
         """Return a number that no backend has had."""

@@ -104,25 +104,31 @@ class Deploys(Handed):
 
     def give_up(self, reason: str) -> None:
         """End the attempt: the new version failed."""
-        self.last = self.last.failed(reason)
+        self._become(self.last.failed(reason))
+
+    def _become(self, newest: Deploy) -> None:
+        """Take note of how the attempt stands, and tell of its end."""
+        before, self.last = self.last, newest
+        if newest.state != before.state and (newest.state == FAILED or (newest.state == DONE and self._backends)):
+            self._failures.deployed(newest.failure)
 
     def ready(self, wanted: int) -> None:
         """Continue now that a process is ready; `wanted` is how many the site should have."""
         self.is_followed = False
         relieve(self._backends, wanted)
         if self.last.state == FAILED and not self._failures.replacement:
-            self.last = replace(self.last, state=DONE, failure="")
+            self._become(replace(self.last, state=DONE, failure=""))
         self.see()
 
     def see(self) -> None:
         """Note the outcome of the new version; one that serves clears all earlier failures."""
         was_tried, failures = self.last.state == TRYING, self._failures
         if failures.replacement:
-            self.last = self.last.failed(failures.replacement)
+            self._become(self.last.failed(failures.replacement))
         elif failures.last and (failures.in_a_row > 1 or (failures.in_a_row and not self._backends)):
-            self.last = self.last.seen(self._backends, failures.last.failure, self._is_wanted)
+            self._become(self.last.seen(self._backends, failures.last.failure, self._is_wanted))
         else:
-            self.last = self.last.seen(self._backends, "", self._is_wanted)
+            self._become(self.last.seen(self._backends, "", self._is_wanted))
         if was_tried and self.last.state == DONE and self._backends:
             failures.mended()
 

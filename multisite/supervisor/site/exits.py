@@ -104,6 +104,7 @@ def _fail(supervised: SiteParts, backend: Backend, exit_: Exit, refused: bool) -
     others = any(one.alive for one in supervised.backends if one is not backend)
     if (delay or refused) and not others:
         supervised.queue.close(failures.unavailable(backend.deadline, now))
+    failures.announce(exit_, backend.state.value, loops=delay > 0)
 
 
 def settle(supervised: SiteParts, backend: Backend) -> None:

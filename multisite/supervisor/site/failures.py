@@ -15,11 +15,14 @@ from multisite.supervisor.process.sitelog import JOURNEY, Journey
 from multisite.supervisor.reexec import Handed, kept
 from multisite.supervisor.site import triggers
 from multisite.supervisor.site.backend import Backend, Exit
+from multisite.supervisor.site.context import Tell, nobody
+from multisite.supervisor.site.events import CRASH_LOOP, DEPLOY_FAILED, DEPLOYED, RECOVERED, START_FAILED
 
 TOO_LATE = "start_timeout"  # the reason of a backend whose start took too long
 HAS_TO_LISTEN = "; a command must listen on the %PORT or %SOCKET that it receives, or take over LISTEN_FDS"
 TOLD_WITHIN = 60.0  # between a visitor's page and the end of the process that made the visitor wait
 JUST_NOW = 2.0  # seconds
+LOOP = 3  # crashes without an answer between them
 STOPPED_BEFORE = "the site was stopped before another attempt had ended"
 PAUSE_UNKNOWN = 60.0  # seconds in Retry-After if no deadline is known
 
@@ -49,13 +52,16 @@ class Failures(Handed):
     """
 
     KEPT = kept(
-        "in_a_row refused replacement mending begun not_before _counted_at _proven _crashes",
+        "in_a_row refused replacement mending begun not_before _counted_at _proven _crashes _is_down _announced",
         last=JOURNEY,
         first=JOURNEY,
     )
-    ANEW = ("trouble", "kept_waiting", "_has_grown", "_is_joint", "_site", "_notes", "_logger")
+    ANEW = (
+        *("trouble", "kept_waiting", "_has_grown", "_is_joint", "_is_noted", "_must_last"),
+        *("_site", "_notes", "_logger", "_events"),
+    )
 
-    def __init__(self, site: str, notes: LastFailures, logger: logging.Logger) -> None:
+    def __init__(self, site: str, notes: LastFailures, logger: logging.Logger, events: Tell = nobody) -> None:
         self.in_a_row = 0
         self.last: Journey | None = None
         self.trouble: Journey | None = None
@@ -71,7 +77,11 @@ class Failures(Handed):
         self._proven = False  # a process has answered since the site was last changed
         self._crashes = 0  # since then, without an answer between them
         self._has_grown = True  # or it did before this supervisor
-        self._site, self._notes, self._logger = site, notes, logger
+        self._is_noted = False  # an incident has been kept since a process was last ready
+        self._is_down = False  # an administrator has been told of a failure, and of no recovery
+        self._must_last = False  # a process that is ready does not show that it recovered: it fell while it served
+        self._announced: set[str] = set()  # of what, since the site was last changed
+        self._site, self._notes, self._logger, self._events = site, notes, logger, events
 
     def count(self, backend: Backend, exit_: Exit, now: float) -> float:
         """Count a failure, several processes that fail together as one; returns the pause before the next start.
@@ -99,6 +109,9 @@ class Failures(Handed):
         self.not_before = now + planner.crash_pause(self._crashes, start_cost)
         self.tell(backend, exit_, now)
         self._write(backend, crashed=True)  # in case the supervisor exits before a process is ready
+        if self._crashes >= LOOP:
+            self._must_last = True
+            self._announce(CRASH_LOOP, "backoff")
 
     def tell(self, backend: Backend, exit_: Exit, now: float) -> None:
         """Log the failure of a start or a run; a start that was tried twice is one incident."""
@@ -127,6 +140,43 @@ class Failures(Handed):
         cause = f"{journey.headline}{then}"
         remedy = f"multisite explain {self._site} shows what the start went through"
         incidents.keep(journey.incident, self._site, cause, remedy=remedy, output=journey.tail.lines)
+        self._is_noted = True
+
+    # Events
+
+    def announce(self, exit_: Exit, state: str, *, loops: bool) -> None:
+        """Tell of a failure, each kind once until the site is changed or works; the first of two attempts waits.
+
+        `loops`: there is a pause before the next start.
+        """
+        self._must_last = exit_.state is not State.STARTING
+        if exit_.state is State.STARTING and not self.first:
+            self._announce(START_FAILED, state)
+        if loops:
+            self._announce(CRASH_LOOP, state)
+
+    def _announce(self, event: str, state: str) -> None:
+        if event not in self._announced and self.trouble:
+            self._announced.add(event)
+            self._is_down = True
+            remedy = f"multisite explain {self._site}"
+            facts = {"cause": self.trouble.failure, "remedy": remedy, "incident": self.trouble.incident}
+            self._events(event, self._site, state=state, **facts)
+
+    def _recovered(self) -> None:
+        if self._is_down:
+            self._is_down = False
+            self._announced.clear()
+            self._events(RECOVERED, self._site, state="running")
+
+    def deployed(self, failure: str) -> None:
+        """Tell how an attempt to serve a new version has ended; `failure`: why it failed, "" if it did not."""
+        if failure:
+            incident = self.trouble.incident if self.trouble else ""
+            remedy = f"multisite explain {self._site}"
+            self._events(DEPLOY_FAILED, self._site, cause=failure, remedy=remedy, incident=incident)
+        else:
+            self._events(DEPLOYED, self._site, state="running")
 
     def fail(self, backend: Backend, exit_: Exit, now: float, *, is_retried: bool) -> None:
         """Report a failure that has been counted.
@@ -201,6 +251,11 @@ class Failures(Handed):
     def ready(self, journey: Journey) -> None:
         """Note that a process is ready; one that was started before the last failure mends nothing."""
         self._tell_first("the second attempt succeeded")
+        if self._is_noted:
+            self._is_noted = False
+            incidents.did(self._site, incidents.RESTARTED)
+        if not self._must_last:
+            self._recovered()
         if self.last is None or journey.begun >= self.last.begun:
             self.replacement, self.mending = "", ()
             self._notes.clear(self._site)
@@ -212,6 +267,7 @@ class Failures(Handed):
 
     def well(self) -> None:
         """Note that a process has served for a while."""
+        self._recovered()
         self.in_a_row, self.last = 0, None
 
     def end_row(self, then: str = "a later attempt succeeded") -> None:
@@ -222,6 +278,7 @@ class Failures(Handed):
     def reset(self) -> None:
         """Begin to count again: the cause of the failures may have been mended."""
         self._tell_first("it was changed or restarted before the second attempt")
+        self._announced.clear()
         if self.in_a_row or self.refused or self.replacement:
             self._notes.clear(self._site)
         self.in_a_row, self.refused, self.replacement, self.mending = 0, "", "", ()

@@ -61,7 +61,7 @@ class SiteParts(Handed):
         self.outage: Outage | None = None
         self.backends = Backends()
         self.costs = Costs()
-        self.failures = Failures(site.name, context.notes, self.logger)
+        self.failures = Failures(site.name, context.notes, self.logger, context.tell)
         self.activity = Activity(self.loop.now())
         self.work = Work()
         http, uwsgi = site.protocol != "uwsgi" or site.is_ours, site.protocol == "uwsgi" or site.is_ours
