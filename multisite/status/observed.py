@@ -35,6 +35,7 @@ WATCHED = 60.0  # seconds after the last request for which it goes on
 DRAWN = 15.0  # seconds for which a curve of the first page is kept
 FEW = 100  # sites that a request itself judges
 DISABLED = 10.0  # seconds between two looks at what is not enabled
+MORE = ("backends", "deploy")  # what the supervisor tells, and only the pages show
 NOT_YET = "it has not been looked at yet"
 
 Key = tuple[Any, ...]
@@ -119,6 +120,9 @@ class Observed:
         except MultisiteError as error:  # the supervisor cannot be asked
             inventory.supervisor = None
             made = {**document(inventory, self._report), "hidden": sentence(inventory, error)}
+        for row in made["sites"]:
+            known = inventory.known.get(row["name"], {})
+            row.update((key, known[key]) for key in MORE if key in known)
         due = self._due(inventory)
         if due and not (self._thread and self._thread.is_alive()):
             self._thread = threading.Thread(target=self._keep_judging, name="multisite-status", daemon=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from multisite.config.trusted import TrustedProxies
 from multisite.sites.statefile import StateFile
 from multisite.status.metrics import CONTENT_TYPE, exposition
 from multisite.status.observed import Observed
-from multisite.status.page import StatusPage
+from multisite.status.page import StatusPage, Subject
+from multisite.status.rehearsal import Rehearsal, simulated
 from multisite.status.web.admission import Admission
 
 if TYPE_CHECKING:
@@ -29,7 +31,8 @@ def page_of(home: Home, catalogue_of: Callable[[], Catalogue], is_ours: Callable
     """
     service = home.service
     admission = Admission(service.status_token, key_of(home), TrustedProxies(service.trusted_proxies), is_ours)
-    observed = Observed(catalogue_of)
+    count = simulated(dict(os.environ))
+    observed: Subject = Rehearsal(count) if count else Observed(catalogue_of)
 
     def metrics() -> tuple[str, bytes]:
         return CONTENT_TYPE, exposition(observed.document(), time.time())

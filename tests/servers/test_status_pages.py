@@ -65,6 +65,19 @@ def test_figures_are_those_of_the_command(served: tuple[HomeDir, Server]) -> Non
     assert both[0] == both[1]
 
 
+def test_a_site_shows_its_processes_and_deploys(served: tuple[HomeDir, Server]) -> None:
+    home, server = served
+    assert server.ask("blog.test").status == 200
+    assert home.typed("restart", "--wait", "blog").exit_code == 0
+
+    def shown() -> bool:
+        text = server.ask(HOST, "/site/blog").text
+        pids = home.processes(backends=True, of="blog")
+        return len(pids) == 1 and f"<td>{next(iter(pids))}</td>" in text and "<td>done</td>" in text
+
+    eventually(shown)
+
+
 def test_metrics_and_health_are_there(served: tuple[HomeDir, Server]) -> None:
     _home, server = served
     assert server.ask(HOST, "/health").text == "ready\n"

@@ -1,0 +1,44 @@
+"""The pages of invented sites: a thousand of them, within the bounds of one answer."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+from multisite.config.trusted import TrustedProxies
+from multisite.status.page import StatusPage
+from multisite.status.rehearsal import MOST, Rehearsal, simulated
+from multisite.status.web.admission import Admission
+
+from .test_page import LIMIT, Elements, Visit
+
+
+def visit(count: int) -> Visit:
+    made = Visit({"sites": []})
+    made.page = StatusPage(Rehearsal(count, time.time), Admission("", "key", TrustedProxies([])), has_buttons=True)
+    return made
+
+
+def test_a_thousand_invented_sites_are_shown_within_the_bounds() -> None:
+    pages = visit(1000)
+    first = pages("/")
+    assert "1000 of 1000 sites enabled" in first.text and "Needs you (" in first.text
+    name = re.findall(r'data-site="([^"]+)"', first.text)[0]
+    for path in ("/", "/?page=10&sort=name", "/status.json", "/status.csv", f"/site/{name}"):
+        answer = pages(path)
+        assert answer.status == 200 and len(answer.body) <= LIMIT, path
+        if path.startswith(("/?", "/site")):
+            Elements(answer.text).assert_harmless()
+
+
+def test_nothing_can_be_done_to_them() -> None:
+    pages = visit(20)
+    same: dict[str, Any] = {"HTTP_SEC_FETCH_SITE": "same-origin"}
+    assert pages("/", {"do": "reload"}, **same).status == 409
+
+
+def test_the_environment_says_how_many() -> None:
+    asked = ({}, {"MULTISITE_SIMULATE": "x"}, {"MULTISITE_SIMULATE": "-1"}, {"MULTISITE_SIMULATE": "12"})
+    assert [simulated(one) for one in asked] == [0, 0, 0, 12]
+    assert simulated({"MULTISITE_SIMULATE": "999999999"}) == MOST
