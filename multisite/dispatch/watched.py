@@ -25,6 +25,12 @@ class _Uncounted:
 
     begin = count
 
+    def enter(self, began: int, method: str, target: str) -> int:
+        return -1
+
+    def leave(self, place: int) -> None:
+        pass
+
     def ended(self, status: int, failed: bool) -> None:
         pass
 

@@ -45,6 +45,12 @@ class _Counts(Protocol):
     def begin(self) -> int:
         """Count one, whose time is measured."""
 
+    def enter(self, began: int, method: str, target: str) -> int:
+        """Show one that is in flight; returns its place."""
+
+    def leave(self, place: int) -> None:
+        """Show it no more."""
+
     def ended(self, status: int, failed: bool) -> None:
         """Take note of the end of one whose time is not measured; `status` is 0 where it has none."""
 
@@ -90,6 +96,7 @@ class RequestRecord:
         "_measured",
         "_next",
         "_open",
+        "_place",
         "_start",
         "_state",
         "_status",
@@ -122,6 +129,8 @@ class RequestRecord:
             self.peer: str = get("REMOTE_ADDR", "")
         self._measured = counts.left > 0 or how in ELSEWHERE
         self._began = counts.begin() if self._measured else counts.count()
+        target = environ.get("RAW_URI") or environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        self._place = counts.enter(self._began, self.method, target)
         self._thread = get_ident() if self._measured and how not in ELSEWHERE else 0
         self._cpu = thread_time_ns() if self._thread else 0
 
@@ -244,6 +253,7 @@ class RequestRecord:
         if not self._open:
             return
         self._open = False
+        self._counts.leave(self._place)
         failed = status >= 500 or (cut and status > 0)
         if self._measured:
             # Another thread may send the end of the answer; what it has used is not the site's.
@@ -265,6 +275,7 @@ class RequestRecord:
         if self._log:
             return False
         if self._open:
+            self._counts.leave(self._place)
             self._counts.withdraw()
         self._open = False
         return True

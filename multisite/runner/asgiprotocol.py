@@ -244,7 +244,8 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
     async def _handle_http_request(self, request: Any, sockname: Any, peername: Any, complete: Any = None) -> Any:
         if complete is not None:
             complete.add_done_callback(self._answered)
-        return await self._counted(super()._handle_http_request(request, sockname, peername, complete), complete)
+        handling = super()._handle_http_request(request, sockname, peername, complete)
+        return await self._counted(handling, request, complete)
 
     def _answered(self, complete: asyncio.Future[bool]) -> None:
         """End the connection, which tells some clients that the answer is complete: they do not wait for the call."""
@@ -253,10 +254,10 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         if is_last and (receiver is None or receiver._complete):
             self._close_transport()
 
-    async def _handle_websocket(self, *args: Any, **kwargs: Any) -> Any:
-        return await self._counted(super()._handle_websocket(*args, **kwargs))
+    async def _handle_websocket(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        return await self._counted(super()._handle_websocket(request, *args, **kwargs), request)
 
-    async def _counted(self, handling: Any, complete: Any = None) -> Any:
+    async def _counted(self, handling: Any, request: Any, complete: Any = None) -> Any:
         """Handle a request, which is in flight as long as the call of the application lasts."""
         task: Any = asyncio.current_task()
         self._unanswered.add(task)
@@ -265,12 +266,14 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         self.worker.nr_conns += 1  # what the worker waits for at its end; the connection may end before
         began = self._board.begin(self._quiet, self._is_relayed)
         self._failed, self._status, self._sent = False, 0, 0
+        place = -1 if self._is_relayed else self._board.enter(began, request.method, request.uri or "")
         try:
             return await handling
         finally:
             leave_if_child()
             self._unanswered.discard(task)
             self.worker.nr_conns -= 1
+            self._board.leave(place)
             self._board.end(
                 began, self._failed, self._received, self._sent, self._quiet, self._is_relayed, self._status
             )

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import struct
 import threading
 from array import array
 from bisect import bisect_left
@@ -24,6 +25,7 @@ from .report import say
 TYPE_CHECKING = False  # importing typing would cost each backend milliseconds
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
 # The upper bounds of the latency buckets in seconds; the last bucket has none.
 LATENCIES = tuple(
@@ -50,7 +52,13 @@ RELAYED = ("requests", "errors", "busy", "received", "sent")  # of those that a 
 MAGIC = 0x4D53424F41524404
 BEFORE = 0x4D53424F41524403  # of an earlier release, which had no more than the buckets
 CELLS = 72
-SIZE = CELLS * 8
+PLACES = 6
+WIDTH = 96  # bytes of a place
+FLIGHTS_SIZE = PLACES * WIDTH
+_HEAD = struct.Struct("=QH")  # nanoseconds of the monotonic clock, 0: the place is free; bytes of the text
+_ROOM = WIDTH - _HEAD.size
+FLIGHTS = CELLS * 8  # where those begin that are in flight (`Flights`)
+SIZE = FLIGHTS + FLIGHTS_SIZE
 _BUCKETS = len(FIELDS)
 _LARGEST = 2**53  # what JSON readers hold exactly
 _PID, _STARTED, _STARTS, _IN_FLIGHT, _REQUESTS, _ERRORS, _LAST_USE, _BUSY, _RECEIVED, _SENT, _QUIET = range(1, _BUCKETS)
@@ -78,12 +86,14 @@ class Board:
         self._cells = _mapped(file, slot)
         cells = self._cells
         if cells[0] != MAGIC:
-            cells[1:CELLS] = memoryview(array("Q", bytes(SIZE - 8)))
+            cells[1:CELLS] = memoryview(array("Q", bytes(FLIGHTS - 8)))
         cells[_PID] = pid
         cells[_IN_FLIGHT] = cells[_QUIET] = cells[_RELAYED_NOW] = 0
         cells[_STARTS] = _next(cells[_STARTS])
         cells[_STARTED] = cells[_LAST_USE] = monotonic_ns()
         cells[0] = MAGIC
+        shown = Flights(cells.cast("B")[FLIGHTS:])
+        self.enter, self.leave = shown.enter, shown.leave
 
     def begin(self, quiet: bool = False, relayed: bool = False) -> int:
         """Count a request that has arrived; pass the returned time to `end`, and the same arguments.
@@ -155,6 +165,58 @@ def status_cell(status: int) -> int:
     return FIRST_STATUS + (status // 100 if 100 <= status < 600 else 0)
 
 
+class Flights:
+    """Shows requests that are being answered, with method, path and when they came; threads of a process share it.
+
+    There is room for `PLACES` at once, each cut to a place's width; one that finds none free is not shown. What a site
+    writes there is bounded by whoever reads it, and escaped by whoever prints it.
+
+    Args:
+        area: `FLIGHTS_SIZE` bytes.
+    """
+
+    def __init__(self, area: memoryview) -> None:
+        self._area = area
+        self._area[:FLIGHTS_SIZE] = bytes(FLIGHTS_SIZE)
+        self._free = list(range(PLACES))
+
+    def enter(self, began: int, method: str, target: str) -> int:
+        """Show a request; returns its place for `leave`, -1 where none is free. The query is not shown."""
+        try:
+            place = self._free.pop()
+        except IndexError:
+            return -1
+        text = f"{method} {target.partition('?')[0]}".encode("utf-8", "replace")[:_ROOM]
+        at = place * WIDTH
+        self._area[at + _HEAD.size : at + _HEAD.size + len(text)] = text
+        self._area[at : at + _HEAD.size] = _HEAD.pack(began, len(text))
+        return place
+
+    def leave(self, place: int) -> None:
+        """Show it no more."""
+        if place >= 0:
+            self._area[place * WIDTH : place * WIDTH + _HEAD.size] = bytes(_HEAD.size)
+            self._free.append(place)
+
+
+def flights_of(area: bytes, now: int) -> tuple[tuple[str, str, float], ...]:
+    """Return method, path and age in seconds of each request that is shown.
+
+    Args:
+        area: `FLIGHTS_SIZE` bytes.
+        now: nanoseconds of the monotonic clock.
+    """
+    found: list[Any] = []
+    for at in range(0, min(len(area), FLIGHTS_SIZE) - WIDTH + 1, WIDTH):
+        began, length = _HEAD.unpack_from(area, at)
+        if began:
+            start = at + _HEAD.size
+            text = area[start : start + min(length, _ROOM)].decode("utf-8", "replace")
+            method, _, path = text.partition(" ")
+            found.append((method, path, max(0, now - began) / 1e9))
+    return tuple(found)
+
+
 def opened(file: int, slot: int, pid: int) -> Board:
     """Return the writer of the slot; if it cannot be opened, one that counts nothing, since a site can do without.
 
@@ -190,11 +252,13 @@ class Record:
     `latencies` has a count for each of `LATENCIES` and one for all that took longer, `statuses` one for each of
     `STATUSES`. `relayed` has those of `RELAYED`, and the same counts; `relayed_now` are those in flight. `cpu`
     (seconds) and `memory` (bytes) are those of a site in a worker (`CPU`, `MEMORY`).
+    `flights` has method, path and age of some requests that are in flight.
     """
 
-    __slots__ = (*FIELDS[1:], "cpu", "latencies", "memory", "relayed", "relayed_now", "statuses")
+    __slots__ = (*FIELDS[1:], "cpu", "flights", "latencies", "memory", "relayed", "relayed_now", "statuses")
 
     def __init__(self, cells: Sequence[int], now: int) -> None:
+        self.flights: tuple[tuple[str, str, float], ...] = ()
         bounded = [min(cell, _LARGEST) for cell in cells]
         self.pid = min(bounded[_PID], 2**22)
         self.started = min(cells[_STARTED], now) / 1e9
@@ -232,5 +296,9 @@ def record_of(data: bytes, now: int) -> Record | None:
     """The record in `data`, as seen at the time `now`; what an earlier release did not count is 0."""
     if len(data) < SIZE:
         return None
-    cells = array("Q", data)
-    return Record(cells, now) if cells[0] in (MAGIC, BEFORE) else None
+    cells = array("Q", data[:FLIGHTS])
+    if cells[0] not in (MAGIC, BEFORE):
+        return None
+    record = Record(cells, now)
+    record.flights = flights_of(data[FLIGHTS:SIZE], now)
+    return record

@@ -82,6 +82,7 @@ class RequestConnection(socket.socket):
         gone: the peer left, or was too slow, before all was read or written.
         failed: the site's answer is an error.
         status: of the answer, 0 as long as there is none.
+        place: where it is shown as being in flight (`board.Flights`), -1 where it is not; None: not yet.
         received, sent: bytes of the bodies of the request and its answer.
         is_taken: it belongs to the site from now on (a WebSocket).
     """
@@ -94,6 +95,7 @@ class RequestConnection(socket.socket):
         "gone",
         "is_taken",
         "limit",
+        "place",
         "received",
         "sent",
         "since",
@@ -108,6 +110,7 @@ class RequestConnection(socket.socket):
         self.ahead = b""
         self.gone = self.failed = self.is_taken = False
         self.received = self.sent = self.status = 0
+        self.place: int | None = None
         self._limited = -1.0
 
     def first(self) -> tuple[bytes, int]:

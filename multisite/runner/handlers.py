@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 from functools import partial
+from time import monotonic_ns
 
 from .answer import PAGE, FileWrapper, ReadFile, WholeAnswer, WsgiAnswer
 from .body import Gone, answered
@@ -36,10 +37,12 @@ class AppCaller:
         app: the site's.
         is_multithread, is_multiprocess: as in the environ.
         limit: seconds that the client may take between two signs of life.
+        enter: shows a request as being in flight (`board.Flights`).
     """
 
-    def __init__(self, app: Any, is_multithread: bool, is_multiprocess: bool, limit: float) -> None:
+    def __init__(self, app: Any, is_multithread: bool, is_multiprocess: bool, limit: float, enter: Any = None) -> None:
         self.app = app
+        self._enter = enter
         self._errors = _errors()
         self.is_multithread = is_multithread
         self.limit = limit
@@ -60,6 +63,7 @@ class AppCaller:
         environ["wsgi.errors"] = self._errors
         environ["wsgi.early_hints"] = answer.early_hints
         connection.environ = environ
+        self.show(connection)
         offer = _offered(environ, connection) if "HTTP_UPGRADE" in environ else None
         if offer:
             environ["gunicorn.socket"] = offer
@@ -73,6 +77,13 @@ class AppCaller:
             if connection.is_taken:
                 connection.hang_up()
             offer.close()
+
+    def show(self, connection: RequestConnection) -> None:
+        """Show a request as being in flight, if nobody else does."""
+        if connection.place is None and self._enter:
+            environ = connection.environ
+            target = environ.get("RAW_URI") or environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+            connection.place = self._enter(monotonic_ns(), environ["REQUEST_METHOD"], target)
 
     def _call(self, environ: dict[str, Any], answer: WsgiAnswer, connection: RequestConnection, body: Any) -> None:
         """Call the app; its errors, ``sys.exit()`` included, end here."""
@@ -284,6 +295,7 @@ class HttpHandler:
             return _refuse_body(start_response, "no Host", False)  # RFC 9112, section 3.2
         resolve_target(environ)
         connection.environ = environ
+        self._caller.show(connection)
         environ["wsgi.multithread"] = self._caller.is_multithread
         environ["wsgi.file_wrapper"] = ReadFile
         refuse = partial(_refuse_body, start_response)

@@ -30,7 +30,7 @@ class WsgiServer:
     def __init__(self, app: Any, job: Job, notifier: Notifier) -> None:
         listener = ListeningSocket(job.listen)
         threads = 1 if job.worker == "sync" or threads_are_the_sites() else job.threads
-        caller = AppCaller(app, threads > 1, job.processes > 1, job.request_timeout)
+        caller = AppCaller(app, threads > 1, job.processes > 1, job.request_timeout, job.board.enter)
         self._smoke = Smoke(job.smoke) if job.smoke else None
         self._caller = caller
         self._envelopes = EnvelopeHandler(caller)
@@ -104,6 +104,7 @@ class WsgiServer:
             return
         about = is_quiet(start), client < 0 and start.startswith(FIRST)  # by a worker
         began = self._board.begin(*about)
+        connection.place = -1 if about[1] else None
         try:
             self._serve(connection, start, client)
         except Exception as error:  # not the app's, whose errors end below: gunicorn cannot be imported, or worse
@@ -111,6 +112,7 @@ class WsgiServer:
             report(error, f"Cannot answer {connection}")
         finally:
             leave_if_child()
+            self._board.leave(-1 if connection.place is None else connection.place)
             self._board.end(began, connection.failed, connection.received, connection.sent, *about, connection.status)
 
     def _serve(self, connection: RequestConnection, start: bytes, client: int) -> None:

@@ -8,7 +8,7 @@ figures take them from here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from multisite.runner.board import STATUSES
@@ -16,7 +16,19 @@ from multisite.sites.tally import KINDS
 from multisite.sites.usage import Sums
 
 ENOUGH = 20  # measured requests below which a percentile says nothing
-COUNTED = ("requests", "errors", "received", "sent", "busy", "in_flight", "statuses", "latencies", "latency")
+MOST_SHOWN = 100  # requests in flight
+COUNTED = (
+    "requests_in_flight",
+    "requests",
+    "errors",
+    "received",
+    "sent",
+    "busy",
+    "in_flight",
+    "statuses",
+    "latencies",
+    "latency",
+)
 STARTED = ("starts_by_kind", "start_seconds", "start_failures", "stops_by_reason")
 
 
@@ -38,6 +50,7 @@ def counted(sums: Sums | None, told: Mapping[str, Any]) -> dict[str, Any]:
         "sent": seen.sent + (own.get("sent") or 0),
         "busy": round(seen.busy + (own.get("busy") or 0.0), 6),
         "in_flight": _in_flight(seen, told),
+        "requests_in_flight": _shown([*seen.flights, *(told.get("requests_in_flight") or ())]),
         "statuses": dict(zip(STATUSES[1:], statuses[1:], strict=True)),
         "latencies": latencies if any(latencies) else None,
         "latency": _split(sums, told),
@@ -64,6 +77,12 @@ def cpu(sums: Sums | None, told: Mapping[str, Any]) -> float | None:
     """Return the seconds of processor time of a site: of its processes, and of the workers; None: not known."""
     workers = sums.all_of_them().cpu if sums else 0.0
     return round(workers + (told.get("cpu") or 0.0), 6) if workers or told.get("cpu") is not None else None
+
+
+def _shown(flights: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
+    """Describe requests in flight, the oldest first; their texts are those of visitors."""
+    oldest = sorted(flights, key=lambda flight: -flight[2])[:MOST_SHOWN]
+    return [{"method": method, "path": path, "age": round(age, 3)} for method, path, age in oldest]
 
 
 def _in_flight(seen: Sums, told: Mapping[str, Any]) -> int:

@@ -4,11 +4,10 @@ Every worker has its own file below ``usage`` in the runtime directory, with one
 has served: the site's name, and the cells of a scoreboard (`multisite.runner.board` has their meaning). A worker
 holds a lock on its file as long as it lives; what a dead one left is added to the home's sums by the next that starts.
 
-Every request is counted, with the class of its status and whether it failed. Of a site in the workers that gets more
-than `MEASURED` requests within a second, the times and bytes of the others are taken to be like those of the measured
-ones. What a worker hands over with its client's connection, it does not count: the site's own process does, on its
-scoreboard. What it relays it counts, and the process counts that apart. So each request is in one sum
-(`multisite.sites.figures`).
+Every request is counted, with the class of its status and whether it failed; times and bytes of a site that gets more
+than `MEASURED` requests a second are those of the measured ones. What is relayed, a worker counts, and the process
+counts that apart; what is handed over with its client's connection, only the process counts: see
+`multisite.sites.figures`.
 """
 
 from __future__ import annotations
@@ -53,13 +52,14 @@ class Counts:
         cells: where they are.
         requests: how many there were; `count` alone counts one that is not measured.
         left: requests that may still be measured in this second.
+        enter, leave: show a request while it is in flight (`board.Flights`).
 
     A cell is counted up in steps between which the interpreter does not change threads (it does so at calls and at
     the end of loops), so no lock is needed for that; tests/sites/test_usage.py would see a count lost. The lock keeps
     together what one request changes.
     """
 
-    __slots__ = ("_lock", "cells", "left", "requests")
+    __slots__ = ("_lock", "cells", "enter", "leave", "left", "requests")
 
     def __init__(self, cells: memoryview) -> None:
         self.cells = cells
@@ -70,6 +70,8 @@ class Counts:
             cells[_PID] = os.getpid()
             cells[_STARTED] = monotonic_ns()
             cells[_MAGIC] = board.MAGIC
+        shown = board.Flights(cells.cast("B")[board.FLIGHTS :])
+        self.enter, self.leave = shown.enter, shown.leave
 
     def count(self) -> int:
         """A request has come that is not measured; returns the time."""
@@ -264,6 +266,7 @@ class Sums:
     received: int = 0
     last_use: float = 0.0
     cpu: float = 0.0
+    flights: tuple[tuple[str, str, float], ...] = ()
 
     @property
     def measured(self) -> int:
@@ -386,11 +389,6 @@ def _loaded(row: list[Any], same: bool) -> Sums:
     return sums
 
 
-def past_of(home: Home) -> StateFile:
-    """Return the document of a home with what dead workers counted."""
-    return StateFile(home, FOLDER)
-
-
 def files(folder: str, key: str) -> Iterator[tuple[str, int]]:
     """Open the file of each worker of a home in turn; it is closed when the next is asked for."""
     for name in sorted(os.listdir(folder)):
@@ -447,3 +445,4 @@ def _add(sums: dict[str, Sums], file: int, dead: bool, sites: Container[str] | N
         into.add(record)
         if not dead:
             into.in_flight += record.in_flight
+            into.flights += record.flights

@@ -265,6 +265,7 @@ def describe(
         # The processes' own counts, else the open connections that the kernel knows.
         "in_flight": connected.open if figures.in_flight is None else figures.in_flight,
         "relayed_now": figures.relayed_now,  # of those, the ones that a worker counts
+        "requests_in_flight": [list(flight) for flight in supervised.scoreboard.flights(supervised.pids)],
         "waiting": connected.waiting,
         **accounts.total(supervised, cpu).as_dict(),
         "up_since": None if since is None else round(time.time() - (now - since), 3),

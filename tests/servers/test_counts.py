@@ -32,16 +32,24 @@ from .test_spawned import supervisor_of
 pytestmark = pytest.mark.servers
 
 WSGI = """
+import os, time
+
 def application(environ, start_response):
+    while environ["PATH_INFO"] == "/wait" and not os.path.exists(environ["QUERY_STRING"]):
+        time.sleep(0.01)
     status = {"/500": "500 Oh", "/404": "404 No", "/302": "302 There"}.get(environ["PATH_INFO"], "200 OK")
     body = b"x" * (10 + len(environ["wsgi.input"].read()))
     start_response(status, [("Content-Length", str(len(body)))])
     return [body] if environ["PATH_INFO"] != "/parts" else iter([body[:5], body[5:]])
 """
 ASGI = """
+import asyncio, os
+
 async def application(scope, receive, send):
     if scope["type"] != "http":
         return
+    while scope["path"] == "/wait" and not os.path.exists(scope["query_string"]):
+        await asyncio.sleep(0.01)
     more, size = True, 10
     while more:
         message = await receive()
@@ -212,3 +220,27 @@ def test_the_ends_of_a_worker_and_of_the_supervisor_cost_moments_and_count_nothi
             assert sure - late <= seen[name]["requests"] <= sure + unsure, (name, late, unsure)
             ended = sum(seen[name]["statuses"].values())
             assert sure - late <= ended <= sure + unsure, (name, late, unsure)
+
+
+def test_requests_in_flight_are_shown_once_with_method_and_path(home: HomeDir, tmp_path: Path) -> None:
+    """In the worker, relayed or handed over; without the query, which may have secrets."""
+    sites = ("here", "wsgi", "asgi")
+    go = tmp_path / "go"
+    with gunicorn(home, "gthread", "--workers", "1", "--threads", "8") as server:
+        for name in sites:
+            server.ask(f"{name}.test")
+        path = f"/wait?{go}"
+        threads = [threading.Thread(target=server.ask, args=(f"{name}.test", path)) for name in sites]
+        for thread in threads:
+            thread.start()
+        try:
+            eventually(lambda: all(figures(home)[name]["in_flight"] for name in sites))
+            for name in sites:
+                (shown,) = figures(home)[name]["requests_in_flight"]
+                assert (shown["method"], shown["path"]) == ("GET", "/wait"), name
+                assert 0 <= shown["age"] < 60
+        finally:
+            go.touch()
+            for thread in threads:
+                thread.join()
+        eventually(lambda: not any(figures(home)[name]["requests_in_flight"] for name in sites))

@@ -11,7 +11,8 @@ import pytest
 
 from multisite.sites import history
 from multisite.sites.history import History, Sample
-from multisite.sites.usage import Usage
+from multisite.sites.statefile import StateFile
+from multisite.sites.usage import FOLDER, Usage
 from multisite.supervisor.records.recorder import GONE_AFTER, Recorder, Workers
 from tests.processes import is_running
 
@@ -64,9 +65,7 @@ def test_what_workers_count_is_seen_when_it_changes_and_costs_no_look_at_the_oth
     home = SupervisedHome(tmp_path).home
     past = Workers(str(tmp_path / "usage"), home)
     assert list(past.changes()) == []
-    from multisite.sites.usage import past_of
-
-    mine = Usage(str(tmp_path / "usage"), past_of(home))
+    mine = Usage(str(tmp_path / "usage"), StateFile(home, FOLDER))
     sites = [mine.of(f"site{number}") for number in range(100)]
     assert list(past.changes()) == []  # they have answered nothing
     for _ in range(3):
@@ -94,10 +93,8 @@ def test_a_history_that_cannot_be_written_costs_nothing_else(tmp_path: Path) -> 
     home = SupervisedHome(tmp_path).home
     os.makedirs(os.path.dirname(history.folder(home)), exist_ok=True)
     Path(history.folder(home)).write_text("in the way")
-    from multisite.sites.usage import past_of
-
     recorder = Recorder(home, str(tmp_path / "usage"), lambda name: True)
-    counts = Usage(str(tmp_path / "usage"), past_of(home)).of("a")
+    counts = Usage(str(tmp_path / "usage"), StateFile(home, FOLDER)).of("a")
     recorder.tick((), {}, 0.0)
     counts.ended(200, False)
     recorder.tick((), {}, 1.0)

@@ -18,6 +18,7 @@ from multisite.runner import board
 from multisite.runner.board import LATENCIES
 from multisite.sites import history, usage
 from multisite.sites.history import History, Sample
+from multisite.sites.statefile import StateFile
 from multisite.sites.tally import quantile
 from multisite.supervisor.process import kernel
 from multisite.supervisor.process.kernel import Connections
@@ -154,7 +155,7 @@ class Workers:
     """What each worker of a home has counted, and what has changed since the last look."""
 
     def __init__(self, folder: str, home: Home) -> None:
-        self._folder, self._key = folder, usage.past_of(home).key
+        self._folder, self._key = folder, StateFile(home, usage.FOLDER).key
         self._seen: dict[str, bytes] = {}
 
     def changes(self) -> Iterator[tuple[str, Counts]]:

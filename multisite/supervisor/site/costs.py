@@ -276,6 +276,11 @@ class Scoreboard(Handed):
             sum(record.relayed_now for record in records if record.pid in living),
         )
 
+    def flights(self, pids: Iterable[int]) -> list[tuple[str, str, float]]:
+        """Return method, path and age of some requests in flight that no worker shows."""
+        living = set(pids)
+        return [flight for record in self._records() if record.pid in living for flight in record.flights]
+
     def raw(self) -> bytes:
         """Return all that its processes have written, to be compared."""
         sizes = (min(SLOTS, self._slots - first) * board.SIZE for first in range(0, self._slots, SLOTS))
