@@ -57,7 +57,8 @@ class Incident:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for JSON and for the status page."""
-        return asdict(self)
+        facts = asdict(self)
+        return {"incident": facts.pop("incident"), "at": facts.pop("at"), "name": facts.pop("site"), **facts}
 
 
 def find(home: Home, incident: str) -> Incident | None:

@@ -49,7 +49,7 @@ def test_the_id_of_each_page_tells_what_has_failed_at_which_request(home: TestHo
         lines[-1].startswith("    ValueError: broken") and "secret" not in shown.stdout and "\x1b" not in shown.stdout
     )
     told = json.loads(run(home, "--json", "incident", first).stdout)
-    assert (told["incident"], told["site"], told["request"]["path"]) == (first, "bad", "/a")
+    assert (told["incident"], told["name"], told["request"]["path"]) == (first, "bad", "/a")
 
 
 def test_a_failed_import_and_what_was_done_since(home: TestHome) -> None:

@@ -78,7 +78,7 @@ def test_one_event_is_one_incident_for_everybody(served: tuple[HomeDir, Server],
     assert lines and all(found[1] in line for line in lines), lines
     assert any(reason in line for line in lines), lines
     told = json.loads(home.typed("--json", "incident", found[1]).stdout)
-    assert (told["site"], told["request"]) == (name, {"method": "GET", "host": f"{name}.test", "path": way})
+    assert (told["name"], told["request"]) == (name, {"method": "GET", "host": f"{name}.test", "path": way})
     assert reason in told["cause"] + "".join(one["text"] for one in told["since"])
 
 

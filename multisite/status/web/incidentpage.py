@@ -15,7 +15,7 @@ def of_rows(rows: Iterable[dict[str, Any]], incident: str) -> dict[str, Any] | N
         failure = row.get("failure") or {}
         if incident and failure.get("incident") == incident:
             told = {"cause": failure.get("failure"), "remedy": failure.get("remedy"), "output": failure.get("output")}
-            return {"incident": incident, "at": failure.get("at"), "site": row["name"], **told}
+            return {"incident": incident, "at": failure.get("at"), "name": row["name"], **told}
     return None
 
 
@@ -25,7 +25,7 @@ def incidentpage(incident: str, found: Mapping[str, Any] | None) -> str:
     if not found:
         hint = tag("p", "Nothing is known of this id. The log may have it: ", tag("code", "multisite logs"))
         return markup.page("Incident", [*body, hint])
-    site, request = found.get("site"), found.get("request") or {}
+    site, request = found.get("name"), found.get("request") or {}
     asked = " ".join(filter(None, (request.get("method"), f"{request.get('host', '')}{request.get('path', '')}")))
     known = facts(
         [
