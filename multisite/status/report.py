@@ -246,7 +246,7 @@ def _judged(inventory: Inventory, site: Site) -> SiteReport:
         placement = Placement("spawned", failure.reason.removeprefix(NeedsProcess.opening))
     if not placement.shareable:
         failure = inventory.failed_starts.get(site.name)
-    state, found = _state(site, inventory, placement, faults, failure), problems_of(inventory, site.entry_name)
+    state, found = _state(site, inventory, placement, faults, failure), _problems_of(inventory, site.entry_name, problems)
     more = (found, faults, doubts, failure, saving(inventory, site))
     if inventory.hidden and site.share and sharing.is_examined(site, inventory.home):
         return SiteReport(inventory, site, None, MAY_HAVE_MOVED, state, *more)
@@ -258,8 +258,13 @@ def problems_of(inventory: Inventory, name: str) -> tuple[Problem, ...]:
 
     A problem of a key hides the problems that follow from it.
     """
+    return _problems_of(inventory, name)
+
+
+def _problems_of(inventory: Inventory, name: str, faults: list[Problem] | None = None) -> tuple[Problem, ...]:
+    """Return what `problems_of` does; `faults` are those of the site's application, where they are known already."""
     site = partial(inventory.catalogue.site, name)
-    return _each_once(inventory, _read(inventory, name), inventory.catalogue.entries[name].path, name, site)
+    return _each_once(inventory, _read(inventory, name), inventory.catalogue.entries[name].path, name, site, faults)
 
 
 def problems_of_file(inventory: Inventory, file: SiteFile) -> tuple[Problem, ...]:
@@ -268,11 +273,17 @@ def problems_of_file(inventory: Inventory, file: SiteFile) -> tuple[Problem, ...
 
 
 def _each_once(
-    inventory: Inventory, found: tuple[Problem, ...], path: str, name: str, site: Callable[[], Site]
+    inventory: Inventory,
+    found: tuple[Problem, ...],
+    path: str,
+    name: str,
+    site: Callable[[], Site],
+    faults: list[Problem] | None = None,
 ) -> tuple[Problem, ...]:
     """Add to the problems of a file those of the places that it names."""
     explained = {(problem.file, problem.key) for problem in found if problem.key}
-    more = fenced(inventory, name, lambda: problems_of_site(site(), inventory.home), partial(_unchecked, path, name))
+    of_site = partial(problems_of_site, home=inventory.home, faults=faults)
+    more = fenced(inventory, name, lambda: of_site(site()), partial(_unchecked, path, name))
     return (*found, *(one for one in dict.fromkeys(more) if (one.file, one.key) not in explained))
 
 
@@ -282,11 +293,11 @@ def _read(inventory: Inventory, name: str) -> tuple[Problem, ...]:
     return tuple(dict.fromkeys((*inventory.seen(entry.problems), *inventory.problems.get(entry.path, ()))))
 
 
-def problems_of_site(site: Site, home: Home) -> list[Problem]:
-    """Return the problems of a site's folders and program, wherever its file is."""
+def problems_of_site(site: Site, home: Home, faults: list[Problem] | None = None) -> list[Problem]:
+    """Return the problems of a site's folders and program, wherever its file is; `faults`: see `_problems_of`."""
     sessions = storage_problem(site, site.processes)
     besides = [*([sessions] if sessions else []), *relativepaths.problems(site, home)]
-    found = [*faults_of(site, home), *static_problems(site), *log_problems(site), *besides]
+    found = [*(faults_of(site, home) if faults is None else faults), *static_problems(site), *log_problems(site), *besides]
     expiring = outages.expiry_problem(site)
     return [*found, *htpasswd.problems(site), *([expiring] if expiring else [])]
 
