@@ -246,7 +246,10 @@ def _judged(inventory: Inventory, site: Site) -> SiteReport:
         placement = Placement("spawned", failure.reason.removeprefix(NeedsProcess.opening))
     if not placement.shareable:
         failure = inventory.failed_starts.get(site.name)
-    state, found = _state(site, inventory, placement, faults, failure), _problems_of(inventory, site.entry_name, problems)
+    state, found = (
+        _state(site, inventory, placement, faults, failure),
+        _problems_of(inventory, site.entry_name, problems),
+    )
     more = (found, faults, doubts, failure, saving(inventory, site))
     if inventory.hidden and site.share and sharing.is_examined(site, inventory.home):
         return SiteReport(inventory, site, None, MAY_HAVE_MOVED, state, *more)
@@ -297,7 +300,12 @@ def problems_of_site(site: Site, home: Home, faults: list[Problem] | None = None
     """Return the problems of a site's folders and program, wherever its file is; `faults`: see `_problems_of`."""
     sessions = storage_problem(site, site.processes)
     besides = [*([sessions] if sessions else []), *relativepaths.problems(site, home)]
-    found = [*(faults_of(site, home) if faults is None else faults), *static_problems(site), *log_problems(site), *besides]
+    found = [
+        *(faults_of(site, home) if faults is None else faults),
+        *static_problems(site),
+        *log_problems(site),
+        *besides,
+    ]
     expiring = outages.expiry_problem(site)
     return [*found, *htpasswd.problems(site), *([expiring] if expiring else [])]
 
