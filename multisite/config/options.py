@@ -80,7 +80,7 @@ _PURPOSE = {
     ): "Nodes for hosts that no site claims. The mappers are tried in this order: map, pattern, the "
     "nodes that announced themselves, base, code, redis, sql, mappers, to.",
     (HOME_FILE, "cluster"): "What several machines share. *No effect yet.*",
-    (HOME_FILE, "events"): "Who is told of events; see the page about the supervisor.",
+    (HOME_FILE, "events"): "The recipients of events; see the page about the supervisor.",
     (HOME_FILE, "env"): "Environment of every site.",
     (PUBLISHER_FILE, "publisher"): "The server.",
     (SITE_FILE, "service"): "The site and how it runs.",

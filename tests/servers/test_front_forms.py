@@ -96,7 +96,7 @@ def test_apache_runs_multisite_itself(home: HomeDir) -> None:
             shutil.chown(path, user_and_group()[0])
     (root / "log").mkdir()
     rules = create_rules(home, "--apache", "--wsgi", "--listen", f"127.0.0.1:{port}", "--logs", str(root / "log"))
-    script = re.search(r"has to hold:\n((?:#     .*\n)+)", rules)
+    script = re.search(r"must contain:\n((?:#     .*\n)+)", rules)
     assert script
     (root / "multisite.wsgi").write_text(script[1].replace("#     ", ""))
     # The virtualenv of the command is that of the tests; mod_wsgi wants one of the system's Python.
