@@ -39,7 +39,10 @@ ROOMS = {
         "what is noted and counted of them",
         "errors config logs runner",
     ),
-    "control": Room("how everybody else talks to the supervisor, and where its sockets are", "errors config"),
+    "control": Room(
+        "how everybody else talks to the supervisor, where its sockets are, and whether this machine drains",
+        "errors config",
+    ),
     "inprocess": Room(
         "importing a site into this interpreter, whole or not at all, and taking it out again",
         "errors config logs sites runner",
@@ -66,7 +69,7 @@ ROOMS = {
         "errors config logs sites control inprocess proxy supervisor runner",
     ),
     "runner": Room("what runs as a site's user in a site's interpreter: standard library only, Python 3.9", ""),
-    "cli": Room("the commands; `frontends/`, `project/`, `publishers/`, `site/` and `top/` inside", "*"),
+    "cli": Room("the commands; `frontends/`, `node/`, `project/`, `publishers/`, `site/` and `top/` inside", "*"),
     "__main__": Room("``python -m multisite``", "cli"),
 }
 ROOT = "multisite"

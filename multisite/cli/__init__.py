@@ -44,6 +44,7 @@ COMMANDS = {
     "pause": "multisite.cli.site.maintenance:pause",
     "resume": "multisite.cli.site.maintenance:resume",
     "maintenance": "multisite.cli.site.maintenance:maintenance",
+    "drain": "multisite.cli.node.drain:drain",
     "create-rules": "multisite.cli.rules:create_rules",
     "restart": "multisite.cli.restart:restart",
     "reload": "multisite.cli.restart:reload",

@@ -78,6 +78,7 @@ def explain(session: Session, address: str) -> None:
         also = developed.table.lookup(host)[0].value[0][1] if developed else ""
         fail(_unknown(session, host, path) + (f"; with multisite serve, the site {also} answers it" if also else ""))
     session.warn_of_hidden()
+    session.warn_of_drain()
     answer = describe(session, host, path, found)
     if is_served:
         answer["notes"].append("has this name only with multisite serve, which is running, not with other servers")
@@ -194,6 +195,7 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
         "state": report.state,
         "service": report.service,
         "outage": _outage(report),
+        **({"draining": {"since": session.drain.since}} if session.drain else {}),
         "expires": _expires(site),
         "processes": report.figures or None,
         "failure": _as_dict(failure) if failure else None,

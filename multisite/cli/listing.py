@@ -45,6 +45,7 @@ def list_(session: Session, names: tuple[str, ...], wide: bool) -> None:
     from multisite.status.document import document
 
     session.warn_of_hidden()
+    session.warn_of_drain()
     shown = document(session)
     sites = shown["sites"] = chosen_rows(session, shown["sites"], names)
     if session.as_json:

@@ -243,7 +243,9 @@ def touch(path: str) -> None:
 @click.command(epilog=SUPERVISE, short_help="Run the supervisor in the foreground.")
 @pass_session
 def supervise(session: Session) -> None:
-    """Run the supervisor in the foreground, for systemd (Type=notify). SIGTERM ends it and all its sites.
+    """Run the supervisor in the foreground, for systemd (Type=notify). SIGTERM ends it and all its
+    sites when their requests are answered, or after the longest drain_timeout; meanwhile /health answers 503. SIGINT
+    ends it at once.
 
     If you do not run it, the first worker that needs a supervisor starts one, which exits with the last server.
     """

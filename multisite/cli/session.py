@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,12 @@ class Session(Inventory):
     def waiting(self, what: str) -> AbstractContextManager[Any]:
         """Show on a terminal what takes longer than a moment."""
         return waiting(what)
+
+    def warn_of_drain(self) -> None:
+        """Print on stderr that this machine is draining, if it is; a JSON document contains that."""
+        if self.drain and not self.as_json:
+            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.drain.since))
+            complain("warning", f"this machine has been draining since {since}; multisite drain --undo ends that")
 
     def warn_of_hidden(self) -> None:
         """Print on stderr what is hidden from this user, if anything."""

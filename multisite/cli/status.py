@@ -99,6 +99,7 @@ def _show(session: Session, names: tuple[str, ...], failed: bool, wide: bool) ->
     from multisite.status.document import document
 
     session.warn_of_hidden()
+    session.warn_of_drain()
     shown = document(session)
     whole = shown["sites"]
     shown["sites"] = chosen_rows(session, whole, names)

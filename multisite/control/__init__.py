@@ -1,6 +1,6 @@
-"""How other processes talk to the supervisor, and where its sockets are.
+"""How other processes talk to the supervisor, where its sockets are, and whether this machine drains.
 
-Face: `client.Client`, `rundir.RuntimeDir`, `program`.
+Face: `client.Client`, `rundir.RuntimeDir`, `program`, `draining`.
 May import: errors, config.
 """
 

@@ -127,8 +127,8 @@ class Dispatcher:
 
     def _found(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         servicelog.current_site.set("")
-        if environ.get("PATH_INFO") == HEALTH and statushost.is_asked(environ, self._status, self._live):
-            return statushost.health(environ, start_response)
+        if environ.get("PATH_INFO") == HEALTH and (home := statushost.asked(environ, self._status, self._live)):
+            return statushost.health(environ, start_response, home)
         try:
             self._look()
             is_forwarded = self._status is not None and statushost.is_forwarded(environ)

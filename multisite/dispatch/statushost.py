@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from multisite.config.domains import normalise
+from multisite.control.draining import is_draining
 from multisite.dispatch.peer import front_ends_of, owner_of
 from multisite.errors import BadHost, MultisiteError
 from multisite.errors.pages import FORWARDED
@@ -60,7 +61,7 @@ class StatusHost:
     def answer(self, environ: Environ, start_response: Any, forwarded: bool) -> Iterable[bytes]:
         """Answer one request (PEP 3333)."""
         if environ.get("PATH_INFO") == HEALTH:
-            return health(environ, start_response)
+            return health(environ, start_response, self._home)
         if self._pages is None:
             self._pages = self._pages_of(self._home)
         hides = str(environ.get("SERVER_SOFTWARE", "")).startswith(HIDING) and self._home.service.status_token
@@ -92,26 +93,27 @@ def status_host(home: Home, former: StatusHost | None, pages_of: PagesOf | None)
     return former if former and former.options == new.options else new
 
 
-def is_asked(environ: Environ, status: StatusHost | None, live: LiveHome) -> bool:
-    """Tell whether a request for `HEALTH` is about this worker.
+def asked(environ: Environ, status: StatusHost | None, live: LiveHome) -> Home | None:
+    """Return the home of this worker if a request for `HEALTH` is about that.
 
     A worker that has read nothing yet reads only moya.conf, and answers if that is usable.
     """
     raw = str(environ.get("HTTP_HOST", ""))
     if live.catalogue:
-        return status is not None and status.is_host(raw)
+        return live.home if status is not None and status.is_host(raw) else None
     try:
-        domain = domain_of(live.glance())
-        return bool(domain) and normalise(raw) == domain
+        home = live.glance()
+        domain = domain_of(home)
+        return home if domain and normalise(raw) == domain else None
     except MultisiteError:
-        return False
+        return None
 
 
-def health(environ: Environ, start_response: Any) -> Iterable[bytes]:
-    """Answer 200 if this worker takes requests, else 503 with the reason."""
+def health(environ: Environ, start_response: Any, home: Home) -> Iterable[bytes]:
+    """Answer 200 if this worker takes requests, and should get more; else 503 with the reason."""
     worker = find_worker()
-    is_ending = worker is not None and worker.is_ending()
-    status, text = ("503 Service Unavailable", b"stopping\n") if is_ending else ("200 OK", b"ready\n")
+    reason = b"stopping" if worker is not None and worker.is_ending() else b"draining" if is_draining(home) else b""
+    status, text = ("503 Service Unavailable", reason + b"\n") if reason else ("200 OK", b"ready\n")
     fields = [
         ("Content-Type", "text/plain; charset=utf-8"),
         ("Content-Length", str(len(text))),

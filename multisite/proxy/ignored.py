@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from fnmatch import translate
 from typing import Any
 
+CHALLENGE = "/.well-known/acme-challenge/"  # of a certificate authority, to a site that is mounted at / (RFC 8555, 8.3)
 #: the key in the environ of such a request, for the relay
 QUIET = "multisite.quiet"
 

@@ -26,7 +26,7 @@ from multisite.proxy.balancer import Balancer, Upstream
 from multisite.proxy.body import Upload
 from multisite.proxy.destination import Destination, NotNow, Proxy
 from multisite.proxy.downstream import Environ
-from multisite.proxy.ignored import QUIET, Ignored
+from multisite.proxy.ignored import CHALLENGE, QUIET, Ignored
 from multisite.proxy.relay import relay
 from multisite.proxy.upstream import Exchange
 from multisite.proxy.waiting.coldstarts import ColdStarts
@@ -68,7 +68,7 @@ class SpawnedSite(Destination):
             BackendUnavailable: there is no process, and there will be none soon.
             Asleep: there is none, and the request is one that does not start any.
         """
-        if self._ignored and self._ignored.matches(environ):
+        if (self._ignored and self._ignored.matches(environ)) or environ["PATH_INFO"].startswith(CHALLENGE):
             if not self._client.is_awake(self._site.entry_name, self._site.host):
                 raise Asleep("The site is not running, and this request does not start it")
             environ[QUIET] = "yes"

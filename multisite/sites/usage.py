@@ -336,12 +336,13 @@ def read(folder: str, past: StateFile, sites: Container[str] | None = None) -> t
     return sums, since
 
 
-def workers(folder: str, past: StateFile) -> int:
-    """Return how many workers of a home count just now."""
+def pids(folder: str, past: StateFile) -> list[int]:
+    """Return the workers of a home that count just now."""
     if not os.path.isdir(folder):
-        return 0
+        return []
     with _locked(folder, fcntl.LOCK_SH):
-        return sum(not _is_dead(file) for _, file in files(folder, past.key))
+        living = (name for name, file in files(folder, past.key) if not _is_dead(file))
+        return [int(name.partition("-")[0].partition(".")[0]) for name in living]
 
 
 def gather(folder: str, past: StateFile) -> None:

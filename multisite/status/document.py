@@ -28,13 +28,14 @@ def document(inventory: Inventory, judged: Judge = _judge) -> dict[str, Any]:
     answer = inventory.supervisor
     supervisor, preloaders = (answer["supervisor"], answer.get("preloaders", [])) if answer else (None, [])
     hidden = {"hidden": inventory.hidden} if inventory.hidden else {}
+    draining = {"draining": {"since": inventory.drain.since}} if inventory.drain else {}
     strangers = inventory.usage[0].get(UNKNOWN)
     known = {
         "supervisor": supervisor,
         "preloaders": preloaders,
         "unknown_hosts": None if inventory.hidden else strangers.requests if strangers else 0,
     }
-    return {**known, **hidden, "sites": rows(inventory, judged)}
+    return {**known, **draining, **hidden, "sites": rows(inventory, judged)}
 
 
 def rows(inventory: Inventory, judged: Judge = _judge) -> list[dict[str, Any]]:

@@ -151,6 +151,10 @@ def _sites(home: Figures) -> Samples:
     return {**dict.fromkeys(STATES, 0), **Counter(str(row.get("state")) for row in enabled)}.items()
 
 
+def _draining(home: Figures) -> Samples:
+    return (("", float(bool(home.get("draining")))),)
+
+
 def _preloaders(home: Figures) -> Samples:
     found = home.get("preloaders")
     return () if found is None else (("", sum(one.get("memory") or 0 for one in found)),)
@@ -271,6 +275,13 @@ FAMILIES = (
         "gauge",
         "When the supervisor started, in Unix seconds.",
         _started,
+        of="home",
+    ),
+    Family(
+        "multisite_draining",
+        "gauge",
+        "1 while the machine is draining: ``/health`` answers 503, and front ends send new requests to others.",
+        _draining,
         of="home",
     ),
     Family("multisite_processes", "gauge", "Running processes of sites.", _supervisor("backends"), of="home"),

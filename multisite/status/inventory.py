@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from multisite.config.model import Home, SiteFile
     from multisite.control.client import Client
+    from multisite.control.draining import Drain
     from multisite.errors import Problem
     from multisite.sites.catalogue import Catalogue
     from multisite.sites.claims import Ledger
@@ -150,6 +151,26 @@ class Inventory:
             return read(os.path.join(self.home.runtime_dir, FOLDER), StateFile(self.home, FOLDER))
         except PermissionError:
             return {}, 0.0
+
+    @cached_property
+    def drain(self) -> Drain | None:
+        """The drain of this machine that is in force; None for none."""
+        from multisite.control.draining import of_home
+
+        return of_home(self.home, self.servers)
+
+    def servers(self) -> set[int]:
+        """Return the servers that have had requests for sites and run now, as far as this user may know."""
+        from multisite.control.serverprocess import server_of
+        from multisite.sites.statefile import StateFile
+        from multisite.sites.usage import FOLDER, pids
+
+        try:
+            found = pids(os.path.join(self.home.runtime_dir, FOLDER), StateFile(self.home, FOLDER))
+        except PermissionError:
+            found = []
+        answer = self.supervisor
+        return {server_of(pid) for pid in found} | set(answer["supervisor"]["servers"] if answer else ())
 
     def ask(self, command: str, **arguments: Any) -> dict[str, Any] | None:
         """Ask the supervisor of the home; None if none is running."""

@@ -26,6 +26,7 @@ class Summary:
         memory, memory_budget: bytes of all processes of sites; None: unknown, or no budget.
         processes, max_processes: processes of sites.
         requests_a_minute, errors_in_the_last_hour: None if they are not counted.
+        draining_since: Unix time; None if the machine takes new requests.
     """
 
     version: str
@@ -41,6 +42,7 @@ class Summary:
     max_processes: int
     requests_a_minute: float | None = None
     errors_in_the_last_hour: int | None = None
+    draining_since: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Describe it for ``--json``."""
@@ -53,7 +55,8 @@ class Summary:
     def _service(self) -> str:
         runs = f", supervisor {self.pid}, up {duration(self.uptime)}" if self.uptime is not None else ""
         servers = f", {_counted(self.servers, 'server process')}" if self.servers is not None else ""
-        return f"multisite {self.version}, {self.home}{runs}{servers}"
+        drains = ", draining" if self.draining_since is not None else ""
+        return f"multisite {self.version}, {self.home}{runs}{servers}{drains}"
 
     def _sites(self) -> str:
         states = ", ".join(f"{count} {state}" for state, count in self.sites.items())
@@ -107,6 +110,7 @@ def summed(
         max_processes=supervisor.get("max_backends", max_processes),
         requests_a_minute=requests_a_minute,
         errors_in_the_last_hour=errors_in_the_last_hour,
+        draining_since=(document.get("draining") or {}).get("since"),
     )
 
 

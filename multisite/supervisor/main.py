@@ -11,6 +11,7 @@ from collections import deque
 from typing import Any
 
 from multisite import __version__
+from multisite.control import draining
 from multisite.control.rundir import RuntimeDir
 from multisite.proxy import handoff
 from multisite.router import report
@@ -86,6 +87,7 @@ class Supervisor(Handed):
     )
     ANEW = (
         "leaving",
+        "_ends_at",
         "_loop",
         "_scales",
         "_recorder",
@@ -102,6 +104,7 @@ class Supervisor(Handed):
         self, live: LiveHome, rundir: RuntimeDir, lock: int, *, foreground: bool, state: Packed | None = None
     ) -> None:
         self.leaving = False
+        self._ends_at: float | None = None  # while it drains: when it exits in any case
         self._foreground = foreground
         self._lock = lock
         self._loop = Loop()
@@ -175,6 +178,7 @@ class Supervisor(Handed):
         if left:
             _log.warning("ended %s processes of an earlier supervisor", left)
         self._rundir.clear()
+        draining.undo(draining.leaving_file(self._rundir.path))
 
     # The loop
 
@@ -184,9 +188,9 @@ class Supervisor(Handed):
         while not self.leaving:
             if not self._loop.attempt(self._wait):
                 time.sleep(CROWDED_PAUSE)
-            for step in (self._signals, self._tick, self._see_who_is_there):
+            for step in (self._signals, self._tick, self._see_who_is_there, self._see_what_is_left):
                 self._loop.attempt(step)
-            is_due = self._upgrade.is_due and not self.leaving and not self._provisions
+            is_due = self._upgrade.is_due and not self.leaving and self._ends_at is None and not self._provisions
             if is_due and not self._loop.attempt(self._make_room):
                 self._upgrade.failed("the running program cannot pass on its state")
         self._leave()
@@ -220,8 +224,7 @@ class Supervisor(Handed):
         now = self._loop.now()
         if self._lonely_since is None:
             self._lonely_since = now
-        grace = max((one.site.drain_timeout for one in self._sites.values()), default=0.0)
-        if now - self._lonely_since >= grace:
+        if now - self._lonely_since >= self._grace():
             return False
         return any(map(self._may_be_handed_over, self._sites.connections().items()))
 
@@ -238,7 +241,7 @@ class Supervisor(Handed):
             self._lonely_since = None
         elif self._lonely_since is not None:
             due.append(now + CROWDED_PAUSE)
-        if self._crowded:
+        if self._crowded or self._ends_at is not None:
             due.append(now + CROWDED_PAUSE)
         for supervised in self._sites.busy:
             moments = supervised.backends.deadline, supervised.readiness.next_look
@@ -253,7 +256,9 @@ class Supervisor(Handed):
     def _signals(self) -> None:
         came, self._loop.signals = self._loop.signals, set()
         self._loop.attempt(self._reap)  # one SIGCHLD may stand for several
-        if came & {signal.SIGTERM, signal.SIGINT}:
+        if signal.SIGTERM in came and signal.SIGINT not in came and self._foreground and self._ends_at is None:
+            self._drain()
+        elif came & {signal.SIGTERM, signal.SIGINT}:
             self.leaving = True
         if signal.SIGHUP in came:
             self.look_soon()
@@ -352,6 +357,32 @@ class Supervisor(Handed):
             self._sites.starting(decision.name).start(decision.count)
 
     # The end
+
+    def _grace(self) -> float:
+        """Return for how long requests may still be in flight: the longest `drain_timeout`, in seconds."""
+        return max((one.site.drain_timeout for one in self._sites.values()), default=0.0)
+
+    def _drain(self) -> None:
+        """Make `/health` say that this machine drains, and exit when nothing is in flight; late requests are served."""
+        grace = self._grace()
+        self._ends_at = self._loop.now() + grace
+        _log.info("supervisor of %s drains, for %g seconds at most", self._sites.home.path, grace)
+        try:
+            draining.note(draining.leaving_file(self._rundir.path), draining.begin(limit=grace + 1.0))
+        except OSError as error:
+            _log.warning("front ends do not learn of it: %s: %s", error.filename, error.strerror)
+
+    def _see_what_is_left(self) -> None:
+        if self._ends_at is not None and (self._loop.now() >= self._ends_at or not self._in_flight()):
+            self.leaving = True
+
+    def _in_flight(self) -> bool:
+        """Whether a request waits for a site, or is being answered by one."""
+        connected = self._sites.connections()
+        return bool(self._provisions) or any(
+            one.is_waiting or one.requests_in(connected.get(one.listener.path, NO_CONNECTIONS))
+            for one in self._sites.values()
+        )
 
     def _leave(self) -> None:
         """Stop everything: terminate, wait, kill; then remove our sockets."""

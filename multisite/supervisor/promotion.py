@@ -238,7 +238,7 @@ class Promotion(Handed):
         assert supervised
         seconds = self._savings.read(supervised, sums.get(name, usage.Sums()), now)
         if seconds is not None:
-            workers = usage.workers(self._folder, self._past())
+            workers = len(usage.pids(self._folder, self._past()))
             self._put(name, replace(row, saving=_saving(supervised, seconds, row.found.memory, workers)))
 
     def _decide(self, name: str, now: float) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 from dataclasses import dataclass
 
+from multisite.control.serverprocess import command_line, server_of
 from multisite.sites.server import HEAD_LIMITS
 from multisite.supervisor.loop import Loop
 from multisite.supervisor.process import descriptors, kernel
@@ -119,27 +120,6 @@ class Servers(Handed):
         self._watched.clear()
 
 
-def server_of(pid: int) -> int:
-    """Return the topmost ancestor of `pid` that is the same program, forked and not executed again.
-
-    The kernel gives every execution another auxiliary vector (it holds the address of random bytes);
-    where we may not read that, we compare the command lines.
-    """
-    while True:
-        parent = kernel.parent(pid)
-        if parent <= 1 or not _same_program(pid, parent):
-            return pid
-        pid = parent
-
-
-def _same_program(child: int, parent: int) -> bool:
-    vectors = kernel.read(child, "auxv"), kernel.read(parent, "auxv")
-    if all(vectors):
-        return vectors[0] == vectors[1]
-    command = command_line(child)
-    return bool(command) and command == command_line(parent)
-
-
 def _program(pid: int) -> str:
     """Return the path of the program that a process executes; "" if it is not known.
 
@@ -149,8 +129,3 @@ def _program(pid: int) -> str:
         return os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")
     except OSError:
         return ""
-
-
-def command_line(pid: int) -> bytes:
-    """Return the command line of a process, empty if it has exited."""
-    return kernel.read(pid, "cmdline")

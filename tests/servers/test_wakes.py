@@ -88,3 +88,40 @@ def test_a_client_cannot_pass_for_another(tmp_path: Path) -> None:
         for number, (name, status) in enumerate((("a", 200), ("b", 429), ("b", 429))):
             way = Way("", f"{name}.test", server.port)
             assert way.ask("/", "GET", f"X-Forwarded-For: 198.51.100.{number}").status == status
+
+
+def test_what_a_front_end_and_an_authority_ask_starts_no_site(tmp_path: Path) -> None:
+    """A redirect to the canonical domain, a challenge, the question of Caddy, and `/health`; drained or not."""
+    home = HomeDir(tmp_path).create()
+    (tmp_path / "moya.conf").write_text(
+        "[projects]\nread = sites-enabled/*.ini\n[service]\nstatus_domain = status.test\n"
+        "[supervisor]\nallow_root = yes\n"
+    )
+    challenges = tmp_path / "files" / "acme-challenge"
+    challenges.mkdir(parents=True)
+    (challenges / "token").write_text("key")
+    keys = {"mode": "spawned", "redirect_to_canonical": "yes"}
+    home.site("plain", domains="plain.test, www.plain.test", **keys)
+    home.site("asgi", ASGI, domains="asgi.test, www.asgi.test", **keys)
+    for name in ("plain", "asgi"):
+        file = home.path / "sites-available" / f"{name}.ini"
+        home.ini(name, file.read_text() + f"[static]\n/.well-known = {tmp_path}/files\n")
+    home.site("bare", mode="spawned")
+    home.site("responder", mode="spawned", domains="bare.test", mount="/.well-known/acme-challenge/mine")
+    with gunicorn(home, "gthread") as server:
+        for command in ((), ("drain",)):
+            if command:
+                home.multisite(*command)
+            for name in ("plain", "asgi"):
+                assert server.ask(f"www.{name}.test", "/x?y=1").status == 301
+                assert server.ask(f"{name}.test", "/.well-known/acme-challenge/token").text == "key"
+                assert server.ask(f"{name}.test", "/.well-known/acme-challenge/other").status in (404, 503)
+                asked = server.ask(f"localhost:{server.port}", f"/.multisite/ask?domain={name}.test")
+                assert asked.status == 200
+            assert server.ask("bare.test", "/.well-known/acme-challenge/token").status == 503
+            assert server.ask("status.test", "/health").status == (503 if command else 200)
+            rows = json.loads(home.multisite("--json", "list"))["sites"]
+            assert {(row["state"], row["starts"] or 0) for row in rows} == {("stopped", 0)}
+        assert server.ask("bare.test").text == "site bare"
+        assert server.ask("bare.test", "/.well-known/acme-challenge/token").text == "site bare"
+        assert server.ask("bare.test", "/.well-known/acme-challenge/mine/token").text == "site responder"

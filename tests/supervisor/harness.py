@@ -18,8 +18,8 @@ from multisite.config.model import Home
 from multisite.config.read import read_home
 from multisite.control.client import Client, NotRunning
 from multisite.control.rundir import RuntimeDir
+from multisite.control.serverprocess import command_line
 from multisite.supervisor.process import kernel, orphans
-from multisite.supervisor.servers import command_line
 from tests.processes import is_running
 
 # A threaded HTTP server on an inherited socket, which says nothing when it is ready. Hundreds are started: it imports

@@ -13,8 +13,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from multisite.control.serverprocess import command_line
 from multisite.supervisor.process import kernel
-from multisite.supervisor.servers import command_line
 from tests.processes import is_running
 
 from .harness import SERVER, WITHIN, SupervisedHome, wait_until

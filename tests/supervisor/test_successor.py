@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from multisite.control.serverprocess import command_line
 from multisite.supervisor.loop import Loop
-from multisite.supervisor.servers import Servers, command_line
+from multisite.supervisor.servers import Servers
 
 from .harness import wait_until
 

@@ -158,6 +158,8 @@ def _summary(document: dict[str, Any], rows: Sequence[Row]) -> Html:
     memory = sum(row.get("memory") or 0 for row in rows)
     if memory:
         parts.append(f"{markup.size(memory)} of memory")
+    if document.get("draining"):
+        parts.append("this machine is draining; multisite drain --undo ends that")
     parts += [document["hidden"]] if document.get("hidden") else []
     return tag("p", " · ".join(parts), class_="summary")
 

@@ -21,6 +21,7 @@ from multisite.supervisor.reexec import State as Packed
 from multisite.supervisor.site import deploy, exits, starter
 from multisite.supervisor.site.backend import Backend
 from multisite.supervisor.site.backends import HELD
+from multisite.supervisor.site.costs import Figures
 from multisite.supervisor.site.failures import STOPPED_BEFORE, TOO_LATE, Unavailable
 from multisite.supervisor.site.parts import SiteParts
 from multisite.supervisor.site.work import idle_since
@@ -282,12 +283,16 @@ class SupervisedSite(SiteParts):
         figures = self.figures()
         begun = max(self.backends.serving_since, default=now)
         self.activity.asked_at(figures.last_use if figures.last_use > begun else 0.0)
-        busy = connected.waiting + (connected.open if figures.in_flight is None else figures.in_flight)
+        busy = _busy(connected, figures)
         if figures.in_flight is None and (self.site.ignore_activity or self.site.ignore_agents):
             self.activity.update(now, 0, figures, self.listener.last_mark())
         else:
             self.activity.update(now, busy - figures.quiet, figures, self.listener.last_use())
         return busy
+
+    def requests_in(self, connected: Connections) -> int:
+        """Return how many requests wait or are in flight; where nobody counts requests, how many connections."""
+        return _busy(connected, self.figures())
 
     def needs_connections(self, now: float) -> bool:
         """Tell whether the next decision depends on what the kernel knows about the connections."""
@@ -335,3 +340,7 @@ class SupervisedSite(SiteParts):
         if self.listener.is_open:
             with contextlib.suppress(Unavailable):
                 self.queue.ensure(watch=False)
+
+
+def _busy(connected: Connections, figures: Figures) -> int:
+    return connected.waiting + (connected.open if figures.in_flight is None else figures.in_flight)
