@@ -46,7 +46,7 @@ class Drain:
 
     def is_of(self, server: int) -> bool:
         """Tell whether the drain holds for a server of this home, which runs."""
-        return self._is_on() and (serverprocess.started(server) <= self.began or self._has_servers())
+        return self._is_on() and (self.found(serverprocess.started(server)) or self._has_servers())
 
     def holds(self, known: Iterable[int]) -> bool:
         """Tell whether the drain is in force, as whoever is no server sees it.
@@ -57,7 +57,11 @@ class Drain:
         if not self._is_on() or self._has_servers():
             return self._is_on()
         running = list(filter(None, map(serverprocess.started, known)))
-        return any(start <= self.began for start in running) if running else not self.servers
+        return any(map(self.found, running)) if running else not self.servers
+
+    def found(self, start: float) -> bool:
+        """Tell whether a process ran when the drain began; `start` is in seconds since the boot, in whole ticks."""
+        return start + serverprocess.TICK <= self.began
 
     def _is_on(self) -> bool:
         return self.boot == serverprocess.boot() and not 0.0 < self.until <= _now()
@@ -161,7 +165,7 @@ def is_draining(home: Home) -> bool:
 def _join(path: str, drain: Drain, server: int) -> None:
     """Add a server to a drain that began before anything was known of it, if this user may."""
     one = (server, serverprocess.started(server))
-    if one not in drain.servers and one[1] <= drain.began:
+    if one not in drain.servers and drain.found(one[1]):
         with contextlib.suppress(OSError):
             if read(path) == drain:
                 note(path, replace(drain, servers=(*drain.servers, one)))

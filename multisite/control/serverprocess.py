@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-_TICKS = os.sysconf("SC_CLK_TCK")
+TICK = 1 / os.sysconf("SC_CLK_TCK")  # seconds, to which the kernel rounds down when a process began
 
 
 def boot() -> str:
@@ -19,7 +19,7 @@ def boot() -> str:
 def started(pid: int) -> float:
     """Return when a process began, in seconds since the boot (proc(5)); 0.0 if it has ended or is hidden from us."""
     fields = _stat(pid)
-    return int(fields[19]) / _TICKS if len(fields) > 19 and fields[0] not in "ZX" else 0.0
+    return int(fields[19]) * TICK if len(fields) > 19 and fields[0] not in "ZX" else 0.0
 
 
 def server_of(pid: int) -> int:

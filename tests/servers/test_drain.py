@@ -192,14 +192,31 @@ def test_a_drain_before_the_first_request_is_known_everywhere(node: Node) -> Non
     assert "multisite_draining 0" in node.home.multisite("metrics")
 
 
+def test_a_worker_that_is_replaced_stays_drained(node: Node) -> None:
+    """Nobody has written down which servers there are, and a worker that is younger than the drain answers."""
+    node.home.multisite("drain")
+    for worker in node.server.workers():
+        os.kill(worker, signal.SIGKILL)
+        eventually(lambda worker=worker: worker not in node.server.workers() and node.server.workers())  # type: ignore[misc]
+    eventually(node.server.answers)
+    assert node.health() == (503, "draining\n")
+
+
+def test_requests_that_keep_coming_are_not_the_end_of_a_drain(node: Node) -> None:
+    """A front end that does not check the health; the time is that of the sites."""
+    node.home.ini("own", (node.home.path / "sites-available" / "own.ini").read_text() + "drain_timeout = 1s\n")
+    node.home.ini("web", (node.home.path / "sites-available" / "web.ini").read_text() + "drain_timeout = 1s\n")
+    with Load(node.server.port, "web.test", "here", threads=1) as load:
+        eventually(lambda: load.asked)
+        done = node.home.typed("drain", "--wait")
+    assert (done.exit_code, load.failures) == (1, [])
+    assert "after 7 seconds, " in done.stderr
+
+
 def test_a_drain_lasts_until_the_last_server_has_ended(node: Node) -> None:
     other = gunicorn(node.home, "sync")
     node.server.ask("web.test")
     node.home.multisite("drain")
-    for worker in node.server.workers():  # its successor belongs to the same server
-        os.kill(worker, signal.SIGKILL)
-        eventually(lambda worker=worker: worker not in node.server.workers() and node.server.workers())  # type: ignore[misc]
-    eventually(lambda: node.health() == (503, "draining\n"))
     with other:
         assert other.ask("status.test", "/health").text == "draining\n"
         node.stop()

@@ -13,6 +13,7 @@ from multisite.cli.session import Session, pass_session
 from multisite.control import draining
 from multisite.errors import MultisiteError
 from multisite.sites import figures
+from multisite.sites.usage import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -136,7 +137,7 @@ def _traffic(session: Session) -> Traffic | None:
     now = Session(session.home_path, session.as_json)
     now.home = session.home
     told, used = (now.supervisor or {}).get("sites", {}), now.usage[0]
-    rows = {name: figures.counted(used.get(name), told.get(name, {})) for name in {*told, *used}}
+    rows = {name: figures.counted(used.get(name), told.get(name, {})) for name in {*told, *used} - {UNKNOWN}}
     busy = {name: (row["in_flight"] or 0) + (told.get(name, {}).get("waiting") or 0) for name, row in rows.items()}
     came = sum(row["requests"] or 0 for row in rows.values())
     return Traffic(came, {name: count for name, count in busy.items() if count})
