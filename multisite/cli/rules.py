@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from multisite.cli.frontends.plan import Sites
     from multisite.config.endpoint import Endpoint
 
-SERVERS = ("nginx", "apache", "lighttpd", "caddy")
+SERVERS = ("nginx", "apache", "lighttpd", "caddy", "haproxy")
 LOGS = {server: f"/var/log/{server}" for server in SERVERS} | {"apache": "/var/log/apache2"}
 
 CERTIFICATE = ("fullchain.pem", "privkey.pem")  # certbot's names for the chain and the key
@@ -34,14 +34,18 @@ Examples:
   multisite create-rules --nginx --direct --upstream unix:/run/multisite.sock
   multisite create-rules --nginx --tls /etc/letsencrypt/live --redirect
   multisite create-rules --caddy blog shop
+  multisite create-rules --haproxy --output /etc/haproxy/multisite.cfg
 """
 
 
-@click.command("create-rules", epilog=EPILOG, short_help="Print a configuration for nginx, Apache, lighttpd or Caddy.")
+@click.command(
+    "create-rules", epilog=EPILOG, short_help="Print a configuration for nginx, Apache, lighttpd, Caddy or HAProxy."
+)
 @click.option("--nginx", "-n", "server", flag_value="nginx", help="Print server blocks for nginx.")
 @click.option("--apache", "-a", "server", flag_value="apache", help="Print virtual hosts for Apache.")
 @click.option("--lighttpd", "-l", "server", flag_value="lighttpd", help="Print conditions for lighttpd.")
 @click.option("--caddy", "server", flag_value="caddy", help="Print a Caddyfile.")
+@click.option("--haproxy", "server", flag_value="haproxy", help="Print a proxy for HAProxy.")
 @click.option(
     "--listen", multiple=True, metavar="ADDRESS", help="Where the server listens: PORT or HOST:PORT.  [default: 80]"
 )
@@ -58,7 +62,11 @@ Examples:
 @click.option("--wsgi", is_flag=True, help="Apache: let mod_wsgi run multisite instead of an upstream.")
 @click.option("--logs", metavar="DIR", help="Folder of the access logs.  [default: /var/log/nginx, …]")
 @click.option("--max-body", default="100M", show_default=True, metavar="SIZE", help="Largest request; 0: no limit.")
-@click.option("--tls", metavar="DIR", help="Certificates: DIR/DOMAIN/fullchain.pem and privkey.pem.")
+@click.option(
+    "--tls",
+    metavar="DIR",
+    help="Certificates: DIR/DOMAIN/fullchain.pem and privkey.pem; HAProxy: DIR/DOMAIN.pem.",
+)
 @click.option("--redirect", is_flag=True, help="With --tls: redirect visitors from port 80 to 443.")
 @click.option("--check", is_flag=True, help="Let the server check the syntax; if it finds an error, print no rules.")
 @click.option("--output", "-o", metavar="FILE", help="Replace FILE in one step instead of printing.")
@@ -80,7 +88,7 @@ def create_rules(session: Session, /, server: str | None, *, check: bool, output
         text = render(front)
     except Unwritable as error:
         fail(f"no rules for {server}: {error}")
-    lacking = _without_certificate(front, asked["tls"])
+    lacking = _without_certificate(server, front, asked["tls"])
     for sentence in lacking:
         say(f"warning: {sentence}", err=True)
     checked = _check(server, front, render) if check else None
@@ -128,9 +136,11 @@ class Asked:
             "--direct bypasses the server that --uwsgi and --wsgi are for; omit one of them": self._direct
             and (self._uwsgi or self._wsgi),
             "--wsgi works only with Apache": self._wsgi and self._server != "apache",
-            "--direct: lighttpd cannot check whether a site's socket is there": self._direct
-            and self._server == "lighttpd",
-            f"--uwsgi: {self._server} does not speak it": self._uwsgi and self._server in ("lighttpd", "caddy"),
+            f"--direct: {self._server} cannot check whether a site's socket is there": self._direct
+            and self._server in ("lighttpd", "haproxy"),
+            "--logs: haproxy logs to syslog, as its global section says": self._logs and self._server == "haproxy",
+            f"--uwsgi: {self._server} does not speak it": self._uwsgi
+            and self._server in ("lighttpd", "caddy", "haproxy"),
             "--tls: these rules have no certificates for lighttpd; set ssl.pemfile in lighttpd.conf": self._tls
             and self._server == "lighttpd",
             f"--tls: {self._server} gets its certificates itself": self._tls and self._server == "caddy",
@@ -140,7 +150,7 @@ class Asked:
             and self._generic,
             "--redirect leads to HTTPS; give the folder of the certificates with --tls": self._redirect
             and not self._tls
-            and self._server in ("nginx", "apache"),
+            and self._server in ("nginx", "apache", "haproxy"),
         }
         for sentence, wrong in clashes.items():
             if wrong:
@@ -173,6 +183,7 @@ class Asked:
             sent=plan.sent(sites, sites.sites),
             app_send=any(site.app_send for site in sites.sites.values()),
             redirect=self._redirect,
+            certificates=os.path.abspath(self._tls) if self._tls else "",
             caddy=syntax.version_of_caddy() if self._server == "caddy" else (),
         )
 
@@ -206,9 +217,8 @@ class Asked:
     def _certificate(self, domain: str) -> tuple[str, str] | None:
         if not self._tls:
             return None
-        folder = os.path.join(os.path.abspath(self._tls), domain)
-        pair = (os.path.join(folder, CERTIFICATE[0]), os.path.join(folder, CERTIFICATE[1]))
-        return pair if all(map(os.path.isfile, pair)) else None
+        chain, key = _certificate_files(self._server, self._tls, domain)
+        return (chain, key) if os.path.isfile(chain) and os.path.isfile(key) else None
 
     def _endpoint(self) -> Endpoint:
         from multisite.config.endpoint import Endpoint
@@ -252,19 +262,29 @@ class Asked:
         return [f"--{self._server}", *(flag for flag, on in flags.items() if on), *given, *sorted(self._names)]
 
 
-def _without_certificate(front: Front, folder: str | None) -> list[str]:
+def _certificate_files(server: str, folder: str, domain: str) -> tuple[str, str]:
+    """Return the paths of a domain's chain and key; HAProxy reads both from one file."""
+    folder = os.path.abspath(folder)
+    if server == "haproxy":
+        return os.path.join(folder, f"{domain}.pem"), os.path.join(folder, f"{domain}.pem")
+    return os.path.join(folder, domain, CERTIFICATE[0]), os.path.join(folder, domain, CERTIFICATE[1])
+
+
+def _without_certificate(server: str, front: Front, folder: str | None) -> list[str]:
     """Return a sentence for each group of domains without a certificate in the folder of --tls."""
-    return [_lack(block, os.path.abspath(folder)) for block in front.blocks if not block.certificate] if folder else []
+    lacking = [block for block in front.blocks if not block.certificate] if folder else []
+    return [_lack(block, _certificate_files(server, folder or "", block.domains[0])) for block in lacking]
 
 
-def _lack(block: Block, folder: str) -> str:
+def _lack(block: Block, paths: tuple[str, str]) -> str:
     """Return which file is missing for the domains of `block`, and the remedy."""
     from multisite.config.domains import is_pattern
 
     domain, others = block.domains[0], len(block.domains) - 1
-    paths = [os.path.join(folder, domain, name) for name in CERTIFICATE]
     reason = f"there is no certificate {next((path for path in paths if not os.path.isfile(path)), paths[0])}"
     remedy = "put one there" if is_pattern(domain) else f"get one (certbot certonly -d {shlex.quote(domain)})"
+    if paths[0] == paths[1]:
+        remedy += " and write its chain and its key to this file"
     try:
         os.stat(paths[0])
     except PermissionError:

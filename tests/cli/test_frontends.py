@@ -20,7 +20,7 @@ from multisite.config.site import Site
 from multisite.dispatch.ask import PATH
 from multisite.runner import requesthead
 
-SERVERS = ("nginx", "apache", "lighttpd", "caddy")
+SERVERS = ("nginx", "apache", "lighttpd", "caddy", "haproxy")
 
 # What could end a value, begin a directive, a comment, a variable or another line in one of the four grammars.
 PIECES = [
@@ -128,14 +128,21 @@ def test_a_value_stays_on_its_line_and_within_its_quotes(planned: plan.Sites) ->
 
 def outside_quotes(server: str, line: str) -> str:
     """The parts of a line that the server does not take as text; the grammar's own escapes are honoured."""
-    pattern = r"`[^`]*`" if server == "caddy" else r'"(?:[^"\\]|\\.)*"'
+    quote = {"caddy": "`", "haproxy": "'"}.get(server, '"')
+    pattern = r'"(?:[^"\\]|\\.)*"' if quote == '"' else f"{quote}[^{quote}]*{quote}"
     rest = re.sub(pattern, "", line)
-    assert ("`" if server == "caddy" else '"') not in rest, line
+    assert quote not in rest, line
     return rest
 
 
-#: what each server takes for something else, even within quotes
-SPECIAL = {"nginx": "$", "apache": '\\"$%?*[]{}<>|', "caddy": "{`", "lighttpd": '\\"$%'}
+#: what each server takes for something else, even within quotes; HAProxy serves no files
+SPECIAL = {
+    "nginx": "$",
+    "apache": '\\"$%?*[]{}<>|',
+    "caddy": "{`",
+    "lighttpd": '\\"$%',
+    "haproxy": "",
+}  # HAProxy serves no files
 
 
 @pytest.mark.parametrize(("server", "special"), [(server, each) for server in SERVERS for each in SPECIAL[server]])
@@ -342,7 +349,7 @@ def test_an_upstream_may_be_a_unix_socket(server: str, path: str) -> None:
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("path", ["/run/$x", '/run/"`', "/run/\n", "\0abstract"])
 def test_an_upstream_that_cannot_be_written_is_refused(server: str, path: str) -> None:
-    if (server, path) in {("caddy", "/run/$x"), ("nginx", '/run/"`')}:
+    if (server, path) in {("caddy", "/run/$x"), ("nginx", '/run/"`'), ("haproxy", '/run/"`')}:
         assert "/run/" in rendered(server, Front("test", upstream=Endpoint("http", path=path)))
         return
     with pytest.raises(Unwritable):

@@ -31,7 +31,7 @@ def rules(home: TestHome, *arguments: str) -> Result:
     return run(home, "create-rules", *arguments)
 
 
-@pytest.mark.parametrize("option", ["--nginx", "-n", "--apache", "-a", "--lighttpd", "-l", "--caddy"])
+@pytest.mark.parametrize("option", ["--nginx", "-n", "--apache", "-a", "--lighttpd", "-l", "--caddy", "--haproxy"])
 def test_all_sites(home: TestHome, option: str) -> None:
     """Without SITE, all enabled sites and the rest; twice the same."""
     first, second = rules(home, option), rules(home, option)

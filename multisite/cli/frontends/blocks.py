@@ -165,6 +165,7 @@ class Front:
         app_send: whether an application may name files, too.
         ask: address at which Caddy asks whether a host is ours; "" if there is none.
         redirect: whether plain HTTP redirects to HTTPS for hosts with a certificate.
+        certificates: folder of the files DOMAIN.pem, for HAProxy.
         caddy: its version; () if it is unknown, which counts as a recent one.
     """
 
@@ -185,6 +186,7 @@ class Front:
     sent: tuple[Sent, ...] = ()
     app_send: bool = False
     redirect: bool = False
+    certificates: str = ""
     caddy: tuple[int, ...] = ()
 
     @property

@@ -103,6 +103,7 @@ PROGRAMS = {
     "apache": ("apache2", "httpd"),
     "lighttpd": ("lighttpd",),
     "caddy": ("caddy",),
+    "haproxy": ("haproxy",),
 }
 
 
@@ -129,6 +130,8 @@ def _arguments(server: str, root: str) -> list[str]:
         return ["-t", "-f", write(APACHE.format(root=root, modules=_modules()))]
     if server == "lighttpd":
         return ["-tt", "-f", write(LIGHTTPD.format(root=root))]
+    if server == "haproxy":
+        return ["-c", "-f", os.path.join(root, "rules")]
     return ["validate", "--adapter", "caddyfile", "--config", os.path.join(root, "rules")]
 
 
