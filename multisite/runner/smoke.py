@@ -78,6 +78,7 @@ class Nobody:
         self.environ: Any = {}
         self.gone = self.failed = self.is_taken = False
         self.received = self.sent = self.status = 0
+        self.place: int | None = -1  # it is not among the requests in flight
         self._smoke = smoke
 
     def sendall(self, data: bytes, flags: int = 0) -> None:

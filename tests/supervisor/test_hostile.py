@@ -129,7 +129,7 @@ def test_whoever_keeps_us_waiting_for_the_next_in_the_queue_is_left(monkeypatch:
         listener.bind("")
         listener.listen(1)
         waiting.connect(listener.getsockname())
-        assert refuse.turn_away(listener.fileno(), 9, BackendUnavailable("no", 1)) == 0
+        assert refuse.turn_away(listener.fileno(), 9, BackendUnavailable("no", 1)) == (0, 0)
     assert signal.getsignal(signal.SIGALRM) is before
 
 

@@ -26,7 +26,7 @@ def test_an_ordinary_site_is_forked() -> None:
     [
         (replace(LAUNCH, preload="preload = no"), "preload = no"),
         (replace(LAUNCH, job=b""), "runner"),
-        (replace(LAUNCH, chroot="/jail"), "root folder"),
+        (replace(LAUNCH, chroot="/jail"), "root directory"),
         (replace(LAUNCH, env={**SHARED, "PYTHONPATH": "/a:lib"}), "PYTHONPATH is relative"),
     ],
 )
