@@ -157,7 +157,8 @@ def named(site: str, error: BaseException, environ: Mapping[str, Any] | None = N
     while trace and trace.tb_next:
         trace = trace.tb_next
     place = (trace.tb_frame.f_code.co_filename, trace.tb_lineno) if trace else ()
-    return _current.named(site, (type(error), place, *(request_of(environ) if environ else {}).values()))
+    reason = error.reason if isinstance(error, MultisiteError) else ""
+    return _current.named(site, (type(error), reason, place, *(request_of(environ) if environ else {}).values()))
 
 
 def keep(

@@ -19,6 +19,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from multisite.errors import MultisiteError, SiteBusy, UpstreamError
 from multisite.logs import incidents, requests, servicelog
@@ -39,6 +40,7 @@ _GONE = select.EPOLLHUP | select.EPOLLERR
 _RESET = struct.pack("ii", 1, 0)  # struct linger: close with a reset
 
 _log = logging.getLogger("multisite.passage")
+_T = TypeVar("_T")
 
 
 class LoopRelay(Watcher):
@@ -125,7 +127,7 @@ class LoopRelay(Watcher):
         late: MultisiteError,
     ) -> bool:
         """Wait for a helper that runs `errand`; False if none can be had."""
-        if not self._loop.later(self, errand, then):
+        if not self._loop.later(self, lambda: self._as_site(errand), then):
             return False
         self._unhelped = late
         self.deadline = time.monotonic() + HELPER_TIMEOUT
@@ -342,9 +344,13 @@ class LoopRelay(Watcher):
         """Return the error that a visitor sees for `error`."""
         if isinstance(error, MultisiteError):
             return error
+        return self._as_site(lambda: incidents.answer_for(_log, error, self._destination))
+
+    def _as_site(self, act: Callable[[], _T]) -> _T:
+        """Return what `act` returns; what it logs is about the site."""
         token = servicelog.current_site.set(self._site)
         try:
-            return incidents.answer_for(_log, error, self._destination)
+            return act()
         finally:
             servicelog.current_site.reset(token)
 
@@ -356,19 +362,15 @@ class LoopRelay(Watcher):
     def _page(self, error: MultisiteError) -> None:
         if self._wire.fileno() < 0:
             return
-        token = servicelog.current_site.set(self._site)
-        head, body = page(error, self._environ)
-        servicelog.current_site.reset(token)
+        head, body = self._as_site(lambda: page(error, self._environ))
         self.status, self.headers = head.status, head.fields
         self._out, self._ends = self._outgoing.whole(head, body, date()), True
         self._flush()
 
     def _tell(self, error: MultisiteError) -> None:
         if isinstance(error, UpstreamError):
-            token = servicelog.current_site.set(self._site)
             cut = ": an answer was cut short" if self._outgoing.begun else ""
-            incidents.note(_log, error, f"{self._destination}{cut}")
-            servicelog.current_site.reset(token)
+            self._as_site(lambda: incidents.note(_log, error, f"{self._destination}{cut}"))
 
     # Waiting
 

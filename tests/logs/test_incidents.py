@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from multisite.errors import pages
+from multisite.errors import BackendUnavailable, pages
 from multisite.logs import incidents
 from multisite.logs.keptfiles import file_name
 
@@ -139,3 +139,14 @@ def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(incidents, "_current", None)
     assert incidents.is_incident(incidents.named("blog", raised(), ENVIRON))
     incidents.keep("3fa9c1d2", "blog", "it failed")
+
+
+def test_sites_and_reasons_are_told_apart_where_one_line_raises_for_all(folder: Path) -> None:
+    def refused(reason: str) -> BackendUnavailable:
+        try:
+            raise BackendUnavailable(reason)
+        except BackendUnavailable as error:
+            return error
+
+    named = {incidents.named(site, refused(reason)) for site in ("blog", "shop") for reason in ("full", "late", "full")}
+    assert len(named) == 4

@@ -98,10 +98,10 @@ def test_no_more_descriptors_cost_the_next_site_only(home: HomeDir) -> None:
         for name in served:
             assert server.ask(f"{name}.test").text == f"site {name}"
         assert server.ask("shared.test").text == "site shared"
-        assert f"{len(served)} of 50 backends" in home.multisite("status")
+        assert f"{len(served)} of 50 processes" in home.multisite("status")
         assert home.multisite("stop", "n0") == "n0: stopping\n"
         eventually(lambda: len(home.processes(backends=True)) == len(served) - 1, PATIENCE, "one has stopped")
-        still = f"{len(served) - 1} of 50 backends"
+        still = f"{len(served) - 1} of 50 processes"
         eventually(lambda: still in home.multisite("status"), PATIENCE, "the supervisor has what it held")
         # What a process held comes back piece by piece after its end.
         eventually(lambda: server.ask("n0.test").text == "site n0", PATIENCE, "the site that was stopped is served")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from multisite.runner.board import Board
+from multisite.runner.board import SIZE, Board
 from multisite.supervisor.process import kernel
 from multisite.supervisor.process.spec import SLOTS, Identity, Launch
 from multisite.supervisor.site.costs import Scoreboard
@@ -250,8 +250,8 @@ def test_a_site_can_neither_fill_nor_cut_its_scoreboard(tenants: SupervisedHome)
     assert set(literal_eval((folder / "told").read_text())) == {"PermissionError"}
     link = Path(tenants.rundir.path) / "board" / "a"
     for _ in range(2):
-        assert link.is_symlink() and link.stat().st_size == SLOTS * 256
-        assert link.stat().st_blocks * 512 <= SLOTS * 256
+        assert link.is_symlink() and link.stat().st_size == SLOTS * SIZE
+        assert link.stat().st_blocks * 512 <= SLOTS * SIZE
         tenants.client.ask({"do": "upgrade"}, within=90)
     assert tenants.get("a")
     wait_until(lambda: tenants.state("a")["requests"] == 2)
@@ -260,11 +260,11 @@ def test_a_site_can_neither_fill_nor_cut_its_scoreboard(tenants: SupervisedHome)
 def test_a_scoreboard_can_be_neither_grown_nor_cut_nor_unsealed() -> None:
     scores = Scoreboard()
     file = scores.make(0)
-    for size in (0, SLOTS * 256 - 1, SLOTS * 256 + 1, 1 << 30):
+    for size in (0, SLOTS * SIZE - 1, SLOTS * SIZE + 1, 1 << 30):
         with pytest.raises(PermissionError):
             os.ftruncate(file, size)
     with pytest.raises(PermissionError):
-        os.pwrite(file, b"x", SLOTS * 256)
+        os.pwrite(file, b"x", SLOTS * SIZE)
     with pytest.raises(PermissionError):
         fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
     scores.close()

@@ -107,14 +107,20 @@ class Failures(Handed):
         """Note the end of a process of a site that can serve; this is not a failed start."""
         self._crashes += 1
         self.not_before = now + planner.crash_pause(self._crashes, start_cost)
-        self.tell(backend, exit_, now)
+        self._decide(backend, exit_, now)
         self._write(backend, crashed=True)  # in case the supervisor exits before a process is ready
+        self._log(backend)
         if self._crashes >= LOOP:
             self._must_last = True
             self._announce(CRASH_LOOP, "backoff")
 
     def tell(self, backend: Backend, exit_: Exit, now: float) -> None:
         """Log the failure of a start or a run; a start that was tried twice is one incident."""
+        self._decide(backend, exit_, now)
+        self._log(backend)
+
+    def _decide(self, backend: Backend, exit_: Exit, now: float) -> None:
+        """Give the failure its reason and its incident."""
         journey, first = backend.journey, None
         if exit_.state is State.STARTING:
             first, self.first = self.first, None
@@ -124,16 +130,17 @@ class Failures(Handed):
         if first:
             other = "" if first.failure == journey.failure else f"; the first time: {first.failure}"
             journey.failure += f" (tried twice{other})"
-        self._log(journey, backend.site.error_log)
 
     def _told_of(self, backend: Backend, exit_: Exit, now: float) -> str:
         """Return the incident by which a visitor already knows that a process hangs; "" if there is none."""
         (incident, at), self.kept_waiting = self.kept_waiting, ("", 0.0)
         return incident if now - at <= TOLD_WITHIN and _what_hung(backend, exit_) else ""
 
-    def _log(self, journey: Journey, error_log: str) -> None:
+    def _log(self, backend: Backend) -> None:
+        """Log the failure, after it was noted: on a full disk the note needs the room more than the log."""
+        journey, has_log = backend.journey, backend.site.error_log
         # What it printed is in the site's own log, or in the service's if the site has none.
-        self._logger.error("incident %s: %s", journey.incident, journey if error_log else journey.headline)
+        self._logger.error("incident %s: %s", journey.incident, journey if has_log else journey.headline)
         self._keep(journey)
 
     def _keep(self, journey: Journey, then: str = "") -> None:
@@ -194,12 +201,13 @@ class Failures(Handed):
             self.report(backend, exit_, now)
 
     def report(self, backend: Backend, exit_: Exit, now: float, *, serving: bool = False) -> None:
-        """Log why a start or a run has failed, and note it for later questions.
+        """Note why a start or a run has failed, for later questions, and log it.
 
         `serving`: another process keeps running.
         """
-        self.tell(backend, exit_, now)
+        self._decide(backend, exit_, now)
         self._note(backend, exit_, serving=serving)
+        self._log(backend)
 
     def _note(self, backend: Backend, exit_: Exit, *, serving: bool = False) -> None:
         self.last = backend.journey
