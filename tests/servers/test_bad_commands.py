@@ -142,13 +142,13 @@ def test_commands_that_do_not_start(server: Server, home: HomeDir, unharmed: Non
     reasons = {name: row[-1] for table in (COMMANDS, APPLICATIONS) for name, row in table.items()}
     for name, reason in reasons.items():
         assert_told(server, home, name, reason)
-    status = home.multisite("status")
+    status = home.multisite("status", "--wide")
     sites = {site["name"]: site for site in json.loads(home.typed("--json", "list").stdout)["sites"]}
     for name in NEVER_LISTEN:
         assert sites[name]["starts"] == 1, f"{name}: whoever waits has waited for long enough"
         assert all(word in sites[name]["failure"]["failure"] for word in ("%PORT", "%SOCKET", "LISTEN_FDS")), name
     for name, reason in reasons.items():
-        assert any(line.startswith(f"{name}: incident") and reason in line for line in status.splitlines()), status
+        assert any(f"{name}: cannot start, incident" in line and reason in line for line in status.splitlines()), status
         eventually(lambda name=name: not processes_of(home, name), PATIENCE, f"{name} is gone")  # type: ignore[misc]
         home.disable(name)
 

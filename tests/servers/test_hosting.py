@@ -330,8 +330,8 @@ def test_an_empty_folder_says_what_is_missing(hosting: Hosting, server: Server) 
     """In the log and in explain; the visitor gets a 503."""
     (hosting.root / "empty.hosting.test").mkdir()
     assert server.ask("empty.hosting.test").status == 503
-    assert "has none of wsgi.py" in server.log()
-    assert "has none of wsgi.py" in hosting.home.multisite("explain", "empty.hosting.test")
+    assert "contains none of wsgi.py" in server.log()
+    assert "contains none of wsgi.py" in hosting.home.multisite("explain", "empty.hosting.test")
 
 
 SEEN = """

@@ -81,6 +81,19 @@ FILES = {
 }
 FRESH = "rm -r /etc/moya; touch .venv/stamp-demo"  # a machine without a home; a checkout after `make venv`
 SERVED = "multisite serve > /var/log/serve.log 2>&1 & until at 8000; do sleep 0.05; done"
+#: An incident of blog, under the id that the page shows.
+FAILED = (
+    "sed -i 's/print(.*/raise KeyError(\"year\")/' /srv/blog/blog/wsgi.py\n"
+    f"multisite set blog mode=in-process\n{SERVED}\ncurl -s -H 'Host: blog.example.com' http://127.0.0.1:8000/archive\n"
+    """sed -Ei 's/("incident":")[0-9a-f]{8}"/\\13fa9c1d2"/' /var/lib/multisite/incidents/blog.jsonl"""
+)
+#: The status pages with TLS and a token, and curl, which fails if it gets an error page.
+SIGNED_IN = """export STATUS_TOKEN=secret CURL_CA_BUNDLE=/srv/tls/default.pem; echo fail > ~/.curlrc; mkdir /srv/tls
+printf '[service]\nstatus_domain = status.example.com\nstatus_token = $STATUS_TOKEN\n' >> /etc/moya/moya.conf
+openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=status.example.com -addext subjectAltName=DNS:status.example.com \\
+    -keyout key.pem -out chain.pem; cat key.pem chain.pem > $CURL_CA_BUNDLE
+echo 127.0.0.1 status.example.com >> /etc/hosts
+multisite serve --bind 127.0.0.1:443 --tls /srv/tls > /var/log/serve.log 2>&1 & until at 443; do sleep 0.05; done"""
 DEMO = "make run > /var/log/demo.log 2>&1 & until at 8000; do sleep 0.05; done"
 
 
@@ -101,6 +114,9 @@ BEFORE: dict[str, dict[str, str]] = {
         "multisite router": "echo 'blog.example.com 10.0.0.5:3031' > /etc/moya/map; multisite dissite blog blog-api\n"
         "printf '[router]\\nmap = map\\n' >> /etc/moya/moya.conf",
         **{f"multisite {name}": visited("blog.example.com") for name in ("status", "stats", "logs", "stop", "pause")},
+        "multisite incident": FAILED,
+        "multisite top": 'multisite() { TERM=xterm script -qec "multisite $*" /dev/null; }  # in a terminal',
+        "multisite bill": visited("blog.example.com"),
         "multisite maintenance": "echo soon > /srv/blog/back-at-noon.html",
         "multisite completion zsh": "fpath=(- /home/ada)  # where the shell looks for completions",
     },
@@ -128,6 +144,7 @@ BEFORE: dict[str, dict[str, str]] = {
         "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=x -keyout privkey.pem -out fullchain.pem; cd -",
     },
     "docs/sessions.md": {"curl": f"{FRESH}; {DEMO}"},
+    "docs/status.md": {"curl": SIGNED_IN},
     "docs/static.md": {"find": "cd /srv/blog; mkdir static; echo 'p {}' > static/site.css"},
 }
 

@@ -175,7 +175,7 @@ def test_each_domain_is_shown_its_certificate_and_a_renewed_one_at_once(tmp_path
         assert shown(server.port, "a.test")[0] == renewed != made["a.test"]
         (folder / "a.test" / "fullchain.pem").write_text("rubbish")
         assert shown(server.port, "a.test")[0] == made["default"]
-        eventually(lambda: "the certificate for a.test cannot be used" in server.log(), PATIENCE)
+        eventually(lambda: "cannot use the certificate for a.test" in server.log(), PATIENCE)
         late = certificate(folder, "late.test")
         assert shown(server.port, "late.test")[0] == late
         for hostile in ("b.test/x", "b.test/", "*.c.test", "b_.test"):
@@ -263,7 +263,7 @@ def test_http2_is_spoken_to_who_asks_for_it(tmp_path: Path) -> None:
     ("options", "reason"),
     [
         (("--tls", "nowhere"), "--tls nowhere: no such file or directory"),
-        (("--tls", "."), "--tls .: there is no certificate, DOMAIN/fullchain.pem"),
+        (("--tls", "."), "--tls .: no certificate found (DOMAIN/fullchain.pem"),
         (("--http2",), "--http2 needs --tls"),
     ],
 )
