@@ -20,13 +20,13 @@ from multisite.sites import history, usage
 from multisite.sites.history import History, Sample
 from multisite.sites.statefile import StateFile
 from multisite.sites.tally import quantile
-from multisite.supervisor.process import kernel
+from multisite.supervisor.process import descriptors, kernel
 from multisite.supervisor.process.kernel import Connections
 from multisite.supervisor.site.costs import Figures
 from multisite.supervisor.site.parts import NO_CONNECTIONS
 from multisite.supervisor.site.supervised import SupervisedSite
 
-MOST_OPEN = 128  # histories that are mapped at once; the others are opened again when they are needed
+MOST_OPEN = 128  # histories that are mapped at once, unless descriptors run out; others are opened when needed
 WEIGH_EVERY = 5.0  # seconds between two measurements of memory
 WEIGH_SHARE = 100  # which take at most 1/100 of the time
 IDLE_CPU = 0.005  # seconds of processor time in a second that are no activity
@@ -85,9 +85,11 @@ class Recorder:
                 samples[name] = samples.get(name, history.NOTHING).and_(sample)
         self._forget({one.site.name for one in sites}, names)
         self._weigh([one for one in alive if one.site.name in samples], now)
-        when = time.time()
+        when, most = time.time(), 0 if descriptors.are_low() else MOST_OPEN  # each has a descriptor
         for name, sample in samples.items():
             self._add(name, when, sample._replace(memory=self._sizes.get(name, 0.0)))
+            self._close_above(most)
+        self._close_above(most)
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_EVERY
             self._sweep(when)
@@ -130,7 +132,9 @@ class Recorder:
                 return
         self._open[name] = kept  # the last one of those that are open
         kept.add(when, sample)
-        while len(self._open) > MOST_OPEN:
+
+    def _close_above(self, most: int) -> None:
+        while len(self._open) > most:
             self._open.pop(next(iter(self._open))).close()
 
     def _sweep(self, when: float) -> None:
