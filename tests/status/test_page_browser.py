@@ -30,7 +30,15 @@ def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the two packages of npm."""
     npm = shutil.which("npm") or not_tested("npm: not installed, so the pages are looked at by no browser")
     folder = tmp_path_factory.mktemp("npm")
-    options = ["--prefix", str(folder), "--no-audit", "--no-fund", "--ignore-scripts"]
+    options = [
+        "--prefix",
+        str(folder),
+        "--no-audit",
+        "--no-fund",
+        "--ignore-scripts",
+        "--prefer-offline",
+        "--fetch-retries=1",
+    ]
     done = subprocess.run([npm, "install", *options, *PACKAGES], capture_output=True, timeout=180, check=False)
     if done.returncode:
         not_tested(f"npm cannot install {' '.join(PACKAGES)}")
