@@ -114,7 +114,9 @@ def test_who_may_not_write_a_log_is_named(tmp_path: pathlib.Path) -> None:
     (tmp_path / "logs").mkdir(mode=0o500)
     site = Site("a.ini", name="a", error_log=str(tmp_path / "logs" / "e.log"))
     (problem,) = places.log_problems(site)
-    assert problem.reason.startswith("the user '") and problem.reason.endswith(f"may not write {tmp_path}/logs")
+    assert problem.reason.startswith("the user '") and problem.reason.endswith(
+        f"may not write to {tmp_path}/logs (mode 0500)"
+    )
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="others follow it")
