@@ -56,6 +56,7 @@ def explain(session: Session, address: str) -> None:
     from multisite.config.domains import normalise
     from multisite.control import localnames
     from multisite.errors import BadHost
+    from multisite.status.needs import FAILED
 
     raw, path = split_address(address)
     named = _named(session, address)
@@ -87,7 +88,7 @@ def explain(session: Session, address: str) -> None:
     else:
         say_answer(answer)
         say_problems(p for p in session.catalogue.problems if p.file == answer["file"])
-    if answer["faults"] or answer["state"] == "broken":
+    if answer["faults"] or answer["state"] in FAILED:
         raise SystemExit(1)
 
 

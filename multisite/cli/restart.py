@@ -153,15 +153,16 @@ def start(session: Session, names: tuple[str, ...]) -> None:
 
 def _start(session: Session, named: Named) -> dict[str, Any]:
     """Start a process by connecting to the socket of the site, as a request does."""
-    from multisite.status.report import PROXY, judge
+    from multisite.status.report import judge
 
     if "%" in named.site.location:
         return {"done": "it is a hosting site, with a site for each host; name one of its hosts"}
     report = judge(session, named.site) if not named.site.host else None
-    if report and report.state == "broken":
+    if report and report.state == "broken" and (report.faults or not report.placement):  # another try may succeed
         raise MultisiteError(f"it cannot start: {report.problems[0].reason if report.problems else report.reason}")
-    if report and (report.state == PROXY or report.placement == "in-process"):
-        where = "its servers are not ours to start" if report.state == PROXY else "it shares the workers' interpreter"
+    if report and report.placement in ("proxy", "in-process"):
+        is_proxy = report.placement == "proxy"
+        where = "its servers are not ours to start" if is_proxy else "it shares the workers' interpreter"
         return {"done": f"{where}, so there is no process to start"}
     if session.known.get(named.site.name, {}).get("pids"):
         return {"done": "it is already running"}

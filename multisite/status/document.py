@@ -73,7 +73,10 @@ def _instance_row(inventory: Inventory, known: dict[str, Any]) -> dict[str, Any]
     from multisite.sites.placement import HOSTING
 
     instance = inventory.catalogue.instance(known["template"], known["host"])
-    return SiteReport(inventory, instance[1], "spawned", HOSTING, known["state"]).as_dict() if instance else None
+    if not instance:
+        return None
+    failure = inventory.failed_starts.get(instance[1].name)
+    return SiteReport(inventory, instance[1], "spawned", HOSTING, known["state"], failure=failure).as_dict()
 
 
 def _disabled_row(inventory: Inventory, file: SiteFile) -> dict[str, Any]:

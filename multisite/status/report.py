@@ -46,6 +46,7 @@ COUNTED = (*figures.COUNTED, *figures.STARTED, "history_file")
 DAY = 86400
 MAY_HAVE_MOVED = "this user may not see whether it has moved into the workers"
 REACHED_WITHIN = 1.0  # seconds
+_UNSERVED = ("stopped", "starting", "stopping")  # the supervisor's words for a site that no process serves
 PROXY = "proxy"  # the state of a site that only relays to upstreams, so there is no process to start or stop
 
 
@@ -79,10 +80,15 @@ class SiteReport:
 
     @property
     def state(self) -> str:
-        """One of the contract's words; if the supervisor manages the site, its word counts."""
+        """One of the contract's words; if the supervisor manages the site, its word counts.
+
+        A site whose last start failed is "broken" during the next one, too, until a process serves.
+        """
         if self.inventory.hidden and self.at_rest not in ("broken", PROXY):
             return UNKNOWN
         known = self.inventory.known.get(self.site.name, {}).get("state")
+        if known in _UNSERVED and self.failure and self.failure.broken:
+            return "broken"
         spawned = self.placement == "spawned" and self.at_rest != "broken"
         return known if known and (spawned or self.inventory.is_held(self.site.name)) else self.at_rest
 
@@ -167,9 +173,10 @@ class SiteReport:
         if not figures:
             return row
         measured = {} if self.inventory.hidden else self._measured()
-        stands = not measured.get("pids") or not self.failure  # notes are written later
+        state = self.state
+        stands = not measured.get("pids") or not self.failure or state == "broken"  # notes are written later
         last = measured.get("failure") or (failure if stands else _failure(self.trouble))
-        return {**row, **measured, "state": self.state, "failure": last}
+        return {**row, **measured, "state": state, "failure": last}
 
     def _measured(self) -> dict[str, Any]:
         """Return the figures: what the workers counted, and what the site's own processes did."""

@@ -72,6 +72,18 @@ def test_explain_and_list_tell_a_failed_start_whether_or_not_the_supervisor_live
             end_supervisor(home)
 
 
+def test_start_tries_a_site_again_whose_last_start_failed(home: SupervisedHome) -> None:
+    """What it needed may be there now, and no file of the site tells."""
+    needed = home.path / "needed"
+    home.site("bad", f"import os, sys\nif not os.path.exists({str(needed)!r}): sys.exit(3)\n{SERVER}")
+    fail(home, "bad")
+    home.wait_for("bad", "stopped")
+    needed.touch()
+    assert typed(home, "start", "bad") == "bad: starting\n"
+    home.wait_for("bad", "running")
+    assert listed(home, "bad")["state"] == "running"
+
+
 INCIDENT = re.compile(r"incident ([0-9a-f]{8}): (.*)")
 #: what its first start does, and the next; whether any visitor sees an error, and what the log shows
 TWICE = {
