@@ -10,8 +10,8 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from multisite.config import development
 from multisite.config.sections import RouterOptions
+from multisite.config.serving import development
 from multisite.dispatch.dispatcher import Dispatcher
 from multisite.logs import kept
 from multisite.sites.live import LiveHome

@@ -43,6 +43,10 @@ ROOMS = {
         "how everybody else talks to the supervisor, where its sockets are, and whether this machine drains",
         "errors config",
     ),
+    "cluster": Room(
+        "several machines that serve one home: which there are, and which of them a front end chooses for a host",
+        "errors config",
+    ),
     "inprocess": Room(
         "importing a site into this interpreter, whole or not at all, and taking it out again",
         "errors config logs sites runner",
@@ -94,11 +98,12 @@ TWICE = {
     "report": "what a process of a site says of itself, what is known of nodes, and of a site",
     "router": "the command, and what it is about",
     "server": "which server a site has, and the one at which nodes announce themselves",
+    "nodes": "as options write them, and which of a cluster's this machine is",
     "loop": "in which one thread waits for all connections: a worker's, and the supervisor's",
     "site": "as its file says, and as a worker has it",
     **dict.fromkeys(("loghandlers", "model", "policies"), "the name that users have in their files, and the real one"),
 }
-MOST_AT_THE_TOP = 16  # status is the last: commands and the page show the same, and neither may import the other
+MOST_AT_THE_TOP = 17  # cluster is the last: front ends, supervisors and commands must agree on who serves a host
 MOST_IN_A_FOLDER, MOST_IN_THE_RUNNER = 25, 33
 LONGEST_FILE = 450
 MEDIAN = (120, 220)
@@ -111,7 +116,14 @@ IMPURE = frozenset({"socket", "subprocess", "threading", "time", "select", "sign
 PURE = (
     *("errors", "config.model", "config.option", "config.options", "config.sections", "config.site", "config.values"),
     *("config.checks", "config.filerules", "config.logformat", "config.domains", "config.hosting", "config.endpoint"),
-    *("config.trusted", "config.development", "proxy.wire.http11", "proxy.wire.framing", "proxy.wire.envelope"),
+    *(
+        "config.trusted",
+        "config.serving.development",
+        "config.cluster",
+        "proxy.wire.http11",
+        "proxy.wire.framing",
+        "proxy.wire.envelope",
+    ),
     *(
         "config.availability",
         "config.times",

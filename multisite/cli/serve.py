@@ -73,7 +73,7 @@ def serve(session: Session, /, publisher: str | None, **given: Any) -> None:
 
 def publish(session: Session, file: str, given: dict[str, Any]) -> None:
     """Serve the sites of the home with the server that `file` names; `given` are options of the command line."""
-    from multisite.config.publisher import read_publisher
+    from multisite.config.serving.publisher import read_publisher
 
     options, written, problems = read_publisher(os.path.abspath(file))
     say_problems(problems)
@@ -129,7 +129,7 @@ def _overridden(options: PublisherOptions, given: dict[str, Any]) -> PublisherOp
 
 def _become(options: PublisherOptions, given: dict[str, Any]) -> None:
     """Replace this process by the server."""
-    from multisite.config import publisher
+    from multisite.config.serving import publisher
     from multisite.control import program as ours
 
     name = publisher.PROGRAMS[options.type]

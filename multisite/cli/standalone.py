@@ -17,7 +17,7 @@ import click
 from multisite.cli.group import fail, fenced
 from multisite.cli.output import complain, say, say_problems
 from multisite.cli.session import Session
-from multisite.config.development import Development, raising
+from multisite.config.serving.development import Development, raising
 from multisite.config.trusted import of_gunicorn
 from multisite.control import localnames
 from multisite.errors.pages import is_loopback

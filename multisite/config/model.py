@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
+from multisite.config.cluster import ClusterOptions
 from multisite.config.sections import (
-    ClusterOptions,
     EventsOptions,
     ProjectsOptions,
     RouterOptions,

@@ -3,6 +3,8 @@
 A node is ``HOST:PORT``, ``/path``, ``unix:/path``, ``@abstract``, ``http://…``, ``http+unix:/path`` or ``uwsgi://…``;
 ``,modifier1`` or ``,modifier1,modifier2`` may follow, and ``|`` separates several. Without a scheme the protocol is
 uwsgi, as in uWSGI's Fastrouter.
+
+A machine of a cluster, which serves the same home as the others, is ``ADDRESS:PORT`` or ``ADDRESS:PORT=WEIGHT``.
 """
 
 from __future__ import annotations
@@ -14,9 +16,12 @@ from dataclasses import dataclass
 from multisite.config.endpoint import Endpoint
 
 MOST_NODES = 256  # of one key
+MOST_MACHINES = 1000  # of one cluster
 LONGEST = 255  # bytes of an address in uWSGI's announcements
+HEAVIEST = 256  # weight of a machine; HAProxy knows no greater one
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_ANYWHERE = ("0.0.0.0", "::", "0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,24 @@ class Node:
         if end.protocol == "uwsgi":
             return end.path.replace("\0", "@") or str(end).partition("://")[2]
         return str(end)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine that serves the same home as others, and where its server listens for the front ends.
+
+    Attributes:
+        host: address or host name, an IPv6 address without brackets.
+        weight: its share of the sites, in proportion to those of the others; 1 to 256.
+    """
+
+    host: str
+    port: int
+    weight: int = 1
+
+    def __str__(self) -> str:
+        """``ADDRESS:PORT``, the name by which front ends, status and messages know it."""
+        return Endpoint("http", host=self.host, port=self.port).address
 
 
 def parse(text: str) -> Node:
@@ -94,6 +117,44 @@ def parse_list(items: Iterable[str]) -> tuple[Node, ...]:
         except ValueError as error:
             raise ValueError(f"{text}: {error}") from None
     return tuple(found)
+
+
+def parse_machine(text: str) -> Machine:
+    """Read ``ADDRESS:PORT`` or ``ADDRESS:PORT=WEIGHT``.
+
+    Raises:
+        ValueError: it is neither; the message is the reason.
+    """
+    address, has_weight, weight = map(str.strip, text.partition("="))
+    endpoint = Endpoint.parse(address)
+    if "/" in address or endpoint.path:
+        raise ValueError("a node is ADDRESS:PORT")
+    if endpoint.host in _ANYWHERE:
+        raise ValueError(f"{endpoint.host} is no address of one machine")
+    digits = weight if has_weight else "1"
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 3 and 0 < int(digits) <= HEAVIEST):
+        raise ValueError(f"a weight is a whole number from 1 to {HEAVIEST}")
+    return Machine(endpoint.host.lower(), endpoint.port, int(digits))
+
+
+def parse_machines(items: Iterable[str]) -> tuple[Machine, ...]:
+    """Read a list of machines, one item for each.
+
+    Raises:
+        ValueError: one of them is none, or is listed twice, or there are too many; the message names it.
+    """
+    found: dict[str, Machine] = {}
+    for text in items:
+        try:
+            machine = parse_machine(text)
+        except ValueError as error:
+            raise ValueError(f"{text}: {error}") from None
+        if str(machine) in found:
+            raise ValueError(f"{machine} is listed twice")
+        found[str(machine)] = machine
+    if len(found) > MOST_MACHINES:
+        raise ValueError(f"more than {MOST_MACHINES} nodes are listed")
+    return tuple(found.values())
 
 
 def _modifier(text: str) -> int:

@@ -54,6 +54,8 @@ KINDS = {
     "list": "list, comma separated or one item on each indented line",
     "nodes": "list of nodes: HOST:PORT, a path or @NAME for uwsgi, http://HOST:PORT and http+unix:PATH for HTTP; "
     ",MODIFIER1 or ,MODIFIER1,MODIFIER2 may follow",
+    "machine": "ADDRESS:PORT",
+    "machines": "list of ADDRESS:PORT or ADDRESS:PORT=WEIGHT",
     "subscriptions": "list of ADDRESS:PORT:KEY or /PATH:KEY; ,MODIFIER1 may follow",
     "networks": "list of addresses and networks",
     "argv": "command line",
@@ -79,7 +81,7 @@ _PURPOSE = {
         "router",
     ): "Nodes for hosts that no site claims. The mappers are tried in this order: map, pattern, the "
     "nodes that announced themselves, base, code, redis, sql, mappers, to.",
-    (HOME_FILE, "cluster"): "What several machines share. *No effect yet.*",
+    (HOME_FILE, "cluster"): "The machines that serve the same home.",
     (HOME_FILE, "events"): "The recipients of events; see the page about the supervisor.",
     (HOME_FILE, "env"): "Environment of every site.",
     (PUBLISHER_FILE, "publisher"): "The server.",

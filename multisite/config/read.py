@@ -11,10 +11,10 @@ from typing import Any
 
 from multisite.config import checks, hosting, ini, policies
 from multisite.config.checks import Fault, Texts, Values
-from multisite.config.development import LOCALHOST
 from multisite.config.ini import Chain
 from multisite.config.model import Home, Site, SiteFile
 from multisite.config.options import HOME_FILE, INHERITED, KNOWN, OPTIONS, SECTIONS, SITE_FILE
+from multisite.config.serving.development import LOCALHOST
 from multisite.config.site import PROMISES
 from multisite.config.values import NAME, did_you_mean
 from multisite.errors import ConfigError, Problem

@@ -79,7 +79,7 @@ class ServiceOptions:
         "on a unix socket. From all other peers these headers are dropped, and what gunicorn took from them is "
         "undone. If the option is not set and root runs the supervisor, a peer on a loopback address, or on a unix "
         "socket that every account can connect to, has to be root, the workers' user, a web server's account or a "
-        "member of socket_group; otherwise every account of the machine is believed.",
+        "machine of socket_group; otherwise every account of the machine is believed.",
         example="127.0.0.1, 10.0.0.0/8, unix",
     )
     status_domain: str = option(
@@ -352,15 +352,6 @@ class RouterOptions:
         example="provision.py:domain",
     )
     provision_timeout: float = option("duration", "30s", "Longest time that requests to a new domain wait for it.")
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterOptions:
-    """What several machines share."""
-
-    url: str = option(
-        "text", help="Redis server through which several machines share state.", example="redis://10.0.0.1"
-    )
 
 
 @dataclass(frozen=True, slots=True)

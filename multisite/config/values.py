@@ -125,6 +125,18 @@ def node_list(value: str) -> tuple[str, ...]:
     return items
 
 
+def machine(value: str) -> str:
+    """Address and port of a machine of the cluster."""
+    return str(nodes.parse_machine(value))
+
+
+def machines(value: str) -> tuple[str, ...]:
+    """Machines of the cluster (`multisite.config.nodes.Machine`), perhaps with weights."""
+    items = list_of(value)
+    nodes.parse_machines(items)
+    return items
+
+
 def subscriptions(value: str) -> tuple[str, ...]:
     """Fastrouters and keys (`multisite.config.subscription`)."""
     return subscription.joined(list_of(value))
@@ -267,6 +279,8 @@ CASTS: dict[str, Callable[..., Any]] = {
     "choice": choice,
     "list": list_of,
     "nodes": node_list,
+    "machine": machine,
+    "machines": machines,
     "networks": networks,
     "subscriptions": subscriptions,
     "multiline": unquote,
@@ -288,6 +302,8 @@ CASTS: dict[str, Callable[..., Any]] = {
 EMPTY: dict[str, Any] = {"name": "", "text": "", "path": "", "application": "", "multiline": "", "list": (), "argv": ()}
 EMPTY |= {
     "nodes": (),
+    "machine": "",
+    "machines": (),
     "networks": (),
     "subscriptions": (),
     "expiries": (),

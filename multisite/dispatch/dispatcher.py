@@ -20,9 +20,9 @@ from functools import partial
 from types import MethodType
 from typing import Any
 
-from multisite.config.development import OFF, Development
 from multisite.config.domains import normalise
 from multisite.config.model import Home, Site
+from multisite.config.serving.development import OFF, Development
 from multisite.config.trusted import TrustedHeader, TrustedProxies
 from multisite.dispatch import ask, mounts, newsite, statushost
 from multisite.dispatch.automode import AutoMode, Reach

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from multisite.config.development import OFF, Development
 from multisite.config.model import Home, Site
+from multisite.config.serving.development import OFF, Development
 from multisite.dispatch.automode import AutoMode
 from multisite.dispatch.environ import Completed, Patience
 from multisite.dispatch.middleware import Beside, ConcurrencyLimit, Layers, Rescue

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from multisite.config.development import OFF, Development
 from multisite.config.endpoint import Endpoint
 from multisite.config.model import Home, Site
+from multisite.config.serving.development import OFF, Development
 from multisite.config.trusted import TrustedProxies
 from multisite.control.client import Client
 from multisite.errors import Asleep, BackendUnavailable, MultisiteError, NoAnswer, UpstreamError, UpstreamTimeout

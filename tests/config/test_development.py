@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multisite.cli.serve import _overridden
-from multisite.config import development, publisher
-from multisite.config.development import OFF, Development
 from multisite.config.domains import HostTable, local_host
 from multisite.config.model import Site
 from multisite.config.options import KNOWN, PUBLISHER_FILE
-from multisite.config.publisher import read_publisher
 from multisite.config.read import read_home
 from multisite.config.sections import PublisherOptions
+from multisite.config.serving import development, publisher
+from multisite.config.serving.development import OFF, Development
+from multisite.config.serving.publisher import read_publisher
 from multisite.errors import pages
 from multisite.runner import debugger
 from multisite.sites import changes

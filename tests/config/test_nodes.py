@@ -70,3 +70,30 @@ def test_networks() -> None:
     assert CASTS["networks"]("10.0.0.0/8, ::1") == ("10.0.0.0/8", "::1")
     with pytest.raises(ValueError, match="10/33 is neither an address"):
         CASTS["networks"]("10/33")
+
+
+def test_members_of_a_cluster() -> None:
+    [one, two, three] = nodes.parse_machines(["10.0.0.1:8000", "Web.example.com:81 = 3", "[::1]:9"])
+    assert (str(one), one.weight) == ("10.0.0.1:8000", 1)
+    assert (str(two), two.weight) == ("web.example.com:81", 3)
+    assert (str(three), three.host) == ("[::1]:9", "::1")
+    assert CASTS["machines"]("10.0.0.1:8000, 10.0.0.2:8000=2") == ("10.0.0.1:8000", "10.0.0.2:8000=2")
+    assert CASTS["machine"]("Web:1") == "web:1"
+
+
+@pytest.mark.parametrize(
+    ("items", "reason"),
+    [
+        (["a:1", "a:1=2"], "a:1 is listed twice"),
+        (["a:1=0"], "a:1=0: a weight is a whole number from 1 to 256"),
+        (["a:1=x"], "a weight"),
+        (["a"], "a: the port is missing"),
+        (["unix:/a"], "a node is ADDRESS:PORT"),
+        (["http://a"], "a node is ADDRESS:PORT"),
+        (["0.0.0.0:80"], "no address of one machine"),
+        ([f"a:{port}" for port in range(1, 1002)], "more than 1000"),
+    ],
+)
+def test_what_is_no_member(items: list[str], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        nodes.parse_machines(items)

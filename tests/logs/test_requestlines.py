@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multisite.config.development import Development, from_environ
+from multisite.config.serving.development import Development, from_environ
 from multisite.dispatch.watched import watched
 from multisite.logs.requestlines import LONGEST, line
 from multisite.service import Service

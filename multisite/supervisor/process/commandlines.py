@@ -11,10 +11,11 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
-from multisite.config import development, hosting
+from multisite.config import hosting
 from multisite.config.application import AppSpec
 from multisite.config.model import Site
 from multisite.config.policies import Refused
+from multisite.config.serving import development
 from multisite.control import program
 from multisite.sites import placement, sharing
 from multisite.sites.changes import ALWAYS_RESTART

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from multisite.config import development, hosting
+from multisite.config import hosting
 from multisite.config.model import Home, Site
 from multisite.config.policies import Refused
+from multisite.config.serving import development
 from multisite.config.trusted import key_of
 from multisite.control import program
 from multisite.control.program import SERVERS_OWN

@@ -1,0 +1,30 @@
+"""The section [cluster] of moya.conf; its fields declare the options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from multisite.config.option import option
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterOptions:
+    """What several machines share."""
+
+    nodes: tuple[str, ...] = option(
+        "machines",
+        help="The machines that serve this home, each with the port at which its server listens for the front ends: "
+        "ADDRESS:PORT or ADDRESS:PORT=WEIGHT. Rules of multisite create-rules distribute the hosts among them.",
+        example="10.0.0.1:8000, 10.0.0.2:8000=2",
+    )
+    node: str = option(
+        "machine",
+        help="This machine, as nodes lists it.",
+        note="the node with an address of this machine",
+        example="10.0.0.1:8000",
+    )
+    url: str = option(
+        "text",
+        help="Redis server through which several machines share state; it has no effect yet.",
+        example="redis://10.0.0.1",
+    )
