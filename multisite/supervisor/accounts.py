@@ -18,7 +18,7 @@ KEEP_EVERY = 60.0  # seconds between two writings of the document
 FOLLOW_EVERY = 0.02  # seconds between two looks at what sites count that are being used
 REST_EVERY = 0.5  # seconds, where none has been used for so long as
 RESTS_AFTER = 2.0
-FOLLOW_SHARE = 50  # following takes at most 1/50 of the time
+FOLLOW_SHARE = 50  # following takes at most 1/50 of the processor time
 
 _NOTHING = Tally()
 
@@ -79,10 +79,12 @@ class Accounts(Handed):
     def follow(self, sites: Iterable[SupervisedSite], now: float) -> None:
         """Note in the journal what has changed, so that the end of this process, whatever it is, costs moments only.
 
-        Looking costs a system call for each site with processes; it takes a bounded share of the time.
+        Looking costs a system call for each site with processes; it takes a bounded share of the processor time. Time in
+        which this process had no processor does not count: on a busy machine seconds of counts could be lost.
         """
         if now < self.follow_at:
             return
+        begun = time.thread_time()
         for supervised in sites:
             name, mark = supervised.site.name, (supervised.scoreboard.raw(), supervised.costs.spent)
             seen = self._seen.get(name)
@@ -91,7 +93,7 @@ class Accounts(Handed):
                 if mark[1].starts:
                     self._journal.put(name, self.total(supervised))
                     self._used_at = now
-        spent = time.monotonic() - now
+        spent = time.thread_time() - begun
         pause = FOLLOW_EVERY if now - self._used_at < RESTS_AFTER else REST_EVERY
         self.follow_at = now + max(pause, FOLLOW_SHARE * spent)
 

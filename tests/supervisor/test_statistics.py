@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multisite.sites.tally import MOST, Tallies, Tally, tally_of
+from multisite.supervisor.accounts import Accounts
 from multisite.supervisor.records import journal
 from multisite.supervisor.records.journal import Journal
 from tests.processes import is_running
@@ -147,6 +148,14 @@ def test_a_supervisor_that_is_killed_has_counted_for_the_next(tmp_path: Path) ->
             assert (found["requests"], found["errors"], found["starts"]) == (wanted, killed + 1, killed + 2)
             assert found["statuses"] == [0, 0, wanted - killed - 1, 0, 0, killed + 1]
             assert found["starts_by_kind"] == {"cold": killed + 2}
+
+
+def test_time_without_a_processor_delays_no_count(tmp_path: Path) -> None:
+    """Only what following costs makes it rarer: the next look of one that took long is as soon as any other."""
+    followed = Accounts(SupervisedHome(tmp_path).home)
+    begun = time.monotonic() - 1000
+    followed.follow((), begun)
+    assert followed.follow_at - begun < 500
 
 
 @given(st.binary(max_size=4 * journal.PLACE))
