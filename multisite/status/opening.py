@@ -14,7 +14,9 @@ from multisite.status.metrics import CONTENT_TYPE, exposition
 from multisite.status.observed import Observed
 from multisite.status.page import StatusPage, Subject
 from multisite.status.rehearsal import Rehearsal, simulated
+from multisite.status.web import attempts
 from multisite.status.web.admission import Admission
+from multisite.status.web.attempts import Attempts
 
 if TYPE_CHECKING:
     from multisite.config.model import Home
@@ -30,7 +32,8 @@ def page_of(home: Home, catalogue_of: Callable[[], Catalogue], is_ours: Callable
         is_ours: tells whether a peer on this machine is the administrator's, and not a site's.
     """
     service = home.service
-    admission = Admission(service.status_token, key_of(home), TrustedProxies(service.trusted_proxies), is_ours)
+    proxies, counted = TrustedProxies(service.trusted_proxies), Attempts(StateFile(home, attempts.KIND, guides_us=True))
+    admission = Admission(service.status_token, key_of(home), proxies, is_ours, counted)
     count = simulated(dict(os.environ))
     observed: Subject = Rehearsal(count) if count else Observed(catalogue_of)
 

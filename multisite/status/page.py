@@ -20,6 +20,7 @@ from multisite.errors.pages import phrase
 from multisite.status.fence import describe
 from multisite.status.web import actions, markup, signin
 from multisite.status.web.admission import Admission, Visitor
+from multisite.status.web.attempts import TooManyAttempts
 from multisite.status.web.incidentpage import incidentpage
 from multisite.status.web.markup import Html, site_path, tag
 from multisite.status.web.overview import View, overview
@@ -98,9 +99,14 @@ class StatusPage:
         """Answer one request (PEP 3333); `forwarded`: a front end was named in it."""
         path, method = str(environ.get("PATH_INFO", "/")), str(environ.get("REQUEST_METHOD", "GET"))
         try:
-            if path == "/events" and method == "GET" and self._visitor(environ, forwarded):
+            is_stream = path == "/events" and method == "GET"
+            if is_stream and self._visitor(environ, forwarded):
                 return self._streams.answer(environ, start_response, FIELDS)
-            status, media_type, body, more = self._answered(environ, path, method, forwarded)
+            answered = self._refused(path) if is_stream else self._answered(environ, path, method, forwarded)
+            status, media_type, body, more = answered
+        except TooManyAttempts as error:
+            again = [("Retry-After", str(error.retry_after))]
+            status, media_type, body, more = self._text(error.status, error.reason, again)
         except MultisiteError as error:
             status, media_type, body, more = self._text(503, error.reason)
         fields = [
@@ -150,8 +156,7 @@ class StatusPage:
         to = signin.destination(given.get("to", ""))
         if environ.get("HTTP_SEC_FETCH_SITE", "same-origin") != "same-origin":
             return self._text(403, "This form was sent by another site.")
-        if not self._admission.is_token(given.get("token", "")):
-            _log.warning("status page: a wrong token from %s", one_line(str(environ.get("REMOTE_ADDR") or "unix"))[:60])
+        if not self._admission.is_token(given.get("token", ""), environ, self._clock()):
             body = signin.page(to, self._admission.has_token, wrong=True)
             return (401 if self._admission.has_token else 403), HTML, body.encode(), []
         cookie = self._admission.cookie(self._clock(), environ.get("wsgi.url_scheme") == "https")

@@ -79,8 +79,8 @@ class Accounts(Handed):
     def follow(self, sites: Iterable[SupervisedSite], now: float) -> None:
         """Note in the journal what has changed, so that the end of this process, whatever it is, costs moments only.
 
-        Looking costs a system call for each site with processes; it takes a bounded share of the processor time. Time in
-        which this process had no processor does not count: on a busy machine seconds of counts could be lost.
+        Looking costs a system call for each site with processes; it takes a bounded share of the processor time. Time
+        in which this process had no processor does not count: on a busy machine seconds of counts could be lost.
         """
         if now < self.follow_at:
             return

@@ -18,6 +18,7 @@ import pytest
 from multisite.config.trusted import TrustedProxies
 from multisite.status.page import StatusPage
 from multisite.status.web.admission import Admission
+from multisite.status.web.attempts import Attempts
 from multisite.status.web.incidentpage import of_rows
 from multisite.status.web.markup import Html
 from multisite.status.web.sparkline import sparkline
@@ -77,10 +78,17 @@ class Reply:
 class Visit:
     """Asks a `StatusPage` as a browser on this machine does, unless `more` says otherwise."""
 
-    def __init__(self, told: dict[str, Any], token: str = TOKEN, has_buttons: bool = False) -> None:
+    def __init__(
+        self,
+        told: dict[str, Any],
+        token: str = TOKEN,
+        has_buttons: bool = False,
+        attempts: Attempts | None = None,
+        clock: Callable[[], float] = lambda: NOW,
+    ) -> None:
         self.subject = Invented(told)
-        admission = Admission(token, "key", TrustedProxies(["127.0.0.1", "unix"]))
-        self.page = StatusPage(self.subject, admission, has_buttons, clock=lambda: NOW)
+        admission = Admission(token, "key", TrustedProxies(["127.0.0.1", "unix"]), attempts=attempts)
+        self.page = StatusPage(self.subject, admission, has_buttons, clock=clock)
 
     def __call__(self, address: str = "/", form: dict[str, str] | None = None, **more: str) -> Reply:
         path, _, query = address.partition("?")

@@ -1,4 +1,4 @@
-"""Who may see the status pages, and who may press a button (pure but for the clock that is passed in).
+"""Who may see the status pages, and who may press a button.
 
 A peer of this machine may see them. A front end is such a peer as well, and speaks for anybody: whoever comes through
 one has to know the token. So has, where sites have users of their own, a process that is none of the administrator's.
@@ -15,6 +15,7 @@ from typing import Any
 
 from multisite.config.trusted import TrustedProxies, client_of
 from multisite.errors.pages import is_loopback
+from multisite.status.web.attempts import Attempts
 
 Environ = dict[str, Any]
 COOKIE = "multisite_status"
@@ -43,6 +44,7 @@ class Admission:
         key: secret of the home, for what is signed without a token.
         proxies: whose X-Forwarded-For is believed.
         is_ours: tells whether a peer on this machine is the administrator's, and not a site's.
+        attempts: counts wrong tokens.
     """
 
     def __init__(
@@ -51,10 +53,12 @@ class Admission:
         key: str,
         proxies: TrustedProxies,
         is_ours: Callable[[Environ], bool] = lambda environ: True,
+        attempts: Attempts | None = None,
     ) -> None:
         self._token = token
         self._secret = hashlib.sha256(f"{token}\n{key}".encode("utf-8", "surrogateescape")).digest()
         self._proxies, self._is_ours = proxies, is_ours
+        self._attempts = attempts or Attempts()
 
     @property
     def has_token(self) -> bool:
@@ -68,10 +72,13 @@ class Admission:
             environ: of the request.
             now: Unix seconds.
             forwarded: a front end was named in it, whether or not that is believed.
+
+        Raises:
+            TooManyAttempts: it shows a token, after too many wrong ones.
         """
         address = client_of(environ, self._proxies)
         scheme, _, sent = str(environ.get("HTTP_AUTHORIZATION", "")).partition(" ")
-        if scheme.lower() == "bearer" and self.is_token(sent.strip()):
+        if scheme.lower() == "bearer" and self.is_token(sent.strip(), environ, now):
             return Visitor(f"{address or 'a local process'}, by its token", by_header=True)
         if self._token and self.is_signed("visit", self._cookie(environ), now):
             return Visitor(f"{address or 'a local process'}, signed in")
@@ -80,9 +87,16 @@ class Admission:
             return Visitor(f"{peer or 'a unix socket'}, on this machine")
         return None
 
-    def is_token(self, sent: str) -> bool:
-        """Tell whether a text is the token, in a time that tells nothing of it."""
-        return bool(self._token) and hmac.compare_digest(sent.encode("utf-8", "replace"), self._token.encode())
+    def is_token(self, sent: str, environ: Environ, now: float) -> bool:
+        """Tell whether a text is the token, in a time that tells nothing of it; one that is not is counted.
+
+        Raises:
+            TooManyAttempts: too many wrong ones have come from this client.
+        """
+        if not self._token:
+            return False
+        is_right = hmac.compare_digest(sent.encode("utf-8", "replace"), self._token.encode())
+        return self._attempts.judge(client_of(environ, self._proxies), is_right, now)
 
     def signed(self, purpose: str, until: float) -> str:
         """Return a text that only this home can have made, good until a time (Unix seconds)."""
