@@ -44,7 +44,8 @@ ROOMS = {
         "errors config",
     ),
     "cluster": Room(
-        "several machines that serve one home: which there are, and which of them a front end chooses for a host",
+        "several machines that serve one home: which there are, what they share through an engine, and which of them a "
+        "front end chooses for a host",
         "errors config",
     ),
     "inprocess": Room(

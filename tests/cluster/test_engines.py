@@ -1,0 +1,224 @@
+"""The same promises on Redis and on etcd, with the real programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from multisite.cluster import engines
+from multisite.cluster.engines import open_registry
+from multisite.cluster.registry import EngineAway, Registry
+from tests.servers.harness import eventually
+
+from . import programs
+from .programs import Engine
+
+pytestmark = pytest.mark.servers
+
+LONG, SHORT = 60.0, 2.0  # seconds to live: longer than any test, and the shortest that etcd has
+
+
+@pytest.fixture(scope="module", params=list(programs.ENGINES))
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    with programs.running(request.param, tmp_path_factory.mktemp("engine")) as started:
+        yield started
+
+
+@pytest.fixture
+def url(engine: Engine, request: pytest.FixtureRequest) -> str:
+    """A cluster of each test's own."""
+    name = "".join(letter for letter in request.node.name if letter.isalnum())
+    return f"{engine.url}#{name}"
+
+
+@pytest.fixture
+def one(url: str) -> Registry:
+    return open_registry(url)
+
+
+@pytest.fixture
+def other(url: str) -> Registry:
+    return open_registry(url)
+
+
+def test_entries_of_all_are_seen_by_all(one: Registry, other: Registry) -> None:
+    empty = other.version()
+    assert other.snapshot().entries == {}
+    one.announce("node", "10.0.0.1:80", '{"a": "ä"}', LONG)
+    other.announce("pool", "a/b c|http://x", "1", LONG)
+    found = one.snapshot()
+    assert found.entries == {"node": {"10.0.0.1:80": '{"a": "ä"}'}, "pool": {"a/b c|http://x": "1"}}
+    assert found == other.snapshot()
+    assert found.version.epoch == empty.epoch
+    assert found.version != empty
+
+
+def test_the_version_tells_of_what_is_new_changed_or_gone(one: Registry, other: Registry) -> None:
+    seen = [other.version()]
+
+    def is_new() -> bool:
+        seen.append(other.version())
+        return seen[-1] != seen[-2]
+
+    one.announce("node", "a", "1", LONG)
+    assert is_new()
+    one.announce("node", "a", "1", LONG)
+    assert not is_new()
+    one.announce("node", "a", "2", LONG)
+    assert is_new()
+    one.withdraw("node", "a")
+    assert is_new()
+    assert other.snapshot().entries == {}
+
+
+def test_an_entry_that_nobody_confirms_goes(one: Registry, other: Registry) -> None:
+    one.announce("node", "a", "1", SHORT)
+    seen = other.version()
+    eventually(lambda: other.version() != seen)
+    assert other.snapshot().entries == {}
+
+
+def test_a_change_is_hinted_at(one: Registry, other: Registry) -> None:
+    count = 0
+
+    def comes() -> bool:
+        nonlocal count
+        count += 1
+        one.announce("node", "a", str(count), LONG)
+        return other.changes(1.0)
+
+    eventually(comes)
+
+
+def test_a_lease_has_one_owner(one: Registry, other: Registry) -> None:
+    number = one.lease("blog", "a", LONG)
+    assert number
+    assert other.lease("blog", "b", LONG) is None
+    assert one.lease("blog", "a", LONG) == number
+    assert other.holder("blog") == ("a", number)
+    assert other.holder("shop") is None
+    one.release("blog", "b", number)
+    one.release("blog", "a", number + 1)
+    assert other.holder("blog") == ("a", number)
+
+
+def test_the_number_of_a_lease_grows(one: Registry, other: Registry) -> None:
+    first = one.lease("blog", "a", LONG)
+    assert first
+    one.release("blog", "a", first)
+    second = other.lease("blog", "b", LONG)
+    assert second
+    assert second > first
+    other.release("blog", "b", second)
+    third = one.lease("blog", "a", LONG)
+    assert third
+    assert third > second
+    other.release("blog", "b", second)  # late
+    assert one.holder("blog") == ("a", third)
+
+
+def test_a_lease_that_is_not_renewed_is_free(one: Registry, other: Registry) -> None:
+    first = one.lease("blog", "a", SHORT)
+    assert first
+    eventually(lambda: other.lease("blog", "b", LONG))
+    assert one.lease("blog", "a", SHORT) is None
+    held = one.holder("blog")
+    assert held
+    assert held[0] == "b"
+    assert held[1] > first
+
+
+def test_an_owner_who_starts_again_still_has_its_lease(one: Registry, other: Registry) -> None:
+    number = one.lease("blog", "a", LONG)
+    assert other.lease("blog", "a", LONG) == number
+
+
+@pytest.mark.parametrize("name", list(programs.ENGINES))
+def test_an_engine_that_lost_its_data_has_another_life(name: str, tmp_path: Path) -> None:
+    engine = programs.ENGINES[name](tmp_path / "engine")
+    registry = open_registry(engine.url)
+    with pytest.raises(EngineAway):
+        registry.version()
+    try:
+        engine.start()
+        registry.announce("node", "a", "1", LONG)
+        before, lease = registry.version(), registry.lease("blog", "a", LONG)
+        engine.kill()
+        with pytest.raises(EngineAway):
+            registry.announce("node", "a", "2", LONG)
+        engine.empty()
+        engine.start()
+        eventually(lambda: _answers(registry))
+        assert registry.version().epoch != before.epoch
+        eventually(lambda: _announces(registry))
+        assert registry.snapshot().entries == {"node": {"a": "1"}}
+        assert registry.lease("blog", "a", LONG)
+        assert lease
+    finally:
+        engine.kill()
+
+
+def _answers(registry: Registry) -> bool:
+    try:
+        registry.version()
+    except EngineAway:
+        return False
+    return True
+
+
+def _announces(registry: Registry) -> bool:
+    try:
+        registry.announce("node", "a", "1", LONG)
+    except EngineAway:
+        return False
+    return "node" in registry.snapshot().entries
+
+
+def test_sentinel_leads_to_the_new_master(tmp_path: Path) -> None:
+    first = programs.redis(tmp_path / "first")
+    second = programs.redis(tmp_path / "second", "--replicaof", "127.0.0.1", str(first.port))
+    watcher = programs.sentinel(tmp_path / "sentinel", first.port)
+    try:
+        for engine in (first, second, watcher):
+            engine.start()
+        registry = open_registry(watcher.url)
+        eventually(lambda: _announces(registry))
+        replica = open_registry(second.url)
+        eventually(lambda: b"slave0" in _info(watcher.port))
+        first.kill()
+        eventually(lambda: _announces(registry))
+        assert replica.snapshot().entries == {"node": {"a": "1"}}
+    finally:
+        for engine in (first, second, watcher):
+            engine.kill()
+
+
+def _info(port: int) -> bytes:
+    import redis
+
+    found = redis.Redis(port=port).execute_command("SENTINEL", "REPLICAS", "main")
+    return b"slave0" if found else b""
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("consul://10.0.0.1", "there is no engine consul; there are: etcd, etcds, redis, rediss, sentinel"),
+        ("sentinel://10.0.0.1", "the name of the master is missing"),
+        ("etcd://me@10.0.0.1", "neither a user nor a path"),
+    ],
+)
+def test_urls_that_name_no_engine(url: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        open_registry(url)
+
+
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_url: str) -> Registry:
+        raise ModuleNotFoundError("No module named 'etcd3gw.client'", name="etcd3gw.client")
+
+    monkeypatch.setitem(engines._OWN, "etcd", (missing, "etcd"))
+    with pytest.raises(ValueError, match=r"the library etcd3gw is missing; pip install 'multisite-wsgi\[etcd\]'"):
+        open_registry("etcd://10.0.0.1")
