@@ -199,6 +199,7 @@ class Asked:
     def _sites(self) -> Sites:
         from multisite.cli.frontends.plan import Sites
         from multisite.config.model import Site
+        from multisite.dispatch.statushost import domain_of
 
         session, catalogue = self._session, self._session.catalogue
         broken = {name for name, entry in catalogue.entries.items() if entry.broken}
@@ -212,7 +213,7 @@ class Asked:
             name: fenced(session, name, partial(catalogue.site, name), partial(without_rules, name))
             for name in catalogue.entries
         }
-        return Sites(catalogue.owners, sites, broken, os.path.isfile, self._certificate)
+        return Sites(catalogue.owners, sites, broken, os.path.isfile, self._certificate, domain_of(catalogue.home))
 
     def _certificate(self, domain: str) -> tuple[str, str] | None:
         if not self._tls:

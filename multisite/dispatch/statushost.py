@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,7 +21,25 @@ if TYPE_CHECKING:
 Environ = dict[str, Any]
 HEALTH = "/health"
 HIDING = ("waitress",)  # servers that remove what a front end says, unless they are told to trust it
-_CLAIMS = (*FORWARDED, "PROXY_PROTOCOL")
+#: with any of these, a request may come from anywhere; some proxies send no other field than one of the later ones
+_CLAIMS = (
+    *FORWARDED,
+    "PROXY_PROTOCOL",
+    "HTTP_X_FORWARDED",
+    "HTTP_X_FORWARDED_BY",
+    "HTTP_X_FORWARDED_PORT",
+    "HTTP_X_FORWARDED_PREFIX",
+    "HTTP_X_FORWARDED_PROTO",
+    "HTTP_X_FORWARDED_SCHEME",
+    "HTTP_X_FORWARDED_SERVER",
+    "HTTP_X_FORWARDED_SSL",
+    "HTTP_X_CLIENT_IP",
+    "HTTP_X_CLUSTER_CLIENT_IP",
+    "HTTP_X_ORIGINAL_FORWARDED_FOR",
+    "HTTP_X_SCHEME",
+    "HTTP_CF_CONNECTING_IP",
+    "HTTP_TRUE_CLIENT_IP",
+)
 
 
 class Pages(Protocol):
@@ -64,8 +83,8 @@ class StatusHost:
             return health(environ, start_response, self._home)
         if self._pages is None:
             self._pages = self._pages_of(self._home)
-        hides = str(environ.get("SERVER_SOFTWARE", "")).startswith(HIDING) and self._home.service.status_token
-        return self._pages.answer(environ, start_response, forwarded or bool(hides))
+        hides = str(environ.get("SERVER_SOFTWARE", "")).startswith(HIDING)
+        return self._pages.answer(environ, start_response, forwarded or hides)
 
     def app(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         """Answer one request about which nothing more is known, so a front end may have sent it."""
@@ -82,7 +101,7 @@ def domain_of(home: Home) -> str:
 
 def is_forwarded(environ: Environ) -> bool:
     """Tell whether a request names a front end, believed or not; call it before that is decided."""
-    return any(name in environ for name in _CLAIMS)
+    return not environ.keys().isdisjoint(_CLAIMS)
 
 
 def status_host(home: Home, former: StatusHost | None, pages_of: PagesOf | None) -> StatusHost | None:
@@ -125,7 +144,10 @@ def health(environ: Environ, start_response: Any, home: Home) -> Iterable[bytes]
 
 
 def administrators(home: Home) -> Callable[[Environ], bool]:
-    """Return a test of whether a peer on this machine is the administrator's: no front end, and no site's process."""
+    """Return a test of whether a peer on this machine is the administrator's: no front end, and no site's process.
+
+    An account that has no name here is that of a container, in which a front end may run.
+    """
     front_ends = front_ends_of(home)
 
     def is_ours(environ: Environ) -> bool:
@@ -134,6 +156,14 @@ def administrators(home: Home) -> Callable[[Environ], bool]:
             return not front_ends.has_tenants()
         if user in (0, os.geteuid()):
             return True
-        return not front_ends.has_tenants() and not front_ends.is_front_end(user)
+        return not front_ends.has_tenants() and not front_ends.is_front_end(user) and _is_person(user)
 
     return is_ours
+
+
+def _is_person(user: int) -> bool:
+    """Tell whether an account has a name, and one that means somebody."""
+    try:
+        return pwd.getpwuid(user).pw_name != "nobody"
+    except KeyError:
+        return False

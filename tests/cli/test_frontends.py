@@ -366,6 +366,17 @@ def test_only_some_sites(server: str) -> None:
     assert "All other hosts" not in text
 
 
+@pytest.mark.parametrize("server", SERVERS)
+def test_the_status_pages_have_rules_whatever_site_claims_their_domain(server: str) -> None:
+    planned = replace(sites(site("a", "a.test", "status.test"), site("b", "*.test")), status="status.test")
+    status, *others = plan.blocks(planned)
+    assert (status.domains, status.static, status.direct) == (("status.test",), (), False)
+    assert [each.domains for each in others] == [("a.test",), ("*.test",)]
+    assert "the status pages" in rendered(server, front_of(planned))
+    assert plan.indirect(planned)[0] == "status.test"
+    assert not [each for each in plan.blocks(planned, {"a"}) if each.streams]
+
+
 # --- the documentation ----------------------------------------------------------------------------------------------
 
 DEPLOY = Path(__file__).parents[2] / "docs" / "deploy"

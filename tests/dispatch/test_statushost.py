@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import pwd
 from pathlib import Path
 from typing import Any
 from wsgiref.util import setup_testing_defaults
 
 import pytest
+
+from multisite.config.read import read_home
+from multisite.dispatch import statushost
+from multisite.dispatch.peer import FrontEnds
+from multisite.dispatch.statushost import administrators
+from multisite.service import Service
 
 from ..homes import MOYA_CONF, TestHome
 
@@ -63,7 +70,10 @@ def test_the_pages_are_there_for_this_machine_alone(home: TestHome) -> None:
     assert ask(home, REMOTE_ADDR="203.0.113.9", HTTP_AUTHORIZATION="Bearer letmein")[0] == 200
 
 
-@pytest.mark.parametrize("field", ["X_FORWARDED_FOR", "FORWARDED", "X_REAL_IP", "VIA", "X_FORWARDED_HOST"])
+FIELDS = ("X_FORWARDED_FOR", "FORWARDED", "X_REAL_IP", "VIA", "X_FORWARDED_HOST", "X_FORWARDED_PROTO")
+
+
+@pytest.mark.parametrize("field", FIELDS)
 @pytest.mark.parametrize("proxies", ["", "trusted_proxies = 10.0.0.1\n"])
 def test_a_front_end_on_this_machine_stands_for_anybody(home: TestHome, field: str, proxies: str) -> None:
     """Even where it is not believed, so that its fields are dropped before anybody else sees them."""
@@ -76,6 +86,29 @@ def test_a_front_end_on_this_machine_stands_for_anybody(home: TestHome, field: s
 def test_a_server_that_hides_front_ends_lets_nobody_in_without_the_token(home: TestHome) -> None:
     assert ask(home, SERVER_SOFTWARE="waitress")[0] == 401
     assert ask(home, SERVER_SOFTWARE="waitress", HTTP_AUTHORIZATION="Bearer letmein")[0] == 200
+    (home.path / "moya.conf").write_text(CONF.replace("status_token = letmein\n", ""))
+    home.service = Service(str(home.path))
+    assert ask(home, SERVER_SOFTWARE="waitress")[0] == 403
+
+
+@pytest.mark.parametrize(
+    ("account", "is_ours"), [("root", True), ("ann", True), ("www-data", False), ("nobody", False), (None, False)]
+)
+def test_a_connection_of_a_web_server_s_account_stands_for_anybody(
+    home: TestHome, monkeypatch: pytest.MonkeyPatch, account: str | None, is_ours: bool
+) -> None:
+    """Without a header of the front end; `None` is an account without a name, as a container has."""
+    user = 0 if account == "root" else 54321
+
+    def named(number: int) -> Any:
+        if account is None:
+            raise KeyError(number)
+        return pwd.struct_passwd((account, "x", number, number, "", "/", "/bin/sh"))
+
+    monkeypatch.setattr(statushost, "owner_of", lambda environ: user)
+    monkeypatch.setattr(FrontEnds, "has_tenants", lambda self: False)
+    monkeypatch.setattr(pwd, "getpwuid", named)
+    assert administrators(read_home(str(home.path)))({}) is is_ours
 
 
 def test_the_domain_is_the_pages_even_if_a_site_claims_it(home: TestHome) -> None:

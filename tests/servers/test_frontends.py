@@ -280,6 +280,65 @@ def test_three_sites(front: FrontEnd) -> None:
         assert not any(other in log for other in {"shared.test", "warm.test", "cold.test"} - {f"{name}.test"})
 
 
+STATUS = "status.test"
+TOKEN = "let me in"
+
+
+@pytest.fixture(scope="module")
+def pages() -> Iterator[Behind]:
+    """A home with status pages, and a server that can spare a thread for a stream."""
+    path = Path(tempfile.mkdtemp(prefix="multisite-test-"))
+    path.chmod(0o755)
+    home = HomeDir(path).create()
+    conf = (path / "moya.conf").read_text()
+    home.conf(f"[service]\nstatus_domain = {STATUS}\nstatus_token = {TOKEN}\n{conf}")
+    home.site("blog", TELL, domains=f"blog.test, {STATUS}")
+    try:
+        with gunicorn(home, "gthread", "--threads", "8") as server:
+            yield Behind(home, server)
+    finally:
+        remove(path)
+
+
+@pytest.mark.parametrize("kind", ARGUMENTS)
+def test_who_comes_through_a_front_end_is_no_administrator_of_this_machine(kind: str, pages: Behind) -> None:
+    """Whatever the client claims: the form is all that there is without the token. Events arrive at once."""
+    front = FrontEnd(kind, pages.home)
+    assert pages.server.ask(STATUS).status == 200
+    with front.started(pages.server.port) as server:
+        for claimed in ({}, {"X-Forwarded-For": "127.0.0.1"}, {"Forwarded": "for=127.0.0.1"}, {"Via": "1.1 x"}):
+            for path in ("/", "/metrics", "/status.json", "/events", "/site/blog"):
+                status, text = fetched(server, path, **claimed)
+                assert (status, "blog" in text.replace("/site/blog", "")) == (401, False), (path, claimed)
+        let_in = {"Authorization": f"Bearer {TOKEN}"}
+        assert fetched(server, "/health") == (200, "ready\n")
+        assert 'multisite_site_state{site="blog"' in fetched(server, "/metrics", **let_in)[1]
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as wire:
+            fields = f"Host: {STATUS}:{server.port}\r\nAuthorization: Bearer {TOKEN}\r\n"
+            wire.sendall(f"GET /events HTTP/1.1\r\n{fields}\r\n".encode())
+            seen = b""
+            while b"retry:" not in seen:
+                block = wire.recv(65536)
+                assert block, seen
+                seen += block
+            wire.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                seen += wire.recv(65536)
+        assert b" 200 OK" in seen and b"\r\n0\r\n\r\n" not in seen  # its end comes later
+        eventually(lambda: "/health" in front.logged(server, "status"))
+
+
+def fetched(server: Server, path: str, **fields: str) -> tuple[int, str]:
+    """Return status and text of a status page, as a client of a front end gets it."""
+    wire = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+    try:
+        wire.request("GET", path, headers={"Host": f"{STATUS}:{server.port}", **fields})
+        answer = wire.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        wire.close()
+
+
 CLAIMED = {
     "X-Forwarded-For": "6.6.6.6",
     "X-Forwarded-Host": "evil.test",

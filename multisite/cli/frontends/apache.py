@@ -248,6 +248,9 @@ def _proxy(block: Block, front: Front) -> Iterator[str]:
     # mod_proxy_uwsgi decodes its input; with nocanon that would include the query.
     uwsgi = front.upstream.protocol == "uwsgi"
     options = "retry=0 disablereuse=On" if uwsgi else "nocanon retry=0 disablereuse=On upgrade=websocket"
+    if block.streams:
+        yield comment("flushpackets: events arrive as they happen")
+        options += " flushpackets=on"
     yield f'ProxyPass "/" "{_upstream(front)}" {options}'
 
 

@@ -93,6 +93,7 @@ class Block:
         log: stem of the access log's name.
         sent: what multisite may tell the front end to send.
         app_send: whether an application may name files, too.
+        streams: whether some answers last, and each part of them has to arrive at once.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Block:
     certificate: tuple[str, str] | None = None  # paths of the chain and the key
     sent: tuple[Sent, ...] = ()
     app_send: bool = False
+    streams: bool = False
 
     @property
     def titles(self) -> list[str]:

@@ -128,6 +128,8 @@ def _host(block: Block, front: Front) -> Iterator[str]:
     yield from map(comment, block.titles)
     yield _if_host(block.domains)
     yield f"    accesslog.filename = {quoted(f'{front.logs}/{block.log}.access.log')}"
+    if block.streams:
+        yield "    server.stream-response-body = 1  # events arrive as they happen"
     yield from (comment(reason, "    ") for reason in block.left)
     if block.check:
         yield comment(

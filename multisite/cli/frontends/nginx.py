@@ -117,6 +117,8 @@ def _server(block: Block, front: Front, native: frozenset[str]) -> Iterator[str]
     yield "server {"
     yield from [*plain, *_secure(block.certificate), *named]
     yield from _settings(front, block.timeout)
+    if block.streams:
+        yield f"    {front.upstream.protocol.replace('http', 'proxy')}_buffering off;  # events arrive as they happen"
     yield from _sending(block, front)
     yield from (comment(reason, "    ") for reason in block.left)
     direct = bool(block.direct and front.folders)

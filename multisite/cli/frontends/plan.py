@@ -37,6 +37,7 @@ class Sites:
         broken: names of the sites that answer with an error page.
         is_file: tells whether a path of [static] is a file.
         certificate: finds the certificate chain and the key for a domain.
+        status: the domain of the status pages, whatever site claims it; "" for none.
     """
 
     claims: Claims
@@ -44,6 +45,7 @@ class Sites:
     broken: Collection[str] = ()
     is_file: Callable[[str], bool] = lambda path: False
     certificate: Callable[[str], tuple[str, str] | None] = lambda domain: None
+    status: str = ""
 
 
 def timeout(sites: Iterable[Site]) -> int:
@@ -53,10 +55,11 @@ def timeout(sites: Iterable[Site]) -> int:
 
 
 def blocks(sites: Sites, names: Collection[str] = ()) -> tuple[Block, ...]:
-    """Return the blocks for the domains of the sites in `names`, by default of all sites."""
+    """Return the blocks for the domains of the sites in `names`, by default of all sites and the status pages."""
     by_domain: dict[str, dict[str, str]] = {}
     for (domain, mount), name in sites.claims.items():
-        by_domain.setdefault(domain, {})[mount] = name
+        if domain != sites.status:
+            by_domain.setdefault(domain, {})[mount] = name
     wanted = [d for d, mounts in by_domain.items() if not names or any(name in names for name in mounts.values())]
     keys = {domain: _key(domain, by_domain[domain], sites) for domain in wanted}
     exact: dict[Key, list[str]] = {}
@@ -65,12 +68,22 @@ def blocks(sites: Sites, names: Collection[str] = ()) -> tuple[Block, ...]:
             exact.setdefault(keys[domain], []).append(domain)
     patterns = [domain for domain in reversed(wanted) if is_pattern(domain)]
     grouped = [(key, list(domains)) for key, domains in itertools.groupby(patterns, keys.__getitem__)]
-    return tuple(_block(key, domains, sites) for key, domains in [*exact.items(), *grouped])
+    made = tuple(_block(key, domains, sites) for key, domains in [*exact.items(), *grouped])
+    return (_status(sites), *made) if sites.status and not names else made
+
+
+def _status(sites: Sites) -> Block:
+    """Return the block of the status pages; multisite itself decides who may see them."""
+    name, domain = "the status pages", sites.status
+    certificate = sites.certificate(domain)
+    return Block(
+        name, (("/", name),), (domain,), timeout=timeout(()), log=domain, certificate=certificate, streams=True
+    )
 
 
 def indirect(sites: Sites) -> tuple[str, ...]:
     """Return the exact domains whose requests do not all go to the application of one site."""
-    found: dict[str, None] = {}
+    found: dict[str, None] = {sites.status: None} if sites.status else {}
     for (domain, _mount), name in sites.claims.items():
         if not is_pattern(domain) and (sites.sites[name].static or not _is_reachable(sites.sites[name])):
             found[domain] = None
