@@ -208,6 +208,7 @@ class Dispatcher:
         now = self._clock()
         if now < site.check_at:
             return site
+        site.layers.look_at_gate()  # first: from the next line on, other requests go straight to the site's app
         site.check_at = now + LOOK_EVERY
         with self._lock:
             if self._live.refresh(site.entry.path):

@@ -206,15 +206,19 @@ class Layers:
         if has_lines:
             self._log = RequestLines(site.name, self._log)
 
+    def look_at_gate(self) -> None:
+        """Open or shut the gate, as is due every second; whoever looks meanwhile waits until that is done."""
+        with self._putting:
+            if self._gate.has_moved():
+                self._behind()
+
     def check_due(self) -> None:
-        """Do the work that is due every second."""
+        """Do the other work that is due every second."""
         self._counts.left = usage.MEASURED
         if self._workdir:
             self._workdir.check_due()
-        if self._gate.has_moved():
-            with self._putting:
-                self._behind()
-        self._place(self._following)
+        with self._putting:
+            self._place(self._following)
 
     def put(
         self,

@@ -80,6 +80,7 @@ class InProcessSite:
         name: of the site.
         key: identifies it for the dispatcher; its host is that of an instance of a hosting site, else "".
         app: the WSGI callable that answers for it now.
+        layers: what each of its requests passes.
         check_at: monotonic seconds at which `check_due` is due; the dispatcher maintains it.
     """
 
@@ -129,7 +130,7 @@ class InProcessSite:
 
         served = (self._entry, self._site, self._home)
         has_lines = self._development.lines
-        self._layers = Layers(*served, place, self._rescue, has_lines)
+        self.layers = Layers(*served, place, self._rescue, has_lines)
         self._beside = Beside(*served, self._elsewhere, self._rescue, has_lines)
 
     def _put(self, app: WSGI) -> None:
@@ -139,11 +140,11 @@ class InProcessSite:
             most, threads = self._site.in_process_at_once, server.of_this_server()
             is_bound = threads and 0 < most < threads.count  # otherwise the server has no more threads than that
             bound = ConcurrencyLimit(most, self._beside) if is_bound else None
-            self._layers.put(app, IN_PROCESS, self._generation.workdir, bound, self._generation)
+            self.layers.put(app, IN_PROCESS, self._generation.workdir, bound, self._generation)
         elif self._state is SiteState.AWAY:
-            self._layers.put(app, PROXY if self._site.upstreams else SPAWNED)
+            self.layers.put(app, PROXY if self._site.upstreams else SPAWNED)
         else:
-            self._layers.put(app, PAGE)
+            self.layers.put(app, PAGE)
 
     @property
     def entry(self) -> Entry:
@@ -170,8 +171,8 @@ class InProcessSite:
         self.check_at = 0.0
 
     def check_due(self, now: float) -> None:
-        """Do what is due: take a changed file, follow a trigger or the supervisor, retry what failed."""
-        self._layers.check_due()
+        """Do what else is due: take a changed file, follow a trigger or the supervisor, retry what failed."""
+        self.layers.check_due()
         if self._update:
             self._take_update()
         elif event := self._due(now):

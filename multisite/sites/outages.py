@@ -111,7 +111,8 @@ class Outages:
             return
         stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
         if stamp != self._stamp:
-            self._stamp, self._rows = stamp, read(self.path)
+            self._rows = read(self.path)
+            self._stamp = stamp  # last: who finds it finds the rows, too
 
     def of(self, site: Site) -> Outage | None:
         """Return why `site` is out of service, as `look` has last seen it; an instance shares its hosting site's."""

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from multisite.router.code import SLOW, Code, Function
+from multisite.router import code as module
+from multisite.router.code import SLOW, TURN, Code, Function
 from multisite.router.groups import Group, Groups
 from tests.servers.harness import eventually
 
@@ -34,6 +35,13 @@ def get(key):
     domains[key]['node'] = next_node
     return value
 """
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No machine is so slow that a call that is quick takes too long."""
+    monkeypatch.setattr(module, "SLOW", 30.0)
+    monkeypatch.setattr(module, "TURN", 30.0)
 
 
 def code(folder: Path, text: str) -> Code:
@@ -82,7 +90,7 @@ def test_threads_take_turns_too(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert sum(got.values()) == 2000
-    assert got["127.0.0.1:3031,0"] == pytest.approx(1000, rel=0.1)
+    assert got["127.0.0.1:3031,0"] == 1000
 
 
 def test_it_is_called_by_one_thread_at_a_time(tmp_path: Path) -> None:
@@ -127,8 +135,12 @@ def test_an_exception_costs_its_request(tmp_path: Path, caplog: pytest.LogCaptur
     assert told[0].exc_info
 
 
-def test_a_slow_call_costs_its_own_request_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_slow_call_costs_its_own_request_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever it was that was slow before: a key that is new, and one that was quick until then."""
+    monkeypatch.setattr(module, "SLOW", SLOW)
+    monkeypatch.setattr(module, "TURN", TURN)
     found = code(
         tmp_path,
         "import os, time\nfolder = os.path.dirname(__file__)\n"
@@ -137,15 +149,15 @@ def test_a_slow_call_costs_its_own_request_only(tmp_path: Path, caplog: pytest.L
         "    return 'a:1'\n",
     )
     (tmp_path / "go").touch()
-    assert found.find("slow-known.example")
-    assert found.find("known.example")
+    for key in ("slow-known.example", "known.example"):
+        eventually(lambda key=key: found.find(key))
     (tmp_path / "go").unlink()
     assert found.find("slow-new.example") is None
     thread = threading.Thread(target=found.find, args=("slow-known.example",))
     thread.start()
     for number in range(10):
         assert found.find("known.example"), number
-        assert found.find(f"new-{number}.example"), number
+        eventually(lambda key=f"new-{number}.example": found.find(key))  # a slow machine needs more than one look
         assert found.find("slow-new.example") is None
     (tmp_path / "go").touch()
     thread.join()
