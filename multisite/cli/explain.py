@@ -196,6 +196,7 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
         "state": report.state,
         "service": report.service,
         "outage": _outage(report),
+        **_nodes(session, host),
         **({"draining": {"since": session.drain.since}} if session.drain else {}),
         "expires": _expires(site),
         "processes": report.figures or None,
@@ -207,6 +208,17 @@ def describe(session: Session, host: str, path: str, found: list[Candidate]) -> 
         "faults": [str(problem) for problem in report.faults],
         "warnings": [str(problem) for problem in (*report.doubts, *report.lost)],
     }
+
+
+def _nodes(session: Session, host: str) -> dict[str, Any]:
+    """Return the machine of the cluster that each kind of front end chooses for a host, if moya.conf lists any."""
+    from multisite.cli.frontends import syntax
+    from multisite.cluster import nodes, rings
+
+    listed = nodes.machines(session.home)
+    if not listed or not host:
+        return {}
+    return {"nodes": {kind: str(one) for kind, one in rings.choices(listed, host, syntax.version_of_caddy()).items()}}
 
 
 def _as_dict(failure: Failure) -> dict[str, Any]:
@@ -315,6 +327,7 @@ def say_answer(answer: dict[str, Any]) -> None:
         "happened": _happened(answer["failure"]),
         "besides": "; ".join(f"it {note}" for note in answer["notes"]),
         "redirects to": answer["redirect"],
+        "node": ", ".join(f"{node} ({kind})" for kind, node in answer.get("nodes", {}).items()),
         "open to": _admitted(answer.get("access", {})),
         "otherwise": ", ".join(answer["otherwise"]) + " would answer" if answer["otherwise"] else "",
     }

@@ -21,9 +21,14 @@ if TYPE_CHECKING:
     from multisite.cli.frontends.blocks import Block, Front, Listen
     from multisite.cli.frontends.plan import Sites
     from multisite.config.endpoint import Endpoint
+    from multisite.config.nodes import Machine
 
 SERVERS = ("nginx", "apache", "lighttpd", "caddy", "haproxy")
 LOGS = {server: f"/var/log/{server}" for server in SERVERS} | {"apache": "/var/log/apache2"}
+
+UPSTREAM = "127.0.0.1:8000"
+DISTRIBUTING = ("nginx", "haproxy", "caddy")
+CHECKING = ("haproxy", "caddy")
 
 CERTIFICATE = ("fullchain.pem", "privkey.pem")  # certbot's names for the chain and the key
 
@@ -35,6 +40,7 @@ Examples:
   multisite create-rules --nginx --tls /etc/letsencrypt/live --redirect
   multisite create-rules --caddy blog shop
   multisite create-rules --haproxy --output /etc/haproxy/multisite.cfg
+  multisite create-rules --haproxy --nodes 10.0.0.1:8000,10.0.0.2:8000=2
 """
 
 
@@ -51,10 +57,19 @@ Examples:
 )
 @click.option(
     "--upstream",
-    default="127.0.0.1:8000",
-    show_default=True,
     metavar="ADDRESS",
-    help="Where gunicorn listens: HOST:PORT or unix:/PATH.",
+    help=f"Where gunicorn listens: HOST:PORT or unix:/PATH.  [default: [cluster] nodes, or else {UPSTREAM}]",
+)
+@click.option(
+    "--nodes",
+    metavar="A:PORT,B:PORT[=WEIGHT],...",
+    help="nginx, HAProxy, Caddy: distribute the hosts among these machines.  [default: [cluster] nodes of moya.conf]",
+)
+@click.option(
+    "--bounded",
+    type=click.FloatRange(1.01, 100),
+    metavar="FACTOR",
+    help="HAProxy: no node has more requests at once than FACTOR times the mean; the rest go to other nodes.",
 )
 @click.option("--generic", is_flag=True, help="Print one block for all domains, for present and future sites.")
 @click.option("--direct", is_flag=True, help="Connect directly to sites that have their own processes.")
@@ -112,7 +127,9 @@ class Asked:
         *,
         names: Sequence[str],
         listen: Sequence[str],
-        upstream: str,
+        upstream: str | None,
+        nodes: str | None,
+        bounded: float | None,
         generic: bool,
         direct: bool,
         uwsgi: bool,
@@ -128,7 +145,10 @@ class Asked:
         self._listen, self._upstream, self._max_body = listen, upstream, max_body
         self._generic, self._direct, self._uwsgi, self._wsgi = generic, direct, uwsgi, wsgi
         self._logs, self._tls, self._redirect = logs, tls, redirect
+        self._listed, self._bounded = nodes, bounded
+        self._nodes = self._machines()
         self._refuse_nonsense()
+        self._refuse_nodes()
 
     def _refuse_nonsense(self) -> None:
         clashes = {
@@ -155,6 +175,45 @@ class Asked:
         for sentence, wrong in clashes.items():
             if wrong:
                 raise click.UsageError(sentence)
+
+    def _machines(self) -> tuple[Machine, ...]:
+        """Return the nodes of the command line or of moya.conf, () if there is one server."""
+        from multisite.cluster.nodes import machines
+        from multisite.config.nodes import parse_machines
+
+        if self._listed is None:
+            return () if self._upstream or self._wsgi else machines(self._session.home)
+        try:
+            return parse_machines(filter(None, map(str.strip, self._listed.split(","))))
+        except ValueError as error:
+            _usage("--nodes", self._listed, error)
+
+    def _refuse_nodes(self) -> None:
+        """Refuse what is impossible with several nodes, or without."""
+        home = self._session.home
+        whose = "--nodes" if self._listed is not None else f"{home.file}: [cluster] nodes"
+        one = "name one server with --upstream" if self._listed is None else "omit --nodes"
+        clashes = {
+            "--upstream is one server, and --nodes are several; omit one of them": self._listed is not None
+            and self._upstream,
+            f"{whose}: these rules distribute hosts only with nginx, HAProxy and Caddy; use one of these, or {one}": (
+                self._nodes and self._server not in DISTRIBUTING
+            ),
+            f"--direct leads to sockets of this machine, but {whose} are several; omit --direct, or {one}": self._nodes
+            and self._direct,
+            f"--bounded: {self._server} cannot limit the requests of a node; only HAProxy can": self._bounded
+            and self._server != "haproxy",
+            "--bounded limits the requests of nodes; list them with --nodes": self._bounded and not self._nodes,
+            "--nodes: no node is listed": self._listed is not None and not self._nodes,
+        }
+        for sentence, wrong in clashes.items():
+            if wrong:
+                raise click.UsageError(sentence)
+        if self._nodes and self._server in CHECKING and not home.service.status_domain:
+            fail(
+                f"no rules for {self._server}: it asks each node for /health, but {home.file}: [service] status_domain "
+                "is not set; write status_domain = status.example.com there on each node"
+            )
 
     def front(self) -> Front:
         """Return the view of the sites for the renderers."""
@@ -185,12 +244,17 @@ class Asked:
             redirect=self._redirect,
             certificates=os.path.abspath(self._tls) if self._tls else "",
             caddy=syntax.version_of_caddy() if self._server == "caddy" else (),
+            nodes=self._nodes,
+            status_host=home.service.status_domain,
+            bounded=self._bounded or 0.0,
         )
 
     def _ask(self, upstream: Endpoint) -> str:
         """Return the address at which the dispatcher answers whether a host is ours, "" if it has none."""
         from multisite.dispatch import ask
 
+        if self._nodes:
+            return ""
         host = f"[{upstream.host}]" if ":" in upstream.host else upstream.host
         if host not in ask.LOOPBACK or self._session.catalogue.claims(host):
             return ""
@@ -224,11 +288,13 @@ class Asked:
     def _endpoint(self) -> Endpoint:
         from multisite.config.endpoint import Endpoint
 
-        text = self._upstream.replace("localhost:", "127.0.0.1:", 1)  # the name has two addresses, and we listen on one
+        text = (self._upstream or UPSTREAM).replace(
+            "localhost:", "127.0.0.1:", 1
+        )  # the name has two addresses, and we listen on one
         try:
             return Endpoint.parse(text, "uwsgi" if self._uwsgi else "http")
         except ValueError as error:
-            _usage("--upstream", self._upstream, error)
+            _usage("--upstream", text, error)
 
     def _address(self, text: str) -> Listen:
         from multisite.cli.frontends.blocks import Listen
@@ -256,10 +322,11 @@ class Asked:
             "--redirect": self._redirect,
         }
         values = [("--listen", text) for text in self._listen]
-        values += [("--upstream", self._upstream), ("--max-body", self._max_body)]
+        values += [("--upstream", self._upstream or ""), ("--nodes", self._listed or "")]
+        values += [("--bounded", f"{self._bounded or ''}"), ("--max-body", self._max_body)]
         values += [("--logs", self._logs or ""), ("--tls", self._tls or "")]
-        defaults = {("--upstream", "127.0.0.1:8000"), ("--max-body", "100M"), ("--logs", ""), ("--tls", "")}
-        given = [word for pair in values if pair not in defaults for word in pair]
+        defaults = {"", UPSTREAM, "100M"}
+        given = [word for pair in values if pair[1] not in defaults for word in pair]
         return [f"--{self._server}", *(flag for flag, on in flags.items() if on), *given, *sorted(self._names)]
 
 

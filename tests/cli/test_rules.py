@@ -64,6 +64,15 @@ def test_some_sites(home: TestHome) -> None:
         (("--nginx", "--upstream", "127.0.0.1:8000;"), "--upstream"),
         (("--nginx", "--upstream", "unix:relative"), "--upstream"),
         (("--nginx", "--max-body", "much"), "--max-body 'much'"),
+        (("--nginx", "--nodes", "10.0.0.1"), "--nodes '10.0.0.1': 10.0.0.1: the port is missing"),
+        (("--nginx", "--nodes", ","), "no node is listed"),
+        (("--nginx", "--nodes", "a:1", "--upstream", "b:1"), "omit one of them"),
+        (("--apache", "--nodes", "a:1,b:1"), "use one of these, or omit --nodes"),
+        (("--lighttpd", "--nodes", "a:1,b:1"), "only with nginx, HAProxy and Caddy"),
+        (("--nginx", "--nodes", "a:1,b:1", "--direct"), "--direct leads to sockets of this machine"),
+        (("--nginx", "--nodes", "a:1,b:1", "--bounded", "1.5"), "nginx cannot limit the requests of a node"),
+        (("--haproxy", "--bounded", "1.5"), "list them with --nodes"),
+        (("--haproxy", "--nodes", "a:1,b:1", "--bounded", "1"), "1.01"),
     ],
 )
 def test_nonsense_is_refused(home: TestHome, arguments: tuple[str, ...], sentence: str) -> None:
@@ -162,3 +171,68 @@ def test_names_are_completed(home: TestHome) -> None:
     context = main.make_context("multisite", ["--home", str(home.path), "create-rules"], resilient_parsing=True)
     parameter = main.get_command(context, "create-rules").params[-1]  # type: ignore[union-attr]
     assert complete_sites(context, parameter, "s") == ["shop"]
+
+
+NODES = "10.0.0.1:8000, 10.0.0.2:8000=2"
+
+
+def with_nodes(home: TestHome, *lines: str) -> None:
+    (home.path / "moya.conf").write_text(f"[cluster]\nnodes = {NODES}\n" + "".join(f"{line}\n" for line in lines))
+
+
+def test_nodes_of_moya_conf_need_no_argument(home: TestHome) -> None:
+    """Each argument wins over them."""
+    with_nodes(home)
+    text = rules(home, "--nginx").stdout
+    assert "    server 10.0.0.1:8000 max_fails=0;\n    server 10.0.0.2:8000 weight=2 max_fails=0;\n" in text
+    assert 'proxy_pass "http://multisite";' in text and "proxy_next_upstream error timeout;" in text
+    other = rules(home, "--nginx", "--nodes", "10.0.0.9:1").stdout
+    assert "server 10.0.0.9:1 max_fails=0;" in other and "10.0.0.1" not in other
+    assert "--nodes 10.0.0.9:1" in other.splitlines()[0]
+    single = rules(home, "--nginx", "--upstream", "127.0.0.1:9").stdout
+    assert "upstream multisite" not in single and "proxy_next_upstream off;" in single
+    assert rules(home, "--apache", "--upstream", "127.0.0.1:9").exit_code == 0
+    refused = rules(home, "--apache")
+    assert (refused.exit_code, "moya.conf: [cluster] nodes:" in refused.stderr) == (2, True)
+    assert "name one server with --upstream" in refused.stderr
+
+
+@pytest.mark.parametrize("server", ["haproxy", "caddy"])
+def test_a_server_that_checks_nodes_needs_the_host_of_health(home: TestHome, server: str) -> None:
+    done = rules(home, f"--{server}", "--nodes", "10.0.0.1:8000,10.0.0.2:8000")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "moya.conf: [service] status_domain is not set; write status_domain = status.example.com" in done.stderr
+    with_nodes(home, "[service]", "status_domain = status.test")
+    assert "status.test" in rules(home, f"--{server}", "--nodes", "10.0.0.1:8000").stdout
+
+
+def test_caddy_has_no_weights(home: TestHome) -> None:
+    with_nodes(home, "[service]", "status_domain = status.test")
+    done = rules(home, "--caddy")
+    assert done.exit_code == 1 and "Caddy hashes without weights; use nginx or HAProxy" in done.stderr
+
+
+def test_the_bound_of_haproxy_says_what_it_costs(home: TestHome) -> None:
+    with_nodes(home, "[service]", "status_domain = status.test")
+    text = rules(home, "--haproxy", "--bounded", "1.5").stdout
+    assert "hash-balance-factor 150" in text and "differ from node to node" in text
+    assert "weight 10\n" in text and "weight 20\n" in text
+    assert "hash-balance-factor" not in rules(home, "--haproxy").stdout
+
+
+def test_two_files_for_different_sites_do_not_clash(home: TestHome) -> None:
+    with_nodes(home)
+    assert "upstream multisite-shop {" in rules(home, "--nginx", "shop").stdout
+    assert "upstream multisite-blog {" in rules(home, "--nginx", "blog").stdout
+
+
+def test_explain_says_which_node_a_host_has(home: TestHome) -> None:
+    """Caddy has none here, as its rules accept no weights."""
+    assert "node:" not in run(home, "explain", "shop.test").stdout
+    with_nodes(home)
+    told = json.loads(run(home, "--json", "explain", "Shop.Test").stdout)["nodes"]
+    assert set(told) == {"nginx", "HAProxy"} and set(told.values()) <= {"10.0.0.1:8000", "10.0.0.2:8000"}
+    line = f"node:        {told['nginx']} (nginx), {told['HAProxy']} (HAProxy)"
+    assert line in run(home, "explain", "shop.test").stdout
+    (home.path / "moya.conf").write_text("[cluster]\nnodes = 10.0.0.1:8000, 10.0.0.2:8000\n")
+    assert "Caddy" in json.loads(run(home, "--json", "explain", "shop.test").stdout)["nodes"]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from multisite.config.domains import is_pattern, literal_suffix, suffixes
 from multisite.config.endpoint import Endpoint
+from multisite.config.nodes import Machine
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _WILDCARD = re.compile(r"\{(\*?)\w+\}|\*")
@@ -169,6 +170,9 @@ class Front:
         redirect: whether plain HTTP redirects to HTTPS for hosts with a certificate.
         certificates: folder of the files DOMAIN.pem, for HAProxy.
         caddy: its version; () if it is unknown, which counts as a recent one.
+        nodes: machines that all serve these sites, instead of `upstream`; the host of a request decides which gets it.
+        status_host: the host for whose /health each of them reports whether it is ready.
+        bounded: most requests of a node at once, as a multiple of the mean; 0.0 for no limit.
     """
 
     title: str
@@ -190,6 +194,16 @@ class Front:
     redirect: bool = False
     certificates: str = ""
     caddy: tuple[int, ...] = ()
+    nodes: tuple[Machine, ...] = ()
+    status_host: str = ""
+    bounded: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """A name that files for other sites do not use: servers accept each once."""
+        sites = [] if self.rest else sorted({name for block in self.blocks for _, name in block.sites})
+        safe = ("".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name) for name in sites)
+        return "-".join(["multisite", *safe])
 
     @property
     def claims(self) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable, Iterator
+from string import ascii_lowercase
 
 from multisite.cli.frontends.blocks import (
     UNDERSCORED,
@@ -36,6 +37,14 @@ DIRECT = """\
 # socket_group in moya.conf. All other requests go to multisite, which starts the sites, so no request is lost or sent
 # twice.
 """
+KEY_HEADER = "X-Multisite-Host"
+KEY = """\
+The host in lower case, without its port and its final dot: a site stays on its node however the host is written."""
+NODES = """\
+The host decides which node gets a request, so a site runs on one node. Any node can serve any site. A node that
+joins or leaves moves only its share of the sites. A node is left out when its /health is not 200: it drains, or does
+not answer. No other failure counts, so a site whose answers fail moves no site. A node that refuses the connection
+has not got the request, so another one gets it. No request is ever sent twice: no method matches lb_retry_match."""
 BUFFER = 1 << 20  # bytes of a request's body that Caddy reads before it passes the request on
 RENAMED = (2, 6, 3)  # the version that renamed this setting
 OLD_BUFFERS = ("buffer_requests", f"max_buffer_size {BUFFER}")
@@ -222,19 +231,17 @@ def _application(block: Block, front: Front, direct: bool) -> Iterator[str]:
 
 
 def _proxy(to: str, block: Block, front: Front) -> str:
-    return f"import {_snippet(front)} {to} {block.timeout}s"
-
-
-def _snippet(front: Front) -> str:
-    """Return a name that files for other sites do not use: Caddy accepts each name once."""
-    blocks = [] if front.rest else sorted({name for block in front.blocks for _, name in block.sites})
-    return "-".join(["multisite", *blocks])
+    return f"import {front.name} {to} {block.timeout}s"
 
 
 def _shared(front: Front) -> Iterator[str]:
     """Yield the snippet that passes a request on, to an address and with a time limit."""
-    yield f"({_snippet(front)}) {{"
+    yield f"({front.name}) {{"
+    if front.nodes:
+        yield from (f"    {line}" for line in _key())
     yield "    reverse_proxy {args.0} {"
+    if front.nodes:
+        yield from (f"        {line}" for line in _nodes(front))
     yield comment(
         "Forwarding headers sent by a client are removed; Caddy sets X-Forwarded-For, -Proto and -Host.", " " * 8
     )
@@ -253,7 +260,45 @@ def _shared(front: Front) -> Iterator[str]:
     yield "}"
 
 
+def _key() -> Iterator[str]:
+    """Yield what makes a header of the host in lower case, without its port and its final dot."""
+    yield from map(comment, KEY.splitlines())
+    yield "route {"
+    yield f"    request_header {KEY_HEADER} {{host}}"
+    yield f"    request_header {KEY_HEADER} `^(.*)[.]$` $1"
+    yield "    @capitals header_regexp Host `[A-Z]`"
+    yield "    handle @capitals {"
+    yield "        route {"
+    for letter in ascii_lowercase:
+        yield f"            request_header {KEY_HEADER} {letter.upper()} {letter}"
+    yield "        }"
+    yield "    }"
+    yield "}"
+
+
+def _nodes(front: Front) -> Iterator[str]:
+    if any(node.weight > 1 for node in front.nodes):
+        raise Unwritable("Caddy hashes without weights; use nginx or HAProxy, or leave the weights out")
+    yield from map(comment, NODES.splitlines())
+    yield f"to {' '.join(map(str, front.nodes[1:]))}" if front.nodes[1:] else comment("There is only one node.")
+    yield f"lb_policy header {KEY_HEADER}"
+    yield f"header_up -{KEY_HEADER}"
+    yield "lb_try_duration 12s"
+    yield "lb_retry_match {"
+    yield "    method NEVER"
+    yield "}"
+    yield "health_uri /health"
+    yield "health_headers {"
+    yield f"    Host {quoted(front.status_host)}"
+    yield "}"
+    yield "health_status 200"
+    yield "health_interval 1s"
+    yield "health_timeout 5s"
+
+
 def _upstream(front: Front) -> str:
+    if front.nodes:
+        return str(front.nodes[0])
     upstream = front.upstream
     if upstream.path:
         if upstream.path.startswith("\0"):

@@ -16,6 +16,7 @@ from multisite.cli.frontends.blocks import (
     has_control,
     unsent,
 )
+from multisite.cluster import rings
 from multisite.config.domains import is_pattern
 
 HEAD = """\
@@ -28,6 +29,17 @@ CLOSED = """\
 Each connection to multisite carries one request and is then closed, unless it becomes a WebSocket. This is fastest,
 since multisite can hand the connection over to the site. It is also safe: no site ever holds a connection that will
 carry a request for another site."""
+HASHED = """\
+The host decides which node gets a request, so a site runs on one node. Any node can serve any site. A node that
+joins or leaves moves only its share of the sites, since its id decides which hosts are its."""
+BOUNDED = """\
+No node has more than {share} % of the mean number of requests at once. Requests above it go to the next node. So a site
+with many requests at once runs on several nodes, and its sessions or caches in memory differ from node to node."""
+CHECKED = """\
+A node is left out when its /health is not 200: it drains, or it does not answer. No other failure counts, so a site
+whose answers fail moves no site."""
+REFUSED = """\
+A node that refuses the connection has not got the request: it goes to the next node. No request is ever sent twice."""
 MOST_WORDS = 40  # on one line; HAProxy takes 64
 
 
@@ -48,15 +60,8 @@ def quoted(text: str) -> str:
     return f"'{text}'"
 
 
-def _name(front: Front) -> str:
-    """Return a name that files for other sites do not use."""
-    blocks = [] if front.rest else sorted({name for block in front.blocks for _, name in block.sites})
-    safe = ("".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name) for name in blocks)
-    return "-".join(["multisite", *safe])
-
-
 def _defaults(front: Front) -> Iterator[str]:
-    yield f"defaults {_name(front)}"
+    yield f"defaults {front.name}"
     yield "    mode http"
     yield "    log global"
     yield "    option httplog"
@@ -72,13 +77,13 @@ def _defaults(front: Front) -> Iterator[str]:
 
 
 def _proxy(front: Front) -> Iterator[str]:
-    yield f"listen {_name(front)} from {_name(front)}"
+    yield f"listen {front.name} from {front.name}"
     yield from (f"    bind {_listen(listen)}" for listen in front.listen or (Listen(port=80),))
     if any(block.certificate for block in front.blocks):
         yield comment("HAProxy reads each file of the folder: a chain and its key.", "    ")
         yield f"    bind *:443 ssl crt {quoted(front.certificates)} alpn h2,http/1.1"
-    yield comment("The host in lower case and without its port; it goes into the log.", "    ")
-    yield "    http-request set-var(txn.host) 'req.hdr(host),lower,regsub(:[0-9]+$,)'"
+    yield comment("The host in lower case, without its port and its final dot; it goes into the log.", "    ")
+    yield "    http-request set-var(txn.host) 'req.hdr(host),lower,regsub(:[0-9]+$,),regsub([.]$,)'"
     yield "    http-request capture var(txn.host) len 64"
     yield from _sites(front)
     if front.redirect:
@@ -91,7 +96,34 @@ def _proxy(front: Front) -> Iterator[str]:
     yield from (comment(line, "    ") for line in CLOSED.splitlines())
     yield "    option http-server-close"
     yield "    http-reuse never"
-    yield f"    server multisite {_upstream(front)}"
+    if front.nodes:
+        yield from _nodes(front)
+    else:
+        yield f"    server multisite {_upstream(front)}"
+
+
+def _nodes(front: Front) -> Iterator[str]:
+    yield from (comment(line, "    ") for line in HASHED.splitlines())
+    yield "    balance hash var(txn.host)"
+    yield "    hash-type consistent crc32 avalanche"
+    if front.bounded:
+        share = round(front.bounded * 100)
+        yield from (comment(line, "    ") for line in BOUNDED.format(share=share).splitlines())
+        yield f"    hash-balance-factor {share}"
+    yield from (comment(line, "    ") for line in CHECKED.splitlines())
+    yield "    option httpchk"
+    yield f"    http-check send meth GET uri /health ver HTTP/1.1 hdr Host {quoted(front.status_host)}"
+    yield "    http-check expect status 200"
+    yield "    timeout check 5s"
+    yield "    default-server check inter 1s fall 2 rise 1"
+    yield from (comment(line, "    ") for line in REFUSED.splitlines())
+    yield "    retries 3"
+    yield "    retry-on conn-failure"
+    yield "    option redispatch 1"
+    finest, numbers = rings.finesse(front.nodes), rings.ids(front.nodes)
+    for node in front.nodes:
+        name = "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in str(node)).strip("-")
+        yield f"    server {name} {node} id {numbers[node]} weight {node.weight * finest}"
 
 
 def _sites(front: Front) -> Iterator[str]:

@@ -48,6 +48,16 @@ map $http_host $multisite_port {
 }
 """
 
+NODES = """\
+# The host decides which node gets a request, so a site runs on one node. Any node can serve any site. A node that joins
+# or leaves moves only its share of the sites. nginx checks no node: the next one gets a request if one refuses the
+# connection. No failure is remembered (max_fails=0), so a site whose answers fail moves no site.
+"""
+
+AGAIN = """\
+The next node gets a request that could not be sent. If a node dies, the next one gets its requests, but no POST, PATCH
+or LOCK that was sent, and none after 12 seconds."""
+
 #: words with a special meaning in a map, quoted or not
 MAP_WORDS = frozenset({"default", "hostnames", "include", "volatile"})
 
@@ -72,6 +82,8 @@ def render(front: Front) -> str:
     parts = [comment(front.title) + "\n" + HEAD]
     if front.folders:
         parts.append(_guard(front))
+    if front.nodes:
+        parts.append("".join(f"{line}\n" for line in _nodes(front)))
     for block in front.blocks:
         parts.append("".join(f"{line}\n" for line in _server(block, front, native)))
     if front.rest:
@@ -93,6 +105,15 @@ def escaped(text: str) -> str:
 def quoted(text: str, after: str = "") -> str:
     """Return `text` as one parameter, followed by `after`, which comes from us and may contain variables."""
     return f'"{escaped(text)}{after}"'
+
+
+def _nodes(front: Front) -> Iterator[str]:
+    yield NODES.rstrip("\n")
+    yield f"upstream {front.name} {{"
+    yield "    hash $host consistent;"
+    for node in front.nodes:
+        yield f"    server {node}{f' weight={node.weight}' if node.weight > 1 else ''} max_fails=0;"
+    yield "}"
 
 
 def _guard(front: Front) -> str:
@@ -192,7 +213,12 @@ def _settings(front: Front, timeout: int) -> Iterator[str]:
     yield "    # request_timeout plus start_timeout and a margin, so that multisite can send the page that explains it"
     yield f"    {word}_read_timeout {timeout}s;"
     yield f"    {word}_send_timeout {timeout}s;"
-    yield f"    {word}_next_upstream off;  # no request is ever sent twice"
+    if front.nodes:
+        yield from (comment(line, "    ") for line in AGAIN.splitlines())
+        yield f"    {word}_next_upstream error timeout;"
+        yield f"    {word}_next_upstream_timeout 12s;"
+    else:
+        yield f"    {word}_next_upstream off;  # no request is ever sent twice"
     if uwsgi:
         yield from (f"    uwsgi_param {name} {value};" for name, value in UWSGI.items())
         yield from (f'    uwsgi_param {key_of(name)} "" if_not_empty;' for name in front.claims)
@@ -322,6 +348,8 @@ def _pass(front: Front, direct: bool, where: str = "/") -> Iterator[str]:
 def _dispatcher(front: Front) -> str:
     """Return the address of the dispatcher, ready for double quotes."""
     upstream, scheme = front.upstream, "" if front.upstream.protocol == "uwsgi" else "http://"
+    if front.nodes:
+        return f"{scheme}{front.name}"
     if upstream.path:
         if upstream.path.startswith("\0") or ":" in upstream.path:
             raise Unwritable("nginx cannot connect to an abstract socket, or to one with a colon in its path")

@@ -1,0 +1,290 @@
+"""Several machines behind the rules of `create-rules --nodes`: which gets a host, and what happens when one goes."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import signal
+import socketserver
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from multisite.cli.frontends import syntax
+from multisite.cluster.rings import Caddy, Haproxy, Nginx, Ring
+from multisite.config.nodes import parse_machines
+
+from .harness import HomeDir, ask, eventually, free_port, gunicorn
+from .load import BREATH, Load
+from .test_frontends import FrontEnd, create_rules
+
+pytestmark = pytest.mark.servers
+
+KINDS = ("nginx", "haproxy", "caddy")
+CHECKING = ("haproxy", "caddy")
+CONF = """[service]
+status_domain = status.test
+[defaults]
+share = yes
+[supervisor]
+allow_root = yes
+examine = no
+"""
+APP = """
+import os, time
+
+def application(environ, start_response):
+    if environ["PATH_INFO"].startswith("/until/"):
+        folder = environ["PATH_INFO"][7:]
+        open(os.path.join(folder, f"NODE-{environ['QUERY_STRING']}"), "a").close()
+        while not os.path.exists(os.path.join(folder, "go")):
+            time.sleep(0.01)
+    if environ["PATH_INFO"] == "/die":
+        open(os.path.join(environ["QUERY_STRING"], f"NODE-{time.monotonic_ns()}"), "a").close()
+        os._exit(1)
+    start_response("200 OK", [("Content-Length", "4")])
+    return [b"NODE"]
+"""
+
+
+@dataclass
+class Nodes(FrontEnd):
+    """A front end in front of nodes."""
+
+    listed: tuple[str, ...] = ()
+
+    def rules(self, port: int, behind: int, *options: str) -> str:
+        logs = [] if self.kind == "haproxy" else ["--logs", str(self.home.path / "log")]
+        (self.home.path / "log").mkdir(exist_ok=True)
+        listen = ["--listen", f"127.0.0.1:{port}"]
+        return create_rules(self.home, f"--{self.kind}", *listen, "--nodes", ",".join(self.listed), *logs, *options)
+
+    def ring(self) -> Ring:
+        machines = parse_machines(self.listed)
+        if self.kind == "caddy":
+            return Caddy(machines, syntax.version_of_caddy())
+        return Nginx(machines) if self.kind == "nginx" else Haproxy(machines)
+
+
+class Echo(socketserver.StreamRequestHandler):
+    """Answers with the address at which it was reached, as a node that is always ready."""
+
+    def handle(self) -> None:
+        while self.rfile.readline().strip():
+            pass
+        text = self.connection.getsockname()[0].encode()
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text))
+
+
+class EchoServer(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+    request_queue_size = 128
+
+
+@pytest.fixture(scope="module")
+def echo() -> Iterator[int]:
+    """The port of a server on all addresses of the loopback interface."""
+    port = free_port()
+    with EchoServer(("0.0.0.0", port), Echo) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield port
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> HomeDir:
+    """A home without sites."""
+    home = HomeDir(tmp_path_factory.mktemp("plain")).create()
+    home.conf(CONF)
+    return home
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_rings_are_those_of_the_real_programs(kind: str, plain: HomeDir, echo: int) -> None:
+    """Each host is on the node that our picture of the front end says, however it is written."""
+    weight = "" if kind == "caddy" else "=3"
+    listed = (f"127.0.0.2:{echo}", f"127.0.0.3:{echo}{weight}", f"127.0.0.4:{echo}", f"127.0.0.5:{echo}")
+    both: list[dict[str, str]] = []
+    for nodes in (Nodes(kind, plain, listed), Nodes(kind, plain, listed[:3])):
+        ring, found = nodes.ring(), {}
+        with nodes.started(echo) as front:
+            for number in range(200):
+                host = f"site{number}.test"
+                written = (host, f"Site{number}.TEST", f"{host}:8080", f"{host}.")[number % 4]
+                found[host] = front.ask(written).text
+        assert found == {host: ring.choose(host).host for host in found}
+        both.append(found)
+    before, after = both
+    assert {before[host] for host in before if before[host] != after[host]} == {"127.0.0.5"}
+
+
+class Node:
+    """A home and a server of it on an address of its own, that can end, die and start again."""
+
+    def __init__(self, root: Path, number: int, port: int) -> None:
+        self.address = f"127.0.0.{number + 2}"
+        self.text = f"no.{number}"
+        self.home = HomeDir(root / f"node{number}").create()
+        self.home.conf(CONF)
+        for name in (*NAMES, "dies"):
+            how = {"mode": "spawned", "threads": "16"} if name == "own" else {"mode": "in-process"}
+            self.home.site(name, APP.replace("NODE", self.text), **how)
+        bind = ("--bind", f"{self.address}:{port}", "--graceful-timeout", "60")
+        self.server = gunicorn(self.home, "gthread", "--threads", "16", *bind)
+        self.running = ExitStack()
+
+    def start(self) -> None:
+        self.running.enter_context(self.server)
+
+    def stop(self) -> None:
+        self.running.close()
+
+    def kill(self) -> None:
+        """End all its processes at the same time: none of them sees another one die."""
+        everything = self.home.processes()
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in everything:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+        self.server.process.wait()
+        eventually(lambda: not self.home.processes())
+        self.running.close()
+
+
+NAMES = ("own", *(f"web{number}" for number in range(7)))
+
+
+@dataclass
+class Cluster:
+    """Three nodes."""
+
+    port: int
+    nodes: list[Node] = field(default_factory=list)
+
+    @property
+    def listed(self) -> tuple[str, ...]:
+        return tuple(f"{node.address}:{self.port}" for node in self.nodes)
+
+    def of(self, front: Nodes, host: str) -> Node:
+        """The node to which a host belongs."""
+        address = front.ring().choose(host).host
+        return next(node for node in self.nodes if node.address == address)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    root, made = tmp_path_factory.mktemp("nodes"), Cluster(free_port())
+    made.nodes = [Node(root, number, made.port) for number in range(3)]
+    for node in made.nodes:
+        node.start()
+    yield made
+    for node in made.nodes:
+        node.stop()
+
+
+class Clients(Load):
+    """Threads that ask one site, and after a failure wait until `gone`: they count what was in flight."""
+
+    def __init__(self, port: int, host: str, threads: int = 1) -> None:
+        super().__init__(port, host, "", threads)
+        self.gone = threading.Event()
+        self.texts: Counter[str] = Counter()
+
+    def _ask(self) -> None:
+        while not self._stop.wait(10 * BREATH):
+            try:
+                answer = ask(self.port, self.host)
+                right, text = answer.status == 200, answer.text
+            except (OSError, http.client.HTTPException) as error:
+                right, text = False, repr(error)
+            with self._lock:
+                self.asked += 1
+                self.texts[text] += 1
+                self.failures += [] if right else [text]
+            if not right:
+                self.gone.wait()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_node_that_is_killed_loses_what_is_in_flight_and_no_more(kind: str, plain: HomeDir, cluster: Cluster) -> None:
+    """Its sites are answered elsewhere at once, and those of the others stay where they are."""
+    fronting = Nodes(kind, plain, cluster.listed)
+    victim = cluster.of(fronting, "own.test")
+    other = next(f"{name}.test" for name in NAMES if cluster.of(fronting, f"{name}.test") is not victim)
+    with fronting.started(0) as front, Clients(front.port, "own.test", 4) as hit, Clients(front.port, other) as spared:
+        eventually(lambda: hit.texts[victim.text] > 20 and spared.asked > 20)
+        victim.kill()
+        hit.gone.set()
+        eventually(lambda: sum(hit.texts[node.text] for node in cluster.nodes if node is not victim) > 20)
+        victim.start()
+        before = hit.texts[victim.text]
+        eventually(lambda: hit.texts[victim.text] > before + 10)
+    assert len(hit.failures) <= hit.threads, hit.failures
+    assert spared.failures == [] and set(spared.texts) == {cluster.of(fronting, other).text}
+
+
+@pytest.mark.parametrize("kind", CHECKING)
+def test_each_node_in_turn_is_drained_and_returns_without_a_failed_request(
+    kind: str, plain: HomeDir, cluster: Cluster
+) -> None:
+    fronting = Nodes(kind, plain, cluster.listed)
+    with ExitStack() as stack:
+        front = stack.enter_context(fronting.started(0))
+        loads = [stack.enter_context(Clients(front.port, f"{name}.test")) for name in NAMES[:4]]
+        for node in cluster.nodes:
+            done = node.home.typed("drain", "--wait")
+            assert done.exit_code == 0, done.stderr
+            node.stop()
+            node.start()
+            its = [load for load in loads if cluster.of(fronting, load.host) is node]
+            for load in its:
+                before = load.texts[node.text]
+                eventually(lambda load=load, node=node, before=before: load.texts[node.text] > before)  # type: ignore[misc]
+        asked = sum(load.asked for load in loads)
+    assert asked and not [load.failures for load in loads if load.failures]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_post_reaches_one_node_and_a_site_whose_answers_die_moves_no_other(
+    kind: str, plain: HomeDir, cluster: Cluster, tmp_path: Path
+) -> None:
+    """It ends the worker of the server before it answers, and notes each request that reached it."""
+    fronting = Nodes(kind, plain, cluster.listed)
+    dying = cluster.of(fronting, "dies.test")
+    with fronting.started(0) as front:
+        for number in range(1, 4):
+            assert front.ask("dies.test", f"/die?{tmp_path}", method="POST", body=b"x").status == 502
+            assert Counter(path.name.partition("-")[0] for path in tmp_path.iterdir()) == {dying.text: number}
+            eventually(dying.server.answers)
+        for name in NAMES:
+            assert front.ask(f"{name}.test").text == cluster.of(fronting, f"{name}.test").text
+
+
+def test_no_node_has_more_than_its_bound_of_a_hot_site(plain: HomeDir, cluster: Cluster, tmp_path: Path) -> None:
+    """HAProxy's bounded load: of 12 requests at once, none of three nodes has more than 1.5 times the mean."""
+    fronting, go = Nodes("haproxy", plain, cluster.listed), tmp_path / "go"
+
+    def begun() -> Counter[str]:
+        return Counter(path.name.partition("-")[0] for path in tmp_path.iterdir())
+
+    with fronting.started(0, "--bounded", "1.5") as front:
+        asked = [
+            threading.Thread(target=ask, args=(front.port, "own.test", f"/until/{tmp_path}?{number}"), daemon=True)
+            for number in range(12)
+        ]
+        for thread in asked:
+            thread.start()
+        eventually(lambda: begun().total() == 12)
+        counts = begun()
+        go.touch()
+        for thread in asked:
+            thread.join()
+    assert max(counts.values()) <= 1.5 * 12 / 3, counts
+    assert len(counts) >= 2
